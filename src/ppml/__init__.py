@@ -1,0 +1,1 @@
+"""Privacy-preserving machine learning, compared on real data and audited."""

@@ -1,0 +1,1 @@
+"""From the mechanism that was executed to epsilon."""

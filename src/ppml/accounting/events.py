@@ -1,0 +1,62 @@
+"""The mechanism that was executed: what is necessary and sufficient to account for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class MechanismEvent:
+    """Steps of the Poisson-subsampled Gaussian mechanism on one owner's records.
+
+    Parameters
+    ----------
+    sample_rate : float
+        Probability in (0, 1] with which each record enters a step, independently.
+    noise_multiplier : float
+        Standard deviation of the noise in units of the clipping norm.
+    steps : int
+        How many times the mechanism ran: counted where the noise is added.
+    max_grad_norm : float
+        The clipping norm of one record's gradient. Epsilon does not depend on it.
+    sampler : str
+        ``"poisson"``, the only one that amplification by sampling is claimed for.
+    """
+
+    sample_rate: float
+    noise_multiplier: float
+    steps: int
+    max_grad_norm: float
+    sampler: str = "poisson"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as plain values."""
+        return asdict(self)
+
+
+def compose(events: Iterable[MechanismEvent]) -> tuple[MechanismEvent, ...]:
+    """Join neighbouring events that differ in nothing but their number of steps.
+
+    Examples
+    --------
+    >>> step = MechanismEvent(0.1, 1.0, 5, 1.0)
+    >>> compose([step, step])[0].steps
+    10
+    """
+    joined: list[MechanismEvent] = []
+    for event in events:
+        last = joined[-1] if joined else None
+        if last and (last.sample_rate, last.noise_multiplier, last.max_grad_norm, last.sampler) == (
+            event.sample_rate,
+            event.noise_multiplier,
+            event.max_grad_norm,
+            event.sampler,
+        ):
+            joined[-1] = MechanismEvent(
+                event.sample_rate, event.noise_multiplier, last.steps + event.steps, event.max_grad_norm, event.sampler
+            )
+        else:
+            joined.append(event)
+    return tuple(joined)

@@ -1,0 +1,1 @@
+"""Sums of updates: one fixed-point codec, and what seals it."""

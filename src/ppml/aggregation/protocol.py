@@ -1,0 +1,64 @@
+"""Who does what in an aggregation: clients seal, the server adds, a key holder opens the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ppml.aggregation.fixed_point import Grid
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """An update, or a sum of updates, as it travels.
+
+    Parameters
+    ----------
+    scheme : str
+        ``"plaintext"`` or ``"ckks"``.
+    length : int
+        Number of values inside.
+    payload : bytes
+        What is sent.
+    """
+
+    scheme: str
+    length: int
+    payload: bytes
+
+
+class Sealer(Protocol):
+    """A client."""
+
+    def seal(self, update: Grid) -> Sealed:
+        """Return ``update`` as it may leave the client."""
+        ...
+
+
+class Aggregator(Protocol):
+    """The server; it never holds a secret key."""
+
+    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+        """Return the sum of updates, sealed as they are."""
+        ...
+
+
+class KeyHolder(Protocol):
+    """Whoever may see the sum; who that is belongs to the threat statement."""
+
+    def unseal(self, total: Sealed) -> Grid:
+        """Return the sum as exact grid points."""
+        ...
+
+
+class SecretKeyExposed(RuntimeError):
+    """A secret key reached a party that must not hold it; the run stops."""
+
+
+class ClientSide(Sealer, KeyHolder, Protocol):
+    """What the clients have: they seal, and together they may open the sum."""
+
+    def public_material(self) -> bytes:
+        """Return what the server needs to add: never a secret key; empty where it needs nothing."""
+        ...

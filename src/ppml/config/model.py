@@ -1,0 +1,108 @@
+"""The whole configuration, and the checks that need more than one part of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ppml.config.arm import Arm
+from ppml.config.data import DataSpec, PartitionSpec
+from ppml.config.experiment import Experiment
+from ppml.config.spec import Spec, invalid, unknown_name
+from ppml.config.technique import ExampleLevel, Federated
+from ppml.data.catalogue import require_dataset
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
+
+
+class Folders(Spec):
+    """Where everything lies, relative to the folder of the Snakefile."""
+
+    data: str = Field(default="data", description="Raw files and subsets.")
+    artifacts: str = Field(default="artifacts", description="Partitions and runs.")
+    reports: str = Field(default="reports", description="Collected records, tables and figures.")
+    logs: str = Field(default="logs", description="One file a job.")
+
+
+class Config(Spec):
+    """Everything that one run of the workflow depends on."""
+
+    seed: int = Field(default=2024, ge=0, description="The root of all randomness except keys and encryption.")
+    seeds: Annotated[tuple[int, ...], Field(strict=False)] = Field(
+        default=(0, 1, 2),
+        min_length=1,
+        description="Repetitions of every arm, each with its own partition and weights.",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu",
+        description="On cpu, one thread, results repeat bit for bit; on cuda they do so only statistically.",
+    )
+    folders: Folders = Folders()
+    data: DataSpec = DataSpec()
+    partitions: dict[Name, PartitionSpec] = Field(
+        default={}, description="How records are divided among clients, by name."
+    )
+    arms: dict[Name, Arm] = Field(min_length=1, description="The rows of the comparison, by name.")
+    experiments: dict[Name, Experiment] = Field(default={}, description="What is shown together, by name.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise invalid(f"seeds: {list(self.seeds)} names a seed twice; each may occur once")
+        require_dataset(self.data.dataset, "data.dataset")
+        for name, arm in self.arms.items():
+            self._check_arm(name, arm)
+        for name, experiment in self.experiments.items():
+            for arm_name in experiment.arms:
+                if arm_name not in self.arms:
+                    raise _at(f"experiments.{name}.arms", "arm", arm_name, self.arms)
+            for row in experiment.compare:
+                if row.arm and row.arm not in experiment.arms:
+                    raise _at(f"experiments.{name}.compare", "arm", row.arm, experiment.arms)
+        return self
+
+    def _check_arm(self, name: str, arm: Arm) -> None:
+        if arm.dataset:
+            require_dataset(arm.dataset, f"arms.{name}.dataset")
+        if arm.partition is None:
+            return
+        if arm.partition not in self.partitions:
+            raise _at(f"arms.{name}.topology.partition", "partition", arm.partition, self.partitions)
+        clients = self.partitions[arm.partition].clients
+        if clients > self.data.train:
+            raise invalid(
+                f"partitions.{arm.partition}.clients: got {clients}, more than the {self.data.train} samples of "
+                f"data.train; at most {self.data.train} are allowed"
+            )
+        if isinstance(arm.topology, Federated):
+            try:
+                arm.aggregation.refuse_overflow(clients)
+            except Exception as error:
+                raise invalid(f"arms.{name}.{error}") from None
+
+    def dataset_of(self, arm: str) -> str:
+        """Return the data set that ``arm`` trains on."""
+        return self.arms[arm].dataset or self.data.dataset
+
+    def records_per_client(self, arm: str) -> int:
+        """Return the mean number of records of a client, all of them when one owner holds everything."""
+        partition = self.arms[arm].partition
+        return self.data.train // (self.partitions[partition].clients if partition else 1)
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed but unwise, one line each."""
+        lines = []
+        for name, arm in self.arms.items():
+            if isinstance(arm.privacy, ExampleLevel):
+                records = self.records_per_client(name)
+                if arm.privacy.delta >= 1 / records:
+                    lines.append(
+                        f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {records} records an "
+                        "owner: such a guarantee permits publishing one record outright"
+                    )
+        return lines
+
+
+def _at(place: str, what: str, name: str, allowed: object) -> Exception:
+    return invalid(f"{place}: {unknown_name(what, name, allowed).message()}")

@@ -1,0 +1,57 @@
+"""The base of every part of the configuration."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Spec(BaseModel):
+    """A frozen, strictly typed part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise unknown_name("key", str(key), cls.model_fields)
+        return data
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as plain values, ready for JSON."""
+        return self.model_dump(mode="json")
+
+
+def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
+    """Return the error for a name that is not among those allowed, with the nearest one as a suggestion."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return PydanticCustomError(
+        "unknown_name",
+        "unknown {what} {name}; {hint}allowed: {names}",
+        {"what": what, "name": repr(name), "hint": hint, "names": ", ".join(names) or "none"},
+    )
+
+
+def invalid(text: str) -> PydanticCustomError:
+    """Return the error for values that do not go together; ``text`` names the keys, the values and what is allowed."""
+    return PydanticCustomError("invalid", "{text}", {"text": text})
+
+
+def canonical(content: Any) -> str:
+    """Return ``content`` as JSON text that is equal whenever the content is."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def digest(content: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of ``content`` as canonical JSON."""
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]

@@ -1,0 +1,155 @@
+"""A technique is a point in the product topology x privacy x aggregation; absence is a null object."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ppml.aggregation.capacity import (
+    MAX_COEFFICIENT_BITS,
+    ckks_headroom_bits,
+    ckks_precision_sigmas,
+    plaintext_headroom_bits,
+)
+from ppml.config.spec import Spec, invalid
+
+
+class Centralized(Spec):
+    """One owner holds all records."""
+
+    kind: Literal["centralized"] = "centralized"
+
+
+class LocalOnly(Spec):
+    """Each client trains alone on its own records; the accuracy is the mean over the clients."""
+
+    kind: Literal["local"] = "local"
+    partition: str = Field(description="A name from `partitions`.")
+
+
+class Federated(Spec):
+    """Clients train in rounds; a server adds their updates (FedAvg, arXiv 1602.05629)."""
+
+    kind: Literal["federated"] = "federated"
+    partition: str = Field(description="A name from `partitions`.")
+    rounds: int = Field(ge=1, description="Rounds; in each, every client makes `training.epochs` passes.")
+    weighting: Literal["examples", "uniform"] = Field(
+        default="examples", description="Weight updates by the clients' number of records, or equally."
+    )
+    server_learning_rate: float = Field(default=1.0, gt=0, description="Factor on the mean update.")
+    server_momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of the mean update over rounds.")
+
+
+class NoPrivacy(Spec):
+    """No differential privacy."""
+
+    kind: Literal["none"] = "none"
+
+
+class ExampleLevel(Spec):
+    """DP-SGD: neighbouring data sets differ in one record of one owner, added or removed."""
+
+    kind: Literal["example"] = "example"
+    epsilon: float | None = Field(
+        default=None, gt=0, description="Target for the whole training, over all rounds; the noise is calibrated to it."
+    )
+    noise_multiplier: float | None = Field(
+        default=None, gt=0, description="The noise itself, in units of `max_grad_norm`, where `epsilon` is not given."
+    )
+    delta: float = Field(default=1.0e-5, gt=0, lt=1, description="Write 1.0e-5: YAML reads 1e-5 as text.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one record's gradient.")
+    accountant: Literal["prv", "rdp"] = Field(default="prv", description="What epsilon is stated and calibrated by.")
+    noise_by: Literal["owner"] = Field(
+        default="owner", description="Who adds the noise: the owner of the records, before anything leaves it."
+    )
+    noise_source: Literal["seeded", "secure"] = Field(
+        default="seeded",
+        description="`seeded` noise repeats, and who knows the seed can subtract it; `secure` draws from the operating "
+        "system for a model that is to be released.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_epsilon_and_noise(self) -> ExampleLevel:
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            raise invalid(
+                f"give exactly one of epsilon and noise_multiplier, got epsilon {self.epsilon} and noise_multiplier "
+                f"{self.noise_multiplier}"
+            )
+        return self
+
+
+class FixedPointSpec(Spec):
+    """The grid that every update is rounded to before it is sealed, whatever seals it."""
+
+    clip: float = Field(default=8.0, gt=0, description="Coordinates of a weighted update are clipped to [-clip, clip].")
+    fractional_bits: int = Field(default=20, ge=1, le=40, description="The grid is 2^-fractional_bits.")
+
+
+class Plaintext(FixedPointSpec):
+    """The server sees every update."""
+
+    kind: Literal["plaintext"] = "plaintext"
+
+    def refuse_overflow(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
+        headroom = plaintext_headroom_bits(clients, self.clip, self.fractional_bits)
+        if headroom < 0:
+            raise invalid(
+                f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at "
+                f"fractional_bits {self.fractional_bits} needs {-headroom:.1f} bits more than a 64-bit integer has; "
+                "lower clip or fractional_bits"
+            )
+
+
+class Ckks(FixedPointSpec):
+    """CKKS: clients encrypt, the server adds ciphertexts and holds no secret key."""
+
+    kind: Literal["ckks"] = "ckks"
+    poly_modulus_degree: Literal[4096, 8192, 16384, 32768] = Field(
+        default=4096, description="Ring dimension N; N/2 values a ciphertext."
+    )
+    coeff_mod_bit_sizes: Annotated[tuple[int, ...], Field(strict=False)] = Field(
+        default=(54, 55),
+        description="Bits of the primes; the last is reserved for key switching. At 128 bits of "
+        "security their sum is at most 109 (N 4096), 218 (8192), 438 (16384), 881 (32768).",
+    )
+    scale_bits: int = Field(default=40, ge=10, le=60, description="The scale is 2^scale_bits.")
+
+    @model_validator(mode="after")
+    def _secure(self) -> Ckks:
+        limit, total = MAX_COEFFICIENT_BITS[self.poly_modulus_degree], sum(self.coeff_mod_bit_sizes)
+        if total > limit:
+            raise invalid(
+                f"coeff_mod_bit_sizes {list(self.coeff_mod_bit_sizes)} has {total} bits: under 128 bits of security at "
+                f"poly_modulus_degree {self.poly_modulus_degree}, where at most {limit} are allowed; use fewer bits or "
+                "a larger degree"
+            )
+        if len(self.coeff_mod_bit_sizes) < 2 or not all(20 <= bits <= 60 for bits in self.coeff_mod_bit_sizes):
+            raise invalid(
+                f"coeff_mod_bit_sizes {list(self.coeff_mod_bit_sizes)}: at least two primes of 20 to 60 bits each"
+            )
+        return self
+
+    def refuse_overflow(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may overflow, or may not round to the exact grid value."""
+        data_bits = sum(self.coeff_mod_bit_sizes[:-1])
+        headroom = ckks_headroom_bits(clients, self.clip, self.scale_bits, data_bits)
+        if headroom < 0:
+            raise invalid(
+                f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at scale_bits "
+                f"{self.scale_bits} needs {-headroom:.1f} bits more than the {data_bits} of coeff_mod_bit_sizes "
+                "without its last prime; lower clip or scale_bits, or add bits"
+            )
+        sigmas = ckks_precision_sigmas(clients, self.fractional_bits, self.scale_bits, self.poly_modulus_degree)
+        if sigmas < 8:
+            raise invalid(
+                f"aggregation: the grid 2^-{self.fractional_bits} is too fine for scale_bits {self.scale_bits} and "
+                f"{clients} clients: half a step is {sigmas:.1f} standard deviations of the encryption error and must "
+                "be at least 8; raise scale_bits or lower fractional_bits"
+            )
+
+
+Topology = Annotated[Centralized | LocalOnly | Federated, Field(discriminator="kind")]
+Privacy = Annotated[NoPrivacy | ExampleLevel, Field(discriminator="kind")]
+Aggregation = Annotated[Plaintext | Ckks, Field(discriminator="kind")]

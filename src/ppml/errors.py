@@ -1,0 +1,9 @@
+"""The one exception that a user may see."""
+
+
+class UserError(Exception):
+    """Something that the user can mend: a wrong key, a missing file, a full disk.
+
+    Stages and the command line print its message as one line, without a traceback, and exit with status 1. The message
+    names the key or the file, the value, what is allowed and where to change it.
+    """

@@ -1,0 +1,1 @@
+"""Federated training on Flower; the only package that imports it."""

@@ -1,0 +1,12 @@
+"""Flower at home: no telemetry, no update check, no installation of its own. Imported before Flower is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
+os.environ.setdefault("FLWR_HOME", str(Path(tempfile.gettempdir()) / "ppml-flwr"))

@@ -1,0 +1,1 @@
+"""How one owner of records trains."""

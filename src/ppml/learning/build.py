@@ -1,0 +1,37 @@
+"""From the configuration to a learner."""
+
+from __future__ import annotations
+
+from ppml.config.arm import TrainingSpec
+from ppml.config.technique import ExampleLevel, NoPrivacy
+from ppml.learning.learner import LocalLearner, Settings
+
+
+def build_learner(
+    training: TrainingSpec, privacy: NoPrivacy | ExampleLevel, noise_multiplier: float | None
+) -> LocalLearner:
+    """Return the learner of one owner; ``noise_multiplier`` is what calibration found for it, None without privacy."""
+    settings = Settings(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum,
+        decay=training.decay,
+        shift=training.shift,
+    )
+    match privacy:
+        case NoPrivacy():
+            from ppml.learning.sgd import SgdLearner
+
+            return SgdLearner(settings)
+        case ExampleLevel():
+            from ppml.learning.dpsgd import DpSgdLearner
+
+            if noise_multiplier is None:
+                raise ValueError("a private learner needs the noise multiplier that calibration found")
+            return DpSgdLearner(
+                settings,
+                noise_multiplier=noise_multiplier,
+                max_grad_norm=privacy.max_grad_norm,
+                noise_source=privacy.noise_source,
+            )

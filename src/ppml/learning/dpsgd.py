@@ -1,0 +1,166 @@
+"""Differentially private stochastic gradient descent, by Opacus, with true Poisson sampling."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+from torch import nn
+from torch.nn import functional
+
+from ppml.accounting.events import MechanismEvent, compose
+from ppml.accounting.plan import poisson_plan
+from ppml.data.examples import Examples
+from ppml.learning.augmentation import shift_batch
+from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged, ignore_epoch
+from ppml.learning.schedule import Span, learning_rate
+from ppml.randomness import Randomness
+
+
+class SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
+    """Opacus' optimiser with noise from the operating system instead of a seeded generator.
+
+    Four draws are summed and halved, as Opacus' secure mode does, against attacks on floating-point noise
+    (arXiv 2107.10138).
+    """
+
+    def add_noise(self) -> None:
+        """Add noise of standard deviation ``noise_multiplier * max_grad_norm`` to the clipped sums."""
+        std = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            draws = [system_normal(parameter.summed_grad.shape) for _ in range(4)]
+            noise = torch.stack(draws).sum(dim=0) / 2 * std
+            total = parameter.summed_grad + noise.to(parameter.summed_grad)
+            parameter.grad = total.view_as(parameter)
+
+
+def system_normal(shape: torch.Size) -> torch.Tensor:
+    """Return standard normal values, float64, made from the operating system's entropy by Box and Muller."""
+    count = math.prod(shape)
+    bits = np.frombuffer(os.urandom(16 * count), dtype=np.uint64).reshape(2, count)
+    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    normal = np.sqrt(-2.0 * np.log(uniform[0])) * np.cos(2.0 * np.pi * uniform[1])
+    return torch.from_numpy(normal).reshape(shape)
+
+
+class DpSgdLearner:
+    """Clipped per-example gradients, Gaussian noise, Poisson sampling.
+
+    Each example is protected: one clipped gradient has norm at most ``max_grad_norm``, the sum carries noise of
+    standard deviation ``noise_multiplier * max_grad_norm``, and is divided by the public expected batch size.
+
+    Parameters
+    ----------
+    settings : Settings
+        Epochs, expected batch size and learning rate.
+    noise_multiplier : float
+        At least 0; 0 gives clipping without privacy.
+    max_grad_norm : float
+        The clipping norm.
+    noise_source : {"seeded", "secure"}
+        ``seeded`` repeats bit for bit, and who knows the seed can subtract the noise; ``secure`` draws noise and
+        sampling from the operating system and cannot be repeated.
+    """
+
+    def __init__(
+        self, settings: Settings, *, noise_multiplier: float, max_grad_norm: float, noise_source: str = "seeded"
+    ) -> None:
+        self.settings = settings
+        self.noise_multiplier = noise_multiplier
+        self.max_grad_norm = max_grad_norm
+        self.noise_source = noise_source
+
+    def fit(
+        self,
+        model: nn.Module,
+        records: Examples,
+        *,
+        span: Span,
+        rng: Randomness,
+        after_epoch: AfterEpoch = ignore_epoch,
+    ) -> tuple[MechanismEvent, ...]:
+        """Train ``model`` in place and return the steps that were executed, counted where the noise is added.
+
+        Raises
+        ------
+        TrainingDiverged
+            The loss is not finite.
+        """
+        settings = self.settings
+        rate, steps = poisson_plan(len(records), settings.batch_size)
+        executed: list[MechanismEvent] = []
+        # Opacus 1.6 returns wrong per-example gradients for a convolution whose input is in channels-last order.
+        wrapped = GradSampleModule(model.to(memory_format=torch.contiguous_format))
+        optimizer = self._optimizer(wrapped, rate * len(records), rng, executed, rate)
+        sampler = UniformWithReplacementSampler(
+            num_samples=len(records), sample_rate=rate, steps=steps, generator=self._sampling(rng)
+        )
+        shifts = rng.child("shift").torch()
+        try:
+            for epoch in range(1, settings.epochs + 1):
+                wrapped.train()
+                total = 0.0
+                for step, index in enumerate(sampler):
+                    position = span.at((epoch - 1 + step / steps) / settings.epochs)
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
+                    chosen = torch.tensor(index, dtype=torch.int64)
+                    images = shift_batch(records.images[chosen], settings.shift, shifts)
+                    total += _private_step(wrapped, optimizer, images, records.labels[chosen])
+                if not math.isfinite(total):
+                    raise TrainingDiverged(f"the loss is {total} in epoch {epoch} of {settings.epochs}")
+                after_epoch(epoch, None)
+        finally:
+            wrapped.to_standard_module()
+        return compose(executed)
+
+    def _sampling(self, rng: Randomness) -> torch.Generator:
+        if self.noise_source == "secure":
+            return torch.Generator().manual_seed(secrets.randbits(63))
+        return rng.child("sampling").torch()
+
+    def _optimizer(
+        self,
+        model: GradSampleModule,
+        expected_batch_size: float,
+        rng: Randomness,
+        executed: list[MechanismEvent],
+        rate: float,
+    ) -> DPOptimizer:
+        kind: Callable[..., DPOptimizer] = SecureNoiseOptimizer if self.noise_source == "secure" else DPOptimizer
+        device = next(model.parameters()).device
+        optimizer = kind(
+            torch.optim.SGD(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum),
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.max_grad_norm,
+            expected_batch_size=expected_batch_size,
+            generator=rng.child("noise").torch(device),
+        )
+
+        def record(step: DPOptimizer) -> None:
+            executed.append(MechanismEvent(rate, step.noise_multiplier, 1, step.max_grad_norm))
+
+        optimizer.attach_step_hook(record)
+        return optimizer
+
+
+def _private_step(model: GradSampleModule, optimizer: DPOptimizer, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Do one noisy step on a sample that may be empty; return the sum of its losses."""
+    optimizer.zero_grad()
+    if len(images) == 0:
+        # An empty sample still adds noise: leaving the step out would tell that it was empty.
+        for parameter in optimizer.params:
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+        optimizer.step()
+        return 0.0
+    loss = functional.cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach()) * len(images)

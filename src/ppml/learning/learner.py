@@ -1,0 +1,72 @@
+"""What every way of learning from records has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from ppml.accounting.events import MechanismEvent
+from ppml.data.examples import Examples
+from ppml.learning.schedule import Span
+from ppml.randomness import Randomness
+
+AfterEpoch = Callable[[int, float | None], None]
+"""Called after each epoch with its number, from 1, and the mean training loss (nats).
+
+The loss is None under privacy: it is a statistic of private records that no noise covers.
+"""
+
+
+def ignore_epoch(epoch: int, loss: float | None) -> None:
+    """Do nothing after an epoch."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a learner walks through its records.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the records in one call.
+    batch_size : int
+        Records a step; under Poisson sampling, the expected number.
+    learning_rate : float
+        The peak, at the start of the training.
+    momentum : float
+        Of stochastic gradient descent; starts anew with each call.
+    decay : {"linear", "constant"}
+        How the learning rate falls over the whole training.
+    shift : int
+        Largest random shift of a batch, in pixels.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float = 0.9
+    decay: str = "linear"
+    shift: int = 0
+
+
+class LocalLearner(Protocol):
+    """Trains a model on the records of one owner."""
+
+    def fit(
+        self,
+        model: nn.Module,
+        records: Examples,
+        *,
+        span: Span,
+        rng: Randomness,
+        after_epoch: AfterEpoch = ignore_epoch,
+    ) -> tuple[MechanismEvent, ...]:
+        """Train ``model`` in place and return the mechanisms that were executed, empty without privacy."""
+        ...
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss is not a number; the message names the epoch and the step."""

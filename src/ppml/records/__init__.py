@@ -1,0 +1,1 @@
+"""One run as rows of tidy tables, and files that are whole or absent."""

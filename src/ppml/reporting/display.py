@@ -1,0 +1,100 @@
+"""Numbers as a reader sees them."""
+
+from __future__ import annotations
+
+import math
+
+DATASETS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "KMNIST",
+    "qmnist": "QMNIST",
+    "digits": "scikit-learn digits",
+}
+IMAGES = {"test": "test images", "holdout": "held-out training images"}
+AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV"}
+NOTHING = "—"
+INFINITE = "∞"
+
+
+def dataset_name(name: str) -> str:
+    """Return the proper name of a data set."""
+    return DATASETS.get(name, name)
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Return a share in percent, without the sign.
+
+    Examples
+    --------
+    >>> percent(0.97125)
+    '97.12'
+    """
+    return f"{100 * share:.{digits}f}"
+
+
+def percent_estimate(mean: float, deviation: float, low: float, high: float) -> str:
+    """Return ``mean ± standard deviation`` in percent; ``mean [low, high]`` where there is one seed.
+
+    Examples
+    --------
+    >>> percent_estimate(0.975, 0.001, 0.97, 0.98)
+    '97.50 ± 0.10'
+    >>> percent_estimate(0.975, float("nan"), 0.967, 0.981)
+    '97.50 [96.70, 98.10]'
+    """
+    if math.isnan(deviation):
+        return f"{percent(mean)} [{percent(low)}, {percent(high)}]"
+    return f"{percent(mean)} ± {percent(deviation)}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Return ``value`` with at least ``digits`` significant digits, never with an exponent.
+
+    Examples
+    --------
+    >>> significant(0.563), significant(2.9), significant(1234.5), significant(0)
+    ('0.563', '2.90', '1,234', '0')
+    """
+    if math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return INFINITE
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def scientific(value: float) -> str:
+    """Return a small probability as it is written by hand.
+
+    Examples
+    --------
+    >>> scientific(1e-5), scientific(0.001)
+    ('1e-5', '0.001')
+    """
+    return f"{value:g}".replace("e-0", "e-")
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes with a decimal unit (1 KB = 1,000 bytes).
+
+    Examples
+    --------
+    >>> human_bytes(512), human_bytes(108_500), human_bytes(2_340_000)
+    ('512 B', '108 KB', '2.34 MB')
+    """
+    if math.isnan(count):
+        return NOTHING
+    size, unit = count, "B"
+    for larger in ("KB", "MB", "GB", "TB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} B" if unit == "B" else f"{significant(size)} {unit}"
+
+
+def factor(value: float) -> str:
+    """Return how many times larger something is."""
+    return NOTHING if math.isnan(value) else f"{significant(value)}\N{MULTIPLICATION SIGN}"

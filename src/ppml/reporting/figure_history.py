@@ -1,0 +1,171 @@
+"""Accuracy against epoch or round."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+
+from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.statistics import estimate
+from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, figure_style, new_figure
+
+UNITS = ("epoch", "round")
+PANEL_HEIGHT = 2.9
+ENTRY_HEIGHT = 0.165
+"""Inches of a legend entry."""
+
+START_QUANTILE = 0.2
+"""The part of a curve that may fall below the axis: its steep start."""
+
+
+def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) -> Figure:
+    """Draw accuracy against epoch (centralized and local arms) and against round (federated arms).
+
+    Parameters
+    ----------
+    selection : Selection
+        The arms, in the order of the legend.
+    records : pandas.DataFrame
+        One row an arm and seed.
+    steps : pandas.DataFrame
+        One row an arm, seed and epoch or round; accuracy is a share.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel a unit, sharing the axis of accuracy (percent). A line is the mean over seeds; its band the 95 %
+        t-interval with three seeds or more, lowest to highest with two. Where the first steps of a curve would
+        squeeze the rest, the axis is cut and says so.
+
+    Raises
+    ------
+    UserError
+        An arm has no records or no history.
+    """
+    styles = arm_styles(selection, records)
+    require_arms(steps, selection.arms, "history.csv")
+    curves = {arm: curve(steps[steps["arm"] == arm]) for arm in selection.arms}
+    units = {arm: str(steps["unit"][steps["arm"] == arm].iloc[0]) for arm in selection.arms}
+    panels = [unit for unit in UNITS if unit in units.values()]
+    members = {unit: [arm for arm in selection.arms if units[arm] == unit] for unit in panels}
+    with figure_style():
+        columns = {unit: _legend_columns(selection, members[unit], WIDTH / len(panels)) for unit in panels}
+        entries = max(math.ceil(len(members[unit]) / columns[unit]) for unit in panels)
+        figure = new_figure(selection, records, PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * (entries + 2))
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, unit in zip(axes, panels, strict=True):
+            for place, arm in enumerate(members[unit]):
+                _draw(ax, curves[arm], styles[arm], selection.label(arm), place, len(members[unit]))
+            ax.set_xlabel(unit.capitalize())
+            ax.set_ylabel("")
+            topologies = records["topology"][records["arm"].isin(members[unit])]
+            ax.set_title(f"{' and '.join(sorted(topologies.unique())).capitalize()} training")
+            last = max(float(curves[arm]["step"].max()) for arm in members[unit])
+            ax.set_xlim(-0.03 * last, 1.03 * last)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+            _legend_below(ax, _band_text([curves[arm] for arm in members[unit]]), columns[unit])
+            sns.despine(ax=ax)
+        axes[0].set_ylabel("Accuracy (%)" + _limit_accuracy(axes[0], list(curves.values())))
+    return figure
+
+
+def curve(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and band of one arm's accuracy, a row a step.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``step``, ``mean``, ``low``, ``high`` (percent) and ``seeds``; the band is the 95 % t-interval with
+        three seeds or more, lowest to highest with two, the mean itself with one.
+    """
+    rows = []
+    for step, values in steps.sort_values("seed", kind="stable").groupby("step")["accuracy"]:
+        result = estimate(values)
+        # Student's t with one degree of freedom reaches 9 standard deviations: it would hide every line.
+        low, high = (result.low, result.high) if result.n > 2 else (values.min(), values.max())
+        rows.append((step, 100 * result.mean, 100 * max(0.0, low), 100 * min(1.0, high), result.n))
+    return pd.DataFrame(rows, columns=["step", "mean", "low", "high", "seeds"])
+
+
+def _draw(ax: Axes, points: pd.DataFrame, style: ArmStyle, label: str, place: int, count: int) -> None:
+    # Markers of different arms stand at different steps, so that curves that coincide stay told apart.
+    every = max(1, math.ceil(len(points) / 6))
+    sns.lineplot(
+        data=points,
+        x="step",
+        y="mean",
+        estimator=None,
+        errorbar=None,
+        color=style.colour,
+        linestyle=style.line,
+        marker=style.marker,
+        markevery=((place * every // max(count, 1)) % every, every),
+        markeredgewidth=0.4,
+        label=label,
+        legend=False,
+        zorder=3 + place / 100,
+        ax=ax,
+    )
+    if points["seeds"].max() > 1:
+        ax.fill_between(points["step"], points["low"], points["high"], color=style.colour, alpha=0.15, linewidth=0)
+
+
+def _band_text(curves: list[pd.DataFrame]) -> str:
+    seeds = sorted({int(points["seeds"].min()) for points in curves})
+    if seeds == [1]:
+        return "One seed, no band"
+    bands = []
+    if seeds[-1] > 2:
+        bands.append("95 % t-interval")
+    if 2 in seeds:
+        bands.append("lowest to highest of 2 seeds" if seeds[-1] > 2 else "lowest to highest")
+    if 1 in seeds:
+        bands.append("none with 1 seed")
+    number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    return f"Mean of {number} seeds; band: {', '.join(bands)}"
+
+
+def _legend_columns(selection: Selection, arms: list[str], width: float) -> int:
+    """Return how many columns of labels fit in ``width`` inches."""
+    longest = max(len(selection.label(arm)) for arm in arms)
+    return max(1, min(len(arms), int((width - 0.5) / (0.45 + 0.06 * longest))))
+
+
+def _legend_below(ax: Axes, title: str, columns: int) -> None:
+    figure = ax.get_figure()
+    assert figure is not None
+    # The offset is in inches, below tick labels and axis label, whatever the height of the panel.
+    below = ax.transAxes + ScaledTranslation(0, -0.38, figure.dpi_scale_trans)
+    ax.legend(
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=below,
+        ncols=columns,
+        borderaxespad=0,
+        alignment="left",
+        handlelength=3,
+        columnspacing=1.2,
+        labelspacing=0.3,
+    )
+
+
+def _limit_accuracy(ax: Axes, curves: list[pd.DataFrame]) -> str:
+    """Choose the limits of the axis from the data, and return what its label must say of it."""
+    lowest = min(float(points["mean"].min()) for points in curves)
+    highest = max(float(points[["mean", "high"]].to_numpy().max()) for points in curves)
+    settled = min(float(np.quantile(points["mean"], START_QUANTILE)) for points in curves)
+    # A cut that gains little is not worth a warning.
+    cut = settled - lowest > 0.25 * (highest - lowest)
+    bottom = settled if cut else lowest
+    margin = 0.04 * (highest - bottom) + 0.1
+    bottom = math.floor(bottom - margin) if cut else bottom - margin
+    ax.set_ylim(bottom, min(highest + margin, 100 + margin / 2))
+    return f", cut at {bottom} %" if cut else ""

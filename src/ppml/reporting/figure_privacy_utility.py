@@ -1,0 +1,314 @@
+"""Accuracy against epsilon: what privacy costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from ppml.errors import UserError
+from ppml.reporting.display import IMAGES, percent, scientific
+from ppml.reporting.published import PublishedRow
+from ppml.reporting.selection import Selection, require_published
+from ppml.reporting.statistics import Estimate, estimate
+from ppml.reporting.style import ArmStyle, arm_styles, dark, figure_style, new_figure, spread_out
+from ppml.reporting.summaries import rows_of
+
+HEIGHT = 3.9
+LABEL_GAP = 9.5
+"""Points between the baselines of neighbouring labels."""
+
+LABEL_OFFSET = 14
+"""Points from the axis to a label in the margin."""
+
+SIDE_STEP = 5 / 72
+"""Inches between families where points share an epsilon."""
+
+
+@dataclass(frozen=True)
+class PrivatePoint:
+    """An arm with an epsilon."""
+
+    label: str
+    style: ArmStyle
+    epsilon: float
+    delta: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class PublicLine:
+    """An arm without differential privacy."""
+
+    label: str
+    style: ArmStyle
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class PrintedPoint:
+    """A published accuracy (share, with the paper's ±) at the paper's epsilon, in the style of the arm that answers."""
+
+    paper: str
+    style: ArmStyle
+    epsilon: float
+    accuracy: float
+    spread: float
+
+
+def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapping[str, PublishedRow]) -> Figure:
+    """Draw accuracy on the whole test set against epsilon.
+
+    Parameters
+    ----------
+    selection : Selection
+        The arms; ``compare`` names the published points beside those of them that it answers.
+    records : pandas.DataFrame
+        One row an arm and seed; accuracies are shares, epsilon the maximum over clients.
+    published : mapping of str to PublishedRow
+        As `ppml.reporting.published.load_published` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A line a family of arms that differ in epsilon only, with the 95 % interval at each point (Student's t over
+        seeds; Wilson's with one seed); arms without privacy as labelled horizontal lines; published points hollow.
+
+    Raises
+    ------
+    UserError
+        An arm has no records, none of them has an epsilon, or a published row does not exist.
+    """
+    styles = _one_marker_a_family(arm_styles(selection, records))
+    private, public = _arms(selection, records, styles)
+    printed = _printed(selection, published, styles)
+    if not private:
+        raise UserError(
+            f"figure privacy_utility of {selection.title!r}: none of the arms {', '.join(selection.arms)} has an "
+            "epsilon; select one with `privacy.kind: example`, or leave this figure out"
+        )
+    deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(point.delta for point in private))
+    with figure_style():
+        figure = new_figure(selection, records, HEIGHT)
+        ax = figure.subplots()
+        ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
+        ax.set_ylabel(f"Accuracy on all {_images(selection, records)} (%)")
+        _epsilon_axis(ax, [*(point.epsilon for point in private), *(point.epsilon for point in printed)])
+        ours = [*(point.accuracy for point in private), *(line.accuracy for line in public)]
+        _accuracy_axis(ax, ours, printed)
+        _draw_families(figure, ax, private)
+        labels = [_draw_line(ax, line, place) for place, line in enumerate(public)]
+        _draw_printed(ax, printed)
+        sns.despine(ax=ax)
+        _legend(figure, ax, ours, _share_epsilon(private))
+        _separate(figure, ax, labels)
+    return figure
+
+
+def _one_marker_a_family(styles: Mapping[str, ArmStyle]) -> dict[str, ArmStyle]:
+    """Return the styles with the marker of the first arm of each family: here a line is a family."""
+    markers: dict[str, str] = {}
+    for style in styles.values():
+        markers.setdefault(style.family, style.marker)
+    return {arm: replace(style, marker=markers[style.family]) for arm, style in styles.items()}
+
+
+def _images(selection: Selection, records: pd.DataFrame) -> str:
+    """Return how many images of which kind the accuracy is of."""
+    mine = records[records["arm"].isin(list(selection.arms))]
+    sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(mine["n_test_all"]))
+    return f"{sizes} {' or '.join(IMAGES.get(name, name) for name in dict.fromkeys(mine['evaluated_on']))}"
+
+
+def _arms(
+    selection: Selection, records: pd.DataFrame, styles: Mapping[str, ArmStyle]
+) -> tuple[list[PrivatePoint], list[PublicLine]]:
+    private, public = [], []
+    for arm, label in selection.arms.items():
+        seeds = rows_of(records, arm)
+        accuracy = estimate(seeds["accuracy_all"], trials=int(seeds["n_test_all"].iloc[0]))
+        if seeds["privacy_unit"].iloc[0] == "none":
+            public.append(PublicLine(label, styles[arm], accuracy))
+        else:
+            epsilon, delta = float(seeds["epsilon"].max()), float(seeds["delta"].iloc[0])
+            private.append(PrivatePoint(label, styles[arm], epsilon, delta, accuracy))
+    return private, public
+
+
+def _printed(
+    selection: Selection, published: Mapping[str, PublishedRow], styles: Mapping[str, ArmStyle]
+) -> list[PrintedPoint]:
+    """Return the published rows that state both epsilon and accuracy and that an arm of this figure answers."""
+    require_published(selection, published)
+    found: dict[str, PrintedPoint] = {}
+    for comparison in selection.compare:
+        row = published[comparison.published]
+        style = styles.get(comparison.arm or "")
+        if style is not None and row.epsilon is not None and row.accuracy is not None:
+            point = PrintedPoint(row.paper, style, row.epsilon, row.accuracy, row.std or 0.0)
+            found.setdefault(comparison.published, point)
+    return list(found.values())
+
+
+def _epsilon_axis(ax: Axes, epsilons: Sequence[float]) -> None:
+    smallest, largest = min(epsilons), max(epsilons)
+    # A single epsilon, or several close together, still need an axis to be read on.
+    room = max(1.35, (4 * smallest / largest) ** 0.5)
+    ax.set_xscale("log")
+    ax.set_xlim(smallest / room, largest * room)
+    narrow = largest * room**2 < 5 * smallest
+    ax.xaxis.set_major_locator(LogLocator(subs=tuple(range(1, 10)) if narrow else (1, 2, 3, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _accuracy_axis(ax: Axes, ours: Sequence[Estimate], printed: Sequence[PrintedPoint]) -> None:
+    # Set by hand: points that are moved sideways do not count towards automatic limits.
+    ends = [end for value in ours for end in (value.low, value.high)]
+    ends += [end for point in printed for end in (point.accuracy - point.spread, point.accuracy + point.spread)]
+    lowest, highest = 100 * min(ends), 100 * max(ends)
+    margin = 0.05 * (highest - lowest) + 0.1
+    ax.set_ylim(lowest - margin, min(highest + margin, 100 + margin / 2))
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+
+
+def _share_epsilon(points: Sequence[PrivatePoint]) -> bool:
+    """Return whether two points have the same epsilon, as far as a reader can see."""
+    return len({round(point.epsilon, 2) for point in points}) < len(points)
+
+
+def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint]) -> None:
+    families: dict[str, list[PrivatePoint]] = {}
+    for point in sorted(private, key=lambda point: point.epsilon):
+        families.setdefault(point.style.family, []).append(point)
+    # Points at one epsilon stand side by side, or one would hide the other.
+    step = SIDE_STEP if _share_epsilon(private) else 0.0
+    for place, (family, points) in enumerate(families.items()):
+        shift = (place - (len(families) - 1) / 2) * step
+        beside = ax.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
+        look = points[len(points) // 2].style
+        drawn: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
+        ax.plot(
+            [point.epsilon for point in points],
+            [100 * point.accuracy.mean for point in points],
+            transform=beside,
+            zorder=2,
+            **drawn,
+        )
+        for point in points:
+            ax.errorbar(
+                point.epsilon,
+                100 * point.accuracy.mean,
+                yerr=_reach(point.accuracy),
+                fmt=look.marker,
+                color=point.style.colour,
+                markeredgecolor="white",
+                markeredgewidth=0.4,
+                markersize=6,
+                capsize=2.5,
+                capthick=1.1,
+                elinewidth=1.1,
+                transform=beside,
+                zorder=4,
+            )
+        label = points[0].label if len(points) == 1 else family
+        ax.plot([], [], marker=look.marker, markersize=6, label=label, **drawn)
+
+
+def _reach(value: Estimate) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the distances in percent from the mean to the ends of its interval, shape ``(2, 1)``."""
+    return 100 * np.array([[value.mean - value.low], [value.high - value.mean]])
+
+
+def _draw_line(ax: Axes, line: PublicLine, place: int) -> Annotation:
+    """Draw the horizontal line of an arm without privacy, and return its label in the right margin."""
+    colour, height = line.style.colour, 100 * line.accuracy.mean
+    ax.axhspan(100 * line.accuracy.low, 100 * line.accuracy.high, color=colour, alpha=0.1, linewidth=0, zorder=0.5)
+    # Alternating phases: where two arms coincide, the dashes of one fill the gaps of the other.
+    ax.axhline(height, color=colour, linestyle=(4 * (place % 2), (4, 4)), linewidth=1.2, zorder=1)
+    return ax.annotate(
+        f"{line.label}: {percent(line.accuracy.mean)} %",
+        xy=(1, height),
+        xycoords=ax.get_yaxis_transform(),
+        xytext=(LABEL_OFFSET, 0),
+        textcoords="offset points",
+        color=dark(colour),
+        fontsize=7.5,
+        va="center",
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 0},
+        annotation_clip=False,
+    )
+
+
+def _draw_printed(ax: Axes, printed: Sequence[PrintedPoint]) -> None:
+    for point in printed:
+        # In the right half the text stands on the left, lest it run into the labels of the lines.
+        side = -1 if ax.transAxes.inverted().transform(ax.transData.transform((point.epsilon, 0)))[0] > 0.5 else 1
+        ax.errorbar(
+            point.epsilon,
+            100 * point.accuracy,
+            yerr=100 * point.spread if point.spread else None,
+            fmt=point.style.marker,
+            color=point.style.colour,
+            markerfacecolor="white",
+            markersize=7,
+            markeredgewidth=1.4,
+            capsize=2.5,
+            zorder=5,
+        )
+        ax.annotate(
+            f"{point.paper}: {percent(point.accuracy, 1)} %",
+            xy=(point.epsilon, 100 * point.accuracy),
+            xytext=(8 * side, 0),
+            textcoords="offset points",
+            color=dark(point.style.colour),
+            fontsize=7.5,
+            ha="left" if side > 0 else "right",
+            va="center",
+            zorder=4.5,
+        )
+    if printed:
+        hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 6, "markeredgewidth": 1.2}
+        label = "hollow: published, on the paper's own test images"
+        ax.plot([], [], color="#444444", linestyle="none", label=label, **hollow)  # type: ignore[arg-type]
+
+
+def _legend(figure: Figure, ax: Axes, ours: Sequence[Estimate], side_by_side: bool) -> None:
+    kinds = {value.kind for value in ours}
+    seeds = sorted({value.n for value in ours})
+    if seeds == [1]:
+        text = "One seed; bars and bands: 95 % interval (Wilson, over the images)"
+    else:
+        number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+        single = "; Wilson with one seed" if "wilson" in kinds else ""
+        text = f"Mean of {number} seeds; bars and bands: 95 % interval (Student's t{single})"
+    if side_by_side:
+        text += "\nPoints at the same ε stand side by side"
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        title=text,
+        loc="outside lower center",
+        ncols=2,
+        alignment="center",
+        handlelength=3,
+        labelspacing=0.35,
+    )
+
+
+def _separate(figure: Figure, ax: Axes, labels: Sequence[Annotation]) -> None:
+    """Move the labels in the margin apart where they would overlap."""
+    # Only the finished layout knows how many points an axis is high.
+    figure.draw_without_rendering()
+    scale = 72 / figure.dpi
+    heights = [float(ax.transData.transform((1.0, label.xy[1]))[1]) * scale for label in labels]
+    for label, height, moved in zip(labels, heights, spread_out(heights, LABEL_GAP), strict=True):
+        label.set_position((LABEL_OFFSET, moved - height))

@@ -1,0 +1,68 @@
+"""The numbers that the papers report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ppml.config.spec import Spec
+from ppml.errors import UserError
+
+
+class PublishedRow(Spec):
+    """A row of a paper's table, as printed there."""
+
+    paper: str = Field(min_length=1, description="Short name.")
+    table: str | None = Field(
+        default=None, min_length=1, description="Number of their table; null where there is none."
+    )
+    technique: str = Field(min_length=1, description="The row, in their words.")
+    accuracy: float | None = Field(ge=0, le=1, description="Share in [0, 1]; null where they never report one.")
+    std: float | None = Field(default=None, ge=0, le=1, description="What follows their ±, a share.")
+    epsilon: float | None = Field(default=None, gt=0, description="As they state it.")
+    note: str | None = Field(default=None, min_length=1, description="What a reader must know before comparing.")
+
+
+_ROWS = TypeAdapter(dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)+$")], PublishedRow])
+
+
+def load_published(path: str | Path) -> dict[str, PublishedRow]:
+    """Read the published numbers in the YAML file ``path``, in the order of the file.
+
+    Returns
+    -------
+    dict of str to PublishedRow
+        By key, for example ``private-ai/4/fl-dp``.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read or a value is not allowed; the message names file, key, value and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: expected keys and rows at the top level, got {type(content).__name__}")
+    try:
+        return _ROWS.validate_python(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_describe(problem)}" for problem in error.errors())) from None
+
+
+def _describe(problem: Any) -> str:
+    """Return one line: key, value, what is wrong."""
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if problem["type"] == "unknown_name":
+        return f"{key}: {message}"
+    if problem["type"] == "missing":
+        return f"{key}: is missing (write null where the paper gives none)"
+    return f"{key}: got {problem['input']!r}; {message}"

@@ -1,0 +1,105 @@
+"""Which arms are shown together, and the tidy files that they are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from pydantic import Field, ValidationError
+
+from ppml.config.experiment import Comparison
+from ppml.config.spec import Spec, unknown_name
+from ppml.errors import UserError
+from ppml.reporting.published import PublishedRow
+
+RECORDS = (
+    *("arm", "dataset", "model", "topology", "privacy_unit", "noise_by", "noise_source", "aggregation", "clients"),
+    *("partition", "rounds", "seed", "n_train", "n_test", "n_test_all", "evaluated_on", "accuracy", "accuracy_all"),
+    *("epsilon", "delta", "accountant", "neighbouring", "max_grad_norm", "device", "config_digest", "data_digest"),
+)
+"""Columns of `records.csv` that tables and figures use: a row an arm and seed."""
+
+COSTS = (
+    *("arm", "seed", "seconds", "cpu_seconds", "peak_memory_mb", "rounds", "clients"),
+    *("bytes_up", "bytes_down", "expansion"),
+)
+"""Columns of `costs.csv`: a row an arm and seed."""
+
+HISTORY = ("arm", "seed", "unit", "step", "accuracy")
+"""Columns of `history.csv`: a row an arm, seed and epoch or round."""
+
+LABELS = tuple(f"label_{digit}" for digit in range(10))
+CLIENTS = ("arm", "seed", "client", "records", *LABELS)
+"""Columns of `clients.csv`: a row an arm, seed and client."""
+
+
+class Selection(Spec):
+    """What a table or figure shows."""
+
+    title: str = Field(min_length=1, description="Heads the table or figure.")
+    arms: dict[str, str] = Field(min_length=1, description="Label of each arm by its name, in the order shown.")
+    compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
+        default=(), description="Published rows, in the order shown."
+    )
+
+    def label(self, arm: str) -> str:
+        """Return the label of ``arm``; an arm that only answers a published row goes by its name."""
+        return self.arms.get(arm, arm)
+
+    def compared_arms(self) -> tuple[str, ...]:
+        """Return the names of the arms that answer published rows, each once, in the order shown."""
+        return tuple(dict.fromkeys(row.arm for row in self.compare if row.arm is not None))
+
+
+def parse_selection(text: str) -> Selection:
+    """Read a selection from JSON.
+
+    Raises
+    ------
+    UserError
+        The text is not JSON, or a value is not allowed; the message names the key and the value.
+    """
+    try:
+        return Selection.model_validate_json(text)
+    except ValidationError as error:
+        lines = [f"--spec: {'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def read_tidy(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
+    """Read a tidy CSV file.
+
+    Raises
+    ------
+    UserError
+        The file has no row, or lacks one of ``columns``.
+    OSError
+        The file cannot be read.
+    """
+    # Only an empty cell is missing: an arm, partition or topology may be called "none" or "null".
+    names = dict.fromkeys(("arm", "partition", "config_digest", "data_digest"), str)
+    try:
+        frame = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not a CSV file with a header: {' '.join(str(error).split())}") from None
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise UserError(f"{path}: has no column {', '.join(missing)}; found: {', '.join(map(str, frame.columns))}")
+    return frame
+
+
+def require_arms(frame: pd.DataFrame, arms: Iterable[str], file: str) -> None:
+    """Raise an error that names ``file`` unless ``frame`` has rows for each of ``arms``."""
+    present = set(frame["arm"])
+    for arm in arms:
+        if arm not in present:
+            raise UserError(f"{file}: {unknown_name('arm', arm, present).message()}")
+
+
+def require_published(selection: Selection, published: Mapping[str, PublishedRow]) -> None:
+    """Raise an error unless every published row that is compared exists."""
+    for row in selection.compare:
+        if row.published not in published:
+            raise UserError(f"compare: {unknown_name('published row', row.published, published).message()}")

@@ -1,0 +1,99 @@
+"""What a handful of seeds says: mean, standard deviation and a 95 % interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+IntervalKind = Literal["t", "wilson", "none"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and how sure it is.
+
+    Parameters
+    ----------
+    mean : float
+        Mean over the seeds, in the unit of the values.
+    deviation : float
+        Standard deviation over the seeds with divisor n - 1; nan when there is one seed.
+    n : int
+        Number of seeds.
+    low, high : float
+        Ends of the 95 % interval of the mean; nan when ``kind`` is ``"none"``.
+    kind : {"t", "wilson", "none"}
+        ``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"wilson"``: binomial over the test
+        images of the only seed, which covers the choice of test images alone. ``"none"``: one seed, and no share.
+    """
+
+    mean: float
+    deviation: float
+    n: int
+    low: float
+    high: float
+    kind: IntervalKind
+
+
+def estimate(values: Iterable[float], *, trials: int | None = None) -> Estimate:
+    """Return mean, standard deviation and 95 % interval of ``values``, one for each seed.
+
+    Parameters
+    ----------
+    values : iterable of float
+        One value a seed; at least one, none of them nan.
+    trials : int, optional
+        Where the values are shares in [0, 1]: the number of test images behind each. The interval then stays within
+        [0, 1], and a single seed has the binomial interval.
+
+    Raises
+    ------
+    ValueError
+        There is no value, or one is not finite.
+
+    Examples
+    --------
+    >>> result = estimate([0.95, 0.96, 0.97], trials=2000)
+    >>> round(result.mean, 3), round(result.deviation, 3), round(result.low, 3), round(result.high, 3), result.kind
+    (0.96, 0.01, 0.935, 0.985, 't')
+    >>> estimate([3.0]).kind
+    'none'
+    """
+    sample = np.asarray(list(values), dtype=np.float64)
+    if sample.size == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"expected at least one value, all finite, got {sample.tolist()}")
+    mean, n = float(sample.mean()), int(sample.size)
+    if n == 1:
+        if trials is None:
+            return Estimate(mean, math.nan, n, math.nan, math.nan, "none")
+        low, high = wilson_interval(mean, trials)
+        return Estimate(mean, math.nan, n, low, high, "wilson")
+    deviation = float(sample.std(ddof=1))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
+    low, high = mean - reach, mean + reach
+    if trials is not None:
+        low, high = max(0.0, low), min(1.0, high)
+    return Estimate(mean, deviation, n, low, high, "t")
+
+
+def wilson_interval(share: float, trials: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a binomial share (Wilson 1927, doi 10.2307/2276774).
+
+    The share need not be a whole number of successes: the mean accuracy of several clients' models is none.
+
+    Examples
+    --------
+    >>> tuple(round(end, 4) for end in wilson_interval(0.975, 2000))
+    (0.9672, 0.981)
+    """
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    reach = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, centre - reach), min(1.0, centre + reach)

@@ -1,0 +1,97 @@
+"""Rule collect: all runs as tidy tables, and their summary."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from ppml.records import record as records
+from ppml.records.files import read_json, write_json, write_text
+from ppml.stages.runner import run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write record.json beside every run, the CSV files and metrics.json.
+
+    ``--spec`` is a list of runs, each with arm, folder and partition (a file, or null).
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spec", type=json.loads, required=True)
+    for name in ("records", "costs", "history", "clients", "metrics"):
+        parser.add_argument(f"--output-{name}", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    rows: dict[str, list[dict[str, Any]]] = {"records": [], "costs": [], "history": [], "clients": []}
+    for entry in arguments.spec:
+        one = read_run(entry["arm"], Path(entry["folder"]), entry["partition"])
+        row = records.record(one)
+        write_json(Path(entry["folder"]) / "record.json", row)
+        rows["records"].append(row)
+        rows["costs"].append(records.cost(one))
+        rows["history"] += records.history(one)
+        rows["clients"] += records.clients(one)
+    for name, content in rows.items():
+        write_text(getattr(arguments, f"output_{name}"), to_csv(content))
+    write_json(arguments.output_metrics, summarise(pd.DataFrame(rows["records"])))
+
+
+def read_run(arm: str, folder: Path, partition: str | None) -> records.Run:
+    """Read what the stages wrote into the folder of one run."""
+    predictions = load_file(folder / "predictions.safetensors")
+    with safe_open(folder / "model.safetensors", framework="numpy") as weights:
+        names = [name for name in weights.keys() if name.startswith("0.")]  # noqa: SIM118 (no mapping)
+        shapes = [weights.get_slice(name).get_shape() for name in names]
+    history = pd.read_csv(folder / "history.csv").to_dict("records")
+    return records.Run(
+        arm=arm,
+        config=read_json(folder / "config.json"),
+        privacy=read_json(folder / "privacy.json"),
+        cost=read_json(folder / "cost.json"),
+        history=[{str(key): value for key, value in row.items()} for row in history],
+        log_probabilities=predictions["log_probabilities"],
+        labels=predictions["labels"],
+        parameters=sum(_size(shape) for shape in shapes),
+        partition=read_json(partition) if partition else None,
+    )
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as CSV with the columns in the order of the first row; empty cells where there is nothing."""
+    # Mixed columns of None and int would turn to float: object keeps 8 as 8.
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+
+
+def summarise(table: pd.DataFrame) -> dict[str, Any]:
+    """Return mean, standard deviation and number of seeds of each arm's figures."""
+    summary: dict[str, Any] = {}
+    for arm, group in table.groupby("arm", sort=False):
+        summary[str(arm)] = {
+            "seeds": len(group),
+            "accuracy": _moments(group["accuracy"]),
+            "accuracy_all": _moments(group["accuracy_all"]),
+            "loss": _moments(group["loss"]),
+            "epsilon": None if group["epsilon"].isna().all() else float(group["epsilon"].max()),
+        }
+    return summary
+
+
+def _moments(values: pd.Series) -> dict[str, float | None]:
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "std": deviation}
+
+
+def _size(shape: Sequence[int]) -> int:
+    product = 1
+    for length in shape:
+        product *= length
+    return product
+
+
+if __name__ == "__main__":
+    run(main)

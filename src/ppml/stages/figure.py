@@ -1,0 +1,61 @@
+"""Draw one figure of an experiment: SVG and PNG."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ppml.records.files import write_bytes
+from ppml.reporting.published import load_published
+from ppml.reporting.selection import CLIENTS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
+from ppml.stages.runner import run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the collected records and write the figure."""
+    parser = argparse.ArgumentParser(prog="python -m ppml.stages.figure", description=__doc__)
+    parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
+    parser.add_argument("--kind", required=True, choices=("history", "privacy_utility", "cost", "labels"))
+    parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
+    parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
+    parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
+    parser.add_argument("--clients", required=True, help="CSV, a row an arm, seed and client")
+    parser.add_argument("--published", required=True, help="YAML with the papers' numbers")
+    parser.add_argument("--output-svg", required=True)
+    parser.add_argument("--output-png", required=True)
+    arguments = parser.parse_args(argv)
+
+    figure = _draw(arguments)
+    from ppml.reporting.style import to_png, to_svg
+
+    write_bytes(arguments.output_svg, to_svg(figure))
+    write_bytes(arguments.output_png, to_png(figure))
+
+
+def _draw(arguments: argparse.Namespace) -> Figure:
+    import matplotlib
+
+    # Before pyplot comes with seaborn: a job has no screen.
+    matplotlib.use("Agg")
+    from ppml.reporting.figure_cost import cost
+    from ppml.reporting.figure_history import history
+    from ppml.reporting.figure_labels import labels
+    from ppml.reporting.figure_privacy_utility import privacy_utility
+
+    selection = parse_selection(arguments.spec)
+    records = read_tidy(arguments.records, RECORDS)
+    if arguments.kind == "history":
+        return history(selection, records, read_tidy(arguments.history, HISTORY))
+    if arguments.kind == "privacy_utility":
+        return privacy_utility(selection, records, load_published(arguments.published))
+    if arguments.kind == "cost":
+        return cost(selection, records, read_tidy(arguments.costs, COSTS))
+    return labels(selection, records, read_tidy(arguments.clients, CLIENTS))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,50 @@
+"""Rule partition: divide the training subset among clients."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+from safetensors.numpy import load_file
+
+from ppml.config.data import PartitionSpec
+from ppml.config.spec import canonical
+from ppml.data.partition import partition
+from ppml.errors import UserError
+from ppml.randomness import Randomness
+from ppml.records.files import write_json
+from ppml.stages.runner import run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write each client's positions and label counts; ``--spec`` holds name, partition and root_seed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spec", type=json.loads, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    spec = TypeAdapter(PartitionSpec).validate_python(arguments.spec["partition"])
+    labels = load_file(arguments.train)["labels"]
+    # The path holds what the partition is and not what it is called.
+    rng = Randomness(arguments.spec["root_seed"]).child("seed", arguments.seed, "partition", canonical(spec.to_json()))
+    try:
+        parts = partition(spec, labels, rng.numpy())
+    except UserError as error:
+        raise UserError(f"partitions.{arguments.spec['name']}: {error}") from None
+    classes = int(labels.max()) + 1
+    write_json(
+        arguments.output,
+        {
+            "clients": [part.tolist() for part in parts],
+            "labels": [np.bincount(labels[part], minlength=classes).tolist() for part in parts],
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

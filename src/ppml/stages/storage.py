@@ -1,0 +1,59 @@
+"""How subsets and partitions lie on the disk, and how stages read them back."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ppml.data.catalogue import dataset_info
+from ppml.data.examples import Examples
+from ppml.errors import UserError
+from ppml.records.files import read_json, write_bytes
+
+
+def write_examples(path: str | Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    """Write raw pixels, uint8 ``(n, 28, 28)``, and labels, int64 ``(n,)``."""
+    write_bytes(path, save({"images": torch.from_numpy(images.copy()), "labels": torch.from_numpy(labels.copy())}))
+
+
+def read_examples(path: str | Path, dataset: str, device: str = "cpu") -> Examples:
+    """Return the examples of a file of :func:`write_examples`, normalised with the data set's public constants.
+
+    Raises
+    ------
+    UserError
+        The file is damaged.
+    """
+    try:
+        tensors = load_file(path)
+        info = dataset_info(dataset)
+        images = (tensors["images"][:, None].to(torch.float32) / 255.0 - info.mean) / info.deviation
+        return Examples(images, tensors["labels"]).to(device)
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: is damaged ({error}); delete it and run again") from None
+
+
+def read_partition(path: str | Path) -> list[torch.Tensor]:
+    """Return each client's positions in the training subset, int64."""
+    return [torch.tensor(part, dtype=torch.int64) for part in read_json(path)["clients"]]
+
+
+def owned_by(train: Examples, partition: str | None) -> list[Examples]:
+    """Return each owner's examples; one owner holds all where there is no partition."""
+    if not partition:
+        return [train]
+    return [train.select(part.to(train.labels.device)) for part in read_partition(partition)]
+
+
+def content_digest(*paths: str | Path) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of the files' contents."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(Path(path).read_bytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,63 @@
+"""Rule subset: choose the images that train, and those that the evaluation opens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppml.data.loading import load_splits
+from ppml.data.subset import choose
+from ppml.errors import UserError
+from ppml.records.files import write_json
+from ppml.stages.runner import run
+from ppml.stages.storage import content_digest, write_examples
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the training subset and the whole evaluation file with the paper's test images first.
+
+    ``--spec`` holds dataset, train, test, choice and evaluate_on.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spec", type=json.loads, required=True)
+    parser.add_argument("--raw", type=Path, nargs="*", default=[])
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--about", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    spec = arguments.spec
+
+    official_train, official_test = load_splits(spec["dataset"], arguments.raw)
+    train = choose(official_train.labels, spec["train"], spec["choice"])
+    source, candidates = official_test, np.arange(len(official_test.labels))
+    if spec["evaluate_on"] == "holdout":
+        source, candidates = official_train, np.setdiff1d(np.arange(len(official_train.labels)), train)[:10_000]
+        if not len(candidates):
+            raise UserError(
+                f"data.evaluate_on: holdout needs training images outside the subset, but data.train takes all "
+                f"{len(train)}; lower data.train"
+            )
+    chosen = candidates[choose(source.labels[candidates], spec["test"], spec["choice"])]
+    test = np.concatenate([chosen, np.setdiff1d(candidates, chosen)])
+
+    write_examples(arguments.train, official_train.images[train], official_train.labels[train])
+    write_examples(arguments.test, source.images[test], source.labels[test])
+    write_json(
+        arguments.about,
+        {
+            **spec,
+            "n_train": len(train),
+            "n_test": len(chosen),
+            "n_test_all": len(test),
+            "classes": int(official_train.labels.max()) + 1,
+            "digest": content_digest(arguments.train, arguments.test),
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,41 @@
+"""Make one table of an experiment: Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ppml.records.files import write_text
+from ppml.reporting.published import load_published
+from ppml.reporting.selection import COSTS, RECORDS, parse_selection, read_tidy
+from ppml.reporting.tables import published_table, summary_table
+from ppml.reporting.writers import to_csv, to_latex, to_markdown
+from ppml.stages.runner import run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the collected records and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m ppml.stages.table", description=__doc__)
+    parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
+    parser.add_argument("--kind", required=True, choices=("summary", "published"))
+    parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
+    parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
+    parser.add_argument("--published", required=True, help="YAML with the papers' numbers")
+    parser.add_argument("--output-md", required=True)
+    parser.add_argument("--output-csv", required=True)
+    parser.add_argument("--output-tex", required=True)
+    arguments = parser.parse_args(argv)
+
+    selection = parse_selection(arguments.spec)
+    records, costs = read_tidy(arguments.records, RECORDS), read_tidy(arguments.costs, COSTS)
+    if arguments.kind == "summary":
+        table = summary_table(selection, records, costs)
+    else:
+        table = published_table(selection, records, costs, load_published(arguments.published))
+    write_text(arguments.output_md, to_markdown(table))
+    write_text(arguments.output_csv, to_csv(table))
+    write_text(arguments.output_tex, to_latex(table))
+
+
+if __name__ == "__main__":
+    run(main)

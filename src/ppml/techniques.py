@@ -1,0 +1,95 @@
+"""One training for every technique: a topology, composed with what each owner does and with what the server adds by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from ppml.config.arm import Arm
+from ppml.config.technique import Centralized, Federated, LocalOnly
+from ppml.data.examples import Examples
+from ppml.learning.build import build_learner
+from ppml.learning.outcome import HistoryRow, Outcome
+from ppml.models.registry import build_model
+from ppml.randomness import Randomness
+
+
+def train(
+    arm: Arm,
+    owned: Sequence[Examples],
+    noise_multipliers: Sequence[float | None],
+    test: Examples,
+    *,
+    classes: int,
+    rng: Randomness,
+    report: Callable[[HistoryRow], None],
+) -> Outcome:
+    """Train ``arm``.
+
+    Parameters
+    ----------
+    arm : Arm
+        What to train.
+    owned : sequence of Examples
+        Each owner's records; one owner when centralized.
+    noise_multipliers : sequence of float or None
+        Each owner's noise, None without privacy.
+    test : Examples
+        What the history is measured on.
+    classes : int
+        Number of classes.
+    rng : Randomness
+        Everything drawn here comes from it, except keys and encryption. It does not know the arm's name, so that arms
+        that differ in their aggregation alone draw alike.
+    report : callable
+        Gets each epoch or round as it ends.
+    """
+    device = owned[0].images.device
+
+    def build() -> nn.Module:
+        return build_model(arm.model, classes, rng.child("initial-weights").torch()).to(device)
+
+    learners = [build_learner(arm.training, arm.privacy, noise) for noise in noise_multipliers]
+    match arm.topology:
+        case Centralized() | LocalOnly():
+            from ppml.learning.alone import train_alone
+
+            return train_alone(build, learners, owned, test, rng, report)
+        case Federated() as topology:
+            from ppml.aggregation.build import build_client_side, build_server_side
+            from ppml.aggregation.fixed_point import FixedPointCodec
+            from ppml.federation.client import Population
+            from ppml.federation.run import train_federated
+
+            side = build_client_side(arm.aggregation, len(owned))
+            population = Population(
+                model=build(),
+                learners=learners,
+                owned=owned,
+                weights=client_weights([len(records) for records in owned], topology.weighting),
+                side=side,
+                codec=FixedPointCodec(arm.aggregation.clip, arm.aggregation.fractional_bits),
+                test=test,
+                rng=rng,
+                rounds=topology.rounds,
+                server_learning_rate=topology.server_learning_rate,
+                server_momentum=topology.server_momentum,
+            )
+            server = build_server_side(arm.aggregation, len(owned), side.public_material())
+            return train_federated(population, server, report)
+
+
+def client_weights(sizes: Sequence[int], weighting: str) -> list[float]:
+    """Return each client's weight in (0, 1]: equal, or its records relative to the largest client.
+
+    Examples
+    --------
+    >>> client_weights([50, 100], "examples")
+    [0.5, 1.0]
+    >>> client_weights([50, 100], "uniform")
+    [1.0, 1.0]
+    """
+    if weighting == "uniform":
+        return [1.0] * len(sizes)
+    return [size / max(sizes) for size in sizes]

@@ -1,0 +1,243 @@
+import dataclasses
+from itertools import pairwise
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+from scipy import stats
+
+from ppml.errors import UserError
+from ppml.reporting.figure_cost import cost, cost_panels
+from ppml.reporting.figure_history import curve, history
+from ppml.reporting.figure_labels import label_counts, labels
+from ppml.reporting.figure_privacy_utility import privacy_utility
+from ppml.reporting.published import load_published
+from ppml.reporting.style import arm_styles, spread_out, to_png, to_svg
+
+from .made_up import COMPARE, TECHNIQUES, MadeUpArm, collect
+
+
+def draw(kind, collected, published_path):
+    selection, records = collected.selection, collected.records
+    if kind == "history":
+        return history(selection, records, collected.history)
+    if kind == "privacy_utility":
+        return privacy_utility(selection, records, load_published(published_path))
+    if kind == "cost":
+        return cost(selection, records, collected.costs)
+    return labels(selection, records, collected.clients)
+
+
+KINDS = ("history", "privacy_utility", "cost", "labels")
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_are_the_same_on_every_call(kind, techniques, published_path):
+    first, again = (draw(kind, techniques, published_path) for _ in range(2))
+    svg, png = to_svg(first), to_png(first)
+    assert svg == to_svg(again) and png == to_png(again)
+    assert b"<dc:date>" not in svg and b"Matplotlib" not in svg
+    assert b"tEXt" not in png and b"<text" not in svg
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fallback_data_is_named_in_the_title(kind, published_path):
+    digits = {name: dataclasses.replace(arm, dataset="digits") for name, arm in TECHNIQUES.items()}
+    assert "FALLBACK DATA: scikit-learn digits" in draw(kind, collect(digits), published_path).get_suptitle()
+    assert "FALLBACK" not in draw(kind, collect(TECHNIQUES), published_path).get_suptitle()
+
+
+def sweep():
+    """Sixteen arms of four families."""
+    arms = {"centralized": MadeUpArm("Centralized", 0.98)}
+    for epsilon in (0.5, 1, 2, 5, 10):
+        arms[f"dp-{epsilon}"] = MadeUpArm(f"Centralized + DP, {epsilon}", 0.9, epsilon=epsilon)
+        for aggregation in ("plaintext", "ckks"):
+            name = f"fl-{aggregation}-{epsilon}"
+            arms[name] = MadeUpArm(name, 0.8, "federated", epsilon, aggregation, 8, "iid-8", upload=10_000)
+    return arms
+
+
+def test_every_arm_looks_different():
+    collected = collect(sweep(), seeds=1)
+    styles = arm_styles(collected.selection, collected.records)
+    assert len(styles) == 16
+    assert len({style.colour for style in styles.values()}) == 16
+    assert len({style.family for style in styles.values()}) == 4
+
+
+def test_an_arm_has_one_colour_in_every_figure(techniques, published_path):
+    colours = {arm: style.colour.lower() for arm, style in arm_styles(techniques.selection, techniques.records).items()}
+    panel = draw("cost", techniques, published_path).axes[0]
+    assert [to_hex(bar.get_facecolor()) for bar in panel.patches] == list(colours.values())
+    drawn = {line.get_label(): to_hex(line.get_color()) for ax in draw("history", techniques, published_path).axes
+             for line in ax.lines}  # fmt: skip
+    assert drawn == {arm.label: colours[name] for name, arm in TECHNIQUES.items()}
+
+
+def test_history_has_a_panel_a_unit_and_a_line_an_arm(techniques):
+    epochs, rounds = history(techniques.selection, techniques.records, techniques.history).axes
+    assert (epochs.get_xlabel(), rounds.get_xlabel()) == ("Epoch", "Round")
+    assert [line.get_label() for line in epochs.lines] == ["Centralized", "Centralized + DP", "Local, 8 clients"]
+    assert (epochs.get_title(), rounds.get_title()) == ("Centralized and local training", "Federated training")
+    assert [line.get_label() for line in rounds.lines] == ["FL", "FL + DP", "FL + HE", "FL + DP + HE"]
+    assert "95 % t-interval" in epochs.get_legend().get_title().get_text()
+
+
+def test_history_cuts_a_steep_start_and_says_so(techniques):
+    ax = history(techniques.selection, techniques.records, techniques.history).axes[0]
+    bottom = ax.get_ylim()[0]
+    assert bottom > 30
+    assert ax.get_ylabel() == f"Accuracy (%), cut at {bottom:g} %"
+
+
+def test_history_keeps_flat_curves_whole(techniques):
+    flat = techniques.history.assign(accuracy=lambda rows: 0.9 + 0.001 * rows["step"])
+    ax = history(techniques.selection, techniques.records, flat).axes[0]
+    assert ax.get_ylabel() == "Accuracy (%)"
+    assert ax.get_ylim()[0] < 90.1
+
+
+def test_curve_has_the_t_interval_of_three_seeds_and_the_range_of_two():
+    values = [0.90, 0.92, 0.95]
+    steps = pd.DataFrame({"seed": [0, 1, 2], "step": 1, "accuracy": values})
+    point = curve(steps).iloc[0]
+    expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert (point["low"], point["high"]) == pytest.approx((100 * expected[0], 100 * min(1, expected[1])))
+    two = curve(steps[:2]).iloc[0]
+    assert (two["low"], two["mean"], two["high"]) == pytest.approx((90, 91, 92))
+
+
+def test_bands_are_named_for_the_seeds_there_are(published_path):
+    for seeds, said in ((1, "One seed, no band"), (2, "lowest to highest"), (3, "95 % t-interval")):
+        figure = draw("history", collect(TECHNIQUES, seeds=seeds), published_path)
+        assert said in figure.axes[0].get_legend().get_title().get_text()
+
+
+def test_privacy_utility_shows_points_lines_and_published_numbers(techniques, published_path):
+    figure = draw("privacy_utility", techniques, published_path)
+    ax = figure.axes[0]
+    shown = texts(figure)
+    assert ax.get_xscale() == "log"
+    assert "PRIVATE-AI: 81.5 %" in shown and "PRIVATE-AI: 92.0 %" in shown
+    runs = techniques.records.groupby("arm")["accuracy_all"].mean()
+    assert f"Centralized: {100 * runs['centralized']:.2f} %" in shown
+    low, high = ax.get_ylim()
+    assert low < 81.5 and high > 100 * runs.max()
+    assert any("Student's t" in text and "same ε" in text for text in shown)
+
+
+def test_privacy_utility_joins_arms_that_differ_in_epsilon_only(published_path):
+    figure = draw("privacy_utility", collect(sweep()), published_path)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["Centralized + DP", "Federated + DP, plaintext", "Federated + DP, CKKS"]
+    assert figure.axes[0].get_ylim()[0] < 80
+
+
+def test_another_clipping_norm_is_another_line(published_path):
+    arms = {name: TECHNIQUES[name] for name in ("dp", "fl_dp")}
+    arms["dp_1"] = dataclasses.replace(arms["dp"], label="ML + DP, 1", epsilon=1)
+    arms["paper"] = dataclasses.replace(arms["dp"], label="As in the paper", epsilon=0.5, max_grad_norm=1)
+    figure = draw("privacy_utility", collect(arms), published_path)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["As in the paper", "Centralized + DP, clipping norm 0.1", "FL + DP"]
+
+
+def test_accuracy_on_held_out_images_is_not_called_a_test(techniques, published_path):
+    techniques.records["evaluated_on"] = "holdout"
+    ax = draw("privacy_utility", techniques, published_path).axes[0]
+    assert ax.get_ylabel() == "Accuracy on all 10,000 held-out training images (%)"
+
+
+def test_labels_of_lines_do_not_overlap():
+    arms = {f"a{place}": MadeUpArm(f"Arm {place}", 0.97 + place / 1e5) for place in range(8)}
+    collected = collect(arms | {"dp": TECHNIQUES["dp"]})
+    figure = privacy_utility(collected.selection, collected.records, {})
+    figure.canvas.draw()
+    # An annotation's own extent has its leader line in it, too.
+    shown = [text for text in figure.axes[0].texts if text.get_text().startswith("Arm")]
+    boxes = sorted((Text.get_window_extent(text) for text in shown), key=lambda box: box.y0)
+    assert len(boxes) == 8
+    assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(boxes))
+
+
+def test_privacy_utility_needs_an_epsilon(published_path):
+    with pytest.raises(UserError, match="none of the arms fl has an epsilon"):
+        draw("privacy_utility", collect({"fl": TECHNIQUES["fl"]}), published_path)
+
+
+def test_cost_writes_the_means(techniques, published_path):
+    panels = {panel.heading: panel.values for panel in cost_panels(techniques.selection, techniques.costs)}
+    seconds = techniques.costs.groupby("arm")["cpu_seconds"].mean()
+    assert panels["CPU time"]["mean"].to_dict() == pytest.approx(seconds.to_dict())
+    assert panels["Upload"]["mean"]["fl_he"] == pytest.approx(1130)
+    shown = texts(draw("cost", techniques, published_path))
+    assert f"{seconds['fl_dp']:.0f}" in shown and "1,130" in shown
+    assert shown.count("nothing sent") == 3
+
+
+def test_cost_is_logarithmic_where_the_spread_is_large(published_path):
+    arms = {name: dataclasses.replace(arm) for name, arm in TECHNIQUES.items()}
+    arms["fl_he"] = dataclasses.replace(arms["fl_he"], upload=30_000_000)
+    time, _, upload = draw("cost", collect(arms), published_path).axes
+    assert (time.get_xscale(), upload.get_xscale()) == ("linear", "log")
+    assert upload.get_xlabel() == "KB a client and round, log scale"
+
+
+def test_cost_leaves_the_upload_out_where_nothing_is_sent(published_path):
+    figure = draw("cost", collect({"dp": TECHNIQUES["dp"]}, seeds=1), published_path)
+    assert [ax.get_title() for ax in figure.axes] == ["CPU time", "Peak memory"]
+    assert "One seed, no interval; less is better" in texts(figure)
+
+
+def test_labels_add_up_to_the_records(techniques):
+    counts = label_counts(techniques.selection, techniques.records, techniques.clients)
+    assert list(counts) == ["iid-8"]
+    assert counts["iid-8"].to_numpy().sum() == 8 * 1250
+    ax = labels(techniques.selection, techniques.records, techniques.clients).axes[0]
+    lengths = np.array([bar.get_width() for bar in ax.patches]).reshape(10, 8)
+    assert lengths.sum(axis=0) == pytest.approx(np.full(8, 1250))
+
+
+def test_labels_that_do_not_add_up_are_refused(techniques):
+    techniques.clients["label_3"] += 1
+    with pytest.raises(UserError, match="labels of client 0 do not add up"):
+        label_counts(techniques.selection, techniques.records, techniques.clients)
+
+
+def test_labels_have_a_panel_a_partition(published_path):
+    arms = {
+        f"fl-{name}": dataclasses.replace(TECHNIQUES["fl"], partition=name) for name in ("iid-8", "shards-8", "d-8")
+    }
+    figure = draw("labels", collect(arms), published_path)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["iid-8: 8 clients", "shards-8: 8 clients", "d-8: 8 clients"]
+
+
+def test_labels_need_clients(published_path):
+    with pytest.raises(UserError, match="none of the arms dp has clients"):
+        draw("labels", collect({"dp": TECHNIQUES["dp"]}), published_path)
+
+
+def test_positions_are_spread_without_crossing():
+    positions = [1.0, 1.2, 1.1, 9.0, 1.3]
+    moved = spread_out(positions, 2.0)
+    ordered = sorted(moved)
+    assert all(above - below >= 2.0 - 1e-9 for below, above in pairwise(ordered))
+    assert np.argsort(moved).tolist() == np.argsort(positions).tolist()
+    assert sum(moved) == pytest.approx(sum(positions))
+
+
+def test_compare_may_name_an_arm_that_is_not_drawn(published_path):
+    figure = draw("privacy_utility", collect({"dp": TECHNIQUES["dp"]}, compare=COMPARE), published_path)
+    assert "PRIVATE-AI: 92.0 %" in texts(figure) and "PRIVATE-AI: 81.5 %" not in texts(figure)

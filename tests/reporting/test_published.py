@@ -1,0 +1,57 @@
+import pytest
+
+from ppml.errors import UserError
+from ppml.reporting.published import load_published
+
+
+def test_the_projects_file_holds_the_papers_numbers(published_path):
+    rows = load_published(published_path)
+    accuracies = {key: row.accuracy for key, row in rows.items()}
+    assert accuracies == {
+        "private-ai/1/ml-only": 0.971,
+        "private-ai/1/ml-dp": 0.92,
+        "private-ai/1/ml-he": 0.95,
+        "private-ai/3/centralized": 0.848,
+        "private-ai/3/iid-8-without-fl": 0.620,
+        "private-ai/3/iid-8-with-fl": 0.780,
+        "private-ai/3/non-iid-8-without-fl": 0.561,
+        "private-ai/3/non-iid-8-with-fl": 0.823,
+        "private-ai/4/fl-only": 0.924,
+        "private-ai/4/fl-dp": 0.815,
+        "private-ai/5/fl-he": 0.937,
+        "private-ai/proposal": None,
+    }
+    assert {key: row.epsilon for key, row in rows.items() if row.epsilon} == {
+        "private-ai/1/ml-dp": 0.563,
+        "private-ai/4/fl-dp": 2.90,
+    }
+    assert rows["private-ai/3/non-iid-8-with-fl"].std == 0.05
+
+
+ROW = "{paper: P, technique: T, accuracy: 0.9%s}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("p/1/a: {paper: P, technique: T, accuracy: 97.1}", ["p/1/a.accuracy", "97.1", "less than or equal to 1"]),
+        ("p/1/a: {paper: P, technique: T}", ["p/1/a.accuracy", "missing"]),
+        ("p/1/a: " + ROW % ", epsilon: 0", ["p/1/a.epsilon", "got 0", "greater than 0"]),
+        ("p/1/a: " + ROW % ", tabel: I", ["p/1/a", "'tabel'", "did you mean 'table'?"]),
+        ("P 1: " + ROW % "", ["'P 1'"]),
+        ("- a", ["list"]),
+        ("a: [", ["not valid YAML"]),
+    ],
+)
+def test_bad_content_is_named(tmp_path, text, said):
+    path = tmp_path / "published.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_published(path)
+    for part in [str(path), *said]:
+        assert part in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.yaml: cannot be read"):
+        load_published(tmp_path / "absent.yaml")

@@ -1,0 +1,51 @@
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from ppml.errors import UserError
+from ppml.stages import figure, table
+
+
+def arguments(collected, folder, published_path, names):
+    given = collected.write(folder) | {"--published": str(published_path)}
+    return [part for name in names for part in (name, given[name])]
+
+
+@pytest.mark.parametrize("kind", ["summary", "published"])
+def test_table_writes_its_three_files(kind, tmp_path, techniques, published_path):
+    inputs = arguments(techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--published"])
+    outputs = {ending: tmp_path / "out" / f"{kind}.{ending}" for ending in ("md", "csv", "tex")}
+    table.main(
+        [*inputs, "--kind", kind, *(part for end, path in outputs.items() for part in (f"--output-{end}", str(path)))]
+    )
+    assert outputs["md"].read_text(encoding="utf-8").startswith("### Techniques")
+    assert len(pd.read_csv(outputs["csv"])) == (7 if kind == "summary" else 8)
+    assert r"\end{table}" in outputs["tex"].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["history", "privacy_utility", "cost", "labels"])
+def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path):
+    names = ["--spec", "--records", "--costs", "--history", "--clients", "--published"]
+    inputs = arguments(techniques, tmp_path, published_path, names)
+    svg, png = tmp_path / "out" / "figure.svg", tmp_path / "out" / "figure.png"
+    figure.main([*inputs, "--kind", kind, "--output-svg", str(svg), "--output-png", str(png)])
+    assert svg.read_text(encoding="utf-8").startswith("<?xml")
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_failure_leaves_no_file(tmp_path, techniques, published_path):
+    techniques.costs = techniques.costs[techniques.costs["arm"] != "dp"]
+    inputs = arguments(techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--published"])
+    outputs = [part for end in ("md", "csv", "tex") for part in (f"--output-{end}", str(tmp_path / f"t.{end}"))]
+    with pytest.raises(UserError, match=r"costs\.csv: unknown arm 'dp'"):
+        table.main([*inputs, "--kind", "summary", *outputs])
+    assert not list(tmp_path.glob("t.*"))
+
+
+def test_table_needs_no_plotting():
+    heavy = ("matplotlib", "seaborn", "torch")
+    code = f"import sys, ppml.stages.table; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

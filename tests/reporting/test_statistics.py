@@ -1,0 +1,43 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ppml.reporting.statistics import estimate, wilson_interval
+
+
+def test_interval_over_seeds_is_scipys():
+    values = [0.971, 0.975, 0.969, 0.974]
+    result = estimate(values, trials=2000)
+    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (result.low, result.high) == pytest.approx(expected)
+    assert result.mean == pytest.approx(np.mean(values))
+    assert result.deviation == pytest.approx(np.std(values, ddof=1))
+    assert (result.n, result.kind) == (4, "t")
+
+
+def test_single_share_has_scipys_wilson_interval():
+    result = estimate([0.95], trials=2000)
+    expected = stats.binomtest(1900, 2000).proportion_ci(0.95, method="wilson")
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
+    assert result.kind == "wilson"
+    assert math.isnan(result.deviation)
+
+
+def test_single_value_that_is_no_share_has_no_interval():
+    result = estimate([12.5])
+    assert result.kind == "none"
+    assert math.isnan(result.low) and math.isnan(result.high)
+
+
+def test_interval_of_a_share_stays_a_share():
+    assert estimate([0.99, 0.999], trials=2000).high == 1.0
+    assert estimate([10.0, 30.0]).low < 0
+    assert wilson_interval(1.0, 100)[1] == 1.0
+
+
+@pytest.mark.parametrize("values", [[], [0.9, math.nan]])
+def test_no_or_missing_values_are_refused(values):
+    with pytest.raises(ValueError, match="at least one value, all finite"):
+        estimate(values)

@@ -1,0 +1,35 @@
+"""Write the report of what the workflow has made: one HTML file that opens without a network."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from plan import DEFAULT, Plan
+
+from ppml.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``snakemake --report`` into the reports folder of the configuration, and say where it lies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configfile", default=DEFAULT)
+    arguments = parser.parse_args(argv)
+    try:
+        plan = Plan.check(yaml.safe_load(Path(arguments.configfile).read_text()), [arguments.configfile])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    target = Path(plan.reports) / "report.html"
+    command = [sys.executable, "-m", "snakemake", "--report", str(target), "--configfile", arguments.configfile]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"error: the report was not written:\n{done.stdout}{done.stderr}")
+    print(f"report: {target}")
+
+
+if __name__ == "__main__":
+    main()

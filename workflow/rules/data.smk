@@ -1,0 +1,56 @@
+# data/raw/{dataset}/*.gz            the published files, checked
+# data/subsets/{subset}/             train.safetensors, test.safetensors, about.json
+# artifacts/partitions/{dataset}/{partition}/seed{seed}.json   who owns which records
+
+
+for dataset in plan.datasets():
+
+    rule:
+        name:
+            f"fetch_{dataset}"
+        output:
+            plan.raw(dataset),
+        log:
+            f"{plan.logs}/fetch/{dataset}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            spec=plan.fetch_spec(dataset),
+        shell:
+            "python -m ppml.stages.fetch --spec {params.spec:q} --outputs {output:q} > {log:q} 2>&1"
+
+
+for dataset in sorted({plan.dataset(arm) for arm in plan.config.arms}):
+
+    rule:
+        name:
+            f"subset_{dataset}"
+        input:
+            plan.raw(dataset),
+        output:
+            **plan.subset_files(dataset),
+        log:
+            f"{plan.logs}/subset/{dataset}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            spec=plan.subset_spec(dataset),
+        shell:
+            "python -m ppml.stages.subset --spec {params.spec:q} --raw {input:q} --train {output.train:q} "
+            "--test {output.test:q} --about {output.about:q} > {log:q} 2>&1"
+
+
+rule partition:
+    input:
+        train=lambda wildcards: plan.subset_files(wildcards.dataset)["train"],
+    output:
+        plan.partition_file("{dataset}", "{partition}", "{seed}"),
+    log:
+        f"{plan.logs}/partition/{{dataset}}-{{partition}}-seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wildcards: plan.partition_spec(wildcards.partition),
+    shell:
+        "python -m ppml.stages.partition --spec {params.spec:q} --seed {wildcards.seed} --train {input.train:q} "
+        "--output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,97 @@
+# reports/records.csv, costs.csv, history.csv, clients.csv, metrics.json   all runs, tidy
+# reports/tables/{experiment}-{kind}.md, .csv, .tex
+# reports/figures/{experiment}-{kind}.svg, .png
+
+RUN_FILES = (
+    "config.json",
+    "model.safetensors",
+    "history.csv",
+    "events.json",
+    "cost.json",
+    "predictions.safetensors",
+    "privacy.json",
+    "record.json",
+)
+COLLECTED = {
+    name: f"{plan.reports}/{name}.csv"
+    for name in ("records", "costs", "history", "clients")
+}
+
+
+rule collect:
+    input:
+        plan.every_run(*RUN_FILES[:-1]),
+        sorted(
+            {
+                file
+                for arm in plan.config.arms
+                for seed in plan.seeds
+                for file in plan.partition_of(arm, seed)
+            }
+        ),
+    output:
+        plan.every_run("record.json"),
+        **COLLECTED,
+        metrics=f"{plan.reports}/metrics.json",
+    log:
+        f"{plan.logs}/collect.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=plan.collect_spec(),
+    shell:
+        "python -m ppml.stages.collect --spec {params.spec:q} --output-records {output.records:q} "
+        "--output-costs {output.costs:q} --output-history {output.history:q} --output-clients {output.clients:q} "
+        "--output-metrics {output.metrics:q} > {log:q} 2>&1"
+
+
+rule table:
+    input:
+        records=COLLECTED["records"],
+        costs=COLLECTED["costs"],
+        published="config/published.yaml",
+    output:
+        md=f"{plan.reports}/tables/{{experiment}}-{{kind}}.md",
+        csv=f"{plan.reports}/tables/{{experiment}}-{{kind}}.csv",
+        tex=f"{plan.reports}/tables/{{experiment}}-{{kind}}.tex",
+    log:
+        f"{plan.logs}/table/{{experiment}}-{{kind}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wildcards: plan.show_spec(wildcards.experiment),
+    shell:
+        "python -m ppml.stages.table --spec {params.spec:q} --kind {wildcards.kind} --records {input.records:q} "
+        "--costs {input.costs:q} --published {input.published:q} --output-md {output.md:q} --output-csv {output.csv:q} "
+        "--output-tex {output.tex:q} > {log:q} 2>&1"
+
+
+for kind in sorted({kind for experiment in plan.config.experiments.values() for kind in experiment.figures}):
+
+    rule:
+        name:
+            f"figure_{kind}"
+        input:
+            **COLLECTED,
+            published="config/published.yaml",
+        output:
+            svg=report(
+                f"{plan.reports}/figures/{{experiment}}-{kind}.svg",
+                caption=f"../report/{kind}.rst",
+                category="1. Figures",
+                labels={"experiment": "{experiment}", "shows": kind.replace("_", " ")},
+            ),
+            png=f"{plan.reports}/figures/{{experiment}}-{kind}.png",
+        params:
+            spec=lambda wildcards: plan.show_spec(wildcards.experiment),
+            kind=kind,
+            title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
+            fallback=plan.fallback_sentence(),
+        log:
+            f"{plan.logs}/figure/{{experiment}}-{kind}.log",
+        conda:
+            "../../environment.yml"
+        shell:
+            "python -m ppml.stages.figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
+            "--costs {input.costs:q} --history {input.history:q} --clients {input.clients:q} "
+            "--published {input.published:q} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"

@@ -1,0 +1,53 @@
+# artifacts/runs/{arm}/seed{seed}/noise.json          the noise of each owner, for arms with privacy
+# artifacts/runs/{arm}/seed{seed}/model.safetensors   and config.json, history.csv, events.json, cost.json
+
+
+rule calibrate:
+    input:
+        about=lambda wildcards: plan.subset(wildcards.arm)["about"],
+        partitions=lambda wildcards: [
+            file
+            for seed in plan.seeds
+            for file in plan.partition_of(wildcards.arm, seed)
+        ],
+    output:
+        plan.every_seed("{arm}", "noise.json"),
+    log:
+        f"{plan.logs}/calibrate/{{arm}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wildcards: plan.calibrate_spec(wildcards.arm),
+    shell:
+        "python -m ppml.stages.calibrate --spec {params.spec:q} --about {input.about:q} "
+        "--partitions {input.partitions:q} --outputs {output:q} > {log:q} 2>&1"
+
+
+rule train:
+    input:
+        unpack(lambda wildcards: plan.subset(wildcards.arm)),
+        partition=lambda wildcards: plan.partition_of(wildcards.arm, wildcards.seed),
+        noise=lambda wildcards: plan.noise_of(wildcards.arm, wildcards.seed),
+    output:
+        model=plan.run("{arm}", "{seed}", "model.safetensors"),
+        config=plan.run("{arm}", "{seed}", "config.json"),
+        history=plan.run("{arm}", "{seed}", "history.csv"),
+        events=plan.run("{arm}", "{seed}", "events.json"),
+        cost=plan.run("{arm}", "{seed}", "cost.json"),
+    log:
+        f"{plan.logs}/train/{{arm}}-seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    # One thread, always: two give other bits than one.
+    threads: 1
+    params:
+        spec=lambda wildcards: plan.arm_spec(wildcards.arm),
+        partition=lambda wildcards, input: (
+            f"--partition {input.partition}" if input.partition else ""
+        ),
+        noise=lambda wildcards, input: f"--noise {input.noise}" if input.noise else "",
+    shell:
+        "python -m ppml.stages.train --spec {params.spec:q} --seed {wildcards.seed} --train {input.train:q} "
+        "--test {input.test:q} --about {input.about:q} {params.partition} {params.noise} "
+        "--output-model {output.model:q} --output-config {output.config:q} --output-history {output.history:q} "
+        "--output-events {output.events:q} --output-cost {output.cost:q} > {log:q} 2>&1"
