@@ -26,7 +26,7 @@ if not workflow.subprocess_exec and not workflow.remote_exec:
     )
 
 
-report: "workflow/report/workflow.rst"
+report: f"{plan.logs}/overview.rst"
 
 
 wildcard_constraints:
@@ -34,7 +34,6 @@ wildcard_constraints:
     seed="|".join(map(str, plan.seeds)),
     partition="|".join(map(re.escape, plan.config.partitions)) or "none",
     experiment="|".join(map(re.escape, plan.config.experiments)) or "none",
-    kind="[a-z_]+",
     dataset="[a-z_]+",
 
 
@@ -52,3 +51,4 @@ rule all:
         COLLECTED.values(),
         plan.tables(),
         plan.figures(),
+        OVERVIEW,

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from plan import DEFAULT, Plan
 
 from ppml.errors import UserError
+
+STYLE = "workflow/report/report.css"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,11 +21,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--configfile", default=DEFAULT)
     arguments = parser.parse_args(argv)
     try:
-        plan = Plan.check(yaml.safe_load(Path(arguments.configfile).read_text()), [arguments.configfile])
+        plan = Plan.check({}, [arguments.configfile])
     except UserError as error:
         sys.exit(f"error: {error}")
     target = Path(plan.reports) / "report.html"
-    command = [sys.executable, "-m", "snakemake", "--report", str(target), "--configfile", arguments.configfile]
+    command = [sys.executable, "-m", "snakemake", "--report", str(target), "--report-stylesheet", STYLE]
+    command += ["--configfile", arguments.configfile]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: the report was not written:\n{done.stdout}{done.stderr}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ppml.config.load import overlay, parse_config
+from ppml.config.load import overlay, parse_config, read_yaml, with_base
 from ppml.config.model import Config
 from ppml.config.spec import canonical
 from ppml.config.technique import NoPrivacy
@@ -31,6 +31,32 @@ LOUD = (
 def jobs_use_this_python() -> None:
     """Put the Python that runs Snakemake first on the path, whether or not its environment is activated."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def retyped(given: Any, base: Any) -> Any:
+    """Return ``given`` with what differs from ``base`` read as YAML reads it.
+
+    Snakemake hands over what stands in the braces and brackets of ``--config`` as text.
+
+    Examples
+    --------
+    >>> retyped({"data": {"train": "500", "dataset": "mnist"}, "seeds": ["0"]}, {"data": {"dataset": "mnist"}})
+    {'data': {'train': 500, 'dataset': 'mnist'}, 'seeds': [0]}
+    """
+    if given == base:
+        return given
+    if isinstance(given, Mapping):
+        below = base if isinstance(base, Mapping) else {}
+        return {key: retyped(value, below.get(key)) for key, value in given.items()}
+    if isinstance(given, list):
+        return [retyped(value, None) for value in given]
+    if not isinstance(given, str):
+        return given
+    try:
+        value = yaml.safe_load(given)
+    except yaml.YAMLError:
+        return given
+    return value if value is None or isinstance(value, (bool, int, float)) else given
 
 
 class Plan:
@@ -65,9 +91,13 @@ class Plan:
         files : list of str
             The files of ``--configfile``; without any, ``given`` is laid over the default configuration.
         """
-        if not files:
-            given = overlay(yaml.safe_load(Path(DEFAULT).read_text(encoding="utf-8")), given)
-        config = parse_config(dict(given), ", ".join(files) or DEFAULT)
+        base: dict[str, Any] = {}
+        for file in files or [DEFAULT]:
+            base = overlay(base, with_base(read_yaml(file), Path(file).parent))
+        content = overlay(base, retyped({key: value for key, value in given.items() if key != "extends"}, base))
+        here = Path.cwd()
+        named = [str(Path(file).relative_to(here)) if Path(file).is_relative_to(here) else file for file in files]
+        config = parse_config(content, ", ".join(named) or DEFAULT)
         check_device(config)
         fallback = resolve_data(config, Path(config.folders.data) / "raw")
         plan = cls(config, fallback)
@@ -222,7 +252,7 @@ class Plan:
             f"{self.reports}/tables/{name}-{kind}.{suffix}"
             for name, experiment in self.config.experiments.items()
             for kind in experiment.tables
-            for suffix in ("md", "csv", "tex")
+            for suffix in ("md", "csv", "tex", "html")
         ]
 
     def figures(self) -> list[str]:
@@ -233,6 +263,25 @@ class Plan:
             for kind in experiment.figures
             for suffix in ("svg", "png")
         ]
+
+    def table_kinds(self) -> list[str]:
+        """Return the kinds of tables that experiments ask for."""
+        return sorted({kind for experiment in self.config.experiments.values() for kind in experiment.tables})
+
+    def figure_kinds(self) -> list[str]:
+        """Return the kinds of figures that experiments ask for."""
+        return sorted({kind for experiment in self.config.experiments.values() for kind in experiment.figures})
+
+    def overview_spec(self) -> str:
+        """Return the title and kind of each figure, in the order of :meth:`figures`."""
+        return json.dumps(
+            [
+                {"title": experiment.title, "kind": kind, "fallback": self.fallback_sentence()}
+                for experiment in self.config.experiments.values()
+                for kind in experiment.figures
+            ],
+            separators=(",", ":"),
+        )
 
     def datasets(self) -> list[str]:
         """Return the data sets that must be fetched."""

@@ -1,5 +1,5 @@
 # reports/records.csv, costs.csv, history.csv, clients.csv, metrics.json   all runs, tidy
-# reports/tables/{experiment}-{kind}.md, .csv, .tex
+# reports/tables/{experiment}-{kind}.md, .csv, .tex, .html
 # reports/figures/{experiment}-{kind}.svg, .png
 
 RUN_FILES = (
@@ -12,6 +12,7 @@ RUN_FILES = (
     "privacy.json",
     "record.json",
 )
+OVERVIEW = f"{plan.logs}/overview.rst"
 COLLECTED = {
     name: f"{plan.reports}/{name}.csv"
     for name in ("records", "costs", "history", "clients")
@@ -45,28 +46,41 @@ rule collect:
         "--output-metrics {output.metrics:q} > {log:q} 2>&1"
 
 
-rule table:
-    input:
-        records=COLLECTED["records"],
-        costs=COLLECTED["costs"],
-        published="config/published.yaml",
-    output:
-        md=f"{plan.reports}/tables/{{experiment}}-{{kind}}.md",
-        csv=f"{plan.reports}/tables/{{experiment}}-{{kind}}.csv",
-        tex=f"{plan.reports}/tables/{{experiment}}-{{kind}}.tex",
-    log:
-        f"{plan.logs}/table/{{experiment}}-{{kind}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        spec=lambda wildcards: plan.show_spec(wildcards.experiment),
-    shell:
-        "python -m ppml.stages.table --spec {params.spec:q} --kind {wildcards.kind} --records {input.records:q} "
-        "--costs {input.costs:q} --published {input.published:q} --output-md {output.md:q} --output-csv {output.csv:q} "
-        "--output-tex {output.tex:q} > {log:q} 2>&1"
+for kind in plan.table_kinds():
+
+    rule:
+        name:
+            f"table_{kind}"
+        input:
+            records=COLLECTED["records"],
+            costs=COLLECTED["costs"],
+            published="config/published.yaml",
+        output:
+            md=f"{plan.reports}/tables/{{experiment}}-{kind}.md",
+            csv=f"{plan.reports}/tables/{{experiment}}-{kind}.csv",
+            tex=f"{plan.reports}/tables/{{experiment}}-{kind}.tex",
+            html=report(
+                f"{plan.reports}/tables/{{experiment}}-{kind}.html",
+                caption=f"../report/{kind}.rst",
+                category="2. Tables",
+                labels={"experiment": "{experiment}", "shows": kind.replace("_", " ")},
+            ),
+        params:
+            spec=lambda wildcards: plan.show_spec(wildcards.experiment),
+            kind=kind,
+            title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
+            fallback=plan.fallback_sentence(),
+        log:
+            f"{plan.logs}/table/{{experiment}}-{kind}.log",
+        conda:
+            "../../environment.yml"
+        shell:
+            "python -m ppml.stages.table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
+            "--costs {input.costs:q} --published {input.published:q} --output-md {output.md:q} "
+            "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 
-for kind in sorted({kind for experiment in plan.config.experiments.values() for kind in experiment.figures}):
+for kind in plan.figure_kinds():
 
     rule:
         name:
@@ -95,3 +109,22 @@ for kind in sorted({kind for experiment in plan.config.experiments.values() for 
             "python -m ppml.stages.figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --clients {input.clients:q} "
             "--published {input.published:q} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
+
+
+rule overview:
+    input:
+        figures=[figure for figure in plan.figures() if figure.endswith(".svg")],
+        intro="workflow/report/workflow.rst",
+        captions=[f"workflow/report/{kind}.rst" for kind in plan.figure_kinds()],
+    output:
+        OVERVIEW,
+    params:
+        spec=plan.overview_spec(),
+        captions="workflow/report",
+    log:
+        f"{plan.logs}/overview.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m ppml.stages.overview --spec {params.spec:q} --intro {input.intro:q} --captions {params.captions:q} "
+        "--figures {input.figures:q} --output {output:q} > {log:q} 2>&1"

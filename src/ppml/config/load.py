@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
+from ppml.config.data import PartitionSpec
 from ppml.config.model import Config
+from ppml.config.spec import unknown_name
+from ppml.config.technique import Aggregation, Privacy, Topology
 from ppml.errors import UserError
 
 
@@ -21,13 +24,36 @@ def load_config(path: str | Path) -> Config:
     UserError
         The file cannot be read, or a value is not allowed; the message names file, key, value and what is allowed.
     """
+    return parse_config(with_base(read_yaml(path), Path(path).parent), str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return the content of a YAML file, or raise a :class:`UserError` that names it."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    return parse_config(content, str(path))
+
+
+def with_base(content: Any, folder: Path, trail: tuple[str, ...] = ()) -> Any:
+    """Lay ``content`` over the file in ``folder`` that its key ``extends`` names; without one, return it.
+
+    Raises
+    ------
+    UserError
+        The file named cannot be read, or files extend each other in a circle.
+    """
+    name = content.get("extends") if isinstance(content, Mapping) else None
+    if not isinstance(name, str):
+        return content
+    if name in trail:
+        raise UserError(f"{folder / name}: extends: a circle: {' -> '.join((*trail, name))}")
+    base = with_base(read_yaml(folder / name), folder, (*trail, name))
+    if not isinstance(base, Mapping):
+        raise UserError(f"{folder / name}: expected keys and values at the top level, got {type(base).__name__}")
+    return overlay(base, {key: value for key, value in content.items() if key != "extends"})
 
 
 def parse_config(content: Any, source: str) -> Config:
@@ -37,8 +63,9 @@ def parse_config(content: Any, source: str) -> Config:
     try:
         return Config.model_validate(resolve_extends(dict(content), source))
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
-        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from None
+        # An entry that is refused leaves its list too short: that is no second problem.
+        problems = [problem for problem in error.errors() if not (problem["type"] == "too_short" and problem["input"])]
+        raise UserError("\n".join(f"{source}: {_describe(problem)}" for problem in problems)) from None
 
 
 def resolve_extends(content: dict[str, Any], source: str) -> dict[str, Any]:
@@ -58,20 +85,22 @@ def resolve_extends(content: dict[str, Any], source: str) -> dict[str, Any]:
         if name in resolved:
             return resolved[name]
         arm = arms[name]
-        if not isinstance(arm, Mapping) or "extends" not in arm:
+        base = arm.get("extends") if isinstance(arm, Mapping) else None
+        if base is None:
             resolved[name] = arm
             return arm
-        base = arm["extends"]
+        if not isinstance(base, str):
+            raise UserError(f"{source}: arms.{name}.extends: got {base!r}; expected the name of an arm")
         if base not in arms:
-            raise UserError(
-                f"{source}: arms.{name}.extends: unknown arm {base!r}; allowed: {', '.join(map(str, arms))}"
-            )
+            problem = unknown_name("arm", base, map(str, arms)).message()
+            raise UserError(f"{source}: arms.{name}.extends: {problem}")
         if base in trail:
             raise UserError(f"{source}: arms.{name}.extends: a circle: {' -> '.join((*trail, base))}")
         inherited = resolve(base, (*trail, base))
         own = {key: value for key, value in arm.items() if key != "extends"}
-        without_label = {key: value for key, value in inherited.items() if key != "label"}
-        resolved[name] = overlay(without_label, own)
+        # What the base may be instead of keys and values is refused with the base itself.
+        below = inherited if isinstance(inherited, Mapping) else {}
+        resolved[name] = overlay({key: value for key, value in below.items() if key != "label"}, own)
         return resolved[name]
 
     return {**content, "arms": {name: resolve(name, (name,)) for name in arms}}
@@ -101,24 +130,52 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _kinds(union: Any) -> list[str]:
+    """Return the kinds that a tagged union offers."""
+    return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
+
+
+KINDS = {"topology": _kinds(Topology), "privacy": _kinds(Privacy), "aggregation": _kinds(Aggregation)}
+PARTITION_KINDS = _kinds(PartitionSpec)
+
+
 def _describe(problem: Any) -> str:
     """Return one line: key, what is wrong, the value."""
-    # The location of a value inside a tagged union carries the tag, which is no key of the file.
-    tags = {"centralized", "local", "federated", "none", "example", "plaintext", "ckks", "iid", "shards", "dirichlet"}
     parts = problem["loc"]
-    key = ".".join(
-        str(part)
-        for place, part in enumerate(parts)
-        if not (place > 1 and part in tags and parts[0] in ("arms", "partitions"))
-    )
+    kinds = PARTITION_KINDS if parts[:1] == ("partitions",) else KINDS.get(str(parts[2])) if len(parts) > 2 else None
+    # The location of a value inside a tagged union carries the kind, which is no key of the file.
+    tag = 2 if parts[:1] == ("partitions",) else 3 if kinds else None
+    key = ".".join(str(part) for place, part in enumerate(parts) if place != tag)
     message = problem["msg"][0].lower() + problem["msg"][1:]
     message = message.removeprefix("value error, ")
     prefix = f"{key}: " if key else ""
-    if problem["type"] in ("invalid", "unknown_name", "unknown_dataset"):
-        return f"{prefix}{message}"
-    hint = ""
-    if problem["type"] == "float_type" and isinstance(problem["input"], str):
-        hint = " (YAML reads a number like 1e-5 as text: write 1.0e-5)"
-    if problem["type"] == "missing":
-        return f"{prefix}is missing"
-    return f"{prefix}got {problem['input']!r}; {message}{hint}"
+    got = f"got {problem['input']!r}; "
+    match problem["type"]:
+        case "invalid" | "unknown_name" | "unknown_dataset":
+            return f"{prefix}{message}"
+        case "missing":
+            return f"{prefix}is missing"
+        case "union_tag_not_found":
+            return f"{key}.kind: is missing; allowed: {', '.join(kinds or [])}"
+        case "union_tag_invalid":
+            return f"{key}.kind: got {problem['ctx']['tag']!r}; allowed: {', '.join(kinds or [])}"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"{prefix}{got}expected keys and values"
+        case "tuple_type":
+            return f"{prefix}{got}expected a list"
+        case "string_pattern_mismatch" | "string_too_long" | "string_type" if parts[-1] == "[key]":
+            return (
+                f"{'.'.join(map(str, parts[:-2]))}: got the name {problem['input']!r}; allowed: at most 60 small "
+                "letters, digits, '.', '_' and '-', the first a letter or a digit"
+            )
+        case "float_type" if _is_number(problem["input"]):
+            return f"{prefix}{got}{message} (YAML reads a number like 1e-5 as text: write 1.0e-5)"
+    return f"{prefix}{got}{message}"
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, str)

@@ -28,6 +28,10 @@ class Folders(Spec):
 class Config(Spec):
     """Everything that one run of the workflow depends on."""
 
+    extends: str | None = Field(
+        default=None,
+        description="A file in the same folder to start from: what stands here is laid over it, key by key.",
+    )
     seed: int = Field(default=2024, ge=0, description="The root of all randomness except keys and encryption.")
     seeds: Annotated[tuple[int, ...], Field(strict=False)] = Field(
         default=(0, 1, 2),

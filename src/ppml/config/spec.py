@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 class Spec(BaseModel):
     """A frozen, strictly typed part of the configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -97,8 +97,8 @@ class Plaintext(FixedPointSpec):
         if headroom < 0:
             raise invalid(
                 f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at "
-                f"fractional_bits {self.fractional_bits} needs {-headroom:.1f} bits more than a 64-bit integer has; "
-                "lower clip or fractional_bits"
+                f"fractional_bits {self.fractional_bits} needs {max(0.1, -headroom):.1f} bits more than a 64-bit "
+                "integer has; lower clip or fractional_bits"
             )
 
 
@@ -138,8 +138,8 @@ class Ckks(FixedPointSpec):
         if headroom < 0:
             raise invalid(
                 f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at scale_bits "
-                f"{self.scale_bits} needs {-headroom:.1f} bits more than the {data_bits} of coeff_mod_bit_sizes "
-                "without its last prime; lower clip or scale_bits, or add bits"
+                f"{self.scale_bits} needs {max(0.1, -headroom):.1f} bits more than the {data_bits} of "
+                "coeff_mod_bit_sizes without its last prime; lower clip or scale_bits, or add bits"
             )
         sigmas = ckks_precision_sigmas(clients, self.fractional_bits, self.scale_bits, self.poly_modulus_degree)
         if sigmas < 8:

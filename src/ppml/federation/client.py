@@ -21,7 +21,7 @@ from ppml.data.examples import Examples
 from ppml.federation.messages import INITIAL, METRICS, SEALED, pack_sealed, position, unpack_sealed, unpack_vector
 from ppml.federation.state import ClientState
 from ppml.learning.evaluation import evaluate
-from ppml.learning.learner import LocalLearner
+from ppml.learning.learner import LocalLearner, TrainingDiverged
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
@@ -104,7 +104,7 @@ def _catch_up(population: Population, content: RecordDict, state: ClientState) -
 def _step(population: Population, total: Sealed, state: ClientState) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Open the sum and take the server's step; in float64, so that everybody gets the same float32 weights."""
     values = population.codec.decode(population.side.unseal(total))
-    mean = values[:-1] / values[-1]
+    mean = values[:-1] * _weight_unit(population.codec) / values[-1]
     velocity = population.server_momentum * state.velocity.astype(np.float64) + mean
     parameters = state.parameters.astype(np.float64) + population.server_learning_rate * velocity
     return parameters.astype(np.float32), velocity.astype(np.float32)
@@ -116,16 +116,26 @@ def _local_update(
     """Train from the global parameters and return the weighted change, with the weight as its last value, sealed."""
     model = population.model
     load_parameters(model, parameters)
-    events = population.learners[client].fit(
-        model,
-        population.owned[client],
-        span=Span((number - 1) / population.rounds, number / population.rounds),
-        rng=population.rng.child("round", number, "client", client),
-    )
+    try:
+        events = population.learners[client].fit(
+            model,
+            population.owned[client],
+            span=Span((number - 1) / population.rounds, number / population.rounds),
+            rng=population.rng.child("round", number, "client", client),
+        )
+    except TrainingDiverged as error:
+        raise TrainingDiverged(f"client {client}, round {number}: {error}") from error
     state.remember(events)
     weight = population.weights[client]
     change = weight * (flat_parameters(model).astype(np.float64) - parameters)
-    return population.side.seal(population.codec.encode(np.append(change, weight)))
+    if not np.isfinite(change).all():
+        raise TrainingDiverged(f"client {client}, round {number}: the weights are not finite")
+    return population.side.seal(population.codec.encode(np.append(change, weight * _weight_unit(population.codec))))
+
+
+def _weight_unit(codec: FixedPointCodec) -> float:
+    """Return what a weight of 1 is sent as: clipping, which updates are made for, must not change the weights."""
+    return min(1.0, codec.clip)
 
 
 def flat_parameters(model: nn.Module) -> NDArray[np.float32]:

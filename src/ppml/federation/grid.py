@@ -63,7 +63,12 @@ class InProcessGrid(Grid):
         # A client gets its own copy, as it would from a socket.
         own = copy.copy(message)
         own.content = copy.deepcopy(message.content)
-        reply = self._client_app(own, self.contexts[message.metadata.dst_node_id])
+        context = self.contexts[message.metadata.dst_node_id]
+        try:
+            reply = self._client_app(own, context)
+        except Exception as error:
+            error.add_note(f"raised at client {context.node_config['partition-id']}")
+            raise
         self._tell("up", reply)
         return reply
 

@@ -23,11 +23,12 @@ logging.getLogger("flwr").setLevel(logging.WARNING)
 def build_server_app(aggregator: Aggregator, population: Population, after_round: AfterRound) -> ServerApp:
     """Return the app that the server runs: ``population.rounds`` rounds from the model's initial weights."""
     app = ServerApp()
-    initial = pack_vector(flat_parameters(population.model))
+    # Taken out here, so that the app holds no reference to the clients and their key.
+    initial, rounds = pack_vector(flat_parameters(population.model)), population.rounds
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        SumOnly(aggregator, after_round).start(grid, initial, num_rounds=population.rounds)
+        SumOnly(aggregator, after_round).start(grid, initial, num_rounds=rounds)
 
     return app
 

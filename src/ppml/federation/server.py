@@ -30,21 +30,23 @@ class SumOnly(Strategy):
     Raises
     ------
     RuntimeError
-        A client failed: the round cannot be closed.
+        A client failed or did not answer: the round cannot be closed.
     """
 
     def __init__(self, aggregator: Aggregator, after_round: AfterRound) -> None:
         self._aggregator = aggregator
         self._after_round = after_round
+        self._asked: list[int] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send every client the initial weights, or the sum of the round before."""
         key = INITIAL if server_round == 1 else SEALED
+        self._asked = sorted(grid.get_node_ids())
         return [
             _instruct(node, MessageType.TRAIN, {key: arrays, ROUND: pack_position(server_round, server_round - 1)})
-            for node in sorted(grid.get_node_ids())
+            for node in self._asked
         ]
 
     def aggregate_train(
@@ -55,8 +57,12 @@ class SumOnly(Strategy):
         failed = [reply for reply in ordered if reply.has_error()]
         if failed:
             raise RuntimeError(
-                f"round {server_round}: client {failed[0].metadata.src_node_id} failed: {failed[0].error.reason}"
+                f"round {server_round}: the client at node {failed[0].metadata.src_node_id} failed: "
+                f"{failed[0].error.reason}"
             )
+        silent = set(self._asked) - {reply.metadata.src_node_id for reply in ordered}
+        if silent:
+            raise RuntimeError(f"round {server_round}: no answer from the client at node {min(silent)}")
         total = self._aggregator.add([unpack_sealed(reply.content.array_records[SEALED]) for reply in ordered])
         return pack_sealed(total), None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -14,7 +14,7 @@ from ppml.accounting.events import MechanismEvent, compose
 from ppml.federation.messages import pack_vector, unpack_vector
 
 _PARAMETERS, _VELOCITY, _EVENTS, _ROUND = "parameters", "velocity", "events", "round"
-_COLUMNS = ("sample_rate", "noise_multiplier", "steps", "max_grad_norm")
+_COLUMNS = ("sample_rate", "noise_multiplier", "steps", "max_grad_norm", "sampler")
 
 
 class ClientState:
@@ -56,9 +56,8 @@ class ClientState:
         record = self._state.config_records.get(_EVENTS)
         if record is None:
             return ()
-        rates, noises, steps, norms = (cast(list[float], record[column]) for column in _COLUMNS)
-        rows = zip(rates, noises, steps, norms, strict=True)
-        return tuple(MechanismEvent(rate, noise, int(count), norm) for rate, noise, count, norm in rows)
+        columns = (cast(list[Any], record[column]) for column in _COLUMNS)
+        return tuple(MechanismEvent(**dict(zip(_COLUMNS, row, strict=True))) for row in zip(*columns, strict=True))
 
     def remember(self, events: Sequence[MechanismEvent]) -> None:
         """Add ``events`` to those of earlier rounds: one account a client, never a new one each round."""

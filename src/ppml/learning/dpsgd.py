@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
@@ -41,11 +41,27 @@ class SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no 
             parameter.grad = total.view_as(parameter)
 
 
+class SecureSampler(UniformWithReplacementSampler):  # type: ignore[misc]  # Opacus has no types
+    """Poisson sampling from the operating system's entropy.
+
+    A seeded torch generator would not do: it keeps 32 bits of its seed, few enough to try them all.
+    """
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the positions of each step's sample."""
+        for _ in range(self.steps):
+            yield np.flatnonzero(system_uniform(self.num_samples) < self.sample_rate).tolist()
+
+
+def system_uniform(count: int) -> NDArray[np.float64]:
+    """Return values in (0, 1), shape ``(count,)``, from the operating system's entropy."""
+    bits = np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+
+
 def system_normal(shape: torch.Size) -> torch.Tensor:
     """Return standard normal values, float64, made from the operating system's entropy by Box and Muller."""
-    count = math.prod(shape)
-    bits = np.frombuffer(os.urandom(16 * count), dtype=np.uint64).reshape(2, count)
-    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    uniform = system_uniform(2 * math.prod(shape)).reshape(2, -1)
     normal = np.sqrt(-2.0 * np.log(uniform[0])) * np.cos(2.0 * np.pi * uniform[1])
     return torch.from_numpy(normal).reshape(shape)
 
@@ -96,12 +112,11 @@ class DpSgdLearner:
         settings = self.settings
         rate, steps = poisson_plan(len(records), settings.batch_size)
         executed: list[MechanismEvent] = []
-        # Opacus 1.6 returns wrong per-example gradients for a convolution whose input is in channels-last order.
+        # Opacus 1.6 returns wrong per-example gradients for a convolution in channels-last order: weights here, images
+        # in _private_step.
         wrapped = GradSampleModule(model.to(memory_format=torch.contiguous_format))
         optimizer = self._optimizer(wrapped, rate * len(records), rng, executed, rate)
-        sampler = UniformWithReplacementSampler(
-            num_samples=len(records), sample_rate=rate, steps=steps, generator=self._sampling(rng)
-        )
+        sampler = self._sampler(len(records), rate, steps, rng)
         shifts = rng.child("shift").torch()
         try:
             for epoch in range(1, settings.epochs + 1):
@@ -118,13 +133,15 @@ class DpSgdLearner:
                     raise TrainingDiverged(f"the loss is {total} in epoch {epoch} of {settings.epochs}")
                 after_epoch(epoch, None)
         finally:
-            wrapped.to_standard_module()
+            _forget(wrapped, optimizer)
         return compose(executed)
 
-    def _sampling(self, rng: Randomness) -> torch.Generator:
+    def _sampler(self, records: int, rate: float, steps: int, rng: Randomness) -> UniformWithReplacementSampler:
         if self.noise_source == "secure":
-            return torch.Generator().manual_seed(secrets.randbits(63))
-        return rng.child("sampling").torch()
+            return SecureSampler(num_samples=records, sample_rate=rate, steps=steps)
+        return UniformWithReplacementSampler(
+            num_samples=records, sample_rate=rate, steps=steps, generator=rng.child("sampling").torch()
+        )
 
     def _optimizer(
         self,
@@ -160,7 +177,18 @@ def _private_step(model: GradSampleModule, optimizer: DPOptimizer, images: torch
             parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
         optimizer.step()
         return 0.0
-    loss = functional.cross_entropy(model(images), labels)
+    # A copy, because `contiguous` leaves the strides of an image of one channel as they are.
+    loss = functional.cross_entropy(model(images.clone(memory_format=torch.contiguous_format)), labels)
     loss.backward()
     optimizer.step()
     return float(loss.detach()) * len(images)
+
+
+def _forget(model: GradSampleModule, optimizer: DPOptimizer) -> None:
+    """Unwrap ``model`` and remove what Opacus leaves on it: a pickled parameter carries the last sum without noise."""
+    optimizer.zero_grad(set_to_none=True)
+    model.to_standard_module()
+    for parameter in optimizer.params:
+        vars(parameter).clear()
+    for module in model.modules():
+        vars(module).pop("activations", None)

@@ -69,4 +69,4 @@ class LocalLearner(Protocol):
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is not a number; the message names the epoch and the step."""
+    """The loss is not a number; the message names the epoch, and the client and round if there are any."""

@@ -20,7 +20,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The folder cannot be written, or the disk is full; nothing is left behind.
+        The folder cannot be written, or the disk is full; it names ``path``, and nothing is left behind.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +34,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
+    except OSError as error:
+        # A full disk names no file, and the name of the temporary one tells nobody anything.
+        if error.errno and error.filename in (None, name):
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -67,8 +67,10 @@ def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) ->
             ax.set_ylabel("")
             topologies = records["topology"][records["arm"].isin(members[unit])]
             ax.set_title(f"{' and '.join(sorted(topologies.unique())).capitalize()} training")
+            first = min(float(curves[arm]["step"].min()) for arm in members[unit])
             last = max(float(curves[arm]["step"].max()) for arm in members[unit])
-            ax.set_xlim(-0.03 * last, 1.03 * last)
+            margin = 0.03 * (last - first) or 0.5
+            ax.set_xlim(first - margin, last + margin)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             _legend_below(ax, _band_text([curves[arm] for arm in members[unit]]), columns[unit])
             sns.despine(ax=ax)
@@ -164,7 +166,7 @@ def _limit_accuracy(ax: Axes, curves: list[pd.DataFrame]) -> str:
     settled = min(float(np.quantile(points["mean"], START_QUANTILE)) for points in curves)
     # A cut that gains little is not worth a warning.
     cut = settled - lowest > 0.25 * (highest - lowest)
-    bottom = settled if cut else lowest
+    bottom = settled if cut else min(float(points["low"].min()) for points in curves)
     margin = 0.04 * (highest - bottom) + 0.1
     bottom = math.floor(bottom - margin) if cut else bottom - margin
     ax.set_ylim(bottom, min(highest + margin, 100 + margin / 2))

@@ -137,7 +137,7 @@ def _draw(ax: Axes, name: str, counts: pd.DataFrame, palette: list[str], *, widt
         left += sizes
     ax.set_ylim(len(counts) - 0.5, -0.5)
     ax.set_xlim(0, longest * 1.01)
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
     step = max(1, math.ceil(len(counts) / (72 * height / 8)))
     ax.set_yticks(places[::step], counts.index.astype(str)[::step])
     ax.set_xlabel("Records")

@@ -1,6 +1,8 @@
-"""A table as Markdown, LaTeX and CSV text."""
+"""A table as Markdown, LaTeX, CSV and HTML text."""
 
 from __future__ import annotations
+
+from html import escape
 
 from ppml.reporting.tables import Table
 
@@ -32,6 +34,14 @@ _LATEX = str.maketrans(
         "†": r"\textdagger{}",
         "‡": r"\textdaggerdbl{}",
     }
+)
+
+
+_STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;margin:1.5rem;color:#222}h1{font-size:1.2rem}"
+    "table{border-collapse:collapse}th,td{padding:.35rem .7rem;border-bottom:1px solid #ddd;vertical-align:top}"
+    "th{border-bottom:2px solid #444}.number{text-align:right;white-space:nowrap}.text{text-align:left}"
+    "ul{color:#555;font-size:.85rem;max-width:70rem}"
 )
 
 
@@ -79,6 +89,32 @@ def to_latex(table: Table) -> str:
             r"\par\medskip\raggedright\footnotesize",
             *notes,
             r"\end{table}",
+            "",
+        ]
+    )
+
+
+def to_html(table: Table) -> str:
+    """Return ``table`` as a page of its own, for the HTML report."""
+    numeric = [heading in table.numeric for heading in table.cells.columns]
+
+    def row(cells: list[str], tag: str) -> str:
+        kinds = ["number" if is_number else "text" for is_number in numeric]
+        inner = (f'<{tag} class="{kind}">{escape(cell)}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))
+        return f"<tr>{''.join(inner)}</tr>"
+
+    headings = row([str(heading) for heading in table.cells.columns], "th")
+    rows = [row(cells, "td") for cells in table.cells.to_numpy().tolist()]
+    notes = [f"<li>{escape(note)}</li>" for note in table.notes]
+    return "\n".join(
+        [
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            f"<title>{escape(table.title)}</title><style>{_STYLE}</style></head><body>",
+            f"<h1>{escape(table.title)}</h1>",
+            f"<table><thead>{headings}</thead><tbody>",
+            *rows,
+            "</tbody></table>",
+            f"<ul>{''.join(notes)}</ul></body></html>",
             "",
         ]
     )

@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     spec = arguments.spec
 
-    official_train, official_test = load_splits(spec["dataset"], arguments.raw)
+    holdout = spec["evaluate_on"] == "holdout"
+    official_train, *others = load_splits(spec["dataset"], arguments.raw, ("train",) if holdout else ("train", "test"))
     train = choose(official_train.labels, spec["train"], spec["choice"])
-    source, candidates = official_test, np.arange(len(official_test.labels))
-    if spec["evaluate_on"] == "holdout":
-        source, candidates = official_train, np.setdiff1d(np.arange(len(official_train.labels)), train)[:10_000]
+    source = official_train if holdout else others[0]
+    candidates = np.arange(len(source.labels))
+    if holdout:
+        candidates = np.setdiff1d(candidates, train)[:10_000]
         if not len(candidates):
             raise UserError(
                 f"data.evaluate_on: holdout needs training images outside the subset, but data.train takes all "

@@ -1,4 +1,4 @@
-"""Make one table of an experiment: Markdown, CSV and LaTeX."""
+"""Make one table of an experiment: Markdown, CSV, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppml.records.files import write_text
 from ppml.reporting.published import load_published
 from ppml.reporting.selection import COSTS, RECORDS, parse_selection, read_tidy
 from ppml.reporting.tables import published_table, summary_table
-from ppml.reporting.writers import to_csv, to_latex, to_markdown
+from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
 from ppml.stages.runner import run
 
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output-md", required=True)
     parser.add_argument("--output-csv", required=True)
     parser.add_argument("--output-tex", required=True)
+    parser.add_argument("--output-html", required=True)
     arguments = parser.parse_args(argv)
 
     selection = parse_selection(arguments.spec)
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_text(arguments.output_md, to_markdown(table))
     write_text(arguments.output_csv, to_csv(table))
     write_text(arguments.output_tex, to_latex(table))
+    write_text(arguments.output_html, to_html(table))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Sources, subsets, partitions."""

@@ -1,0 +1,73 @@
+"""How records are divided among clients.
+
+Written here because the libraries that have these need a data set of their own kind, and two of them fail at small
+alpha.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppml.config.data import Dirichlet, Iid, Shards
+from ppml.errors import UserError
+
+Owned = list[NDArray[np.int64]]
+"""For each client the positions of its records, ascending."""
+
+DIRICHLET_ATTEMPTS = 100
+
+
+def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:
+    """Divide the records with ``labels`` among the clients of ``spec``; each record has exactly one owner.
+
+    Raises
+    ------
+    UserError
+        There are more clients than records, or a client would be left without any.
+    """
+    if spec.clients > len(labels):
+        raise UserError(
+            f"clients: got {spec.clients}, more than the {len(labels)} samples; at most {len(labels)} are allowed"
+        )
+    match spec:
+        case Iid():
+            parts = np.array_split(rng.permutation(len(labels)), spec.clients)
+        case Shards():
+            parts = _shards(spec, labels, rng)
+        case Dirichlet():
+            parts = _dirichlet(spec, labels, rng)
+    empty = [client for client, part in enumerate(parts) if len(part) == 0]
+    if empty:
+        raise UserError(
+            f"{spec.kind} with {spec.clients} clients leaves client {empty[0]} without records "
+            f"({len(empty)} of {spec.clients} are empty, {len(labels)} samples); use fewer clients"
+            + (f", or a larger alpha than {spec.alpha}" if isinstance(spec, Dirichlet) else "")
+            + (f", or fewer shards than {spec.shards_per_client} a client" if isinstance(spec, Shards) else "")
+        )
+    return [np.sort(part).astype(np.int64) for part in parts]
+
+
+def _shards(spec: Shards, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:
+    # A random order within each label, so that seeds differ in more than which shard goes where.
+    order = rng.permutation(len(labels))
+    by_label = order[np.argsort(labels[order], kind="stable")]
+    shards = np.array_split(by_label, spec.clients * spec.shards_per_client)
+    dealt = rng.permutation(len(shards)).reshape(spec.clients, spec.shards_per_client)
+    return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]
+
+
+def _dirichlet(spec: Dirichlet, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:
+    # A draw that leaves a client empty is drawn again, a bounded number of times.
+    for _ in range(DIRICHLET_ATTEMPTS):
+        pieces: list[list[NDArray[np.int64]]] = [[] for _ in range(spec.clients)]
+        for cls in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == cls))
+            shares = rng.dirichlet(np.full(spec.clients, spec.alpha))
+            cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(int)
+            for client, piece in enumerate(np.split(members, cuts)):
+                pieces[client].append(piece)
+        parts = [np.concatenate(piece) for piece in pieces]
+        if all(len(part) for part in parts):
+            break
+    return parts

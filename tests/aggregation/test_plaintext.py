@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.aggregation.protocol import Sealed
+
+
+def bytes_a_value(clip: float, fractional_bits: int, clients: int) -> int:
+    return len(PlaintextAggregation(FixedPointCodec(clip, fractional_bits), clients).seal(np.array([0])).payload)
+
+
+@pytest.mark.parametrize(
+    ("clip", "clients", "expected"),
+    [(8.0, 8, 4), (8.0, 255, 4), (8.0, 256, 8), (2048.0, 1, 8), (2047.0, 1, 4), (1024.0, 2, 8)],
+)
+def test_values_travel_in_32_bits_as_long_as_the_largest_sum_fits(clip, clients, expected):
+    assert bytes_a_value(clip, 20, clients) == expected
+
+
+@pytest.mark.parametrize("clients", [1, 255, 256])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_largest_sum_on_either_side_of_32_bits_is_exact(clients, sign):
+    codec = FixedPointCodec(8.0, 20)
+    aggregation = PlaintextAggregation(codec, clients)
+    update = codec.encode(np.array([sign * 8.0, sign * 7.5, 0.0]))
+    total = aggregation.unseal(aggregation.add([aggregation.seal(update)] * clients))
+    assert np.array_equal(total, clients * update)
+
+
+def test_a_sum_keeps_length_and_scheme():
+    aggregation = PlaintextAggregation(FixedPointCodec(1.0, 20), 2)
+    total = aggregation.add([aggregation.seal(np.arange(7)), aggregation.seal(np.arange(7))])
+    assert (total.scheme, total.length) == ("plaintext", 7)
+
+
+def test_integers_are_little_endian_on_every_machine():
+    sealed = PlaintextAggregation(FixedPointCodec(1.0, 20), 1).seal(np.array([1, -2]))
+    assert sealed == Sealed("plaintext", 2, b"\x01\x00\x00\x00\xfe\xff\xff\xff")
+
+
+def test_adding_needs_nothing_from_the_clients():
+    assert PlaintextAggregation(FixedPointCodec(1.0, 20), 1).public_material() == b""

@@ -1,0 +1,141 @@
+"""What --configfile and --config make of the configuration, as workflow/plan.py gets it from Snakemake."""
+
+import importlib.util
+
+import pytest
+import yaml
+from snakemake.cli import parse_config as parse_command_line
+from snakemake.utils import update_config
+
+from ppml.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def plan(root):
+    spec = importlib.util.spec_from_file_location("plan", root / "workflow" / "plan.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def check(plan, root, tmp_path, monkeypatch):
+    """Return a function from files and --config entries to the plan."""
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("PPML_DATA_MIRROR", raising=False)
+    places = ", ".join(f"{key}: {tmp_path / key}" for key in ("data", "artifacts", "reports", "logs"))
+    apart = (f"folders={{{places}}}", "data={dataset: digits}")
+
+    def call(*entries, files=()):
+        given = {}
+        for file in files:
+            update_config(given, yaml.safe_load(file.read_text(encoding="utf-8")))
+        update_config(given, parse_command_line([*apart, *entries]))
+        return plan.Plan.check(given, [str(file) for file in files])
+
+    return call
+
+
+def test_keys_are_laid_over_the_default_configuration_where_no_file_is_named(check):
+    config = check("seed=7", "data={dataset: digits, train: 500}").config
+    assert (config.seed, config.data.train, config.data.test) == (7, 500, 2000)
+    assert "fl_dp_he" in config.arms
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "value"),
+    [
+        ("seeds=[0, 1]", "seeds", (0, 1)),
+        ("data={dataset: digits, train: 500, download: false, fallback: null}", "data.train", 500),
+        ("data={dataset: digits, download: false}", "data.download", False),
+        ("data={dataset: digits, fallback: null}", "data.fallback", None),
+        ("data={dataset: digits, mirrors: [a, b]}", "data.mirrors", ("a", "b")),
+        ("arms={fl: {training: {learning_rate: 0.5}}}", "arms.fl.training.learning_rate", 0.5),
+        ("arms={fl: {label: 'ML: 8'}}", "arms.fl.label", "ML: 8"),
+    ],
+)
+def test_what_stands_in_braces_is_read_as_in_a_file(entry, key, value, check):
+    found = check(entry).config
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert found == value
+
+
+def test_text_that_looks_like_a_number_stays_text_in_a_file(check, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("arms: {a: {label: '8'}}\n", encoding="utf-8")
+    assert check(files=[path]).config.arms["a"].label == "8"
+
+
+def test_named_file_replaces_the_default_and_later_files_are_laid_over_earlier(check, tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("{seed: 5, seeds: [0, 1], arms: {a: {training: {epochs: 3}}}}\n", encoding="utf-8")
+    second.write_text("{seeds: [9], arms: {a: {training: {shift: 2}}}}\n", encoding="utf-8")
+    config = check("arms={a: {training: {batch_size: 8}}}", files=[first, second]).config
+    assert (config.seed, config.seeds, list(config.arms)) == (5, (9,), ["a"])
+    training = config.arms["a"].training
+    assert (training.epochs, training.shift, training.batch_size) == (3, 2, 8)
+
+
+def test_arm_that_extends_another_follows_a_change_of_it(check):
+    arms = check("arms={fl: {training: {epochs: 3}}}").config.arms
+    assert arms["fl"].training.epochs == arms["fl_he"].training.epochs == 3
+
+
+def test_file_that_extends_another_is_laid_over_it(check, tmp_path):
+    (tmp_path / "base.yaml").write_text("{seed: 5, arms: {a: {training: {epochs: 3}}}}\n", encoding="utf-8")
+    top = tmp_path / "top.yaml"
+    top.write_text("{extends: base.yaml, arms: {a: {training: {shift: 2}}}}\n", encoding="utf-8")
+    config = check("arms={a: {training: {batch_size: 8}}}", files=[top]).config
+    training = config.arms["a"].training
+    assert (config.seed, training.epochs, training.shift, training.batch_size) == (5, 3, 2, 8)
+
+
+def test_refusal_names_the_file_and_the_key(check, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("{arms: {a: {}}}\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        check("seeds=[x]", files=[path])
+    assert str(caught.value) == f"{path}: seeds.0: got 'x'; input should be a valid integer"
+    with pytest.raises(UserError, match=r"^config/default\.yaml: seed: got -1; "):
+        check("seed=-1")
+
+
+def test_unknown_published_row_is_refused(check, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        "{arms: {a: {}}, experiments: {e: {title: T, arms: [a], compare: [{published: nobody, arm: a}]}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(
+        UserError, match=r"^experiments\.e\.compare: unknown published row 'nobody'; allowed: private-ai/"
+    ):
+        check(files=[path])
+
+
+def test_fallback_keeps_its_artifacts_and_reports_apart_and_is_said_loudly(check, tmp_path):
+    plan = check("data={dataset: kmnist, mirrors: [], download: false}")
+    assert plan.fallback == "digits"
+    assert plan.artifacts == f"{tmp_path}/artifacts-digits" and plan.reports == f"{tmp_path}/reports-digits"
+    assert plan.notices()[0].startswith("FALLBACK DATA: no source has kmnist, so everything here uses scikit-learn's")
+    assert check().notices() == []
+
+
+def test_delta_too_large_is_a_warning_before_the_first_job(check):
+    lines = check("arms={dp_0.563: {privacy: {delta: 0.001}}}").notices()
+    assert lines[0].startswith("warning: arms.dp_0.563.privacy.delta: 0.001 is not below 1/n for n = 10000 records")
+
+
+def test_name_and_label_are_no_part_of_what_a_training_depends_on(check, plan, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("{arms: {a: {label: A}, b: {label: B}, c: {training: {epochs: 2}}}}\n", encoding="utf-8")
+    one = check(files=[path])
+    assert one.arm_spec("a") == one.arm_spec("b") != one.arm_spec("c")
+
+
+def test_learning_rate_and_aggregation_are_no_part_of_what_calibration_depends_on(check):
+    one = check(
+        "arms={other: {extends: fl_dp, training: {learning_rate: 1.0}}, more: {extends: fl_dp, training: {epochs: 9}}}"
+    )
+    assert one.calibrate_spec("fl_dp") == one.calibrate_spec("fl_dp_he") == one.calibrate_spec("other")
+    assert one.calibrate_spec("more") != one.calibrate_spec("fl_dp")

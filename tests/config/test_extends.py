@@ -1,0 +1,156 @@
+import pytest
+
+from ppml.config.load import load_config, overlay, parse_config, resolve_extends
+from ppml.config.technique import Ckks, LocalOnly, NoPrivacy, Plaintext
+from ppml.errors import UserError
+
+from .small import FEDERATED, PRIVATE, refusal, small
+
+
+def arms(**entries):
+    return parse_config(small(arms=entries), "my.yaml").arms
+
+
+def test_keys_of_an_arm_are_laid_over_its_base_one_by_one():
+    found = arms(
+        base={"training": {"epochs": 3, "learning_rate": 0.5}}, top={"extends": "base", "training": {"epochs": 4}}
+    )
+    assert (found["top"].training.epochs, found["top"].training.learning_rate) == (4, 0.5)
+    assert (found["base"].training.epochs, found["base"].training.learning_rate) == (3, 0.5)
+
+
+def test_section_whose_kind_changes_is_replaced_whole():
+    found = arms(
+        base={"topology": FEDERATED, "aggregation": {"kind": "plaintext", "clip": 2.0}},
+        ckks={"extends": "base", "aggregation": {"kind": "ckks"}},
+        local={
+            "extends": "base",
+            "aggregation": {"kind": "plaintext"},
+            "topology": {"kind": "local", "partition": "iid8"},
+        },
+    )
+    assert found["ckks"].aggregation == Ckks()
+    assert found["ckks"].topology == found["base"].topology
+    assert found["local"].topology == LocalOnly(partition="iid8")
+    assert found["local"].aggregation == Plaintext(clip=2.0)
+
+
+def test_kind_need_not_be_repeated_to_change_one_key():
+    assert (
+        arms(base={"privacy": PRIVATE}, top={"extends": "base", "privacy": {"epsilon": 9.0}})["top"].privacy.epsilon
+        == 9
+    )
+    assert (
+        arms(base={"privacy": PRIVATE}, top={"extends": "base", "privacy": {"kind": "none"}})["top"].privacy
+        == NoPrivacy()
+    )
+
+
+def test_key_is_taken_back_by_null():
+    own = {"epsilon": None, "noise_multiplier": 4.0}
+    assert arms(base={"privacy": PRIVATE}, top={"extends": "base", "privacy": own})["top"].privacy.noise_multiplier == 4
+
+
+def test_label_is_not_inherited():
+    found = arms(base={"label": "Base"}, plain={"extends": "base"}, own={"extends": "base", "label": "Own"})
+    assert [found[name].label for name in ("base", "plain", "own")] == ["Base", None, "Own"]
+
+
+def test_arm_may_extend_an_arm_that_extends_another_in_any_order():
+    found = arms(
+        last={"extends": "middle", "training": {"shift": 1}},
+        middle={"extends": "first", "training": {"momentum": 0.5}},
+        first={"training": {"epochs": 3}},
+    )["last"].training
+    assert (found.epochs, found.momentum, found.shift) == (3, 0.5, 1)
+
+
+def test_extends_itself_is_resolved_away():
+    assert arms(base={}, top={"extends": "base"})["top"].extends is None
+    assert arms(base={}, top={"extends": None})["top"] == arms(base={})["base"]
+
+
+def test_lists_are_replaced_whole():
+    assert overlay({"seeds": [0, 1, 2]}, {"seeds": [7]}) == {"seeds": [7]}
+
+
+def test_overlay_changes_neither_of_its_arguments():
+    base, top = {"a": {"x": 1}}, {"a": {"y": 2}}
+    assert overlay(base, top) == {"a": {"x": 1, "y": 2}}
+    assert (base, top) == ({"a": {"x": 1}}, {"a": {"y": 2}})
+
+
+@pytest.mark.parametrize(
+    ("entries", "circle"),
+    [
+        ({"a": {"extends": "a"}}, "a -> a"),
+        ({"a": {"extends": "b"}, "b": {"extends": "c"}, "c": {"extends": "a"}}, "a -> b -> c -> a"),
+    ],
+)
+def test_circle_is_refused_and_shown(entries, circle):
+    message = refusal(small(arms=entries))
+    assert message.endswith(f"extends: a circle: {circle}")
+
+
+def test_unknown_base_is_refused_with_a_suggestion():
+    message = refusal(small(arms={"fl": {}, "top": {"extends": "fll"}}))
+    assert message == "arms.top.extends: unknown arm 'fll'; did you mean 'fl'? allowed: fl, top"
+
+
+@pytest.mark.parametrize("base", [3, ["fl"], {"fl": 1}])
+def test_base_that_is_no_name_is_refused(base):
+    message = refusal(small(arms={"fl": {}, "top": {"extends": base}}))
+    assert message == f"arms.top.extends: got {base!r}; expected the name of an arm"
+
+
+def test_base_without_keys_and_values_is_itself_what_is_refused():
+    assert refusal(small(arms={"base": 3, "top": {"extends": "base"}})) == "arms.base: got 3; expected keys and values"
+
+
+def test_default_configuration_resolves_to_the_same_text_twice(root):
+    path = root / "config" / "default.yaml"
+    assert load_config(path).model_dump_json() == load_config(path).model_dump_json()
+
+
+def test_content_without_arms_is_left_to_the_models():
+    assert resolve_extends({"seed": 1}, "my.yaml") == {"seed": 1}
+    with pytest.raises(UserError, match=r"^my\.yaml: arms: is missing$"):
+        parse_config({"seed": 1}, "my.yaml")
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_file_is_laid_over_the_file_it_extends_and_arms_that_extend_follow(tmp_path):
+    write(
+        tmp_path,
+        base="{seed: 5, data: {train: 50}, arms: {a: {label: A}, b: {extends: a, training: {epochs: 2}}}}",
+        middle="{extends: base.yaml, data: {test: 7}}",
+        top="{extends: middle.yaml, seeds: [3], arms: {a: {training: {shift: 1, epochs: 9}}}}",
+    )
+    config = load_config(tmp_path / "top.yaml")
+    assert (config.seed, config.seeds, config.data.train, config.data.test) == (5, (3,), 50, 7)
+    assert (config.arms["a"].label, config.arms["a"].training.epochs) == ("A", 9)
+    assert (config.arms["b"].training.shift, config.arms["b"].training.epochs) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"top": "{extends: top.yaml}"}, "top.yaml: extends: a circle: top.yaml -> top.yaml"),
+        (
+            {"top": "{extends: a.yaml}", "a": "{extends: b.yaml}", "b": "{extends: a.yaml}"},
+            "a.yaml: extends: a circle: a.yaml -> b.yaml -> a.yaml",
+        ),
+        ({"top": "{extends: none.yaml}"}, "none.yaml: cannot be read: No such file or directory"),
+        ({"top": "{extends: a.yaml}", "a": "[1]"}, "a.yaml: expected keys and values at the top level, got list"),
+        ({"top": "{extends: 3, arms: {a: {}}}"}, "top.yaml: extends: got 3; input should be a valid string"),
+    ],
+)
+def test_base_file_that_cannot_be_used_is_one_message(files, message, tmp_path):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, **files) / "top.yaml")
+    assert str(caught.value) == f"{tmp_path}/{message}"

@@ -1,0 +1,121 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ppml.config.load import parse_config
+from ppml.data import sources
+from ppml.data.catalogue import MNIST_FILES
+from ppml.errors import UserError
+from ppml.preflight import check_device, check_folders, resolve_data
+
+from .small import small
+
+
+def config(**top):
+    return parse_config(small(**top), "my.yaml")
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"^device: got cuda, but torch finds no CUDA device here; allowed here: cpu$"):
+        check_device(config(device="cuda"))
+
+
+def test_cuda_is_accepted_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_device(config(device="cuda"))
+
+
+def test_cpu_is_accepted_without_importing_torch(root):
+    code = (
+        "import sys; from ppml.config.load import load_config; from ppml.preflight import check_device\n"
+        "check_device(load_config('config/smoke.yaml')); print([m for m in ('torch', 'pandas') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_folders_are_made(tmp_path):
+    check_folders([("reports", str(tmp_path / "a" / "b"))])
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_folder_below_a_file_is_refused_by_its_key(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as caught:
+        check_folders([("artifacts", str(tmp_path / "file" / "runs"))])
+    assert str(caught.value) == (
+        f"folders.artifacts: {tmp_path}/file/runs cannot be made: Not a directory; name a folder that can be written"
+    )
+
+
+def test_folder_without_write_permission_is_refused_by_its_key(tmp_path, monkeypatch):
+    # The superuser may write everywhere: what the operating system says is replaced.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"^folders\.logs: .* cannot be written; name a folder that can, or grant"):
+        check_folders([("logs", str(tmp_path))])
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """Return a folder for raw files in a world without mirrors."""
+    monkeypatch.delenv("PPML_DATA_MIRROR", raising=False)
+    return tmp_path / "raw"
+
+
+def without_source(**data):
+    return config(data={"train": 1000, "mirrors": [], "download": False, **data})
+
+
+def test_no_source_and_no_fallback_is_one_line_with_all_places(nowhere):
+    with pytest.raises(UserError) as caught:
+        resolve_data(without_source(fallback=None, mirrors=["/no/such/mirror"]), nowhere)
+    assert str(caught.value) == (
+        f"data.dataset: no source has mnist and data.fallback is null; looked in {nowhere}/mnist, data.mirrors "
+        "['/no/such/mirror'], PPML_DATA_MIRROR (data.download is false); provide one of them, or set data.fallback: "
+        "digits"
+    )
+
+
+def test_no_source_takes_the_fallback(nowhere):
+    assert resolve_data(without_source(), nowhere) == "digits"
+
+
+def test_silent_public_mirrors_take_the_fallback(nowhere, monkeypatch):
+    monkeypatch.setattr(sources, "_answers", lambda url: False)
+    assert resolve_data(without_source(download=True), nowhere) == "digits"
+
+
+def test_answering_public_mirrors_need_no_fallback(nowhere, monkeypatch):
+    monkeypatch.setattr(sources, "_answers", lambda url: True)
+    assert resolve_data(without_source(download=True), nowhere) is None
+
+
+@pytest.mark.parametrize("folder", ["raw/mnist", "mirror/mnist"])
+def test_files_nearby_need_no_fallback(folder, nowhere):
+    place = nowhere.parent / folder
+    place.mkdir(parents=True)
+    for name in MNIST_FILES:
+        (place / name).touch()
+    assert resolve_data(without_source(mirrors=[str(nowhere.parent / "mirror")]), nowhere) is None
+
+
+def test_one_missing_file_takes_the_fallback(nowhere):
+    (nowhere / "mnist").mkdir(parents=True)
+    for name in MNIST_FILES[1:]:
+        (nowhere / "mnist" / name).touch()
+    assert resolve_data(without_source(), nowhere) == "digits"
+
+
+def test_the_fallback_itself_needs_no_source(nowhere):
+    assert resolve_data(without_source(dataset="digits", fallback=None), nowhere) is None
+
+
+def test_data_set_of_a_single_arm_is_looked_for_too(nowhere):
+    arms = {"a": {"dataset": "digits"}, "b": {"dataset": "kmnist"}}
+    data = {"train": 1000, "dataset": "digits", "mirrors": [], "download": False, "fallback": None}
+    with pytest.raises(UserError, match="no source has kmnist"):
+        resolve_data(config(arms=arms, data=data), nowhere)

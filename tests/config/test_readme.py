@@ -1,0 +1,136 @@
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from ppml.config.arm import Arm, TrainingSpec
+from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
+from ppml.config.experiment import Comparison, Experiment
+from ppml.config.load import KINDS, parse_config
+from ppml.config.model import Config, Folders
+from ppml.config.technique import Centralized, Ckks, ExampleLevel, Federated, LocalOnly, NoPrivacy, Plaintext
+from ppml.data.catalogue import CATALOGUE, DIGITS
+from ppml.models.registry import MODELS
+
+from .small import FEDERATED, small
+
+CONFIG = Path(__file__).parents[2] / "config"
+README = (CONFIG / "README.md").read_text(encoding="utf-8")
+
+SECTIONS = {
+    "Top level": Config,
+    "`folders`": Folders,
+    "`data`": DataSpec,
+    "`kind: iid`": Iid,
+    "`kind: shards`": Shards,
+    "`kind: dirichlet`": Dirichlet,
+    "`arms.<name>`": Arm,
+    "`topology`, `kind: centralized`": Centralized,
+    "`topology`, `kind: local`": LocalOnly,
+    "`topology`, `kind: federated`": Federated,
+    "`privacy`, `kind: none`": NoPrivacy,
+    "`privacy`, `kind: example`": ExampleLevel,
+    "`aggregation`, `kind: plaintext`": Plaintext,
+    "`aggregation`, `kind: ckks`": Ckks,
+    "`training`": TrainingSpec,
+    "`experiments.<name>`": Experiment,
+    "`experiments.<name>.compare`": Comparison,
+}
+TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "array": "list of"}
+BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+
+each_section = pytest.mark.parametrize(
+    ("heading", "model"), SECTIONS.items(), ids=[m.__name__ for m in SECTIONS.values()]
+)
+
+
+def models_below(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}.union(*(models_below(field.annotation) for field in annotation.model_fields.values()))
+    return set().union(*map(models_below, get_args(annotation)))
+
+
+def rows(heading):
+    """Return the table under ``heading``: key -> (type, default, allowed, meaning)."""
+    body = re.split(r"^#+ ", README.split(f"# {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("| `")]
+    return {line[0].strip("` "): [cell.strip() for cell in line[1:]] for line in lines}
+
+
+def described(model):
+    """Return the JSON schema of each key, with the choice between a type and null undone."""
+    properties = model.model_json_schema()["properties"]
+    return {key: {**schema.get("anyOf", [{}])[0], **schema} for key, schema in properties.items()}
+
+
+def test_every_part_of_the_configuration_has_a_section():
+    assert models_below(Config) == set(SECTIONS.values())
+
+
+@each_section
+def test_every_key_is_documented_and_every_documented_key_exists(heading, model):
+    assert set(rows(heading)) == set(model.model_fields)
+
+
+@each_section
+def test_documented_defaults_are_those_of_the_models(heading, model):
+    for key, field in model.model_fields.items():
+        default = rows(heading)[key][1]
+        if field.is_required() or key == "kind":
+            assert default == "required", key
+        elif default == "below":
+            assert isinstance(field.default, BaseModel) and type(field.default) in SECTIONS.values(), key
+        else:
+            expected = described(model)[key]["default"]
+            assert yaml.safe_load(default.strip("`")) == expected, key
+
+
+@each_section
+def test_documented_types_and_bounds_are_those_of_the_models(heading, model):
+    for key, schema in described(model).items():
+        kind, _, allowed, _ = rows(heading)[key]
+        if "type" in schema and schema["type"] != "object":
+            assert kind.startswith(TYPES[schema["type"]]), key
+        for bound, form in BOUNDS.items():
+            if bound in schema:
+                assert form.format(schema[bound]) in allowed, key
+        constant = [schema["const"]] if "const" in schema else []
+        for value in (*constant, *schema.get("enum", []), *schema.get("items", {}).get("enum", [])):
+            assert f"`{value}`" in allowed, key
+
+
+def test_every_data_set_model_and_kind_is_named():
+    assert all(f"`{name}`" in rows("`data`")["dataset"][2] for name in (*CATALOGUE, DIGITS))
+    assert all(f"`{name}`" in rows("`arms.<name>`")["model"][2] for name in MODELS)
+    for section, kinds in KINDS.items():
+        assert all(f"`{kind}`" in rows("`arms.<name>`")[section][2] for kind in kinds)
+
+
+def test_every_file_of_the_folder_is_named():
+    shipped = {path.name for path in CONFIG.iterdir()} - {"README.md"}
+    named = set(re.findall(r"^\| `([a-z_]+\.(?:yaml|json))` \|", README, flags=re.MULTILINE))
+    assert shipped <= named
+    assert named - shipped <= {"full.yaml"}
+
+
+def test_examples_are_valid_yaml():
+    blocks = re.findall(r"(?:^    .+\n)+", README, flags=re.MULTILINE)
+    checked = [block for block in blocks if not re.match(r'    (error|snakemake|make|")', block)]
+    assert len(checked) > 10
+    for block in checked:
+        assert isinstance(yaml.safe_load(block), dict), block
+
+
+def test_examples_of_sections_are_accepted():
+    accepted = 0
+    for block in re.findall(r"(?:^    .+\n)+", README, flags=re.MULTILINE):
+        if re.match(r"    (topology|privacy|aggregation|training|data|folders): {", block):
+            section = yaml.safe_load(block)
+            top = section if set(section) <= set(Config.model_fields) else {}
+            arm = {"topology": FEDERATED, **({} if top else section)}
+            parse_config(small(**{"data": {"train": 10_000}, **top, "arms": {"a": arm}}), "README.md")
+            accepted += 1
+    assert accepted == 6

@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
+from ppml.config.schema import schema_text
+
+CONFIG = Path(__file__).parents[2] / "config"
+NAMES = ("default", "smoke", "tune", "full")
+# full.yaml is for larger machines; a checkout may be without it.
+SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
+
+each_file = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+
+
+def kinds(path):
+    arms = load_config(path).arms.values()
+    return {(section, getattr(arm, section).kind) for arm in arms for section in ("topology", "privacy", "aggregation")}
+
+
+@each_file
+def test_shipped_file_loads_without_a_warning(path):
+    config = load_config(path)
+    assert config.arms
+    assert config.warnings() == []
+
+
+@each_file
+def test_shipped_file_is_valid_by_the_schema_once_extends_is_resolved(path):
+    content = resolve_extends(with_base(read_yaml(path), CONFIG), path.name)
+    jsonschema.validate(content, json.loads(schema_text()))
+
+
+@each_file
+def test_shipped_file_names_its_schema_for_editors(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == "# yaml-language-server: $schema=schema.json"
+
+
+@each_file
+def test_no_key_is_written_twice_in_a_shipped_file(path):
+    def keys_of(node):
+        if isinstance(node, yaml.MappingNode):
+            names = [key.value for key, _ in node.value]
+            assert len(names) == len(set(names)), f"{path.name}, line {node.start_mark.line + 1}: {names}"
+        for child in node.value if isinstance(node.value, list) else []:
+            for part in child if isinstance(child, tuple) else (child,):
+                keys_of(part)
+
+    keys_of(yaml.compose(path.read_text(encoding="utf-8")))
+
+
+@each_file
+def test_compared_rows_are_published(path):
+    published = yaml.safe_load((CONFIG / "published.yaml").read_text(encoding="utf-8"))
+    rows = [row.published for experiment in load_config(path).experiments.values() for row in experiment.compare]
+    assert set(rows) <= set(published)
+
+
+def test_schema_file_is_what_the_models_generate():
+    assert (CONFIG / "schema.json").read_text(encoding="utf-8") == schema_text(), "run `make schema`"
+
+
+def test_files_do_not_share_artifacts_or_reports():
+    folders = [load_config(path).folders for path in SHIPPED]
+    for key in ("artifacts", "reports"):
+        places = [getattr(one, key) for one in folders]
+        assert len(set(places)) == len(places)
+
+
+def test_smoke_runs_every_kind_and_every_report_of_default():
+    default, smoke = CONFIG / "default.yaml", CONFIG / "smoke.yaml"
+    assert kinds(default) <= kinds(smoke)
+    for key in ("tables", "figures"):
+        shown = [
+            {kind for experiment in load_config(path).experiments.values() for kind in getattr(experiment, key)}
+            for path in (default, smoke)
+        ]
+        assert shown[0] <= shown[1]
+
+
+def test_tuning_reads_no_test_image_and_never_the_fallback():
+    data = load_config(CONFIG / "tune.yaml").data
+    assert (data.evaluate_on, data.fallback) == ("holdout", None)
+
+
+def test_private_arms_are_tuned_on_another_data_set_than_default_reports():
+    tune, default = load_config(CONFIG / "tune.yaml"), load_config(CONFIG / "default.yaml")
+    private = [name for name, arm in tune.arms.items() if arm.privacy.kind != "none"]
+    assert private
+    assert default.data.dataset not in {tune.dataset_of(name) for name in private}
+
+
+def test_every_arm_of_default_is_shown_somewhere():
+    default = load_config(CONFIG / "default.yaml")
+    shown = {name for experiment in default.experiments.values() for name in experiment.arms}
+    assert shown == set(default.arms)

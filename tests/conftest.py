@@ -1,0 +1,77 @@
+"""Real data for every test: MNIST where a local mirror has it, scikit-learn's digits everywhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ppml.data.loading import Split
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class RealData:
+    """A small real data set.
+
+    Parameters
+    ----------
+    dataset : str
+        Its name in the catalogue: ``mnist`` or ``digits``.
+    raw : tuple of Path
+        The published files it was read from; none for the digits.
+    train, test : Split
+        The first 1,200 training and the first 300 test images.
+    """
+
+    dataset: str
+    raw: tuple[Path, ...]
+    train: Split
+    test: Split
+
+
+def mirrored(dataset: str) -> tuple[Path, ...]:
+    """Return the published files of ``dataset`` in a local mirror, none where no mirror has them all."""
+    from ppml.data.catalogue import dataset_info
+
+    given = [Path(part) for part in os.environ.get("PPML_DATA_MIRROR", "").split(os.pathsep) if part]
+    for mirror in (*given, ROOT.parent / "shared" / "datasets"):
+        for folder in (dataset, dataset.replace("_", "-")):
+            files = tuple(mirror / folder / name for name in dataset_info(dataset).files)
+            if all(path.is_file() for path in files):
+                return files
+    return ()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the folder of the Snakefile."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[[str], tuple[Path, ...]]:
+    """Return a function to the published files of a data set; it skips the test where no local mirror has them."""
+    return lambda dataset: mirrored(dataset) or pytest.skip(f"no local mirror has {dataset}")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> RealData:
+    """Return a small real data set, the same in every test of a session."""
+    from ppml.data.loading import Split, load_splits
+
+    raw = mirrored("mnist")
+    dataset = "mnist" if raw else "digits"
+    train, test = load_splits(dataset, raw)
+    return RealData(
+        dataset,
+        raw,
+        Split(train.images[:1200].copy(), train.labels[:1200].copy()),
+        Split(test.images[:300].copy(), test.labels[:300].copy()),
+    )

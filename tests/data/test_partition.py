@@ -1,0 +1,162 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppml.config.data import Dirichlet, Iid, Shards
+from ppml.data.partition import partition
+from ppml.errors import UserError
+from ppml.randomness import Randomness
+
+SPECS = [Iid(clients=8), Shards(clients=8, shards_per_client=2), Dirichlet(clients=8, alpha=0.5)]
+
+each_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+
+
+def divide(spec, labels, seed=0):
+    return partition(spec, labels, Randomness(seed).numpy())
+
+
+def assert_every_record_has_one_owner(parts, records):
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(records))
+
+
+def label_counts(parts, labels):
+    return np.array([np.bincount(labels[part], minlength=10) for part in parts])
+
+
+@each_spec
+def test_every_real_record_has_exactly_one_owner(spec, real_data):
+    parts = divide(spec, real_data.train.labels)
+    assert len(parts) == spec.clients
+    assert_every_record_has_one_owner(parts, len(real_data.train.labels))
+    assert all(len(part) for part in parts)
+
+
+@each_spec
+def test_positions_ascend_as_int64(spec, real_data):
+    for part in divide(spec, real_data.train.labels):
+        assert part.dtype == np.int64
+        assert np.all(np.diff(part) > 0)
+
+
+@each_spec
+def test_same_seed_same_partition_other_seed_another(spec, real_data):
+    labels = real_data.train.labels
+    first, again, other = divide(spec, labels, 1), divide(spec, labels, 1), divide(spec, labels, 2)
+    assert all(map(np.array_equal, first, again))
+    assert not all(map(np.array_equal, first, other))
+
+
+@pytest.mark.parametrize("clients", [1, 7, 8, 1200])
+def test_iid_parts_differ_by_at_most_one_record(clients, real_data):
+    sizes = [len(part) for part in divide(Iid(clients=clients), real_data.train.labels)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_iid_clients_have_the_label_distribution_of_the_whole(real_data):
+    labels = real_data.train.labels
+    counts = label_counts(divide(Iid(clients=4), labels), labels)
+    expected = np.bincount(labels, minlength=10) / 4
+    # Hypergeometric: about four standard deviations of a count of 30.
+    assert np.all(np.abs(counts - expected) < 4 * np.sqrt(expected))
+
+
+def test_shards_that_divide_the_classes_give_each_client_exactly_two_labels_at_most():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
+    counts = label_counts(divide(Shards(clients=10, shards_per_client=2), labels), labels)
+    assert set(np.count_nonzero(counts, axis=1)) <= {1, 2}
+    assert set(counts.ravel()) <= {0, 50, 100}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shards_of_real_records_give_each_client_few_labels(seed, real_data):
+    labels = real_data.train.labels
+    counts = label_counts(divide(Shards(clients=20, shards_per_client=2), labels, seed), labels)
+    # A shard is shorter than any class, so it spans two labels at most; most spans are of one.
+    assert np.count_nonzero(counts, axis=1).max() <= 4
+    assert np.count_nonzero(counts, axis=1).mean() <= 3
+    assert np.ptp(counts.sum(axis=1)) <= 2
+
+
+def test_more_shards_a_client_give_more_labels(real_data):
+    labels = real_data.train.labels
+    few, many = (
+        np.count_nonzero(label_counts(divide(Shards(clients=8, shards_per_client=n), labels), labels), axis=1).mean()
+        for n in (1, 8)
+    )
+    assert few < many
+
+
+def test_dirichlet_is_more_skewed_the_smaller_alpha(real_data):
+    labels = real_data.train.labels
+
+    def largest_share(alpha):
+        counts = [label_counts(divide(Dirichlet(clients=8, alpha=alpha), labels, seed), labels) for seed in range(5)]
+        return np.mean([(one.max(axis=1) / one.sum(axis=1)).mean() for one in counts])
+
+    skews = [largest_share(alpha) for alpha in (0.1, 0.5, 2.0, 100.0)]
+    assert all(more > less for more, less in itertools.pairwise(skews))
+    assert skews[0] > 0.5
+    assert skews[-1] < 0.2
+
+
+def test_dirichlet_of_one_client_gives_it_everything(real_data):
+    (everything,) = divide(Dirichlet(clients=1, alpha=0.1), real_data.train.labels)
+    assert_every_record_has_one_owner([everything], len(real_data.train.labels))
+
+
+@each_spec
+def test_more_clients_than_samples_are_refused(spec):
+    with pytest.raises(UserError) as caught:
+        divide(spec, np.zeros(7, dtype=np.int64))
+    assert str(caught.value) == "clients: got 8, more than the 7 samples; at most 7 are allowed"
+
+
+def test_dirichlet_that_leaves_a_client_empty_in_every_draw_is_refused_with_what_to_change():
+    spec = Dirichlet(clients=50, alpha=0.001)
+    with pytest.raises(UserError) as caught:
+        divide(spec, np.repeat(np.arange(10), 10))
+    message = str(caught.value)
+    assert message.startswith("dirichlet with 50 clients leaves client ")
+    assert "without records (" in message and " of 50 are empty, 100 samples)" in message
+    assert message.endswith("; use fewer clients, or a larger alpha than 0.001")
+
+
+def test_shards_that_leave_a_client_empty_are_refused_with_what_to_change():
+    # Ten samples in forty shards: thirty are empty, and some client holds four of those.
+    with pytest.raises(
+        UserError, match=r"^shards with 10 clients leaves client \d+ without records .*; use fewer clients"
+    ):
+        divide(Shards(clients=10, shards_per_client=4), np.arange(10))
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=100)
+@given(
+    records=st.integers(1, 300),
+    classes=st.integers(1, 10),
+    clients=st.integers(1, 40),
+    shards=st.integers(1, 5),
+    alpha=st.sampled_from([0.05, 0.5, 5.0]),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_any_partition_covers_all_records_without_overlap_or_says_why_not(
+    records, classes, clients, shards, alpha, seed
+):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, records)
+    specs = (
+        Iid(clients=clients),
+        Shards(clients=clients, shards_per_client=shards),
+        Dirichlet(clients=clients, alpha=alpha),
+    )
+    for spec in specs:
+        try:
+            parts = partition(spec, labels, rng)
+        except UserError as error:
+            assert clients > records or (spec.kind != "iid" and "without records" in str(error))
+            continue
+        assert len(parts) == clients and all(len(part) for part in parts)
+        assert_every_record_has_one_owner(parts, records)

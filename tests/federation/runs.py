@@ -1,0 +1,164 @@
+"""Small federated runs on real digits, and everything that travels in them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from flwr.app import Message
+
+from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.protocol import ClientSide
+from ppml.config.arm import Arm
+from ppml.data.examples import Examples
+from ppml.federation.client import Population
+from ppml.learning.learner import Settings
+from ppml.learning.outcome import HistoryRow, Outcome
+from ppml.learning.sgd import SgdLearner
+from ppml.randomness import Randomness
+from ppml.techniques import train
+
+from ..learning.digits import cnn, digits, some
+
+SIZES = (40, 25, 60)
+
+
+def federated_arm(
+    *, private: bool = False, encrypted: bool = False, training: dict[str, Any] | None = None, **topology: Any
+) -> Arm:
+    """Return an arm of three clients and two rounds."""
+    privacy = {"kind": "example", "noise_multiplier": 1.0, "max_grad_norm": 0.1}
+    return Arm.model_validate(
+        {
+            "topology": {"kind": "federated", "partition": "three", "rounds": 2, **topology},
+            "privacy": privacy if private else {"kind": "none"},
+            "aggregation": {"kind": "ckks" if encrypted else "plaintext"},
+            "training": {"epochs": 1, "batch_size": 10, "learning_rate": 0.1, "shift": 1, **(training or {})},
+        }
+    )
+
+
+def owners(sizes: Sequence[int] = SIZES) -> list[Examples]:
+    """Return each client's records; no two share one."""
+    return [some(size, start=sum(sizes[:number])) for number, size in enumerate(sizes)]
+
+
+def foreign_images() -> Examples:
+    """Return a few images by other writers, to measure on."""
+    return digits()[1].select(torch.arange(40))
+
+
+def run(arm: Arm, *, seed: int = 1, sizes: Sequence[int] = SIZES) -> Outcome:
+    """Train ``arm`` on digits."""
+    noise = [1.0 if arm.privacy.kind == "example" else None] * len(sizes)
+    return train(arm, owners(sizes), noise, foreign_images(), classes=10, rng=Randomness(seed), report=lambda row: None)
+
+
+@dataclass
+class Traffic:
+    """Everything that travelled in one run, and the parties, for a test that knows more than any of them."""
+
+    messages: list[tuple[str, Message]] = field(default_factory=list)
+    public_material: list[bytes] = field(default_factory=list)
+    sides: list[ClientSide] = field(default_factory=list)
+    updates: list[np.ndarray] = field(default_factory=list)
+
+    def reaching_the_server(self) -> list[bytes]:
+        """Return every byte that the server gets to see, what it sends included."""
+        return [*self.public_material, *(message_bytes(message) for _, message in self.messages)]
+
+
+def message_bytes(message: Message) -> bytes:
+    """Return all values in a message, one after the other, whatever kind of record holds them."""
+    parts: list[bytes] = []
+    for record in message.content.values():
+        for key, value in record.items():
+            parts.append(key.encode())
+            if hasattr(value, "data"):
+                parts += [str((value.dtype, value.shape, value.stype)).encode(), value.data]
+            else:
+                parts += map(_value_bytes, value if isinstance(value, list) else [value])
+    return b"".join(parts)
+
+
+def _value_bytes(value: Any) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode()
+        case float():
+            return struct.pack("<d", value)
+        case _:
+            return int(value).to_bytes(8, "little", signed=True)
+
+
+def run_and_record(
+    arm: Arm, *, make_side: Callable[[ClientSide], ClientSide] = lambda side: side, broken: bool = False
+) -> Traffic:
+    """Train ``arm`` and record what travels; ``make_side`` plants a fault at the clients.
+
+    A fault that has done its harm may end in an error: then the run is ``broken``.
+    """
+    from ppml.aggregation import build
+    from ppml.federation import run as federation
+
+    traffic = Traffic()
+
+    def tapped(population, aggregator, report):
+        return train_federated(population, aggregator, report, taps=[lambda *seen: traffic.messages.append(seen)])
+
+    def client_side(spec, clients):
+        side = make_side(build_client_side(spec, clients))
+        seal = side.seal
+
+        def recorded(update):
+            traffic.updates.append(update)
+            return seal(update)
+
+        side.seal = recorded
+        traffic.sides.append(side)
+        return side
+
+    def server_side(spec, clients, public_material):
+        traffic.public_material.append(public_material)
+        return build_server_side(spec, clients, public_material)
+
+    train_federated = federation.train_federated
+    build_client_side, build_server_side = build.build_client_side, build.build_server_side
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(federation, "train_federated", tapped))
+        stack.enter_context(mock.patch.object(build, "build_client_side", client_side))
+        stack.enter_context(mock.patch.object(build, "build_server_side", server_side))
+        with suppress(*([Exception] if broken else [])):
+            run(arm)
+    return traffic
+
+
+def population(side: ClientSide, codec: FixedPointCodec, **others: Any) -> Population:
+    """Return a population of plain learners; ``others`` replace its parts."""
+    owned = owners()
+    parts: dict[str, Any] = {
+        "model": cnn(),
+        "learners": [SgdLearner(Settings(1, 10, 0.1))] * len(owned),
+        "owned": owned,
+        "weights": [1.0] * len(owned),
+        "side": side,
+        "codec": codec,
+        "test": foreign_images(),
+        "rng": Randomness(1),
+        "rounds": 2,
+        "server_learning_rate": 1.0,
+        "server_momentum": 0.0,
+    }
+    return Population(**{**parts, **others})
+
+
+def ignore_row(row: HistoryRow) -> None:
+    """Do nothing after a round."""

@@ -1,0 +1,86 @@
+"""Each client has one account for the whole training: what ran on its records in every round."""
+
+from __future__ import annotations
+
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppml.accounting.epsilon import epsilon
+from ppml.accounting.events import MechanismEvent, compose
+from ppml.accounting.plan import planned_steps
+from ppml.federation.state import _COLUMNS, _EVENTS, ClientState
+from ppml.learning.outcome import Outcome
+
+from .runs import SIZES, federated_arm, run
+
+ARM = federated_arm(private=True, rounds=3, training={"epochs": 2})
+
+
+def check_each_account_covers_every_round(outcome: Outcome) -> None:
+    for own, records in zip(outcome.events, SIZES, strict=True):
+        rate, steps = planned_steps(ARM, records)
+        assert steps == 3 * 2 * round(records / 10), "rounds x epochs x steps"
+        assert [(event.sample_rate, event.steps) for event in own] == [(rate, steps)]
+        assert {(event.noise_multiplier, event.max_grad_norm, event.sampler) for event in own} == {
+            (1.0, 0.1, "poisson")
+        }
+
+
+def forgetful(state: ClientState, events) -> None:
+    """Keep the events of the last round alone, as a new accountant in each round does."""
+    state._state[_EVENTS] = ConfigRecord(
+        {column: [getattr(event, column) for event in compose(events)] for column in _COLUMNS}
+    )
+
+
+def test_the_account_of_a_client_covers_every_round():
+    check_each_account_covers_every_round(run(ARM))
+
+
+def test_an_account_that_starts_anew_each_round_is_caught_and_would_show_a_smaller_epsilon(monkeypatch):
+    honest = run(ARM)
+    monkeypatch.setattr(ClientState, "remember", forgetful)
+    reset = run(ARM)
+    with pytest.raises(AssertionError):
+        check_each_account_covers_every_round(reset)
+    for shown, true in zip(reset.events, honest.events, strict=True):
+        assert epsilon(shown, 1e-5, "rdp") < 0.8 * epsilon(true, 1e-5, "rdp")
+
+
+def test_an_account_that_is_never_kept_is_caught(monkeypatch):
+    monkeypatch.setattr(ClientState, "remember", lambda state, events: None)
+    with pytest.raises(AssertionError):
+        check_each_account_covers_every_round(run(ARM))
+
+
+def test_encryption_changes_nothing_in_the_account():
+    encrypted = federated_arm(private=True, encrypted=True, rounds=3, training={"epochs": 2})
+    check_each_account_covers_every_round(run(encrypted))
+
+
+def test_without_privacy_the_account_is_empty():
+    assert run(federated_arm()).events == [(), (), ()]
+
+
+EVENTS = st.lists(
+    st.builds(
+        MechanismEvent,
+        sample_rate=st.floats(0.001, 1.0),
+        noise_multiplier=st.floats(0.1, 50.0),
+        steps=st.integers(1, 10**6),
+        max_grad_norm=st.floats(0.01, 10.0),
+        sampler=st.sampled_from(["poisson", "shuffle"]),
+    ),
+    max_size=4,
+)
+
+
+@given(rounds=st.lists(EVENTS, max_size=4))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_what_a_client_remembers_is_all_its_events_composed_with_every_field(rounds):
+    state = ClientState(RecordDict())
+    for events in rounds:
+        state.remember(events)
+    assert state.events == compose(event for events in rounds for event in events)

@@ -1,0 +1,223 @@
+"""What the server gets to see, byte for byte, and that the scan for it would find a leak."""
+
+from __future__ import annotations
+
+import gc
+import os
+from functools import cache
+from types import BuiltinFunctionType, FunctionType, ModuleType
+
+import numpy as np
+import pytest
+import tenseal as ts
+from flwr.app import Context, RecordDict
+from flwr.serverapp import ServerApp
+
+from ppml.aggregation.ckks import CkksClients, CkksServer
+from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.aggregation.protocol import Aggregator, Sealed, SecretKeyExposed
+from ppml.config.technique import Ckks
+from ppml.federation.run import build_server_app
+from ppml.federation.server import SumOnly
+
+from .runs import Traffic, federated_arm, population, run_and_record
+from .scanner import (
+    holds_a_run,
+    plaintext_forms,
+    secret_coefficients,
+    secret_key_in,
+    serialized_secret,
+    telling_words,
+    updates_in,
+)
+
+STEP = 2.0**-20
+
+
+@cache
+def encrypted_run() -> Traffic:
+    return run_and_record(federated_arm(encrypted=True))
+
+
+# The secret key.
+
+
+def check_no_secret_key_reaches_the_server(traffic: Traffic) -> None:
+    (side,) = traffic.sides
+    assert len(traffic.messages) == 2 * 2 * (3 + 1), "two rounds, both ways, three clients train and one measures"
+    assert traffic.public_material[0]
+    assert not secret_key_in(traffic.reaching_the_server(), side)
+
+
+def test_no_part_of_the_secret_key_reaches_the_server_in_any_message():
+    check_no_secret_key_reaches_the_server(encrypted_run())
+
+
+def leaking(how) -> Traffic:
+    """Return the traffic of clients that add ``how(side)`` to what they seal."""
+
+    def make_side(side: CkksClients) -> CkksClients:
+        seal = side.seal
+
+        def leaky(update: np.ndarray) -> Sealed:
+            sealed = seal(update)
+            return Sealed(sealed.scheme, sealed.length, sealed.payload + how(side))
+
+        side.seal = leaky
+        return side
+
+    return run_and_record(federated_arm(encrypted=True), make_side=make_side, broken=True)
+
+
+LEAKS = {
+    "a private context": lambda side: bytes(side._context.serialize(save_secret_key=True)),
+    "a private context, shifted": lambda side: b"xyz" + bytes(side._context.serialize(save_secret_key=True)),
+    "a serialized key": serialized_secret,
+    "part of a serialized key": lambda side: serialized_secret(side)[20_000:20_200],
+    "coefficients": lambda side: secret_coefficients(side).tobytes(),
+    "eight coefficients": lambda side: b"x" + secret_coefficients(side)[100:108].tobytes(),
+    "coefficients, big-endian": lambda side: secret_coefficients(side).astype(">u8").tobytes(),
+}
+
+
+@pytest.mark.parametrize("how", LEAKS.values(), ids=LEAKS)
+def test_a_client_that_adds_its_key_to_an_upload_is_caught(how):
+    (side,) = (traffic := leaking(how)).sides
+    uploads = [message for direction, message in traffic.messages if direction == "up"]
+    assert uploads, "the leak is to be seen where it happens, before the server reads it"
+    assert secret_key_in(traffic.reaching_the_server(), side)
+
+
+def test_another_key_is_not_mistaken_for_the_secret_one():
+    (side,) = encrypted_run().sides
+    other = CkksClients(Ckks())
+    assert not secret_key_in([bytes(other._context.serialize(save_secret_key=False)), os.urandom(100_000)], side)
+
+
+def test_private_material_stops_the_run_before_it_begins():
+    def make_side(side: CkksClients) -> CkksClients:
+        side.public_material = lambda: bytes(side._context.serialize(save_secret_key=True))
+        return side
+
+    with pytest.raises(SecretKeyExposed):
+        run_and_record(federated_arm(encrypted=True), make_side=make_side)
+    traffic = run_and_record(federated_arm(encrypted=True), make_side=make_side, broken=True)
+    assert traffic.messages == []
+
+
+def secret_holders(*roots: object) -> list[object]:
+    """Return every holder of a secret key that can be reached from ``roots``, through attributes and closures."""
+    found, seen, waiting = [], set(), list(roots)
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, type | ModuleType | BuiltinFunctionType):
+            continue
+        seen.add(id(one))
+        if isinstance(one, ts.Context) and one.has_secret_key():
+            found.append(one)
+        if isinstance(one, FunctionType):
+            # Not its globals, which lead everywhere.
+            waiting += [cell.cell_contents for cell in one.__closure__ or ()]
+            waiting += [one.__defaults__, one.__kwdefaults__, one.__dict__]
+        else:
+            waiting += gc.get_referents(one)
+    return found
+
+
+def check_the_server_app_leads_to_no_key(build) -> None:
+    side = CkksClients(Ckks())
+    clients = population(side, FixedPointCodec(8.0, 20))
+    server = CkksServer(side.public_material())
+    assert secret_holders(clients), "the search must find the clients' key where there is one"
+    assert not secret_holders(build(server, clients, lambda number, loss, accuracy: None), server)
+
+
+def test_nothing_that_the_server_app_holds_leads_to_a_secret_key():
+    check_the_server_app_leads_to_no_key(build_server_app)
+
+
+def test_a_server_app_that_holds_the_clients_is_caught():
+    def careless(aggregator: Aggregator, clients, after_round) -> ServerApp:
+        app = ServerApp()
+
+        @app.main()
+        def main(grid, context):
+            SumOnly(aggregator, after_round).start(grid, RecordDict(), num_rounds=clients.rounds)
+
+        return app
+
+    with pytest.raises(AssertionError):
+        check_the_server_app_leads_to_no_key(careless)
+
+
+# The updates.
+
+
+def check_no_update_is_readable(traffic: Traffic) -> None:
+    assert len(traffic.updates) == 6, "two rounds of three clients"
+    assert all(np.count_nonzero(update) > 20_000 for update in traffic.updates)
+    assert not updates_in(traffic.reaching_the_server(), traffic.updates, STEP)
+
+
+def test_no_part_of_an_update_is_readable_at_the_server_under_encryption():
+    check_no_update_is_readable(encrypted_run())
+
+
+def test_plaintext_aggregation_is_caught():
+    with pytest.raises(AssertionError):
+        check_no_update_is_readable(run_and_record(federated_arm()))
+
+
+def test_a_client_that_sends_some_values_in_the_clear_beside_the_ciphertext_is_caught():
+    def make_side(side: CkksClients) -> CkksClients:
+        seal = side.seal
+
+        def leaky(update: np.ndarray) -> Sealed:
+            sealed = seal(update)
+            return Sealed(sealed.scheme, sealed.length, sealed.payload + update[5000:5100].astype("<i4").tobytes())
+
+        side.seal = leaky
+        return side
+
+    with pytest.raises(AssertionError):
+        check_no_update_is_readable(run_and_record(federated_arm(encrypted=True), make_side=make_side, broken=True))
+
+
+def test_neither_the_sum_nor_the_model_is_readable_at_the_server_after_the_first_round():
+    traffic = encrypted_run()
+    later = [
+        payload
+        for payload, (_, message) in zip(traffic.reaching_the_server()[1:], traffic.messages, strict=True)
+        if "initial" not in message.content
+    ]
+    sums = [np.sum(traffic.updates[:3], axis=0), np.sum(traffic.updates[3:], axis=0)]
+    assert not updates_in(later, sums, STEP)
+
+
+@pytest.mark.parametrize("form", range(8))
+@pytest.mark.parametrize("offset", [0, 3])
+def test_the_scan_finds_every_form_of_a_real_update_at_any_offset(form, offset):
+    update = encrypted_run().updates[0]
+    planted = list(plaintext_forms(update, STEP))[form][1000:2000]
+    noise = os.urandom(10_000 + offset)
+    assert updates_in([noise + planted + noise], [update], STEP)
+    assert not updates_in([noise], [update], STEP)
+
+
+def test_the_scan_does_not_take_everyday_bytes_for_a_secret():
+    words = telling_words([bytes(1000), b"\xff" * 1000, os.urandom(1000)])
+    assert not holds_a_run(bytes(1000) + b"\xff" * 1000, words)
+
+
+def test_the_server_works_without_any_client():
+    """The aggregator that the server gets is made of public material alone."""
+    (side,) = encrypted_run().sides
+    alone = CkksServer(side.public_material())
+    assert not alone._context.has_secret_key()
+    assert not secret_holders(alone)
+
+
+def test_plaintext_holds_no_key_at_all():
+    side = PlaintextAggregation(FixedPointCodec(8.0, 20), 3)
+    assert not secret_holders(population(side, FixedPointCodec(8.0, 20)), Context(1, 1, {}, RecordDict(), {}))

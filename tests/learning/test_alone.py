@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ppml.learning.alone import train_alone
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.evaluation import evaluate
+from ppml.learning.learner import Settings
+from ppml.learning.outcome import HistoryRow, Outcome
+from ppml.learning.sgd import SgdLearner
+from ppml.randomness import Randomness
+
+from .digits import cnn, digits, some, vector
+
+TWO_EPOCHS = Settings(epochs=2, batch_size=16, learning_rate=0.05)
+
+
+def private() -> DpSgdLearner:
+    return DpSgdLearner(TWO_EPOCHS, noise_multiplier=1.0, max_grad_norm=0.1)
+
+
+def alone(learners, owned) -> tuple[Outcome, list[HistoryRow]]:
+    told: list[HistoryRow] = []
+    return train_alone(cnn, learners, owned, digits()[1], Randomness(1), told.append), told
+
+
+def test_one_owner_reports_every_epoch_as_it_ends():
+    outcome, told = alone([SgdLearner(TWO_EPOCHS)], [some(60)])
+    assert told == outcome.history
+    assert [row.step for row in told] == [1, 2]
+    assert (told[-1].loss, told[-1].accuracy) == evaluate(outcome.models[0], digits()[1])
+    assert told[0].train_loss > told[1].train_loss > 0
+
+
+def test_several_owners_report_the_mean_over_their_models():
+    outcome, told = alone([SgdLearner(TWO_EPOCHS)] * 2, [some(60), some(60, start=60)])
+    assert told == outcome.history
+    scores = [evaluate(model, digits()[1]) for model in outcome.models]
+    assert told[-1].loss == pytest.approx(sum(loss for loss, _ in scores) / 2)
+    assert told[-1].accuracy == pytest.approx(sum(accuracy for _, accuracy in scores) / 2)
+
+
+def test_an_owner_trains_the_same_model_whoever_else_trains():
+    by_itself, _ = alone([SgdLearner(TWO_EPOCHS)], [some(60)])
+    with_another, _ = alone([SgdLearner(TWO_EPOCHS)] * 2, [some(60), some(90, start=60)])
+    assert torch.equal(vector(by_itself.models[0]), vector(with_another.models[0]))
+
+
+def test_owners_of_equal_records_draw_differently():
+    outcome, _ = alone([private()] * 2, [some(60)] * 2)
+    assert not torch.equal(vector(outcome.models[0]), vector(outcome.models[1]))
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_under_privacy_the_history_has_no_training_loss_and_each_owner_its_own_account(owners):
+    outcome, told = alone([private()] * owners, [some(60, start=60 * owner) for owner in range(owners)])
+    assert [row.train_loss for row in told] == [None, None]
+    assert [[event.steps for event in own] for own in outcome.events] == [[8]] * owners
+
+
+def test_nothing_travels():
+    outcome, _ = alone([SgdLearner(TWO_EPOCHS)], [some(60)])
+    assert (outcome.bytes_up, outcome.bytes_down) == (0, 0)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from ppml.config.arm import TrainingSpec
+from ppml.config.technique import ExampleLevel, NoPrivacy
+from ppml.learning.build import build_learner
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.sgd import SgdLearner
+
+TRAINING = TrainingSpec(epochs=3, batch_size=17, learning_rate=0.3, momentum=0.5, decay="constant", shift=2)
+
+
+def test_without_privacy_the_learner_is_plain_and_walks_as_configured():
+    learner = build_learner(TRAINING, NoPrivacy(), None)
+    assert isinstance(learner, SgdLearner)
+    assert asdict(learner.settings) == TRAINING.model_dump()
+
+
+@pytest.mark.parametrize("noise_source", ["seeded", "secure"])
+def test_a_private_learner_gets_the_calibrated_noise_and_the_configured_norm_and_source(noise_source):
+    privacy = ExampleLevel(epsilon=1.0, max_grad_norm=0.3, noise_source=noise_source)
+    learner = build_learner(TRAINING, privacy, 2.5)
+    assert isinstance(learner, DpSgdLearner)
+    assert (learner.noise_multiplier, learner.max_grad_norm, learner.noise_source) == (2.5, 0.3, noise_source)
+    assert asdict(learner.settings) == TRAINING.model_dump()
+
+
+def test_a_private_learner_without_calibrated_noise_is_refused():
+    with pytest.raises(ValueError, match="noise multiplier"):
+        build_learner(TRAINING, ExampleLevel(epsilon=1.0), None)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ppml.learning.evaluation import evaluate
+from ppml.learning.learner import Settings, TrainingDiverged
+from ppml.learning.schedule import Span
+from ppml.learning.sgd import SgdLearner
+from ppml.randomness import Randomness
+
+from .digits import cnn, digits, some, vector
+
+QUICK = Settings(epochs=1, batch_size=32, learning_rate=0.05)
+
+
+def trained(settings: Settings = QUICK, *, records=None, seed: int = 1, after_epoch=lambda epoch, loss: None):
+    model = cnn()
+    SgdLearner(settings).fit(model, records or some(150), span=Span(), rng=Randomness(seed), after_epoch=after_epoch)
+    return model
+
+
+def test_learns_digits_of_writers_it_has_not_seen():
+    train, test = digits()
+    _, accuracy = evaluate(trained(Settings(4, 32, 0.06), records=train), test)
+    assert accuracy > 0.8, "chance is 0.1"
+
+
+def test_repeats_bit_for_bit_whatever_the_global_seed():
+    torch.manual_seed(1)
+    first = vector(trained(Settings(2, 32, 0.05, shift=1)))
+    torch.manual_seed(2)
+    assert torch.equal(first, vector(trained(Settings(2, 32, 0.05, shift=1))))
+
+
+def test_another_seed_gives_other_weights():
+    assert not torch.equal(vector(trained(seed=1)), vector(trained(seed=2)))
+
+
+def test_states_no_mechanism():
+    assert SgdLearner(QUICK).fit(cnn(), some(40), span=Span(), rng=Randomness(1)) == ()
+
+
+@pytest.mark.parametrize("records", [64, 70], ids=["equal batches", "a last batch of 6"])
+def test_tells_the_mean_loss_over_the_examples(records):
+    still = Settings(epochs=2, batch_size=32, learning_rate=1e-12)
+    told = {}
+    model = trained(still, records=some(records), after_epoch=told.__setitem__)
+    loss, _ = evaluate(model, some(records))
+    assert told == pytest.approx({1: loss, 2: loss}, rel=1e-5)
+
+
+def test_leaves_the_model_in_the_usual_memory_format():
+    assert all(parameter.is_contiguous() for parameter in trained().parameters())
+
+
+def test_an_absurd_learning_rate_is_an_error_that_says_so():
+    with pytest.raises(TrainingDiverged, match="epoch 1 of 3"):
+        trained(Settings(epochs=3, batch_size=32, learning_rate=1e30))

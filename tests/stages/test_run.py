@@ -1,0 +1,194 @@
+"""From a subset to the record of a run: the stages train, predict, account and collect, one after the other."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ppml.config.arm import Arm
+from ppml.errors import UserError
+from ppml.records.files import read_json, write_json
+from ppml.stages import account, collect, predict, train
+from ppml.stages.storage import read_examples, write_examples
+
+PRIVATE = {
+    "privacy": {"kind": "example", "noise_multiplier": 1.5, "accountant": "rdp", "max_grad_norm": 0.1},
+    "training": {"epochs": 2, "batch_size": 100, "learning_rate": 1.0},
+}
+PLAIN = {"training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}}
+LOCAL = {**PLAIN, "topology": {"kind": "local", "partition": "p"}}
+
+
+@pytest.fixture(scope="module")
+def subset(real_data, tmp_path_factory):
+    """Return the files of a subset of 400 images and two clients."""
+    folder = tmp_path_factory.mktemp("subset")
+    files = SimpleNamespace(
+        train=folder / "train", test=folder / "test", about=folder / "about", partition=folder / "p"
+    )
+    write_examples(files.train, real_data.train.images[:400], real_data.train.labels[:400])
+    write_examples(files.test, real_data.test.images, real_data.test.labels)
+    about = {"n_train": 400, "n_test": 100, "n_test_all": 300, "classes": 10, "evaluate_on": "test", "digest": "d" * 16}
+    write_json(files.about, about)
+    parts = [list(range(100)), list(range(100, 400))]
+    labels = [np.bincount(real_data.train.labels[part], minlength=10).tolist() for part in parts]
+    write_json(files.partition, {"clients": parts, "labels": labels})
+    return files
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def run(folder, arm, subset, dataset, *, seed=0):
+    """Run the stages into ``folder``."""
+    arm = Arm.model_validate(arm)
+    spec = {"arm": arm.technique(), "dataset": dataset, "root_seed": 2024, "device": "cpu"}
+    given = ["--train", subset.train, "--test", subset.test, "--about", subset.about]
+    if arm.partition:
+        given += ["--partition", subset.partition]
+    if arm.privacy.kind != "none":
+        write_json(folder / "noise.json", {"noise_multipliers": [arm.privacy.noise_multiplier]})
+        given += ["--noise", folder / "noise.json"]
+    names = {"config": "json", "model": "safetensors", "history": "csv", "events": "json", "cost": "json"}
+    for name, suffix in names.items():
+        given += [f"--output-{name}", folder / f"{name}.{suffix}"]
+    train.main(["--spec", json.dumps(spec), "--seed", str(seed), *map(str, given)])
+
+    files = ["--models", folder / "model.safetensors", "--outputs", folder / "predictions.safetensors"]
+    spec = {"model": arm.model, "dataset": dataset, "device": "cpu"}
+    given = ["--spec", json.dumps(spec), "--test", subset.test, "--about", subset.about, *files]
+    predict.main(list(map(str, given)))
+    files = ["--events", str(folder / "events.json"), "--outputs", str(folder / "privacy.json")]
+    account.main(["--spec", json.dumps({"privacy": arm.technique()["privacy"]}), *files])
+
+
+def gather(folder, *entries):
+    """Run the stage collect on ``(arm, folder, partition)`` and return its files."""
+    spec = [
+        {"arm": arm, "folder": str(place), "partition": partition and str(partition)}
+        for arm, place, partition in entries
+    ]
+    given = ["--spec", json.dumps(spec), "--output-metrics", str(folder / "metrics.json")]
+    for name in ("records", "costs", "history", "clients"):
+        given += [f"--output-{name}", str(folder / f"{name}.csv")]
+    collect.main(given)
+    rows = {}
+    for name in ("records", "costs", "history", "clients"):
+        with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows[name] = list(csv.DictReader(file))
+    return rows, read_json(folder / "metrics.json")
+
+
+@pytest.fixture(scope="module")
+def runs(subset, real_data, tmp_path_factory):
+    """Return the folder of a finished run of each kind."""
+    folders = {}
+    for name, arm in (("plain", PLAIN), ("private", PRIVATE), ("local", LOCAL)):
+        folders[name] = tmp_path_factory.mktemp(name)
+        run(folders[name], arm, subset, real_data.dataset)
+    return folders
+
+
+@pytest.mark.parametrize(("name", "arm"), [("plain", PLAIN), ("private", PRIVATE), ("local", LOCAL)])
+def test_same_seed_gives_the_same_bytes_and_another_seed_another_model(name, arm, runs, subset, real_data, tmp_path):
+    for seed, folder in ((0, tmp_path / "again"), (1, tmp_path / "other")):
+        folder.mkdir()
+        run(folder, arm, subset, real_data.dataset, seed=seed)
+    covered = (
+        "config.json",
+        "model.safetensors",
+        "history.csv",
+        "events.json",
+        "predictions.safetensors",
+        "privacy.json",
+    )
+    for file in covered:
+        assert (tmp_path / "again" / file).read_bytes() == (runs[name] / file).read_bytes(), file
+    other = (tmp_path / "other" / "model.safetensors").read_bytes()
+    assert other != (runs[name] / "model.safetensors").read_bytes()
+
+
+def test_predictions_are_log_probabilities_of_the_model_that_the_history_ends_with(runs, subset, real_data):
+    said = load_file(runs["plain"] / "predictions.safetensors")
+    labels = read_examples(subset.test, real_data.dataset).labels
+    assert torch.equal(said["labels"], labels)
+    assert said["log_probabilities"].shape == (1, 300, 10)
+    torch.testing.assert_close(said["log_probabilities"].exp().sum(dim=2), torch.ones(1, 300))
+    with (runs["plain"] / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    accuracy = (said["log_probabilities"][0].argmax(dim=1) == labels)[:100].double().mean().item()
+    assert float(rows[-1]["accuracy"]) == pytest.approx(accuracy)
+
+
+def test_training_learns(runs):
+    record = gather(runs["plain"], ("plain", runs["plain"], None))[0]["records"][0]
+    assert float(record["accuracy_all"]) > 0.4
+
+
+def test_each_client_that_trains_alone_has_a_model_of_its_own(runs):
+    names = load_file(runs["local"] / "model.safetensors")
+    assert {name.split(".", 1)[0] for name in names} == {"0", "1"}
+    assert load_file(runs["local"] / "predictions.safetensors")["log_probabilities"].shape == (2, 300, 10)
+
+
+def test_private_training_executes_the_planned_mechanism_and_hides_its_training_loss(runs):
+    owners = read_json(runs["private"] / "events.json")["owners"]
+    assert owners == [
+        [{"sample_rate": 0.25, "noise_multiplier": 1.5, "steps": 8, "max_grad_norm": 0.1, "sampler": "poisson"}]
+    ]
+    with (runs["private"] / "history.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["train_loss"] for row in csv.DictReader(file)} == {""}
+    assert read_json(runs["private"] / "privacy.json")["steps"] == 8
+
+
+def test_config_keeps_the_seed_the_data_and_every_setting_but_the_label(runs):
+    config = read_json(runs["plain"] / "config.json")
+    assert (config["seed"], config["root_seed"], config["data"]["n_train"]) == (0, 2024, 400)
+    assert config["arm"] == Arm.model_validate(PLAIN).technique()
+
+
+def test_cost_is_measured(runs):
+    cost = read_json(runs["plain"] / "cost.json")
+    assert cost["seconds"] > 0 and cost["cpu_seconds"] > 0 and cost["peak_memory_mb"] > 50
+    assert (cost["bytes_up"], cost["bytes_down"]) == (0, 0)
+
+
+def test_diverging_training_is_one_line_that_names_the_key(subset, real_data, tmp_path):
+    arm = {"training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e30}}
+    with pytest.raises(UserError, match=r"^training: .*; lower training\.learning_rate of this arm$"):
+        run(tmp_path, arm, subset, real_data.dataset)
+
+
+def test_collected_tables_have_a_row_a_run_and_the_record_lies_beside_the_run(runs, subset, tmp_path):
+    partitions = {"plain": None, "private": None, "local": subset.partition}
+    rows, metrics = gather(tmp_path, *((name, folder, partitions[name]) for name, folder in runs.items()))
+    assert [row["arm"] for row in rows["records"]] == [row["arm"] for row in rows["costs"]] == list(runs)
+    assert [row["arm"] for row in rows["history"]] == ["plain"] * 2 + ["private"] * 2 + ["local"] * 2
+    assert [(row["arm"], row["records"]) for row in rows["clients"]] == [("local", "100"), ("local", "300")]
+    assert [row["epsilon"] != "" for row in rows["records"]] == [False, True, False]
+    for row, folder in zip(rows["records"], runs.values(), strict=True):
+        beside = read_json(folder / "record.json")
+        assert float(row["accuracy"]) == beside["accuracy"] and int(row["parameters"]) == beside["parameters"] > 1000
+    assert list(metrics) == sorted(runs)
+    assert metrics["plain"]["accuracy"] == {"mean": float(rows["records"][0]["accuracy"]), "std": None}
+
+
+def test_metrics_are_mean_and_standard_deviation_over_seeds(runs, subset, real_data, tmp_path):
+    (tmp_path / "1").mkdir()
+    run(tmp_path / "1", PLAIN, subset, real_data.dataset, seed=1)
+    rows, metrics = gather(tmp_path, ("plain", runs["plain"], None), ("plain", tmp_path / "1", None))
+    values = [float(row["accuracy_all"]) for row in rows["records"]]
+    assert [row["seed"] for row in rows["records"]] == ["0", "1"]
+    assert metrics["plain"]["seeds"] == 2
+    assert metrics["plain"]["accuracy_all"] == pytest.approx({"mean": np.mean(values), "std": np.std(values, ddof=1)})
+    assert metrics["plain"]["epsilon"] is None

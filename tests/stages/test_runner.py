@@ -1,0 +1,130 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppml.errors import UserError
+from ppml.stages.runner import describe_os_error, run
+
+
+def outcome(main, capsys):
+    """Return the exit status of a stage and what it printed."""
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return caught.value.code, printed.err
+
+
+def failing(error):
+    def main():
+        raise error
+
+    return main
+
+
+def test_user_error_is_one_line_and_status_1(capsys):
+    assert outcome(failing(UserError("data.train: got -1")), capsys) == (1, "error: data.train: got -1\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free space on that disk, or set `folders` in the configuration to another one"),
+        (errno.EDQUOT, "free space in that quota, or set `folders` in the configuration to another disk"),
+        (errno.EACCES, "grant write permission, or set `folders` in the configuration to a folder that is yours"),
+        (errno.EROFS, "set `folders` in the configuration to a disk that can be written"),
+        (errno.ENOENT, "the workflow makes this file: run `make results`"),
+    ],
+)
+def test_error_of_the_operating_system_is_one_line_with_file_and_advice(number, advice, capsys):
+    error = OSError(number, os.strerror(number), "out/model.safetensors")
+    expected = f"error: out/model.safetensors: {os.strerror(number)}; {advice}\n"
+    assert outcome(failing(error), capsys) == (1, expected)
+
+
+def test_other_errors_of_the_operating_system_are_one_line_without_advice():
+    assert describe_os_error(OSError(errno.EIO, "Input/output error", "x")) == "x: Input/output error"
+    assert describe_os_error(OSError("odd")) == "odd"
+
+
+def test_error_that_nobody_foresaw_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(failing(ZeroDivisionError()))
+
+
+def test_stage_that_succeeds_returns_and_had_one_thread(monkeypatch):
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    for name in names:
+        monkeypatch.setenv(name, "8")
+    seen = []
+    run(lambda: seen.append([os.environ[name] for name in names]))
+    assert seen == [["1", "1", "1"]]
+
+
+def start(*command):
+    """Run a command and return what it left: status, output, errors."""
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+
+
+def assert_one_line(found):
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
+    assert "Traceback" not in found.stdout + found.stderr
+    return found.stderr.removeprefix("error: ").rstrip("\n")
+
+
+def test_corrupted_raw_file_is_one_line_in_a_real_process(tmp_path):
+    raw = tmp_path / "train-images-idx3-ubyte.gz"
+    raw.write_bytes(b"half a file")
+    spec = '{"dataset": "mnist", "train": 10, "test": 5, "choice": "first", "evaluate_on": "test"}'
+    outputs = [part for name in ("train", "test", "about") for part in (f"--{name}", str(tmp_path / "out" / name))]
+    message = assert_one_line(start("-m", "ppml.stages.subset", "--spec", spec, "--raw", str(raw), *outputs))
+    assert message.startswith(f"{raw}: has MD5 ") and message.endswith(f"(source: {tmp_path}): delete it and run again")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_may_not_be_written_is_one_line_in_a_real_process(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    # The superuser may write everywhere, so the process gives that up first.
+    code = (
+        "import os, sys; from ppml.records.files import write_text; from ppml.stages.runner import run\n"
+        "os.geteuid() == 0 and os.setuid(65534)\n"
+        "run(lambda: write_text(sys.argv[1], 'x'))"
+    )
+    message = assert_one_line(start("-c", code, str(locked / "x.csv")))
+    assert message.startswith(str(locked))
+    assert message.endswith(
+        ": Permission denied; grant write permission, or set `folders` in the configuration to a folder that is yours"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_full_disk_is_one_line_in_a_real_process(tmp_path):
+    code = (
+        "import sys; from ppml.records.files import atomic; from ppml.stages.runner import run\n"
+        "def main():\n"
+        "    with atomic(sys.argv[1]) as temporary:\n"
+        "        temporary.unlink()\n"
+        "        temporary.symlink_to('/dev/full')\n"
+        "        temporary.write_text('x')\n"
+        "run(main)"
+    )
+    message = assert_one_line(start("-c", code, str(tmp_path / "x.csv")))
+    assert message == (
+        f"{tmp_path}/x.csv: No space left on device; free space on that disk, or set `folders` in the configuration to "
+        "another one"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_below_a_file_is_one_line_of_a_real_stage(tmp_path):
+    (tmp_path / "events.json").write_text('{"owners": []}')
+    (tmp_path / "file").touch()
+    files = ("--events", str(tmp_path / "events.json"), "--outputs", str(tmp_path / "file" / "out" / "privacy.json"))
+    message = assert_one_line(start("-m", "ppml.stages.account", "--spec", '{"privacy": {"kind": "none"}}', *files))
+    assert message == f"{tmp_path}/file/out: Not a directory"

@@ -1,0 +1,155 @@
+"""Techniques as a whole: what must be the same to the bit, and what must differ."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+
+from ppml.aggregation.ckks import CkksClients
+from ppml.config.arm import Arm
+from ppml.learning.outcome import Outcome
+from ppml.randomness import Randomness
+from ppml.techniques import client_weights, train
+
+from .federation.runs import SIZES, federated_arm, foreign_images, owners, run
+from .learning.digits import one_thread, some, vector
+
+__all__ = ["one_thread"]
+
+TECHNIQUES = {
+    "fl": {},
+    "fl_he": {"encrypted": True},
+    "fl_dp": {"private": True},
+    "fl_dp_he": {"private": True, "encrypted": True},
+}
+
+
+@cache
+def outcome_of(name: str, seed: int = 1) -> Outcome:
+    return run(federated_arm(**TECHNIQUES[name], server_momentum=0.5), seed=seed)
+
+
+def weights_of(outcome: Outcome) -> list[torch.Tensor]:
+    return [vector(model) for model in outcome.models]
+
+
+def check_same(first: Outcome, second: Outcome) -> None:
+    assert all(map(torch.equal, weights_of(first), weights_of(second)))
+    assert first.history == second.history
+    assert first.events == second.events
+
+
+@pytest.mark.parametrize(("clear", "encrypted"), [("fl", "fl_he"), ("fl_dp", "fl_dp_he")])
+def test_encryption_changes_no_bit_of_the_result(clear, encrypted):
+    check_same(outcome_of(clear), outcome_of(encrypted))
+    assert outcome_of(encrypted).bytes_up > 2 * outcome_of(clear).bytes_up
+
+
+def test_a_sum_that_is_off_by_one_grid_step_is_caught(monkeypatch):
+    original = CkksClients.unseal
+
+    def off(side, total):
+        values = original(side, total)
+        values[0] += 1
+        return values
+
+    monkeypatch.setattr(CkksClients, "unseal", off)
+    with pytest.raises(AssertionError):
+        check_same(outcome_of("fl"), run(federated_arm(encrypted=True, server_momentum=0.5)))
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_repeat_is_the_same_to_the_bit_whatever_the_global_seed(name):
+    torch.manual_seed(123)
+    check_same(outcome_of(name), run(federated_arm(**TECHNIQUES[name], server_momentum=0.5)))
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_another_seed_is_another_result(name):
+    for first, second in zip(weights_of(outcome_of(name)), weights_of(outcome_of(name, seed=2)), strict=True):
+        assert not torch.equal(first, second)
+
+
+def test_noise_changes_the_result():
+    assert not torch.equal(weights_of(outcome_of("fl"))[0], weights_of(outcome_of("fl_dp"))[0])
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_no_training_loss_leaves_the_clients(name):
+    assert [(row.step, row.train_loss) for row in outcome_of(name).history] == [(1, None), (2, None)]
+
+
+def alone(kind: str, *, private: bool) -> Outcome:
+    topology = {"kind": kind} if kind == "centralized" else {"kind": kind, "partition": "three"}
+    arm = Arm.model_validate(
+        {
+            "topology": topology,
+            "privacy": {"kind": "example", "noise_multiplier": 1.0} if private else {"kind": "none"},
+            "training": {"epochs": 2, "batch_size": 10, "learning_rate": 0.1},
+        }
+    )
+    owned = [some(60)] if kind == "centralized" else owners()
+    noise = [1.0 if private else None] * len(owned)
+    return train(arm, owned, noise, foreign_images(), classes=10, rng=Randomness(1), report=lambda row: None)
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["without privacy", "private"])
+@pytest.mark.parametrize(("kind", "models"), [("centralized", 1), ("local", 3)])
+def test_owners_who_train_alone_repeat_to_the_bit_and_send_nothing(kind, models, private):
+    first = alone(kind, private=private)
+    check_same(first, alone(kind, private=private))
+    assert len(first.models) == len(first.events) == models
+    assert (first.bytes_up, first.bytes_down) == (0, 0)
+    assert all(bool(own) == private for own in first.events)
+    assert all((row.train_loss is None) == private for row in first.history)
+
+
+def test_all_owners_start_from_the_same_weights_in_every_topology(monkeypatch):
+    starts = []
+    original = train.__globals__["build_model"]
+
+    def spied(*arguments):
+        model = original(*arguments)
+        starts.append(vector(model))
+        return model
+
+    monkeypatch.setitem(train.__globals__, "build_model", spied)
+    alone("local", private=False)
+    alone("centralized", private=False)
+    run(federated_arm())
+    assert len(starts) == 5
+    assert all(torch.equal(start, starts[0]) for start in starts)
+
+
+def test_private_arms_without_calibrated_noise_are_refused():
+    with pytest.raises(ValueError, match="noise multiplier"):
+        train(
+            federated_arm(private=True),
+            owners(),
+            [None] * 3,
+            foreign_images(),
+            classes=10,
+            rng=Randomness(1),
+            report=lambda row: None,
+        )
+
+
+def test_each_client_gets_its_own_noise():
+    noise = [0.5, 1.0, 2.0]
+    outcome = train(
+        federated_arm(private=True),
+        owners(),
+        noise,
+        foreign_images(),
+        classes=10,
+        rng=Randomness(1),
+        report=lambda row: None,
+    )
+    assert [[event.noise_multiplier for event in own] for own in outcome.events] == [[one] for one in noise]
+
+
+def test_weights_are_public_numbers_of_at_most_1():
+    assert max(client_weights(SIZES, "examples")) == 1.0
+    assert client_weights([3], "examples") == [1.0]

@@ -1,0 +1,176 @@
+"""The whole workflow on the smoke configuration: what it makes, and that it makes the same bytes however it is run."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from tests.workflow.project import MIRROR, Project
+
+ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
+RECORD_COLUMNS = (
+    "arm dataset model parameters topology privacy_unit noise_by noise_source aggregation clients partition seed n_train "
+    "n_test accuracy accuracy_all loss epsilon delta accountant neighbouring noise_multiplier sample_rate steps device "
+    "config_digest data_digest"
+).split()
+COST_COLUMNS = ["arm", "seed", "seconds", "peak_memory_mb", "bytes_up", "bytes_down", "expansion"]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("first"))
+    status, output = project.run(cores=2)
+    assert status == 0, output
+    return project
+
+
+@pytest.fixture(scope="module")
+def apart(first: Project) -> str:
+    """What marks folders of the fallback, where there is no mirror and no network."""
+    return "" if (first.folder / REPORTS).exists() else "-digits"
+
+
+@pytest.fixture(scope="module")
+def records(first: Project, apart: str) -> pd.DataFrame:
+    return pd.read_csv(first.folder / (REPORTS + apart) / "records.csv")
+
+
+def test_every_arm_and_seed_has_a_record_with_the_columns_that_others_read(
+    records: pd.DataFrame, first: Project, apart: str
+) -> None:
+    assert set(RECORD_COLUMNS) <= set(records.columns)
+    assert len(records) == 9 * 2
+    assert not records.duplicated(["arm", "seed"]).any()
+    costs = pd.read_csv(first.folder / (REPORTS + apart) / "costs.csv")
+    assert set(COST_COLUMNS) <= set(costs.columns)
+    assert (costs["seconds"] > 0).all()
+    assert (costs["peak_memory_mb"] > 50).all()
+    history = pd.read_csv(first.folder / (REPORTS + apart) / "history.csv")
+    assert set(history["unit"]) == {"epoch", "round"}
+    private = records.loc[records["privacy_unit"] == "example", "arm"].unique()
+    # A training loss of private records is a statistic that no noise covers.
+    assert history.loc[history["arm"].isin(private), "train_loss"].isna().all()
+
+
+def test_every_arm_learns(records: pd.DataFrame) -> None:
+    mean = records.groupby("arm")["accuracy_all"].mean()
+    assert mean["centralized"] > 0.75
+    assert mean["centralized"] > mean["dp"] > 0.5
+    assert mean["fl"] > mean["fl_dp"] > 0.2
+
+
+def test_epsilon_is_at_most_the_target_and_close_to_it(records: pd.DataFrame) -> None:
+    private = records[records["privacy_unit"] == "example"]
+    assert len(private) == 3 * 2
+    assert private["epsilon"].between(7.9, 8.0).all()
+    assert private["accountant"].eq("prv").all()
+    assert records.loc[records["privacy_unit"] == "none", "epsilon"].isna().all()
+
+
+@pytest.mark.parametrize(("plain", "encrypted"), [("fl", "fl_he"), ("fl_dp", "fl_dp_he")])
+def test_encryption_changes_no_bit_of_the_model(first: Project, apart: str, plain: str, encrypted: str) -> None:
+    for seed in (0, 1):
+        runs = first.folder / (ARTIFACTS + apart) / "runs"
+        ours = (runs / plain / f"seed{seed}" / "model.safetensors").read_bytes()
+        theirs = (runs / encrypted / f"seed{seed}" / "model.safetensors").read_bytes()
+        assert ours == theirs
+
+
+def test_predictions_cover_the_whole_official_test_set(first: Project, apart: str, records: pd.DataFrame) -> None:
+    path = first.folder / (ARTIFACTS + apart) / "runs" / "local" / "seed0" / "predictions.safetensors"
+    predictions = load_file(path)
+    models, images, classes = predictions["log_probabilities"].shape
+    assert (models, images, classes) == (4, records["n_test_all"].iloc[0], 10)
+
+
+def test_encrypted_updates_cost_bytes(first: Project, apart: str) -> None:
+    costs = pd.read_csv(first.folder / (REPORTS + apart) / "costs.csv").groupby("arm")["expansion"].mean()
+    assert costs["fl"] == pytest.approx(1.0, abs=0.001)
+    assert 6 < costs["fl_he"] < 9
+
+
+def test_every_table_and_figure_is_there(first: Project, apart: str) -> None:
+    reports = first.folder / (REPORTS + apart)
+    tables = {path.name for path in (reports / "tables").iterdir()}
+    assert tables >= {f"techniques-summary.{suffix}" for suffix in ("md", "csv", "tex", "html")}
+    for name in ("techniques-history", "techniques-privacy_utility", "techniques-cost", "partitions-labels"):
+        assert (reports / "figures" / f"{name}.svg").stat().st_size > 10_000
+        assert (reports / "figures" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_a_second_run_does_nothing_and_takes_under_ten_seconds(first: Project) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (first.folder / "build").rglob("*") if path.is_file()}
+    started = time.monotonic()
+    status, output = first.run()
+    assert status == 0
+    assert "nothing to be done" in output
+    assert time.monotonic() - started < 10
+    assert before == {path: path.stat().st_mtime_ns for path in (first.folder / "build").rglob("*") if path.is_file()}
+
+
+def test_a_deleted_figure_costs_one_figure(first: Project, apart: str) -> None:
+    figure = first.folder / (REPORTS + apart) / "figures" / "techniques-cost.svg"
+    content = figure.read_bytes()
+    figure.unlink()
+    status, output = first.run()
+    assert status == 0, output
+    assert figure.read_bytes() == content
+    assert "train" not in output
+    assert "figure_cost" in output
+
+
+def test_nothing_names_a_place_on_this_machine(first: Project, apart: str) -> None:
+    needle = str(first.folder).encode()
+    for folder in (ARTIFACTS + apart, REPORTS + apart):
+        for path in (first.folder / folder).rglob("*"):
+            assert not path.is_file() or needle not in path.read_bytes(), path
+
+
+def test_one_core_two_cores_and_a_repeat_give_the_same_bytes(
+    first: Project, apart: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Seconds and memory are measured, so the others get the first run's, and must then give its tables and figures."""
+    reference = first.files("data/subsets", ARTIFACTS + apart, REPORTS + apart)
+    for name, cores in (("one-core", 1), ("repeat", 2)):
+        project = Project(tmp_path_factory.mktemp(name))
+        status, output = project.run(cores=cores)
+        assert status == 0, output
+        for path in (first.folder / (ARTIFACTS + apart)).rglob("cost.json"):
+            shutil.copy(path, project.folder / path.relative_to(first.folder))
+        status, output = project.run(cores=cores)
+        assert status == 0, output
+        assert project.files("data/subsets", ARTIFACTS + apart, REPORTS + apart) == reference
+
+
+@pytest.fixture
+def without_data(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path, mirror=None)
+    text = (tmp_path / "config/smoke.yaml").read_text()
+    text = text.replace("data: {dataset: mnist,", "data: {mirrors: [], download: false, dataset: mnist,")
+    (tmp_path / "config/smoke.yaml").write_text(text)
+    yield project
+
+
+def test_without_a_source_the_fallback_is_loud_and_lies_apart(without_data: Project) -> None:
+    status, output = without_data.run()
+    assert status == 0, output
+    assert output.count("FALLBACK DATA") == 1
+    assert not (without_data.folder / ARTIFACTS).exists()
+    assert not (without_data.folder / REPORTS).exists()
+    records = pd.read_csv(without_data.folder / f"{REPORTS}-digits" / "records.csv")
+    assert set(records["dataset"]) == {"digits"}
+    assert records.loc[records["arm"] == "centralized", "accuracy_all"].mean() > 0.6
+    table = (without_data.folder / f"{REPORTS}-digits" / "tables" / "techniques-summary.md").read_text()
+    assert "FALLBACK" in table
+
+
+@pytest.mark.skipif(not MIRROR.exists(), reason="the local mirror is not there")
+def test_with_the_mirror_the_data_are_mnist(records: pd.DataFrame) -> None:
+    assert set(records["dataset"]) == {"mnist"}
+    assert set(records["n_test_all"]) == {10_000}

@@ -1,0 +1,52 @@
+"""What a newcomer types, where the environment cannot be made."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.project import ROOT
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_an_older_python_gets_one_line(folder: Path) -> None:
+    old = folder / "python3.9"
+    old.write_text('#!/bin/sh\ncase "$1" in -V) echo Python 3.9.2;; *) exit 1;; esac\n')
+    old.chmod(0o755)
+    done = make(folder, "results", f"PYTHON={old}")
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert said == [f"error: Python 3.11 to 3.14 is needed, {old} is Python 3.9.2"]
+    assert not (folder / ".venv").exists()
+
+
+def test_no_python_at_all_gets_one_line(folder: Path) -> None:
+    done = make(folder, "results", "PYTHON=")
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert said == ["error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python"]
+
+
+def test_every_target_makes_the_environment_when_it_is_absent(folder: Path) -> None:
+    for target in ("results", "report", "quick", "test"):
+        planned = make(folder, "-n", target, "PYTHON=python3").stdout
+        assert "pip install -q --no-deps --require-hashes -r requirements.lock" in planned, target
+
+
+def test_continuous_integration_runs_the_tests_and_nothing_else() -> None:
+    lines = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[-1] == "make test"
+    assert len(lines) == 3
