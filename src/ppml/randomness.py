@@ -1,8 +1,8 @@
 """Randomness as an argument: every generator is derived from one root seed and a path of names.
 
 Two generators with different paths are independent for all practical purposes, and neither depends on how many others
-were made before, on the number of cores or on the order in which jobs run. Keys and encryption never use this module:
-they draw from the operating system.
+were made before, on the number of cores or on the order in which jobs run. Torch's generator keeps 32 bits of a seed:
+enough to repeat a run, no secret. Keys and encryption never use this module: they draw from the operating system.
 """
 
 from __future__ import annotations

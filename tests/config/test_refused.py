@@ -156,13 +156,37 @@ def test_epsilon_and_noise_multiplier_exclude_each_other_and_one_is_needed(epsil
 @pytest.mark.parametrize("topology", ["federated", "local"])
 def test_more_clients_than_samples_are_refused(kind, topology):
     arm = {"topology": FEDERATED if topology == "federated" else {"kind": "local", "partition": "iid8"}}
-    alpha = {"alpha": 1.0} if kind == "dirichlet" else {}
+    alpha = {"dirichlet": {"alpha": 1.0}, "shards": {"shards_per_client": 1}}.get(kind, {})
     content = {**small(arms={"a": arm}), "data": {"train": 100}}
     content["partitions"] = {"iid8": {"kind": kind, "clients": 101, **alpha}}
     message = "partitions.iid8.clients: got 101, more than the 100 samples of data.train; at most 100 are allowed"
     assert refusal(content) == message
     content["partitions"] = {"iid8": {"kind": kind, "clients": 100, **alpha}}
     assert parse_config(content, "my.yaml").partitions["iid8"].clients == 100
+
+
+def test_more_shards_than_samples_are_refused():
+    content = {**small(arms={"a": {"topology": FEDERATED}}), "data": {"train": 100}}
+    content["partitions"] = {"iid8": {"kind": "shards", "clients": 8, "shards_per_client": 13}}
+    assert refusal(content) == (
+        "partitions.iid8.shards_per_client: 104 shards in all, more than the 100 samples of data.train; at most 12 a "
+        "client are allowed"
+    )
+    content["partitions"]["iid8"]["shards_per_client"] = 12
+    parse_config(content, "my.yaml")
+
+
+def test_a_clip_below_the_grid_step_is_refused():
+    message = refusal(federated(kind="plaintext", clip=2.0**-21))
+    assert "is below the grid step 2^-20: every update would be 0" in message
+    parse_config(federated(kind="plaintext", clip=2.0**-20), "my.yaml")
+
+
+def test_a_key_that_occurs_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("seed: 1\narms: {a: {}}\nseed: 2\n")
+    with pytest.raises(UserError, match="not valid YAML: the key 'seed' occurs twice"):
+        load_config(path)
 
 
 def test_ckks_under_128_bits_of_security_is_refused():
@@ -237,7 +261,8 @@ def test_largest_encrypted_sum_that_passes_stays_under_half_the_modulus_and_the_
         assert 2**51 < largest * 2**40 < 2**53
     assert refusal(with_clients(clients + 1, **coarse)) == (
         f"arms.a.aggregation: the fixed-point grid overflows: {clients + 1} clients x clip 8.0 at scale_bits 40 needs "
-        "0.1 bits more than the 54 of coeff_mod_bit_sizes without its last prime; lower clip or scale_bits, or add bits"
+        "0.1 bits more than the 54 of coeff_mod_bit_sizes without its last prime, or than float64 can encode (60); "
+        "lower clip or scale_bits"
     )
     assert f"8 clients x clip {clip + 1}.0 at scale_bits 40" in refusal(federated(clip=clip + 1, **coarse))
 

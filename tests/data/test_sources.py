@@ -3,6 +3,7 @@ import http.server
 import os
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -146,12 +147,14 @@ def test_wrong_file_in_a_mirror_is_refused_with_both_sums_and_nothing_is_left(co
 def test_copy_that_breaks_off_leaves_nothing(raw, tmp_path, monkeypatch):
     mirror = mirror_with(tmp_path / "mirror" / "mnist", CONTENT)
 
-    def half(source, target):
-        target.write_bytes(CONTENT[:50])
+    whole = Path.write_bytes
+
+    def half(path, data):
+        whole(path, data[:50])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sources.shutil, "copyfile", half)
-    with pytest.raises(OSError, match="No space left on device"):
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match=f"No space left on device.*{NAME}"):
         fetch(remote(), "mnist", raw, [mirror], download=False)
     assert left_in(raw) == []
 

@@ -68,6 +68,7 @@ class Traffic:
     public_material: list[bytes] = field(default_factory=list)
     sides: list[ClientSide] = field(default_factory=list)
     updates: list[np.ndarray] = field(default_factory=list)
+    outcome: Outcome | None = None
 
     def reaching_the_server(self) -> list[bytes]:
         """Return every byte that the server gets to see, what it sends included."""
@@ -137,7 +138,7 @@ def run_and_record(
         stack.enter_context(mock.patch.object(build, "build_client_side", client_side))
         stack.enter_context(mock.patch.object(build, "build_server_side", server_side))
         with suppress(*([Exception] if broken else [])):
-            run(arm)
+            traffic.outcome = run(arm)
     return traffic
 
 

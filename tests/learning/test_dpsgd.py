@@ -21,6 +21,7 @@ from torch.nn import functional
 from ppml.accounting.plan import poisson_plan
 from ppml.data.examples import Examples
 from ppml.learning import dpsgd
+from ppml.learning.augmentation import shift_batch
 from ppml.learning.dpsgd import DpSgdLearner, SecureSampler, system_normal, system_uniform
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.schedule import Span
@@ -66,7 +67,7 @@ def check_one_step_is_the_clipped_sum_over_the_expected_batch(
     assert sample.sum() != 28, "a sample of the expected size would hide a division by the actual one"
     pixels = records.images[sample]
     if shift:
-        pixels = dpsgd.shift_batch(pixels, shift, rng.child("shift").torch())
+        pixels = shift_batch(pixels, shift, rng.child("shift").torch())
     expected = clipped_sum(cnn(), Examples(pixels, records.labels[sample]), norm=0.5) / 28
     learner = make(plain(28, shift=shift), noise_multiplier=0.0, max_grad_norm=0.5)
     arriving = Examples(records.images.to(memory_format=images), records.labels)

@@ -14,11 +14,12 @@ from safetensors.numpy import load_file
 from tests.workflow.project import MIRROR, Project
 
 ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
-RECORD_COLUMNS = (
-    "arm dataset model parameters topology privacy_unit noise_by noise_source aggregation clients partition seed n_train "
-    "n_test accuracy accuracy_all loss epsilon delta accountant neighbouring noise_multiplier sample_rate steps device "
-    "config_digest data_digest"
-).split()
+RECORD_COLUMNS = [
+    *["arm", "dataset", "model", "parameters", "topology", "privacy_unit", "noise_by", "noise_source", "aggregation"],
+    *["clients", "partition", "seed", "n_train", "n_test", "accuracy", "accuracy_all", "loss", "epsilon", "delta"],
+    *["accountant", "neighbouring", "noise_multiplier", "sample_rate", "steps", "device", "config_digest"],
+    "data_digest",
+]
 COST_COLUMNS = ["arm", "seed", "seconds", "peak_memory_mb", "bytes_up", "bytes_down", "expansion"]
 
 
@@ -32,7 +33,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def apart(first: Project) -> str:
-    """What marks folders of the fallback, where there is no mirror and no network."""
+    """Return what marks folders of the fallback, where there is no mirror and no network."""
     return "" if (first.folder / REPORTS).exists() else "-digits"
 
 

@@ -30,11 +30,22 @@ def load_config(path: str | Path) -> Config:
 def read_yaml(path: str | Path) -> Any:
     """Return the content of a YAML file, or raise a :class:`UserError` that names it."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _NoDuplicates)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML that refuses a key that occurs twice, of which the last would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def with_base(content: Any, folder: Path, trail: tuple[str, ...] = ()) -> Any:

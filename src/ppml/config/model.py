@@ -79,6 +79,12 @@ class Config(Spec):
                 f"partitions.{arm.partition}.clients: got {clients}, more than the {self.data.train} samples of "
                 f"data.train; at most {self.data.train} are allowed"
             )
+        shards = getattr(self.partitions[arm.partition], "shards_per_client", 1) * clients
+        if shards > self.data.train:
+            raise invalid(
+                f"partitions.{arm.partition}.shards_per_client: {shards} shards in all, more than the "
+                f"{self.data.train} samples of data.train; at most {self.data.train // clients} a client are allowed"
+            )
         if isinstance(arm.topology, Federated):
             try:
                 arm.aggregation.refuse_overflow(clients)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -85,6 +85,15 @@ class FixedPointSpec(Spec):
     clip: float = Field(default=8.0, gt=0, description="Coordinates of a weighted update are clipped to [-clip, clip].")
     fractional_bits: int = Field(default=20, ge=1, le=40, description="The grid is 2^-fractional_bits.")
 
+    @model_validator(mode="after")
+    def _grid_finer_than_clip(self) -> Self:
+        if self.clip < 2.0**-self.fractional_bits:
+            raise invalid(
+                f"clip {self.clip} is below the grid step 2^-{self.fractional_bits}: every update would be 0; raise "
+                "clip or fractional_bits"
+            )
+        return self
+
 
 class Plaintext(FixedPointSpec):
     """The server sees every update."""
@@ -139,7 +148,7 @@ class Ckks(FixedPointSpec):
             raise invalid(
                 f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at scale_bits "
                 f"{self.scale_bits} needs {max(0.1, -headroom):.1f} bits more than the {data_bits} of "
-                "coeff_mod_bit_sizes without its last prime; lower clip or scale_bits, or add bits"
+                "coeff_mod_bit_sizes without its last prime, or than float64 can encode (60); lower clip or scale_bits"
             )
         sigmas = ckks_precision_sigmas(clients, self.fractional_bits, self.scale_bits, self.poly_modulus_degree)
         if sigmas < 8:

@@ -91,7 +91,7 @@ def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, 
         if candidate.is_file():
             require_checksum(candidate, file, "local mirror")
             with atomic(target) as temporary:
-                shutil.copyfile(candidate, temporary)
+                temporary.write_bytes(candidate.read_bytes())
             return str(candidate)
     problems: list[str] = []
     for url in file.urls if download else ():

@@ -18,9 +18,9 @@ from torch.nn import functional
 from ppml.accounting.events import MechanismEvent, compose
 from ppml.accounting.plan import poisson_plan
 from ppml.data.examples import Examples
-from ppml.learning.augmentation import shift_batch
-from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged, ignore_epoch
-from ppml.learning.schedule import Span, learning_rate
+from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
+from ppml.learning.loop import walk
+from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
 
@@ -117,21 +117,20 @@ class DpSgdLearner:
         wrapped = GradSampleModule(model.to(memory_format=torch.contiguous_format))
         optimizer = self._optimizer(wrapped, rate * len(records), rng, executed, rate)
         sampler = self._sampler(len(records), rate, steps, rng)
-        shifts = rng.child("shift").torch()
         try:
-            for epoch in range(1, settings.epochs + 1):
-                wrapped.train()
-                total = 0.0
-                for step, index in enumerate(sampler):
-                    position = span.at((epoch - 1 + step / steps) / settings.epochs)
-                    for group in optimizer.param_groups:
-                        group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
-                    chosen = torch.tensor(index, dtype=torch.int64)
-                    images = shift_batch(records.images[chosen], settings.shift, shifts)
-                    total += _private_step(wrapped, optimizer, images, records.labels[chosen])
-                if not math.isfinite(total):
-                    raise TrainingDiverged(f"the loss is {total} in epoch {epoch} of {settings.epochs}")
-                after_epoch(epoch, None)
+            walk(
+                wrapped,
+                records,
+                settings,
+                batches=lambda: (torch.tensor(sample, dtype=torch.int64) for sample in sampler),
+                steps=steps,
+                step=lambda images, labels: _private_step(wrapped, optimizer, images, labels),
+                groups=optimizer.param_groups,
+                span=span,
+                rng=rng,
+                after_epoch=after_epoch,
+                private=True,
+            )
         finally:
             _forget(wrapped, optimizer)
         return compose(executed)

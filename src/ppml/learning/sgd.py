@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
-from ppml.learning.augmentation import shift_batch
-from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged, ignore_epoch
-from ppml.learning.schedule import Span, learning_rate
+from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
+from ppml.learning.loop import walk
+from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
 
@@ -49,24 +49,26 @@ class SgdLearner:
         model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
         order = rng.child("order").torch()
-        shifts = rng.child("shift").torch()
-        batches = math.ceil(len(records) / settings.batch_size)
-        for epoch in range(1, settings.epochs + 1):
-            model.train()
-            total = 0.0
-            shuffled = torch.randperm(len(records), generator=order).split(settings.batch_size)
-            for step, index in enumerate(shuffled):
-                position = span.at((epoch - 1 + step / batches) / settings.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
-                images = shift_batch(records.images[index], settings.shift, shifts)
-                optimizer.zero_grad()
-                loss = functional.cross_entropy(model(images), records.labels[index])
-                loss.backward()
-                optimizer.step()
-                total += loss.item() * len(index)
-            if not math.isfinite(total):
-                raise TrainingDiverged(f"the loss is {total} in epoch {epoch} of {settings.epochs}")
-            after_epoch(epoch, total / len(records))
+
+        def step(images: torch.Tensor, labels: torch.Tensor) -> float:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            return loss.item() * len(labels)
+
+        walk(
+            model,
+            records,
+            settings,
+            batches=lambda: torch.randperm(len(records), generator=order).split(settings.batch_size),
+            steps=math.ceil(len(records) / settings.batch_size),
+            step=step,
+            groups=optimizer.param_groups,
+            span=span,
+            rng=rng,
+            after_epoch=after_epoch,
+            private=False,
+        )
         model.to(memory_format=torch.contiguous_format)
         return ()

@@ -45,6 +45,11 @@ def statement(
         What ran on each owner's records.
     known : dict
         Epsilons already computed, since owners often run the same mechanisms.
+
+    Raises
+    ------
+    ValueError
+        A private arm executed no mechanism on any owner's records: nothing may be claimed of it.
     """
     if privacy is None:
         return {"unit": "none", "noise_by": "none", "epsilon": None}
@@ -53,6 +58,8 @@ def statement(
             known[own] = epsilon(own, privacy.delta, privacy.accountant)
     spent = [known[own] for own in owners]
     worst = spent.index(max(spent))
+    if not owners[worst]:
+        raise ValueError("a private arm executed no mechanism: no epsilon may be claimed")
     (first, *others) = owners[worst]
     return {
         "unit": "example",
