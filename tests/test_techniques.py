@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ppml.aggregation.ckks import CkksClients
 from ppml.config.arm import Arm
 from ppml.learning.outcome import Outcome
+from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.techniques import client_weights, train
 
-from .federation.runs import SIZES, federated_arm, foreign_images, owners, run
+from .federation.runs import SIZES, by_hand, federated_arm, foreign_images, owners, run
 from .learning.digits import one_thread, some, vector
 
 __all__ = ["one_thread"]
@@ -148,6 +151,17 @@ def test_each_client_gets_its_own_noise():
         report=lambda row: None,
     )
     assert [[event.noise_multiplier for event in own] for own in outcome.events] == [[one] for one in noise]
+
+
+def start() -> nn.Module:
+    return build_model("tanh_cnn", 10, Randomness(1).child("initial-weights").torch())
+
+
+@pytest.mark.parametrize("weighting", ["examples", "uniform"])
+def test_clients_count_as_the_weighting_says(weighting):
+    arm = federated_arm(weighting=weighting, server_learning_rate=0.5, training={"shift": 0})
+    expected = by_hand(client_weights(SIZES, weighting), rounds=2, step=2.0**-20, rate=0.5, start=start())
+    assert np.array_equal(weights_of(run(arm))[0].numpy(), expected)
 
 
 def test_weights_are_public_numbers_of_at_most_1():

@@ -101,7 +101,7 @@ BOUNDARIES = [
 
 def largest_clip(parameters: dict[str, object], clients: int) -> float:
     """Return the largest clip, to 0.1 %, that the check before training accepts."""
-    low, high = 2.0**-8, 2.0**40
+    low, high = 0.5, 2.0**40
     assert accepts(Ckks(**parameters, clip=low), clients)
     while high / low > 1.001:
         middle = math.sqrt(low * high)

@@ -12,19 +12,21 @@ from unittest import mock
 import numpy as np
 import torch
 from flwr.app import Message
+from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.protocol import ClientSide
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.client import Population
+from ppml.federation.client import Population, load_parameters
 from ppml.learning.learner import Settings
 from ppml.learning.outcome import HistoryRow, Outcome
+from ppml.learning.schedule import Span
 from ppml.learning.sgd import SgdLearner
 from ppml.randomness import Randomness
 from ppml.techniques import train
 
-from ..learning.digits import cnn, digits, some
+from ..learning.digits import cnn, digits, some, vector
 
 SIZES = (40, 25, 60)
 
@@ -163,3 +165,40 @@ def population(side: ClientSide, codec: FixedPointCodec, **others: Any) -> Popul
 
 def ignore_row(row: HistoryRow) -> None:
     """Do nothing after a round."""
+
+
+def by_hand(
+    weights: Sequence[float],
+    *,
+    rounds: int,
+    momentum: float = 0.0,
+    step: float | None = None,
+    rate: float = 1.0,
+    start: nn.Module | None = None,
+) -> np.ndarray:
+    """Return the weights after federated averaging in float64, with updates rounded to ``step`` if there is one.
+
+    The learners are those of :func:`population`.
+    """
+    parameters = vector(start or cnn()).numpy()
+    velocity = np.zeros_like(parameters)
+    for number in range(1, rounds + 1):
+        total, total_weight = 0.0, 0.0
+        for client, records in enumerate(owners(SIZES)):
+            model = cnn()
+            load_parameters(model, parameters)
+            SgdLearner(Settings(1, 10, 0.1)).fit(
+                model,
+                records,
+                span=Span((number - 1) / rounds, number / rounds),
+                rng=Randomness(1).child("round", number, "client", client),
+            )
+            change = weights[client] * (vector(model).numpy().astype(np.float64) - parameters)
+            sent = weights[client]
+            if step:
+                change, sent = np.rint(change / step) * step, np.rint(sent / step) * step
+            total, total_weight = total + change, total_weight + sent
+        faster = momentum * velocity.astype(np.float64) + total / total_weight
+        parameters = (parameters.astype(np.float64) + rate * faster).astype(np.float32)
+        velocity = faster.astype(np.float32)
+    return parameters

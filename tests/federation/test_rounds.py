@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
@@ -27,7 +25,7 @@ from ppml.randomness import Randomness
 from ppml.techniques import client_weights
 
 from ..learning.digits import Silent, blank, cnn, vector
-from .runs import SIZES, federated_arm, foreign_images, ignore_row, owners, population, run, run_and_record
+from .runs import SIZES, by_hand, federated_arm, foreign_images, ignore_row, owners, population, run, run_and_record
 
 CODEC = FixedPointCodec(8.0, 20)
 
@@ -38,34 +36,6 @@ def in_the_clear(codec: FixedPointCodec = CODEC, *, clients: int = 3, **parts) -
 
 def trained(clients: Population) -> Outcome:
     return train_federated(clients, clients.side, ignore_row)
-
-
-def by_hand(
-    weights: Sequence[float], *, rounds: int, momentum: float = 0.0, step: float | None = None, rate: float = 1.0
-) -> np.ndarray:
-    """Return the weights after federated averaging in float64, with updates rounded to ``step`` if there is one."""
-    parameters = vector(cnn()).numpy()
-    velocity = np.zeros_like(parameters)
-    for number in range(1, rounds + 1):
-        total, total_weight = 0.0, 0.0
-        for client, records in enumerate(owners(SIZES)):
-            model = cnn()
-            load_parameters(model, parameters)
-            SgdLearner(Settings(1, 10, 0.1)).fit(
-                model,
-                records,
-                span=Span((number - 1) / rounds, number / rounds),
-                rng=Randomness(1).child("round", number, "client", client),
-            )
-            change = weights[client] * (vector(model).numpy().astype(np.float64) - parameters)
-            sent = weights[client]
-            if step:
-                change, sent = np.rint(change / step) * step, np.rint(sent / step) * step
-            total, total_weight = total + change, total_weight + sent
-        faster = momentum * velocity.astype(np.float64) + total / total_weight
-        parameters = (parameters.astype(np.float64) + rate * faster).astype(np.float32)
-        velocity = faster.astype(np.float32)
-    return parameters
 
 
 # Averaging.
