@@ -210,10 +210,10 @@ def test_security_limits_are_those_of_the_homomorphic_encryption_standard(degree
     assert f"has {limit + 1} bits" in message and f"at most {limit} are allowed" in message
 
 
-@pytest.mark.parametrize("sizes", [[54], [19, 60], [61, 40], []])
+@pytest.mark.parametrize("sizes", [[54], [29, 60], [61, 40], []])
 def test_ckks_primes_out_of_range_are_refused(sizes):
     message = refusal(federated(kind="ckks", coeff_mod_bit_sizes=sizes))
-    assert message == f"arms.a.aggregation: coeff_mod_bit_sizes {sizes}: at least two primes of 20 to 60 bits each"
+    assert message == f"arms.a.aggregation: coeff_mod_bit_sizes {sizes}: at least two primes of 30 to 60 bits each"
 
 
 def allowed(content):
@@ -261,7 +261,7 @@ def test_largest_encrypted_sum_that_passes_stays_under_half_the_modulus_and_the_
         assert 2**51 < largest * 2**40 < 2**53
     assert refusal(with_clients(clients + 1, **coarse)) == (
         f"arms.a.aggregation: the fixed-point grid overflows: {clients + 1} clients x clip 8.0 at scale_bits 40 needs "
-        "0.1 bits more than the 54 of coeff_mod_bit_sizes without its last prime, or than float64 can encode (60); "
+        "0.1 bits more than the 54 of coeff_mod_bit_sizes without its last prime, or than float64 can encode (62); "
         "lower clip or scale_bits"
     )
     assert f"8 clients x clip {clip + 1}.0 at scale_bits 40" in refusal(federated(clip=clip + 1, **coarse))

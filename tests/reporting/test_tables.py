@@ -68,7 +68,7 @@ def test_notes_say_what_the_numbers_are(techniques):
         "δ 1e-5",
         "accountant: PRV",
         "add or remove one",
-        "who knows the seed can subtract it",
+        "who knows the seed, or tries its 2^32 states, can subtract it",
         "mean over the clients' own models",
     ):
         assert part in notes

@@ -65,8 +65,8 @@ class ExampleLevel(Spec):
     )
     noise_source: Literal["seeded", "secure"] = Field(
         default="seeded",
-        description="`seeded` noise repeats, and who knows the seed can subtract it; `secure` draws from the operating "
-        "system for a model that is to be released.",
+        description="`seeded` noise repeats, and who knows the seed, or tries its 2^32 states, can subtract it; "
+        "`secure` draws from the operating system for a model that is to be released.",
     )
 
     @model_validator(mode="after")
@@ -134,9 +134,9 @@ class Ckks(FixedPointSpec):
                 f"poly_modulus_degree {self.poly_modulus_degree}, where at most {limit} are allowed; use fewer bits or "
                 "a larger degree"
             )
-        if len(self.coeff_mod_bit_sizes) < 2 or not all(20 <= bits <= 60 for bits in self.coeff_mod_bit_sizes):
+        if len(self.coeff_mod_bit_sizes) < 2 or not all(30 <= bits <= 60 for bits in self.coeff_mod_bit_sizes):
             raise invalid(
-                f"coeff_mod_bit_sizes {list(self.coeff_mod_bit_sizes)}: at least two primes of 20 to 60 bits each"
+                f"coeff_mod_bit_sizes {list(self.coeff_mod_bit_sizes)}: at least two primes of 30 to 60 bits each"
             )
         return self
 
@@ -148,14 +148,14 @@ class Ckks(FixedPointSpec):
             raise invalid(
                 f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at scale_bits "
                 f"{self.scale_bits} needs {max(0.1, -headroom):.1f} bits more than the {data_bits} of "
-                "coeff_mod_bit_sizes without its last prime, or than float64 can encode (60); lower clip or scale_bits"
+                "coeff_mod_bit_sizes without its last prime, or than float64 can encode (62); lower clip or scale_bits"
             )
         sigmas = ckks_precision_sigmas(clients, self.fractional_bits, self.scale_bits, self.poly_modulus_degree)
         if sigmas < 8:
             raise invalid(
                 f"aggregation: the grid 2^-{self.fractional_bits} is too fine for scale_bits {self.scale_bits} and "
-                f"{clients} clients: half a step is {sigmas:.1f} standard deviations of the encryption error and must "
-                "be at least 8; raise scale_bits or lower fractional_bits"
+                f"{clients} clients: half a step is {sigmas:.1f} standard deviations of the encryption error in "
+                "a bad slot and must be at least 8; raise scale_bits or lower fractional_bits"
             )
 
 

@@ -37,8 +37,9 @@ class SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no 
         for parameter in self.params:
             draws = [system_normal(parameter.summed_grad.shape) for _ in range(4)]
             noise = torch.stack(draws).sum(dim=0) / 2 * std
-            total = parameter.summed_grad + noise.to(parameter.summed_grad)
-            parameter.grad = total.view_as(parameter)
+            # Added in float64 and rounded once, so that the sum's last bits do not tell the noise's.
+            total = parameter.summed_grad.double() + noise.to(parameter.device)
+            parameter.grad = total.to(parameter.dtype).view_as(parameter)
 
 
 class SecureSampler(UniformWithReplacementSampler):  # type: ignore[misc]  # Opacus has no types
@@ -81,8 +82,8 @@ class DpSgdLearner:
     max_grad_norm : float
         The clipping norm.
     noise_source : {"seeded", "secure"}
-        ``seeded`` repeats bit for bit, and who knows the seed can subtract the noise; ``secure`` draws noise and
-        sampling from the operating system and cannot be repeated.
+        ``seeded`` repeats bit for bit, and who knows the seed, or tries its 2^32 states, can subtract the noise;
+        ``secure`` draws noise and sampling from the operating system and cannot be repeated.
     """
 
     def __init__(

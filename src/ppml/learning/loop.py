@@ -63,5 +63,5 @@ def walk(
             total += step(shift_batch(records.images[index], settings.shift, shifts), records.labels[index])
             seen += len(index)
         if not math.isfinite(total):
-            raise TrainingDiverged(f"the loss is {total} in epoch {epoch} of {settings.epochs}")
+            raise TrainingDiverged(f"the loss is not finite in epoch {epoch} of {settings.epochs}")
         after_epoch(epoch, None if private else total / seen)

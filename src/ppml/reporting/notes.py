@@ -12,8 +12,8 @@ FALLBACK_SENTENCE = (
     "pixels, resized to 28x28); the numbers are not comparable with any paper's."
 )
 NOISE_SOURCES = {
-    "seeded": "Noise is seeded, for reproduction: who knows the seed can subtract it, so the ε holds only against "
-    "those who do not know it",
+    "seeded": "Noise is seeded, for reproduction: who knows the seed, or tries its 2^32 states, can subtract it; the ε "
+    "is that of the mechanism, and a model to be released needs noise_source: secure",
     "secure": "Noise is drawn from the operating system and kept nowhere: a run does not repeat bit for bit",
 }
 

@@ -223,7 +223,7 @@ def _sending_notes(summary: pd.DataFrame) -> tuple[str, ...]:
         return ()
     return (
         "Upload: what a client sends in a round, 1 KB = 1,000 bytes; expansion: those bytes over the same update in "
-        "32-bit floats; — where nothing is sent.",
+        "32-bit floats; public keys, sent once, are left out; — where nothing is sent.",
     )
 
 
