@@ -491,3 +491,17 @@ def test_learns_under_noise_too():
     learner = DpSgdLearner(Settings(4, 128, 4.0), noise_multiplier=1.0, max_grad_norm=0.1)
     learner.fit(model, train, span=Span(), rng=Randomness(1))
     assert evaluate(model, test)[1] > 0.5, "chance is 0.1"
+
+
+def test_a_sample_in_several_pieces_is_one_step_with_one_noise(monkeypatch):
+    def trained(at_once: int):
+        monkeypatch.setattr(dpsgd, "GRADIENTS_AT_ONCE", at_once)
+        model = cnn()
+        walk = Settings(epochs=2, batch_size=20, learning_rate=0.5)
+        learner = DpSgdLearner(walk, noise_multiplier=1.0, max_grad_norm=0.1)
+        return learner.fit(model, some(40), span=Span(), rng=Randomness(3)), vector(model)
+
+    (events, whole), (same_events, pieces) = trained(1_000), trained(7)
+    assert events == same_events
+    assert events[0].steps == 4
+    assert np.allclose(whole, pieces, atol=1e-5)
