@@ -116,7 +116,9 @@ def test_published_row_stands_beside_ours(published_cells, techniques):
 def test_published_row_without_an_arm_is_marked(published_cells):
     row = published_cells.cells.iloc[2]
     assert row["Ours"] == "— ‡"
-    assert (row[["First 2,000 (%)", "All 10,000 (%)", "Seeds", "Our ε", "Time a run (s)", "Sent a round"]] == "—").all()
+    assert (
+        row[["First 2,000 (%)", "All 10,000 (%)", "Seeds", "Our ε", "CPU time a run (s)", "Sent a round"]] == "—"
+    ).all()
     assert "‡ not yet part of this project." in published_cells.notes
 
 

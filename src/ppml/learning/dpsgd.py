@@ -23,9 +23,8 @@ from ppml.learning.loop import walk
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
-
 GRADIENTS_AT_ONCE = 128
-"""Per-example gradients held at a time: a sample of 1,000 in one piece takes half as long again and twice the memory."""
+"""Per-example gradients held at a time: a sample of 1,000 in one piece takes half as long again, and more memory."""
 
 
 class SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
