@@ -34,7 +34,7 @@ test: lint
 lint: environment
 	@$(BIN)/ruff format --check -q $(SOURCES)
 	@$(BIN)/ruff check -q $(SOURCES)
-	@$(BIN)/snakefmt --check $(RULES) 2>&1 | grep -v 'All .* file' || true
+	@$(BIN)/snakefmt --check $(RULES) 2>/dev/null || { echo 'error: $(BIN)/snakefmt $(RULES) changes something' >&2; exit 1; }
 	@$(BIN)/snakemake --lint --configfile config/smoke.yaml
 	@$(BIN)/mypy
 

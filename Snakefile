@@ -14,16 +14,12 @@ from ppml.errors import UserError
 
 jobs_use_this_python()
 try:
-    plan = Plan.check(
-        config, [str(path) for path in workflow.config_settings.configfiles]
-    )
+    plan = Plan.check(config, [str(path) for path in workflow.config_settings.configfiles])
 except UserError as error:
     sys.exit(f"error: {error}")
 
 if not workflow.subprocess_exec and not workflow.remote_exec:
-    print(
-        *plan.notices(), sep="\n", end="\n" if plan.notices() else "", file=sys.stderr
-    )
+    print(*plan.notices(), sep="\n", end="\n" if plan.notices() else "", file=sys.stderr)
 
 
 report: f"{plan.logs}/overview.rst"

@@ -13,23 +13,13 @@ RUN_FILES = (
     "record.json",
 )
 OVERVIEW = f"{plan.logs}/overview.rst"
-COLLECTED = {
-    name: f"{plan.reports}/{name}.csv"
-    for name in ("records", "costs", "history", "clients")
-}
+COLLECTED = {name: f"{plan.reports}/{name}.csv" for name in ("records", "costs", "history", "clients")}
 
 
 rule collect:
     input:
         plan.every_run(*RUN_FILES[:-1]),
-        sorted(
-            {
-                file
-                for arm in plan.config.arms
-                for seed in plan.seeds
-                for file in plan.partition_of(arm, seed)
-            }
-        ),
+        sorted({file for arm in plan.config.arms for seed in plan.seeds for file in plan.partition_of(arm, seed)}),
     output:
         plan.every_run("record.json"),
         **COLLECTED,
@@ -65,15 +55,15 @@ for kind in plan.table_kinds():
                 category="2. Tables",
                 labels={"experiment": "{experiment}", "shows": kind.replace("_", " ")},
             ),
+        log:
+            f"{plan.logs}/table/{{experiment}}-{kind}.log",
+        conda:
+            "../../environment.yml"
         params:
             spec=lambda wildcards: plan.show_spec(wildcards.experiment),
             kind=kind,
             title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
             fallback=plan.fallback_sentence(),
-        log:
-            f"{plan.logs}/table/{{experiment}}-{kind}.log",
-        conda:
-            "../../environment.yml"
         shell:
             "python -m ppml.stages.table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --published {input.published:q} --output-md {output.md:q} "
@@ -96,15 +86,15 @@ for kind in plan.figure_kinds():
                 labels={"experiment": "{experiment}", "shows": kind.replace("_", " ")},
             ),
             png=f"{plan.reports}/figures/{{experiment}}-{kind}.png",
+        log:
+            f"{plan.logs}/figure/{{experiment}}-{kind}.log",
+        conda:
+            "../../environment.yml"
         params:
             spec=lambda wildcards: plan.show_spec(wildcards.experiment),
             kind=kind,
             title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
             fallback=plan.fallback_sentence(),
-        log:
-            f"{plan.logs}/figure/{{experiment}}-{kind}.log",
-        conda:
-            "../../environment.yml"
         shell:
             "python -m ppml.stages.figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --clients {input.clients:q} "
@@ -118,13 +108,12 @@ rule overview:
         captions=[f"workflow/report/{kind}.rst" for kind in plan.figure_kinds()],
     output:
         OVERVIEW,
-    params:
-        spec=plan.overview_spec(),
-        captions="workflow/report",
     log:
         f"{plan.logs}/overview.log",
     conda:
         "../../environment.yml"
+    params:
+        spec=plan.overview_spec(),
     shell:
-        "python -m ppml.stages.overview --spec {params.spec:q} --intro {input.intro:q} --captions {params.captions:q} "
+        "python -m ppml.stages.overview --spec {params.spec:q} --intro {input.intro:q} --captions {input.captions:q} "
         "--figures {input.figures:q} --output {output:q} > {log:q} 2>&1"

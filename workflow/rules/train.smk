@@ -5,11 +5,7 @@
 rule calibrate:
     input:
         about=lambda wildcards: plan.subset(wildcards.arm)["about"],
-        partitions=lambda wildcards: [
-            file
-            for seed in plan.seeds
-            for file in plan.partition_of(wildcards.arm, seed)
-        ],
+        partitions=lambda wildcards: [file for seed in plan.seeds for file in plan.partition_of(wildcards.arm, seed)],
     output:
         plan.every_seed("{arm}", "noise.json"),
     log:
@@ -42,9 +38,7 @@ rule train:
     threads: 1
     params:
         spec=lambda wildcards: plan.arm_spec(wildcards.arm),
-        partition=lambda wildcards, input: (
-            f"--partition {input.partition}" if input.partition else ""
-        ),
+        partition=lambda wildcards, input: (f"--partition {input.partition}" if input.partition else ""),
         noise=lambda wildcards, input: f"--noise {input.noise}" if input.noise else "",
     shell:
         "python -m ppml.stages.train --spec {params.spec:q} --seed {wildcards.seed} --train {input.train:q} "

@@ -21,12 +21,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
     parser.add_argument("--intro", type=Path, required=True)
-    parser.add_argument("--captions", type=Path, required=True)
+    parser.add_argument("--captions", type=Path, nargs="*", default=[])
     parser.add_argument("--figures", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
+    captions = {path.stem: path.read_text(encoding="utf-8") for path in arguments.captions}
     sections = [
-        section(figure, (arguments.captions / f"{shown['kind']}.rst").read_text(encoding="utf-8"), shown)
+        section(figure, captions[shown["kind"]], shown)
         for figure, shown in zip(arguments.figures, arguments.spec, strict=True)
     ]
     # Figures first: one paragraph says what this is, the rest of the introduction how to read it.
