@@ -90,9 +90,10 @@ def test_a_partition_that_leaves_a_client_empty_is_named(tmp_path: Path) -> None
 
 def test_an_output_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    (tmp_path / "taken").write_text("")
+    for name in ("taken", "taken-digits"):  # the second is what the fallback makes of it
+        (tmp_path / name).write_text("")
     change(project, "reports: build/smoke/reports", "reports: taken")
-    refused(project, "error: folders.reports: taken cannot be made")
+    refused(project, "error: folders.reports: taken", "cannot be made")
 
 
 def test_a_delta_that_permits_publishing_a_record_is_warned_of(tmp_path: Path) -> None:
