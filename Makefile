@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.11 python3.12 python3.13 
 
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
-SOURCES := src tests workflow/plan.py
+SOURCES := src tests workflow
 RULES := Snakefile workflow/rules/*.smk
 
 .PHONY: results report quick test lint environment lock schema clean

@@ -19,10 +19,11 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 if not workflow.subprocess_exec and not workflow.remote_exec:
-    print(*plan.notices(), sep="\n", end="\n" if plan.notices() else "", file=sys.stderr)
+    for line in plan.notices():
+        print(line, file=sys.stderr)
 
 
-report: f"{plan.logs}/overview.rst"
+report: plan.overview
 
 
 wildcard_constraints:
@@ -47,4 +48,4 @@ rule all:
         COLLECTED.values(),
         plan.tables(),
         plan.figures(),
-        OVERVIEW,
+        plan.overview,

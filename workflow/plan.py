@@ -79,6 +79,8 @@ class Plan:
         self.reports = config.folders.reports + apart
         self.logs = config.folders.logs + apart
         self.seeds = config.seeds
+        # The report's first page holds every figure: made again in no time, and of no use in git.
+        self.overview = f"{self.logs}/overview.rst"
 
     @classmethod
     def check(cls, given: Mapping[str, Any], files: list[str]) -> Plan:

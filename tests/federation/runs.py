@@ -52,7 +52,7 @@ def owners(sizes: Sequence[int] = SIZES) -> list[Examples]:
 
 
 def foreign_images() -> Examples:
-    """Return a few images by other writers, to measure on."""
+    """Return a few images of the test split, to measure on."""
     return digits()[1].select(torch.arange(40))
 
 

@@ -20,7 +20,7 @@ def trained(settings: Settings = QUICK, *, records=None, seed: int = 1, after_ep
     return model
 
 
-def test_learns_digits_of_writers_it_has_not_seen():
+def test_learns_digits_that_generalise_to_the_test_split():
     train, test = digits()
     _, accuracy = evaluate(trained(Settings(4, 32, 0.06), records=train), test)
     assert accuracy > 0.8, "chance is 0.1"

@@ -12,7 +12,6 @@ RUN_FILES = (
     "privacy.json",
     "record.json",
 )
-OVERVIEW = f"{plan.logs}/overview.rst"
 COLLECTED = {name: f"{plan.reports}/{name}.csv" for name in ("records", "costs", "history", "clients")}
 
 
@@ -107,7 +106,7 @@ rule overview:
         intro="workflow/report/workflow.rst",
         captions=[f"workflow/report/{kind}.rst" for kind in plan.figure_kinds()],
     output:
-        OVERVIEW,
+        plan.overview,
     log:
         f"{plan.logs}/overview.log",
     conda:

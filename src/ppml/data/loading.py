@@ -15,7 +15,7 @@ from ppml.data.catalogue import CATALOGUE, DIGITS
 from ppml.data.sources import published_files, require_checksum
 
 DIGITS_TRAIN = 1_437
-"""Images of the fixed split of scikit-learn's 1,797 digits that train; the last 360, by other writers, test."""
+"""Images of the fixed split of scikit-learn's 1,797 digits that train; the last 360 test."""
 
 
 @dataclass(frozen=True)
