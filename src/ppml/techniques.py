@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from ppml.config.arm import Arm
-from ppml.config.technique import Centralized, Federated, LocalOnly
+from ppml.config.technique import Centralized, ExampleLevel, Federated, LocalOnly
 from ppml.data.examples import Examples
+from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
 from ppml.learning.build import build_learner
 from ppml.learning.outcome import HistoryRow, Outcome
 from ppml.models.registry import build_model
@@ -24,6 +25,7 @@ def train(
     classes: int,
     rng: Randomness,
     report: Callable[[HistoryRow], None],
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Outcome:
     """Train ``arm``.
 
@@ -44,6 +46,9 @@ def train(
         that differ in their aggregation alone draw alike.
     report : callable
         Gets each epoch or round as it ends.
+    checkpoint : Checkpoint
+        Keeps a federated training after each round, for a process that carries it on. Owners who train alone, and
+        whoever draws noise from the operating system, start from the beginning.
     """
     device = owned[0].images.device
 
@@ -77,7 +82,17 @@ def train(
                 server_momentum=topology.server_momentum,
             )
             server = build_server_side(arm.aggregation, len(owned), side.public_material())
-            return train_federated(population, server, report)
+            return train_federated(population, server, report, checkpoint if _may_resume(arm) else NO_CHECKPOINT)
+
+
+def _may_resume(arm: Arm) -> bool:
+    """Say whether a repeated round repeats the same bits.
+
+    Secure noise does not repeat: a round that is interrupted and done again would be two draws on the same records, of
+    which the account has one. That nobody saw the first is true of this process, not of a federation, whose server has
+    it. So such a training is never put together from two processes, and its intermediate models stay off the disk.
+    """
+    return not (isinstance(arm.privacy, ExampleLevel) and arm.privacy.noise_source == "secure")
 
 
 def client_weights(sizes: Sequence[int], weighting: str) -> list[float]:

@@ -19,6 +19,7 @@ from ppml.aggregation.protocol import ClientSide
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
 from ppml.federation.client import Population, load_parameters
+from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
 from ppml.learning.learner import Settings
 from ppml.learning.outcome import HistoryRow, Outcome
 from ppml.learning.schedule import Span
@@ -56,10 +57,29 @@ def foreign_images() -> Examples:
     return digits()[1].select(torch.arange(40))
 
 
-def run(arm: Arm, *, seed: int = 1, sizes: Sequence[int] = SIZES) -> Outcome:
+def ignore_row(row: HistoryRow) -> None:
+    """Do nothing after a round."""
+
+
+def run(
+    arm: Arm,
+    *,
+    seed: int = 1,
+    sizes: Sequence[int] = SIZES,
+    report: Callable[[HistoryRow], None] = ignore_row,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> Outcome:
     """Train ``arm`` on digits."""
-    noise = [1.0 if arm.privacy.kind == "example" else None] * len(sizes)
-    return train(arm, owners(sizes), noise, foreign_images(), classes=10, rng=Randomness(seed), report=lambda row: None)
+    return train(
+        arm,
+        owners(sizes),
+        [1.0 if arm.privacy.kind == "example" else None] * len(sizes),
+        foreign_images(),
+        classes=10,
+        rng=Randomness(seed),
+        report=report,
+        checkpoint=checkpoint,
+    )
 
 
 @dataclass
@@ -103,7 +123,11 @@ def _value_bytes(value: Any) -> bytes:
 
 
 def run_and_record(
-    arm: Arm, *, make_side: Callable[[ClientSide], ClientSide] = lambda side: side, broken: bool = False
+    arm: Arm,
+    *,
+    make_side: Callable[[ClientSide], ClientSide] = lambda side: side,
+    broken: bool = False,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Traffic:
     """Train ``arm`` and record what travels; ``make_side`` plants a fault at the clients.
 
@@ -114,8 +138,8 @@ def run_and_record(
 
     traffic = Traffic()
 
-    def tapped(population, aggregator, report):
-        return train_federated(population, aggregator, report, taps=[lambda *seen: traffic.messages.append(seen)])
+    def tapped(*given):
+        return train_federated(*given, taps=[lambda *seen: traffic.messages.append(seen)])
 
     def client_side(spec, clients):
         side = make_side(build_client_side(spec, clients))
@@ -140,7 +164,7 @@ def run_and_record(
         stack.enter_context(mock.patch.object(build, "build_client_side", client_side))
         stack.enter_context(mock.patch.object(build, "build_server_side", server_side))
         with suppress(*([Exception] if broken else [])):
-            traffic.outcome = run(arm)
+            traffic.outcome = run(arm, checkpoint=checkpoint)
     return traffic
 
 
@@ -161,10 +185,6 @@ def population(side: ClientSide, codec: FixedPointCodec, **others: Any) -> Popul
         "server_momentum": 0.0,
     }
     return Population(**{**parts, **others})
-
-
-def ignore_row(row: HistoryRow) -> None:
-    """Do nothing after a round."""
 
 
 def by_hand(

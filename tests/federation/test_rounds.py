@@ -248,7 +248,7 @@ def strategy() -> SumOnly:
     from ppml.federation.grid import InProcessGrid
 
     InProcessGrid(lambda message, context: message, 2)  # gives messages their sender
-    return SumOnly(PlaintextAggregation(CODEC, 2), lambda number, loss, accuracy: None)
+    return SumOnly(PlaintextAggregation(CODEC, 2), lambda number, sum_bytes, loss, accuracy: None)
 
 
 def test_the_server_adds_what_comes_back(strategy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from functools import cache
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
@@ -106,23 +107,26 @@ def test_private_material_stops_the_run_before_it_begins():
     assert traffic.messages == []
 
 
-def secret_holders(*roots: object) -> list[object]:
-    """Return every holder of a secret key that can be reached from ``roots``, through attributes and closures."""
-    found, seen, waiting = [], set(), list(roots)
+def reachable(*roots: object) -> Iterator[object]:
+    """Yield everything that can be reached from ``roots``, through attributes and closures."""
+    seen, waiting = set(), list(roots)
     while waiting:
         one = waiting.pop()
         if id(one) in seen or isinstance(one, type | ModuleType | BuiltinFunctionType):
             continue
         seen.add(id(one))
-        if isinstance(one, ts.Context) and one.has_secret_key():
-            found.append(one)
+        yield one
         if isinstance(one, FunctionType):
             # Not its globals, which lead everywhere.
             waiting += [cell.cell_contents for cell in one.__closure__ or ()]
             waiting += [one.__defaults__, one.__kwdefaults__, one.__dict__]
         else:
             waiting += gc.get_referents(one)
-    return found
+
+
+def secret_holders(*roots: object) -> list[object]:
+    """Return every holder of a secret key that can be reached from ``roots``."""
+    return [one for one in reachable(*roots) if isinstance(one, ts.Context) and one.has_secret_key()]
 
 
 def check_the_server_app_leads_to_no_key(build) -> None:
@@ -130,7 +134,7 @@ def check_the_server_app_leads_to_no_key(build) -> None:
     clients = population(side, FixedPointCodec(8.0, 20))
     server = CkksServer(side.public_material())
     assert secret_holders(clients), "the search must find the clients' key where there is one"
-    assert not secret_holders(build(server, clients, lambda number, loss, accuracy: None), server)
+    assert not secret_holders(build(server, clients, lambda number, sum_bytes, loss, accuracy: None), server)
 
 
 def test_nothing_that_the_server_app_holds_leads_to_a_secret_key():

@@ -100,10 +100,16 @@ class InProcessGrid(Grid):
 
 
 class Meter:
-    """A tap that counts payload bytes in both directions."""
+    """A tap that counts payload bytes in both directions.
 
-    def __init__(self) -> None:
-        self.sent = {"up": 0, "down": 0}
+    Parameters
+    ----------
+    up, down : int
+        What to count on from.
+    """
+
+    def __init__(self, up: int = 0, down: int = 0) -> None:
+        self.sent = {"up": up, "down": down}
 
     def __call__(self, direction: str, message: Message) -> None:
         """Count one message."""

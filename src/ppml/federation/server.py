@@ -13,8 +13,9 @@ from flwr.serverapp.strategy import Strategy
 from ppml.aggregation.protocol import Aggregator
 from ppml.federation.messages import INITIAL, METRICS, ROUND, SEALED, pack_position, pack_sealed, unpack_sealed
 
-AfterRound = Callable[[int, float, float], None]
-"""Called after each round with its number, from 1, and the loss and accuracy that a client measured."""
+AfterRound = Callable[[int, int, float, float], None]
+"""Called after each round with its number, from 1, the size of its sealed sum in bytes, and the loss and accuracy that
+a client measured."""
 
 
 class SumOnly(Strategy):
@@ -26,6 +27,8 @@ class SumOnly(Strategy):
         Adds sealed updates.
     after_round : callable
         Gets the metrics of the global model.
+    done : int
+        The last round of the training that this one carries on, 0 for none: Flower counts from 1 all the same.
 
     Raises
     ------
@@ -33,19 +36,22 @@ class SumOnly(Strategy):
         A client failed or did not answer: the round cannot be closed.
     """
 
-    def __init__(self, aggregator: Aggregator, after_round: AfterRound) -> None:
+    def __init__(self, aggregator: Aggregator, after_round: AfterRound, done: int = 0) -> None:
         self._aggregator = aggregator
         self._after_round = after_round
+        self._done = done
         self._asked: list[int] = []
+        self._sum_bytes = 0
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send every client the initial weights, or the sum of the round before."""
-        key = INITIAL if server_round == 1 else SEALED
+        number = self._done + server_round
+        key = INITIAL if number == 1 else SEALED
         self._asked = sorted(grid.get_node_ids())
         return [
-            _instruct(node, MessageType.TRAIN, {key: arrays, ROUND: pack_position(server_round, server_round - 1)})
+            _instruct(node, MessageType.TRAIN, {key: arrays, ROUND: pack_position(number, number - 1)})
             for node in self._asked
         ]
 
@@ -53,17 +59,18 @@ class SumOnly(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add the sealed updates in the order of the clients."""
+        number = self._done + server_round
         ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         failed = [reply for reply in ordered if reply.has_error()]
         if failed:
             raise RuntimeError(
-                f"round {server_round}: the client at node {failed[0].metadata.src_node_id} failed: "
-                f"{failed[0].error.reason}"
+                f"round {number}: the client at node {failed[0].metadata.src_node_id} failed: {failed[0].error.reason}"
             )
         silent = set(self._asked) - {reply.metadata.src_node_id for reply in ordered}
         if silent:
-            raise RuntimeError(f"round {server_round}: no answer from the client at node {min(silent)}")
+            raise RuntimeError(f"round {number}: no answer from the client at node {min(silent)}")
         total = self._aggregator.add([unpack_sealed(reply.content.array_records[SEALED]) for reply in ordered])
+        self._sum_bytes = len(total.payload)
         return pack_sealed(total), None
 
     def configure_evaluate(
@@ -71,14 +78,16 @@ class SumOnly(Strategy):
     ) -> Iterable[Message]:
         """Ask one client, since all know the same global model and the images are public."""
         node = min(grid.get_node_ids())
-        position = pack_position(server_round, server_round)
+        number = self._done + server_round
+        position = pack_position(number, number)
         return [_instruct(node, MessageType.EVALUATE, {SEALED: arrays, ROUND: position})]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Pass on what that client measured."""
         (reply,) = replies
         metrics = reply.content.metric_records[METRICS]
-        self._after_round(server_round, cast(float, metrics["loss"]), cast(float, metrics["accuracy"]))
+        loss, accuracy = cast(float, metrics["loss"]), cast(float, metrics["accuracy"])
+        self._after_round(self._done + server_round, self._sum_bytes, loss, accuracy)
         return metrics
 
     def summary(self) -> None:

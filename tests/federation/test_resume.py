@@ -1,0 +1,304 @@
+"""A training that was interrupted goes on after its last completed round and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from ppml.accounting.epsilon import epsilon
+from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.federation import client as client_module
+from ppml.federation import run as run_module
+from ppml.federation.progress import Progress
+from ppml.learning.outcome import HistoryRow, Outcome
+
+from ..learning.digits import vector
+from .runs import federated_arm, population, run, run_and_record
+from .scanner import secret_key_in, updates_in
+from .test_account import ARM as ACCOUNTED
+from .test_account import check_each_account_covers_every_round
+from .test_secrecy import STEP, reachable, secret_holders
+
+ROUNDS = 3
+TECHNIQUES = {
+    "fl": {},
+    "fl_he": {"encrypted": True},
+    "fl_dp": {"private": True},
+    "fl_dp_he": {"private": True, "encrypted": True},
+}
+
+
+class Memory:
+    """Keeps the progress after each round, and starts from ``progress``."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.progress = progress
+
+    def load(self) -> Progress | None:
+        return self.progress
+
+    def save(self, progress: Progress) -> None:
+        self.progress = progress
+
+
+class Interrupted(BaseException):
+    """What a test stops a training by; no handler of errors takes it for one."""
+
+
+def arm_of(name: str):
+    return federated_arm(**TECHNIQUES[name], rounds=ROUNDS, server_momentum=0.5)
+
+
+@cache
+def undisturbed(name: str) -> Outcome:
+    return run(arm_of(name))
+
+
+@cache
+def progress_after(name: str, last: int) -> Progress:
+    """Return what is kept of a training that is stopped after round ``last``."""
+    memory = Memory()
+
+    def stop(row: HistoryRow) -> None:
+        if row.step == last:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(arm_of(name), report=stop, checkpoint=memory)
+    return memory.progress
+
+
+def check_same(name: str, outcome: Outcome) -> None:
+    """Compare with the training that nobody disturbed."""
+    expected = undisturbed(name)
+    (model,), (other,) = outcome.models, expected.models
+    assert vector(model).numpy().tobytes() == vector(other).numpy().tobytes()
+    assert outcome.history == expected.history
+    assert outcome.events == expected.events
+    sent = [(each.bytes_up, each.bytes_down) for each in (outcome, expected)]
+    if TECHNIQUES[name].get("encrypted"):
+        # Ciphertexts are compressed where they are random: two undisturbed trainings differ by a few hundred bytes.
+        sent[1] = pytest.approx(sent[1], rel=1e-3)
+    assert sent[0] == sent[1]
+
+
+# The same bits, history, events and bytes.
+
+
+@pytest.mark.parametrize("last", range(1, ROUNDS + 1))
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_training_that_is_resumed_ends_as_an_undisturbed_one(name, last):
+    progress = progress_after(name, last)
+    assert (progress.number, progress.rounds, len(progress.history)) == (last, ROUNDS, last)
+    check_same(name, run(arm_of(name), checkpoint=Memory(progress)))
+
+
+def test_a_resumed_training_reports_the_rounds_that_were_left():
+    rows: list[HistoryRow] = []
+    run(arm_of("fl"), report=rows.append, checkpoint=Memory(progress_after("fl", 1)))
+    assert rows == undisturbed("fl").history[1:]
+
+
+def test_what_a_resumed_training_keeps_is_what_an_undisturbed_one_keeps():
+    memory = Memory(progress_after("fl_dp", 1))
+    with pytest.raises(Interrupted):
+        run(arm_of("fl_dp"), report=lambda row: interrupt(), checkpoint=memory)
+    for field in fields(Progress):
+        assert np.array_equal(getattr(memory.progress, field.name), getattr(progress_after("fl_dp", 2), field.name))
+
+
+def test_a_training_may_be_interrupted_after_every_round():
+    memory = Memory()
+    for _ in range(ROUNDS):
+        with pytest.raises(Interrupted):
+            run(arm_of("fl_dp"), report=lambda row: interrupt(), checkpoint=memory)
+    check_same("fl_dp", run(arm_of("fl_dp"), checkpoint=memory))
+
+
+def interrupt() -> None:
+    raise Interrupted
+
+
+@pytest.mark.parametrize("name", ["fl_dp", "fl_dp_he"])
+def test_a_round_that_was_interrupted_is_repeated_and_is_not_in_what_was_kept(name, monkeypatch):
+    memory, original = Memory(), client_module._local_update
+
+    def stops(clients, client, parameters, number, state):
+        update = original(clients, client, parameters, number, state)
+        # Two of the three clients have trained, and have remembered it.
+        return interrupt() if (number, client) == (2, 1) else update
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(client_module, "_local_update", stops)
+        run(arm_of(name), checkpoint=memory)
+    assert memory.progress.events == progress_after(name, 1).events
+    check_same(name, run(arm_of(name), checkpoint=memory))
+
+
+def test_a_training_that_cannot_save_a_round_goes_on_from_the_one_before():
+    class Full(Memory):
+        def save(self, progress: Progress) -> None:
+            if progress.number == 2:
+                raise OSError("disk full")
+            super().save(progress)
+
+    memory = Full()
+    rows: list[HistoryRow] = []
+    with pytest.raises(OSError, match="disk full"):
+        run(arm_of("fl"), report=rows.append, checkpoint=memory)
+    assert [row.step for row in rows] == [memory.progress.number] == [1], "nothing is said of a round that is not kept"
+    check_same("fl", run(arm_of("fl"), checkpoint=Memory(memory.progress)))
+
+
+FAULTS = {
+    "parameters": lambda progress: {"parameters": progress.parameters + np.float32(1e-6)},
+    "velocity": lambda progress: {"velocity": np.zeros_like(progress.velocity)},
+    "round": lambda progress: {"number": progress.number - 1},
+    "history": lambda progress: {"history": ()},
+    "events": lambda progress: {"events": [() for _ in progress.events]},
+    "bytes": lambda progress: {"bytes_up": 0, "bytes_down": 0},
+    "bytes of the sum": lambda progress: {"sum_bytes": 0},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("name", ["fl_dp", "fl_dp_he"])
+def test_a_part_of_the_progress_that_is_lost_is_caught(name, fault):
+    progress = progress_after(name, 2)
+    with pytest.raises(AssertionError):
+        check_same(name, run(arm_of(name), checkpoint=Memory(replace(progress, **fault(progress)))))
+
+
+# One account for the whole training.
+
+
+@cache
+def accounted(last: int) -> Progress:
+    memory = Memory()
+    with pytest.raises(Interrupted):
+        run(ACCOUNTED, report=lambda row: interrupt() if row.step == last else None, checkpoint=memory)
+    return memory.progress
+
+
+@pytest.mark.parametrize("last", range(1, ROUNDS + 1))
+def test_the_account_of_a_client_covers_the_rounds_before_and_after_the_interruption(last):
+    check_each_account_covers_every_round(run(ACCOUNTED, checkpoint=Memory(accounted(last))))
+
+
+def test_an_account_that_starts_anew_at_resume_is_caught_and_would_show_a_smaller_epsilon():
+    progress = accounted(2)
+    reset = run(ACCOUNTED, checkpoint=Memory(replace(progress, events=[() for _ in progress.events])))
+    with pytest.raises(AssertionError):
+        check_each_account_covers_every_round(reset)
+    for shown, true in zip(reset.events, run(ACCOUNTED).events, strict=True):
+        assert epsilon(shown, 1e-5, "rdp") < 0.8 * epsilon(true, 1e-5, "rdp")
+
+
+class Untouched:
+    """Fails a training that looks for progress, or leaves any."""
+
+    def load(self):
+        raise AssertionError("looked for progress")
+
+    def save(self, progress):
+        raise AssertionError("kept progress")
+
+
+def secure_arm():
+    arm = federated_arm(private=True)
+    return arm.model_copy(update={"privacy": arm.privacy.model_copy(update={"noise_source": "secure"})})
+
+
+def test_a_training_with_secure_noise_neither_resumes_nor_leaves_anything_behind():
+    outcome = run(secure_arm(), checkpoint=Untouched())
+    assert [row.step for row in outcome.history] == [1, 2]
+
+
+def test_a_training_that_keeps_progress_is_told_from_one_that_does_not():
+    with pytest.raises(AssertionError, match="looked for progress"):
+        run(federated_arm(private=True), checkpoint=Untouched())
+
+
+# Secrets.
+
+
+def test_progress_is_what_clients_know():
+    progress = progress_after("fl_dp_he", 2)
+    expected = {
+        "number",
+        "rounds",
+        "parameters",
+        "velocity",
+        "events",
+        "history",
+        "bytes_up",
+        "bytes_down",
+        "sum_bytes",
+    }
+    assert set(vars(progress)) == expected
+    clear = progress_after("fl_dp", 2)
+    for name in ("parameters", "velocity"):
+        kept = getattr(progress, name)
+        # Bit for bit what the sums in the clear give: nothing of a decryption is in it.
+        assert kept.dtype == np.float32 and kept.tobytes() == getattr(clear, name).tobytes()
+    assert (progress.events, progress.history) == (clear.events, clear.history)
+
+
+def test_the_server_of_a_resumed_training_sees_neither_a_key_nor_the_model_nor_an_update():
+    progress = progress_after("fl_he", 1)
+    traffic = run_and_record(arm_of("fl_he"), checkpoint=Memory(progress))
+    (side,), seen = traffic.sides, traffic.reaching_the_server()
+    assert not secret_key_in(seen, side)
+    assert not any("initial" in message.content for _, message in traffic.messages)
+    sums = [np.sum(traffic.updates[:3], axis=0), np.sum(traffic.updates[3:], axis=0)]
+    known = [np.rint(values.astype(np.float64) / STEP) for values in (progress.parameters, progress.velocity)]
+    assert not updates_in(seen, [*traffic.updates, *sums, *(values.astype(np.int64) for values in known)], STEP)
+    assert not any(progress.parameters[:16].tobytes() in payload for payload in seen)
+
+
+def test_a_resumed_training_has_new_keys():
+    progress = progress_after("fl_he", 1)
+    first, second = (
+        run_and_record(arm_of("fl_he"), checkpoint=Memory(progress)).reaching_the_server()[0] for _ in range(2)
+    )
+    assert first != second
+
+
+def test_what_the_server_calls_after_a_round_leads_to_no_key(monkeypatch):
+    found = []
+    original = run_module.build_server_app
+
+    def spied(aggregator, clients, after_round, progress=None):
+        found.append((bool(secret_holders(clients)), secret_holders(after_round)))
+        return original(aggregator, clients, after_round, progress)
+
+    monkeypatch.setattr(run_module, "build_server_app", spied)
+    run(arm_of("fl_he"), checkpoint=Memory(progress_after("fl_he", 2)))
+    assert found == [(True, [])]
+
+
+def check_the_server_app_leads_to_no_model(build) -> None:
+    codec = FixedPointCodec(8.0, 20)
+    side = PlaintextAggregation(codec, 3)
+    progress = progress_after("fl", 1)
+    app = build(side, population(side, codec), lambda number, sum_bytes, loss, accuracy: None, progress)
+    assert any(one is progress.parameters for one in reachable(progress)), "the search must find what there is"
+    assert not any(one is progress.parameters for one in reachable(app))
+
+
+def test_nothing_that_the_server_app_of_a_resumed_training_holds_leads_to_the_model():
+    check_the_server_app_leads_to_no_model(run_module.build_server_app)
+
+
+def test_a_server_app_that_holds_the_progress_is_caught():
+    def careless(aggregator, clients, after_round, progress):
+        app = run_module.build_server_app(aggregator, clients, after_round, progress)
+        app.kept = progress
+        return app
+
+    with pytest.raises(AssertionError):
+        check_the_server_app_leads_to_no_model(careless)
