@@ -13,17 +13,14 @@ DELTA = 1e-5
 
 
 def noise_of(folder, arm, *, sizes=(), records=1000):
-    """Run the stage on partitions with clients of ``sizes`` and return the noise that it writes, a list a seed."""
+    """Run the stage on a partition with clients of ``sizes``, or without one, and return the noise that it writes."""
     write_json(folder / "about.json", {"n_train": records})
-    partitions = []
-    for number, clients in enumerate(sizes):
-        partitions.append(folder / f"partition{number}.json")
-        write_json(partitions[-1], {"clients": [list(range(size)) for size in clients]})
-    outputs = [folder / f"noise{number}.json" for number in range(max(1, len(sizes)))]
-    spec = json.dumps({"arm": Arm.model_validate(arm).technique()})
-    files = ["--about", str(folder / "about.json"), "--partitions", *map(str, partitions)]
-    calibrate.main(["--spec", spec, *files, "--outputs", *map(str, outputs)])
-    return [read_json(path)["noise_multipliers"] for path in outputs]
+    files = ["--about", folder / "about.json", "--output", folder / "noise.json"]
+    if sizes:
+        write_json(folder / "partition.json", {"clients": [list(range(size)) for size in sizes]})
+        files += ["--partition", folder / "partition.json"]
+    calibrate.main(["--spec", json.dumps({"arm": Arm.model_validate(arm).technique()}), *map(str, files)])
+    return read_json(folder / "noise.json")["noise_multipliers"]
 
 
 def private(epsilon, accountant="prv", **keys):
@@ -56,32 +53,32 @@ def exact_epsilon_of_gaussians(noise, steps):
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 def test_noise_spends_at_most_the_target_and_hardly_less(accountant, tmp_path):
     arm = {"privacy": private(2.0, accountant), "training": {"epochs": 3, "batch_size": 100}}
-    ((noise,),) = noise_of(tmp_path, arm)
+    (noise,) = noise_of(tmp_path, arm)
     assert 2.0 - 0.02 <= spent_by_opacus(noise, 0.1, 30, accountant) <= 2.0
 
 
 def test_noise_without_sampling_agrees_with_the_exact_epsilon_of_the_gaussian_mechanism(tmp_path):
     arm = {"privacy": private(2.0), "training": {"epochs": 5, "batch_size": 1000}}
-    ((noise,),) = noise_of(tmp_path, arm)
+    (noise,) = noise_of(tmp_path, arm)
     # The PRV accountant states the upper end of an interval of 0.01 on either side.
     assert 2.0 - 0.03 <= exact_epsilon_of_gaussians(noise, steps=5) <= 2.0
 
 
-def test_each_owner_and_seed_gets_the_noise_for_its_own_number_of_records(tmp_path):
+def test_each_owner_gets_the_noise_for_its_own_number_of_records(tmp_path):
     arm = {
         "topology": {"kind": "federated", "partition": "p", "rounds": 3},
         "privacy": private(3.0, "rdp"),
         "training": {"epochs": 1, "batch_size": 50},
     }
-    first, second = noise_of(tmp_path, arm, sizes=[(100, 400), (400, 200)])
-    assert first[0] > second[1] > first[1] == second[0]
-    for noise, rate, steps in ((first[0], 0.5, 3 * 2), (second[1], 0.25, 3 * 4), (first[1], 0.125, 3 * 8)):
+    first, second, third, fourth = noise_of(tmp_path, arm, sizes=(100, 400, 200, 400))
+    assert first > third > second == fourth
+    for noise, rate, steps in ((first, 0.5, 3 * 2), (third, 0.25, 3 * 4), (second, 0.125, 3 * 8)):
         assert 3.0 - 0.02 <= spent_by_opacus(noise, rate, steps, "rdp") <= 3.0
 
 
 def test_smaller_epsilon_and_more_steps_need_more_noise(tmp_path):
     def noise(epsilon, epochs):
-        return noise_of(tmp_path, {"privacy": private(epsilon, "rdp"), "training": {"epochs": epochs}})[0][0]
+        return noise_of(tmp_path, {"privacy": private(epsilon, "rdp"), "training": {"epochs": epochs}})[0]
 
     assert noise(1.0, 5) > noise(2.0, 5)
     assert noise(2.0, 10) > noise(2.0, 5)
@@ -89,7 +86,8 @@ def test_smaller_epsilon_and_more_steps_need_more_noise(tmp_path):
 
 def test_configured_noise_is_taken_as_it_is(tmp_path):
     privacy = private(None, noise_multiplier=4.0)
-    assert noise_of(tmp_path, {"privacy": privacy}, sizes=[(10, 20), (30,)]) == [[4.0, 4.0], [4.0]]
+    assert noise_of(tmp_path, {"privacy": privacy}, sizes=(10, 20)) == [4.0, 4.0]
+    assert noise_of(tmp_path, {"privacy": privacy}) == [4.0]
 
 
 def test_target_that_no_noise_reaches_is_refused_with_what_to_change(tmp_path):

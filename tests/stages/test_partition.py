@@ -15,9 +15,9 @@ def divide(real_data, tmp_path):
     write_examples(tmp_path / "train", real_data.train.images, real_data.train.labels)
 
     def call(spec, *, seed=0, name="p", root_seed=2024):
-        given = json.dumps({"name": name, "partition": spec, "root_seed": root_seed})
+        given = json.dumps({"partition": spec, "root_seed": root_seed})
         files = ["--train", str(tmp_path / "train"), "--output", str(tmp_path / "p.json")]
-        partition.main(["--spec", given, "--seed", str(seed), *files])
+        partition.main(["--spec", given, "--name", name, "--seed", str(seed), *files])
         return read_json(tmp_path / "p.json")
 
     return call

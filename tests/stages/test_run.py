@@ -2,7 +2,6 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from ppml.config.arm import Arm
 from ppml.errors import UserError
 from ppml.records.files import read_json, write_json
 from ppml.stages import account, collect, predict, train
-from ppml.stages.storage import read_examples, write_examples
+from ppml.stages.storage import read_examples
 
 PRIVATE = {
     "privacy": {"kind": "example", "noise_multiplier": 1.5, "accountant": "rdp", "max_grad_norm": 0.1},
@@ -23,29 +22,7 @@ PLAIN = {"training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}}
 LOCAL = {**PLAIN, "topology": {"kind": "local", "partition": "p"}}
 
 
-@pytest.fixture(scope="module")
-def subset(real_data, tmp_path_factory):
-    """Return the files of a subset of 400 images and two clients."""
-    folder = tmp_path_factory.mktemp("subset")
-    files = SimpleNamespace(
-        train=folder / "train", test=folder / "test", about=folder / "about", partition=folder / "p"
-    )
-    write_examples(files.train, real_data.train.images[:400], real_data.train.labels[:400])
-    write_examples(files.test, real_data.test.images, real_data.test.labels)
-    about = {"n_train": 400, "n_test": 100, "n_test_all": 300, "classes": 10, "evaluate_on": "test", "digest": "d" * 16}
-    write_json(files.about, about)
-    parts = [list(range(100)), list(range(100, 400))]
-    labels = [np.bincount(real_data.train.labels[part], minlength=10).tolist() for part in parts]
-    write_json(files.partition, {"clients": parts, "labels": labels})
-    return files
-
-
-@pytest.fixture(autouse=True)
-def torch_as_it_was():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 
 
 def run(folder, arm, subset, dataset, *, seed=0):
@@ -61,13 +38,14 @@ def run(folder, arm, subset, dataset, *, seed=0):
     names = {"config": "json", "model": "safetensors", "history": "csv", "events": "json", "cost": "json"}
     for name, suffix in names.items():
         given += [f"--output-{name}", folder / f"{name}.{suffix}"]
+    given += ["--progress", folder / "progress", "--stamp", "code"]
     train.main(["--spec", json.dumps(spec), "--seed", str(seed), *map(str, given)])
 
-    files = ["--models", folder / "model.safetensors", "--outputs", folder / "predictions.safetensors"]
+    files = ["--model", folder / "model.safetensors", "--output", folder / "predictions.safetensors"]
     spec = {"model": arm.model, "dataset": dataset, "device": "cpu"}
     given = ["--spec", json.dumps(spec), "--test", subset.test, "--about", subset.about, *files]
     predict.main(list(map(str, given)))
-    files = ["--events", str(folder / "events.json"), "--outputs", str(folder / "privacy.json")]
+    files = ["--events", str(folder / "events.json"), "--output", str(folder / "privacy.json")]
     account.main(["--spec", json.dumps({"privacy": arm.technique()["privacy"]}), *files])
 
 

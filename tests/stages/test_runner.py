@@ -82,7 +82,7 @@ def test_corrupted_raw_file_is_one_line_in_a_real_process(tmp_path):
     raw.write_bytes(b"half a file")
     spec = '{"dataset": "mnist", "train": 10, "test": 5, "choice": "first", "evaluate_on": "test"}'
     outputs = [part for name in ("train", "test", "about") for part in (f"--{name}", str(tmp_path / "out" / name))]
-    message = assert_one_line(start("-m", "ppml.stages.subset", "--spec", spec, "--raw", str(raw), *outputs))
+    message = assert_one_line(start("-m", "ppml.stages", "subset", "--spec", spec, "--raw", str(raw), *outputs))
     assert message.startswith(f"{raw}: has MD5 ") and message.endswith(f"(source: {tmp_path}): delete it and run again")
     assert not (tmp_path / "out").exists()
 
@@ -125,6 +125,6 @@ def test_full_disk_is_one_line_in_a_real_process(tmp_path):
 def test_output_below_a_file_is_one_line_of_a_real_stage(tmp_path):
     (tmp_path / "events.json").write_text('{"owners": []}')
     (tmp_path / "file").touch()
-    files = ("--events", str(tmp_path / "events.json"), "--outputs", str(tmp_path / "file" / "out" / "privacy.json"))
-    message = assert_one_line(start("-m", "ppml.stages.account", "--spec", '{"privacy": {"kind": "none"}}', *files))
+    files = ("--events", str(tmp_path / "events.json"), "--output", str(tmp_path / "file" / "out" / "privacy.json"))
+    message = assert_one_line(start("-m", "ppml.stages", "account", "--spec", '{"privacy": {"kind": "none"}}', *files))
     assert message == f"{tmp_path}/file/out: Not a directory"

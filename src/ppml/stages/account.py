@@ -1,4 +1,4 @@
-"""Rule account: epsilon from the mechanisms that were executed, for every seed of an arm."""
+"""Rule account: epsilon from the mechanisms that were executed."""
 
 from __future__ import annotations
 
@@ -12,29 +12,22 @@ from ppml.accounting.epsilon import NEIGHBOURING, epsilon
 from ppml.accounting.events import MechanismEvent
 from ppml.config.technique import ExampleLevel
 from ppml.records.files import read_json, write_json
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write privacy.json, a file a seed; ``--spec`` holds the arm's privacy."""
+    """Write privacy.json; ``--spec`` holds the arm's privacy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
-    parser.add_argument("--events", type=Path, nargs="+", required=True)
-    parser.add_argument("--outputs", type=Path, nargs="+", required=True)
+    parser.add_argument("--events", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
     private = arguments.spec["privacy"]["kind"] != "none"
     privacy = ExampleLevel.model_validate(arguments.spec["privacy"]) if private else None
-    known: dict[tuple[MechanismEvent, ...], float] = {}
-    for source, output in zip(arguments.events, arguments.outputs, strict=True):
-        owners = [tuple(MechanismEvent(**event) for event in own) for own in read_json(source)["owners"]]
-        write_json(output, statement(privacy, owners, known))
+    owners = [tuple(MechanismEvent(**event) for event in own) for own in read_json(arguments.events)["owners"]]
+    write_json(arguments.output, statement(privacy, owners))
 
 
-def statement(
-    privacy: ExampleLevel | None,
-    owners: Sequence[tuple[MechanismEvent, ...]],
-    known: dict[tuple[MechanismEvent, ...], float],
-) -> dict[str, Any]:
+def statement(privacy: ExampleLevel | None, owners: Sequence[tuple[MechanismEvent, ...]]) -> dict[str, Any]:
     """Return what may be claimed of the privacy of one run.
 
     Parameters
@@ -43,8 +36,6 @@ def statement(
         What was configured; epsilon comes from ``owners`` alone.
     owners : sequence
         What ran on each owner's records.
-    known : dict
-        Epsilons already computed, since owners often run the same mechanisms.
 
     Raises
     ------
@@ -53,9 +44,8 @@ def statement(
     """
     if privacy is None:
         return {"unit": "none", "noise_by": "none", "epsilon": None}
-    for own in owners:
-        if own not in known:
-            known[own] = epsilon(own, privacy.delta, privacy.accountant)
+    # Owners often run the same mechanisms.
+    known = {own: epsilon(own, privacy.delta, privacy.accountant) for own in dict.fromkeys(owners)}
     spent = [known[own] for own in owners]
     worst = spent.index(max(spent))
     if not owners[worst]:
@@ -77,7 +67,3 @@ def statement(
         "steps": first.steps + sum(event.steps for event in others),
         "max_grad_norm": first.max_grad_norm,
     }
-
-
-if __name__ == "__main__":
-    run(main)

@@ -13,32 +13,26 @@ from ppml.config.arm import Arm
 from ppml.config.technique import ExampleLevel
 from ppml.errors import UserError
 from ppml.records.files import read_json, write_json
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write each owner's noise multiplier, a file a seed; ``--spec`` holds the arm."""
+    """Write each owner's noise multiplier; ``--spec`` holds the arm."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
     parser.add_argument("--about", type=Path, required=True)
-    parser.add_argument("--partitions", type=Path, nargs="*", default=[])
-    parser.add_argument("--outputs", type=Path, nargs="+", required=True)
+    parser.add_argument("--partition", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
     arm = Arm.model_validate(arguments.spec["arm"])
     privacy = arm.privacy
     if not isinstance(privacy, ExampleLevel):
         raise ValueError("only arms with privacy are calibrated")
-    known: dict[int, float] = {}
-
-    def noise(records: int) -> float:
-        if records not in known:
-            known[records] = privacy.noise_multiplier or _search(arm, privacy, records)
-        return known[records]
-
-    everything = [read_json(arguments.about)["n_train"]]
-    sizes = [[len(part) for part in read_json(path)["clients"]] for path in arguments.partitions]
-    for output, seed_sizes in zip(arguments.outputs, sizes or [everything] * len(arguments.outputs), strict=True):
-        write_json(output, {"noise_multipliers": [noise(records) for records in seed_sizes]})
+    if arguments.partition:
+        sizes = [len(part) for part in read_json(arguments.partition)["clients"]]
+    else:
+        sizes = [read_json(arguments.about)["n_train"]]
+    noise = {records: privacy.noise_multiplier or _search(arm, privacy, records) for records in dict.fromkeys(sizes)}
+    write_json(arguments.output, {"noise_multipliers": [noise[records] for records in sizes]})
 
 
 def _search(arm: Arm, privacy: ExampleLevel, records: int) -> float:
@@ -54,7 +48,3 @@ def _search(arm: Arm, privacy: ExampleLevel, records: int) -> float:
             f"steps at sample rate {rate:.4g} ({records} records): {error}; raise epsilon, or take fewer epochs or "
             "rounds"
         ) from None
-
-
-if __name__ == "__main__":
-    run(main)

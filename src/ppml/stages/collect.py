@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 
 from ppml.records import record as records
 from ppml.records.files import read_json, write_json, write_text
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,7 +90,3 @@ def _size(shape: Sequence[int]) -> int:
     for length in shape:
         product *= length
     return product
-
-
-if __name__ == "__main__":
-    run(main)

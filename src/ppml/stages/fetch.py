@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppml.data.sources import fetch, published_files
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +22,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         file = files[output.name]
         source = fetch(file, spec["dataset"], output.parent, spec["mirrors"], download=spec["download"])
         print(f"{file.name}: {source}")
-
-
-if __name__ == "__main__":
-    run(main)

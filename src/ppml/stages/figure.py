@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ppml.records.files import write_bytes
 from ppml.reporting.published import load_published
 from ppml.reporting.selection import CLIENTS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
-from ppml.stages.runner import run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the figure."""
-    parser = argparse.ArgumentParser(prog="python -m ppml.stages.figure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ppml.stages figure", description=__doc__)
     parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
     parser.add_argument("--kind", required=True, choices=("history", "privacy_utility", "cost", "labels"))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
@@ -55,7 +54,3 @@ def _draw(arguments: argparse.Namespace) -> Figure:
     if arguments.kind == "cost":
         return cost(selection, records, read_tidy(arguments.costs, COSTS))
     return labels(selection, records, read_tidy(arguments.clients, CLIENTS))
-
-
-if __name__ == "__main__":
-    run(main)

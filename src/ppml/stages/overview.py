@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ppml.records.files import write_text
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +44,3 @@ def section(figure: Path, caption: str, shown: dict[str, str]) -> str:
     params = SimpleNamespace(title=shown["title"], fallback=shown["fallback"])
     text = Template(caption).render(snakemake=SimpleNamespace(params=params))
     return f".. image:: {picture}\n   :width: 100%\n\n{text}\n"
-
-
-if __name__ == "__main__":
-    run(main)

@@ -12,18 +12,18 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from ppml.config.data import PartitionSpec
-from ppml.config.spec import canonical
 from ppml.data.partition import partition
 from ppml.errors import UserError
 from ppml.randomness import Randomness
+from ppml.records.canonical import canonical
 from ppml.records.files import write_json
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write each client's positions and label counts; ``--spec`` holds name, partition and root_seed."""
+    """Write each client's positions and label counts; ``--spec`` holds partition and root_seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
+    parser.add_argument("--name", required=True, help="what the configuration calls the partition, for messages")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         parts = partition(spec, labels, rng.numpy())
     except UserError as error:
-        raise UserError(f"partitions.{arguments.spec['name']}: {error}") from None
+        raise UserError(f"partitions.{arguments.name}: {error}") from None
     classes = int(labels.max()) + 1
     write_json(
         arguments.output,
@@ -44,7 +44,3 @@ def main(argv: Sequence[str] | None = None) -> None:
             "labels": [np.bincount(labels[part], minlength=classes).tolist() for part in parts],
         },
     )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppml.records.files import read_json, write_bytes
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write log-probabilities, float32 ``(models, n, classes)``, and labels, int64 ``(n,)``; a file a seed.
+    """Write log-probabilities, float32 ``(models, n, classes)``, and labels, int64 ``(n,)``.
 
     ``--spec`` holds model, dataset and device.
     """
@@ -20,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--spec", type=json.loads, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--about", type=Path, required=True)
-    parser.add_argument("--models", type=Path, nargs="+", required=True)
-    parser.add_argument("--outputs", type=Path, nargs="+", required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
 
     import torch
@@ -35,18 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     spec = arguments.spec
     test = read_examples(arguments.test, spec["dataset"], spec["device"])
     model = build_model(spec["model"], read_json(arguments.about)["classes"], torch.Generator()).to(spec["device"])
-    for source, output in zip(arguments.models, arguments.outputs, strict=True):
-        tensors = load_file(source)
-        numbers = sorted({int(name.split(".", 1)[0]) for name in tensors})
-        said = []
-        for number in numbers:
-            prefix = f"{number}."
-            model.load_state_dict(
-                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            )
-            said.append(logits(model, test.images).log_softmax(dim=1).cpu())
-        write_bytes(output, save({"log_probabilities": torch.stack(said), "labels": test.labels.cpu()}))
-
-
-if __name__ == "__main__":
-    run(main)
+    tensors = load_file(arguments.model)
+    said = []
+    for number in sorted({int(name.split(".", 1)[0]) for name in tensors}):
+        prefix = f"{number}."
+        model.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        )
+        said.append(logits(model, test.images).log_softmax(dim=1).cpu())
+    write_bytes(arguments.output, save({"log_probabilities": torch.stack(said), "labels": test.labels.cpu()}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -10,11 +11,24 @@ from collections.abc import Callable
 from ppml.errors import UserError
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a stage and exit with status 1 and a line ``error: ...`` if it fails in a way that the user can mend."""
-    # Sums depend on how threads share them: one thread a job gives the same bits with any number of cores.
+def run_stage(name: str, arguments: list[str]) -> None:
+    """Import the stage ``name`` and run it with the options ``arguments``, as :func:`run` does."""
+    # Before the libraries come, which read it once.
+    one_thread()
+    stage = importlib.import_module(f"ppml.stages.{name}")
+    sys.argv = [str(stage.__file__), *arguments]
+    run(stage.main)
+
+
+def one_thread() -> None:
+    """Give this process one thread to compute with: sums depend on how threads share them, and so on the cores."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage and exit with status 1 and a line ``error: ...`` if it fails in a way that the user can mend."""
+    one_thread()
     try:
         main()
     except UserError as error:

@@ -13,7 +13,6 @@ from ppml.data.loading import load_splits
 from ppml.data.subset import choose
 from ppml.errors import UserError
 from ppml.records.files import write_json
-from ppml.stages.runner import run
 from ppml.stages.storage import content_digest, write_examples
 
 
@@ -59,7 +58,3 @@ def main(argv: Sequence[str] | None = None) -> None:
             "digest": content_digest(arguments.train, arguments.test),
         },
     )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -10,12 +10,11 @@ from ppml.reporting.published import load_published
 from ppml.reporting.selection import COSTS, RECORDS, parse_selection, read_tidy
 from ppml.reporting.tables import published_table, summary_table
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
-from ppml.stages.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the table."""
-    parser = argparse.ArgumentParser(prog="python -m ppml.stages.table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ppml.stages table", description=__doc__)
     parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
     parser.add_argument("--kind", required=True, choices=("summary", "published"))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
@@ -37,7 +36,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_text(arguments.output_csv, to_csv(table))
     write_text(arguments.output_tex, to_latex(table))
     write_text(arguments.output_html, to_html(table))
-
-
-if __name__ == "__main__":
-    run(main)

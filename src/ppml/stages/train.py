@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import resource
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import astuple, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ppml.config.arm import Arm
 from ppml.errors import UserError
 from ppml.records.files import read_json, write_bytes, write_json, write_text
-from ppml.stages.runner import run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ppml.federation.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and write config.json, model.safetensors, history.csv, events.json and cost.json.
 
-    ``--spec`` holds arm, dataset, root_seed and device.
+    ``--spec`` holds arm, dataset, root_seed and device. ``--progress`` is where a federated training is kept after each
+    round; one that was interrupted goes on from there, if ``--stamp``, the digest of the code and pins that train, and
+    everything else that it was given are the same.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
@@ -32,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--partition", type=Path)
     parser.add_argument("--noise", type=Path)
+    parser.add_argument("--progress", type=Path, required=True)
+    parser.add_argument("--stamp", required=True)
     for name in ("config", "model", "history", "events", "cost"):
         parser.add_argument(f"--output-{name}", type=Path, required=True)
     arguments = parser.parse_args(argv)
@@ -61,13 +72,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         unit = "round" if hasattr(arm.topology, "rounds") else "epoch"
         print(f"{unit} {row.step}: loss {row.loss:.4f}, accuracy {row.accuracy:.4f}", flush=True)
 
-    started, started_cpu = time.perf_counter(), time.process_time()
     rng = Randomness(spec["root_seed"]).child("seed", arguments.seed)
+    clock = Clock()
+    progress = ProgressFile(arguments.progress, _identity(arguments), clock)
     try:
-        outcome = train(arm, owned, noise, paper_test, classes=about["classes"], rng=rng, report=report)
+        outcome = train(
+            arm, owned, noise, paper_test, classes=about["classes"], rng=rng, report=report, checkpoint=progress
+        )
     except TrainingDiverged as error:
         raise UserError(f"training: {error}; lower training.learning_rate of this arm") from None
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+    cost = clock.read()
 
     weights = {
         f"{number}.{name}": value.contiguous().cpu()
@@ -81,13 +95,134 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(
         arguments.output_cost,
         {
-            "seconds": round(seconds, 3),
-            "cpu_seconds": round(cpu_seconds, 3),
-            "peak_memory_mb": round(_peak_memory_mb(), 1),
+            "seconds": round(cost["seconds"], 3),
+            "cpu_seconds": round(cost["cpu_seconds"], 3),
+            "peak_memory_mb": round(cost["peak_memory_mb"], 1),
             "bytes_up": outcome.bytes_up,
             "bytes_down": outcome.bytes_down,
         },
     )
+    # Last: what is killed before this line writes the same outputs again.
+    progress.discard()
+
+
+class Clock:
+    """Seconds and memory of a training: of this process, and of those that came to a checkpoint before it."""
+
+    def __init__(self) -> None:
+        self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0}
+        self._started, self._started_cpu = time.perf_counter(), time.process_time()
+
+    def carry_on(self, before: dict[str, float]) -> None:
+        """Count on from what :meth:`read` returned in an interrupted process."""
+        self._before = before
+
+    def read(self) -> dict[str, float]:
+        """Return seconds, cpu_seconds and peak_memory_mb until now."""
+        return {
+            "seconds": self._before["seconds"] + time.perf_counter() - self._started,
+            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._started_cpu,
+            "peak_memory_mb": max(self._before["peak_memory_mb"], _peak_memory_mb()),
+        }
+
+
+class ProgressFile:
+    """The progress of one training, and what it has cost, in a file: a :class:`~ppml.federation.progress.Checkpoint`.
+
+    The file is safetensors: the two vectors as arrays, everything else as JSON in the metadata.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it exists from the end of the first round to :meth:`discard`.
+    identity : str
+        Digest of everything that the training depends on: a file with another one is no progress of it.
+    clock : Clock
+        What the training has cost.
+    """
+
+    def __init__(self, path: Path, identity: str, clock: Clock) -> None:
+        self._path = path
+        self._identity = identity
+        self._clock = clock
+
+    def load(self) -> Progress | None:
+        """Return what was saved last; None, with a line on stdout that says why, where a file is of no use."""
+        from safetensors import SafetensorError
+
+        from ppml.accounting.events import MechanismEvent
+        from ppml.federation.progress import Progress
+        from ppml.learning.outcome import HistoryRow
+
+        try:
+            state, arrays = self._read()
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, ValueError) as error:
+            print(f"starting from the beginning, not from {self._path}: {error}", flush=True)
+            return None
+        self._clock.carry_on(state.pop("cost"))
+        events = [tuple(MechanismEvent(**event) for event in own) for own in state.pop("events")]
+        history = [HistoryRow(**row) for row in state.pop("history")]
+        print(f"resuming after round {state['number']} of {state['rounds']}", flush=True)
+        return Progress(events=events, history=history, **arrays, **state)
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        from safetensors import safe_open
+
+        with safe_open(self._path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
+            notes = file.metadata() or {}
+        state = notes.get("state", "")
+        if notes.get("digest") != _digest(state, arrays):
+            raise ValueError("it is damaged")
+        if notes.get("identity") != self._identity:
+            raise ValueError("it belongs to a training with other settings, data or code")
+        return json.loads(state), arrays
+
+    def save(self, progress: Progress) -> None:
+        """Keep ``progress``; a process that is killed meanwhile leaves the round before."""
+        from safetensors.numpy import save
+
+        arrays = {"parameters": progress.parameters, "velocity": progress.velocity}
+        state = json.dumps(
+            {
+                "number": progress.number,
+                "rounds": progress.rounds,
+                "events": [[event.to_json() for event in own] for own in progress.events],
+                "history": [asdict(row) for row in progress.history],
+                "bytes_up": progress.bytes_up,
+                "bytes_down": progress.bytes_down,
+                "sum_bytes": progress.sum_bytes,
+                "cost": self._clock.read(),
+            }
+        )
+        notes = {"identity": self._identity, "state": state, "digest": _digest(state, arrays)}
+        write_bytes(self._path, save(arrays, metadata=notes))
+
+    def discard(self) -> None:
+        """Remove the file: the training is done."""
+        self._path.unlink(missing_ok=True)
+
+
+def _digest(state: str, arrays: Mapping[str, NDArray[np.float32]]) -> str:
+    """Return what tells a file whose bits have changed on the disk."""
+    total = hashlib.sha256(state.encode())
+    for name in sorted(arrays):
+        total.update(f"{name} {arrays[name].dtype}".encode() + arrays[name].tobytes())
+    return total.hexdigest()
+
+
+def _identity(arguments: argparse.Namespace) -> str:
+    """Return the digest of everything that the bits of the outputs depend on."""
+    files = {name: getattr(arguments, name) for name in ("train", "test", "about", "partition", "noise")}
+    given = {
+        "spec": arguments.spec,
+        "seed": arguments.seed,
+        "stamp": arguments.stamp,
+        "files": {name: path and hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
+    }
+    return hashlib.sha256(json.dumps(given, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _table(kind: type, rows: Sequence[object]) -> str:
@@ -101,7 +236,3 @@ def _table(kind: type, rows: Sequence[object]) -> str:
 def _peak_memory_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,0 +1,25 @@
+"""Which libraries each stage imports that take long to import. Only other people's code: a job reads ours anew."""
+
+from __future__ import annotations
+
+_MODELS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "pydantic.types", "yaml")
+_TORCH = ("torch", "safetensors.torch")
+# Flower's settings come first, as everywhere. The optimisers of torch import its compiler at their first step.
+_FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
+_TRAINING = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler", "tenseal", *_FLOWER)
+_ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "opacus.accountants.utils", "scipy.stats")
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "fetch": ("torchvision.datasets",),
+    "subset": (*_TORCH, "torchvision.datasets"),
+    "partition": (*_MODELS, "safetensors.numpy"),
+    "calibrate": _ACCOUNTING,
+    "train": (*_MODELS, *_TORCH, *_TRAINING),
+    "predict": _TORCH,
+    "account": _ACCOUNTING,
+    "collect": (*_MODELS, "pandas", "safetensors.numpy"),
+    "table": (*_MODELS, "pandas", "scipy.stats"),
+    "figure": (*_MODELS, "pandas", "scipy.stats", "seaborn", "matplotlib.backends.backend_svg"),
+    "overview": ("jinja2",),
+}
+"""Stage -> modules."""

@@ -1,0 +1,323 @@
+"""How jobs start and end, in a process of their own and forked from the warm server."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ppml import stages
+from ppml.start import client, parent
+from ppml.start import server as warm
+from ppml.start.needs import NEEDS
+
+PACKAGE = Path(warm.__file__).parents[1]
+JOB = [sys.executable, "-m", "ppml.stages"]
+GONE = "error: the process that started this job is gone\n"
+
+# Takes the place of a stage that needs no library: says who it is, and does what it is told.
+PROBE = """
+import os, random, signal, sys, time, warnings
+from pathlib import Path
+from ppml import edited
+from ppml.errors import UserError
+
+def main():
+    what, *given = sys.argv[1:]
+    print(os.getpid(), os.getppid(), flush=True)
+    if what == "say":
+        print(ascii([str(Path.cwd()), os.environ.get("COLOUR"), os.environ["OMP_NUM_THREADS"], edited.VALUE, *given]))
+        print(sys.stdin.read(), file=sys.stderr)
+        Path("made").touch()
+    elif what == "sleep":
+        try:
+            print("asleep", flush=True)
+            time.sleep(60)
+        finally:
+            time.sleep(0.3)
+            Path("cleaned").touch()
+    elif what == "exit":
+        sys.exit(eval(given[0]))
+    elif what == "die":
+        os.kill(os.getpid(), int(given[0]))
+    elif what == "refuse":
+        raise UserError("data.train: got -1")
+    elif what == "state":
+        import numpy
+        numbers = (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
+        print(*(signal.getsignal(number).name for number in numbers), len(warnings.filters), time.process_time() < 0.5)
+        print(random.random(), *numpy.random.random(3))
+    else:
+        raise ZeroDivisionError
+"""
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that nobody has waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
+    """Return whether ``condition`` comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a package in which the stage overview is the probe; jobs of this test find it first."""
+    package = tmp_path / "code" / "ppml"
+    shutil.copytree(PACKAGE / "start", package / "start")
+    (package / "stages").mkdir()
+    for name in ("__init__.py", "errors.py", "stages/__init__.py", "stages/__main__.py", "stages/runner.py"):
+        shutil.copy(PACKAGE / name, package / name)
+    (package / "stages" / "overview.py").write_text(PROBE)
+    needs = package / "start" / "needs.py"
+    needs.write_text(needs.read_text().replace('("jinja2",)', '("numpy.random", "no_such_library")'))
+    (package / "edited.py").write_text("VALUE = 'before'\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv(client.VARIABLE, "")
+    monkeypatch.setenv(parent.VARIABLE, "")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Return a warm server."""
+    if sys.platform != "linux":
+        pytest.skip("the warm server needs Linux")
+    process = warm.start()
+    assert process and process.stdin
+    yield process
+    process.stdin.close()
+    assert process.wait(5) in (0, -signal.SIGKILL)
+    assert not list((folder / "temporary").iterdir())
+
+
+@pytest.fixture(params=["server", "none"])
+def starter(request: pytest.FixtureRequest) -> int | None:
+    """Return the process id of a server, and then of none: a job looks the same from outside."""
+    if request.param == "server":
+        return int(request.getfixturevalue("server").pid)
+    request.getfixturevalue("folder")
+    return None
+
+
+def begin(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    """Start a job of the stage overview, as the workflow does."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*JOB, "overview", *arguments], text=True, **{**pipes, **options})
+
+
+def finish(job: subprocess.Popen[str], starter: int | None) -> tuple[int, str, str]:
+    """Return a job's status, output and errors, after a look at whose child it was."""
+    output, errors = job.communicate(timeout=30)
+    first, _, rest = output.partition("\n")
+    assert int(first.split()[1]) == (starter or os.getpid())
+    return job.returncode, rest, errors
+
+
+def pid_of(job: subprocess.Popen[str]) -> int:
+    """Return the process that sleeps for ``job``, once it does."""
+    assert job.stdout
+    pid, asleep = job.stdout.readline().split()[0], job.stdout.readline()
+    assert asleep == "asleep\n"
+    return int(pid)
+
+
+def test_job_has_the_files_folder_environment_mask_and_arguments_of_its_command(starter, folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "given").write_text("asked")
+    environment = {**os.environ, "COLOUR": "blue\udcff", "OMP_NUM_THREADS": "7"}
+    with (folder / "given").open() as given:
+        job = begin("say", "a b", "ü", stdin=given, cwd=folder / "elsewhere", env=environment, umask=0o027)
+        status, output, errors = finish(job, starter)
+    assert (status, errors) == (0, "asked\n")
+    assert output == ascii([str(folder / "elsewhere"), "blue\udcff", "1", "before", "a b", "ü"]) + "\n"
+    assert stat.S_IMODE((folder / "elsewhere" / "made").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "errors"), [("0", 0, ""), ("None", 0, ""), ("3", 3, ""), ("True", 1, ""), ("'why'", 1, "why\n")]
+)
+def test_exit_status_is_the_jobs(code, status, errors, starter):
+    assert finish(begin("exit", code), starter) == (status, "", errors)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_death_by_a_signal_is_the_jobs(number, starter):
+    assert finish(begin("die", str(int(number))), starter) == (-number, "", "")
+
+
+def test_what_the_user_can_mend_is_one_line_and_what_nobody_foresaw_a_traceback(starter):
+    assert finish(begin("refuse"), starter) == (1, "", "error: data.train: got -1\n")
+    status, _, errors = finish(begin("fail"), starter)
+    assert status == 1
+    assert errors.startswith("Traceback") and errors.endswith("\nZeroDivisionError\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["storage"], ["../train"], ["--help"]])
+def test_unknown_stage_is_one_line(arguments, folder):
+    found = subprocess.run([*JOB, *arguments], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("error: unknown stage ") and found.stderr.count("\n") == 1
+    assert ", ".join(NEEDS) in found.stderr
+
+
+def test_every_stage_is_known():
+    names = {name for _, name, _ in pkgutil.iter_modules(stages.__path__)} - {"__main__", "runner", "storage"}
+    assert set(NEEDS) == names
+
+
+def test_a_job_starts_in_the_state_of_a_fresh_process(starter):
+    seen = []
+    for _ in range(2):
+        status, output, errors = finish(begin("state"), starter)
+        assert (status, errors) == (0, "")
+        state, drawn = output.splitlines()
+        assert re.fullmatch(r"SIG_DFL SIG_DFL SIG_IGN \d True", state)
+        seen += drawn.split()
+    assert len(set(seen)) == 8
+
+
+def test_a_job_reads_code_that_was_edited_while_the_server_ran(server, folder):
+    for value in ("before", "after and longer"):
+        (folder / "code" / "ppml" / "edited.py").write_text(f"VALUE = {value!r}\n")
+        assert value in finish(begin("say"), server.pid)[1]
+
+
+def test_two_jobs_run_at_once_and_neither_hears_of_the_other(starter):
+    jobs = [begin("sleep"), begin("sleep")]
+    first, second = (pid_of(job) for job in jobs)
+    jobs[0].kill()
+    assert soon(lambda: not alive(first))
+    time.sleep(0.3)
+    assert alive(second) and jobs[1].poll() is None
+    jobs[1].kill()
+    assert soon(lambda: not alive(second))
+
+
+def test_interrupted_job_cleans_up_once_and_ends_as_interrupted(starter, folder):
+    # As in a terminal: everyone in the group hears of it.
+    job = begin("sleep")
+    pid = pid_of(job)
+    os.kill(job.pid, signal.SIGINT)
+    if starter:
+        os.kill(pid, signal.SIGINT)
+    _, errors = job.communicate(timeout=5)
+    assert job.returncode == -signal.SIGINT
+    assert errors.startswith("Traceback") and errors.endswith("KeyboardInterrupt\n")
+    assert (folder / "cleaned").exists() and not alive(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_job_dies_with_its_client(number, server):
+    job = begin("sleep")
+    pid = pid_of(job)
+    job.send_signal(number)
+    assert job.wait(2) == -number
+    assert soon(lambda: not alive(pid))
+
+
+def test_job_dies_with_the_server_and_fails_as_killed_and_the_next_one_needs_none(server):
+    job = begin("sleep")
+    pid = pid_of(job)
+    server.kill()
+    assert job.wait(2) == -signal.SIGKILL
+    assert soon(lambda: not alive(pid))
+    assert finish(begin("exit", "3"), None) == (3, "", "")
+
+
+def test_server_that_ends_before_a_job_starts_is_done_without(folder, monkeypatch):
+    if sys.platform != "linux":
+        pytest.skip("the warm server needs Linux")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("")
+        listener.listen()
+        monkeypatch.setenv(client.VARIABLE, listener.getsockname()[1:].decode())
+        job = begin("exit", "3")
+        listener.accept()[0].close()
+        assert finish(job, None) == (3, "", "")
+
+
+def test_another_interpreters_job_runs_by_itself(server, folder):
+    assert finish(begin("exit", "3"), server.pid) == (3, "", "")
+    code = folder / "code" / "ppml" / "start" / "client.py"
+    code.write_text(code.read_text().replace("[sys.prefix, sys.version]", "['elsewhere', sys.version]"))
+    assert finish(begin("exit", "3"), None) == (3, "", "")
+
+
+MAIN = """
+import os, subprocess, sys, time
+from ppml.start.server import start
+os.environ["PPML_PARENT"] = str(os.getpid())
+server = start() if sys.argv[1] == "server" else None
+command = f"set -euo pipefail; exec {sys.executable} -m ppml.stages overview sleep > "
+jobs = [subprocess.Popen(f"{command} {name}.log 2>&1", shell=True, executable="/bin/bash") for name in "ab"]
+print(*[one.pid for one in [*jobs, server] if one], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["server", "none"])
+def test_everything_dies_with_the_main_process(kind, number, folder):
+    main = subprocess.Popen([sys.executable, "-c", MAIN, kind], stdout=subprocess.PIPE, text=True)
+    assert main.stdout
+    pids = [int(pid) for pid in main.stdout.readline().split()]
+    logs = [folder / "a.log", folder / "b.log"]
+    assert soon(lambda: all(log.exists() and "asleep" in log.read_text() for log in logs), 10)
+    pids += [int(log.read_text().split()[0]) for log in logs]
+    assert all(map(alive, pids))
+    main.send_signal(number)
+    assert main.wait(2) == -number
+    assert soon(lambda: not any(map(alive, pids)), 1)
+    assert not (folder / "cleaned").exists()
+    if kind == "none":
+        assert all(log.read_text().endswith(f"\n{GONE}") for log in logs)
+    assert not list((folder / "temporary").iterdir())
+
+
+def test_server_ends_when_the_main_process_does(folder):
+    if sys.platform != "linux":
+        pytest.skip("the warm server needs Linux")
+    code = "from ppml.start.server import start; server = start(); print(server.pid)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert soon(lambda: not alive(int(found.stdout)))
+
+
+def test_job_whose_parent_is_gone_already_does_not_begin(folder, monkeypatch):
+    monkeypatch.setenv(parent.VARIABLE, "1")
+    assert begin("exit", "0").communicate() == ("", GONE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the warm server needs Linux")
+def test_another_users_job_is_refused(monkeypatch):
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        assert client.same_user(ours)
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+        with pytest.raises(PermissionError):
+            warm.receive(ours)
