@@ -9,18 +9,43 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
-from plan import Plan, jobs_use_this_python
+from plan import PUBLISHED, RUN_FILES, Plan, prepare_jobs
+from provenance import Provenance
+from runlock import RunLock
 from ppml.errors import UserError
+from ppml.start import server
 
-jobs_use_this_python()
+prepare_jobs()
 try:
-    plan = Plan.check(config, [str(path) for path in workflow.config_settings.configfiles])
+    files = [str(path) for path in workflow.config_settings.configfiles]
+    plan = Plan.check(config, files, main=workflow.is_main_process)
 except UserError as error:
     sys.exit(f"error: {error}")
 
-if not workflow.subprocess_exec and not workflow.remote_exec:
+lock, provenance = RunLock(), Provenance(plan)
+if workflow.is_main_process:
     for line in plan.notices():
         print(line, file=sys.stderr)
+    # While another run holds the lock, what it makes is not looked at, and `onstart` stops this one.
+    if lock.take():
+        provenance.reconcile()
+
+
+onstart:
+    if not lock.held:
+        sys.exit(f"error: {lock.refusal()}")
+    plan.check_installed()
+    # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
+    if workflow.local_exec:
+        workflow.globals["warm"] = server.start()
+
+
+onsuccess:
+    provenance.save()
+
+
+onerror:
+    provenance.save()
 
 
 report: plan.overview
@@ -29,7 +54,7 @@ report: plan.overview
 wildcard_constraints:
     arm="|".join(map(re.escape, plan.config.arms)),
     seed="|".join(map(str, plan.seeds)),
-    partition="|".join(map(re.escape, plan.config.partitions)) or "none",
+    partition="|".join(map(re.escape, plan.partitions())) or "none",
     experiment="|".join(map(re.escape, plan.config.experiments)) or "none",
     dataset="[a-z_]+",
 
@@ -45,7 +70,7 @@ rule all:
     default_target: True
     input:
         plan.every_run(*RUN_FILES),
-        COLLECTED.values(),
+        plan.collected().values(),
+        plan.metrics(),
         plan.tables(),
         plan.figures(),
-        plan.overview,

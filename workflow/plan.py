@@ -6,31 +6,61 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from stamps import Stamps
 
+import ppml
+from ppml.config.data import PartitionSpec
 from ppml.config.load import overlay, parse_config, read_yaml, with_base
 from ppml.config.model import Config
-from ppml.config.spec import canonical
-from ppml.config.technique import NoPrivacy
-from ppml.data.catalogue import DIGITS, dataset_info
+from ppml.config.spec import Spec
+from ppml.config.technique import Aggregation, NoPrivacy, Privacy, Topology
+from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
 from ppml.errors import UserError
+from ppml.models.registry import MODELS
 from ppml.preflight import check_device, check_folders, resolve_data
+from ppml.records.canonical import canonical
 from ppml.reporting.published import load_published
+from ppml.start import parent
 
 DEFAULT = "config/default.yaml"
+FOUND_DATA = "PPML_FALLBACK"
+"""Names, in the environment of jobs, the data set that replaces all others; empty where theirs were found."""
 PUBLISHED = "config/published.yaml"
+LOCK = Path(__file__).parents[1] / "requirements.lock"
+RUN_FILES = (
+    *("config.json", "model.safetensors", "history.csv", "events.json", "cost.json", "predictions.safetensors"),
+    *("privacy.json", "record.json"),
+)
+SHOW_PUBLISHED = ("published", "privacy_utility")
+"""Kinds of tables and figures with numbers of the papers."""
+COLLECTED = ("records", "costs", "history", "clients")
+CHOICES = frozenset(
+    [
+        *(
+            kind.__name__
+            for union in (Topology, Privacy, Aggregation, PartitionSpec)
+            for kind in get_args(get_args(union)[0])
+        ),
+        *(*MODELS, *CATALOGUE, DIGITS),
+    ]
+)
+"""Every name by which an arm can choose code."""
 LOUD = (
     "FALLBACK DATA: no source has {datasets}, so everything here uses scikit-learn's handwritten digits "
     "(1,797 images of 8x8, enlarged): these are NOT the results of {datasets}."
 )
 
 
-def jobs_use_this_python() -> None:
-    """Put the Python that runs Snakemake first on the path, whether or not its environment is activated."""
+def prepare_jobs() -> None:
+    """Tell the jobs of this process, by their environment, which Python to use and for whom they run."""
+    # Whether or not its environment is activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.environ[parent.VARIABLE] = str(os.getpid())
 
 
 def retyped(given: Any, base: Any) -> Any:
@@ -79,11 +109,13 @@ class Plan:
         self.reports = config.folders.reports + apart
         self.logs = config.folders.logs + apart
         self.seeds = config.seeds
+        self.published = load_published(PUBLISHED)
+        self.stamps = Stamps(Path(ppml.__file__).parent, LOCK, CHOICES)
         # The report's first page holds every figure: made again in no time, and of no use in git.
         self.overview = f"{self.logs}/overview.rst"
 
     @classmethod
-    def check(cls, given: Mapping[str, Any], files: list[str]) -> Plan:
+    def check(cls, given: Mapping[str, Any], files: list[str], *, main: bool = True) -> Plan:
         """Return the plan for the configuration that Snakemake was given, or raise a :class:`UserError`.
 
         Parameters
@@ -92,6 +124,9 @@ class Plan:
             What ``--configfile`` and ``--config`` say together.
         files : list of str
             The files of ``--configfile``; without any, ``given`` is laid over the default configuration.
+        main : bool
+            Whether this is the process that plans the run. A process that it starts for a job, perhaps on another
+            machine, takes over what was found out about the data.
         """
         base: dict[str, Any] = {}
         for file in files or [DEFAULT]:
@@ -101,20 +136,34 @@ class Plan:
         named = [str(Path(file).relative_to(here)) if Path(file).is_relative_to(here) else file for file in files]
         config = parse_config(content, ", ".join(named) or DEFAULT)
         check_device(config)
-        fallback = resolve_data(config, Path(config.folders.data) / "raw")
+        if main or FOUND_DATA not in os.environ:
+            os.environ[FOUND_DATA] = resolve_data(config, Path(config.folders.data) / "raw") or ""
+        fallback = os.environ[FOUND_DATA] or None
         plan = cls(config, fallback)
         check_folders(
             [("data", plan.data), ("artifacts", plan.artifacts), ("reports", plan.reports), ("logs", plan.logs)]
         )
-        published = load_published(PUBLISHED)
         for name, experiment in config.experiments.items():
             for row in experiment.compare:
-                if row.published not in published:
+                if row.published not in plan.published:
                     raise UserError(
                         f"experiments.{name}.compare: unknown published row {row.published!r}; allowed: "
-                        f"{', '.join(published)} ({PUBLISHED})"
+                        f"{', '.join(plan.published)} ({PUBLISHED})"
                     )
         return plan
+
+    def check_installed(self) -> None:
+        """Exit unless the packages that are installed are those that the lock file pins.
+
+        A result must not be recorded under a pin that it was not made by.
+        """
+        for name, pin in self.stamps.pins().items():
+            installed = version(name).partition("+")[0]
+            if installed not in [line.partition(";")[0].strip() for line in pin.split(" | ")]:
+                sys.exit(
+                    f"error: {name} {installed} is installed, {LOCK.name} pins {pin}; run `make environment`, or pip "
+                    "as environment.yml does"
+                )
 
     def notices(self) -> list[str]:
         """Return what the user should read before the first job, a line each."""
@@ -164,29 +213,40 @@ class Plan:
 
     # --- partitions ---------------------------------------------------------------------------------------------
 
+    def partitions(self) -> dict[str, PartitionSpec]:
+        """Return the partitions by what they are: what the configuration calls them changes no result."""
+        return {self.partition_content(key): spec for key, spec in self.config.partitions.items()}
+
+    def partition_content(self, key: str) -> str:
+        """Return what a partition is, as part of a path, for instance ``dirichlet-8-0.5``."""
+        return "-".join(map(str, self.config.partitions[key].to_json().values()))
+
     def partition_file(self, dataset: str, partition: str, seed: int | str) -> str:
         """Return where a partition of a data set lies."""
         return f"{self.artifacts}/partitions/{dataset}/{partition}/seed{seed}.json"
 
     def partition_of(self, arm: str, seed: int | str) -> list[str]:
         """Return the partition that an arm trains on, as a list of one file, or of none."""
-        name = self.config.arms[arm].partition
-        return [self.partition_file(self.dataset(arm), name, seed)] if name else []
+        key = self.config.arms[arm].partition
+        return [self.partition_file(self.dataset(arm), self.partition_content(key), seed)] if key else []
 
     def partition_spec(self, partition: str) -> str:
         """Return what a partition depends on."""
-        spec = self.config.partitions[partition].to_json()
-        return canonical({"name": partition, "partition": spec, "root_seed": self.config.seed})
+        return canonical({"partition": self.partitions()[partition].to_json(), "root_seed": self.config.seed})
+
+    def partition_stamp(self, dataset: str, partition: str) -> str:
+        """Return the stamp of dividing a data set."""
+        return self.stamps.of("partition", {dataset, type(self.partitions()[partition]).__name__}).text
+
+    def partition_key(self, partition: str) -> str:
+        """Return what the configuration calls a partition, for messages."""
+        return next(key for key in self.config.partitions if self.partition_content(key) == partition)
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
     def run(self, arm: str, seed: int | str, name: str = "") -> str:
         """Return the folder of a run, or a file in it."""
         return f"{self.artifacts}/runs/{arm}/seed{seed}" + (f"/{name}" if name else "")
-
-    def every_seed(self, arm: str, name: str) -> list[str]:
-        """Return a file of each seed of an arm."""
-        return [self.run(arm, seed, name) for seed in self.seeds]
 
     def every_run(self, *names: str) -> list[str]:
         """Return files of every arm and seed."""
@@ -197,11 +257,44 @@ class Plan:
         private = not isinstance(self.config.arms[arm].privacy, NoPrivacy)
         return [self.run(arm, seed, "noise.json")] if private else []
 
+    def calibrated(self, calibrate: Any, arm: str, seed: int | str) -> list[str]:
+        """Return :meth:`noise_of`, after the checkpoint ``calibrate``."""
+        return [calibrate.get(arm=arm, seed=seed).output[0] for _ in self.noise_of(arm, seed)]
+
+    def trained(self, calibrate: Any, arm: str, seed: int | str, name: str) -> str:
+        """Return a file of a run; after the checkpoint ``calibrate``, too, so that Snakemake looks at it anew then."""
+        self.calibrated(calibrate, arm, seed)
+        return self.run(arm, seed, name)
+
+    def technique(self, arm: str) -> dict[str, Any]:
+        """Return what identifies an arm's training besides data and seeds, as plain values."""
+        technique = self.config.arms[arm].technique()
+        key = self.config.arms[arm].partition
+        if key:
+            technique["topology"]["partition"] = self.partition_content(key)
+        return technique
+
+    def arm_stamp(self, stage: str, arm: str) -> str:
+        """Return the stamp of a stage of an arm: what the arm does not choose is left out."""
+        spec = self.config.arms[arm]
+        parts: list[Spec] = [spec.topology, spec.privacy, spec.aggregation]
+        parts += [self.config.partitions[spec.partition]] if spec.partition else []
+        chosen = {type(part).__name__ for part in parts}
+        return self.stamps.of(stage, {*chosen, spec.model, self.dataset(arm)}).text
+
+    def trainings(self) -> dict[str, frozenset[str]]:
+        """Return the folder of each run with the params of its training."""
+        return {
+            self.run(arm, seed): frozenset([self.arm_spec(arm), self.arm_stamp("train", arm)])
+            for arm in self.config.arms
+            for seed in self.seeds
+        }
+
     def arm_spec(self, arm: str) -> str:
         """Return what training an arm depends on."""
         return canonical(
             {
-                "arm": self.config.arms[arm].technique(),
+                "arm": self.technique(arm),
                 "dataset": self.dataset(arm),
                 "root_seed": self.config.seed,
                 "device": self.config.device,
@@ -210,7 +303,7 @@ class Plan:
 
     def calibrate_spec(self, arm: str) -> str:
         """Return what calibrating an arm depends on: not its learning rate, nor its aggregation."""
-        technique = self.config.arms[arm].technique()
+        technique = self.technique(arm)
         keep = {key: technique[key] for key in ("privacy", "topology")}
         training = {key: technique["training"][key] for key in ("epochs", "batch_size")}
         return canonical({"arm": {**keep, "training": training}})
@@ -226,6 +319,14 @@ class Plan:
         return canonical({"privacy": self.config.arms[arm].technique()["privacy"]})
 
     # --- reports ------------------------------------------------------------------------------------------------
+
+    def collected(self) -> dict[str, str]:
+        """Return the tidy tables of all runs."""
+        return {name: f"{self.reports}/{name}.csv" for name in COLLECTED}
+
+    def metrics(self) -> str:
+        """Return the summary of all runs."""
+        return f"{self.reports}/metrics.json"
 
     def collect_spec(self) -> str:
         """Return every run and where it lies."""
@@ -247,6 +348,13 @@ class Plan:
         }
         # Not canonical: the order of the arms is the order shown.
         return json.dumps(content, separators=(",", ":"))
+
+    def published_spec(self, experiment: str, kind: str) -> str:
+        """Return the published rows that a table or figure shows, empty where it shows none."""
+        if kind not in SHOW_PUBLISHED:
+            return ""
+        rows = sorted({row.published for row in self.config.experiments[experiment].compare})
+        return canonical({row: self.published[row].to_json() for row in rows})
 
     def tables(self) -> list[str]:
         """Return every table, in every format."""
@@ -284,6 +392,19 @@ class Plan:
             ],
             separators=(",", ":"),
         )
+
+    def outputs(self) -> list[str]:
+        """Return every file that the workflow makes."""
+        arms = [(arm, seed) for arm in self.config.arms for seed in self.seeds]
+        return [
+            *(file for dataset in self.datasets() for file in self.raw(dataset)),
+            *sorted({file for arm in self.config.arms for file in self.subset(arm).values()}),
+            *sorted({file for arm, seed in arms for file in self.partition_of(arm, seed)}),
+            *(file for arm, seed in arms for file in self.noise_of(arm, seed)),
+            *self.every_run(*RUN_FILES),
+            *(*self.collected().values(), self.metrics()),
+            *(*self.tables(), *self.figures()),
+        ]
 
     def datasets(self) -> list[str]:
         """Return the data sets that must be fetched."""

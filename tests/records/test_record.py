@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from ppml.config.arm import Arm
-from ppml.config.spec import digest
+from ppml.records.canonical import digest
 from ppml.records.record import Run, clients, cost, history, record
 
 N_TEST, N_ALL, CLASSES = 40, 100, 10

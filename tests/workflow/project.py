@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,25 +12,65 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = ROOT.parent / "shared" / "datasets"
-PARTS = ("Snakefile", "workflow", "config", "profiles", "environment.yml")
+PARTS = (
+    *("Snakefile", "workflow", "config", "profiles", "src", "environment.yml", "requirements.lock"),
+    *(".dvc", ".dvcignore", ".gitignore", "dvc.yaml"),
+)
 MEASURED = ("cost.json",)
+"""Files in the folder of a run whose content is measured: it differs from run to run."""
+LISTS_JOBS = """
+import json, sys
+sys.path.insert(0, "workflow")
+from status import look
+jobs, _ = look([sys.argv[1]])
+print(json.dumps([f"{job.rule} {job.wildcards}".strip() for job in jobs if job.runs]))
+"""
 
 
 class Project:
-    """The workflow in ``folder``; the code is the installed package."""
+    """The workflow in ``folder``, with code of its own.
 
-    def __init__(self, folder: Path, *, mirror: Path | None = MIRROR) -> None:
+    Parameters
+    ----------
+    folder : Path
+        An empty folder, or a copy of a project.
+    mirror : Path or None
+        Where the data may come from.
+    config : str
+        The configuration that is run.
+    """
+
+    def __init__(self, folder: Path, *, mirror: Path | None = MIRROR, config: str = "config/smoke.yaml") -> None:
         self.folder = folder
-        self.environment = {**os.environ, "PPML_DATA_MIRROR": str(mirror or "")}
+        self.config = config
+        self.environment = {
+            **os.environ,
+            "PPML_DATA_MIRROR": str(mirror or ""),
+            "PYTHONPATH": str(folder / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        if not (folder / "Snakefile").exists():
+            self._copy_parts()
+
+    def _copy_parts(self) -> None:
+        leave = shutil.ignore_patterns("__pycache__", "*.egg-info", "cache", "tmp", "config.local")
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, self.folder / part, ignore=leave)
             else:
-                shutil.copy(source, folder / part)
+                shutil.copy(source, self.folder / part)
 
-    def start(self, *arguments: str, cores: int = 2, config: str = "config/smoke.yaml") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), "--configfile", config]
+    def copy(self, folder: Path) -> Project:
+        """Return a copy of the project as it is now, records, results and times of files included."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
+        return Project(folder, config=self.config)
+
+    def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), "--configfile", self.config]
+        return self.popen(*command)
+
+    def popen(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -40,10 +81,30 @@ class Project:
             text=True,
         )
 
-    def run(self, *arguments: str, cores: int = 2, config: str = "config/smoke.yaml") -> tuple[int, str]:
-        process = self.start(*arguments, cores=cores, config=config)
+    def run(self, *arguments: str, cores: int = 2) -> tuple[int, str]:
+        process = self.start(*arguments, cores=cores)
         output, _ = process.communicate()
         return process.returncode, output
+
+    def python(self, *arguments: str) -> tuple[int, str]:
+        """Run Python in the folder."""
+        process = self.popen(sys.executable, *arguments)
+        output, _ = process.communicate()
+        return process.returncode, output
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the folder."""
+        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=self.folder, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def planned(self) -> set[str]:
+        """Return the jobs that a run would run, for instance ``train fl/seed0``, by what Snakemake decides."""
+        status, output = self.python("-c", LISTS_JOBS, self.config)
+        assert status == 0, output
+        return set(json.loads(output.splitlines()[-1]))
 
     def files(self, *folders: str) -> dict[str, str]:
         """Return the SHA-256 of every file below ``folders``, by its path."""

@@ -3,15 +3,17 @@
 
 rule account:
     input:
-        events=lambda wildcards: plan.every_seed(wildcards.arm, "events.json"),
+        events=lambda wildcards: plan.trained(checkpoints.calibrate, **wildcards, name="events.json"),
     output:
-        plan.every_seed("{arm}", "privacy.json"),
+        plan.run("{arm}", "{seed}", "privacy.json"),
     log:
-        f"{plan.logs}/account/{{arm}}.log",
+        f"{plan.logs}/account/{{arm}}-seed{{seed}}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     params:
         spec=lambda wildcards: plan.account_spec(wildcards.arm),
+        stamp=lambda wildcards: plan.arm_stamp("account", wildcards.arm),
     shell:
-        "python -m ppml.stages.account --spec {params.spec:q} --events {input.events:q} --outputs {output:q} "
+        "exec python -m ppml.stages account --spec {params.spec:q} --events {input.events:q} --output {output:q} "
         "> {log:q} 2>&1"

@@ -16,8 +16,9 @@ for dataset in plan.datasets():
             "../../environment.yml"
         params:
             spec=plan.fetch_spec(dataset),
+            stamp=plan.stamps.of("fetch", {dataset}).text,
         shell:
-            "python -m ppml.stages.fetch --spec {params.spec:q} --outputs {output:q} > {log:q} 2>&1"
+            "exec python -m ppml.stages fetch --spec {params.spec:q} --outputs {output:q} > {log:q} 2>&1"
 
 
 for dataset in sorted({plan.dataset(arm) for arm in plan.config.arms}):
@@ -35,8 +36,9 @@ for dataset in sorted({plan.dataset(arm) for arm in plan.config.arms}):
             "../../environment.yml"
         params:
             spec=plan.subset_spec(dataset),
+            stamp=plan.stamps.of("subset", {dataset}).text,
         shell:
-            "python -m ppml.stages.subset --spec {params.spec:q} --raw {input:q} --train {output.train:q} "
+            "exec python -m ppml.stages subset --spec {params.spec:q} --raw {input:q} --train {output.train:q} "
             "--test {output.test:q} --about {output.about:q} > {log:q} 2>&1"
 
 
@@ -51,6 +53,9 @@ rule partition:
         "../../environment.yml"
     params:
         spec=lambda wildcards: plan.partition_spec(wildcards.partition),
+        stamp=lambda wildcards: plan.partition_stamp(wildcards.dataset, wildcards.partition),
+        # Derived from the output, so that it is not recorded.
+        key=lambda wildcards, output: plan.partition_key(wildcards.partition),
     shell:
-        "python -m ppml.stages.partition --spec {params.spec:q} --seed {wildcards.seed} --train {input.train:q} "
+        "exec python -m ppml.stages partition --spec {params.spec:q} --name {params.key:q} --seed {wildcards.seed} --train {input.train:q} "
         "--output {output:q} > {log:q} 2>&1"

@@ -5,16 +5,17 @@ rule predict:
     input:
         test=lambda wildcards: plan.subset(wildcards.arm)["test"],
         about=lambda wildcards: plan.subset(wildcards.arm)["about"],
-        models=lambda wildcards: plan.every_seed(wildcards.arm, "model.safetensors"),
+        model=lambda wildcards: plan.trained(checkpoints.calibrate, **wildcards, name="model.safetensors"),
     output:
-        plan.every_seed("{arm}", "predictions.safetensors"),
+        plan.run("{arm}", "{seed}", "predictions.safetensors"),
     log:
-        f"{plan.logs}/predict/{{arm}}.log",
+        f"{plan.logs}/predict/{{arm}}-seed{{seed}}.log",
     conda:
         "../../environment.yml"
     threads: 1
     params:
         spec=lambda wildcards: plan.predict_spec(wildcards.arm),
+        stamp=lambda wildcards: plan.arm_stamp("predict", wildcards.arm),
     shell:
-        "python -m ppml.stages.predict --spec {params.spec:q} --test {input.test:q} --about {input.about:q} "
-        "--models {input.models:q} --outputs {output:q} > {log:q} 2>&1"
+        "exec python -m ppml.stages predict --spec {params.spec:q} --test {input.test:q} --about {input.about:q} "
+        "--model {input.model:q} --output {output:q} > {log:q} 2>&1"

@@ -2,18 +2,6 @@
 # reports/tables/{experiment}-{kind}.md, .csv, .tex, .html
 # reports/figures/{experiment}-{kind}.svg, .png
 
-RUN_FILES = (
-    "config.json",
-    "model.safetensors",
-    "history.csv",
-    "events.json",
-    "cost.json",
-    "predictions.safetensors",
-    "privacy.json",
-    "record.json",
-)
-COLLECTED = {name: f"{plan.reports}/{name}.csv" for name in ("records", "costs", "history", "clients")}
-
 
 rule collect:
     input:
@@ -21,16 +9,17 @@ rule collect:
         sorted({file for arm in plan.config.arms for seed in plan.seeds for file in plan.partition_of(arm, seed)}),
     output:
         plan.every_run("record.json"),
-        **COLLECTED,
-        metrics=f"{plan.reports}/metrics.json",
+        **plan.collected(),
+        metrics=plan.metrics(),
     log:
         f"{plan.logs}/collect.log",
     conda:
         "../../environment.yml"
     params:
         spec=plan.collect_spec(),
+        stamp=plan.stamps.of("collect").text,
     shell:
-        "python -m ppml.stages.collect --spec {params.spec:q} --output-records {output.records:q} "
+        "exec python -m ppml.stages collect --spec {params.spec:q} --output-records {output.records:q} "
         "--output-costs {output.costs:q} --output-history {output.history:q} --output-clients {output.clients:q} "
         "--output-metrics {output.metrics:q} > {log:q} 2>&1"
 
@@ -41,9 +30,8 @@ for kind in plan.table_kinds():
         name:
             f"table_{kind}"
         input:
-            records=COLLECTED["records"],
-            costs=COLLECTED["costs"],
-            published="config/published.yaml",
+            records=plan.collected()["records"],
+            costs=plan.collected()["costs"],
         output:
             md=f"{plan.reports}/tables/{{experiment}}-{kind}.md",
             csv=f"{plan.reports}/tables/{{experiment}}-{kind}.csv",
@@ -60,12 +48,16 @@ for kind in plan.table_kinds():
             "../../environment.yml"
         params:
             spec=lambda wildcards: plan.show_spec(wildcards.experiment),
+            stamp=plan.stamps.of("table").text,
+            published=lambda wildcards, kind=kind: plan.published_spec(wildcards.experiment, kind),
+            # Derived from the output, so that it is not recorded: what is shown of it is.
+            papers=lambda wildcards, output: PUBLISHED,
             kind=kind,
             title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
             fallback=plan.fallback_sentence(),
         shell:
-            "python -m ppml.stages.table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
-            "--costs {input.costs:q} --published {input.published:q} --output-md {output.md:q} "
+            "exec python -m ppml.stages table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
+            "--costs {input.costs:q} --published {params.papers} --output-md {output.md:q} "
             "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 
@@ -75,8 +67,7 @@ for kind in plan.figure_kinds():
         name:
             f"figure_{kind}"
         input:
-            **COLLECTED,
-            published="config/published.yaml",
+            **plan.collected(),
         output:
             svg=report(
                 f"{plan.reports}/figures/{{experiment}}-{kind}.svg",
@@ -91,13 +82,17 @@ for kind in plan.figure_kinds():
             "../../environment.yml"
         params:
             spec=lambda wildcards: plan.show_spec(wildcards.experiment),
+            stamp=plan.stamps.of("figure").text,
+            published=lambda wildcards, kind=kind: plan.published_spec(wildcards.experiment, kind),
+            # Derived from the output, so that it is not recorded: what is shown of it is.
+            papers=lambda wildcards, output: PUBLISHED,
             kind=kind,
             title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
             fallback=plan.fallback_sentence(),
         shell:
-            "python -m ppml.stages.figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
+            "exec python -m ppml.stages figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --clients {input.clients:q} "
-            "--published {input.published:q} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
+            "--published {params.papers} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
 
 
 rule overview:
@@ -113,6 +108,7 @@ rule overview:
         "../../environment.yml"
     params:
         spec=plan.overview_spec(),
+        stamp=plan.stamps.of("overview").text,
     shell:
-        "python -m ppml.stages.overview --spec {params.spec:q} --intro {input.intro:q} --captions {input.captions:q} "
+        "exec python -m ppml.stages overview --spec {params.spec:q} --intro {input.intro:q} --captions {input.captions:q} "
         "--figures {input.figures:q} --output {output:q} > {log:q} 2>&1"

@@ -2,28 +2,32 @@
 # artifacts/runs/{arm}/seed{seed}/model.safetensors   and config.json, history.csv, events.json, cost.json
 
 
-rule calibrate:
+# A checkpoint, so that what was trained stays where calibrating again finds the same noise.
+checkpoint calibrate:
     input:
         about=lambda wildcards: plan.subset(wildcards.arm)["about"],
-        partitions=lambda wildcards: [file for seed in plan.seeds for file in plan.partition_of(wildcards.arm, seed)],
+        partition=lambda wildcards: plan.partition_of(wildcards.arm, wildcards.seed),
     output:
-        plan.every_seed("{arm}", "noise.json"),
+        plan.run("{arm}", "{seed}", "noise.json"),
     log:
-        f"{plan.logs}/calibrate/{{arm}}.log",
+        f"{plan.logs}/calibrate/{{arm}}-seed{{seed}}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     params:
         spec=lambda wildcards: plan.calibrate_spec(wildcards.arm),
+        stamp=lambda wildcards: plan.arm_stamp("calibrate", wildcards.arm),
+        partition=lambda wildcards, input: f"--partition {input.partition}" if input.partition else "",
     shell:
-        "python -m ppml.stages.calibrate --spec {params.spec:q} --about {input.about:q} "
-        "--partitions {input.partitions:q} --outputs {output:q} > {log:q} 2>&1"
+        "exec python -m ppml.stages calibrate --spec {params.spec:q} --about {input.about:q} {params.partition} "
+        "--output {output:q} > {log:q} 2>&1"
 
 
 rule train:
     input:
         unpack(lambda wildcards: plan.subset(wildcards.arm)),
         partition=lambda wildcards: plan.partition_of(wildcards.arm, wildcards.seed),
-        noise=lambda wildcards: plan.noise_of(wildcards.arm, wildcards.seed),
+        noise=lambda wildcards: plan.calibrated(checkpoints.calibrate, **wildcards),
     output:
         model=plan.run("{arm}", "{seed}", "model.safetensors"),
         config=plan.run("{arm}", "{seed}", "config.json"),
@@ -38,10 +42,14 @@ rule train:
     threads: 1
     params:
         spec=lambda wildcards: plan.arm_spec(wildcards.arm),
+        stamp=lambda wildcards: plan.arm_stamp("train", wildcards.arm),
         partition=lambda wildcards, input: (f"--partition {input.partition}" if input.partition else ""),
         noise=lambda wildcards, input: f"--noise {input.noise}" if input.noise else "",
+        # Derived from the output, so that it is not recorded.
+        progress=lambda wildcards, output: plan.run(wildcards.arm, wildcards.seed, "progress.safetensors"),
     shell:
-        "python -m ppml.stages.train --spec {params.spec:q} --seed {wildcards.seed} --train {input.train:q} "
+        "exec python -m ppml.stages train --spec {params.spec:q} --seed {wildcards.seed} --train {input.train:q} "
         "--test {input.test:q} --about {input.about:q} {params.partition} {params.noise} "
+        "--stamp {params.stamp} --progress {params.progress:q} "
         "--output-model {output.model:q} --output-config {output.config:q} --output-history {output.history:q} "
         "--output-events {output.events:q} --output-cost {output.cost:q} > {log:q} 2>&1"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -45,13 +43,3 @@ def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
 def invalid(text: str) -> PydanticCustomError:
     """Return the error for values that do not go together; ``text`` names the keys, the values and what is allowed."""
     return PydanticCustomError("invalid", "{text}", {"text": text})
-
-
-def canonical(content: Any) -> str:
-    """Return ``content`` as JSON text that is equal whenever the content is."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
-def digest(content: Any) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of ``content`` as canonical JSON."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]

@@ -43,6 +43,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def unfinished_files(folder: str | Path) -> list[Path]:
+    """Return the files that :func:`atomic` was writing in a folder when its process was killed."""
+    return sorted(path for path in Path(folder).glob(".*-????????*") if path.is_file())
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
     with atomic(path) as temporary:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.config.spec import digest
+from ppml.records.canonical import digest
 
 FLOAT32_BYTES = 4
 

@@ -1,0 +1,17 @@
+"""One text for what is equal: seeds, specifications of jobs and digests are made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical(content: Any) -> str:
+    """Return ``content`` as JSON text that is equal whenever the content is."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def digest(content: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of ``content`` as canonical JSON."""
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]

@@ -1,0 +1,20 @@
+"""The modules of workflow/, importable as the Snakefile imports them, and a project that has run."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.workflow.project import ROOT, Project
+
+sys.path.insert(0, str(ROOT / "workflow"))
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project that has run on two cores; whoever changes something in it puts it back."""
+    project = Project(tmp_path_factory.mktemp("first"))
+    status, output = project.run(cores=2)
+    assert status == 0, output
+    return project

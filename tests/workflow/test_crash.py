@@ -1,0 +1,116 @@
+"""What a run that was killed, interrupted or without power leaves behind: nothing that the next one stumbles over."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.workflow.kills import (
+    forget_runs,
+    forget_unwritten,
+    identity,
+    interrupt,
+    jobs_of,
+    kill_workflow,
+    lose_power,
+    wait_for,
+)
+from tests.workflow.project import Project
+
+ARMS = ["fl_dp", "fl_he", "centralized"]
+
+
+@pytest.fixture
+def project(first: Project, tmp_path: Path) -> Project:
+    """Return a project in which some arms are still to be trained."""
+    if not (first.folder / "build/smoke").exists():
+        pytest.skip("the fallback keeps its artifacts elsewhere")
+    project = first.copy(tmp_path / "project")
+    forget_runs(project, ARMS)
+    return project
+
+
+def run_again(project: Project, first: Project) -> str:
+    """Run to the end, compare with the undisturbed run, and return what the trainings said."""
+    status, output = project.run()
+    assert status == 0, output
+    assert "lock" not in output
+    assert identity(project) == identity(first)
+    assert project.planned() == set()
+    return "".join(path.read_text() for path in (project.folder / "build/smoke/logs/train").glob("*.log"))
+
+
+@pytest.mark.parametrize("way", [kill_workflow, lose_power])
+def test_a_killed_run_is_made_good_and_a_federated_training_goes_on(
+    project: Project, first: Project, way: Callable[..., None]
+) -> None:
+    run = project.start(cores=1)
+    progress = project.folder / "build/smoke/artifacts/runs/fl_dp/seed0/progress.safetensors"
+    other = project.folder / "build/smoke/artifacts/runs/fl_dp/seed1/progress.safetensors"
+    deadline = time.monotonic() + 120
+    while not progress.exists() and not other.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    jobs = jobs_of(run)
+    assert jobs
+    way(run, random.Random(0))
+    run.communicate()
+    _, alive = psutil.wait_procs(jobs, timeout=3)
+    assert not alive, "a job went on without its workflow"
+    if way is lose_power:
+        forget_unwritten(project, random.Random(0))
+    assert "resuming after round" in run_again(project, first)
+
+
+def test_a_killed_run_leaves_what_was_done_alone(project: Project, first: Project) -> None:
+    run = project.start(cores=1)
+    done = project.folder / "build/smoke/artifacts/runs/centralized/seed0/predictions.safetensors"
+    wait_for(done)
+    # Until Snakemake has written down that the job has ended.
+    record = "predict/centralized-seed0.log"
+    time.sleep(1)
+    run.kill()
+    run.communicate()
+    planned = project.planned()
+    assert "train centralized/0" not in planned, record
+    assert "train fl/0" not in planned
+    run_again(project, first)
+
+
+def test_control_c_stops_at_once_and_the_next_run_goes_on(project: Project, first: Project) -> None:
+    run = project.start(cores=2)
+    deadline = time.monotonic() + 60
+    while not jobs_of(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    jobs = jobs_of(run)
+    interrupt(run)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode != 0, output
+    _, alive = psutil.wait_procs(jobs, timeout=3)
+    assert not alive
+    run_again(project, first)
+
+
+def test_a_second_run_says_who_is_at_work_and_harms_nothing(project: Project, first: Project) -> None:
+    run = project.start(cores=1)
+    deadline = time.monotonic() + 60
+    while not jobs_of(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    status, output = project.run()
+    assert status != 0
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, output
+    assert f"another run is at work in this folder: process {run.pid} on " in errors[0]
+    assert "Traceback" not in output
+    looked, _ = project.run("-n")
+    assert looked == 0
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    run_again(project, first)

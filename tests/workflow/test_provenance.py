@@ -1,0 +1,605 @@
+"""The record book and Snakemake's records: what is there is believed where its bytes are known, and only there."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from fingerprints import Fingerprints
+from provenance import FLAW, Book, Provenance
+from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
+from snakemake.persistence.file import FilePersistence
+from status import look
+
+from tests.workflow.small import SETTINGS, Small, SmallPlan
+
+BOOK = Path("reports/provenance.json")
+KNOWN = Path(".snakemake/ppml/files.json")
+MODEL = "runs/alone/seed0/model.txt"
+OTHER_BYTES = "its bytes are not those that were made"
+NOBODY = "nobody knows how it was made"
+RUNS = {f"{rule} {arm}/{seed}" for rule in ("train", "predict") for arm in ("private", "alone") for seed in (0, 1)}
+JOBS = {"data", "collect", "calibrate private/0", "calibrate private/1", *RUNS}
+COMPARED = ("rule", "code", "params", "input", "input_checksums", "record_format_version", "incomplete")
+"""What Snakemake decides by."""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    return Small.first(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def small(done: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+    """Return a copy of the small workflow after a run; it is the working directory."""
+    small = done.copy(tmp_path / "small")
+    monkeypatch.chdir(small.folder)
+    return small
+
+
+def stale() -> dict[str, tuple[str, ...]]:
+    """Reconcile, and return the jobs that Snakemake would run, with what it knows against each of them."""
+    return {f"{job.rule} {job.wildcards}".strip(): job.causes for job in look([])[0] if job.runs}
+
+
+def save() -> None:
+    Provenance(SmallPlan.read()).save()
+
+
+def record(path: str) -> MetadataRecord:
+    found = FilePersistence(nolock=True)._read_record(path)
+    assert found is not None
+    return found
+
+
+def metadata(path: str) -> Path:
+    return Path(FilePersistence(nolock=True)._record_path(".snakemake/metadata", path))
+
+
+def every_record() -> dict[str, bytes]:
+    return {path: metadata(path).read_bytes() for path in SmallPlan.read().outputs()}
+
+
+def rewrite(path: str | Path, text: str) -> None:
+    """Write other bytes in such a way that the time of the file does not tell."""
+    stat = Path(path).stat()
+    Path(path).write_text(text)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def touch_all() -> None:
+    """Give every file a new time, so that inputs are newer than what was made of them."""
+    for number, path in enumerate(["data/data.txt", *reversed(SmallPlan.read().outputs()), "source.txt"]):
+        if Path(path).exists():
+            os.utime(path, (time.time() + number, time.time() + number))
+
+
+def forget_records() -> None:
+    shutil.rmtree(".snakemake")
+
+
+def as_run_anew(path: str, text: str, **changes: object) -> None:
+    """Leave what a job leaves that ended in a run that was killed: a file and its record, and no word in the book."""
+    Path(path).write_text(text)
+    os.utime(path, (time.time() + 7, time.time() + 7))
+    changed = record(path).model_copy(update={"endtime": Path(path).stat().st_mtime, **changes})
+    FilePersistence(nolock=True)._write_record(path, changed)
+
+
+# --- what stands ------------------------------------------------------------------------------------------------
+
+
+def test_after_a_run_nothing_is_to_be_done_and_no_record_is_written(small: Small) -> None:
+    def times() -> list[int]:
+        return [metadata(path).stat().st_mtime_ns for path in SmallPlan.read().outputs()]
+
+    before = every_record(), times()
+    assert stale() == {}
+    assert (every_record(), times()) == before
+
+
+def test_times_say_nothing(small: Small) -> None:
+    before = every_record()
+    touch_all()
+    assert stale() == {}
+    touch_all()
+    assert stale() == {}
+    assert every_record() == before
+
+
+def test_a_clone_with_the_same_files_has_nothing_to_do(small: Small) -> None:
+    made = {path: record(path) for path in SmallPlan.read().outputs()}
+    forget_records()
+    touch_all()
+    assert stale() == {}
+    for path, before in made.items():
+        restored = record(path)
+        assert [restored.get(key) for key in COMPARED] == [before.get(key) for key in COMPARED], path
+        # Snakemake's report has no use for a record without times.
+        assert restored.starttime == restored.endtime == Path(path).stat().st_mtime
+    # From now on this machine knows it by itself.
+    BOOK.unlink()
+    touch_all()
+    assert stale() == {}
+
+
+def test_what_nobody_knows_is_made_again(small: Small) -> None:
+    forget_records()
+    BOOK.unlink()
+    causes = stale()
+    assert set(causes) == JOBS
+    assert all(NOBODY in why for why in causes.values())
+
+
+def test_what_was_made_of_a_file_that_is_gone_stands_until_that_is_back(small: Small) -> None:
+    Path(MODEL).unlink()
+    assert stale() == {"train alone/0": ("missing",), "predict alone/0": (), "collect": ()}
+    assert FLAW.encode() not in metadata("runs/alone/seed0/predictions.txt").read_bytes()
+
+
+def test_a_missing_file_gets_no_record_and_is_made_again_alone(small: Small) -> None:
+    forget_records()
+    Path("reports/table.txt").unlink()
+    assert stale() == {"collect": ("missing",)}
+    assert not metadata("reports/table.txt").exists()
+
+
+def test_remains_of_killed_writers_are_removed_and_nothing_else(small: Small) -> None:
+    remains, others = Path("runs/alone/seed0/.model-abcd1234.txt"), Path("runs/alone/seed0/progress.safetensors")
+    for path in (remains, others):
+        path.write_text("half")
+    assert stale() == {}
+    assert not remains.exists() and others.exists()
+
+
+# --- what does not ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", ["records and book", "records", "book"])
+def test_other_bytes_are_seen_whatever_their_time_and_forgiven_when_they_are_back(small: Small, known: str) -> None:
+    before, text = every_record(), Path(MODEL).read_text()
+    if known == "records":
+        BOOK.unlink()
+    if known == "book":
+        forget_records()
+    rewrite(MODEL, "a planted fault")
+    causes = stale()
+    assert set(causes) == {"train alone/0", "predict alone/0", "collect"}
+    assert causes["train alone/0"] == ((NOBODY if known == "book" else OTHER_BYTES),)
+    assert causes["predict alone/0"] == (f"{MODEL} has changed",)
+    assert stale() == causes
+    rewrite(MODEL, text)
+    assert stale() == {}
+    assert not any(FLAW.encode() in metadata(path).read_bytes() for path in before)
+    if known != "book":
+        assert every_record() == before
+
+
+def test_bytes_of_the_same_length_and_time_are_told_apart(small: Small) -> None:
+    assert stale() == {}
+    text = Path(MODEL).read_text()
+    rewrite(MODEL, text.swapcase())
+    assert "train alone/0" in stale()
+
+
+def test_one_output_of_several_that_changed_is_enough(small: Small) -> None:
+    rewrite("runs/alone/seed1/cost.txt", "0")
+    causes = stale()
+    assert set(causes) == {"train alone/1", "predict alone/1", "collect"}
+    assert causes["train alone/1"] == (OTHER_BYTES,)
+    assert causes["collect"] == ("runs/alone/seed1/cost.txt has changed",)
+
+
+def test_a_changed_input_is_named(small: Small) -> None:
+    rewrite("source.txt", "other numbers\n")
+    causes = stale()
+    assert causes["data"] == ("source.txt has changed",)
+    assert set(causes) == JOBS
+    rewrite("source.txt", "numbers\n")
+    assert stale() == {}
+
+
+def test_a_changed_input_is_seen_by_a_clone(small: Small) -> None:
+    forget_records()
+    rewrite("source.txt", "other numbers\n")
+    assert stale()["data"] == ("source.txt has changed",)
+
+
+def test_an_input_of_which_no_bytes_were_recorded_is_not_trusted(small: Small) -> None:
+    changed = record(MODEL).model_copy(update={"input_checksums": {}})
+    FilePersistence(nolock=True)._write_record(MODEL, changed)
+    assert stale()["train alone/0"] == ("nobody knows what data/data.txt was",)
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[: len(data) // 2],
+    "one byte short": lambda data: data[:-1],
+    "zeros": lambda data: bytes(len(data)),
+    "absent": None,
+}
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[how](path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_record_that_lost_power_is_no_record(small: Small, how: str) -> None:
+    BOOK.unlink()
+    damage(metadata(MODEL), how)
+    causes = stale()
+    assert set(causes) == {"train alone/0", "predict alone/0", "collect"}
+    assert causes["train alone/0"] == (NOBODY,)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_record_that_lost_power_is_put_back_from_the_book(small: Small, how: str) -> None:
+    for path in SmallPlan.read().outputs():
+        damage(metadata(path), how)
+    assert stale() == {}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_fingerprints_that_lost_power_are_computed_anew(small: Small, how: str) -> None:
+    before = every_record()
+    damage(KNOWN, how)
+    assert stale() == {}
+    assert every_record() == before
+    damage(KNOWN, how)
+    touch_all()
+    assert stale() == {}
+    damage(KNOWN, how)
+    Path(MODEL).write_text("other")
+    assert stale()["train alone/0"] == (OTHER_BYTES,)
+
+
+def test_a_clone_is_not_told_that_an_old_command_made_what_it_has(small: Small) -> None:
+    for path in (MODEL, "runs/alone/seed0/cost.txt"):
+        as_run_anew(path, Path(path).read_text(), code="an older command")
+    here = stale()
+    assert here["train alone/0"] == ("the rule's command has changed",) and "train alone/1" not in here
+    save()
+    forget_records()
+    assert stale() == here
+
+
+# --- runs that were killed --------------------------------------------------------------------------------------
+
+
+def test_a_job_that_ended_in_a_killed_run_is_believed(small: Small) -> None:
+    assert stale() == {}
+    as_run_anew(MODEL, "trained again")
+    assert stale() == {
+        "predict alone/0": (f"{MODEL} has changed",),
+        "collect": (),
+    }
+    rewrite(MODEL, "a planted fault")
+    assert stale()["train alone/0"] == (OTHER_BYTES,)
+
+
+def test_a_job_that_ended_in_a_killed_run_is_not_believed_of_other_bytes(small: Small) -> None:
+    as_run_anew(MODEL, "trained again")
+    Path(MODEL).write_text("by someone else")
+    assert stale()["train alone/0"] == (OTHER_BYTES,)
+
+
+def test_what_a_killed_run_made_is_saved_by_the_next(small: Small) -> None:
+    text = "trained again"
+    as_run_anew(MODEL, text)
+    save()
+    book = Book(BOOK)
+    assert book.files[MODEL] == hashlib.sha256(text.encode()).hexdigest()
+    assert MODEL in book.jobs and "runs/alone/seed0/predictions.txt" not in book.jobs
+
+
+# --- the book ---------------------------------------------------------------------------------------------------
+
+
+def test_the_book_says_what_snakemake_recorded(small: Small) -> None:
+    book = Book(BOOK)
+    assert set(book.jobs) == set(SmallPlan.read().outputs())
+    for path in SmallPlan.read().outputs():
+        ours, theirs = book.record(path), record(path)
+        assert [ours.get(key) for key in COMPARED] == [theirs.get(key) for key in COMPARED], path
+        assert book.files[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert book.record("source.txt") is None
+    assert book.stamps == SmallPlan.read().stamps.made
+
+
+def test_equal_results_have_equal_books_and_a_clone_writes_the_same(small: Small) -> None:
+    before = BOOK.read_bytes()
+    save()
+    assert BOOK.read_bytes() == before
+    forget_records()
+    touch_all()
+    assert stale() == {}
+    save()
+    assert BOOK.read_bytes() == before
+
+
+def test_the_order_of_the_configuration_changes_no_book(small: Small) -> None:
+    before = BOOK.read_bytes()
+    small.set(arms=dict(reversed(SETTINGS["arms"].items())))
+    save()
+    assert BOOK.read_bytes() == before
+
+
+def test_the_process_that_reconciled_knows_what_ran_since(small: Small) -> None:
+    provenance = Provenance(SmallPlan.read())
+    provenance.reconcile()
+    as_run_anew(MODEL, "trained again")
+    provenance.save()
+    assert Book(BOOK).files[MODEL] == hashlib.sha256(b"trained again").hexdigest()
+
+
+def test_a_book_that_is_saved_before_it_was_reconciled_is_the_same(small: Small) -> None:
+    before = BOOK.read_bytes()
+    forget_records()
+    save()
+    assert BOOK.read_bytes() == before
+
+
+def test_the_book_keeps_the_stamps_that_it_names_and_no_other(small: Small) -> None:
+    small.set(stamp="fedcba9876543210")
+    causes = stale()
+    assert "module ppml.stages.train" in causes["data"]
+    save()
+    # Made by the older code, and still described by it.
+    assert set(Book(BOOK).stamps) == {SETTINGS["stamp"]}
+    assert Provenance(SmallPlan.read()).stamp(SETTINGS["stamp"]) is not None
+    assert Provenance(SmallPlan.read()).stamp("0" * 16) is None
+    assert stale() == causes
+
+
+def test_a_text_that_a_rule_carries_counts(small: Small) -> None:
+    small.set(note="new")
+    assert stale() == {"collect": ("'' is now 'new'",)}
+    small.set(note="", specs={**SETTINGS["specs"], "collect": "[ 1 ]"})
+    ((job, causes),) = stale().items()
+    assert job == "collect" and causes[0].startswith("Snakemake says: Params have changed")
+
+
+@pytest.mark.parametrize(
+    ("fault", "left"),
+    [
+        (lambda: Path("source.txt").unlink(), {"data/data.txt"}),
+        (lambda: rewrite("source.txt", "other"), {"data/data.txt"}),
+        (lambda: rewrite(MODEL, "other"), {MODEL, "runs/alone/seed0/predictions.txt"}),
+        (lambda: Path(MODEL).unlink(), {MODEL, "runs/alone/seed0/predictions.txt"}),
+        (lambda: Path("reports/table.txt").unlink(), {"reports/table.txt"}),
+        (
+            lambda: Path("runs/alone/seed0/cost.txt").unlink(),
+            {"runs/alone/seed0/cost.txt", "reports/table.txt", *SmallPlan(SETTINGS).every_run("record.txt")},
+        ),
+        (
+            lambda: Path("runs/private/seed0/noise.json").unlink(),
+            {f"runs/private/seed0/{name}" for name in ("noise.json", "model.txt", "cost.txt")},
+        ),
+    ],
+)
+def test_what_was_not_made_of_what_is_there_is_left_out_of_the_book(small: Small, fault, left: set[str]) -> None:
+    fault()
+    save()
+    assert set(SmallPlan.read().outputs()) - set(Book(BOOK).jobs) == left
+    book = json.loads(BOOK.read_text())
+    assert left.isdisjoint(name for job in book["jobs"] for name in job["outputs"])
+    assert set(book["files"]) == {name for job in book["jobs"] for name in (*job["inputs"], *job["outputs"])}
+    assert set(book["commands"]) == {job["command"] for job in book["jobs"]}
+
+
+# --- arms with another name -------------------------------------------------------------------------------------
+
+NEW = {"private-again": SETTINGS["arms"]["private"], "alone-again": SETTINGS["arms"]["alone"]}
+
+
+@pytest.mark.parametrize("here", ["on this machine", "in a clone"])
+def test_runs_of_an_arm_that_was_renamed_are_taken_over(small: Small, here: str) -> None:
+    before = {path: path.read_bytes() for path in Path("runs").rglob("*.*")}
+    if here == "in a clone":
+        forget_records()
+    small.set(arms=NEW)
+    assert set(stale()) == {"collect"}
+    for old, content in before.items():
+        new = Path(str(old).replace("private", "private-again").replace("alone", "alone-again"))
+        assert old.read_bytes() == content
+        # What depends on all arms together is made anew.
+        assert not new.exists() if new.name == "record.txt" else new.read_bytes() == content
+    noise, model, cost = (f"runs/private-again/seed1/{name}" for name in ("noise.json", "model.txt", "cost.txt"))
+    assert record(model).input == ["data/data.txt", noise]
+    assert set(record(model).input_checksums) == {"data/data.txt", noise}
+    assert record(cost).rule == "train" and record(noise).rule == "calibrate"
+    if here == "in a clone":
+        assert small.run() == ["collect"]
+        assert stale() == {}
+    save()
+    assert {Path(name).parts[1] for name in Book(BOOK).jobs if name.startswith("runs/")} == set(NEW)
+
+
+def test_a_run_with_other_bytes_is_not_taken_over(small: Small) -> None:
+    rewrite("runs/alone/seed0/cost.txt", "0")
+    small.set(arms=NEW)
+    assert set(stale()) == {"train alone-again/0", "predict alone-again/0", "collect"}
+    assert not Path("runs/alone-again/seed0").exists()
+
+
+def test_a_run_that_lacks_a_file_is_not_taken_over(small: Small) -> None:
+    Path("runs/alone/seed0/predictions.txt").unlink()
+    small.set(arms=NEW)
+    assert set(stale()) == {"train alone-again/0", "predict alone-again/0", "collect"}
+
+
+def test_a_run_whose_noise_nobody_knows_is_not_taken_over(small: Small) -> None:
+    book = json.loads(BOOK.read_text())
+    book["jobs"] = [job for job in book["jobs"] if job["rule"] != "calibrate"]
+    BOOK.write_text(json.dumps(book))
+    small.set(arms=NEW)
+    causes = stale()
+    assert {"calibrate private-again/0", "train private-again/1"} <= set(causes)
+    assert "train alone-again/0" not in causes
+
+
+def test_a_run_of_another_technique_is_not_taken_over(small: Small) -> None:
+    small.set(arms={**NEW, "alone-again": '{"epochs":3}'})
+    assert {name for name in stale() if name.startswith(("train", "calibrate"))} == {
+        "train alone-again/0",
+        "train alone-again/1",
+    }
+
+
+def test_a_run_made_by_other_code_is_not_taken_over(small: Small) -> None:
+    small.set(arms=NEW, stamp="fedcba9876543210")
+    assert len(stale()) == len(JOBS)
+
+
+def test_a_folder_that_is_there_is_left_alone(small: Small) -> None:
+    target = Path("runs/alone-again/seed0")
+    target.mkdir(parents=True)
+    (target / "model.txt").write_text("half")
+    small.set(arms=NEW)
+    assert stale()["train alone-again/0"] == ("missing", NOBODY)
+    assert (target / "model.txt").read_text() == "half" and not (target / "cost.txt").exists()
+
+
+def test_an_arm_that_says_the_same_as_another_takes_its_runs(small: Small) -> None:
+    small.set(arms={**SETTINGS["arms"], "alone-again": SETTINGS["arms"]["alone"]})
+    assert set(stale()) == {"collect"}
+
+
+# --- fingerprints -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    (tmp_path / "file").write_text("content")
+    return str(tmp_path / "file")
+
+
+def test_a_fingerprint_is_the_sha256_and_none_without_a_file(file: str, tmp_path: Path) -> None:
+    known = Fingerprints(tmp_path / "known" / "files.json")
+    assert known.sha256(file) == hashlib.sha256(b"content").hexdigest()
+    assert known.sha256(str(tmp_path / "absent")) is None
+    Path(file).unlink()
+    assert known.sha256(file) is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_file_is_read_again_when_it_was_written_and_only_then(file: str, tmp_path: Path, kept: bool) -> None:
+    path = tmp_path / "files.json"
+
+    def again(known: Fingerprints) -> Fingerprints:
+        known.save()
+        return Fingerprints(path) if kept else known
+
+    known = Fingerprints(path)
+    first = known.sha256(file)
+    known = again(known)
+    # What was noted is what is returned, as long as nothing touches the file.
+    known._known[file]["sha256"] = "noted"
+    known = again(known)
+    assert known.sha256(file) == "noted"
+    rewrite(file, "CONTENT")
+    assert known.sha256(file) == hashlib.sha256(b"CONTENT").hexdigest() != first
+    known = again(known)
+    # Replaced by a file with the same time and size.
+    stat = Path(file).stat()
+    Path(file).with_suffix(".new").write_text("another")
+    os.utime(Path(file).with_suffix(".new"), ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    Path(file).with_suffix(".new").replace(file)
+    assert known.sha256(file) == hashlib.sha256(b"another").hexdigest()
+
+
+def test_files_that_are_gone_are_forgotten(file: str, tmp_path: Path) -> None:
+    path = tmp_path / "files.json"
+    known = Fingerprints(path)
+    known.sha256(file)
+    known.sha256(str(tmp_path / "absent"))
+    known.save()
+    assert set(json.loads(path.read_text())) == {file}
+    Path(file).unlink()
+    known.save()
+    assert json.loads(path.read_text()) == {}
+
+
+def test_a_record_is_believed_by_its_time_once_and_by_the_bytes_from_then_on(file: str, tmp_path: Path) -> None:
+    known = Fingerprints(tmp_path / "files.json")
+    ended = Path(file).stat().st_mtime
+    assert not known.made_by(file, ended + 1)
+    assert not known.made_by(file, None)
+    assert known.made_by(file, ended)
+    os.utime(file, (1, 1))
+    assert known.made_by(file, ended)
+    assert not known.made_by(file, ended + 1)
+    rewrite(file, "CONTENT")
+    assert not known.made_by(file, ended)
+    # The book knows these bytes: the record gets their time.
+    assert known.describe(file) == 1.0
+    assert known.made_by(file, 1.0)
+
+
+# --- what is used of Snakemake, though it is private ------------------------------------------------------------
+
+
+def test_snakemakes_records_are_what_this_project_takes_them_for() -> None:
+    assert RECORD_FORMAT_VERSION == 6
+    assert list(MetadataRecord.model_fields) == [
+        *("rule", "input", "log", "shellcmd", "params", "code", "record_format_version", "conda_env"),
+        *("container_img_url", "software_stack_hash", "job_hash", "starttime", "endtime", "incomplete"),
+        *("external_jobid", "input_checksums"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("_read_record", ["self", "key"]),
+        ("_write_record", ["self", "key", "record"]),
+        ("_clear_cache", ["self"]),
+        ("_record_path", ["self", "subject", "id"]),
+    ],
+)
+def test_snakemakes_private_methods_are_there(name: str, parameters: list[str]) -> None:
+    assert list(inspect.signature(getattr(FilePersistence, name)).parameters) == parameters
+
+
+def test_snakemake_keeps_a_record_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = FilePersistence(nolock=True)
+    assert records.path == tmp_path / ".snakemake"
+    assert records._read_record("a/b.txt") is None
+    written = MetadataRecord(rule="a", code="b", params=["'c'"], input=["d"], input_checksums={"d": "e"}, endtime=0.1)
+    records._write_record("a/b.txt", written)
+    records._clear_cache()
+    assert records._read_record("a/b.txt") == FilePersistence(nolock=True)._read_record("a/b.txt") == written
+
+
+def test_snakemake_records_what_is_compared_as_it_was(small: Small) -> None:
+    found = record(MODEL)
+    assert found.rule == "train" and found.incomplete is False and found.record_format_version == 6
+    assert found.code.startswith("echo train {wildcards.arm}")
+    assert found.params == sorted(map(repr, [SETTINGS["arms"]["alone"], SETTINGS["stamp"]]))
+    assert found.input == ["data/data.txt"]
+    data = hashlib.sha256(Path("data/data.txt").read_bytes()).hexdigest()
+    assert found.input_checksums == {"data/data.txt": f"sha256:{data}"}
+    assert found.endtime == Path(MODEL).stat().st_mtime
+    assert repr('It\'s a "title"') in record("reports/table.txt").params and "''" in record("reports/table.txt").params
+
+
+def test_snakemake_runs_a_job_whose_record_has_a_flaw(small: Small) -> None:
+    assert stale() == {}
+    found = record(MODEL)
+    found.params = [*found.params, f"{FLAW}planted"]
+    FilePersistence(nolock=True)._write_record(MODEL, found)
+    assert FLAW not in "".join(map(str, found.params[:-1]))
+    # Reconciling takes it away, since nothing is wrong.
+    assert stale() == {}
+    assert record(MODEL).params == found.params[:-1]

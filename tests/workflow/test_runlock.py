@@ -1,0 +1,133 @@
+"""The lock of a run: one process has it, and with that process it is gone, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from runlock import RunLock
+
+from tests.workflow.project import ROOT
+
+HOLDS = f"""
+import subprocess, sys
+sys.path.insert(0, {str(ROOT / "workflow")!r})
+from runlock import RunLock
+
+lock = RunLock()
+print(lock.take(), lock.held, flush=True)
+if "job" in sys.argv:
+    # As careless as a job can be started.
+    job = subprocess.Popen(["sleep", "60"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    print(job.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, in a process that holds no lock."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunLock, "_held", {})
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Return a function that starts a process that takes the lock and keeps it."""
+    started = []
+
+    def call(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLDS, *arguments]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+
+
+def test_one_process_at_a_time_holds_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
+    first = start("--cores", "2", "a b")
+    assert first.stdout.readline() == "True True\n"
+    assert start().stdout.readline() == "False False\n"
+    lock = RunLock()
+    assert (lock.take(), lock.held) == (False, False)
+    assert f"process {first.pid} on {socket.gethostname()}, since 20" in lock.holder()
+    assert lock.holder().endswith(": -c --cores 2 'a b'")
+    assert lock.refusal() == f"another run is at work in this folder: {lock.holder()}; wait for it, or stop it first"
+    # Who was refused has not written over who holds it, nor taken it away.
+    assert start().stdout.readline() == "False False\n"
+    assert f"process {first.pid} on" in lock.holder()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None])
+def test_the_lock_is_free_as_soon_as_its_holder_has_ended(
+    start: Callable[..., subprocess.Popen[str]], number: signal.Signals | None
+) -> None:
+    holder = start()
+    holder.stdout.readline()
+    lock = RunLock()
+    assert not lock.take()
+    if number:
+        holder.send_signal(number)
+    else:
+        holder.stdin.close()
+    holder.wait()
+    assert lock.take() and lock.held
+    assert f"process {os.getpid()} on" in lock.holder()
+
+
+def test_a_job_that_outlives_its_run_does_not_hold_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
+    holder = start("job")
+    holder.stdout.readline()
+    job = int(holder.stdout.readline())
+    try:
+        holder.kill()
+        holder.wait()
+        os.kill(job, 0)
+        assert RunLock().take()
+    finally:
+        os.kill(job, signal.SIGKILL)
+
+
+def test_a_process_that_holds_the_lock_may_take_it_again(start: Callable[..., subprocess.Popen[str]]) -> None:
+    lock = RunLock()
+    assert not lock.held
+    assert lock.take() and lock.take()
+    # As Snakemake does, which may read the workflow twice.
+    again = RunLock()
+    assert again.held and again.take()
+    assert start().stdout.readline() == "False False\n"
+    del lock, again
+    assert start().stdout.readline() == "False False\n"
+
+
+def test_each_folder_has_a_lock_of_its_own(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    assert RunLock().take()
+    Path("other").mkdir()
+    os.chdir("other")
+    assert not RunLock().held
+    assert start().stdout.readline() == "True True\n"
+    assert not RunLock().take()
+    assert RunLock(tmp_path / ".snakemake/ppml/lock").held
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", '{"pid": 1}'])
+def test_a_holder_that_has_not_said_who_it_is_gets_a_sentence_as_well(content: str | None) -> None:
+    path = Path(".snakemake/ppml/lock")
+    if content is not None:
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    assert RunLock().holder() == "a process that has just started or ended"
+    # Whatever is in the file, it is free.
+    assert RunLock().take()
+    assert f"process {os.getpid()} on" in RunLock().holder()

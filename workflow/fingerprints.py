@@ -1,0 +1,66 @@
+"""What bytes files hold, and which of them a record describes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ppml.records.files import read_json, write_json
+
+
+class Fingerprints:
+    """SHA-256 of files, computed once for as long as nothing touches them.
+
+    Parameters
+    ----------
+    path : Path
+        Where they are kept between runs; only a cache, and where it is missing or damaged all is computed anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._known = read_json(path)
+
+    def sha256(self, name: str) -> str | None:
+        """Return the SHA-256 of a file's bytes, None if it is not there."""
+        try:
+            stat = Path(name).stat()
+        except OSError:
+            return None
+        # The time of the last change of the inode cannot be set back, unlike that of the content.
+        signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        entry = self._known.setdefault(name, {})
+        if entry.get("signature") != signature:
+            with Path(name).open("rb") as file:
+                entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            entry["signature"] = signature
+        return str(entry["sha256"])
+
+    def made_by(self, name: str, endtime: float | None) -> bool:
+        """Tell whether a job that ended with the file at ``endtime`` made the bytes that are there.
+
+        A record that is new since :meth:`describe` was last called for the file is believed if the file is as old as
+        the record says: it was made since, by a run that did not end well enough to save what it knew.
+        """
+        sha256 = self.sha256(name)
+        described = self._known.get(name, {}).get("described")
+        if described and described[0] == endtime:
+            return bool(described[1] == sha256)
+        if endtime is None or Path(name).stat().st_mtime != endtime:
+            return False
+        self.describe(name)
+        return True
+
+    def describe(self, name: str) -> float:
+        """Note that a record describes the bytes that are there; return the time that the record shall carry."""
+        modified = Path(name).stat().st_mtime
+        self._known[name]["described"] = [modified, self.sha256(name)]
+        return modified
+
+    def save(self) -> None:
+        """Keep what is known of files that are still there."""
+        write_json(self._path, {name: entry for name, entry in self._known.items() if Path(name).is_file()})
