@@ -1,7 +1,11 @@
 # make results   environment, data, every table and figure
 # make report    the same, and one HTML file that opens offline
 # make quick     a first look: the whole workflow on a small configuration, minutes
+# make status    what is up to date, and what is not because of what; runs nothing
+# make pull      bring what others have computed and published
+# make publish   publish what is computed here
 # make test      environment, lint, types, unit tests, the whole workflow on real data
+# make test-long what takes longer: a hundred kills, Slurm
 #
 # CORES=4 sets the number of cores, CONFIG=config/full.yaml another configuration, PYTHON=/path/to/python the interpreter.
 
@@ -15,7 +19,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
 SOURCES := src tests workflow
 RULES := Snakefile workflow/rules/*.smk
 
-.PHONY: results report quick test lint environment lock schema clean
+.PHONY: results report quick status pull publish test test-long lint environment lock schema clean
 .DEFAULT_GOAL := results
 
 results: environment
@@ -28,8 +32,20 @@ report: environment
 quick: environment
 	@$(MAKE) --no-print-directory report CONFIG=config/smoke.yaml
 
+status: environment
+	@$(BIN)/python workflow/status.py --configfile $(CONFIG)
+
+pull: environment
+	@$(BIN)/python workflow/pull.py
+
+publish: environment
+	@$(BIN)/python workflow/publish.py --configfile $(CONFIG)
+
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore=tests/long
+
+test-long: environment
+	@$(BIN)/python -m pytest -s tests/long
 
 lint: environment
 	@$(BIN)/ruff format --check -q $(SOURCES)

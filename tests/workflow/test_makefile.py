@@ -41,7 +41,7 @@ def test_no_python_at_all_gets_one_line(folder: Path) -> None:
 
 
 def test_every_target_makes_the_environment_when_it_is_absent(folder: Path) -> None:
-    for target in ("results", "report", "quick", "test"):
+    for target in ("results", "report", "quick", "status", "pull", "publish", "test", "test-long"):
         planned = make(folder, "-n", target, "PYTHON=python3").stdout
         assert "pip install -q --no-deps --require-hashes -r requirements.lock" in planned, target
 

@@ -1,0 +1,392 @@
+"""What runs again after which change, in a fresh clone that has pulled: exactly the jobs whose content changed."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import mirrored
+from tests.workflow.project import Project
+
+SMALL = """\
+# The smoke configuration, in the folders that are published.
+extends: smoke.yaml
+folders: {{data: data, artifacts: artifacts, reports: reports, logs: logs}}
+data: {{dataset: {dataset}}}
+"""
+SEEDS = ("0", "1")
+PRIVATE = ("dp", "fl_dp", "fl_dp_he")
+ENCRYPTED = ("fl_he", "fl_dp_he")
+ARMS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he", "fl_dp", "fl_dp_he")
+TABLES = ("table_summary techniques", "table_published techniques", "table_summary partitions")
+FIGURES = (
+    *("figure_history techniques", "figure_privacy_utility techniques", "figure_cost techniques"),
+    *("figure_labels partitions", "figure_history partitions"),
+)
+REPORT = {"collect", *TABLES, *FIGURES}
+SOURCES = ("src", "workflow", "config", "profiles", "Snakefile", "requirements.lock", "environment.yml")
+
+
+def jobs(rules: Iterable[str], arms: Iterable[str], seeds: Iterable[str] = SEEDS) -> set[str]:
+    return {f"{rule} {arm}/{seed}" for rule in rules for arm in arms for seed in seeds}
+
+
+def trained(*arms: str, seeds: Iterable[str] = SEEDS) -> set[str]:
+    """Return what follows when arms are trained again."""
+    return jobs(("train", "predict", "account"), arms, seeds) | REPORT
+
+
+DATASET = "mnist" if mirrored("mnist") else "digits"
+EVERY_PARTITION = {
+    f"partition {DATASET}/{name}/{seed}" for name in ("iid-4", "shards-4-2", "dirichlet-4-0.5") for seed in SEEDS
+}
+EVERYTHING_FROM_TRAINING = trained(*ARMS)
+EVERYTHING_FROM_THE_SUBSET = (
+    EVERYTHING_FROM_TRAINING | EVERY_PARTITION | jobs(["calibrate"], PRIVATE) | {f"subset_{DATASET}"}
+)
+
+
+# --- a project, and a clone of it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def author(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project that has run on one core, committed its reports and published its files."""
+    folder = tmp_path_factory.mktemp("author") / "project"
+    folder.mkdir()
+    project = Project(folder, config="config/small.yaml")
+    (folder / project.config).write_text(SMALL.format(dataset=DATASET))
+    status, output = project.run(cores=1)
+    assert status == 0, output
+    project.git("init", "-q")
+    publish(project)
+    return project
+
+
+def publish(project: Project) -> None:
+    """Publish what a project has made, and commit what names it."""
+    (project.folder.parent / "store").mkdir(exist_ok=True)
+    status, output = project.python("workflow/publish.py", "--configfile", project.config)
+    assert status == 0, output
+    project.git("add", ".")
+    project.git("commit", "-q", "-m", "Publish results")
+
+
+@pytest.fixture(scope="module")
+def reader(author: Project) -> Project:
+    """Return a clone that has pulled, without a source of raw data; its files got there in no order."""
+    folder = author.folder.parent / "reader"
+    author.git("clone", "-q", str(author.folder), str(folder))
+    project = Project(folder, mirror=None, config=author.config)
+    status, output = project.python("workflow/pull.py")
+    assert status == 0, output
+    scatter_times(project)
+    return project
+
+
+def scatter_times(project: Project) -> None:
+    """Give every result a time of its own within a day, in a random order that is always the same."""
+    paths = sorted(path for part in ("data", "artifacts", "reports") for path in (project.folder / part).rglob("*"))
+    random.Random(0).shuffle(paths)
+    newest = time.time() - 86_400
+    for number, path in enumerate(paths):
+        if path.is_file():
+            os.utime(path, (newest - number, newest - number))
+
+
+# --- changes --------------------------------------------------------------------------------------------------------
+
+
+def nothing(project: Project) -> None:
+    """Leave everything as it is."""
+
+
+def replace(path: str, before: str, after: str, count: int = 1) -> Callable[[Project], None]:
+    def change(project: Project) -> None:
+        file = project.folder / path
+        text = file.read_text()
+        assert before in text, f"{path} does not hold {before!r}"
+        file.write_text(text.replace(before, after, count))
+
+    return change
+
+
+def settings(edit: Callable[[dict], object]) -> Callable[[Project], None]:  # type: ignore[type-arg]
+    """Change the smoke configuration by its content."""
+
+    def change(project: Project) -> None:
+        file = project.folder / "config" / "smoke.yaml"
+        content = yaml.safe_load(file.read_text())
+        edit(content)
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    return change
+
+
+def code(module: str) -> Callable[[Project], None]:
+    """Add a statement to a module."""
+
+    def change(project: Project) -> None:
+        with (project.folder / "src" / "ppml" / module).open("a") as file:
+            file.write("\nPLANTED = 1\n")
+
+    return change
+
+
+def comments(project: Project) -> None:
+    for path in (project.folder / "src").rglob("*.py"):
+        path.write_text("# A comment.\n" + path.read_text() + "\n\n# Another one.\n")
+    for path in (project.folder / "config").glob("*.yaml"):
+        path.write_text("# A comment.\n" + path.read_text())
+
+
+def formatting(project: Project) -> None:
+    style = ("--config", "line-length = 70", "--config", "format.quote-style = 'single'")
+    command = [sys.executable, "-m", "ruff", "format", "--isolated", *style, "src"]
+    subprocess.run(command, cwd=project.folder, check=True, capture_output=True)
+    assert "'" in (project.folder / "src/ppml/learning/dpsgd.py").read_text()
+
+
+def pin(package: str) -> Callable[[Project], None]:
+    def change(project: Project) -> None:
+        file = project.folder / "requirements.lock"
+        text, found = re.subn(rf"(?m)^({package}==[0-9.]+)", r"\g<1>.post1", file.read_text())
+        assert found
+        file.write_text(text)
+
+    return change
+
+
+def raw_data(project: Project) -> None:
+    path = project.folder / "data/raw/mnist/train-labels-idx1-ubyte.gz"
+    change_bytes(path)
+
+
+def change_bytes(path: Path) -> None:
+    """Change the bytes of a file, and neither its size nor its time."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def artifact_changed(project: Project) -> None:
+    change_bytes(project.folder / "artifacts/runs/fl/seed0/model.safetensors")
+
+
+def artifact_deleted(project: Project) -> None:
+    (project.folder / "artifacts/runs/fl/seed0/model.safetensors").unlink()
+
+
+def figure_deleted(project: Project) -> None:
+    (project.folder / "reports/figures/techniques-cost.svg").unlink()
+
+
+def table_edited(project: Project) -> None:
+    with (project.folder / "reports/tables/techniques-summary.md").open("a") as file:
+        file.write("by hand\n")
+
+
+def rename_arm(content: dict) -> None:  # type: ignore[type-arg]
+    text = yaml.safe_dump(content["arms"], sort_keys=False)
+    content["arms"] = yaml.safe_load(text.replace("fl_dp_he:", "everything:"))
+    techniques = content["experiments"]["techniques"]
+    techniques["arms"] = ["everything" if arm == "fl_dp_he" else arm for arm in techniques["arms"]]
+
+
+def rename_partition(content: dict) -> None:  # type: ignore[type-arg]
+    content["partitions"]["equal"] = content["partitions"].pop("iid4")
+    for arm in content["arms"].values():
+        if arm.get("topology", {}).get("partition") == "iid4":
+            arm["topology"]["partition"] = "equal"
+
+
+def rename_experiment(content: dict) -> None:  # type: ignore[type-arg]
+    content["experiments"]["owners"] = content["experiments"].pop("partitions")
+
+
+OWNERS = {"table_summary owners", "figure_labels owners", "figure_history owners"}
+STRICT = {"extends": "dp", "privacy": {"epsilon": 4.0}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change, and the jobs that it makes run.
+
+    Those that only may run, since Snakemake learns no sooner whether calibration finds other noise, count as running.
+    """
+
+    change: Callable[[Project], object]
+    expected: set[str]
+
+
+CASES = {
+    "nothing": Case(nothing, set()),
+    "comments": Case(comments, set()),
+    "formatting": Case(formatting, set()),
+    "a DP setting": Case(
+        settings(lambda it: it["arms"]["fl_dp"]["training"].update(batch_size=60)),
+        jobs(["calibrate"], ["fl_dp", "fl_dp_he"]) | trained("fl_dp", "fl_dp_he"),
+    ),
+    "a learning rate": Case(
+        settings(lambda it: it["arms"]["dp"]["training"].update(learning_rate=3.0)), trained(*PRIVATE)
+    ),
+    "the title of an experiment": Case(
+        settings(lambda it: it["experiments"]["partitions"].update(title="Owners")),
+        {"table_summary partitions", "figure_labels partitions", "figure_history partitions"},
+    ),
+    "a label": Case(
+        settings(lambda it: it["arms"]["fl_shards"].update(label="Shards")),
+        {"table_summary partitions", "figure_labels partitions", "figure_history partitions"},
+    ),
+    "a published number": Case(
+        replace("config/published.yaml", "0.971", "0.972"),
+        {"table_published techniques", "figure_privacy_utility techniques"},
+    ),
+    "the HE module": Case(code("aggregation/ckks.py"), trained(*ENCRYPTED)),
+    "the DP module": Case(code("learning/dpsgd.py"), trained(*PRIVATE)),
+    "the model module": Case(code("models/cnn.py"), EVERYTHING_FROM_TRAINING),
+    "the accounting module": Case(
+        code("accounting/epsilon.py"),
+        jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | jobs(["account"], ARMS),
+    ),
+    "the figure module": Case(code("reporting/figure_cost.py"), {*FIGURES}),
+    "the configuration's code": Case(code("config/technique.py"), set()),
+    "the pin of opacus": Case(
+        pin("opacus"), jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | jobs(["account"], ARMS)
+    ),
+    "the pin of tenseal": Case(pin("tenseal"), trained(*ENCRYPTED)),
+    "the pin of torch": Case(pin("torch"), EVERYTHING_FROM_THE_SUBSET),
+    "the pin of matplotlib": Case(pin("matplotlib"), {*FIGURES}),
+    "the pin of what no stage imports": Case(pin("snakemake"), set()),
+    "raw data": Case(raw_data, {"fetch_mnist"} | EVERYTHING_FROM_THE_SUBSET),
+    "a seed added": Case(
+        settings(lambda it: it.update(seeds=[0, 1, 2])),
+        {job[:-1] + "2" for job in EVERY_PARTITION} | jobs(["calibrate"], PRIVATE, "2") | trained(*ARMS, seeds="2"),
+    ),
+    "an arm added": Case(
+        settings(lambda it: it["arms"].update(dp_strict=STRICT)),
+        jobs(["calibrate"], ["dp_strict"]) | trained("dp_strict"),
+    ),
+    "an arm removed": Case(
+        settings(lambda it: (it["arms"].pop("fl_dirichlet"), it["experiments"]["partitions"]["arms"].pop())), REPORT
+    ),
+    "an artifact deleted": Case(artifact_deleted, trained("fl", seeds="0")),
+    "an artifact's bytes": Case(artifact_changed, trained("fl", seeds="0")),
+    "a figure deleted": Case(figure_deleted, {"figure_cost techniques"}),
+    "a table edited by hand": Case(table_edited, {"table_summary techniques"}),
+    "an arm renamed": Case(settings(rename_arm), REPORT),
+    "a partition renamed": Case(settings(rename_partition), set()),
+    "an experiment renamed": Case(settings(rename_experiment), OWNERS),
+}
+
+
+@pytest.mark.parametrize("sources", ["older", "newer"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_change_reruns_exactly_what_depends_on_it(reader: Project, tmp_path: Path, name: str, sources: str) -> None:
+    if name == "raw data" and DATASET != "mnist":
+        pytest.skip("without a mirror there are no raw data")
+    project = reader.copy(tmp_path / "project")
+    CASES[name].change(project)
+    date_sources(project, sources)
+    assert project.planned() == CASES[name].expected
+
+
+def date_sources(project: Project, sources: str) -> None:
+    """Make all sources older, or newer, than all results; the bytes of a changed raw file keep their time."""
+    moment = time.time() - (365 * 86_400 if sources == "older" else 0)
+    for part in SOURCES:
+        place = project.folder / part
+        for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+            os.utime(path, (moment, moment))
+
+
+def test_a_clone_that_has_pulled_has_nothing_to_do_and_no_need_of_a_network(reader: Project, author: Project) -> None:
+    status, output = reader.run()
+    assert status == 0, output
+    assert "nothing to be done" in output
+    assert reader.files("data", "artifacts", "reports") == author.files("data", "artifacts", "reports")
+
+
+def test_a_change_in_accounting_recomputes_every_epsilon_and_trains_nothing_anew(
+    reader: Project, tmp_path: Path
+) -> None:
+    project = reader.copy(tmp_path / "project")
+    code("accounting/epsilon.py")(project)
+    ran = run_and_list(project)
+    assert ran == jobs(["calibrate"], PRIVATE) | jobs(["account"], ARMS) | REPORT
+    assert project.files("artifacts", "reports/tables") == reader.files("artifacts", "reports/tables")
+    assert project.planned() == set()
+
+
+def test_a_branch_with_another_setting_is_noticed_without_a_checkout_of_its_files(
+    reader: Project, author: Project, tmp_path: Path
+) -> None:
+    other = author.copy(tmp_path / "other")
+    other.git("checkout", "-q", "-b", "other")
+    change = CASES["a learning rate"]
+    change.change(other)
+    assert run_and_list(other) == change.expected
+    (tmp_path / "store").symlink_to(author.folder.parent / "store")
+    publish(other)
+
+    project = reader.copy(tmp_path / "project")
+    project.git("fetch", "-q", str(other.folder), "other:other")
+    project.git("checkout", "-q", "other")
+    assert project.planned() == change.expected
+    status, output = project.python("workflow/pull.py")
+    assert status == 0, output
+    assert project.planned() == set()
+    project.git("checkout", "-q", "main")
+    assert project.planned() == change.expected
+
+
+def run_and_list(project: Project) -> set[str]:
+    """Run the workflow and return the jobs that ran, by the times of their logs."""
+    before = {path: path.stat().st_mtime_ns for path in (project.folder / "logs").rglob("*.log")}
+    status, output = project.run()
+    assert status == 0, output
+    ran = [path for path in (project.folder / "logs").rglob("*.log") if before.get(path) != path.stat().st_mtime_ns]
+    return {_job(path.relative_to(project.folder / "logs")) for path in ran}
+
+
+def _job(log: Path) -> str:
+    if log.parent.name in ("table", "figure"):
+        experiment, _, kind = log.stem.partition("-")
+        return f"{log.parent.name}_{kind} {experiment}"
+    if log.parent == Path():
+        return log.stem
+    *words, seed = log.stem.split("-seed")
+    return f"{log.parent.name} {words[0]}/{seed}"
+
+
+def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, tmp_path: Path) -> None:
+    project = reader.copy(tmp_path / "project")
+    assert status_of(project).splitlines()[-1] == "22 of 22 results are up to date"
+    for name in ("a learning rate", "the HE module", "the pin of matplotlib", "an artifact's bytes"):
+        CASES[name].change(project)
+    told = status_of(project)
+    assert "arm.training.learning_rate 4.0 -> 3.0" in told
+    assert "module ppml.aggregation.ckks" in told
+    assert re.search(r"pin matplotlib \S+ -> \S+\.post1", told)
+    assert "its bytes are not those that were made (train 0)" in told
+    assert not (project.folder / "logs").exists()
+
+
+def status_of(project: Project) -> str:
+    started = time.monotonic()
+    status, output = project.python("workflow/status.py", "--configfile", project.config)
+    assert status == 0, output
+    assert time.monotonic() - started < 20
+    return output

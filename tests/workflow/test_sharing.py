@@ -1,0 +1,562 @@
+"""Publishing and pulling: every file comes, what cannot come is said, and nobody's work is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ppml.errors import UserError
+from tests.workflow.project import ROOT
+
+sys.path.insert(0, str(ROOT / "workflow"))
+from publish import Checks, publish
+from pull import main as pull_main
+from pull import pull
+from store import read_list
+
+CONFIG = """
+seeds: [0]
+data: {dataset: digits, train: 100, test: 100}
+arms:
+  centralized: {training: {epochs: 1, batch_size: 32, learning_rate: 0.06}}
+"""
+FILES = {
+    "data/raw/mnist/train-images-idx3-ubyte.gz": b"raw " * 5000,
+    "data/subsets/mnist-100-100-first-test/train.safetensors": bytes(range(256)) * 40,
+    "artifacts/partitions/mnist/iid8/seed0.json": b"{}\n",
+    **{f"artifacts/runs/fl/seed{seed}/model.safetensors": b"model %d" % seed for seed in range(12)},
+    **{f"artifacts/runs/fl/seed{seed}/events.json": b"[]\n" for seed in range(12)},
+}
+REMAINS = {
+    "artifacts/runs/fl/seed0/.model-x1.safetensors": b"half",
+    "artifacts/runs/fl/seed0/model.safetensors.tmp": b"half",
+    "artifacts/runs/fl/seed0/progress.safetensors": b"half",
+}
+
+
+class Clone:
+    """A git clone of a small project that is shared as this one is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def first(cls, folder: Path) -> Clone:
+        """Make the project anew, with results."""
+        (folder / "config").mkdir(parents=True)
+        shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "*.local"))
+        for name in (".dvcignore", ".gitignore", "dvc.yaml"):
+            shutil.copy(ROOT / name, folder / name)
+        shutil.copy(ROOT / "config/published.yaml", folder / "config/published.yaml")
+        (folder / "reports").mkdir()
+        for name in ("metrics.json", "records.csv", "history.csv"):
+            shutil.copy(ROOT / "reports" / name, folder / "reports" / name)
+        (folder / "config/default.yaml").write_text(CONFIG)
+        (folder / "config/full.yaml").write_text("extends: default.yaml\n")
+        self = cls(folder)
+        self.write({**FILES, **REMAINS})
+        self.git("init", "-q", "-b", "main")
+        self.commit()
+        return self
+
+    def write(self, files: dict[str, bytes]) -> None:
+        for name, content in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True).stdout
+
+    def commit(self) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-qm", "results")
+
+    def clone(self, name: str = "other") -> Clone:
+        subprocess.run(["git", "clone", "-q", self.folder, self.folder.parent / name], check=True)
+        return Clone(self.folder.parent / name)
+
+    def dvc(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def remote(self, **settings: str) -> None:
+        """Set the default remote of this clone only."""
+        lines = [f"{key} = {value}" for key, value in settings.items()]
+        path = self.folder / ".dvc/config.local"
+        path.write_text("\n".join(["[core]", "remote = elsewhere", "['remote \"elsewhere\"']", *lines, ""]))
+
+    def publish(self, unfinished: tuple[str, ...] = ()) -> None:
+        def save_book(_: list[str]) -> None:
+            self.write({"reports/provenance.json": b"{}\n"})
+
+        os.chdir(self.folder)
+        publish(self.folder, ["config/default.yaml"], Checks(lambda _: list(unfinished), save_book))
+
+    def pull(self) -> int:
+        return pull(self.folder)
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for folder in ("data", "artifacts")
+            for path in (self.folder / folder).rglob("*")
+            if path.is_file()
+        }
+
+
+def stored(store: Path, content: bytes) -> Path:
+    """Return where a remote keeps a file."""
+    name = hashlib.md5(content).hexdigest()
+    return store / "files/md5" / name[:2] / name[2:]
+
+
+def stored_list(store: Path, clone: Clone, folder: str) -> Path:
+    name = (clone.folder / f"{folder}.dvc").read_text().split("md5: ")[1].split()[0]
+    return store / "files/md5" / name[:2] / name[2:]
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings, keys and caches of whoever runs the tests out of them."""
+    for name in ("HOME", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "apart" / name))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Clone:
+    return Clone.first(tmp_path / "first")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def published(first: Clone, capsys: pytest.CaptureFixture[str]) -> Clone:
+    first.publish()
+    first.commit()
+    capsys.readouterr()
+    return first
+
+
+def refused(action: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        action()
+    return str(caught.value)
+
+
+# --- everything is there --------------------------------------------------------------------------------------------
+
+
+def test_what_one_clone_publishes_another_has(first: Clone, capsys: pytest.CaptureFixture[str]) -> None:
+    first.publish()
+    said = capsys.readouterr().out
+    assert f"published {len(FILES)} files" in said and str(first.folder.parent / "store") in said
+    assert "git add data.dvc artifacts.dvc reports && git commit" in said
+    changed = first.git("status", "--porcelain").splitlines()
+    assert changed == ["?? artifacts.dvc", "?? data.dvc", "?? reports/provenance.json"]
+    first.commit()
+
+    other = first.clone()
+    assert other.pull() == 0
+    assert other.files() == FILES
+    said = capsys.readouterr().out
+    assert f"pulled {len(FILES)} files from store" in said
+    assert f"all {len(FILES)} published files are here: `make results` now has nothing to do" in said
+    assert "up to date" in other.dvc("status")
+    assert "up to date" in other.dvc("pull")
+    assert other.git("status", "--porcelain") == ""
+
+    # Without the remote: nothing has to come.
+    shutil.rmtree(first.folder.parent / "store")
+    shutil.rmtree(other.folder / "artifacts")
+    assert other.pull() == other.pull() == 0
+    assert other.files() == FILES
+    said = capsys.readouterr().out
+    assert "from the cache" in said and said.count("all ") == 2
+
+
+def test_publishing_again_sends_only_what_is_new_and_says_when_there_is_nothing_to_commit(
+    published: Clone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published.publish()
+    said = capsys.readouterr().out
+    assert ": 0 of 16 contents are new" in said and "nothing to commit" in said
+    published.write({"artifacts/runs/dp/seed0/model.safetensors": b"new"})
+    published.publish()
+    assert ": 1 of 17 contents are new" in capsys.readouterr().out
+
+
+def test_what_the_remote_has_lost_is_sent_again(published: Clone, store: Path) -> None:
+    """DVC's own push remembers what it once sent, and sends nothing."""
+    stored(store, b"model 3").unlink()
+    cut = stored(store, b"model 4")
+    cut.chmod(0o644)
+    cut.write_bytes(b"mod")
+    cut.chmod(0o444)
+    published.publish()
+    assert cut.read_bytes() == b"model 4"
+    other = published.clone()
+    assert other.pull() == 0
+    assert other.files() == FILES
+
+
+# --- a part is there ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_remote_lacks_is_named_and_the_rest_comes(
+    published: Clone, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = stored(store, b"model 11").read_bytes()
+    for seed in range(12):
+        stored(store, b"model %d" % seed).unlink()
+    other = published.clone()
+    mine = {"artifacts/runs/mine/seed0/model.safetensors": b"mine", "artifacts/notes.txt": b"mine"}
+    other.write(mine)
+    assert other.pull() == 0
+    there = {name: content for name, content in FILES.items() if not name.endswith("model.safetensors")}
+    assert other.files() == {**there, **mine}
+    said = capsys.readouterr()
+    assert f"pulled {len(there)} files" in said.out
+    assert f"warning: 12 of {len(FILES)} files are not in store (" in said.err
+    assert said.err.count("model.safetensors\n") == 10 and "  and 2 more\n" in said.err
+    assert said.err.endswith("`make results` computes just what is missing\n")
+    # DVC takes a folder for whole whose list is in its cache.
+    assert not stored_list(other.folder / ".dvc/cache", other, "artifacts").exists()
+
+    stored(store, b"model 11").write_bytes(kept)
+    assert other.pull() == 0
+    assert other.files()["artifacts/runs/fl/seed11/model.safetensors"] == b"model 11"
+    for seed in range(12):
+        stored(store, b"model %d" % seed).write_bytes(b"model %d" % seed)
+    assert other.pull() == 0
+    assert other.files() == {**FILES, **mine}
+    assert "all " in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_not_taken(published: Clone, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stored(store, b"model 7")
+    path.chmod(0o644)
+    path.write_bytes(b"mod_l 7")
+    other = published.clone()
+    assert other.pull() == 0
+    assert "artifacts/runs/fl/seed7/model.safetensors" not in other.files()
+    assert "seed7/model.safetensors: damaged in the remote\n" in capsys.readouterr().err
+
+
+def test_a_damaged_cache_is_mended(published: Clone) -> None:
+    other = published.clone()
+    assert other.pull() == 0
+    shutil.rmtree(other.folder / "artifacts")
+    path = stored(other.folder / ".dvc/cache", b"model 7")
+    path.chmod(0o644)
+    path.write_bytes(b"mod_l 7")
+    path.chmod(0o444)
+    assert other.pull() == 0
+    assert other.files() == FILES
+
+
+def test_without_the_list_of_one_folder_the_other_comes(
+    published: Clone, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored_list(store, published, "artifacts").unlink()
+    other = published.clone()
+    assert other.pull() == 0
+    assert set(other.files()) == {name for name in FILES if name.startswith("data/")}
+    assert "warning: nothing of artifacts/ came: the list of its files is not in store (" in capsys.readouterr().err
+
+
+def test_an_object_that_cannot_be_read_makes_the_pull_fail_after_the_rest_came(
+    published: Clone, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stored(store, b"model 7")
+    path.unlink()
+    path.symlink_to(path.name)
+    other = published.clone()
+    assert other.pull() == 1
+    assert len(other.files()) == len(FILES) - 1
+    said = capsys.readouterr().err
+    assert "could not be fetched from store" in said and "`make pull` goes on from here" in said
+    assert "seed7/model.safetensors: Too many levels of symbolic links" in said
+
+
+# --- nothing is there -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"url": "/no/such/folder"}, "elsewhere (/no/such/folder): there is no such folder"),
+        ({"url": "ssh://alice@127.0.0.1:1/store"}, "Connect call failed"),
+        ({"url": "http://127.0.0.1:1/store"}, "Connect call failed"),
+        ({"url": "webdav://127.0.0.1:1/store"}, "Connection refused"),
+        ({"url": "ssh://no-such-host.invalid/store"}, "(ssh://no-such-host.invalid/store): "),
+        ({"url": "ssh://127.0.0.1:1/store", "keyfile": "/no/such/key"}, "its keyfile /no/such/key does not exist"),
+        ({"url": "gs://bucket/store"}, "dvc-gs"),
+    ],
+)
+def test_a_remote_that_cannot_be_used_is_named_with_the_way_out(
+    published: Clone, settings: dict[str, str], said: str
+) -> None:
+    other = published.clone()
+    other.remote(**settings)
+    message = refused(other.pull)
+    first, second = message.splitlines()
+    assert first.startswith("the DVC remote elsewhere (") and said in first
+    assert second == (
+        "It is set in .dvc/config.local; to set another one: "
+        "`.venv/bin/dvc remote add --local -d NAME URL` (docs/sharing.md)"
+    )
+    assert other.files() == {}
+
+
+def test_no_remote_at_all(published: Clone) -> None:
+    other = published.clone()
+    (other.folder / ".dvc/config").write_text("[core]\n")
+    assert refused(other.pull).startswith(
+        "no DVC remote is set; to set one: `.venv/bin/dvc remote add --local -d NAME URL`"
+    )
+    (other.folder / ".dvc/config").write_text("[core]\nremote = gone\n")
+    assert refused(other.pull).startswith("the default remote gone is not defined; ")
+    (other.folder / ".dvc/config").write_text("['remote \"x\"']\nurl = foo://x\n")
+    assert refused(other.pull).startswith(".dvc/config: ")
+
+
+def test_a_remote_with_nothing_of_this_commit(published: Clone, store: Path) -> None:
+    shutil.rmtree(store / "files")
+    assert "nothing of this commit is there; who made it must `make publish`" in refused(published.clone().pull)
+
+
+def test_nothing_was_ever_published(first: Clone) -> None:
+    assert refused(first.pull).startswith("nothing is published yet: there is no data.dvc and no artifacts.dvc; ")
+
+
+def test_a_merge_conflict_is_named(published: Clone) -> None:
+    path = published.folder / "data.dvc"
+    path.write_text(f"<<<<<<< HEAD\n{path.read_text()}=======\n>>>>>>> other\n")
+    said = "data.dvc cannot be read; in the middle of a merge, take one side: git checkout --ours data.dvc, or --theirs"
+    assert refused(published.pull) == said
+    assert refused(published.publish) == said
+
+
+def test_no_message_holds_a_secret(published: Clone) -> None:
+    other = published.clone()
+    other.remote(url="webdav://alice:s3cret@127.0.0.1:1/store?sig=t0ken", user="alice", password="pa55", token="t1ken")
+    message = refused(other.pull)
+    assert "webdav://***@127.0.0.1:1/store?***" in message
+    assert not any(secret in message for secret in ("s3cret", "t0ken", "pa55", "t1ken"))
+
+
+def test_a_list_cannot_name_files_elsewhere() -> None:
+    content = json.dumps([{"md5": "0" * 32, "relpath": "../../.bashrc"}]).encode()
+    assert "outside of data/" in refused(lambda: read_list("data", content))
+
+
+# --- somebody's work ------------------------------------------------------------------------------------------------
+
+
+def test_work_that_was_never_published_is_never_replaced(published: Clone) -> None:
+    other = published.clone()
+    mine = {f"artifacts/runs/fl/seed{seed}/model.safetensors": b"mine %d" % seed for seed in range(2)}
+    other.write(mine)
+    message = refused(other.pull)
+    assert message.startswith(
+        "2 files here differ from what is published; so that nothing is lost, nothing was pulled:\n"
+    )
+    assert all(f"  {name}\n" in message for name in mine) and "move them away or delete them" in message
+    assert other.files() == mine
+    (other.folder / "artifacts").rename(other.folder / "artifacts-mine")
+    assert other.pull() == 0
+    assert other.files() == FILES
+
+
+def test_a_folder_in_the_place_of_a_file_is_kept(published: Clone) -> None:
+    other = published.clone()
+    other.write({"artifacts/partitions/mnist/iid8/seed0.json/mine": b"mine"})
+    assert "  artifacts/partitions/mnist/iid8/seed0.json\n" in refused(other.pull)
+
+
+def test_an_earlier_version_is_replaced(published: Clone, capsys: pytest.CaptureFixture[str]) -> None:
+    other = published.clone()
+    assert other.pull() == 0
+    published.write({"artifacts/runs/fl/seed0/model.safetensors": b"better"})
+    published.publish()
+    published.commit()
+    other.git("pull", "-q")
+    assert other.pull() == 0
+    assert other.files() == {**FILES, "artifacts/runs/fl/seed0/model.safetensors": b"better"}
+    assert (
+        "pulled 1 file from store" in (said := capsys.readouterr().out) and "1 in place of an earlier version" in said
+    )
+
+
+def test_work_that_is_in_the_cache_and_in_no_commit_is_not_replaced(published: Clone) -> None:
+    """`dvc pull` would: it takes what is in the cache for saved, though nobody finds it there."""
+    published.write({"artifacts/runs/fl/seed0/model.safetensors": b"mine"})
+    published.remote(url="ssh://127.0.0.1:1/store")
+    refused(published.publish)
+    published.dvc("add", "-q", "artifacts")
+    published.git("checkout", "-q", "artifacts.dvc")
+    assert "  artifacts/runs/fl/seed0/model.safetensors\n" in refused(published.pull)
+    assert published.files()["artifacts/runs/fl/seed0/model.safetensors"] == b"mine"
+
+
+# --- what is not published ------------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_tree_is_not_published(first: Clone, store: Path) -> None:
+    lines = tuple(f"artifacts/runs/fl/seed{seed}/model.safetensors: missing" for seed in range(12))
+    message = refused(lambda: first.publish(lines))
+    assert message.startswith("12 files missing or stale, so nothing is published; `make results` first:\n")
+    assert f"  {lines[0]}\n" in message and message.endswith("  and 2 more")
+    assert not (first.folder / "data.dvc").exists() and not store.exists()
+
+
+def test_a_remote_that_takes_nothing_leaves_nothing_to_commit(first: Clone, store: Path) -> None:
+    store.write_text("a file")
+    message = refused(first.publish)
+    assert message.startswith("the DVC remote store (")
+    assert not (first.folder / "data.dvc").exists()
+    store.unlink()
+    first.publish()
+    first.commit()
+    before = (first.folder / "artifacts.dvc").read_text()
+    first.write({"artifacts/runs/fl/seed0/model.safetensors": b"better"})
+    shutil.rmtree(store)
+    store.write_text("a file")
+    refused(first.publish)
+    assert (first.folder / "artifacts.dvc").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["raw/hospital/a.gz", "subsets/hospital-100-first/a.gz", "patients.csv", "raw/a.csv"])
+def test_data_that_are_not_public_are_not_published(first: Clone, name: str) -> None:
+    first.write({f"data/{name}": b"private"})
+    place = f"data/{name.removesuffix('/a.gz')}"
+    message = refused(first.publish)
+    assert "only the public data sets" in message and message.endswith(f"\n  {place}")
+    with (first.folder / ".dvcignore").open("a") as file:
+        file.write(f"/{place}\n")
+    first.publish()
+    first.commit()
+    other = first.clone()
+    assert other.pull() == 0
+    assert other.files() == FILES
+
+
+def test_only_what_lies_in_the_published_folders_counts(first: Clone) -> None:
+    path = first.folder / "config/default.yaml"
+    path.write_text(CONFIG + "folders: {artifacts: build/smoke/artifacts}\n")
+    said = "config/default.yaml is not for publishing: folders.artifacts: build/smoke/artifacts; "
+    assert refused(first.publish) == said + "what is published lies in artifacts/"
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+def run(clone: Clone, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=clone.folder, capture_output=True, text=True, check=False)
+
+
+PUBLISH = f"""
+import sys, types
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "workflow")!r})
+status = sys.modules["status"] = types.ModuleType("status")
+status.unfinished = lambda files: Path("unfinished").read_text().splitlines()
+status.save_book = lambda files: Path("reports/provenance.json").write_text(str(files))
+import publish
+publish.main()
+"""
+
+
+def test_the_commands_as_make_calls_them(first: Clone) -> None:
+    (first.folder / "unfinished").write_text(
+        "artifacts/runs/fl/seed0/model.safetensors: stale: ppml.learning changed\n"
+    )
+    done = run(first, "-c", PUBLISH, "--configfile", "config/default.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: 1 file missing or stale, so nothing is published; `make results` first:\n"
+        "  artifacts/runs/fl/seed0/model.safetensors: stale: ppml.learning changed\n"
+    )
+    (first.folder / "unfinished").write_text("")
+    done = run(first, "-c", PUBLISH, "--configfile", "config/default.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (first.folder / "reports/provenance.json").read_text() == "['config/default.yaml']"
+    first.commit()
+    other = first.clone()
+    pulling = str(ROOT / "workflow/pull.py")
+    done = run(other, pulling)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert other.files() == FILES
+    shutil.rmtree(other.folder / ".dvc/cache")
+    shutil.rmtree(other.folder / "data")
+    shutil.rmtree(first.folder.parent / "store")
+    done = run(other, pulling)
+    assert (done.returncode, done.stdout) == (1, "")
+    error, origin, otherwise = done.stderr.splitlines()
+    assert error.startswith("error: the DVC remote store (") and error.endswith("store): there is no such folder.")
+    assert origin.startswith("It is set in .dvc/config; ")
+    assert otherwise == "Without a remote, `make results` computes everything"
+
+
+def test_nothing_is_pulled_under_a_run_that_is_at_work(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = published.clone()
+    monkeypatch.chdir(other.folder)
+    hold = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow')!r}); from runlock import RunLock; RunLock().take()"
+    command = [sys.executable, "-c", f"{hold}; print('held', flush=True); sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout and run.stdout.readline() == "held\n"
+        with pytest.raises(SystemExit, match=f"another run is at work in this folder: process {run.pid} on "):
+            pull_main([])
+        assert other.files() == {}
+        run.kill()
+
+
+def test_metrics_params_and_plots_compare_two_commits(published: Clone) -> None:
+    path = published.folder / "reports/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["fl"]["accuracy"]["mean"] = 0.5
+    path.write_text(json.dumps(metrics))
+    config = published.folder / "config/default.yaml"
+    config.write_text(config.read_text().replace("0.06", "0.07"))
+    published.commit()
+    shown = json.loads(published.dvc("metrics", "show", "--json"))[""]["data"]
+    assert shown["reports/metrics.json"]["data"]["fl"]["accuracy"] == metrics["fl"]["accuracy"]
+    [line] = published.dvc("metrics", "diff", "HEAD^").splitlines()[1:]
+    assert line.split()[:2] == ["reports/metrics.json", "fl.accuracy.mean"] and "0.5" in line
+    [line] = published.dvc("params", "diff", "HEAD^").splitlines()[1:]
+    assert line.split() == ["config/default.yaml", "arms.centralized.training.learning_rate", "0.06", "0.07"]
+    published.dvc("plots", "diff", "HEAD^", "-o", "plots")
+    page = (published.folder / "plots/index.html").read_text()
+    for title in ("Accuracy of every arm", "Accuracy against epsilon", "Accuracy during training"):
+        assert f'"text": "{title}' in page
+    assert "<DVC_METRIC" not in page
+
+
+def test_dvc_itself_works_beside_it(published: Clone) -> None:
+    published.write({"artifacts/runs/fl/seed0/model.safetensors": b"better"})
+    assert "modified" in published.dvc("status")
+    published.dvc("add", "-q", "data", "artifacts")
+    assert "1 file pushed" in (said := published.dvc("push")) or "2 files pushed" in said
+    other = published.clone()
+    (other.folder / "artifacts.dvc").write_bytes((published.folder / "artifacts.dvc").read_bytes())
+    other.dvc("pull", "-q")
+    assert other.files() == {**FILES, "artifacts/runs/fl/seed0/model.safetensors": b"better"}
+    assert published.git("diff", "--name-only").split() == ["artifacts.dvc"]

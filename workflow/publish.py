@@ -1,0 +1,184 @@
+"""Publish data and artifacts: add them to DVC, send what the remote lacks, and say what to commit.
+
+Only a complete tree is published, since whoever pulls it relies on that; and only public data sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from plan import DEFAULT, Plan
+from runlock import RunLock
+from store import (
+    DVC_FILES,
+    TRACKED,
+    Cache,
+    Lists,
+    Store,
+    count_files,
+    open_repo,
+    some_lines,
+    tracked,
+)
+
+from ppml.data.catalogue import CATALOGUE, DIGITS
+from ppml.errors import UserError
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What must hold before anything is published.
+
+    Parameters
+    ----------
+    unfinished : callable
+        Configuration files -> a line for each result that is missing or stale.
+    save_book : callable
+        Configuration files -> writes the record book, so that a clone knows what it pulls.
+    """
+
+    unfinished: Callable[[list[str]], list[str]]
+    save_book: Callable[[list[str]], None]
+
+    @classmethod
+    def of_workflow(cls) -> Checks:
+        """Return the checks of the workflow; they import Snakemake."""
+        from status import save_book, unfinished
+
+        return cls(unfinished, save_book)
+
+
+def require_published_folders(configfiles: list[str]) -> None:
+    """Raise a :class:`UserError` unless the configuration keeps its files in the folders that DVC tracks."""
+    plan = Plan.check({}, configfiles)
+    for key, folder in (("data", plan.data), ("artifacts", plan.artifacts)):
+        if Path(folder).parts[:1] != (key,):
+            why = f"the data are the fallback {plan.fallback}" if plan.fallback else f"folders.{key}: {folder}"
+            raise UserError(f"{', '.join(configfiles)} is not for publishing: {why}; what is published lies in {key}/")
+
+
+def not_public(root: Path, repo: Repo) -> list[str]:
+    """Return what lies in ``data/``, is no public data set and is not left out by ``.dvcignore``."""
+    known = (*CATALOGUE, DIGITS)
+    public: dict[str, Callable[[str], bool]] = {
+        "raw": lambda name: name in known,
+        # A subset's folder is named by its data set and settings.
+        "subsets": lambda name: any(name.startswith(f"{dataset}-") for dataset in known),
+    }
+    found = [path for path in (root / "data").iterdir() if path.name not in public]
+    for folder, is_public in public.items():
+        found += [path for path in (root / "data" / folder).glob("*") if not is_public(path.name)]
+    return [str(path.relative_to(root)) for path in found if not repo.dvcignore.is_ignored(repo.fs, str(path))]
+
+
+@contextmanager
+def restored_unless_done(root: Path) -> Iterator[None]:
+    """Put the ``.dvc`` files back if the block fails: committed, they would name files that nobody can pull."""
+    before = {path: path.read_bytes() if path.is_file() else None for path in map(root.joinpath, DVC_FILES)}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(content)
+        raise
+
+
+def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
+    """Publish what is in ``data/`` and ``artifacts/``, and say what to commit.
+
+    Raises
+    ------
+    UserError
+        Nothing was published, and ``data.dvc`` and ``artifacts.dvc`` are as they were.
+    """
+    require_published_folders(configfiles)
+    unfinished = checks.unfinished(configfiles)
+    if unfinished:
+        raise UserError(
+            f"{count_files(unfinished)} missing or stale, so nothing is published; `make results` first:\n"
+            f"{some_lines(unfinished)}"
+        )
+    with open_repo(root) as repo:
+        private = not_public(root, repo)
+        if private:
+            raise UserError(
+                "only the public data sets of src/ppml/data/catalogue.py are published; keep others elsewhere "
+                f"(folders.data, folders.artifacts), or leave them out in .dvcignore:\n{some_lines(private)}"
+            )
+        # Before anything is read: where there is no remote, there is no need to.
+        cache, store = Cache(repo), Store(repo)
+        tracked(root)
+        checks.save_book(configfiles)
+        with restored_unless_done(root):
+            try:
+                repo.add(list(TRACKED))
+            except DvcException as error:
+                raise UserError(f"dvc add: {error}") from None
+            lists = Lists(tracked(root))
+            lists.read(cache.content)
+            files = {file.digest for file in lists.files}
+            sent = send(store, cache, sorted(files))
+            # The lists last: where a list is, its files are.
+            send(store, cache, sorted(lists.names.values()))
+    size = sum(cache.path(file.digest).stat().st_size for file in lists.files)
+    news = f"{sent} of {len(files)} contents are new"
+    print(f"published {count_files(lists.files)}, {size / 1e6:,.1f} MB, in {store}: {news}")
+    print(what_to_commit(root))
+
+
+def send(store: Store, cache: Cache, names: Sequence[str]) -> int:
+    """Send what the remote lacks of ``names``, and make sure that it has it; return how many those were."""
+    lacking = store.lacking(names, cache)
+    failed = store.send(lacking, cache) if lacking else ""
+    if failed:
+        raise store.error(f"it takes no files (is it for reading only?): {failed}")
+    left = store.lacking(lacking, cache) if lacking else []
+    if left:
+        raise store.error(f"{count_files(left)} did not arrive whole; `make publish` again")
+    return len(lacking)
+
+
+def what_to_commit(root: Path) -> str:
+    """Return the line about what git does not have yet."""
+    paths = [*DVC_FILES, "reports"]
+    command = ["git", "status", "--porcelain", "--", *paths]
+    changed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    if not changed:
+        return "nothing to commit: the last commit names these files"
+    return f"now commit what names them: git add {' '.join(paths)} && git commit -m 'Publish results'"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Publish the project in the current folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--configfile", nargs="+", default=[DEFAULT], help="as for Snakemake")
+    arguments = parser.parse_args(argv)
+    # Libraries log the traceback of each error that is told in one line here.
+    logging.disable()
+    try:
+        lock = RunLock()
+        if not lock.take():
+            raise UserError(lock.refusal())
+        publish(Path.cwd(), arguments.configfile, Checks.of_workflow())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(
+            "error: interrupted; data.dvc and artifacts.dvc are as they were, and `make publish` goes on from there"
+        )
+
+
+if __name__ == "__main__":
+    main()
