@@ -19,10 +19,10 @@ prepare_jobs()
 try:
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process)
+    lock, provenance = RunLock(), Provenance(plan)
 except UserError as error:
     sys.exit(f"error: {error}")
 
-lock, provenance = RunLock(), Provenance(plan)
 if workflow.is_main_process:
     for line in plan.notices():
         print(line, file=sys.stderr)

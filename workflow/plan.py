@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -32,10 +32,8 @@ FOUND_DATA = "PPML_FALLBACK"
 """Names, in the environment of jobs, the data set that replaces all others; empty where theirs were found."""
 PUBLISHED = "config/published.yaml"
 LOCK = Path(__file__).parents[1] / "requirements.lock"
-RUN_FILES = (
-    *("config.json", "model.safetensors", "history.csv", "events.json", "cost.json", "predictions.safetensors"),
-    *("privacy.json", "record.json"),
-)
+TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "cost.json")
+RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
 SHOW_PUBLISHED = ("published", "privacy_utility")
 """Kinds of tables and figures with numbers of the papers."""
 COLLECTED = ("records", "costs", "history", "clients")
@@ -358,19 +356,25 @@ class Plan:
 
     def tables(self) -> list[str]:
         """Return every table, in every format."""
+        return [file for name in self.config.experiments for file in self.tables_of(name)]
+
+    def tables_of(self, experiment: str) -> list[str]:
+        """Return the tables of an experiment, in every format."""
         return [
-            f"{self.reports}/tables/{name}-{kind}.{suffix}"
-            for name, experiment in self.config.experiments.items()
-            for kind in experiment.tables
+            f"{self.reports}/tables/{experiment}-{kind}.{suffix}"
+            for kind in self.config.experiments[experiment].tables
             for suffix in ("md", "csv", "tex", "html")
         ]
 
     def figures(self) -> list[str]:
         """Return every figure, in every format."""
+        return [file for name in self.config.experiments for file in self.figures_of(name)]
+
+    def figures_of(self, experiment: str) -> list[str]:
+        """Return the figures of an experiment, in every format."""
         return [
-            f"{self.reports}/figures/{name}-{kind}.{suffix}"
-            for name, experiment in self.config.experiments.items()
-            for kind in experiment.figures
+            f"{self.reports}/figures/{experiment}-{kind}.{suffix}"
+            for kind in self.config.experiments[experiment].figures
             for suffix in ("svg", "png")
         ]
 
@@ -393,18 +397,38 @@ class Plan:
             separators=(",", ":"),
         )
 
-    def outputs(self) -> list[str]:
-        """Return every file that the workflow makes."""
-        arms = [(arm, seed) for arm in self.config.arms for seed in self.seeds]
-        return [
-            *(file for dataset in self.datasets() for file in self.raw(dataset)),
-            *sorted({file for arm in self.config.arms for file in self.subset(arm).values()}),
-            *sorted({file for arm, seed in arms for file in self.partition_of(arm, seed)}),
-            *(file for arm, seed in arms for file in self.noise_of(arm, seed)),
-            *self.every_run(*RUN_FILES),
-            *(*self.collected().values(), self.metrics()),
-            *(*self.tables(), *self.figures()),
-        ]
+    def outputs(self) -> dict[str, frozenset[str]]:
+        """Return every file that the workflow makes, with the specification and the stamp of its job."""
+        made: dict[str, frozenset[str]] = {}
+
+        def add(files: Iterable[str], spec: str, stamp: str) -> None:
+            made.update(dict.fromkeys(files, frozenset([spec, stamp])))
+
+        for dataset in self.datasets():
+            add(self.raw(dataset), self.fetch_spec(dataset), self.stamps.of("fetch", {dataset}).text)
+        for dataset in sorted({self.dataset(arm) for arm in self.config.arms}):
+            subset = self.subset_files(dataset).values()
+            add(subset, self.subset_spec(dataset), self.stamps.of("subset", {dataset}).text)
+        for arm, spec in self.config.arms.items():
+            if spec.partition:
+                partition = self.partition_content(spec.partition)
+                stamp = self.partition_stamp(self.dataset(arm), partition)
+                owners = [file for seed in self.seeds for file in self.partition_of(arm, seed)]
+                add(owners, self.partition_spec(partition), stamp)
+            for seed in self.seeds:
+                add(self.noise_of(arm, seed), self.calibrate_spec(arm), self.arm_stamp("calibrate", arm))
+                for stage, names, content in (
+                    ("train", TRAINED, self.arm_spec(arm)),
+                    ("predict", ["predictions.safetensors"], self.predict_spec(arm)),
+                    ("account", ["privacy.json"], self.account_spec(arm)),
+                ):
+                    add([self.run(arm, seed, name) for name in names], content, self.arm_stamp(stage, arm))
+        records = [*self.every_run("record.json"), *self.collected().values(), self.metrics()]
+        add(records, self.collect_spec(), self.stamps.of("collect").text)
+        for experiment in self.config.experiments:
+            add(self.tables_of(experiment), self.show_spec(experiment), self.stamps.of("table").text)
+            add(self.figures_of(experiment), self.show_spec(experiment), self.stamps.of("figure").text)
+        return made
 
     def datasets(self) -> list[str]:
         """Return the data sets that must be fetched."""

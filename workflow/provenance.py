@@ -16,7 +16,9 @@ import ast
 import dataclasses
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fingerprints import Fingerprints
 from plan import Plan
@@ -24,6 +26,7 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 from stamps import Stamp
 
+from ppml.errors import UserError
 from ppml.records.canonical import digest
 from ppml.records.files import read_json, unfinished_files, write_json
 
@@ -53,14 +56,31 @@ class Job:
 
 
 class Book:
-    """Jobs, the bytes that they read and wrote, their commands and what their stamps stand for."""
+    """Jobs, the bytes that they read and wrote, their commands and what their stamps stand for.
+
+    Raises
+    ------
+    UserError
+        The file is there and cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
-        content = read_json(path) if path.is_file() else {"jobs": [], "files": {}, "commands": {}, "stamps": {}}
-        self.files: dict[str, str] = content["files"]
-        self.commands: dict[str, str] = content["commands"]
-        self.stamps: dict[str, Stamp] = {text: Stamp(**parts) for text, parts in content["stamps"].items()}
+        self.files: dict[str, str] = {}
+        self.commands: dict[str, str] = {}
+        self.stamps: dict[str, Stamp] = {}
         self.jobs: dict[str, Job] = {}
+        if path.is_file():
+            try:
+                self._read(read_json(path))
+            except (ValueError, LookupError, TypeError, AttributeError):
+                raise UserError(
+                    f"{path} cannot be read; in the middle of a merge, take one side: git checkout --ours {path}, or "
+                    "--theirs; without it, what has no record on this machine is made again"
+                ) from None
+
+    def _read(self, content: dict[str, Any]) -> None:
+        self.files, self.commands = content["files"], content["commands"]
+        self.stamps = {text: Stamp(**parts) for text, parts in content["stamps"].items()}
         for entry in content["jobs"]:
             lists = (tuple(entry[key]) for key in ("params", "inputs", "outputs"))
             self.add(Job(entry["rule"], entry["command"], *lists))
@@ -116,6 +136,11 @@ class Provenance:
         self._records = FilePersistence(nolock=True)
         self._files = Fingerprints(Path(self._records.path) / "ppml" / "files.json")
 
+    @cached_property
+    def _outputs(self) -> dict[str, frozenset[str]]:
+        """Every file that the workflow makes, with the specification and the stamp of its job."""
+        return self._plan.outputs()
+
     def stamp(self, text: str) -> Stamp | None:
         """Return what a stamp stands for, None if no one knows any more."""
         return self._stamps().get(text)
@@ -123,10 +148,10 @@ class Provenance:
     def reconcile(self) -> None:
         """Make the records fit the files, and remove what writers that were killed have left."""
         self._adopt()
-        for folder in {Path(path).parent for path in self._plan.outputs()}:
+        for folder in {Path(path).parent for path in self._outputs}:
             for leftover in unfinished_files(folder):
                 leftover.unlink(missing_ok=True)
-        for path in self._plan.outputs():
+        for path in self._outputs:
             if Path(path).is_file():
                 self._write(path, *self._truth(path))
         self._files.save()
@@ -136,7 +161,7 @@ class Provenance:
         self._records._clear_cache()
         groups: dict[tuple[str, str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
         commands: dict[str, str] = {}
-        for path in self._plan.outputs():
+        for path in self._outputs:
             record, flaw = self._truth(path) if Path(path).is_file() else (None, "")
             if record and not flaw:
                 # Of two files of a rule, one may be older than its command.
@@ -153,18 +178,29 @@ class Provenance:
 
     def _truth(self, path: str) -> tuple[MetadataRecord | None, str]:
         """Return the record that describes a file, and what is wrong with it, empty if nothing is."""
-        record, sha256 = self._read(path), self._files.sha256(path)
-        if record is None or not self._files.made_by(path, record.endtime):
-            restored = self._book.record(path) if self._book.files.get(path) == sha256 else None
-            if restored is None:
-                return record, "its bytes are not those that were made" if record else "nobody knows how it was made"
-            record = restored
+        here, book = self._read(path), self._book.record(path)
+        records = [here] if here and self._files.made_by(path, here.endtime) else []
+        if book and self._book.files[path] == self._files.sha256(path):
+            records.append(book)
+        if not records:
+            return here, "its bytes are not those that were made" if here else "nobody knows how it was made"
+        # Of two that made the same bytes, by other settings, code or inputs, the one that would be made now.
+        record = next((record for record in records if self._is_current(path, record)), records[0])
+        if book and record is book:
             record.starttime = record.endtime = self._files.describe(path)
+        return record, self._changed_input(record)
+
+    def _is_current(self, path: str, record: MetadataRecord) -> bool:
+        """Tell whether a file would be made by the same specification, code, pins and inputs now."""
+        return self._outputs[path] <= set(_plain(record.params)) and not self._changed_input(record)
+
+    def _changed_input(self, record: MetadataRecord) -> str:
+        """Return what is wrong with the inputs that a record names, empty if nothing is."""
         for name in record.input or ():
             recorded, now = (record.input_checksums or {}).get(name), self._files.sha256(name)
             if now and recorded != f"sha256:{now}":
-                return record, f"{name} has changed" if recorded else f"nobody knows what {name} was"
-        return record, ""
+                return f"{name} has changed" if recorded else f"nobody knows what {name} was"
+        return ""
 
     def _read(self, path: str) -> MetadataRecord | None:
         record = self._records._read_record(path)
@@ -202,8 +238,8 @@ class Provenance:
 
         made = {name: job for name, job in self._book.jobs.items() if name.startswith(source + "/")}
         names = [name for name, job in made.items() if job.rule != "collect"]
-        inputs = {part for name in names for part in made[name].inputs if part.startswith(source + "/")}
-        if not inputs <= set(names) or any(self._files.sha256(name) != self._book.files[name] for name in names):
+        inside = {part for name in names for part in made[name].inputs if part.startswith(source + "/")}
+        if not inside <= set(names) or any(self._files.sha256(name) != self._book.files[name] for name in names):
             return
         for name in names:
             target = Path(moved(name))

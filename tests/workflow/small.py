@@ -126,10 +126,19 @@ class SmallPlan:
     def noise_of(self, arm: str, seed: str | int) -> list[str]:
         return [f"runs/{arm}/seed{seed}/noise.json"] if "private" in arm else []
 
-    def outputs(self) -> list[str]:
+    def outputs(self) -> dict[str, frozenset[str]]:
         noise = [name for arm in self.arms for seed in SEEDS for name in self.noise_of(arm, seed)]
-        runs = self.every_run("model.txt", "cost.txt", "predictions.txt", "record.txt")
-        return ["data/data.txt", *noise, *runs, "reports/table.txt"]
+        made = {
+            "data/data.txt": self.specs["data"],
+            **dict.fromkeys(noise, self.specs["calibrate"]),
+            **{name: spec for arm, spec in self.arms.items() for name in self._trained(arm)},
+            **dict.fromkeys(self.every_run("predictions.txt"), self.specs["predict"]),
+            **dict.fromkeys([*self.every_run("record.txt"), "reports/table.txt"], self.specs["collect"]),
+        }
+        return {name: frozenset([spec, self.stamp]) for name, spec in made.items()}
+
+    def _trained(self, arm: str) -> list[str]:
+        return [f"runs/{arm}/seed{seed}/{name}" for seed in SEEDS for name in ("model.txt", "cost.txt")]
 
     def trainings(self) -> dict[str, frozenset[str]]:
         return {

@@ -312,6 +312,24 @@ def date_sources(project: Project, sources: str) -> None:
             os.utime(path, (moment, moment))
 
 
+COMPARES_PARAMS = """
+import sys
+sys.path.insert(0, "workflow")
+from status import look
+jobs = look([sys.argv[1]])[1]
+outputs = jobs.globals["plan"].outputs()
+made = {str(file): {str(param) for param in job.params} for job in jobs.dag.jobs for file in job.output}
+assert outputs.keys() == made.keys(), outputs.keys() ^ made.keys()
+print([file for file, params in made.items() if not outputs[file] <= params])
+"""
+
+
+def test_the_record_book_knows_the_specification_and_the_stamp_of_every_rule(reader: Project) -> None:
+    status, output = reader.python("-c", COMPARES_PARAMS, reader.config)
+    assert status == 0, output
+    assert output.splitlines()[-1] == "[]"
+
+
 def test_a_clone_that_has_pulled_has_nothing_to_do_and_no_need_of_a_network(reader: Project, author: Project) -> None:
     status, output = reader.run()
     assert status == 0, output
@@ -381,7 +399,7 @@ def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, t
     assert "module ppml.aggregation.ckks" in told
     assert re.search(r"pin matplotlib \S+ -> \S+\.post1", told)
     assert "its bytes are not those that were made (train 0)" in told
-    assert not (project.folder / "logs").exists()
+    assert not list((project.folder / "logs").rglob("*.log"))
 
 
 def status_of(project: Project) -> str:

@@ -17,9 +17,12 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 from status import look
 
+from ppml.errors import UserError
 from tests.workflow.small import SETTINGS, Small, SmallPlan
 
 BOOK = Path("reports/provenance.json")
+NEWER = "fedcba9876543210"
+"""The stamp of newer code."""
 KNOWN = Path(".snakemake/ppml/files.json")
 MODEL = "runs/alone/seed0/model.txt"
 OTHER_BYTES = "its bytes are not those that were made"
@@ -214,7 +217,12 @@ def test_a_changed_input_is_seen_by_a_clone(small: Small) -> None:
 def test_an_input_of_which_no_bytes_were_recorded_is_not_trusted(small: Small) -> None:
     changed = record(MODEL).model_copy(update={"input_checksums": {}})
     FilePersistence(nolock=True)._write_record(MODEL, changed)
+    book = BOOK.read_bytes()
+    BOOK.unlink()
     assert stale()["train alone/0"] == ("nobody knows what data/data.txt was",)
+    # The book does know.
+    BOOK.write_bytes(book)
+    assert stale() == {}
 
 
 DAMAGES = {
@@ -271,6 +279,44 @@ def test_a_clone_is_not_told_that_an_old_command_made_what_it_has(small: Small) 
     save()
     forget_records()
     assert stale() == here
+
+
+OTHER = {
+    "newer code": {"stamp": NEWER},
+    "other settings": {"specs": {**SETTINGS["specs"], "predict": '{"device":"gpu"}'}},
+}
+"""Changes that change no byte of a prediction."""
+
+
+@pytest.mark.parametrize("changes", OTHER.values(), ids=OTHER)
+def test_what_others_made_to_the_same_bytes_is_up_to_date_with_their_book(small: Small, changes: dict) -> None:
+    first, other = (small.copy(small.folder.parent / name) for name in ("first", "other"))
+    other.set(**changes)
+    ran = other.run()
+    assert "predict alone 0" in ran
+    small.set(**changes)
+    assert len(stale()) == len(ran)
+    check_out(other)
+    assert stale() == {}
+    # And back to the other branch.
+    small.set(**SETTINGS)
+    assert len(stale()) == len(ran)
+    check_out(first)
+    assert stale() == {}
+
+
+def check_out(other: Small) -> None:
+    """Take another copy's book and results, as ``git checkout`` and a pull do."""
+    for path in [BOOK, *SmallPlan.read().outputs()]:
+        shutil.copyfile(other.folder / path, path)
+
+
+def test_a_book_of_older_code_takes_nothing_from_what_ran_here(small: Small) -> None:
+    before = BOOK.read_bytes()
+    small.set(stamp=NEWER)
+    assert len(small.run()) == len(JOBS)
+    BOOK.write_bytes(before)
+    assert stale() == {}
 
 
 # --- runs that were killed --------------------------------------------------------------------------------------
@@ -350,7 +396,7 @@ def test_a_book_that_is_saved_before_it_was_reconciled_is_the_same(small: Small)
 
 
 def test_the_book_keeps_the_stamps_that_it_names_and_no_other(small: Small) -> None:
-    small.set(stamp="fedcba9876543210")
+    small.set(stamp=NEWER)
     causes = stale()
     assert "module ppml.stages.train" in causes["data"]
     save()
@@ -395,6 +441,29 @@ def test_what_was_not_made_of_what_is_there_is_left_out_of_the_book(small: Small
     assert left.isdisjoint(name for job in book["jobs"] for name in job["outputs"])
     assert set(book["files"]) == {name for job in book["jobs"] for name in (*job["inputs"], *job["outputs"])}
     assert set(book["commands"]) == {job["command"] for job in book["jobs"]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"<<<<<<< HEAD\n",
+        b"[]",
+        b"null",
+        b'{"jobs": []}',
+        b'{"jobs": [{}], "files": {}, "commands": {}, "stamps": {}}',
+        b"\xff",
+    ],
+)
+def test_a_book_that_cannot_be_read_is_named_with_the_way_out(small: Small, content: bytes) -> None:
+    BOOK.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        Book(BOOK)
+    message = str(refused.value)
+    assert message.startswith("reports/provenance.json cannot be read; in the middle of a merge, take one side: ")
+    assert "\n" not in message
+    assert BOOK.read_bytes() == content
 
 
 # --- arms with another name -------------------------------------------------------------------------------------
@@ -457,7 +526,7 @@ def test_a_run_of_another_technique_is_not_taken_over(small: Small) -> None:
 
 
 def test_a_run_made_by_other_code_is_not_taken_over(small: Small) -> None:
-    small.set(arms=NEW, stamp="fedcba9876543210")
+    small.set(arms=NEW, stamp=NEWER)
     assert len(stale()) == len(JOBS)
 
 
