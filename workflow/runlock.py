@@ -47,6 +47,12 @@ class RunLock:
         except BlockingIOError:
             file.close()
             return False
+        except OSError as error:
+            print(
+                f"warning: {self._path.parent} cannot be locked ({error.strerror}): make sure that no other run is at "
+                "work in this folder",
+                file=sys.stderr,
+            )
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": _command()}, file)

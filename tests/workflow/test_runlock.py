@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -119,6 +120,20 @@ def test_each_folder_has_a_lock_of_its_own(start: Callable[..., subprocess.Popen
     assert start().stdout.readline() == "True True\n"
     assert not RunLock().take()
     assert RunLock(tmp_path / ".snakemake/ppml/lock").held
+
+
+def test_where_nothing_can_be_locked_a_run_warns_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    lock = RunLock()
+    assert lock.take() and lock.held
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / '.snakemake/ppml'} cannot be locked (No locks available): make sure ")
+    assert f"process {os.getpid()} on" in lock.holder()
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", '{"pid": 1}'])
