@@ -16,7 +16,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.11 python3.12 python3.13 
 
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
-SOURCES := src tests workflow
+SOURCES := src tests workflow benchmarks
 RULES := Snakefile workflow/rules/*.smk
 
 .PHONY: results report quick status pull publish test test-long lint environment lock schema clean
