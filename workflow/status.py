@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from causes import changed_params
 from plan import DEFAULT
 from snakemake.api import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
 from snakemake.settings.types import Quietness
+
+from ppml.config.load import read_yaml
+from ppml.errors import UserError
 
 LIMIT = 2**40
 """Bytes up to which files are compared by content, as in profiles/default."""
@@ -54,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configfile", nargs="+", default=[DEFAULT])
     arguments = parser.parse_args(argv)
-    jobs, _ = look(arguments.configfile)
+    try:
+        jobs, _ = look(arguments.configfile)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     for line in describe(jobs):
         print(line)
 
@@ -110,10 +117,17 @@ def save_book(configfiles: Sequence[str]) -> None:
 
 
 def look(configfiles: Sequence[str]) -> tuple[list[Planned], Any]:
-    """Return every job in the order of the workflow, and Snakemake's workflow.
+    """Return every job in the order of the plan, and Snakemake's workflow.
 
     Snakemake itself decides, so that this is what ``make results`` would do. Its workflow object is private.
+
+    Raises
+    ------
+    UserError
+        A file cannot be read.
     """
+    for file in configfiles:
+        read_yaml(file)
     output = OutputSettings(quiet={Quietness.ALL}, log_handler_settings={})
     with SnakemakeApi(output) as api:
         described = api.workflow(
@@ -125,7 +139,9 @@ def look(configfiles: Sequence[str]) -> tuple[list[Planned], Any]:
         workflow = described._workflow
         workflow._prepare_dag(forceall=False, ignore_incomplete=False, lock_warn_only=True, nolock=True)
         workflow._build_dag()
-        jobs = [job for level in workflow.dag.toposorted() for job in level if job.rule.name != "all"]
+        places = {name: place for place, name in enumerate(workflow.globals["plan"].outputs())}
+        jobs = [job for job in workflow.dag.jobs if job.rule.name != "all"]
+        jobs.sort(key=lambda job: places[job.output[0]])
         return [_planned(job, workflow) for job in jobs], workflow
 
 

@@ -102,3 +102,19 @@ def test_a_delta_that_permits_publishing_a_record_is_warned_of(tmp_path: Path) -
     status, output = project.run("-n")
     assert status == 0, output
     assert "warning: arms.dp.privacy.delta: 0.01 is not below 1/n for n = 1200" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "cannot be read: No such file or directory"), ("a: [", "is not valid YAML")]
+)
+@pytest.mark.parametrize("script", ["status", "publish", "html_report"])
+def test_a_configuration_that_cannot_be_read_is_one_line(
+    tmp_path: Path, script: str, content: str | None, said: str
+) -> None:
+    project = Project(tmp_path)
+    if content is not None:
+        (tmp_path / "config/mine.yaml").write_text(content)
+    status, output = project.python(f"workflow/{script}.py", "--configfile", "config/mine.yaml")
+    assert status == 1
+    assert output.startswith(f"error: config/mine.yaml: {said}")
+    assert len(output.splitlines()) == 1

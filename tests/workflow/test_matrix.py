@@ -391,7 +391,10 @@ def _job(log: Path) -> str:
 
 def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, tmp_path: Path) -> None:
     project = reader.copy(tmp_path / "project")
-    assert status_of(project).splitlines()[-1] == "22 of 22 results are up to date"
+    *results, total = status_of(project).splitlines()
+    assert total == "22 of 22 results are up to date"
+    # In the order of the configuration.
+    assert [line.split()[1] for line in results if line.startswith("arm ")] == list(ARMS)
     for name in ("a learning rate", "the HE module", "the pin of matplotlib", "an artifact's bytes"):
         CASES[name].change(project)
     told = status_of(project)
