@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from plan import DEFAULT, Plan
+from plan import DEFAULT, RUN_FILES, Plan
 from runlock import RunLock
 from store import (
     DVC_FILES,
@@ -32,6 +33,22 @@ from store import (
 
 from ppml.data.catalogue import CATALOGUE, DIGITS
 from ppml.errors import UserError
+from ppml.records.files import write_bytes
+from ppml.stages.runner import describe_os_error
+
+_DATASETS = "|".join((*CATALOGUE, DIGITS))
+EXPECTED = re.compile(
+    "|".join(
+        [
+            *(f"data/raw/{dataset}/{re.escape(name)}" for dataset, info in CATALOGUE.items() for name in info.files),
+            # A subset's folder is named by its data set and settings.
+            rf"data/subsets/({_DATASETS})-\d+-\d+-\w+-\w+/(train\.safetensors|test\.safetensors|about\.json)",
+            rf"artifacts/partitions/({_DATASETS})/[^/]+/seed\d+\.json",
+            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, (*RUN_FILES, 'noise.json')))})",
+        ]
+    )
+)
+"""What is published: paths of what the workflow makes of public data."""
 
 
 @dataclass(frozen=True)
@@ -66,33 +83,49 @@ def require_published_folders(configfiles: list[str]) -> None:
             raise UserError(f"{', '.join(configfiles)} is not for publishing: {why}; what is published lies in {key}/")
 
 
-def not_public(root: Path, repo: Repo) -> list[str]:
-    """Return what lies in ``data/``, is no public data set and is not left out by ``.dvcignore``."""
-    known = (*CATALOGUE, DIGITS)
-    public: dict[str, Callable[[str], bool]] = {
-        "raw": lambda name: name in known,
-        # A subset's folder is named by its data set and settings.
-        "subsets": lambda name: any(name.startswith(f"{dataset}-") for dataset in known),
-    }
-    found = [path for path in (root / "data").iterdir() if path.name not in public]
-    for folder, is_public in public.items():
-        found += [path for path in (root / "data" / folder).glob("*") if not is_public(path.name)]
-    return [str(path.relative_to(root)) for path in found if not repo.dvcignore.is_ignored(repo.fs, str(path))]
+def unexpected(root: Path, repo: Repo) -> list[str]:
+    """Return what lies in the folders and is nothing that the workflow makes of public data, unless DVC ignores it."""
+    found = []
+    for folder, names, files in (entry for top in TRACKED for entry in os.walk(root / top)):
+        # A link leads elsewhere, and what is there would be published.
+        links = [name for name in names if Path(folder, name).is_symlink()]
+        for path in (Path(folder, name) for name in (*files, *links)):
+            name = path.relative_to(root).as_posix()
+            if path.is_symlink() or not EXPECTED.fullmatch(name):
+                found.append(name)
+    return [name for name in found if not repo.dvcignore.is_ignored(repo.fs, str(root / name))]
 
 
-@contextmanager
-def restored_unless_done(root: Path) -> Iterator[None]:
-    """Put the ``.dvc`` files back if the block fails: committed, they would name files that nobody can pull."""
-    before = {path: path.read_bytes() if path.is_file() else None for path in map(root.joinpath, DVC_FILES)}
+def add(root: Path, repo: Repo, cache: Cache) -> tuple[dict[str, str], dict[Path, bytes]]:
+    """Add the folders to DVC's cache; return the name of each folder's list, and the ``.dvc`` files to be written.
+
+    The ``.dvc`` files stay as they were: committed too early, they would name files that nobody can pull.
+
+    Raises
+    ------
+    UserError
+        A file did not get into the cache whole.
+    """
+    paths = [root / name for name in DVC_FILES]
+    before = {path: path.read_bytes() if path.is_file() else None for path in paths}
     try:
-        yield
-    except BaseException:
+        for _ in range(2):
+            repo.add(list(TRACKED))
+            lists = Lists(tracked(root))
+            lists.read(cache.content)
+            # Looking removes what is damaged, as after a power cut, so that it is added once more.
+            damaged = lists.unknown + [file.path for file in lists.files if not cache.has(file.digest)]
+            if not damaged:
+                return lists.names, {path: path.read_bytes() for path in paths}
+    except DvcException as error:
+        raise UserError(f"dvc add: {error}") from None
+    finally:
         for path, content in before.items():
             if content is None:
                 path.unlink(missing_ok=True)
-            else:
-                path.write_bytes(content)
-        raise
+            elif path.read_bytes() != content:
+                write_bytes(path, content)
+    raise UserError(f"{count_files(damaged)} did not get into .dvc/cache whole:\n{some_lines(damaged)}")
 
 
 def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
@@ -111,27 +144,26 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
             f"{some_lines(unfinished)}"
         )
     with open_repo(root) as repo:
-        private = not_public(root, repo)
-        if private:
+        others = unexpected(root, repo)
+        if others:
             raise UserError(
-                "only the public data sets of src/ppml/data/catalogue.py are published; keep others elsewhere "
-                f"(folders.data, folders.artifacts), or leave them out in .dvcignore:\n{some_lines(private)}"
+                "only what the workflow makes of the public data sets of src/ppml/data/catalogue.py is published; keep "
+                "anything else elsewhere (folders.data, folders.artifacts), or leave it out in .dvcignore:\n"
+                f"{some_lines(others)}"
             )
         # Before anything is read: where there is no remote, there is no need to.
         cache, store = Cache(repo), Store(repo)
         tracked(root)
         checks.save_book(configfiles)
-        with restored_unless_done(root):
-            try:
-                repo.add(list(TRACKED))
-            except DvcException as error:
-                raise UserError(f"dvc add: {error}") from None
-            lists = Lists(tracked(root))
-            lists.read(cache.content)
-            files = {file.digest for file in lists.files}
-            sent = send(store, cache, sorted(files))
-            # The lists last: where a list is, its files are.
-            send(store, cache, sorted(lists.names.values()))
+        names, contents = add(root, repo, cache)
+        lists = Lists(names)
+        lists.read(cache.content)
+        files = {file.digest for file in lists.files}
+        sent = send(store, cache, sorted(files))
+        # The lists after the files: where a list is, its files are.
+        send(store, cache, sorted(names.values()))
+        for path, content in contents.items():
+            write_bytes(path, content)
     size = sum(cache.path(file.digest).stat().st_size for file in lists.files)
     news = f"{sent} of {len(files)} contents are new"
     print(f"published {count_files(lists.files)}, {size / 1e6:,.1f} MB, in {store}: {news}")
@@ -174,6 +206,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         publish(Path.cwd(), arguments.configfile, Checks.of_workflow())
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {describe_os_error(error)}")
     except KeyboardInterrupt:
         sys.exit(
             "error: interrupted; data.dvc and artifacts.dvc are as they were, and `make publish` goes on from there"

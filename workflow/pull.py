@@ -41,6 +41,7 @@ from store import (
 
 from ppml.errors import UserError
 from ppml.records.files import atomic
+from ppml.stages.runner import describe_os_error
 
 _LIST = re.compile(r"\bmd5: ([0-9a-f]{32}\.dir)\b")
 
@@ -70,6 +71,16 @@ class Here:
     def wanted(self) -> list[Published]:
         """The files to put in place."""
         return self.absent + self.older
+
+    def require_unchanged(self) -> None:
+        """Raise a :class:`UserError` if there is work of the user in a place of a published file."""
+        if self.changed:
+            raise UserError(
+                f"{count_files(self.changed)} here differ from what is published; so that nothing is lost, nothing was "
+                f"pulled:\n{some_lines(file.path for file in self.changed)}\n"
+                "To keep them, just go on: `make results`. To have what is published instead, move them away or delete "
+                "them, and `make pull` again."
+            )
 
     def uncached(self, cache: Cache) -> set[str]:
         """Return the objects of the wanted files that the cache lacks."""
@@ -132,14 +143,10 @@ def pull(root: Path) -> int:
             if not lists.contents:
                 raise store.nothing()
             here = Here.look(root, lists.files, cache)
-        if here.changed:
-            raise UserError(
-                f"{count_files(here.changed)} here differ from what is published; so that nothing is lost, nothing was "
-                f"pulled:\n{some_lines(file.path for file in here.changed)}\n"
-                "To keep them, just go on: `make results`. To have what is published instead, move them away or delete "
-                "them, and `make pull` again."
-            )
+        here.require_unchanged()
         reasons = store.fetch(here.uncached(cache), cache) if store else {}
+        # Someone may have worked here meanwhile.
+        Here.look(root, here.wanted, cache).require_unchanged()
         came = [file for file in here.wanted if file.digest not in reasons]
         for file in came:
             _put(root / file.path, cache.path(file.digest))
@@ -208,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}\nWithout a remote, {OTHERWISE}")
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {describe_os_error(error)}")
     except KeyboardInterrupt:
         sys.exit("error: interrupted; what came is kept, so `make pull` goes on from there")
 

@@ -69,7 +69,9 @@ def open_repo(root: Path) -> Iterator[Repo]:
     try:
         repo = Repo(str(root))
     except DvcException as error:
-        raise UserError(f".dvc/config: {error}") from None
+        # The line may hold a password.
+        why = re.sub(r" \('.*'\)", "", str(error))
+        raise UserError(f".dvc/config, .dvc/config.local or DVC's settings of the user: {why}") from None
     with repo:
         yield repo
 
@@ -87,8 +89,8 @@ def tracked(root: Path) -> dict[str, str]:
         path = root / f"{folder}.dvc"
         if path.is_file():
             try:
-                found[folder] = str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
-            except (yaml.YAMLError, LookupError, TypeError, UnicodeDecodeError):
+                found[folder] = _name(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"], ".dir")
+            except (yaml.YAMLError, LookupError, TypeError, ValueError):
                 raise UserError(
                     f"{path.name} cannot be read; in the middle of a merge, take one side: "
                     f"git checkout --ours {path.name}, or --theirs"
@@ -99,16 +101,31 @@ def tracked(root: Path) -> dict[str, str]:
 def read_list(folder: str, content: bytes) -> list[Published]:
     """Return the files that an object with a list names.
 
+    Raises
+    ------
+    UserError
+        It is no list, or names a file that is outside of the folder.
+
     Examples
     --------
-    >>> read_list("data", b'[{"md5": "0a", "relpath": "raw/mnist/a.gz"}]')
-    [Published(path='data/raw/mnist/a.gz', digest='0a')]
+    >>> read_list("data", b'[{"md5": "d41d8cd98f00b204e9800998ecf8427e", "relpath": "raw/mnist/a.gz"}]')
+    [Published(path='data/raw/mnist/a.gz', digest='d41d8cd98f00b204e9800998ecf8427e')]
     """
-    files = [Published(f"{folder}/{entry['relpath']}", entry["md5"]) for entry in json.loads(content)]
+    try:
+        files = [Published(f"{folder}/{entry['relpath']}", _name(entry["md5"])) for entry in json.loads(content)]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}.dvc: the list of its files is damaged: {error!r}") from None
     for file in files:
         if ".." in PurePosixPath(file.path).parts:
             raise UserError(f"{folder}.dvc: the list of its files names {file.path}, which is outside of {folder}/")
     return files
+
+
+def _name(text: Any, suffix: str = "") -> str:
+    """Return the name of an object, which becomes part of paths, or raise a :class:`ValueError`."""
+    if not (isinstance(text, str) and re.fullmatch("[0-9a-f]{32}" + re.escape(suffix), text)):
+        raise ValueError(f"{text} is no name of an object")
+    return text
 
 
 def md5(path: Path) -> str:
@@ -208,8 +225,8 @@ class Store:
         """Return ``text`` without passwords and tokens."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        # What stands before @ is a name in ssh://, and may be a token elsewhere; what follows ? often is one.
-        text = re.sub(r"(?<!ssh)://[^/@\s]+@|(?<=ssh)://[^/@:\s]*:[^/@\s]*@", "://***@", text)
+        # What stands before the last @ is a name in ssh://, and may be a token elsewhere; what follows ? often is one.
+        text = re.sub(r"(?<!ssh)://\S+@|(?<=ssh)://[^/@:\s]*:\S*@", "://***@", text)
         return re.sub(r"(://[^\s?]*)\?[^\s)]*", r"\1?***", text)
 
     def reason(self, error: BaseException) -> str:
@@ -249,9 +266,13 @@ class Store:
     def fetch(self, names: Iterable[str], cache: Cache) -> dict[str, str]:
         """Bring objects into the cache; return, for each that did not come, why."""
 
+        def take(name: str) -> bool:
+            return cache.take(name, lambda path: self._files.get_file(self._objects.oid_to_path(name), str(path)))
+
         def bring(name: str) -> str:
             try:
-                whole = cache.take(name, lambda path: self._files.get_file(self._objects.oid_to_path(name), str(path)))
+                # What is damaged may have been damaged on its way.
+                whole = take(name) or take(name)
             except FileNotFoundError:
                 return ABSENT
             except Exception as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from publish import Checks, publish
 from pull import main as pull_main
 from pull import pull
-from store import read_list
+from store import Cache, Store, read_list
 
 CONFIG = """
 seeds: [0]
@@ -259,6 +260,25 @@ def test_a_damaged_file_is_not_taken(published: Clone, store: Path, capsys: pyte
     assert "seed7/model.safetensors: damaged in the remote\n" in capsys.readouterr().err
 
 
+def test_a_file_that_is_damaged_on_its_way_is_fetched_once_more(
+    published: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: set[str] = set()
+
+    def take_the_second(self: Cache, name: str, write: Callable[[Path], object]) -> bool:
+        if name in seen:
+            return take(self, name, write)
+        seen.add(name)
+        return False
+
+    take = Cache.take
+    monkeypatch.setattr(Cache, "take", take_the_second)
+    other = published.clone()
+    assert other.pull() == 0
+    assert other.files() == FILES
+    assert "damaged" not in capsys.readouterr().err
+
+
 def test_a_damaged_cache_is_mended(published: Clone) -> None:
     other = published.clone()
     assert other.pull() == 0
@@ -334,7 +354,9 @@ def test_no_remote_at_all(published: Clone) -> None:
     (other.folder / ".dvc/config").write_text("[core]\nremote = gone\n")
     assert refused(other.pull).startswith("the default remote gone is not defined; ")
     (other.folder / ".dvc/config").write_text("['remote \"x\"']\nurl = foo://x\n")
-    assert refused(other.pull).startswith(".dvc/config: ")
+    assert refused(other.pull).startswith(
+        ".dvc/config, .dvc/config.local or DVC's settings of the user: config file error"
+    )
 
 
 def test_a_remote_with_nothing_of_this_commit(published: Clone, store: Path) -> None:
@@ -362,9 +384,73 @@ def test_no_message_holds_a_secret(published: Clone) -> None:
     assert not any(secret in message for secret in ("s3cret", "t0ken", "pa55", "t1ken"))
 
 
+@pytest.mark.parametrize("scheme", ["ssh", "webdav"])
+@pytest.mark.parametrize("password", ["p@sswOrd9", "pa/sswOrd9", "pa/s@s:wOrd9"])
+def test_a_password_in_an_address_is_not_shown_whatever_it_holds(published: Clone, scheme: str, password: str) -> None:
+    other = published.clone()
+    other.remote(url=f"{scheme}://alice:{password}@127.0.0.1:1/store")
+    message = refused(other.pull)
+    assert f"{scheme}://***@127.0.0.1:1/store" in message
+    assert "wOrd9" not in message
+
+
+def test_a_line_of_the_settings_that_cannot_be_read_is_not_shown(published: Clone) -> None:
+    (published.folder / ".dvc/config.local").write_text("password hunter2\n")
+    for action in (published.pull, published.publish):
+        message = refused(action)
+        assert ".dvc/config.local" in message and "at line 1" in message and "hunter2" not in message
+
+
 def test_a_list_cannot_name_files_elsewhere() -> None:
     content = json.dumps([{"md5": "0" * 32, "relpath": "../../.bashrc"}]).encode()
     assert "outside of data/" in refused(lambda: read_list("data", content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"1",
+        b"[1]",
+        b"[{}]",
+        *(b'[{"md5": "%s", "relpath": "a"}]' % name for name in (b"../../a", b"A" * 32)),
+    ],
+)
+def test_a_list_that_is_none_is_one_line(content: bytes) -> None:
+    message = refused(lambda: read_list("data", content))
+    assert message.startswith("data.dvc: the list of its files is damaged: ") and "\n" not in message
+
+
+def test_a_list_cannot_remove_files_elsewhere(published: Clone, store: Path) -> None:
+    other = published.clone()
+    other.write({"precious.txt": b"precious"})
+    content = json.dumps([{"md5": "../../../../precious.txt", "relpath": "a.gz"}]).encode()
+    name = hashlib.md5(content).hexdigest()
+    text = (other.folder / "data.dvc").read_text()
+    (other.folder / "data.dvc").write_text(text.replace(text.split("md5: ")[1].split()[0], f"{name}.dir"))
+    place = store / "files/md5" / name[:2] / f"{name[2:]}.dir"
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(content)
+    assert "is no name of an object" in refused(other.pull)
+    assert (other.folder / "precious.txt").read_bytes() == b"precious"
+    (other.folder / "data.dvc").write_text(text.replace(text.split("md5: ")[1].split()[0], "../../precious.txt"))
+    assert refused(other.pull).startswith("data.dvc cannot be read; ")
+    assert (other.folder / "precious.txt").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("place", [".snakemake", ".dvc/config.local", "artifacts/partitions"])
+def test_a_place_that_cannot_be_used_is_one_line(published: Clone, place: str) -> None:
+    path = published.folder / place
+    if path.is_dir():
+        shutil.rmtree(path)
+    if "config" in place:
+        path.mkdir()
+    else:
+        path.write_text("in the way")
+    done = run(published, str(ROOT / "workflow/pull.py"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 # --- somebody's work ------------------------------------------------------------------------------------------------
@@ -383,6 +469,21 @@ def test_work_that_was_never_published_is_never_replaced(published: Clone) -> No
     (other.folder / "artifacts").rename(other.folder / "artifacts-mine")
     assert other.pull() == 0
     assert other.files() == FILES
+
+
+def test_work_that_appears_while_files_come_is_not_replaced(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = published.clone()
+    name = "artifacts/runs/fl/seed0/model.safetensors"
+
+    def fetch_and_work(self: Store, *arguments: object) -> object:
+        reasons = fetch(self, *arguments)
+        other.write({name: b"mine"})
+        return reasons
+
+    fetch = Store.fetch
+    monkeypatch.setattr(Store, "fetch", fetch_and_work)
+    assert f"  {name}\n" in refused(other.pull)
+    assert other.files() == {name: b"mine"}
 
 
 def test_a_folder_in_the_place_of_a_file_is_kept(published: Clone) -> None:
@@ -443,19 +544,80 @@ def test_a_remote_that_takes_nothing_leaves_nothing_to_commit(first: Clone, stor
     assert (first.folder / "artifacts.dvc").read_text() == before
 
 
-@pytest.mark.parametrize("name", ["raw/hospital/a.gz", "subsets/hospital-100-first/a.gz", "patients.csv", "raw/a.csv"])
-def test_data_that_are_not_public_are_not_published(first: Clone, name: str) -> None:
-    first.write({f"data/{name}": b"private"})
-    place = f"data/{name.removesuffix('/a.gz')}"
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data/raw/hospital/a.gz", "data/raw/a.csv", "data/patients.csv", "data/raw/mnist/patients.csv"),
+        *("data/subsets/hospital-100-100-first-test/test.safetensors", "data/subsets/mnist-hospital/test.safetensors"),
+        "data/subsets/mnist-100-100-first-test/patients.csv",
+        *("artifacts/key.pem", "artifacts/core.123", "artifacts/runs/fl/seed0/progress.safetensors.bak"),
+        *("artifacts/runs/fl/seed0/deep/model.safetensors", "artifacts/partitions/hospital/iid8/seed0.json"),
+    ],
+)
+def test_what_the_workflow_does_not_make_of_public_data_is_not_published(first: Clone, name: str) -> None:
+    first.write({name: b"private"})
     message = refused(first.publish)
-    assert "only the public data sets" in message and message.endswith(f"\n  {place}")
+    assert "only what the workflow makes of the public data sets" in message and message.endswith(f"\n  {name}")
+    assert not (first.folder / "data.dvc").exists()
     with (first.folder / ".dvcignore").open("a") as file:
-        file.write(f"/{place}\n")
+        file.write(f"/{name}\n")
     first.publish()
     first.commit()
     other = first.clone()
     assert other.pull() == 0
     assert other.files() == FILES
+
+
+@pytest.mark.parametrize("name", ["artifacts/runs/fl/seed0/model.safetensors", "artifacts/runs/dp"])
+def test_what_a_link_leads_to_is_not_published(first: Clone, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "diary.txt").write_text("private")
+    place = first.folder / name
+    place.unlink(missing_ok=True)
+    place.symlink_to(outside / "diary.txt" if place.suffix else outside)
+    assert refused(first.publish).endswith(f"\n  {name}")
+
+
+def test_a_damaged_cache_is_not_published(published: Clone, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DVC believes that an object which cannot be written is whole."""
+    path = stored(published.folder / ".dvc/cache", b"model 7")
+    for content in (b"mod", b"mod_l 7"):
+        path.chmod(0o644)
+        path.write_bytes(content)
+        path.chmod(0o444)
+        published.publish()
+        assert path.read_bytes() == stored(store, b"model 7").read_bytes() == b"model 7"
+    assert ": 0 of 16 contents are new" in capsys.readouterr().out
+
+
+SENDING = f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "workflow")!r})
+from publish import Checks, publish
+from store import Store
+
+def send(self, names, cache):
+    print("sending", flush=True)
+    time.sleep(60)
+
+Store.send = send
+publish(Path.cwd(), ["config/default.yaml"], Checks(lambda _: [], lambda _: None))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_no_commit_can_name_what_was_not_sent_whatever_ends_the_publishing(
+    published: Clone, number: signal.Signals
+) -> None:
+    published.write({"artifacts/runs/dp/seed0/model.safetensors": b"new"})
+    with subprocess.Popen(
+        [sys.executable, "-c", SENDING], cwd=published.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as sending:
+        assert sending.stdout and any(line == b"sending\n" for line in sending.stdout)
+        sending.send_signal(number)
+    assert published.git("status", "--porcelain") == ""
 
 
 def test_only_what_lies_in_the_published_folders_counts(first: Clone) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+UNFINISHED = ".unfinished-"
+"""What the name of a file begins with that is being written."""
 
 
 @contextmanager
@@ -25,18 +27,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: some writers choose the format by it.
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = target.with_name(f"{UNFINISHED}{os.urandom(4).hex()}-{target.name}")
     try:
+        # Made here, so that two writers cannot share it; the permissions are those of any new file.
+        temporary.open("xb").close()
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
         # A full disk names no file, and the name of the temporary one tells nobody anything.
-        if error.errno and error.filename in (None, name):
+        if error.errno and error.filename in (None, str(temporary)):
             error.filename = str(target)
         raise
     finally:
@@ -45,7 +46,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 def unfinished_files(folder: str | Path) -> list[Path]:
     """Return the files that :func:`atomic` was writing in a folder when its process was killed."""
-    return sorted(path for path in Path(folder).glob(".*-????????*") if path.is_file())
+    return sorted(path for path in Path(folder).glob(f"{UNFINISHED}*") if path.is_file())
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -67,9 +68,3 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
