@@ -15,6 +15,7 @@ from ppml.federation import client as client_module
 from ppml.federation import run as run_module
 from ppml.federation.progress import Progress
 from ppml.learning.outcome import HistoryRow, Outcome
+from ppml.techniques import _may_resume
 
 from ..learning.digits import vector
 from .runs import federated_arm, population, run, run_and_record
@@ -221,6 +222,21 @@ def test_a_training_with_secure_noise_neither_resumes_nor_leaves_anything_behind
 def test_a_training_that_keeps_progress_is_told_from_one_that_does_not():
     with pytest.raises(AssertionError, match="looked for progress"):
         run(federated_arm(private=True), checkpoint=Untouched())
+
+
+@pytest.mark.parametrize(
+    ("arm", "device", "resumes"),
+    [
+        (federated_arm(), "cpu", True),
+        (federated_arm(), "cuda", True),
+        (federated_arm(private=True), "cpu", True),
+        # A round done again is another draw where it does not repeat to the bit, and the account has one.
+        (federated_arm(private=True), "cuda", False),
+        (secure_arm(), "cpu", False),
+    ],
+)
+def test_a_private_training_resumes_only_where_a_round_repeats_to_the_bit(arm, device, resumes):
+    assert _may_resume(arm, device) == resumes
 
 
 # Secrets.
