@@ -25,8 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     target = Path(plan.reports) / "report.html"
-    # Its first page holds every figure; it is of no use but here.
-    for command in ([plan.overview, "--cores", "1"], ["--report", str(target), "--report-stylesheet", STYLE]):
+    # Its first page holds every figure. It is of no use but here, no book knows it, and it is made in no time.
+    for command in (
+        [plan.overview, "--cores", "1", "--forcerun", "overview"],
+        ["--report", str(target), "--report-stylesheet", STYLE],
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "snakemake", *command, "--configfile", arguments.configfile],
             capture_output=True,

@@ -24,6 +24,8 @@ PACKAGE = "ppml"
 SETTINGS = f"{PACKAGE}.config"
 DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 """Distributions whose name is not that of their module."""
+THREADS = f"{PACKAGE}.stages.threads"
+"""What every job runs before its stage, and what decides its bits, too."""
 SHORT = 16
 
 _TABLE_ENTRY = re.compile(rf"{PACKAGE}(\.\w+)+:\w+")
@@ -100,7 +102,7 @@ class Stamps:
     def _of(self, entry: str, chosen: frozenset[str]) -> Stamp:
         modules: dict[str, str] = {}
         packages: set[str] = set()
-        waiting = list(_with_packages(entry))
+        waiting = [*_with_packages(entry), THREADS]
         while waiting:
             name = waiting.pop()
             if name in modules or _is_settings(name):

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,11 +6,13 @@ import pandas as pd
 import pytest
 
 from ppml.errors import UserError
+from ppml.reporting.published import load_published
 from ppml.stages import figure, table
 
 
 def arguments(collected, folder, published_path, names):
-    given = collected.write(folder) | {"--published": str(published_path)}
+    rows = {key: row.to_json() for key, row in load_published(published_path).items()}
+    given = collected.write(folder) | {"--published": json.dumps(rows)}
     return [part for name in names for part in (name, given[name])]
 
 

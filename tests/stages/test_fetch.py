@@ -24,8 +24,9 @@ def mirror(tmp_path, monkeypatch):
 
 
 def arguments(tmp_path, mirror):
-    spec = {"dataset": "mnist", "mirrors": [str(mirror)], "download": False}
-    return ["--spec", json.dumps(spec), "--outputs", *(str(tmp_path / "raw" / name) for name in CONTENT)]
+    given = {"spec": {"dataset": "mnist"}, "sources": {"mirrors": [str(mirror)], "download": False}}
+    options = [part for name, value in given.items() for part in (f"--{name}", json.dumps(value))]
+    return [*options, "--outputs", *(str(tmp_path / "raw" / name) for name in CONTENT)]
 
 
 def test_every_file_is_brought_and_its_source_is_said(tmp_path, mirror, capsys):

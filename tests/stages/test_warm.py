@@ -88,8 +88,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "code" / "ppml"
     shutil.copytree(PACKAGE / "start", package / "start")
     (package / "stages").mkdir()
-    for name in ("__init__.py", "errors.py", "stages/__init__.py", "stages/__main__.py", "stages/runner.py"):
-        shutil.copy(PACKAGE / name, package / name)
+    for name in ("__init__", "errors", "stages/__init__", "stages/__main__", "stages/runner", "stages/threads"):
+        shutil.copy(PACKAGE / f"{name}.py", package / f"{name}.py")
     (package / "stages" / "overview.py").write_text(PROBE)
     needs = package / "start" / "needs.py"
     needs.write_text(needs.read_text().replace('("jinja2",)', '("numpy.random", "no_such_library")'))
@@ -187,7 +187,12 @@ def test_unknown_stage_is_one_line(arguments, folder):
 
 
 def test_every_stage_is_known():
-    names = {name for _, name, _ in pkgutil.iter_modules(stages.__path__)} - {"__main__", "runner", "storage"}
+    names = {name for _, name, _ in pkgutil.iter_modules(stages.__path__)} - {
+        "__main__",
+        "runner",
+        "storage",
+        "threads",
+    }
     assert set(NEEDS) == names
 
 
@@ -256,6 +261,7 @@ def test_server_that_ends_before_a_job_starts_is_done_without(folder, monkeypatc
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("")
         listener.listen()
+        listener.settimeout(30)
         monkeypatch.setenv(client.VARIABLE, listener.getsockname()[1:].decode())
         job = begin("exit", "3")
         listener.accept()[0].close()

@@ -26,7 +26,7 @@ SAME = {"config": "config.json", "model": "model.safetensors", "history": "histo
 
 IMPORT_ALL = """
 import importlib, os, sys, threading
-from ppml.stages.runner import one_thread
+from ppml.stages.threads import one_thread
 from ppml.start.needs import NEEDS
 one_thread()
 for name in dict.fromkeys(name for names in NEEDS.values() for name in names):

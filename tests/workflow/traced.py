@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from plan import PUBLISHED, RUN_FILES, Plan
+from plan import RUN_FILES, Plan
 from stamps import Stamp
 
 from ppml.config.load import parse_config
@@ -127,7 +127,9 @@ class Traced:
 
     def reached(self) -> set[str]:
         """Return the modules that the stage reached, by whatever way but through the configuration."""
-        return self._reached([f"ppml.stages.{self.stage}"], through=lambda name: not is_settings(name))
+        return self._reached(
+            [f"ppml.stages.{self.stage}", "ppml.stages.threads"], through=lambda name: not is_settings(name)
+        )
 
     def reached_by_settings(self) -> set[str]:
         """Return the modules that came with the configuration."""
@@ -191,12 +193,13 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
     outputs = {f"output_{name}": path for name, path in tables.items()}
     given = options(spec=plan.collect_spec(), **outputs, output_metrics=plan.metrics())
     yield "collect", of("collect").text, given
-    shown = {"spec": plan.show_spec("both"), "published": ROOT / PUBLISHED}
     for kind in plan.table_kinds():
+        shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
         outputs = {f"output_{suffix}": f"{kind}.{suffix}" for suffix in ("md", "csv", "tex", "html")}
         given = options(**shown, kind=kind, records=tables["records"], costs=tables["costs"], **outputs)
         yield f"table {kind}", of("table").text, given
     for kind in plan.figure_kinds():
+        shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
         given = options(**shown, kind=kind, **tables, output_svg=f"{kind}.svg", output_png=f"{kind}.png")
         yield f"figure {kind}", of("figure").text, given
     pages = ROOT / "workflow/report"

@@ -17,8 +17,11 @@ for dataset in plan.datasets():
         params:
             spec=plan.fetch_spec(dataset),
             stamp=plan.stamps.of("fetch", {dataset}).text,
+            # Derived from the output, so that it is not recorded: wherever the files come from, they are the same.
+            sources=lambda wildcards, output: plan.sources_spec(),
         shell:
-            "exec python -m ppml.stages fetch --spec {params.spec:q} --outputs {output:q} > {log:q} 2>&1"
+            "exec python -m ppml.stages fetch --spec {params.spec:q} --sources {params.sources:q} "
+            "--outputs {output:q} > {log:q} 2>&1"
 
 
 for dataset in sorted({plan.dataset(arm) for arm in plan.config.arms}):
@@ -57,5 +60,5 @@ rule partition:
         # Derived from the output, so that it is not recorded.
         key=lambda wildcards, output: plan.partition_key(wildcards.partition),
     shell:
-        "exec python -m ppml.stages partition --spec {params.spec:q} --name {params.key:q} --seed {wildcards.seed} --train {input.train:q} "
-        "--output {output:q} > {log:q} 2>&1"
+        "exec python -m ppml.stages partition --spec {params.spec:q} --name {params.key:q} --seed {wildcards.seed} "
+        "--train {input.train:q} --output {output:q} > {log:q} 2>&1"

@@ -50,14 +50,12 @@ for kind in plan.table_kinds():
             spec=lambda wildcards: plan.show_spec(wildcards.experiment),
             stamp=plan.stamps.of("table").text,
             published=lambda wildcards, kind=kind: plan.published_spec(wildcards.experiment, kind),
-            # Derived from the output, so that it is not recorded: what is shown of it is.
-            papers=lambda wildcards, output: PUBLISHED,
             kind=kind,
             title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
             fallback=plan.fallback_sentence(),
         shell:
             "exec python -m ppml.stages table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
-            "--costs {input.costs:q} --published {params.papers} --output-md {output.md:q} "
+            "--costs {input.costs:q} --published {params.published:q} --output-md {output.md:q} "
             "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 
@@ -84,15 +82,13 @@ for kind in plan.figure_kinds():
             spec=lambda wildcards: plan.show_spec(wildcards.experiment),
             stamp=plan.stamps.of("figure").text,
             published=lambda wildcards, kind=kind: plan.published_spec(wildcards.experiment, kind),
-            # Derived from the output, so that it is not recorded: what is shown of it is.
-            papers=lambda wildcards, output: PUBLISHED,
             kind=kind,
             title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
             fallback=plan.fallback_sentence(),
         shell:
             "exec python -m ppml.stages figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --clients {input.clients:q} "
-            "--published {params.papers} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
+            "--published {params.published:q} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
 
 
 rule overview:

@@ -57,6 +57,11 @@ def load_published(path: str | Path) -> dict[str, PublishedRow]:
         raise UserError("\n".join(f"{path}: {_describe(problem)}" for problem in error.errors())) from None
 
 
+def parse_published(text: str) -> dict[str, PublishedRow]:
+    """Read published numbers that were checked before, by key, from JSON."""
+    return _ROWS.validate_json(text)
+
+
 def _describe(problem: Any) -> str:
     """Return one line: key, value, what is wrong."""
     key = ".".join(str(part) for part in problem["loc"] if part != "[key]")

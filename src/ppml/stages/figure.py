@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ppml.records.files import write_bytes
-from ppml.reporting.published import load_published
+from ppml.reporting.published import parse_published
 from ppml.reporting.selection import CLIENTS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
     parser.add_argument("--clients", required=True, help="CSV, a row an arm, seed and client")
-    parser.add_argument("--published", required=True, help="YAML with the papers' numbers")
+    parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-svg", required=True)
     parser.add_argument("--output-png", required=True)
     arguments = parser.parse_args(argv)
@@ -50,7 +50,7 @@ def _draw(arguments: argparse.Namespace) -> Figure:
     if arguments.kind == "history":
         return history(selection, records, read_tidy(arguments.history, HISTORY))
     if arguments.kind == "privacy_utility":
-        return privacy_utility(selection, records, load_published(arguments.published))
+        return privacy_utility(selection, records, parse_published(arguments.published))
     if arguments.kind == "cost":
         return cost(selection, records, read_tidy(arguments.costs, COSTS))
     return labels(selection, records, read_tidy(arguments.clients, CLIENTS))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 from collections.abc import Callable
 
 from ppml.errors import UserError
+from ppml.stages.threads import one_thread
 
 
 def run_stage(name: str, arguments: list[str]) -> None:
@@ -18,12 +18,6 @@ def run_stage(name: str, arguments: list[str]) -> None:
     stage = importlib.import_module(f"ppml.stages.{name}")
     sys.argv = [str(stage.__file__), *arguments]
     run(stage.main)
-
-
-def one_thread() -> None:
-    """Give this process one thread to compute with: sums depend on how threads share them, and so on the cores."""
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
 
 
 def run(main: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from ppml.records.files import write_text
-from ppml.reporting.published import load_published
+from ppml.reporting.published import parse_published
 from ppml.reporting.selection import COSTS, RECORDS, parse_selection, read_tidy
 from ppml.reporting.tables import published_table, summary_table
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", required=True, choices=("summary", "published"))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
-    parser.add_argument("--published", required=True, help="YAML with the papers' numbers")
+    parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-md", required=True)
     parser.add_argument("--output-csv", required=True)
     parser.add_argument("--output-tex", required=True)
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.kind == "summary":
         table = summary_table(selection, records, costs)
     else:
-        table = published_table(selection, records, costs, load_published(arguments.published))
+        table = published_table(selection, records, costs, parse_published(arguments.published))
     write_text(arguments.output_md, to_markdown(table))
     write_text(arguments.output_csv, to_csv(table))
     write_text(arguments.output_tex, to_latex(table))

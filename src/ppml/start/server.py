@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from ppml.stages.runner import one_thread
+from ppml.stages.threads import one_thread
 from ppml.start.client import ENDED, LENGTH, STARTED, VARIABLE, interpreter, same_user
 from ppml.start.needs import NEEDS
 from ppml.start.parent import die_with_client
