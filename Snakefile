@@ -9,32 +9,37 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
-from plan import PUBLISHED, RUN_FILES, Plan, prepare_jobs
+from frozen import forget_others
+from plan import RUN_FILES, Plan, prepare_jobs
 from provenance import Provenance
 from runlock import RunLock
 from ppml.errors import UserError
 from ppml.start import server
 
-prepare_jobs()
 try:
+    code = prepare_jobs(main=workflow.is_main_process)
     files = [str(path) for path in workflow.config_settings.configfiles]
-    plan = Plan.check(config, files, main=workflow.is_main_process)
-    lock, provenance = RunLock(), Provenance(plan)
+    plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
+    lock = RunLock()
+    # While another run holds the lock, what it makes is not looked at, and `onstart` stops this one.
+    if workflow.is_main_process:
+        lock.take()
+    else:
+        lock.follow()
+    provenance = Provenance(plan)
 except UserError as error:
     sys.exit(f"error: {error}")
 
 if workflow.is_main_process:
     for line in plan.notices():
         print(line, file=sys.stderr)
-    # While another run holds the lock, what it makes is not looked at, and `onstart` stops this one.
-    if lock.take():
-        provenance.reconcile()
 
 
 onstart:
     if not lock.held:
         sys.exit(f"error: {lock.refusal()}")
     plan.check_installed()
+    forget_others(code)
     # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
     if workflow.local_exec:
         workflow.globals["warm"] = server.start()
@@ -74,3 +79,8 @@ rule all:
         plan.metrics(),
         plan.tables(),
         plan.figures(),
+
+
+# Before Snakemake looks at what is there, and after all rules are known.
+if lock.held:
+    provenance.reconcile({rule.name: rule.shellcmd for rule in workflow.rules})

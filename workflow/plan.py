@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from frozen import freeze
 from stamps import Stamps
 
 import ppml
@@ -30,6 +31,8 @@ from ppml.start import parent
 DEFAULT = "config/default.yaml"
 FOUND_DATA = "PPML_FALLBACK"
 """Names, in the environment of jobs, the data set that replaces all others; empty where theirs were found."""
+CODE = "PPML_CODE"
+"""Names, in the environment of jobs, the folder of the package that they run."""
 PUBLISHED = "config/published.yaml"
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "cost.json")
@@ -54,11 +57,34 @@ LOUD = (
 )
 
 
-def prepare_jobs() -> None:
-    """Tell the jobs of this process, by their environment, which Python to use and for whom they run."""
+def prepare_jobs(*, main: bool) -> Path:
+    """Tell the jobs of this process, by their environment, which Python and code to use and for whom they run.
+
+    Parameters
+    ----------
+    main : bool
+        Whether this is the process that plans the run; one that it starts for a job, perhaps on another machine, takes
+        over the code.
+
+    Returns
+    -------
+    Path
+        The folder of the package that the jobs run.
+    """
     # Whether or not its environment is activated.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    _put_first("PATH", Path(sys.executable).parent)
     os.environ[parent.VARIABLE] = str(os.getpid())
+    if not main:
+        return Path(os.environ.get(CODE, ppml.__path__[0]))
+    code = freeze(Path(ppml.__path__[0]))
+    _put_first("PYTHONPATH", code.parent)
+    os.environ[CODE] = str(code)
+    return code
+
+
+def _put_first(variable: str, folder: Path) -> None:
+    others = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
+    os.environ[variable] = os.pathsep.join([str(folder), *others])
 
 
 def retyped(given: Any, base: Any) -> Any:
@@ -96,9 +122,11 @@ class Plan:
         The checked configuration.
     fallback : str or None
         The data set that replaces all others, with folders of its own.
+    code : Path or None
+        The folder of the package that jobs run; None: of the one that runs here.
     """
 
-    def __init__(self, config: Config, fallback: str | None) -> None:
+    def __init__(self, config: Config, fallback: str | None, code: Path | None = None) -> None:
         self.config = config
         self.fallback = fallback
         apart = f"-{fallback}" if fallback else ""
@@ -108,12 +136,12 @@ class Plan:
         self.logs = config.folders.logs + apart
         self.seeds = config.seeds
         self.published = load_published(PUBLISHED)
-        self.stamps = Stamps(Path(ppml.__file__).parent, LOCK, CHOICES)
+        self.stamps = Stamps(code or Path(ppml.__path__[0]), LOCK, CHOICES)
         # The report's first page holds every figure: made again in no time, and of no use in git.
         self.overview = f"{self.logs}/overview.rst"
 
     @classmethod
-    def check(cls, given: Mapping[str, Any], files: list[str], *, main: bool = True) -> Plan:
+    def check(cls, given: Mapping[str, Any], files: list[str], *, main: bool = True, code: Path | None = None) -> Plan:
         """Return the plan for the configuration that Snakemake was given, or raise a :class:`UserError`.
 
         Parameters
@@ -125,6 +153,8 @@ class Plan:
         main : bool
             Whether this is the process that plans the run. A process that it starts for a job, perhaps on another
             machine, takes over what was found out about the data.
+        code : Path or None
+            The folder of the package that jobs run; None: of the one that runs here.
         """
         base: dict[str, Any] = {}
         for file in files or [DEFAULT]:
@@ -137,7 +167,7 @@ class Plan:
         if main or FOUND_DATA not in os.environ:
             os.environ[FOUND_DATA] = resolve_data(config, Path(config.folders.data) / "raw") or ""
         fallback = os.environ[FOUND_DATA] or None
-        plan = cls(config, fallback)
+        plan = cls(config, fallback, code)
         check_folders(
             [("data", plan.data), ("artifacts", plan.artifacts), ("reports", plan.reports), ("logs", plan.logs)]
         )
@@ -199,9 +229,12 @@ class Plan:
         }
 
     def fetch_spec(self, dataset: str) -> str:
-        """Return what fetching a data set depends on."""
-        data = self.config.data
-        return canonical({"dataset": dataset, "mirrors": data.mirrors, "download": data.download})
+        """Return what the files of a data set depend on: not where they come from, since their checksums are known."""
+        return canonical({"dataset": dataset})
+
+    def sources_spec(self) -> str:
+        """Return where raw data may come from."""
+        return canonical({"mirrors": self.config.data.mirrors, "download": self.config.data.download})
 
     def subset_spec(self, dataset: str) -> str:
         """Return what a subset depends on."""
@@ -348,9 +381,9 @@ class Plan:
         return json.dumps(content, separators=(",", ":"))
 
     def published_spec(self, experiment: str, kind: str) -> str:
-        """Return the published rows that a table or figure shows, empty where it shows none."""
+        """Return the published rows that a table or figure shows, by key."""
         if kind not in SHOW_PUBLISHED:
-            return ""
+            return "{}"
         rows = sorted({row.published for row in self.config.experiments[experiment].compare})
         return canonical({row: self.published[row].to_json() for row in rows})
 

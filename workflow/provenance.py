@@ -7,6 +7,8 @@ file has now. So before Snakemake looks, :meth:`Provenance.reconcile` makes the 
 - the book describes them, since they came by ``dvc pull`` or ``git``: its record is put in place;
 - neither does: the record gets a flaw, and Snakemake makes the file again.
 
+A file that is not there keeps its record, so that Snakemake sees when it would be made in another way now.
+
 Two methods of Snakemake's persistence that are private are used here, which is one reason why Snakemake is pinned.
 """
 
@@ -41,22 +43,25 @@ class Job:
     Parameters
     ----------
     rule, command : str
-        Name of the rule, and the digest of what it ran.
+        Name of the rule, and what it ran, wildcards and all.
     params : tuple of str
         Specification and stamp.
-    inputs, outputs : tuple of str
-        Paths, sorted.
+    inputs, outputs : dict
+        Path -> SHA-256 of the bytes that it read and wrote.
     """
 
     rule: str
     command: str
     params: tuple[str, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
 
 
 class Book:
-    """Jobs, the bytes that they read and wrote, their commands and what their stamps stand for.
+    """What made each file, as it stands in ``reports/provenance.json``.
+
+    Each entry carries the digest of all that it says. Git merges two books line by line, and may put what one branch
+    has made beside what the other has made it from: such an entry is left out, and nobody knows how the file was made.
 
     Raises
     ------
@@ -65,29 +70,32 @@ class Book:
     """
 
     def __init__(self, path: Path) -> None:
-        self.files: dict[str, str] = {}
-        self.commands: dict[str, str] = {}
         self.stamps: dict[str, Stamp] = {}
         self.jobs: dict[str, Job] = {}
         if path.is_file():
             try:
                 self._read(read_json(path))
-            except (ValueError, LookupError, TypeError, AttributeError):
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
                 raise UserError(
                     f"{path} cannot be read; in the middle of a merge, take one side: git checkout --ours {path}, or "
                     "--theirs; without it, what has no record on this machine is made again"
                 ) from None
 
     def _read(self, content: dict[str, Any]) -> None:
-        self.files, self.commands = content["files"], content["commands"]
+        commands = content["commands"]
         self.stamps = {text: Stamp(**parts) for text, parts in content["stamps"].items()}
         for entry in content["jobs"]:
-            lists = (tuple(entry[key]) for key in ("params", "inputs", "outputs"))
-            self.add(Job(entry["rule"], entry["command"], *lists))
+            if entry["digest"] == _digest_of(entry) and entry["command"] == digest(commands.get(entry["command"])):
+                command, params = commands[entry["command"]], tuple(entry["params"])
+                self.add(Job(entry["rule"], command, params, dict(entry["inputs"]), dict(entry["outputs"])))
 
     def add(self, job: Job) -> None:
         """Take a job up, under each of its outputs."""
         self.jobs.update(dict.fromkeys(job.outputs, job))
+
+    def sha256(self, path: str) -> str | None:
+        """Return the SHA-256 of the bytes that were made, None where nothing is known of the file."""
+        return self.jobs[path].outputs[path] if path in self.jobs else None
 
     def record(self, path: str) -> MetadataRecord | None:
         """Return what Snakemake would have recorded of the file."""
@@ -96,28 +104,31 @@ class Book:
             return None
         return MetadataRecord(
             rule=job.rule,
-            code=self.commands[job.command],
+            code=job.command,
             params=sorted(map(repr, job.params)),
-            input=list(job.inputs),
-            input_checksums={name: f"sha256:{self.files[name]}" for name in job.inputs},
+            input=sorted(job.inputs),
+            input_checksums={name: f"sha256:{sha256}" for name, sha256 in job.inputs.items()},
             record_format_version=RECORD_FORMAT_VERSION,
             incomplete=False,
         )
 
 
-def write_book(
-    path: Path, jobs: Iterable[Job], files: Mapping[str, str], commands: Mapping[str, str], stamps: Mapping[str, Stamp]
-) -> None:
-    """Write a record book, unless it stands there already; equal results have equal bytes."""
-    jobs = sorted(jobs, key=lambda job: job.outputs)
+def write_book(path: Path, jobs: Iterable[Job], stamps: Mapping[str, Stamp]) -> None:
+    """Write a record book; equal results have equal bytes."""
+    entries, commands = [], {}
+    jobs = sorted(jobs, key=lambda job: sorted(job.outputs))
+    for job in jobs:
+        entry = {**dataclasses.asdict(job), "command": digest(job.command)}
+        entries.append({**entry, "digest": _digest_of(entry)})
+        commands[entry["command"]] = job.command
     used = sorted({param for job in jobs for param in job.params if param in stamps})
-    content = {
-        "jobs": [dataclasses.asdict(job) for job in jobs],
-        "files": {name: files[name] for job in jobs for name in (*job.inputs, *job.outputs)},
-        "commands": {job.command: commands[job.command] for job in jobs},
-        "stamps": {text: dataclasses.asdict(stamps[text]) for text in used},
-    }
-    write_json(path, content)
+    explained = {text: dataclasses.asdict(stamps[text]) for text in used}
+    write_json(path, {"jobs": entries, "commands": commands, "stamps": explained})
+
+
+def _digest_of(entry: Mapping[str, Any]) -> str:
+    """Return the digest of all that an entry of the book says."""
+    return digest([entry["rule"], entry["command"], list(entry["params"]), entry["inputs"], entry["outputs"]])
 
 
 class Provenance:
@@ -135,6 +146,7 @@ class Provenance:
         self._book = Book(self._path)
         self._records = FilePersistence(nolock=True)
         self._files = Fingerprints(Path(self._records.path) / "ppml" / "files.json")
+        self._commands: Mapping[str, str] = {}
 
     @cached_property
     def _outputs(self) -> dict[str, frozenset[str]]:
@@ -145,54 +157,77 @@ class Provenance:
         """Return what a stamp stands for, None if no one knows any more."""
         return self._stamps().get(text)
 
-    def reconcile(self) -> None:
-        """Make the records fit the files, and remove what writers that were killed have left."""
+    def reconcile(self, commands: Mapping[str, str]) -> None:
+        """Make the records fit the files, and remove what writers that were killed have left.
+
+        Parameters
+        ----------
+        commands : mapping
+            Name of each rule -> its command now.
+        """
+        self._commands = commands
         self._adopt()
         for folder in {Path(path).parent for path in self._outputs}:
             for leftover in unfinished_files(folder):
                 leftover.unlink(missing_ok=True)
         for path in self._outputs:
-            if Path(path).is_file():
-                self._write(path, *self._truth(path))
+            self._write(path, *self._truth(path))
         self._files.save()
 
     def save(self) -> None:
-        """Write the book: every job whose outputs and inputs are as they were when it ran."""
+        """Write the book: every job whose outputs and inputs are as they were when it ran.
+
+        What was made and is not there now, as in a clone that has not pulled, stays in the book.
+        """
         self._records._clear_cache()
-        groups: dict[tuple[str, str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
-        commands: dict[str, str] = {}
+        groups: dict[tuple[str, str, tuple[str, ...], tuple[tuple[str, str], ...]], dict[str, str]] = {}
         for path in self._outputs:
-            record, flaw = self._truth(path) if Path(path).is_file() else (None, "")
-            if record and not flaw:
+            job = self._job(path)
+            if job:
                 # Of two files of a rule, one may be older than its command.
-                command = digest(record.code)
-                commands[command] = record.code
-                made_by = (record.rule, command, _plain(record.params), tuple(record.input or ()))
-                groups.setdefault(made_by, []).append(path)
-        jobs = [Job(*made_by, tuple(sorted(outputs))) for made_by, outputs in groups.items()]
-        names = {name for job in jobs for name in (*job.inputs, *job.outputs)}
-        files = {name: sha256 for name in names if (sha256 := self._files.sha256(name))}
-        whole = [job for job in jobs if all(name in files for name in job.inputs)]
+                made_by = (job.rule, job.command, job.params, tuple(sorted(job.inputs.items())))
+                groups.setdefault(made_by, {})[path] = job.outputs[path]
+        jobs = [
+            Job(rule, command, params, dict(inputs), outputs)
+            for (rule, command, params, inputs), outputs in groups.items()
+        ]
         self._files.save()
-        write_book(self._path, whole, files, commands, self._stamps())
+        write_book(self._path, jobs, self._stamps())
+
+    def _job(self, path: str) -> Job | None:
+        """Return what made a file, None if that is not known."""
+        sha256 = self._files.sha256(path)
+        if sha256 is None:
+            return self._book.jobs.get(path)
+        record, flaw = self._truth(path)
+        if record is None or flaw:
+            return None
+        inputs = {name: (record.input_checksums or {}).get(name, "") for name in record.input or ()}
+        if not all(inputs.values()):
+            return None
+        bare = {name: checksum.removeprefix("sha256:") for name, checksum in inputs.items()}
+        return Job(record.rule, record.code, _plain(record.params), bare, {path: sha256})
 
     def _truth(self, path: str) -> tuple[MetadataRecord | None, str]:
         """Return the record that describes a file, and what is wrong with it, empty if nothing is."""
-        here, book = self._read(path), self._book.record(path)
-        records = [here] if here and self._files.made_by(path, here.endtime) else []
-        if book and self._book.files[path] == self._files.sha256(path):
+        here, book, sha256 = self._read(path), self._book.record(path), self._files.sha256(path)
+        records = [here] if here and (sha256 is None or self._files.made_by(path, here.endtime)) else []
+        if book and sha256 in (None, self._book.sha256(path)):
             records.append(book)
         if not records:
-            return here, "its bytes are not those that were made" if here else "nobody knows how it was made"
+            flaw = "its bytes are not those that were made" if here else "nobody knows how it was made"
+            return here, flaw if sha256 else ""
         # Of two that made the same bytes, by other settings, code or inputs, the one that would be made now.
         record = next((record for record in records if self._is_current(path, record)), records[0])
-        if book and record is book:
+        if sha256 and record is not here:
             record.starttime = record.endtime = self._files.describe(path)
         return record, self._changed_input(record)
 
     def _is_current(self, path: str, record: MetadataRecord) -> bool:
-        """Tell whether a file would be made by the same specification, code, pins and inputs now."""
-        return self._outputs[path] <= set(_plain(record.params)) and not self._changed_input(record)
+        """Tell whether a file would be made by the same command, specification, code, pins and inputs now."""
+        command = self._commands.get(str(record.rule), record.code)
+        current = record.code == command and self._outputs[path] <= set(_plain(record.params))
+        return current and not self._changed_input(record)
 
     def _changed_input(self, record: MetadataRecord) -> str:
         """Return what is wrong with the inputs that a record names, empty if nothing is."""
@@ -204,17 +239,18 @@ class Provenance:
 
     def _read(self, path: str) -> MetadataRecord | None:
         record = self._records._read_record(path)
-        if record is None or record.code is None:
+        # Of a record in an older format, Snakemake compares less.
+        if record is None or record.code is None or record.record_format_version != RECORD_FORMAT_VERSION:
             return None
         record = record.model_copy()
         record.params = [param for param in record.params or () if not param.startswith(FLAW)]
         return record
 
     def _write(self, path: str, record: MetadataRecord | None, flaw: str) -> None:
-        record = record or MetadataRecord(record_format_version=RECORD_FORMAT_VERSION, params=[])
         if flaw:
+            record = record or MetadataRecord(record_format_version=RECORD_FORMAT_VERSION, params=[])
             record.params = [*(record.params or ()), FLAW + flaw]
-        if self._records._read_record(path) != record:
+        if record and self._records._read_record(path) != record:
             self._records._write_record(path, record)
 
     def _stamps(self) -> dict[str, Stamp]:
@@ -233,22 +269,24 @@ class Provenance:
                 self._take_over(source, folder)
 
     def _take_over(self, source: str, folder: str) -> None:
-        def moved(name: str) -> str:
-            return folder + name[len(source) :] if name.startswith(source + "/") else name
+        def moved(names: Iterable[str]) -> dict[str, str]:
+            return {name: folder + name[len(source) :] if name.startswith(f"{source}/") else name for name in names}
 
-        made = {name: job for name, job in self._book.jobs.items() if name.startswith(source + "/")}
-        names = [name for name, job in made.items() if job.rule != "collect"]
-        inside = {part for name in names for part in made[name].inputs if part.startswith(source + "/")}
-        if not inside <= set(names) or any(self._files.sha256(name) != self._book.files[name] for name in names):
+        made = {
+            name: job
+            for name, job in self._book.jobs.items()
+            if name.startswith(f"{source}/") and job.rule != "collect"
+        }
+        inside = {part for job in made.values() for part in job.inputs if part.startswith(f"{source}/")}
+        if not inside <= made.keys() or any(
+            self._files.sha256(name) != job.outputs[name] for name, job in made.items()
+        ):
             return
-        for name in names:
-            target = Path(moved(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
+        for name, target in moved(made).items():
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(name, target)
-            self._book.files[moved(name)] = self._book.files[name]
-        for name in names:
-            inputs = tuple(sorted(map(moved, made[name].inputs)))
-            self._book.add(dataclasses.replace(made[name], inputs=inputs, outputs=(moved(name),)))
+            inputs = {new: made[name].inputs[old] for old, new in moved(made[name].inputs).items()}
+            self._book.add(dataclasses.replace(made[name], inputs=inputs, outputs={target: made[name].outputs[name]}))
 
 
 def _plain(params: Iterable[str] | None) -> tuple[str, ...]:

@@ -8,9 +8,19 @@ import os
 import shlex
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import ClassVar, TextIO
+
+from ppml.errors import UserError
+from ppml.stages.runner import describe_os_error
+
+RUN = "PPML_RUN"
+"""Names, in the environment of jobs, the run that they belong to."""
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 0.5
+"""How long a lock is tried to be had: who follows a run holds it for an instant."""
 
 
 class RunLock:
@@ -36,29 +46,92 @@ class RunLock:
         return self._path in self._held
 
     def take(self) -> bool:
-        """Take the lock unless another process holds it; return whether it is held now."""
+        """Take the lock unless another process holds it; return whether it is held now.
+
+        Raises
+        ------
+        UserError
+            The file cannot be written.
+        """
         if self.held:
             return True
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Not inherited by jobs (PEP 446): an orphan holds nothing.
-        file = self._path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Not inherited by jobs (PEP 446): an orphan holds nothing.
+            file = self._path.open("a+", encoding="utf-8")
+            if not self._lock(file):
+                file.close()
+                return False
+            run, since = os.urandom(8).hex(), time.strftime("%Y-%m-%d %H:%M:%S")
+            about = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": _command()}
+            file.truncate(0)
+            json.dump({**about, "run": run}, file)
+            file.flush()
+            # Jobs on other machines read it.
+            os.fsync(file.fileno())
         except OSError as error:
-            print(
-                f"warning: {self._path.parent} cannot be locked ({error.strerror}): make sure that no other run is at "
-                "work in this folder",
-                file=sys.stderr,
-            )
-        file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": _command()}, file)
-        file.flush()
+            raise UserError(describe_os_error(error)) from None
         self._held[self._path] = file
+        os.environ[RUN] = run
         return True
+
+    def _lock(self, file: TextIO) -> bool:
+        over = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > over:
+                    return False
+                time.sleep(PATIENCE_SECONDS / 20)
+            except OSError as error:
+                print(
+                    f"warning: {self._path.parent} cannot be locked ({error.strerror}): make sure that no other run is "
+                    "at work in this folder",
+                    file=sys.stderr,
+                )
+                return True
+
+    def follow(self) -> None:
+        """End this process, which a run started for a job, perhaps on another machine, once that run is gone.
+
+        Its jobs end with it (:mod:`ppml.start.parent`). Snakemake must not see that they fail: it would remove their
+        outputs, which may be those of the next run by then.
+
+        Raises
+        ------
+        UserError
+            The run is gone already.
+        """
+        run = os.environ.get(RUN)
+        if run is None:
+            return
+        if self._is_gone(run):
+            raise UserError("the run that this job belongs to is gone; nothing was done")
+        threading.Thread(target=self._end_after, args=(run,), daemon=True).start()
+
+    def _end_after(self, run: str) -> None:
+        while not self._is_gone(run):
+            time.sleep(POLL_SECONDS)
+        try:
+            os.write(2, b"error: the run that this job belongs to is gone\n")
+        finally:
+            os._exit(1)
+
+    def _is_gone(self, run: str) -> bool:
+        """Tell whether nobody holds the lock, or another run does."""
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return True
+                except OSError:  # held, or not to be locked here
+                    return bool(json.load(file)["run"] != run)
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError, LookupError):  # being written
+            return False
 
     def refusal(self) -> str:
         """Return what the user reads while another process holds the lock."""

@@ -57,38 +57,68 @@ def book(project: Project) -> dict[str, Any]:
     return {**content, "files": {name: sum_ for name, sum_ in content["files"].items() if not MEASURED.search(name)}}
 
 
-def test_slurm_makes_the_bytes_that_a_local_run_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    projects = []
-    for name in ("local", "slurm"):
-        (tmp_path / name).mkdir()
-        projects.append(Project(tmp_path / name))
-    local, slurm = projects
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, int, float]:
+    """Return a project that has run without Slurm, its jobs and its seconds."""
+    project = Project(tmp_path_factory.mktemp("local"))
+    output, seconds = run(project, *SNAKEMAKE, "--cores", "2")
+    return project, jobs_of(output), seconds
 
-    output, local_seconds = run(local, *SNAKEMAKE, "--cores", "2")
-    jobs = jobs_of(output)
+
+def check_same(project: Project, other: Project) -> int:
+    """Compare everything that identity covers; return how many files that are."""
+    ours, theirs = project.files(*FOLDERS), other.files(*FOLDERS)
+    assert ours.keys() == theirs.keys()
+    identical = {path for path in ours if not MEASURED.search(path) and Path(path).name != BOOK}
+    assert {path for path in identical if ours[path] != theirs[path]} == set()
+    assert book(project) == book(other)
+    # What was made is complete in Snakemake's own records, too.
+    output, _ = run(other, *SNAKEMAKE, "--cores", "2", "--dry-run")
+    assert "nothing to be done" in output
+    return len(identical)
+
+
+def test_slurm_makes_the_bytes_that_a_local_run_makes(
+    local: tuple[Project, int, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, jobs, local_seconds = local
+    slurm = Project(tmp_path)
     output, slurm_seconds = run(slurm, *NODE, *SNAKEMAKE, "--profile", "profiles/slurm")
     assert jobs_of(output) == jobs
-
     (log,) = (slurm.folder / ".snakemake/log").glob("*.log")
     submitted = set(re.findall(r"has been submitted with SLURM jobid (\d+)", log.read_text()))
     # All but `all`, which runs nothing.
     assert len(submitted) == jobs - 1
-
-    ours, theirs = local.files(*FOLDERS), slurm.files(*FOLDERS)
-    assert ours.keys() == theirs.keys()
-    identical = {path for path in ours if not MEASURED.search(path) and Path(path).name != BOOK}
-    assert {path for path in identical if ours[path] != theirs[path]} == set()
-    assert book(local) == book(slurm)
-
-    # What Slurm made is complete in Snakemake's own records, too.
-    output, _ = run(slurm, *SNAKEMAKE, "--cores", "2", "--dry-run")
-    assert "nothing to be done" in output
-
+    identical = check_same(first, slurm)
     with capsys.disabled():
         print(
             f"\n{jobs} jobs: {local_seconds:.0f} s on 2 cores, {slurm_seconds:.0f} s by {len(submitted)} Slurm jobs; "
-            f"{len(identical)} files identical, {len(ours) - len(identical)} with measured values"
+            f"{identical} files identical"
         )
+
+
+KILLED = """
+snakemake="$1 -m snakemake --configfile config/smoke.yaml"
+made() { find data build -type f -printf '%p %i %T@\\n' | grep -v /logs/ | sort; }
+$snakemake --profile profiles/slurm &
+while [ "$(squeue -h -t RUNNING | wc -l)" -lt 2 ]; do sleep .2; done
+kill -9 $!
+$snakemake --cores 2 || exit 1
+made > made
+echo "left: $(squeue -h | wc -l)"
+while squeue -h | grep -q .; do sleep 1; done
+made | cmp - made
+"""
+
+
+def test_jobs_of_a_run_that_was_killed_write_nothing_under_the_next_one(
+    local: tuple[Project, int, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path)
+    output, _ = run(project, *NODE, "sh", "-c", KILLED, "sh", sys.executable)
+    check_same(local[0], project)
+    with capsys.disabled():
+        print("\n" + next(line for line in output.splitlines() if line.startswith("left: ")))
 
 
 def processes_of(configuration: str) -> list[str]:

@@ -113,3 +113,12 @@ def wait_for(path: Path, seconds: float = 120.0) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not come"
         time.sleep(0.02)
+
+
+def wait_for_jobs(run: subprocess.Popen[str], seconds: float = 60.0) -> list[psutil.Process]:
+    """Wait until a run has jobs at work, and return them."""
+    deadline = time.monotonic() + seconds
+    while not (jobs := jobs_of(run)):
+        assert time.monotonic() < deadline, "no job came"
+        time.sleep(0.05)
+    return jobs

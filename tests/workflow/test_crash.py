@@ -19,20 +19,30 @@ from tests.workflow.kills import (
     kill_workflow,
     lose_power,
     wait_for,
+    wait_for_jobs,
 )
 from tests.workflow.project import Project
 
 ARMS = ["fl_dp", "fl_he", "centralized"]
 
 
-@pytest.fixture
-def project(first: Project, tmp_path: Path) -> Project:
-    """Return a project in which some arms are still to be trained."""
+def unfinished(first: Project, folder: Path, arms: list[str]) -> Project:
+    """Return a copy of a project in which some arms are still to be trained."""
     if not (first.folder / "build/smoke").exists():
         pytest.skip("the fallback keeps its artifacts elsewhere")
-    project = first.copy(tmp_path / "project")
-    forget_runs(project, ARMS)
+    project = first.copy(folder)
+    forget_runs(project, arms)
     return project
+
+
+@pytest.fixture
+def project(first: Project, tmp_path: Path) -> Project:
+    return unfinished(first, tmp_path / "project", ARMS)
+
+
+@pytest.fixture
+def almost_done(first: Project, tmp_path: Path) -> Project:
+    return unfinished(first, tmp_path / "project", ["centralized"])
 
 
 def run_again(project: Project, first: Project) -> str:
@@ -84,11 +94,7 @@ def test_a_killed_run_leaves_what_was_done_alone(project: Project, first: Projec
 
 def test_control_c_stops_at_once_and_the_next_run_goes_on(project: Project, first: Project) -> None:
     run = project.start(cores=2)
-    deadline = time.monotonic() + 60
-    while not jobs_of(run):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    jobs = jobs_of(run)
+    jobs = wait_for_jobs(run)
     interrupt(run)
     output, _ = run.communicate(timeout=60)
     assert run.returncode != 0, output
@@ -97,20 +103,33 @@ def test_control_c_stops_at_once_and_the_next_run_goes_on(project: Project, firs
     run_again(project, first)
 
 
-def test_a_second_run_says_who_is_at_work_and_harms_nothing(project: Project, first: Project) -> None:
-    run = project.start(cores=1)
-    deadline = time.monotonic() + 60
-    while not jobs_of(run):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    status, output = project.run()
+def test_code_that_is_edited_while_a_run_is_at_work_changes_nothing_in_it(almost_done: Project, first: Project) -> None:
+    run = almost_done.start(cores=1)
+    wait_for_jobs(run)
+    edited = [almost_done.folder / name for name in ("src/ppml/learning/loop.py", "config/published.yaml")]
+    before = [path.read_text() for path in edited]
+    for path in edited:
+        path.write_text("raise SystemError\n")
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    # As if it had never been: what was made was made by what is there.
+    for path, text in zip(edited, before, strict=True):
+        path.write_text(text)
+    assert identity(almost_done) == identity(first)
+    assert almost_done.planned() == set()
+
+
+def test_a_second_run_says_who_is_at_work_and_harms_nothing(almost_done: Project, first: Project) -> None:
+    run = almost_done.start(cores=1)
+    wait_for_jobs(run)
+    status, output = almost_done.run()
     assert status != 0
     errors = [line for line in output.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, output
     assert f"another run is at work in this folder: process {run.pid} on " in errors[0]
     assert "Traceback" not in output
-    looked, _ = project.run("-n")
+    looked, _ = almost_done.run("-n")
     assert looked == 0
     output, _ = run.communicate()
     assert run.returncode == 0, output
-    run_again(project, first)
+    run_again(almost_done, first)

@@ -262,6 +262,9 @@ CASES = {
         jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | jobs(["account"], ARMS),
     ),
     "the figure module": Case(code("reporting/figure_cost.py"), {*FIGURES}),
+    "where raw data come from": Case(
+        settings(lambda it: it["data"].update(mirrors=["/elsewhere"], download=False)), set()
+    ),
     "the configuration's code": Case(code("config/technique.py"), set()),
     "the pin of opacus": Case(
         pin("opacus"), jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | jobs(["account"], ARMS)

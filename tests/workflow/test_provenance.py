@@ -18,6 +18,7 @@ from snakemake.persistence.file import FilePersistence
 from status import look
 
 from ppml.errors import UserError
+from ppml.records.files import UNFINISHED
 from tests.workflow.small import SETTINGS, Small, SmallPlan
 
 BOOK = Path("reports/provenance.json")
@@ -146,15 +147,39 @@ def test_what_was_made_of_a_file_that_is_gone_stands_until_that_is_back(small: S
     assert FLAW.encode() not in metadata("runs/alone/seed0/predictions.txt").read_bytes()
 
 
-def test_a_missing_file_gets_no_record_and_is_made_again_alone(small: Small) -> None:
+def test_a_missing_file_is_made_again_alone(small: Small) -> None:
     forget_records()
     Path("reports/table.txt").unlink()
     assert stale() == {"collect": ("missing",)}
-    assert not metadata("reports/table.txt").exists()
+
+
+@pytest.mark.parametrize("here", ["on this machine", "in a clone"])
+def test_what_would_be_made_in_another_way_is_seen_though_it_is_not_there(small: Small, here: str) -> None:
+    """A data set that was not pulled, and what was trained on it."""
+    if here == "in a clone":
+        forget_records()
+    Path("data/data.txt").unlink()
+    assert stale() == {}
+    small.set(specs={**SETTINGS["specs"], "data": '{"n":4}'})
+    assert set(stale()) == JOBS
+    small.set(**SETTINGS)
+    assert stale() == {}
+    rewrite("source.txt", "other numbers\n")
+    assert stale()["data"][-1] == "source.txt has changed"
+
+
+def test_a_flaw_of_a_file_goes_with_the_file(small: Small) -> None:
+    rewrite("data/data.txt", "by hand")
+    assert set(stale()) == JOBS
+    Path("data/data.txt").unlink()
+    assert stale() == {}
 
 
 def test_remains_of_killed_writers_are_removed_and_nothing_else(small: Small) -> None:
-    remains, others = Path("runs/alone/seed0/.model-abcd1234.txt"), Path("runs/alone/seed0/progress.safetensors")
+    remains, others = (
+        Path(f"runs/alone/seed0/{UNFINISHED}abcd1234-model.txt"),
+        Path("runs/alone/seed0/.pre-commit-config.yaml"),
+    )
     for path in (remains, others):
         path.write_text("half")
     assert stale() == {}
@@ -212,6 +237,14 @@ def test_a_changed_input_is_seen_by_a_clone(small: Small) -> None:
     forget_records()
     rewrite("source.txt", "other numbers\n")
     assert stale()["data"] == ("source.txt has changed",)
+
+
+def test_a_record_of_an_older_snakemake_is_none(small: Small) -> None:
+    """Snakemake compares less of it."""
+    BOOK.unlink()
+    changed = record(MODEL).model_copy(update={"record_format_version": RECORD_FORMAT_VERSION - 1})
+    FilePersistence(nolock=True)._write_record(MODEL, changed)
+    assert stale()["train alone/0"] == (NOBODY,)
 
 
 def test_an_input_of_which_no_bytes_were_recorded_is_not_trusted(small: Small) -> None:
@@ -272,6 +305,7 @@ def test_fingerprints_that_lost_power_are_computed_anew(small: Small, how: str) 
 
 
 def test_a_clone_is_not_told_that_an_old_command_made_what_it_has(small: Small) -> None:
+    BOOK.unlink()
     for path in (MODEL, "runs/alone/seed0/cost.txt"):
         as_run_anew(path, Path(path).read_text(), code="an older command")
     here = stale()
@@ -279,6 +313,12 @@ def test_a_clone_is_not_told_that_an_old_command_made_what_it_has(small: Small) 
     save()
     forget_records()
     assert stale() == here
+
+
+def test_where_the_book_knows_that_the_present_command_makes_the_same_bytes_nothing_is_made_again(small: Small) -> None:
+    for path in (MODEL, "runs/alone/seed0/cost.txt"):
+        as_run_anew(path, Path(path).read_text(), code="an older command")
+    assert stale() == {}
 
 
 OTHER = {
@@ -344,8 +384,8 @@ def test_what_a_killed_run_made_is_saved_by_the_next(small: Small) -> None:
     as_run_anew(MODEL, text)
     save()
     book = Book(BOOK)
-    assert book.files[MODEL] == hashlib.sha256(text.encode()).hexdigest()
-    assert MODEL in book.jobs and "runs/alone/seed0/predictions.txt" not in book.jobs
+    assert book.sha256(MODEL) == hashlib.sha256(text.encode()).hexdigest()
+    assert "runs/alone/seed0/predictions.txt" not in book.jobs
 
 
 # --- the book ---------------------------------------------------------------------------------------------------
@@ -357,8 +397,8 @@ def test_the_book_says_what_snakemake_recorded(small: Small) -> None:
     for path in SmallPlan.read().outputs():
         ours, theirs = book.record(path), record(path)
         assert [ours.get(key) for key in COMPARED] == [theirs.get(key) for key in COMPARED], path
-        assert book.files[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    assert book.record("source.txt") is None
+        assert book.sha256(path) == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert book.record("source.txt") is None and book.sha256("source.txt") is None
     assert book.stamps == SmallPlan.read().stamps.made
 
 
@@ -382,10 +422,10 @@ def test_the_order_of_the_configuration_changes_no_book(small: Small) -> None:
 
 def test_the_process_that_reconciled_knows_what_ran_since(small: Small) -> None:
     provenance = Provenance(SmallPlan.read())
-    provenance.reconcile()
+    provenance.reconcile({})
     as_run_anew(MODEL, "trained again")
     provenance.save()
-    assert Book(BOOK).files[MODEL] == hashlib.sha256(b"trained again").hexdigest()
+    assert Book(BOOK).sha256(MODEL) == hashlib.sha256(b"trained again").hexdigest()
 
 
 def test_a_book_that_is_saved_before_it_was_reconciled_is_the_same(small: Small) -> None:
@@ -416,31 +456,79 @@ def test_a_text_that_a_rule_carries_counts(small: Small) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "left"),
+    ("path", "left"),
     [
-        (lambda: Path("source.txt").unlink(), {"data/data.txt"}),
-        (lambda: rewrite("source.txt", "other"), {"data/data.txt"}),
-        (lambda: rewrite(MODEL, "other"), {MODEL, "runs/alone/seed0/predictions.txt"}),
-        (lambda: Path(MODEL).unlink(), {MODEL, "runs/alone/seed0/predictions.txt"}),
-        (lambda: Path("reports/table.txt").unlink(), {"reports/table.txt"}),
+        ("source.txt", {"data/data.txt"}),
+        (MODEL, {MODEL, "runs/alone/seed0/predictions.txt"}),
         (
-            lambda: Path("runs/alone/seed0/cost.txt").unlink(),
+            "runs/alone/seed0/cost.txt",
             {"runs/alone/seed0/cost.txt", "reports/table.txt", *SmallPlan(SETTINGS).every_run("record.txt")},
-        ),
-        (
-            lambda: Path("runs/private/seed0/noise.json").unlink(),
-            {f"runs/private/seed0/{name}" for name in ("noise.json", "model.txt", "cost.txt")},
         ),
     ],
 )
-def test_what_was_not_made_of_what_is_there_is_left_out_of_the_book(small: Small, fault, left: set[str]) -> None:
-    fault()
+def test_what_was_not_made_of_what_is_there_is_left_out_of_the_book(small: Small, path: str, left: set[str]) -> None:
+    rewrite(path, "other")
     save()
     assert set(SmallPlan.read().outputs()) - set(Book(BOOK).jobs) == left
     book = json.loads(BOOK.read_text())
     assert left.isdisjoint(name for job in book["jobs"] for name in job["outputs"])
-    assert set(book["files"]) == {name for job in book["jobs"] for name in (*job["inputs"], *job["outputs"])}
     assert set(book["commands"]) == {job["command"] for job in book["jobs"]}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["source.txt"],
+        ["data/data.txt", MODEL],
+        ["runs/private/seed0/noise.json"],
+        ["reports/table.txt"],
+        # A clone that has not pulled.
+        ["data/data.txt", *(path for path in SmallPlan(SETTINGS).outputs() if path.startswith("runs/"))],
+    ],
+)
+def test_the_book_keeps_what_is_not_there(small: Small, paths: list[str]) -> None:
+    before, contents = BOOK.read_bytes(), {path: Path(path).read_bytes() for path in paths}
+    forget_records()
+    for path in paths:
+        Path(path).unlink()
+    stale()
+    save()
+    assert BOOK.read_bytes() == before
+    for path, content in contents.items():
+        Path(path).write_bytes(content)
+    assert stale() == {}
+
+
+def test_a_merge_of_two_books_vouches_for_nothing_that_was_not_made_of_what_is_there(small: Small) -> None:
+    """Git merges line by line: one branch has made the table anew, the other what it shows."""
+    ours, model = json.loads(BOOK.read_text()), hashlib.sha256(b"trained again").hexdigest()
+    mixed = [job for job in ours["jobs"] if MODEL in job["outputs"]]
+    for job in mixed:
+        job["outputs"][MODEL] = model
+    BOOK.write_text(json.dumps(ours))
+    forget_records()
+    assert MODEL not in Book(BOOK).jobs and "runs/private/seed0/model.txt" in Book(BOOK).jobs
+    assert stale()["train alone/0"] == (NOBODY,)
+    Path(MODEL).write_text("trained again")
+    assert stale()["train alone/0"] == (NOBODY,)
+
+
+@pytest.mark.parametrize("part", ["rule", "command", "params", "inputs", "outputs"])
+def test_an_entry_of_the_book_that_was_changed_is_none(small: Small, part: str) -> None:
+    book = json.loads(BOOK.read_text())
+    (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
+    others = {"params": [*entry["params"], "x"], "inputs": {}, "outputs": {"reports/table.txt": "0" * 64}}
+    entry[part] = others.get(part, next(job[part] for job in book["jobs"] if job[part] != entry[part]))
+    BOOK.write_text(json.dumps(book))
+    assert "reports/table.txt" not in Book(BOOK).jobs and MODEL in Book(BOOK).jobs
+
+
+def test_a_command_of_the_book_that_was_changed_is_nobodys(small: Small) -> None:
+    book = json.loads(BOOK.read_text())
+    (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
+    book["commands"][entry["command"]] += " "
+    BOOK.write_text(json.dumps(book))
+    assert "reports/table.txt" not in Book(BOOK).jobs and MODEL in Book(BOOK).jobs
 
 
 @pytest.mark.parametrize(

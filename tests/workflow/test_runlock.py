@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from runlock import RunLock
 
+from ppml.errors import UserError
 from tests.workflow.project import ROOT
 
 HOLDS = f"""
@@ -31,11 +34,28 @@ sys.stdin.read()
 """
 
 
+FOLLOWS = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "workflow")!r})
+from runlock import RunLock
+from ppml.errors import UserError
+
+try:
+    RunLock().follow()
+except UserError as error:
+    sys.exit(f"error: {{error}}")
+print("follows", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, in a process that holds no lock."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunLock, "_held", {})
+    # Taking it sets this.
+    monkeypatch.setenv("PPML_RUN", "")
 
 
 @pytest.fixture
@@ -134,6 +154,90 @@ def test_where_nothing_can_be_locked_a_run_warns_and_goes_on(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path / '.snakemake/ppml'} cannot be locked (No locks available): make sure ")
     assert f"process {os.getpid()} on" in lock.holder()
+
+
+@pytest.fixture
+def follow() -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Return a function that starts a process which belongs to the run that the lock names, as a job of Slurm does."""
+    started = []
+
+    def call() -> subprocess.Popen[str]:
+        run = json.loads(Path(".snakemake/ppml/lock").read_text())["run"]
+        command, pipe = [sys.executable, "-c", FOLLOWS], subprocess.PIPE
+        environment = {**os.environ, "PPML_RUN": run}
+        started.append(subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+GONE = "error: the run that this job belongs to is gone"
+
+
+def test_a_job_on_another_machine_ends_with_its_run(
+    start: Callable[..., subprocess.Popen[str]], follow: Callable[[], subprocess.Popen[str]]
+) -> None:
+    holder = start()
+    holder.stdout.readline()
+    job = follow()
+    assert job.stdout.readline() == "follows\n"
+    time.sleep(2)
+    assert job.poll() is None
+    # Who looks whether the lock is held does not keep the next run from it.
+    holder.kill()
+    holder.wait()
+    assert RunLock().take()
+    assert job.wait(5) == 1
+    assert job.stderr.read() == f"{GONE}\n"
+
+
+def test_a_job_that_begins_after_its_run_has_ended_does_nothing(
+    start: Callable[..., subprocess.Popen[str]], follow: Callable[[], subprocess.Popen[str]]
+) -> None:
+    holder = start()
+    holder.stdout.readline()
+    holder.kill()
+    holder.wait()
+    late = follow()
+    assert late.wait(10) == 1
+    assert late.stderr.read() == f"{GONE}; nothing was done\n"
+    assert late.stdout.read() == ""
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_job_of_an_earlier_run_is_told_from_one_of_the_present_run(
+    locks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", no_locks)
+    lock = RunLock()
+    assert lock.take()
+    run = os.environ["PPML_RUN"]
+    assert run == json.loads(lock._path.read_text())["run"]
+    assert not lock._is_gone(run)
+    assert lock._is_gone("0" * 16)
+    for content in ("", "{"):
+        lock._path.write_text(content)
+        assert not lock._is_gone(run)
+    lock._path.unlink()
+    assert lock._is_gone(run)
+
+
+def test_who_belongs_to_no_run_follows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PPML_RUN", raising=False)
+    RunLock().follow()
+
+
+def test_a_lock_that_cannot_be_written_is_one_line() -> None:
+    Path(".snakemake").write_text("in the way")
+    with pytest.raises(UserError, match=r"\.snakemake/ppml"):
+        RunLock().take()
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", '{"pid": 1}'])
