@@ -120,17 +120,20 @@ class RunLock:
             os._exit(1)
 
     def _is_gone(self, run: str) -> bool:
-        """Tell whether nobody holds the lock, or another run does."""
+        """Tell whether another run has the lock, or, as far as that can be told here, none has it."""
         try:
             with self._path.open(encoding="utf-8") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                about = json.load(file)
+                if about["run"] != run:
                     return True
-                except OSError:  # held, or not to be locked here
-                    return bool(json.load(file)["run"] != run)
+                # Of a lock that another machine holds, not every file system knows.
+                if about["host"] != socket.gethostname():
+                    return False
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return True
         except FileNotFoundError:
             return True
-        except (OSError, ValueError, LookupError):  # being written
+        except (OSError, ValueError, LookupError):  # it is held, cannot be locked, or is being written
             return False
 
     def refusal(self) -> str:

@@ -222,7 +222,13 @@ def test_a_job_of_an_earlier_run_is_told_from_one_of_the_present_run(
     assert run == json.loads(lock._path.read_text())["run"]
     assert not lock._is_gone(run)
     assert lock._is_gone("0" * 16)
-    for content in ("", "{"):
+    about = json.loads(lock._path.read_text())
+    # Whether a lock is held on another machine is nothing to rely on.
+    RunLock._held.pop(lock._path).close()
+    for host, gone in ((socket.gethostname(), locks), ("elsewhere", False)):
+        lock._path.write_text(json.dumps({**about, "host": host}))
+        assert lock._is_gone(run) == gone
+    for content in ("", "{", "{}"):
         lock._path.write_text(content)
         assert not lock._is_gone(run)
     lock._path.unlink()
