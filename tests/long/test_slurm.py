@@ -139,7 +139,7 @@ def processes_of(configuration: str) -> list[str]:
 
 
 def test_the_status_is_the_commands_and_nothing_is_left() -> None:
-    script = 'srun hostname && sbatch --wrap "sleep 1000" && echo "$SLURM_CONF" && exit 3'
+    script = 'srun hostname && sbatch --output /dev/null --wrap "sleep 1000" && echo "$SLURM_CONF" && exit 3'
     done = subprocess.run([*NODE, "sh", "-c", script], capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     configuration = done.stdout.splitlines()[-1]
@@ -149,7 +149,8 @@ def test_the_status_is_the_commands_and_nothing_is_left() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_stops_the_jobs_and_the_node(number: signal.Signals) -> None:
-    script = 'sbatch --wrap "sleep 1000" >&2; while ! squeue -h -o %T | grep -q RUNNING; do sleep .2; done; '
+    script = 'sbatch --output /dev/null --wrap "sleep 1000" >&2; '
+    script += "while ! squeue -h -o %T | grep -q RUNNING; do sleep .2; done; "
     script += 'echo "$SLURM_CONF"; exec sleep 1000'
     with subprocess.Popen([*NODE, "sh", "-c", script], stdout=subprocess.PIPE, text=True) as node:
         assert node.stdout
