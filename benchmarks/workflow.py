@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -88,6 +89,12 @@ def run(*command: str, folder: Path, environment: dict[str, str] | None = None, 
     return done.stdout + done.stderr
 
 
+def machine() -> str:
+    """Return what the figures were measured on."""
+    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0))} cores, {cpus[0].partition(': ')[2]}, Python {platform.python_version()}"
+
+
 def workflow(configuration: str) -> list[str]:
     """Return the command that runs the workflow."""
     return [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", configuration]
@@ -152,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--here", metavar="CONFIGURATION", help="look at the finished run in this folder")
     here = parser.parse_args().here
+    print(f"{machine()}\n")
     with tempfile.TemporaryDirectory() as temporary:
         copy = Copy(Path(temporary))
         compare_runs(copy)

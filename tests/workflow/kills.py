@@ -16,9 +16,9 @@ MEASURED = ("cost.json", "costs.csv", "provenance.json", "-cost.", "-summary.", 
 """Parts of the names of files that hold what is measured, or a digest of it: they differ from run to run."""
 
 
-def identity(project: Project) -> dict[str, str]:
-    """Return the SHA-256 of all files that must be the same in every run."""
-    files = project.files("data/subsets", "build")
+def identity(project: Project, *folders: str) -> dict[str, str]:
+    """Return the SHA-256 of all files that must be the same in every run, in the folders of the smoke configuration."""
+    files = project.files(*(folders or ("data/subsets", "build")))
     return {
         path: sha256
         for path, sha256 in files.items()

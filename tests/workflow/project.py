@@ -10,12 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import mirrored
+
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = ROOT.parent / "shared" / "datasets"
 PARTS = (
     *("Snakefile", "workflow", "config", "profiles", "src", "environment.yml", "requirements.lock"),
     *(".dvc", ".dvcignore", ".gitignore", "dvc.yaml"),
 )
+PUBLIC = """\
+# The smoke configuration, in the folders that are published.
+extends: smoke.yaml
+folders: {{data: data, artifacts: artifacts, reports: reports, logs: logs}}
+data: {{dataset: {dataset}}}
+"""
+DATASET = "mnist" if mirrored("mnist") else "digits"
 MEASURED = ("cost.json",)
 """Files in the folder of a run whose content is measured: it differs from run to run."""
 LISTS_JOBS = """
@@ -99,6 +108,14 @@ class Project:
             ["git", *identity, *arguments], cwd=self.folder, check=True, capture_output=True, text=True
         )
         return done.stdout
+
+    def publish(self) -> None:
+        """Publish what the project has made in a folder beside it, and commit what names it."""
+        (self.folder.parent / "store").mkdir(exist_ok=True)
+        status, output = self.python("workflow/publish.py", "--configfile", self.config)
+        assert status == 0, output
+        self.git("add", ".")
+        self.git("commit", "-q", "-m", "Publish results")
 
     def planned(self) -> set[str]:
         """Return the jobs that a run would run, for instance ``train fl/seed0``, by what Snakemake decides."""

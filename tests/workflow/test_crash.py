@@ -23,7 +23,7 @@ from tests.workflow.kills import (
 )
 from tests.workflow.project import Project
 
-ARMS = ["fl_dp", "fl_he", "centralized"]
+ARMS = ["fl_dp", "centralized"]
 
 
 def unfinished(first: Project, folder: Path, arms: list[str]) -> Project:

@@ -15,15 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import mirrored
-from tests.workflow.project import Project
+from tests.workflow.project import DATASET, Project
 
-SMALL = """\
-# The smoke configuration, in the folders that are published.
-extends: smoke.yaml
-folders: {{data: data, artifacts: artifacts, reports: reports, logs: logs}}
-data: {{dataset: {dataset}}}
-"""
 SEEDS = ("0", "1")
 PRIVATE = ("dp", "fl_dp", "fl_dp_he")
 ENCRYPTED = ("fl_he", "fl_dp_he")
@@ -46,7 +39,6 @@ def trained(*arms: str, seeds: Iterable[str] = SEEDS) -> set[str]:
     return jobs(("train", "predict", "account"), arms, seeds) | REPORT
 
 
-DATASET = "mnist" if mirrored("mnist") else "digits"
 EVERY_PARTITION = {
     f"partition {DATASET}/{name}/{seed}" for name in ("iid-4", "shards-4-2", "dirichlet-4-0.5") for seed in SEEDS
 }
@@ -57,29 +49,6 @@ EVERYTHING_FROM_THE_SUBSET = (
 
 
 # --- a project, and a clone of it -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def author(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project that has run on one core, committed its reports and published its files."""
-    folder = tmp_path_factory.mktemp("author") / "project"
-    folder.mkdir()
-    project = Project(folder, config="config/small.yaml")
-    (folder / project.config).write_text(SMALL.format(dataset=DATASET))
-    status, output = project.run(cores=1)
-    assert status == 0, output
-    project.git("init", "-q")
-    publish(project)
-    return project
-
-
-def publish(project: Project) -> None:
-    """Publish what a project has made, and commit what names it."""
-    (project.folder.parent / "store").mkdir(exist_ok=True)
-    status, output = project.python("workflow/publish.py", "--configfile", project.config)
-    assert status == 0, output
-    project.git("add", ".")
-    project.git("commit", "-q", "-m", "Publish results")
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +329,7 @@ def test_a_branch_with_another_setting_is_noticed_without_a_checkout_of_its_file
     change.change(other)
     assert run_and_list(other) == change.expected
     (tmp_path / "store").symlink_to(author.folder.parent / "store")
-    publish(other)
+    other.publish()
 
     project = reader.copy(tmp_path / "project")
     project.git("fetch", "-q", str(other.folder), "other:other")
