@@ -45,7 +45,7 @@ test: lint
 	@$(BIN)/python -m pytest --ignore=tests/long
 
 test-long: environment
-	@$(BIN)/python -m pytest -s tests/long
+	@$(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/long
 
 lint: environment
 	@$(BIN)/ruff format --check -q $(SOURCES)

@@ -1,25 +1,16 @@
 """What --configfile and --config make of the configuration, as workflow/plan.py gets it from Snakemake."""
 
-import importlib.util
-
 import pytest
 import yaml
+from plan import Plan
 from snakemake.cli import parse_config as parse_command_line
 from snakemake.utils import update_config
 
 from ppml.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def plan(root):
-    spec = importlib.util.spec_from_file_location("plan", root / "workflow" / "plan.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def check(plan, root, tmp_path, monkeypatch):
+def check(root, tmp_path, monkeypatch):
     """Return a function from files and --config entries to the plan."""
     monkeypatch.chdir(root)
     monkeypatch.delenv("PPML_DATA_MIRROR", raising=False)
@@ -31,7 +22,7 @@ def check(plan, root, tmp_path, monkeypatch):
         for file in files:
             update_config(given, yaml.safe_load(file.read_text(encoding="utf-8")))
         update_config(given, parse_command_line([*apart, *entries]))
-        return plan.Plan.check(given, [str(file) for file in files])
+        return Plan.check(given, [str(file) for file in files])
 
     return call
 
@@ -126,7 +117,7 @@ def test_delta_too_large_is_a_warning_before_the_first_job(check):
     assert lines[0].startswith("warning: arms.dp_0.563.privacy.delta: 0.001 is not below 1/n for n = 10000 records")
 
 
-def test_name_and_label_are_no_part_of_what_a_training_depends_on(check, plan, tmp_path):
+def test_name_and_label_are_no_part_of_what_a_training_depends_on(check, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("{arms: {a: {label: A}, b: {label: B}, c: {training: {epochs: 2}}}}\n", encoding="utf-8")
     one = check(files=[path])

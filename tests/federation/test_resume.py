@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from ppml.accounting.epsilon import epsilon
 from ppml.aggregation.fixed_point import FixedPointCodec
@@ -77,7 +78,7 @@ def check_same(name: str, outcome: Outcome) -> None:
     """Compare with the training that nobody disturbed."""
     expected = undisturbed(name)
     (model,), (other,) = outcome.models, expected.models
-    assert vector(model).numpy().tobytes() == vector(other).numpy().tobytes()
+    assert torch.equal(vector(model).view(torch.int32), vector(other).view(torch.int32))
     assert outcome.history == expected.history
     assert outcome.events == expected.events
     sent = [(each.bytes_up, each.bytes_down) for each in (outcome, expected)]

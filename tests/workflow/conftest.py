@@ -1,14 +1,10 @@
-"""The modules of workflow/, importable as the Snakefile imports them, and a project that has run."""
+"""A project that has run."""
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
-from tests.workflow.project import DATASET, PUBLIC, ROOT, Project
-
-sys.path.insert(0, str(ROOT / "workflow"))
+from tests.workflow.project import DATASET, PUBLIC, Project
 
 
 @pytest.fixture(scope="session")

@@ -13,15 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from ppml.errors import UserError
-from tests.workflow.project import ROOT
-
-sys.path.insert(0, str(ROOT / "workflow"))
 from publish import Checks, publish
 from pull import main as pull_main
 from pull import pull
 from store import Cache, Store, read_list
+
+from ppml.errors import UserError
+from tests.workflow.project import ROOT
 
 CONFIG = """
 seeds: [0]
