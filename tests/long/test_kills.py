@@ -77,5 +77,5 @@ def _timed_run(project: Project) -> float:
 
 
 def _logs(project: Project, arms: list[str]) -> list[Path]:
-    folder = project.folder / "build/smoke/logs/train"
+    folder = project.made("logs") / "train"
     return [path for arm in arms for path in folder.glob(f"{arm}-seed*.log")]

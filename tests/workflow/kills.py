@@ -22,7 +22,7 @@ def identity(project: Project, *folders: str) -> dict[str, str]:
     return {
         path: sha256
         for path, sha256 in files.items()
-        if "/logs/" not in path and not any(part in path for part in MEASURED)
+        if "/logs" not in path and not any(part in path for part in MEASURED)
     }
 
 
@@ -102,7 +102,7 @@ def interrupt(run: subprocess.Popen[str]) -> None:
 def forget_runs(project: Project, arms: list[str]) -> None:
     """Remove what was trained of some arms."""
     for arm in arms:
-        for path in (project.folder / "build/smoke/artifacts/runs" / arm).rglob("*"):
+        for path in (project.made("artifacts") / "runs" / arm).rglob("*"):
             if path.is_file():
                 path.unlink()
 

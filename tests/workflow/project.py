@@ -123,6 +123,11 @@ class Project:
         assert status == 0, output
         return set(json.loads(output.splitlines()[-1]))
 
+    def made(self, kind: str) -> Path:
+        """Return the folder of the smoke configuration's artifacts, reports or logs: of the fallback, if that ran."""
+        folder = self.folder / "build/smoke" / kind
+        return folder if folder.exists() else folder.with_name(f"{kind}-digits")
+
     def files(self, *folders: str) -> dict[str, str]:
         """Return the SHA-256 of every file below ``folders``, by its path."""
         return {

@@ -24,27 +24,21 @@ COST_COLUMNS = ["arm", "seed", "seconds", "peak_memory_mb", "bytes_up", "bytes_d
 
 
 @pytest.fixture(scope="module")
-def apart(first: Project) -> str:
-    """Return what marks folders of the fallback, where there is no mirror and no network."""
-    return "" if (first.folder / REPORTS).exists() else "-digits"
-
-
-@pytest.fixture(scope="module")
-def records(first: Project, apart: str) -> pd.DataFrame:
-    return pd.read_csv(first.folder / (REPORTS + apart) / "records.csv")
+def records(first: Project) -> pd.DataFrame:
+    return pd.read_csv(first.made("reports") / "records.csv")
 
 
 def test_every_arm_and_seed_has_a_record_with_the_columns_that_others_read(
-    records: pd.DataFrame, first: Project, apart: str
+    records: pd.DataFrame, first: Project
 ) -> None:
     assert set(RECORD_COLUMNS) <= set(records.columns)
     assert len(records) == 9 * 2
     assert not records.duplicated(["arm", "seed"]).any()
-    costs = pd.read_csv(first.folder / (REPORTS + apart) / "costs.csv")
+    costs = pd.read_csv(first.made("reports") / "costs.csv")
     assert set(COST_COLUMNS) <= set(costs.columns)
     assert (costs["seconds"] > 0).all()
     assert (costs["peak_memory_mb"] > 50).all()
-    history = pd.read_csv(first.folder / (REPORTS + apart) / "history.csv")
+    history = pd.read_csv(first.made("reports") / "history.csv")
     assert set(history["unit"]) == {"epoch", "round"}
     private = records.loc[records["privacy_unit"] == "example", "arm"].unique()
     # A training loss of private records is a statistic that no noise covers.
@@ -67,29 +61,29 @@ def test_epsilon_is_at_most_the_target_and_close_to_it(records: pd.DataFrame) ->
 
 
 @pytest.mark.parametrize(("plain", "encrypted"), [("fl", "fl_he"), ("fl_dp", "fl_dp_he")])
-def test_encryption_changes_no_bit_of_the_model(first: Project, apart: str, plain: str, encrypted: str) -> None:
+def test_encryption_changes_no_bit_of_the_model(first: Project, plain: str, encrypted: str) -> None:
     for seed in (0, 1):
-        runs = first.folder / (ARTIFACTS + apart) / "runs"
+        runs = first.made("artifacts") / "runs"
         ours = (runs / plain / f"seed{seed}" / "model.safetensors").read_bytes()
         theirs = (runs / encrypted / f"seed{seed}" / "model.safetensors").read_bytes()
         assert ours == theirs
 
 
-def test_predictions_cover_the_whole_official_test_set(first: Project, apart: str, records: pd.DataFrame) -> None:
-    path = first.folder / (ARTIFACTS + apart) / "runs" / "local" / "seed0" / "predictions.safetensors"
+def test_predictions_cover_the_whole_official_test_set(first: Project, records: pd.DataFrame) -> None:
+    path = first.made("artifacts") / "runs" / "local" / "seed0" / "predictions.safetensors"
     predictions = load_file(path)
     models, images, classes = predictions["log_probabilities"].shape
     assert (models, images, classes) == (4, records["n_test_all"].iloc[0], 10)
 
 
-def test_encrypted_updates_cost_bytes(first: Project, apart: str) -> None:
-    costs = pd.read_csv(first.folder / (REPORTS + apart) / "costs.csv").groupby("arm")["expansion"].mean()
+def test_encrypted_updates_cost_bytes(first: Project) -> None:
+    costs = pd.read_csv(first.made("reports") / "costs.csv").groupby("arm")["expansion"].mean()
     assert costs["fl"] == pytest.approx(1.0, abs=0.001)
     assert 6 < costs["fl_he"] < 9
 
 
-def test_every_table_and_figure_is_there(first: Project, apart: str) -> None:
-    reports = first.folder / (REPORTS + apart)
+def test_every_table_and_figure_is_there(first: Project) -> None:
+    reports = first.made("reports")
     tables = {path.name for path in (reports / "tables").iterdir()}
     assert tables >= {f"techniques-summary.{suffix}" for suffix in ("md", "csv", "tex", "html")}
     for name in ("techniques-history", "techniques-privacy_utility", "techniques-cost", "partitions-labels"):
@@ -107,8 +101,8 @@ def test_a_second_run_does_nothing_and_takes_under_ten_seconds(first: Project) -
     assert before == {path: path.stat().st_mtime_ns for path in (first.folder / "build").rglob("*") if path.is_file()}
 
 
-def test_a_deleted_figure_costs_one_figure(first: Project, apart: str) -> None:
-    figure = first.folder / (REPORTS + apart) / "figures" / "techniques-cost.svg"
+def test_a_deleted_figure_costs_one_figure(first: Project) -> None:
+    figure = first.made("reports") / "figures" / "techniques-cost.svg"
     content = figure.read_bytes()
     figure.unlink()
     status, output = first.run()
@@ -118,10 +112,10 @@ def test_a_deleted_figure_costs_one_figure(first: Project, apart: str) -> None:
     assert "figure_cost" in output
 
 
-def test_nothing_names_a_place_on_this_machine(first: Project, apart: str) -> None:
+def test_nothing_names_a_place_on_this_machine(first: Project) -> None:
     needle = str(first.folder).encode()
-    for folder in (ARTIFACTS + apart, REPORTS + apart):
-        for path in (first.folder / folder).rglob("*"):
+    for folder in (first.made("artifacts"), first.made("reports")):
+        for path in folder.rglob("*"):
             assert not path.is_file() or needle not in path.read_bytes(), path
 
 
