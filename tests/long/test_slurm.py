@@ -52,8 +52,7 @@ def jobs_of(output: str) -> int:
 
 def book(project: Project) -> dict[str, Any]:
     """Return a project's record book without the checksums of what was measured, and what covers them."""
-    (path,) = (project.folder / "build/smoke").glob(f"reports*/{BOOK}")
-    content: dict[str, Any] = json.loads(path.read_text())
+    content: dict[str, Any] = json.loads((project.made("reports") / BOOK).read_text())
     for entry in content["jobs"]:
         del entry["digest"]
         for part in ("inputs", "outputs"):
