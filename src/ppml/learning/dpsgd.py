@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,18 +13,26 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import nn
-from torch.nn import functional
 
 from ppml.accounting.events import MechanismEvent, compose
 from ppml.accounting.plan import poisson_plan
 from ppml.data.examples import Examples
 from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
 from ppml.learning.loop import walk
+from ppml.learning.loss import example_losses
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
 GRADIENTS_AT_ONCE = 128
 """Per-example gradients held at a time: a sample of 1,000 in one piece takes half as long again, and more memory."""
+
+
+OnRelease = Callable[[Sequence[torch.Tensor]], None]
+"""Gets the noisy gradient of a step, one tensor a parameter, divided by the expected batch size: what SGD gets."""
+
+
+def ignore_release(gradients: Sequence[torch.Tensor]) -> None:
+    """Do nothing with what the mechanism releases."""
 
 
 class SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
@@ -87,15 +95,24 @@ class DpSgdLearner:
     noise_source : {"seeded", "secure"}
         ``seeded`` repeats bit for bit, and who knows the seed, or tries its 2^32 states, can subtract the noise;
         ``secure`` draws noise and sampling from the operating system and cannot be repeated.
+    on_release : callable
+        Called once a step with all that leaves the mechanism, for an auditor.
     """
 
     def __init__(
-        self, settings: Settings, *, noise_multiplier: float, max_grad_norm: float, noise_source: str = "seeded"
+        self,
+        settings: Settings,
+        *,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        noise_source: str = "seeded",
+        on_release: OnRelease = ignore_release,
     ) -> None:
         self.settings = settings
         self.noise_multiplier = noise_multiplier
         self.max_grad_norm = max_grad_norm
         self.noise_source = noise_source
+        self.on_release = on_release
 
     def fit(
         self,
@@ -166,6 +183,7 @@ class DpSgdLearner:
 
         def record(step: DPOptimizer) -> None:
             executed.append(MechanismEvent(rate, step.noise_multiplier, 1, step.max_grad_norm))
+            self.on_release([parameter.grad for parameter in step.params])
 
         optimizer.attach_step_hook(record)
         return optimizer
@@ -186,7 +204,7 @@ def _private_step(model: GradSampleModule, optimizer: DPOptimizer, images: torch
         # Opacus adds up the clipped sums of all chunks; noise and step come with the last.
         optimizer.signal_skip_step(do_skip=number < len(chunks))
         # A copy, because `contiguous` leaves the strides of an image of one channel as they are.
-        loss = functional.cross_entropy(model(part.clone(memory_format=torch.contiguous_format)), truth)
+        loss = example_losses(model(part.clone(memory_format=torch.contiguous_format)), truth).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

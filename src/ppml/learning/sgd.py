@@ -6,12 +6,12 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
 from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
 from ppml.learning.loop import walk
+from ppml.learning.loss import example_losses
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
@@ -52,7 +52,7 @@ class SgdLearner:
 
         def step(images: torch.Tensor, labels: torch.Tensor) -> float:
             optimizer.zero_grad()
-            loss = functional.cross_entropy(model(images), labels)
+            loss = example_losses(model(images), labels).mean()
             loss.backward()
             optimizer.step()
             return loss.item() * len(labels)
