@@ -134,7 +134,8 @@ class Plan:
         self.artifacts = config.folders.artifacts + apart
         self.reports = config.folders.reports + apart
         self.logs = config.folders.logs + apart
-        self.seeds = config.seeds
+        self.runs = [(arm, seed) for arm in config.arms for seed in config.seeds_of(arm)]
+        """Every arm with each of its seeds."""
         self.published = load_published(PUBLISHED)
         self.stamps = Stamps(code or Path(ppml.__path__[0]), LOCK, CHOICES)
         # The report's first page holds every figure: made again in no time, and of no use in git.
@@ -281,7 +282,7 @@ class Plan:
 
     def every_run(self, *names: str) -> list[str]:
         """Return files of every arm and seed."""
-        return [self.run(arm, seed, name) for arm in self.config.arms for seed in self.seeds for name in names]
+        return [self.run(arm, seed, name) for arm, seed in self.runs for name in names]
 
     def noise_of(self, arm: str, seed: int | str) -> list[str]:
         """Return an arm's calibrated noise, as a list of one file, or of none without privacy."""
@@ -317,8 +318,7 @@ class Plan:
         """Return the folder of each run with the params of its training."""
         return {
             self.run(arm, seed): frozenset([self.arm_spec(arm), self.arm_stamp("train", arm)])
-            for arm in self.config.arms
-            for seed in self.seeds
+            for arm, seed in self.runs
         }
 
     def arm_spec(self, arm: str) -> str:
@@ -364,8 +364,7 @@ class Plan:
         return canonical(
             [
                 {"arm": arm, "folder": self.run(arm, seed), "partition": next(iter(self.partition_of(arm, seed)), None)}
-                for arm in self.config.arms
-                for seed in self.seeds
+                for arm, seed in self.runs
             ]
         )
 
@@ -446,9 +445,9 @@ class Plan:
             if spec.partition:
                 partition = self.partition_content(spec.partition)
                 stamp = self.partition_stamp(self.dataset(arm), partition)
-                owners = [file for seed in self.seeds for file in self.partition_of(arm, seed)]
+                owners = [file for seed in self.config.seeds_of(arm) for file in self.partition_of(arm, seed)]
                 add(owners, self.partition_spec(partition), stamp)
-            for seed in self.seeds:
+            for seed in self.config.seeds_of(arm):
                 add(self.noise_of(arm, seed), self.calibrate_spec(arm), self.arm_stamp("calibrate", arm))
                 for stage, names, content in (
                     ("train", TRAINED, self.arm_spec(arm)),

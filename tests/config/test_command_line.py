@@ -130,3 +130,13 @@ def test_learning_rate_and_aggregation_are_no_part_of_what_calibration_depends_o
     )
     assert one.calibrate_spec("fl_dp") == one.calibrate_spec("fl_dp_he") == one.calibrate_spec("other")
     assert one.calibrate_spec("more") != one.calibrate_spec("fl_dp")
+
+
+def test_an_arm_may_have_seeds_of_its_own(check):
+    plan = check("seeds=[0, 1]", "arms={dp: {seeds: [0, 1, 2]}, fl: {seeds: [5]}}")
+    seeds = {arm: [seed for other, seed in plan.runs if other == arm] for arm in ("centralized", "dp", "fl")}
+    assert seeds == {"centralized": [0, 1], "dp": [0, 1, 2], "fl": [5]}
+    made = plan.outputs()
+    assert plan.run("fl", 5, "record.json") in made and plan.partition_of("fl", 5)[0] in made
+    assert plan.run("fl", 0, "record.json") not in made
+    assert plan.trainings().keys() == {plan.run(arm, seed) for arm, seed in plan.runs}

@@ -319,6 +319,8 @@ def test_encryption_without_aggregation_is_refused(topology):
 
 def test_seed_named_twice_is_refused():
     assert refusal(small(seeds=[0, 1, 0])) == "seeds: [0, 1, 0] names a seed twice; each may occur once"
+    message = "arms.a.seeds: [3, 3] names a seed twice; each may occur once"
+    assert refusal(one_arm(seeds=[3, 3])) == message
 
 
 @pytest.mark.parametrize("name", ["Big", "a b", "../a", "", "a" * 61, 1])

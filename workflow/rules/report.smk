@@ -6,7 +6,7 @@
 rule collect:
     input:
         plan.every_run(*RUN_FILES[:-1]),
-        sorted({file for arm in plan.config.arms for seed in plan.seeds for file in plan.partition_of(arm, seed)}),
+        sorted({file for arm, seed in plan.runs for file in plan.partition_of(arm, seed)}),
     output:
         plan.every_run("record.json"),
         **plan.collected(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -35,6 +35,11 @@ class Arm(Spec):
     )
     dataset: str | None = Field(default=None, description="Instead of `data.dataset`.")
     model: str = Field(default="tanh_cnn", description="A name from ppml.models.registry.")
+    seeds: Annotated[tuple[int, ...], Field(strict=False)] | None = Field(
+        default=None,
+        min_length=1,
+        description="Instead of the `seeds` of all arms: more where a run is cheap, fewer where it is not.",
+    )
     topology: Topology = Centralized()
     privacy: Privacy = NoPrivacy()
     aggregation: Aggregation = Plaintext()
@@ -63,4 +68,4 @@ class Arm(Spec):
 
     def technique(self) -> dict[str, Any]:
         """Return what identifies the arm's training besides data and seeds, as plain values."""
-        return self.model_dump(mode="json", exclude={"label", "extends", "dataset"})
+        return self.model_dump(mode="json", exclude={"label", "extends", "dataset", "seeds"})

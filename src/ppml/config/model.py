@@ -52,8 +52,7 @@ class Config(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise invalid(f"seeds: {list(self.seeds)} names a seed twice; each may occur once")
+        _refuse_twice(self.seeds, "seeds")
         require_dataset(self.data.dataset, "data.dataset")
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
@@ -69,6 +68,7 @@ class Config(Spec):
     def _check_arm(self, name: str, arm: Arm) -> None:
         if arm.dataset:
             require_dataset(arm.dataset, f"arms.{name}.dataset")
+        _refuse_twice(arm.seeds or (), f"arms.{name}.seeds")
         if arm.partition is None:
             return
         if arm.partition not in self.partitions:
@@ -95,6 +95,10 @@ class Config(Spec):
         """Return the data set that ``arm`` trains on."""
         return self.arms[arm].dataset or self.data.dataset
 
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """Return the seeds of ``arm``."""
+        return self.arms[arm].seeds or self.seeds
+
     def records_per_client(self, arm: str) -> int:
         """Return the mean number of records of a client, all of them when one owner holds everything."""
         partition = self.arms[arm].partition
@@ -112,6 +116,11 @@ class Config(Spec):
                         "owner: such a guarantee permits publishing one record outright"
                     )
         return lines
+
+
+def _refuse_twice(seeds: tuple[int, ...], key: str) -> None:
+    if len(set(seeds)) != len(seeds):
+        raise invalid(f"{key}: {list(seeds)} names a seed twice; each may occur once")
 
 
 def _at(place: str, what: str, name: str, allowed: object) -> Exception:
