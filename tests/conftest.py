@@ -20,6 +20,13 @@ for variable in ("CI", "BUILD_NUMBER"):
     os.environ.pop(variable, None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep on one worker, where several run, the tests that share what takes long: a file, or all of the workflow."""
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group("workflow" if folder.name == "workflow" else str(item.path)))
+
+
 @dataclass(frozen=True)
 class RealData:
     """A small real data set.
