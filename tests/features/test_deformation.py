@@ -10,7 +10,7 @@ STILL = Deformation(rotation=0, shear=0, scale=0, shift=0)
 
 @pytest.fixture
 def disc():
-    """A disc of radius 3 whose centre is 6 pixels right of the middle."""
+    """Return a disc of radius 3 whose centre is 6 pixels right of the middle."""
     down, right = torch.meshgrid(torch.arange(28.0) - 13.5, torch.arange(28.0) - 13.5, indexing="ij")
     return (down**2 + (right - 6) ** 2 < 9).float().expand(200, 28, 28)
 

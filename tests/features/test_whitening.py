@@ -8,7 +8,7 @@ VARIANCES = torch.tensor([9.0, 4.0, 1.0, 0.25])
 
 @pytest.fixture(scope="module")
 def gaussian():
-    """Draws from a Gaussian of known mean and covariance."""
+    """Return draws from a Gaussian of known mean and covariance."""
     generator = torch.Generator().manual_seed(0)
     turn = torch.linalg.qr(torch.randn(4, 4, generator=generator))[0]
     return 5 + torch.randn(40_000, 4, generator=generator) * VARIANCES.sqrt() @ turn.T
