@@ -59,6 +59,7 @@ report: plan.overview
 wildcard_constraints:
     arm="|".join(map(re.escape, plan.config.arms)),
     seed="|".join(sorted({str(seed) for _, seed in plan.runs})),
+    features="|".join(map(re.escape, plan.features())) or "none",
     partition="|".join(map(re.escape, plan.partitions())) or "none",
     experiment="|".join(map(re.escape, plan.config.experiments)) or "none",
     dataset="[a-z_]+",

@@ -16,6 +16,7 @@ from stamps import Stamps
 
 import ppml
 from ppml.config.data import PartitionSpec
+from ppml.config.features import Features, NoFeatures
 from ppml.config.load import overlay, parse_config, read_yaml, with_base
 from ppml.config.model import Config
 from ppml.config.spec import Spec
@@ -44,7 +45,7 @@ CHOICES = frozenset(
     [
         *(
             kind.__name__
-            for union in (Topology, Privacy, Aggregation, PartitionSpec)
+            for union in (Topology, Privacy, Aggregation, PartitionSpec, Features)
             for kind in get_args(get_args(union)[0])
         ),
         *(*MODELS, *CATALOGUE, DIGITS),
@@ -221,13 +222,16 @@ class Plan:
 
     def subset_files(self, dataset: str) -> dict[str, str]:
         """Return the files of a data set's subset; each part of a subset's content is part of its name."""
-        data = self.config.data
-        folder = f"{self.data}/subsets/{dataset}-{data.train}-{data.test}-{data.choice}-{data.evaluate_on}"
+        folder = f"{self.data}/subsets/{self._subset_name(dataset)}"
         return {
             "train": f"{folder}/train.safetensors",
             "test": f"{folder}/test.safetensors",
             "about": f"{folder}/about.json",
         }
+
+    def _subset_name(self, dataset: str) -> str:
+        data = self.config.data
+        return f"{dataset}-{data.train}-{data.test}-{data.choice}-{data.evaluate_on}"
 
     def fetch_spec(self, dataset: str) -> str:
         """Return what the files of a data set depend on: not where they come from, since their checksums are known."""
@@ -242,6 +246,40 @@ class Plan:
         data = self.config.data
         keys = {key: getattr(data, key) for key in ("train", "test", "choice", "evaluate_on")}
         return canonical({"dataset": dataset, **keys})
+
+    # --- features -----------------------------------------------------------------------------------------------
+
+    def features(self) -> dict[str, Spec]:
+        """Return the features that arms are trained on by what they are."""
+        arms = self.config.arms
+        return {content: arms[arm].features for arm in arms for content in self.features_of(arm)}
+
+    def features_of(self, arm: str) -> list[str]:
+        """Return what an arm's features are, as part of a path, as a list of one text; of none for images."""
+        spec = self.config.arms[arm].features
+        # All seeds share them: they are one fixed rule, and a seed is another training by it.
+        content = "-".join(map(str, [*spec.to_json().values(), self.config.seed]))
+        return [] if isinstance(spec, NoFeatures) else [content]
+
+    def features_files(self, dataset: str, features: str) -> dict[str, str]:
+        """Return the files of a subset's features."""
+        folder = f"{self.data}/features/{self._subset_name(dataset)}/{features}"
+        return {"train": f"{folder}/train.safetensors", "test": f"{folder}/test.safetensors"}
+
+    def features_spec(self, features: str) -> str:
+        """Return what features depend on besides the subset."""
+        return canonical({"features": self.features()[features].to_json(), "root_seed": self.config.seed})
+
+    def features_stamp(self, features: str) -> str:
+        """Return the stamp of computing features."""
+        return self.stamps.of("features", {type(self.features()[features]).__name__}).text
+
+    def examples(self, arm: str) -> dict[str, str]:
+        """Return what an arm is trained and evaluated on: its subset, or the features of it."""
+        files = self.subset(arm)
+        for features in self.features_of(arm):
+            files = {**files, **self.features_files(self.dataset(arm), features)}
+        return files
 
     # --- partitions ---------------------------------------------------------------------------------------------
 
@@ -309,7 +347,7 @@ class Plan:
     def arm_stamp(self, stage: str, arm: str) -> str:
         """Return the stamp of a stage of an arm: what the arm does not choose is left out."""
         spec = self.config.arms[arm]
-        parts: list[Spec] = [spec.topology, spec.privacy, spec.aggregation]
+        parts: list[Spec] = [spec.features, spec.topology, spec.privacy, spec.aggregation]
         parts += [self.config.partitions[spec.partition]] if spec.partition else []
         chosen = {type(part).__name__ for part in parts}
         return self.stamps.of(stage, {*chosen, spec.model, self.dataset(arm)}).text
@@ -442,6 +480,9 @@ class Plan:
             subset = self.subset_files(dataset).values()
             add(subset, self.subset_spec(dataset), self.stamps.of("subset", {dataset}).text)
         for arm, spec in self.config.arms.items():
+            for features in self.features_of(arm):
+                files = self.features_files(self.dataset(arm), features).values()
+                add(files, self.features_spec(features), self.features_stamp(features))
             if spec.partition:
                 partition = self.partition_content(spec.partition)
                 stamp = self.partition_stamp(self.dataset(arm), partition)

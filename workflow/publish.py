@@ -43,6 +43,7 @@ EXPECTED = re.compile(
             *(f"data/raw/{dataset}/{re.escape(name)}" for dataset, info in CATALOGUE.items() for name in info.files),
             # A subset's folder is named by its data set and settings.
             rf"data/subsets/({_DATASETS})-\d+-\d+-\w+-\w+/(train\.safetensors|test\.safetensors|about\.json)",
+            rf"data/features/({_DATASETS})-\d+-\d+-\w+-\w+/[^/]+/(train|test)\.safetensors",
             rf"artifacts/partitions/({_DATASETS})/[^/]+/seed\d+\.json",
             rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, (*RUN_FILES, 'noise.json')))})",
         ]

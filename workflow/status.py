@@ -190,6 +190,8 @@ def _result(job: Any) -> str:
     match job.rule.name.split("_", 1)[0], dict(job.wildcards_dict):
         case (("fetch" | "subset"), _):
             return f"data {job.rule.name.split('_', 1)[1]}"
+        case "features", {"features": features}:
+            return f"features {features}"
         case "partition", {"partition": partition}:
             return f"partition {partition}"
         case _, {"arm": arm}:

@@ -53,7 +53,8 @@ def train(
     device = owned[0].images.device
 
     def build() -> nn.Module:
-        return build_model(arm.model, classes, rng.child("initial-weights").torch()).to(device)
+        features = owned[0].images.shape[-1]
+        return build_model(arm.model, classes, rng.child("initial-weights").torch(), features).to(device)
 
     learners = [build_learner(arm.training, arm.privacy, noise) for noise in noise_multipliers]
     match arm.topology:

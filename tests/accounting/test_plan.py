@@ -45,6 +45,11 @@ def test_no_step_is_lost_where_inverting_the_rate_loses_one(records):
     assert poisson_plan(records, 1)[1] == records
 
 
+@pytest.mark.parametrize("records", [1, 93, 60_000])
+def test_all_records_at_once_are_one_step_an_epoch_at_rate_one(records):
+    assert poisson_plan(records, "all") == (1.0, 1)
+
+
 @pytest.mark.parametrize(("topology", "factor"), [("centralized", 2), ("local", 2), ("federated", 6)])
 def test_the_plan_counts_epochs_and_rounds(topology, factor):
     rate, steps = planned_steps(private_arm(TOPOLOGIES[topology]), 40)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from ppml.config.arm import Arm, TrainingSpec
 from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
 from ppml.config.experiment import Comparison, Experiment
+from ppml.config.features import NoFeatures, Scattering
 from ppml.config.load import KINDS, parse_config
 from ppml.config.model import Config, Folders
 from ppml.config.technique import Centralized, Ckks, ExampleLevel, Federated, LocalOnly, NoPrivacy, Plaintext
@@ -28,6 +29,8 @@ SECTIONS = {
     "`kind: shards`": Shards,
     "`kind: dirichlet`": Dirichlet,
     "`arms.<name>`": Arm,
+    "`features`, `kind: none`": NoFeatures,
+    "`features`, `kind: scattering`": Scattering,
     "`topology`, `kind: centralized`": Centralized,
     "`topology`, `kind: local`": LocalOnly,
     "`topology`, `kind: federated`": Federated,

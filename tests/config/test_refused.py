@@ -127,6 +127,40 @@ def test_unknown_kind_is_refused_with_those_offered(content, message):
     assert refusal(content).startswith(message)
 
 
+SCATTERING = {"kind": "scattering"}
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (
+            {"features": SCATTERING},
+            "features 'scattering' with model 'tanh_cnn': it is trained on images; allowed: linear; or leave features "
+            "out",
+        ),
+        (
+            {"model": "linear"},
+            "model 'linear' with features 'none': it is trained on features, not on images; use features scattering, "
+            "or another model",
+        ),
+        (
+            {"features": SCATTERING, "model": "linear", "training": {"shift": 1}},
+            "training.shift 1 with features 'scattering': features cannot be shifted; use features.copies, or leave "
+            "shift out",
+        ),
+    ],
+)
+def test_features_are_for_models_on_features_alone(arm, message):
+    assert refusal(one_arm(**arm)) == f"arms.a: {message}"
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "every", None])
+def test_a_batch_is_a_number_of_records_or_all(value):
+    message = refusal(one_arm(training={"batch_size": value}))
+    assert message == f"arms.a.training.batch_size: got {value!r}; expected an integer of at least 1, or 'all'"
+    assert parse_config(one_arm(training={"batch_size": "all"}), "my.yaml").arms["a"].training.batch_size == "all"
+
+
 @pytest.mark.parametrize("key", ["delta", "epsilon", "max_grad_norm"])
 def test_exponent_without_a_point_is_text_and_the_message_says_how_to_write_it(key):
     message = refusal(one_arm(privacy={**PRIVATE, key: "1e-5"}))

@@ -34,6 +34,10 @@ arms:
     extends: together
     privacy: {kind: example, noise_multiplier: 1.5, accountant: rdp}
     aggregation: {kind: ckks}
+  whitened:
+    extends: alone
+    features: {kind: scattering, components: 20, strokes: 30}
+    model: linear
 experiments:
   both:
     title: Both
@@ -176,17 +180,25 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
     (output,) = plan.partition_of("everything", 0)
     given = options(spec=plan.partition_spec(content), name="halves", seed=0, train=subset["train"], output=output)
     yield "partition", plan.partition_stamp("digits", content), given
+    (whitened,) = plan.features()
+    files = plan.features_files("digits", whitened)
+    given = options(spec=plan.features_spec(whitened), train=subset["train"], test=subset["test"])
+    outputs = {f"output_{part}": file for part, file in files.items()}
+    yield "features", plan.features_stamp(whitened), given + options(**outputs)
     for arm in plan.config.arms:
+        examples = plan.examples(arm)
         noise, owned = plan.noise_of(arm, 0), plan.partition_of(arm, 0)
         run = {Path(name).stem: plan.run(arm, 0, name) for name in RUN_FILES}
         stamps = {stage: plan.arm_stamp(stage, arm) for stage in ("calibrate", "train", "predict", "account")}
         if noise:
             given = options(spec=plan.calibrate_spec(arm), about=subset["about"], partition=owned, output=noise)
             yield f"calibrate {arm}", stamps["calibrate"], given
-        given = options(spec=plan.arm_spec(arm), seed=0, **subset, partition=owned, noise=noise, stamp=0, progress="p")
+        given = options(
+            spec=plan.arm_spec(arm), seed=0, **examples, partition=owned, noise=noise, stamp=0, progress="p"
+        )
         outputs = {f"output_{name}": run[name] for name in ("model", "config", "history", "events", "cost")}
         yield f"train {arm}", stamps["train"], given + options(**outputs)
-        given = options(spec=plan.predict_spec(arm), test=subset["test"], about=subset["about"], model=run["model"])
+        given = options(spec=plan.predict_spec(arm), test=examples["test"], about=subset["about"], model=run["model"])
         yield f"predict {arm}", stamps["predict"], given + options(output=run["predictions"])
         given = options(spec=plan.account_spec(arm), events=run["events"], output=run["privacy"])
         yield f"account {arm}", stamps["account"], given

@@ -1,5 +1,6 @@
 # data/raw/{dataset}/*.gz            the published files, checked
 # data/subsets/{subset}/             train.safetensors, test.safetensors, about.json
+# data/features/{subset}/{features}/  train.safetensors, test.safetensors: what some arms are trained on instead of images
 # artifacts/partitions/{dataset}/{partition}/seed{seed}.json   who owns which records
 
 
@@ -43,6 +44,25 @@ for dataset in sorted({plan.dataset(arm) for arm in plan.config.arms}):
         shell:
             "exec python -m ppml.stages subset --spec {params.spec:q} --raw {input:q} --train {output.train:q} "
             "--test {output.test:q} --about {output.about:q} > {log:q} 2>&1"
+
+
+rule features:
+    input:
+        train=lambda wildcards: plan.subset_files(wildcards.dataset)["train"],
+        test=lambda wildcards: plan.subset_files(wildcards.dataset)["test"],
+    output:
+        **plan.features_files("{dataset}", "{features}"),
+    log:
+        f"{plan.logs}/features/{{dataset}}-{{features}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        spec=lambda wildcards: plan.features_spec(wildcards.features),
+        stamp=lambda wildcards: plan.features_stamp(wildcards.features),
+    shell:
+        "exec python -m ppml.stages features --spec {params.spec:q} --train {input.train:q} --test {input.test:q} "
+        "--output-train {output.train:q} --output-test {output.test:q} > {log:q} 2>&1"
 
 
 rule partition:

@@ -3,7 +3,7 @@
 
 rule predict:
     input:
-        test=lambda wildcards: plan.subset(wildcards.arm)["test"],
+        test=lambda wildcards: plan.examples(wildcards.arm)["test"],
         about=lambda wildcards: plan.subset(wildcards.arm)["about"],
         model=lambda wildcards: plan.trained(checkpoints.calibrate, **wildcards, name="model.safetensors"),
     output:

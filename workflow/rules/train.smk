@@ -25,7 +25,7 @@ checkpoint calibrate:
 
 rule train:
     input:
-        unpack(lambda wildcards: plan.subset(wildcards.arm)),
+        unpack(lambda wildcards: plan.examples(wildcards.arm)),
         partition=lambda wildcards: plan.partition_of(wildcards.arm, wildcards.seed),
         noise=lambda wildcards: plan.calibrated(checkpoints.calibrate, **wildcards),
     output:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from ppml.config.features import Features, NoFeatures
 from ppml.config.spec import Spec, invalid, unknown_name
 from ppml.config.technique import Aggregation, Centralized, Federated, NoPrivacy, Plaintext, Privacy, Topology
-from ppml.models.registry import MODELS
+from ppml.models.registry import MODELS, ON_FEATURES
 
 
 class TrainingSpec(Spec):
     """How an owner of records walks through them."""
 
     epochs: int = Field(default=10, ge=1, description="Passes over the records; when federated, in each round.")
-    batch_size: int = Field(default=64, ge=1, description="Records a step; under DP the expected number (Poisson).")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=64, description="Records a step; under DP the expected number (Poisson). `all`: one step an epoch."
+    )
     learning_rate: float = Field(default=0.04, gt=0, description="The peak, at the start of the training.")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of SGD; when federated it starts anew each round.")
     decay: Literal["linear", "constant"] = Field(
         default="linear", description="Of the learning rate over the whole training, all rounds together."
     )
     shift: int = Field(default=0, ge=0, le=8, description="Augmentation: largest random shift of a batch, in pixels.")
+
+    @field_validator("batch_size", mode="wrap")
+    @classmethod
+    def _number_or_all(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise invalid(f"got {value!r}; expected an integer of at least 1, or 'all'") from None
 
 
 class Arm(Spec):
@@ -34,6 +45,7 @@ class Arm(Spec):
         "changes is replaced whole.",
     )
     dataset: str | None = Field(default=None, description="Instead of `data.dataset`.")
+    features: Features = NoFeatures()
     model: str = Field(default="tanh_cnn", description="A name from ppml.models.registry.")
     seeds: Annotated[tuple[int, ...], Field(strict=False)] | None = Field(
         default=None,
@@ -59,6 +71,21 @@ class Arm(Spec):
                 f"aggregation {self.aggregation.kind!r} with topology {self.topology.kind!r}: nothing is aggregated "
                 "there; use topology federated, or leave aggregation out"
             )
+        if isinstance(self.features, NoFeatures) and self.model in ON_FEATURES:
+            raise invalid(
+                f"model {self.model!r} with features 'none': it is trained on features, not on images; use features "
+                "scattering, or another model"
+            )
+        if not isinstance(self.features, NoFeatures) and self.model not in ON_FEATURES:
+            raise invalid(
+                f"features {self.features.kind!r} with model {self.model!r}: it is trained on images; allowed: "
+                f"{', '.join(sorted(ON_FEATURES))}; or leave features out"
+            )
+        if not isinstance(self.features, NoFeatures) and self.training.shift:
+            raise invalid(
+                f"training.shift {self.training.shift} with features {self.features.kind!r}: features cannot be "
+                "shifted; use features.copies, or leave shift out"
+            )
         return self
 
     @property
@@ -68,4 +95,6 @@ class Arm(Spec):
 
     def technique(self) -> dict[str, Any]:
         """Return what identifies the arm's training besides data and seeds, as plain values."""
-        return self.model_dump(mode="json", exclude={"label", "extends", "dataset", "seeds"})
+        # An arm without features is what it was before there were any.
+        absent = {"features"} if isinstance(self.features, NoFeatures) else set()
+        return self.model_dump(mode="json", exclude={"label", "extends", "dataset", "seeds", *absent})

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ppml.config.data import PartitionSpec
+from ppml.config.features import Features
 from ppml.config.model import Config
 from ppml.config.spec import unknown_name
 from ppml.config.technique import Aggregation, Privacy, Topology
@@ -146,7 +147,12 @@ def _kinds(union: Any) -> list[str]:
     return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
 
 
-KINDS = {"topology": _kinds(Topology), "privacy": _kinds(Privacy), "aggregation": _kinds(Aggregation)}
+KINDS = {
+    "features": _kinds(Features),
+    "topology": _kinds(Topology),
+    "privacy": _kinds(Privacy),
+    "aggregation": _kinds(Aggregation),
+}
 PARTITION_KINDS = _kinds(PartitionSpec)
 
 

@@ -1,4 +1,4 @@
-"""Labelled images, resident in memory."""
+"""Labelled images, or features of them, resident in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Examples:
     Parameters
     ----------
     images : torch.Tensor
-        float32, shape ``(n, channels, height, width)``, normalised with public constants.
+        float32, shape ``(n, channels, height, width)``, normalised with public constants; or features, shape
+        ``(n, features)``, or ``(n, copies, features)`` where a training example comes as several copies of itself.
     labels : torch.Tensor
         int64, shape ``(n,)``, values in ``[0, classes)``.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import nn
 
@@ -32,7 +32,7 @@ class Settings:
     ----------
     epochs : int
         Passes over the records in one call.
-    batch_size : int
+    batch_size : int or "all"
         Records a step; under Poisson sampling, the expected number.
     learning_rate : float
         The peak, at the start of the training.
@@ -45,7 +45,7 @@ class Settings:
     """
 
     epochs: int
-    batch_size: int
+    batch_size: int | Literal["all"]
     learning_rate: float
     momentum: float = 0.9
     decay: str = "linear"

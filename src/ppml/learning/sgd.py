@@ -45,6 +45,7 @@ class SgdLearner:
             The loss is not finite.
         """
         settings = self.settings
+        batch_size = len(records) if settings.batch_size == "all" else settings.batch_size
         # Convolutions on a CPU are about twice as fast in this order.
         model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
@@ -61,8 +62,8 @@ class SgdLearner:
             model,
             records,
             settings,
-            batches=lambda: torch.randperm(len(records), generator=order).split(settings.batch_size),
-            steps=math.ceil(len(records) / settings.batch_size),
+            batches=lambda: torch.randperm(len(records), generator=order).split(batch_size),
+            steps=math.ceil(len(records) / batch_size),
             step=step,
             groups=optimizer.param_groups,
             span=span,

@@ -1,4 +1,7 @@
-"""Which models there are. A model is a class whose instance maps ``(n, 1, 28, 28)`` to logits ``(n, classes)``."""
+"""Which models there are. A model is a class whose instance maps ``(n, 1, 28, 28)`` to logits ``(n, classes)``.
+
+Those of ``ON_FEATURES`` map ``(n, ..., features)`` to ``(n, ..., classes)``.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MODELS = {"tanh_cnn": "ppml.models.cnn:TanhCnn"}
+MODELS = {"tanh_cnn": "ppml.models.cnn:TanhCnn", "linear": "ppml.models.linear:Linear"}
 """Name in the configuration -> ``module:class``, imported when it is built."""
 
+ON_FEATURES = frozenset({"linear"})
+"""Models that are trained on features, of any number, instead of images."""
 
-def build_model(name: str, classes: int, generator: torch.Generator) -> nn.Module:
-    """Return a new model with weights drawn from ``generator``."""
+
+def build_model(name: str, classes: int, generator: torch.Generator, features: int = 0) -> nn.Module:
+    """Return a new model with weights drawn from ``generator``; ``features`` is how many a model on features takes."""
     module, _, attribute = MODELS[name].partition(":")
-    model: nn.Module = getattr(importlib.import_module(module), attribute)(classes, generator)
+    size = (features,) if name in ON_FEATURES else ()
+    model: nn.Module = getattr(importlib.import_module(module), attribute)(*size, classes, generator)
     return model

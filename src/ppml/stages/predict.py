@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     spec = arguments.spec
     test = read_examples(arguments.test, spec["dataset"], spec["device"])
-    model = build_model(spec["model"], read_json(arguments.about)["classes"], torch.Generator()).to(spec["device"])
+    classes, features = read_json(arguments.about)["classes"], test.images.shape[-1]
+    model = build_model(spec["model"], classes, torch.Generator(), features).to(spec["device"])
     tensors = load_file(arguments.model)
     said = []
     for number in sorted({int(name.split(".", 1)[0]) for name in tensors}):

@@ -12,6 +12,7 @@ _ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "opacus.accountants.util
 NEEDS: dict[str, tuple[str, ...]] = {
     "fetch": ("torchvision.datasets",),
     "subset": (*_TORCH, "torchvision.datasets"),
+    "features": (*_MODELS, *_TORCH),
     "partition": (*_MODELS, "safetensors.numpy"),
     "calibrate": _ACCOUNTING,
     "train": (*_MODELS, *_TORCH, *_TRAINING),

@@ -1,0 +1,7 @@
+"""What all tests here share."""
+
+from __future__ import annotations
+
+from ..learning.digits import one_thread
+
+__all__ = ["one_thread"]
