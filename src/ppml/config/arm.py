@@ -54,6 +54,12 @@ class Arm(Spec):
                 f"aggregation {self.aggregation.kind!r} with topology {self.topology.kind!r}: nothing is aggregated "
                 "there; use topology federated, or leave aggregation out"
             )
+        if getattr(self.privacy, "budget", None) is not None and not isinstance(self.topology, Centralized):
+            raise invalid(
+                f"privacy.budget with topology {self.topology.kind!r}: clients whose budgets end at different steps would "
+                "train different numbers of rounds; allowed with topology centralized; elsewhere give privacy.epsilon, "
+                "which calibrates each client's noise to all its rounds"
+            )
         return self
 
     @property
