@@ -38,9 +38,9 @@ PUBLISHED = "config/published.yaml"
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "cost.json")
 RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
-SHOW_PUBLISHED = ("published", "privacy_utility")
+SHOW_PUBLISHED = ("published", "privacy_utility", "readings")
 """Kinds of tables and figures with numbers of the papers."""
-COLLECTED = ("records", "costs", "history", "clients")
+COLLECTED = ("records", "costs", "history", "clients", "epsilons")
 CHOICES = frozenset(
     [
         *(

@@ -25,6 +25,7 @@ def train(
     classes: int,
     rng: Randomness,
     report: Callable[[HistoryRow], None],
+    affordable_steps: Sequence[int] | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Outcome:
     """Train ``arm``.
@@ -46,6 +47,8 @@ def train(
         that differ in their aggregation alone draw alike.
     report : callable
         Gets each epoch or round as it ends.
+    affordable_steps : sequence of int or None
+        How many steps each owner's privacy budget allows; None without budgets.
     checkpoint : Checkpoint
         Keeps a federated training after each round, for a process that carries it on. Owners who train alone, and
         whoever draws noise from the operating system, start from the beginning.
@@ -56,7 +59,11 @@ def train(
         features = owned[0].images.shape[-1]
         return build_model(arm.model, classes, rng.child("initial-weights").torch(), features).to(device)
 
-    learners = [build_learner(arm.training, arm.privacy, noise) for noise in noise_multipliers]
+    limits: Sequence[int | None] = affordable_steps or [None] * len(owned)
+    learners = [
+        build_learner(arm.training, arm.privacy, noise, limit)
+        for noise, limit in zip(noise_multipliers, limits, strict=True)
+    ]
     match arm.topology:
         case Centralized() | LocalOnly():
             from ppml.learning.alone import train_alone

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppml.accounting.epsilon import PRV_ERROR, calibrate, epsilon
+from ppml.accounting.calibration import calibrate
+from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
+from ppml.accounting.prv import ERROR as PRV_ERROR
 
 from .reference import epsilon_bracket, exact_epsilon_of_gaussians, renyi_epsilon_of_gaussians
 

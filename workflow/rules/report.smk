@@ -1,4 +1,4 @@
-# reports/records.csv, costs.csv, history.csv, clients.csv, metrics.json   all runs, tidy
+# reports/records.csv, costs.csv, history.csv, clients.csv, epsilons.csv, metrics.json   all runs, tidy
 # reports/tables/{experiment}-{kind}.md, .csv, .tex, .html
 # reports/figures/{experiment}-{kind}.svg, .png
 
@@ -21,7 +21,7 @@ rule collect:
     shell:
         "exec python -m ppml.stages collect --spec {params.spec:q} --output-records {output.records:q} "
         "--output-costs {output.costs:q} --output-history {output.history:q} --output-clients {output.clients:q} "
-        "--output-metrics {output.metrics:q} > {log:q} 2>&1"
+        "--output-epsilons {output.epsilons:q} --output-metrics {output.metrics:q} > {log:q} 2>&1"
 
 
 for kind in plan.table_kinds():
@@ -88,7 +88,7 @@ for kind in plan.figure_kinds():
         shell:
             "exec python -m ppml.stages figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --clients {input.clients:q} "
-            "--published {params.published:q} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
+            "--epsilons {input.epsilons:q} --published {params.published:q} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
 
 
 rule overview:

@@ -1,17 +1,31 @@
-"""Epsilon from the mechanism that was executed, and the noise that a target epsilon needs."""
+"""Epsilon from the mechanism that was executed, at its end and along the way."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ppml.accounting.events import MechanismEvent
+from ppml.accounting import gaussian, pld, prv, renyi
+from ppml.accounting.events import MechanismEvent, compose
+from ppml.accounting.failure import AccountantFailed
 
 NEIGHBOURING = "add_or_remove_one"
 """Neighbouring data sets differ in one record, added or removed; the number of records is treated as public."""
 
-PRV_ERROR = 0.01
-"""Width of the interval that the PRV accountant brackets epsilon with; its upper end is reported."""
+ACCOUNTANTS: dict[str, Callable[[Sequence[tuple[float, float]], Sequence[Sequence[int]], float], list[float]]] = {
+    "prv": prv.epsilons,
+    "rdp": renyi.epsilons,
+    "pld": pld.epsilons,
+    "gdp": gaussian.epsilons,
+}
+"""Name -> function of kinds ``(noise_multiplier, sample_rate)``, of rows of steps of each kind, and of delta.
+
+``prv`` composes privacy loss random variables numerically (arXiv 2106.02848), ``pld`` privacy loss distributions (arXiv
+2207.04380); both state an upper bound within 0.01 or 0.02. ``rdp`` is Renyi differential privacy (arXiv 1702.07476), a
+looser bound; ``gdp`` Gaussian differential privacy (arXiv 1905.02383), exact where every step is on all records.
+"""
+
+NUMERICAL_LIMIT = 100.0
+"""Epsilon, by Renyi accounting, above which nothing is composed numerically: the grid outgrows any memory."""
 
 
 def epsilon(events: Sequence[MechanismEvent], delta: float, accountant: str) -> float:
@@ -23,9 +37,8 @@ def epsilon(events: Sequence[MechanismEvent], delta: float, accountant: str) -> 
         Everything that ran on one owner's records; records of different owners are disjoint.
     delta : float
         In (0, 1).
-    accountant : {"prv", "rdp"}
-        Numerical composition of privacy loss random variables (arXiv 2106.02848), whose upper bound is returned, or
-        Renyi differential privacy (arXiv 1702.07476).
+    accountant : {"prv", "rdp", "pld", "gdp"}
+        A key of `ACCOUNTANTS`.
 
     Returns
     -------
@@ -35,47 +48,73 @@ def epsilon(events: Sequence[MechanismEvent], delta: float, accountant: str) -> 
     Raises
     ------
     ValueError
-        A sampler other than Poisson: no amplification may be claimed for it here.
+        A sampler other than Poisson (no amplification may be claimed for it here), or an unknown accountant.
+    AccountantFailed
+        This accountant has no number for these events; ``rdp`` always has.
     """
+    return epsilons_after(events, [sum(event.steps for event in events)], delta, accountant)[0]
+
+
+def epsilons_after(
+    events: Sequence[MechanismEvent], steps: Sequence[int], delta: float, accountant: str
+) -> list[float]:
+    """Return the epsilon that the first ``steps[k]`` steps of ``events`` spend, one value for each of ``steps``.
+
+    Parameters and errors are those of :func:`epsilon`.
+    """
+    if accountant not in ACCOUNTANTS:
+        raise ValueError(f"accountant: got {accountant!r}; allowed: {', '.join(ACCOUNTANTS)}")
     other = {event.sampler for event in events} - {"poisson"}
     if other:
         raise ValueError(f"accounting by Poisson sampling claimed for sampler {sorted(other)[0]!r}; allowed: 'poisson'")
-    history = [(event.noise_multiplier, event.sample_rate, event.steps) for event in events if event.steps]
-    if not history:
-        return 0.0
-    if any(noise == 0 for noise, _, _ in history):
-        return float("inf")
-    return _by_opacus(history, delta, accountant)
+    ran = compose(event for event in events if event.steps)
+    # Events that differ in the clipping norm alone are the same kind.
+    kinds = list(dict.fromkeys((event.noise_multiplier, event.sample_rate) for event in ran))
+    counts = {stop: _of_kinds(ran, stop, kinds) for stop in steps}
+    spent = {stop: _obvious(kinds, row) for stop, row in counts.items()}
+    left = sorted(stop for stop, value in spent.items() if value is None)
+    if left:
+        noisy = [place for place, (noise, _) in enumerate(kinds) if noise > 0]
+        kinds = [kinds[place] for place in noisy]
+        rows = [[counts[stop][place] for place in noisy] for stop in left]
+        if accountant in ("prv", "pld"):
+            _refuse_what_outgrows_memory(kinds, rows[-1], delta, accountant)
+        spent |= dict(zip(left, ACCOUNTANTS[accountant](kinds, rows, delta), strict=True))
+    return [value for stop in steps if (value := spent[stop]) is not None]
 
 
-def calibrate(*, target: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
-    """Return the smallest noise multiplier, to 0.005 of epsilon, that spends at most ``target``.
+def curve(events: Sequence[MechanismEvent], delta: float, accountant: str, points: int = 30) -> list[tuple[int, float]]:
+    """Return steps and the epsilon spent after them, at ``points`` evenly spaced places or, if fewer, at every step.
 
-    The search is Opacus' bisection on the same accountant that will state epsilon.
+    The last is the end of the training: its epsilon is that of :func:`epsilon`.
     """
-    from opacus.accountants.utils import get_noise_multiplier
+    total = sum(event.steps for event in events)
+    stops = sorted({round(total * place / points) for place in range(1, points + 1)} - {0})
+    return list(zip(stops, epsilons_after(events, stops, delta, accountant), strict=True))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        noise: float = get_noise_multiplier(
-            target_epsilon=target,
-            target_delta=delta,
-            sample_rate=sample_rate,
-            steps=steps,
-            accountant=accountant,
-            epsilon_tolerance=0.005,
+
+def _of_kinds(events: Sequence[MechanismEvent], stop: int, kinds: Sequence[tuple[float, float]]) -> list[int]:
+    """Return how many steps of each kind are among the first ``stop``."""
+    counts = dict.fromkeys(kinds, 0)
+    left = stop
+    for event in events:
+        counts[event.noise_multiplier, event.sample_rate] += min(event.steps, left)
+        left -= min(event.steps, left)
+    return list(counts.values())
+
+
+def _obvious(kinds: Sequence[tuple[float, float]], counts: Sequence[int]) -> float | None:
+    """Return infinity where a step had no noise and 0 where nothing ran; None where an accountant must tell."""
+    if any(count for (noise, _), count in zip(kinds, counts, strict=True) if noise == 0):
+        return float("inf")
+    return None if any(counts) else 0.0
+
+
+def _refuse_what_outgrows_memory(
+    kinds: Sequence[tuple[float, float]], counts: Sequence[int], delta: float, accountant: str
+) -> None:
+    bound = renyi.rough_epsilon(kinds, counts, delta)
+    if bound > NUMERICAL_LIMIT:
+        raise AccountantFailed(
+            f"{accountant}: epsilon is about {bound:.0f} (RDP), above {NUMERICAL_LIMIT:.0f} nothing is composed numerically"
         )
-    return noise
-
-
-def _by_opacus(history: list[tuple[float, float, int]], delta: float, accountant: str) -> float:
-    from opacus.accountants import create_accountant
-
-    counter = create_accountant(mechanism=accountant)
-    counter.history = history
-    with warnings.catch_warnings():
-        # Opacus warns when the best Renyi order is the last one tried; the bound holds all the same.
-        warnings.simplefilter("ignore")
-        if accountant == "prv":
-            return float(counter.get_epsilon(delta, eps_error=PRV_ERROR))
-        return float(counter.get_epsilon(delta))

@@ -86,6 +86,12 @@ class Arm(Spec):
                 f"training.shift {self.training.shift} with features {self.features.kind!r}: features cannot be "
                 "shifted; use features.copies, or leave shift out"
             )
+        if getattr(self.privacy, "budget", None) is not None and not isinstance(self.topology, Centralized):
+            raise invalid(
+                f"privacy.budget with topology {self.topology.kind!r}: clients whose budgets end at different steps would "
+                "train different numbers of rounds; allowed with topology centralized; elsewhere give privacy.epsilon, "
+                "which calibrates each client's noise to all its rounds"
+            )
         return self
 
     @property

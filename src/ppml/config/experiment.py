@@ -8,8 +8,8 @@ from pydantic import Field
 
 from ppml.config.spec import Spec
 
-TableKind = Literal["summary", "published"]
-FigureKind = Literal["history", "privacy_utility", "cost", "labels"]
+TableKind = Literal["summary", "published", "readings"]
+FigureKind = Literal["history", "privacy_utility", "cost", "labels", "epsilon"]
 
 
 class Comparison(Spec):
@@ -25,12 +25,15 @@ class Experiment(Spec):
     title: str = Field(description="Heads the tables and figures.")
     arms: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Names from `arms`, in the order shown.")
     tables: Annotated[tuple[TableKind, ...], Field(strict=False)] = Field(
-        default=(), description="`summary`: a row an arm; `published`: the same beside the papers' numbers."
+        default=(),
+        description="`summary`: a row an arm; `published`: the same beside the papers' numbers; "
+        "`readings`: what each published epsilon can mean.",
     )
     figures: Annotated[tuple[FigureKind, ...], Field(strict=False)] = Field(
         default=(),
         description="`history`: accuracy against epoch or round; `privacy_utility`: accuracy against epsilon; `cost`: "
-        "seconds, memory and bytes; `labels`: each client's label histogram for the arms' partitions.",
+        "seconds, memory and bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: epsilon "
+        "spent against passes over the records.",
     )
     compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
         default=(), description="Published rows, in the order shown."

@@ -69,6 +69,14 @@ class Config(Spec):
         if arm.dataset:
             require_dataset(arm.dataset, f"arms.{name}.dataset")
         _refuse_twice(arm.seeds or (), f"arms.{name}.seeds")
+        batch_size = arm.training.batch_size
+        if getattr(arm.privacy, "accountant", None) == "gdp" and isinstance(batch_size, int):
+            if batch_size < self.data.train:
+                raise invalid(
+                    f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
+                    f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
+                    "allowed: prv, rdp, pld, or a training.batch_size that covers all records"
+                )
         if arm.partition is None:
             return
         if arm.partition not in self.partitions:

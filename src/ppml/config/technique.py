@@ -59,7 +59,16 @@ class ExampleLevel(Spec):
     )
     delta: float = Field(default=1.0e-5, gt=0, lt=1, description="Write 1.0e-5: YAML reads 1e-5 as text.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one record's gradient.")
-    accountant: Literal["prv", "rdp"] = Field(default="prv", description="What epsilon is stated and calibrated by.")
+    budget: float | None = Field(
+        default=None,
+        gt=0,
+        description="The most epsilon that may be spent, beside `noise_multiplier`: training stops before the step that "
+        "would exceed it.",
+    )
+    accountant: Literal["prv", "rdp", "pld", "gdp"] = Field(
+        default="prv",
+        description="What epsilon is stated and calibrated by; `gdp` only where every step is on all records.",
+    )
     noise_by: Literal["owner"] = Field(
         default="owner", description="Who adds the noise: the owner of the records, before anything leaves it."
     )
@@ -75,6 +84,11 @@ class ExampleLevel(Spec):
             raise invalid(
                 f"give exactly one of epsilon and noise_multiplier, got epsilon {self.epsilon} and noise_multiplier "
                 f"{self.noise_multiplier}"
+            )
+        if self.budget is not None and self.noise_multiplier is None:
+            raise invalid(
+                f"budget {self.budget} beside epsilon {self.epsilon}: the noise is calibrated to epsilon, and all steps "
+                "fit; give noise_multiplier instead of epsilon, or leave budget out"
             )
         return self
 

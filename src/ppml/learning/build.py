@@ -8,9 +8,16 @@ from ppml.learning.learner import LocalLearner, Settings
 
 
 def build_learner(
-    training: TrainingSpec, privacy: NoPrivacy | ExampleLevel, noise_multiplier: float | None
+    training: TrainingSpec,
+    privacy: NoPrivacy | ExampleLevel,
+    noise_multiplier: float | None,
+    affordable_steps: int | None = None,
 ) -> LocalLearner:
-    """Return the learner of one owner; ``noise_multiplier`` is what calibration found for it, None without privacy."""
+    """Return the learner of one owner.
+
+    ``noise_multiplier`` is what calibration found for it, None without privacy; ``affordable_steps`` is what its budget
+    allows, None without one.
+    """
     settings = Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
@@ -34,4 +41,5 @@ def build_learner(
                 noise_multiplier=noise_multiplier,
                 max_grad_norm=privacy.max_grad_norm,
                 noise_source=privacy.noise_source,
+                affordable_steps=affordable_steps,
             )

@@ -95,6 +95,8 @@ class DpSgdLearner:
     noise_source : {"seeded", "secure"}
         ``seeded`` repeats bit for bit, and who knows the seed, or tries its 2^32 states, can subtract the noise;
         ``secure`` draws noise and sampling from the operating system and cannot be repeated.
+    affordable_steps : int or None
+        Training stops after so many steps of :meth:`fit`: what a privacy budget allows. None: all steps.
     on_release : callable
         Called once a step with all that leaves the mechanism, for an auditor.
     """
@@ -106,12 +108,14 @@ class DpSgdLearner:
         noise_multiplier: float,
         max_grad_norm: float,
         noise_source: str = "seeded",
+        affordable_steps: int | None = None,
         on_release: OnRelease = ignore_release,
     ) -> None:
         self.settings = settings
         self.noise_multiplier = noise_multiplier
         self.max_grad_norm = max_grad_norm
         self.noise_source = noise_source
+        self.affordable_steps = affordable_steps
         self.on_release = on_release
 
     def fit(
@@ -151,6 +155,7 @@ class DpSgdLearner:
                 rng=rng,
                 after_epoch=after_epoch,
                 private=True,
+                most_steps=self.affordable_steps,
             )
         finally:
             _forget(wrapped, optimizer)

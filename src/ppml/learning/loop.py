@@ -29,6 +29,7 @@ def walk(
     rng: Randomness,
     after_epoch: AfterEpoch,
     private: bool,
+    most_steps: int | None = None,
 ) -> None:
     """Take every step of every epoch, each at the learning rate that its place in the whole training has.
 
@@ -46,6 +47,8 @@ def walk(
         The optimiser's parameter groups.
     private : bool
         Whether the training loss stays untold.
+    most_steps : int or None
+        Stop after so many steps, within an epoch if need be, which then counts as one; None: take all.
 
     Raises
     ------
@@ -53,15 +56,21 @@ def walk(
         The loss is not finite.
     """
     shifts = rng.child("shift").torch()
+    taken = 0
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total, seen = 0.0, 0
         for number, index in enumerate(batches()):
+            if taken == most_steps:
+                break
             position = span.at((epoch - 1 + number / steps) / settings.epochs)
             for group in groups:
                 group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
             total += step(shift_batch(records.images[index], settings.shift, shifts), records.labels[index])
             seen += len(index)
+            taken += 1
         if not math.isfinite(total):
             raise TrainingDiverged(f"the loss is not finite in epoch {epoch} of {settings.epochs}")
         after_epoch(epoch, None if private else total / seen)
+        if taken == most_steps:
+            return

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MODELS = {"tanh_cnn": "ppml.models.cnn:TanhCnn", "linear": "ppml.models.linear:Linear"}
+MODELS = {
+    "tanh_cnn": "ppml.models.cnn:TanhCnn",
+    "linear": "ppml.models.linear:Linear",
+    "logistic": "ppml.models.logistic:Logistic",
+}
 """Name in the configuration -> ``module:class``, imported when it is built."""
 
 ON_FEATURES = frozenset({"linear"})

@@ -98,6 +98,8 @@ def record(run: Run) -> dict[str, Any]:
         "accuracy_all": accuracy_all,
         "loss": run.loss(),
         "epsilon": privacy["epsilon"],
+        **{f"epsilon_{name}": privacy.get(f"epsilon_{name}") for name in ("rdp", "prv", "pld", "gdp")},
+        "budget": privacy.get("budget"),
         "delta": privacy.get("delta"),
         "accountant": privacy.get("accountant"),
         "neighbouring": privacy.get("neighbouring"),
@@ -105,6 +107,7 @@ def record(run: Run) -> dict[str, Any]:
         "max_grad_norm": privacy.get("max_grad_norm"),
         "sample_rate": privacy.get("sample_rate"),
         "steps": privacy.get("steps"),
+        "steps_planned": privacy.get("steps_planned"),
         "device": run.config["device"],
         "config_digest": digest(identity),
         "data_digest": data["digest"],
@@ -133,6 +136,17 @@ def history(run: Run) -> list[dict[str, Any]]:
     """Return the rows of history.csv."""
     unit = "round" if run.rounds else "epoch"
     return [{"arm": run.arm, "seed": run.config["seed"], "unit": unit, **row} for row in run.history]
+
+
+def epsilons(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of epsilons.csv: step, passes over the records, and the epsilon spent by then; none if not private.
+
+    They are of the owner with the largest epsilon.
+    """
+    return [
+        {"arm": run.arm, "seed": run.config["seed"], "accountant": run.privacy["accountant"], **point}
+        for point in run.privacy.get("curve", ())
+    ]
 
 
 def clients(run: Run) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, Decimal
 
 DATASETS = {
     "mnist": "MNIST",
@@ -64,6 +65,22 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}"
+
+
+def epsilon_bound(value: float, digits: int = 3) -> str:
+    """Return an epsilon with at least ``digits`` significant digits, rounded up: it is a bound, and must stay one.
+
+    Examples
+    --------
+    >>> epsilon_bound(2.896), epsilon_bound(2.901), epsilon_bound(2.9), epsilon_bound(0.563), epsilon_bound(0)
+    ('2.90', '2.91', '2.90', '0.563', '0')
+    """
+    if not math.isfinite(value) or value == 0:
+        return significant(value, digits)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    # The decimal number that is stored, not its neighbour in binary: 2.9 is not above 2.90.
+    up = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-decimals), ROUND_CEILING)
+    return f"{up:,f}"
 
 
 def scientific(value: float) -> str:

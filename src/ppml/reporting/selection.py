@@ -17,7 +17,9 @@ from ppml.reporting.published import PublishedRow
 RECORDS = (
     *("arm", "dataset", "model", "topology", "privacy_unit", "noise_by", "noise_source", "aggregation", "clients"),
     *("partition", "rounds", "seed", "n_train", "n_test", "n_test_all", "evaluated_on", "accuracy", "accuracy_all"),
-    *("epsilon", "delta", "accountant", "neighbouring", "max_grad_norm", "device", "config_digest", "data_digest"),
+    *("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_pld", "epsilon_gdp", "budget", "delta", "accountant"),
+    *("neighbouring", "noise_multiplier", "max_grad_norm", "sample_rate", "steps", "steps_planned", "device"),
+    *("config_digest", "data_digest"),
 )
 """Columns of `records.csv` that tables and figures use: a row an arm and seed."""
 
@@ -29,6 +31,9 @@ COSTS = (
 
 HISTORY = ("arm", "seed", "unit", "step", "accuracy")
 """Columns of `history.csv`: a row an arm, seed and epoch or round."""
+
+EPSILONS = ("arm", "seed", "accountant", "step", "epoch", "epsilon")
+"""Columns of `epsilons.csv`: a row an arm, seed and place on the way, of the owner who spends most; private arms only."""
 
 LABELS = tuple(f"label_{digit}" for digit in range(10))
 CLIENTS = ("arm", "seed", "client", "records", *LABELS)

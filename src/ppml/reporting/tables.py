@@ -190,7 +190,7 @@ def _seconds(row: pd.Series) -> str:
 
 
 def _epsilon(row: pd.Series) -> str:
-    return significant(row["epsilon"]) + (DAGGER if _permits_publishing(row) else "")
+    return epsilon_bound(row["epsilon"]) + (DAGGER if _permits_publishing(row) else "")
 
 
 def _guarantee(row: pd.Series) -> str:

@@ -7,7 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppml.accounting.epsilon import calibrate
+from ppml.accounting.budget import PrivacyBudget
+from ppml.accounting.calibration import UnreachableEpsilon, calibrate
+from ppml.accounting.epsilon import ACCOUNTANTS, epsilon
+from ppml.accounting.events import MechanismEvent
 from ppml.accounting.plan import planned_steps
 from ppml.config.arm import Arm
 from ppml.config.technique import ExampleLevel
@@ -32,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         sizes = [read_json(arguments.about)["n_train"]]
     noise = {records: privacy.noise_multiplier or _search(arm, privacy, records) for records in dict.fromkeys(sizes)}
-    write_json(arguments.output, {"noise_multipliers": [noise[records] for records in sizes]})
+    content: dict[str, list[float] | list[int]] = {"noise_multipliers": [noise[records] for records in sizes]}
+    if privacy.budget is not None:
+        content["affordable_steps"] = [_affordable(arm, privacy, records) for records in sizes]
+    write_json(arguments.output, content)
 
 
 def _search(arm: Arm, privacy: ExampleLevel, records: int) -> float:
@@ -42,9 +48,28 @@ def _search(arm: Arm, privacy: ExampleLevel, records: int) -> float:
         return calibrate(
             target=target, delta=privacy.delta, sample_rate=rate, steps=steps, accountant=privacy.accountant
         )
-    except (ValueError, RuntimeError) as error:
+    except UnreachableEpsilon as error:
+        others = ", ".join(name for name in ACCOUNTANTS if name not in (privacy.accountant, "rdp"))
         raise UserError(
-            f"privacy.epsilon: no noise was found that spends at most {target} at delta {privacy.delta} in {steps} "
-            f"steps at sample rate {rate:.4g} ({records} records): {error}; raise epsilon, or take fewer epochs or "
-            "rounds"
+            f"privacy.epsilon: got {target:g}, which no noise reaches: the smallest that accountant "
+            f"{privacy.accountant} can state at delta {privacy.delta:g} for {steps} steps at sample rate {rate:.4g} "
+            f"({records} records) is {error.smallest:.3g}; raise privacy.epsilon, or set privacy.accountant to one of "
+            f"{others}"
         ) from None
+
+
+def _affordable(arm: Arm, privacy: ExampleLevel, records: int) -> int:
+    """Return how many of the planned steps the budget allows."""
+    rate, planned = planned_steps(arm, records)
+    assert privacy.budget is not None and privacy.noise_multiplier is not None
+    step = MechanismEvent(rate, privacy.noise_multiplier, 1, privacy.max_grad_norm)
+    budget = PrivacyBudget(privacy.budget, delta=privacy.delta, accountant=privacy.accountant)
+    steps = budget.affordable(step, at_most=planned)
+    if not steps:
+        first = epsilon([step], privacy.delta, "rdp")
+        raise UserError(
+            f"privacy.budget: got {privacy.budget:g}, which not even one step fits into: at noise_multiplier "
+            f"{privacy.noise_multiplier:g} and sample rate {rate:.4g} ({records} records) a step spends {first:.3g} (RDP) "
+            f"at delta {privacy.delta:g}; raise privacy.noise_multiplier or privacy.budget"
+        )
+    return steps

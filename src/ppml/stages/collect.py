@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
-    for name in ("records", "costs", "history", "clients", "metrics"):
+    for name in ("records", "costs", "history", "clients", "epsilons", "metrics"):
         parser.add_argument(f"--output-{name}", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    rows: dict[str, list[dict[str, Any]]] = {"records": [], "costs": [], "history": [], "clients": []}
+    rows: dict[str, list[dict[str, Any]]] = {"records": [], "costs": [], "history": [], "clients": [], "epsilons": []}
     for entry in arguments.spec:
         one = read_run(entry["arm"], Path(entry["folder"]), entry["partition"])
         row = records.record(one)
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows["costs"].append(records.cost(one))
         rows["history"] += records.history(one)
         rows["clients"] += records.clients(one)
+        rows["epsilons"] += records.epsilons(one)
     for name, content in rows.items():
         write_text(getattr(arguments, f"output_{name}"), to_csv(content))
     write_json(arguments.output_metrics, summarise(pd.DataFrame(rows["records"])))

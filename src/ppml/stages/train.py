@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from safetensors.torch import save
 
+    from ppml.accounting.plan import planned_steps
     from ppml.learning.learner import TrainingDiverged
     from ppml.learning.outcome import HistoryRow
     from ppml.randomness import Randomness
@@ -66,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     test = read_examples(arguments.test, spec["dataset"], spec["device"])
     paper_test = test.select(torch.arange(about["n_test"], device=test.labels.device))
     owned = owned_by(records, arguments.partition)
-    noise = read_json(arguments.noise)["noise_multipliers"] if arguments.noise else [None] * len(owned)
+    calibrated = read_json(arguments.noise) if arguments.noise else {}
+    noise = calibrated.get("noise_multipliers", [None] * len(owned))
+    affordable = calibrated.get("affordable_steps")
 
     def report(row: HistoryRow) -> None:
         unit = "round" if hasattr(arm.topology, "rounds") else "epoch"
@@ -77,7 +80,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     progress = ProgressFile(arguments.progress, _identity(arguments), clock)
     try:
         outcome = train(
-            arm, owned, noise, paper_test, classes=about["classes"], rng=rng, report=report, checkpoint=progress
+            arm,
+            owned,
+            noise,
+            paper_test,
+            classes=about["classes"],
+            rng=rng,
+            report=report,
+            affordable_steps=affordable,
+            checkpoint=progress,
         )
     except TrainingDiverged as error:
         raise UserError(f"training: {error}; lower training.learning_rate of this arm") from None
@@ -90,7 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     write_bytes(arguments.output_model, save(weights))
     write_text(arguments.output_history, _table(HistoryRow, outcome.history))
-    write_json(arguments.output_events, {"owners": [[event.to_json() for event in own] for own in outcome.events]})
+    planned = [planned_steps(arm, len(own))[1] if arguments.noise else 0 for own in owned]
+    events = [[event.to_json() for event in own] for own in outcome.events]
+    write_json(arguments.output_events, {"owners": events, "planned_steps": planned})
+    for took, wanted in zip(affordable or [], planned, strict=False):
+        if took < wanted:
+            print(f"privacy.budget is spent: step {took + 1} of {wanted} was refused", flush=True)
     write_json(arguments.output_config, {**spec, "seed": arguments.seed, "data": about})
     write_json(
         arguments.output_cost,

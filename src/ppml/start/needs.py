@@ -7,7 +7,7 @@ _TORCH = ("torch", "safetensors.torch")
 # Flower's settings come first, as everywhere. The optimisers of torch import its compiler at their first step.
 _FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
 _TRAINING = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler", "tenseal", *_FLOWER)
-_ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "opacus.accountants.utils", "scipy.stats")
+_ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "scipy.stats", "dp_accounting.pld.privacy_loss_distribution")
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "fetch": ("torchvision.datasets",),

@@ -1,0 +1,120 @@
+"""Epsilon spent along the way."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from ppml.errors import UserError
+from ppml.reporting.display import epsilon_bound, scientific
+from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, dark, figure_style, new_figure
+
+PANEL_HEIGHT = 2.9
+ENTRY_HEIGHT = 0.165
+"""Inches of a legend entry."""
+
+LINEAR_SPREAD = 5.0
+"""Above this ratio of the largest final epsilon to the smallest, the axis of epsilon is logarithmic."""
+
+
+def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw the epsilon spent against passes over the records, a line an arm with privacy.
+
+    Parameters
+    ----------
+    selection : Selection
+        The arms, in the order of the legend; those without privacy are left out.
+    records : pandas.DataFrame
+        One row an arm and seed.
+    curves : pandas.DataFrame
+        One row an arm, seed and place on the way, of the owner that spends most.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Each line is the seed that spends most and ends at the epsilon that is stated. A budget is a dotted line; where it
+        ended a training, the refused step is written there.
+
+    Raises
+    ------
+    UserError
+        An arm has no records, or none of them has privacy.
+    """
+    styles = arm_styles(selection, records)
+    arms = [arm for arm in selection.arms if (records["privacy_unit"][records["arm"] == arm] != "none").all()]
+    if not arms:
+        raise UserError(
+            f"figure epsilon of {selection.title!r}: none of the arms {', '.join(selection.arms)} has privacy; select one "
+            "with `privacy.kind: example`, or leave this figure out"
+        )
+    require_arms(curves, arms, "epsilons.csv")
+    worst = {arm: largest(records, curves, arm) for arm in arms}
+    ends = [float(points["epsilon"].iloc[-1]) for _, points in worst.values()]
+    deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(row["delta"] for row, _ in worst.values()))
+    names = ", ".join(dict.fromkeys(str(row["accountant"]).upper() for row, _ in worst.values()))
+    with figure_style():
+        columns = max(1, min(len(arms), int(WIDTH / (0.75 + 0.062 * max(len(selection.label(arm)) for arm in arms)))))
+        figure = new_figure(selection, records, PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * math.ceil(len(arms) / columns))
+        ax = figure.subplots()
+        for row, points in worst.values():
+            _draw(ax, row, points, styles[row["arm"]], selection.label(row["arm"]))
+        ax.set_xlim(left=0)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
+        logarithmic = max(ends) > LINEAR_SPREAD * min(ends)
+        _epsilon_axis(ax, worst, logarithmic)
+        ax.set_xlabel("Passes over an owner's records (steps × sampling rate)")
+        ax.set_ylabel(f"ε spent, {names}, δ = {deltas}" + (" (log scale)" if logarithmic else ""))
+        figure.legend(
+            *ax.get_legend_handles_labels(), loc="outside lower left", ncols=columns, handlelength=3, labelspacing=0.3
+        )
+        sns.despine(ax=ax)
+    return figure
+
+
+def largest(records: pd.DataFrame, curves: pd.DataFrame, arm: str) -> tuple[pd.Series, pd.DataFrame]:
+    """Return the record of the seed of ``arm`` that spends most, and its curve in the order of the steps."""
+    seeds = records[records["arm"] == arm]
+    row = seeds.loc[seeds["epsilon"].idxmax()]
+    points = curves[(curves["arm"] == arm) & (curves["seed"] == row["seed"])]
+    return row, points.sort_values("step", kind="stable")
+
+
+def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str) -> None:
+    end = float(points["epsilon"].iloc[-1])
+    ax.plot(
+        points["epoch"], points["epsilon"], color=style.colour, linestyle=style.line, label=f"{label}: {_final(end)}"
+    )
+    last = float(points["epoch"].iloc[-1])
+    ax.plot([last], [end], color=style.colour, marker=style.marker, markeredgewidth=0.4, markeredgecolor="white")
+    if pd.isna(row["budget"]):
+        return
+    planned = last * float(row["steps_planned"]) / float(row["steps"])
+    # The line goes on to where the training was to end, so that what was refused is seen.
+    ax.plot([0, planned], [row["budget"]] * 2, color=dark(style.colour), linestyle=(0, (1, 2)), linewidth=1)
+    ax.annotate(f"budget {row['budget']:g}", (0, row["budget"]), (4, 3), textcoords="offset points", fontsize=7)
+    if row["steps"] < row["steps_planned"]:
+        refused = f"step {int(row['steps']) + 1:,} of {int(row['steps_planned']):,} refused"
+        ax.annotate(refused, (last, end), (6, -11), textcoords="offset points", fontsize=7, color=dark(style.colour))
+
+
+def _final(end: float) -> str:
+    return f"{epsilon_bound(end)} at the end"
+
+
+def _epsilon_axis(ax: Axes, worst: dict[str, tuple[pd.Series, pd.DataFrame]], logarithmic: bool) -> None:
+    limits = [float(row["budget"]) for row, _ in worst.values() if not pd.isna(row["budget"])]
+    top = max([*limits, *(float(points["epsilon"].max()) for _, points in worst.values())])
+    if not logarithmic:
+        ax.set_ylim(0, 1.06 * top)
+        return
+    ax.set_yscale("log")
+    ax.set_ylim(0.93 * min(float(points["epsilon"].min()) for _, points in worst.values()), 1.1 * top)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
