@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from plan import DEFAULT, RUN_FILES, Plan
+from plan import AUDIT, DEFAULT, RUN_FILES, Plan
 from runlock import RunLock
 from store import (
     DVC_FILES,
@@ -44,7 +44,7 @@ EXPECTED = re.compile(
             # A subset's folder is named by its data set and settings.
             rf"data/subsets/({_DATASETS})-\d+-\d+-\w+-\w+/(train\.safetensors|test\.safetensors|about\.json)",
             rf"artifacts/partitions/({_DATASETS})/[^/]+/seed\d+\.json",
-            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, (*RUN_FILES, 'noise.json')))})",
+            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, (*RUN_FILES, 'noise.json', AUDIT)))})",
         ]
     )
 )

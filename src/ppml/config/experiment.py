@@ -8,8 +8,8 @@ from pydantic import Field
 
 from ppml.config.spec import Spec
 
-TableKind = Literal["summary", "published"]
-FigureKind = Literal["history", "privacy_utility", "cost", "labels"]
+TableKind = Literal["summary", "published", "audit"]
+FigureKind = Literal["history", "privacy_utility", "cost", "labels", "audit"]
 
 
 class Comparison(Spec):
@@ -25,12 +25,15 @@ class Experiment(Spec):
     title: str = Field(description="Heads the tables and figures.")
     arms: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Names from `arms`, in the order shown.")
     tables: Annotated[tuple[TableKind, ...], Field(strict=False)] = Field(
-        default=(), description="`summary`: a row an arm; `published`: the same beside the papers' numbers."
+        default=(),
+        description="`summary`: a row an arm; `published`: the same beside the papers' numbers; `audit`: claimed and "
+        "measured noise.",
     )
     figures: Annotated[tuple[FigureKind, ...], Field(strict=False)] = Field(
         default=(),
         description="`history`: accuracy against epoch or round; `privacy_utility`: accuracy against epsilon; `cost`: "
-        "seconds, memory and bytes; `labels`: each client's label histogram for the arms' partitions.",
+        "seconds, memory and bytes; `labels`: each client's label histogram for the arms' partitions; `audit`: "
+        "claimed and measured noise.",
     )
     compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
         default=(), description="Published rows, in the order shown."
