@@ -40,7 +40,8 @@ TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "co
 RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
 SHOW_PUBLISHED = ("published", "privacy_utility", "readings")
 """Kinds of tables and figures with numbers of the papers."""
-COLLECTED = ("records", "costs", "history", "clients", "epsilons")
+AUDIT = "audit.json"
+COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits")
 CHOICES = frozenset(
     [
         *(
@@ -336,6 +337,15 @@ class Plan:
         self.calibrated(calibrate, arm, seed)
         return self.run(arm, seed, name)
 
+    def audit_of(self, arm: str, seed: int | str) -> list[str]:
+        """Return the audit of an arm's mechanism, as a list of one file, or of none: the first seed is audited."""
+        audited = arm in self.config.audited() and int(seed) == self.config.seeds_of(arm)[0]
+        return [self.run(arm, seed, AUDIT)] if audited else []
+
+    def audits(self) -> list[str]:
+        """Return the audits of every arm."""
+        return [file for arm, seed in self.runs for file in self.audit_of(arm, seed)]
+
     def technique(self, arm: str) -> dict[str, Any]:
         """Return what identifies an arm's training besides data and seeds, as plain values."""
         technique = self.config.arms[arm].technique()
@@ -387,6 +397,18 @@ class Plan:
         """Return what an arm's privacy statement depends on besides what was executed."""
         return canonical({"privacy": self.config.arms[arm].technique()["privacy"]})
 
+    def audit_spec(self, arm: str) -> str:
+        """Return what the audit of an arm's mechanism depends on: not how the arm trains."""
+        technique = {key: value for key, value in self.technique(arm).items() if key != "training"}
+        return canonical(
+            {
+                "technique": technique,
+                "steps": self.config.audit.steps_for(arm),
+                "root_seed": self.config.seed,
+                "device": self.config.device,
+            }
+        )
+
     # --- reports ------------------------------------------------------------------------------------------------
 
     def collected(self) -> dict[str, str]:
@@ -398,13 +420,18 @@ class Plan:
         return f"{self.reports}/metrics.json"
 
     def collect_spec(self) -> str:
-        """Return every run and where it lies."""
-        return canonical(
-            [
-                {"arm": arm, "folder": self.run(arm, seed), "partition": next(iter(self.partition_of(arm, seed)), None)}
-                for arm, seed in self.runs
-            ]
-        )
+        """Return every run and where it lies, and how sure a judgement about all audits together must be."""
+        runs = [
+            {
+                "arm": arm,
+                "seed": seed,
+                "folder": self.run(arm, seed),
+                "partition": next(iter(self.partition_of(arm, seed)), None),
+                "audit": next(iter(self.audit_of(arm, seed)), None),
+            }
+            for arm, seed in self.runs
+        ]
+        return canonical({"runs": runs, "audit": self.config.audit.to_json()})
 
     def show_spec(self, experiment: str) -> str:
         """Return what the tables and figures of an experiment depend on besides the records."""
@@ -490,6 +517,7 @@ class Plan:
                 add(owners, self.partition_spec(partition), stamp)
             for seed in self.config.seeds_of(arm):
                 add(self.noise_of(arm, seed), self.calibrate_spec(arm), self.arm_stamp("calibrate", arm))
+                add(self.audit_of(arm, seed), self.audit_spec(arm), self.arm_stamp("audit", arm))
                 for stage, names, content in (
                     ("train", TRAINED, self.arm_spec(arm)),
                     ("predict", ["predictions.safetensors"], self.predict_spec(arm)),

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from ppml.config.spec import Spec
 
-TableKind = Literal["summary", "published", "readings"]
-FigureKind = Literal["history", "privacy_utility", "cost", "labels", "epsilon"]
+TableKind = Literal["summary", "published", "readings", "audit"]
+FigureKind = Literal["history", "privacy_utility", "cost", "labels", "epsilon", "audit"]
 
 
 class Comparison(Spec):
@@ -26,14 +26,14 @@ class Experiment(Spec):
     arms: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Names from `arms`, in the order shown.")
     tables: Annotated[tuple[TableKind, ...], Field(strict=False)] = Field(
         default=(),
-        description="`summary`: a row an arm; `published`: the same beside the papers' numbers; "
-        "`readings`: what each published epsilon can mean.",
+        description="`summary`: a row an arm; `published`: the same beside the papers' numbers; `readings`: what each "
+        "published epsilon can mean; `audit`: claimed and measured noise.",
     )
     figures: Annotated[tuple[FigureKind, ...], Field(strict=False)] = Field(
         default=(),
         description="`history`: accuracy against epoch or round; `privacy_utility`: accuracy against epsilon; `cost`: "
         "seconds, memory and bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: epsilon "
-        "spent against passes over the records.",
+        "spent against passes over the records; `audit`: claimed and measured noise.",
     )
     compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
         default=(), description="Published rows, in the order shown."

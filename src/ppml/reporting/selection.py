@@ -39,6 +39,13 @@ LABELS = tuple(f"label_{digit}" for digit in range(10))
 CLIENTS = ("arm", "seed", "client", "records", *LABELS)
 """Columns of `clients.csv`: a row an arm, seed and client."""
 
+AUDITS = (
+    *("arm", "seed", "noise_multiplier", "estimate", "low", "high", "control", "control_low", "control_high"),
+    *("canary_norm", "max_grad_norm", "contribution", "steps", "drawn", "coins", "confidence", "family"),
+    *("held", "faults"),
+)
+"""Columns of `audits.csv` that tables and figures use: a row an arm whose mechanism was audited."""
+
 
 class Selection(Spec):
     """What a table or figure shows."""
@@ -101,6 +108,24 @@ def require_arms(frame: pd.DataFrame, arms: Iterable[str], file: str) -> None:
     for arm in arms:
         if arm not in present:
             raise UserError(f"{file}: {unknown_name('arm', arm, present).message()}")
+
+
+def audits_of(selection: Selection, audits: pd.DataFrame) -> pd.DataFrame:
+    """Return the audits of the arms that are shown, in their order, by arm.
+
+    Raises
+    ------
+    UserError
+        None of the arms was audited.
+    """
+    rows = audits.set_index("arm")
+    shown = [arm for arm in selection.arms if arm in rows.index]
+    if not shown:
+        raise UserError(
+            f"audits.csv: none of the arms {', '.join(selection.arms)} of {selection.title!r} was audited; select one "
+            "with privacy, and set `audit: {kind: canary}`"
+        )
+    return rows.loc[shown].assign(label=[selection.label(arm) for arm in shown])
 
 
 def require_published(selection: Selection, published: Mapping[str, PublishedRow]) -> None:

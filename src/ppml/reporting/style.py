@@ -24,7 +24,7 @@ WIDTH = 17 / 2.54
 """Inches: the width of a text column of an A4 page."""
 
 FALLBACK_TITLE = "FALLBACK DATA: scikit-learn digits, not MNIST"
-_ALARM = "#B00000"
+ALARM = "#B00000"
 
 # Okabe and Ito's colours for the colour-blind, without yellow, which print loses, and with a grey in its place.
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -96,7 +96,7 @@ def new_figure(selection: Selection, records: pd.DataFrame, height: float) -> Fi
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     title = textwrap.fill(selection.title, 80)
     if is_fallback(records[records["arm"].isin(list(selection.arms))]):
-        figure.suptitle(f"{title}\n{FALLBACK_TITLE}", color=_ALARM)
+        figure.suptitle(f"{title}\n{FALLBACK_TITLE}", color=ALARM)
     else:
         figure.suptitle(title)
     return figure

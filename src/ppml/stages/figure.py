@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from ppml.config.experiment import FigureKind
 from ppml.records.files import write_bytes
 from ppml.reporting.published import parse_published
-from ppml.reporting.selection import CLIENTS, COSTS, EPSILONS, HISTORY, RECORDS, parse_selection, read_tidy
+from ppml.reporting.selection import AUDITS, CLIENTS, COSTS, EPSILONS, HISTORY, RECORDS, parse_selection, read_tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,12 +19,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the figure."""
     parser = argparse.ArgumentParser(prog="python -m ppml.stages figure", description=__doc__)
     parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
-    parser.add_argument("--kind", required=True, choices=("history", "privacy_utility", "cost", "labels", "epsilon"))
+    parser.add_argument("--kind", required=True, choices=get_args(FigureKind))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
     parser.add_argument("--clients", required=True, help="CSV, a row an arm, seed and client")
     parser.add_argument("--epsilons", required=True, help="CSV, a row an arm, seed and place on the way")
+    parser.add_argument("--audits", required=True, help="CSV, a row an audited arm")
     parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-svg", required=True)
     parser.add_argument("--output-png", required=True)
@@ -41,6 +43,7 @@ def _draw(arguments: argparse.Namespace) -> Figure:
 
     # Before pyplot comes with seaborn: a job has no screen.
     matplotlib.use("Agg")
+    from ppml.reporting.figure_audit import audit
     from ppml.reporting.figure_cost import cost
     from ppml.reporting.figure_epsilon import epsilon
     from ppml.reporting.figure_history import history
@@ -57,4 +60,6 @@ def _draw(arguments: argparse.Namespace) -> Figure:
         return cost(selection, records, read_tidy(arguments.costs, COSTS))
     if arguments.kind == "epsilon":
         return epsilon(selection, records, read_tidy(arguments.epsilons, EPSILONS))
+    if arguments.kind == "audit":
+        return audit(selection, records, read_tidy(arguments.audits, AUDITS))
     return labels(selection, records, read_tidy(arguments.clients, CLIENTS))

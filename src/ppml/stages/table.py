@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import get_args
 
+from ppml.config.experiment import TableKind
 from ppml.records.files import write_text
+from ppml.reporting.audits import audit_table
 from ppml.reporting.published import parse_published
 from ppml.reporting.readings import readings_table
-from ppml.reporting.selection import COSTS, RECORDS, parse_selection, read_tidy
+from ppml.reporting.selection import AUDITS, COSTS, RECORDS, parse_selection, read_tidy
 from ppml.reporting.tables import published_table, summary_table
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
 
@@ -17,9 +20,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the table."""
     parser = argparse.ArgumentParser(prog="python -m ppml.stages table", description=__doc__)
     parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
-    parser.add_argument("--kind", required=True, choices=("summary", "published", "readings"))
+    parser.add_argument("--kind", required=True, choices=get_args(TableKind))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
+    parser.add_argument("--audits", required=True, help="CSV, a row an audited arm")
     parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-md", required=True)
     parser.add_argument("--output-csv", required=True)
@@ -31,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     records, costs = read_tidy(arguments.records, RECORDS), read_tidy(arguments.costs, COSTS)
     if arguments.kind == "summary":
         table = summary_table(selection, records, costs)
+    elif arguments.kind == "audit":
+        table = audit_table(selection, records, read_tidy(arguments.audits, AUDITS))
     elif arguments.kind == "published":
         table = published_table(selection, records, costs, parse_published(arguments.published))
     else:
