@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MODELS = {"tanh_cnn": "ppml.models.cnn:TanhCnn"}
+MODELS = {
+    "tanh_cnn": "ppml.models.cnn:TanhCnn",
+    "resnet18": "ppml.models.resnet18:ResNet18",
+}
 """Name in the configuration -> ``module:class``, imported when it is built."""
 
 

@@ -7,6 +7,8 @@ _TORCH = ("torch", "safetensors.torch")
 # Flower's settings come first, as everywhere. The optimisers of torch import its compiler at their first step.
 _FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
 _TRAINING = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler", "tenseal", *_FLOWER)
+# Imports torch's compiler: of no weight after the optimisers, three seconds for those who need no more than torch.
+_NETWORKS = ("torchvision.models.resnet",)
 _ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "opacus.accountants.utils", "scipy.stats")
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -14,7 +16,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "subset": (*_TORCH, "torchvision.datasets"),
     "partition": (*_MODELS, "safetensors.numpy"),
     "calibrate": _ACCOUNTING,
-    "train": (*_MODELS, *_TORCH, *_TRAINING),
+    "train": (*_MODELS, *_TORCH, *_TRAINING, *_NETWORKS),
     "predict": _TORCH,
     "account": _ACCOUNTING,
     "collect": (*_MODELS, "pandas", "safetensors.numpy"),
