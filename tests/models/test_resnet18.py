@@ -22,7 +22,7 @@ def images(count: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
-    """The network as the paper makes it: torchvision's, its first layer replaced, then Opacus' validator."""
+    """Return the network as the paper makes it: torchvision's, its first layer replaced, then Opacus' validator."""
     model = resnet18(num_classes=10)
     model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     fixed: nn.Module = ModuleValidator.fix(model)

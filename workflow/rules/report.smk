@@ -32,6 +32,7 @@ for kind in plan.table_kinds():
         input:
             records=plan.collected()["records"],
             costs=plan.collected()["costs"],
+            history=plan.collected()["history"],
         output:
             md=f"{plan.reports}/tables/{{experiment}}-{kind}.md",
             csv=f"{plan.reports}/tables/{{experiment}}-{kind}.csv",
@@ -55,7 +56,7 @@ for kind in plan.table_kinds():
             fallback=plan.fallback_sentence(),
         shell:
             "exec python -m ppml.stages table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
-            "--costs {input.costs:q} --published {params.published:q} --output-md {output.md:q} "
+            "--costs {input.costs:q} --history {input.history:q} --published {params.published:q} --output-md {output.md:q} "
             "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 

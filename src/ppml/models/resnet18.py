@@ -13,7 +13,7 @@ GROUPS = 32
 
 
 class ResNet18(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ``resnet18``, not pretrained, with one input channel and group normalisation: 11,175,370 parameters.
+    """torchvision's ``resnet18``, not pretrained, for one channel, with group normalisation: 11,175,370 parameters.
 
     The first convolution is ``Conv2d(1, 64, 7, stride=2, padding=3, bias=False)``. Batch normalisation mixes examples,
     which differential privacy forbids: each is replaced as Opacus' ``ModuleValidator.fix`` replaces it. Nothing is

@@ -13,12 +13,14 @@ from ppml.reporting.selection import CLIENTS, COSTS, HISTORY, RECORDS, parse_sel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the figure."""
     parser = argparse.ArgumentParser(prog="python -m ppml.stages figure", description=__doc__)
-    parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
-    parser.add_argument("--kind", required=True, choices=("history", "privacy_utility", "cost", "labels"))
+    parser.add_argument("--spec", required=True, help="what is shown, as JSON")
+    parser.add_argument("--kind", required=True, choices=KINDS)
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
@@ -41,14 +43,19 @@ def _draw(arguments: argparse.Namespace) -> Figure:
     # Before pyplot comes with seaborn: a job has no screen.
     matplotlib.use("Agg")
     from ppml.reporting.figure_cost import cost
-    from ppml.reporting.figure_history import history
+    from ppml.reporting.figure_history import history, loss
     from ppml.reporting.figure_labels import labels
     from ppml.reporting.figure_privacy_utility import privacy_utility
+    from ppml.reporting.figure_size import size
 
     selection = parse_selection(arguments.spec)
     records = read_tidy(arguments.records, RECORDS)
     if arguments.kind == "history":
         return history(selection, records, read_tidy(arguments.history, HISTORY))
+    if arguments.kind == "loss":
+        return loss(selection, records, read_tidy(arguments.history, HISTORY))
+    if arguments.kind == "size":
+        return size(selection, records)
     if arguments.kind == "privacy_utility":
         return privacy_utility(selection, records, parse_published(arguments.published))
     if arguments.kind == "cost":
