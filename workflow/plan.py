@@ -175,12 +175,14 @@ class Plan:
             [("data", plan.data), ("artifacts", plan.artifacts), ("reports", plan.reports), ("logs", plan.logs)]
         )
         for name, experiment in config.experiments.items():
-            for row in experiment.compare:
-                if row.published not in plan.published:
-                    raise UserError(
-                        f"experiments.{name}.compare: unknown published row {row.published!r}; allowed: "
-                        f"{', '.join(plan.published)} ({PUBLISHED})"
-                    )
+            shown = {"compare": [row.published for row in experiment.compare], "published": list(experiment.published)}
+            for key, rows in shown.items():
+                for row in rows:
+                    if row not in plan.published:
+                        raise UserError(
+                            f"experiments.{name}.{key}: unknown published row {row!r}; allowed: "
+                            f"{', '.join(plan.published)} ({PUBLISHED})"
+                        )
         return plan
 
     def check_installed(self) -> None:
@@ -440,15 +442,25 @@ class Plan:
             "title": spec.title,
             "arms": {name: self.config.arms[name].label or name for name in spec.arms},
             "compare": [row.to_json() for row in spec.compare],
+            "notes": spec.notes,
+            "published": spec.published,
+            "claims": [claim.to_json() for claim in spec.claims],
+            "others": {name: self.config.arms[name].label or name for name in self.claimed(experiment)},
         }
         # Not canonical: the order of the arms is the order shown.
         return json.dumps(content, separators=(",", ":"))
+
+    def claimed(self, experiment: str) -> list[str]:
+        """Return the arms that only a claim of an experiment names."""
+        spec = self.config.experiments[experiment]
+        return sorted({arm for claim in spec.claims for arm in claim.arms} - set(spec.arms))
 
     def published_spec(self, experiment: str, kind: str) -> str:
         """Return the published rows that a table or figure shows, by key."""
         if kind not in SHOW_PUBLISHED:
             return "{}"
-        rows = sorted({row.published for row in self.config.experiments[experiment].compare})
+        spec = self.config.experiments[experiment]
+        rows = sorted({*(row.published for row in spec.compare), *spec.published})
         return canonical({row: self.published[row].to_json() for row in rows})
 
     def tables(self) -> list[str]:

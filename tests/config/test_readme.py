@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ppml.config.arm import Arm, TrainingSpec
 from ppml.config.audit import CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
-from ppml.config.experiment import Comparison, Experiment
+from ppml.config.experiment import Claim, Comparison, Experiment
 from ppml.config.features import NoFeatures, Scattering
 from ppml.config.load import KINDS, parse_config
 from ppml.config.model import Config, Folders
@@ -44,6 +44,7 @@ SECTIONS = {
     "`training`": TrainingSpec,
     "`experiments.<name>`": Experiment,
     "`experiments.<name>.compare`": Comparison,
+    "`experiments.<name>.claims`": Claim,
 }
 TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "array": "list of"}
 BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
@@ -117,7 +118,7 @@ def test_every_data_set_model_and_kind_is_named():
 
 def test_every_file_of_the_folder_is_named():
     shipped = {path.name for path in CONFIG.iterdir()} - {"README.md"}
-    named = set(re.findall(r"^\| `([a-z_]+\.(?:yaml|json))` \|", README, flags=re.MULTILINE))
+    named = set(re.findall(r"^\| `([a-z_-]+\.(?:yaml|json))` \|", README, flags=re.MULTILINE))
     assert shipped <= named
     assert named - shipped <= {"full.yaml"}
 

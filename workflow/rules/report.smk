@@ -32,9 +32,7 @@ for kind in plan.table_kinds():
         name:
             f"table_{kind}"
         input:
-            records=plan.collected()["records"],
-            costs=plan.collected()["costs"],
-            audits=plan.collected()["audits"],
+            **plan.collected(),
         output:
             md=f"{plan.reports}/tables/{{experiment}}-{kind}.md",
             csv=f"{plan.reports}/tables/{{experiment}}-{kind}.csv",
@@ -58,7 +56,8 @@ for kind in plan.table_kinds():
             fallback=plan.fallback_sentence(),
         shell:
             "exec python -m ppml.stages table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
-            "--costs {input.costs:q} --audits {input.audits:q} --published {params.published:q} --output-md {output.md:q} "
+            "--costs {input.costs:q} --history {input.history:q} --audits {input.audits:q} "
+            "--published {params.published:q} --output-md {output.md:q} "
             "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
-from ppml.config.experiment import Experiment
+from ppml.config.experiment import Claim, Experiment
 from ppml.config.spec import Spec, invalid, unknown_name
-from ppml.config.technique import ExampleLevel, Federated
+from ppml.config.technique import ExampleLevel, Federated, NoPrivacy
 from ppml.data.catalogue import require_dataset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
@@ -76,6 +76,8 @@ class Config(Spec):
             for row in experiment.compare:
                 if row.arm and row.arm not in experiment.arms:
                     raise _at(f"experiments.{name}.compare", "arm", row.arm, experiment.arms)
+            for place, claim in enumerate(experiment.claims):
+                self._check_claim(f"experiments.{name}.claims.{place}.arms", claim)
         return self
 
     def _check_arm(self, name: str, arm: Arm) -> None:
@@ -116,6 +118,17 @@ class Config(Spec):
         """Return the names of the arms whose mechanism is audited."""
         private = (name for name, arm in self.arms.items() if isinstance(arm.privacy, ExampleLevel))
         return tuple(name for name in private if self.audit.steps_for(name))
+
+    def _check_claim(self, place: str, claim: Claim) -> None:
+        for arm in claim.arms:
+            if arm not in self.arms:
+                raise _at(place, "arm", arm, self.arms)
+        public = [arm for arm in claim.arms if isinstance(self.arms[arm].privacy, NoPrivacy)]
+        if len(public) != 1 or len(claim.arms) < 2:
+            raise invalid(
+                f"{place}: {len(public)} without privacy ({', '.join(public) or 'none'}) of {len(claim.arms)}; exactly one "
+                "is allowed, and a private one that is compared with it"
+            )
 
     def dataset_of(self, arm: str) -> str:
         """Return the data set that ``arm`` trains on."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the figure."""
     parser = argparse.ArgumentParser(prog="python -m ppml.stages figure", description=__doc__)
-    parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
+    parser.add_argument("--spec", required=True, help="what is shown, as JSON")
     parser.add_argument("--kind", required=True, choices=get_args(FigureKind))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
@@ -46,20 +46,27 @@ def _draw(arguments: argparse.Namespace) -> Figure:
     from ppml.reporting.figure_audit import audit
     from ppml.reporting.figure_cost import cost
     from ppml.reporting.figure_epsilon import epsilon
-    from ppml.reporting.figure_history import history
+    from ppml.reporting.figure_history import history, loss
     from ppml.reporting.figure_labels import labels
     from ppml.reporting.figure_privacy_utility import privacy_utility
+    from ppml.reporting.figure_size import size
 
     selection = parse_selection(arguments.spec)
     records = read_tidy(arguments.records, RECORDS)
-    if arguments.kind == "history":
-        return history(selection, records, read_tidy(arguments.history, HISTORY))
-    if arguments.kind == "privacy_utility":
-        return privacy_utility(selection, records, parse_published(arguments.published))
-    if arguments.kind == "cost":
-        return cost(selection, records, read_tidy(arguments.costs, COSTS))
-    if arguments.kind == "epsilon":
-        return epsilon(selection, records, read_tidy(arguments.epsilons, EPSILONS))
-    if arguments.kind == "audit":
-        return audit(selection, records, read_tidy(arguments.audits, AUDITS))
-    return labels(selection, records, read_tidy(arguments.clients, CLIENTS))
+    match arguments.kind:
+        case "history":
+            return history(selection, records, read_tidy(arguments.history, HISTORY))
+        case "loss":
+            return loss(selection, records, read_tidy(arguments.history, HISTORY))
+        case "privacy_utility":
+            return privacy_utility(selection, records, parse_published(arguments.published))
+        case "size":
+            return size(selection, records)
+        case "cost":
+            return cost(selection, records, read_tidy(arguments.costs, COSTS))
+        case "labels":
+            return labels(selection, records, read_tidy(arguments.clients, CLIENTS))
+        case "epsilon":
+            return epsilon(selection, records, read_tidy(arguments.epsilons, EPSILONS))
+        case _:
+            return audit(selection, records, read_tidy(arguments.audits, AUDITS))

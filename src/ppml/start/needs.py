@@ -8,6 +8,8 @@ _TORCH = ("torch", "safetensors.torch")
 _FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
 _PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler")
 _TRAINING = (*_PRIVATE, "tenseal", *_FLOWER)
+# Imports torch's compiler: of no weight after the optimisers, three seconds for those who need no more than torch.
+_NETWORKS = ("torchvision.models.resnet",)
 _ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "scipy.stats", "dp_accounting.pld.privacy_loss_distribution")
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -16,7 +18,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "features": (*_MODELS, *_TORCH),
     "partition": (*_MODELS, "safetensors.numpy"),
     "calibrate": _ACCOUNTING,
-    "train": (*_MODELS, *_TORCH, *_TRAINING),
+    "train": (*_MODELS, *_TORCH, *_TRAINING, *_NETWORKS),
     "predict": _TORCH,
     "audit": (*_MODELS, *_TORCH, *_PRIVATE, "scipy.stats"),
     "account": _ACCOUNTING,
