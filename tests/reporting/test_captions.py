@@ -6,7 +6,7 @@ from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
 
 FOLDER = Path(__file__).parents[2] / "workflow" / "report"
-CAPTIONS = ("history", "privacy_utility", "cost", "labels", "summary", "published", "workflow")
+CAPTIONS = ("history", "privacy_utility", "cost", "labels", "audit", "summary", "published", "workflow")
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
