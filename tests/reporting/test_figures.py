@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from ppml.errors import UserError
+from ppml.reporting.figure_audit import audit
 from ppml.reporting.figure_cost import cost, cost_panels
 from ppml.reporting.figure_history import curve, history, loss
 from ppml.reporting.figure_labels import label_counts, labels
@@ -37,10 +38,12 @@ def draw(kind, collected, published_path):
         return privacy_utility(selection, records, load_published(published_path))
     if kind == "cost":
         return cost(selection, records, collected.costs)
+    if kind == "audit":
+        return audit(selection, records, collected.audits)
     return labels(selection, records, collected.clients)
 
 
-KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels")
+KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels", "audit")
 
 
 def texts(figure):

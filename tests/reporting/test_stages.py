@@ -9,6 +9,8 @@ from ppml.errors import UserError
 from ppml.reporting.published import load_published
 from ppml.stages import figure, table
 
+TIDY = ["--records", "--costs", "--audits"]
+
 
 def arguments(collected, folder, published_path, names):
     rows = {key: row.to_json() for key, row in load_published(published_path).items()}
@@ -16,24 +18,22 @@ def arguments(collected, folder, published_path, names):
     return [part for name in names for part in (name, given[name])]
 
 
-@pytest.mark.parametrize("kind", ["summary", "published"])
-def test_table_writes_its_four_files(kind, tmp_path, techniques, published_path):
-    inputs = arguments(
-        techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--history", "--published"]
-    )
+@pytest.mark.parametrize(("kind", "rows"), [("summary", 7), ("published", 8), ("audit", 3)])
+def test_table_writes_its_four_files(kind, rows, tmp_path, techniques, published_path):
+    inputs = arguments(techniques, tmp_path, published_path, ["--spec", *TIDY, "--history", "--published"])
     outputs = {ending: tmp_path / "out" / f"{kind}.{ending}" for ending in ("md", "csv", "tex", "html")}
     table.main(
         [*inputs, "--kind", kind, *(part for end, path in outputs.items() for part in (f"--output-{end}", str(path)))]
     )
     assert outputs["md"].read_text(encoding="utf-8").startswith("### Techniques")
-    assert len(pd.read_csv(outputs["csv"])) == (7 if kind == "summary" else 8)
+    assert len(pd.read_csv(outputs["csv"])) == rows
     assert r"\end{table}" in outputs["tex"].read_text(encoding="utf-8")
-    assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == (8 if kind == "summary" else 9)
+    assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == rows + 1
 
 
-@pytest.mark.parametrize("kind", ["history", "loss", "privacy_utility", "size", "cost", "labels"])
+@pytest.mark.parametrize("kind", ["history", "loss", "privacy_utility", "size", "cost", "labels", "audit"])
 def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path):
-    names = ["--spec", "--records", "--costs", "--history", "--clients", "--published"]
+    names = ["--spec", *TIDY, "--history", "--clients", "--published"]
     inputs = arguments(techniques, tmp_path, published_path, names)
     svg, png = tmp_path / "out" / "figure.svg", tmp_path / "out" / "figure.png"
     figure.main([*inputs, "--kind", kind, "--output-svg", str(svg), "--output-png", str(png)])
@@ -43,9 +43,7 @@ def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path)
 
 def test_failure_leaves_no_file(tmp_path, techniques, published_path):
     techniques.costs = techniques.costs[techniques.costs["arm"] != "dp"]
-    inputs = arguments(
-        techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--history", "--published"]
-    )
+    inputs = arguments(techniques, tmp_path, published_path, ["--spec", *TIDY, "--history", "--published"])
     outputs = [part for end in ("md", "csv", "tex", "html") for part in (f"--output-{end}", str(tmp_path / f"t.{end}"))]
     with pytest.raises(UserError, match=r"costs\.csv: unknown arm 'dp'"):
         table.main([*inputs, "--kind", "summary", *outputs])

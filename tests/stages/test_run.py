@@ -52,10 +52,11 @@ def run(folder, arm, subset, dataset, *, seed=0):
 def gather(folder, *entries):
     """Run the stage collect on ``(arm, folder, partition)`` and return its files."""
     spec = [
-        {"arm": arm, "folder": str(place), "partition": partition and str(partition)}
+        {"arm": arm, "seed": 0, "folder": str(place), "partition": partition and str(partition), "audit": None}
         for arm, place, partition in entries
     ]
-    given = ["--spec", json.dumps(spec), "--output-metrics", str(folder / "metrics.json")]
+    given = ["--spec", json.dumps({"runs": spec, "audit": {"kind": "none"}})]
+    given += ["--output-audits", str(folder / "audits.csv"), "--output-metrics", str(folder / "metrics.json")]
     for name in ("records", "costs", "history", "clients"):
         given += [f"--output-{name}", str(folder / f"{name}.csv")]
     collect.main(given)

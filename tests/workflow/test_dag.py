@@ -86,9 +86,29 @@ def test_every_table_and_figure_is_there(first: Project) -> None:
     reports = first.made("reports")
     tables = {path.name for path in (reports / "tables").iterdir()}
     assert tables >= {f"techniques-summary.{suffix}" for suffix in ("md", "csv", "tex", "html")}
-    for name in ("techniques-history", "techniques-privacy_utility", "techniques-cost", "partitions-labels"):
+    for name in (
+        "techniques-history",
+        "techniques-privacy_utility",
+        "techniques-cost",
+        "partitions-labels",
+        "audit-audit",
+    ):
         assert (reports / "figures" / f"{name}.svg").stat().st_size > 10_000
         assert (reports / "figures" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_the_mechanism_of_every_private_arm_is_audited_and_half_its_noise_would_be_noticed(
+    first: Project, records: pd.DataFrame
+) -> None:
+    audits = pd.read_csv(first.made("reports") / "audits.csv")
+    private = records[(records["privacy_unit"] == "example") & (records["seed"] == 0)]
+    claims = private.set_index("arm")["noise_multiplier"]
+    assert list(audits["arm"]) == list(claims.index)
+    assert (audits["noise_multiplier"] == claims.loc[audits["arm"]].to_numpy()).all()
+    assert audits["noise_multiplier"].between(audits["low"], audits["high"]).all()
+    assert (audits["control_high"] < audits["noise_multiplier"]).all()
+    assert (audits["canary_norm"] > 10 * audits["max_grad_norm"]).all()
+    assert audits["held"].all()
 
 
 def test_a_second_run_does_nothing_and_takes_under_ten_seconds(first: Project) -> None:

@@ -21,10 +21,10 @@ SEEDS = ("0", "1")
 PRIVATE = ("dp", "fl_dp", "fl_dp_he")
 ENCRYPTED = ("fl_he", "fl_dp_he")
 ARMS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he", "fl_dp", "fl_dp_he")
-TABLES = ("table_summary techniques", "table_published techniques", "table_summary partitions")
+TABLES = ("table_summary techniques", "table_published techniques", "table_summary partitions", "table_audit audit")
 FIGURES = (
     *("figure_history techniques", "figure_privacy_utility techniques", "figure_cost techniques"),
-    *("figure_labels partitions", "figure_history partitions"),
+    *("figure_labels partitions", "figure_history partitions", "figure_audit audit"),
 )
 REPORT = {"collect", *TABLES, *FIGURES}
 SOURCES = ("src", "workflow", "config", "profiles", "Snakefile", "requirements.lock", "environment.yml")
@@ -39,12 +39,21 @@ def trained(*arms: str, seeds: Iterable[str] = SEEDS) -> set[str]:
     return jobs(("train", "predict", "account"), arms, seeds) | REPORT
 
 
+def audited(*arms: str) -> set[str]:
+    """Return what follows when the mechanisms of arms are audited again."""
+    return jobs(["audit"], arms, ("0",)) | REPORT
+
+
 EVERY_PARTITION = {
     f"partition {DATASET}/{name}/{seed}" for name in ("iid-4", "shards-4-2", "dirichlet-4-0.5") for seed in SEEDS
 }
 EVERYTHING_FROM_TRAINING = trained(*ARMS)
 EVERYTHING_FROM_THE_SUBSET = (
-    EVERYTHING_FROM_TRAINING | EVERY_PARTITION | jobs(["calibrate"], PRIVATE) | {f"subset_{DATASET}"}
+    EVERYTHING_FROM_TRAINING
+    | EVERY_PARTITION
+    | jobs(["calibrate"], PRIVATE)
+    | audited(*PRIVATE)
+    | {f"subset_{DATASET}"}
 )
 
 
@@ -170,8 +179,8 @@ def table_edited(project: Project) -> None:
 def rename_arm(content: dict) -> None:  # type: ignore[type-arg]
     text = yaml.safe_dump(content["arms"], sort_keys=False)
     content["arms"] = yaml.safe_load(text.replace("fl_dp_he:", "everything:"))
-    techniques = content["experiments"]["techniques"]
-    techniques["arms"] = ["everything" if arm == "fl_dp_he" else arm for arm in techniques["arms"]]
+    for experiment in content["experiments"].values():
+        experiment["arms"] = ["everything" if arm == "fl_dp_he" else arm for arm in experiment["arms"]]
 
 
 def rename_partition(content: dict) -> None:  # type: ignore[type-arg]
@@ -206,7 +215,7 @@ CASES = {
     "formatting": Case(formatting, set()),
     "a DP setting": Case(
         settings(lambda it: it["arms"]["fl_dp"]["training"].update(batch_size=60)),
-        jobs(["calibrate"], ["fl_dp", "fl_dp_he"]) | trained("fl_dp", "fl_dp_he"),
+        jobs(["calibrate"], ["fl_dp", "fl_dp_he"]) | trained("fl_dp", "fl_dp_he") | audited("fl_dp", "fl_dp_he"),
     ),
     "a learning rate": Case(
         settings(lambda it: it["arms"]["dp"]["training"].update(learning_rate=3.0)), trained(*PRIVATE)
@@ -224,11 +233,19 @@ CASES = {
         {"table_published techniques", "figure_privacy_utility techniques"},
     ),
     "the HE module": Case(code("aggregation/ckks.py"), trained(*ENCRYPTED)),
-    "the DP module": Case(code("learning/dpsgd.py"), trained(*PRIVATE)),
-    "the model module": Case(code("models/cnn.py"), EVERYTHING_FROM_TRAINING),
+    "the DP module": Case(code("learning/dpsgd.py"), trained(*PRIVATE) | audited(*PRIVATE)),
+    "the audit's module": Case(code("attacks/canary.py"), audited(*PRIVATE)),
+    "how audits are judged": Case(code("attacks/verdict.py"), REPORT),
+    "the confidence of the audit": Case(settings(lambda it: it["audit"].update(confidence=0.95)), REPORT),
+    "the steps of one audit": Case(settings(lambda it: it["audit"].update(steps_of={"dp": 64})), audited("dp")),
+    "no audit": Case(
+        settings(lambda it: (it.pop("audit"), it["experiments"].pop("audit"))),
+        REPORT - {"table_audit audit", "figure_audit audit"},
+    ),
+    "the model module": Case(code("models/cnn.py"), EVERYTHING_FROM_TRAINING | audited(*PRIVATE)),
     "the accounting module": Case(
         code("accounting/epsilon.py"),
-        jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | jobs(["account"], ARMS),
+        jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | audited(*PRIVATE) | jobs(["account"], ARMS),
     ),
     "the figure module": Case(code("reporting/figure_cost.py"), {*FIGURES}),
     "where raw data come from": Case(
@@ -236,7 +253,8 @@ CASES = {
     ),
     "the configuration's code": Case(code("config/technique.py"), set()),
     "the pin of opacus": Case(
-        pin("opacus"), jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | jobs(["account"], ARMS)
+        pin("opacus"),
+        jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | audited(*PRIVATE) | jobs(["account"], ARMS),
     ),
     "the pin of tenseal": Case(pin("tenseal"), trained(*ENCRYPTED)),
     "the pin of torch": Case(pin("torch"), EVERYTHING_FROM_THE_SUBSET),
@@ -249,7 +267,7 @@ CASES = {
     ),
     "an arm added": Case(
         settings(lambda it: it["arms"].update(dp_strict=STRICT)),
-        jobs(["calibrate"], ["dp_strict"]) | trained("dp_strict"),
+        jobs(["calibrate"], ["dp_strict"]) | trained("dp_strict") | audited("dp_strict"),
     ),
     "an arm removed": Case(
         settings(lambda it: (it["arms"].pop("fl_dirichlet"), it["experiments"]["partitions"]["arms"].pop())), REPORT
@@ -364,7 +382,7 @@ def _job(log: Path) -> str:
 def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, tmp_path: Path) -> None:
     project = reader.copy(tmp_path / "project")
     *results, total = status_of(project).splitlines()
-    assert total == "22 of 22 results are up to date"
+    assert total == "24 of 24 results are up to date"
     # In the order of the configuration.
     assert [line.split()[1] for line in results if line.startswith("arm ")] == list(ARMS)
     for name in ("a learning rate", "the HE module", "the pin of matplotlib", "an artifact's bytes"):

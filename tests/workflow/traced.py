@@ -20,6 +20,7 @@ from tests.workflow.project import ROOT
 CONFIG = """
 seeds: [0]
 data: {dataset: digits, train: 60, test: 30}
+audit: {kind: canary, steps: 64}
 partitions: {halves: {kind: iid, clients: 2}}
 arms:
   alone: {training: {epochs: 1, batch_size: 20}}
@@ -42,8 +43,8 @@ experiments:
   both:
     title: Both
     arms: [alone, everything]
-    tables: [published]
-    figures: [labels]
+    tables: [published, audit]
+    figures: [labels, audit]
     compare: [{published: private-ai/1/ml-only, arm: alone}]
 """
 TRACED = """
@@ -189,10 +190,12 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
         examples = plan.examples(arm)
         noise, owned = plan.noise_of(arm, 0), plan.partition_of(arm, 0)
         run = {Path(name).stem: plan.run(arm, 0, name) for name in RUN_FILES}
-        stamps = {stage: plan.arm_stamp(stage, arm) for stage in ("calibrate", "train", "predict", "account")}
+        stamps = {stage: plan.arm_stamp(stage, arm) for stage in ("calibrate", "audit", "train", "predict", "account")}
         if noise:
             given = options(spec=plan.calibrate_spec(arm), about=subset["about"], partition=owned, output=noise)
             yield f"calibrate {arm}", stamps["calibrate"], given
+            given = options(spec=plan.audit_spec(arm), seed=0, about=subset["about"], noise=noise)
+            yield f"audit {arm}", stamps["audit"], given + options(output=plan.audit_of(arm, 0))
         given = options(
             spec=plan.arm_spec(arm), seed=0, **examples, partition=owned, noise=noise, stamp=0, progress="p"
         )
@@ -208,7 +211,9 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
     for kind in plan.table_kinds():
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
         outputs = {f"output_{suffix}": f"{kind}.{suffix}" for suffix in ("md", "csv", "tex", "html")}
-        given = options(**shown, kind=kind, records=tables["records"], costs=tables["costs"], **outputs)
+        given = options(
+            **shown, kind=kind, **{name: tables[name] for name in ("records", "costs", "audits")}, **outputs
+        )
         yield f"table {kind}", of("table").text, given
     for kind in plan.figure_kinds():
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
