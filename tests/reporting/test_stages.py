@@ -16,7 +16,10 @@ def arguments(collected, folder, published_path, names):
     return [part for name in names for part in (name, given[name])]
 
 
-@pytest.mark.parametrize("kind", ["summary", "published"])
+ROWS = {"summary": 7, "published": 8, "readings": 2}
+
+
+@pytest.mark.parametrize("kind", ["summary", "published", "readings"])
 def test_table_writes_its_four_files(kind, tmp_path, techniques, published_path):
     inputs = arguments(techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--published"])
     outputs = {ending: tmp_path / "out" / f"{kind}.{ending}" for ending in ("md", "csv", "tex", "html")}
@@ -24,14 +27,14 @@ def test_table_writes_its_four_files(kind, tmp_path, techniques, published_path)
         [*inputs, "--kind", kind, *(part for end, path in outputs.items() for part in (f"--output-{end}", str(path)))]
     )
     assert outputs["md"].read_text(encoding="utf-8").startswith("### Techniques")
-    assert len(pd.read_csv(outputs["csv"])) == (7 if kind == "summary" else 8)
+    assert len(pd.read_csv(outputs["csv"])) == ROWS[kind]
     assert r"\end{table}" in outputs["tex"].read_text(encoding="utf-8")
-    assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == (8 if kind == "summary" else 9)
+    assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == ROWS[kind] + 1
 
 
-@pytest.mark.parametrize("kind", ["history", "privacy_utility", "cost", "labels"])
+@pytest.mark.parametrize("kind", ["history", "privacy_utility", "cost", "labels", "epsilon"])
 def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path):
-    names = ["--spec", "--records", "--costs", "--history", "--clients", "--published"]
+    names = ["--spec", "--records", "--costs", "--history", "--clients", "--epsilons", "--published"]
     inputs = arguments(techniques, tmp_path, published_path, names)
     svg, png = tmp_path / "out" / "figure.svg", tmp_path / "out" / "figure.png"
     figure.main([*inputs, "--kind", kind, "--output-svg", str(svg), "--output-png", str(png)])

@@ -56,11 +56,11 @@ def gather(folder, *entries):
         for arm, place, partition in entries
     ]
     given = ["--spec", json.dumps(spec), "--output-metrics", str(folder / "metrics.json")]
-    for name in ("records", "costs", "history", "clients"):
+    for name in ("records", "costs", "history", "clients", "epsilons"):
         given += [f"--output-{name}", str(folder / f"{name}.csv")]
     collect.main(given)
     rows = {}
-    for name in ("records", "costs", "history", "clients"):
+    for name in ("records", "costs", "history", "clients", "epsilons"):
         with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             rows[name] = list(csv.DictReader(file))
     return rows, read_json(folder / "metrics.json")

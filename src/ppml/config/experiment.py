@@ -32,8 +32,8 @@ class Experiment(Spec):
     figures: Annotated[tuple[FigureKind, ...], Field(strict=False)] = Field(
         default=(),
         description="`history`: accuracy against epoch or round; `privacy_utility`: accuracy against epsilon; `cost`: "
-        "seconds, memory and bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: epsilon "
-        "spent against passes over the records.",
+        "seconds, memory and bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: "
+        "epsilon spent against passes over the records.",
     )
     compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
         default=(), description="Published rows, in the order shown."

@@ -69,14 +69,7 @@ class Config(Spec):
     def _check_arm(self, name: str, arm: Arm) -> None:
         if arm.dataset:
             require_dataset(arm.dataset, f"arms.{name}.dataset")
-        batch_size = arm.training.batch_size
-        if getattr(arm.privacy, "accountant", None) == "gdp" and isinstance(batch_size, int):
-            if batch_size < self.data.train:
-                raise invalid(
-                    f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
-                    f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
-                    "allowed: prv, rdp, pld, or a training.batch_size that covers all records"
-                )
+        self._check_accountant(name, arm)
         if arm.partition is None:
             return
         if arm.partition not in self.partitions:
@@ -98,6 +91,16 @@ class Config(Spec):
                 arm.aggregation.refuse_overflow(clients)
             except Exception as error:
                 raise invalid(f"arms.{name}.{error}") from None
+
+    def _check_accountant(self, name: str, arm: Arm) -> None:
+        batch_size = arm.training.batch_size
+        exact = isinstance(arm.privacy, ExampleLevel) and arm.privacy.accountant == "gdp"
+        if exact and isinstance(batch_size, int) and batch_size < self.data.train:
+            raise invalid(
+                f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
+                f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
+                "allowed: prv, rdp, pld, or a training.batch_size that covers all records"
+            )
 
     def dataset_of(self, arm: str) -> str:
         """Return the data set that ``arm`` trains on."""
