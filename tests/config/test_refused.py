@@ -85,8 +85,8 @@ def test_wrong_type_is_refused_with_key_and_value(content, message):
         ),
         (one_arm(privacy={**PRIVATE, "delta": 1.0}), "arms.a.privacy.delta: got 1.0; input should be less than 1"),
         (
-            one_arm(privacy={**PRIVATE, "accountant": "pld"}),
-            "arms.a.privacy.accountant: got 'pld'; input should be 'prv' or 'rdp'",
+            one_arm(privacy={**PRIVATE, "accountant": "moments"}),
+            "arms.a.privacy.accountant: got 'moments'; input should be 'prv', 'rdp', 'pld' or 'gdp'",
         ),
         (one_arm(training={"epochs": 0}), "arms.a.training.epochs: got 0; input should be greater than or equal to 1"),
         (
@@ -184,6 +184,32 @@ def test_epsilon_and_noise_multiplier_exclude_each_other_and_one_is_needed(epsil
         f"arms.a.privacy: give exactly one of epsilon and noise_multiplier, got epsilon {epsilon} and "
         f"noise_multiplier {noise}"
     )
+
+
+def test_gdp_is_refused_unless_every_step_is_on_all_records():
+    private = {**PRIVATE, "accountant": "gdp"}
+    content = {**one_arm(privacy=private, training={"batch_size": 999}), "data": {"train": 1000}}
+    assert refusal(content) == (
+        "arms.a.privacy.accountant: got 'gdp' with training.batch_size 999, a sample of the 1000 records of data.train: "
+        "gdp is exact only where every step is on all records; allowed: prv, rdp, pld, or a training.batch_size that "
+        "covers all records"
+    )
+    content["arms"]["a"]["training"] = {"batch_size": 1000}
+    parse_config(content, "my.yaml")
+
+
+def test_a_budget_beside_a_target_is_refused():
+    message = refusal(one_arm(privacy={**PRIVATE, "epsilon": 2.0, "budget": 1.0}))
+    assert message.startswith("arms.a.privacy: budget 1.0 beside epsilon 2.0: ")
+    assert "give noise_multiplier instead of epsilon" in message
+
+
+@pytest.mark.parametrize("topology", [FEDERATED, {"kind": "local", "partition": "iid8"}], ids=["federated", "local"])
+def test_a_budget_is_refused_where_clients_would_stop_at_different_steps(topology):
+    privacy = {"kind": "example", "noise_multiplier": 2.0, "budget": 1.0}
+    message = refusal(one_arm(topology=topology, privacy=privacy))
+    assert message.startswith(f"arms.a: privacy.budget with topology {topology['kind']!r}: ")
+    parse_config(one_arm(privacy=privacy), "my.yaml")
 
 
 @pytest.mark.parametrize("kind", ["iid", "shards", "dirichlet"])
@@ -334,7 +360,7 @@ def test_finest_grid_that_passes_is_coarser_than_the_encryption_error_and_the_ne
         ),
         (
             small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["sumary"]}}),
-            "experiments.e.tables.0: got 'sumary'; input should be 'summary', 'published' or 'audit'",
+            "experiments.e.tables.0: got 'sumary'; input should be 'summary', 'published', 'readings', 'claims' or 'audit'",
         ),
     ],
 )

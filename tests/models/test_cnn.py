@@ -102,6 +102,15 @@ def test_every_registered_model_maps_images_to_logits(name):
     assert model(images(2)).shape == (2, 10)
 
 
+def test_logistic_regression_starts_at_chance_and_is_linear_in_the_pixels():
+    model = build_model("logistic", 10, torch.Generator())
+    assert sum(parameter.numel() for parameter in model.parameters()) == 7850
+    assert model(images(3)).abs().sum() == 0
+    with torch.no_grad():
+        model[1].weight += 0.01
+    assert torch.allclose(model(2 * images(3)), 2 * model(images(3)))
+
+
 def test_an_unknown_model_is_an_error():
     with pytest.raises(KeyError):
         build_model("no_such_model", 10, torch.Generator())

@@ -32,6 +32,7 @@ class MadeUpArm:
     dataset: str = "mnist"
     model: str = "tanh_cnn"
     max_grad_norm: float = 0.1
+    budget: float | None = None
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Collected:
     costs: pd.DataFrame
     history: pd.DataFrame
     clients: pd.DataFrame
+    epsilons: pd.DataFrame
     audits: pd.DataFrame
     folder: Path | None = field(default=None)
 
@@ -50,7 +52,7 @@ class Collected:
         """Write the tables and return the arguments of the stages that name them."""
         folder.mkdir(parents=True, exist_ok=True)
         arguments = {"--spec": json.dumps(self.selection.to_json())}
-        for name in ("records", "costs", "history", "clients", "audits"):
+        for name in ("records", "costs", "history", "clients", "epsilons", "audits"):
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
             arguments[f"--{name}"] = str(folder / f"{name}.csv")
         return arguments
@@ -93,6 +95,7 @@ def collect(
     costs: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []
     clients: list[dict[str, Any]] = []
+    epsilons: list[dict[str, Any]] = []
     for place, (name, arm) in enumerate(arms.items()):
         # The same arm in plaintext and encrypted has the same accuracy, bit for bit.
         stream = round(1e6 * arm.accuracy) + sum(map(ord, arm.topology))
@@ -102,12 +105,20 @@ def collect(
             records.append(_record(name, arm, seed, accuracy, n_train, n_test, n_test_all))
             costs.append(_cost(name, arm, seed, np.random.default_rng([place, seed])))
             history += _history(name, arm, seed, accuracy, rng)
+            epsilons += _epsilons(records[-1])
             if arm.clients:
                 clients += _clients(name, arm, seed, n_train)
     selection = Selection.model_validate_json(
         json.dumps({"title": title, "arms": {name: arm.label for name, arm in arms.items()}, "compare": compare or []})
     )
-    tables = (records, costs, history, clients, [_audit(name, arm) for name, arm in arms.items() if arm.epsilon])
+    tables = (
+        records,
+        costs,
+        history,
+        clients,
+        epsilons,
+        [_audit(name, arm) for name, arm in arms.items() if arm.epsilon],
+    )
     return Collected(selection, *map(pd.DataFrame, tables))
 
 
@@ -120,6 +131,18 @@ def _audit(name: str, arm: MadeUpArm) -> dict[str, Any]:
     measured |= {"draws": [10, 50, 80, 50, 10], "p_values": {"coins": 0.5}}
     level = {"confidence": 0.99, "family": 3}
     return audit_row(name, 0, measured, judge(measured, **level), **level)
+
+
+def _epsilons(record: dict[str, Any]) -> list[dict[str, Any]]:
+    if record["epsilon"] is None:
+        return []
+    shared = {name: record[name] for name in ("arm", "seed", "accountant")}
+    share = np.arange(1, 31) / 30
+    steps = np.round(share * record["steps"]).astype(int)
+    return [
+        {**shared, "step": step, "epoch": step * record["sample_rate"], "epsilon": record["epsilon"] * part}
+        for step, part in zip(steps.tolist(), np.sqrt(share).tolist(), strict=True)
+    ]
 
 
 def _rounds(arm: MadeUpArm) -> int | None:
@@ -153,6 +176,11 @@ def _record(
         "accuracy_all": round(accuracy * n_test_all) / n_test_all,
         "loss": 0.1,
         "epsilon": arm.epsilon - 0.001 * seed if arm.epsilon is not None else None,
+        "epsilon_rdp": 1.09 * arm.epsilon if arm.epsilon is not None else None,
+        "epsilon_prv": arm.epsilon,
+        "epsilon_pld": arm.epsilon - 0.01 if arm.epsilon is not None else None,
+        "epsilon_gdp": None,
+        "budget": arm.budget,
         "delta": arm.delta if private else None,
         "accountant": "prv" if private else None,
         "neighbouring": "add_or_remove_one" if private else None,
@@ -160,6 +188,7 @@ def _record(
         "max_grad_norm": arm.max_grad_norm if private else None,
         "sample_rate": 0.0256 if private else None,
         "steps": 400 if private else None,
+        "steps_planned": (640 if arm.budget else 400) if private else None,
         "device": "cpu",
         "config_digest": f"{sum(map(ord, name)):016x}",
         "data_digest": "00000000deadbeef",

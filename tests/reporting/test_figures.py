@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from ppml.errors import UserError
+from ppml.reporting import figure_epsilon
 from ppml.reporting.figure_audit import audit
 from ppml.reporting.figure_cost import cost, cost_panels
 from ppml.reporting.figure_history import curve, history, loss
@@ -38,12 +39,14 @@ def draw(kind, collected, published_path):
         return privacy_utility(selection, records, load_published(published_path))
     if kind == "cost":
         return cost(selection, records, collected.costs)
+    if kind == "epsilon":
+        return figure_epsilon.epsilon(selection, records, collected.epsilons)
     if kind == "audit":
         return audit(selection, records, collected.audits)
     return labels(selection, records, collected.clients)
 
 
-KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels", "audit")
+KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "audit")
 
 
 def texts(figure):
@@ -208,6 +211,32 @@ def test_cost_leaves_the_upload_out_where_nothing_is_sent(published_path):
     figure = draw("cost", collect({"dp": TECHNIQUES["dp"]}, seeds=1), published_path)
     assert [ax.get_title() for ax in figure.axes] == ["CPU time", "Peak memory"]
     assert "One seed, no interval; less is better" in texts(figure)
+
+
+def test_epsilon_has_a_line_a_private_arm_which_ends_at_the_stated_epsilon(techniques, published_path):
+    figure = draw("epsilon", techniques, published_path)
+    lines = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in lines] == [
+        f"{TECHNIQUES[arm].label}: 2.90 at the end" for arm in ("dp", "fl_dp", "fl_dp_he")
+    ]
+    for line, arm in zip(lines, ("dp", "fl_dp", "fl_dp_he"), strict=True):
+        stated = techniques.records["epsilon"][techniques.records["arm"] == arm].max()
+        assert line.get_ydata()[-1] == stated
+        assert list(line.get_ydata()) == sorted(line.get_ydata())
+        assert line.get_xdata()[-1] == pytest.approx(400 * 0.0256)
+
+
+def test_epsilon_shows_a_budget_and_the_step_that_it_refused(published_path):
+    arms = {"dp": dataclasses.replace(TECHNIQUES["dp"], epsilon=0.99, budget=1.0)}
+    figure = draw("epsilon", collect(arms), published_path)
+    shown = texts(figure)
+    assert "budget 1" in shown and "step 401 of 640 refused" in shown
+    assert figure.axes[0].get_xlim()[1] >= 640 * 0.0256
+
+
+def test_epsilon_needs_a_private_arm(published_path):
+    with pytest.raises(UserError, match="none of the arms fl has privacy"):
+        draw("epsilon", collect({"fl": TECHNIQUES["fl"]}), published_path)
 
 
 def test_labels_add_up_to_the_records(techniques):

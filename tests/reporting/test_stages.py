@@ -18,7 +18,10 @@ def arguments(collected, folder, published_path, names):
     return [part for name in names for part in (name, given[name])]
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("summary", 7), ("published", 8), ("audit", 3)])
+ROWS = {"summary": 7, "published": 8, "readings": 2, "audit": 3}
+
+
+@pytest.mark.parametrize(("kind", "rows"), ROWS.items())
 def test_table_writes_its_four_files(kind, rows, tmp_path, techniques, published_path):
     inputs = arguments(techniques, tmp_path, published_path, ["--spec", *TIDY, "--history", "--published"])
     outputs = {ending: tmp_path / "out" / f"{kind}.{ending}" for ending in ("md", "csv", "tex", "html")}
@@ -31,9 +34,9 @@ def test_table_writes_its_four_files(kind, rows, tmp_path, techniques, published
     assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == rows + 1
 
 
-@pytest.mark.parametrize("kind", ["history", "loss", "privacy_utility", "size", "cost", "labels", "audit"])
+@pytest.mark.parametrize("kind", ["history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "audit"])
 def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path):
-    names = ["--spec", *TIDY, "--history", "--clients", "--published"]
+    names = ["--spec", *TIDY, "--history", "--clients", "--epsilons", "--published"]
     inputs = arguments(techniques, tmp_path, published_path, names)
     svg, png = tmp_path / "out" / "figure.svg", tmp_path / "out" / "figure.png"
     figure.main([*inputs, "--kind", kind, "--output-svg", str(svg), "--output-png", str(png)])

@@ -2,14 +2,17 @@ import json
 
 import pytest
 
-from ppml.accounting.epsilon import epsilon
+from ppml.accounting import pld
+from ppml.accounting.epsilon import ACCOUNTANTS, epsilon
 from ppml.accounting.events import MechanismEvent
+from ppml.accounting.failure import AccountantFailed
 from ppml.config.technique import ExampleLevel
+from ppml.errors import UserError
 from ppml.records.files import read_json, write_json
 from ppml.stages import account
 
 PRIVACY = ExampleLevel(kind="example", epsilon=3.0, accountant="rdp", max_grad_norm=0.1)
-WEAK = MechanismEvent(sample_rate=0.5, noise_multiplier=1.0, steps=20, max_grad_norm=0.1)
+WEAK = MechanismEvent(sample_rate=0.5, noise_multiplier=2.0, steps=20, max_grad_norm=0.1)
 STRONG = MechanismEvent(sample_rate=0.1, noise_multiplier=2.0, steps=10, max_grad_norm=0.1)
 
 
@@ -17,27 +20,31 @@ def spent(*events):
     return epsilon(events, PRIVACY.delta, PRIVACY.accountant)
 
 
+def stated(*owners, privacy=PRIVACY):
+    return account.statement(privacy, owners, [sum(event.steps for event in own) for own in owners])
+
+
 def test_epsilon_is_the_largest_over_the_owners_and_the_mechanism_is_that_owners():
-    said = account.statement(PRIVACY, [(STRONG,), (WEAK,), (STRONG,)])
+    said = stated((STRONG,), (WEAK,), (STRONG,))
     assert said["epsilons"] == [spent(STRONG), spent(WEAK), spent(STRONG)]
     assert said["epsilon"] == spent(WEAK) > spent(STRONG)
-    assert (said["noise_multiplier"], said["sample_rate"], said["steps"], said["max_grad_norm"]) == (1.0, 0.5, 20, 0.1)
+    assert (said["noise_multiplier"], said["sample_rate"], said["steps"], said["max_grad_norm"]) == (2.0, 0.5, 20, 0.1)
 
 
 def test_epsilon_comes_from_what_was_executed_and_not_from_the_target():
-    said = account.statement(PRIVACY, [(WEAK,)])
+    said = stated((WEAK,))
     assert said["target_epsilon"] == 3.0
     assert said["epsilon"] == spent(WEAK) > 3.0
 
 
 def test_everything_that_ran_on_an_owners_records_is_composed():
-    said = account.statement(PRIVACY, [(WEAK, STRONG)])
+    said = stated((WEAK, STRONG))
     assert said["epsilon"] == spent(WEAK, STRONG) > spent(WEAK)
     assert said["steps"] == 30
 
 
 def test_statement_has_everything_that_qualifies_an_epsilon():
-    said = account.statement(PRIVACY, [(WEAK,)])
+    said = stated((WEAK,))
     qualifiers = {key: said[key] for key in ("unit", "noise_by", "noise_source", "delta", "accountant", "neighbouring")}
     assert qualifiers == {
         "unit": "example",
@@ -50,22 +57,122 @@ def test_statement_has_everything_that_qualifies_an_epsilon():
 
 
 def test_without_privacy_no_epsilon_is_stated():
-    assert account.statement(None, [(), ()]) == {"unit": "none", "noise_by": "none", "epsilon": None}
+    assert account.statement(None, [(), ()], [0, 0]) == {"unit": "none", "noise_by": "none", "epsilon": None}
 
 
 def test_equal_mechanisms_are_accounted_once(monkeypatch):
     calls = []
-    monkeypatch.setattr(account, "epsilon", lambda *given: calls.append(given) or 1.0)
-    account.statement(PRIVACY, [(WEAK,), (WEAK,), (STRONG,), (WEAK,)])
+    true = account.by_every_accountant
+    monkeypatch.setattr(account, "by_every_accountant", lambda *given: calls.append(given) or true(*given))
+    stated((WEAK,), (WEAK,), (STRONG,), (WEAK,))
     assert [events for events, *_ in calls] == [(WEAK,), (STRONG,)]
 
 
 @pytest.mark.parametrize("privacy", [PRIVACY.to_json(), {"kind": "none"}])
 def test_stage_writes_the_statement_of_one_run(privacy, tmp_path):
     private = privacy["kind"] != "none"
-    write_json(tmp_path / "events.json", {"owners": [[WEAK.to_json()], [STRONG.to_json()]] if private else [[], []]})
+    write_json(
+        tmp_path / "events.json",
+        {
+            "owners": [[WEAK.to_json()], [STRONG.to_json()]] if private else [[], []],
+            "planned_steps": [20, 10] if private else [0, 0],
+        },
+    )
     files = ["--events", str(tmp_path / "events.json"), "--output", str(tmp_path / "privacy.json")]
     account.main(["--spec", json.dumps({"privacy": privacy}), *files])
-    expected = account.statement(PRIVACY if private else None, [(WEAK,), (STRONG,)])
+    expected = stated((WEAK,), (STRONG,)) if private else account.statement(None, [(), ()], [0, 0])
     assert read_json(tmp_path / "privacy.json") == expected
     assert expected["epsilon"] == (spent(WEAK) if private else None)
+
+
+# Every accountant, beside the one that is stated.
+
+FULL = MechanismEvent(sample_rate=1.0, noise_multiplier=10.0, steps=40, max_grad_norm=0.1)
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp", "pld", "gdp"])
+def test_the_stated_epsilon_is_that_of_the_configured_accountant_and_the_others_stand_beside_it(accountant):
+    said = stated((FULL,), privacy=PRIVACY.model_copy(update={"accountant": accountant}))
+    each = {name: epsilon([FULL], PRIVACY.delta, name) for name in ("prv", "rdp", "pld", "gdp")}
+    assert {name: said[f"epsilon_{name}"] for name in each} == each
+    assert (said["epsilon"], said["accountant"]) == (each[accountant], accountant)
+    assert said["accountant_configured"] == accountant
+
+
+def test_an_accountant_that_has_no_number_for_an_owner_has_none():
+    assert stated((FULL,), (WEAK,))["epsilon_gdp"] is None
+
+
+def failing(monkeypatch, name, found):
+    monkeypatch.setitem(ACCOUNTANTS, name, found)
+
+
+def test_renyi_stands_in_for_a_prv_that_fails_and_the_statement_says_so(monkeypatch):
+    def fails(*given):
+        raise AccountantFailed("no number")
+
+    failing(monkeypatch, "prv", fails)
+    said = stated((WEAK,), (STRONG,), privacy=PRIVACY.model_copy(update={"accountant": "prv"}))
+    assert (said["accountant"], said["accountant_configured"], said["epsilon_prv"]) == ("rdp", "prv", None)
+    assert said["epsilons"] == [epsilon([own], PRIVACY.delta, "rdp") for own in (WEAK, STRONG)]
+    assert said["curve"][-1]["epsilon"] == said["epsilon"]
+
+
+def test_accountants_that_contradict_each_other_stop_the_run_with_what_to_do(monkeypatch):
+    failing(
+        monkeypatch, "prv", lambda kinds, counts, delta: [value + 0.07 for value in pld.epsilons(kinds, counts, delta)]
+    )
+    with pytest.raises(UserError, match=r"PRV says epsilon .* and PLD says .*set privacy\.accountant: rdp"):
+        stated((WEAK,), privacy=PRIVACY.model_copy(update={"accountant": "prv"}))
+    assert stated((WEAK,))["accountant"] == "rdp"
+
+
+@pytest.mark.parametrize("accountant", ["prv", "pld"])
+def test_a_number_below_the_exact_epsilon_stops_the_run(accountant, monkeypatch):
+    for name in ("prv", "pld"):
+        failing(
+            monkeypatch,
+            name,
+            lambda kinds, counts, delta: [0.98 * value for value in pld.epsilons(kinds, counts, delta)],
+        )
+    with pytest.raises(UserError, match=r"below the exact .* \(GDP\)"):
+        stated((FULL,), privacy=PRIVACY.model_copy(update={"accountant": accountant}))
+
+
+# Along the way.
+
+
+def test_the_curve_rises_from_the_first_steps_to_the_stated_epsilon_at_the_last():
+    said = stated((STRONG,), (WEAK, STRONG))
+    curve = said["curve"]
+    assert len(curve) == 30 == said["steps"]
+    assert (curve[-1]["step"], curve[-1]["epsilon"]) == (30, said["epsilon"])
+    assert curve[-1]["epoch"] == pytest.approx(0.5 * 20 + 0.1 * 10)
+    spends = [point["epsilon"] for point in curve]
+    assert spends == sorted(spends)
+    half = [point["epsilon"] for point in curve if point["step"] == 10]
+    assert half == [spent(MechanismEvent(0.5, 2.0, 10, 0.1))]
+
+
+# Steps are those planned.
+
+
+@pytest.mark.parametrize("planned", [19, 21])
+def test_steps_other_than_those_planned_are_an_error(planned):
+    with pytest.raises(ValueError, match=f"owner 0 took 20 steps, planned were {planned}"):
+        account.statement(PRIVACY, [(WEAK,)], [planned])
+
+
+def test_under_a_budget_fewer_steps_may_run_and_never_more():
+    budget = ExampleLevel(kind="example", noise_multiplier=1.0, budget=spent(WEAK), accountant="rdp", max_grad_norm=0.1)
+    said = account.statement(budget, [(WEAK,)], [50])
+    assert (said["steps"], said["steps_planned"], said["budget"]) == (20, 50, said["epsilon"])
+    with pytest.raises(ValueError, match="took 20 steps"):
+        account.statement(budget, [(WEAK,)], [19])
+    with pytest.raises(ValueError, match="exceeds the budget"):
+        account.statement(budget.model_copy(update={"budget": 0.99 * spent(WEAK)}), [(WEAK,)], [50])
+
+
+def test_an_owner_on_whose_records_nothing_ran_is_an_error():
+    with pytest.raises(ValueError, match="executed no mechanism"):
+        account.statement(PRIVACY, [(WEAK,), ()], [20, 0])

@@ -94,10 +94,43 @@ def test_target_that_no_noise_reaches_is_refused_with_what_to_change(tmp_path):
     with pytest.raises(UserError) as caught:
         noise_of(tmp_path, {"privacy": private(1e-9, "rdp"), "training": {"epochs": 10, "batch_size": 1000}})
     message = str(caught.value)
-    assert message.startswith(
-        "privacy.epsilon: no noise was found that spends at most 1e-09 at delta 1e-05 in 10 steps"
+    assert message == (
+        "privacy.epsilon: got 1e-09, which no noise reaches: the smallest that accountant rdp can state at delta 1e-05 "
+        "for 10 steps at sample rate 1 (1000 records) is 0.103; raise privacy.epsilon, or set privacy.accountant to one "
+        "of prv, pld, gdp"
     )
-    assert message.endswith("raise epsilon, or take fewer epochs or rounds") and "\n" not in message
+
+
+def test_a_target_above_the_smallest_that_an_accountant_can_state_is_reached(tmp_path):
+    assert noise_of(tmp_path, {"privacy": private(0.11, "rdp"), "training": {"epochs": 1, "batch_size": 1000}})[0] > 10
+
+
+def budgeted(budget, accountant="rdp", **training):
+    privacy = private(None, accountant, noise_multiplier=2.0, budget=budget)
+    return {"privacy": privacy, "training": {"epochs": 4, "batch_size": 100, **training}}
+
+
+def test_a_budget_allows_as_many_steps_as_fit_and_no_more_than_planned(tmp_path):
+    def steps(budget):
+        noise_of(tmp_path, budgeted(budget))
+        return read_json(tmp_path / "noise.json")["affordable_steps"]
+
+    (some,) = steps(1.2)
+    assert 0 < some < 40
+    assert spent_by_opacus(2.0, 0.1, some, "rdp") <= 1.2 < spent_by_opacus(2.0, 0.1, some + 1, "rdp")
+    assert steps(50.0) == [40]
+
+
+def test_a_budget_that_no_step_fits_into_is_refused_with_what_to_change(tmp_path):
+    with pytest.raises(UserError) as caught:
+        noise_of(tmp_path, budgeted(0.01))
+    assert str(caught.value).startswith("privacy.budget: got 0.01, which not even one step fits into: at noise_multipl")
+    assert str(caught.value).endswith("raise privacy.noise_multiplier or privacy.budget")
+
+
+def test_without_a_budget_none_is_written(tmp_path):
+    noise_of(tmp_path, {"privacy": private(None, noise_multiplier=4.0)})
+    assert "affordable_steps" not in read_json(tmp_path / "noise.json")
 
 
 def test_arm_without_privacy_is_not_calibrated(tmp_path):

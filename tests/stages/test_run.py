@@ -57,11 +57,11 @@ def gather(folder, *entries):
     ]
     given = ["--spec", json.dumps({"runs": spec, "audit": {"kind": "none"}})]
     given += ["--output-audits", str(folder / "audits.csv"), "--output-metrics", str(folder / "metrics.json")]
-    for name in ("records", "costs", "history", "clients"):
+    for name in ("records", "costs", "history", "clients", "epsilons"):
         given += [f"--output-{name}", str(folder / f"{name}.csv")]
     collect.main(given)
     rows = {}
-    for name in ("records", "costs", "history", "clients"):
+    for name in ("records", "costs", "history", "clients", "epsilons"):
         with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             rows[name] = list(csv.DictReader(file))
     return rows, read_json(folder / "metrics.json")

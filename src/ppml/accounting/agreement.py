@@ -33,7 +33,7 @@ def by_every_accountant(events: Sequence[MechanismEvent], delta: float) -> dict[
 
 
 def with_fallback(events: Sequence[MechanismEvent], delta: float, accountant: str) -> tuple[float, str]:
-    """Return the epsilon of ``events`` and the accountant that it is by: ``accountant``, or ``rdp`` where that fails."""
+    """Return the epsilon of ``events`` and who says so: ``accountant``, or ``rdp`` where that fails."""
     try:
         return epsilon(events, delta, accountant), accountant
     except AccountantFailed:
@@ -61,8 +61,8 @@ def check_agreement(epsilons: Mapping[str, float | None], accountant: str) -> No
     by_prv, by_pld, exact = (epsilons[name] for name in ("prv", "pld", "gdp"))
     if by_prv is not None and by_pld is not None and abs(by_prv - by_pld) > AGREEMENT:
         raise AccountantsDisagree(
-            f"privacy.accountant: PRV says epsilon {by_prv:.4f} and PLD says {by_pld:.4f}: more than {AGREEMENT} apart, "
-            f"so that neither can be trusted; {other}"
+            f"privacy.accountant: PRV says epsilon {by_prv:.4f} and PLD says {by_pld:.4f}: more than {AGREEMENT} "
+            f"apart, so that neither can be trusted; {other}"
         )
     for name, value, error in (("PRV", by_prv, prv.ERROR), ("PLD", by_pld, pld.ERROR)):
         if value is not None and exact is not None and value < exact - error:

@@ -15,8 +15,8 @@ class BudgetExhausted(RuntimeError):
 class PrivacyBudget:
     """An account with a limit: every step is asked for before it is taken, and refused if it does not fit.
 
-    The steps are composed, not their epsilons added: a budget of 1 is worth many more steps than 1 over the epsilon of a
-    step. What is spent never exceeds the limit, which was fixed before the training, so that stopping there is itself
+    The steps are composed, not their epsilons added: a budget of 1 is worth many more steps than 1 over the epsilon of
+    one. What is spent never exceeds the limit, which was fixed before the training, so that stopping there is itself
     covered by the guarantee (a privacy filter, arXiv 1605.08294; each step's mechanism is fixed in advance).
 
     Parameters
@@ -40,7 +40,7 @@ class PrivacyBudget:
     >>> budget.spend(step)
     Traceback (most recent call last):
         ...
-    ppml.accounting.budget.BudgetExhausted: 1 step would spend epsilon 1.005, 1 is allowed, 0.9858 is spent
+    ppml.accounting.budget.BudgetExhausted: 1 step would spend epsilon 1.00495, 1 is allowed, 0.98577 is spent
     """
 
     def __init__(self, limit: float, *, delta: float, accountant: str) -> None:
@@ -71,8 +71,8 @@ class PrivacyBudget:
         if event.steps > fits:
             wanted = self._epsilon(compose([*self.events, event]))
             raise BudgetExhausted(
-                f"{event.steps} step{'s' if event.steps > 1 else ''} would spend epsilon {wanted:.4g}, {self.limit:g} is "
-                f"allowed, {self.spent:.4g} is spent"
+                f"{event.steps} step{'s' if event.steps > 1 else ''} would spend epsilon {wanted:.6g}, {self.limit:g} "
+                f"is allowed, {self.spent:.6g} is spent"
             )
         self.events = compose([*self.events, event])
         self._fits = kind, fits - event.steps

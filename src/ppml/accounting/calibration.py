@@ -28,8 +28,8 @@ class UnreachableEpsilon(ValueError):
 def calibrate(*, target: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
     """Return the smallest noise multiplier, to `TOLERANCE` of epsilon, that spends at most ``target``.
 
-    The search brackets and interpolates on the accountant that will state epsilon. Where that fails, at noise so small that
-    nothing is private, its number is that of ``rdp``.
+    The search brackets and interpolates on the accountant that will state epsilon. Where that fails, at noise so small
+    that nothing is private, its number is that of ``rdp``.
 
     Raises
     ------
@@ -75,6 +75,6 @@ def _between(low: float, high: float, above: float, below: float, aim: float) ->
 
 
 def _without_sampling(target: float, delta: float, steps: int) -> float:
-    """Return about the noise that ``steps`` steps on all records need: with sampling, in proportion to its rate, less."""
+    """Return about the noise that ``steps`` steps on all records need; sampling needs less, in proportion."""
     mu = optimize.brentq(lambda mu: gaussian.exact_epsilon(mu, delta) - target, 0.0, 1 + 2 * math.sqrt(target) + target)
     return math.sqrt(steps) / float(mu)

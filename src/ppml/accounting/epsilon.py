@@ -116,5 +116,5 @@ def _refuse_what_outgrows_memory(
     bound = renyi.rough_epsilon(kinds, counts, delta)
     if bound > NUMERICAL_LIMIT:
         raise AccountantFailed(
-            f"{accountant}: epsilon is about {bound:.0f} (RDP), above {NUMERICAL_LIMIT:.0f} nothing is composed numerically"
+            f"{accountant}: epsilon is about {bound:.0f} (RDP): too much to compose, which ends at {NUMERICAL_LIMIT:.0f}"
         )

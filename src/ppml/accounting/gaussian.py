@@ -18,8 +18,8 @@ TOLERANCE = 1e-9
 def exact_epsilon(mu: float, delta: float) -> float:
     """Return the smallest epsilon that a ``mu``-GDP mechanism satisfies at ``delta``.
 
-    The root of ``delta = Phi(-eps/mu + mu/2) - exp(eps) Phi(-eps/mu - mu/2)`` (arXiv 1905.02383, corollary 1), exact for
-    the composition of Gaussian mechanisms on all records, with ``mu = sqrt(sum steps / noise_multiplier^2)``.
+    The root of ``delta = Phi(-eps/mu + mu/2) - exp(eps) Phi(-eps/mu - mu/2)`` (arXiv 1905.02383, corollary 1), exact
+    for the composition of Gaussian mechanisms on all records, with ``mu = sqrt(sum steps / noise_multiplier^2)``.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def compositions(
     --------
     >>> steps, epsilon = compositions(4.0, 2.9, 1e-5)
     >>> steps, round(epsilon, 2)
-    (8, 2.97)
+    (8, 2.94)
     """
     high = 1
     while spent(math.sqrt(high) / noise_multiplier, delta) < epsilon:

@@ -54,8 +54,8 @@ def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int
 def interval(kinds: Sequence[tuple[float, float]], counts: Sequence[int], delta: float) -> float:
     """Return the step of the grid of losses at which the rounding adds less than half of ``ERROR`` to epsilon.
 
-    Rounding to a grid of step h adds h^2/6 to the variance of one loss, and half of that to its mean. After n steps with
-    variance V in all, epsilon, about ``V/2 + z sqrt(V)``, grows by ``n h^2/12 (1 + z / sqrt(V))``.
+    Rounding to a grid of step h adds h^2/6 to the variance of one loss, and half of that to its mean. After n steps
+    with variance V in all, epsilon, about ``V/2 + z sqrt(V)``, grows by ``n h^2/12 (1 + z / sqrt(V))``.
     """
     steps = sum(counts)
     variance = sum(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 FEW_ORDERS = (1.25, 1.5, 2, 3, 4, 6, 8, 16, 32, 64)
 
 

@@ -88,9 +88,9 @@ class Arm(Spec):
             )
         if getattr(self.privacy, "budget", None) is not None and not isinstance(self.topology, Centralized):
             raise invalid(
-                f"privacy.budget with topology {self.topology.kind!r}: clients whose budgets end at different steps would "
-                "train different numbers of rounds; allowed with topology centralized; elsewhere give privacy.epsilon, "
-                "which calibrates each client's noise to all its rounds"
+                f"privacy.budget with topology {self.topology.kind!r}: clients whose budgets end at different steps "
+                "would train different numbers of rounds; allowed with topology centralized; elsewhere give "
+                "privacy.epsilon, which calibrates each client's noise to all its rounds"
             )
         return self
 

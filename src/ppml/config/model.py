@@ -84,14 +84,7 @@ class Config(Spec):
         if arm.dataset:
             require_dataset(arm.dataset, f"arms.{name}.dataset")
         _refuse_twice(arm.seeds or (), f"arms.{name}.seeds")
-        batch_size = arm.training.batch_size
-        if getattr(arm.privacy, "accountant", None) == "gdp" and isinstance(batch_size, int):
-            if batch_size < self.data.train:
-                raise invalid(
-                    f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
-                    f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
-                    "allowed: prv, rdp, pld, or a training.batch_size that covers all records"
-                )
+        self._check_accountant(name, arm)
         if arm.partition is None:
             return
         if arm.partition not in self.partitions:
@@ -128,6 +121,16 @@ class Config(Spec):
             raise invalid(
                 f"{place}: {len(public)} without privacy ({', '.join(public) or 'none'}) of {len(claim.arms)}; exactly one "
                 "is allowed, and a private one that is compared with it"
+            )
+
+    def _check_accountant(self, name: str, arm: Arm) -> None:
+        batch_size = arm.training.batch_size
+        exact = isinstance(arm.privacy, ExampleLevel) and arm.privacy.accountant == "gdp"
+        if exact and isinstance(batch_size, int) and batch_size < self.data.train:
+            raise invalid(
+                f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
+                f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
+                "allowed: prv, rdp, pld, or a training.batch_size that covers all records"
             )
 
     def dataset_of(self, arm: str) -> str:

@@ -62,8 +62,8 @@ class ExampleLevel(Spec):
     budget: float | None = Field(
         default=None,
         gt=0,
-        description="The most epsilon that may be spent, beside `noise_multiplier`: training stops before the step that "
-        "would exceed it.",
+        description="The most epsilon that may be spent, beside `noise_multiplier`: training stops before the step "
+        "that would exceed it.",
     )
     accountant: Literal["prv", "rdp", "pld", "gdp"] = Field(
         default="prv",
@@ -87,8 +87,8 @@ class ExampleLevel(Spec):
             )
         if self.budget is not None and self.noise_multiplier is None:
             raise invalid(
-                f"budget {self.budget} beside epsilon {self.epsilon}: the noise is calibrated to epsilon, and all steps "
-                "fit; give noise_multiplier instead of epsilon, or leave budget out"
+                f"budget {self.budget} beside epsilon {self.epsilon}: the noise is calibrated to epsilon, and all "
+                "steps fit; give noise_multiplier instead of epsilon, or leave budget out"
             )
         return self
 

@@ -139,9 +139,9 @@ def history(run: Run) -> list[dict[str, Any]]:
 
 
 def epsilons(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of epsilons.csv: step, passes over the records, and the epsilon spent by then; none if not private.
+    """Return the rows of epsilons.csv: step, passes over the records, and the epsilon spent by then.
 
-    They are of the owner with the largest epsilon.
+    They are of the owner with the largest epsilon; without privacy there are none.
     """
     return [
         {"arm": run.arm, "seed": run.config["seed"], "accountant": run.privacy["accountant"], **point}

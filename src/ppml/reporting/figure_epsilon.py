@@ -38,8 +38,8 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
     Returns
     -------
     matplotlib.figure.Figure
-        Each line is the seed that spends most and ends at the epsilon that is stated. A budget is a dotted line; where it
-        ended a training, the refused step is written there.
+        Each line is the seed that spends most and ends at the epsilon that is stated. A budget is a dotted line; where
+        it ended a training, the refused step is written there.
 
     Raises
     ------
@@ -50,8 +50,8 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
     arms = [arm for arm in selection.arms if (records["privacy_unit"][records["arm"] == arm] != "none").all()]
     if not arms:
         raise UserError(
-            f"figure epsilon of {selection.title!r}: none of the arms {', '.join(selection.arms)} has privacy; select one "
-            "with `privacy.kind: example`, or leave this figure out"
+            f"figure epsilon of {selection.title!r}: none of the arms {', '.join(selection.arms)} has privacy; select "
+            "one with `privacy.kind: example`, or leave this figure out"
         )
     require_arms(curves, arms, "epsilons.csv")
     worst = {arm: largest(records, curves, arm) for arm in arms}
@@ -68,7 +68,7 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
         ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
         logarithmic = max(ends) > LINEAR_SPREAD * min(ends)
         _epsilon_axis(ax, worst, logarithmic)
-        ax.set_xlabel("Passes over an owner's records (steps × sampling rate)")
+        ax.set_xlabel("Passes over an owner's records (steps times sampling rate)")
         ax.set_ylabel(f"ε spent, {names}, δ = {deltas}" + (" (log scale)" if logarithmic else ""))
         figure.legend(
             *ax.get_legend_handles_labels(), loc="outside lower left", ncols=columns, handlelength=3, labelspacing=0.3
@@ -80,7 +80,7 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
 def largest(records: pd.DataFrame, curves: pd.DataFrame, arm: str) -> tuple[pd.Series, pd.DataFrame]:
     """Return the record of the seed of ``arm`` that spends most, and its curve in the order of the steps."""
     seeds = records[records["arm"] == arm]
-    row = seeds.loc[seeds["epsilon"].idxmax()]
+    row = seeds.sort_values("epsilon", kind="stable").iloc[-1]
     points = curves[(curves["arm"] == arm) & (curves["seed"] == row["seed"])]
     return row, points.sort_values("step", kind="stable")
 

@@ -40,16 +40,17 @@ def readings_table(
     """
     require_published(selection, published)
     summary = summarise(selection, selection.compared_arms(), records, costs)
+    answers = {str(arm): row for arm, row in summary.iterrows()}
     lines, raw = [], []
     for comparison in selection.compare:
         theirs = published[comparison.published].epsilon
-        if theirs is None or comparison.arm is None or summary["privacy_unit"][comparison.arm] == "none":
+        if theirs is None or comparison.arm is None or answers[comparison.arm]["privacy_unit"] == "none":
             continue
         seeds = rows_of(records, comparison.arm)
-        ours = seeds.loc[seeds["epsilon"].idxmax()]
+        ours = seeds.sort_values("epsilon", kind="stable").iloc[-1]
         reading = _reading(theirs, ours)
         raw.append({"published": comparison.published, "arm": comparison.arm, "their_epsilon": theirs, **reading})
-        lines.append(_line(published[comparison.published], summary.loc[comparison.arm], ours, reading))
+        lines.append(_line(published[comparison.published], answers[comparison.arm], ours, reading))
     if not lines:
         raise UserError(
             f"table readings of {selection.title!r}: no private arm answers a published epsilon in `compare`"
@@ -57,9 +58,9 @@ def readings_table(
     cells = pd.DataFrame(lines)
     shown = summary.loc[list(dict.fromkeys(row["arm"] for row in raw))]
     notes = (
-        "ε of all steps: with amplification by the sampling that was done. Steps without sampling: how many, at the noise "
-        "of the arm and on all records each, come nearest to the published ε, and the ε of that many; exact (Gaussian "
-        "differential privacy) and by RDP. δ is ours where the paper states none.",
+        "ε of all steps: with amplification by the sampling that was done. Steps without sampling: how many, at the "
+        "noise of the arm and on all records each, come nearest to the published ε, and the ε of that many; exact "
+        "(Gaussian differential privacy) and by RDP. δ is ours where the paper states none.",
         *privacy_notes(shown),
         *spread_notes(shown),
         *data_notes(shown),
@@ -93,7 +94,7 @@ def _line(theirs: PublishedRow, summary: pd.Series, ours: pd.Series, reading: Ma
         "Their ε": NOTHING if theirs.epsilon is None else significant(theirs.epsilon),
         "Ours": summary["label"],
         "Noise multiplier": significant(ours["noise_multiplier"]),
-        "Steps × rate": f"{int(ours['steps']):,} × {significant(ours['sample_rate'])}",
+        "Steps, sampling rate": f"{int(ours['steps']):,}, {significant(ours['sample_rate'])}",
         "ε of all steps": ", ".join(every),
         "δ": scientific(ours["delta"]),
         "Steps without sampling for their ε": ", ".join(

@@ -44,7 +44,7 @@ HISTORY = ("arm", "seed", "unit", "step", "accuracy", "loss", "train_loss")
 """Columns of `history.csv`: a row an arm, seed and epoch or round."""
 
 EPSILONS = ("arm", "seed", "accountant", "step", "epoch", "epsilon")
-"""Columns of `epsilons.csv`: a row an arm, seed and place on the way, of the owner who spends most; private arms only."""
+"""Columns of `epsilons.csv`: a row an arm, seed and place on the way, of the owner who spends most."""
 
 LABELS = tuple(f"label_{digit}" for digit in range(10))
 CLIENTS = ("arm", "seed", "client", "records", *LABELS)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.display import NOTHING, factor, human_bytes, percent, percent_estimate, scientific, significant
+from ppml.reporting.display import (
+    NOTHING,
+    epsilon_bound,
+    factor,
+    human_bytes,
+    percent,
+    percent_estimate,
+    scientific,
+    significant,
+)
 from ppml.reporting.notes import data_notes, privacy_notes, spread_notes
 from ppml.reporting.published import PublishedRow
 from ppml.reporting.selection import Selection, require_published

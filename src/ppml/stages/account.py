@@ -54,8 +54,8 @@ def statement(
     Raises
     ------
     ValueError
-        A private arm executed no mechanism on any owner's records, so that nothing may be claimed of it; or an owner's
-        steps are not those planned.
+        A private arm executed no mechanism on any owner's records, so that nothing may be claimed of it; an owner's
+        steps are not those planned; or more than the budget was spent.
     AccountantsDisagree
         The accountants contradict each other.
     """
@@ -70,6 +70,8 @@ def statement(
     accountant = "rdp" if every[privacy.accountant] is None else privacy.accountant
     spent = [known[own][accountant] or 0.0 for own in owners]
     worst = spent.index(max(spent))
+    if privacy.budget is not None and spent[worst] > privacy.budget:
+        raise ValueError(f"epsilon {spent[worst]} exceeds the budget of {privacy.budget}")
     (first, *others) = owners[worst]
     return {
         "unit": "example",

@@ -69,7 +69,7 @@ def _affordable(arm: Arm, privacy: ExampleLevel, records: int) -> int:
         first = epsilon([step], privacy.delta, "rdp")
         raise UserError(
             f"privacy.budget: got {privacy.budget:g}, which not even one step fits into: at noise_multiplier "
-            f"{privacy.noise_multiplier:g} and sample rate {rate:.4g} ({records} records) a step spends {first:.3g} (RDP) "
-            f"at delta {privacy.delta:g}; raise privacy.noise_multiplier or privacy.budget"
+            f"{privacy.noise_multiplier:g} and sample rate {rate:.4g} ({records} records) a step spends {first:.3g} "
+            f"(RDP) at delta {privacy.delta:g}; raise privacy.noise_multiplier or privacy.budget"
         )
     return steps
