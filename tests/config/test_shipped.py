@@ -9,7 +9,8 @@ from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
 from ppml.config.schema import schema_text
 
 CONFIG = Path(__file__).parents[2] / "config"
-NAMES = ("default", "smoke", "tune", "full")
+NAMES = ("default", "smoke", "tune", "tune-features", "full")
+TUNING = ("tune", "tune-features")
 # full.yaml is for larger machines; a checkout may be without it.
 SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
 
@@ -82,13 +83,15 @@ def test_smoke_runs_every_kind_and_every_report_of_default():
         assert shown[0] <= shown[1]
 
 
-def test_tuning_reads_no_test_image_and_never_the_fallback():
-    data = load_config(CONFIG / "tune.yaml").data
+@pytest.mark.parametrize("name", TUNING)
+def test_tuning_reads_no_test_image_and_never_the_fallback(name):
+    data = load_config(CONFIG / f"{name}.yaml").data
     assert (data.evaluate_on, data.fallback) == ("holdout", None)
 
 
-def test_private_arms_are_tuned_on_another_data_set_than_default_reports():
-    tune, default = load_config(CONFIG / "tune.yaml"), load_config(CONFIG / "default.yaml")
+@pytest.mark.parametrize("name", TUNING)
+def test_private_arms_are_tuned_on_another_data_set_than_default_reports(name):
+    tune, default = load_config(CONFIG / f"{name}.yaml"), load_config(CONFIG / "default.yaml")
     private = [name for name, arm in tune.arms.items() if arm.privacy.kind != "none"]
     assert private
     assert default.data.dataset not in {tune.dataset_of(name) for name in private}
