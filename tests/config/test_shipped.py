@@ -9,7 +9,7 @@ from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
 from ppml.config.schema import schema_text
 
 CONFIG = Path(__file__).parents[2] / "config"
-NAMES = ("default", "smoke", "tune", "tune-features", "full")
+NAMES = ("default", "smoke", "tune", "tune-features", "best", "full")
 TUNING = ("tune", "tune-features")
 # full.yaml is for larger machines; a checkout may be without it.
 SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
