@@ -69,6 +69,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/infer.smk"
 include: "workflow/rules/account.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/report.smk"
 
 

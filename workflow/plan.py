@@ -40,7 +40,8 @@ TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "co
 RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
 SHOW_PUBLISHED = ("published", "privacy_utility", "readings")
 """Kinds of tables and figures with numbers of the papers."""
-COLLECTED = ("records", "costs", "history", "clients", "epsilons")
+AUDIT = "audit.json"
+COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits")
 CHOICES = frozenset(
     [
         *(
@@ -174,12 +175,14 @@ class Plan:
             [("data", plan.data), ("artifacts", plan.artifacts), ("reports", plan.reports), ("logs", plan.logs)]
         )
         for name, experiment in config.experiments.items():
-            for row in experiment.compare:
-                if row.published not in plan.published:
-                    raise UserError(
-                        f"experiments.{name}.compare: unknown published row {row.published!r}; allowed: "
-                        f"{', '.join(plan.published)} ({PUBLISHED})"
-                    )
+            shown = {"compare": [row.published for row in experiment.compare], "published": list(experiment.published)}
+            for key, rows in shown.items():
+                for row in rows:
+                    if row not in plan.published:
+                        raise UserError(
+                            f"experiments.{name}.{key}: unknown published row {row!r}; allowed: "
+                            f"{', '.join(plan.published)} ({PUBLISHED})"
+                        )
         return plan
 
     def check_installed(self) -> None:
@@ -336,6 +339,15 @@ class Plan:
         self.calibrated(calibrate, arm, seed)
         return self.run(arm, seed, name)
 
+    def audit_of(self, arm: str, seed: int | str) -> list[str]:
+        """Return the audit of an arm's mechanism, as a list of one file, or of none: the first seed is audited."""
+        audited = arm in self.config.audited() and int(seed) == self.config.seeds_of(arm)[0]
+        return [self.run(arm, seed, AUDIT)] if audited else []
+
+    def audits(self) -> list[str]:
+        """Return the audits of every arm."""
+        return [file for arm, seed in self.runs for file in self.audit_of(arm, seed)]
+
     def technique(self, arm: str) -> dict[str, Any]:
         """Return what identifies an arm's training besides data and seeds, as plain values."""
         technique = self.config.arms[arm].technique()
@@ -387,6 +399,18 @@ class Plan:
         """Return what an arm's privacy statement depends on besides what was executed."""
         return canonical({"privacy": self.config.arms[arm].technique()["privacy"]})
 
+    def audit_spec(self, arm: str) -> str:
+        """Return what the audit of an arm's mechanism depends on: not how the arm trains."""
+        technique = {key: value for key, value in self.technique(arm).items() if key != "training"}
+        return canonical(
+            {
+                "technique": technique,
+                "steps": self.config.audit.steps_for(arm),
+                "root_seed": self.config.seed,
+                "device": self.config.device,
+            }
+        )
+
     # --- reports ------------------------------------------------------------------------------------------------
 
     def collected(self) -> dict[str, str]:
@@ -398,13 +422,18 @@ class Plan:
         return f"{self.reports}/metrics.json"
 
     def collect_spec(self) -> str:
-        """Return every run and where it lies."""
-        return canonical(
-            [
-                {"arm": arm, "folder": self.run(arm, seed), "partition": next(iter(self.partition_of(arm, seed)), None)}
-                for arm, seed in self.runs
-            ]
-        )
+        """Return every run and where it lies, and how sure a judgement about all audits together must be."""
+        runs = [
+            {
+                "arm": arm,
+                "seed": seed,
+                "folder": self.run(arm, seed),
+                "partition": next(iter(self.partition_of(arm, seed)), None),
+                "audit": next(iter(self.audit_of(arm, seed)), None),
+            }
+            for arm, seed in self.runs
+        ]
+        return canonical({"runs": runs, "audit": self.config.audit.to_json()})
 
     def show_spec(self, experiment: str) -> str:
         """Return what the tables and figures of an experiment depend on besides the records."""
@@ -413,15 +442,25 @@ class Plan:
             "title": spec.title,
             "arms": {name: self.config.arms[name].label or name for name in spec.arms},
             "compare": [row.to_json() for row in spec.compare],
+            "notes": spec.notes,
+            "published": spec.published,
+            "claims": [claim.to_json() for claim in spec.claims],
+            "others": {name: self.config.arms[name].label or name for name in self.claimed(experiment)},
         }
         # Not canonical: the order of the arms is the order shown.
         return json.dumps(content, separators=(",", ":"))
+
+    def claimed(self, experiment: str) -> list[str]:
+        """Return the arms that only a claim of an experiment names."""
+        spec = self.config.experiments[experiment]
+        return sorted({arm for claim in spec.claims for arm in claim.arms} - set(spec.arms))
 
     def published_spec(self, experiment: str, kind: str) -> str:
         """Return the published rows that a table or figure shows, by key."""
         if kind not in SHOW_PUBLISHED:
             return "{}"
-        rows = sorted({row.published for row in self.config.experiments[experiment].compare})
+        spec = self.config.experiments[experiment]
+        rows = sorted({*(row.published for row in spec.compare), *spec.published})
         return canonical({row: self.published[row].to_json() for row in rows})
 
     def tables(self) -> list[str]:
@@ -490,6 +529,7 @@ class Plan:
                 add(owners, self.partition_spec(partition), stamp)
             for seed in self.config.seeds_of(arm):
                 add(self.noise_of(arm, seed), self.calibrate_spec(arm), self.arm_stamp("calibrate", arm))
+                add(self.audit_of(arm, seed), self.audit_spec(arm), self.arm_stamp("audit", arm))
                 for stage, names, content in (
                     ("train", TRAINED, self.arm_spec(arm)),
                     ("predict", ["predictions.safetensors"], self.predict_spec(arm)),

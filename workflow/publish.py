@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from plan import DEFAULT, RUN_FILES, Plan
+from plan import AUDIT, DEFAULT, RUN_FILES, Plan
 from runlock import RunLock
 from store import (
     DVC_FILES,
@@ -45,7 +45,7 @@ EXPECTED = re.compile(
             rf"data/subsets/({_DATASETS})-\d+-\d+-\w+-\w+/(train\.safetensors|test\.safetensors|about\.json)",
             rf"data/features/({_DATASETS})-\d+-\d+-\w+-\w+/[^/]+/(train|test)\.safetensors",
             rf"artifacts/partitions/({_DATASETS})/[^/]+/seed\d+\.json",
-            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, (*RUN_FILES, 'noise.json')))})",
+            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, (*RUN_FILES, 'noise.json', AUDIT)))})",
         ]
     )
 )

@@ -7,8 +7,9 @@ import yaml
 from pydantic import BaseModel
 
 from ppml.config.arm import Arm, TrainingSpec
+from ppml.config.audit import CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
-from ppml.config.experiment import Comparison, Experiment
+from ppml.config.experiment import Claim, Comparison, Experiment
 from ppml.config.features import NoFeatures, Scattering
 from ppml.config.load import KINDS, parse_config
 from ppml.config.model import Config, Folders
@@ -28,6 +29,8 @@ SECTIONS = {
     "`kind: iid`": Iid,
     "`kind: shards`": Shards,
     "`kind: dirichlet`": Dirichlet,
+    "`audit`, `kind: none`": NoAudit,
+    "`audit`, `kind: canary`": CanaryAudit,
     "`arms.<name>`": Arm,
     "`features`, `kind: none`": NoFeatures,
     "`features`, `kind: scattering`": Scattering,
@@ -41,6 +44,7 @@ SECTIONS = {
     "`training`": TrainingSpec,
     "`experiments.<name>`": Experiment,
     "`experiments.<name>.compare`": Comparison,
+    "`experiments.<name>.claims`": Claim,
 }
 TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "array": "list of"}
 BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
@@ -130,10 +134,10 @@ def test_examples_are_valid_yaml():
 def test_examples_of_sections_are_accepted():
     accepted = 0
     for block in re.findall(r"(?:^    .+\n)+", README, flags=re.MULTILINE):
-        if re.match(r"    (topology|privacy|aggregation|training|data|folders): {", block):
+        if re.match(r"    (topology|privacy|aggregation|training|data|folders|audit): {", block):
             section = yaml.safe_load(block)
             top = section if set(section) <= set(Config.model_fields) else {}
             arm = {"topology": FEDERATED, **({} if top else section)}
             parse_config(small(**{"data": {"train": 10_000}, **top, "arms": {"a": arm}}), "README.md")
             accepted += 1
-    assert accepted == 6
+    assert accepted == 7

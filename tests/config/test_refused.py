@@ -334,7 +334,7 @@ def test_finest_grid_that_passes_is_coarser_than_the_encryption_error_and_the_ne
         ),
         (
             small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["sumary"]}}),
-            "experiments.e.tables.0: got 'sumary'; input should be 'summary' or 'published'",
+            "experiments.e.tables.0: got 'sumary'; input should be 'summary', 'published' or 'audit'",
         ),
     ],
 )
@@ -401,3 +401,36 @@ def test_delta_is_compared_with_all_records_when_one_owner_holds_them():
     private = {**PRIVATE, "delta": 0.002}
     assert "n = 1000 records" in parse_config(one_arm(privacy=private), "my.yaml").warnings()[0]
     assert parse_config(one_arm(privacy={**PRIVATE, "delta": 0.0009}), "my.yaml").warnings() == []
+
+
+CLAIM = {"says": "They say so.", "reading": "rises_with_epsilon", "arms": ["fl", "dp"]}
+
+
+def claiming(**keys):
+    arms = {"fl": {"topology": FEDERATED}, "dp": {"privacy": PRIVATE}, "dp2": {"privacy": PRIVATE}}
+    experiment = {"title": "T", "arms": ["fl"], "tables": ["claims"], "claims": [{**CLAIM, **keys}]}
+    return small(arms=arms, experiments={"e": experiment})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            claiming(arms=["fl", "dq"]),
+            "experiments.e.claims.0.arms: unknown arm 'dq'; did you mean 'dp'? allowed: dp, ",
+        ),
+        (claiming(arms=["dp", "dp2"]), "experiments.e.claims.0.arms: 0 arms without privacy (none); exactly one is "),
+        (claiming(arms=["fl"]), "experiments.e.claims.0.arms: got ['fl']; "),
+        (claiming(reading="is_nice"), "experiments.e.claims.0.reading: got 'is_nice'; "),
+        (
+            small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["claims"]}}),
+            "experiments.e: tables: 'claims' needs at least one entry in claims",
+        ),
+    ],
+)
+def test_a_claim_that_cannot_be_tested_is_refused(content, message):
+    assert refusal(content).startswith(message)
+
+
+def test_a_claim_about_a_private_arm_and_one_without_is_accepted():
+    assert parse_config(claiming(), "my.yaml").experiments["e"].claims[0].arms == ("fl", "dp")

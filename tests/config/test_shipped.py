@@ -9,8 +9,8 @@ from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
 from ppml.config.schema import schema_text
 
 CONFIG = Path(__file__).parents[2] / "config"
-NAMES = ("default", "smoke", "tune", "tune-features", "best", "full")
-TUNING = ("tune", "tune-features")
+TUNING = ("tune", "tune-features", "tune-anonymizer")
+NAMES = ("default", "smoke", *TUNING, "best", "full")
 # full.yaml is for larger machines; a checkout may be without it.
 SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
 
@@ -57,7 +57,8 @@ def test_no_key_is_written_twice_in_a_shipped_file(path):
 @each_file
 def test_compared_rows_are_published(path):
     published = yaml.safe_load((CONFIG / "published.yaml").read_text(encoding="utf-8"))
-    rows = [row.published for experiment in load_config(path).experiments.values() for row in experiment.compare]
+    experiments = load_config(path).experiments.values()
+    rows = [row for one in experiments for row in (*(row.published for row in one.compare), *one.published)]
     assert set(rows) <= set(published)
 
 
@@ -89,9 +90,9 @@ def test_tuning_reads_no_test_image_and_never_the_fallback(name):
     assert (data.evaluate_on, data.fallback) == ("holdout", None)
 
 
-@pytest.mark.parametrize("name", TUNING)
-def test_private_arms_are_tuned_on_another_data_set_than_default_reports(name):
-    tune, default = load_config(CONFIG / f"{name}.yaml"), load_config(CONFIG / "default.yaml")
+@pytest.mark.parametrize("file", TUNING)
+def test_private_arms_are_tuned_on_another_data_set_than_default_reports(file):
+    tune, default = load_config(CONFIG / f"{file}.yaml"), load_config(CONFIG / "default.yaml")
     private = [name for name, arm in tune.arms.items() if arm.privacy.kind != "none"]
     assert private
     assert default.data.dataset not in {tune.dataset_of(name) for name in private}

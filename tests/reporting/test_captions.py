@@ -1,12 +1,16 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
 
+from ppml.config.experiment import FigureKind, TableKind
+
+FIGURES, TABLES = get_args(FigureKind), get_args(TableKind)
 FOLDER = Path(__file__).parents[2] / "workflow" / "report"
-CAPTIONS = ("history", "privacy_utility", "cost", "labels", "summary", "published", "workflow")
+CAPTIONS = (*FIGURES, *TABLES, "workflow")
 
 
 @pytest.mark.parametrize("name", CAPTIONS)

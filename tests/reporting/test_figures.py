@@ -1,3 +1,4 @@
+import colorsys
 import dataclasses
 from itertools import pairwise
 
@@ -8,15 +9,16 @@ matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from scipy import stats
 
 from ppml.errors import UserError
 from ppml.reporting.figure_cost import cost, cost_panels
-from ppml.reporting.figure_history import curve, history
+from ppml.reporting.figure_history import curve, history, loss
 from ppml.reporting.figure_labels import label_counts, labels
 from ppml.reporting.figure_privacy_utility import privacy_utility
+from ppml.reporting.figure_size import privacy_levels, size
 from ppml.reporting.published import load_published
 from ppml.reporting.style import arm_styles, spread_out, to_png, to_svg
 
@@ -27,6 +29,10 @@ def draw(kind, collected, published_path):
     selection, records = collected.selection, collected.records
     if kind == "history":
         return history(selection, records, collected.history)
+    if kind == "loss":
+        return loss(selection, records, collected.history)
+    if kind == "size":
+        return size(selection, records)
     if kind == "privacy_utility":
         return privacy_utility(selection, records, load_published(published_path))
     if kind == "cost":
@@ -34,7 +40,7 @@ def draw(kind, collected, published_path):
     return labels(selection, records, collected.clients)
 
 
-KINDS = ("history", "privacy_utility", "cost", "labels")
+KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels")
 
 
 def texts(figure):
@@ -139,7 +145,8 @@ def test_privacy_utility_shows_points_lines_and_published_numbers(techniques, pu
 
 def test_privacy_utility_joins_arms_that_differ_in_epsilon_only(published_path):
     figure = draw("privacy_utility", collect(sweep()), published_path)
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    heading, *names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert heading == "Ours, 10,000 training images"
     assert names == ["Centralized + DP", "Federated + DP, plaintext", "Federated + DP, CKKS"]
     assert figure.axes[0].get_ylim()[0] < 80
 
@@ -150,13 +157,13 @@ def test_another_clipping_norm_is_another_line(published_path):
     arms["paper"] = dataclasses.replace(arms["dp"], label="As in the paper", epsilon=0.5, max_grad_norm=1)
     figure = draw("privacy_utility", collect(arms), published_path)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["As in the paper", "Centralized + DP, clipping norm 0.1", "FL + DP"]
+    assert names[1:] == ["As in the paper", "Centralized + DP, clipping norm 0.1", "FL + DP"]
 
 
 def test_accuracy_on_held_out_images_is_not_called_a_test(techniques, published_path):
     techniques.records["evaluated_on"] = "holdout"
     ax = draw("privacy_utility", techniques, published_path).axes[0]
-    assert ax.get_ylabel() == "Accuracy on all 10,000 held-out training images (%)"
+    assert ax.get_ylabel().startswith("Accuracy on all 10,000 held-out training images (%)\n")
 
 
 def test_labels_of_lines_do_not_overlap():
@@ -241,3 +248,86 @@ def test_positions_are_spread_without_crossing():
 def test_compare_may_name_an_arm_that_is_not_drawn(published_path):
     figure = draw("privacy_utility", collect({"dp": TECHNIQUES["dp"]}, compare=COMPARE), published_path)
     assert "PRIVATE-AI: 92.0 %" in texts(figure) and "PRIVATE-AI: 81.5 %" not in texts(figure)
+
+
+def test_arms_that_differ_in_privacy_share_a_hue_and_the_darkest_has_none():
+    collected = collect(sweep(), seeds=1)
+    styles = arm_styles(collected.selection, collected.records)
+    hue, level = {}, {}
+    for arm, style in styles.items():
+        hue[arm], level[arm], _ = colorsys.rgb_to_hls(*to_rgb(style.colour))
+    private = [f"dp-{epsilon}" for epsilon in (0.5, 1, 2, 5, 10)]
+    assert [hue[arm] for arm in private] == pytest.approx([hue["centralized"]] * 5, abs=0.02)
+    levels = [level[arm] for arm in [*private, "centralized"]]
+    assert levels == sorted(levels, reverse=True)
+    assert abs(hue["fl-plaintext-1"] - hue["dp-1"]) > 0.1
+
+
+BEYOND = ("dpsur/1", "dpsur/3", "tramer-boneh/3/scatternet")
+
+
+def test_published_points_that_no_arm_answers_stand_for_themselves(published_path):
+    collected = collect(TECHNIQUES)
+    selection = collected.selection.model_copy(update={"published": BEYOND})
+    figure = privacy_utility(selection, collected.records, load_published(published_path))
+    key = [text.get_text() for text in figure.legends[0].get_texts()]
+    ours, theirs = key.index("Ours, 10,000 training images"), key.index("Published, 60,000 training images")
+    assert key[theirs + 1 : theirs + 3] == [
+        "Fu et al. 2024: DPSUR, ε disputed",
+        "Tramèr & Boneh 2021: ScatterNet + linear or CNN",
+    ]
+    assert key[ours + 1] == "Centralized + DP"
+    ax = figure.axes[0]
+    drawn = [line for line in ax.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    assert {tuple(line.get_xydata()[0]) for line in drawn} == {(1.0, 97.93), (3.0, 98.88), (3.0, 98.7)}
+    assert ax.get_ylim()[1] > 98.88
+
+
+def test_eighty_and_ninety_nine_percent_can_both_be_read(published_path):
+    figure = draw("privacy_utility", collect(sweep()), published_path)
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    heights = {tick: ax.transAxes.inverted().transform(ax.transData.transform((1, tick)))[1] for tick in (80, 90, 95)}
+    assert heights[95] - heights[90] == pytest.approx(heights[90] - heights[80]), "half the error is the same step"
+    shown = [tick for tick in ax.get_yticks() if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1]]
+    assert len(shown) >= 4 and 90 in shown
+
+
+def test_an_accuracy_of_one_has_a_place_on_the_axis(published_path):
+    collected = collect({"dp": TECHNIQUES["dp"]})
+    collected.records["accuracy_all"] = 1.0
+    ax = privacy_utility(collected.selection, collected.records, {}).axes[0]
+    assert np.isfinite(ax.transData.transform((1, 100.0))).all()
+
+
+def test_loss_shows_the_training_loss_only_where_it_is_known(techniques):
+    private = techniques.history["arm"].isin(["dp", "fl_dp", "fl_dp_he"])
+    steps = techniques.history.assign(train_loss=techniques.history["train_loss"].mask(private))
+    epochs, rounds = loss(techniques.selection, techniques.records, steps).axes
+    assert epochs.get_yscale() == "log"
+    # A line an arm, and a thin one for each that is not private.
+    assert (len(epochs.lines), len(rounds.lines)) == (3 + 2, 4 + 2)
+    untold = steps.assign(train_loss=np.nan)
+    ax = loss(techniques.selection, techniques.records, untold).axes[0]
+    assert len(ax.lines) == 3 and "Thin" not in ax.get_legend().get_title().get_text()
+
+
+def test_size_joins_models_at_one_privacy_level():
+    arms = {
+        "small_1": MadeUpArm("Small", 0.88, epsilon=1.0),
+        "large_1": MadeUpArm("Large", 0.62, epsilon=0.99, model="resnet18"),
+        "large_none": MadeUpArm("Large", 0.98, model="resnet18"),
+        "small_none": MadeUpArm("Small", 0.98),
+        "small_10": MadeUpArm("Small", 0.96, epsilon=10.0),
+    }
+    collected = collect(arms)
+    collected.records["parameters"] = collected.records["model"].map({"tanh_cnn": 26_106, "resnet18": 11_175_370})
+    levels = privacy_levels(collected.selection, collected.records)
+    assert [[(point.model, point.parameters) for point in level] for level in levels] == [
+        [("small CNN", 26_106), ("ResNet18", 11_175_370)],
+        [("small CNN", 26_106)],
+        [("small CNN", 26_106), ("ResNet18", 11_175_370)],
+    ]
+    figure = size(collected.selection, collected.records)
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ε 1", "ε 10", "no privacy"]
+    assert "ResNet18\n11,175,370" in texts(figure)

@@ -18,7 +18,9 @@ def arguments(collected, folder, published_path, names):
 
 @pytest.mark.parametrize("kind", ["summary", "published"])
 def test_table_writes_its_four_files(kind, tmp_path, techniques, published_path):
-    inputs = arguments(techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--published"])
+    inputs = arguments(
+        techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--history", "--published"]
+    )
     outputs = {ending: tmp_path / "out" / f"{kind}.{ending}" for ending in ("md", "csv", "tex", "html")}
     table.main(
         [*inputs, "--kind", kind, *(part for end, path in outputs.items() for part in (f"--output-{end}", str(path)))]
@@ -29,7 +31,7 @@ def test_table_writes_its_four_files(kind, tmp_path, techniques, published_path)
     assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == (8 if kind == "summary" else 9)
 
 
-@pytest.mark.parametrize("kind", ["history", "privacy_utility", "cost", "labels"])
+@pytest.mark.parametrize("kind", ["history", "loss", "privacy_utility", "size", "cost", "labels"])
 def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path):
     names = ["--spec", "--records", "--costs", "--history", "--clients", "--published"]
     inputs = arguments(techniques, tmp_path, published_path, names)
@@ -41,7 +43,9 @@ def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path)
 
 def test_failure_leaves_no_file(tmp_path, techniques, published_path):
     techniques.costs = techniques.costs[techniques.costs["arm"] != "dp"]
-    inputs = arguments(techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--published"])
+    inputs = arguments(
+        techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--history", "--published"]
+    )
     outputs = [part for end in ("md", "csv", "tex", "html") for part in (f"--output-{end}", str(tmp_path / f"t.{end}"))]
     with pytest.raises(UserError, match=r"costs\.csv: unknown arm 'dp'"):
         table.main([*inputs, "--kind", "summary", *outputs])

@@ -134,6 +134,18 @@ def test_rows_with_the_same_note_share_its_number(published_cells):
     assert sum(note.startswith("[3]") for note in published_cells.notes) == 1
 
 
+def test_rows_that_no_arm_answers_stand_below_with_their_source(techniques, published_path):
+    selection = techniques.selection.model_copy(update={"published": ("dpsur/1", "opacus/1.16/cnn")})
+    table = published_table(selection, techniques.records, techniques.costs, load_published(published_path))
+    paper = table.cells.iloc[-2]
+    assert (paper["Paper"], paper["Accuracy (%)"], paper["Ours"]) == ("Fu et al. 2024", "97.9", "—")
+    assert len(table.cells) == len(table.raw) == len(COMPARE) + 2
+    assert table.raw["their_accuracy"].iloc[-1] == 0.9463
+    sources = next(note for note in table.notes if note.startswith("Sources:"))
+    assert "arXiv:2311.14056 (60,000 training images), ε disputed by arXiv:2606.04384" in sources
+    assert "opacus/blob/main/examples/mnist_README.md" in sources
+
+
 def test_unknown_published_row_is_named(techniques):
     with pytest.raises(UserError, match="unknown published row 'private-ai/1/ml-only'"):
         published_table(techniques.selection, techniques.records, techniques.costs, {})

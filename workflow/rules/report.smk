@@ -1,4 +1,4 @@
-# reports/records.csv, costs.csv, history.csv, clients.csv, epsilons.csv, metrics.json   all runs, tidy
+# reports/records.csv, costs.csv, history.csv, clients.csv, epsilons.csv, audits.csv, metrics.json   all runs, tidy
 # reports/tables/{experiment}-{kind}.md, .csv, .tex, .html
 # reports/figures/{experiment}-{kind}.svg, .png
 
@@ -7,6 +7,7 @@ rule collect:
     input:
         plan.every_run(*RUN_FILES[:-1]),
         sorted({file for arm, seed in plan.runs for file in plan.partition_of(arm, seed)}),
+        plan.audits(),
     output:
         plan.every_run("record.json"),
         **plan.collected(),
@@ -21,7 +22,8 @@ rule collect:
     shell:
         "exec python -m ppml.stages collect --spec {params.spec:q} --output-records {output.records:q} "
         "--output-costs {output.costs:q} --output-history {output.history:q} --output-clients {output.clients:q} "
-        "--output-epsilons {output.epsilons:q} --output-metrics {output.metrics:q} > {log:q} 2>&1"
+        "--output-epsilons {output.epsilons:q} "
+        "--output-audits {output.audits:q} --output-metrics {output.metrics:q} > {log:q} 2>&1"
 
 
 for kind in plan.table_kinds():
@@ -30,8 +32,7 @@ for kind in plan.table_kinds():
         name:
             f"table_{kind}"
         input:
-            records=plan.collected()["records"],
-            costs=plan.collected()["costs"],
+            **plan.collected(),
         output:
             md=f"{plan.reports}/tables/{{experiment}}-{kind}.md",
             csv=f"{plan.reports}/tables/{{experiment}}-{kind}.csv",
@@ -55,7 +56,8 @@ for kind in plan.table_kinds():
             fallback=plan.fallback_sentence(),
         shell:
             "exec python -m ppml.stages table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
-            "--costs {input.costs:q} --published {params.published:q} --output-md {output.md:q} "
+            "--costs {input.costs:q} --history {input.history:q} --audits {input.audits:q} "
+            "--published {params.published:q} --output-md {output.md:q} "
             "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 
@@ -88,7 +90,8 @@ for kind in plan.figure_kinds():
         shell:
             "exec python -m ppml.stages figure --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --clients {input.clients:q} "
-            "--epsilons {input.epsilons:q} --published {params.published:q} --output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
+            "--epsilons {input.epsilons:q} --audits {input.audits:q} --published {params.published:q} "
+            "--output-svg {output.svg:q} --output-png {output.png:q} > {log:q} 2>&1"
 
 
 rule overview:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from ppml.config.audit import Audit
 from ppml.config.data import PartitionSpec
 from ppml.config.features import Features
 from ppml.config.model import Config
@@ -154,14 +155,24 @@ KINDS = {
     "aggregation": _kinds(Aggregation),
 }
 PARTITION_KINDS = _kinds(PartitionSpec)
+AUDIT_KINDS = _kinds(Audit)
 
 
 def _describe(problem: Any) -> str:
     """Return one line: key, what is wrong, the value."""
     parts = problem["loc"]
-    kinds = PARTITION_KINDS if parts[:1] == ("partitions",) else KINDS.get(str(parts[2])) if len(parts) > 2 else None
     # The location of a value inside a tagged union carries the kind, which is no key of the file.
-    tag = 2 if parts[:1] == ("partitions",) else 3 if kinds else None
+    kinds: list[str] | None
+    match parts:
+        case ("partitions", *_):
+            kinds, tag = PARTITION_KINDS, 2
+        case ("audit", *_):
+            kinds, tag = AUDIT_KINDS, 1
+        case (_, _, section, *_):
+            kinds, tag = KINDS.get(str(section)), 3
+        case _:
+            kinds, tag = None, 0
+    tag = tag if kinds else len(parts)
     key = ".".join(str(part) for place, part in enumerate(parts) if place != tag)
     message = problem["msg"][0].lower() + problem["msg"][1:]
     message = message.removeprefix("value error, ")

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ppml.config.arm import Arm
+from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
-from ppml.config.experiment import Experiment
+from ppml.config.experiment import Claim, Experiment
 from ppml.config.spec import Spec, invalid, unknown_name
-from ppml.config.technique import ExampleLevel, Federated
+from ppml.config.technique import ExampleLevel, Federated, NoPrivacy
 from ppml.data.catalogue import require_dataset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
@@ -47,6 +48,7 @@ class Config(Spec):
     partitions: dict[Name, PartitionSpec] = Field(
         default={}, description="How records are divided among clients, by name."
     )
+    audit: Audit = NoAudit()
     arms: dict[Name, Arm] = Field(min_length=1, description="The rows of the comparison, by name.")
     experiments: dict[Name, Experiment] = Field(default={}, description="What is shown together, by name.")
 
@@ -56,13 +58,26 @@ class Config(Spec):
         require_dataset(self.data.dataset, "data.dataset")
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
+        audited = self.audited()
+        for name in self.audit.steps_of if isinstance(self.audit, CanaryAudit) else ():
+            if name not in audited:
+                raise _at("audit.steps_of", "audited arm", name, audited)
         for name, experiment in self.experiments.items():
             for arm_name in experiment.arms:
                 if arm_name not in self.arms:
                     raise _at(f"experiments.{name}.arms", "arm", arm_name, self.arms)
+            for section, kinds in (("tables", experiment.tables), ("figures", experiment.figures)):
+                if "audit" in kinds and not set(experiment.arms) & set(audited):
+                    raise invalid(
+                        f"experiments.{name}.{section}: 'audit' shows arms that are audited, and none of "
+                        f"{', '.join(experiment.arms) or '(no arm)'} is; take an arm with privacy other than none, "
+                        "and set `audit: {kind: canary}`"
+                    )
             for row in experiment.compare:
                 if row.arm and row.arm not in experiment.arms:
                     raise _at(f"experiments.{name}.compare", "arm", row.arm, experiment.arms)
+            for place, claim in enumerate(experiment.claims):
+                self._check_claim(f"experiments.{name}.claims.{place}.arms", claim)
         return self
 
     def _check_arm(self, name: str, arm: Arm) -> None:
@@ -98,6 +113,22 @@ class Config(Spec):
                 arm.aggregation.refuse_overflow(clients)
             except Exception as error:
                 raise invalid(f"arms.{name}.{error}") from None
+
+    def audited(self) -> tuple[str, ...]:
+        """Return the names of the arms whose mechanism is audited."""
+        private = (name for name, arm in self.arms.items() if isinstance(arm.privacy, ExampleLevel))
+        return tuple(name for name in private if self.audit.steps_for(name))
+
+    def _check_claim(self, place: str, claim: Claim) -> None:
+        for arm in claim.arms:
+            if arm not in self.arms:
+                raise _at(place, "arm", arm, self.arms)
+        public = [arm for arm in claim.arms if isinstance(self.arms[arm].privacy, NoPrivacy)]
+        if len(public) != 1 or len(claim.arms) < 2:
+            raise invalid(
+                f"{place}: {len(public)} without privacy ({', '.join(public) or 'none'}) of {len(claim.arms)}; exactly one "
+                "is allowed, and a private one that is compared with it"
+            )
 
     def dataset_of(self, arm: str) -> str:
         """Return the data set that ``arm`` trains on."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MODELS = {
     "tanh_cnn": "ppml.models.cnn:TanhCnn",
+    "resnet18": "ppml.models.resnet18:ResNet18",
     "linear": "ppml.models.linear:Linear",
     "logistic": "ppml.models.logistic:Logistic",
 }

@@ -13,6 +13,7 @@ DATASETS = {
     "digits": "scikit-learn digits",
 }
 IMAGES = {"test": "test images", "holdout": "held-out training images"}
+MODELS = {"tanh_cnn": "small CNN", "resnet18": "ResNet18", "logistic": "logistic regression"}
 AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV"}
 NOTHING = "—"
 INFINITE = "∞"
@@ -115,3 +116,8 @@ def human_bytes(count: float) -> str:
 def factor(value: float) -> str:
     """Return how many times larger something is."""
     return NOTHING if math.isnan(value) else f"{significant(value)}\N{MULTIPLICATION SIGN}"
+
+
+def model_name(name: str) -> str:
+    """Return how a model is called in figures."""
+    return MODELS.get(name, name.replace("_", " "))

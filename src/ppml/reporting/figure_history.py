@@ -1,15 +1,19 @@
-"""Accuracy against epoch or round."""
+"""Accuracy, and loss, against epoch or round."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from ppml.reporting.selection import Selection, require_arms
@@ -23,6 +27,33 @@ ENTRY_HEIGHT = 0.165
 
 START_QUANTILE = 0.2
 """The part of a curve that may fall below the axis: its steep start."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is drawn.
+
+    Parameters
+    ----------
+    column : str
+        Of history.csv.
+    name : str
+        Beside the axis, with the unit.
+    factor : float
+        From what the file holds to what is drawn.
+    highest : float
+        No mean can be above, in the unit of the axis.
+    """
+
+    column: str
+    name: str
+    factor: float
+    highest: float
+
+
+ACCURACY = Quantity("accuracy", "Accuracy (%)", 100.0, 100.0)
+LOSS = Quantity("loss", "Loss on the evaluated images (nats, log scale)", 1.0, math.inf)
+TRAINING_LOSS = Quantity("train_loss", "Training loss (nats)", 1.0, math.inf)
 
 
 def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) -> Figure:
@@ -49,16 +80,76 @@ def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) ->
     UserError
         An arm has no records or no history.
     """
-    styles = arm_styles(selection, records)
+    curves = _curves(selection, steps, ACCURACY)
+    figure, axes = _panels(selection, records, steps, curves)
+    axes[0].set_ylabel(ACCURACY.name + _limit_accuracy(axes[0], list(curves.values())))
+    return figure
+
+
+def loss(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) -> Figure:
+    """Draw the loss on the evaluated images as :func:`history` draws accuracy, on a logarithmic axis.
+
+    The training loss is the thin dotted line of the same colour where it is known: under privacy it stays untold.
+
+    Raises
+    ------
+    UserError
+        An arm has no records or no history.
+    """
+    curves = _curves(selection, steps, LOSS)
+    known = [arm for arm in selection.arms if steps["train_loss"][steps["arm"] == arm].notna().all()]
+    styles, units = arm_styles(selection, records), _unit_names(selection, steps)
+    notes = dict.fromkeys(
+        (_unit(steps, arm) for arm in known), "\nThin dotted line: training loss, untold under privacy"
+    )
+    figure, axes = _panels(selection, records, steps, curves, notes)
+    means = [points["mean"] for points in curves.values()]
+    with figure_style():
+        for arm in known:
+            points = curve(steps[steps["arm"] == arm], TRAINING_LOSS)
+            look: dict[str, Any] = {"color": styles[arm].colour, "linestyle": (0, (1, 1.5)), "linewidth": 0.9}
+            axes[units.index(_unit(steps, arm))].plot(points["step"], points["mean"], zorder=2, **look)
+            means.append(points["mean"])
+        shown = pd.concat(means)
+        axes[0].set_yscale("log")
+        axes[0].set_ylim(shown.min() / 1.15, shown.max() * 1.15)
+        axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes[0].yaxis.set_minor_formatter(NullFormatter())
+        axes[0].set_ylabel(LOSS.name)
+    return figure
+
+
+def _curves(selection: Selection, steps: pd.DataFrame, quantity: Quantity) -> dict[str, pd.DataFrame]:
     require_arms(steps, selection.arms, "history.csv")
-    curves = {arm: curve(steps[steps["arm"] == arm]) for arm in selection.arms}
-    units = {arm: str(steps["unit"][steps["arm"] == arm].iloc[0]) for arm in selection.arms}
-    panels = [unit for unit in UNITS if unit in units.values()]
-    members = {unit: [arm for arm in selection.arms if units[arm] == unit] for unit in panels}
+    return {arm: curve(steps[steps["arm"] == arm], quantity) for arm in selection.arms}
+
+
+def _unit(steps: pd.DataFrame, arm: str) -> str:
+    return str(steps["unit"][steps["arm"] == arm].iloc[0])
+
+
+def _unit_names(selection: Selection, steps: pd.DataFrame) -> list[str]:
+    present = {_unit(steps, arm) for arm in selection.arms}
+    return [unit for unit in UNITS if unit in present]
+
+
+def _panels(
+    selection: Selection,
+    records: pd.DataFrame,
+    steps: pd.DataFrame,
+    curves: dict[str, pd.DataFrame],
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Figure, list[Axes]]:
+    """Draw a panel a unit, with its legend and note below, and return them; the shared axis is the caller's."""
+    styles = arm_styles(selection, records)
+    panels = _unit_names(selection, steps)
+    members = {unit: [arm for arm in selection.arms if _unit(steps, arm) == unit] for unit in panels}
     with figure_style():
         columns = {unit: _legend_columns(selection, members[unit], WIDTH / len(panels)) for unit in panels}
         entries = max(math.ceil(len(members[unit]) / columns[unit]) for unit in panels)
-        figure = new_figure(selection, records, PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * (entries + 2))
+        lines = 2 + bool(notes)
+        figure = new_figure(selection, records, PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * (entries + lines))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for ax, unit in zip(axes, panels, strict=True):
             for place, arm in enumerate(members[unit]):
@@ -72,27 +163,27 @@ def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) ->
             margin = 0.03 * (last - first) or 0.5
             ax.set_xlim(first - margin, last + margin)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-            _legend_below(ax, _band_text([curves[arm] for arm in members[unit]]), columns[unit])
+            _legend_below(ax, _band_text([curves[arm] for arm in members[unit]]) + notes.get(unit, ""), columns[unit])
             sns.despine(ax=ax)
-        axes[0].set_ylabel("Accuracy (%)" + _limit_accuracy(axes[0], list(curves.values())))
-    return figure
+    return figure, list(axes)
 
 
-def curve(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and band of one arm's accuracy, a row a step.
+def curve(steps: pd.DataFrame, quantity: Quantity = ACCURACY) -> pd.DataFrame:
+    """Return mean and band of one arm's accuracy or loss, a row a step.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``step``, ``mean``, ``low``, ``high`` (percent) and ``seeds``; the band is the 95 % t-interval with
-        three seeds or more, lowest to highest with two, the mean itself with one.
+        Columns ``step``, ``mean``, ``low``, ``high`` (in the unit of ``quantity``) and ``seeds``; the band is the 95 %
+        t-interval with three seeds or more, lowest to highest with two, the mean itself with one.
     """
     rows = []
-    for step, values in steps.sort_values("seed", kind="stable").groupby("step")["accuracy"]:
+    for step, values in steps.sort_values("seed", kind="stable").groupby("step")[quantity.column]:
         result = estimate(values)
         # Student's t with one degree of freedom reaches 9 standard deviations: it would hide every line.
         low, high = (result.low, result.high) if result.n > 2 else (values.min(), values.max())
-        rows.append((step, 100 * result.mean, 100 * max(0.0, low), 100 * min(1.0, high), result.n))
+        mean, low, high = (quantity.factor * value for value in (result.mean, low, high))
+        rows.append((step, mean, max(0.0, low), min(quantity.highest, high), result.n))
     return pd.DataFrame(rows, columns=["step", "mean", "low", "high", "seeds"])
 
 

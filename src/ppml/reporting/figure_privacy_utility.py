@@ -9,16 +9,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from ppml.errors import UserError
+from ppml.reporting.accuracy_axis import error_axis
 from ppml.reporting.display import IMAGES, percent, scientific
 from ppml.reporting.published import PublishedRow
-from ppml.reporting.selection import Selection, require_published
+from ppml.reporting.published_points import (
+    GREY,
+    AnsweredPoint,
+    PublishedPoint,
+    PublishedSeries,
+    answered_points,
+    draw_answered,
+    draw_series,
+    published_series,
+)
+from ppml.reporting.selection import Selection
 from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import ArmStyle, arm_styles, dark, figure_style, new_figure, spread_out
 from ppml.reporting.summaries import rows_of
@@ -30,7 +43,7 @@ LABEL_GAP = 9.5
 LABEL_OFFSET = 14
 """Points from the axis to a label in the margin."""
 
-SIDE_STEP = 5 / 72
+SIDE_STEP = 4 / 72
 """Inches between families where points share an epsilon."""
 
 
@@ -54,24 +67,14 @@ class PublicLine:
     accuracy: Estimate
 
 
-@dataclass(frozen=True)
-class PrintedPoint:
-    """A published accuracy (share, with the paper's ±) at the paper's epsilon, in the style of the arm that answers."""
-
-    paper: str
-    style: ArmStyle
-    epsilon: float
-    accuracy: float
-    spread: float
-
-
 def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapping[str, PublishedRow]) -> Figure:
     """Draw accuracy on the whole test set against epsilon.
 
     Parameters
     ----------
     selection : Selection
-        The arms; ``compare`` names the published points beside those of them that it answers.
+        The arms; ``compare`` names the published points beside those of them that it answers, ``published`` those that
+        stand for themselves.
     records : pandas.DataFrame
         One row an arm and seed; accuracies are shares, epsilon the maximum over clients.
     published : mapping of str to PublishedRow
@@ -81,7 +84,8 @@ def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapp
     -------
     matplotlib.figure.Figure
         A line a family of arms that differ in epsilon only, with the 95 % interval at each point (Student's t over
-        seeds; Wilson's with one seed); arms without privacy as labelled horizontal lines; published points hollow.
+        seeds; Wilson's with one seed); arms without privacy as labelled horizontal lines; published points hollow. The
+        axis of accuracy is logarithmic in the error, so that 80 % and 99 % can both be read.
 
     Raises
     ------
@@ -90,26 +94,29 @@ def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapp
     """
     styles = _one_marker_a_family(arm_styles(selection, records))
     private, public = _arms(selection, records, styles)
-    printed = _printed(selection, published, styles)
+    answered, series = answered_points(selection, published, styles), published_series(selection, published)
     if not private:
         raise UserError(
             f"figure privacy_utility of {selection.title!r}: none of the arms {', '.join(selection.arms)} has an "
             "epsilon; select one with `privacy.kind: example`, or leave this figure out"
         )
     deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(point.delta for point in private))
+    theirs = [*(one.point for one in answered), *(point for one in series for point in one.points)]
+    ours = [*(point.accuracy for point in private), *(line.accuracy for line in public)]
     with figure_style():
-        figure = new_figure(selection, records, HEIGHT)
+        figure = new_figure(selection, records, HEIGHT + 0.15 * len(series))
         ax = figure.subplots()
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
-        ax.set_ylabel(f"Accuracy on all {_images(selection, records)} (%)")
-        _epsilon_axis(ax, [*(point.epsilon for point in private), *(point.epsilon for point in printed)])
-        ours = [*(point.accuracy for point in private), *(line.accuracy for line in public)]
-        _accuracy_axis(ax, ours, printed)
-        _draw_families(figure, ax, private)
+        ax.set_ylabel(f"Accuracy on all {_images(selection, records)} (%)\nlogarithmic in the error")
+        _epsilon_axis(ax, [point.epsilon for point in [*private, *theirs]])
+        error_axis(ax, _heights(ours, theirs))
+        families = _draw_families(figure, ax, private)
         labels = [_draw_line(ax, line, place) for place, line in enumerate(public)]
-        _draw_printed(ax, printed)
+        draw_answered(ax, answered)
+        hollow = draw_series(ax, series)
         sns.despine(ax=ax)
-        _legend(figure, ax, ours, _share_epsilon(private))
+        columns = _key(_training_images(selection, records), families, hollow, answered, series)
+        _legend(figure, columns, _intervals(ours, _share_epsilon(private)))
         _separate(figure, ax, labels)
     return figure
 
@@ -144,21 +151,6 @@ def _arms(
     return private, public
 
 
-def _printed(
-    selection: Selection, published: Mapping[str, PublishedRow], styles: Mapping[str, ArmStyle]
-) -> list[PrintedPoint]:
-    """Return the published rows that state both epsilon and accuracy and that an arm of this figure answers."""
-    require_published(selection, published)
-    found: dict[str, PrintedPoint] = {}
-    for comparison in selection.compare:
-        row = published[comparison.published]
-        style = styles.get(comparison.arm or "")
-        if style is not None and row.epsilon is not None and row.accuracy is not None:
-            point = PrintedPoint(row.paper, style, row.epsilon, row.accuracy, row.std or 0.0)
-            found.setdefault(comparison.published, point)
-    return list(found.values())
-
-
 def _epsilon_axis(ax: Axes, epsilons: Sequence[float]) -> None:
     smallest, largest = min(epsilons), max(epsilons)
     # A single epsilon, or several close together, still need an axis to be read on.
@@ -171,14 +163,12 @@ def _epsilon_axis(ax: Axes, epsilons: Sequence[float]) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _accuracy_axis(ax: Axes, ours: Sequence[Estimate], printed: Sequence[PrintedPoint]) -> None:
+def _heights(ours: Sequence[Estimate], theirs: Sequence[PublishedPoint]) -> list[float]:
+    """Return what the axis of accuracy must reach, in percent."""
     # Set by hand: points that are moved sideways do not count towards automatic limits.
     ends = [end for value in ours for end in (value.low, value.high)]
-    ends += [end for point in printed for end in (point.accuracy - point.spread, point.accuracy + point.spread)]
-    lowest, highest = 100 * min(ends), 100 * max(ends)
-    margin = 0.05 * (highest - lowest) + 0.1
-    ax.set_ylim(lowest - margin, min(highest + margin, 100 + margin / 2))
-    ax.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+    ends += [end for point in theirs for end in (point.accuracy - point.spread, point.accuracy + point.spread)]
+    return [100 * min(1.0, max(0.0, end)) for end in ends]
 
 
 def _share_epsilon(points: Sequence[PrivatePoint]) -> bool:
@@ -186,12 +176,14 @@ def _share_epsilon(points: Sequence[PrivatePoint]) -> bool:
     return len({round(point.epsilon, 2) for point in points}) < len(points)
 
 
-def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint]) -> None:
+def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint]) -> list[Artist]:
+    """Draw a line a family, and return what a legend shows, in order."""
     families: dict[str, list[PrivatePoint]] = {}
     for point in sorted(private, key=lambda point: point.epsilon):
         families.setdefault(point.style.family, []).append(point)
     # Points at one epsilon stand side by side, or one would hide the other.
     step = SIDE_STEP if _share_epsilon(private) else 0.0
+    handles: list[Artist] = []
     for place, (family, points) in enumerate(families.items()):
         shift = (place - (len(families) - 1) / 2) * step
         beside = ax.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
@@ -221,7 +213,8 @@ def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint]) ->
                 zorder=4,
             )
         label = points[0].label if len(points) == 1 else family
-        ax.plot([], [], marker=look.marker, markersize=6, label=label, **drawn)
+        handles += ax.plot([], [], marker=look.marker, markersize=6, label=label, **drawn)
+    return handles
 
 
 def _reach(value: Estimate) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -232,7 +225,7 @@ def _reach(value: Estimate) -> np.ndarray[Any, np.dtype[np.float64]]:
 def _draw_line(ax: Axes, line: PublicLine, place: int) -> Annotation:
     """Draw the horizontal line of an arm without privacy, and return its label in the right margin."""
     colour, height = line.style.colour, 100 * line.accuracy.mean
-    ax.axhspan(100 * line.accuracy.low, 100 * line.accuracy.high, color=colour, alpha=0.1, linewidth=0, zorder=0.5)
+    ax.axhspan(100 * line.accuracy.low, 100 * line.accuracy.high, color=colour, alpha=0.08, linewidth=0, zorder=0.5)
     # Alternating phases: where two arms coincide, the dashes of one fill the gaps of the other.
     ax.axhline(height, color=colour, linestyle=(4 * (place % 2), (4, 4)), linewidth=1.2, zorder=1)
     return ax.annotate(
@@ -249,40 +242,37 @@ def _draw_line(ax: Axes, line: PublicLine, place: int) -> Annotation:
     )
 
 
-def _draw_printed(ax: Axes, printed: Sequence[PrintedPoint]) -> None:
-    for point in printed:
-        # In the right half the text stands on the left, lest it run into the labels of the lines.
-        side = -1 if ax.transAxes.inverted().transform(ax.transData.transform((point.epsilon, 0)))[0] > 0.5 else 1
-        ax.errorbar(
-            point.epsilon,
-            100 * point.accuracy,
-            yerr=100 * point.spread if point.spread else None,
-            fmt=point.style.marker,
-            color=point.style.colour,
-            markerfacecolor="white",
-            markersize=7,
-            markeredgewidth=1.4,
-            capsize=2.5,
-            zorder=5,
-        )
-        ax.annotate(
-            f"{point.paper}: {percent(point.accuracy, 1)} %",
-            xy=(point.epsilon, 100 * point.accuracy),
-            xytext=(8 * side, 0),
-            textcoords="offset points",
-            color=dark(point.style.colour),
-            fontsize=7.5,
-            ha="left" if side > 0 else "right",
-            va="center",
-            zorder=4.5,
-        )
-    if printed:
-        hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 6, "markeredgewidth": 1.2}
-        label = "hollow: published, on the paper's own test images"
-        ax.plot([], [], color="#444444", linestyle="none", label=label, **hollow)  # type: ignore[arg-type]
+def _training_images(selection: Selection, records: pd.DataFrame) -> str:
+    mine = records[records["arm"].isin(list(selection.arms))]
+    return f"{' or '.join(f'{size:,}' for size in dict.fromkeys(mine['n_train']))} training images"
 
 
-def _legend(figure: Figure, ax: Axes, ours: Sequence[Estimate], side_by_side: bool) -> None:
+def _key(
+    training: str,
+    families: list[Artist],
+    hollow: list[Artist],
+    answered: Sequence[AnsweredPoint],
+    series: Sequence[PublishedSeries],
+) -> list[list[Artist]]:
+    """Return the columns of the legend, each with its heading: ours, and theirs where there are any."""
+    ours = [_heading(f"Ours, {training}"), *families]
+    if answered:
+        look: dict[str, Any] = {"marker": "o", "color": GREY, "markerfacecolor": "white", "linestyle": "none"}
+        ours.append(Line2D([], [], label="hollow: published, on the paper's own test images", **look))
+    if not series:
+        return [ours]
+    sizes = dict.fromkeys(f"{one.n_train:,}" for one in series if one.n_train is not None)
+    stated = " where stated" if any(one.n_train is None for one in series) else ""
+    theirs = f", {' or '.join(sizes)} training images{stated}" if sizes else ""
+    return [ours, [_heading(f"Published{theirs}"), *hollow]]
+
+
+def _heading(text: str) -> Artist:
+    return Line2D([], [], linestyle="none", label=text)
+
+
+def _intervals(ours: Sequence[Estimate], side_by_side: bool) -> str:
+    """Return what the bars and bands are."""
     kinds = {value.kind for value in ours}
     seeds = sorted({value.n for value in ours})
     if seeds == [1]:
@@ -291,17 +281,26 @@ def _legend(figure: Figure, ax: Axes, ours: Sequence[Estimate], side_by_side: bo
         number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
         single = "; Wilson with one seed" if "wilson" in kinds else ""
         text = f"Mean of {number} seeds; bars and bands: 95 % interval (Student's t{single})"
-    if side_by_side:
-        text += "\nPoints at the same ε stand side by side"
-    figure.legend(
-        *ax.get_legend_handles_labels(),
-        title=text,
+    return text + ("\nPoints at the same ε stand side by side" if side_by_side else "")
+
+
+def _legend(figure: Figure, columns: list[list[Artist]], title: str) -> None:
+    # A legend fills its columns evenly, so the shorter one is filled up.
+    rows = max(map(len, columns))
+    handles = [artist for column in columns for artist in [*column, *[_heading("")] * (rows - len(column))]]
+    legend = figure.legend(
+        handles=handles,
+        title=title,
         loc="outside lower center",
-        ncols=2,
+        ncols=len(columns),
         alignment="center",
-        handlelength=3,
-        labelspacing=0.35,
+        handlelength=2.6,
+        labelspacing=0.3,
+        columnspacing=1.5,
     )
+    headings = {str(column[0].get_label()) for column in columns}
+    for text in legend.get_texts():
+        text.set_fontweight("bold" if text.get_text() in headings else "normal")
 
 
 def _separate(figure: Figure, ax: Axes, labels: Sequence[Annotation]) -> None:

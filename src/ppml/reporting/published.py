@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from ppml.config.spec import Spec
+from ppml.config.spec import Spec, invalid
 from ppml.errors import UserError
+
+PAPERS = (
+    "Dataset Anonymizer",
+    "PRIVATE-AI",
+    "Network anonymization",
+    "Data privacy and security learning",
+    "Privacy-preserving techniques",
+)
+"""The papers whose systems the project implements; whatever else is cited says where it stands."""
 
 
 class PublishedRow(Spec):
@@ -24,10 +33,23 @@ class PublishedRow(Spec):
     accuracy: float | None = Field(ge=0, le=1, description="Share in [0, 1]; null where they never report one.")
     std: float | None = Field(default=None, ge=0, le=1, description="What follows their ±, a share.")
     epsilon: float | None = Field(default=None, gt=0, description="As they state it.")
+    n_train: int | None = Field(default=None, ge=1, description="Training images; null where none are stated.")
+    source: str | None = Field(
+        default=None, min_length=1, description="arXiv id or address; required beyond the project's own five papers."
+    )
+    disputed: str | None = Field(
+        default=None, min_length=1, description="arXiv id of what disputes the accounting behind its epsilon."
+    )
     note: str | None = Field(default=None, min_length=1, description="What a reader must know before comparing.")
 
+    @model_validator(mode="after")
+    def _can_be_found(self) -> PublishedRow:
+        if self.source is None and self.paper not in PAPERS:
+            raise invalid(f"source is missing; only rows of {', '.join(PAPERS)} go without")
+        return self
 
-_ROWS = TypeAdapter(dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)+$")], PublishedRow])
+
+_ROWS = TypeAdapter(dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9.-]+)+$")], PublishedRow])
 
 
 def load_published(path: str | Path) -> dict[str, PublishedRow]:

@@ -9,13 +9,24 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from ppml.config.experiment import Comparison
+from ppml.config.experiment import Claim, Comparison
 from ppml.config.spec import Spec, unknown_name
 from ppml.errors import UserError
 from ppml.reporting.published import PublishedRow
 
 RECORDS = (
-    *("arm", "dataset", "model", "topology", "privacy_unit", "noise_by", "noise_source", "aggregation", "clients"),
+    *(
+        "arm",
+        "dataset",
+        "model",
+        "parameters",
+        "topology",
+        "privacy_unit",
+        "noise_by",
+        "noise_source",
+        "aggregation",
+        "clients",
+    ),
     *("partition", "rounds", "seed", "n_train", "n_test", "n_test_all", "evaluated_on", "accuracy", "accuracy_all"),
     *("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_pld", "epsilon_gdp", "budget", "delta", "accountant"),
     *("neighbouring", "noise_multiplier", "max_grad_norm", "sample_rate", "steps", "steps_planned", "device"),
@@ -29,7 +40,7 @@ COSTS = (
 )
 """Columns of `costs.csv`: a row an arm and seed."""
 
-HISTORY = ("arm", "seed", "unit", "step", "accuracy")
+HISTORY = ("arm", "seed", "unit", "step", "accuracy", "loss", "train_loss")
 """Columns of `history.csv`: a row an arm, seed and epoch or round."""
 
 EPSILONS = ("arm", "seed", "accountant", "step", "epoch", "epsilon")
@@ -38,6 +49,13 @@ EPSILONS = ("arm", "seed", "accountant", "step", "epoch", "epsilon")
 LABELS = tuple(f"label_{digit}" for digit in range(10))
 CLIENTS = ("arm", "seed", "client", "records", *LABELS)
 """Columns of `clients.csv`: a row an arm, seed and client."""
+
+AUDITS = (
+    *("arm", "seed", "noise_multiplier", "estimate", "low", "high", "control", "control_low", "control_high"),
+    *("canary_norm", "max_grad_norm", "contribution", "steps", "drawn", "coins", "confidence", "family"),
+    *("held", "faults"),
+)
+"""Columns of `audits.csv` that tables and figures use: a row an arm whose mechanism was audited."""
 
 
 class Selection(Spec):
@@ -48,10 +66,18 @@ class Selection(Spec):
     compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
         default=(), description="Published rows, in the order shown."
     )
+    notes: Annotated[tuple[str, ...], Field(strict=False)] = Field(default=(), description="Lines below the table.")
+    published: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), description="Published rows that no arm answers."
+    )
+    claims: Annotated[tuple[Claim, ...], Field(strict=False)] = Field(
+        default=(), description="Sentences of the papers, in the order shown."
+    )
+    others: dict[str, str] = Field(default={}, description="Label of each arm that only a claim names.")
 
     def label(self, arm: str) -> str:
         """Return the label of ``arm``; an arm that only answers a published row goes by its name."""
-        return self.arms.get(arm, arm)
+        return self.arms.get(arm) or self.others.get(arm, arm)
 
     def compared_arms(self) -> tuple[str, ...]:
         """Return the names of the arms that answer published rows, each once, in the order shown."""
@@ -103,8 +129,28 @@ def require_arms(frame: pd.DataFrame, arms: Iterable[str], file: str) -> None:
             raise UserError(f"{file}: {unknown_name('arm', arm, present).message()}")
 
 
+def audits_of(selection: Selection, audits: pd.DataFrame) -> pd.DataFrame:
+    """Return the audits of the arms that are shown, in their order, by arm.
+
+    Raises
+    ------
+    UserError
+        None of the arms was audited.
+    """
+    rows = audits.set_index("arm")
+    shown = [arm for arm in selection.arms if arm in rows.index]
+    if not shown:
+        raise UserError(
+            f"audits.csv: none of the arms {', '.join(selection.arms)} of {selection.title!r} was audited; select one "
+            "with privacy, and set `audit: {kind: canary}`"
+        )
+    return rows.loc[shown].assign(label=[selection.label(arm) for arm in shown])
+
+
 def require_published(selection: Selection, published: Mapping[str, PublishedRow]) -> None:
-    """Raise an error unless every published row that is compared exists."""
-    for row in selection.compare:
-        if row.published not in published:
-            raise UserError(f"compare: {unknown_name('published row', row.published, published).message()}")
+    """Raise an error unless every published row that is shown exists."""
+    named = {"compare": [row.published for row in selection.compare], "published": selection.published}
+    for key, rows in named.items():
+        for row in rows:
+            if row not in published:
+                raise UserError(f"{key}: {unknown_name('published row', row, published).message()}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,3 +97,67 @@ def wilson_interval(share: float, trials: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     reach = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much larger one mean is than a multiple of another, and how sure that is.
+
+    Parameters
+    ----------
+    value : float
+        First mean minus ``factor`` times the second, in the unit of the values.
+    low, high : float
+        Ends of the 95 % interval.
+    n : int
+        Number of seeds.
+    kind : {"t", "wilson"}
+        ``"t"``: Student's t over the differences of seeds that both have. ``"wilson"``: one seed, Newcombe's interval
+        from the two binomial ones. It takes the images of the two as independent; where they are the same, it is wider
+        than it need be.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    kind: IntervalKind
+
+
+def difference(first: Sequence[float], second: Sequence[float], *, trials: int, factor: float = 1.0) -> Difference:
+    """Compare two shares, a value a seed, the same seeds in the same order.
+
+    With one seed the interval is Newcombe's (1998, Statistics in Medicine 17:873, method 10), with ``factor`` as Zou
+    and Donner have it (2008, doi 10.1002/sim.3095).
+
+    Parameters
+    ----------
+    first, second : sequence of float
+        Shares in [0, 1].
+    trials : int
+        Number of test images behind each value.
+    factor : float
+        What the second is multiplied by.
+
+    Raises
+    ------
+    ValueError
+        There is no seed, or not the same number of both.
+
+    Examples
+    --------
+    >>> result = difference([0.95], [0.93], trials=2000)
+    >>> round(result.value, 3), round(result.low, 4), round(result.high, 4), result.kind
+    (0.02, 0.0052, 0.0348, 'wilson')
+    """
+    if not first or len(first) != len(second):
+        raise ValueError(f"expected as many values of both, at least one, got {len(first)} and {len(second)}")
+    if len(first) > 1:
+        result = estimate([one - factor * other for one, other in zip(first, second, strict=True)])
+        return Difference(result.mean, result.low, result.high, result.n, "t")
+    one, other = first[0], second[0]
+    (low, high), (other_low, other_high) = wilson_interval(one, trials), wilson_interval(other, trials)
+    value = one - factor * other
+    below = math.hypot(one - low, factor * (other_high - other))
+    above = math.hypot(high - one, factor * (other - other_low))
+    return Difference(value, value - below, value + above, 1, "wilson")

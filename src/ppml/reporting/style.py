@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from ppml.reporting.display import AGGREGATIONS, dataset_name
+from ppml.reporting.display import AGGREGATIONS, dataset_name, model_name
 from ppml.reporting.notes import is_fallback
 from ppml.reporting.selection import Selection, require_arms
 
@@ -24,7 +24,7 @@ WIDTH = 17 / 2.54
 """Inches: the width of a text column of an A4 page."""
 
 FALLBACK_TITLE = "FALLBACK DATA: scikit-learn digits, not MNIST"
-_ALARM = "#B00000"
+ALARM = "#B00000"
 
 # Okabe and Ito's colours for the colour-blind, without yellow, which print loses, and with a grey in its place.
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -64,9 +64,9 @@ class ArmStyle:
     Parameters
     ----------
     family : str
-        Name of what it differs from only in its privacy budget; arms of a family share a hue.
+        Name of what it differs from only in its privacy budget.
     colour : str
-        Hexadecimal; within a family from light to dark in the order of the arms.
+        Hexadecimal. Arms that differ in privacy only share a hue, from light to dark in their order, no privacy last.
     marker : str
         A matplotlib marker, another one for each of twelve arms.
     line : object
@@ -96,7 +96,7 @@ def new_figure(selection: Selection, records: pd.DataFrame, height: float) -> Fi
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     title = textwrap.fill(selection.title, 80)
     if is_fallback(records[records["arm"].isin(list(selection.arms))]):
-        figure.suptitle(f"{title}\n{FALLBACK_TITLE}", color=_ALARM)
+        figure.suptitle(f"{title}\n{FALLBACK_TITLE}", color=ALARM)
     else:
         figure.suptitle(title)
     return figure
@@ -129,33 +129,35 @@ def arm_styles(selection: Selection, records: pd.DataFrame) -> dict[str, ArmStyl
     """
     require_arms(records, selection.arms, "records.csv")
     rows = records.drop_duplicates("arm").set_index("arm").loc[list(selection.arms)]
-    names = _family_names(rows)
-    members = {name: [arm for arm in names if names[arm] == name] for name in dict.fromkeys(names.values())}
+    names, kin = _names(rows, "technique"), _names(rows, "topology")
     encrypted = [name for name in dict.fromkeys(rows["aggregation"]) if name not in ("none", "plaintext")]
     styles = {}
     for place, arm in enumerate(selection.arms):
-        family = names[arm]
-        turn, hue = divmod(list(members).index(family), len(HUES))
+        turn, hue = divmod(list(dict.fromkeys(kin.values())).index(kin[arm]), len(HUES))
+        relatives = [other for other in kin if kin[other] == kin[arm]]
+        # Less privacy is darker: what has none comes last.
+        relatives.sort(key=lambda other: rows["privacy_unit"][other] == "none")
         dashes = 1 + encrypted.index(rows["aggregation"][arm]) if rows["aggregation"][arm] in encrypted else 0
         styles[arm] = ArmStyle(
-            family=family,
-            colour=_shade(HUES[hue], members[family].index(arm), len(members[family])),
+            family=names[arm],
+            colour=_shade(HUES[hue], relatives.index(arm), len(relatives)),
             marker=MARKERS[place % len(MARKERS)],
             line=DASHES[(dashes + 2 * turn) % len(DASHES)],
         )
     return styles
 
 
-def _family_names(rows: pd.DataFrame) -> dict[str, str]:
-    """Return the family of each arm, named by topology, aggregation and whatever else tells families apart."""
+def _names(rows: pd.DataFrame, first: str) -> dict[str, str]:
+    """Return what each arm is called by ``first``, aggregation and whatever else tells arms that share these apart."""
     parts = pd.DataFrame(
         {
+            "topology": rows["topology"].str.capitalize(),
             "technique": [
                 topology.capitalize() + ("" if unit == "none" else " + DP")
                 for topology, unit in zip(rows["topology"], rows["privacy_unit"], strict=True)
             ],
             "aggregation": ["" if name == "none" else AGGREGATIONS.get(name, name) for name in rows["aggregation"]],
-            "model": rows["model"],
+            "model": [model_name(name) for name in rows["model"]],
             "partition": rows["partition"].fillna("").astype(str),
             # Another clipping norm is another recipe, not another budget of the same one.
             "clipping": ["" if pd.isna(norm) else f"clipping norm {norm:g}" for norm in rows["max_grad_norm"]],
@@ -163,12 +165,14 @@ def _family_names(rows: pd.DataFrame) -> dict[str, str]:
         },
         index=rows.index,
     )
-    # An empty cell tells nothing apart: a centralized arm has no partition, whatever the others' is called.
-    differing = [
-        name for name in ("model", "partition", "clipping", "dataset") if parts[name].replace("", None).nunique() > 1
-    ]
-    told = parts[["technique", "aggregation", *differing]]
-    return {str(arm): ", ".join(filter(None, row)) for arm, row in told.iterrows()}
+    names = {str(arm): ", ".join(filter(None, row)) for arm, row in parts[[first, "aggregation"]].iterrows()}
+    for column in ("model", "partition", "clipping", "dataset"):
+        # An empty cell tells nothing apart: an arm without privacy has no clipping norm.
+        told = {
+            name: len({parts[column][arm] for arm in names if names[arm] == name} - {""}) > 1 for name in names.values()
+        }
+        names = {arm: ", ".join(filter(None, (name, told[name] * parts[column][arm]))) for arm, name in names.items()}
+    return names
 
 
 def _shade(colour: str, place: int, count: int) -> str:

@@ -74,7 +74,7 @@ def summary_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
     }
     cells = pd.DataFrame(columns)
     numeric = frozenset(cells.columns) - {"Technique", "Unit; δ; accountant; noise by"}
-    notes = (*_dagger_notes(summary), *_sending_notes(summary), *_common_notes(summary))
+    notes = (*selection.notes, *_dagger_notes(summary), *_sending_notes(summary), *_common_notes(summary))
     return Table(selection.title, cells, numeric, notes, summary.reset_index())
 
 
@@ -86,7 +86,7 @@ def published_table(
     Parameters
     ----------
     selection : Selection
-        ``compare`` gives the rows, in order.
+        ``compare`` gives the rows, in order, and ``published`` those below that no arm answers.
     records, costs : pandas.DataFrame
         One row an arm and seed.
     published : mapping of str to PublishedRow
@@ -122,11 +122,15 @@ def published_table(
         else:
             line |= {heading: cell(answers[comparison.arm]) for heading, cell in ours.items()}
         lines.append(line)
+    nothing = dict.fromkeys(ours, NOTHING)
+    lines += [_theirs(published[key], marks) | nothing for key in selection.published]
     cells = pd.DataFrame(lines)
     missing = (f"{NOT_YET} not yet part of this project.",) if any(row.arm is None for row in selection.compare) else ()
     notes = (
         *(f"{mark} {note}" for note, mark in marks.items()),
         *missing,
+        *selection.notes,
+        *_source_notes(selection, published),
         *_dagger_notes(summary),
         "Paper to ε: as printed in the paper, on its own test images; what its ± is, it does not say.",
         "Sent a round: all clients, up and down, 1 KB = 1,000 bytes; — where nothing is sent.",
@@ -151,16 +155,36 @@ def _theirs(row: PublishedRow, marks: Mapping[str, str]) -> dict[str, str]:
 
 def _footnote_marks(selection: Selection, published: Mapping[str, PublishedRow]) -> dict[str, str]:
     """Return the mark of each note, numbered in the order of the rows; rows with the same note share it."""
-    notes = [published[row.published].note for row in selection.compare]
+    notes = [published[key].note for key in _keys(selection)]
     return {note: f"[{number}]" for number, note in enumerate(dict.fromkeys(filter(None, notes)), start=1)}
+
+
+def _keys(selection: Selection) -> list[str]:
+    """Return the published rows shown, in order."""
+    return [*(row.published for row in selection.compare), *selection.published]
+
+
+def _source_notes(selection: Selection, published: Mapping[str, PublishedRow]) -> tuple[str, ...]:
+    """Return where the rows beyond the project's own papers stand, and on how many images."""
+    rows = [row for row in (published[key] for key in _keys(selection)) if row.source]
+    sources = dict.fromkeys(
+        f"{row.paper}, {row.source}"
+        + (f" ({row.n_train:,} training images)" if row.n_train else "")
+        + (f", ε disputed by {row.disputed}" if row.disputed else "")
+        for row in rows
+    )
+    return (f"Sources: {'; '.join(sources)}.",) if sources else ()
 
 
 def _published_raw(selection: Selection, summary: pd.DataFrame, published: Mapping[str, PublishedRow]) -> pd.DataFrame:
     theirs = pd.DataFrame(
         [
-            {"published": row.published, "arm": row.arm}
-            | {f"their_{name}": value for name, value in published[row.published].to_json().items()}
-            for row in selection.compare
+            {"published": key, "arm": arm}
+            | {f"their_{name}": value for name, value in published[key].to_json().items()}
+            for key, arm in [
+                *((row.published, row.arm) for row in selection.compare),
+                *((key, None) for key in selection.published),
+            ]
         ]
     )
     return theirs.merge(summary.reset_index(), how="left", on="arm", validate="many_to_one")

@@ -12,6 +12,8 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from ppml.attacks.verdict import COLUMNS, audit_row, judge
+from ppml.errors import UserError
 from ppml.records import record as records
 from ppml.records.files import read_json, write_json, write_text
 
@@ -19,15 +21,21 @@ from ppml.records.files import read_json, write_json, write_text
 def main(argv: Sequence[str] | None = None) -> None:
     """Write record.json beside every run, the CSV files and metrics.json.
 
-    ``--spec`` is a list of runs, each with arm, folder and partition (a file, or null).
+    ``--spec`` holds runs, each with arm, seed, folder, partition and audit (files, or null), and how audits are judged.
+
+    Raises
+    ------
+    UserError
+        An audit contradicts what an arm claims: then nothing is collected, and so no table or figure shows its epsilon.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
-    for name in ("records", "costs", "history", "clients", "epsilons", "metrics"):
+    for name in ("records", "costs", "history", "clients", "epsilons", "audits", "metrics"):
         parser.add_argument(f"--output-{name}", type=Path, required=True)
     arguments = parser.parse_args(argv)
     rows: dict[str, list[dict[str, Any]]] = {"records": [], "costs": [], "history": [], "clients": [], "epsilons": []}
-    for entry in arguments.spec:
+    audits = judge_audits(arguments.spec)
+    for entry in arguments.spec["runs"]:
         one = read_run(entry["arm"], Path(entry["folder"]), entry["partition"])
         row = records.record(one)
         write_json(Path(entry["folder"]) / "record.json", row)
@@ -38,7 +46,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows["epsilons"] += records.epsilons(one)
     for name, content in rows.items():
         write_text(getattr(arguments, f"output_{name}"), to_csv(content))
+    write_text(arguments.output_audits, pd.DataFrame(audits, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
     write_json(arguments.output_metrics, summarise(pd.DataFrame(rows["records"])))
+
+
+def judge_audits(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of audits.csv, or raise an error that names each arm whose claim does not hold."""
+    audited = [entry for entry in spec["runs"] if entry["audit"]]
+    rows, wrong = [], []
+    for entry in audited:
+        measured = read_json(entry["audit"])
+        level = {"confidence": spec["audit"]["confidence"], "family": len(audited)}
+        verdict = judge(measured, **level)
+        rows.append(audit_row(entry["arm"], entry["seed"], measured, verdict, **level))
+        wrong += [f"audit of arm {entry['arm']}: {fault} ({entry['audit']})" for fault in verdict.faults]
+    if wrong:
+        raise UserError("\n".join([*wrong, "nothing is published while the audit contradicts a claim"]))
+    return rows
 
 
 def read_run(arm: str, folder: Path, partition: str | None) -> records.Run:

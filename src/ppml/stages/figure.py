@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from ppml.config.experiment import FigureKind
 from ppml.records.files import write_bytes
 from ppml.reporting.published import parse_published
-from ppml.reporting.selection import CLIENTS, COSTS, EPSILONS, HISTORY, RECORDS, parse_selection, read_tidy
+from ppml.reporting.selection import AUDITS, CLIENTS, COSTS, EPSILONS, HISTORY, RECORDS, parse_selection, read_tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the figure."""
     parser = argparse.ArgumentParser(prog="python -m ppml.stages figure", description=__doc__)
-    parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
-    parser.add_argument("--kind", required=True, choices=("history", "privacy_utility", "cost", "labels", "epsilon"))
+    parser.add_argument("--spec", required=True, help="what is shown, as JSON")
+    parser.add_argument("--kind", required=True, choices=get_args(FigureKind))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
     parser.add_argument("--clients", required=True, help="CSV, a row an arm, seed and client")
     parser.add_argument("--epsilons", required=True, help="CSV, a row an arm, seed and place on the way")
+    parser.add_argument("--audits", required=True, help="CSV, a row an audited arm")
     parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-svg", required=True)
     parser.add_argument("--output-png", required=True)
@@ -41,20 +43,30 @@ def _draw(arguments: argparse.Namespace) -> Figure:
 
     # Before pyplot comes with seaborn: a job has no screen.
     matplotlib.use("Agg")
+    from ppml.reporting.figure_audit import audit
     from ppml.reporting.figure_cost import cost
     from ppml.reporting.figure_epsilon import epsilon
-    from ppml.reporting.figure_history import history
+    from ppml.reporting.figure_history import history, loss
     from ppml.reporting.figure_labels import labels
     from ppml.reporting.figure_privacy_utility import privacy_utility
+    from ppml.reporting.figure_size import size
 
     selection = parse_selection(arguments.spec)
     records = read_tidy(arguments.records, RECORDS)
-    if arguments.kind == "history":
-        return history(selection, records, read_tidy(arguments.history, HISTORY))
-    if arguments.kind == "privacy_utility":
-        return privacy_utility(selection, records, parse_published(arguments.published))
-    if arguments.kind == "cost":
-        return cost(selection, records, read_tidy(arguments.costs, COSTS))
-    if arguments.kind == "epsilon":
-        return epsilon(selection, records, read_tidy(arguments.epsilons, EPSILONS))
-    return labels(selection, records, read_tidy(arguments.clients, CLIENTS))
+    match arguments.kind:
+        case "history":
+            return history(selection, records, read_tidy(arguments.history, HISTORY))
+        case "loss":
+            return loss(selection, records, read_tidy(arguments.history, HISTORY))
+        case "privacy_utility":
+            return privacy_utility(selection, records, parse_published(arguments.published))
+        case "size":
+            return size(selection, records)
+        case "cost":
+            return cost(selection, records, read_tidy(arguments.costs, COSTS))
+        case "labels":
+            return labels(selection, records, read_tidy(arguments.clients, CLIENTS))
+        case "epsilon":
+            return epsilon(selection, records, read_tidy(arguments.epsilons, EPSILONS))
+        case _:
+            return audit(selection, records, read_tidy(arguments.audits, AUDITS))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import get_args
 
+from ppml.config.experiment import TableKind
 from ppml.records.files import write_text
+from ppml.reporting.audits import audit_table
 from ppml.reporting.published import parse_published
 from ppml.reporting.readings import readings_table
-from ppml.reporting.selection import COSTS, RECORDS, parse_selection, read_tidy
+from ppml.reporting.selection import AUDITS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
+from ppml.reporting.table_claims import claims_table
 from ppml.reporting.tables import published_table, summary_table
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
 
@@ -16,10 +20,12 @@ from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the collected records and write the table."""
     parser = argparse.ArgumentParser(prog="python -m ppml.stages table", description=__doc__)
-    parser.add_argument("--spec", required=True, help="title, arms and compare, as JSON")
-    parser.add_argument("--kind", required=True, choices=("summary", "published", "readings"))
+    parser.add_argument("--spec", required=True, help="what is shown, as JSON")
+    parser.add_argument("--kind", required=True, choices=get_args(TableKind))
     parser.add_argument("--records", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
+    parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
+    parser.add_argument("--audits", required=True, help="CSV, a row an audited arm")
     parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-md", required=True)
     parser.add_argument("--output-csv", required=True)
@@ -29,12 +35,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     selection = parse_selection(arguments.spec)
     records, costs = read_tidy(arguments.records, RECORDS), read_tidy(arguments.costs, COSTS)
-    if arguments.kind == "summary":
-        table = summary_table(selection, records, costs)
-    elif arguments.kind == "published":
-        table = published_table(selection, records, costs, parse_published(arguments.published))
-    else:
-        table = readings_table(selection, records, costs, parse_published(arguments.published))
+    published = parse_published(arguments.published)
+    match arguments.kind:
+        case "summary":
+            table = summary_table(selection, records, costs)
+        case "published":
+            table = published_table(selection, records, costs, published)
+        case "readings":
+            table = readings_table(selection, records, costs, published)
+        case "claims":
+            table = claims_table(selection, records, costs, read_tidy(arguments.history, HISTORY))
+        case _:
+            table = audit_table(selection, records, read_tidy(arguments.audits, AUDITS))
     write_text(arguments.output_md, to_markdown(table))
     write_text(arguments.output_csv, to_csv(table))
     write_text(arguments.output_tex, to_latex(table))

@@ -6,7 +6,10 @@ _MODELS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "pydanti
 _TORCH = ("torch", "safetensors.torch")
 # Flower's settings come first, as everywhere. The optimisers of torch import its compiler at their first step.
 _FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
-_TRAINING = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler", "tenseal", *_FLOWER)
+_PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler")
+_TRAINING = (*_PRIVATE, "tenseal", *_FLOWER)
+# Imports torch's compiler: of no weight after the optimisers, three seconds for those who need no more than torch.
+_NETWORKS = ("torchvision.models.resnet",)
 _ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "scipy.stats", "dp_accounting.pld.privacy_loss_distribution")
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -15,10 +18,11 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "features": (*_MODELS, *_TORCH),
     "partition": (*_MODELS, "safetensors.numpy"),
     "calibrate": _ACCOUNTING,
-    "train": (*_MODELS, *_TORCH, *_TRAINING),
+    "train": (*_MODELS, *_TORCH, *_TRAINING, *_NETWORKS),
     "predict": _TORCH,
+    "audit": (*_MODELS, *_TORCH, *_PRIVATE, "scipy.stats"),
     "account": _ACCOUNTING,
-    "collect": (*_MODELS, "pandas", "safetensors.numpy"),
+    "collect": (*_MODELS, "pandas", "scipy.stats", "safetensors.numpy"),
     "table": (*_MODELS, "pandas", "scipy.stats"),
     "figure": (*_MODELS, "pandas", "scipy.stats", "seaborn", "matplotlib.backends.backend_svg"),
     "overview": ("jinja2",),

@@ -1,0 +1,1 @@
+"""Attacks on what the mechanisms release, and what they show."""

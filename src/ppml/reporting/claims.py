@@ -1,0 +1,264 @@
+"""What the papers claim, held against our numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import pandas as pd
+
+from ppml.config.experiment import Claim
+from ppml.errors import UserError
+from ppml.reporting.display import percent
+from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.statistics import Difference, difference
+from ppml.reporting.summaries import rows_of
+
+Verdict = Literal["held", "not held", "undecided"]
+
+KEPT = 0.9
+"""Share of the accuracy without privacy that must be kept: ours, since no paper says what a balance is."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Something that a claim says is larger than something else.
+
+    Parameters
+    ----------
+    larger, smaller : str
+        What is compared, as a reader sees it.
+    difference : Difference
+        Accuracy (share) of ``larger`` minus that of ``smaller``: above 0 as claimed.
+    """
+
+    larger: str
+    smaller: str
+    difference: Difference
+
+    def text(self) -> str:
+        """Return the comparison in percentage points."""
+        points = (100 * end for end in (self.difference.value, self.difference.low, self.difference.high))
+        value, low, high = (f"{point:+.1f}" for point in points)
+        return f"{self.larger} over {self.smaller}: {value} [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of a claim.
+
+    Parameters
+    ----------
+    says : str
+        Their words.
+    reading : str
+        What was tested.
+    accuracies : tuple of str
+        The accuracies behind, in percent.
+    comparisons : tuple of Comparison
+        All of them must be as claimed.
+    """
+
+    says: str
+    reading: str
+    accuracies: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """``held`` where every interval is above 0, ``not held`` where one is below 0, else ``undecided``.
+
+        That all must be above is a test of the whole claim at the level of each; what is not held is one of several
+        comparisons, without a correction for their number.
+        """
+        if all(comparison.difference.low > 0 for comparison in self.comparisons):
+            return "held"
+        return "not held" if any(comparison.difference.high < 0 for comparison in self.comparisons) else "undecided"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The records and histories of the arms of one claim.
+
+    Parameters
+    ----------
+    label : callable
+        From the name of an arm to its label.
+    private : tuple of str
+        Arms, the smallest epsilon first.
+    public : str
+        The arm without privacy.
+    """
+
+    label: Callable[[str], str]
+    private: tuple[str, ...]
+    public: str
+    records: pd.DataFrame
+    history: pd.DataFrame
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """All arms, from the smallest epsilon to none."""
+        return (*self.private, self.public)
+
+    def final(self, arm: str) -> pd.Series:
+        """Return the accuracy on all test images by seed."""
+        return rows_of(self.records, arm).set_index("seed")["accuracy_all"]
+
+    def at(self, arm: str, step: int) -> pd.Series:
+        """Return the accuracy after an epoch or round by seed."""
+        rows = rows_of(self.history, arm)
+        return rows[rows["step"] == step].set_index("seed")["accuracy"]
+
+    def steps(self) -> list[int]:
+        """Return the epochs or rounds that all arms have, from 1."""
+        common = set.intersection(*(set(rows_of(self.history, arm)["step"]) for arm in self.ordered))
+        return sorted(int(step) for step in common if step > 0)
+
+    def unit(self) -> str:
+        """Return what a step is."""
+        return str(rows_of(self.history, self.public)["unit"].iloc[0])
+
+    def images(self, column: str) -> int:
+        """Return the number of test images behind ``accuracy_all`` (``n_test_all``) or the history (``n_test``)."""
+        return int(rows_of(self.records, self.public)[column].iloc[0])
+
+    def beyond(self, larger: str, smaller: str) -> Comparison:
+        """Compare the final accuracies of two arms."""
+        value = _paired(self.final(larger), self.final(smaller), self.images("n_test_all"))
+        return Comparison(self.label(larger), self.label(smaller), value)
+
+    def beyond_at(self, larger: str, smaller: str, step: int) -> Comparison:
+        """Compare two arms after the same step."""
+        value = _paired(self.at(larger, step), self.at(smaller, step), self.images("n_test"))
+        return Comparison(self.label(larger), f"{self.label(smaller)}, {self.unit()} {step}", value)
+
+
+def rises_with_epsilon(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
+    """Test that each arm is more accurate than the one of the next smaller epsilon."""
+    reading = "accuracy on all test images: each ε above the next smaller one, no privacy above the largest"
+    shown = [f"{runs.label(arm)}: {percent(runs.final(arm).mean())}" for arm in runs.ordered]
+    return reading, shown, [runs.beyond(larger, smaller) for smaller, larger in pairwise(runs.ordered)]
+
+
+def starts_higher(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
+    """Test that the arm without privacy is ahead after the first step."""
+    first = runs.steps()[0]
+    shown = [f"{runs.label(arm)}: {percent(runs.at(arm, first).mean())}" for arm in runs.ordered]
+    reading = f"accuracy after {runs.unit()} {first}: no privacy above every ε"
+    return reading, shown, [runs.beyond_at(runs.public, arm, first) for arm in runs.private]
+
+
+def trains_easier(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
+    """Test that the arm without privacy is ahead after every step."""
+    reading = f"accuracy after each {runs.unit()}: no privacy above every ε"
+    compared = [runs.beyond_at(runs.public, arm, step) for arm in runs.private for step in runs.steps()]
+    return reading, [], compared
+
+
+def starts_low_and_improves(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
+    """Test that after the first step a smaller epsilon is behind, and that every private arm then improves."""
+    first, last = runs.steps()[0], runs.steps()[-1]
+    unit = runs.unit()
+    reading = (
+        f"accuracy after {unit} {first}: each ε above the next smaller one; of each ε, after {unit} {last}: above "
+        "that. How slight the gain is, is shown and not judged"
+    )
+    shown = [
+        f"{runs.label(arm)}: {percent(runs.at(arm, first).mean())} to {percent(runs.at(arm, last).mean())}"
+        for arm in runs.ordered
+    ]
+    lower = [runs.beyond_at(larger, smaller, first) for smaller, larger in pairwise(runs.private)]
+    gains = [
+        Comparison(
+            f"{runs.label(arm)}, {unit} {last}",
+            f"{unit} {first}",
+            _paired(runs.at(arm, last), runs.at(arm, first), runs.images("n_test")),
+        )
+        for arm in runs.private
+    ]
+    return reading, shown, [*lower, *gains]
+
+
+def keeps_accuracy(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
+    """Test that the smallest epsilon keeps at least :data:`KEPT` of the accuracy without privacy."""
+    arm = runs.private[0]
+    ours, theirs = runs.final(arm), runs.final(runs.public)
+    shown = [
+        f"{runs.label(arm)}: {percent(ours.mean())}",
+        f"{runs.label(runs.public)}: {percent(theirs.mean())}",
+        f"kept: {percent(ours.mean() / theirs.mean(), 1)} %",
+    ]
+    value = _paired(ours, theirs, runs.images("n_test_all"), KEPT)
+    compared = Comparison(runs.label(arm), f"{KEPT:g}\N{MULTIPLICATION SIGN} {runs.label(runs.public)}", value)
+    reading = f"accuracy on all test images: the smallest ε keeps at least {100 * KEPT:g} % of that without privacy"
+    return reading, shown, [compared]
+
+
+READINGS = {
+    "rises_with_epsilon": rises_with_epsilon,
+    "starts_higher": starts_higher,
+    "trains_easier": trains_easier,
+    "starts_low_and_improves": starts_low_and_improves,
+    "keeps_accuracy": keeps_accuracy,
+}
+
+
+def findings(selection: Selection, records: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
+    """Hold each claim of ``selection`` against the collected numbers.
+
+    Parameters
+    ----------
+    selection : Selection
+        The claims, in order.
+    records : pandas.DataFrame
+        One row an arm and seed.
+    history : pandas.DataFrame
+        One row an arm, seed and epoch or round.
+
+    Raises
+    ------
+    UserError
+        An arm has no records or no history, there is not exactly one without privacy, or two have no seed, no epoch or
+        no test images in common.
+    """
+    found = []
+    for claim in selection.claims:
+        reading, shown, compared = READINGS[claim.reading](_runs(claim, selection, records, history))
+        found.append(Finding(claim.says, reading, tuple(shown), tuple(compared)))
+    return found
+
+
+def _runs(claim: Claim, selection: Selection, records: pd.DataFrame, history: pd.DataFrame) -> Runs:
+    require_arms(records, claim.arms, "records.csv")
+    require_arms(history, claim.arms, "history.csv")
+    mine = records[records["arm"].isin(claim.arms)]
+    for column in ("dataset", "n_test", "n_test_all", "evaluated_on"):
+        if mine[column].nunique() > 1:
+            raise UserError(f"records.csv: {column} differs between {', '.join(claim.arms)}: nothing to compare")
+    if history[history["arm"].isin(claim.arms)]["unit"].nunique() > 1:
+        raise UserError(f"history.csv: {', '.join(claim.arms)} do not all count epochs or all rounds")
+    largest = mine.groupby("arm")["epsilon"].max()
+    private = sorted((arm for arm in claim.arms if not math.isnan(largest[arm])), key=lambda arm: float(largest[arm]))
+    public = [arm for arm in claim.arms if math.isnan(largest[arm])]
+    if len(public) != 1:
+        raise UserError(f"claims: {len(public)} arms without privacy among {', '.join(claim.arms)}; one is needed")
+    runs = Runs(selection.label, tuple(private), public[0], records, history)
+    if not runs.steps():
+        raise UserError(f"history.csv: {', '.join(claim.arms)} have no epoch or round in common")
+    return runs
+
+
+def _paired(first: pd.Series, second: pd.Series, trials: int, factor: float = 1.0) -> Difference:
+    seeds = [seed for seed in first.index if seed in second.index]
+    if not seeds:
+        raise UserError("records.csv: two arms of a claim have no seed in common; run the workflow again")
+    return difference(first[seeds].tolist(), second[seeds].tolist(), trials=trials, factor=factor)
+
+
+def weakest(comparisons: Sequence[Comparison]) -> Comparison:
+    """Return the comparison that is least as claimed."""
+    return min(comparisons, key=lambda comparison: comparison.difference.low)

@@ -1,0 +1,71 @@
+"""Rule audit: what the mechanism of a private arm releases of a canary, measured step by step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppml.config.technique import ExampleLevel
+from ppml.records.canonical import digest
+from ppml.records.files import read_json, write_json
+
+INPUT_SHAPE = (1, 28, 28)
+"""Of one record that a model takes."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write audit.json: measured values only, which the rule collect judges together with those of all other arms.
+
+    ``--spec`` holds technique (all that identifies it besides how it trains), steps, root_seed and device. Owners
+    differ in nothing but their noise: the first is audited.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spec", type=json.loads, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--about", type=Path, required=True)
+    parser.add_argument("--noise", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+
+    import torch
+
+    from ppml.attacks.canary import OnRelease, audit, craft_canary
+    from ppml.learning.dpsgd import DpSgdLearner
+    from ppml.learning.learner import LocalLearner, Settings
+    from ppml.models.registry import build_model
+    from ppml.randomness import Randomness
+
+    torch.set_num_threads(1)
+    # Opacus' hooks need no gradient of the images.
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    spec = arguments.spec
+    privacy = ExampleLevel.model_validate(spec["technique"]["privacy"])
+
+    def build(settings: Settings, noise_multiplier: float, on_release: OnRelease) -> LocalLearner:
+        return DpSgdLearner(
+            settings,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=privacy.max_grad_norm,
+            noise_source=privacy.noise_source,
+            on_release=on_release,
+        )
+
+    # By what the technique is, so that arms draw apart and a name changes nothing.
+    rng = Randomness(spec["root_seed"]).child("seed", arguments.seed, "audit", digest(spec["technique"]))
+    classes = read_json(arguments.about)["classes"]
+    model = build_model(spec["technique"]["model"], classes, rng.child("initial-weights").torch()).to(spec["device"])
+    canary = craft_canary(model, INPUT_SHAPE, privacy.max_grad_norm, rng, spec["device"])
+    measured = audit(
+        build,
+        model,
+        canary,
+        noise_multiplier=read_json(arguments.noise)["noise_multipliers"][0],
+        max_grad_norm=privacy.max_grad_norm,
+        steps=spec["steps"],
+        rng=rng,
+    )
+    write_json(arguments.output, measured.to_json())
