@@ -9,8 +9,8 @@ from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
 from ppml.config.schema import schema_text
 
 CONFIG = Path(__file__).parents[2] / "config"
-TUNING = ("tune", "tune-anonymizer")
-NAMES = ("default", "smoke", *TUNING, "full")
+TUNING = ("tune", "tune-features", "tune-anonymizer")
+NAMES = ("default", "smoke", *TUNING, "best", "full")
 # full.yaml is for larger machines; a checkout may be without it.
 SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
 

@@ -30,6 +30,7 @@ arms:
 FILES = {
     "data/raw/mnist/train-images-idx3-ubyte.gz": b"raw " * 5000,
     "data/subsets/mnist-100-100-first-test/train.safetensors": bytes(range(256)) * 40,
+    "data/features/mnist-100-100-first-test/scattering-9-0.001-2024/train.safetensors": b"features",
     "artifacts/partitions/mnist/iid8/seed0.json": b"{}\n",
     **{f"artifacts/runs/fl/seed{seed}/model.safetensors": b"model %d" % seed for seed in range(12)},
     **{f"artifacts/runs/fl/seed{seed}/events.json": b"[]\n" for seed in range(12)},
@@ -548,6 +549,7 @@ def test_a_remote_that_takes_nothing_leaves_nothing_to_commit(first: Clone, stor
         *("data/raw/hospital/a.gz", "data/raw/a.csv", "data/patients.csv", "data/raw/mnist/patients.csv"),
         *("data/subsets/hospital-100-100-first-test/test.safetensors", "data/subsets/mnist-hospital/test.safetensors"),
         "data/subsets/mnist-100-100-first-test/patients.csv",
+        "data/features/hospital-100-100-first-test/scattering-9-2024/train.safetensors",
         *("artifacts/key.pem", "artifacts/core.123", "artifacts/runs/fl/seed0/progress.safetensors.bak"),
         *("artifacts/runs/fl/seed0/deep/model.safetensors", "artifacts/partitions/hospital/iid8/seed0.json"),
     ],
