@@ -5,6 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
+from ppml.config.experiment import Claim
 from ppml.errors import UserError
 from ppml.reporting.published import load_published
 from ppml.stages import figure, table
@@ -16,8 +17,13 @@ def arguments(collected, folder, published_path, names):
     return [part for name in names for part in (name, given[name])]
 
 
-@pytest.mark.parametrize("kind", ["summary", "published"])
+SAYS = {"says": "DP costs accuracy.", "reading": "starts_higher", "arms": ["centralized", "dp"]}
+ROWS = {"summary": 7, "published": 8, "claims": 1}
+
+
+@pytest.mark.parametrize("kind", ROWS)
 def test_table_writes_its_four_files(kind, tmp_path, techniques, published_path):
+    techniques.selection = techniques.selection.model_copy(update={"claims": (Claim.model_validate(SAYS),)})
     inputs = arguments(
         techniques, tmp_path, published_path, ["--spec", "--records", "--costs", "--history", "--published"]
     )
@@ -26,9 +32,9 @@ def test_table_writes_its_four_files(kind, tmp_path, techniques, published_path)
         [*inputs, "--kind", kind, *(part for end, path in outputs.items() for part in (f"--output-{end}", str(path)))]
     )
     assert outputs["md"].read_text(encoding="utf-8").startswith("### Techniques")
-    assert len(pd.read_csv(outputs["csv"])) == (7 if kind == "summary" else 8)
+    assert len(pd.read_csv(outputs["csv"])) == ROWS[kind]
     assert r"\end{table}" in outputs["tex"].read_text(encoding="utf-8")
-    assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == (8 if kind == "summary" else 9)
+    assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == 1 + ROWS[kind]
 
 
 @pytest.mark.parametrize("kind", ["history", "loss", "privacy_utility", "size", "cost", "labels"])
