@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from unittest import mock
 
 import torch
-from opacus.optimizers import DPOptimizer
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 
 from ppml.accounting.events import MechanismEvent
+from ppml.learning import dpsgd
+from ppml.learning.clipping import bookkeeping
+from ppml.learning.clipping.parts import Part
 from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.noise import SeededNoise
+from ppml.learning.private_optimizer import PrivateOptimizer
 
 
 class FaultyOptimizer(DpSgdLearner):
@@ -21,11 +25,13 @@ class FaultyOptimizer(DpSgdLearner):
         self.plant(optimizer)
         return optimizer
 
-    def plant(self, optimizer: DPOptimizer) -> None:
+    def plant(self, optimizer: PrivateOptimizer) -> None:
         raise NotImplementedError
 
 
-def with_attribute(optimizer: DPOptimizer, method: str, attribute: str, value: Callable[[DPOptimizer], float]) -> None:
+def with_attribute(
+    optimizer: PrivateOptimizer, method: str, attribute: str, value: Callable[[PrivateOptimizer], float]
+) -> None:
     """Make ``optimizer.method`` see another value of ``optimizer.attribute``."""
     original = getattr(optimizer, method)
 
@@ -49,23 +55,33 @@ class SameNoiseEachStep(FaultyOptimizer):
     """Draws the noise of every step from the same seed, so that differences of steps have none."""
 
     def plant(self, optimizer):
-        with_attribute(optimizer, "add_noise", "generator", lambda one: torch.Generator().manual_seed(1))
+        with_attribute(optimizer, "add_noise", "noise", lambda one: SeededNoise(torch.Generator().manual_seed(1)))
 
 
-class NoClipping(FaultyOptimizer):
+class NoClipping(DpSgdLearner):
     """Sums gradients as they are."""
 
-    def plant(self, optimizer):
-        with_attribute(optimizer, "clip_and_accumulate", "max_grad_norm", lambda one: math.inf)
+    def fit(self, *arguments, **settings):
+        with mock.patch.object(bookkeeping, "clipping_factors", unclipped):
+            return super().fit(*arguments, **settings)
 
 
-class ActualBatchSize(FaultyOptimizer):
+def unclipped(parts: Sequence[Part], max_grad_norm: float) -> torch.Tensor:
+    """Return factors of 1."""
+    return torch.ones_like(parts[0].squared_norms())
+
+
+class ActualBatchSize(DpSgdLearner):
     """Divides by the size of the sample, which is private."""
 
-    def plant(self, optimizer):
-        with_attribute(
-            optimizer, "scale_grad", "expected_batch_size", lambda one: max(1, len(one.params[0].grad_sample))
-        )
+    def fit(self, *arguments, **settings):
+        def faulty(model, keeping, optimizer, images, labels):
+            optimizer.expected_batch_size = max(1, len(images))
+            return true(model, keeping, optimizer, images, labels)
+
+        true = dpsgd._private_step
+        with mock.patch.object(dpsgd, "_private_step", faulty):
+            return super().fit(*arguments, **settings)
 
 
 class ShuffledBatches(DpSgdLearner):

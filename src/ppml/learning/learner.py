@@ -69,4 +69,20 @@ class LocalLearner(Protocol):
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is not a number; the message names the epoch, and the client and round if there are any."""
+    """The loss is not a number; the message names the step and the epoch, and the client and round if there are any.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    step : int or None
+        The step of the call whose loss was not finite, from 1; None where that is not known.
+    restored : int or None
+        After which step of the call the model had the weights that it has now, 0 for its initial ones; their loss was
+        finite, except that nothing is known of initial weights. None where the model was not restored.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None, restored: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+        self.restored = restored

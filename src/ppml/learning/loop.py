@@ -50,9 +50,11 @@ def walk(
     Raises
     ------
     TrainingDiverged
-        The loss is not finite.
+        The loss of a step is not finite. ``model`` then has the weights again that the last epoch with a finite loss in
+        its first step began with.
     """
     shifts = rng.child("shift").torch()
+    good, done = Weights(model, 0), 0
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total, seen = 0.0, 0
@@ -60,8 +62,39 @@ def walk(
             position = span.at((epoch - 1 + number / steps) / settings.epochs)
             for group in groups:
                 group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
-            total += step(shift_batch(records.images[index], settings.shift, shifts), records.labels[index])
+            # The first records of an epoch tell whether the weights that it starts with are good.
+            candidate = Weights(model, done) if seen == 0 and len(index) else good
+            loss = step(shift_batch(records.images[index], settings.shift, shifts), records.labels[index])
+            done += 1
+            if not math.isfinite(loss):
+                good.restore(model)
+                raise TrainingDiverged(
+                    f"the loss is not finite in step {done} of {settings.epochs * steps}, epoch {epoch} of "
+                    f"{settings.epochs}; the model has its weights after step {good.step} again",
+                    step=done,
+                    restored=good.step,
+                )
+            good = candidate
+            total += loss
             seen += len(index)
-        if not math.isfinite(total):
-            raise TrainingDiverged(f"the loss is not finite in epoch {epoch} of {settings.epochs}")
         after_epoch(epoch, None if private else total / seen)
+
+
+class Weights:
+    """A copy of the weights of a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Whose weights these are.
+    step : int
+        After how many steps it had them.
+    """
+
+    def __init__(self, model: nn.Module, step: int) -> None:
+        self.step = step
+        self._values = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def restore(self, model: nn.Module) -> None:
+        """Give the weights back to ``model``."""
+        model.load_state_dict(self._values)

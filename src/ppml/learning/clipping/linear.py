@@ -1,0 +1,110 @@
+"""Gradients of linear layers and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ppml.learning.clipping.parts import Explicit, Part, inner_products
+
+
+def linear_parts(layer: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:
+    """Yield the gradients of weight and bias.
+
+    Parameters
+    ----------
+    inputs : torch.Tensor
+        What the layer took in, shape ``(n, ..., in_features)``; all positions between belong to one example.
+    outputs : torch.Tensor
+        Gradient of what it gave out, shape ``(n, ..., out_features)``.
+    """
+    inputs = inputs.reshape(len(inputs), -1, inputs.shape[-1])
+    outputs = outputs.reshape(len(outputs), -1, outputs.shape[-1])
+    if layer.weight.requires_grad:
+        positions = inputs.shape[1]
+        # The gradient itself has as many values as the weight, the two Gram matrices have 2 T^2.
+        if 2 * positions**2 <= layer.weight.numel():
+            yield OuterProducts(layer.weight, inputs, outputs)
+        else:
+            yield Explicit(layer.weight, outputs.mT @ inputs)
+    if layer.bias is not None and layer.bias.requires_grad:
+        yield Explicit(layer.bias, outputs.sum(1))
+
+
+@dataclass(frozen=True)
+class OuterProducts:
+    """Gradients ``sum_p g_p x_p'`` that stay apart as ``g`` and ``x``.
+
+    Parameters
+    ----------
+    parameter : nn.Parameter
+        Shape ``(out_features, in_features)``.
+    inputs, outputs : torch.Tensor
+        ``x`` and ``g``, shapes ``(n, positions, in_features)`` and ``(n, positions, out_features)``.
+    """
+
+    parameter: nn.Parameter
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+
+    def squared_norms(self) -> torch.Tensor:
+        """Return the squared norm of each example's gradient, shape ``(n,)``."""
+        if self.inputs.shape[1] == 1:
+            return self.inputs.square().sum((1, 2)) * self.outputs.square().sum((1, 2))
+        inputs, outputs = self.inputs[:, None], self.outputs[:, None]
+        return inner_products(inputs @ inputs.mT, outputs @ outputs.mT)
+
+    def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the gradients, each times its factor."""
+        scaled = self.outputs * factors[:, None, None]
+        return scaled.flatten(0, 1).T @ self.inputs.flatten(0, 1)
+
+
+def embedding_parts(layer: nn.Embedding, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:
+    """Yield the gradients of the vectors.
+
+    Parameters
+    ----------
+    inputs : torch.Tensor
+        Indices, shape ``(n, ...)``.
+    outputs : torch.Tensor
+        Gradient of what the layer gave out, shape ``(n, ..., embedding_dim)``.
+    """
+    if layer.weight.requires_grad:
+        inputs = inputs.reshape(len(inputs), -1)
+        outputs = outputs.reshape(*inputs.shape, -1)
+        if layer.padding_idx is not None:
+            outputs = outputs * (inputs != layer.padding_idx)[..., None]
+        yield Rows(layer.weight, inputs, outputs)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Gradients of a table of which each position of an example used one row.
+
+    Parameters
+    ----------
+    parameter : nn.Parameter
+        Shape ``(rows, columns)``.
+    indices : torch.Tensor
+        The row of each position, shape ``(n, positions)``.
+    outputs : torch.Tensor
+        The gradient there, shape ``(n, positions, columns)``.
+    """
+
+    parameter: nn.Parameter
+    indices: torch.Tensor
+    outputs: torch.Tensor
+
+    def squared_norms(self) -> torch.Tensor:
+        """Return the squared norm of each example's gradient, shape ``(n,)``."""
+        same = (self.indices[:, :, None] == self.indices[:, None, :]).to(self.outputs.dtype)
+        return inner_products(same[:, None], (self.outputs @ self.outputs.mT)[:, None])
+
+    def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the gradients, each times its factor."""
+        scaled = (self.outputs * factors[:, None, None]).flatten(0, 1)
+        return torch.zeros_like(self.parameter).index_add_(0, self.indices.flatten(), scaled)
