@@ -442,11 +442,11 @@ def claiming(**keys):
     ("content", "message"),
     [
         (
-            claiming(arms=["fl", "dq"]),
-            "experiments.e.claims.0.arms: unknown arm 'dq'; did you mean 'dp'? allowed: dp, ",
+            claiming(arms=["fl", "dpp"]),
+            "experiments.e.claims.0.arms: unknown arm 'dpp'; did you mean 'dp'? allowed: dp, ",
         ),
-        (claiming(arms=["dp", "dp2"]), "experiments.e.claims.0.arms: 0 arms without privacy (none); exactly one is "),
-        (claiming(arms=["fl"]), "experiments.e.claims.0.arms: got ['fl']; "),
+        (claiming(arms=["dp", "dp2"]), "experiments.e.claims.0.arms: 0 without privacy (none) of 2; exactly "),
+        (claiming(arms=["fl"]), "experiments.e.claims.0.arms: 1 without privacy (fl) of 1; exactly "),
         (claiming(reading="is_nice"), "experiments.e.claims.0.reading: got 'is_nice'; "),
         (
             small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["claims"]}}),

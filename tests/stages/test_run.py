@@ -171,3 +171,15 @@ def test_metrics_are_mean_and_standard_deviation_over_seeds(runs, subset, real_d
     assert metrics["plain"]["seeds"] == 2
     assert metrics["plain"]["accuracy_all"] == pytest.approx({"mean": np.mean(values), "std": np.std(values, ddof=1)})
     assert metrics["plain"]["epsilon"] is None
+
+
+def test_a_network_of_another_library_goes_through_the_files(subset, real_data, tmp_path):
+    arm = {"model": "resnet18", "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.02}}
+    run(tmp_path, arm, subset, real_data.dataset)
+    with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
+        trained = [float(row["accuracy"]) for row in csv.DictReader(file)]
+    said = load_file(tmp_path / "predictions.safetensors")
+    right = said["log_probabilities"][0].argmax(dim=1) == said["labels"]
+    # The history is on the first 100 images, by the model in memory; the predictions are by the one in the file.
+    assert right[:100].double().mean().item() == pytest.approx(trained[-1])
+    assert trained[-1] > 0.15

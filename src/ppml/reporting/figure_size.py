@@ -96,7 +96,7 @@ def privacy_levels(selection: Selection, records: pd.DataFrame) -> list[list[Siz
 
 
 def _draw(ax: Axes, level: list[SizedPoint], place: int) -> None:
-    epsilon = level[-1].epsilon
+    epsilon = max(point.epsilon for point in level)
     look: dict[str, Any] = {"color": HUES[place % len(HUES)], "marker": MARKERS[place % len(MARKERS)]}
     means = [100 * point.accuracy.mean for point in level]
     reach = [
