@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-class Linear(nn.Linear):
+class Linear(nn.Sequential):
     """One layer without a bias, which features bring as a constant.
 
     Parameters
@@ -18,8 +18,7 @@ class Linear(nn.Linear):
     """
 
     def __init__(self, features: int, classes: int, generator: torch.Generator) -> None:
-        super().__init__(features, classes, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Set the weights to zero, without the draw from the global generator that torch makes here."""
-        nn.init.zeros_(self.weight)
+        # Without the draw from the global generator that torch makes of a new layer.
+        layer = nn.utils.skip_init(nn.Linear, features, classes, bias=False)
+        nn.init.zeros_(layer.weight)
+        super().__init__(layer)
