@@ -190,8 +190,8 @@ def test_gdp_is_refused_unless_every_step_is_on_all_records():
     private = {**PRIVATE, "accountant": "gdp"}
     content = {**one_arm(privacy=private, training={"batch_size": 999}), "data": {"train": 1000}}
     assert refusal(content) == (
-        "arms.a.privacy.accountant: got 'gdp' with training.batch_size 999, a sample of the 1000 records of data.train: "
-        "gdp is exact only where every step is on all records; allowed: prv, rdp, pld, or a training.batch_size that "
+        "arms.a.privacy.accountant: got 'gdp' with training.batch_size 999, a sample of the 1000 records of data.train"
+        ": gdp is exact only where every step is on all records; allowed: prv, rdp, pld, or a training.batch_size that "
         "covers all records"
     )
     content["arms"]["a"]["training"] = {"batch_size": 1000}

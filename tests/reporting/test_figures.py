@@ -217,7 +217,7 @@ def test_epsilon_has_a_line_a_private_arm_which_ends_at_the_stated_epsilon(techn
     figure = draw("epsilon", techniques, published_path)
     lines = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
     assert [line.get_label() for line in lines] == [
-        f"{TECHNIQUES[arm].label}: 2.90 at the end" for arm in ("dp", "fl_dp", "fl_dp_he")
+        f"{TECHNIQUES[arm].label} (2.90)" for arm in ("dp", "fl_dp", "fl_dp_he")
     ]
     for line, arm in zip(lines, ("dp", "fl_dp", "fl_dp_he"), strict=True):
         stated = techniques.records["epsilon"][techniques.records["arm"] == arm].max()
