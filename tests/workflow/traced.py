@@ -196,7 +196,9 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
     for kind in plan.table_kinds():
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
         outputs = {f"output_{suffix}": f"{kind}.{suffix}" for suffix in ("md", "csv", "tex", "html")}
-        given = options(**shown, kind=kind, records=tables["records"], costs=tables["costs"], **outputs)
+        given = options(
+            **shown, kind=kind, **{name: tables[name] for name in ("records", "costs", "history")}, **outputs
+        )
         yield f"table {kind}", of("table").text, given
     for kind in plan.figure_kinds():
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}

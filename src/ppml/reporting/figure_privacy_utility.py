@@ -108,7 +108,7 @@ def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapp
         ax = figure.subplots()
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
         ax.set_ylabel(f"Accuracy on all {_images(selection, records)} (%)\nlogarithmic in the error")
-        _epsilon_axis(ax, [point.epsilon for point in [*private, *theirs]])
+        _epsilon_axis(ax, [*(point.epsilon for point in private), *(point.epsilon for point in theirs)])
         error_axis(ax, _heights(ours, theirs))
         families = _draw_families(figure, ax, private)
         labels = [_draw_line(ax, line, place) for place, line in enumerate(public)]
