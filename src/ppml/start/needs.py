@@ -7,7 +7,7 @@ _TORCH = ("torch", "safetensors.torch")
 # Flower's settings come first, as everywhere. The optimisers of torch import its compiler at their first step.
 _FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
 _TRAINING = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler", "tenseal", *_FLOWER)
-# Imports torch's compiler: of no weight after the optimisers, three seconds for those who need no more than torch.
+# Imports torch's compiler, which a training imports anyway.
 _NETWORKS = ("torchvision.models.resnet",)
 _ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "opacus.accountants.utils", "scipy.stats")
 
