@@ -62,7 +62,7 @@ def test_gdp_composes_different_noise_exactly():
 
 
 def test_gdp_has_no_number_where_records_are_sampled():
-    with pytest.raises(AccountantFailed, match="got sample rate 0.5"):
+    with pytest.raises(AccountantFailed, match=r"got sample rate 0\.5"):
         spent(event(1.0), event(0.5), accountant="gdp")
 
 
