@@ -62,7 +62,7 @@ def test_gdp_composes_different_noise_exactly():
 
 
 def test_gdp_has_no_number_where_records_are_sampled():
-    with pytest.raises(AccountantFailed, match="got sample rate 0.5"):
+    with pytest.raises(AccountantFailed, match=r"got sample rate 0\.5"):
         spent(event(1.0), event(0.5), accountant="gdp")
 
 
@@ -122,8 +122,8 @@ def test_rdp_is_looser_than_prv(rate, noise, steps):
 # Monotone, and composed.
 
 
-@given(rate=st.floats(0.01, 0.9), noise=st.floats(0.7, 8.0), steps=st.integers(1, 150))
-@settings(max_examples=4, deadline=None, derandomize=True)
+@given(rate=st.floats(0.01, 0.9), noise=st.floats(1.0, 8.0), steps=st.integers(1, 100))
+@settings(max_examples=3, deadline=None, derandomize=True)
 def test_more_steps_more_data_a_step_and_less_noise_spend_more(rate, noise, steps):
     for accountant in ACCOUNTANTS:
         # Numerical composition has an error, so that only clear differences must show.

@@ -123,7 +123,7 @@ def test_full_disk_is_one_line_in_a_real_process(tmp_path):
 
 
 def test_output_below_a_file_is_one_line_of_a_real_stage(tmp_path):
-    (tmp_path / "events.json").write_text('{"owners": []}')
+    (tmp_path / "events.json").write_text('{"owners": [], "planned_steps": []}')
     (tmp_path / "file").touch()
     files = ("--events", str(tmp_path / "events.json"), "--output", str(tmp_path / "file" / "out" / "privacy.json"))
     message = assert_one_line(start("-m", "ppml.stages", "account", "--spec", '{"privacy": {"kind": "none"}}', *files))
