@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -38,7 +39,7 @@ from ppml.randomness import Randomness
 
 HERE = Path(__file__).parent
 CASES = (("ResNet18", 64), ("tanh CNN", 256), ("ResNet18", 256))
-NOISE = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
+NOISE: dict[str, Any] = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
 AT_ONCE = 64
 """Examples whose gradients Opacus holds: 256 of ResNet18 would take 17 GB."""
 SECONDS = 5.0
@@ -56,7 +57,7 @@ class Block(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the block's output."""
-        block = self.block
+        block: Any = self.block
         inner = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(images)))))
         outputs: torch.Tensor = block.relu(inner + (block.downsample(images) if block.downsample else images))
         return outputs
