@@ -13,6 +13,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
 from scipy import stats
 from torch import nn
 from torch.nn import functional
@@ -22,6 +24,7 @@ from ppml.data.examples import Examples
 from ppml.learning import dpsgd
 from ppml.learning import noise as noise_sources
 from ppml.learning.augmentation import shift_batch
+from ppml.learning.clipping import bookkeeping
 from ppml.learning.dpsgd import DpSgdLearner, SecureSampler
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.noise import system_normal, system_uniform
@@ -92,6 +95,59 @@ def test_a_wrong_denominator_clipping_or_sample_is_caught(fault):
         check_one_step_is_the_clipped_sum_over_the_expected_batch(
             fault, weights=torch.contiguous_format, images=torch.contiguous_format
         )
+
+
+class InOrder:
+    """Noise from a generator in the order of the parameter's dimensions, as Opacus draws it."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(9)
+
+    def add(self, total, deviation, divisor):
+        total.add_(torch.normal(0.0, deviation, total.shape, generator=self.generator)).div_(divisor)
+
+
+def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
+    records, walk, privacy = some(60), Settings(2, 20, 0.2), {"noise_multiplier": 0.3, "max_grad_norm": 0.5}
+    released: list[torch.Tensor] = []
+
+    class Listening(learner):
+        def _noise(self, rng, device):
+            return InOrder()
+
+    def keep(gradients):
+        released.append(torch.cat([one.flatten() for one in gradients]))
+
+    here, there = cnn(), cnn()
+    Listening(walk, **privacy, on_release=keep).fit(here, records, span=Span(), rng=Randomness(5))
+    wrapped, rng = GradSampleModule(there), Randomness(5)
+    optimizer = DPOptimizer(
+        torch.optim.SGD(wrapped.parameters(), lr=0.2, momentum=0.9),
+        expected_batch_size=20,
+        generator=torch.Generator().manual_seed(9),
+        **privacy,
+    )
+    draws = rng.child("sampling").torch()
+    for step in range(6):
+        sample = torch.rand(60, generator=draws) < 1 / 3
+        optimizer.param_groups[0]["lr"] = 0.2 * (1 - step / 6)
+        optimizer.zero_grad()
+        functional.cross_entropy(wrapped(records.images[sample]), records.labels[sample]).backward()
+        optimizer.step()
+        expected = torch.cat([parameter.grad.flatten() for parameter in wrapped.parameters()])
+        assert (released[step] - expected).norm() / expected.norm() < 1e-4
+    assert len(released) == 6
+    assert torch.allclose(vector(here), vector(there), atol=1e-5)
+
+
+def test_every_step_is_that_of_opacus_with_the_same_noise():
+    check_steps_are_those_of_opacus(DpSgdLearner)
+
+
+@pytest.mark.parametrize("fault", [planted.NoClipping, planted.HalfNoise, planted.ActualBatchSize])
+def test_steps_other_than_those_of_opacus_are_caught(fault):
+    with pytest.raises(AssertionError):
+        check_steps_are_those_of_opacus(fault)
 
 
 # The sensitivity.
@@ -484,9 +540,37 @@ def test_learns_under_noise_too():
     assert evaluate(model, test)[1] > 0.5, "chance is 0.1"
 
 
+def test_a_step_that_diverges_is_named_and_the_last_good_weights_are_back():
+    model, before = cnn(), vector(cnn())
+    learner = DpSgdLearner(plain(10, learning_rate=1e30), noise_multiplier=1.0, max_grad_norm=0.1)
+    with pytest.raises(TrainingDiverged, match=r"in step \d of 6, epoch 1 of 1; .* after step 0 again") as raised:
+        learner.fit(model, some(60), span=Span(), rng=Randomness(1))
+    assert raised.value.step > 1
+    assert raised.value.restored == 0
+    assert torch.equal(vector(model), before)
+
+
+def test_later_weights_are_restored_where_their_loss_was_finite():
+    kept: list[torch.Tensor] = []
+    model = cnn()
+
+    def poison(epoch, loss):
+        kept.append(vector(model))
+        if epoch == 3:
+            with torch.no_grad():
+                model[0].weight.fill_(math.nan)
+
+    learner = DpSgdLearner(plain(10, epochs=5, learning_rate=0.1), noise_multiplier=1.0, max_grad_norm=0.1)
+    with pytest.raises(TrainingDiverged, match=r"in step 10 of 15, epoch 4 of 5") as raised:
+        learner.fit(model, some(30), span=Span(), rng=Randomness(1), after_epoch=poison)
+    assert raised.value.restored == 6, "what epoch 3 began with; what it ended with was never tried"
+    assert torch.equal(vector(model), kept[1])
+
+
 def test_a_sample_in_several_pieces_is_one_step_with_one_noise(monkeypatch):
     def trained(at_once: int):
-        monkeypatch.setattr(dpsgd, "EXAMPLES_AT_ONCE", at_once)
+        monkeypatch.setattr(bookkeeping, "LEAST_AT_ONCE", at_once)
+        monkeypatch.setattr(bookkeeping, "VALUES_AT_ONCE", 0)
         model = cnn()
         walk = Settings(epochs=2, batch_size=20, learning_rate=0.5)
         learner = DpSgdLearner(walk, noise_multiplier=1.0, max_grad_norm=0.1)

@@ -14,7 +14,6 @@ from ppml.learning.clipping.layers import PARTS, UnsupportedLayer, trained_layer
 from ppml.learning.clipping.normalisation import Moments
 from ppml.learning.clipping.parts import Part
 
-
 VALUES_AT_ONCE = 1 << 20
 """Inputs of layers that are worked on together: with what is made of them they stay in the cache of a core."""
 

@@ -107,12 +107,15 @@ class Convolution:
             ),
             padded.storage_offset(),
         )
-        return windows.reshape(n, groups, rows.outputs * columns.outputs, rows.kernel * columns.kernel * channels)
+        size = rows.kernel * columns.kernel * channels
+        patches: torch.Tensor = windows.reshape(n, groups, rows.outputs * columns.outputs, size)
+        return patches
 
     def as_weight(self, products: torch.Tensor) -> torch.Tensor:
         """Return values in the order output, row, column, channel in the shape of the weight."""
         out, channels, height, width = self.parameter.shape
-        return products.reshape(out, height, width, channels).permute(0, 3, 1, 2)
+        weight: torch.Tensor = products.reshape(out, height, width, channels).permute(0, 3, 1, 2)
+        return weight
 
     def explicit(self) -> Explicit:
         """Return the gradients one by one."""
@@ -120,7 +123,8 @@ class Convolution:
 
 
 def _by_position(values: torch.Tensor, groups: int) -> torch.Tensor:
-    return values.flatten(2).unflatten(1, (groups, -1)).mT
+    by_position: torch.Tensor = values.flatten(2).unflatten(1, (groups, -1)).mT
+    return by_position
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from ppml.learning.clipping.parts import Explicit, Part
 
-
 Moments = tuple[torch.Tensor, torch.Tensor]
 """Mean and inverse deviation of each group of each example, shape ``(n, groups)``."""
 

@@ -1,0 +1,283 @@
+"""What a private step costs: here, without privacy, and in each mode of Opacus, on one thread.
+
+``python benchmarks/dpsgd.py`` measures every row in a fresh process, prints the table, and writes it to ``dpsgd.md``
+with a figure beside it. A step is all of it: forward and backward pass, norms, noise, and the optimiser's update.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+import torchvision
+from opacus import GradSampleModule
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from opacus.validators import ModuleValidator
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ppml.learning.clipping import BookKeeping, register_norm_samplers
+from ppml.learning.dpsgd import DpSgdLearner, _private_step
+from ppml.learning.learner import Settings
+from ppml.learning.loss import example_losses
+from ppml.models.cnn import TanhCnn
+from ppml.randomness import Randomness
+
+HERE = Path(__file__).parent
+CASES = (("ResNet18", 64), ("tanh CNN", 256), ("ResNet18", 256))
+NOISE: dict[str, Any] = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
+AT_ONCE = 64
+"""Examples whose gradients Opacus holds: 256 of ResNet18 would take 17 GB."""
+SECONDS = 5.0
+"""CPU-seconds of measured steps of a row, at least."""
+
+Step = Callable[[torch.Tensor, torch.Tensor], object]
+
+
+class Block(nn.Module):
+    """A residual block of torchvision whose sum and activations leave their inputs as they are, as Opacus needs."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the block's output."""
+        block: Any = self.block
+        inner = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(images)))))
+        outputs: torch.Tensor = block.relu(inner + (block.downsample(images) if block.downsample else images))
+        return outputs
+
+
+def resnet18() -> nn.Module:
+    """Return torchvision's ResNet18 for one channel, with group normalisation."""
+    model = torchvision.models.resnet18(num_classes=10)
+    model.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        setattr(model, name, nn.Sequential(*map(Block, getattr(model, name))))
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    fixed: nn.Module = ModuleValidator.fix(model)
+    return fixed
+
+
+def build(name: str) -> nn.Module:
+    """Return a model with the same weights every time."""
+    torch.manual_seed(0)
+    return resnet18() if name == "ResNet18" else TanhCnn(10, torch.Generator().manual_seed(0))
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimiser of every row."""
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+
+
+def plain(model: nn.Module, batch: int, order: torch.memory_format) -> Iterator[Step]:
+    """Yield a step without privacy."""
+    model.to(memory_format=order)
+    optimizer = sgd(model)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(images.contiguous(memory_format=order)), labels).backward()
+        optimizer.step()
+
+    yield step
+
+
+def ours(model: nn.Module, batch: int) -> Iterator[Step]:
+    """Yield a step of this project."""
+    model.to(memory_format=torch.channels_last)
+    learner = DpSgdLearner(Settings(1, batch, 0.01), **NOISE)
+    optimizer = learner._optimizer(list(model.parameters()), batch, Randomness(1), [], 0.1)
+    with BookKeeping(model) as keeping:
+        yield lambda images, labels: _private_step(model, keeping, optimizer, images, labels)
+
+
+def hooks(model: nn.Module, batch: int, force_functorch: bool) -> Iterator[Step]:
+    """Yield a step of Opacus with a gradient for each example."""
+    wrapped = GradSampleModule(model, force_functorch=force_functorch)
+    optimizer = DPOptimizer(sgd(wrapped), expected_batch_size=batch, **NOISE)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        pieces = list(zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True))
+        for number, (part, truth) in enumerate(pieces, start=1):
+            optimizer.signal_skip_step(do_skip=number < len(pieces))
+            cross_entropy(wrapped(part), truth).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    yield step
+
+
+def ghost(model: nn.Module, batch: int, norms_of_convolutions: bool) -> Iterator[Step]:
+    """Yield a step of Opacus' ghost clipping."""
+    if norms_of_convolutions:
+        register_norm_samplers()
+    wrapped = GradSampleModuleFastGradientClipping(model, max_grad_norm=NOISE["max_grad_norm"])
+    optimizer = DPOptimizerFastGradientClipping(sgd(wrapped), expected_batch_size=batch, **NOISE)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
+        wrapped.enable_hooks()
+        optimizer.zero_grad()
+        losses = example_losses(wrapped(images), labels)
+        DPTensorFastGradientClipping(wrapped, optimizer, losses).backward()
+        optimizer.step()
+
+    yield step
+
+
+WAYS: dict[str, Callable[[nn.Module, int], Iterator[Step]]] = {
+    "no DP": lambda model, batch: plain(model, batch, torch.contiguous_format),
+    "no DP, channels last": lambda model, batch: plain(model, batch, torch.channels_last),
+    "DP, here": ours,
+    "DP, Opacus hooks": lambda model, batch: hooks(model, batch, False),
+    "DP, Opacus functorch": lambda model, batch: hooks(model, batch, True),
+    "DP, Opacus ghost": lambda model, batch: ghost(model, batch, False),
+    "DP, Opacus ghost with the norms of convolutions from here": lambda model, batch: ghost(model, batch, True),
+}
+FORMATS = ("no DP", "no DP, channels last")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a way to take a step costs.
+
+    Parameters
+    ----------
+    images_a_second : float
+        By the fastest step, a CPU-second (or a second of the device).
+    megabytes : float
+        Peak memory of the process (or of the device).
+    """
+
+    images_a_second: float
+    megabytes: float
+
+
+def measure(way: str, name: str, batch: int, device: str) -> Row:
+    """Return what one way costs, in this process."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(batch, 1, 28, 28, generator=generator).to(device)
+    labels = torch.randint(0, 10, (batch,), generator=generator).to(device)
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    seconds: list[float] = []
+    for step in WAYS[way](build(name).to(device), batch):
+        step(images, labels)
+        while sum(seconds) < SECONDS:
+            started = clock()
+            step(images, labels)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            seconds.append(clock() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device != "cpu":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    return Row(batch / min(seconds), peak)
+
+
+def in_a_fresh_process(way: str, name: str, batch: int, device: str) -> Row | None:
+    """Return what one way costs, measured in a process of its own; None where it fails."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--device", device, "--row", way, name, str(batch)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        print(done.stderr[-500:], file=sys.stderr)
+        return None
+    return Row(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def machine(device: str) -> str:
+    """Return what the figures were measured on."""
+    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    where = f"one thread of {cpus[0].partition(': ')[2]}" if device == "cpu" else torch.cuda.get_device_name()
+    return f"{where}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def table(rows: dict[str, Row | None]) -> Iterator[str]:
+    """Yield the lines of one case, in Markdown."""
+    yield "| | images a CPU-second | cost beside no DP | speed beside Opacus hooks | peak memory, MB |"
+    yield "| :-- | --: | --: | --: | --: |"
+    base = max((rows[way] for way in FORMATS), key=lambda row: row.images_a_second if row else 0.0)
+    stock = rows["DP, Opacus hooks"]
+    for way, row in rows.items():
+        if row is None:
+            yield f"| {way} | failed | | | |"
+            continue
+        cost = f"{base.images_a_second / row.images_a_second:.2f}" if base else ""
+        speed = f"{row.images_a_second / stock.images_a_second:.1f}" if stock else ""
+        yield f"| {way} | {row.images_a_second:.0f} | {cost} | {speed} | {row.megabytes:.0f} |"
+
+
+def figure(results: dict[tuple[str, int], dict[str, Row | None]], path: Path) -> None:
+    """Draw images a second, one panel a case."""
+    plt.rcParams["svg.hashsalt"] = "dpsgd"
+    drawing, panels = plt.subplots(1, len(results), figsize=(4 * len(results), 3.2), sharey=True)
+    for panel, ((name, batch), rows) in zip(panels, results.items(), strict=True):
+        ways = list(rows)[::-1]
+        bars = panel.barh(
+            [way.replace(" with", "\nwith") for way in ways],
+            [row.images_a_second if (row := rows[way]) else 0.0 for way in ways],
+            color=["tab:red" if way == "DP, here" else "tab:blue" if way in FORMATS else "tab:gray" for way in ways],
+        )
+        panel.bar_label(bars, fmt="%.0f", padding=2)
+        panel.margins(x=0.2)
+        panel.set(title=f"{name}, batch {batch}", xlabel="images a CPU-second")
+        panel.spines[["top", "right"]].set_visible(False)
+    drawing.tight_layout()
+    drawing.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    drawing.savefig(path.with_suffix(".png"), dpi=150)
+
+
+NOTES = """
+The fastest step counts. All rows use the same optimiser, `torch.optim.SGD(fused=True)` with momentum. Opacus' hooks
+hold the gradients of 64 examples at a time. "DP, here" can cost less than no DP because the weight gradients of small
+images, which torch leaves to oneDNN, are matrix products here.
+"""
+
+
+def main() -> None:
+    """Measure all rows, or the one that was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda: then the table is printed and not written")
+    parser.add_argument("--row", nargs=3, metavar=("WAY", "MODEL", "BATCH"), help="measure one row, in this process")
+    arguments = parser.parse_args()
+    if arguments.row:
+        way, name, batch = arguments.row
+        print(json.dumps(vars(measure(way, name, int(batch), arguments.device))))
+        return
+    lines, results = [f"{machine(arguments.device)}"], {}
+    for name, batch in CASES:
+        rows = {way: in_a_fresh_process(way, name, batch, arguments.device) for way in WAYS}
+        results[name, batch] = rows
+        lines += [f"\n{name}, 28x28, batch {batch}:\n", *table(rows)]
+        print("\n".join(lines[-len(rows) - 3 :]), flush=True)
+    text = "\n".join(lines) + "\n" + NOTES
+    if arguments.device == "cpu":
+        (HERE / "dpsgd.md").write_text(text)
+        figure(results, HERE / "dpsgd.svg")
+
+
+if __name__ == "__main__":
+    main()
