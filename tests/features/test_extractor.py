@@ -82,7 +82,7 @@ def released(records, *, copies_as_records=False):
         copies = records.images.shape[1]
         records = Examples(records.images.flatten(0, 1), records.labels.repeat_interleave(copies))
     model = build_model("linear", 10, torch.Generator(), records.images.shape[-1])
-    torch.nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(5))
+    torch.nn.init.normal_(model[0].weight, generator=torch.Generator().manual_seed(5))
     sums = []
     learner = DpSgdLearner(
         Settings(epochs=1, batch_size="all", learning_rate=1.0),

@@ -61,7 +61,7 @@ def test_train_and_predict_read_them(made, subset, real_data, tmp_path):
     train.main(["--spec", json.dumps(spec), "--seed", "0", *map(str, given)])
     ((event,),) = read_json(tmp_path / "events")["owners"]
     assert (event["sample_rate"], event["steps"]) == (1.0, 12)
-    assert load_file(tmp_path / "model")["0.weight"].shape == (10, 41)
+    assert load_file(tmp_path / "model")["0.0.weight"].shape == (10, 41)
 
     spec = {"model": "linear", "dataset": real_data.dataset, "device": "cpu"}
     given = ["--test", made[1], "--about", subset.about, "--model", tmp_path / "model", "--output", tmp_path / "said"]

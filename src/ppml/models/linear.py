@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 
-class Linear(nn.Linear):
+class Linear(nn.Sequential):
     """One layer without a bias, which features bring as a constant.
 
     Parameters
@@ -18,8 +19,7 @@ class Linear(nn.Linear):
     """
 
     def __init__(self, features: int, classes: int, generator: torch.Generator) -> None:
-        super().__init__(features, classes, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Set the weights to zero, without the draw from the global generator that torch makes here."""
-        nn.init.zeros_(self.weight)
+        # Without the weights that torch draws from the global generator.
+        layer = skip_init(nn.Linear, features, classes, bias=False)
+        super().__init__(layer)
+        nn.init.zeros_(layer.weight)
