@@ -175,14 +175,13 @@ class Plan:
             [("data", plan.data), ("artifacts", plan.artifacts), ("reports", plan.reports), ("logs", plan.logs)]
         )
         for name, experiment in config.experiments.items():
-            shown = {"compare": [row.published for row in experiment.compare], "published": list(experiment.published)}
-            for key, rows in shown.items():
-                for row in rows:
-                    if row not in plan.published:
-                        raise UserError(
-                            f"experiments.{name}.{key}: unknown published row {row!r}; allowed: "
-                            f"{', '.join(plan.published)} ({PUBLISHED})"
-                        )
+            compared = (("compare", row.published) for row in experiment.compare)
+            for key, row in (*compared, *(("published", row) for row in experiment.published)):
+                if row not in plan.published:
+                    raise UserError(
+                        f"experiments.{name}.{key}: unknown published row {row!r}; allowed: "
+                        f"{', '.join(plan.published)} ({PUBLISHED})"
+                    )
         return plan
 
     def check_installed(self) -> None:

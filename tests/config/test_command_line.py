@@ -92,14 +92,15 @@ def test_refusal_names_the_file_and_the_key(check, tmp_path):
         check("seed=-1")
 
 
-def test_unknown_published_row_is_refused(check, tmp_path):
+@pytest.mark.parametrize(("key", "rows"), [("compare", "[{published: nobody, arm: a}]"), ("published", "[nobody]")])
+def test_unknown_published_row_is_refused(check, tmp_path, key, rows):
     path = tmp_path / "my.yaml"
     path.write_text(
-        "{arms: {a: {}}, experiments: {e: {title: T, arms: [a], compare: [{published: nobody, arm: a}]}}}\n",
+        f"{{arms: {{a: {{}}}}, experiments: {{e: {{title: T, arms: [a], {key}: {rows}}}}}}}\n",
         encoding="utf-8",
     )
     with pytest.raises(
-        UserError, match=r"^experiments\.e\.compare: unknown published row 'nobody'; allowed: private-ai/"
+        UserError, match=rf"^experiments\.e\.{key}: unknown published row 'nobody'; allowed: private-ai/"
     ):
         check(files=[path])
 

@@ -190,8 +190,8 @@ def test_gdp_is_refused_unless_every_step_is_on_all_records():
     private = {**PRIVATE, "accountant": "gdp"}
     content = {**one_arm(privacy=private, training={"batch_size": 999}), "data": {"train": 1000}}
     assert refusal(content) == (
-        "arms.a.privacy.accountant: got 'gdp' with training.batch_size 999, a sample of the 1000 records of data.train: "
-        "gdp is exact only where every step is on all records; allowed: prv, rdp, pld, or a training.batch_size that "
+        "arms.a.privacy.accountant: got 'gdp' with training.batch_size 999, a sample of the 1000 records of data.train"
+        ": gdp is exact only where every step is on all records; allowed: prv, rdp, pld, or a training.batch_size that "
         "covers all records"
     )
     content["arms"]["a"]["training"] = {"batch_size": 1000}
@@ -442,11 +442,11 @@ def claiming(**keys):
     ("content", "message"),
     [
         (
-            claiming(arms=["fl", "dq"]),
-            "experiments.e.claims.0.arms: unknown arm 'dq'; did you mean 'dp'? allowed: dp, ",
+            claiming(arms=["fl", "dpp"]),
+            "experiments.e.claims.0.arms: unknown arm 'dpp'; did you mean 'dp'? allowed: dp, ",
         ),
-        (claiming(arms=["dp", "dp2"]), "experiments.e.claims.0.arms: 0 arms without privacy (none); exactly one is "),
-        (claiming(arms=["fl"]), "experiments.e.claims.0.arms: got ['fl']; "),
+        (claiming(arms=["dp", "dp2"]), "experiments.e.claims.0.arms: 0 without privacy (none) of 2; exactly "),
+        (claiming(arms=["fl"]), "experiments.e.claims.0.arms: 1 without privacy (fl) of 1; exactly "),
         (claiming(reading="is_nice"), "experiments.e.claims.0.reading: got 'is_nice'; "),
         (
             small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["claims"]}}),

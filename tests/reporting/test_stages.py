@@ -5,6 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
+from ppml.config.experiment import Claim
 from ppml.errors import UserError
 from ppml.reporting.published import load_published
 from ppml.stages import figure, table
@@ -18,11 +19,13 @@ def arguments(collected, folder, published_path, names):
     return [part for name in names for part in (name, given[name])]
 
 
-ROWS = {"summary": 7, "published": 8, "readings": 2, "audit": 3}
+SAYS = {"says": "DP costs accuracy.", "reading": "starts_higher", "arms": ["centralized", "dp"]}
+ROWS = {"summary": 7, "published": 8, "readings": 2, "audit": 3, "claims": 1}
 
 
 @pytest.mark.parametrize(("kind", "rows"), ROWS.items())
 def test_table_writes_its_four_files(kind, rows, tmp_path, techniques, published_path):
+    techniques.selection = techniques.selection.model_copy(update={"claims": (Claim.model_validate(SAYS),)})
     inputs = arguments(techniques, tmp_path, published_path, ["--spec", *TIDY, "--history", "--published"])
     outputs = {ending: tmp_path / "out" / f"{kind}.{ending}" for ending in ("md", "csv", "tex", "html")}
     table.main(

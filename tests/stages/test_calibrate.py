@@ -96,8 +96,8 @@ def test_target_that_no_noise_reaches_is_refused_with_what_to_change(tmp_path):
     message = str(caught.value)
     assert message == (
         "privacy.epsilon: got 1e-09, which no noise reaches: the smallest that accountant rdp can state at delta 1e-05 "
-        "for 10 steps at sample rate 1 (1000 records) is 0.103; raise privacy.epsilon, or set privacy.accountant to one "
-        "of prv, pld, gdp"
+        "for 10 steps at sample rate 1 (1000 records) is 0.103; raise privacy.epsilon, or set privacy.accountant to "
+        "one of prv, pld, gdp"
     )
 
 

@@ -8,16 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ppml.accounting.epsilon import epsilon
+from ppml.accounting.events import MechanismEvent
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.records.files import read_json, write_json
-from ppml.stages import account, collect, predict, train
+from ppml.records.files import read_json
+from ppml.stages import account, calibrate, collect, predict, train
 from ppml.stages.storage import read_examples
 
 PRIVATE = {
     "privacy": {"kind": "example", "noise_multiplier": 1.5, "accountant": "rdp", "max_grad_norm": 0.1},
     "training": {"epochs": 2, "batch_size": 100, "learning_rate": 1.0},
 }
+BUDGET = {**PRIVATE, "model": "logistic", "privacy": {**PRIVATE["privacy"], "budget": 3.0}}
 PLAIN = {"training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}}
 LOCAL = {**PLAIN, "topology": {"kind": "local", "partition": "p"}}
 
@@ -33,7 +36,8 @@ def run(folder, arm, subset, dataset, *, seed=0):
     if arm.partition:
         given += ["--partition", subset.partition]
     if arm.privacy.kind != "none":
-        write_json(folder / "noise.json", {"noise_multipliers": [arm.privacy.noise_multiplier]})
+        files = ["--about", str(subset.about), "--output", str(folder / "noise.json")]
+        calibrate.main(["--spec", json.dumps({"arm": arm.technique()}), *files])
         given += ["--noise", folder / "noise.json"]
     names = {"config": "json", "model": "safetensors", "history": "csv", "events": "json", "cost": "json"}
     for name, suffix in names.items():
@@ -130,6 +134,19 @@ def test_private_training_executes_the_planned_mechanism_and_hides_its_training_
     assert read_json(runs["private"] / "privacy.json")["steps"] == 8
 
 
+def test_a_budget_ends_a_training_before_the_step_that_would_exceed_it(subset, real_data, tmp_path, capsys):
+    run(tmp_path, BUDGET, subset, real_data.dataset)
+    said = read_json(tmp_path / "privacy.json")
+    assert 4 < said["steps"] < said["steps_planned"] == 8
+    assert f"privacy.budget is spent: step {said['steps'] + 1} of 8 was refused" in capsys.readouterr().out
+    one_more = MechanismEvent(0.25, 1.5, said["steps"] + 1, 0.1)
+    assert said["epsilon"] <= said["budget"] == 3.0 < epsilon([one_more], 1e-5, "rdp")
+    rows, _ = gather(tmp_path, ("budget", tmp_path, None))
+    assert [row["step"] for row in rows["history"]] == ["1", "2"]
+    assert [(row["budget"], row["steps"]) for row in rows["records"]] == [("3.0", str(said["steps"]))]
+    assert rows["epsilons"][-1]["epsilon"] == rows["records"][0]["epsilon"]
+
+
 def test_config_keeps_the_seed_the_data_and_every_setting_but_the_label(runs):
     config = read_json(runs["plain"] / "config.json")
     assert (config["seed"], config["root_seed"], config["data"]["n_train"]) == (0, 2024, 400)
@@ -171,3 +188,15 @@ def test_metrics_are_mean_and_standard_deviation_over_seeds(runs, subset, real_d
     assert metrics["plain"]["seeds"] == 2
     assert metrics["plain"]["accuracy_all"] == pytest.approx({"mean": np.mean(values), "std": np.std(values, ddof=1)})
     assert metrics["plain"]["epsilon"] is None
+
+
+def test_a_network_of_another_library_goes_through_the_files(subset, real_data, tmp_path):
+    arm = {"model": "resnet18", "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.02}}
+    run(tmp_path, arm, subset, real_data.dataset)
+    with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
+        trained = [float(row["accuracy"]) for row in csv.DictReader(file)]
+    said = load_file(tmp_path / "predictions.safetensors")
+    right = said["log_probabilities"][0].argmax(dim=1) == said["labels"]
+    # The history is on the first 100 images, by the model in memory; the predictions are by the one in the file.
+    assert right[:100].double().mean().item() == pytest.approx(trained[-1])
+    assert trained[-1] > 0.15

@@ -85,14 +85,16 @@ def test_encrypted_updates_cost_bytes(first: Project) -> None:
 def test_every_table_and_figure_is_there(first: Project) -> None:
     reports = first.made("reports")
     tables = {path.name for path in (reports / "tables").iterdir()}
-    assert tables >= {f"techniques-summary.{suffix}" for suffix in ("md", "csv", "tex", "html")}
-    for name in (
+    shown = ("techniques-summary", "techniques-published", "claims-claims", "audit-audit")
+    assert tables >= {f"{name}.{suffix}" for name in shown for suffix in ("md", "csv", "tex", "html")}
+    figures = (
         "techniques-history",
         "techniques-privacy_utility",
         "techniques-cost",
         "partitions-labels",
         "audit-audit",
-    ):
+    )
+    for name in (*figures, "claims-loss", "claims-size"):
         assert (reports / "figures" / f"{name}.svg").stat().st_size > 10_000
         assert (reports / "figures" / f"{name}.png").stat().st_size > 10_000
 

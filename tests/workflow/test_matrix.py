@@ -21,10 +21,14 @@ SEEDS = ("0", "1")
 PRIVATE = ("dp", "fl_dp", "fl_dp_he")
 ENCRYPTED = ("fl_he", "fl_dp_he")
 ARMS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he", "fl_dp", "fl_dp_he")
-TABLES = ("table_summary techniques", "table_published techniques", "table_summary partitions", "table_audit audit")
+TABLES = (
+    *("table_summary techniques", "table_published techniques", "table_claims claims"),
+    *("table_summary partitions", "table_audit audit"),
+)
 FIGURES = (
     *("figure_history techniques", "figure_privacy_utility techniques", "figure_cost techniques"),
-    *("figure_labels partitions", "figure_history partitions", "figure_audit audit"),
+    *("figure_loss claims", "figure_size claims", "figure_labels partitions", "figure_history partitions"),
+    "figure_audit audit",
 )
 REPORT = {"collect", *TABLES, *FIGURES}
 SOURCES = ("src", "workflow", "config", "profiles", "Snakefile", "requirements.lock", "environment.yml")

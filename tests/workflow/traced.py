@@ -212,7 +212,7 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
         outputs = {f"output_{suffix}": f"{kind}.{suffix}" for suffix in ("md", "csv", "tex", "html")}
         given = options(
-            **shown, kind=kind, **{name: tables[name] for name in ("records", "costs", "audits")}, **outputs
+            **shown, kind=kind, **{name: tables[name] for name in ("records", "costs", "history", "audits")}, **outputs
         )
         yield f"table {kind}", of("table").text, given
     for kind in plan.figure_kinds():

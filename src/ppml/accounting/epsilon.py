@@ -84,12 +84,12 @@ def epsilons_after(
 
 
 def curve(events: Sequence[MechanismEvent], delta: float, accountant: str, points: int = 30) -> list[tuple[int, float]]:
-    """Return steps and the epsilon spent after them, at ``points`` evenly spaced places or, if fewer, at every step.
+    """Return steps and the epsilon spent after them: the first, and ``points`` evenly spaced, or every one.
 
     The last is the end of the training: its epsilon is that of :func:`epsilon`.
     """
     total = sum(event.steps for event in events)
-    stops = sorted({round(total * place / points) for place in range(1, points + 1)} - {0})
+    stops = sorted({min(1, total), *(round(total * place / points) for place in range(1, points + 1))} - {0})
     return list(zip(stops, epsilons_after(events, stops, delta, accountant), strict=True))
 
 
@@ -116,5 +116,5 @@ def _refuse_what_outgrows_memory(
     bound = renyi.rough_epsilon(kinds, counts, delta)
     if bound > NUMERICAL_LIMIT:
         raise AccountantFailed(
-            f"{accountant}: epsilon is about {bound:.0f} (RDP): too much to compose, which ends at {NUMERICAL_LIMIT:.0f}"
+            f"{accountant}: epsilon is about {bound:.0f} (RDP): too much to compose, above {NUMERICAL_LIMIT:.0f}"
         )

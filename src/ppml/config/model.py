@@ -119,8 +119,8 @@ class Config(Spec):
         public = [arm for arm in claim.arms if isinstance(self.arms[arm].privacy, NoPrivacy)]
         if len(public) != 1 or len(claim.arms) < 2:
             raise invalid(
-                f"{place}: {len(public)} without privacy ({', '.join(public) or 'none'}) of {len(claim.arms)}; exactly one "
-                "is allowed, and a private one that is compared with it"
+                f"{place}: {len(public)} without privacy ({', '.join(public) or 'none'}) of {len(claim.arms)}; exactly "
+                "one is allowed, beside at least one that is private"
             )
 
     def _check_accountant(self, name: str, arm: Arm) -> None:

@@ -22,10 +22,6 @@ from ppml.learning.private_optimizer import PrivateOptimizer
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
-EXAMPLES_AT_ONCE = 256
-"""Examples in one forward and backward pass, whose activations and output gradients are held together."""
-
-
 OnRelease = Callable[[Sequence[torch.Tensor]], None]
 """Gets the noisy gradient of a step, one tensor a parameter, divided by the expected batch size: what SGD gets."""
 
@@ -173,7 +169,7 @@ def _private_step(
     """Do one noisy step on a sample that may be empty; return the sum of its losses."""
     optimizer.zero_grad()
     # An empty sample is one empty piece and still adds noise: leaving the step out would tell that it was empty.
-    pieces = list(zip(images.split(EXAMPLES_AT_ONCE), labels.split(EXAMPLES_AT_ONCE), strict=True))
+    pieces = list(zip(images.split(keeping.examples_at_once), labels.split(keeping.examples_at_once), strict=True))
     total = 0.0
     for number, (part, truth) in enumerate(pieces, start=1):
         losses = keeping.sum_clipped(partial(_losses, model, part, truth), len(part), optimizer.max_grad_norm)

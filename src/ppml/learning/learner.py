@@ -80,9 +80,19 @@ class TrainingDiverged(ArithmeticError):
     restored : int or None
         After which step of the call the model had the weights that it has now, 0 for its initial ones; their loss was
         finite, except that nothing is known of initial weights. None where the model was not restored.
+    model : nn.Module or None
+        The model, so restored.
     """
 
-    def __init__(self, message: str, *, step: int | None = None, restored: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int | None = None,
+        restored: int | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
         super().__init__(message)
         self.step = step
         self.restored = restored
+        self.model = model

@@ -80,6 +80,7 @@ def walk(
                     f"{settings.epochs}; the model has its weights after step {good.step} again",
                     step=done,
                     restored=good.step,
+                    model=model,
                 )
             good = candidate
             total += loss

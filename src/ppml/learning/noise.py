@@ -23,9 +23,10 @@ class NoiseSource(Protocol):
 
 
 def pieces(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return views of all values in their order in memory, flat, ``VALUES_AT_ONCE`` at a time; they must lie side by side."""
+    """Return flat views of all values, which lie side by side, in their order in memory."""
     in_memory = values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
-    return in_memory.view(-1).split(VALUES_AT_ONCE)
+    split: tuple[torch.Tensor, ...] = in_memory.view(-1).split(VALUES_AT_ONCE)
+    return split
 
 
 class SeededNoise:
@@ -61,7 +62,7 @@ class SecureNoise:
     def add(self, total: torch.Tensor, deviation: float, divisor: float) -> None:
         """Add noise and divide, a piece at a time."""
         for piece in pieces(total):
-            noise = sum(system_normal(piece.shape) for _ in range(4)) / 2 * deviation
+            noise = torch.stack([system_normal(piece.shape) for _ in range(4)]).sum(dim=0) / 2 * deviation
             piece.copy_(piece.double() + noise.to(piece.device)).div_(divisor)
 
 

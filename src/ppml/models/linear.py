@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 
 class Linear(nn.Sequential):
@@ -19,7 +18,7 @@ class Linear(nn.Sequential):
     """
 
     def __init__(self, features: int, classes: int, generator: torch.Generator) -> None:
-        # Without the weights that torch draws from the global generator.
-        layer = skip_init(nn.Linear, features, classes, bias=False)
-        super().__init__(layer)
+        # Without the draw from the global generator that torch makes of a new layer.
+        layer = nn.utils.skip_init(nn.Linear, features, classes, bias=False)
         nn.init.zeros_(layer.weight)
+        super().__init__(layer)

@@ -18,6 +18,7 @@ class Logistic(nn.Sequential):
     """
 
     def __init__(self, classes: int, generator: torch.Generator) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(28 * 28, classes))
+        # Without the draw from the global generator that torch makes of a new layer.
+        super().__init__(nn.Flatten(), nn.utils.skip_init(nn.Linear, 28 * 28, classes))
         for parameter in self.parameters():
             nn.init.zeros_(parameter)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
+
+from ppml.reporting.display import IMAGES
+from ppml.reporting.selection import Selection
 
 LEAST_ERROR = 0.01
 """Percent: what is closer to 100 % is drawn here, or its logarithm would have no end."""
@@ -64,6 +68,14 @@ def error_axis(ax: Axes, accuracies: Iterable[float]) -> None:
     ax.yaxis.set_major_locator(FixedLocator(_ticks(*ax.get_ylim())))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def accuracy_label(selection: Selection, records: pd.DataFrame) -> str:
+    """Return what the axis of accuracy says: how many images of which kind, and how it is scaled."""
+    mine = records[records["arm"].isin(list(selection.arms))]
+    sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(mine["n_test_all"]))
+    kinds = " or ".join(IMAGES.get(name, name) for name in dict.fromkeys(mine["evaluated_on"]))
+    return f"Accuracy on all {sizes} {kinds} (%)\nlogarithmic in the error"
 
 
 def _up(accuracy: ArrayLike) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from ppml.config.experiment import Claim
 from ppml.errors import UserError
 from ppml.reporting.display import percent
 from ppml.reporting.selection import Selection, require_arms
-from ppml.reporting.statistics import Difference, difference
+from ppml.reporting.statistics import Difference, difference, estimate
 from ppml.reporting.summaries import rows_of
 
 Verdict = Literal["held", "not held", "undecided"]
@@ -113,6 +113,11 @@ class Runs:
         rows = rows_of(self.history, arm)
         return rows[rows["step"] == step].set_index("seed")["accuracy"]
 
+    def sure(self, arm: str) -> str:
+        """Return the accuracy on all test images with its 95 % interval."""
+        result = estimate(self.final(arm), trials=self.images("n_test_all"))
+        return f"{self.label(arm)}: {percent(result.mean)} [{percent(result.low)}, {percent(result.high)}]"
+
     def steps(self) -> list[int]:
         """Return the epochs or rounds that all arms have, from 1."""
         common = set.intersection(*(set(rows_of(self.history, arm)["step"]) for arm in self.ordered))
@@ -187,11 +192,7 @@ def keeps_accuracy(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the smallest epsilon keeps at least :data:`KEPT` of the accuracy without privacy."""
     arm = runs.private[0]
     ours, theirs = runs.final(arm), runs.final(runs.public)
-    shown = [
-        f"{runs.label(arm)}: {percent(ours.mean())}",
-        f"{runs.label(runs.public)}: {percent(theirs.mean())}",
-        f"kept: {percent(ours.mean() / theirs.mean(), 1)} %",
-    ]
+    shown = [runs.sure(arm), runs.sure(runs.public), f"kept: {percent(ours.mean() / theirs.mean(), 1)} %"]
     value = _paired(ours, theirs, runs.images("n_test_all"), KEPT)
     compared = Comparison(runs.label(arm), f"{KEPT:g}\N{MULTIPLICATION SIGN} {runs.label(runs.public)}", value)
     reading = f"accuracy on all test images: the smallest ε keeps at least {100 * KEPT:g} % of that without privacy"

@@ -66,7 +66,7 @@ def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> 
         sure = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
         title = f"Intervals: {sure} for all audited arms and checks together"
         handles, labels = ax.get_legend_handles_labels()
-        figure.legend(handles[::-1], labels[::-1], title=title, loc="outside lower center", ncols=3)
+        figure.legend(handles, labels, title=title, loc="outside lower center", ncols=3)
         sns.despine(ax=ax)
     return figure
 
@@ -81,7 +81,7 @@ def _draw(ax: Axes, values: pd.DataFrame, shift: float, colour: str, face: str, 
 
 def _scale(ax: Axes) -> None:
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("Noise multiplier (standard deviation of the noise over what one record can add), logarithmic")

@@ -59,11 +59,12 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
     deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(row["delta"] for row, _ in worst.values()))
     names = ", ".join(dict.fromkeys(str(row["accountant"]).upper() for row, _ in worst.values()))
     with figure_style():
-        columns = max(1, min(len(arms), int(WIDTH / (0.75 + 0.062 * max(len(selection.label(arm)) for arm in arms)))))
-        figure = new_figure(selection, records, PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * math.ceil(len(arms) / columns))
+        longest = max(len(selection.label(arm)) for arm in arms)
+        columns = max(1, min(len(arms), int(WIDTH / (1.1 + 0.066 * longest))))
+        figure = new_figure(selection, records, PANEL_HEIGHT + 0.6 + ENTRY_HEIGHT * math.ceil(len(arms) / columns))
         ax = figure.subplots()
-        for row, points in worst.values():
-            _draw(ax, row, points, styles[row["arm"]], selection.label(row["arm"]))
+        for place, (arm, (row, points)) in enumerate(worst.items()):
+            _draw(ax, row, points, styles[arm], selection.label(arm), place / len(arms))
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
         logarithmic = max(ends) > LINEAR_SPREAD * min(ends)
@@ -71,7 +72,13 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
         ax.set_xlabel("Passes over an owner's records (steps times sampling rate)")
         ax.set_ylabel(f"ε spent, {names}, δ = {deltas}" + (" (log scale)" if logarithmic else ""))
         figure.legend(
-            *ax.get_legend_handles_labels(), loc="outside lower left", ncols=columns, handlelength=3, labelspacing=0.3
+            *ax.get_legend_handles_labels(),
+            title="In brackets: ε at the end",
+            loc="outside lower left",
+            alignment="left",
+            ncols=columns,
+            handlelength=3,
+            labelspacing=0.3,
         )
         sns.despine(ax=ax)
     return figure
@@ -85,13 +92,21 @@ def largest(records: pd.DataFrame, curves: pd.DataFrame, arm: str) -> tuple[pd.S
     return row, points.sort_values("step", kind="stable")
 
 
-def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str) -> None:
-    end = float(points["epsilon"].iloc[-1])
+def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str, place: float) -> None:
+    last, end = float(points["epoch"].iloc[-1]), float(points["epsilon"].iloc[-1])
+    # Markers of different arms stand at different places, so that curves that coincide stay told apart.
+    every = max(1, len(points) // 4)
     ax.plot(
-        points["epoch"], points["epsilon"], color=style.colour, linestyle=style.line, label=f"{label}: {_final(end)}"
+        points["epoch"],
+        points["epsilon"],
+        color=style.colour,
+        linestyle=style.line,
+        marker=style.marker,
+        markevery=(round(every * (0.5 + place)), every),
+        markeredgewidth=0.4,
+        markeredgecolor="white",
+        label=f"{label} ({epsilon_bound(end)})",
     )
-    last = float(points["epoch"].iloc[-1])
-    ax.plot([last], [end], color=style.colour, marker=style.marker, markeredgewidth=0.4, markeredgecolor="white")
     if pd.isna(row["budget"]):
         return
     planned = last * float(row["steps_planned"]) / float(row["steps"])
@@ -101,10 +116,6 @@ def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label
     if row["steps"] < row["steps_planned"]:
         refused = f"step {int(row['steps']) + 1:,} of {int(row['steps_planned']):,} refused"
         ax.annotate(refused, (last, end), (6, -11), textcoords="offset points", fontsize=7, color=dark(style.colour))
-
-
-def _final(end: float) -> str:
-    return f"{epsilon_bound(end)} at the end"
 
 
 def _epsilon_axis(ax: Axes, worst: dict[str, tuple[pd.Series, pd.DataFrame]], logarithmic: bool) -> None:

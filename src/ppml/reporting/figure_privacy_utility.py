@@ -18,8 +18,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from ppml.errors import UserError
-from ppml.reporting.accuracy_axis import error_axis
-from ppml.reporting.display import IMAGES, percent, scientific
+from ppml.reporting.accuracy_axis import accuracy_label, error_axis
+from ppml.reporting.display import percent, scientific
 from ppml.reporting.published import PublishedRow
 from ppml.reporting.published_points import (
     GREY,
@@ -107,8 +107,8 @@ def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapp
         figure = new_figure(selection, records, HEIGHT + 0.15 * len(series))
         ax = figure.subplots()
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
-        ax.set_ylabel(f"Accuracy on all {_images(selection, records)} (%)\nlogarithmic in the error")
-        _epsilon_axis(ax, [point.epsilon for point in [*private, *theirs]])
+        ax.set_ylabel(accuracy_label(selection, records))
+        _epsilon_axis(ax, [*(point.epsilon for point in private), *(point.epsilon for point in theirs)])
         error_axis(ax, _heights(ours, theirs))
         families = _draw_families(figure, ax, private)
         labels = [_draw_line(ax, line, place) for place, line in enumerate(public)]
@@ -127,13 +127,6 @@ def _one_marker_a_family(styles: Mapping[str, ArmStyle]) -> dict[str, ArmStyle]:
     for style in styles.values():
         markers.setdefault(style.family, style.marker)
     return {arm: replace(style, marker=markers[style.family]) for arm, style in styles.items()}
-
-
-def _images(selection: Selection, records: pd.DataFrame) -> str:
-    """Return how many images of which kind the accuracy is of."""
-    mine = records[records["arm"].isin(list(selection.arms))]
-    sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(mine["n_test_all"]))
-    return f"{sizes} {' or '.join(IMAGES.get(name, name) for name in dict.fromkeys(mine['evaluated_on']))}"
 
 
 def _arms(

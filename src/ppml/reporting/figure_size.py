@@ -10,8 +10,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ppml.reporting.accuracy_axis import error_axis
-from ppml.reporting.display import IMAGES, model_name
+from ppml.reporting.accuracy_axis import accuracy_label, error_axis
+from ppml.reporting.display import model_name
 from ppml.reporting.selection import Selection, require_arms
 from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import HUES, MARKERS, figure_style, new_figure
@@ -56,9 +56,6 @@ def size(selection: Selection, records: pd.DataFrame) -> Figure:
     require_arms(records, selection.arms, "records.csv")
     levels = privacy_levels(selection, records)
     points = [point for level in levels for point in level]
-    mine = records[records["arm"].isin(list(selection.arms))]
-    images = " or ".join(f"{count:,}" for count in dict.fromkeys(mine["n_test_all"]))
-    kind = " or ".join(IMAGES.get(name, name) for name in dict.fromkeys(mine["evaluated_on"]))
     with figure_style():
         figure = new_figure(selection, records, HEIGHT)
         ax = figure.subplots()
@@ -68,7 +65,7 @@ def size(selection: Selection, records: pd.DataFrame) -> Figure:
             _draw(ax, level, place)
         _name_models(ax, points)
         ax.set_xlabel("Parameters (log scale)")
-        ax.set_ylabel(f"Accuracy on all {images} {kind} (%)\nlogarithmic in the error")
+        ax.set_ylabel(accuracy_label(selection, records))
         seeds = sorted({point.accuracy.n for point in points})
         number = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
         ax.legend(title=f"Mean of {number}\nBars: 95 % interval", loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -96,7 +93,7 @@ def privacy_levels(selection: Selection, records: pd.DataFrame) -> list[list[Siz
 
 
 def _draw(ax: Axes, level: list[SizedPoint], place: int) -> None:
-    epsilon = level[-1].epsilon
+    epsilon = max(point.epsilon for point in level)
     look: dict[str, Any] = {"color": HUES[place % len(HUES)], "marker": MARKERS[place % len(MARKERS)]}
     means = [100 * point.accuracy.mean for point in level]
     reach = [

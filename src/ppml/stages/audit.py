@@ -8,12 +8,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppml.config.features import parse_features
 from ppml.config.technique import ExampleLevel
 from ppml.records.canonical import digest
 from ppml.records.files import read_json, write_json
-
-INPUT_SHAPE = (1, 28, 28)
-"""Of one record that a model takes."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     # By what the technique is, so that arms draw apart and a name changes nothing.
     rng = Randomness(spec["root_seed"]).child("seed", arguments.seed, "audit", digest(spec["technique"]))
     classes = read_json(arguments.about)["classes"]
-    model = build_model(spec["technique"]["model"], classes, rng.child("initial-weights").torch()).to(spec["device"])
-    canary = craft_canary(model, INPUT_SHAPE, privacy.max_grad_norm, rng, spec["device"])
+    shape = parse_features(spec["technique"].get("features")).record_shape
+    weights = rng.child("initial-weights").torch()
+    model = build_model(spec["technique"]["model"], classes, weights, shape[-1]).to(spec["device"])
+    canary = craft_canary(model, shape, privacy.max_grad_norm, rng, spec["device"])
     measured = audit(
         build,
         model,

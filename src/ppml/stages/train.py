@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ppml.federation.progress import Progress
+    from ppml.learning.learner import TrainingDiverged
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             checkpoint=progress,
         )
     except TrainingDiverged as error:
-        raise UserError(f"training: {error}; lower training.learning_rate of this arm") from None
+        kept = keep_last_good(error, arguments.output_model.with_name("last-good.safetensors"))
+        raise UserError(f"training: {error}{kept}; lower training.learning_rate of this arm") from None
     cost = clock.read()
 
     weights = {
@@ -118,8 +120,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "bytes_down": outcome.bytes_down,
         },
     )
+    arguments.output_model.with_name("last-good.safetensors").unlink(missing_ok=True)
     # Last: what is killed before this line writes the same outputs again.
     progress.discard()
+
+
+def keep_last_good(error: TrainingDiverged, path: Path) -> str:
+    """Write the model that a training had before it diverged, where it has one; return what to say of it.
+
+    A federated training has none: what its clients had is theirs, and the rounds before this one are in its progress.
+    """
+    from safetensors.torch import save
+
+    if error.model is None:
+        return ""
+    write_bytes(path, save({name: value.contiguous().cpu() for name, value in error.model.state_dict().items()}))
+    return f", and these are in {path}"
 
 
 class Clock:

@@ -8,7 +8,7 @@ _TORCH = ("torch", "safetensors.torch")
 _FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
 _PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler")
 _TRAINING = (*_PRIVATE, "tenseal", *_FLOWER)
-# Imports torch's compiler: of no weight after the optimisers, three seconds for those who need no more than torch.
+# Imports torch's compiler, which a training imports anyway.
 _NETWORKS = ("torchvision.models.resnet",)
 _ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "scipy.stats", "dp_accounting.pld.privacy_loss_distribution")
 

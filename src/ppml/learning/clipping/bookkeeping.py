@@ -11,15 +11,27 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ppml.learning.clipping.layers import PARTS, UnsupportedLayer, trained_layers
+from ppml.learning.clipping.normalisation import Moments
 from ppml.learning.clipping.parts import Part
 
 
+VALUES_AT_ONCE = 1 << 20
+"""Inputs of layers that are worked on together: with what is made of them they stay in the cache of a core."""
+
+LEAST_AT_ONCE = 128
+"""Examples that are worked on together however large the model is, since each pass reads and writes its weights."""
+
+
 class Record(NamedTuple):
-    """What a layer took in, that tensor's version, and where the gradient of what it gave out will be."""
+    """What a layer took in, that tensor's version, and where the gradient of what it gave out will be.
+
+    ``known`` is what the layer computed on the way and its gradients need again.
+    """
 
     inputs: torch.Tensor
     version: int
     output: GradientEdge
+    known: tuple[Moments, ...]
 
 
 class BookKeeping:
@@ -40,9 +52,9 @@ class BookKeeping:
 
     Examples
     --------
-    >>> model = nn.Linear(2, 1, bias=False)
+    >>> model, images = nn.Linear(2, 1, bias=False), torch.tensor([[3.0, 4.0], [0.0, 0.5]])
     >>> with BookKeeping(model) as keeping:
-    ...     losses = keeping.sum_clipped(lambda: model(torch.tensor([[3.0, 4.0], [0.0, 0.5]]))[:, 0], 2, max_grad_norm=1.0)
+    ...     losses = keeping.sum_clipped(lambda: model(images)[:, 0], len(images), max_grad_norm=1.0)
     >>> model.weight.grad
     tensor([[0.6000, 1.3000]])
     """
@@ -51,6 +63,8 @@ class BookKeeping:
         self._layers = trained_layers(model)
         self._parameters = [one for one in model.parameters() if one.requires_grad]
         self._records: dict[str, Record] = {}
+        self.examples_at_once = LEAST_AT_ONCE
+        """How many examples one pass should have; known better after the first, and by shapes alone."""
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> BookKeeping:
@@ -77,7 +91,8 @@ class BookKeeping:
                     f"layer {path} ({type(layer).__name__}) is used twice in one forward pass; use two layers"
                 )
             # The edge and not the tensor, which a later layer may change in place.
-            self._records[path] = Record(inputs[0].detach(), inputs[0]._version, get_gradient_edge(output))
+            edge = get_gradient_edge(output)
+            self._records[path] = Record(inputs[0].detach(), inputs[0]._version, edge, saved_moments(edge))
 
         return listen
 
@@ -91,7 +106,7 @@ class BookKeeping:
         count : int
             Number of examples; 0 gives sums of zero.
         max_grad_norm : float
-            An example's gradient, all layers taken together, is multiplied by ``min(1, max_grad_norm / (norm + 1e-6))``.
+            An example's gradient, of all layers together, is multiplied by ``min(1, max_grad_norm / (norm + 1e-6))``.
 
         Returns
         -------
@@ -122,6 +137,8 @@ class BookKeeping:
         records, self._records = self._records, {}
         edges = [record.output for record in records.values()]
         gradients = torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ()
+        values = sum(record.inputs[0].numel() for record in records.values())
+        self.examples_at_once = max(LEAST_AT_ONCE, VALUES_AT_ONCE // max(1, values))
         parts: list[Part] = []
         with torch.no_grad():
             for (path, record), gradient in zip(records.items(), gradients, strict=True):
@@ -135,8 +152,14 @@ class BookKeeping:
                     raise UnsupportedLayer(
                         f"{described} took in {len(record.inputs)} examples, and there are {len(losses)} losses"
                     )
-                parts.extend(PARTS[type(layer)](layer, record.inputs, gradient))
+                parts.extend(PARTS[type(layer)](layer, record.inputs, gradient, *record.known))
         return parts
+
+
+def saved_moments(output: GradientEdge) -> tuple[Moments, ...]:
+    """Return the moments that group normalisation has kept for its backward pass; nothing of other layers."""
+    node: Any = output.node
+    return ((node._saved_result1, node._saved_result2),) if node.name() == "NativeGroupNormBackward0" else ()
 
 
 def in_order_of(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from opacus.grad_sample import register_norm_sampler
@@ -16,7 +15,7 @@ from ppml.learning.clipping.linear import embedding_parts, linear_parts
 from ppml.learning.clipping.normalisation import group_norm_parts, layer_norm_parts
 from ppml.learning.clipping.parts import Part
 
-PARTS: dict[type[nn.Module], Callable[[Any, torch.Tensor, torch.Tensor], Iterator[Part]]] = {
+PARTS: dict[type[nn.Module], Callable[..., Iterator[Part]]] = {
     nn.Conv2d: convolution_parts,
     nn.Linear: linear_parts,
     nn.GroupNorm: group_norm_parts,
@@ -93,7 +92,7 @@ def _refuse_unknown(path: str, module: nn.Module, trained: dict[str, nn.Paramete
 
 def norm_sampler(
     layer: nn.Module, activations: list[torch.Tensor], backprops: torch.Tensor
-) -> dict[nn.Parameter, torch.Tensor]:
+) -> dict[torch.Tensor, torch.Tensor]:
     """Return the norms of each example's gradients, shape ``(n,)``, by parameter, as Opacus asks for them."""
     parts = PARTS[type(layer)](layer, activations[0], backprops)
     return {part.parameter: part.squared_norms().sqrt() for part in parts}

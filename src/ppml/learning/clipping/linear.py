@@ -40,13 +40,13 @@ class OuterProducts:
 
     Parameters
     ----------
-    parameter : nn.Parameter
+    parameter : torch.Tensor
         Shape ``(out_features, in_features)``.
     inputs, outputs : torch.Tensor
         ``x`` and ``g``, shapes ``(n, positions, in_features)`` and ``(n, positions, out_features)``.
     """
 
-    parameter: nn.Parameter
+    parameter: torch.Tensor
     inputs: torch.Tensor
     outputs: torch.Tensor
 
@@ -87,7 +87,7 @@ class Rows:
 
     Parameters
     ----------
-    parameter : nn.Parameter
+    parameter : torch.Tensor
         Shape ``(rows, columns)``.
     indices : torch.Tensor
         The row of each position, shape ``(n, positions)``.
@@ -95,7 +95,7 @@ class Rows:
         The gradient there, shape ``(n, positions, columns)``.
     """
 
-    parameter: nn.Parameter
+    parameter: torch.Tensor
     indices: torch.Tensor
     outputs: torch.Tensor
 

@@ -11,7 +11,13 @@ from torch.nn import functional
 from ppml.learning.clipping.parts import Explicit, Part
 
 
-def group_norm_parts(layer: nn.GroupNorm, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:
+Moments = tuple[torch.Tensor, torch.Tensor]
+"""Mean and inverse deviation of each group of each example, shape ``(n, groups)``."""
+
+
+def group_norm_parts(
+    layer: nn.GroupNorm, inputs: torch.Tensor, outputs: torch.Tensor, moments: Moments | None = None
+) -> Iterator[Part]:
     """Yield the gradients of scale and shift.
 
     ``sum_p g_p (x_p - mean) / deviation = (sum_p g_p x_p - mean sum_p g_p) / deviation`` needs no normalised input.
@@ -20,20 +26,23 @@ def group_norm_parts(layer: nn.GroupNorm, inputs: torch.Tensor, outputs: torch.T
     ----------
     inputs, outputs : torch.Tensor
         What the layer took in and the gradient of what it gave out, shape ``(n, channels, ...)``.
+    moments : Moments or None
+        As the forward pass found them; computed again where they are not given.
     """
-    places = tuple(range(2, inputs.dim()))
-    shift = outputs.sum(places) if places else outputs
+    inputs, outputs = (values.unsqueeze(-1).flatten(2) for values in (inputs, outputs))
+    shift = outputs.sum(2)
     if layer.weight.requires_grad:
-        product = outputs * inputs
-        product = product.sum(places) if places else product
-        grouped = inputs.unflatten(1, (layer.num_groups, -1))
-        variance, mean = torch.var_mean(grouped, tuple(range(2, grouped.dim())), correction=0)
-        deviation = (variance + layer.eps).sqrt()
+        mean, inverse = moments or _moments(layer, inputs)
         size = layer.num_channels // layer.num_groups
-        mean, deviation = (value.repeat_interleave(size, dim=1) for value in (mean, deviation))
-        yield Explicit(layer.weight, (product - mean * shift) / deviation)
+        mean, inverse = (value.repeat_interleave(size, dim=1) for value in (mean, inverse))
+        yield Explicit(layer.weight, ((outputs * inputs).sum(2) - mean * shift) * inverse)
     if layer.bias.requires_grad:
         yield Explicit(layer.bias, shift)
+
+
+def _moments(layer: nn.GroupNorm, inputs: torch.Tensor) -> Moments:
+    variance, mean = torch.var_mean(inputs.unflatten(1, (layer.num_groups, -1)), (2, 3), correction=0)
+    return mean, (variance + layer.eps).rsqrt()
 
 
 def layer_norm_parts(layer: nn.LayerNorm, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:

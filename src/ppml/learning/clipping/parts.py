@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import nn
 
 LEAST_SHARE = 1e-4
 """A squared norm out of Gram matrices counts as at least this share of what it would be without cancellation.
@@ -21,7 +20,7 @@ class Part(Protocol):
     """The gradients of one parameter for each of ``n`` examples, in whatever form is cheap."""
 
     @property
-    def parameter(self) -> nn.Parameter:
+    def parameter(self) -> torch.Tensor:
         """Whose gradients these are."""
         ...
 
@@ -40,7 +39,7 @@ class Explicit:
 
     Parameters
     ----------
-    parameter : nn.Parameter
+    parameter : torch.Tensor
         Whose gradients these are.
     gradients : torch.Tensor
         Shape ``(n, ...)``.
@@ -48,14 +47,14 @@ class Explicit:
         Brings one of them, flat, into the shape of the parameter; without it, they are in its order.
     """
 
-    parameter: nn.Parameter
+    parameter: torch.Tensor
     gradients: torch.Tensor
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def squared_norms(self) -> torch.Tensor:
         """Return the squared norm of each example's gradient, shape ``(n,)``."""
-        flat = self.gradients.flatten(1)
-        return torch.linalg.vector_norm(flat, dim=1).square_()
+        norms: torch.Tensor = torch.linalg.vector_norm(self.gradients.flatten(1), dim=1)
+        return norms.square()
 
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
         """Return the sum of the gradients, each times its factor."""
@@ -77,5 +76,5 @@ def inner_products(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         ``sum_pq <x_p, x_q> <g_p, g_q>``, shape ``(n,)``, at least ``LEAST_SHARE`` of ``sum_p |x_p|^2 sum_q |g_q|^2``.
     """
     trace = inputs.diagonal(dim1=-2, dim2=-1).sum(-1) * outputs.diagonal(dim1=-2, dim2=-1).sum(-1)
-    product = torch.linalg.vecdot(inputs.flatten(2), outputs.flatten(2))
-    return torch.maximum(product, LEAST_SHARE * trace).sum(1)
+    product = torch.linalg.vecdot(inputs.flatten(1), outputs.flatten(1))
+    return torch.maximum(product, LEAST_SHARE * trace.sum(1))
