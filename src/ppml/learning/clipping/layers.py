@@ -10,6 +10,7 @@ from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from ppml.errors import UserError
 from ppml.learning.clipping.convolution import convolution_parts
 from ppml.learning.clipping.linear import embedding_parts, linear_parts
 from ppml.learning.clipping.normalisation import group_norm_parts, layer_norm_parts
@@ -25,7 +26,7 @@ PARTS: dict[type[nn.Module], Callable[..., Iterator[Part]]] = {
 """What each layer that may be trained says of its gradients. A subclass may compute something else: it is not found."""
 
 
-class UnsupportedLayer(ValueError):
+class UnsupportedLayer(UserError):
     """A layer whose gradients cannot be clipped for each example; the message names it and what replaces it."""
 
 
