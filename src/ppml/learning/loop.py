@@ -69,9 +69,8 @@ def walk(
                 group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
             # The first records of an epoch tell whether the weights that it starts with are good.
             candidate = Weights(model, done) if seen == 0 and len(index) else good
-            # All of them need no copy, which takes as long as the step of a linear model.
-            batch = records if len(index) == len(records) else records.select(index)
-            loss = step(shift_batch(batch.images, settings.shift, shifts), batch.labels)
+            images, labels = chosen_images(records, index), records.labels[index]
+            loss = step(shift_batch(images, settings.shift, shifts), labels)
             done += 1
             if not math.isfinite(loss):
                 good.restore(model)
@@ -88,6 +87,15 @@ def walk(
         after_epoch(epoch, None if private else total / seen)
         if done == most_steps:
             return
+
+
+def chosen_images(records: Examples, index: torch.Tensor) -> torch.Tensor:
+    """Return the images at the positions ``index``, without a copy where these are all of them in order.
+
+    The copy takes as long as a full-batch step of a linear model.
+    """
+    everything = torch.arange(len(records), device=index.device)
+    return records.images if torch.equal(index, everything) else records.images[index]
 
 
 class Weights:
