@@ -286,7 +286,7 @@ def test_a_resumed_training_has_new_keys():
 
 
 def test_what_the_server_calls_after_a_round_leads_to_no_key(monkeypatch):
-    found = []
+    found, progress_before = [], progress_after("fl_he", 2)
     original = run_module.build_server_app
 
     def spied(aggregator, clients, after_round, progress=None):
@@ -294,7 +294,7 @@ def test_what_the_server_calls_after_a_round_leads_to_no_key(monkeypatch):
         return original(aggregator, clients, after_round, progress)
 
     monkeypatch.setattr(run_module, "build_server_app", spied)
-    run(arm_of("fl_he"), checkpoint=Memory(progress_after("fl_he", 2)))
+    run(arm_of("fl_he"), checkpoint=Memory(progress_before))
     assert found == [(True, [])]
 
 
