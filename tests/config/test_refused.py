@@ -33,7 +33,7 @@ def with_clients(clients, **aggregation):
         (one_arm(privacy={"kind": "none", "epsilon": 1.0}), "arms.a.privacy: unknown key 'epsilon'; allowed: kind"),
         (
             small(experiments={"e": {"title": "T", "arms": ["fl"], "figure": []}}),
-            "experiments.e: unknown key 'figure'; did you mean 'figures'? allowed: arms, compare, ",
+            "experiments.e: unknown key 'figure'; did you mean 'figures'? allowed: arms, claims, compare, ",
         ),
         (small(folders={"artefacts": "x"}), "folders: unknown key 'artefacts'; did you mean 'artifacts'? allowed: "),
     ],

@@ -9,8 +9,8 @@ from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
 from ppml.config.schema import schema_text
 
 CONFIG = Path(__file__).parents[2] / "config"
-TUNING = ("tune", "tune-features", "tune-anonymizer")
-NAMES = ("default", "smoke", *TUNING, "best", "full")
+TUNING = tuple(sorted(path.stem for path in CONFIG.glob("tune*.yaml")))
+NAMES = ("default", "smoke", *TUNING, "best", "anonymizer", "full")
 # full.yaml is for larger machines; a checkout may be without it.
 SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
 
@@ -82,6 +82,10 @@ def test_smoke_runs_every_kind_and_every_report_of_default():
             for path in (default, smoke)
         ]
         assert shown[0] <= shown[1]
+
+
+def test_tuning_is_found():
+    assert {"tune", "tune-features", "tune-anonymizer"} <= set(TUNING)
 
 
 @pytest.mark.parametrize("name", TUNING)
