@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from ppml.config.spec import Spec
 
@@ -13,11 +13,6 @@ class NoFeatures(Spec):
     """The images themselves."""
 
     kind: Literal["none"] = "none"
-
-    @property
-    def record_shape(self) -> tuple[int, ...]:
-        """Shape of one training record: channels, height, width."""
-        return 1, 28, 28
 
 
 class Scattering(Spec):
@@ -47,16 +42,5 @@ class Scattering(Spec):
     scale: float = Field(default=0.1, ge=0, lt=1, description="Change of a copy's width and height, at most, relative.")
     shift: float = Field(default=1.5, ge=0, le=28, description="Of a copy, at most, in pixels.")
 
-    @property
-    def record_shape(self) -> tuple[int, ...]:
-        """Shape of one training record: copies, features with the constant one."""
-        return self.copies, self.components + 1
-
 
 Features = Annotated[NoFeatures | Scattering, Field(discriminator="kind")]
-
-
-def parse_features(content: Any) -> NoFeatures | Scattering:
-    """Return the features that ``content``, plain values, describes; None stands for none."""
-    parsed: NoFeatures | Scattering = TypeAdapter(Features).validate_python(content or {"kind": "none"})
-    return parsed

@@ -7,8 +7,9 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ppml.config.features import parse_features
+from ppml.config.features import Scattering
 from ppml.config.technique import ExampleLevel
 from ppml.records.canonical import digest
 from ppml.records.files import read_json, write_json
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # By what the technique is, so that arms draw apart and a name changes nothing.
     rng = Randomness(spec["root_seed"]).child("seed", arguments.seed, "audit", digest(spec["technique"]))
     classes = read_json(arguments.about)["classes"]
-    shape = parse_features(spec["technique"].get("features")).record_shape
+    shape = record_shape(spec["technique"].get("features"))
     weights = rng.child("initial-weights").torch()
     model = build_model(spec["technique"]["model"], classes, weights, shape[-1]).to(spec["device"])
     canary = craft_canary(model, shape, privacy.max_grad_norm, rng, spec["device"])
@@ -69,3 +70,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         rng=rng,
     )
     write_json(arguments.output, measured.to_json())
+
+
+def record_shape(features: dict[str, Any] | None) -> tuple[int, ...]:
+    """Return the shape of what a model is trained on: an image, or copies of features with the constant one."""
+    if features is None:
+        return 1, 28, 28
+    settings = Scattering.model_validate(features)
+    return settings.copies, settings.components + 1
