@@ -21,12 +21,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-import torchvision
 from opacus import GradSampleModule
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -35,6 +33,7 @@ from ppml.learning.dpsgd import DpSgdLearner, _private_step
 from ppml.learning.learner import Settings
 from ppml.learning.loss import example_losses
 from ppml.models.cnn import TanhCnn
+from ppml.models.resnet18 import ResNet18
 from ppml.randomness import Randomness
 
 HERE = Path(__file__).parent
@@ -48,38 +47,10 @@ SECONDS = 5.0
 Step = Callable[[torch.Tensor, torch.Tensor], object]
 
 
-class Block(nn.Module):
-    """A residual block of torchvision whose sum and activations leave their inputs as they are, as Opacus needs."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the block's output."""
-        block: Any = self.block
-        inner = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(images)))))
-        outputs: torch.Tensor = block.relu(inner + (block.downsample(images) if block.downsample else images))
-        return outputs
-
-
-def resnet18() -> nn.Module:
-    """Return torchvision's ResNet18 for one channel, with group normalisation."""
-    model = torchvision.models.resnet18(num_classes=10)
-    model.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
-    for name in ("layer1", "layer2", "layer3", "layer4"):
-        setattr(model, name, nn.Sequential(*map(Block, getattr(model, name))))
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    fixed: nn.Module = ModuleValidator.fix(model)
-    return fixed
-
-
 def build(name: str) -> nn.Module:
     """Return a model with the same weights every time."""
-    torch.manual_seed(0)
-    return resnet18() if name == "ResNet18" else TanhCnn(10, torch.Generator().manual_seed(0))
+    kind = ResNet18 if name == "ResNet18" else TanhCnn
+    return kind(10, torch.Generator().manual_seed(0))
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -253,7 +224,8 @@ def figure(results: dict[tuple[str, int], dict[str, Row | None]], path: Path) ->
 NOTES = """
 The fastest step counts. All rows use the same optimiser, `torch.optim.SGD(fused=True)` with momentum. Opacus' hooks
 hold the gradients of 64 examples at a time. "DP, here" can cost less than no DP because the weight gradients of small
-images, which torch leaves to oneDNN, are matrix products here.
+images, which torch leaves to oneDNN, are matrix products here. Left out: fastDP, which is not in the package index, and
+JAX-Privacy, which trains no PyTorch model.
 """
 
 

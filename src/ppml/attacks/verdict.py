@@ -124,7 +124,7 @@ def noise_interval(estimate: float, degrees: int, risk: float) -> tuple[float, f
     Examples
     --------
     >>> [round(end, 3) for end in noise_interval(1.0, 400, 0.01)]
-    [0.916, 1.1]
+    [0.916, 1.099]
     """
     law = stats.chi2(degrees)
     return estimate * math.sqrt(degrees / law.isf(risk / 2)), estimate * math.sqrt(degrees / law.ppf(risk / 2))

@@ -148,7 +148,7 @@ def difference(first: Sequence[float], second: Sequence[float], *, trials: int, 
     --------
     >>> result = difference([0.95], [0.93], trials=2000)
     >>> round(result.value, 3), round(result.low, 4), round(result.high, 4), result.kind
-    (0.02, 0.0052, 0.0348, 'wilson')
+    (0.02, 0.0053, 0.0349, 'wilson')
     """
     if not first or len(first) != len(second):
         raise ValueError(f"expected as many values of both, at least one, got {len(first)} and {len(second)}")
