@@ -21,10 +21,9 @@ for variable in ("CI", "BUILD_NUMBER"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker, where several run, the tests that share what takes long: a file, or all of the workflow."""
+    """Keep the tests of a file, which share what takes long, on one worker where several run."""
     for item in items:
-        folder = item.path.parent
-        item.add_marker(pytest.mark.xdist_group("workflow" if folder.name == "workflow" else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @dataclass(frozen=True)

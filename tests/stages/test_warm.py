@@ -133,7 +133,7 @@ def begin(*arguments: str, **options: object) -> subprocess.Popen[str]:
 
 def finish(job: subprocess.Popen[str], starter: int | None) -> tuple[int, str, str]:
     """Return a job's status, output and errors, after a look at whose child it was."""
-    output, errors = job.communicate(timeout=30)
+    output, errors = job.communicate(timeout=120)
     first, _, rest = output.partition("\n")
     assert int(first.split()[1]) == (starter or os.getpid())
     return job.returncode, rest, errors
@@ -231,7 +231,7 @@ def test_interrupted_job_cleans_up_once_and_ends_as_interrupted(starter, folder)
     os.kill(job.pid, signal.SIGINT)
     if starter:
         os.kill(pid, signal.SIGINT)
-    _, errors = job.communicate(timeout=5)
+    _, errors = job.communicate(timeout=60)
     assert job.returncode == -signal.SIGINT
     assert errors.startswith("Traceback") and errors.endswith("KeyboardInterrupt\n")
     assert (folder / "cleaned").exists() and not alive(pid)

@@ -48,7 +48,7 @@ def kill_workflow(run: subprocess.Popen[str], rng: random.Random) -> None:
 
 def kill_job(run: subprocess.Popen[str], rng: random.Random) -> None:
     """Kill one job; the workflow goes on without it, and fails."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while run.poll() is None and time.monotonic() < deadline:
         jobs = jobs_of(run)
         if jobs:
@@ -107,7 +107,7 @@ def forget_runs(project: Project, arms: list[str]) -> None:
                 path.unlink()
 
 
-def wait_for(path: Path, seconds: float = 120.0) -> None:
+def wait_for(path: Path, seconds: float = 900.0) -> None:
     """Wait until a file is there."""
     deadline = time.monotonic() + seconds
     while not path.exists():
@@ -115,7 +115,7 @@ def wait_for(path: Path, seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-def wait_for_jobs(run: subprocess.Popen[str], seconds: float = 60.0) -> list[psutil.Process]:
+def wait_for_jobs(run: subprocess.Popen[str], seconds: float = 300.0) -> list[psutil.Process]:
     """Wait until a run has jobs at work, and return them."""
     deadline = time.monotonic() + seconds
     while not (jobs := jobs_of(run)):

@@ -59,7 +59,7 @@ def test_a_killed_run_is_made_good_and_a_federated_training_goes_on(
 ) -> None:
     run = project.start(cores=1)
     runs = project.made("artifacts") / "runs/fl_dp"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not list(runs.glob("seed*/progress.safetensors")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -80,7 +80,7 @@ def test_a_killed_run_leaves_what_was_done_alone(project: Project, first: Projec
     wait_for(done)
     # Until Snakemake has written down that the job has ended.
     record = "predict/centralized-seed0.log"
-    time.sleep(1)
+    time.sleep(3)
     run.kill()
     run.communicate()
     planned = project.planned()
@@ -93,7 +93,7 @@ def test_control_c_stops_at_once_and_the_next_run_goes_on(project: Project, firs
     run = project.start(cores=2)
     jobs = wait_for_jobs(run)
     interrupt(run)
-    output, _ = run.communicate(timeout=60)
+    output, _ = run.communicate(timeout=300)
     assert run.returncode != 0, output
     _, alive = psutil.wait_procs(jobs, timeout=3)
     assert not alive

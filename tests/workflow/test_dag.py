@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,13 +112,11 @@ def test_the_mechanism_of_every_private_arm_is_audited_and_half_its_noise_would_
     assert audits["held"].all()
 
 
-def test_a_second_run_does_nothing_and_takes_under_ten_seconds(first: Project) -> None:
+def test_a_second_run_does_nothing(first: Project) -> None:
     before = {path: path.stat().st_mtime_ns for path in (first.folder / "build").rglob("*") if path.is_file()}
-    started = time.monotonic()
     status, output = first.run()
     assert status == 0
     assert "nothing to be done" in output
-    assert time.monotonic() - started < 10
     assert before == {path: path.stat().st_mtime_ns for path in (first.folder / "build").rglob("*") if path.is_file()}
 
 

@@ -400,8 +400,6 @@ def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, t
 
 
 def status_of(project: Project) -> str:
-    started = time.monotonic()
     status, output = project.python("workflow/status.py", "--configfile", project.config)
     assert status == 0, output
-    assert time.monotonic() - started < 20
     return output

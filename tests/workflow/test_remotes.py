@@ -184,7 +184,8 @@ def test_who_may_only_read_pulls_and_cannot_publish(published: Clone, store: Pat
         other.write({"artifacts/runs/dp/seed0/model.safetensors": b"new"})
         started = time.monotonic()
         message = refused(other.publish)
-        assert time.monotonic() - started < 20
+        # It does not try for long what cannot succeed: the client that DVC uses would go on for minutes.
+        assert time.monotonic() - started < 90
     assert (
         message.startswith("the DVC remote elsewhere (")
         and ": it takes no files (is it for reading only?): " in message
