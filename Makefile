@@ -42,7 +42,7 @@ publish: environment
 	@$(BIN)/python workflow/publish.py --configfile $(CONFIG)
 
 test: lint
-	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=auto --dist=loadgroup
+	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=auto --dist=loadfile
 
 test-long: environment
 	@$(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/long

@@ -20,14 +20,6 @@ for variable in ("CI", "BUILD_NUMBER"):
     os.environ.pop(variable, None)
 
 
-# First, since the plugin that shares tests out reads the mark in the same hook.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file, which share what takes long, on one worker where several run."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
-
-
 @dataclass(frozen=True)
 class RealData:
     """A small real data set.
