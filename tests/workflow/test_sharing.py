@@ -196,10 +196,10 @@ def test_publishing_again_sends_only_what_is_new_and_says_when_there_is_nothing_
 ) -> None:
     published.publish()
     said = capsys.readouterr().out
-    assert ": 0 of 16 contents are new" in said and "nothing to commit" in said
+    assert ": 0 of 17 contents are new" in said and "nothing to commit" in said
     published.write({"artifacts/runs/dp/seed0/model.safetensors": b"new"})
     published.publish()
-    assert ": 1 of 17 contents are new" in capsys.readouterr().out
+    assert ": 1 of 18 contents are new" in capsys.readouterr().out
 
 
 def test_what_the_remote_has_lost_is_sent_again(published: Clone, store: Path) -> None:
@@ -588,7 +588,7 @@ def test_a_damaged_cache_is_not_published(published: Clone, store: Path, capsys:
         path.chmod(0o444)
         published.publish()
         assert path.read_bytes() == stored(store, b"model 7").read_bytes() == b"model 7"
-    assert ": 0 of 16 contents are new" in capsys.readouterr().out
+    assert ": 0 of 17 contents are new" in capsys.readouterr().out
 
 
 SENDING = f"""
