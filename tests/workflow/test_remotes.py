@@ -168,7 +168,7 @@ def test_what_a_server_lacks_is_named_and_sent_again(
         assert f"2 of {len(FILES)} files are not in elsewhere (" in said
         assert "seed3/model.safetensors\n" in said and "seed4/model.safetensors: damaged in the remote\n" in said
         first.publish()
-        assert ": 2 of 16 contents are new" in capsys.readouterr().out
+        assert ": 2 of 17 contents are new" in capsys.readouterr().out
         assert other.pull() == 0
         assert other.files() == FILES
 
