@@ -26,7 +26,7 @@ def write_features(path: str | Path, features: torch.Tensor, labels: torch.Tenso
     """Write features, ``(n, ..., features)``, as float16, and labels, int64 ``(n,)``.
 
     Half the bytes of float32: 20 MB for 10,000 images of 1,001 features. Features are below 1 in absolute value, and
-    what is rounded off, at most 2^-11 of each, changes fewer predictions than another seed does.
+    at most 2^-11 of each is rounded off.
     """
     write_bytes(path, save({"features": features.to(torch.float16), "labels": labels}))
 
