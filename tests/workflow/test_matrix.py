@@ -241,7 +241,7 @@ CASES = {
     "the audit's module": Case(code("attacks/canary.py"), audited(*PRIVATE)),
     "how audits are judged": Case(code("attacks/verdict.py"), REPORT),
     "the confidence of the audit": Case(settings(lambda it: it["audit"].update(confidence=0.95)), REPORT),
-    "the steps of one audit": Case(settings(lambda it: it["audit"].update(steps_of={"dp": 64})), audited("dp")),
+    "the steps of one audit": Case(settings(lambda it: it["audit"].update(steps_of={"dp": 96})), audited("dp")),
     "no audit": Case(
         settings(lambda it: (it.pop("audit"), it["experiments"].pop("audit"))),
         REPORT - {"table_audit audit", "figure_audit audit"},
@@ -386,7 +386,7 @@ def _job(log: Path) -> str:
 def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, tmp_path: Path) -> None:
     project = reader.copy(tmp_path / "project")
     *results, total = status_of(project).splitlines()
-    assert total == "24 of 24 results are up to date"
+    assert total == "29 of 29 results are up to date"
     # In the order of the configuration.
     assert [line.split()[1] for line in results if line.startswith("arm ")] == list(ARMS)
     for name in ("a learning rate", "the HE module", "the pin of matplotlib", "an artifact's bytes"):
