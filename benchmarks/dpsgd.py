@@ -78,7 +78,7 @@ def ours(model: nn.Module, batch: int) -> Iterator[Step]:
     """Yield a step of this project."""
     model.to(memory_format=torch.channels_last)
     learner = DpSgdLearner(Settings(1, batch, 0.01), **NOISE)
-    optimizer = learner._optimizer(list(model.parameters()), batch, Randomness(1), [], 0.1)
+    optimizer = learner._optimizer(list(model.parameters()), batch, Randomness(1), [], "poisson", 0.1)
     with BookKeeping(model) as keeping:
         yield lambda images, labels: _private_step(model, keeping, optimizer, images, labels)
 

@@ -218,6 +218,12 @@ class Plan:
         """Return the published files of a data set."""
         return [f"{self.data}/raw/{dataset}/{name}" for name in dataset_info(dataset).files]
 
+    def opened(self, dataset: str) -> list[str]:
+        """Return the published files that the subset of a data set is chosen from: on a holdout, no test file."""
+        parts = ("train",) if self.config.data.evaluate_on == "holdout" else ("train", "test")
+        names = [name for part in parts for name in dataset_info(dataset).files_of(part)]
+        return [f"{self.data}/raw/{dataset}/{name}" for name in names]
+
     def subset(self, arm: str) -> dict[str, str]:
         """Return the files of an arm's subset, by what they are."""
         return self.subset_files(self.dataset(arm))

@@ -191,8 +191,8 @@ def test_gdp_is_refused_unless_every_step_is_on_all_records():
     content = {**one_arm(privacy=private, training={"batch_size": 999}), "data": {"train": 1000}}
     assert refusal(content) == (
         "arms.a.privacy.accountant: got 'gdp' with training.batch_size 999, a sample of the 1000 records of data.train"
-        ": gdp is exact only where every step is on all records; allowed: prv, rdp, pld, or a training.batch_size that "
-        "covers all records"
+        ": gdp is exact only where every step is on all records; allowed: prv, rdp, pld, or 'all' for "
+        "training.batch_size"
     )
     content["arms"]["a"]["training"] = {"batch_size": 1000}
     parse_config(content, "my.yaml")

@@ -4,13 +4,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from plan import Plan
 
 from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
 from ppml.config.schema import schema_text
+from ppml.data.catalogue import dataset_info
 
 CONFIG = Path(__file__).parents[2] / "config"
 TUNING = tuple(sorted(path.stem for path in CONFIG.glob("tune*.yaml")))
-NAMES = ("default", "smoke", *TUNING, "best", "anonymizer", "full")
+NAMES = ("default", "smoke", *TUNING, "best", "full")
 # full.yaml is for larger machines; a checkout may be without it.
 SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
 
@@ -92,6 +94,15 @@ def test_tuning_is_found():
 def test_tuning_reads_no_test_image_and_never_the_fallback(name):
     data = load_config(CONFIG / f"{name}.yaml").data
     assert (data.evaluate_on, data.fallback) == ("holdout", None)
+
+
+@pytest.mark.parametrize("name", TUNING)
+def test_the_rule_that_chooses_images_for_tuning_is_given_no_test_file(name):
+    plan = Plan(load_config(CONFIG / f"{name}.yaml"), None)
+    for dataset in plan.datasets():
+        assert [Path(file).name for file in plan.opened(dataset)] == list(dataset_info(dataset).files_of("train"))
+    plan = Plan(load_config(CONFIG / "default.yaml"), None)
+    assert plan.opened("mnist") == plan.raw("mnist")
 
 
 @pytest.mark.parametrize("file", TUNING)

@@ -3,9 +3,8 @@ import gzip
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import mnist
 
-from ppml.data.catalogue import DIGITS, dataset_info
+from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
 from ppml.data.loading import load_splits
 from ppml.errors import UserError
 from ppml.stages.storage import read_examples, write_examples
@@ -26,14 +25,14 @@ def test_files_stay_as_they_were_published(published, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_only_the_parts_asked_for_are_read(published, monkeypatch):
-    read = []
-    for name in ("read_image_file", "read_label_file"):
-        original = getattr(mnist, name)
-        monkeypatch.setattr(mnist, name, lambda path, original=original: read.append(path) or original(path))
-    splits = load_splits("mnist", published("mnist"), ["train"])
-    assert len(splits) == 1
-    assert len(read) == 2 and all("train-" in path for path in read)
+def test_a_part_needs_the_files_of_no_other(published, tmp_path):
+    train_files = [path for path in published("mnist") if path.name.startswith("train-")]
+    absent = [tmp_path / name for name in CATALOGUE["mnist"].files_of("test")]
+    (train,) = load_splits("mnist", train_files, ["train"])
+    (same,) = load_splits("mnist", [*absent, *train_files], ["train"])
+    assert np.array_equal(train.images, same.images) and len(train.labels) == 60_000
+    with pytest.raises(FileNotFoundError, match="t10k-images"):
+        load_splits("mnist", [*absent, *train_files], ["train", "test"])
 
 
 def test_corrupted_file_is_refused_before_it_is_read(published, tmp_path):

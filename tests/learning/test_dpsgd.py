@@ -19,6 +19,7 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
+from ppml.accounting.epsilon import epsilon
 from ppml.accounting.plan import poisson_plan
 from ppml.data.examples import Examples
 from ppml.learning import dpsgd
@@ -106,11 +107,13 @@ class InOrder:
         self.generator = torch.Generator().manual_seed(9)
 
     def add(self, total, deviation, divisor):
-        total.add_(torch.normal(0.0, deviation, total.shape, generator=self.generator)).div_(divisor)
+        noise = torch.normal(0.0, deviation, total.shape, generator=self.generator, dtype=total.dtype)
+        total.add_(noise).div_(divisor)
 
 
 def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
-    records, walk, privacy = some(60), Settings(2, 20, 0.2), {"noise_multiplier": 0.3, "max_grad_norm": 0.5}
+    walk, privacy = Settings(2, 20, 0.2), {"noise_multiplier": 0.3, "max_grad_norm": 0.5}
+    records = Examples(some(60).images.double(), some(60).labels)
     released: list[torch.Tensor] = []
 
     class Listening(learner):
@@ -120,7 +123,7 @@ def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
     def keep(gradients):
         released.append(torch.cat([one.flatten() for one in gradients]))
 
-    here, there = cnn(), cnn()
+    here, there = cnn().double(), cnn().double()
     Listening(walk, **privacy, on_release=keep).fit(here, records, span=Span(), rng=Randomness(5))
     wrapped, rng = GradSampleModule(there), Randomness(5)
     optimizer = DPOptimizer(
@@ -211,6 +214,16 @@ def check_noise_is_what_the_events_state(make: Make, *, noise_source: str = "see
 @pytest.mark.parametrize("noise_source", ["seeded", "secure"])
 def test_the_noise_in_the_weights_is_that_of_the_stated_steps(noise_source):
     check_noise_is_what_the_events_state(DpSgdLearner, noise_source=noise_source)
+
+
+def test_a_sampler_that_is_not_poisson_is_stated_as_what_it_is_and_gets_no_epsilon():
+    given = {"noise_multiplier": 1.0, "max_grad_norm": 0.1}
+    (event,) = planted.ShuffledBatches(plain(20), **given).fit(cnn(), some(60), span=Span(), rng=Randomness(1))
+    assert (event.sampler, event.sample_rate) == ("list", 1.0)
+    with pytest.raises(ValueError, match="claimed for sampler 'list'"):
+        epsilon([event], 1e-5, "prv")
+    (event,) = DpSgdLearner(plain(20), **given).fit(cnn(), some(60), span=Span(), rng=Randomness(1))
+    assert (event.sampler, event.sample_rate) == ("poisson", 1 / 3)
 
 
 @pytest.mark.parametrize("noise_source", ["seeded", "secure"])
@@ -549,6 +562,14 @@ def test_a_step_that_diverges_is_named_and_the_last_good_weights_are_back():
         learner.fit(model, some(60), span=Span(), rng=Randomness(1))
     assert raised.value.step > 1
     assert raised.value.restored == 0
+    assert torch.equal(vector(model), before)
+
+
+def test_a_last_step_that_diverges_is_noticed_without_another_loss():
+    model, before = cnn(), vector(cnn())
+    learner = DpSgdLearner(plain(60, learning_rate=1e39), noise_multiplier=1.0, max_grad_norm=0.1)
+    with pytest.raises(TrainingDiverged, match=r"^a weight is not finite in step 1 of 1, .* after step 0 again"):
+        learner.fit(model, some(60), span=Span(), rng=Randomness(1))
     assert torch.equal(vector(model), before)
 
 

@@ -9,6 +9,7 @@ from torchvision.models import resnet18
 
 from ppml.models.resnet18 import ResNet18
 
+from ..learning.clipping.oracle import check_sums
 from ..learning.digits import digits, vector
 
 
@@ -74,3 +75,7 @@ def test_weights_survive_the_file_that_a_run_leaves() -> None:
     model, other = made(0), made(1)
     other.load_state_dict(load(save({name: value.contiguous() for name, value in model.state_dict().items()})))
     assert torch.equal(vector(model), vector(other))
+
+
+def test_its_gradients_are_clipped_example_by_example() -> None:
+    check_sums(made(), images(3))

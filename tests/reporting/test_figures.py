@@ -305,8 +305,8 @@ def test_published_points_that_no_arm_answers_stand_for_themselves(published_pat
     key = [text.get_text() for text in figure.legends[0].get_texts()]
     ours, theirs = key.index("Ours, 10,000 training images"), key.index("Published, 60,000 training images")
     assert key[theirs + 1 : theirs + 3] == [
-        "Fu et al. 2024: DPSUR, ε disputed",
-        "Tramèr & Boneh 2021: ScatterNet + linear or CNN",
+        "Fu et al. 2024: DPSUR, ε disputed,\narXiv:2311.14056",
+        "Tramèr & Boneh 2021: ScatterNet + linear or CNN,\narXiv:2011.11660",
     ]
     assert key[ours + 1] == "Centralized + DP"
     ax = figure.axes[0]

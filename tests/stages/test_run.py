@@ -165,6 +165,15 @@ def test_diverging_training_is_one_line_that_names_the_key(subset, real_data, tm
         run(tmp_path, arm, subset, real_data.dataset)
 
 
+def test_the_weights_before_a_private_training_diverged_lie_beside_it(subset, real_data, tmp_path):
+    arm = {**PRIVATE, "training": {"epochs": 3, "batch_size": 40, "learning_rate": 1e30}}
+    with pytest.raises(UserError, match=r"after step 0 again, and these are in .*last-good\.safetensors"):
+        run(tmp_path, arm, subset, real_data.dataset)
+    (kept,) = tmp_path.rglob("last-good.safetensors")
+    assert all(value.isfinite().all() for value in load_file(kept).values())
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
 def test_collected_tables_have_a_row_a_run_and_the_record_lies_beside_the_run(runs, subset, tmp_path):
     partitions = {"plain": None, "private": None, "local": subset.partition}
     rows, metrics = gather(tmp_path, *((name, folder, partitions[name]) for name, folder in runs.items()))

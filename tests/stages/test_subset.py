@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ppml.data.catalogue import CATALOGUE
 from ppml.data.loading import load_splits
 from ppml.errors import UserError
 from ppml.records.files import read_json
@@ -56,12 +57,13 @@ def test_holdout_is_of_the_train_file_and_never_overlaps_the_training_subset(cho
     assert (len(train["labels"]), about["n_test"], about["n_test_all"]) == (200, 50, 1437 - 200)
 
 
-def test_holdout_reads_no_test_image(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(subset, "load_splits", lambda *given: asked.append(given[2]) or load_splits(*given))
-    make(tmp_path, evaluate_on="holdout")
-    make(tmp_path)
-    assert asked == [("train",), ("train", "test")]
+def test_holdout_reads_no_test_image(published, tmp_path):
+    raw = [path for path in published("mnist") if "t10k" not in path.name]
+    raw += [tmp_path / name for name in CATALOGUE["mnist"].files_of("test")]
+    train, test, _ = make(tmp_path, raw, dataset="mnist", evaluate_on="holdout")
+    assert (len(train["labels"]), len(test["labels"])) == (200, 10_000)
+    with pytest.raises(FileNotFoundError, match="t10k"):
+        make(tmp_path, raw, dataset="mnist")
 
 
 def test_holdout_of_mnist_has_at_most_ten_thousand_images(published, tmp_path):

@@ -31,7 +31,7 @@ for dataset in sorted({plan.dataset(arm) for arm in plan.config.arms}):
         name:
             f"subset_{dataset}"
         input:
-            plan.raw(dataset),
+            plan.opened(dataset),
         output:
             **plan.subset_files(dataset),
         log:

@@ -130,7 +130,7 @@ class Config(Spec):
             raise invalid(
                 f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
                 f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
-                "allowed: prv, rdp, pld, or a training.batch_size that covers all records"
+                "allowed: prv, rdp, pld, or 'all' for training.batch_size"
             )
 
     def dataset_of(self, arm: str) -> str:

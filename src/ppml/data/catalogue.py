@@ -31,13 +31,18 @@ class DatasetInfo:
     mean, deviation : float
         Public constants that pixels in [0, 1] are normalised with; never computed from the private subset.
     files : tuple of str
-        Names of the published files. They stand here, too, because importing torchvision takes seconds.
+        Names of the published files: images and labels that train, images and labels that test. They stand here, too,
+        because importing torchvision takes seconds.
     """
 
     torchvision_class: str
     mean: float
     deviation: float
     files: tuple[str, ...] = MNIST_FILES
+
+    def files_of(self, part: str) -> tuple[str, ...]:
+        """Return the names of images and labels of ``part``, ``train`` or ``test``; none for the digits."""
+        return self.files[:2] if part == "train" else self.files[2:]
 
 
 CATALOGUE = {

@@ -1,18 +1,23 @@
-"""The official train and test files as arrays, through torchvision's loaders, and the digits fallback."""
+"""The official train and test files as arrays, through torchvision's reader, and the digits fallback."""
 
 from __future__ import annotations
 
+import gzip
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppml.data.catalogue import CATALOGUE, DIGITS
 from ppml.data.sources import published_files, require_checksum
+
+if TYPE_CHECKING:
+    import torch
 
 DIGITS_TRAIN = 1_437
 """Images of the fixed split of scikit-learn's 1,797 digits that train; the last 360 test."""
@@ -33,14 +38,17 @@ class Split:
 
 
 def load_splits(dataset: str, raw: Sequence[Path], parts: Sequence[str] = ("train", "test")) -> list[Split]:
-    """Return the official splits of ``dataset`` that ``parts`` names; no image or label of another is read.
+    """Return the official splits of ``dataset`` that ``parts`` names; the files of another are not opened.
+
+    torchvision's classes would not do: whichever split is asked for, they unpack all four files.
 
     Parameters
     ----------
     dataset : str
         A name from the catalogue.
     raw : sequence of Path
-        The published files, which are checked; none for the digits, which are inside scikit-learn.
+        The published files of these parts, which are checked; others may be among them. None for the digits, which are
+        inside scikit-learn.
     parts : sequence of {"train", "test"}
         What to load.
 
@@ -52,25 +60,30 @@ def load_splits(dataset: str, raw: Sequence[Path], parts: Sequence[str] = ("trai
     if dataset == DIGITS:
         digits = _load_digits()
         return [digits[part] for part in parts]
-    from torchvision import datasets
+    files = {part: CATALOGUE[dataset].files_of(part) for part in parts}
+    paths = {path.name: path for path in raw if any(path.name in names for names in files.values())}
+    published = {file.name: file for file in published_files(dataset)}
+    for name, path in paths.items():
+        require_checksum(path, published[name], str(path.parent))
+    splits = []
+    for names in files.values():
+        images, labels = (paths[name] for name in names)
+        classes = _read(labels)
+        # QMNIST keeps eight columns of provenance; the first is the class.
+        classes = classes[:, 0] if classes.ndim == 2 else classes
+        splits.append(Split(_read(images).numpy(), classes.numpy().astype(np.int64)))
+    return splits
 
-    cls: Any = getattr(datasets, CATALOGUE[dataset].torchvision_class)
-    # torchvision unpacks beside the files it reads; a temporary folder keeps data/raw as it was published.
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root) / cls.__name__ / "raw"
-        folder.mkdir(parents=True)
-        published = {file.name: file for file in published_files(dataset)}
-        for path in raw:
-            require_checksum(path, published[path.name], str(path.parent))
-            (folder / path.name).symlink_to(path.resolve())
-        return [_split(cls(root, train=part == "train", download=True)) for part in parts]
 
+def _read(path: Path) -> torch.Tensor:
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
-def _split(dataset: Any) -> Split:
-    labels = dataset.targets
-    # QMNIST keeps eight columns of provenance; the first is the class.
-    labels = labels[:, 0] if labels.ndim == 2 else labels
-    return Split(dataset.data.numpy(), labels.numpy().astype(np.int64))
+    # The reader takes unpacked files by their name; data/raw stays as it was published.
+    with gzip.open(path) as packed, tempfile.NamedTemporaryFile() as unpacked:
+        shutil.copyfileobj(packed, unpacked)
+        unpacked.flush()
+        values: torch.Tensor = read_sn3_pascalvincent_tensor(unpacked.name)
+        return values
 
 
 def _load_digits() -> dict[str, Split]:

@@ -42,6 +42,16 @@ class SecureSampler(UniformWithReplacementSampler):  # type: ignore[misc]  # Opa
             yield np.flatnonzero(system_uniform(self.num_samples) < self.sample_rate).tolist()
 
 
+def sampling(sampler: object) -> tuple[str, float]:
+    """Return how ``sampler`` draws and at which rate: a step is stated with what drew its sample, not with the plan.
+
+    What is not known to be Poisson sampling has its own name, for which no amplification is claimed, and the rate 1.
+    """
+    if type(sampler) in (UniformWithReplacementSampler, SecureSampler):
+        return "poisson", sampler.sample_rate  # type: ignore[attr-defined]
+    return type(sampler).__name__, 1.0
+
+
 class DpSgdLearner:
     """Clipped per-example gradients, Gaussian noise, Poisson sampling.
 
@@ -104,8 +114,8 @@ class DpSgdLearner:
         # Convolutions on a CPU are about twice as fast in this order.
         model.to(memory_format=torch.channels_last)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = self._optimizer(trained, rate * len(records), rng, executed, rate)
         sampler = self._sampler(len(records), rate, steps, rng)
+        optimizer = self._optimizer(trained, rate * len(records), rng, executed, *sampling(sampler))
         try:
             with BookKeeping(model) as keeping:
                 walk(
@@ -140,6 +150,7 @@ class DpSgdLearner:
         expected_batch_size: float,
         rng: Randomness,
         executed: list[MechanismEvent],
+        kind: str,
         rate: float,
     ) -> PrivateOptimizer:
         optimizer = PrivateOptimizer(
@@ -151,7 +162,7 @@ class DpSgdLearner:
         )
 
         def record(step: PrivateOptimizer) -> None:
-            executed.append(MechanismEvent(rate, step.noise_multiplier, 1, step.max_grad_norm))
+            executed.append(MechanismEvent(rate, step.noise_multiplier, 1, step.max_grad_norm, kind))
             self.on_release([parameter.grad for parameter in step.params])
 
         optimizer.attach_step_hook(record)

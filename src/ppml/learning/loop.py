@@ -53,8 +53,8 @@ def walk(
     Raises
     ------
     TrainingDiverged
-        The loss of a step is not finite. ``model`` then has the weights again that the last epoch with a finite loss in
-        its first step began with.
+        The loss of a step, or a weight after the last one, is not finite. ``model`` then has the weights again that the
+        last epoch with a finite loss in its first step began with.
     """
     shifts = rng.child("shift").torch()
     good, done = Weights(model, 0), 0
@@ -72,11 +72,14 @@ def walk(
             images, labels = chosen_images(records, index), records.labels[index]
             loss = step(shift_batch(images, settings.shift, shifts), labels)
             done += 1
-            if not math.isfinite(loss):
+            # What the last step did shows in no loss.
+            last = done == most_steps or done == settings.epochs * steps
+            if not math.isfinite(loss) or (last and not finite(model)):
                 good.restore(model)
                 raise TrainingDiverged(
-                    f"the loss is not finite in step {done} of {settings.epochs * steps}, epoch {epoch} of "
-                    f"{settings.epochs}; the model has its weights after step {good.step} again",
+                    f"{'a weight' if math.isfinite(loss) else 'the loss'} is not finite in step {done} of "
+                    f"{settings.epochs * steps}, epoch {epoch} of {settings.epochs}; the model has its weights after "
+                    f"step {good.step} again",
                     step=done,
                     restored=good.step,
                     model=model,
@@ -87,6 +90,11 @@ def walk(
         after_epoch(epoch, None if private else total / seen)
         if done == most_steps:
             return
+
+
+def finite(model: nn.Module) -> bool:
+    """Return whether every weight of ``model`` is a number."""
+    return all(bool(value.isfinite().all()) for value in model.parameters())
 
 
 def chosen_images(records: Examples, index: torch.Tensor) -> torch.Tensor:

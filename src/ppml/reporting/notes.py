@@ -44,6 +44,8 @@ def privacy_notes(summary: pd.DataFrame) -> tuple[str, ...]:
     return (
         f"Our ε: the largest over clients and seeds, for the whole training; unit: one {units}; δ {deltas}; "
         f"accountant: {accountants}; neighbouring data sets: {relations}; ∞: no differential privacy.",
+        "Each ε is that of one model alone: several models of the same records spend more together, at most the sum "
+        "where their noise is drawn apart.",
         *(f"{source}." for source in sources),
     )
 

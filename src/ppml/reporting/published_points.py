@@ -81,7 +81,9 @@ def published_series(selection: Selection, published: Mapping[str, PublishedRow]
         row = published[key]
         if point := _point(row):
             doubt = ", ε disputed" if row.disputed else ""
-            rows.setdefault((f"{row.paper}: {row.technique}{doubt}", row.n_train), []).append(point)
+            # An address would not fit; the table of published rows has it.
+            source = f", {row.source}" if row.source and row.source.startswith("arXiv:") else ""
+            rows.setdefault((f"{row.paper}: {row.technique}{doubt}{source}", row.n_train), []).append(point)
     return [
         PublishedSeries(label, n_train, tuple(sorted(points, key=lambda point: point.epsilon)))
         for (label, n_train), points in rows.items()

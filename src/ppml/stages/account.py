@@ -68,7 +68,7 @@ def statement(
         check_agreement(found, privacy.accountant)
     every = {name: _largest([found[name] for found in known.values()]) for name in ACCOUNTANTS}
     accountant = "rdp" if every[privacy.accountant] is None else privacy.accountant
-    spent = [known[own][accountant] or 0.0 for own in owners]
+    spent = [_stated(known[own][accountant]) for own in owners]
     worst = spent.index(max(spent))
     if privacy.budget is not None and spent[worst] > privacy.budget:
         raise ValueError(f"epsilon {spent[worst]} exceeds the budget of {privacy.budget}")
@@ -94,6 +94,13 @@ def statement(
         "max_grad_norm": first.max_grad_norm,
         "curve": _curve(owners[worst], privacy.delta, accountant),
     }
+
+
+def _stated(value: float | None) -> float:
+    """Return an epsilon that must be there: 0 in its place would be a guarantee that nobody gives."""
+    if value is None:
+        raise ValueError("an owner has no epsilon by the accountant that is stated")
+    return value
 
 
 def _largest(values: Sequence[float | None]) -> float | None:

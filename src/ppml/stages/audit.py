@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ppml.randomness import Randomness
 
     torch.set_num_threads(1)
-    # Opacus' hooks need no gradient of the images.
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")
     torch.use_deterministic_algorithms(True, warn_only=True)
     spec = arguments.spec
     privacy = ExampleLevel.model_validate(spec["technique"]["privacy"])

@@ -49,7 +49,9 @@ def _search(arm: Arm, privacy: ExampleLevel, records: int) -> float:
             target=target, delta=privacy.delta, sample_rate=rate, steps=steps, accountant=privacy.accountant
         )
     except UnreachableEpsilon as error:
-        others = ", ".join(name for name in ACCOUNTANTS if name not in (privacy.accountant, "rdp"))
+        # Exact Gaussian DP is for steps on all records; RDP is never the tightest.
+        unfit = {privacy.accountant, "rdp"} | ({"gdp"} if rate < 1 else set())
+        others = ", ".join(name for name in ACCOUNTANTS if name not in unfit)
         raise UserError(
             f"privacy.epsilon: got {target:g}, which no noise reaches: the smallest that accountant "
             f"{privacy.accountant} can state at delta {privacy.delta:g} for {steps} steps at sample rate {rate:.4g} "

@@ -10,7 +10,6 @@ import json
 import resource
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
@@ -59,8 +58,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ppml.techniques import train
 
     torch.set_num_threads(1)
-    # Opacus' hooks need no gradient of the images.
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")
     torch.use_deterministic_algorithms(True, warn_only=True)
     spec, about = arguments.spec, read_json(arguments.about)
     arm = Arm.model_validate(spec["arm"])

@@ -106,6 +106,8 @@ class BookKeeping:
             Number of examples; 0 gives sums of zero.
         max_grad_norm : float
             An example's gradient, of all layers together, is multiplied by ``min(1, max_grad_norm / (norm + 1e-6))``.
+            In float32 its norm is then at most ``max_grad_norm`` but for rounding: by .1 % at worst, where the terms of
+            a Gram matrix cancel (:data:`~ppml.learning.clipping.parts.LEAST_SHARE`).
 
         Returns
         -------
