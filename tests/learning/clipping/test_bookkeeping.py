@@ -83,7 +83,7 @@ def convolution_layers(draw):
         dilation=dilation,
         groups=groups,
         bias=draw(st.booleans()),
-        padding_mode=draw(st.sampled_from(["zeros", "zeros", "circular", "replicate"])),
+        padding_mode=draw(st.sampled_from(["zeros", "zeros", "circular", "replicate", "reflect"])),
     )
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
     images = seeded(draw(st.integers(0, 3)), layer.in_channels, *draw(st.tuples(st.integers(1, 8), st.integers(1, 8))))
@@ -113,6 +113,27 @@ def test_convolutions_of_any_shape_in_any_form(drawn, form, sparse, last):
         check_sums(layer.to(memory_format=order), images.to(memory_format=order))
 
 
+@given(convolution_layers(), st.sampled_from(["patches", "pixels", None]))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_in_float32_no_example_is_longer_than_the_clipping_norm(drawn, form):
+    layer, images = drawn
+    forms = {
+        "patches": lambda one: GramMatrices(one, unfolded=True),
+        "pixels": lambda one: GramMatrices(one, unfolded=False),
+        None: convolutions.cheapest,
+    }
+    with pytest.MonkeyPatch.context() as patch, BookKeeping(layer) as keeping:
+        patch.setattr(convolutions, "cheapest", forms[form])
+        for example in images.split(1) if len(images) else ():
+            (row,) = gradients(layer, example)
+            true = torch.cat([one.double().flatten() for one in row]).norm().item()
+            for norm in (0.5 * true, 2.0 * true):
+                keeping.sum_clipped(lambda example=example: squares(layer, example), 1, norm)
+                clipped = torch.cat([one.grad.double().flatten() for one in layer.parameters()]).norm().item()
+                assert clipped <= 1.001 * norm + 1e-6
+                assert clipped <= 1.001 * true + 1e-6
+
+
 def test_a_shift_that_is_wrong_by_one_is_caught(monkeypatch):
     layer, images = nn.Conv2d(2, 8, 3, padding=1), seeded(5, 2, 4, 4)
     monkeypatch.setattr(convolutions, "cheapest", lambda one: GramMatrices(one, unfolded=False))
@@ -127,6 +148,43 @@ def test_a_shift_that_is_wrong_by_one_is_caught(monkeypatch):
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_layers_with_any_positions_or_copies(between, bias):
     check_sums(nn.Linear(4, 6, bias=bias), seeded(5, *between, 4))
+
+
+@given(st.lists(st.integers(1, 4), max_size=2), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3), st.booleans())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_linear_layers_of_any_shape(between, inputs, outputs, count, bias):
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "LEAST_SHARE", 0.0)
+        check_sums(layer, seeded(count, *between, inputs))
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 3))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_group_normalisation_of_any_shape(groups, size, places, count):
+    # Groups of one value have no deviation.
+    assume(size > 1 or any(place > 1 for place in places))
+    layer = nn.GroupNorm(groups, groups * size)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
+    check_sums(layer, seeded(count, groups * size, *places))
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.lists(st.integers(1, 4), min_size=1, max_size=2),
+    st.integers(0, 3),
+    st.data(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_embeddings_of_any_shape(rows, columns, places, count, data):
+    layer = nn.Embedding(rows, columns, padding_idx=data.draw(st.one_of(st.none(), st.integers(0, rows - 1))))
+    size = [count, *places]
+    indices = torch.randint(rows, size, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "LEAST_SHARE", 0.0)
+        check_sums(layer, indices)
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5), (4, 6, 3, 2)])
