@@ -43,6 +43,9 @@ onstart:
     # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
     if workflow.local_exec:
         workflow.globals["warm"] = server.start()
+        # Snakemake starts at most 100 jobs a second, by a timer that each finished job leaves behind and that wakes the
+        # scheduler every second from then on: hundreds of times a second in the end. Nothing here needs that limit.
+        workflow.scheduler.job_rate_limiter = None
 
 
 onsuccess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import os
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from snakemake_logger_plugin_ppml import LogHandler
@@ -360,3 +362,9 @@ def test_a_real_run(tmp_path: Path) -> None:
 
     assert snakemake(tmp_path).stderr.splitlines()[-1].startswith("done: 2 jobs in 0:0")
     assert snakemake(tmp_path).stderr.splitlines() == ["everything is up to date: nothing to be done"]
+
+
+def test_the_limit_that_the_snakefile_lifts_is_where_it_lifts_it() -> None:
+    # A timer of each finished job would wake the scheduler once a second for the rest of the run.
+    assert "if self.job_rate_limiter is not None:" in inspect.getsource(JobScheduler.schedule)
+    assert "workflow.scheduler.job_rate_limiter = None" in (SOURCES.parent / "Snakefile").read_text(encoding="utf-8")
