@@ -46,10 +46,20 @@ def test_the_same_seed_gives_the_same_bits(features, images):
     assert not torch.equal(ScatteringFeatures(SETTINGS, Randomness(2)).plain(images), features.plain(images))
 
 
+def test_views_are_averaged_and_are_not_the_copies_that_were_trained_on(features, images):
+    plain, copies = features.plain(images), features.copies(images)
+    assert torch.equal(features.viewed(images), plain), "one view is the image"
+    two = ScatteringFeatures(SETTINGS.model_copy(update={"views": 2}), Randomness(1)).viewed(images)
+    view = 2 * two - plain
+    torch.testing.assert_close(view[:, :-1].norm(dim=1), torch.ones(30))
+    assert ((view - copies[:, 1]).norm(dim=1) > 0.01).all()
+    assert (view[:, :-1] @ plain[:, :-1].T).argmax(dim=1).eq(torch.arange(30)).float().mean() > 0.8
+
+
 def check_others_do_not_matter(make, images):
     """Replace all records but five: the features of those five must not change."""
     replaced = torch.cat([images[:5], 1 - images[5:]])
-    for kind in ("plain", "copies"):
+    for kind in ("plain", "copies", "viewed"):
         before, after = (getattr(make(these), kind)(these)[:5] for these in (images, replaced))
         torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 

@@ -16,7 +16,7 @@ from ppml.stages.storage import read_examples, read_ink
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 
-FEATURES = {"kind": "scattering", "components": 40, "strokes": 50, "copies": 2}
+FEATURES = {"kind": "scattering", "components": 40, "strokes": 50, "copies": 2, "views": 3}
 ARM = {
     "features": FEATURES,
     "model": "linear",
@@ -41,7 +41,7 @@ def test_the_files_hold_the_features_of_each_image_in_its_place_in_half_precisio
     rule = ScatteringFeatures(Scattering.model_validate(FEATURES), Randomness(7).child("features"))
     for path, source, expected in (
         (train_file, subset.train, rule.copies(read_ink(subset.train).images[:1000])),
-        (test_file, subset.test, rule.plain(read_ink(subset.test).images)),
+        (test_file, subset.test, rule.viewed(read_ink(subset.test).images)),
     ):
         assert load_file(path)["features"].dtype == torch.float16
         read = read_examples(path, real_data.dataset)

@@ -25,7 +25,7 @@ CONTENT = {
         "plain": {"extends": "private", "privacy": {"kind": "none"}},
     },
 }
-FEATURES = "features digits/scattering-30-0.001-40-2-10.0-0.1-0.1-1.5-2024"
+FEATURES = "features digits/scattering-30-0.001-40-2-1-10.0-0.1-0.1-1.5-2024"
 
 
 @pytest.fixture(scope="module")

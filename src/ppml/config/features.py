@@ -37,6 +37,13 @@ class Scattering(Spec):
         description="Copies of each training image, the first the image itself, the others deformed at random; the "
         "gradient of an example is the mean over its copies, and is clipped as one.",
     )
+    views: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Copies of each image to predict, made in the same way; a prediction is by the mean of their "
+        "features, which is the mean of their logits.",
+    )
     rotation: float = Field(default=10.0, ge=0, le=180, description="Of a copy, at most, in degrees.")
     shear: float = Field(default=0.1, ge=0, lt=1, description="Of a copy, at most, relative to its height.")
     scale: float = Field(default=0.1, ge=0, lt=1, description="Change of a copy's width and height, at most, relative.")

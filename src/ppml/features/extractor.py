@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch.nn import functional
 
@@ -42,6 +44,7 @@ class ScatteringFeatures:
     def __init__(self, settings: Scattering, rng: Randomness) -> None:
         self.size = settings.components + 1
         self._copies = settings.copies
+        self._views = settings.views
         self._deformation = Deformation(settings.rotation, settings.shear, settings.scale, settings.shift)
         self._rng = rng
         self._scattering = ScatteringTransform()
@@ -54,12 +57,21 @@ class ScatteringFeatures:
 
     def copies(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features of each image and of deformed copies of it, ``(n, copies, size)``."""
-        kinds = [self.plain(images)]
-        for number in range(1, self._copies):
-            generator = self._rng.child("copy", number).torch()
+        return torch.stack(list(self._kinds(images, self._copies, "copy")), dim=1)
+
+    def viewed(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the features of each image and of deformed views of it, ``(n, size)``: what predicts."""
+        total = torch.zeros(len(images), self.size)
+        for kind in self._kinds(images, self._views, "view"):
+            total += kind
+        return total / self._views
+
+    def _kinds(self, images: torch.Tensor, count: int, name: str) -> Iterator[torch.Tensor]:
+        yield self.plain(images)
+        for number in range(1, count):
+            generator = self._rng.child(name, number).torch()
             parts = [deform(part[:, 0], self._deformation, generator) for part in images.split(AT_ONCE)]
-            kinds.append(torch.cat([self._features(part) for part in parts]))
-        return torch.stack(kinds, dim=1)
+            yield torch.cat([self._features(part) for part in parts])
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         white = functional.normalize(self._whitening(self._coefficients(images)), dim=1)

@@ -33,4 +33,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         Scattering.model_validate(spec["features"]), Randomness(spec["root_seed"]).child("features")
     )
     write_features(arguments.output_train, features.copies(train.images), train.labels)
-    write_features(arguments.output_test, features.plain(test.images), test.labels)
+    write_features(arguments.output_test, features.viewed(test.images), test.labels)
