@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
 
@@ -17,11 +18,12 @@ from ppml.errors import UserError
 from ppml.reporting import figure_epsilon
 from ppml.reporting.figure_audit import audit
 from ppml.reporting.figure_cost import cost, cost_panels
-from ppml.reporting.figure_history import curve, history, loss
+from ppml.reporting.figure_history import _limit_accuracy, curve, history, loss
 from ppml.reporting.figure_labels import label_counts, labels
 from ppml.reporting.figure_privacy_utility import privacy_utility
 from ppml.reporting.figure_size import privacy_levels, size
 from ppml.reporting.published import load_published
+from ppml.reporting.statistics import wilson_interval
 from ppml.reporting.style import arm_styles, spread_out, to_png, to_svg
 
 from .made_up import COMPARE, TECHNIQUES, MadeUpArm, collect
@@ -128,12 +130,31 @@ def test_curve_has_the_t_interval_of_three_seeds_and_the_range_of_two():
     assert (point["low"], point["high"]) == pytest.approx((100 * expected[0], 100 * min(1, expected[1])))
     two = curve(steps[:2]).iloc[0]
     assert (two["low"], two["mean"], two["high"]) == pytest.approx((90, 91, 92))
+    one = curve(steps[:1], images=2000).iloc[0]
+    assert (one["low"], one["high"]) == pytest.approx(tuple(100 * end for end in wilson_interval(0.9, 2000)))
+    assert curve(steps[:1]).iloc[0]["low"] == 90
 
 
 def test_bands_are_named_for_the_seeds_there_are(published_path):
-    for seeds, said in ((1, "One seed, no band"), (2, "lowest to highest"), (3, "95 % t-interval")):
+    for seeds, said in (
+        (1, "One seed; band: 95 % interval over the images (Wilson)"),
+        (2, "lowest to highest"),
+        (3, "95 % t-interval"),
+    ):
         figure = draw("history", collect(TECHNIQUES, seeds=seeds), published_path)
         assert said in figure.axes[0].get_legend().get_title().get_text()
+    figure = draw("loss", collect(TECHNIQUES, seeds=1), published_path)
+    assert "One seed, no band" in figure.axes[0].get_legend().get_title().get_text()
+
+
+def test_the_start_of_a_short_curve_is_not_cut_off():
+    steep = [
+        {"step": step, "mean": mean, "low": mean, "high": mean, "seeds": 1} for step, mean in enumerate([20, 90, 95])
+    ]
+    ax = Figure().subplots()
+    assert _limit_accuracy(ax, [pd.DataFrame(steep)]) == "" and ax.get_ylim()[0] < 20
+    long = pd.DataFrame([steep[0], *[{**steep[2], "step": step} for step in range(1, 12)]])
+    assert _limit_accuracy(ax, [long]).startswith(", cut at 9")
 
 
 def test_privacy_utility_shows_points_lines_and_published_numbers(techniques, published_path):

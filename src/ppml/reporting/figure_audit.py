@@ -84,5 +84,5 @@ def _scale(ax: Axes) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("Noise multiplier (standard deviation of the noise over what one record can add), logarithmic")
+    ax.set_xlabel("Noise multiplier: deviation of the noise over what one record can add (log scale)")
     ax.grid(axis="y", visible=False)

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import ScaledTranslation
 
 from ppml.reporting.selection import Selection, require_arms
-from ppml.reporting.statistics import estimate
+from ppml.reporting.statistics import estimate, wilson_interval
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, figure_style, new_figure
 
 UNITS = ("epoch", "round")
@@ -27,6 +27,9 @@ ENTRY_HEIGHT = 0.165
 
 START_QUANTILE = 0.2
 """The part of a curve that may fall below the axis: its steep start."""
+
+LEAST_TO_CUT = 10
+"""Steps of a curve that may be cut: a shorter one would lose what it is about."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +75,16 @@ def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) ->
     -------
     matplotlib.figure.Figure
         A panel a unit, sharing the axis of accuracy (percent). A line is the mean over seeds; its band the 95 %
-        t-interval with three seeds or more, lowest to highest with two. Where the first steps of a curve would
-        squeeze the rest, the axis is cut and says so.
+        t-interval with three seeds or more, lowest to highest with two, and over the images (Wilson) with one. Where
+        the first steps of long curves would squeeze the rest, the axis is cut and says so.
 
     Raises
     ------
     UserError
         An arm has no records or no history.
     """
-    curves = _curves(selection, steps, ACCURACY)
+    images = {str(arm): int(count) for arm, count in records.groupby("arm")["n_test"].first().items()}
+    curves = _curves(selection, steps, ACCURACY, images)
     figure, axes = _panels(selection, records, steps, curves)
     axes[0].set_ylabel(ACCURACY.name + _limit_accuracy(axes[0], list(curves.values())))
     return figure
@@ -120,9 +124,14 @@ def loss(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) -> Fi
     return figure
 
 
-def _curves(selection: Selection, steps: pd.DataFrame, quantity: Quantity) -> dict[str, pd.DataFrame]:
+def _curves(
+    selection: Selection,
+    steps: pd.DataFrame,
+    quantity: Quantity,
+    images: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, pd.DataFrame]:
     require_arms(steps, selection.arms, "history.csv")
-    return {arm: curve(steps[steps["arm"] == arm], quantity) for arm in selection.arms}
+    return {arm: curve(steps[steps["arm"] == arm], quantity, images.get(arm)) for arm in selection.arms}
 
 
 def _unit(steps: pd.DataFrame, arm: str) -> str:
@@ -168,20 +177,32 @@ def _panels(
     return figure, list(axes)
 
 
-def curve(steps: pd.DataFrame, quantity: Quantity = ACCURACY) -> pd.DataFrame:
+def curve(steps: pd.DataFrame, quantity: Quantity = ACCURACY, images: int | None = None) -> pd.DataFrame:
     """Return mean and band of one arm's accuracy or loss, a row a step.
+
+    Parameters
+    ----------
+    steps : pandas.DataFrame
+        Rows of one arm.
+    quantity : Quantity
+        What is drawn.
+    images : int or None
+        How many images a share was found on; None where it is no share.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``step``, ``mean``, ``low``, ``high`` (in the unit of ``quantity``) and ``seeds``; the band is the 95 %
-        t-interval with three seeds or more, lowest to highest with two, the mean itself with one.
+        t-interval with three seeds or more, lowest to highest with two; with one, Wilson's interval over the images
+        where it is a share of them, the mean itself otherwise.
     """
     rows = []
     for step, values in steps.sort_values("seed", kind="stable").groupby("step")[quantity.column]:
         result = estimate(values)
         # Student's t with one degree of freedom reaches 9 standard deviations: it would hide every line.
         low, high = (result.low, result.high) if result.n > 2 else (values.min(), values.max())
+        if result.n == 1 and images:
+            low, high = wilson_interval(result.mean, images)
         mean, low, high = (quantity.factor * value for value in (result.mean, low, high))
         rows.append((step, mean, max(0.0, low), min(quantity.highest, high), result.n))
     return pd.DataFrame(rows, columns=["step", "mean", "low", "high", "seeds"])
@@ -206,21 +227,23 @@ def _draw(ax: Axes, points: pd.DataFrame, style: ArmStyle, label: str, place: in
         zorder=3 + place / 100,
         ax=ax,
     )
-    if points["seeds"].max() > 1:
+    if (points["low"] < points["high"]).any():
         ax.fill_between(points["step"], points["low"], points["high"], color=style.colour, alpha=0.15, linewidth=0)
 
 
 def _band_text(curves: list[pd.DataFrame]) -> str:
     seeds = sorted({int(points["seeds"].min()) for points in curves})
+    alone = pd.concat([points[points["seeds"] == 1] for points in curves])
+    over_images = bool((alone["low"] < alone["high"]).any())
     if seeds == [1]:
-        return "One seed, no band"
+        return "One seed; band: 95 % interval over the images (Wilson)" if over_images else "One seed, no band"
     bands = []
     if seeds[-1] > 2:
         bands.append("95 % t-interval")
     if 2 in seeds:
         bands.append("lowest to highest of 2 seeds" if seeds[-1] > 2 else "lowest to highest")
     if 1 in seeds:
-        bands.append("none with 1 seed")
+        bands.append("over the images (Wilson) with 1 seed" if over_images else "none with 1 seed")
     number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
     return f"Mean of {number} seeds; band: {', '.join(bands)}"
 
@@ -254,7 +277,9 @@ def _limit_accuracy(ax: Axes, curves: list[pd.DataFrame]) -> str:
     """Choose the limits of the axis from the data, and return what its label must say of it."""
     lowest = min(float(points["mean"].min()) for points in curves)
     highest = max(float(points[["mean", "high"]].to_numpy().max()) for points in curves)
-    settled = min(float(np.quantile(points["mean"], START_QUANTILE)) for points in curves)
+    settled = min(
+        float(np.quantile(points["mean"], START_QUANTILE if len(points) >= LEAST_TO_CUT else 0.0)) for points in curves
+    )
     # A cut that gains little is not worth a warning.
     cut = settled - lowest > 0.25 * (highest - lowest)
     bottom = settled if cut else min(float(points["low"].min()) for points in curves)
