@@ -233,10 +233,10 @@ def figure(results: dict[tuple[str, int], dict[str, Row | None]], path: Path) ->
 
 
 NOTES = """
-The fastest step of three rounds counts. The cost beside no DP is beside the faster of the two orders in memory; the first
-is what torch does unasked. All rows use the same optimiser, `torch.optim.SGD(fused=True)` with momentum. Opacus' hooks hold
-the gradients of 64 examples at a time. Left out: fastDP, which is not in the package index, and JAX-Privacy, which trains
-no PyTorch model.
+The fastest step of three rounds counts. The cost beside no DP is beside the faster of the two orders in memory; the
+first is what torch does unasked. All rows use the same optimiser, `torch.optim.SGD(fused=True)` with momentum. Opacus'
+hooks hold the gradients of 64 examples at a time. Left out: fastDP, which is not in the package index, and JAX-Privacy,
+which trains no PyTorch model.
 """
 
 
