@@ -57,6 +57,14 @@ def test_holdout_is_of_the_train_file_and_never_overlaps_the_training_subset(cho
     assert (len(train["labels"]), about["n_test"], about["n_test_all"]) == (200, 50, 1437 - 200)
 
 
+def test_holdout_asks_for_no_test_image(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(subset, "load_splits", lambda *given: asked.append(given[2]) or load_splits(*given))
+    make(tmp_path, evaluate_on="holdout")
+    make(tmp_path)
+    assert asked == [("train",), ("train", "test")]
+
+
 def test_holdout_reads_no_test_image(published, tmp_path):
     raw = [path for path in published("mnist") if "t10k" not in path.name]
     raw += [tmp_path / name for name in CATALOGUE["mnist"].files_of("test")]
