@@ -87,7 +87,7 @@ def test_smoke_runs_every_kind_and_every_report_of_default():
 
 
 def test_tuning_is_found():
-    assert {"tune", "tune-features", "tune-anonymizer"} <= set(TUNING)
+    assert {"tune", "tune-features", "tune-views", "tune-anonymizer"} <= set(TUNING)
 
 
 @pytest.mark.parametrize("name", TUNING)
