@@ -160,3 +160,24 @@ def test_any_partition_covers_all_records_without_overlap_or_says_why_not(
             continue
         assert len(parts) == clients and all(len(part) for part in parts)
         assert_every_record_has_one_owner(parts, records)
+
+
+@pytest.mark.parametrize("whole", SPECS, ids=lambda spec: spec.kind)
+def test_as_many_records_are_divided_as_are_asked_for_and_the_others_have_no_owner(whole, real_data):
+    spec, labels = whole.model_copy(update={"records": 100}), real_data.train.labels
+    parts = divide(spec, labels)
+    owned = np.concatenate(parts)
+    assert len(owned) == len(set(owned.tolist())) == 100 and owned.max() > 100, "drawn from all, not the first"
+    assert not np.array_equal(np.sort(owned), np.sort(np.concatenate(divide(spec, labels, seed=1))))
+    if isinstance(spec, Shards):
+        assert ((label_counts(parts, labels) > 0).sum(axis=1) <= 4).all()
+
+
+def test_more_records_than_there_are_are_refused():
+    with pytest.raises(UserError, match="records: got 11, more than the 10 samples; at most 10 are allowed"):
+        divide(Iid(clients=2, records=11), np.arange(10))
+
+
+def test_a_partition_of_all_records_is_named_as_before_there_was_a_choice():
+    assert Iid(clients=8).to_json() == {"kind": "iid", "clients": 8}
+    assert list(Shards(clients=8, records=250).to_json().values()) == ["shards", 8, 2, 250]

@@ -178,6 +178,27 @@ def test_record_names_the_aggregation_only_where_something_is_aggregated():
     assert record(made_run(FEDERATED, partition=PARTITION))["aggregation"] == "ckks"
 
 
+@pytest.mark.parametrize(
+    ("arm", "division"),
+    [
+        ({}, None),
+        ({"topology": {"kind": "local", "partition": "dirichlet-3-0.3"}}, "dirichlet"),
+        ({"topology": {"kind": "federated", "partition": "iid-3-6", "rounds": 5}}, "iid"),
+        ({"topology": {"kind": "federated", "partition": "shards-3-2", "rounds": 5}}, "shards"),
+    ],
+)
+def test_record_says_how_the_records_were_divided(arm, division):
+    row = record(made_run(arm, partition=PARTITION if arm else None))
+    assert row["division"] == division
+
+
+def test_record_counts_the_training_images_that_have_an_owner():
+    some = {"clients": [[0], [4, 5]], "labels": [[1, 0, 0], [0, 1, 1]]}
+    assert record(made_run())["n_train"] == 6
+    assert record(made_run(FEDERATED, partition=PARTITION))["n_train"] == 6
+    assert record(made_run(FEDERATED, partition=some))["n_train"] == 3
+
+
 def test_config_digest_depends_on_what_was_trained_and_not_on_name_seed_or_result():
     base = made_run()
     same = made_run(arm={"label": "Another label"}, models=3)

@@ -8,7 +8,19 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field
 
 from ppml.config.features import Features, NoFeatures
 from ppml.config.spec import Spec, invalid, unknown_name
-from ppml.config.technique import Aggregation, Centralized, Federated, NoPrivacy, Plaintext, Privacy, Topology
+from ppml.config.technique import (
+    Aggregation,
+    Centralized,
+    ClientLevel,
+    Federated,
+    LocalOnly,
+    NoCorrection,
+    NoPrivacy,
+    Plaintext,
+    Privacy,
+    Scaffold,
+    Topology,
+)
 from ppml.models.registry import MODELS, ON_FEATURES
 
 
@@ -33,6 +45,14 @@ class TrainingSpec(Spec):
             return check(value)
         except ValidationError:
             raise invalid(f"got {value!r}; expected an integer of at least 1, or 'all'") from None
+
+
+class Schedule(Spec):
+    """The part of an arm that says how often its mechanism runs, and on whose records: what calibration depends on."""
+
+    topology: Topology = Centralized()
+    privacy: Privacy = NoPrivacy()
+    training: TrainingSpec = TrainingSpec()
 
 
 class Arm(Spec):
@@ -86,13 +106,79 @@ class Arm(Spec):
                 f"training.shift {self.training.shift} with features {self.features.kind!r}: features cannot be "
                 "shifted; use features.copies, or leave shift out"
             )
-        if getattr(self.privacy, "budget", None) is not None and not isinstance(self.topology, Centralized):
-            raise invalid(
-                f"privacy.budget with topology {self.topology.kind!r}: clients whose budgets end at different steps "
-                "would train different numbers of rounds; allowed with topology centralized; elsewhere give "
-                "privacy.epsilon, which calibrates each client's noise to all its rounds"
-            )
+        self._check_privacy()
         return self
+
+    def _check_privacy(self) -> None:
+        """Raise an error where the unit of privacy, or who adds the noise, does not go with the rest."""
+        federated = isinstance(self.topology, Federated)
+        if getattr(self.privacy, "budget", None) is not None and isinstance(self.topology, LocalOnly):
+            raise invalid(
+                "privacy.budget with topology 'local': the mean over clients that stop in different epochs has no "
+                "meaning; allowed with topology centralized or federated; here give privacy.epsilon"
+            )
+        if isinstance(self.privacy, ClientLevel) and not federated:
+            raise invalid(
+                f"privacy 'client' with topology {self.topology.kind!r}: there are no clients to hide; use topology "
+                "federated, or privacy example"
+            )
+        noise_by = getattr(self.privacy, "noise_by", "owner")
+        if noise_by == "shares" and (not federated or isinstance(self.aggregation, Plaintext)):
+            raise invalid(
+                f"privacy.noise_by 'shares' with aggregation {self.aggregation.kind!r} and topology "
+                f"{self.topology.kind!r}: whoever sees a single update sees no more than a share of the noise on it; "
+                "allowed with topology federated and aggregation ckks"
+            )
+        if noise_by == "server" and not isinstance(self.aggregation, Plaintext):
+            raise invalid(
+                f"privacy.noise_by 'server' with aggregation {self.aggregation.kind!r}: the server sees no update "
+                "that it could add noise to; use aggregation plaintext, or noise_by shares"
+            )
+        if isinstance(self.topology, Federated):
+            self._check_sums(self.topology, noise_by)
+            if isinstance(self.topology.correction, Scaffold) and getattr(self.privacy, "budget", None) is not None:
+                raise invalid(
+                    "privacy.budget with topology.correction 'scaffold': a client that stops within a round would "
+                    "misstate its drift; allowed: none, proximal"
+                )
+
+    def _check_sums(self, topology: Federated, noise_by: str) -> None:
+        """Raise an error where a sum would have less noise than is accounted, or tell more than it may."""
+        client_level = isinstance(self.privacy, ClientLevel)
+        if not client_level and noise_by != "shares":
+            return
+        if topology.participation < 1:
+            raise invalid(
+                f"topology.participation {topology.participation} with noise in the sum of all clients: who is asked "
+                "is not hidden from the server, so that nothing is gained by it; allowed: 1.0"
+            )
+        if not isinstance(topology.correction, NoCorrection) and (noise_by == "shares" and not client_level):
+            raise invalid(
+                f"topology.correction {topology.correction.kind!r} with noise_by 'shares': a round is one step, in "
+                "which no client drifts; allowed: none"
+            )
+        if isinstance(topology.correction, Scaffold):
+            raise invalid(
+                "topology.correction 'scaffold' with privacy 'client': control variates would leave the clients "
+                "without noise; allowed: none, proximal"
+            )
+        if client_level and topology.weighting != "uniform":
+            raise invalid(
+                "topology.weighting 'examples' with privacy 'client': a client's weight tells of its records, and one "
+                "with many would need more noise; allowed: uniform"
+            )
+        if not client_level and self.training.epochs != 1:
+            raise invalid(
+                f"training.epochs {self.training.epochs} with noise_by 'shares': a round is one step on one sample of "
+                "all records; allowed: 1"
+            )
+        if not client_level and self.training.shift:
+            raise invalid(f"training.shift {self.training.shift} with noise_by 'shares'; allowed: 0")
+        if getattr(self.privacy, "budget", None) is not None:
+            raise invalid(
+                "privacy.budget with noise_by 'shares': all clients spend the same in every round; give "
+                "privacy.epsilon, which calibrates the noise to all rounds"
+            )
 
     @property
     def partition(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -45,26 +45,38 @@ class DataSpec(Spec):
     )
 
 
-class Iid(Spec):
+class Division(Spec):
+    """What every partition has: the records that are divided, and among how many."""
+
+    clients: int = Field(ge=1, description="Number of clients.")
+    records: int | None = Field(
+        default=None, ge=1, description="Divide only so many of the training images, drawn at random; null: all."
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as plain values, the kind first; ``records`` only where they are not all."""
+        content = super().to_json()
+        records = content.pop("records")
+        return {"kind": content.pop("kind"), **content, **({"records": records} if records else {})}
+
+
+class Iid(Division):
     """A seeded shuffle, cut into equal parts."""
 
     kind: Literal["iid"] = "iid"
-    clients: int = Field(ge=1, description="Number of clients.")
 
 
-class Shards(Spec):
+class Shards(Division):
     """Records sorted by label and cut into shards; each client gets some (McMahan et al., arXiv 1602.05629)."""
 
     kind: Literal["shards"] = "shards"
-    clients: int = Field(ge=1, description="Number of clients.")
     shards_per_client: int = Field(default=2, ge=1, description="Shards a client, about that many labels.")
 
 
-class Dirichlet(Spec):
+class Dirichlet(Division):
     """Each label is divided among the clients in proportions drawn from Dirichlet(alpha) (arXiv 1909.06335)."""
 
     kind: Literal["dirichlet"] = "dirichlet"
-    clients: int = Field(ge=1, description="Number of clients.")
     alpha: float = Field(gt=0, description="Concentration: small values give each client few labels.")
 
 

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from ppml.config.spec import Spec, invalid
 
-TableKind = Literal["summary", "published", "readings", "claims", "audit"]
-FigureKind = Literal["history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "audit"]
+TableKind = Literal["summary", "published", "readings", "claims", "audit", "clients"]
+FigureKind = Literal["history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "audit", "clients"]
 Reading = Literal["rises_with_epsilon", "starts_higher", "trains_easier", "starts_low_and_improves", "keeps_accuracy"]
 
 
@@ -44,14 +44,16 @@ class Experiment(Spec):
     tables: Annotated[tuple[TableKind, ...], Field(strict=False)] = Field(
         default=(),
         description="`summary`: a row an arm; `published`: the same beside the papers' numbers; `readings`: what each "
-        "published epsilon can mean; `claims`: a row a claim, with its verdict; `audit`: claimed and measured noise.",
+        "published epsilon can mean; `claims`: a row a claim, with its verdict; `audit`: claimed and measured noise; "
+        "`clients`: each client alone and all together, a row a number of clients.",
     )
     figures: Annotated[tuple[FigureKind, ...], Field(strict=False)] = Field(
         default=(),
         description="`history`: accuracy against epoch or round; `loss`: the same of the loss; `privacy_utility`: "
         "accuracy against epsilon; `size`: accuracy against the number of parameters; `cost`: seconds, memory and "
         "bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: epsilon spent against "
-        "passes over the records; `audit`: claimed and measured noise.",
+        "passes over the records; `audit`: claimed and measured noise; `clients`: accuracy against the number of "
+        "clients.",
     )
     compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
         default=(), description="Published rows, in the order shown."

@@ -14,7 +14,7 @@ from ppml.config.data import PartitionSpec
 from ppml.config.features import Features
 from ppml.config.model import Config
 from ppml.config.spec import unknown_name
-from ppml.config.technique import Aggregation, Privacy, Topology
+from ppml.config.technique import Aggregation, Correction, Privacy, ServerStepSpec, Topology
 from ppml.errors import UserError
 
 
@@ -154,26 +154,31 @@ KINDS = {
     "privacy": _kinds(Privacy),
     "aggregation": _kinds(Aggregation),
 }
+WITHIN_TOPOLOGY = {"server": _kinds(ServerStepSpec), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)
 AUDIT_KINDS = _kinds(Audit)
+
+
+def _tagged(parts: tuple[Any, ...]) -> tuple[list[str], set[int]]:
+    """Return the kinds of the innermost tagged section that a location leads to, and where it carries kinds."""
+    match parts:
+        case ("partitions", *_):
+            return PARTITION_KINDS, {2}
+        case ("audit", *_):
+            return AUDIT_KINDS, {1}
+        case (_, _, "topology", _, section, *_) if section in WITHIN_TOPOLOGY:
+            return WITHIN_TOPOLOGY[section], {3, 5}
+        case (_, _, section, *_) if section in KINDS:
+            return KINDS[section], {3}
+    return [], set()
 
 
 def _describe(problem: Any) -> str:
     """Return one line: key, what is wrong, the value."""
     parts = problem["loc"]
     # The location of a value inside a tagged union carries the kind, which is no key of the file.
-    kinds: list[str] | None
-    match parts:
-        case ("partitions", *_):
-            kinds, tag = PARTITION_KINDS, 2
-        case ("audit", *_):
-            kinds, tag = AUDIT_KINDS, 1
-        case (_, _, section, *_):
-            kinds, tag = KINDS.get(str(section)), 3
-        case _:
-            kinds, tag = None, 0
-    tag = tag if kinds else len(parts)
-    key = ".".join(str(part) for place, part in enumerate(parts) if place != tag)
+    kinds, tags = _tagged(parts)
+    key = ".".join(str(part) for place, part in enumerate(parts) if place not in tags)
     message = problem["msg"][0].lower() + problem["msg"][1:]
     message = message.removeprefix("value error, ")
     prefix = f"{key}: " if key else ""
@@ -184,9 +189,9 @@ def _describe(problem: Any) -> str:
         case "missing":
             return f"{prefix}is missing"
         case "union_tag_not_found":
-            return f"{key}.kind: is missing; allowed: {', '.join(kinds or [])}"
+            return f"{key}.kind: is missing; allowed: {', '.join(kinds)}"
         case "union_tag_invalid":
-            return f"{key}.kind: got {problem['ctx']['tag']!r}; allowed: {', '.join(kinds or [])}"
+            return f"{key}.kind: got {problem['ctx']['tag']!r}; allowed: {', '.join(kinds)}"
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"{prefix}{got}expected keys and values"
         case "tuple_type":

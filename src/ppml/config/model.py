@@ -11,7 +11,7 @@ from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.spec import Spec, invalid, unknown_name
-from ppml.config.technique import ExampleLevel, Federated, NoPrivacy
+from ppml.config.technique import ClientLevel, ExampleLevel, Federated, NoPrivacy
 from ppml.data.catalogue import require_dataset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
@@ -89,23 +89,55 @@ class Config(Spec):
             return
         if arm.partition not in self.partitions:
             raise _at(f"arms.{name}.topology.partition", "partition", arm.partition, self.partitions)
+        self._check_partition(arm.partition)
         clients = self.partitions[arm.partition].clients
-        if clients > self.data.train:
-            raise invalid(
-                f"partitions.{arm.partition}.clients: got {clients}, more than the {self.data.train} samples of "
-                f"data.train; at most {self.data.train} are allowed"
-            )
-        shards = getattr(self.partitions[arm.partition], "shards_per_client", 1) * clients
-        if shards > self.data.train:
-            raise invalid(
-                f"partitions.{arm.partition}.shards_per_client: {shards} shards in all, more than the "
-                f"{self.data.train} samples of data.train; at most {self.data.train // clients} a client are allowed"
-            )
         if isinstance(arm.topology, Federated):
+            self._check_answers(name, arm, clients)
             try:
                 arm.aggregation.refuse_overflow(clients)
             except Exception as error:
                 raise invalid(f"arms.{name}.{error}") from None
+
+    def _check_answers(self, name: str, arm: Arm, clients: int) -> None:
+        """Raise an error where no round could be closed."""
+        assert isinstance(arm.topology, Federated)
+        asked = max(1, round(arm.topology.participation * clients))
+        if arm.topology.least_answers > asked:
+            raise invalid(
+                f"arms.{name}.topology.least_answers: got {arm.topology.least_answers}, more than the {asked} clients "
+                f"that are asked in a round; at most {asked} are allowed"
+            )
+        if isinstance(arm.privacy, ExampleLevel | ClientLevel) and arm.privacy.noise_by == "shares":
+            missing = arm.privacy.colluders + arm.privacy.dropouts
+            if missing >= clients:
+                raise invalid(
+                    f"arms.{name}.privacy.colluders and dropouts: {arm.privacy.colluders} + {arm.privacy.dropouts} of "
+                    f"{clients} clients: no share of the noise is left; at most {clients - 1} together are allowed"
+                )
+
+    def _check_partition(self, name: str) -> None:
+        partition = self.partitions[name]
+        if partition.records is not None and partition.records > self.data.train:
+            raise invalid(
+                f"partitions.{name}.records: got {partition.records}, more than the {self.data.train} samples of "
+                f"data.train; at most {self.data.train} are allowed"
+            )
+        records, source = (
+            (partition.records, f"partitions.{name}.records")
+            if partition.records is not None
+            else (self.data.train, "data.train")
+        )
+        if partition.clients > records:
+            raise invalid(
+                f"partitions.{name}.clients: got {partition.clients}, more than the {records} samples of {source}; "
+                f"at most {records} are allowed"
+            )
+        shards = getattr(partition, "shards_per_client", 1) * partition.clients
+        if shards > records:
+            raise invalid(
+                f"partitions.{name}.shards_per_client: {shards} shards in all, more than the {records} samples of "
+                f"{source}; at most {records // partition.clients} a client are allowed"
+            )
 
     def audited(self) -> tuple[str, ...]:
         """Return the names of the arms whose mechanism is audited."""
@@ -141,22 +173,37 @@ class Config(Spec):
         """Return the seeds of ``arm``."""
         return self.arms[arm].seeds or self.seeds
 
+    def clients_of(self, arm: str) -> int:
+        """Return the number of owners of records."""
+        partition = self.arms[arm].partition
+        return self.partitions[partition].clients if partition else 1
+
     def records_per_client(self, arm: str) -> int:
         """Return the mean number of records of a client, all of them when one owner holds everything."""
-        partition = self.arms[arm].partition
-        return self.data.train // (self.partitions[partition].clients if partition else 1)
+        name = self.arms[arm].partition
+        if name is None:
+            return self.data.train
+        partition = self.partitions[name]
+        return (partition.records or self.data.train) // partition.clients
 
     def warnings(self) -> list[str]:
         """Return what is allowed but unwise, one line each."""
         lines = []
         for name, arm in self.arms.items():
             if isinstance(arm.privacy, ExampleLevel):
-                records = self.records_per_client(name)
+                # Where the sum has the noise, an owner's record is one among all.
+                shared = arm.privacy.noise_by == "shares"
+                records = self.records_per_client(name) * (self.clients_of(name) if shared else 1)
                 if arm.privacy.delta >= 1 / records:
                     lines.append(
                         f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {records} records an "
                         "owner: such a guarantee permits publishing one record outright"
                     )
+            if isinstance(arm.privacy, ClientLevel) and arm.privacy.delta >= 1 / self.clients_of(name):
+                lines.append(
+                    f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {self.clients_of(name)} "
+                    "clients: such a guarantee permits publishing all of one"
+                )
         return lines
 
 

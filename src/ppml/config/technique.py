@@ -28,6 +28,49 @@ class LocalOnly(Spec):
     partition: str = Field(description="A name from `partitions`.")
 
 
+class ServerSgd(Spec):
+    """The global step along the mean update, with momentum over rounds (FedAvgM, arXiv 1909.06335)."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(default=1.0, gt=0, description="Factor on the mean update.")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of the mean update over rounds.")
+
+
+class ServerAdam(Spec):
+    """The global step by Adam (FedAdam, arXiv 2003.00295)."""
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: float = Field(default=0.01, gt=0, description="Their eta.")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="Of the first moment.")
+    beta2: float = Field(default=0.99, ge=0, lt=1, description="Of the second moment.")
+    adaptivity: float = Field(default=1.0e-3, gt=0, description="Their tau, added to the root of the second moment.")
+
+
+class NoCorrection(Spec):
+    """Every client goes where its own records lead."""
+
+    kind: Literal["none"] = "none"
+
+
+class ProximalTerm(Spec):
+    """Clients are drawn back to the global model (FedProx, arXiv 1812.06127)."""
+
+    kind: Literal["proximal"] = "proximal"
+    strength: float = Field(
+        default=0.01, gt=0, description="Their mu: half of it times the squared distance is added to the loss."
+    )
+
+
+class Scaffold(Spec):
+    """Clients correct their gradients by how they differ from all (SCAFFOLD, arXiv 1910.06378); uploads double."""
+
+    kind: Literal["scaffold"] = "scaffold"
+
+
+ServerStepSpec = Annotated[ServerSgd | ServerAdam, Field(discriminator="kind")]
+Correction = Annotated[NoCorrection | ProximalTerm | Scaffold, Field(discriminator="kind")]
+
+
 class Federated(Spec):
     """Clients train in rounds; a server adds their updates (FedAvg, arXiv 1602.05629)."""
 
@@ -37,8 +80,17 @@ class Federated(Spec):
     weighting: Literal["examples", "uniform"] = Field(
         default="examples", description="Weight updates by the clients' number of records, or equally."
     )
-    server_learning_rate: float = Field(default=1.0, gt=0, description="Factor on the mean update.")
-    server_momentum: float = Field(default=0.0, ge=0, lt=1, description="Momentum of the mean update over rounds.")
+    server: ServerStepSpec = ServerSgd()
+    correction: Correction = NoCorrection()
+    participation: float = Field(
+        default=1.0, gt=0, le=1, description="Share of the clients that are asked in a round, drawn anew for each."
+    )
+    failures: float = Field(
+        default=0.0, ge=0, lt=1, description="Simulated: how likely the answer of a client gets lost in a round."
+    )
+    least_answers: int = Field(
+        default=1, ge=1, description="So many clients must answer in a round, or training stops after the one before."
+    )
 
 
 class NoPrivacy(Spec):
@@ -47,50 +99,87 @@ class NoPrivacy(Spec):
     kind: Literal["none"] = "none"
 
 
-class ExampleLevel(Spec):
-    """DP-SGD: neighbouring data sets differ in one record of one owner, added or removed."""
+class DifferentialPrivacy(Spec):
+    """What every mechanism has: how much noise, accounted by what, and who adds it."""
 
-    kind: Literal["example"] = "example"
     epsilon: float | None = Field(
         default=None, gt=0, description="Target for the whole training, over all rounds; the noise is calibrated to it."
     )
     noise_multiplier: float | None = Field(
-        default=None, gt=0, description="The noise itself, in units of `max_grad_norm`, where `epsilon` is not given."
+        default=None, gt=0, description="The noise itself, in units of the clipping norm, where `epsilon` is not given."
     )
     delta: float = Field(default=1.0e-5, gt=0, lt=1, description="Write 1.0e-5: YAML reads 1e-5 as text.")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one record's gradient.")
-    budget: float | None = Field(
-        default=None,
-        gt=0,
-        description="The most epsilon that may be spent, beside `noise_multiplier`: training stops before the step "
-        "that would exceed it.",
-    )
-    accountant: Literal["prv", "rdp", "pld", "gdp"] = Field(
-        default="prv",
-        description="What epsilon is stated and calibrated by; `gdp` only where every step is on all records.",
-    )
-    noise_by: Literal["owner"] = Field(
-        default="owner", description="Who adds the noise: the owner of the records, before anything leaves it."
-    )
     noise_source: Literal["seeded", "secure"] = Field(
         default="seeded",
         description="`seeded` noise repeats, and who knows the seed, or tries its 2^32 states, can subtract it; "
         "`secure` draws from the operating system for a model that is to be released.",
     )
+    colluders: int = Field(
+        default=1,
+        ge=1,
+        description="With `noise_by: shares`: clients that may tell the server their shares of the noise, which do not "
+        "count then. At least 1: who takes part knows its own.",
+    )
+    dropouts: int = Field(
+        default=0,
+        ge=0,
+        description="With `noise_by: shares`: clients that may fail in a round; their shares do not count, and "
+        "where more fail training stops before the sum is formed.",
+    )
 
     @model_validator(mode="after")
-    def _one_of_epsilon_and_noise(self) -> ExampleLevel:
+    def _one_of_epsilon_and_noise(self) -> Self:
         if (self.epsilon is None) == (self.noise_multiplier is None):
             raise invalid(
                 f"give exactly one of epsilon and noise_multiplier, got epsilon {self.epsilon} and noise_multiplier "
                 f"{self.noise_multiplier}"
             )
+        return self
+
+
+class ExampleLevel(DifferentialPrivacy):
+    """DP-SGD: neighbouring data sets differ in one record of one owner, added or removed."""
+
+    kind: Literal["example"] = "example"
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one record's gradient.")
+    budget: float | None = Field(
+        default=None,
+        gt=0,
+        description="The most epsilon that may be spent, beside `noise_multiplier`: an owner stops before the step "
+        "that would exceed it, and the others go on.",
+    )
+    accountant: Literal["prv", "rdp", "pld", "gdp"] = Field(
+        default="prv",
+        description="What epsilon is stated and calibrated by; `gdp` only where every step is on all records.",
+    )
+    noise_by: Literal["owner", "shares"] = Field(
+        default="owner",
+        description="Who adds the noise: the owner of the records, before anything leaves it; or every client a share, "
+        "so that the sum carries the noise, where nobody sees more than the sum.",
+    )
+
+    @model_validator(mode="after")
+    def _budget_beside_noise(self) -> ExampleLevel:
         if self.budget is not None and self.noise_multiplier is None:
             raise invalid(
                 f"budget {self.budget} beside epsilon {self.epsilon}: the noise is calibrated to epsilon, and all "
                 "steps fit; give noise_multiplier instead of epsilon, or leave budget out"
             )
         return self
+
+
+class ClientLevel(DifferentialPrivacy):
+    """DP-FedAvg: neighbouring federations differ in one client with all its records (arXiv 1710.06963)."""
+
+    kind: Literal["client"] = "client"
+    max_update_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one client's update.")
+    accountant: Literal["prv", "rdp", "pld", "gdp"] = Field(
+        default="gdp", description="What epsilon is stated and calibrated by; every round is on all clients."
+    )
+    noise_by: Literal["server", "shares"] = Field(
+        default="server",
+        description="Who adds the noise: a server that sees the updates, or every client a share of it.",
+    )
 
 
 class FixedPointSpec(Spec):
@@ -174,5 +263,5 @@ class Ckks(FixedPointSpec):
 
 
 Topology = Annotated[Centralized | LocalOnly | Federated, Field(discriminator="kind")]
-Privacy = Annotated[NoPrivacy | ExampleLevel, Field(discriminator="kind")]
+Privacy = Annotated[NoPrivacy | ExampleLevel | ClientLevel, Field(discriminator="kind")]
 Aggregation = Annotated[Plaintext | Ckks, Field(discriminator="kind")]

@@ -51,6 +51,13 @@ class Run:
         return len(self.partition["clients"]) if self.partition else 1
 
     @property
+    def n_train(self) -> int:
+        """Number of training images that have an owner."""
+        if self.partition is None:
+            return int(self.config["data"]["n_train"])
+        return sum(map(sum, self.partition["labels"]))
+
+    @property
     def rounds(self) -> int | None:
         """Number of rounds, None where there are none."""
         rounds: int | None = self.config["arm"]["topology"].get("rounds")
@@ -87,10 +94,12 @@ def record(run: Run) -> dict[str, Any]:
         "aggregation": arm["aggregation"]["kind"] if topology["kind"] == "federated" else "none",
         "clients": run.clients,
         "partition": topology.get("partition"),
+        # What a partition is called here begins with its kind.
+        "division": topology["partition"].split("-")[0] if "partition" in topology else None,
         "rounds": run.rounds,
         "epochs": arm["training"]["epochs"],
         "seed": run.config["seed"],
-        "n_train": data["n_train"],
+        "n_train": run.n_train,
         "n_test": data["n_test"],
         "n_test_all": data["n_test_all"],
         "evaluated_on": data["evaluate_on"],
@@ -99,6 +108,7 @@ def record(run: Run) -> dict[str, Any]:
         "loss": run.loss(),
         "epsilon": privacy["epsilon"],
         **{f"epsilon_{name}": privacy.get(f"epsilon_{name}") for name in ("rdp", "prv", "pld", "gdp")},
+        "epsilon_if_opened": privacy.get("epsilon_if_opened"),
         "budget": privacy.get("budget"),
         "delta": privacy.get("delta"),
         "accountant": privacy.get("accountant"),

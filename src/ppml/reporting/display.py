@@ -13,7 +13,7 @@ DATASETS = {
     "digits": "scikit-learn digits",
 }
 IMAGES = {"test": "test images", "holdout": "held-out training images"}
-MODELS = {"tanh_cnn": "small CNN", "resnet18": "ResNet18", "logistic": "logistic regression"}
+MODELS = {"tanh_cnn": "small CNN", "resnet18": "ResNet18", "logistic": "logistic regression", "mlp": "one hidden layer"}
 AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV"}
 NOTHING = "—"
 INFINITE = "∞"

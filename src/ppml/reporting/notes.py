@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ppml.data.catalogue import DIGITS
-from ppml.reporting.display import IMAGES, dataset_name, scientific
+from ppml.reporting.display import IMAGES, dataset_name, epsilon_bound, scientific
 
 FALLBACK_SENTENCE = (
     "FALLBACK DATA SET: these are NOT results on MNIST. The data are scikit-learn's own handwritten digits (8x8 "
@@ -47,6 +47,20 @@ def privacy_notes(summary: pd.DataFrame) -> tuple[str, ...]:
         "Each ε is that of one model alone: several models of the same records spend more together, at most the sum "
         "where their noise is drawn apart.",
         *(f"{source}." for source in sources),
+        *_share_notes(private),
+    )
+
+
+def _share_notes(private: pd.DataFrame) -> tuple[str, ...]:
+    """Return what noise by shares does not protect from, while clients share a key."""
+    shared = private[private["noise_by"] == "shares"]
+    if shared.empty:
+        return ()
+    opened = ", ".join(f"{row['label']}: {epsilon_bound(row['epsilon_if_opened'])}" for _, row in shared.iterrows())
+    return (
+        "Noise by shares: every client adds a part, and the sum has the noise of the ε stated; the shares of as many "
+        "as may collude are not counted. The clients share a key: a client that gives it to the server lets it "
+        f"open single contributions, whose noise is one share; towards these two the ε is larger ({opened}).",
     )
 
 

@@ -27,8 +27,29 @@ RECORDS = (
         "aggregation",
         "clients",
     ),
-    *("partition", "rounds", "seed", "n_train", "n_test", "n_test_all", "evaluated_on", "accuracy", "accuracy_all"),
-    *("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_pld", "epsilon_gdp", "budget", "delta", "accountant"),
+    *(
+        "partition",
+        "division",
+        "rounds",
+        "seed",
+        "n_train",
+        "n_test",
+        "n_test_all",
+        "evaluated_on",
+        "accuracy",
+        "accuracy_all",
+    ),
+    *(
+        "epsilon",
+        "epsilon_rdp",
+        "epsilon_prv",
+        "epsilon_pld",
+        "epsilon_gdp",
+        "epsilon_if_opened",
+        "budget",
+        "delta",
+        "accountant",
+    ),
     *("neighbouring", "noise_multiplier", "max_grad_norm", "sample_rate", "steps", "steps_planned", "device"),
     *("config_digest", "data_digest"),
 )
@@ -110,7 +131,7 @@ def read_tidy(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
         The file cannot be read.
     """
     # Only an empty cell is missing: an arm, partition or topology may be called "none" or "null".
-    names = dict.fromkeys(("arm", "partition", "config_digest", "data_digest"), str)
+    names = dict.fromkeys(("arm", "partition", "division", "config_digest", "data_digest"), str)
     try:
         frame = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:

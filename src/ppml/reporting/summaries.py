@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -70,6 +70,8 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     row |= _estimates("accuracy_all", records["accuracy_all"], trials=int(row["n_test_all"]))
     # An infinite epsilon is what no privacy is, and keeps "none" apart from a number that is lacking.
     row["epsilon"] = math.inf if row["privacy_unit"] == "none" else float(records["epsilon"].max())
+    row["epsilon_if_opened"] = float(records["epsilon_if_opened"].max())
+    row["protected_of"] = protected_of(row)
     for column in ("seconds", "cpu_seconds", "peak_memory_mb"):
         row |= _estimates(column, costs[column])
     row |= _estimates("upload", upload(costs))
@@ -83,6 +85,13 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
 def owners(clients: Any) -> int:
     """Return the number of owners of records: the clients, or one where nothing is divided."""
     return 1 if pd.isna(clients) else max(int(clients), 1)
+
+
+def protected_of(row: Mapping[str, Any]) -> float:
+    """Return among how many records, or clients, one is hidden: an owner's, or all where their sum has the noise."""
+    if row["privacy_unit"] == "client":
+        return float(row["clients"])
+    return float(row["n_train"]) if row["noise_by"] == "shares" else float(row["records_per_owner"])
 
 
 def upload(costs: pd.DataFrame) -> pd.Series:

@@ -234,7 +234,7 @@ def _guarantee(row: pd.Series) -> str:
 
 
 def _permits_publishing(row: pd.Series) -> bool:
-    return bool(row["privacy_unit"] != "none" and row["delta"] >= 1 / row["records_per_owner"])
+    return bool(row["privacy_unit"] != "none" and row["delta"] >= 1 / row["protected_of"])
 
 
 def _dagger_notes(summary: pd.DataFrame) -> tuple[str, ...]:
@@ -242,12 +242,10 @@ def _dagger_notes(summary: pd.DataFrame) -> tuple[str, ...]:
     weak = [row for _, row in summary.iterrows() if _permits_publishing(row)]
     if not weak:
         return ()
-    named = ", ".join(
-        f"{row['label']}: δ {scientific(row['delta'])}, n = {row['records_per_owner']:,.0f}" for row in weak
-    )
+    named = ", ".join(f"{row['label']}: δ {scientific(row['delta'])}, n = {row['protected_of']:,.0f}" for row in weak)
     return (
-        f"{DAGGER} δ is at least 1/n for the n training images of an owner ({named}): such a guarantee permits "
-        "publishing one record outright.",
+        f"{DAGGER} δ is at least 1/n for the n records, or clients, among which one is hidden ({named}): such a "
+        "guarantee permits publishing one outright.",
     )
 
 

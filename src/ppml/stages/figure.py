@@ -44,6 +44,7 @@ def _draw(arguments: argparse.Namespace) -> Figure:
     # Before pyplot comes with seaborn: a job has no screen.
     matplotlib.use("Agg")
     from ppml.reporting.figure_audit import audit
+    from ppml.reporting.figure_clients import clients
     from ppml.reporting.figure_cost import cost
     from ppml.reporting.figure_epsilon import epsilon
     from ppml.reporting.figure_history import history, loss
@@ -66,6 +67,8 @@ def _draw(arguments: argparse.Namespace) -> Figure:
             return cost(selection, records, read_tidy(arguments.costs, COSTS))
         case "labels":
             return labels(selection, records, read_tidy(arguments.clients, CLIENTS))
+        case "clients":
+            return clients(selection, records, parse_published(arguments.published))
         case "epsilon":
             return epsilon(selection, records, read_tidy(arguments.epsilons, EPSILONS))
         case _:

@@ -1,0 +1,119 @@
+"""The client study: each alone, all together, one owner, and what a paper has of the same settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from ppml.errors import UserError
+from ppml.reporting.client_study import client_study
+from ppml.reporting.figure_clients import clients
+from ppml.reporting.published import load_published
+from ppml.reporting.table_clients import clients_table
+
+from .made_up import Collected, MadeUpArm, collect
+
+COMPARE = [
+    {"published": "private-ai/3/centralized", "arm": "one"},
+    {"published": "private-ai/3/iid-4-without-fl", "arm": "alone4"},
+    {"published": "private-ai/3/iid-4-with-fl", "arm": "fl4"},
+    {"published": "private-ai/3/iid-32-without-fl", "arm": "alone32"},
+    {"published": "private-ai/3/iid-32-with-fl", "arm": "fl32"},
+    {"published": "private-ai/3/non-iid-4-with-fl", "arm": "shards4"},
+]
+
+
+def arm(accuracy: float, topology: str, clients: int, division: str = "iid") -> MadeUpArm:
+    name = f"{topology} {division} {clients}"
+    return MadeUpArm(name, accuracy, topology, clients=clients, partition=f"{division}-{clients}")
+
+
+def study(**others: MadeUpArm) -> Collected:
+    arms = {
+        "one": MadeUpArm("One owner", 0.985),
+        "alone4": arm(0.95, "local", 4),
+        "fl4": arm(0.98, "federated", 4),
+        "alone32": arm(0.90, "local", 32),
+        "fl32": arm(0.97, "federated", 32),
+        "shards4": arm(0.96, "federated", 4, "shards"),
+        **others,
+    }
+    return collect(arms, compare=COMPARE)
+
+
+@pytest.fixture
+def published(published_path):
+    return load_published(published_path)
+
+
+def table_of(made: Collected, published):
+    return clients_table(made.selection, made.records, made.costs, published)
+
+
+def test_every_setting_has_one_line_in_order_and_one_owner_comes_first(published):
+    cells = table_of(study(), published).cells
+    assert cells[["Division", "Clients"]].to_numpy().tolist() == [
+        ["One owner", "1"],
+        ["IID", "4"],
+        ["IID", "32"],
+        ["Shards by label", "4"],
+    ]
+    assert [heading for heading in cells.columns if heading.startswith(("Each", "FL", "Theirs"))] == [
+        "Each client alone, first 2,000 (%)",
+        "Each client alone, all 10,000 (%)",
+        "FL, first 2,000 (%)",
+        "FL, all 10,000 (%)",
+        "FL minus alone, all",
+        "Theirs: Each client alone",
+        "Theirs: FL",
+    ]
+
+
+def test_our_numbers_stand_beside_theirs(published):
+    made = study()
+    line = table_of(made, published).cells.iloc[1]
+    rows = made.records[made.records["arm"] == "fl4"]["accuracy_all"]
+    assert line["FL, all 10,000 (%)"] == f"{100 * rows.mean():.2f} ± {100 * rows.std(ddof=1):.2f}"
+    assert (line["Theirs: Each client alone"], line["Theirs: FL"]) == ("73.1 ± 3.0", "82.4 ± 2.0")
+    assert table_of(made, published).cells.iloc[3]["Each client alone, all 10,000 (%)"] == "—"
+
+
+def test_what_federation_gains_is_the_paired_difference_with_its_interval(published):
+    made = study()
+    gain = table_of(made, published).cells.iloc[1]["FL minus alone, all"]
+    both = [made.records[made.records["arm"] == name].set_index("seed")["accuracy_all"] for name in ("fl4", "alone4")]
+    assert gain.startswith(f"{100 * (both[0] - both[1]).mean():+.2f} [")
+
+
+def test_the_notes_count_settings_and_compare_the_order(published):
+    notes = " ".join(table_of(study(), published).notes)
+    assert "FL is above each client alone in 2 of 2 settings with both" in notes
+    # 15 pairs of six accuracies; 82.4 % stands there twice.
+    assert "of 14 pairs of settings that the paper tells apart, ours have its order in 12" in notes
+    worse = study(fl32=arm(0.85, "federated", 32))
+    notes = " ".join(table_of(worse, published).notes)
+    assert "in 1 of 2 settings with both" in notes and "ours have its order in 13" in notes
+
+
+def test_two_arms_of_one_setting_are_refused_and_so_is_a_study_without_clients(published):
+    twice = study(again=arm(0.97, "federated", 4))
+    with pytest.raises(UserError, match="arms 'fl4' and 'again' are of the same setting"):
+        client_study(twice.selection, twice.records, published)
+    nobody = collect({"one": MadeUpArm("One owner", 0.985)})
+    with pytest.raises(UserError, match="has more than one client"):
+        client_study(nobody.selection, nobody.records, published)
+
+
+def test_the_figure_has_a_panel_a_division_and_their_points_hollow(published):
+    made = study()
+    figure = clients(made.selection, made.records, published)
+    assert [ax.get_title() for ax in figure.axes] == [
+        "IID\n10,000 training images",
+        "Shards by label\n10,000 training images",
+    ]
+    iid = figure.axes[0]
+    lines = {line.get_label(): line for line in iid.containers}
+    fl = lines["FL"].lines[0]
+    assert list(fl.get_xdata()) == [4, 32]
+    theirs = lines["PRIVATE-AI: FL"].lines[0]
+    assert list(theirs.get_ydata()) == pytest.approx([82.4, 64.1]) and theirs.get_markerfacecolor() == "white"
+    assert lines["PRIVATE-AI: each client alone"].lines[0].get_ydata()[0] == pytest.approx(73.1)
