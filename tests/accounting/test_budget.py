@@ -109,11 +109,14 @@ def fit(affordable: int | None, epochs: int = 3):
     """Return events, weights and the epochs that were told, of a training of 5 steps an epoch."""
     model = build_model("logistic", 10, torch.Generator())
     told: list[int] = []
-    learner = DpSgdLearner(
-        Settings(epochs, 20, 0.5), noise_multiplier=1.0, max_grad_norm=0.1, affordable_steps=affordable
-    )
+    learner = DpSgdLearner(Settings(epochs, 20, 0.5), noise_multiplier=1.0, max_grad_norm=0.1)
     events = learner.fit(
-        model, some(100), span=Span(), rng=Randomness(1), after_epoch=lambda epoch, loss: told.append(epoch)
+        model,
+        some(100),
+        span=Span(),
+        rng=Randomness(1),
+        after_epoch=lambda epoch, loss: told.append(epoch),
+        most_steps=affordable,
     )
     return sum(event.steps for event in events), vector(model), told
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppml.accounting.plan import planned_steps, poisson_plan
+from ppml.accounting.plan import Plan, plans, poisson_plan
 from ppml.config.arm import Arm
 from ppml.randomness import Randomness
 from ppml.techniques import train
@@ -52,8 +52,7 @@ def test_all_records_at_once_are_one_step_an_epoch_at_rate_one(records):
 
 @pytest.mark.parametrize(("topology", "factor"), [("centralized", 2), ("local", 2), ("federated", 6)])
 def test_the_plan_counts_epochs_and_rounds(topology, factor):
-    rate, steps = planned_steps(private_arm(TOPOLOGIES[topology]), 40)
-    assert (rate, steps) == (0.2, 5 * factor)
+    assert plans(private_arm(TOPOLOGIES[topology]), [40]) == [Plan(0.2, 5 * factor, 40)]
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -64,4 +63,5 @@ def test_training_executes_the_plan_for_every_owner(topology):
     test = digits()[1].select(digits()[1].labels < 3)
     outcome = train(arm, owned, [1.0] * len(sizes), test, classes=10, rng=Randomness(1), report=lambda row: None)
     executed = [[(event.sample_rate, event.steps) for event in own] for own in outcome.events]
-    assert executed == [[planned_steps(arm, size)] for size in sizes]
+    assert executed == [[(plan.sample_rate, plan.steps)] for plan in plans(arm, sizes)]
+    assert [plan.out_of for plan in plans(arm, sizes)] == sizes

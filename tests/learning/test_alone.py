@@ -20,9 +20,9 @@ def private() -> DpSgdLearner:
     return DpSgdLearner(TWO_EPOCHS, noise_multiplier=1.0, max_grad_norm=0.1)
 
 
-def alone(learners, owned) -> tuple[Outcome, list[HistoryRow]]:
+def alone(learners, owned, limits=None) -> tuple[Outcome, list[HistoryRow]]:
     told: list[HistoryRow] = []
-    return train_alone(cnn, learners, owned, digits()[1], Randomness(1), told.append), told
+    return train_alone(cnn, learners, owned, digits()[1], Randomness(1), told.append, limits), told
 
 
 def test_one_owner_reports_every_epoch_as_it_ends():
@@ -57,6 +57,17 @@ def test_under_privacy_the_history_has_no_training_loss_and_each_owner_its_own_a
     outcome, told = alone([private()] * owners, [some(60, start=60 * owner) for owner in range(owners)])
     assert [row.train_loss for row in told] == [None, None]
     assert [[event.steps for event in own] for own in outcome.events] == [[8]] * owners
+
+
+def test_each_owner_stops_at_its_own_limit():
+    owned = [some(60, start=60 * owner) for owner in range(3)]
+    outcome, _ = alone([private()] * 3, owned, [6, None, 8])
+    assert [[event.steps for event in own] for own in outcome.events] == [[6], [8], [8]]
+    unlimited, _ = alone([private()] * 3, owned)
+    same = [
+        torch.equal(vector(one), vector(other)) for one, other in zip(outcome.models, unlimited.models, strict=True)
+    ]
+    assert same == [False, True, True]
 
 
 def test_nothing_travels():

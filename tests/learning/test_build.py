@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from ppml.config.arm import TrainingSpec
-from ppml.config.technique import ExampleLevel, NoPrivacy
+from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
 from ppml.learning.build import build_learner
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.sgd import SgdLearner
@@ -13,8 +13,11 @@ from ppml.learning.sgd import SgdLearner
 TRAINING = TrainingSpec(epochs=3, batch_size=17, learning_rate=0.3, momentum=0.5, decay="constant", shift=2)
 
 
-def test_without_privacy_the_learner_is_plain_and_walks_as_configured():
-    learner = build_learner(TRAINING, NoPrivacy(), None)
+@pytest.mark.parametrize(
+    ("privacy", "noise"), [(NoPrivacy(), None), (ClientLevel(epsilon=1.0), 2.5)], ids=["none", "client"]
+)
+def test_without_privacy_of_records_the_learner_is_plain_and_walks_as_configured(privacy, noise):
+    learner = build_learner(TRAINING, privacy, noise)
     assert isinstance(learner, SgdLearner)
     assert asdict(learner.settings) == TRAINING.model_dump()
 

@@ -14,9 +14,9 @@ from .digits import cnn, digits, some, vector
 QUICK = Settings(epochs=1, batch_size=32, learning_rate=0.05)
 
 
-def trained(settings: Settings = QUICK, *, records=None, seed: int = 1, after_epoch=lambda epoch, loss: None):
-    model = cnn()
-    SgdLearner(settings).fit(model, records or some(150), span=Span(), rng=Randomness(seed), after_epoch=after_epoch)
+def trained(settings: Settings = QUICK, *, records=None, seed: int = 1, after_epoch=lambda epoch, loss: None, **others):
+    model, records = cnn(), records or some(150)
+    SgdLearner(settings).fit(model, records, span=Span(), rng=Randomness(seed), after_epoch=after_epoch, **others)
     return model
 
 
@@ -35,6 +35,15 @@ def test_repeats_bit_for_bit_whatever_the_global_seed():
 
 def test_another_seed_gives_other_weights():
     assert not torch.equal(vector(trained(seed=1)), vector(trained(seed=2)))
+
+
+def test_most_steps_end_a_training_within_an_epoch():
+    told = {}
+    stopped = [vector(trained(Settings(3, 50, 0.05), most_steps=most)) for most in (4, 5, 9, None)]
+    trained(Settings(3, 50, 0.05), most_steps=4, after_epoch=told.__setitem__)
+    assert list(told) == [1, 2]
+    assert not torch.equal(stopped[0], stopped[1])
+    assert torch.equal(stopped[2], stopped[3])
 
 
 def test_states_no_mechanism():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from ppml.config.arm import Arm
+from ppml.config.arm import Arm, Schedule
+from ppml.config.technique import ClientLevel, ExampleLevel
 
 
 def poisson_plan(records: int, batch_size: int | Literal["all"]) -> tuple[float, int]:
@@ -27,7 +30,40 @@ def poisson_plan(records: int, batch_size: int | Literal["all"]) -> tuple[float,
     return rate, max(1, round(1.0 / rate))
 
 
-def planned_steps(arm: Arm, records: int) -> tuple[float, int]:
-    """Return the sample rate and the steps of an owner of ``records`` records over the whole training of ``arm``."""
+@dataclass(frozen=True)
+class Plan:
+    """What the mechanism of one owner will do.
+
+    Parameters
+    ----------
+    sample_rate : float
+        With which a record, or a client, enters a step.
+    steps : int
+        Over the whole training.
+    out_of : int
+        Of how many records, or clients, a step samples.
+    """
+
+    sample_rate: float
+    steps: int
+    out_of: int
+
+
+def plans(arm: Arm | Schedule, records: Sequence[int]) -> list[Plan]:
+    """Return the plan of each owner of so many ``records``.
+
+    Where the owners' sum carries the noise, all have the same: a step samples the records, or clients, of all.
+    """
+    rounds = getattr(arm.topology, "rounds", 1)
+    match arm.privacy:
+        case ClientLevel():
+            return [Plan(1.0, rounds, len(records))] * len(records)
+        case ExampleLevel(noise_by="shares"):
+            rate, _ = poisson_plan(sum(records), arm.training.batch_size)
+            return [Plan(rate, rounds, sum(records))] * len(records)
+    return [_own_plan(arm, own, rounds) for own in records]
+
+
+def _own_plan(arm: Arm | Schedule, records: int, rounds: int) -> Plan:
     rate, steps = poisson_plan(records, arm.training.batch_size)
-    return rate, steps * arm.training.epochs * getattr(arm.topology, "rounds", 1)
+    return Plan(rate, steps * arm.training.epochs * rounds, records)

@@ -24,6 +24,7 @@ def train_alone(
     test: Examples,
     rng: Randomness,
     report: Report,
+    limits: Sequence[int | None] | None = None,
 ) -> Outcome:
     """Train one model for each owner from the same initial weights.
 
@@ -39,9 +40,12 @@ def train_alone(
         Owner ``k`` draws from ``rng.child("client", k)``.
     report : callable
         Gets each epoch of a single owner as it ends, and the mean over several owners at the end.
+    limits : sequence of int or None
+        How many steps each owner's privacy budget allows, None for all; None where there are no budgets.
     """
     models, events, histories = [], [], []
-    for client, (learner, records) in enumerate(zip(learners, owned, strict=True)):
+    limits = limits or [None] * len(owned)
+    for client, (learner, records, limit) in enumerate(zip(learners, owned, limits, strict=True)):
         model = build()
         rows: list[HistoryRow] = []
 
@@ -53,7 +57,7 @@ def train_alone(
                 report(rows[-1])
 
         stretch = rng.child("client", client)
-        events.append(learner.fit(model, records, span=Span(), rng=stretch, after_epoch=after_epoch))
+        events.append(learner.fit(model, records, span=Span(), rng=stretch, after_epoch=after_epoch, most_steps=limit))
         models.append(model)
         histories.append(rows)
     if len(owned) > 1:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from ppml.config.arm import TrainingSpec
-from ppml.config.technique import ExampleLevel, NoPrivacy
+from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
 from ppml.learning.learner import LocalLearner, Settings
 
 
 def build_learner(
     training: TrainingSpec,
-    privacy: NoPrivacy | ExampleLevel,
+    privacy: NoPrivacy | ExampleLevel | ClientLevel,
     noise_multiplier: float | None,
-    affordable_steps: int | None = None,
 ) -> LocalLearner:
     """Return the learner of one owner.
 
-    ``noise_multiplier`` is what calibration found for it, None without privacy; ``affordable_steps`` is what its budget
-    allows, None without one.
+    ``noise_multiplier`` is what calibration found for it, None without privacy.
     """
-    settings = Settings(
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        momentum=training.momentum,
-        decay=training.decay,
-        shift=training.shift,
-    )
+    settings = settings_of(training)
     match privacy:
-        case NoPrivacy():
+        # Client-level noise is added to what a client sends; its own training has none.
+        case NoPrivacy() | ClientLevel():
             from ppml.learning.sgd import SgdLearner
 
             return SgdLearner(settings)
@@ -41,5 +33,16 @@ def build_learner(
                 noise_multiplier=noise_multiplier,
                 max_grad_norm=privacy.max_grad_norm,
                 noise_source=privacy.noise_source,
-                affordable_steps=affordable_steps,
             )
+
+
+def settings_of(training: TrainingSpec) -> Settings:
+    """Return how a learner walks through its records."""
+    return Settings(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum,
+        decay=training.decay,
+        shift=training.shift,
+    )

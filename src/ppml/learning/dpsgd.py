@@ -13,12 +13,13 @@ from torch import nn
 from ppml.accounting.events import MechanismEvent, compose
 from ppml.accounting.plan import poisson_plan
 from ppml.data.examples import Examples
+from ppml.learning.clipped_sum import losses_of
 from ppml.learning.clipping import BookKeeping
-from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
+from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged, ignore_epoch
 from ppml.learning.loop import walk
-from ppml.learning.loss import example_losses
 from ppml.learning.noise import NoiseSource, SecureNoise, SeededNoise, system_uniform
 from ppml.learning.private_optimizer import PrivateOptimizer
+from ppml.learning.pull import NO_PULL, Pull
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
@@ -69,8 +70,6 @@ class DpSgdLearner:
     noise_source : {"seeded", "secure"}
         ``seeded`` repeats bit for bit, and who knows the seed, or tries its 2^32 states, can subtract the noise;
         ``secure`` draws noise and sampling from the operating system and cannot be repeated.
-    affordable_steps : int or None
-        Training stops after so many steps of :meth:`fit`: what a privacy budget allows. None: all steps.
     on_release : callable
         Called once a step with all that leaves the mechanism, for an auditor.
     """
@@ -82,14 +81,12 @@ class DpSgdLearner:
         noise_multiplier: float,
         max_grad_norm: float,
         noise_source: str = "seeded",
-        affordable_steps: int | None = None,
         on_release: OnRelease = ignore_release,
     ) -> None:
         self.settings = settings
         self.noise_multiplier = noise_multiplier
         self.max_grad_norm = max_grad_norm
         self.noise_source = noise_source
-        self.affordable_steps = affordable_steps
         self.on_release = on_release
 
     def fit(
@@ -100,6 +97,8 @@ class DpSgdLearner:
         span: Span,
         rng: Randomness,
         after_epoch: AfterEpoch = ignore_epoch,
+        pull: Pull = NO_PULL,
+        most_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Train ``model`` in place and return the steps that were executed, counted where the noise is added.
 
@@ -115,7 +114,7 @@ class DpSgdLearner:
         model.to(memory_format=torch.channels_last)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         sampler = self._sampler(len(records), rate, steps, rng)
-        optimizer = self._optimizer(trained, rate * len(records), rng, executed, *sampling(sampler))
+        optimizer = self._optimizer(trained, rate * len(records), rng, executed, sampling(sampler), pull)
         try:
             with BookKeeping(model) as keeping:
                 walk(
@@ -130,8 +129,11 @@ class DpSgdLearner:
                     rng=rng,
                     after_epoch=after_epoch,
                     private=True,
-                    most_steps=self.affordable_steps,
+                    most_steps=most_steps,
                 )
+        except TrainingDiverged as error:
+            error.events = compose(executed)
+            raise
         finally:
             _forget(optimizer)
             model.to(memory_format=torch.contiguous_format)
@@ -150,9 +152,10 @@ class DpSgdLearner:
         expected_batch_size: float,
         rng: Randomness,
         executed: list[MechanismEvent],
-        kind: str,
-        rate: float,
+        drawn: tuple[str, float],
+        pull: Pull,
     ) -> PrivateOptimizer:
+        kind, rate = drawn
         optimizer = PrivateOptimizer(
             torch.optim.SGD(parameters, lr=self.settings.learning_rate, momentum=self.settings.momentum, fused=True),
             noise=self._noise(rng, parameters[0].device),
@@ -164,6 +167,7 @@ class DpSgdLearner:
         def record(step: PrivateOptimizer) -> None:
             executed.append(MechanismEvent(rate, step.noise_multiplier, 1, step.max_grad_norm, kind))
             self.on_release([parameter.grad for parameter in step.params])
+            pull.adjust(step.params)
 
         optimizer.attach_step_hook(record)
         return optimizer
@@ -183,18 +187,12 @@ def _private_step(
     pieces = list(zip(images.split(keeping.examples_at_once), labels.split(keeping.examples_at_once), strict=True))
     total = 0.0
     for number, (part, truth) in enumerate(pieces, start=1):
-        losses = keeping.sum_clipped(partial(_losses, model, part, truth), len(part), optimizer.max_grad_norm)
+        losses = keeping.sum_clipped(partial(losses_of, model, part, truth), len(part), optimizer.max_grad_norm)
         # Opacus adds up the clipped sums of all pieces; noise and step come with the last.
         optimizer.signal_skip_step(do_skip=number < len(pieces))
         optimizer.step()
         total += float(losses.sum())
     return total
-
-
-def _losses(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    if images.dim() == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
-    return example_losses(model(images), labels)
 
 
 def _forget(optimizer: PrivateOptimizer) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
+from ppml.learning.pull import NO_PULL, Pull
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
@@ -63,8 +64,28 @@ class LocalLearner(Protocol):
         span: Span,
         rng: Randomness,
         after_epoch: AfterEpoch = ignore_epoch,
+        pull: Pull = NO_PULL,
+        most_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
-        """Train ``model`` in place and return the mechanisms that were executed, empty without privacy."""
+        """Train ``model`` in place and return the mechanisms that were executed, empty without privacy.
+
+        Parameters
+        ----------
+        model : nn.Module
+            What is trained.
+        records : Examples
+            What it is trained on.
+        span : Span
+            Which part of the whole training this call is.
+        rng : Randomness
+            What everything is drawn from, except secure noise.
+        after_epoch : callable
+            Called after each epoch.
+        pull : Pull
+            Added to each gradient, after the noise.
+        most_steps : int or None
+            Stop after so many steps, within an epoch if need be: what a privacy budget has left. None: all steps.
+        """
         ...
 
 
@@ -82,6 +103,8 @@ class TrainingDiverged(ArithmeticError):
         finite, except that nothing is known of initial weights. None where the model was not restored.
     model : nn.Module or None
         The model, so restored.
+    events : tuple of MechanismEvent
+        What ran on the records until then: it has run, whatever came of it.
     """
 
     def __init__(
@@ -91,8 +114,10 @@ class TrainingDiverged(ArithmeticError):
         step: int | None = None,
         restored: int | None = None,
         model: nn.Module | None = None,
+        events: tuple[MechanismEvent, ...] = (),
     ) -> None:
         super().__init__(message)
+        self.events = events
         self.step = step
         self.restored = restored
         self.model = model

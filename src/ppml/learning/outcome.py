@@ -21,12 +21,15 @@ class HistoryRow:
         Mean training loss (nats); None where no one may know it: under privacy, and where it stays at the clients.
     loss, accuracy : float
         On the evaluation images; the mean over the models where there are several.
+    clients : int or None
+        How many clients' updates are in the sum of the round; None after an epoch.
     """
 
     step: int
     train_loss: float | None
     loss: float
     accuracy: float
+    clients: int | None = None
 
 
 @dataclass(frozen=True)

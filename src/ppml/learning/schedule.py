@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -26,3 +27,20 @@ def learning_rate(peak: float, decay: str, position: float) -> float:
     ``constant`` stays at ``peak``; ``linear`` falls from ``peak`` to 0.
     """
     return peak if decay == "constant" else peak * (1.0 - position)
+
+
+def reach(rates: Sequence[float], momentum: float) -> float:
+    """Return how far one unit of gradient in every step moves a weight: each rate, and what momentum carries on of it.
+
+    Examples
+    --------
+    >>> reach([0.1, 0.1], 0.0)
+    0.2
+    >>> round(reach([0.1, 0.1], 0.5), 6)
+    0.25
+    """
+    velocity = total = 0.0
+    for rate in rates:
+        velocity = momentum * velocity + 1.0
+        total += rate * velocity
+    return total

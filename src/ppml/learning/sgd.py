@@ -12,6 +12,7 @@ from ppml.data.examples import Examples
 from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
 from ppml.learning.loop import walk
 from ppml.learning.loss import example_losses
+from ppml.learning.pull import NO_PULL, Pull
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
@@ -36,6 +37,8 @@ class SgdLearner:
         span: Span,
         rng: Randomness,
         after_epoch: AfterEpoch = ignore_epoch,
+        pull: Pull = NO_PULL,
+        most_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Train ``model`` in place; see :class:`~ppml.learning.learner.LocalLearner`.
 
@@ -52,11 +55,13 @@ class SgdLearner:
             model.parameters(), lr=settings.learning_rate, momentum=settings.momentum, fused=True
         )
         order = rng.child("order").torch()
+        parameters = list(model.parameters())
 
         def step(images: torch.Tensor, labels: torch.Tensor) -> float:
             optimizer.zero_grad()
             loss = example_losses(model(images), labels).mean()
             loss.backward()
+            pull.adjust(parameters)
             optimizer.step()
             return loss.item() * len(labels)
 
@@ -72,6 +77,7 @@ class SgdLearner:
             rng=rng,
             after_epoch=after_epoch,
             private=False,
+            most_steps=most_steps,
         )
         model.to(memory_format=torch.contiguous_format)
         return ()

@@ -17,6 +17,7 @@ MODELS = {
     "resnet18": "ppml.models.resnet18:ResNet18",
     "linear": "ppml.models.linear:Linear",
     "logistic": "ppml.models.logistic:Logistic",
+    "mlp": "ppml.models.mlp:Mlp",
 }
 """Name in the configuration -> ``module:class``, imported when it is built."""
 
