@@ -11,12 +11,13 @@ from torch import nn
 
 from ppml.aggregation.ckks import CkksClients
 from ppml.config.arm import Arm
+from ppml.federation.build import client_weights
 from ppml.learning.outcome import Outcome
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.techniques import client_weights, train
+from ppml.techniques import train
 
-from .federation.runs import SIZES, by_hand, federated_arm, foreign_images, owners, run
+from .federation.runs import MOMENTUM, SIZES, by_hand, federated_arm, foreign_images, owners, run
 from .learning.digits import one_thread, some, vector
 
 __all__ = ["one_thread"]
@@ -31,7 +32,7 @@ TECHNIQUES = {
 
 @cache
 def outcome_of(name: str, seed: int = 1) -> Outcome:
-    return run(federated_arm(**TECHNIQUES[name], server_momentum=0.5), seed=seed)
+    return run(federated_arm(**TECHNIQUES[name], server=MOMENTUM), seed=seed)
 
 
 def weights_of(outcome: Outcome) -> list[torch.Tensor]:
@@ -60,13 +61,13 @@ def test_a_sum_that_is_off_by_one_grid_step_is_caught(monkeypatch):
 
     monkeypatch.setattr(CkksClients, "unseal", off)
     with pytest.raises(AssertionError):
-        check_same(outcome_of("fl"), run(federated_arm(encrypted=True, server_momentum=0.5)))
+        check_same(outcome_of("fl"), run(federated_arm(encrypted=True, server=MOMENTUM)))
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_a_repeat_is_the_same_to_the_bit_whatever_the_global_seed(name):
     torch.manual_seed(123)
-    check_same(outcome_of(name), run(federated_arm(**TECHNIQUES[name], server_momentum=0.5)))
+    check_same(outcome_of(name), run(federated_arm(**TECHNIQUES[name], server=MOMENTUM)))
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
@@ -81,7 +82,8 @@ def test_noise_changes_the_result():
 
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_no_training_loss_leaves_the_clients(name):
-    assert [(row.step, row.train_loss) for row in outcome_of(name).history] == [(1, None), (2, None)]
+    rows = outcome_of(name).history
+    assert [(row.step, row.train_loss, row.clients) for row in rows] == [(1, None, 3), (2, None, 3)]
 
 
 def alone(kind: str, *, private: bool) -> Outcome:
@@ -107,6 +109,7 @@ def test_owners_who_train_alone_repeat_to_the_bit_and_send_nothing(kind, models,
     assert (first.bytes_up, first.bytes_down) == (0, 0)
     assert all(bool(own) == private for own in first.events)
     assert all((row.train_loss is None) == private for row in first.history)
+    assert {row.clients for row in first.history} == {None}
 
 
 def test_all_owners_start_from_the_same_weights_in_every_topology(monkeypatch):
@@ -159,7 +162,7 @@ def start() -> nn.Module:
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
 def test_clients_count_as_the_weighting_says(weighting):
-    arm = federated_arm(weighting=weighting, server_learning_rate=0.5, training={"shift": 0})
+    arm = federated_arm(weighting=weighting, server={"kind": "sgd", "learning_rate": 0.5}, training={"shift": 0})
     expected = by_hand(client_weights(SIZES, weighting), rounds=2, step=2.0**-20, rate=0.5, start=start())
     assert np.array_equal(weights_of(run(arm))[0].numpy(), expected)
 

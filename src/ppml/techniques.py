@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from ppml.config.arm import Arm
-from ppml.config.technique import Centralized, ExampleLevel, Federated, LocalOnly
+from ppml.config.technique import Centralized, Federated, LocalOnly, NoPrivacy
 from ppml.data.examples import Examples
 from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
 from ppml.learning.build import build_learner
@@ -27,6 +27,7 @@ def train(
     report: Callable[[HistoryRow], None],
     affordable_steps: Sequence[int] | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    workers: int = 1,
 ) -> Outcome:
     """Train ``arm``.
 
@@ -52,6 +53,8 @@ def train(
     checkpoint : Checkpoint
         Keeps a federated training after each round, for a process that carries it on. Owners who train alone, and
         whoever draws noise from the operating system, start from the beginning.
+    workers : int
+        In how many processes the clients of a federation train; the bits do not depend on it.
     """
     device = owned[0].images.device
 
@@ -60,38 +63,29 @@ def train(
         return build_model(arm.model, classes, rng.child("initial-weights").torch(), features).to(device)
 
     limits: Sequence[int | None] = affordable_steps or [None] * len(owned)
-    learners = [
-        build_learner(arm.training, arm.privacy, noise, limit)
-        for noise, limit in zip(noise_multipliers, limits, strict=True)
-    ]
     match arm.topology:
         case Centralized() | LocalOnly():
             from ppml.learning.alone import train_alone
 
-            return train_alone(build, learners, owned, test, rng, report)
+            learners = [build_learner(arm.training, arm.privacy, noise) for noise in noise_multipliers]
+            return train_alone(build, learners, owned, test, rng, report, limits)
         case Federated() as topology:
-            from ppml.aggregation.build import build_client_side, build_server_side
-            from ppml.aggregation.fixed_point import FixedPointCodec
-            from ppml.federation.client import Population
+            from ppml.aggregation.build import build_client_side
+            from ppml.federation.build import Given, build_population, build_server, simulated_failures
             from ppml.federation.run import train_federated
+            from ppml.learning.vectors import flat_parameters
 
-            side = build_client_side(arm.aggregation, len(owned))
-            population = Population(
-                model=build(),
-                learners=learners,
-                owned=owned,
-                weights=client_weights([len(records) for records in owned], topology.weighting),
-                side=side,
-                codec=FixedPointCodec(arm.aggregation.clip, arm.aggregation.fractional_bits),
-                test=test,
-                rng=rng,
-                rounds=topology.rounds,
-                server_learning_rate=topology.server_learning_rate,
-                server_momentum=topology.server_momentum,
-            )
-            server = build_server_side(arm.aggregation, len(owned), side.public_material())
+            given = Given(arm, [len(records) for records in owned], noise_multipliers, limits, rng)
+            side, model = build_client_side(arm.aggregation, len(owned)), build()
             repeats = _may_resume(arm, owned[0].labels.device.type)
-            return train_federated(population, server, report, checkpoint if repeats else NO_CHECKPOINT)
+            return train_federated(
+                build_population(given, model, dict(enumerate(owned)), side, test),
+                build_server(given, flat_parameters(model), side.public_material()),
+                report,
+                checkpoint=checkpoint if repeats else NO_CHECKPOINT,
+                fails=simulated_failures(topology.failures, rng),
+                workers=workers,
+            )
 
 
 def _may_resume(arm: Arm, device: str) -> bool:
@@ -102,19 +96,4 @@ def _may_resume(arm: Arm, device: str) -> bool:
     it. So such a training is never put together from two processes, and its intermediate models stay off the disk.
     Seeded noise repeats on a CPU; on a GPU the gradients that it covers differ in their last bits.
     """
-    return not isinstance(arm.privacy, ExampleLevel) or (arm.privacy.noise_source == "seeded" and device == "cpu")
-
-
-def client_weights(sizes: Sequence[int], weighting: str) -> list[float]:
-    """Return each client's weight in (0, 1]: equal, or its records relative to the largest client.
-
-    Examples
-    --------
-    >>> client_weights([50, 100], "examples")
-    [0.5, 1.0]
-    >>> client_weights([50, 100], "uniform")
-    [1.0, 1.0]
-    """
-    if weighting == "uniform":
-        return [1.0] * len(sizes)
-    return [size / max(sizes) for size in sizes]
+    return isinstance(arm.privacy, NoPrivacy) or (arm.privacy.noise_source == "seeded" and device == "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -14,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.aggregation.build import build_client_side, build_server_side
-from ppml.aggregation.ckks import CkksClients, CkksServer, _unpack
+from ppml.aggregation.ckks import CkksClients, CkksServer, _pack, _unpack
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import Sealed, SecretKeyExposed
+from ppml.aggregation.protocol import BadUpdate, Sealed, SecretKeyExposed
 from ppml.config.technique import Ckks, Plaintext
 
 SPEC = Ckks()
@@ -113,6 +114,52 @@ def test_a_sum_without_rounding_to_the_grid_or_without_a_client_is_caught():
 def test_updates_of_different_length_do_not_add(clients, server):
     with pytest.raises(ValueError):
         server.add([clients.seal(np.zeros(2048, np.int64)), clients.seal(np.zeros(2049, np.int64))])
+
+
+# Payloads that cannot be added.
+
+
+@pytest.mark.parametrize("length", [1, 2048, 2049])
+def test_what_a_client_seals_passes_the_check(clients, server, length):
+    server.check(clients.seal(np.zeros(length, np.int64)))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            lambda payload: payload[:-1],
+            "no ciphertexts under the parameters of this run: the payload is cut off within a ciphertext",
+        ),
+        (
+            lambda payload: payload + b"xyz",
+            "no ciphertexts under the parameters of this run: the payload is cut off within a length",
+        ),
+        (lambda payload: b"", "ciphertexts of [] values where [2048, 1] are needed"),
+        (
+            lambda payload: _pack(iter([*_unpack(payload)][:1])),
+            "ciphertexts of [2048] values where [2048, 1] are needed",
+        ),
+        (
+            lambda payload: payload + _pack(iter([b"more"])),
+            "no ciphertexts under the parameters of this run: failed to parse CKKS stream",
+        ),
+    ],
+    ids=["cut off", "a few bytes more", "nothing", "one too few", "one too many"],
+)
+def test_a_payload_of_another_shape_is_refused_before_it_is_added(clients, server, change, why):
+    sealed = clients.seal(np.zeros(2049, np.int64))
+    with pytest.raises(BadUpdate, match=f"^{re.escape(why)}$"):
+        server.check(Sealed(sealed.scheme, sealed.length, change(sealed.payload)))
+
+
+def test_a_server_of_a_larger_ring_needs_fewer_ciphertexts():
+    spec = Ckks(poly_modulus_degree=8192)
+    side = build_client_side(spec, 2)
+    server = build_server_side(spec, 2, side.public_material())
+    server.check(side.seal(np.zeros(4096, np.int64)))
+    with pytest.raises(BadUpdate, match=r"ciphertexts of \[4096\] values where \[2048, 2048\] are needed"):
+        CkksServer(side.public_material(), 2048).check(side.seal(np.zeros(4096, np.int64)))
 
 
 # Keys.

@@ -5,7 +5,7 @@ import pytest
 
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import Sealed
+from ppml.aggregation.protocol import BadUpdate, Sealed
 
 
 def bytes_a_value(clip: float, fractional_bits: int, clients: int) -> int:
@@ -43,3 +43,19 @@ def test_integers_are_little_endian_on_every_machine():
 
 def test_adding_needs_nothing_from_the_clients():
     assert PlaintextAggregation(FixedPointCodec(1.0, 20), 1).public_material() == b""
+
+
+@pytest.mark.parametrize("clients", [1, 256], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_largest_value_of_an_update_passes_the_check_and_one_step_more_does_not(clients, sign):
+    aggregation = PlaintextAggregation(FixedPointCodec(8.0, 20), clients)
+    aggregation.check(aggregation.seal(np.array([0, sign * 2**23])))
+    with pytest.raises(BadUpdate, match=r"^a value beyond what updates are clipped to$"):
+        aggregation.check(aggregation.seal(np.array([0, sign * (2**23 + 1)])))
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00" * 7, b"\x00" * 12], ids=len)
+def test_a_payload_of_another_length_is_refused(payload):
+    aggregation = PlaintextAggregation(FixedPointCodec(8.0, 20), 3)
+    with pytest.raises(BadUpdate, match=f"^{len(payload)} bytes for 2 values of 4 or 8 bytes each$"):
+        aggregation.check(Sealed("plaintext", 2, payload))

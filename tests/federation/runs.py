@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 from unittest import mock
 
@@ -15,15 +15,21 @@ from flwr.app import Message
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.protocol import ClientSide
+from ppml.aggregation.protocol import Aggregator, ClientSide
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.client import Population, load_parameters
+from ppml.federation.build import ServerParts
+from ppml.federation.client import Population
 from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
-from ppml.learning.learner import Settings
+from ppml.federation.release import as_it_is
+from ppml.federation.server import RoundPlan
+from ppml.federation.server_step import MomentumStep
+from ppml.federation.work import Member, WeightedUpdates
+from ppml.learning.learner import LocalLearner, Settings
 from ppml.learning.outcome import HistoryRow, Outcome
 from ppml.learning.schedule import Span
 from ppml.learning.sgd import SgdLearner
+from ppml.learning.vectors import flat_parameters, load_parameters
 from ppml.randomness import Randomness
 from ppml.techniques import train
 
@@ -32,15 +38,23 @@ from ..learning.digits import cnn, digits, some, vector
 SIZES = (40, 25, 60)
 
 
+PRIVACY = {"kind": "example", "noise_multiplier": 1.0, "max_grad_norm": 0.1}
+MOMENTUM = {"kind": "sgd", "momentum": 0.5}
+
+
 def federated_arm(
-    *, private: bool = False, encrypted: bool = False, training: dict[str, Any] | None = None, **topology: Any
+    *,
+    private: bool = False,
+    privacy: dict[str, Any] | None = None,
+    encrypted: bool = False,
+    training: dict[str, Any] | None = None,
+    **topology: Any,
 ) -> Arm:
     """Return an arm of three clients and two rounds."""
-    privacy = {"kind": "example", "noise_multiplier": 1.0, "max_grad_norm": 0.1}
     return Arm.model_validate(
         {
             "topology": {"kind": "federated", "partition": "three", "rounds": 2, **topology},
-            "privacy": privacy if private else {"kind": "none"},
+            "privacy": privacy or (PRIVACY if private else {"kind": "none"}),
             "aggregation": {"kind": "ckks" if encrypted else "plaintext"},
             "training": {"epochs": 1, "batch_size": 10, "learning_rate": 0.1, "shift": 1, **(training or {})},
         }
@@ -61,6 +75,24 @@ def ignore_row(row: HistoryRow) -> None:
     """Do nothing after a round."""
 
 
+def ignore(*given: object) -> None:
+    """Do nothing with what the server says."""
+
+
+def bits(one: object) -> object:
+    """Return ``one`` with the bytes of every array in its place, so that ``==`` compares to the bit."""
+    match one:
+        case np.ndarray():
+            return str(one.dtype), one.shape, one.tobytes()
+        case Mapping():
+            return {name: bits(value) for name, value in one.items()}
+        case list() | tuple():
+            return [bits(value) for value in one]
+    if is_dataclass(one):
+        return type(one).__name__, {part.name: bits(getattr(one, part.name)) for part in fields(one)}
+    return one
+
+
 def run(
     arm: Arm,
     *,
@@ -68,17 +100,19 @@ def run(
     sizes: Sequence[int] = SIZES,
     report: Callable[[HistoryRow], None] = ignore_row,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    workers: int = 1,
 ) -> Outcome:
     """Train ``arm`` on digits."""
     return train(
         arm,
         owners(sizes),
-        [1.0 if arm.privacy.kind == "example" else None] * len(sizes),
+        [None if arm.privacy.kind == "none" else 1.0] * len(sizes),
         foreign_images(),
         classes=10,
         rng=Randomness(seed),
         report=report,
         checkpoint=checkpoint,
+        workers=workers,
     )
 
 
@@ -133,13 +167,14 @@ def run_and_record(
 
     A fault that has done its harm may end in an error: then the run is ``broken``.
     """
-    from ppml.aggregation import build
+    from ppml.aggregation import build as aggregation
+    from ppml.federation import build
     from ppml.federation import run as federation
 
     traffic = Traffic()
 
-    def tapped(*given):
-        return train_federated(*given, taps=[lambda *seen: traffic.messages.append(seen)])
+    def tapped(*given, **named):
+        return train_federated(*given, **named, taps=[lambda *seen: traffic.messages.append(seen)])
 
     def client_side(spec, clients):
         side = make_side(build_client_side(spec, clients))
@@ -158,33 +193,70 @@ def run_and_record(
         return build_server_side(spec, clients, public_material)
 
     train_federated = federation.train_federated
-    build_client_side, build_server_side = build.build_client_side, build.build_server_side
+    build_client_side, build_server_side = aggregation.build_client_side, build.build_server_side
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(federation, "train_federated", tapped))
-        stack.enter_context(mock.patch.object(build, "build_client_side", client_side))
+        stack.enter_context(mock.patch.object(aggregation, "build_client_side", client_side))
         stack.enter_context(mock.patch.object(build, "build_server_side", server_side))
         with suppress(*([Exception] if broken else [])):
             traffic.outcome = run(arm, checkpoint=checkpoint)
     return traffic
 
 
-def population(side: ClientSide, codec: FixedPointCodec, **others: Any) -> Population:
-    """Return a population of plain learners; ``others`` replace its parts."""
-    owned = owners()
+QUICK = SgdLearner(Settings(1, 10, 0.1))
+
+
+def members(
+    learners: Sequence[LocalLearner] = (QUICK,) * len(SIZES),
+    owned: Sequence[Examples] | None = None,
+    weights: Sequence[float] = (1.0,) * len(SIZES),
+) -> dict[int, Member]:
+    """Return clients of ``learners`` by their numbers, by default plain ones on digits."""
+    return dict(enumerate(Member(*parts) for parts in zip(learners, owned or owners(), weights, strict=True)))
+
+
+def population(
+    side: ClientSide, codec: FixedPointCodec, *, momentum: float = 0.0, rate: float = 1.0, **others: Any
+) -> Population:
+    """Return a population of plain learners that average; ``others`` replace its parts."""
     parts: dict[str, Any] = {
         "model": cnn(),
-        "learners": [SgdLearner(Settings(1, 10, 0.1))] * len(owned),
-        "owned": owned,
-        "weights": [1.0] * len(owned),
+        "members": members(),
+        "work": WeightedUpdates(MomentumStep(rate, momentum), unit=min(1.0, codec.clip)),
         "side": side,
         "codec": codec,
         "test": foreign_images(),
         "rng": Randomness(1),
         "rounds": 2,
-        "server_learning_rate": 1.0,
-        "server_momentum": 0.0,
     }
     return Population(**{**parts, **others})
+
+
+def server_of(clients: Population, aggregator: Aggregator | None = None) -> ServerParts:
+    """Return what the server of ``clients`` has, who are all asked in every round; in the clear it adds as they do."""
+    initial, count = flat_parameters(clients.model), len(clients.members)
+    plan = RoundPlan(
+        rounds=clients.rounds,
+        clients=count,
+        initial=initial,
+        length=clients.work.length(len(initial)),
+        participants=lambda number: range(count),
+    )
+    return ServerParts(plan, aggregator or clients.side, as_it_is)
+
+
+def change_by_hand(client: int, parameters: np.ndarray, number: int, rounds: int) -> np.ndarray:
+    """Return how a client of :func:`members` changes ``parameters`` in a round, in float64."""
+    model = cnn()
+    load_parameters(model, parameters)
+    QUICK.fit(
+        model,
+        owners()[client],
+        span=Span((number - 1) / rounds, number / rounds),
+        rng=Randomness(1).child("round", number, "client", client),
+    )
+    change: np.ndarray = vector(model).numpy().astype(np.float64) - parameters
+    return change
 
 
 def by_hand(
@@ -195,26 +267,20 @@ def by_hand(
     step: float | None = None,
     rate: float = 1.0,
     start: nn.Module | None = None,
+    absent: Collection[tuple[int, int]] = (),
 ) -> np.ndarray:
     """Return the weights after federated averaging in float64, with updates rounded to ``step`` if there is one.
 
-    The learners are those of :func:`population`.
+    The clients are those of :func:`members`, without those that are ``absent``, by round and client.
     """
     parameters = vector(start or cnn()).numpy()
     velocity = np.zeros_like(parameters)
     for number in range(1, rounds + 1):
         total, total_weight = 0.0, 0.0
-        for client, records in enumerate(owners(SIZES)):
-            model = cnn()
-            load_parameters(model, parameters)
-            SgdLearner(Settings(1, 10, 0.1)).fit(
-                model,
-                records,
-                span=Span((number - 1) / rounds, number / rounds),
-                rng=Randomness(1).child("round", number, "client", client),
-            )
-            change = weights[client] * (vector(model).numpy().astype(np.float64) - parameters)
-            sent = weights[client]
+        for client, weight in enumerate(weights):
+            if (number, client) in absent:
+                continue
+            change, sent = weight * change_by_hand(client, parameters, number, rounds), weight
             if step:
                 change, sent = np.rint(change / step) * step, np.rint(sent / step) * step
             total, total_weight = total + change, total_weight + sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 import tenseal as ts
@@ -71,11 +72,12 @@ def secret_key_in(payloads: Iterable[bytes], side: CkksClients) -> bool:
 
 
 def pieces(payload: bytes) -> list[bytes]:
-    """Return ``payload`` and what is packed in it, if anything."""
-    try:
-        return [payload, *_unpack(payload)]
-    except Exception:
-        return [payload]
+    """Return ``payload`` and what is packed in it, if anything, as far as it can be read."""
+    found = [payload]
+    with suppress(ValueError):
+        for piece in _unpack(payload):
+            found.append(piece)
+    return found
 
 
 def opens_as_private_context(payload: bytes) -> bool:

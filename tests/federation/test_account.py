@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.accounting.plan import planned_steps
-from ppml.federation.state import _COLUMNS, _EVENTS, ClientState
+from ppml.accounting.plan import plans
+from ppml.federation.messages import pack_events
+from ppml.federation.state import _EVENTS, ClientState
 from ppml.learning.outcome import Outcome
 
 from .runs import SIZES, federated_arm, run
@@ -19,10 +20,9 @@ ARM = federated_arm(private=True, rounds=3, training={"epochs": 2})
 
 
 def check_each_account_covers_every_round(outcome: Outcome) -> None:
-    for own, records in zip(outcome.events, SIZES, strict=True):
-        rate, steps = planned_steps(ARM, records)
-        assert steps == 3 * 2 * round(records / 10), "rounds x epochs x steps"
-        assert [(event.sample_rate, event.steps) for event in own] == [(rate, steps)]
+    for own, records, plan in zip(outcome.events, SIZES, plans(ARM, SIZES), strict=True):
+        assert plan.steps == 3 * 2 * round(records / 10), "rounds x epochs x steps"
+        assert [(event.sample_rate, event.steps) for event in own] == [(plan.sample_rate, plan.steps)]
         assert {(event.noise_multiplier, event.max_grad_norm, event.sampler) for event in own} == {
             (1.0, 0.1, "poisson")
         }
@@ -30,9 +30,7 @@ def check_each_account_covers_every_round(outcome: Outcome) -> None:
 
 def forgetful(state: ClientState, events) -> None:
     """Keep the events of the last round alone, as a new accountant in each round does."""
-    state._state[_EVENTS] = ConfigRecord(
-        {column: [getattr(event, column) for event in compose(events)] for column in _COLUMNS}
-    )
+    state._state[_EVENTS] = pack_events(compose(events))
 
 
 def test_the_account_of_a_client_covers_every_round():

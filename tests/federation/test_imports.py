@@ -100,7 +100,7 @@ def test_the_configuration_can_be_read_without_any_heavy_library():
 SHOW = "import os, ppml.federation.{}; print(*('='.join(pair) for pair in os.environ.items() if pair[0][:4] == 'FLWR'))"
 
 
-@pytest.mark.parametrize("module", ["client", "run"])
+@pytest.mark.parametrize("module", ["client", "run", "server"])
 def test_flower_is_quiet_before_it_is_imported(module):
     shown = dict(pair.split("=", 1) for pair in fresh(SHOW.format(module)).split())
     assert shown["FLWR_TELEMETRY_ENABLED"] == "0"
@@ -109,7 +109,7 @@ def test_flower_is_quiet_before_it_is_imported(module):
     assert shown["FLWR_HOME"]
 
 
-@pytest.mark.parametrize("path", sorted((SOURCES / "ppml" / "federation").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((SOURCES / "ppml" / "federation").rglob("*.py")), ids=lambda path: path.stem)
 def test_every_module_that_imports_flower_silences_it_first(path):
     names = list(imported(ast.parse(path.read_text(encoding="utf-8"))))
     flower = [place for place, name in enumerate(names) if name.split(".")[0] == "flwr"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,16 +10,19 @@ import pytest
 import torch
 
 from ppml.accounting.epsilon import epsilon
+from ppml.aggregation.ckks import CkksServer
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.federation import client as client_module
 from ppml.federation import run as run_module
+from ppml.federation.messages import INITIAL
 from ppml.federation.progress import Progress
+from ppml.federation.standing import RoundFailed
 from ppml.learning.outcome import HistoryRow, Outcome
 from ppml.techniques import _may_resume
 
 from ..learning.digits import vector
-from .runs import federated_arm, population, run, run_and_record
+from .runs import MOMENTUM, bits, federated_arm, ignore, population, run, run_and_record, server_of
 from .scanner import secret_key_in, updates_in
 from .test_account import ARM as ACCOUNTED
 from .test_account import check_each_account_covers_every_round
@@ -31,6 +34,8 @@ TECHNIQUES = {
     "fl_he": {"encrypted": True},
     "fl_dp": {"private": True},
     "fl_dp_he": {"private": True, "encrypted": True},
+    "fl_scaffold": {"correction": {"kind": "scaffold"}},
+    "fl_cdp": {"privacy": {"kind": "client", "noise_multiplier": 1.0}, "weighting": "uniform"},
 }
 
 
@@ -52,7 +57,7 @@ class Interrupted(BaseException):
 
 
 def arm_of(name: str):
-    return federated_arm(**TECHNIQUES[name], rounds=ROUNDS, server_momentum=0.5)
+    return federated_arm(**TECHNIQUES[name], rounds=ROUNDS, server=MOMENTUM)
 
 
 @cache
@@ -105,12 +110,12 @@ def test_a_resumed_training_reports_the_rounds_that_were_left():
     assert rows == undisturbed("fl").history[1:]
 
 
-def test_what_a_resumed_training_keeps_is_what_an_undisturbed_one_keeps():
-    memory = Memory(progress_after("fl_dp", 1))
+@pytest.mark.parametrize("name", ["fl_dp", "fl_scaffold", "fl_cdp"])
+def test_what_a_resumed_training_keeps_is_what_an_undisturbed_one_keeps(name):
+    memory = Memory(progress_after(name, 1))
     with pytest.raises(Interrupted):
-        run(arm_of("fl_dp"), report=lambda row: interrupt(), checkpoint=memory)
-    for field in fields(Progress):
-        assert np.array_equal(getattr(memory.progress, field.name), getattr(progress_after("fl_dp", 2), field.name))
+        run(arm_of(name), report=lambda row: interrupt(), checkpoint=memory)
+    assert bits(memory.progress) == bits(progress_after(name, 2))
 
 
 def test_a_training_may_be_interrupted_after_every_round():
@@ -127,15 +132,15 @@ def interrupt() -> None:
 
 @pytest.mark.parametrize("name", ["fl_dp", "fl_dp_he"])
 def test_a_round_that_was_interrupted_is_repeated_and_is_not_in_what_was_kept(name, monkeypatch):
-    memory, original = Memory(), client_module._local_update
+    memory, original = Memory(), client_module._contribute
 
-    def stops(clients, client, parameters, number, state):
-        update = original(clients, client, parameters, number, state)
+    def stops(clients, client, number, state, left):
+        update = original(clients, client, number, state, left)
         # Two of the three clients have trained, and have remembered it.
         return interrupt() if (number, client) == (2, 1) else update
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(client_module, "_local_update", stops)
+        patch.setattr(client_module, "_contribute", stops)
         run(arm_of(name), checkpoint=memory)
     assert memory.progress.events == progress_after(name, 1).events
     check_same(name, run(arm_of(name), checkpoint=memory))
@@ -156,20 +161,69 @@ def test_a_training_that_cannot_save_a_round_goes_on_from_the_one_before():
     check_same("fl", run(arm_of("fl"), checkpoint=Memory(memory.progress)))
 
 
+def test_a_round_that_fails_leaves_those_before_it_to_go_on_from(monkeypatch):
+    memory, original = Memory(), client_module._contribute
+
+    def fails(clients, client, number, state, left):
+        if number == 2:
+            raise OSError("disk full")
+        return original(clients, client, number, state, left)
+
+    with monkeypatch.context() as patch, pytest.raises(RoundFailed, match=r"round 2: 0 of 3 .* rounds before stand"):
+        patch.setattr(client_module, "_contribute", fails)
+        run(arm_of("fl"), checkpoint=memory)
+    assert memory.progress.number == 1
+    check_same("fl", run(arm_of("fl"), checkpoint=memory))
+
+
+def shifted(progress: Progress):
+    return replace(progress.common, parameters=progress.common.parameters + np.float32(1e-6))
+
+
+def at_rest(progress: Progress):
+    still = {name: np.zeros_like(vector) for name, vector in progress.common.memory.items()}
+    return replace(progress.common, memory=still)
+
+
+def standing(**parts):
+    """Return a loss of parts of the standing, given as functions of it."""
+    return lambda progress: {
+        "standing": replace(progress.standing, **{name: part(progress.standing) for name, part in parts.items()})
+    }
+
+
 FAULTS = {
-    "parameters": lambda progress: {"parameters": progress.parameters + np.float32(1e-6)},
-    "velocity": lambda progress: {"velocity": np.zeros_like(progress.velocity)},
-    "round": lambda progress: {"number": progress.number - 1},
+    "parameters": lambda progress: {"common": shifted(progress)},
+    "velocity": lambda progress: {"common": at_rest(progress)},
+    "round": standing(number=lambda server: server.number - 1),
     "history": lambda progress: {"history": ()},
     "events": lambda progress: {"events": [() for _ in progress.events]},
     "bytes": lambda progress: {"bytes_up": 0, "bytes_down": 0},
-    "bytes of the sum": lambda progress: {"sum_bytes": 0},
+    "bytes of the sums": standing(sum_bytes=lambda server: dict.fromkeys(server.sum_bytes, 0)),
+    "what each client has": standing(known=lambda server: dict.fromkeys(server.known, -1)),
+    "who is finished": standing(finished=lambda server: (0,)),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("name", ["fl_dp", "fl_dp_he"])
 def test_a_part_of_the_progress_that_is_lost_is_caught(name, fault):
+    progress = progress_after(name, 2)
+    with pytest.raises(AssertionError):
+        check_same(name, run(arm_of(name), checkpoint=Memory(replace(progress, **fault(progress)))))
+
+
+OWN_FAULTS = {
+    "what a client keeps": ("fl_scaffold", lambda progress: {"own": [{} for _ in progress.own]}),
+    "what a client keeps of another": ("fl_scaffold", lambda progress: {"own": progress.own[::-1]}),
+    "the common control variate": ("fl_scaffold", lambda progress: {"common": at_rest(progress)}),
+    "noise of the server": ("fl_cdp", lambda progress: {"server_events": ()}),
+}
+"""Parts that not every technique has."""
+
+
+@pytest.mark.parametrize(("name", "fault"), OWN_FAULTS.values(), ids=OWN_FAULTS)
+def test_a_part_of_its_own_that_a_technique_loses_is_caught(name, fault):
     progress = progress_after(name, 2)
     with pytest.raises(AssertionError):
         check_same(name, run(arm_of(name), checkpoint=Memory(replace(progress, **fault(progress)))))
@@ -244,25 +298,31 @@ def test_a_private_training_resumes_only_where_a_round_repeats_to_the_bit(arm, d
 
 
 def test_progress_is_what_clients_know():
-    progress = progress_after("fl_dp_he", 2)
+    progress, clear = progress_after("fl_dp_he", 2), progress_after("fl_dp", 2)
     expected = {
-        "number",
+        "standing",
         "rounds",
-        "parameters",
-        "velocity",
+        "common",
+        "own",
         "events",
+        "server_events",
         "history",
         "bytes_up",
         "bytes_down",
-        "sum_bytes",
     }
     assert set(vars(progress)) == expected
-    clear = progress_after("fl_dp", 2)
-    for name in ("parameters", "velocity"):
-        kept = getattr(progress, name)
-        # Bit for bit what the sums in the clear give: nothing of a decryption is in it.
-        assert kept.dtype == np.float32 and kept.tobytes() == getattr(clear, name).tobytes()
-    assert (progress.events, progress.history) == (clear.events, clear.history)
+    assert set(vars(progress.standing)) == {"number", "known", "sum_bytes", "finished", "accepted"}
+    assert set(vars(progress.common)) == {"parameters", "memory"}
+    kept = [progress.common.parameters, *progress.common.memory.values()]
+    assert len(kept) == 2 and all(vector.dtype == np.float32 for vector in kept)
+    # Bit for bit what the sums in the clear give: nothing of a decryption is in it.
+    sizes = {"bytes_up": 0, "bytes_down": 0}
+    blind = [
+        replace(one, **sizes, standing=replace(one.standing, sum_bytes=dict.fromkeys(one.standing.sum_bytes)))
+        for one in (progress, clear)
+    ]
+    assert bits(blind[0]) == bits(blind[1])
+    assert all(type(size) is int for size in progress.standing.sum_bytes.values())
 
 
 def test_the_server_of_a_resumed_training_sees_neither_a_key_nor_the_model_nor_an_update():
@@ -270,11 +330,13 @@ def test_the_server_of_a_resumed_training_sees_neither_a_key_nor_the_model_nor_a
     traffic = run_and_record(arm_of("fl_he"), checkpoint=Memory(progress))
     (side,), seen = traffic.sides, traffic.reaching_the_server()
     assert not secret_key_in(seen, side)
-    assert not any("initial" in message.content for _, message in traffic.messages)
+    assert not any(INITIAL in message.content for _, message in traffic.messages)
+    assert len(traffic.updates) == 6, "two rounds of three clients"
     sums = [np.sum(traffic.updates[:3], axis=0), np.sum(traffic.updates[3:], axis=0)]
-    known = [np.rint(values.astype(np.float64) / STEP) for values in (progress.parameters, progress.velocity)]
-    assert not updates_in(seen, [*traffic.updates, *sums, *(values.astype(np.int64) for values in known)], STEP)
-    assert not any(progress.parameters[:16].tobytes() in payload for payload in seen)
+    kept = [progress.common.parameters, progress.common.memory["velocity"]]
+    known = [np.rint(values.astype(np.float64) / STEP).astype(np.int64) for values in kept]
+    assert not updates_in(seen, [*traffic.updates, *sums, *known], STEP)
+    assert not any(values[:16].tobytes() in payload for values in kept for payload in seen)
 
 
 def test_a_resumed_training_has_new_keys():
@@ -285,35 +347,38 @@ def test_a_resumed_training_has_new_keys():
     assert first != second
 
 
-def test_what_the_server_calls_after_a_round_leads_to_no_key(monkeypatch):
-    found, progress_before = [], progress_after("fl_he", 2)
-    original = run_module.build_server_app
-
-    def spied(aggregator, clients, after_round, progress=None):
-        found.append((bool(secret_holders(clients)), secret_holders(after_round)))
-        return original(aggregator, clients, after_round, progress)
-
-    monkeypatch.setattr(run_module, "build_server_app", spied)
-    run(arm_of("fl_he"), checkpoint=Memory(progress_before))
-    assert found == [(True, [])]
+def test_nothing_that_the_server_of_a_resumed_training_is_given_leads_to_a_key(monkeypatch):
+    given, clients = [], []
+    build_server_app, build_client_app = run_module.build_server_app, run_module.build_client_app
+    monkeypatch.setattr(run_module, "build_server_app", lambda *parts: given.append(parts) or build_server_app(*parts))
+    monkeypatch.setattr(run_module, "build_client_app", lambda one: clients.append(one) or build_client_app(one))
+    run(arm_of("fl_he"), checkpoint=Memory(progress_after("fl_he", 2)))
+    assert secret_holders(*clients), "the search must find the clients' key where there is one"
+    ((server, after_round, *_),) = given
+    assert isinstance(server.aggregator, CkksServer) and callable(after_round)
+    assert not secret_holders(*given)
 
 
 def check_the_server_app_leads_to_no_model(build) -> None:
     codec = FixedPointCodec(8.0, 20)
-    side = PlaintextAggregation(codec, 3)
-    progress = progress_after("fl", 1)
-    app = build(side, population(side, codec), lambda number, sum_bytes, loss, accuracy: None, progress)
-    assert any(one is progress.parameters for one in reachable(progress)), "the search must find what there is"
-    assert not any(one is progress.parameters for one in reachable(app))
+    clients, progress = population(PlaintextAggregation(codec, 3), codec), progress_after("fl_scaffold", 1)
+    app = build(server_of(clients), progress)
+    common, own = progress.common, progress.own
+    vectors = {id(one) for kept in ({"": common.parameters}, common.memory, *own) for one in kept.values()}
+    assert len(vectors) == 1 + 2 + 3, "the model, velocity and control variate, and each client's own"
+    assert vectors <= {id(one) for one in reachable(progress)}, "the search must find what there is"
+    assert not vectors & {id(one) for one in reachable(app)}
 
 
 def test_nothing_that_the_server_app_of_a_resumed_training_holds_leads_to_the_model():
-    check_the_server_app_leads_to_no_model(run_module.build_server_app)
+    check_the_server_app_leads_to_no_model(
+        lambda server, progress: run_module.build_server_app(server, ignore, ignore, progress.standing)
+    )
 
 
 def test_a_server_app_that_holds_the_progress_is_caught():
-    def careless(aggregator, clients, after_round, progress):
-        app = run_module.build_server_app(aggregator, clients, after_round, progress)
+    def careless(server, progress):
+        app = run_module.build_server_app(server, ignore, ignore, progress.standing)
         app.kept = progress
         return app
 

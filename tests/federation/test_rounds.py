@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, Error, Message, MessageType, RecordDict
+from flwr.app import Context, Error, Message, MessageType, MetricRecord, RecordDict
 
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.aggregation.plaintext import PlaintextAggregation, unseal_plain
 from ppml.federation import client as client_module
-from ppml.federation.client import Population, flat_parameters, load_parameters
-from ppml.federation.messages import SEALED, pack_sealed, pack_vector, unpack_vector
+from ppml.federation.build import client_weights
+from ppml.federation.client import Population, build_client_app
+from ppml.federation.global_state import GlobalState
+from ppml.federation.grid import InProcessGrid
+from ppml.federation.messages import (
+    METRICS,
+    STATUS,
+    SUMS,
+    UPDATE,
+    Status,
+    pack_fields,
+    pack_update,
+    pack_vector,
+    unpack_order,
+    unpack_sums,
+    unpack_vector,
+)
 from ppml.federation.run import train_federated
-from ppml.federation.server import SumOnly
+from ppml.federation.server import RoundEnd, RoundPlan, Server
+from ppml.federation.standing import RoundFailed
 from ppml.federation.state import ClientState
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
-from ppml.learning.learner import Settings, TrainingDiverged
+from ppml.learning.learner import LocalLearner, Settings, TrainingDiverged
 from ppml.learning.outcome import Outcome
 from ppml.learning.schedule import Span
 from ppml.learning.sgd import SgdLearner
+from ppml.learning.vectors import flat_parameters, load_parameters
 from ppml.randomness import Randomness
-from ppml.techniques import client_weights
 
 from ..learning.digits import Silent, blank, cnn, vector
-from .runs import SIZES, by_hand, federated_arm, foreign_images, ignore_row, owners, population, run, run_and_record
+from .runs import (
+    QUICK,
+    SIZES,
+    by_hand,
+    change_by_hand,
+    federated_arm,
+    foreign_images,
+    ignore_row,
+    members,
+    owners,
+    population,
+    run,
+    run_and_record,
+    server_of,
+)
 
 CODEC = FixedPointCodec(8.0, 20)
 
@@ -34,8 +66,8 @@ def in_the_clear(codec: FixedPointCodec = CODEC, *, clients: int = 3, **parts) -
     return population(PlaintextAggregation(codec, clients), codec, **parts)
 
 
-def trained(clients: Population) -> Outcome:
-    return train_federated(clients, clients.side, ignore_row)
+def trained(clients: Population, **others) -> Outcome:
+    return train_federated(clients, server_of(clients), ignore_row, **others)
 
 
 # Averaging.
@@ -44,7 +76,7 @@ def trained(clients: Population) -> Outcome:
 @pytest.mark.parametrize("weighting", ["uniform", "examples"])
 def test_one_round_is_federated_averaging_to_within_the_grid(weighting):
     weights = client_weights(SIZES, weighting)
-    result = vector(trained(in_the_clear(weights=weights, rounds=1)).models[0]).numpy()
+    result = vector(trained(in_the_clear(members=members(weights=weights), rounds=1)).models[0]).numpy()
     exact = by_hand(weights, rounds=1)
     # Each update and the weights are off by half a step at most.
     assert np.abs(result - exact).max() < 3 * CODEC.step
@@ -60,18 +92,17 @@ def test_weights_by_examples_are_told_from_equal_weights():
 @pytest.mark.parametrize(("momentum", "rate"), [(0.0, 1.0), (0.5, 1.0), (0.9, 0.3)])
 def test_rounds_with_server_momentum_are_those_by_hand_bit_for_bit(momentum, rate):
     weights = client_weights(SIZES, "examples")
-    clients = in_the_clear(weights=weights, rounds=3, server_momentum=momentum, server_learning_rate=rate)
+    clients = in_the_clear(members=members(weights=weights), rounds=3, momentum=momentum, rate=rate)
     result = vector(trained(clients).models[0]).numpy()
     assert np.array_equal(result, by_hand(weights, rounds=3, momentum=momentum, step=CODEC.step, rate=rate))
 
 
 def test_one_client_of_full_weight_trains_as_it_would_alone_up_to_the_grid():
     (records,) = owners(SIZES[:1])
-    clients = in_the_clear(
-        clients=1, owned=[records], learners=[SgdLearner(Settings(2, 10, 0.1))], weights=[1.0], rounds=1
-    )
+    learner = SgdLearner(Settings(2, 10, 0.1))
+    clients = in_the_clear(clients=1, members=members([learner], [records], [1.0]), rounds=1)
     alone = cnn()
-    SgdLearner(Settings(2, 10, 0.1)).fit(alone, records, span=Span(), rng=Randomness(1).child("round", 1, "client", 0))
+    learner.fit(alone, records, span=Span(), rng=Randomness(1).child("round", 1, "client", 0))
     difference = vector(trained(clients).models[0]) - vector(alone)
     assert difference.abs().max() <= CODEC.step
 
@@ -93,9 +124,9 @@ def test_weights_relate_to_the_largest_client():
 def test_the_history_is_measured_with_the_global_model_of_each_round():
     rows = []
     clients = in_the_clear(rounds=2)
-    outcome = train_federated(clients, clients.side, rows.append)
+    outcome = train_federated(clients, server_of(clients), rows.append)
     assert rows == outcome.history
-    assert [(row.step, row.train_loss) for row in rows] == [(1, None), (2, None)]
+    assert [(row.step, row.train_loss, row.clients) for row in rows] == [(1, None, 3), (2, None, 3)]
     assert (rows[-1].loss, rows[-1].accuracy) == evaluate(outcome.models[0], foreign_images())
 
 
@@ -104,14 +135,15 @@ def test_the_history_is_measured_with_the_global_model_of_each_round():
 
 def test_all_clients_that_catch_up_hold_the_same_model_bit_for_bit(monkeypatch):
     received: dict[int, list[bytes]] = {}
-    original = client_module._local_update
+    original = client_module._contribute
 
-    def spied(clients, client, parameters, number, state):
-        received.setdefault(number, []).append(parameters.tobytes())
-        return original(clients, client, parameters, number, state)
+    def spied(clients, client, number, state, left):
+        known = state.common
+        received.setdefault(number, []).append(known.parameters.tobytes() + known.memory["velocity"].tobytes())
+        return original(clients, client, number, state, left)
 
-    monkeypatch.setattr(client_module, "_local_update", spied)
-    trained(in_the_clear(rounds=3, server_momentum=0.5))
+    monkeypatch.setattr(client_module, "_contribute", spied)
+    trained(in_the_clear(rounds=3, momentum=0.5))
     assert {number: (len(models), len(set(models))) for number, models in received.items()} == {
         1: (3, 1),
         2: (3, 1),
@@ -145,8 +177,8 @@ def check_noise_of_clients_and_rounds_is_independent(wrap) -> None:
     learner = DpSgdLearner(
         Settings(1, 10, 0.5, momentum=0.0, decay="constant"), noise_multiplier=1.5, max_grad_norm=0.2
     )
-    clients = in_the_clear(model=Silent(), learners=[wrap(learner)] * 3, owned=[blank(20)] * 3, test=blank(2), rounds=2)
-    outcome = trained(clients)
+    silent = members([wrap(learner)] * 3, [blank(20)] * 3)
+    outcome = trained(in_the_clear(model=Silent(), members=silent, test=blank(2), rounds=2))
     # Two rounds of two steps; the mean over three clients has a third of the variance.
     expected = 0.5 / 10 * 1.5 * 0.2 * np.sqrt(2 * 2 / 3)
     assert vector(outcome.models[0]).std().item() == pytest.approx(expected, rel=0.02)
@@ -178,8 +210,8 @@ def test_in_the_clear_a_value_costs_four_bytes_a_round_and_client():
     outcome = run(federated_arm())
     values = 26_106 + 1
     assert outcome.bytes_up == 2 * 3 * 4 * values
-    # The initial weights once, the sum of the first round to all and of both rounds to the client that measures.
-    assert outcome.bytes_down == pytest.approx(4 * (3 * 26_106 + 3 * values + 2 * values), rel=0.001)
+    # The initial weights once, the sum of the first round once to each and that of the second to who measures it.
+    assert outcome.bytes_down == pytest.approx(4 * (3 * 26_106 + 3 * values + values), rel=0.001)
 
 
 # A client that fails.
@@ -195,22 +227,6 @@ class Fails:
         raise self._error
 
 
-def with_failing_client(error: Exception) -> Population:
-    healthy = SgdLearner(Settings(1, 10, 0.1))
-    return in_the_clear(learners=[healthy, Fails(error), healthy])
-
-
-def test_a_client_that_diverges_stops_the_run_with_an_error_that_names_it():
-    with pytest.raises(TrainingDiverged, match="client 1, round 1: the loss is nan"):
-        trained(with_failing_client(TrainingDiverged("the loss is nan")))
-
-
-def test_any_other_failure_of_a_client_stops_the_run_and_names_it():
-    with pytest.raises(OSError, match="disk") as caught:
-        trained(with_failing_client(OSError("disk full")))
-    assert caught.value.__notes__ == ["raised at client 1"]
-
-
 class EndsAtInfinity:
     """Leaves weights that are not finite without a loss that says so, as one huge last step does."""
 
@@ -220,69 +236,203 @@ class EndsAtInfinity:
         return ()
 
 
-def test_weights_that_are_not_finite_are_a_divergence_of_that_client():
-    with pytest.raises(TrainingDiverged, match="client 2, round 1: the weights are not finite"):
-        trained(in_the_clear(learners=[SgdLearner(Settings(1, 10, 0.1))] * 2 + [EndsAtInfinity()]))
+FAILURES = {
+    "diverges": (Fails(TrainingDiverged("the loss is nan")), "client {client}, round {number}: the loss is nan"),
+    "ends at infinity": (EndsAtInfinity(), "client {client}, round {number}: the weights are not finite"),
+    "has no room": (Fails(OSError("disk full")), "OSError: disk full"),
+}
+"""A learner that fails -> the reason that the server gives."""
 
 
-class Nodes:
-    """A grid as far as a strategy sees it."""
+def notice_of(why: str, number: int, client: int) -> str:
+    """Return the line about a client that failed."""
+    reason = why.format(client=client, number=number)
+    return f"round {number}: client {client}: it failed: {reason}; its answer is left out"
+
+
+def sums_sent(messages: Iterable[tuple[str, Message]]) -> dict[int, np.ndarray]:
+    """Return the sum of each round, as the server sends it."""
+    return {
+        number: unseal_plain(total)
+        for _, message in messages
+        if SUMS in message.content
+        for number, total in unpack_sums(message.content.array_records[SUMS]).items()
+    }
+
+
+def check_the_others_go_on(learner: LocalLearner, why: str, side: PlaintextAggregation) -> None:
+    """Train with ``learner`` at client 1 of three, which fails in every round."""
+    weights = client_weights(SIZES, "examples")
+    clients = population(side, CODEC, members=members([QUICK, learner, QUICK], weights=weights))
+    said, travelled = [], []
+    outcome = trained(clients, notice=said.append, taps=[lambda *seen: travelled.append(seen)])
+    assert said == [
+        line for number in (1, 2) for line in (notice_of(why, number, 1), f"round {number} goes on with 2 of 3 clients")
+    ]
+    assert [(row.step, row.clients) for row in outcome.history] == [(1, 2), (2, 2)]
+    start = vector(cnn()).numpy()
+    others = [CODEC.encode(weights[one] * np.append(change_by_hand(one, start, 1, 2), 1.0)) for one in (0, 2)]
+    assert np.array_equal(sums_sent(travelled)[1], np.sum(others, axis=0))
+    expected = by_hand(weights, rounds=2, step=CODEC.step, absent={(1, 1), (2, 1)})
+    assert np.array_equal(vector(outcome.models[0]).numpy(), expected)
+
+
+@pytest.mark.parametrize(("learner", "why"), FAILURES.values(), ids=FAILURES)
+def test_a_client_that_fails_is_named_with_round_and_reason_and_the_others_go_on(learner, why):
+    check_the_others_go_on(learner, why, PlaintextAggregation(CODEC, 3))
+
+
+class Faulty(PlaintextAggregation):
+    """Adds something to a sum that nobody sent."""
+
+    def __init__(self, place: int, amount: int) -> None:
+        super().__init__(CODEC, 3)
+        self._place, self._amount = place, amount
+
+    def add(self, sealed):
+        values = unseal_plain(super().add(sealed))
+        values[self._place] += self._amount
+        return self.seal(values)
+
+
+@pytest.mark.parametrize(("place", "amount"), [(0, 1), (-1, 2**20)], ids=["a grid step", "a weight"])
+def test_a_sum_of_others_than_those_who_answered_is_caught(place, amount):
+    with pytest.raises(AssertionError):
+        check_the_others_go_on(*FAILURES["diverges"], Faulty(place, amount))
+
+
+def test_a_client_that_is_not_named_is_caught(monkeypatch):
+    original = Server._accept
+
+    def silent(server, client, reply, number):
+        return None if reply.has_error() else original(server, client, reply, number)
+
+    monkeypatch.setattr(Server, "_accept", silent)
+    with pytest.raises(AssertionError):
+        check_the_others_go_on(*FAILURES["diverges"], PlaintextAggregation(CODEC, 3))
+
+
+@pytest.mark.parametrize(("learner", "why"), FAILURES.values(), ids=FAILURES)
+def test_a_round_in_which_every_client_fails_ends_the_training_and_each_is_named(learner, why):
+    said = []
+    with pytest.raises(RoundFailed, match=r"^round 1: 0 of 3 clients answered as they should, 1 are needed; "):
+        trained(in_the_clear(members=members([learner] * 3)), notice=said.append)
+    assert said == [notice_of(why, 1, client) for client in range(3)]
+
+
+# A server and what comes back, without any client.
+
+NODE_OF = {0: 7, 1: 5}
+CLIENT_AT = {node: client for client, node in NODE_OF.items()}
+
+Answer = Callable[[Message], Sequence[Message]]
+
+
+class Scripted:
+    """A grid as far as a server sees it: two clients, who answer as told."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.seen: list[tuple[str, Message]] = []
 
     def get_node_ids(self) -> list[int]:
-        return [7, 5]
+        return list(CLIENT_AT)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        messages = list(messages)
+        self.seen += [("down", message) for message in messages]
+        return [reply for message in messages for reply in self._answer(message)]
+
+    def asked(self, kind: str) -> list[int]:
+        return [message.metadata.dst_node_id for _, message in self.seen if message.metadata.message_type == kind]
 
 
-def replies_of(strategy: SumOnly, reply) -> list[Message]:
-    asked = strategy.configure_train(1, pack_vector(np.zeros(3, np.float32)), None, Nodes())
-    assert [message.metadata.dst_node_id for message in asked] == [5, 7]
-    return [reply(message) for message in asked]
+def honest(message: Message) -> list[Message]:
+    """Answer as a client should: the number of its node is what it contributes."""
+    node, number = message.metadata.dst_node_id, unpack_order(message.content).number
+    content = RecordDict({STATUS: pack_fields(Status(CLIENT_AT[node], number, applied=0))})
+    match message.metadata.message_type:
+        case MessageType.TRAIN:
+            content[UPDATE] = pack_update(PlaintextAggregation(CODEC, 2).seal(np.array([node])))
+        case MessageType.EVALUATE:
+            content[METRICS] = MetricRecord({"loss": 1.0, "accuracy": 0.5})
+    return [Message(content, reply_to=message)]
 
 
-def update_of(message: Message) -> Message:
-    sealed = PlaintextAggregation(CODEC, 2).seal(np.array([message.metadata.dst_node_id]))
-    return Message(RecordDict({SEALED: pack_sealed(sealed)}), reply_to=message)
+def unless(kind: str, client: int, other: Answer) -> Answer:
+    """Return answers as they should be, except that of one client to one kind of message."""
+
+    def answer(message: Message) -> Sequence[Message]:
+        odd = (message.metadata.message_type, CLIENT_AT[message.metadata.dst_node_id]) == (kind, client)
+        return other(message) if odd else honest(message)
+
+    return answer
 
 
-@pytest.fixture
-def strategy() -> SumOnly:
-    from ppml.federation.grid import InProcessGrid
-
+def served(answer: Answer) -> tuple[Scripted, list[RoundEnd], list[str]]:
+    """Run one round on what ``answer`` gives; return the grid, how the round ended and what was said."""
     InProcessGrid(lambda message, context: message, 2)  # gives messages their sender
-    return SumOnly(PlaintextAggregation(CODEC, 2), lambda number, sum_bytes, loss, accuracy: None)
+    grid, ends, said = Scripted(answer), [], []
+    plan = RoundPlan(
+        rounds=1, clients=2, initial=np.zeros(3, np.float32), length=1, participants=lambda number: range(2)
+    )
+    Server(plan, PlaintextAggregation(CODEC, 2), ends.append, said.append).run(grid)
+    return grid, ends, said
 
 
-def test_the_server_adds_what_comes_back(strategy):
-    total, metrics = strategy.aggregate_train(1, replies_of(strategy, update_of))
-    assert np.frombuffer(total[SEALED].data, "<i4").tolist() == [12]
-    assert metrics is None
+def test_the_server_adds_what_comes_back():
+    grid, (end,), said = served(honest)
+    assert grid.asked(MessageType.TRAIN) == [7, 5], "in the order of the clients"
+    assert sums_sent(grid.seen)[1].tolist() == [12]
+    assert (end.standing.number, end.clients, end.loss, end.accuracy, end.events) == (1, 2, 1.0, 0.5, ())
+    assert said == []
 
 
-def test_an_error_reply_stops_the_run_and_names_the_node(strategy):
-    replies = replies_of(strategy, lambda message: Message(Error(code=1, reason="out of memory"), reply_to=message))
-    with pytest.raises(RuntimeError, match="round 1: the client at node 5 failed: out of memory"):
-        strategy.aggregate_train(1, replies)
+def test_an_error_reply_is_left_out_and_names_the_client():
+    answer = unless("train", 0, lambda message: [Message(Error(code=1, reason="out of memory"), reply_to=message)])
+    grid, (end,), said = served(answer)
+    assert said == [
+        "round 1: client 0: it failed: out of memory; its answer is left out",
+        "round 1 goes on with 1 of 2 clients",
+    ]
+    assert (sums_sent(grid.seen)[1].tolist(), end.clients) == ([5], 1)
 
 
-def test_a_client_that_does_not_answer_stops_the_run_and_is_named(strategy):
-    replies = replies_of(strategy, update_of)
-    with pytest.raises(RuntimeError, match="round 1: no answer from the client at node 7"):
-        strategy.aggregate_train(1, replies[:1])
+def test_a_client_that_does_not_answer_is_named():
+    grid, (end,), said = served(unless("train", 1, lambda message: []))
+    assert said == ["round 1: client 1 did not answer", "round 1 goes on with 1 of 2 clients"]
+    assert (sums_sent(grid.seen)[1].tolist(), end.clients) == ([7], 1)
+
+
+def test_a_round_that_nobody_answers_ends_the_training():
+    with pytest.raises(RoundFailed, match="round 1: 0 of 2 clients answered as they should, 1 are needed"):
+        served(lambda message: [] if message.metadata.message_type == "train" else honest(message))
 
 
 def test_a_message_type_of_another_kind_is_not_answered():
-    from ppml.federation.client import build_client_app
-    from ppml.federation.grid import InProcessGrid
+    clients = in_the_clear()
+    grid = InProcessGrid(build_client_app(lambda context: clients), 3)
+    message = grid.create_message(RecordDict(), "train.other", 2, "1")
+    (reply,) = grid.send_and_receive([message])
+    assert reply.has_error()
+    assert "No train function registered with name 'other'" in reply.error.reason
 
-    app = build_client_app(in_the_clear())
-    grid = InProcessGrid(app, 3)
-    message = grid.create_message(RecordDict(), MessageType.QUERY, 2, "1")
-    with pytest.raises(ValueError, match="query"):
-        list(grid.send_and_receive([message]))
+
+def test_a_roll_call_is_answered_with_nothing_but_who_and_how_far():
+    traffic = run_and_record(federated_arm(rounds=1))
+    calls = [message for _, message in traffic.messages if message.metadata.message_type == MessageType.QUERY]
+    assert len(calls) == 2 * 3
+    assert not any(message.content.array_records or message.content.metric_records for message in calls)
+    answers = [dict(message.content.config_records[STATUS]) for message in calls if STATUS in message.content]
+    assert answers == [{"client": client, "number": 0, "applied": -1, "finished": 0} for client in range(3)]
 
 
 def test_the_state_of_a_client_lives_in_its_flower_context():
     context = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
-    ClientState(context.state).advance(np.ones(3, np.float32), np.zeros(3, np.float32), applied=4)
+    assert ClientState(context.state).applied == -1
+    common = GlobalState(np.ones(3, np.float32), {"velocity": np.zeros(3, np.float32)})
+    ClientState(context.state).advance(common, applied=4)
+    ClientState(context.state).keep({"control": np.full(3, 2.0, np.float32)})
     again = ClientState(context.state)
-    assert (again.parameters.tolist(), again.velocity.tolist(), again.applied) == ([1.0] * 3, [0.0] * 3, 4)
-    assert again.events == ()
+    assert (again.common.parameters.tolist(), again.common.memory["velocity"].tolist()) == ([1.0] * 3, [0.0] * 3)
+    assert (again.applied, again.own["control"].tolist(), again.events) == (4, [2.0] * 3, ())

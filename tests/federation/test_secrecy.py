@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
@@ -17,12 +18,19 @@ from flwr.serverapp import ServerApp
 from ppml.aggregation.ckks import CkksClients, CkksServer
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import Aggregator, Sealed, SecretKeyExposed
+from ppml.aggregation.protocol import Sealed, SecretKeyExposed
 from ppml.config.technique import Ckks
+from ppml.federation import run as run_module
+from ppml.federation.build import Given, ServerParts, build_population, build_server
+from ppml.federation.client import Population
+from ppml.federation.messages import INITIAL, UPDATE
 from ppml.federation.run import build_server_app
-from ppml.federation.server import SumOnly
+from ppml.federation.server import Server
+from ppml.learning.vectors import flat_parameters
+from ppml.randomness import Randomness
 
-from .runs import Traffic, federated_arm, population, run_and_record
+from ..learning.digits import cnn
+from .runs import SIZES, Traffic, federated_arm, foreign_images, ignore, owners, population, run, run_and_record
 from .scanner import (
     holds_a_run,
     plaintext_forms,
@@ -46,7 +54,9 @@ def encrypted_run() -> Traffic:
 
 def check_no_secret_key_reaches_the_server(traffic: Traffic) -> None:
     (side,) = traffic.sides
-    assert len(traffic.messages) == 2 * 2 * (3 + 1), "two rounds, both ways, three clients train and one measures"
+    assert len(traffic.messages) == 2 * (3 + 2 * (3 + 1)), (
+        "both ways: the roll of three clients, and two rounds in which three train and one measures"
+    )
     assert traffic.public_material[0]
     assert not secret_key_in(traffic.reaching_the_server(), side)
 
@@ -85,8 +95,8 @@ LEAKS = {
 @pytest.mark.parametrize("how", LEAKS.values(), ids=LEAKS)
 def test_a_client_that_adds_its_key_to_an_upload_is_caught(how):
     (side,) = (traffic := leaking(how)).sides
-    uploads = [message for direction, message in traffic.messages if direction == "up"]
-    assert uploads, "the leak is to be seen where it happens, before the server reads it"
+    uploads = [message for direction, message in traffic.messages if direction == "up" and UPDATE in message.content]
+    assert len(uploads) >= 3, "the leak is to be seen where it happens, before the server reads it"
     assert secret_key_in(traffic.reaching_the_server(), side)
 
 
@@ -129,25 +139,33 @@ def secret_holders(*roots: object) -> list[object]:
     return [one for one in reachable(*roots) if isinstance(one, ts.Context) and one.has_secret_key()]
 
 
+def parties() -> tuple[Population, ServerParts]:
+    """Return clients that encrypt, and what their server has."""
+    arm, model = federated_arm(encrypted=True), cnn()
+    given = Given(arm, SIZES, [None] * 3, [None] * 3, Randomness(1))
+    side = CkksClients(arm.aggregation)
+    clients = build_population(given, model, dict(enumerate(owners())), side, foreign_images())
+    return clients, build_server(given, flat_parameters(model), side.public_material())
+
+
 def check_the_server_app_leads_to_no_key(build) -> None:
-    side = CkksClients(Ckks())
-    clients = population(side, FixedPointCodec(8.0, 20))
-    server = CkksServer(side.public_material())
+    clients, server = parties()
     assert secret_holders(clients), "the search must find the clients' key where there is one"
-    assert not secret_holders(build(server, clients, lambda number, sum_bytes, loss, accuracy: None), server)
+    assert not secret_holders(build(server, clients), server)
 
 
 def test_nothing_that_the_server_app_holds_leads_to_a_secret_key():
-    check_the_server_app_leads_to_no_key(build_server_app)
+    check_the_server_app_leads_to_no_key(lambda server, clients: build_server_app(server, ignore, ignore))
 
 
 def test_a_server_app_that_holds_the_clients_is_caught():
-    def careless(aggregator: Aggregator, clients, after_round) -> ServerApp:
+    def careless(server: ServerParts, clients: Population) -> ServerApp:
         app = ServerApp()
 
         @app.main()
         def main(grid, context):
-            SumOnly(aggregator, after_round).start(grid, RecordDict(), num_rounds=clients.rounds)
+            plan = replace(server.plan, rounds=clients.rounds)
+            Server(plan, server.aggregator, ignore, ignore).run(grid)
 
         return app
 
@@ -155,11 +173,32 @@ def test_a_server_app_that_holds_the_clients_is_caught():
         check_the_server_app_leads_to_no_key(careless)
 
 
+def server_apps(monkeypatch, arm, workers: int) -> list[ServerApp]:
+    """Return the app that the server of a training of ``arm`` runs."""
+    built = []
+    original = run_module.build_server_app
+
+    def spied(*given):
+        built.append(original(*given))
+        return built[-1]
+
+    monkeypatch.setattr(run_module, "build_server_app", spied)
+    run(arm, workers=workers)
+    return built
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_that_the_server_app_of_a_whole_training_holds_leads_to_a_secret_key(workers, monkeypatch):
+    (app,) = server_apps(monkeypatch, federated_arm(encrypted=True, rounds=1), workers)
+    assert any(isinstance(one, CkksServer) for one in reachable(app)), "the search must find what the app holds"
+    assert not secret_holders(app)
+
+
 # The updates.
 
 
-def check_no_update_is_readable(traffic: Traffic) -> None:
-    assert len(traffic.updates) == 6, "two rounds of three clients"
+def check_no_update_is_readable(traffic: Traffic, rounds: int = 2) -> None:
+    assert len(traffic.updates) == 3 * rounds, "all rounds of three clients"
     assert all(np.count_nonzero(update) > 20_000 for update in traffic.updates)
     assert not updates_in(traffic.reaching_the_server(), traffic.updates, STEP)
 
@@ -169,7 +208,7 @@ def test_no_part_of_an_update_is_readable_at_the_server_under_encryption():
 
 
 def test_plaintext_aggregation_is_caught():
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="updates_in"):
         check_no_update_is_readable(run_and_record(federated_arm()))
 
 
@@ -184,8 +223,10 @@ def test_a_client_that_sends_some_values_in_the_clear_beside_the_ciphertext_is_c
         side.seal = leaky
         return side
 
-    with pytest.raises(AssertionError):
-        check_no_update_is_readable(run_and_record(federated_arm(encrypted=True), make_side=make_side, broken=True))
+    # The server refuses such an update, and the first round is the last.
+    traffic = run_and_record(federated_arm(encrypted=True), make_side=make_side, broken=True)
+    with pytest.raises(AssertionError, match="updates_in"):
+        check_no_update_is_readable(traffic, rounds=1)
 
 
 def test_neither_the_sum_nor_the_model_is_readable_at_the_server_after_the_first_round():
@@ -193,7 +234,7 @@ def test_neither_the_sum_nor_the_model_is_readable_at_the_server_after_the_first
     later = [
         payload
         for payload, (_, message) in zip(traffic.reaching_the_server()[1:], traffic.messages, strict=True)
-        if "initial" not in message.content
+        if INITIAL not in message.content
     ]
     sums = [np.sum(traffic.updates[:3], axis=0), np.sum(traffic.updates[3:], axis=0)]
     assert not updates_in(later, sums, STEP)

@@ -27,4 +27,4 @@ def build_server_side(spec: Plaintext | Ckks, clients: int, public_material: byt
         case Ckks():
             from ppml.aggregation.ckks import CkksServer
 
-            return CkksServer(public_material)
+            return CkksServer(public_material, spec.poly_modulus_degree // 2)

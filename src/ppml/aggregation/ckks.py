@@ -13,7 +13,7 @@ import numpy as np
 import tenseal as ts
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.protocol import Sealed, SecretKeyExposed
+from ppml.aggregation.protocol import BadUpdate, Sealed, SecretKeyExposed, refuse_scheme
 from ppml.config.technique import Ckks
 
 _LENGTH = struct.Struct("<I")
@@ -63,6 +63,8 @@ class CkksServer:
     ----------
     public_material : bytes
         From :meth:`CkksClients.public_material`.
+    slots : int
+        Values a ciphertext.
 
     Raises
     ------
@@ -70,10 +72,22 @@ class CkksServer:
         The material holds a secret key.
     """
 
-    def __init__(self, public_material: bytes) -> None:
+    def __init__(self, public_material: bytes, slots: int = 2048) -> None:
         self._context = ts.context_from(public_material, n_threads=1)
         if self._context.has_secret_key():
             raise SecretKeyExposed("the material sent to the server holds a secret key")
+        self._slots = slots
+
+    def check(self, sealed: Sealed) -> None:
+        """Raise an error unless the payload is what its length needs: ciphertexts under the parameters of this run."""
+        refuse_scheme(sealed, "ckks")
+        expected = [min(self._slots, sealed.length - start) for start in range(0, sealed.length, self._slots)]
+        try:
+            found = [ts.ckks_vector_from(self._context, chunk).size() for chunk in _unpack(sealed.payload)]
+        except Exception as error:
+            raise BadUpdate(f"no ciphertexts under the parameters of this run: {error}") from None
+        if found != expected:
+            raise BadUpdate(f"ciphertexts of {found} values where {expected} are needed")
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         """Return the encrypted sum, ciphertext by ciphertext."""
@@ -92,9 +106,14 @@ def _pack(chunks: Iterator[bytes]) -> bytes:
 
 
 def _unpack(payload: bytes) -> Iterator[bytes]:
+    """Yield what :func:`_pack` packed, or raise a ValueError where the payload is cut off."""
     place = 0
     while place < len(payload):
+        if len(payload) - place < _LENGTH.size:
+            raise ValueError("the payload is cut off within a length")
         (length,) = _LENGTH.unpack_from(payload, place)
         place += _LENGTH.size
+        if len(payload) - place < length:
+            raise ValueError("the payload is cut off within a ciphertext")
         yield payload[place : place + length]
         place += length

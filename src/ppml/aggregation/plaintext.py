@@ -7,7 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.protocol import Sealed
+from ppml.aggregation.protocol import BadUpdate, Sealed, refuse_scheme
+
+
+def seal_plain(values: Grid, dtype: str) -> Sealed:
+    """Return ``values`` as little-endian integers of ``dtype``, ``<i4`` or ``<i8``."""
+    return Sealed("plaintext", len(values), values.astype(dtype).tobytes())
+
+
+def unseal_plain(sealed: Sealed) -> Grid:
+    """Return the integers, 4 or 8 bytes each, whichever the payload has.
+
+    Raises
+    ------
+    BadUpdate
+        The payload has another length.
+    """
+    for dtype in ("<i4", "<i8"):
+        if len(sealed.payload) == sealed.length * np.dtype(dtype).itemsize:
+            return np.frombuffer(sealed.payload, dtype=dtype).astype(np.int64)
+    raise BadUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values of 4 or 8 bytes each")
 
 
 class PlaintextAggregation:
@@ -22,20 +41,28 @@ class PlaintextAggregation:
     """
 
     def __init__(self, codec: FixedPointCodec, clients: int) -> None:
-        largest = clients * (np.rint(codec.clip / codec.step))
-        self._dtype = np.dtype("<i4") if largest < 2**31 else np.dtype("<i8")
+        self._largest = int(np.rint(codec.clip / codec.step))
+        self._dtype = "<i4" if clients * self._largest < 2**31 else "<i8"
 
     def seal(self, update: Grid) -> Sealed:
         """Return ``update`` as little-endian integers."""
-        return Sealed("plaintext", len(update), update.astype(self._dtype).tobytes())
+        return seal_plain(update, self._dtype)
+
+    def check(self, sealed: Sealed) -> None:
+        """Raise an error unless every value is one that a client may send: what overflows a sum is no update."""
+        refuse_scheme(sealed, "plaintext")
+        values = unseal_plain(sealed)
+        # Not by their absolute values: that of the smallest integer is negative.
+        if len(values) and not -self._largest <= values.min() <= values.max() <= self._largest:
+            raise BadUpdate("a value beyond what updates are clipped to")
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         """Return the exact sum."""
-        return self.seal(np.sum([self.unseal(one) for one in sealed], axis=0, dtype=np.int64))
+        return self.seal(np.sum([unseal_plain(one) for one in sealed], axis=0, dtype=np.int64))
 
     def unseal(self, total: Sealed) -> Grid:
         """Return the integers."""
-        return np.frombuffer(total.payload, dtype=self._dtype).astype(np.int64)
+        return unseal_plain(total)
 
     def public_material(self) -> bytes:
         """Return nothing: adding needs no key."""

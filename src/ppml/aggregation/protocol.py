@@ -39,6 +39,10 @@ class Sealer(Protocol):
 class Aggregator(Protocol):
     """The server; it never holds a secret key."""
 
+    def check(self, sealed: Sealed) -> None:
+        """Raise :class:`BadUpdate` if ``sealed`` cannot be added, before it touches a sum."""
+        ...
+
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         """Return the sum of updates, sealed as they are."""
         ...
@@ -54,6 +58,16 @@ class KeyHolder(Protocol):
 
 class SecretKeyExposed(RuntimeError):
     """A secret key reached a party that must not hold it; the run stops."""
+
+
+class BadUpdate(ValueError):
+    """A sealed update that cannot be added; the message says why, in a few words."""
+
+
+def refuse_scheme(sealed: Sealed, scheme: str) -> None:
+    """Raise an error unless ``sealed`` says that it is of ``scheme``."""
+    if sealed.scheme != scheme:
+        raise BadUpdate(f"it is sealed by {sealed.scheme!r}, not by {scheme!r}")
 
 
 class ClientSide(Sealer, KeyHolder, Protocol):

@@ -90,6 +90,8 @@ class Measurement:
         Largest distance, over ``contribution``, of a noiseless step from the sum of what the drawn copies add.
     draws : tuple of int
         How many steps drew 0, 1, ... copies.
+    resolution : float
+        How far rounding to a grid may move a noiseless step, over ``contribution``; 0 where nothing is rounded.
     executed : bool
         Whether exactly these steps were released and stated for accounting, empty samples included.
     p_values : mapping of str to float
@@ -110,6 +112,7 @@ class Measurement:
     draws: tuple[int, ...]
     executed: bool
     p_values: Mapping[str, float]
+    resolution: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the measurement as plain values."""
@@ -166,6 +169,7 @@ def audit(
     max_grad_norm: float,
     steps: int,
     rng: Randomness,
+    step_of_grid: float = 0.0,
 ) -> Measurement:
     """Measure what the learner that ``build`` returns releases of ``canary``.
 
@@ -177,6 +181,8 @@ def audit(
         What is claimed.
     steps : int
         Steps that the estimate is made from, even; the more, the narrower its interval.
+    step_of_grid : float
+        What each value that a client contributes is rounded to a multiple of; 0 where nothing is rounded.
 
     Raises
     ------
@@ -208,6 +214,8 @@ def audit(
         draws=tuple(np.bincount(claimed.counts, minlength=COPIES + 1).tolist()),
         executed=stated and len(claimed.counts) == steps,
         p_values=claimed.p_values(),
+        # Each copy may be at another client, which rounds for itself: half a step in each value.
+        resolution=COPIES * math.sqrt(added.vector.numel()) * step_of_grid / 2 / contribution,
     )
 
 

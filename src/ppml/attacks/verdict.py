@@ -76,7 +76,7 @@ def judge(measured: Mapping[str, Any], *, confidence: float, family: int) -> Ver
         faults.append("half the noise cannot be told from the claimed: the audit shows nothing")
     if measured["contribution"] > norm * (1 + ROUNDING):
         faults.append(f"a record adds {measured['contribution']:.4g}, more than max_grad_norm {norm:.4g}")
-    if measured["deviation"] > ROUNDING:
+    if measured["deviation"] > ROUNDING + 2 * measured.get("resolution", 0.0):
         faults.append("what a record adds depends on the others of its sample")
     if not measured["executed"]:
         faults.append("not every step was released and accounted for")

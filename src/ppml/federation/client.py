@@ -1,29 +1,47 @@
-"""The client: applies the sum of the last round, trains on its own records, seals its update."""
+"""The client: applies the sums that it has not seen, does its part of a round, seals what it sends."""
 
 from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
-import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
 from torch import nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.protocol import ClientSide, Sealed
 from ppml.data.examples import Examples
-from ppml.federation.messages import INITIAL, METRICS, SEALED, pack_sealed, position, unpack_sealed, unpack_vector
+from ppml.federation.global_state import GlobalState
+from ppml.federation.messages import (
+    ACCOUNT,
+    APPLIED,
+    INITIAL,
+    METRICS,
+    STATUS,
+    SUMS,
+    UPDATE,
+    Order,
+    Status,
+    pack_events,
+    pack_fields,
+    pack_update,
+    unpack_order,
+    unpack_sums,
+    unpack_vector,
+)
 from ppml.federation.state import ClientState
+from ppml.federation.work import LocalWork, Member, Turn, steps_of
 from ppml.learning.evaluation import evaluate
-from ppml.learning.learner import LocalLearner, TrainingDiverged
-from ppml.learning.schedule import Span
+from ppml.learning.learner import TrainingDiverged
+from ppml.learning.vectors import digest_of, load_parameters
 from ppml.randomness import Randomness
+
+
+def nobody(clients: Sequence[int]) -> None:
+    """Do nothing before clients are asked: each trains for itself."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +52,12 @@ class Population:
     ----------
     model : nn.Module
         A resident model that each client loads its weights into.
-    learners, owned : sequences of equal length
-        Each client's learner and records.
-    weights : sequence of float
-        Each client's weight in (0, 1]; public.
+    members : mapping of int to Member
+        The clients of this process, by their numbers.
+    work : LocalWork
+        What they do in a round.
     side : ClientSide
-        Seals updates and opens sums.
+        Seals contributions and opens sums.
     codec : FixedPointCodec
         The grid.
     test : Examples
@@ -48,105 +66,119 @@ class Population:
         Client ``k`` draws from ``rng.child("round", r, "client", k)`` in round ``r``.
     rounds : int
         Length of the training.
-    server_learning_rate, server_momentum : float
-        The step that everybody who sees the sum takes.
+    expect : callable
+        Called with the clients that will be asked to train, before the first of them is: some train at once.
     """
 
     model: nn.Module
-    learners: Sequence[LocalLearner]
-    owned: Sequence[Examples]
-    weights: Sequence[float]
+    members: Mapping[int, Member]
+    work: LocalWork
     side: ClientSide
     codec: FixedPointCodec
     test: Examples
     rng: Randomness
     rounds: int
-    server_learning_rate: float
-    server_momentum: float
+    expect: Callable[[Sequence[int]], None] = nobody
 
 
-def build_client_app(population: Population) -> ClientApp:
-    """Return the app that every client of ``population`` runs; what a client remembers is in its Flower context."""
+def build_client_app(population_of: Callable[[Context], Population]) -> ClientApp:
+    """Return the app that every client runs; what a client remembers is in its Flower context.
+
+    Parameters
+    ----------
+    population_of : callable
+        Returns the population of a run, the same one each time it is asked in one process.
+    """
     app = ClientApp()
+
+    @app.query()
+    def answer_the_roll(message: Message, context: Context) -> Message:
+        return _reply(message, Status(client_number(context), 0, ClientState(context.state).applied))
+
+    @app.query(ACCOUNT)
+    def give_account(message: Message, context: Context) -> Message:
+        order, state = unpack_order(message.content), ClientState(context.state)
+        caught_up = _catch_up(population_of(context), message.content, order, state)
+        account = pack_events(state.events)
+        account["model"] = digest_of(state.common.parameters) if caught_up else ""
+        return _reply(message, Status(client_number(context), order.number, state.applied), {ACCOUNT: account})
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        state = ClientState(context.state)
-        parameters = _catch_up(population, message.content, state)
-        client, number = cast(int, context.node_config["partition-id"]), position(message.content, "number")
-        update = _local_update(population, client, parameters, number, state)
-        return Message(RecordDict({SEALED: pack_sealed(update)}), reply_to=message)
+        population = population_of(context)
+        client, order, state = client_number(context), unpack_order(message.content), ClientState(context.state)
+        if not _catch_up(population, message.content, order, state):
+            return _reply(message, Status(client, order.number, state.applied))
+        state.settle(order.accepted)
+        member = population.members[client]
+        left = None if member.budget is None else member.budget - steps_of(state.events)
+        status = Status(client, order.number, state.applied, finished=left is not None and left <= 0)
+        if status.finished:
+            return _reply(message, status)
+        update = _contribute(population, client, order.number, state, left)
+        return _reply(message, status, {UPDATE: pack_update(update)})
 
     @app.evaluate()
     def evaluate_global(message: Message, context: Context) -> Message:
-        load_parameters(population.model, _catch_up(population, message.content, ClientState(context.state)))
+        population = population_of(context)
+        client, order, state = client_number(context), unpack_order(message.content), ClientState(context.state)
+        if not _catch_up(population, message.content, order, state):
+            return _reply(message, Status(client, order.number, state.applied))
+        load_parameters(population.model, state.common.parameters)
         loss, accuracy = evaluate(population.model, population.test)
         metrics = MetricRecord({"loss": loss, "accuracy": accuracy})
-        return Message(RecordDict({METRICS: metrics}), reply_to=message)
+        return _reply(message, Status(client, order.number, state.applied), {METRICS: metrics})
 
     return app
 
 
-def _catch_up(population: Population, content: RecordDict, state: ClientState) -> NDArray[np.float32]:
-    """Apply the sum of the last round, once; return the global parameters."""
+def client_number(context: Context) -> int:
+    """Return which client a context is of."""
+    return cast(int, context.node_config["partition-id"])
+
+
+def _reply(message: Message, status: Status, records: dict[str, object] | None = None) -> Message:
+    return Message(RecordDict({STATUS: pack_fields(status), **(records or {})}), reply_to=message)  # type: ignore[dict-item]
+
+
+def _catch_up(population: Population, content: RecordDict, order: Order, state: ClientState) -> bool:
+    """Apply the sums that this client has not seen, each once; return whether it has the model then."""
     initial = content.array_records.get(INITIAL)
-    if initial is not None:
+    if initial is not None and state.applied < 0:
         start = unpack_vector(initial)
-        state.advance(start, np.zeros_like(start), applied=0)
-        return start
-    closes = position(content, "closes")
-    if closes > state.applied:
-        parameters, velocity = _step(population, unpack_sealed(content.array_records[SEALED]), state)
-        state.advance(parameters, velocity, applied=closes)
-    return state.parameters
+        state.advance(GlobalState(start, population.work.start(len(start))), applied=0)
+    if state.applied < order.begins or state.applied < 0:
+        return False
+    common, applied = None, state.applied
+    for number, total in unpack_sums(content.array_records[SUMS]).items():
+        if number > applied:
+            if total.scheme == APPLIED:
+                raise LookupError(f"the sum of round {number} is gone: it was made before the training was interrupted")
+            values = population.codec.decode(population.side.unseal(total))
+            common, applied = population.work.apply(values, common or state.common, number), number
+    if common is not None:
+        state.advance(common, applied)
+    return True
 
 
-def _step(population: Population, total: Sealed, state: ClientState) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Open the sum and take the server's step; in float64, so that everybody gets the same float32 weights."""
-    values = population.codec.decode(population.side.unseal(total))
-    mean = values[:-1] * _weight_unit(population.codec) / values[-1]
-    velocity = population.server_momentum * state.velocity.astype(np.float64) + mean
-    parameters = state.parameters.astype(np.float64) + population.server_learning_rate * velocity
-    return parameters.astype(np.float32), velocity.astype(np.float32)
-
-
-def _local_update(
-    population: Population, client: int, parameters: NDArray[np.float32], number: int, state: ClientState
-) -> Sealed:
-    """Train from the global parameters and return the weighted change, with the weight as its last value, sealed."""
-    model = population.model
-    load_parameters(model, parameters)
+def _contribute(population: Population, client: int, number: int, state: ClientState, left: int | None) -> Sealed:
+    """Do the part of ``client`` in round ``number``, account for it, and seal it."""
+    turn = Turn(
+        client=client,
+        number=number,
+        rounds=population.rounds,
+        state=state.common,
+        own=state.own,
+        steps_left=left,
+        rng=population.rng.child("round", number, "client", client),
+    )
     try:
-        events = population.learners[client].fit(
-            model,
-            population.owned[client],
-            span=Span((number - 1) / population.rounds, number / population.rounds),
-            rng=population.rng.child("round", number, "client", client),
-        )
+        contribution = population.work.contribute(population.model, population.members[client], turn)
     except TrainingDiverged as error:
-        raise TrainingDiverged(f"client {client}, round {number}: {error}") from error
-    state.remember(events)
-    weight = population.weights[client]
-    change = weight * (flat_parameters(model).astype(np.float64) - parameters)
-    if not np.isfinite(change).all():
-        raise TrainingDiverged(f"client {client}, round {number}: the weights are not finite")
-    return population.side.seal(population.codec.encode(np.append(change, weight * _weight_unit(population.codec))))
-
-
-def _weight_unit(codec: FixedPointCodec) -> float:
-    """Return what a weight of 1 is sent as: clipping, which updates are made for, must not change the weights."""
-    return min(1.0, codec.clip)
-
-
-def flat_parameters(model: nn.Module) -> NDArray[np.float32]:
-    """Return the weights of ``model`` as one vector, shape ``(parameters,)``."""
-    with torch.no_grad():
-        vector: NDArray[np.float32] = parameters_to_vector(model.parameters()).cpu().numpy()
-    return vector
-
-
-def load_parameters(model: nn.Module, parameters: NDArray[np.float32]) -> None:
-    """Put a vector of :func:`flat_parameters` into ``model``."""
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        vector_to_parameters(torch.from_numpy(parameters.copy()).to(device), model.parameters())
+        state.remember(error.events)
+        raise
+    # Before anything leaves: an answer that is lost on the way may still have been read.
+    state.remember(contribution.events)
+    state.propose(contribution.own, number)
+    rounded = population.codec.encode(contribution.values)
+    return population.side.seal(rounded if contribution.noise is None else rounded + contribution.noise)

@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
-import copy
 from collections.abc import Callable, Iterable, Sequence
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from ppml.federation.messages import payload_bytes
+from ppml.federation.client import nobody
+from ppml.federation.messages import payload_bytes, unpack_order
+from ppml.federation.sites import FIRST_CLIENT_NODE, Elsewhere, Expect, Here, Site, client_of, fresh_context
 
 SERVER_NODE = 1
-FIRST_CLIENT_NODE = 2
 
 Tap = Callable[[str, Message], None]
 """Sees every message, with the direction ``"up"`` (to the server) or ``"down"``."""
 
+Fails = Callable[[int, int], bool]
+"""Tells by round and client whether a client fails in that round: it does its part, and its answer never comes."""
+
+
+def never(number: int, client: int) -> bool:
+    """Return False: every client answers."""
+    return False
+
+
+class Contexts:
+    """What the clients remember, by node, wherever they live: what sees this sees no client, and so no key.
+
+    Parameters
+    ----------
+    contexts : dict of int to Context
+        Those that the clients begin with, and, where they live in this process, keep.
+    """
+
+    def __init__(self, contexts: dict[int, Context]) -> None:
+        self._contexts = contexts
+        self.elsewhere: list[Elsewhere] = []
+
+    def __call__(self) -> dict[int, Context]:
+        """Return the contexts, or, where the clients live in other processes, copies of them."""
+        found = dict(self._contexts)
+        for site in self.elsewhere:
+            found.update(site.contexts())
+        return found
+
 
 class InProcessGrid(Grid):
-    """Calls a ClientApp directly, client after client in the order of their numbers.
+    """Calls a ClientApp directly: in this process, client after client, or in several, which share the clients.
 
     Parameters
     ----------
@@ -32,45 +61,81 @@ class InProcessGrid(Grid):
         How many there are.
     taps : sequence of callables
         Each sees every message on its way.
+    fails : callable
+        Says which answers get lost.
+    workers : int
+        In how many processes the clients live; 1: in this one. The bits do not depend on it.
+    expect : callable
+        Called, where they live, with the clients that are asked to train, before the first of them is.
     """
 
-    def __init__(self, client_app: ClientApp, clients: int, taps: Sequence[Tap] = ()) -> None:
+    def __init__(
+        self,
+        client_app: ClientApp,
+        clients: int,
+        taps: Sequence[Tap] = (),
+        fails: Fails = never,
+        workers: int = 1,
+        expect: Expect = nobody,
+    ) -> None:
         # Flower's messages ask this class who sends them; it is internal, which is one reason why Flower is pinned.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
         self._client_app = client_app
         self._taps = taps
-        self.contexts = {
-            FIRST_CLIENT_NODE + client: Context(
-                run_id=1,
-                node_id=FIRST_CLIENT_NODE + client,
-                node_config={"partition-id": client, "num-partitions": clients},
-                state=RecordDict(),
-                run_config={},
-            )
-            for client in range(clients)
-        }
+        self._fails = fails
+        self._workers = min(workers, clients)
+        self._expect = expect
+        self._contexts = {FIRST_CLIENT_NODE + client: fresh_context(client, clients) for client in range(clients)}
+        self._sites: list[Site] = []
+        self.contexts = Contexts(self._contexts)
+
+    def close(self) -> None:
+        """End the processes that clients live in, if there are any."""
+        for site in self._sites:
+            site.close()
+        self._sites = []
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the clients' node numbers."""
-        return list(self.contexts)
+        return list(self._contexts)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Deliver each message and return the replies."""
-        return [self._deliver(message) for message in messages]
+        """Deliver each message and return the replies that come, in the order of the messages."""
+        if not self._sites:
+            self._sites = self._open()
+        asked = list(messages)
+        for message in asked:
+            self._tell("down", message)
+        shares: list[list[int]] = [[] for _ in self._sites]
+        for place, message in enumerate(asked):
+            shares[client_of(message) % self._workers].append(place)
+        # All are at work before the first is waited for.
+        for site, share in zip(self._sites, shares, strict=True):
+            site.send([asked[place] for place in share])
+        replies: dict[int, Message] = {}
+        for site, share in zip(self._sites, shares, strict=True):
+            replies.update(zip(share, site.receive(), strict=True))
+        return [replies[place] for place, message in enumerate(asked) if self._arrives(message, replies[place])]
 
-    def _deliver(self, message: Message) -> Message:
-        self._tell("down", message)
-        # A client gets its own copy, as it would from a socket.
-        own = copy.copy(message)
-        own.content = copy.deepcopy(message.content)
-        context = self.contexts[message.metadata.dst_node_id]
-        try:
-            reply = self._client_app(own, context)
-        except Exception as error:
-            error.add_note(f"raised at client {context.node_config['partition-id']}")
-            raise
+    def _open(self) -> list[Site]:
+        kind = Here if self._workers == 1 else Elsewhere
+        shares: list[dict[int, Context]] = [{} for _ in range(self._workers)]
+        for place, (node, context) in enumerate(self._contexts.items()):
+            shares[place % self._workers][node] = context
+        sites: list[Site] = [kind(self._client_app, share, self._expect) for share in shares]
+        self.contexts.elsewhere = [site for site in sites if isinstance(site, Elsewhere)]
+        return sites
+
+    def _arrives(self, message: Message, reply: Message) -> bool:
+        """Return whether a reply reaches the server, which sees it then."""
+        if reply.has_error():
+            return True
+        if message.metadata.message_type == MessageType.TRAIN and self._fails(
+            unpack_order(message.content).number, client_of(message)
+        ):
+            return False
         self._tell("up", reply)
-        return reply
+        return True
 
     def _tell(self, direction: str, message: Message) -> None:
         for tap in self._taps:

@@ -3,51 +3,172 @@
 from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.protocol import Sealed
+from ppml.federation.global_state import Vectors
+
+ORDER = "order"
+"""From the server: an :class:`Order`."""
+
+INITIAL = "initial"
+"""From the server: the weights that the training begins with, to a client that has none."""
+
+SUMS = "sums"
+"""From the server: the sums of the rounds that the client has not seen, by the number of the round."""
+
+STATUS = "status"
+"""From a client: a :class:`Status`."""
+
+UPDATE = "update"
+"""From a client: its sealed contribution."""
+
+METRICS = "metrics"
+"""From a client: loss and accuracy of the global model."""
+
+ACCOUNT = "account"
+"""From a client, when all is done: what ran on its records, and which model it has come to."""
+
+APPLIED = "applied"
+"""The scheme of what stands for a sum that every client has applied."""
 
 SEALED = "sealed"
-INITIAL = "initial"
-ROUND = "round"
-METRICS = "metrics"
+VECTOR = "vector"
 
 
-def pack_sealed(sealed: Sealed) -> ArrayRecord:
-    """Return a sealed update or sum as a record."""
-    return ArrayRecord(
-        {SEALED: Array(dtype="bytes", shape=(sealed.length,), stype=f"ppml.{sealed.scheme}", data=sealed.payload)}
-    )
+@dataclass(frozen=True)
+class Order:
+    """What a client is to do.
+
+    Parameters
+    ----------
+    number : int
+        The round, from 1.
+    begins : int
+        The round after which the sums in this message begin: a client that is not that far has lost its state.
+    accepted : int
+        The last round whose sum has a contribution of this client; 0 for none.
+    """
+
+    number: int
+    begins: int
+    accepted: int = 0
 
 
-def unpack_sealed(record: ArrayRecord) -> Sealed:
-    """Return what :func:`pack_sealed` packed."""
-    array = record[SEALED]
+@dataclass(frozen=True)
+class Status:
+    """What a client says beside its contribution.
+
+    Parameters
+    ----------
+    client : int
+        Who it is.
+    number : int
+        The round that it answers; 0 for a roll call.
+    applied : int
+        The last round whose sum is in its model; -1 where it has no model.
+    finished : bool
+        Whether its privacy budget is spent, so that it trains no more.
+    """
+
+    client: int
+    number: int
+    applied: int
+    finished: bool = False
+
+
+def pack_fields(one: Order | Status) -> ConfigRecord:
+    """Return an order or a status as a record."""
+    return ConfigRecord({name: int(value) for name, value in asdict(one).items()})
+
+
+def unpack_order(content: RecordDict) -> Order:
+    """Return the order in a message."""
+    return Order(**cast(dict[str, Any], dict(content.config_records[ORDER])))
+
+
+def unpack_status(content: RecordDict) -> Status:
+    """Return the status in a message.
+
+    Raises
+    ------
+    KeyError
+        There is none, or another one.
+    """
+    fields = cast(dict[str, int], dict(content.config_records[STATUS]))
+    return Status(fields["client"], fields["number"], fields["applied"], bool(fields["finished"]))
+
+
+def sealed_array(sealed: Sealed) -> Array:
+    """Return a sealed update or sum as an array."""
+    return Array(dtype="bytes", shape=(sealed.length,), stype=f"ppml.{sealed.scheme}", data=sealed.payload)
+
+
+def unseal_array(array: Array) -> Sealed:
+    """Return what :func:`sealed_array` packed."""
     return Sealed(array.stype.removeprefix("ppml."), array.shape[0], array.data)
+
+
+def pack_update(sealed: Sealed) -> ArrayRecord:
+    """Return a client's sealed contribution as a record."""
+    return ArrayRecord({SEALED: sealed_array(sealed)})
+
+
+def unpack_update(record: ArrayRecord) -> Sealed:
+    """Return what :func:`pack_update` packed."""
+    return unseal_array(record[SEALED])
+
+
+def pack_sums(sums: Mapping[int, Sealed]) -> ArrayRecord:
+    """Return the sums of rounds as a record."""
+    return ArrayRecord({str(number): sealed_array(total) for number, total in sums.items()})
+
+
+def unpack_sums(record: ArrayRecord) -> dict[int, Sealed]:
+    """Return what :func:`pack_sums` packed, in the order of the rounds."""
+    return {int(number): unseal_array(record[number]) for number in sorted(record, key=int)}
 
 
 def pack_vector(vector: NDArray[np.float32]) -> ArrayRecord:
     """Return a plain parameter vector, shape ``(parameters,)``, as a record."""
-    return ArrayRecord({INITIAL: Array(vector)})
+    return ArrayRecord({VECTOR: Array(vector)})
 
 
 def unpack_vector(record: ArrayRecord) -> NDArray[np.float32]:
     """Return what :func:`pack_vector` packed."""
-    return record[INITIAL].numpy()
+    return record[VECTOR].numpy()
 
 
-def pack_position(number: int, closes: int) -> ConfigRecord:
-    """Return which round this is, and which round the sum in the message closes (0: none)."""
-    return ConfigRecord({"number": number, "closes": closes})
+def pack_vectors(vectors: Vectors) -> ArrayRecord:
+    """Return vectors by name as a record."""
+    return ArrayRecord({name: Array(vector) for name, vector in vectors.items()})
 
 
-def position(content: RecordDict, key: str) -> int:
-    """Return ``"number"`` or ``"closes"`` of :func:`pack_position`."""
-    return cast(int, content.config_records[ROUND][key])
+def unpack_vectors(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
+    """Return what :func:`pack_vectors` packed."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+EVENT_COLUMNS = ("sample_rate", "noise_multiplier", "steps", "max_grad_norm", "sampler")
+
+
+def pack_events(events: Sequence[MechanismEvent]) -> ConfigRecord:
+    """Return what ran as a record, a list a field."""
+    return ConfigRecord({column: [getattr(event, column) for event in events] for column in EVENT_COLUMNS})
+
+
+def unpack_events(record: ConfigRecord) -> tuple[MechanismEvent, ...]:
+    """Return what :func:`pack_events` packed."""
+    columns = (cast(list[Any], record[column]) for column in EVENT_COLUMNS)
+    rows = zip(*columns, strict=True)
+    return tuple(MechanismEvent(**dict(zip(EVENT_COLUMNS, row, strict=True))) for row in rows)
 
 
 def payload_bytes(content: RecordDict) -> int:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ppml.accounting.events import MechanismEvent
+from ppml.federation.global_state import GlobalState, Vectors
+from ppml.federation.standing import Standing
 from ppml.learning.outcome import HistoryRow
 
 
@@ -19,29 +18,38 @@ class Progress:
 
     Parameters
     ----------
-    number, rounds : int
-        The round that ended, from 1, and how many the training has.
-    parameters, velocity : NDArray[np.float32]
-        The global model and the server's momentum with the sum of this round applied, shape ``(parameters,)``.
+    standing : Standing
+        Where the server is: the round that ended, and what each client has seen.
+    rounds : int
+        How many the training has.
+    common : GlobalState
+        The global model, with the sum of this round applied.
+    own : sequence of Vectors
+        What each client keeps for itself.
     events : sequence of tuple of MechanismEvent
         What ran on each client's records in all rounds until now; one tuple a client.
+    server_events : tuple of MechanismEvent
+        What the server added to sums.
     history : sequence of HistoryRow
         One row a round.
     bytes_up, bytes_down : int
         Sent until now.
-    sum_bytes : int
-        Size of the sealed sum of this round, which the next round begins with at every client.
     """
 
-    number: int
+    standing: Standing
     rounds: int
-    parameters: NDArray[np.float32]
-    velocity: NDArray[np.float32]
+    common: GlobalState
+    own: Sequence[Vectors]
     events: Sequence[tuple[MechanismEvent, ...]]
+    server_events: tuple[MechanismEvent, ...]
     history: Sequence[HistoryRow]
     bytes_up: int
     bytes_down: int
-    sum_bytes: int
+
+    @property
+    def number(self) -> int:
+        """The round that ended, from 1."""
+        return self.standing.number
 
 
 class Checkpoint(Protocol):

@@ -1,4 +1,4 @@
-"""Flower at home: no telemetry, no update check, no installation of its own. Imported before Flower is."""
+"""Flower and Ray at home: no telemetry, no update check, no installation of their own. Imported before Flower is."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ from pathlib import Path
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("FLWR_HOME", str(Path(tempfile.gettempdir()) / "ppml-flwr"))

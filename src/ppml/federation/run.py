@@ -9,45 +9,51 @@ from collections.abc import Callable, Sequence
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from ppml.aggregation.protocol import Aggregator, Sealed
-from ppml.federation.client import Population, build_client_app, flat_parameters, load_parameters
-from ppml.federation.grid import SERVER_NODE, InProcessGrid, Meter, Tap
-from ppml.federation.messages import pack_sealed, pack_vector
+from ppml.accounting.events import MechanismEvent, compose
+from ppml.federation.build import ServerParts
+from ppml.federation.client import Population, build_client_app
+from ppml.federation.global_state import GlobalState
+from ppml.federation.grid import SERVER_NODE, Contexts, Fails, InProcessGrid, Meter, Tap, never
 from ppml.federation.progress import NO_CHECKPOINT, Checkpoint, Progress
-from ppml.federation.server import AfterRound, SumOnly
+from ppml.federation.server import RoundEnd, Server
+from ppml.federation.standing import Standing
 from ppml.federation.state import ClientState
 from ppml.learning.outcome import HistoryRow, Outcome
+from ppml.learning.vectors import load_parameters
 
 logging.getLogger("flwr").setLevel(logging.WARNING)
 
 
 def build_server_app(
-    aggregator: Aggregator, population: Population, after_round: AfterRound, progress: Progress | None = None
+    parts: ServerParts,
+    after_round: Callable[[RoundEnd], None],
+    notice: Callable[[str], None],
+    standing: Standing | None = None,
 ) -> ServerApp:
-    """Return the app that the server runs: ``population.rounds`` rounds, or those that ``progress`` leaves of them."""
+    """Return the app that the server runs; see :class:`~ppml.federation.server.Server`.
+
+    It is given nothing of the clients, so that it holds no reference to them, to their key or to the model of a
+    training that goes on.
+    """
     app = ServerApp()
-    # Taken out here, so that the app holds no reference to the clients and their key, nor to the model in `progress`.
-    if progress is None:
-        done, opening = 0, pack_vector(flat_parameters(population.model))
-    else:
-        # Clients that resume have applied the last sum and open nothing. What they get in its place is of its size, so
-        # that the cost is that of the training, whether it was interrupted or not.
-        done, opening = progress.number, pack_sealed(Sealed("applied", 0, bytes(progress.sum_bytes)))
-    left = population.rounds - done
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        SumOnly(aggregator, after_round, done).start(grid, opening, num_rounds=left)
+        Server(parts.plan, parts.aggregator, after_round, notice, parts.release, standing).run(grid)
 
     return app
 
 
 def train_federated(
     population: Population,
-    aggregator: Aggregator,
+    server: ServerParts,
     report: Callable[[HistoryRow], None],
+    *,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    notice: Callable[[str], None] = print,
+    fails: Fails = never,
     taps: Sequence[Tap] = (),
+    workers: int = 1,
 ) -> Outcome:
     """Train a global model over the clients of ``population``.
 
@@ -55,58 +61,87 @@ def train_federated(
     ----------
     population : Population
         The clients, with a model that holds the initial weights.
-    aggregator : Aggregator
-        The server's side; it never holds a secret key.
+    server : ServerParts
+        What the server has; never a secret key.
     report : callable
         Gets each round as it ends.
     checkpoint : Checkpoint
         Has the round after which to go on, if any, and gets the state after each round before ``report`` is called.
+    notice : callable
+        Gets a line for everything that does not go as it should.
+    fails : callable
+        Which answers get lost, where that is simulated.
     taps : sequence of callables
         Each sees every message; for tests that look at what reaches the server.
+    workers : int
+        In how many processes the clients train; the bits do not depend on it.
 
     Returns
     -------
     Outcome
         One model: the global one, as the clients know it.
+
+    Raises
+    ------
+    RoundFailed
+        Too few clients answered.
     """
     progress = checkpoint.load()
     history: list[HistoryRow] = list(progress.history) if progress else []
+    by_server: list[MechanismEvent] = list(progress.server_events) if progress else []
     meter = Meter(progress.bytes_up, progress.bytes_down) if progress else Meter()
-    grid = InProcessGrid(build_client_app(population), len(population.owned), (meter, *taps))
-    states = [ClientState(context.state) for context in grid.contexts.values()]
+    client_app = build_client_app(lambda context: population)
+    grid = InProcessGrid(client_app, len(population.members), (meter, *taps), fails, workers, population.expect)
+    contexts = grid.contexts
     if progress:
-        _restore(states, progress)
-    rounds = population.rounds
+        _restore(_states(contexts), progress)
 
-    # The server calls this, so it is given the clients' states and not the clients, who hold the key.
-    def after_round(number: int, sum_bytes: int, loss: float, accuracy: float) -> None:
-        history.append(HistoryRow(number, None, loss, accuracy))
+    # The server calls this, so it sees what the clients remember, and not the clients, who hold the key.
+    def after_round(end: RoundEnd) -> None:
+        states = _states(contexts)
+        for client, state in enumerate(states):
+            state.settle(end.standing.accepted.get(client, 0))
+        history.append(HistoryRow(end.standing.number, None, end.loss, end.accuracy, end.clients))
+        by_server[:] = compose([*by_server, *end.events])
         checkpoint.save(
             Progress(
-                number=number,
-                rounds=rounds,
-                # The first client measured, so it has applied the sum; the others will, and come to the same bits.
-                parameters=states[0].parameters,
-                velocity=states[0].velocity,
+                standing=end.standing,
+                rounds=server.plan.rounds,
+                common=newest(states),
+                own=[state.own for state in states],
                 events=[state.events for state in states],
+                server_events=tuple(by_server),
                 history=tuple(history),
                 bytes_up=meter.sent["up"],
                 bytes_down=meter.sent["down"],
-                sum_bytes=sum_bytes,
             )
         )
         report(history[-1])
 
-    server_app = build_server_app(aggregator, population, after_round, progress)
-    server_app(grid, Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={}))
-    load_parameters(population.model, states[0].parameters)
-    return Outcome(
-        [population.model], history, [state.events for state in states], meter.sent["up"], meter.sent["down"]
-    )
+    standing = progress.standing if progress else None
+    server_app = build_server_app(server, after_round, notice, standing)
+    try:
+        server_app(grid, Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={}))
+        states = _states(contexts)
+    finally:
+        grid.close()
+    load_parameters(population.model, newest(states).parameters)
+    events = [compose([*state.events, *by_server]) for state in states]
+    return Outcome([population.model], history, events, meter.sent["up"], meter.sent["down"])
+
+
+def _states(contexts: Contexts) -> list[ClientState]:
+    return [ClientState(context.state) for context in contexts().values()]
+
+
+def newest(states: Sequence[ClientState]) -> GlobalState:
+    """Return what the client knows that is furthest: the others come to the same bits when they are asked again."""
+    return max(states, key=lambda state: state.applied).common
 
 
 def _restore(states: Sequence[ClientState], progress: Progress) -> None:
     """Put every client where it was after a round; each goes on with the account that it has."""
-    for state, events in zip(states, progress.events, strict=True):
-        state.advance(progress.parameters, progress.velocity, applied=progress.number)
+    for state, own, events in zip(states, progress.own, progress.events, strict=True):
+        state.advance(progress.common, applied=progress.number)
+        state.keep(own)
         state.remember(events)

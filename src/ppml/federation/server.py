@@ -1,98 +1,389 @@
-"""The server: sends the sum of the last round, adds what comes back. It sees sealed updates and never opens one."""
+"""The server: sends sums, adds what comes back. It sees sealed contributions and never opens one."""
 
 from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
 
-from ppml.aggregation.protocol import Aggregator
-from ppml.federation.messages import INITIAL, METRICS, ROUND, SEALED, pack_position, pack_sealed, unpack_sealed
+from ppml.accounting.events import MechanismEvent
+from ppml.aggregation.protocol import Aggregator, BadUpdate, Sealed
+from ppml.federation.messages import (
+    ACCOUNT,
+    APPLIED,
+    INITIAL,
+    METRICS,
+    ORDER,
+    SUMS,
+    UPDATE,
+    Order,
+    Status,
+    pack_fields,
+    pack_sums,
+    pack_vector,
+    unpack_events,
+    unpack_status,
+    unpack_update,
+)
+from ppml.federation.release import Release, as_it_is
+from ppml.federation.standing import RoundFailed, Standing
+from ppml.federation.state import NOTHING_APPLIED
 
-AfterRound = Callable[[int, int, float, float], None]
-"""Called after each round with its number, from 1, the size of its sealed sum in bytes, and the loss and accuracy that
-a client measured."""
+POLL_SECONDS = 0.2
 
 
-class SumOnly(Strategy):
-    """FedAvg in which only a sum is formed at the server: clients weight, seal and, from the sum, take the step.
+@dataclass(frozen=True)
+class RoundPlan:
+    """What the server knows of the training.
 
     Parameters
     ----------
+    rounds : int
+        How many there are.
+    clients : int
+        How many clients there are.
+    initial : NDArray[np.float32]
+        The weights that the training begins with: public.
+    length : int
+        How many values a contribution has.
+    participants : callable
+        Returns the clients that are asked in a round, by its number.
+    least : int
+        How many must answer, or the round is given up.
+    accounted : bool
+        Whether clients keep accounts of their privacy.
+    timeout : float or None
+        Seconds that a round waits for answers; None: as long as it takes.
+    patience : float
+        Seconds that the server waits for all clients to connect.
+    """
+
+    rounds: int
+    clients: int
+    initial: NDArray[np.float32]
+    length: int
+    participants: Callable[[int], Sequence[int]]
+    least: int = 1
+    accounted: bool = False
+    timeout: float | None = None
+    patience: float = 0.0
+
+
+@dataclass(frozen=True)
+class RoundEnd:
+    """What a round came to.
+
+    Parameters
+    ----------
+    standing : Standing
+        Where the server is.
+    clients : int
+        How many contributions the sum has.
+    events : tuple of MechanismEvent
+        What the server added to the sum.
+    loss, accuracy : float
+        Of the global model, as a client measured them.
+    """
+
+    standing: Standing
+    clients: int
+    events: tuple[MechanismEvent, ...]
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a client says at the end.
+
+    Parameters
+    ----------
+    events : tuple of MechanismEvent
+        What ran on its records.
+    model : str
+        SHA-256 of its global model.
+    """
+
+    events: tuple[MechanismEvent, ...]
+    model: str
+
+
+class Server:
+    """Runs the rounds over a grid.
+
+    Parameters
+    ----------
+    plan : RoundPlan
+        What there is to do.
     aggregator : Aggregator
-        Adds sealed updates.
+        Adds sealed contributions; never holds a secret key.
     after_round : callable
-        Gets the metrics of the global model.
-    done : int
-        The last round of the training that this one carries on, 0 for none: Flower counts from 1 all the same.
+        Gets what each round came to.
+    notice : callable
+        Gets a line for everything that does not go as it should.
+    release : Release
+        What is done to a sum before it is sent.
+    standing : Standing or None
+        Where an interrupted training goes on; its clients have applied all sums until then.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        aggregator: Aggregator,
+        after_round: Callable[[RoundEnd], None],
+        notice: Callable[[str], None],
+        release: Release = as_it_is,
+        standing: Standing | None = None,
+    ) -> None:
+        self._plan = plan
+        self._aggregator = aggregator
+        self._after_round = after_round
+        self._notice = notice
+        self._release = release
+        self._done = standing.number if standing else 0
+        self._known = dict(standing.known) if standing else dict.fromkeys(range(plan.clients), NOTHING_APPLIED)
+        # Clients that resume have applied these sums and open nothing. What they get in their place is of the same
+        # size, so that the cost is that of the training, whether it was interrupted or not.
+        sizes = standing.sum_bytes if standing else {}
+        self._sums = {number: Sealed(APPLIED, 0, bytes(size)) for number, size in sizes.items()}
+        self._finished = set(standing.finished) if standing else set()
+        self._accepted = dict(standing.accepted) if standing else {}
+        self._lost: set[int] = set()
+        self._nodes: dict[int, int] = {}
+        # Nodes that say that they are who they cannot be.
+        self._ignored: set[int] = set()
+
+    def run(self, grid: Grid) -> None:
+        """Run the rounds that are left; end early where no client has any privacy budget left.
+
+        Raises
+        ------
+        RoundFailed
+            Too few clients answered.
+        """
+        for number in range(self._done + 1, self._plan.rounds + 1):
+            self._call_the_roll(grid)
+            asked = [client for client in self._plan.participants(number) if client not in self._finished]
+            answers = self._ask(grid, asked, number)
+            if len(self._finished) == self._plan.clients and not answers:
+                self._notice(f"round {number}: no client trains any more; the training ends after round {number - 1}")
+                return
+            if not answers and set(asked) <= self._finished:
+                self._notice(f"round {number}: none of the clients that were asked trains any more; it is left out")
+                continue
+            self._close(asked, answers, number)
+            total, events = self._release(self._aggregator.add([answers[client] for client in sorted(answers)]), number)
+            self._sums[number] = total
+            loss, accuracy = self._measure(grid, sorted(answers), number)
+            sizes = {past: len(one.payload) for past, one in self._sums.items()}
+            self._accepted.update(dict.fromkeys(answers, number))
+            standing = Standing(number, dict(self._known), sizes, tuple(sorted(self._finished)), dict(self._accepted))
+            self._after_round(RoundEnd(standing, len(answers), events, loss, accuracy))
+
+    def accounts(self, grid: Grid) -> dict[int, Account]:
+        """Return the account of each client that gives one, after the last round.
+
+        Raises
+        ------
+        RoundFailed
+            A client does not answer, or they have come to different models.
+        """
+        if self._lost:
+            raise RoundFailed(
+                f"client {min(self._lost)} has lost the account of its privacy: no epsilon may be stated for it"
+            )
+        last = max(self._sums, default=0)
+        present = sorted(self._nodes)
+        orders = [self._order(client, f"{MessageType.QUERY}.{ACCOUNT}", last, last) for client in present]
+        found: dict[int, Account] = {}
+        for reply in grid.send_and_receive(orders, timeout=self._plan.timeout):
+            if not reply.has_error() and ACCOUNT in reply.content:
+                record = reply.content.config_records[ACCOUNT]
+                found[unpack_status(reply.content).client] = Account(unpack_events(record), cast(str, record["model"]))
+        if len(found) < self._plan.clients:
+            missing = sorted(set(range(self._plan.clients)) - set(found))
+            raise RoundFailed(f"client {missing[0]} gives no account of its training")
+        if len({account.model for account in found.values()}) > 1:
+            raise RoundFailed("the clients have come to different models")
+        return found
+
+    def _call_the_roll(self, grid: Grid) -> None:
+        """Learn which client each node is; wait for those that are not there yet."""
+        deadline, named = time.monotonic() + self._plan.patience, set[str]()
+        while True:
+            present = set(grid.get_node_ids())
+            self._forget_those_who_left(present)
+            new = sorted(present - set(self._nodes.values()) - self._ignored)
+            if new:
+                calls = [
+                    Message(RecordDict({ORDER: pack_fields(Order(0, 0))}), node, MessageType.QUERY) for node in new
+                ]
+                replies = grid.send_and_receive(calls, timeout=self._plan.timeout)
+                for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
+                    line = self._admit(reply)
+                    if line and line not in named:
+                        self._notice(line)
+                        named.add(line)
+            if len(self._nodes) == self._plan.clients or time.monotonic() >= deadline:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _forget_those_who_left(self, present: set[int]) -> None:
+        """Let another node be a client whose own is gone."""
+        gone = {client for client, node in self._nodes.items() if node not in present}
+        if gone:
+            self._nodes = {client: node for client, node in self._nodes.items() if client not in gone}
+            self._ignored.clear()
+
+    def _admit(self, reply: Message) -> str | None:
+        """Take in the node that a reply to the roll is of, or return a line that says why not."""
+        node = reply.metadata.src_node_id
+        if reply.has_error():
+            # It is called again.
+            return f"node {node} does not answer the roll: {reply.error.reason}"
+        try:
+            status = _status(reply)
+        except BadUpdate as fault:
+            return f"node {node} does not answer the roll: {fault}"
+        first = self._nodes.get(status.client)
+        if status.client not in self._known or first is not None:
+            self._ignored.add(node)
+            whose = f", of {self._plan.clients}" if first is None else f", as node {first} does"
+            return f"node {node} says that it is client {status.client}{whose}; it is left out"
+        self._nodes[status.client] = node
+        # Not more than it is known to have: what it is sent does not depend on who was interrupted when.
+        self._remember(status.client, min(status.applied, self._known[status.client]))
+        return None
+
+    def _remember(self, client: int, applied: int) -> None:
+        """Remember what a client has; one that has less than it had has lost its account, too, if it keeps one."""
+        if applied < self._known[client] and self._plan.accounted and client not in self._lost:
+            self._finished.add(client)
+            self._lost.add(client)
+            self._notice(f"client {client} has lost the account of its privacy with its state; it trains no more")
+        self._known[client] = applied
+
+    def _ask(self, grid: Grid, asked: Sequence[int], number: int) -> dict[int, Sealed]:
+        """Return the contributions of those who answered as they should, by client."""
+        present = [client for client in asked if client in self._nodes]
+        for client in sorted(set(asked) - set(present)):
+            self._notice(f"round {number}: client {client} is not connected")
+        orders = [self._order(client, MessageType.TRAIN, number, number - 1) for client in present]
+        replies = list(grid.send_and_receive(orders, timeout=self._plan.timeout))
+        answers: dict[int, Sealed] = {}
+        for client, reply in self._by_client(present, replies, number):
+            try:
+                update = self._accept(client, reply, number)
+            except BadUpdate as fault:
+                self._notice(f"round {number}: client {client}: {fault}; its answer is left out")
+                continue
+            if update is not None:
+                answers[client] = update
+        return answers
+
+    def _by_client(
+        self, asked: Sequence[int], replies: Iterable[Message], number: int
+    ) -> Iterable[tuple[int, Message]]:
+        """Yield the first answer of each client that was asked, in the order of the clients."""
+        node_of = {self._nodes[client]: client for client in asked}
+        first: dict[int, Message] = {}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            if node not in node_of:
+                self._notice(f"round {number}: node {node} was not asked; its answer is left out")
+            elif node_of[node] in first:
+                self._notice(f"round {number}: client {node_of[node]} answered twice; the second answer is left out")
+            else:
+                first[node_of[node]] = reply
+        for client in asked:
+            if client in first:
+                yield client, first[client]
+            else:
+                self._notice(f"round {number}: client {client} did not answer")
+
+    def _accept(self, client: int, reply: Message, number: int) -> Sealed | None:
+        """Return the contribution in ``reply``; None from a client whose budget is spent.
+
+        Raises
+        ------
+        BadUpdate
+            It is none, or not of this round, or cannot be added.
+        """
+        if reply.has_error():
+            raise BadUpdate(f"it failed: {reply.error.reason}")
+        status = _status(reply)
+        if status.client != client:
+            raise BadUpdate(f"its answer says that it is client {status.client}")
+        self._remember(client, status.applied)
+        if status.number != number:
+            raise BadUpdate(f"its answer is of round {status.number}")
+        if status.finished:
+            self._finished.add(client)
+            self._notice(f"round {number}: client {client} has spent its privacy budget and trains no more")
+            return None
+        if UPDATE not in reply.content:
+            if status.applied >= number - 1:
+                raise BadUpdate("its answer holds no contribution")
+            anew = "" if self._plan.accounted else " and begins anew in the next round"
+            raise BadUpdate(f"it has lost its state{anew}")
+        try:
+            update = unpack_update(reply.content.array_records[UPDATE])
+        except (KeyError, IndexError, TypeError) as error:
+            raise BadUpdate(f"its contribution cannot be read: {type(error).__name__}") from None
+        if update.length != self._plan.length:
+            raise BadUpdate(f"{update.length} values, {self._plan.length} are expected")
+        self._aggregator.check(update)
+        return update
+
+    def _close(self, asked: Sequence[int], answers: dict[int, Sealed], number: int) -> None:
+        if len(answers) < max(1, self._plan.least):
+            raise RoundFailed(
+                f"round {number}: {len(answers)} of {len(asked)} clients answered as they should, "
+                f"{max(1, self._plan.least)} are needed; the rounds before stand"
+            )
+        if len(answers) < len(asked):
+            self._notice(f"round {number} goes on with {len(answers)} of {len(asked)} clients")
+
+    def _measure(self, grid: Grid, answered: Sequence[int], number: int) -> tuple[float, float]:
+        """Ask a client for loss and accuracy, since all know the same global model and the images are public."""
+        for client in answered:
+            order = self._order(client, MessageType.EVALUATE, number, number)
+            for reply in grid.send_and_receive([order], timeout=self._plan.timeout):
+                if not reply.has_error() and METRICS in reply.content:
+                    self._remember(client, _status(reply).applied)
+                    metrics = reply.content.metric_records[METRICS]
+                    return cast(float, metrics["loss"]), cast(float, metrics["accuracy"])
+            self._notice(f"round {number}: client {client} did not measure the global model; the next is asked")
+        raise RoundFailed(f"round {number}: no client measured the global model")
+
+    def _order(self, client: int, kind: str, number: int, until: int) -> Message:
+        """Return what a client is told, with the sums until a round that it has not seen."""
+        known = self._known[client]
+        sums = {past: total for past, total in self._sums.items() if known < past <= until}
+        order = Order(number, max(known, 0), self._accepted.get(client, 0))
+        content = RecordDict({ORDER: pack_fields(order), SUMS: pack_sums(sums)})
+        if known < 0:
+            content[INITIAL] = pack_vector(self._plan.initial)
+        return Message(content, dst_node_id=self._nodes[client], message_type=kind)
+
+
+def _status(reply: Message) -> Status:
+    """Return what a client says of itself.
 
     Raises
     ------
-    RuntimeError
-        A client failed or did not answer: the round cannot be closed.
+    BadUpdate
+        It says nothing, or something else.
     """
-
-    def __init__(self, aggregator: Aggregator, after_round: AfterRound, done: int = 0) -> None:
-        self._aggregator = aggregator
-        self._after_round = after_round
-        self._done = done
-        self._asked: list[int] = []
-        self._sum_bytes = 0
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send every client the initial weights, or the sum of the round before."""
-        number = self._done + server_round
-        key = INITIAL if number == 1 else SEALED
-        self._asked = sorted(grid.get_node_ids())
-        return [
-            _instruct(node, MessageType.TRAIN, {key: arrays, ROUND: pack_position(number, number - 1)})
-            for node in self._asked
-        ]
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Add the sealed updates in the order of the clients."""
-        number = self._done + server_round
-        ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
-        failed = [reply for reply in ordered if reply.has_error()]
-        if failed:
-            raise RuntimeError(
-                f"round {number}: the client at node {failed[0].metadata.src_node_id} failed: {failed[0].error.reason}"
-            )
-        silent = set(self._asked) - {reply.metadata.src_node_id for reply in ordered}
-        if silent:
-            raise RuntimeError(f"round {number}: no answer from the client at node {min(silent)}")
-        total = self._aggregator.add([unpack_sealed(reply.content.array_records[SEALED]) for reply in ordered])
-        self._sum_bytes = len(total.payload)
-        return pack_sealed(total), None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask one client, since all know the same global model and the images are public."""
-        node = min(grid.get_node_ids())
-        number = self._done + server_round
-        position = pack_position(number, number)
-        return [_instruct(node, MessageType.EVALUATE, {SEALED: arrays, ROUND: position})]
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Pass on what that client measured."""
-        (reply,) = replies
-        metrics = reply.content.metric_records[METRICS]
-        loss, accuracy = cast(float, metrics["loss"]), cast(float, metrics["accuracy"])
-        self._after_round(self._done + server_round, self._sum_bytes, loss, accuracy)
-        return metrics
-
-    def summary(self) -> None:
-        """Say nothing: the stage's log names the arm."""
-
-
-def _instruct(node: int, kind: str, records: dict[str, ArrayRecord | MetricRecord | ConfigRecord]) -> Message:
-    return Message(RecordDict(records), dst_node_id=node, message_type=kind)
+    try:
+        return unpack_status(reply.content)
+    except (KeyError, TypeError):
+        raise BadUpdate("its answer does not say who it is of and which round it is of") from None

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 from flwr.app import ConfigRecord, RecordDict
-from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.federation.messages import pack_vector, unpack_vector
+from ppml.federation.global_state import GlobalState, Vectors
+from ppml.federation.messages import (
+    pack_events,
+    pack_vector,
+    pack_vectors,
+    unpack_events,
+    unpack_vector,
+    unpack_vectors,
+)
 
-_PARAMETERS, _VELOCITY, _EVENTS, _ROUND = "parameters", "velocity", "events", "round"
-_COLUMNS = ("sample_rate", "noise_multiplier", "steps", "max_grad_norm", "sampler")
+_PARAMETERS, _MEMORY, _OWN, _EVENTS, _ROUND = "parameters", "memory", "own", "events", "round"
+_PROPOSED, _PROPOSAL = "proposed", "proposal"
+NOTHING_APPLIED = -1
 
 
 class ClientState:
@@ -30,25 +37,51 @@ class ClientState:
         self._state = state
 
     @property
-    def parameters(self) -> NDArray[np.float32]:
-        """The global model as this client knows it, shape ``(parameters,)``."""
-        return unpack_vector(self._state.array_records[_PARAMETERS])
-
-    @property
-    def velocity(self) -> NDArray[np.float32]:
-        """The server's momentum, shape ``(parameters,)``."""
-        return unpack_vector(self._state.array_records[_VELOCITY])
+    def common(self) -> GlobalState:
+        """What this client knows of the federation."""
+        records = self._state.array_records
+        return GlobalState(unpack_vector(records[_PARAMETERS]), unpack_vectors(records[_MEMORY]))
 
     @property
     def applied(self) -> int:
-        """The last round whose sum is in the global model; 0 at the start."""
-        return cast(int, self._state.config_records[_ROUND]["applied"])
+        """The last round whose sum is in the global model; 0 at the start, -1 before it has a model."""
+        record = self._state.config_records.get(_ROUND)
+        return NOTHING_APPLIED if record is None else cast(int, record["applied"])
 
-    def advance(self, parameters: NDArray[np.float32], velocity: NDArray[np.float32], applied: int) -> None:
-        """Remember the global model after round ``applied``."""
-        self._state[_PARAMETERS] = pack_vector(parameters)
-        self._state[_VELOCITY] = pack_vector(velocity)
+    def advance(self, common: GlobalState, applied: int) -> None:
+        """Remember the state after round ``applied``."""
+        self._state[_PARAMETERS] = pack_vector(common.parameters)
+        self._state[_MEMORY] = pack_vectors(common.memory)
+        self.skip_to(applied)
+
+    def skip_to(self, applied: int) -> None:
+        """Remember that nothing changes until round ``applied``."""
         self._state[_ROUND] = ConfigRecord({"applied": applied})
+
+    @property
+    def own(self) -> Vectors:
+        """What the client keeps for itself."""
+        record = self._state.array_records.get(_OWN)
+        return {} if record is None else unpack_vectors(record)
+
+    def keep(self, own: Vectors) -> None:
+        """Keep ``own`` in place of what was kept before."""
+        if own:
+            self._state[_OWN] = pack_vectors(own)
+
+    def propose(self, own: Vectors, number: int) -> None:
+        """Keep ``own`` if the contribution of round ``number``, which it goes with, turns out to be in the sum."""
+        if own:
+            self._state[_PROPOSED] = pack_vectors(own)
+            self._state[_PROPOSAL] = ConfigRecord({"number": number})
+
+    def settle(self, accepted: int) -> None:
+        """Keep what was proposed in round ``accepted``, or forget it if it was proposed in another one."""
+        if _PROPOSED not in self._state:
+            return
+        if self._state.config_records[_PROPOSAL]["number"] == accepted:
+            self._state[_OWN] = self._state.array_records[_PROPOSED]
+        del self._state[_PROPOSED], self._state[_PROPOSAL]
 
     @property
     def events(self) -> tuple[MechanismEvent, ...]:
@@ -56,13 +89,9 @@ class ClientState:
         record = self._state.config_records.get(_EVENTS)
         if record is None:
             return ()
-        columns = (cast(list[Any], record[column]) for column in _COLUMNS)
-        return tuple(MechanismEvent(**dict(zip(_COLUMNS, row, strict=True))) for row in zip(*columns, strict=True))
+        return unpack_events(record)
 
     def remember(self, events: Sequence[MechanismEvent]) -> None:
         """Add ``events`` to those of earlier rounds: one account a client, never a new one each round."""
         if events:
-            known = compose([*self.events, *events])
-            self._state[_EVENTS] = ConfigRecord(
-                {column: [getattr(event, column) for event in known] for column in _COLUMNS}
-            )
+            self._state[_EVENTS] = pack_events(compose([*self.events, *events]))

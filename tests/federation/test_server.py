@@ -1,0 +1,536 @@
+"""An answer that is none is named and left out; the sum is that of the others, to the bit, and they go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
+
+from ppml.aggregation.ckks import _pack, _unpack
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.aggregation.protocol import Sealed
+from ppml.federation.messages import (
+    INITIAL,
+    METRICS,
+    SEALED,
+    STATUS,
+    SUMS,
+    UPDATE,
+    Order,
+    Status,
+    pack_fields,
+    pack_update,
+    unpack_order,
+    unpack_status,
+    unpack_sums,
+    unpack_update,
+)
+from ppml.federation.standing import RoundFailed
+from ppml.federation.state import ClientState
+
+from .parties import (
+    CKKS,
+    CODEC,
+    PARAMETERS,
+    PRIVATE,
+    Course,
+    Meddled,
+    Memory,
+    Wire,
+    by_hand,
+    federated,
+    meddled,
+    parties,
+    play,
+    same_bits,
+    trained,
+    with_learner,
+    with_plan,
+    with_records,
+    with_status,
+)
+
+VALUES = PARAMETERS + 1
+LARGEST = 8 * 2**20
+PLAIN = PlaintextAggregation(CODEC, 3)
+
+
+def all_but_one(number: int) -> Iterable[int]:
+    """Return who answers where client 1 does not in round 2."""
+    return (0, 2) if number == 2 else (0, 1, 2)
+
+
+def everybody(number: int) -> Iterable[int]:
+    """Return all three clients."""
+    return range(3)
+
+
+def check_the_others_go_on(course: Course, answered: Callable[[int], Iterable[int]]) -> None:
+    """Compare sums and models with federated averaging by hand over those who ``answered``."""
+    assert course.failure is None
+    trail = by_hand(parties(federated()), answered)
+    assert course.added == [end.clients for end in course.ends] == [len(list(answered(number))) for number in (1, 2, 3)]
+    for found, expected in zip(course.sums, trail.sums, strict=True):
+        assert np.array_equal(found, expected), "contributions and weights, to the grid point"
+    for state in course.states:
+        # All three took part in the last round, so that they have the sums until then; who measured has the last, too.
+        assert state.applied in (2, 3)
+        assert same_bits(state.common.parameters, trail.parameters[state.applied])
+
+
+def check_one_answer_is_left_out(course: Course, reason: str) -> None:
+    """Look for one line that names client, round and what begins with ``reason``, and for the sum of the others."""
+    named, goes_on = course.notices
+    assert named.startswith(f"round 2: client 1: {reason}") and named.endswith("; its answer is left out")
+    assert "\n" not in named
+    assert goes_on == "round 2 goes on with 2 of 3 clients"
+    check_the_others_go_on(course, all_but_one)
+
+
+# Answers that are none.
+
+
+def with_update(change: Callable[[Sealed], Sealed]) -> Callable[[Message, Message], list[Message]]:
+    """Return a fault: another contribution."""
+
+    def fault(message: Message, reply: Message) -> list[Message]:
+        update = change(unpack_update(reply.content.array_records[UPDATE]))
+        return [with_records(message, reply, **{UPDATE: pack_update(update)})]
+
+    return fault
+
+
+def with_value(place: int, value: int, dtype: str = "<i8") -> Callable[[Message, Message], list[Message]]:
+    """Return a fault: one value of the contribution is another."""
+
+    def change(update: Sealed) -> Sealed:
+        values = PLAIN.unseal(update)
+        values[place] = value
+        return Sealed("plaintext", len(values), values.astype(dtype).tobytes())
+
+    return with_update(change)
+
+
+def with_record(**records) -> Callable[[Message, Message], list[Message]]:
+    """Return a fault: other records in the answer, None for one that is missing."""
+    return lambda message, reply: [with_records(message, reply, **records)]
+
+
+def shortened(update: Sealed, missing: int) -> Sealed:
+    return replace(update, payload=update.payload[:-missing])
+
+
+def failed(message: Message, reply: Message) -> list[Message]:
+    return [Message(Error(1, "out of memory"), reply_to=message)]
+
+
+BAD_REPLIES = {
+    "an error": (failed, "it failed: out of memory"),
+    "one value more": (with_update(lambda _: PLAIN.seal(np.zeros(VALUES + 1, np.int64))), "7852 values, 7851 are "),
+    "one value less": (with_update(lambda _: PLAIN.seal(np.zeros(VALUES - 1, np.int64))), "7850 values, 7851 are "),
+    "one byte less": (with_update(partial(shortened, missing=1)), "31403 bytes for 7851 values of 4 or 8 bytes each"),
+    "one value cut off": (with_update(partial(shortened, missing=4)), "31400 bytes for 7851 values of 4 or 8 bytes "),
+    "no payload": (with_update(lambda update: replace(update, payload=b"")), "0 bytes for 7851 values of 4 or 8 "),
+    "a value beyond the clip": (with_value(17, LARGEST + 1), "a value beyond what updates are clipped to"),
+    "a value below the clip": (with_value(17, -LARGEST - 1, "<i4"), "a value beyond what updates are clipped to"),
+    "a weight beyond the clip": (with_value(-1, 2**31 - 1, "<i4"), "a value beyond what updates are clipped to"),
+    "the lowest value there is": (with_value(17, -(2**63)), "a value beyond what updates are clipped to"),
+    "another round": (with_status(number=1), "its answer is of round 1"),
+    "a round to come": (with_status(number=3), "its answer is of round 3"),
+    "another client": (with_status(client=2), "its answer says that it is client 2"),
+    "no update": (with_record(update=None), "its answer holds no contribution"),
+    "no status": (with_record(status=None), "its answer does not say who it is of and which round it is of"),
+    "half a status": (
+        with_record(status=ConfigRecord({"client": 1, "number": 2})),
+        "its answer does not say who it is of and which round it is of",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "reason"), BAD_REPLIES.values(), ids=BAD_REPLIES)
+def test_a_bad_answer_is_named_in_one_line_and_the_sum_is_that_of_the_others(fault, reason):
+    check_one_answer_is_left_out(play(parties(federated()), meddled(1, 2, fault)), reason)
+
+
+MALFORMED = {
+    "an update without values": with_record(update=ArrayRecord({})),
+    "an update that is no array": with_record(update=ConfigRecord({SEALED: 1})),
+    "an update of no shape": with_record(
+        update=ArrayRecord({SEALED: Array(dtype="bytes", shape=(), stype="ppml.plaintext", data=b"")})
+    ),
+    "a status that is no status": with_record(status=ArrayRecord({})),
+    "a status in words": with_record(
+        status=ConfigRecord({"client": "one", "number": "two", "applied": "three", "finished": "four"})
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED.values(), ids=MALFORMED)
+def test_an_answer_of_another_form_is_left_out_like_any_other(fault):
+    check_one_answer_is_left_out(play(parties(federated()), meddled(1, 2, fault)), "")
+
+
+class FailsIn:
+    """Does something else than ``learner`` in round 2."""
+
+    def __init__(self, learner, instead) -> None:
+        self._learner, self._instead = learner, instead
+
+    def fit(self, model, records, *, rng, **others):
+        if rng.path[:2] == ("round", 2):
+            return self._instead(model)
+        return self._learner.fit(model, records, rng=rng, **others)
+
+
+def full_disk(model):
+    raise OSError("disk full")
+
+
+def interrupted(model):
+    raise KeyboardInterrupt
+
+
+def filled(value: float):
+    def fill(model):
+        with torch.no_grad():
+            next(model.parameters())[0, 0] = value
+        return ()
+
+    return fill
+
+
+@pytest.mark.parametrize(
+    ("instead", "reason"),
+    [
+        (full_disk, "it failed: OSError: disk full"),
+        (filled(torch.nan), "it failed: client 1, round 2: the weights are not finite"),
+        (filled(-torch.inf), "it failed: client 1, round 2: the weights are not finite"),
+    ],
+    ids=["raises", "nan", "infinity"],
+)
+@pytest.mark.parametrize("aggregation", [None, CKKS], ids=["plaintext", "ckks"])
+def test_a_client_that_fails_is_named_in_one_line_and_the_sum_is_that_of_the_others(instead, reason, aggregation):
+    parts = with_learner(parties(federated(aggregation=aggregation)), 1, lambda one: FailsIn(one, instead))
+    check_one_answer_is_left_out(play(parts), reason)
+
+
+def test_whoever_stops_the_process_is_no_bad_answer():
+    with pytest.raises(KeyboardInterrupt):
+        play(with_learner(parties(federated()), 1, lambda one: FailsIn(one, interrupted)))
+
+
+def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Message, Message], list[Message]]:
+    """Return a fault: other ciphertexts."""
+    return with_update(lambda update: replace(update, payload=_pack(iter(change(list(_unpack(update.payload)))))))
+
+
+BAD_CIPHERTEXTS = {
+    "cut off": (
+        with_update(partial(shortened, missing=1)),
+        "no ciphertexts under the parameters of this run: the payload is cut off within a ciphertext",
+    ),
+    "cut off in a length": (
+        with_update(lambda update: replace(update, payload=update.payload + b"ab")),
+        "no ciphertexts under the parameters of this run: the payload is cut off within a length",
+    ),
+    "one less": (
+        of_ciphertexts(lambda parts: parts[:-1]),
+        "ciphertexts of [2048, 2048, 2048] values where [2048, 2048, 2048, 1707] are needed",
+    ),
+    "one more": (
+        of_ciphertexts(lambda parts: [*parts, parts[0]]),
+        "ciphertexts of [2048, 2048, 2048, 1707, 2048] values where [2048, 2048, 2048, 1707] are needed",
+    ),
+    "in another order": (of_ciphertexts(lambda parts: parts[::-1]), ""),
+    "other bytes": (of_ciphertexts(lambda parts: [bytes(len(part)) for part in parts]), ""),
+    "one that is none": (of_ciphertexts(lambda parts: [*parts[:-1], b"none"]), ""),
+}
+
+
+@pytest.mark.parametrize(("fault", "reason"), BAD_CIPHERTEXTS.values(), ids=BAD_CIPHERTEXTS)
+def test_a_bad_ciphertext_is_named_in_one_line_and_the_sum_is_that_of_the_others(fault, reason):
+    check_one_answer_is_left_out(play(parties(federated(aggregation=CKKS)), meddled(1, 2, fault)), reason)
+
+
+def test_a_client_that_does_not_answer_is_named_in_one_line():
+    course = play(parties(federated()), meddled(1, 2, lambda message, reply: []))
+    assert course.notices == ["round 2: client 1 did not answer", "round 2 goes on with 2 of 3 clients"]
+    check_the_others_go_on(course, all_but_one)
+
+
+def test_a_second_answer_of_a_client_counts_for_nothing():
+    course = play(parties(federated()), meddled(1, 2, lambda message, reply: [reply, *failed(message, reply), reply]))
+    assert course.notices == ["round 2: client 1 answered twice; the second answer is left out"] * 2
+    check_the_others_go_on(course, everybody)
+
+
+def test_an_answer_of_a_node_that_was_not_asked_counts_for_nothing():
+    def foreign(message: Message, reply: Message) -> list[Message]:
+        return [Message(RecordDict(reply.content), reply_to=Message(RecordDict(), 99, MessageType.TRAIN)), reply]
+
+    course = play(parties(federated()), meddled(1, 2, foreign))
+    assert course.notices == ["round 2: node 99 was not asked; its answer is left out"]
+    check_the_others_go_on(course, everybody)
+
+
+def test_an_answer_of_a_client_that_was_not_asked_counts_for_nothing():
+    parts = with_plan(parties(federated()), participants=lambda number: [0, 2] if number == 2 else [0, 1, 2])
+
+    def foreign(message: Message, reply: Message) -> list[Message]:
+        content = {**reply.content, STATUS: pack_fields(Status(1, 2, 1))}
+        return [reply, Message(RecordDict(content), reply_to=Message(RecordDict(), 3, MessageType.TRAIN))]
+
+    course = play(parts, meddled(0, 2, foreign))
+    assert course.notices == ["round 2: node 3 was not asked; its answer is left out"]
+    check_the_others_go_on(course, all_but_one)
+
+
+def test_a_bad_answer_that_is_added_nevertheless_is_caught():
+    def doubled(update: Sealed) -> Sealed:
+        return PLAIN.seal(2 * PLAIN.unseal(update))
+
+    course = play(parties(federated()), meddled(1, 2, with_update(doubled)))
+    assert course.notices == []
+    with pytest.raises(AssertionError, match="to the grid point"):
+        check_the_others_go_on(course, everybody)
+
+
+# A client that has lost its state.
+
+
+@pytest.mark.parametrize("aggregation", [None, CKKS], ids=["plaintext", "ckks"])
+def test_a_client_that_has_lost_its_state_gets_everything_again_and_holds_the_same_bits(aggregation):
+    def forget(number: int, client: int, context: Context) -> None:
+        if (number, client) == (2, 1):
+            for record in list(context.state):
+                del context.state[record]
+
+    course = play(parties(federated(aggregation=aggregation)), partial(Meddled, before=forget))
+    check_one_answer_is_left_out(course, "it has lost its state and begins anew in the next round")
+    told = [message.content for message in course.told(1)]
+    assert [unpack_order(content) for content in told] == [Order(1, 0), Order(2, 0, 1), Order(3, 0, 1)]
+    assert [INITIAL in content for content in told] == [True, False, True]
+    assert [list(unpack_sums(content.array_records[SUMS])) for content in told] == [[], [1], [1, 2]]
+
+
+def test_a_client_that_states_a_round_that_it_does_not_have_is_found_out_and_catches_up():
+    course = play(parties(federated(rounds=4)), meddled(1, 1, with_status(applied=2)))
+    assert course.notices == [
+        "round 2: client 1: it has lost its state and begins anew in the next round; its answer is left out",
+        "round 2 goes on with 2 of 3 clients",
+    ]
+    assert course.added == [3, 2, 3, 3]
+    trail = by_hand(parties(federated(rounds=4)), all_but_one)
+    assert all(same_bits(state.common.parameters, trail.parameters[state.applied]) for state in course.states)
+
+
+# The roll.
+
+
+def joined(client: int) -> Callable[..., Wire]:
+    """Return a wire with one node more, which says that it is ``client``."""
+
+    def wire_of(*given) -> Wire:
+        wire = Wire(*given)
+        wire.join(9, client)
+        return wire
+
+    return wire_of
+
+
+@pytest.mark.parametrize(
+    ("client", "line"),
+    [
+        (1, "node 9 says that it is client 1, as node 3 does; it is left out"),
+        (7, "node 9 says that it is client 7, of 3; it is left out"),
+        (-1, "node 9 says that it is client -1, of 3; it is left out"),
+    ],
+)
+def test_a_node_that_is_nobody_is_named_once_and_never_asked(client, line):
+    course = play(parties(federated()), joined(client))
+    assert course.notices == [line]
+    told = [message.metadata for direction, message in course.messages if direction == "down"]
+    assert [one.message_type for one in told if one.dst_node_id == 9] == [MessageType.QUERY]
+    assert course.states.pop().applied == -1
+    check_the_others_go_on(course, everybody)
+
+
+class Moves(Wire):
+    """Client 1 leaves its node after round 1 and comes back on another, without its state."""
+
+    def __init__(self, *given) -> None:
+        super().__init__(*given)
+        self.join(9, 1)
+
+    def get_node_ids(self):
+        started = ClientState(self.contexts()[2].state).applied >= 1
+        return [2, 4, 9] if started else [2, 3, 4]
+
+
+def test_a_client_that_comes_back_on_another_node_gets_everything_again():
+    course = play(parties(federated()), Moves)
+    assert course.notices == []
+    del course.states[1]
+    check_the_others_go_on(course, everybody)
+
+
+class Late(Wire):
+    """Client 2 connects after so many looks."""
+
+    def __init__(self, *given, looks: int) -> None:
+        super().__init__(*given)
+        self._looks = looks
+
+    def get_node_ids(self):
+        self._looks -= 1
+        return [2, 3] if self._looks >= 0 else [2, 3, 4]
+
+
+def test_the_server_waits_for_clients_to_connect():
+    parts = with_plan(parties(federated()), patience=30.0)
+    course = play(parts, partial(Late, looks=2))
+    assert course.notices == []
+    check_the_others_go_on(course, everybody)
+
+
+def test_a_client_that_connects_later_than_the_server_waits_takes_part_from_then_on():
+    course = play(parties(federated()), partial(Late, looks=1))
+    assert course.notices == ["round 1: client 2 is not connected", "round 1 goes on with 2 of 3 clients"]
+    check_the_others_go_on(course, lambda number: range(2 if number == 1 else 3))
+
+
+class RollFails(Wire):
+    """What comes back of the first roll call of node 3 is what ``fault`` makes of it."""
+
+    def __init__(self, *given, fault) -> None:
+        super().__init__(*given)
+        self._fault = fault
+
+    def after(self, message, reply):
+        if self._fault and (message.metadata.message_type, message.metadata.dst_node_id) == (MessageType.QUERY, 3):
+            fault, self._fault = self._fault, None
+            return fault(message, reply)
+        return [reply]
+
+
+@pytest.mark.parametrize("fault", [failed, with_record(status=None)], ids=["an error", "no status"])
+def test_a_node_that_does_not_answer_the_roll_is_named_and_called_again_in_the_next_round(fault):
+    course = play(parties(federated()), partial(RollFails, fault=fault))
+    assert course.notices[0].startswith("node 3 does not answer the roll: ")
+    assert course.notices[1:] == ["round 1: client 1 is not connected", "round 1 goes on with 2 of 3 clients"]
+    check_the_others_go_on(course, lambda number: (0, 2) if number == 1 else range(3))
+
+
+# Too few.
+
+
+def lost_in(number: int, *clients: int):
+    return lambda here, client: here == number and client in clients
+
+
+def test_fewer_answers_than_the_least_stop_the_training_and_the_rounds_before_stand():
+    undisturbed, memory = Memory(), Memory()
+    trained(parties(federated()), checkpoint=undisturbed)
+    parts = replace(parties(federated(least_answers=2)), fails=lost_in(3, 0, 2))
+    notices: list[str] = []
+    with pytest.raises(RoundFailed, match=r"^round 3: 1 of 3 clients answered as they should, 2 are needed; "):
+        trained(parts, checkpoint=memory, notice=notices.append)
+    assert notices == ["round 3: client 0 did not answer", "round 3: client 2 did not answer"]
+    kept, expected = memory.progress, undisturbed.after[2]
+    assert kept.number == 2 and kept.history == expected.history
+    assert kept.standing == expected.standing
+    assert same_bits(kept.common.parameters, expected.common.parameters)
+    # When the clients are back, the training ends as if they had never been away.
+    outcome = trained(parties(federated(least_answers=2)), checkpoint=memory)
+    assert len(outcome.history) == 3
+    assert same_bits(memory.progress.common.parameters, undisturbed.progress.common.parameters)
+
+
+def test_the_least_that_is_asked_for_is_enough():
+    course = play(replace(parties(federated(least_answers=2)), fails=lost_in(2, 1)))
+    check_the_others_go_on(course, all_but_one)
+
+
+def test_a_round_without_any_answer_stops_the_training():
+    course = play(replace(parties(federated()), fails=lost_in(1, 0, 1, 2)))
+    assert str(course.failure).startswith("round 1: 0 of 3 clients answered as they should, 1 are needed")
+    assert course.ends == [] and course.added == []
+
+
+class CannotMeasure(Wire):
+    """Some clients fail when they are to measure."""
+
+    def __init__(self, *given, clients) -> None:
+        super().__init__(*given)
+        self._nodes = [client + 2 for client in clients]
+
+    def after(self, message, reply):
+        if message.metadata.message_type == MessageType.EVALUATE and message.metadata.dst_node_id in self._nodes:
+            return [with_records(message, reply, **{METRICS: None})]
+        return [reply]
+
+
+def test_where_a_client_cannot_measure_the_next_does_and_finds_the_same():
+    course = play(parties(federated()), partial(CannotMeasure, clients=[0]))
+    line = "client 0 did not measure the global model; the next is asked"
+    assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
+    expected = play(parties(federated()))
+    assert [(end.loss, end.accuracy) for end in course.ends] == [(end.loss, end.accuracy) for end in expected.ends]
+
+
+def test_where_no_client_can_measure_the_training_stops():
+    course = play(parties(federated()), partial(CannotMeasure, clients=[0, 1, 2]))
+    assert str(course.failure) == "round 1: no client measured the global model"
+    assert course.ends == []
+
+
+# Budgets.
+
+
+def test_a_client_whose_budget_is_spent_is_named_once_and_asked_no_more_and_the_end_comes_early():
+    # Two, one and three steps a round.
+    parts = parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7])
+    course = play(parts)
+    assert course.notices == [
+        "round 3: client 0 has spent its privacy budget and trains no more",
+        "round 3: client 1 has spent its privacy budget and trains no more",
+        "round 3 goes on with 1 of 3 clients",
+        "round 4: client 2 has spent its privacy budget and trains no more",
+        "round 4: no client trains any more; the training ends after round 3",
+    ]
+    assert course.failure is None
+    assert [(end.standing.number, end.clients) for end in course.ends] == [(1, 3), (2, 3), (3, 1)]
+    assert [sum(event.steps for event in state.events) for state in course.states] == [4, 2, 7]
+    assert course.asked() == {1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [2]}
+
+
+def test_a_training_that_ended_early_ends_at_once_when_it_is_resumed():
+    parts = parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7])
+    memory = Memory()
+    first = trained(parts, checkpoint=memory)
+    notices: list[str] = []
+    assert memory.progress.standing.finished == (0, 1)
+    again = trained(parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7]), checkpoint=memory, notice=notices.append)
+    assert notices[-1] == "round 4: no client trains any more; the training ends after round 3"
+    assert (again.history, again.events) == (first.history, first.events)
+
+
+# What a client does with what it is told.
+
+
+def test_a_client_that_is_told_the_same_sums_twice_applies_each_once():
+    # The server does not hear of the first answer, and says everything again.
+    course = play(parties(federated()), meddled(1, 2, lambda message, reply: []))
+    told = [list(unpack_sums(message.content.array_records[SUMS])) for message in course.told(1)]
+    assert told == [[], [1], [1, 2]]
+    check_the_others_go_on(course, all_but_one)
+
+
+def test_a_status_survives_the_way_into_a_message():
+    status = Status(3, 7, -1, finished=True)
+    assert unpack_status(RecordDict({STATUS: pack_fields(status)})) == status

@@ -1,0 +1,456 @@
+"""Server steps, the proximal term and control variates, against their formulas by hand and Flower's own strategies."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAdam, FedAvgM
+from torch import nn
+from torch.nn import functional
+
+from ppml.data.examples import Examples
+from ppml.federation import work as work_module
+from ppml.federation.build import build_pull, build_server_step, reach_of
+from ppml.federation.global_state import GlobalState
+from ppml.federation.grid import InProcessGrid
+from ppml.federation.server_step import AdamStep, MomentumStep
+from ppml.federation.work import ControlVariates
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.learner import Settings
+from ppml.learning.pull import NO_PULL, Proximal, Shift
+from ppml.learning.schedule import Span, reach
+from ppml.learning.sgd import SgdLearner
+from ppml.randomness import Randomness
+
+from ..learning.digits import Silent, blank, some, vector
+from .parties import (
+    CODEC,
+    ROUNDS,
+    Course,
+    by_hand,
+    changes_by_hand,
+    federated,
+    logistic,
+    owners,
+    parties,
+    play,
+    same_bits,
+    trained,
+    with_learner,
+)
+
+# The global step.
+
+STEPS = 8
+SIZE = 500
+FIRST = np.random.default_rng(3).normal(0.0, 1.0, SIZE).astype(np.float32)
+MEANS = np.random.default_rng(4).normal(0.0, 0.1, (STEPS, SIZE))
+
+
+def walked(step, rate: float = 1.0) -> list[np.ndarray]:
+    """Return the weights after each of the steps along ``MEANS``."""
+    state, found = GlobalState(FIRST, step.start(SIZE)), []
+    for mean in MEANS:
+        state = step.step(state, mean, rate)
+        found.append(state.parameters)
+    return found
+
+
+def momentum_by_hand(rate: float, momentum: float) -> list[np.ndarray]:
+    weights, velocity, found = FIRST.astype(float), 0.0, []
+    for mean in MEANS:
+        velocity = momentum * velocity + mean
+        weights = weights + rate * velocity
+        found.append(weights)
+    return found
+
+
+def adam_by_hand(rate: float, beta1: float, beta2: float, tau: float) -> list[np.ndarray]:
+    """Return algorithm 2 of arXiv 2003.00295, whose second moment starts at tau squared."""
+    weights, first, second, found = FIRST.astype(float), 0.0, tau**2, []
+    for mean in MEANS:
+        first = beta1 * first + (1 - beta1) * mean
+        second = beta2 * second + (1 - beta2) * mean**2
+        weights = weights + rate * first / (np.sqrt(second) + tau)
+        found.append(weights)
+    return found
+
+
+@pytest.mark.parametrize(("rate", "momentum"), [(1.0, 0.0), (1.0, 0.9), (0.3, 0.5)])
+def test_the_step_with_momentum_is_that_by_hand(rate, momentum):
+    np.testing.assert_allclose(
+        walked(MomentumStep(rate, momentum)), momentum_by_hand(rate, momentum), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_without_momentum_a_step_is_the_mean_and_nothing_else():
+    state = MomentumStep().step(GlobalState(FIRST, MomentumStep().start(SIZE)), MEANS[0])
+    assert same_bits(state.parameters, (FIRST.astype(np.float64) + MEANS[0]).astype(np.float32))
+
+
+@pytest.mark.parametrize("settings", [(0.01, 0.9, 0.99, 1e-3), (0.1, 0.0, 0.9, 1e-2), (1.0, 0.5, 0.0, 0.1)])
+def test_the_adaptive_step_is_that_by_hand(settings):
+    np.testing.assert_allclose(walked(AdamStep(*settings)), adam_by_hand(*settings), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [(0.011, 0.9, 0.99, 1e-3), (0.01, 0.8, 0.99, 1e-3), (0.01, 0.9, 0.9, 1e-3)])
+def test_another_adaptive_step_is_told_from_it(wrong):
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(walked(AdamStep(0.01, 0.9, 0.99, 1e-3)), adam_by_hand(*wrong), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [MomentumStep(0.5, 0.5), AdamStep(0.1, 0.9, 0.99, 1e-2)], ids=["momentum", "adam"])
+def test_a_rate_multiplies_the_length_of_a_step(step):
+    (half, *_), (whole, *_) = walked(step, 0.5), walked(step)
+    np.testing.assert_allclose(half - FIRST, (whole - FIRST) / 2, atol=1e-6)
+
+
+class Node:
+    """A grid as far as a strategy of Flower sees it."""
+
+    def get_node_ids(self) -> list[int]:
+        return [2]
+
+
+def walked_by_flower(strategy, number_of=lambda number: number) -> list[np.ndarray]:
+    """Return the weights after each step of a strategy of Flower whose single client moves along ``MEANS``."""
+    InProcessGrid(lambda message, context: message, 1)  # gives messages their sender
+    weights, found = FIRST.astype(np.float64), []
+    for number, mean in enumerate(MEANS, start=1):
+        (message,) = strategy.configure_train(number, ArrayRecord({"w": Array(weights)}), ConfigRecord(), Node())
+        content = RecordDict(
+            {"arrays": ArrayRecord({"w": Array(weights + mean)}), "metrics": MetricRecord({"num-examples": 1})}
+        )
+        arrays, _ = strategy.aggregate_train(number_of(number), [Message(content, reply_to=message)])
+        weights = arrays["w"].numpy()
+        found.append(weights)
+    return found
+
+
+ONE = {"min_train_nodes": 1, "min_available_nodes": 1}
+
+
+def test_the_step_with_momentum_is_that_of_flower():
+    flower = walked_by_flower(FedAvgM(server_learning_rate=0.3, server_momentum=0.5, **ONE))
+    np.testing.assert_allclose(walked(MomentumStep(0.3, 0.5)), flower, rtol=1e-5, atol=1e-5)
+
+
+def flower_adam() -> list[np.ndarray]:
+    strategy = FedAdam(eta=0.01, beta_1=0.9, beta_2=0.99, tau=1e-3, **ONE)
+    # Flower starts the second moment at 0, and corrects the rate for both moments, which the paper does not: long
+    # after the start that correction is 1.
+    strategy.v_t = {"w": np.full(SIZE, 1e-6)}
+    return walked_by_flower(strategy, lambda number: number + 10**6)
+
+
+def test_the_adaptive_step_is_that_of_flower_where_that_does_what_the_paper_says():
+    np.testing.assert_allclose(walked(AdamStep(0.01, 0.9, 0.99, 1e-3)), flower_adam(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_configuration_leads_to_these_steps():
+    arms = [federated(server={"kind": "adam", "beta1": 0.8}), federated(server={"kind": "sgd", "momentum": 0.5})]
+    assert [build_server_step(arm.topology.server) for arm in arms] == [
+        AdamStep(0.01, 0.8, 0.99, 1e-3),
+        MomentumStep(1.0, 0.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "server", [{"kind": "adam", "learning_rate": 0.02}, {"kind": "sgd", "learning_rate": 0.7, "momentum": 0.5}]
+)
+def test_rounds_with_a_server_step_are_those_by_hand(server):
+    parts = parties(federated(server=server))
+    course = play(parts)
+    weights = [member.weight for member in parts.population.members.values()]
+    weights_now, memory = parts.plan.initial.astype(np.float64), {}
+    for number in range(1, ROUNDS + 1):
+        changes = changes_by_hand(parts, weights_now.astype(np.float32), number, range(3))
+        mean = sum(weight * change for weight, change in zip(weights, changes, strict=True)) / sum(weights)
+        if server["kind"] == "adam":
+            memory["first"] = 0.9 * memory.get("first", 0.0) + 0.1 * mean
+            memory["second"] = 0.99 * memory.get("second", 1e-6) + 0.01 * mean**2
+            weights_now = weights_now + 0.02 * memory["first"] / (np.sqrt(memory["second"]) + 1e-3)
+        else:
+            memory["velocity"] = 0.5 * memory.get("velocity", 0.0) + mean
+            weights_now = weights_now + 0.7 * memory["velocity"]
+    (last,) = (state.common.parameters for state in course.states if state.applied == ROUNDS)
+    # A step of the grid is 10^-6, and the adaptive step may enlarge it a hundredfold where moments are small.
+    assert np.abs(last - weights_now).max() < 1e-3
+    assert np.median(np.abs(last - weights_now)) < 1e-5
+    assert np.abs(last).max() > 0.02
+
+
+# The proximal term.
+
+
+def test_the_pull_is_the_gradient_of_the_proximal_term():
+    model, records = logistic(), some(30)
+    nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(1))
+    anchor = [torch.randn(one.shape, generator=torch.Generator().manual_seed(2)) for one in model.parameters()]
+
+    def loss() -> torch.Tensor:
+        return functional.cross_entropy(model(records.images), records.labels)
+
+    distance = sum(((one - start) ** 2).sum() for one, start in zip(model.parameters(), anchor, strict=True))
+    expected = torch.autograd.grad(loss() + 0.7 / 2 * distance, list(model.parameters()))
+    loss().backward()
+    before = [one.detach().clone() for one in model.parameters()]
+    Proximal(0.7, anchor).adjust(list(model.parameters()))
+    for parameter, value, gradient in zip(model.parameters(), before, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+        assert torch.equal(parameter, value), "the weights themselves stay"
+
+
+def test_a_private_client_is_pulled_after_the_noise():
+    # What its records lead to is noise alone.
+    released: list[torch.Tensor] = []
+    model = Silent()
+    learner = DpSgdLearner(
+        Settings(1, 10, 0.5, momentum=0.0, decay="constant"),
+        noise_multiplier=1.0,
+        max_grad_norm=0.1,
+        on_release=lambda gradients: released.append(gradients[0].clone()),
+    )
+    anchor = torch.full_like(model[1].weight, 0.1)
+    pull = Proximal(0.4, [anchor])
+    learner.fit(model, blank(30), span=Span(), rng=Randomness(1), pull=pull)
+    expected = torch.zeros_like(anchor)
+    for noise in released:
+        expected = expected - 0.5 * (noise + 0.4 * (expected - anchor))
+    assert len(released) == 3
+    torch.testing.assert_close(model[1].weight.detach(), expected)
+
+
+def distances(strength: float | None) -> np.ndarray:
+    """Return how far each client goes from the global model in the first round."""
+    correction = {"kind": "proximal", "strength": strength} if strength else {"kind": "none"}
+    training = {"epochs": 20, "batch_size": "all", "learning_rate": 0.002, "momentum": 0.0, "decay": "constant"}
+    parts = parties(federated(training=training, correction=correction, rounds=1, weighting="uniform"))
+    people, found = parts.population, []
+    for client, member in people.members.items():
+        turn = work_module.Turn(
+            client,
+            1,
+            1,
+            GlobalState(parts.plan.initial, people.work.start(len(parts.plan.initial))),
+            {},
+            None,
+            people.rng,
+        )
+        found.append(np.linalg.norm(people.work.contribute(people.model, member, turn).values[:-1]))
+    return np.array(found)
+
+
+def test_the_stronger_the_term_the_nearer_clients_stay_and_a_weak_one_changes_little():
+    free, weak, middle, strong = (distances(strength) for strength in (None, 1e-3, 30.0, 400.0))
+    np.testing.assert_allclose(weak, free, rtol=1e-3)
+    assert (middle < 0.8 * free).all() and (strong < 0.1 * free).all() and (strong > 0.01 * free).all()
+
+
+def test_the_configuration_leads_to_the_pull():
+    (strong,) = [federated(correction={"kind": "proximal", "strength": 0.5}).topology.correction]
+    model = logistic()
+    pull = build_pull(strong)(model)
+    nn.init.ones_(model[1].weight)
+    model[1].weight.grad = torch.zeros_like(model[1].weight)
+    pull.adjust([model[1].weight, model[1].bias])
+    assert (model[1].weight.grad == 0.5).all() and model[1].bias.grad is None, "the anchor is a copy"
+    assert build_pull(federated().topology.correction)(model) is NO_PULL
+
+
+# How far a unit of gradient goes.
+
+
+def moved(rates, momentum: float) -> float:
+    """Return how far SGD of torch moves a weight whose gradient is 1 in every step."""
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=momentum)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    return -weight.item()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("rates", [[0.1], [0.1] * 7, [0.3, 0.2, 0.1, 0.0], []])
+def test_the_reach_is_how_far_torch_moves_a_weight_of_constant_gradient(rates, momentum):
+    assert reach(rates, momentum) == pytest.approx(moved(rates, momentum), rel=1e-12)
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["sgd", "dpsgd"])
+@pytest.mark.parametrize("batch_size", [10, "all"])
+@pytest.mark.parametrize("decay", ["linear", "constant"])
+def test_the_reach_of_an_arm_is_how_far_its_learner_moves_under_a_constant_gradient(private, batch_size, decay):
+    training = {"epochs": 2, "batch_size": batch_size, "momentum": 0.9, "decay": decay, "learning_rate": 0.1}
+    privacy = {"kind": "example", "noise_multiplier": 1.0} if private else None
+    arm = federated(privacy, training=training)
+    settings = Settings(2, batch_size, 0.1, momentum=0.9, decay=decay)
+    learner = DpSgdLearner(settings, noise_multiplier=0.0, max_grad_norm=1.0) if private else SgdLearner(settings)
+    model, span = Silent(), Span(1 / 3, 2 / 3)
+    learner.fit(model, blank(25), span=span, rng=Randomness(1), pull=Shift([torch.full_like(model[1].weight, 2.0)]))
+    assert model[1].weight.unique().item() == pytest.approx(-2.0 * reach_of(arm)(25, span), rel=1e-5)
+
+
+# Control variates.
+
+
+def halves(*labels: int, count: int = 150) -> Examples:
+    """Return digits of ``labels``, shrunk to two by two values of mean 0 and deviation 1, to tell odd from even."""
+    records = some(1437)
+    values = functional.adaptive_avg_pool2d(records.images, 2)
+    values = (values - values.mean(dim=0)) / values.std(dim=0)
+    chosen = torch.isin(records.labels, torch.tensor(labels)).nonzero()[:count, 0]
+    return Examples(values[chosen], records.labels[chosen] % 2)
+
+
+class Plane(nn.Sequential):
+    """A linear model of four pixels and two classes: its loss is convex."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(4, 2))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+def joint_loss(model: nn.Module) -> torch.Tensor:
+    """Return the loss over the records of both clients, which have as many each."""
+    losses = [functional.cross_entropy(model(one.images), one.labels) for one in different()]
+    return sum(losses) / len(losses)
+
+
+def different() -> list[Examples]:
+    """Return two clients, of whom one has the small digits and one the large."""
+    return [halves(0, 1, 2, 3, 4), halves(5, 6, 7, 8, 9)]
+
+
+@cache
+def least_joint_loss() -> float:
+    model = Plane()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = joint_loss(model)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return joint_loss(model).item()
+
+
+LOCAL = {"epochs": 20, "batch_size": "all", "learning_rate": 0.5, "momentum": 0.0, "decay": "constant"}
+
+
+@cache
+def corrected(kind: str) -> Course:
+    """Return the course of a training of the two different clients, with many steps a round."""
+    arm = federated(training=LOCAL, rounds=20, weighting="uniform", correction={"kind": kind})
+    return play(parties(arm, model=Plane(), owned=different(), test=different()[0]))
+
+
+def excess(course: Course) -> float:
+    """Return how far the joint loss is from its least."""
+    model = Plane()
+    (last,) = (state.common.parameters for state in course.states if state.applied == 20)
+    nn.utils.vector_to_parameters(torch.from_numpy(last.copy()), model.parameters())
+    return joint_loss(model).item() - least_joint_loss()
+
+
+def test_control_variates_bring_two_different_clients_closer_to_their_joint_optimum():
+    drifted = excess(corrected("none"))
+    assert drifted > 0.01, "without them the clients drift"
+    assert -1e-6 < excess(corrected("scaffold")) < drifted / 20
+
+
+def test_control_variates_that_are_never_subtracted_are_caught(monkeypatch):
+    monkeypatch.setattr(work_module, "Shift", lambda values: NO_PULL)
+    assert excess(corrected.__wrapped__("scaffold")) > excess(corrected("none")) / 20
+
+
+@pytest.mark.parametrize("participation", [1.0, 0.67])
+def test_the_mean_of_the_clients_control_variates_is_the_common_one(participation):
+    parts = parties(federated(correction={"kind": "scaffold"}, participation=participation, rounds=5))
+    course = play(parts)
+    own = [state.own.get("control", np.zeros(7850, np.float32)) for state in course.states]
+    (common,) = (state.common.memory["control"] for state in course.states if state.applied == 5)
+    assert np.abs(common).max() > 1e-3
+    # Each of 15 differences is rounded to the grid.
+    np.testing.assert_allclose(np.mean(own, axis=0), common, atol=15 * CODEC.step)
+
+
+class Overheard:
+    """A learner whose gradients are heard, before anything is added to them."""
+
+    def __init__(self, learner: SgdLearner, heard: list[list[torch.Tensor]]) -> None:
+        self._learner, self._heard = learner, heard
+
+    def fit(self, model, records, *, pull, **others):
+        class Hears:
+            def adjust(_, parameters):
+                self._heard.append([parameter.grad.clone() for parameter in parameters])
+                pull.adjust(parameters)
+
+        return self._learner.fit(model, records, pull=Hears(), **others)
+
+
+def test_a_control_variate_is_the_mean_of_the_gradients_that_the_client_met():
+    heard: list[list[torch.Tensor]] = []
+    training = {"momentum": 0.0, "decay": "constant", "epochs": 2}
+    parts = parties(federated(training=training, correction={"kind": "scaffold"}))
+    course = play(with_learner(parts, 0, lambda learner: Overheard(learner, heard)))
+    # Two epochs of two steps in each of three rounds: the last turn is the last four.
+    assert len(heard) == 12
+    met = torch.stack([torch.cat([one.flatten() for one in gradients]) for gradients in heard[-4:]]).mean(dim=0)
+    np.testing.assert_allclose(course.states[0].own["control"], met.numpy(), atol=1e-5)
+    assert met.abs().max() > 1e-2
+
+
+def test_a_control_variate_weighs_gradients_as_the_schedule_and_momentum_do():
+    heard: list[list[torch.Tensor]] = []
+    parts = parties(federated(training={"momentum": 0.9, "epochs": 2}, correction={"kind": "scaffold"}, rounds=1))
+    course = play(with_learner(parts, 0, lambda learner: Overheard(learner, heard)))
+    rates = [0.1, 0.075, 0.05, 0.025]
+    # What each gradient moves: its own step, and what momentum carries on of it.
+    shares = [
+        sum(rate * 0.9 ** (later - step) for later, rate in enumerate(rates) if later >= step) for step in range(4)
+    ]
+    met = sum(
+        share * torch.cat([one.flatten() for one in gradients]) for share, gradients in zip(shares, heard, strict=True)
+    ) / sum(shares)
+    np.testing.assert_allclose(course.states[0].own["control"], met.numpy(), atol=1e-5)
+
+
+def test_control_variates_start_at_nothing_so_that_the_first_round_is_federated_averaging():
+    parts = parties(federated(correction={"kind": "scaffold"}, rounds=1))
+    assert isinstance(parts.population.work, ControlVariates)
+    plain = parties(federated(rounds=1))
+    (model,) = trained(parts).models
+    expected = by_hand(plain, lambda number: range(3)).parameters[-1]
+    # Corrected clients do not train side by side, so that the last bits may differ.
+    np.testing.assert_allclose(vector(model).numpy(), expected, atol=2 * CODEC.step)
+    assert np.abs(expected).max() > 1000 * CODEC.step
+
+
+def test_one_client_alone_is_not_corrected():
+    # It differs from all by nothing: each round is that of federated averaging, up to the grid.
+    found = [
+        trained(parties(federated(correction={"kind": kind}), owned=owners()[:1])).models[0]
+        for kind in ("none", "scaffold")
+    ]
+    torch.testing.assert_close(*map(vector, found), atol=1e-4, rtol=0)
+
+
+ADAPTIVE = partial(federated, server={"kind": "adam", "learning_rate": 0.02})
+
+
+def test_a_server_step_and_control_variates_go_together():
+    parts = parties(ADAPTIVE(correction={"kind": "scaffold"}, rounds=4))
+    course = play(parts)
+    (last,) = (state.common for state in course.states if state.applied == 4)
+    assert set(last.memory) == {"first", "second", "control"}
+    assert course.failure is None and course.notices == []
