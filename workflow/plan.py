@@ -20,7 +20,7 @@ from ppml.config.features import Features, NoFeatures
 from ppml.config.load import overlay, parse_config, read_yaml, with_base
 from ppml.config.model import Config
 from ppml.config.spec import Spec
-from ppml.config.technique import Aggregation, NoPrivacy, Privacy, Topology
+from ppml.config.technique import Aggregation, Correction, Federated, NoPrivacy, Privacy, ServerStepSpec, Topology
 from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
 from ppml.errors import UserError
 from ppml.models.registry import MODELS
@@ -38,7 +38,7 @@ PUBLISHED = "config/published.yaml"
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "cost.json")
 RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
-SHOW_PUBLISHED = ("published", "privacy_utility", "readings")
+SHOW_PUBLISHED = ("published", "privacy_utility", "readings", "clients")
 """Kinds of tables and figures with numbers of the papers."""
 AUDIT = "audit.json"
 COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits")
@@ -46,10 +46,10 @@ CHOICES = frozenset(
     [
         *(
             kind.__name__
-            for union in (Topology, Privacy, Aggregation, PartitionSpec, Features)
+            for union in (Topology, ServerStepSpec, Correction, Privacy, Aggregation, PartitionSpec, Features)
             for kind in get_args(get_args(union)[0])
         ),
-        *(*MODELS, *CATALOGUE, DIGITS),
+        *(*MODELS, *CATALOGUE, DIGITS, "shares"),
     ]
 )
 """Every name by which an arm can choose code."""
@@ -365,9 +365,12 @@ class Plan:
         """Return the stamp of a stage of an arm: what the arm does not choose is left out."""
         spec = self.config.arms[arm]
         parts: list[Spec] = [spec.features, spec.topology, spec.privacy, spec.aggregation]
+        if isinstance(spec.topology, Federated):
+            parts += [spec.topology.server, spec.topology.correction]
         parts += [self.config.partitions[spec.partition]] if spec.partition else []
         chosen = {type(part).__name__ for part in parts}
-        return self.stamps.of(stage, {*chosen, spec.model, self.dataset(arm)}).text
+        noise_by = getattr(spec.privacy, "noise_by", "")
+        return self.stamps.of(stage, {*chosen, noise_by, spec.model, self.dataset(arm)}).text
 
     def trainings(self) -> dict[str, frozenset[str]]:
         """Return the folder of each run with the params of its training."""
@@ -410,6 +413,7 @@ class Plan:
         return canonical(
             {
                 "technique": technique,
+                "clients": self.config.clients_of(arm),
                 "steps": self.config.audit.steps_for(arm),
                 "root_seed": self.config.seed,
                 "device": self.config.device,

@@ -13,7 +13,21 @@ from ppml.config.experiment import Claim, Comparison, Experiment
 from ppml.config.features import NoFeatures, Scattering
 from ppml.config.load import KINDS, parse_config
 from ppml.config.model import Config, Folders
-from ppml.config.technique import Centralized, Ckks, ExampleLevel, Federated, LocalOnly, NoPrivacy, Plaintext
+from ppml.config.technique import (
+    Centralized,
+    Ckks,
+    ClientLevel,
+    ExampleLevel,
+    Federated,
+    LocalOnly,
+    NoCorrection,
+    NoPrivacy,
+    Plaintext,
+    ProximalTerm,
+    Scaffold,
+    ServerAdam,
+    ServerSgd,
+)
 from ppml.data.catalogue import CATALOGUE, DIGITS
 from ppml.models.registry import MODELS
 
@@ -37,8 +51,14 @@ SECTIONS = {
     "`topology`, `kind: centralized`": Centralized,
     "`topology`, `kind: local`": LocalOnly,
     "`topology`, `kind: federated`": Federated,
+    "`topology.server`, `kind: sgd`": ServerSgd,
+    "`topology.server`, `kind: adam`": ServerAdam,
+    "`topology.correction`, `kind: none`": NoCorrection,
+    "`topology.correction`, `kind: proximal`": ProximalTerm,
+    "`topology.correction`, `kind: scaffold`": Scaffold,
     "`privacy`, `kind: none`": NoPrivacy,
     "`privacy`, `kind: example`": ExampleLevel,
+    "`privacy`, `kind: client`": ClientLevel,
     "`aggregation`, `kind: plaintext`": Plaintext,
     "`aggregation`, `kind: ckks`": Ckks,
     "`training`": TrainingSpec,
@@ -140,4 +160,4 @@ def test_examples_of_sections_are_accepted():
             arm = {"topology": FEDERATED, **({} if top else section)}
             parse_config(small(**{"data": {"train": 10_000}, **top, "arms": {"a": arm}}), "README.md")
             accepted += 1
-    assert accepted == 7
+    assert accepted == 8

@@ -173,6 +173,30 @@ def test_under_a_budget_fewer_steps_may_run_and_never_more():
         account.statement(budget.model_copy(update={"budget": 0.99 * spent(WEAK)}), [(WEAK,)], [50])
 
 
+def test_where_not_every_client_took_part_in_all_rounds_fewer_steps_may_run_and_never_more():
+    said = account.statement(PRIVACY, [(WEAK,), (), (STRONG,)], [50, 20, 10], complete=False)
+    assert said["epsilons"] == [spent(WEAK), 0.0, spent(STRONG)]
+    assert (said["epsilon"], said["steps"], said["steps_planned"]) == (spent(WEAK), 20, 50)
+    with pytest.raises(ValueError, match="owner 0 took 20 steps, planned were 19"):
+        account.statement(PRIVACY, [(WEAK,)], [19], complete=False)
+    with pytest.raises(ValueError, match="executed no mechanism"):
+        account.statement(PRIVACY, [(), ()], [20, 20], complete=False)
+
+
+@pytest.mark.parametrize("complete", [True, False, None], ids=["complete", "not complete", "not said"])
+def test_stage_allows_fewer_steps_only_where_the_events_say_that_clients_were_left_out(complete, tmp_path):
+    content = {"owners": [[WEAK.to_json()]], "planned_steps": [21]}
+    write_json(tmp_path / "events.json", content if complete is None else {**content, "complete": complete})
+    files = ["--events", str(tmp_path / "events.json"), "--output", str(tmp_path / "privacy.json")]
+    given = ["--spec", json.dumps({"privacy": PRIVACY.to_json()}), *files]
+    if complete is False:
+        account.main(given)
+        assert read_json(tmp_path / "privacy.json") == account.statement(PRIVACY, [(WEAK,)], [21], complete=False)
+    else:
+        with pytest.raises(ValueError, match="owner 0 took 20 steps, planned were 21"):
+            account.main(given)
+
+
 def test_an_owner_on_whose_records_nothing_ran_is_an_error():
     with pytest.raises(ValueError, match="executed no mechanism"):
         account.statement(PRIVACY, [(WEAK,), ()], [20, 0])

@@ -105,6 +105,37 @@ def test_a_target_above_the_smallest_that_an_accountant_can_state_is_reached(tmp
     assert noise_of(tmp_path, {"privacy": private(0.11, "rdp"), "training": {"epochs": 1, "batch_size": 1000}})[0] > 10
 
 
+FEDERATED = {"kind": "federated", "partition": "p", "rounds": 6}
+
+
+def test_where_the_sum_carries_the_noise_all_have_that_of_the_records_of_all(tmp_path):
+    arm = {
+        "topology": FEDERATED,
+        "aggregation": {"kind": "ckks"},
+        "privacy": private(3.0, "rdp", noise_by="shares"),
+        "training": {"epochs": 1, "batch_size": 50},
+    }
+    noises = noise_of(tmp_path, arm, sizes=(100, 400))
+    assert len(noises) == 2 and len(set(noises)) == 1
+    assert 3.0 - 0.02 <= spent_by_opacus(noises[0], 0.1, 6, "rdp") <= 3.0
+
+
+def client_level(epsilon, accountant):
+    privacy = {"kind": "client", "epsilon": epsilon, "delta": DELTA, "accountant": accountant}
+    return {"topology": {**FEDERATED, "weighting": "uniform"}, "privacy": privacy}
+
+
+def test_noise_on_clients_is_that_of_one_gaussian_a_round_whatever_their_records(tmp_path):
+    first, *others = noise_of(tmp_path, client_level(2.0, "gdp"), sizes=(100, 400, 7))
+    assert others == [first] * 2
+    assert 2.0 - 0.01 <= exact_epsilon_of_gaussians(first, steps=6) <= 2.0
+
+
+def test_a_target_for_clients_that_no_noise_reaches_is_refused_and_counts_clients(tmp_path):
+    with pytest.raises(UserError, match=r"for 6 steps at sample rate 1 \(3 clients\) is .*; raise privacy\.epsilon"):
+        noise_of(tmp_path, client_level(1e-9, "rdp"), sizes=(100, 400, 7))
+
+
 def budgeted(budget, accountant="rdp", **training):
     privacy = private(None, accountant, noise_multiplier=2.0, budget=budget)
     return {"privacy": privacy, "training": {"epochs": 4, "batch_size": 100, **training}}

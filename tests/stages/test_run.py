@@ -23,6 +23,7 @@ PRIVATE = {
 BUDGET = {**PRIVATE, "model": "logistic", "privacy": {**PRIVATE["privacy"], "budget": 3.0}}
 PLAIN = {"training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}}
 LOCAL = {**PLAIN, "topology": {"kind": "local", "partition": "p"}}
+FEDERATED = {"kind": "federated", "partition": "p", "rounds": 2}
 
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
@@ -108,7 +109,7 @@ def test_predictions_are_log_probabilities_of_the_model_that_the_history_ends_wi
     torch.testing.assert_close(said["log_probabilities"].exp().sum(dim=2), torch.ones(1, 300))
     with (runs["plain"] / "history.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["1", "2"]
+    assert [(row["step"], row["clients"]) for row in rows] == [("1", ""), ("2", "")]
     accuracy = (said["log_probabilities"][0].argmax(dim=1) == labels)[:100].double().mean().item()
     assert float(rows[-1]["accuracy"]) == pytest.approx(accuracy)
 
@@ -125,10 +126,11 @@ def test_each_client_that_trains_alone_has_a_model_of_its_own(runs):
 
 
 def test_private_training_executes_the_planned_mechanism_and_hides_its_training_loss(runs):
-    owners = read_json(runs["private"] / "events.json")["owners"]
-    assert owners == [
+    said = read_json(runs["private"] / "events.json")
+    assert said["owners"] == [
         [{"sample_rate": 0.25, "noise_multiplier": 1.5, "steps": 8, "max_grad_norm": 0.1, "sampler": "poisson"}]
     ]
+    assert (said["planned_steps"], said["complete"]) == ([8], True)
     with (runs["private"] / "history.csv").open(encoding="utf-8", newline="") as file:
         assert {row["train_loss"] for row in csv.DictReader(file)} == {""}
     assert read_json(runs["private"] / "privacy.json")["steps"] == 8
@@ -163,6 +165,28 @@ def test_diverging_training_is_one_line_that_names_the_key(subset, real_data, tm
     arm = {"training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e30}}
     with pytest.raises(UserError, match=r"^training: .*; lower training\.learning_rate of this arm$"):
         run(tmp_path, arm, subset, real_data.dataset)
+
+
+def test_a_federation_whose_clients_all_diverge_ends_in_one_line_and_each_is_named(subset, real_data, tmp_path, capsys):
+    arm = {"topology": FEDERATED, "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e30}}
+    message = r"^training: round 1: 0 of 2 clients answered as they should, 1 are needed; the rounds before stand$"
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, arm, subset, real_data.dataset)
+    first, second = capsys.readouterr().out.splitlines()
+    for client, line in enumerate((first, second)):
+        assert line.startswith(f"round 1: client {client}: it failed: client {client}, round 1: the loss is not finite")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(("participation", "clients", "complete"), [(1.0, "2", True), (0.5, "1", False)])
+def test_events_say_whether_every_client_took_part_in_every_round(
+    participation, clients, complete, subset, real_data, tmp_path
+):
+    arm = {"topology": {**FEDERATED, "participation": participation}, "training": {"epochs": 1, "batch_size": 64}}
+    run(tmp_path, arm, subset, real_data.dataset)
+    with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["step"], row["clients"]) for row in csv.DictReader(file)] == [("1", clients), ("2", clients)]
+    assert read_json(tmp_path / "events.json")["complete"] is complete
 
 
 def test_the_weights_before_a_private_training_diverged_lie_beside_it(subset, real_data, tmp_path):

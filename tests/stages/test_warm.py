@@ -189,7 +189,9 @@ def test_unknown_stage_is_one_line(arguments, folder):
 def test_every_stage_is_known():
     names = {name for _, name, _ in pkgutil.iter_modules(stages.__path__)} - {
         "__main__",
+        "deployed",
         "runner",
+        "sites",
         "storage",
         "threads",
     }

@@ -124,8 +124,8 @@ class Project:
         return set(json.loads(output.splitlines()[-1]))
 
     def made(self, kind: str) -> Path:
-        """Return the folder of the smoke configuration's artifacts, reports or logs: of the fallback, if that ran."""
-        folder = self.folder / "build/smoke" / kind
+        """Return the folder of a small configuration's artifacts, reports or logs: of the fallback, if that ran."""
+        folder = self.folder / "build" / Path(self.config).stem / kind
         return folder if folder.exists() else folder.with_name(f"{kind}-digits")
 
     def files(self, *folders: str) -> dict[str, str]:

@@ -17,8 +17,8 @@ from ppml.records.files import read_json, write_json
 def main(argv: Sequence[str] | None = None) -> None:
     """Write audit.json: measured values only, which the rule collect judges together with those of all other arms.
 
-    ``--spec`` holds technique (all that identifies it besides how it trains), steps, root_seed and device. Owners
-    differ in nothing but their noise: the first is audited.
+    ``--spec`` holds technique (all that identifies it besides how it trains), clients, steps, root_seed and device.
+    Owners differ in nothing but their noise: the first is audited; where their sum has the noise, the sum is.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     import torch
 
+    from ppml.aggregation.fixed_point import FixedPointCodec
     from ppml.attacks.canary import OnRelease, audit, craft_canary
+    from ppml.federation.shares_learner import SharesLearner
     from ppml.learning.dpsgd import DpSgdLearner
     from ppml.learning.learner import LocalLearner, Settings
     from ppml.models.registry import build_model
@@ -41,13 +43,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     spec = arguments.spec
     privacy = ExampleLevel.model_validate(spec["technique"]["privacy"])
 
+    codec = FixedPointCodec(*(spec["technique"]["aggregation"][key] for key in ("clip", "fractional_bits")))
+
     def build(settings: Settings, noise_multiplier: float, on_release: OnRelease) -> LocalLearner:
-        return DpSgdLearner(
+        common: dict[str, Any] = {
+            "noise_multiplier": noise_multiplier,
+            "max_grad_norm": privacy.max_grad_norm,
+            "noise_source": privacy.noise_source,
+            "on_release": on_release,
+        }
+        if privacy.noise_by == "owner":
+            return DpSgdLearner(settings, **common)
+        return SharesLearner(
             settings,
-            noise_multiplier=noise_multiplier,
-            max_grad_norm=privacy.max_grad_norm,
-            noise_source=privacy.noise_source,
-            on_release=on_release,
+            clients=spec["clients"],
+            colluders=privacy.colluders,
+            dropouts=privacy.dropouts,
+            codec=codec,
+            **common,
         )
 
     # By what the technique is, so that arms draw apart and a name changes nothing.
@@ -65,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         max_grad_norm=privacy.max_grad_norm,
         steps=spec["steps"],
         rng=rng,
+        step_of_grid=codec.step if privacy.noise_by == "shares" else 0.0,
     )
     write_json(arguments.output, measured.to_json())
 

@@ -11,11 +11,13 @@ from ppml.accounting.budget import PrivacyBudget
 from ppml.accounting.calibration import UnreachableEpsilon, calibrate
 from ppml.accounting.epsilon import ACCOUNTANTS, epsilon
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.plan import planned_steps
-from ppml.config.arm import Arm
-from ppml.config.technique import ExampleLevel
+from ppml.accounting.plan import Plan, plans
+from ppml.config.arm import Schedule
+from ppml.config.technique import ClientLevel, ExampleLevel
 from ppml.errors import UserError
 from ppml.records.files import read_json, write_json
+
+UNITS = {"example": "records", "client": "clients"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,23 +28,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--partition", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    arm = Arm.model_validate(arguments.spec["arm"])
-    privacy = arm.privacy
-    if not isinstance(privacy, ExampleLevel):
+    given = arguments.spec["arm"]
+    schedule = Schedule.model_validate({key: given[key] for key in Schedule.model_fields if key in given})
+    privacy = schedule.privacy
+    if not isinstance(privacy, ExampleLevel | ClientLevel):
         raise ValueError("only arms with privacy are calibrated")
     if arguments.partition:
         sizes = [len(part) for part in read_json(arguments.partition)["clients"]]
     else:
         sizes = [read_json(arguments.about)["n_train"]]
-    noise = {records: privacy.noise_multiplier or _search(arm, privacy, records) for records in dict.fromkeys(sizes)}
-    content: dict[str, list[float] | list[int]] = {"noise_multipliers": [noise[records] for records in sizes]}
-    if privacy.budget is not None:
-        content["affordable_steps"] = [_affordable(arm, privacy, records) for records in sizes]
+    planned = plans(schedule, sizes)
+    noise = {plan: privacy.noise_multiplier or _search(privacy, plan) for plan in dict.fromkeys(planned)}
+    content: dict[str, list[float] | list[int]] = {"noise_multipliers": [noise[plan] for plan in planned]}
+    if isinstance(privacy, ExampleLevel) and privacy.budget is not None:
+        steps = {plan: _affordable(privacy, plan) for plan in dict.fromkeys(planned)}
+        content["affordable_steps"] = [steps[plan] for plan in planned]
     write_json(arguments.output, content)
 
 
-def _search(arm: Arm, privacy: ExampleLevel, records: int) -> float:
-    rate, steps = planned_steps(arm, records)
+def _search(privacy: ExampleLevel | ClientLevel, plan: Plan) -> float:
+    rate, steps = plan.sample_rate, plan.steps
     target = privacy.epsilon or 0.0
     try:
         return calibrate(
@@ -55,14 +60,14 @@ def _search(arm: Arm, privacy: ExampleLevel, records: int) -> float:
         raise UserError(
             f"privacy.epsilon: got {target:g}, which no noise reaches: the smallest that accountant "
             f"{privacy.accountant} can state at delta {privacy.delta:g} for {steps} steps at sample rate {rate:.4g} "
-            f"({records} records) is {error.smallest:.3g}; raise privacy.epsilon, or set privacy.accountant to one of "
-            f"{others}"
+            f"({plan.out_of} {UNITS[privacy.kind]}) is {error.smallest:.3g}; raise privacy.epsilon, or set "
+            f"privacy.accountant to one of {others}"
         ) from None
 
 
-def _affordable(arm: Arm, privacy: ExampleLevel, records: int) -> int:
+def _affordable(privacy: ExampleLevel, plan: Plan) -> int:
     """Return how many of the planned steps the budget allows."""
-    rate, planned = planned_steps(arm, records)
+    rate, planned = plan.sample_rate, plan.steps
     assert privacy.budget is not None and privacy.noise_multiplier is not None
     step = MechanismEvent(rate, privacy.noise_multiplier, 1, privacy.max_grad_norm)
     budget = PrivacyBudget(privacy.budget, delta=privacy.delta, accountant=privacy.accountant)
@@ -71,7 +76,7 @@ def _affordable(arm: Arm, privacy: ExampleLevel, records: int) -> int:
         first = epsilon([step], privacy.delta, "rdp")
         raise UserError(
             f"privacy.budget: got {privacy.budget:g}, which not even one step fits into: at noise_multiplier "
-            f"{privacy.noise_multiplier:g} and sample rate {rate:.4g} ({records} records) a step spends {first:.3g} "
-            f"(RDP) at delta {privacy.delta:g}; raise privacy.noise_multiplier or privacy.budget"
+            f"{privacy.noise_multiplier:g} and sample rate {rate:.4g} ({plan.out_of} records) a step spends "
+            f"{first:.3g} (RDP) at delta {privacy.delta:g}; raise privacy.noise_multiplier or privacy.budget"
         )
     return steps

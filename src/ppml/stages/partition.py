@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     spec = TypeAdapter(PartitionSpec).validate_python(arguments.spec["partition"])
     labels = load_file(arguments.train)["labels"]
     # The path holds what the partition is and not what it is called.
-    rng = Randomness(arguments.spec["root_seed"]).child("seed", arguments.seed, "partition", canonical(spec.to_json()))
+    rng = Randomness(arguments.spec["root_seed"]).child(
+        "seed", arguments.seed, "partition", canonical(arguments.spec["partition"])
+    )
     try:
         parts = partition(spec, labels, rng.numpy())
     except UserError as error:

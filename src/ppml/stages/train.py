@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ppml.federation.progress import Progress
     from ppml.learning.learner import TrainingDiverged
+    from ppml.learning.outcome import HistoryRow
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from safetensors.torch import save
 
-    from ppml.accounting.plan import planned_steps
+    from ppml.accounting.plan import plans
+    from ppml.federation.standing import RoundFailed
     from ppml.learning.learner import TrainingDiverged
     from ppml.learning.outcome import HistoryRow
     from ppml.randomness import Randomness
@@ -91,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except TrainingDiverged as error:
         kept = keep_last_good(error, arguments.output_model.with_name("last-good.safetensors"))
         raise UserError(f"training: {error}{kept}; lower training.learning_rate of this arm") from None
+    except RoundFailed as error:
+        raise UserError(f"training: {error}") from None
     cost = clock.read()
 
     weights = {
@@ -100,12 +104,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     write_bytes(arguments.output_model, save(weights))
     write_text(arguments.output_history, _table(HistoryRow, outcome.history))
-    planned = [planned_steps(arm, len(own))[1] if arguments.noise else 0 for own in owned]
+    planned = [plan.steps if arguments.noise else 0 for plan in plans(arm, [len(own) for own in owned])]
     events = [[event.to_json() for event in own] for own in outcome.events]
-    write_json(arguments.output_events, {"owners": events, "planned_steps": planned})
-    for took, wanted in zip(affordable or [], planned, strict=False):
+    complete = _complete(outcome.history, len(owned), getattr(arm.topology, "rounds", None))
+    write_json(arguments.output_events, {"owners": events, "planned_steps": planned, "complete": complete})
+    for owner, (took, wanted) in enumerate(zip(affordable or [], planned, strict=False)):
         if took < wanted:
-            print(f"privacy.budget is spent: step {took + 1} of {wanted} was refused", flush=True)
+            whose = f" of client {owner}" if len(owned) > 1 else ""
+            print(f"privacy.budget{whose} is spent: step {took + 1} of {wanted} was refused", flush=True)
     write_json(arguments.output_config, {**spec, "seed": arguments.seed, "data": about})
     write_json(
         arguments.output_cost,
@@ -120,6 +126,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.output_model.with_name("last-good.safetensors").unlink(missing_ok=True)
     # Last: what is killed before this line writes the same outputs again.
     progress.discard()
+
+
+def _complete(history: Sequence[HistoryRow], clients: int, rounds: int | None) -> bool:
+    """Tell whether every client took part in every round."""
+    return rounds is None or (len(history) == rounds and all(row.clients == clients for row in history))
 
 
 def keep_last_good(error: TrainingDiverged, path: Path) -> str:
@@ -179,8 +190,10 @@ class ProgressFile:
         """Return what was saved last; None, with a line on stdout that says why, where a file is of no use."""
         from safetensors import SafetensorError
 
-        from ppml.accounting.events import MechanismEvent
+        from ppml.accounting.events import MechanismEvent, compose
+        from ppml.federation.global_state import GlobalState
         from ppml.federation.progress import Progress
+        from ppml.federation.standing import Standing
         from ppml.learning.outcome import HistoryRow
 
         try:
@@ -190,11 +203,20 @@ class ProgressFile:
         except (OSError, SafetensorError, ValueError) as error:
             print(f"starting from the beginning, not from {self._path}: {error}", flush=True)
             return None
-        self._clock.carry_on(state.pop("cost"))
-        events = [tuple(MechanismEvent(**event) for event in own) for own in state.pop("events")]
-        history = [HistoryRow(**row) for row in state.pop("history")]
-        print(f"resuming after round {state['number']} of {state['rounds']}", flush=True)
-        return Progress(events=events, history=history, **arrays, **state)
+        self._clock.carry_on(state["cost"])
+        standing = Standing(**{**state["standing"], **_numbered(state["standing"])})
+        print(f"resuming after round {standing.number} of {state['rounds']}", flush=True)
+        return Progress(
+            standing=standing,
+            rounds=state["rounds"],
+            common=GlobalState(arrays["parameters"], _named(arrays, "memory")),
+            own=[_named(arrays, f"own.{client}") for client in range(len(state["events"]))],
+            events=[tuple(MechanismEvent(**event) for event in own) for own in state["events"]],
+            server_events=compose(MechanismEvent(**event) for event in state["server_events"]),
+            history=[HistoryRow(**row) for row in state["history"]],
+            bytes_up=state["bytes_up"],
+            bytes_down=state["bytes_down"],
+        )
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
         from safetensors import safe_open
@@ -213,16 +235,19 @@ class ProgressFile:
         """Keep ``progress``; a process that is killed meanwhile leaves the round before."""
         from safetensors.numpy import save
 
-        arrays = {"parameters": progress.parameters, "velocity": progress.velocity}
+        arrays = {"parameters": progress.common.parameters}
+        arrays |= {f"memory.{name}": vector for name, vector in progress.common.memory.items()}
+        for client, own in enumerate(progress.own):
+            arrays |= {f"own.{client}.{name}": vector for name, vector in own.items()}
         state = json.dumps(
             {
-                "number": progress.number,
+                "standing": asdict(progress.standing),
                 "rounds": progress.rounds,
                 "events": [[event.to_json() for event in own] for own in progress.events],
+                "server_events": [event.to_json() for event in progress.server_events],
                 "history": [asdict(row) for row in progress.history],
                 "bytes_up": progress.bytes_up,
                 "bytes_down": progress.bytes_down,
-                "sum_bytes": progress.sum_bytes,
                 "cost": self._clock.read(),
             }
         )
@@ -232,6 +257,19 @@ class ProgressFile:
     def discard(self) -> None:
         """Remove the file: the training is done."""
         self._path.unlink(missing_ok=True)
+
+
+def _named(arrays: Mapping[str, NDArray[np.float32]], prefix: str) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays whose names begin with ``prefix`` and a point, without these."""
+    return {name.removeprefix(f"{prefix}."): one for name, one in arrays.items() if name.startswith(f"{prefix}.")}
+
+
+def _numbered(standing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON has turned into text or a list as it was."""
+    tables = {
+        key: {int(name): value for name, value in standing[key].items()} for key in ("known", "sum_bytes", "accepted")
+    }
+    return {**tables, "finished": tuple(standing["finished"])}
 
 
 def _digest(state: str, arrays: Mapping[str, NDArray[np.float32]]) -> str:

@@ -1,0 +1,35 @@
+"""The apps that a SuperLink and its SuperNodes run; the configuration of the run says which files they read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ppml.federation.client import Population
+from ppml.federation.engines.result import Result, deployed_apps
+from ppml.records.files import write_json
+from ppml.stages.sites import population, server
+
+
+def _own(job: str, client: int) -> Population:
+    """Return the population of a SuperNode: one client."""
+    return population(job, (client,))
+
+
+def write(path: str, result: Result) -> None:
+    """Write what a training comes to."""
+    write_json(
+        Path(path),
+        {
+            "model": result.model,
+            "history": [asdict(row) for row in result.history],
+            "events": [[event.to_json() for event in own] for own in result.events],
+            "notices": result.notices,
+        },
+    )
+
+
+_apps = deployed_apps(server, _own, write)
+# Flower looks for these names in the text of the module.
+server_app = _apps[0]
+client_app = _apps[1]

@@ -1,0 +1,120 @@
+"""A federated training as files: what is public in one, and a file of records for each client, which only it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from ppml.aggregation.build import build_client_side
+from ppml.config.arm import Arm
+from ppml.config.technique import Plaintext
+from ppml.data.examples import Examples
+from ppml.errors import UserError
+from ppml.federation.build import Given, ServerParts, build_population, build_server
+from ppml.federation.client import Population
+from ppml.learning.vectors import flat_parameters
+from ppml.models.registry import build_model
+from ppml.randomness import Randomness
+from ppml.records.files import read_json, write_bytes, write_json
+
+JOB = "job.json"
+TEST = "test.safetensors"
+
+
+def write_job(
+    folder: Path,
+    arm: Arm,
+    *,
+    root_seed: int,
+    seed: int,
+    classes: int,
+    owned: Sequence[Examples],
+    test: Examples,
+    calibrated: dict[str, Any],
+) -> Path:
+    """Write what the sites of a training read into ``folder``; return the file of what is public.
+
+    Raises
+    ------
+    UserError
+        The updates are not sent in the clear: how clients come to a common key is not Flower's to say.
+    """
+    if not isinstance(arm.aggregation, Plaintext):
+        raise UserError(
+            f"aggregation.kind: got {arm.aggregation.kind!r}; engines other than the one in process take plaintext: "
+            "the clients of the others have no way to a common key"
+        )
+    job = {
+        "arm": arm.technique(),
+        "root_seed": root_seed,
+        "seed": seed,
+        "classes": classes,
+        "features": owned[0].images.shape[-1],
+        "sizes": [len(records) for records in owned],
+        "noise_multipliers": calibrated.get("noise_multipliers", [None] * len(owned)),
+        "budgets": calibrated.get("affordable_steps", [None] * len(owned)),
+    }
+    for client, records in enumerate(owned):
+        write_records(folder / records_of(client), records)
+    write_records(folder / TEST, test)
+    write_json(folder / JOB, job)
+    return folder / JOB
+
+
+def records_of(client: int) -> str:
+    """Return the name of the file of a client's records."""
+    return f"client{client}.safetensors"
+
+
+def write_records(path: Path, records: Examples) -> None:
+    """Write examples as they are trained on."""
+    write_bytes(path, save({"images": records.images.contiguous(), "labels": records.labels.contiguous()}))
+
+
+def read_records(path: Path) -> Examples:
+    """Return what :func:`write_records` wrote."""
+    tensors = load_file(path)
+    return Examples(tensors["images"], tensors["labels"])
+
+
+def given(job: dict[str, Any]) -> Given:
+    """Return what is public of a training."""
+    rng = Randomness(job["root_seed"]).child("seed", job["seed"])
+    return Given(Arm.model_validate(job["arm"]), job["sizes"], job["noise_multipliers"], job["budgets"], rng)
+
+
+@cache
+def population(path: str, clients: tuple[int, ...]) -> Population:
+    """Return the clients whose numbers are ``clients``, with the records of nobody else; the same object each time."""
+    # Another number of threads gives other bits.
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    folder, job = Path(path).parent, read_json(path)
+    public = given(job)
+    owned = {client: read_records(folder / records_of(client)) for client in clients}
+    side = build_client_side(public.arm.aggregation, len(public.sizes))
+    return build_population(public, _model_of(job, public), owned, side, read_records(folder / TEST))
+
+
+def server(path: str) -> ServerParts:
+    """Return what the server of a training has; it reads no records."""
+    job = read_json(path)
+    public = given(job)
+    # In the clear there is no public key.
+    return build_server(public, flat_parameters(_model_of(job, public)), public_material=b"")
+
+
+def initial_model(path: str) -> torch.nn.Module:
+    """Return the model that a training begins with."""
+    job = read_json(path)
+    return _model_of(job, given(job))
+
+
+def _model_of(job: dict[str, Any], public: Given) -> torch.nn.Module:
+    weights = public.rng.child("initial-weights").torch()
+    return build_model(public.arm.model, job["classes"], weights, job["features"])

@@ -1,0 +1,79 @@
+"""The small federation of every kind, as the workflow runs it: what is claimed of each, and that each learns."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.workflow.project import Project
+
+CONFIG = "config/federation.yaml"
+MEDDLES = """
+from ppml.federation.shares import NoiseShares
+NoiseShares.deviation = property(lambda self, whole=NoiseShares.deviation.fget: whole(self) / 2)
+"""
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("federation"), config=CONFIG)
+    status, output = project.run()
+    assert status == 0, output
+    return project
+
+
+@pytest.fixture(scope="module")
+def records(federation: Project) -> pd.DataFrame:
+    return pd.read_csv(federation.made("reports") / "records.csv").set_index("arm")
+
+
+def test_every_kind_of_federation_learns(records):
+    assert (records["accuracy_all"] > 0.25).all(), records["accuracy_all"]
+    assert records.loc["fl", "accuracy_all"] > records.loc["alone", "accuracy_all"]
+
+
+def test_what_is_claimed_names_unit_neighbours_and_who_adds_the_noise(records):
+    claims = records.loc[["fl_budget", "fl_shares", "fl_clients"], ["privacy_unit", "noise_by", "neighbouring"]]
+    assert claims.to_numpy().tolist() == [
+        ["example", "owner", "add_or_remove_one"],
+        ["example", "shares", "add_or_remove_one"],
+        ["client", "server", "add_or_remove_one"],
+    ]
+    assert 7.9 < records.loc["fl_shares", "epsilon"] <= 8.0
+    assert records.loc["fl_shares", "epsilon_if_opened"] > 1.5 * records.loc["fl_shares", "epsilon"]
+
+
+def test_a_budget_is_spent_by_each_client_at_its_own_pace_and_never_exceeded(federation, records):
+    folder = federation.made("artifacts") / "runs" / "fl_budget" / "seed0"
+    spent = json.loads((folder / "privacy.json").read_text())["epsilons"]
+    assert max(spent) <= 6.0 and records.loc["fl_budget", "budget"] == 6.0
+    executed = json.loads((folder / "events.json").read_text())
+    steps = [sum(event["steps"] for event in own) for own in executed["owners"]]
+    assert all(took < planned for took, planned in zip(steps, executed["planned_steps"], strict=True))
+    log = (federation.made("logs") / "train" / "fl_budget-seed0.log").read_text()
+    assert "has spent its privacy budget and trains no more" in log
+
+
+def test_only_so_many_records_have_an_owner_as_are_divided(federation, records):
+    assert records["n_train"].to_dict() == {arm: 200 if arm == "fl_few" else 1200 for arm in records.index}
+    clients = pd.read_csv(federation.made("reports") / "clients.csv")
+    assert clients.loc[clients["arm"] == "fl_few", "records"].tolist() == [100, 100]
+
+
+def test_the_study_stands_beside_the_paper_and_says_what_a_shared_key_opens(federation):
+    tables = federation.made("reports") / "tables"
+    study = (tables / "clients-clients.md").read_text()
+    assert "82.4 ± 2.0" in study and "FL is above each client alone in 1 of 1 settings" in study
+    summary = (tables / "federation-summary.md").read_text()
+    assert "a client that gives it to the server lets it open single contributions" in summary
+
+
+def test_half_the_noise_in_the_shares_is_caught_by_the_audit(federation, tmp_path):
+    project = federation.copy(tmp_path / "project")
+    with (project.folder / "src/ppml/federation/shares_learner.py").open("a") as file:
+        file.write(MEDDLES)
+    status, output = project.run()
+    assert status != 0
+    assert "audit of arm fl_shares: claims noise multiplier" in output, output[-3000:]
