@@ -12,8 +12,11 @@ from ppml.accounting.events import MechanismEvent, compose
 from ppml.accounting.plan import plans
 from ppml.federation.messages import pack_events
 from ppml.federation.state import _EVENTS, ClientState
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.outcome import Outcome
 
+from .parties import PRIVATE, federated, parties, play, with_learner
 from .runs import SIZES, federated_arm, run
 
 ARM = federated_arm(private=True, rounds=3, training={"epochs": 2})
@@ -82,3 +85,31 @@ def test_what_a_client_remembers_is_all_its_events_composed_with_every_field(rou
     for events in rounds:
         state.remember(events)
     assert state.events == compose(event for events in rounds for event in events)
+
+
+def events_of_a_wild_client() -> tuple[MechanismEvent, ...]:
+    """Return the account of a client whose loss is not finite in any round."""
+    parts = parties(federated(PRIVATE))
+
+    def wild(learner: object) -> DpSgdLearner:
+        return DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=0.1)
+
+    course = play(with_learner(parts, 1, wild))
+    assert all("client 1" in line for line in course.notices if "not finite" in line)
+    assert [line for line in course.notices if "not finite" in line]
+    return course.states[1].events
+
+
+def test_steps_of_a_training_that_diverged_are_accounted_for():
+    assert sum(event.steps for event in events_of_a_wild_client()) >= 3, "at least one in each of three rounds"
+
+
+def test_steps_that_are_lost_with_a_divergence_are_caught(monkeypatch):
+    original = TrainingDiverged.__init__
+
+    def forgetful(error, message, **others):
+        original(error, message, **{**others, "events": ()})
+
+    monkeypatch.setattr(TrainingDiverged, "__init__", forgetful)
+    monkeypatch.setattr(TrainingDiverged, "events", property(lambda self: (), lambda self, value: None), raising=False)
+    assert events_of_a_wild_client() == ()

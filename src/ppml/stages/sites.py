@@ -42,13 +42,17 @@ def write_job(
     Raises
     ------
     UserError
-        The updates are not sent in the clear: how clients come to a common key is not Flower's to say.
+        The updates are not sent in the clear: how clients come to a common key is not Flower's to say. Or failures are
+        simulated.
     """
     if not isinstance(arm.aggregation, Plaintext):
         raise UserError(
             f"aggregation.kind: got {arm.aggregation.kind!r}; engines other than the one in process take plaintext: "
             "the clients of the others have no way to a common key"
         )
+    failures = getattr(arm.topology, "failures", 0.0)
+    if failures:
+        raise UserError(f"topology.failures: got {failures:g}; only the engine in process simulates failures")
     job = {
         "arm": arm.technique(),
         "root_seed": root_seed,
