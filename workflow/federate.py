@@ -33,14 +33,14 @@ SECONDS = 3600.0
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, and compare the model's digest, history and accounts with those of the workflow."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configfile", nargs="+", default=[DEFAULT])
+    parser.add_argument("--configfile", default=DEFAULT)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--workers", type=int, default=2, help="processes of Ray")
     parser.add_argument("--folder", type=Path, default=Path("build/federate"), help="is emptied first")
     arguments = parser.parse_args(argv)
-    plan = Plan.check(read_yaml(Path(arguments.configfile[0])), arguments.configfile)
+    plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
     job = prepare(plan, arguments.arm, arguments.seed, arguments.folder)
     started = time.monotonic()
     found = on_engine(arguments.engine, job, arguments.folder, arguments.workers)
@@ -96,9 +96,13 @@ def on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, o
             raise UserError(f"engine deployment: {error}") from None
     else:
         from ppml.federation.engines.ray import run_on_ray
+        from ppml.federation.standing import RoundFailed
 
         population = partial(sites.population, str(job), tuple(range(clients)))
-        deployed.write(str(result), run_on_ray(sites.server(str(job)), population, workers=workers))
+        try:
+            deployed.write(str(result), run_on_ray(sites.server(str(job)), population, workers=workers))
+        except RoundFailed as error:
+            raise UserError(f"engine ray: {error}") from None
     found: dict[str, object] = read_json(result)
     return {name: found[name] for name in ("model", "history", "events")}
 

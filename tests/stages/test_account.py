@@ -6,7 +6,7 @@ from ppml.accounting import pld
 from ppml.accounting.epsilon import ACCOUNTANTS, epsilon
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.failure import AccountantFailed
-from ppml.config.technique import ExampleLevel
+from ppml.config.technique import ClientLevel, ExampleLevel
 from ppml.errors import UserError
 from ppml.records.files import read_json, write_json
 from ppml.stages import account
@@ -200,3 +200,30 @@ def test_stage_allows_fewer_steps_only_where_the_events_say_that_clients_were_le
 def test_an_owner_on_whose_records_nothing_ran_is_an_error():
     with pytest.raises(ValueError, match="executed no mechanism"):
         account.statement(PRIVACY, [(WEAK,), ()], [20, 0])
+
+
+SHARED = {"kind": "example", "epsilon": 8.0, "accountant": "gdp", "noise_by": "shares", "colluders": 2, "dropouts": 1}
+A_STEP_ON_ALL = MechanismEvent(1.0, 6.0, 20, 1.0)
+
+
+def opened(shared=SHARED):
+    return stated(*[(A_STEP_ON_ALL,)] * 12, privacy=ExampleLevel.model_validate(shared))["epsilon_if_opened"]
+
+
+def test_towards_who_opens_single_contributions_the_epsilon_is_that_of_one_share():
+    # Nine of twelve shares count, so that one of them has a third of the noise.
+    assert opened() == pytest.approx(epsilon([MechanismEvent(1.0, 2.0, 20, 1.0)], 1e-5, "gdp"))
+    assert stated((A_STEP_ON_ALL,))["epsilon_if_opened"] is None
+
+
+def test_an_opened_share_that_is_taken_for_the_whole_noise_is_caught(monkeypatch):
+    monkeypatch.setattr(account, "replace", lambda event, **changes: event)
+    with pytest.raises(AssertionError):
+        test_towards_who_opens_single_contributions_the_epsilon_is_that_of_one_share()
+
+
+@pytest.mark.parametrize(("noise_by", "neighbouring"), [("server", "add_or_remove_one"), ("shares", "zero_out_one")])
+def test_where_who_takes_part_is_public_the_statement_hides_what_a_client_contributes(noise_by, neighbouring):
+    privacy = ClientLevel(epsilon=8.0, noise_by=noise_by)
+    statement = stated(*[(A_STEP_ON_ALL,)] * 4, privacy=privacy)
+    assert (statement["unit"], statement["neighbouring"]) == ("client", neighbouring)

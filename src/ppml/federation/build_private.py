@@ -25,15 +25,15 @@ def gradient_sums(
     noise_multipliers: Sequence[float | None],
 ) -> GradientSums:
     """Return DP-SGD over the records of all clients, who have so many ``records``."""
-    rate = plans(arm, records)[0].sample_rate
+    plan = plans(arm, records)[0]
     return GradientSums(
         step,
         _shares(privacy, privacy.max_grad_norm, codec, size, len(records), noise_multipliers),
-        sample_rate=rate,
-        expected=rate * sum(records),
+        sample_rate=plan.sample_rate,
+        expected=plan.sample_rate * sum(records),
         peak=arm.training.learning_rate,
         decay=arm.training.decay,
-        rounds=plans(arm, records)[0].steps,
+        rounds=plan.steps,
     )
 
 

@@ -107,8 +107,8 @@ class NoiseShares:
 
     @property
     def sensitivity(self) -> float:
-        """Norm by which one record, or client, changes the sum: rounding may add half a step twice in each value."""
-        return self.norm + math.sqrt(self.size) * self.codec.step
+        """Norm by which one record, or client, changes the sum."""
+        return grid_sensitivity(self.norm, self.size, self.codec)
 
     @property
     def deviation(self) -> float:
@@ -135,6 +135,14 @@ class NoiseShares:
         # The last bit that going back and forth may cost is not worth another epsilon.
         noise = self.noise_multiplier if math.isclose(drawn, self.noise_multiplier, rel_tol=1e-12) else drawn
         return MechanismEvent(sample_rate, noise, 1, self.norm)
+
+
+def grid_sensitivity(norm: float, size: int, codec: FixedPointCodec) -> float:
+    """Return the norm by which a contribution of at most ``norm`` changes a sum of ``size`` values on the grid.
+
+    Rounding may add half a step twice in each value.
+    """
+    return norm + math.sqrt(size) * codec.step
 
 
 def whole_normal(size: int, deviation: float, source: str, rng: Randomness) -> Grid:
@@ -279,7 +287,7 @@ class ServerNoise:
 
     def __call__(self, total: Sealed, number: int) -> tuple[Sealed, tuple[MechanismEvent, ...]]:
         """Return the sum with noise, as 64-bit integers: it may be larger than any sum of updates."""
-        sensitivity = (self.norm + math.sqrt(self.size) * self.codec.step) / self.codec.step
+        sensitivity = grid_sensitivity(self.norm, self.size, self.codec) / self.codec.step
         deviation = self.noise_multiplier * sensitivity
         noise = whole_normal(self.size, deviation, self.source, self.rng.child("round", number, "server"))
         event = MechanismEvent(1.0, deviation / sensitivity, 1, self.norm)
