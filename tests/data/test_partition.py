@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.config.data import Dirichlet, Iid, Shards
-from ppml.data.partition import partition
+from ppml.data.partition import partition, records_to_divide
 from ppml.errors import UserError
 from ppml.randomness import Randomness
 
@@ -162,20 +162,23 @@ def test_any_partition_covers_all_records_without_overlap_or_says_why_not(
         assert_every_record_has_one_owner(parts, records)
 
 
-@pytest.mark.parametrize("whole", SPECS, ids=lambda spec: spec.kind)
-def test_as_many_records_are_divided_as_are_asked_for_and_the_others_have_no_owner(whole, real_data):
-    spec, labels = whole.model_copy(update={"records": 100}), real_data.train.labels
-    parts = divide(spec, labels)
-    owned = np.concatenate(parts)
-    assert len(owned) == len(set(owned.tolist())) == 100 and owned.max() > 100, "drawn from all, not the first"
-    assert not np.array_equal(np.sort(owned), np.sort(np.concatenate(divide(spec, labels, seed=1))))
-    if isinstance(spec, Shards):
-        assert ((label_counts(parts, labels) > 0).sum(axis=1) <= 4).all()
+def test_as_many_records_are_chosen_as_are_asked_for_from_all(real_data):
+    count = len(real_data.train.labels)
+    chosen = [
+        records_to_divide(Iid(clients=8, records=100), count, Randomness(seed).numpy()).tolist() for seed in (0, 1)
+    ]
+    assert chosen[0] == sorted(set(chosen[0])) and len(chosen[0]) == 100
+    assert max(chosen[0]) > 100, "drawn from all, not the first"
+    assert chosen[0] != chosen[1]
+
+
+def test_where_no_number_is_named_all_records_are_divided():
+    assert records_to_divide(Iid(clients=2), 10, Randomness(0).numpy()).tolist() == list(range(10))
 
 
 def test_more_records_than_there_are_are_refused():
     with pytest.raises(UserError, match="records: got 11, more than the 10 samples; at most 10 are allowed"):
-        divide(Iid(clients=2, records=11), np.arange(10))
+        records_to_divide(Iid(clients=2, records=11), 10, Randomness(0).numpy())
 
 
 def test_a_partition_of_all_records_is_named_as_before_there_was_a_choice():

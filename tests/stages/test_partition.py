@@ -40,7 +40,18 @@ def test_partition_depends_on_seed_and_root_seed_and_not_on_its_name(divide):
     assert divide(IID, root_seed=1) != base
 
 
+def test_as_many_records_are_the_same_ones_in_every_division_of_a_seed(divide):
+    def owned(seed, **spec):
+        return sorted(record for part in divide({"records": 100, **spec}, seed=seed)["clients"] for record in part)
+
+    base = owned(0, kind="iid", clients=1)
+    assert owned(0, kind="iid", clients=4) == owned(0, kind="shards", clients=8) == base
+    assert owned(1, kind="iid", clients=4) != base
+
+
 def test_refusal_names_the_partition(divide):
+    with pytest.raises(UserError, match=r"^partitions\.mine: records: got 1201, more than the 1200 samples"):
+        divide({"kind": "iid", "clients": 4, "records": 1201}, name="mine")
     with pytest.raises(UserError, match=r"^partitions\.mine: clients: got 1201, more than the 1200 samples"):
         divide({"kind": "iid", "clients": 1201}, name="mine")
     with pytest.raises(UserError, match=r"^partitions\.mine: dirichlet with 400 clients leaves client \d+ without"):

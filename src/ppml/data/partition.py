@@ -18,6 +18,21 @@ Owned = list[NDArray[np.int64]]
 DIRICHLET_ATTEMPTS = 100
 
 
+def records_to_divide(spec: Iid | Shards | Dirichlet, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the positions, ascending, of as many of ``count`` records as ``spec`` divides; the others have no owner.
+
+    Raises
+    ------
+    UserError
+        ``spec`` names more records than there are.
+    """
+    if spec.records is None:
+        return np.arange(count)
+    if spec.records > count:
+        raise UserError(f"records: got {spec.records}, more than the {count} samples; at most {count} are allowed")
+    return np.sort(rng.permutation(count)[: spec.records])
+
+
 def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:
     """Divide the records with ``labels`` among the clients of ``spec``; no record has two owners.
 
@@ -26,8 +41,6 @@ def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np
     UserError
         There are more clients than records, or a client would be left without any.
     """
-    if spec.records is not None:
-        return _partition_some(spec, labels, rng)
     if spec.clients > len(labels):
         raise UserError(
             f"clients: got {spec.clients}, more than the {len(labels)} samples; at most {len(labels)} are allowed"
@@ -48,17 +61,6 @@ def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np
             + (f", or fewer shards than {spec.shards_per_client} a client" if isinstance(spec, Shards) else "")
         )
     return [np.sort(part).astype(np.int64) for part in parts]
-
-
-def _partition_some(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:
-    """Divide as many records as ``spec`` names; the others have no owner."""
-    if spec.records is not None and spec.records > len(labels):
-        raise UserError(
-            f"records: got {spec.records}, more than the {len(labels)} samples; at most {len(labels)} are allowed"
-        )
-    chosen = np.sort(rng.permutation(len(labels))[: spec.records])
-    whole = spec.model_copy(update={"records": None})
-    return [chosen[part] for part in partition(whole, labels[chosen], rng)]
 
 
 def _shards(spec: Shards, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from ppml.config.data import PartitionSpec
-from ppml.data.partition import partition
+from ppml.data.partition import partition, records_to_divide
 from ppml.errors import UserError
 from ppml.randomness import Randomness
 from ppml.records.canonical import canonical
@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     spec = TypeAdapter(PartitionSpec).validate_python(arguments.spec["partition"])
     labels = load_file(arguments.train)["labels"]
     # The path holds what the partition is and not what it is called.
-    rng = Randomness(arguments.spec["root_seed"]).child(
-        "seed", arguments.seed, "partition", canonical(arguments.spec["partition"])
-    )
+    of_seed = Randomness(arguments.spec["root_seed"]).child("seed", arguments.seed)
+    rng = of_seed.child("partition", canonical(arguments.spec["partition"]))
+    # However records are divided, and among how many, as many are the same ones: so divisions compare.
+    choice = of_seed.child("records", spec.records or len(labels))
     try:
-        parts = partition(spec, labels, rng.numpy())
+        divided = records_to_divide(spec, len(labels), choice.numpy())
+        parts = [divided[part] for part in partition(spec, labels[divided], rng.numpy())]
     except UserError as error:
         raise UserError(f"partitions.{arguments.name}: {error}") from None
     classes = int(labels.max()) + 1
