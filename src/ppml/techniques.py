@@ -68,7 +68,8 @@ def train(
             from ppml.learning.alone import train_alone
 
             learners = [build_learner(arm.training, arm.privacy, noise) for noise in noise_multipliers]
-            return train_alone(build, learners, owned, test, rng, report, limits)
+            every = getattr(arm.topology, "evaluate_every", 1)
+            return train_alone(build, learners, owned, test, rng, report, limits, every)
         case Federated() as topology:
             from ppml.aggregation.build import build_client_side
             from ppml.federation.build import Given, build_population, build_server, simulated_failures

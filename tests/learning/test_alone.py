@@ -20,9 +20,9 @@ def private() -> DpSgdLearner:
     return DpSgdLearner(TWO_EPOCHS, noise_multiplier=1.0, max_grad_norm=0.1)
 
 
-def alone(learners, owned, limits=None) -> tuple[Outcome, list[HistoryRow]]:
+def alone(learners, owned, limits=None, every=1) -> tuple[Outcome, list[HistoryRow]]:
     told: list[HistoryRow] = []
-    return train_alone(cnn, learners, owned, digits()[1], Randomness(1), told.append, limits), told
+    return train_alone(cnn, learners, owned, digits()[1], Randomness(1), told.append, limits, every), told
 
 
 def test_one_owner_reports_every_epoch_as_it_ends():
@@ -68,6 +68,17 @@ def test_each_owner_stops_at_its_own_limit():
         torch.equal(vector(one), vector(other)) for one, other in zip(outcome.models, unlimited.models, strict=True)
     ]
     assert same == [False, True, True]
+
+
+@pytest.mark.parametrize(("owners", "limit", "steps"), [(1, None, [2, 4, 5]), (2, None, [2, 4, 5]), (1, 10, [2, 3])])
+def test_the_history_has_every_second_epoch_and_the_last_and_the_models_are_the_same(owners, limit, steps):
+    learners = [SgdLearner(Settings(epochs=5, batch_size=16, learning_rate=0.05))] * owners
+    owned = [some(60, start=60 * owner) for owner in range(owners)]
+    seldom, told = alone(learners, owned, [limit] * owners, every=2)
+    always, _ = alone(learners, owned, [limit] * owners)
+    assert told == seldom.history and [row.step for row in told] == steps
+    assert told == [row for row in always.history if row.step in steps]
+    assert torch.equal(vector(seldom.models[-1]), vector(always.models[-1]))
 
 
 def test_nothing_travels():

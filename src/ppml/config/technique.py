@@ -26,6 +26,12 @@ class LocalOnly(Spec):
 
     kind: Literal["local"] = "local"
     partition: str = Field(description="A name from `partitions`.")
+    evaluate_every: int = Field(
+        default=1,
+        ge=1,
+        description="Epochs between the points of the history, each of which takes all clients' models; the last epoch "
+        "always is one.",
+    )
 
 
 class ServerSgd(Spec):

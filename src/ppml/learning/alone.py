@@ -25,6 +25,7 @@ def train_alone(
     rng: Randomness,
     report: Report,
     limits: Sequence[int | None] | None = None,
+    every: int = 1,
 ) -> Outcome:
     """Train one model for each owner from the same initial weights.
 
@@ -42,31 +43,54 @@ def train_alone(
         Gets each epoch of a single owner as it ends, and the mean over several owners at the end.
     limits : sequence of int or None
         How many steps each owner's privacy budget allows, None for all; None where there are no budgets.
+    every : int
+        Epochs between rows of the history; the last epoch has one in any case.
     """
     models, events, histories = [], [], []
     limits = limits or [None] * len(owned)
     for client, (learner, records, limit) in enumerate(zip(learners, owned, limits, strict=True)):
         model = build()
-        rows: list[HistoryRow] = []
-
-        def after_epoch(
-            epoch: int, loss: float | None, model: nn.Module = model, rows: list[HistoryRow] = rows
-        ) -> None:
-            rows.append(HistoryRow(epoch, loss, *evaluate(model, test)))
-            if len(owned) == 1:
-                report(rows[-1])
-
+        history = _History(model, test, every, report if len(owned) == 1 else _untold)
         stretch = rng.child("client", client)
-        events.append(learner.fit(model, records, span=Span(), rng=stretch, after_epoch=after_epoch, most_steps=limit))
+        events.append(
+            learner.fit(model, records, span=Span(), rng=stretch, after_epoch=history.after_epoch, most_steps=limit)
+        )
+        # A budget may have made this epoch the last.
+        history.tell()
         models.append(model)
-        histories.append(rows)
-    if len(owned) > 1:
-        history = [_mean(rows) for rows in zip(*histories, strict=True)]
-        for row in history:
-            report(row)
-    else:
-        history = histories[0]
-    return Outcome(models, history, events)
+        histories.append(history.rows)
+    if len(owned) == 1:
+        return Outcome(models, histories[0], events)
+    means = [_mean(rows) for rows in zip(*histories, strict=True)]
+    for row in means:
+        report(row)
+    return Outcome(models, means, events)
+
+
+class _History:
+    """What one owner's model comes to after every so many epochs, and after the last."""
+
+    def __init__(self, model: nn.Module, test: Examples, every: int, report: Report) -> None:
+        self.rows: list[HistoryRow] = []
+        self._model, self._test, self._every, self._report = model, test, every, report
+        self._ended: tuple[int, float | None] | None = None
+
+    def after_epoch(self, epoch: int, loss: float | None) -> None:
+        """Take note of an epoch; add a row if it is time for one."""
+        self._ended = epoch, loss
+        if epoch % self._every == 0:
+            self.tell()
+
+    def tell(self) -> None:
+        """Add a row for the epoch that ended last, unless it has one."""
+        if self._ended is not None:
+            self.rows.append(HistoryRow(*self._ended, *evaluate(self._model, self._test)))
+            self._report(self.rows[-1])
+            self._ended = None
+
+
+def _untold(row: HistoryRow) -> None:
+    """Keep the row of one of several owners."""
 
 
 def _mean(rows: Sequence[HistoryRow]) -> HistoryRow:

@@ -10,11 +10,13 @@ from ppml.data.examples import Examples
 
 
 @torch.no_grad()
-def logits(model: nn.Module, images: torch.Tensor, *, batch_size: int = 1000) -> torch.Tensor:
+def logits(model: nn.Module, images: torch.Tensor, *, batch_size: int = 250) -> torch.Tensor:
     """Return the logits of ``model`` for ``images``, shape ``(n, classes)``.
 
-    The batch is fixed, because the last bits of a matrix product depend on its shape.
+    The batch is fixed, because the last bits of a matrix product depend on its shape; it is small enough for the cache.
+    The weights get the layout in memory that they are trained in, in which small convolutions are twice as fast.
     """
+    model.to(memory_format=torch.channels_last)
     model.eval()
     return torch.cat([model(batch) for batch in images.split(batch_size)])
 
