@@ -33,6 +33,9 @@ class MadeUpArm:
     model: str = "tanh_cnn"
     max_grad_norm: float = 0.1
     budget: float | None = None
+    unit: str = "example"
+    sizes: tuple[int, ...] | None = None
+    """Training records of each client; None: the same for all."""
 
 
 @dataclass
@@ -107,7 +110,7 @@ def collect(
             history += _history(name, arm, seed, accuracy, rng)
             epsilons += _epsilons(records[-1])
             if arm.clients:
-                clients += _clients(name, arm, seed, n_train)
+                clients += _clients(arm, records[-1])
     selection = Selection.model_validate_json(
         json.dumps({"title": title, "arms": {name: arm.label for name, arm in arms.items()}, "compare": compare or []})
     )
@@ -159,7 +162,7 @@ def _record(
         "model": arm.model,
         "parameters": 26_010,
         "topology": arm.topology,
-        "privacy_unit": "example" if private else "none",
+        "privacy_unit": arm.unit if private else "none",
         "noise_by": "owner" if private else "none",
         "noise_source": "seeded" if private else None,
         "aggregation": arm.aggregation,
@@ -227,17 +230,19 @@ def _history(name: str, arm: MadeUpArm, seed: int, accuracy: float, rng: np.rand
     return rows
 
 
-def _clients(name: str, arm: MadeUpArm, seed: int, n_train: int) -> list[dict[str, Any]]:
+def _clients(arm: MadeUpArm, record: dict[str, Any]) -> list[dict[str, Any]]:
     assert arm.clients is not None and arm.partition is not None
-    rng = np.random.default_rng([sum(map(ord, arm.partition)), seed])
-    number = n_train // arm.clients
+    rng = np.random.default_rng([sum(map(ord, arm.partition)), record["seed"]])
+    sizes = arm.sizes or (record["n_train"] // arm.clients,) * arm.clients
     rows = []
-    for client in range(arm.clients):
+    for client, number in enumerate(sizes):
         shares = np.full(10, 0.1) if arm.partition.startswith("iid") else rng.dirichlet(np.full(10, 0.3))
         counts = rng.multinomial(number, shares)
+        # Who has the fewest records spends most.
+        spent = None if arm.epsilon is None else record["epsilon"] * math.sqrt(min(sizes) / number)
         rows.append(
-            {"arm": name, "seed": seed, "client": client, "records": number}
-            | dict(zip(LABELS, counts.tolist(), strict=True))
-            | {"accuracy": arm.accuracy, "epsilon": arm.epsilon}
+            {"arm": record["arm"], "seed": record["seed"], "partition": arm.partition, "client": client}
+            | {"records": number, **dict(zip(LABELS, counts.tolist(), strict=True))}
+            | {"accuracy": arm.accuracy, "epsilon": spent}
         )
     return rows

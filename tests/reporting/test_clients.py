@@ -58,11 +58,11 @@ def test_every_setting_has_one_line_in_order_and_one_owner_comes_first(published
         ["Shards by label", "4"],
     ]
     assert [heading for heading in cells.columns if heading.startswith(("Each", "FL", "Theirs"))] == [
-        "Each client alone, first 2,000 (%)",
-        "Each client alone, all 10,000 (%)",
-        "FL, first 2,000 (%)",
-        "FL, all 10,000 (%)",
-        "FL minus alone, all",
+        "Each client alone: first 2,000 (%)",
+        "Each client alone: all 10,000 (%)",
+        "FL: first 2,000 (%)",
+        "FL: all 10,000 (%)",
+        "FL, minus alone",
         "Theirs: Each client alone",
         "Theirs: FL",
     ]
@@ -72,14 +72,14 @@ def test_our_numbers_stand_beside_theirs(published):
     made = study()
     line = table_of(made, published).cells.iloc[1]
     rows = made.records[made.records["arm"] == "fl4"]["accuracy_all"]
-    assert line["FL, all 10,000 (%)"] == f"{100 * rows.mean():.2f} ± {100 * rows.std(ddof=1):.2f}"
+    assert line["FL: all 10,000 (%)"] == f"{100 * rows.mean():.2f} ± {100 * rows.std(ddof=1):.2f}"
     assert (line["Theirs: Each client alone"], line["Theirs: FL"]) == ("73.1 ± 3.0", "82.4 ± 2.0")
-    assert table_of(made, published).cells.iloc[3]["Each client alone, all 10,000 (%)"] == "—"
+    assert table_of(made, published).cells.iloc[3]["Each client alone: all 10,000 (%)"] == "—"
 
 
 def test_what_federation_gains_is_the_paired_difference_with_its_interval(published):
     made = study()
-    gain = table_of(made, published).cells.iloc[1]["FL minus alone, all"]
+    gain = table_of(made, published).cells.iloc[1]["FL, minus alone"]
     both = [made.records[made.records["arm"] == name].set_index("seed")["accuracy_all"] for name in ("fl4", "alone4")]
     assert gain.startswith(f"{100 * (both[0] - both[1]).mean():+.2f} [")
 

@@ -17,6 +17,7 @@ from scipy import stats
 from ppml.errors import UserError
 from ppml.reporting import figure_epsilon
 from ppml.reporting.figure_audit import audit
+from ppml.reporting.figure_client_epsilon import client_epsilon
 from ppml.reporting.figure_cost import cost, cost_panels
 from ppml.reporting.figure_history import _limit_accuracy, curve, history, loss
 from ppml.reporting.figure_labels import label_counts, labels
@@ -43,12 +44,14 @@ def draw(kind, collected, published_path):
         return cost(selection, records, collected.costs)
     if kind == "epsilon":
         return figure_epsilon.epsilon(selection, records, collected.epsilons)
+    if kind == "client_epsilon":
+        return client_epsilon(selection, records, collected.clients)
     if kind == "audit":
         return audit(selection, records, collected.audits)
     return labels(selection, records, collected.clients)
 
 
-KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "audit")
+KINDS = ("history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "client_epsilon", "audit")
 
 
 def texts(figure):

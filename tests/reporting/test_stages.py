@@ -37,7 +37,10 @@ def test_table_writes_its_four_files(kind, rows, tmp_path, techniques, published
     assert outputs["html"].read_text(encoding="utf-8").count("<tr>") == rows + 1
 
 
-@pytest.mark.parametrize("kind", ["history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "audit"])
+FIGURES = ("history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "client_epsilon", "audit")
+
+
+@pytest.mark.parametrize("kind", FIGURES)
 def test_figure_writes_its_two_files(kind, tmp_path, techniques, published_path):
     names = ["--spec", *TIDY, "--history", "--clients", "--epsilons", "--published"]
     inputs = arguments(techniques, tmp_path, published_path, names)

@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from ppml.config.spec import Spec, invalid
 
 TableKind = Literal["summary", "published", "readings", "claims", "audit", "clients"]
-FigureKind = Literal["history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "audit", "clients"]
+FigureKind = Literal[
+    "history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "client_epsilon", "audit", "clients"
+]
 Reading = Literal["rises_with_epsilon", "starts_higher", "trains_easier", "starts_low_and_improves", "keeps_accuracy"]
 
 
@@ -52,8 +54,8 @@ class Experiment(Spec):
         description="`history`: accuracy against epoch or round; `loss`: the same of the loss; `privacy_utility`: "
         "accuracy against epsilon; `size`: accuracy against the number of parameters; `cost`: seconds, memory and "
         "bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: epsilon spent against "
-        "passes over the records; `audit`: claimed and measured noise; `clients`: accuracy against the number of "
-        "clients.",
+        "passes over the records; `client_epsilon`: the epsilon that each client's records have spent; `audit`: "
+        "claimed and measured noise; `clients`: accuracy against the number of clients.",
     )
     compare: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
         default=(), description="Published rows, in the order shown."

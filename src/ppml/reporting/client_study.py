@@ -14,7 +14,15 @@ from ppml.reporting.selection import Selection, require_arms, require_published
 from ppml.reporting.summaries import rows_of
 
 DIVISIONS = {"iid": "IID", "shards": "Shards by label", "dirichlet": "Dirichlet"}
-ALONE, TOGETHER, ONE_OWNER = "alone", "together", "one owner"
+ALONE, ONE_OWNER = "alone", "one owner"
+SERIES = {
+    ALONE: "Each client alone",
+    "none": "FL",
+    "owner": "FL, noise at each client",
+    "shares": "FL, noise by shares",
+    "server": "FL, noise at the server",
+}
+"""How the clients of a cell may train: alone, or together, with noise from whoever adds it, as records.csv names it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Answer:
 
 @dataclass
 class Cell:
-    """A number of clients among whom so many training images are divided in one way."""
+    """A number of clients among whom so many training images are divided in one way; the answers by series."""
 
     division: str
     clients: int
@@ -43,12 +51,28 @@ class Study:
     cells: list[Cell]
     one_owner: dict[int, Answer]
 
+    def of_size(self, n_train: int) -> Study:
+        """Return what is of ``n_train`` training images."""
+        owner = {n_train: self.one_owner[n_train]} if n_train in self.one_owner else {}
+        return Study([cell for cell in self.cells if cell.n_train == n_train], owner)
+
+    @property
+    def series(self) -> list[str]:
+        """Which of `SERIES` there are, in their order."""
+        return [one for one in SERIES if any(one in cell.answers for cell in self.cells)]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """All arms."""
+        return [*self.one_owner.values(), *(answer for cell in self.cells for answer in cell.answers.values())]
+
 
 def client_study(selection: Selection, records: pd.DataFrame, published: Mapping[str, PublishedRow]) -> Study:
     """Sort the arms of ``selection`` into a study.
 
-    An arm with topology ``local`` is each client alone, one with ``federated`` all together; centralized training, and
-    a partition with one client, is one owner. ``compare`` says which published row is of the same setting.
+    An arm with topology ``local`` is each client alone, one with ``federated`` all together, a series for each that may
+    add the noise; centralized training, and a partition with one client, is one owner. ``compare`` says which published
+    row is of the same setting.
 
     Raises
     ------
@@ -70,7 +94,7 @@ def client_study(selection: Selection, records: pd.DataFrame, published: Mapping
             continue
         place = (n_train, str(head["division"]), clients)
         cell = cells.setdefault(place, Cell(place[1], clients, n_train))
-        _put(cell.answers, ALONE if head["topology"] == "local" else TOGETHER, answer, selection)
+        _put(cell.answers, ALONE if head["topology"] == "local" else str(head["noise_by"]), answer, selection)
     if not cells:
         raise UserError(
             f"{selection.title!r}: none of the arms {', '.join(selection.arms)} has more than one client; select "

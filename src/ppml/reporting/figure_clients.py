@@ -11,14 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ppml.reporting.accuracy_axis import accuracy_label, error_axis
-from ppml.reporting.client_study import ALONE, DIVISIONS, TOGETHER, Answer, Cell, client_study
+from ppml.reporting.client_study import ALONE, DIVISIONS, SERIES, Answer, Cell, client_study
 from ppml.reporting.published import PublishedRow
 from ppml.reporting.selection import Selection
 from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import HUES, figure_style, new_figure
 
 PANEL_HEIGHT = 2.7
-LOOKS = {TOGETHER: ("FL", HUES[0], "o"), ALONE: ("Each client alone", HUES[1], "s")}
+LOOKS = {
+    "none": (HUES[0], "o"),
+    ALONE: (HUES[1], "s"),
+    "shares": (HUES[0], "o"),
+    "owner": (HUES[1], "s"),
+    "server": (HUES[2], "D"),
+}
+"""Colour and marker of each series."""
 OWNER_COLOUR = HUES[6]
 
 
@@ -91,7 +98,8 @@ def _panel(ax: Axes, cells: Sequence[Cell], owner: Answer | None) -> None:
                 100 * owner.published.accuracy, color=OWNER_COLOUR, linewidth=1.0, linestyle=(0, (3, 2)),
                 label=f"{owner.published.paper}: one owner",
             )  # fmt: skip
-    for kind, (label, colour, marker) in LOOKS.items():
+    for kind, (colour, marker) in LOOKS.items():
+        label = SERIES[kind]
         found = [(cell.clients, cell.answers[kind]) for cell in cells if kind in cell.answers]
         if found:
             _ours_line(ax, found, label, colour, marker)
@@ -120,7 +128,7 @@ def _their_line(ax: Axes, found: Sequence[tuple[int, Answer]], label: str, colou
         [clients for clients, _, _ in known], [100 * accuracy for _, _, accuracy in known],
         yerr=[100 * (row.std or 0.0) for _, row, _ in known], color=colour, marker=marker, markerfacecolor="white",
         linestyle=(0, (1, 1.6)), linewidth=1.0, elinewidth=0.8, capsize=2, markersize=5, zorder=3,
-        label=f"{known[0][1].paper}: {label[0].lower() + label[1:] if label != 'FL' else label}",
+        label=f"{known[0][1].paper}: {label if label.startswith('FL') else label[0].lower() + label[1:]}",
     )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ EPSILONS = ("arm", "seed", "accountant", "step", "epoch", "epsilon")
 """Columns of `epsilons.csv`: a row an arm, seed and place on the way, of the owner who spends most."""
 
 LABELS = tuple(f"label_{digit}" for digit in range(10))
-CLIENTS = ("arm", "seed", "client", "records", *LABELS)
+CLIENTS = ("arm", "seed", "client", "records", *LABELS, "epsilon")
 """Columns of `clients.csv`: a row an arm, seed and client."""
 
 AUDITS = (

@@ -1,4 +1,4 @@
-"""The table of the client study: a row a number of clients and division, theirs beside ours."""
+"""The table of a client study: a row a number of clients and division, theirs beside ours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from ppml.reporting.client_study import ALONE, DIVISIONS, ONE_OWNER, TOGETHER, Answer, Cell, Study, client_study
+from ppml.reporting.client_study import ALONE, DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, Study, client_study
 from ppml.reporting.display import NOTHING, percent, percent_estimate
 from ppml.reporting.notes import data_notes, spread_notes
 from ppml.reporting.published import PublishedRow
@@ -16,14 +16,13 @@ from ppml.reporting.statistics import difference, estimate
 from ppml.reporting.summaries import summarise
 from ppml.reporting.tables import Table
 
-HEADINGS = {ALONE: "Each client alone", TOGETHER: "FL"}
-_THEIRS = {kind: f"Theirs: {heading}" for kind, heading in HEADINGS.items()}
+_THEIRS = {kind: f"Theirs: {heading}" for kind, heading in SERIES.items()}
 
 
 def clients_table(
     selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, published: Mapping[str, PublishedRow]
 ) -> Table:
-    """Return the table with a row a setting: each client alone, FL, what FL gains, and the published numbers.
+    """Return the table with a row a setting: every way to train, what is gained or lost, and the published numbers.
 
     Parameters
     ----------
@@ -43,17 +42,17 @@ def clients_table(
     summary = summarise(selection, tuple(selection.arms), records, costs)
     lines = []
     for n_train in dict.fromkeys([*(cell.n_train for cell in study.cells), *study.one_owner]):
-        if n_train in study.one_owner:
-            lines.append(_one_owner_line(n_train, study.one_owner[n_train]))
-        lines += [_line(cell) for cell in study.cells if cell.n_train == n_train]
+        here = study.of_size(n_train)
+        if n_train in here.one_owner:
+            lines.append(_one_owner_line(n_train, here.one_owner[n_train], here.series or study.series))
+        lines += [_line(cell, here) for cell in here.cells]
     cells = pd.DataFrame(lines, columns=_columns(lines)).fillna(NOTHING)
     notes = (
         *selection.notes,
         *_verdicts(study),
-        "FL minus alone: of the means over seeds, with its 95 % interval (Student's t over the seeds, paired).",
-        *dict.fromkeys(
-            answer.published.note for answer in _answers(study) if answer.published and answer.published.note
-        ),
+        "FL minus another: of the means over seeds on all test images, with its 95 % interval (Student's t over the "
+        "seeds, paired).",
+        *dict.fromkeys(answer.published.note for answer in study.answers if answer.published and answer.published.note),
         *spread_notes(summary),
         *data_notes(summary),
     )
@@ -61,36 +60,43 @@ def clients_table(
 
 
 def _columns(lines: Sequence[dict[str, str]]) -> list[str]:
-    """Return the headings of all lines in one order: setting, alone, FL, what it gains, theirs."""
+    """Return the headings of all lines in one order: setting, ours, what is gained, theirs."""
     present = dict.fromkeys(heading for line in lines for heading in line)
-    order = (
-        "Division",
-        "Clients",
-        "Images",
-        *(f"{heading}, " for heading in HEADINGS.values()),
-        "FL minus",
+    order = [
+        *("Division", "Clients", "Images"),
+        *(heading for kind in SERIES for heading in present if heading.startswith(f"{SERIES[kind]}: ")),
+        *(heading for heading in present if " minus " in heading),
         *_THEIRS.values(),
-    )
-    places = {one: next(place for place, start in enumerate(order) if one.startswith(start)) for one in present}
-    return sorted(present, key=lambda heading: places[heading])
+    ]
+    return sorted(present, key=order.index)
 
 
-def _line(cell: Cell) -> dict[str, str]:
+def _line(cell: Cell, study: Study) -> dict[str, str]:
     line = {"Division": DIVISIONS[cell.division], "Clients": str(cell.clients), "Images": f"{cell.n_train:,}"}
-    for kind, heading in HEADINGS.items():
-        if kind in cell.answers:
-            line |= _ours(heading, cell.answers[kind])
-    if set(cell.answers) == set(HEADINGS):
-        line["FL minus alone, all"] = _gain(cell)
-    for kind, heading in _THEIRS.items():
-        line[heading] = _theirs(cell.answers[kind]) if kind in cell.answers else NOTHING
-    return line
+    for kind, answer in cell.answers.items():
+        line |= _ours(SERIES[kind], answer)
+    for kind, other, against in _compared(cell, study):
+        line[f"{SERIES[kind]}, minus {against}"] = _gain(cell.answers[kind], other)
+    theirs = {kind: _theirs(answer) for kind, answer in cell.answers.items() if answer.published}
+    return line | {_THEIRS[kind]: shown for kind, shown in theirs.items()}
 
 
-def _one_owner_line(n_train: int, answer: Answer) -> dict[str, str]:
-    """Return the line of centralized training: its accuracy stands where that of FL does."""
+def _compared(cell: Cell, study: Study) -> list[tuple[str, Answer, str]]:
+    """Return what each series of FL is compared with: each client alone, or, where no cell has that, one owner."""
+    if ALONE in study.series:
+        other, against = cell.answers.get(ALONE), "alone"
+    else:
+        other, against = study.one_owner.get(cell.n_train), "one owner"
+    return [(kind, other, against) for kind in cell.answers if kind != ALONE and other is not None]
+
+
+def _one_owner_line(n_train: int, answer: Answer, series: Sequence[str]) -> dict[str, str]:
+    """Return the line of centralized training: what FL with one client would be, wherever its noise comes from."""
     line = {"Division": "One owner", "Clients": "1", "Images": f"{n_train:,}"}
-    return {**line, **_ours(HEADINGS[TOGETHER], answer), _THEIRS[TOGETHER]: _theirs(answer)}
+    together = [kind for kind in series if kind != ALONE] or list(series)
+    for kind in together:
+        line |= _ours(SERIES[kind], answer)
+    return line | ({_THEIRS[together[0]]: _theirs(answer)} if answer.published else {})
 
 
 def _ours(heading: str, answer: Answer) -> dict[str, str]:
@@ -100,7 +106,7 @@ def _ours(heading: str, answer: Answer) -> dict[str, str]:
         trials = int(rows[size].iloc[0])
         found = estimate(rows[column], trials=trials)
         which = f"first {trials:,}" if column == "accuracy" else f"all {trials:,}"
-        shown[f"{heading}, {which} (%)"] = percent_estimate(found.mean, found.deviation, found.low, found.high)
+        shown[f"{heading}: {which} (%)"] = percent_estimate(found.mean, found.deviation, found.low, found.high)
     return shown
 
 
@@ -111,11 +117,10 @@ def _theirs(answer: Answer) -> str:
     return percent(row.accuracy, 1) + ("" if row.std is None else f" ± {percent(row.std, 1)}")
 
 
-def _gain(cell: Cell) -> str:
-    together, alone = cell.answers[TOGETHER].rows, cell.answers[ALONE].rows
-    both = together.merge(alone, on="seed", suffixes=("", "_alone"))
+def _gain(together: Answer, other: Answer) -> str:
+    both = together.rows.merge(other.rows, on="seed", suffixes=("", "_other"))
     gain = difference(
-        both["accuracy_all"].tolist(), both["accuracy_all_alone"].tolist(), trials=int(both["n_test_all"].iloc[0])
+        both["accuracy_all"].tolist(), both["accuracy_all_other"].tolist(), trials=int(both["n_test_all"].iloc[0])
     )
     return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
 
@@ -124,24 +129,50 @@ def _verdicts(study: Study) -> list[str]:
     """Return what the cells say together, for each data size."""
     lines = []
     for n_train in dict.fromkeys(cell.n_train for cell in study.cells):
-        cells = [cell for cell in study.cells if cell.n_train == n_train]
-        both = [cell for cell in cells if set(cell.answers) == set(HEADINGS)]
-        above = sum(_mean(cell.answers[TOGETHER]) > _mean(cell.answers[ALONE]) for cell in both)
-        line = (
-            f"{n_train:,} training images: FL is above each client alone in {above} of {len(both)} settings with both"
-        )
-        pairs = [
-            (_mean(answer), answer.published.accuracy)
-            for answer in _answers(
-                Study(cells, {n_train: study.one_owner[n_train]} if n_train in study.one_owner else {})
-            )
-            if answer.published and answer.published.accuracy is not None
-        ]
-        if len(pairs) > 2:
-            same, compared = _same_order(pairs)
-            line += f"; of {compared} pairs of settings that the paper tells apart, ours have its order in {same}"
-        lines.append(f"{line}.")
+        here = study.of_size(n_train)
+        said = [_beside_alone(here), *(_beside_one_owner(here, kind) for kind in here.series), _beside_theirs(here)]
+        found = "; ".join(one for one in said if one)
+        lines += [f"{n_train:,} training images: {found}."] if found else []
     return lines
+
+
+def _beside_alone(study: Study) -> str | None:
+    pairs = [
+        (_mean(answer), _mean(cell.answers[ALONE]))
+        for cell in study.cells
+        if ALONE in cell.answers
+        for kind, answer in cell.answers.items()
+        if kind != ALONE
+    ]
+    if not pairs:
+        return None
+    above = sum(together > alone for together, alone in pairs)
+    return f"FL is above each client alone in {above} of {len(pairs)} settings with both"
+
+
+def _beside_one_owner(study: Study, kind: str) -> str | None:
+    """Return how far a series is from one owner of everything at most."""
+    behind = [
+        _mean(owner) - _mean(cell.answers[kind])
+        for owner in study.one_owner.values()
+        for cell in study.cells
+        if kind in cell.answers
+    ]
+    if kind == ALONE or not behind:
+        return None
+    return f"{SERIES[kind]}: at most {100 * max(0.0, *behind):.2f} points below one owner"
+
+
+def _beside_theirs(study: Study) -> str | None:
+    pairs = [
+        (_mean(answer), answer.published.accuracy)
+        for answer in study.answers
+        if answer.published and answer.published.accuracy is not None
+    ]
+    if len(pairs) <= 2:
+        return None
+    same, compared = _same_order(pairs)
+    return f"of {compared} pairs of settings that the paper tells apart, ours have its order in {same}"
 
 
 def _same_order(pairs: Sequence[tuple[float, float]]) -> tuple[int, int]:
@@ -158,10 +189,6 @@ def _same_order(pairs: Sequence[tuple[float, float]]) -> tuple[int, int]:
 
 def _mean(answer: Answer) -> float:
     return float(answer.rows["accuracy_all"].mean())
-
-
-def _answers(study: Study) -> list[Answer]:
-    return [*study.one_owner.values(), *(answer for cell in study.cells for answer in cell.answers.values())]
 
 
 def _raw(study: Study) -> pd.DataFrame:

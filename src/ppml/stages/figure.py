@@ -44,6 +44,7 @@ def _draw(arguments: argparse.Namespace) -> Figure:
     # Before pyplot comes with seaborn: a job has no screen.
     matplotlib.use("Agg")
     from ppml.reporting.figure_audit import audit
+    from ppml.reporting.figure_client_epsilon import client_epsilon
     from ppml.reporting.figure_clients import clients
     from ppml.reporting.figure_cost import cost
     from ppml.reporting.figure_epsilon import epsilon
@@ -71,5 +72,7 @@ def _draw(arguments: argparse.Namespace) -> Figure:
             return clients(selection, records, parse_published(arguments.published))
         case "epsilon":
             return epsilon(selection, records, read_tidy(arguments.epsilons, EPSILONS))
+        case "client_epsilon":
+            return client_epsilon(selection, records, read_tidy(arguments.clients, CLIENTS))
         case _:
             return audit(selection, records, read_tidy(arguments.audits, AUDITS))

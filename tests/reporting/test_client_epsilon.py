@@ -1,0 +1,178 @@
+"""What each client's records have spent, drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from ppml.errors import UserError
+from ppml.reporting.display import epsilon_bound
+from ppml.reporting.figure_client_epsilon import POINT, client_epsilon
+from ppml.reporting.style import to_png
+
+from .made_up import TECHNIQUES, Collected, MadeUpArm, collect
+
+UNEVEN = (40, 160, 300, 500, 1000, 2000, 2500, 3500)
+
+
+def fl(label: str, epsilon: float | None, **others) -> MadeUpArm:
+    return dataclasses.replace(TECHNIQUES["fl_dp"], label=label, epsilon=epsilon, **others)
+
+
+ARMS = {
+    "even": fl("FL + DP, IID", 2.9),
+    "uneven": fl("FL + DP, Dirichlet 0.3", 5.8, partition="dirichlet-8", sizes=UNEVEN),
+    "budget": fl("FL + DP, budget", 0.99, partition="dirichlet-8", sizes=UNEVEN, budget=1.0),
+    "whole": fl("FL + DP of a client", 8.0, unit="client"),
+}
+
+
+def draw(collected: Collected) -> Figure:
+    return client_epsilon(collected.selection, collected.records, collected.clients)
+
+
+def points(figure: Figure) -> list[PathCollection]:
+    return [found for found in figure.axes[0].collections if isinstance(found, PathCollection)]
+
+
+def rows(figure: Figure) -> list[str]:
+    return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def of_arm(collected: Collected, arm: str):
+    return collected.clients[collected.clients["arm"] == arm]
+
+
+def test_every_client_of_every_seed_is_drawn_at_its_epsilon_and_in_the_colour_of_its_records():
+    collected = collect(ARMS)
+    for arm, drawn in zip(ARMS, points(draw(collected)), strict=True):
+        mine = of_arm(collected, arm)
+        expected = mine[["epsilon", "records"]].to_numpy(dtype=float)
+        seen = np.column_stack([drawn.get_offsets()[:, 0], drawn.get_array()])
+        assert len(seen) == 3 * 8
+        assert sorted(map(tuple, seen)) == sorted(map(tuple, expected))
+
+
+def test_the_marked_maximum_is_the_stated_epsilon():
+    collected = collect(ARMS)
+    figure = draw(collected)
+    marks = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    for arm, mark, drawn in zip(ARMS, marks, points(figure), strict=True):
+        stated = collected.records["epsilon"][collected.records["arm"] == arm].max()
+        assert list(mark.get_xdata()) == [stated, stated]
+        assert drawn.get_offsets()[:, 0].max() == stated
+        bottom, top = sorted(mark.get_ydata())
+        assert bottom < drawn.get_offsets()[:, 1].min() and drawn.get_offsets()[:, 1].max() < top
+        assert epsilon_bound(stated) in texts(figure)
+
+
+def test_arms_without_private_clients_are_left_out(techniques):
+    assert rows(draw(techniques)) == ["FL + DP", "FL + DP + HE"]
+
+
+def test_whole_clients_are_drawn_only_where_each_has_an_epsilon():
+    collected = collect(ARMS)
+    assert len(rows(draw(collected))) == 4
+    whole = collected.clients["arm"] == "whole"
+    collected.clients["epsilon"] = collected.clients["epsilon"].mask(whole)
+    assert rows(draw(collected)) == [ARMS[arm].label for arm in ("even", "uneven", "budget")]
+
+
+def test_units_are_named_and_told_apart_where_they_differ():
+    figure = draw(collect({arm: ARMS[arm] for arm in ("even", "whole")}))
+    assert figure.axes[0].get_xlabel() == "ε of one example or one client at the end of the training, PRV, δ = 1e-5"
+    assert rows(figure) == ["FL + DP, IID\n(of one example)", "FL + DP of a client\n(of one client)"]
+
+
+def test_the_axis_is_logarithmic_where_clients_differ_more_than_fivefold():
+    even, uneven = (draw(collect({arm: ARMS[arm]})) for arm in ("even", "uneven"))
+    assert even.axes[0].get_xscale() == "linear" and uneven.axes[0].get_xscale() == "log"
+    assert uneven.axes[0].get_xlabel() == "ε of one example at the end of the training, PRV, δ = 1e-5 (log scale)"
+
+
+def test_a_client_who_never_took_part_has_a_place_at_zero():
+    collected = collect({"uneven": ARMS["uneven"]})
+    collected.clients.loc[collected.clients["client"] == 7, "epsilon"] = 0.0
+    figure = draw(collected)
+    ax = figure.axes[0]
+    assert ax.get_xscale() == "linear" and ax.get_xlim()[0] < 0
+    assert (points(figure)[0].get_offsets()[:, 0] == 0).sum() == 3
+
+
+def test_clients_with_the_same_epsilon_are_one_column():
+    collected = collect({"even": ARMS["even"]}, seeds=1)
+    figure = draw(collected)
+    (drawn,) = points(figure)
+    across, up = drawn.get_offsets().T
+    assert len(set(across)) == 1 and len(set(up)) == 8
+    assert np.diff(sorted(up)) == pytest.approx(POINT)
+    assert len(figure.axes) == 1, "nothing to tell apart by colour"
+    assert "a client of a seed, 1,250 records each" in texts(figure)
+
+
+def test_no_client_hides_another():
+    figure = draw(collect({"uneven": ARMS["uneven"]}))
+    to_png(figure)
+    ax, (drawn,) = figure.axes[0], points(figure)
+    places = ax.transData.transform(np.asarray(drawn.get_offsets())) * 72 / figure.dpi
+    assert min(np.hypot(*(one - other)) for one, other in combinations(places, 2)) > 0.9 * POINT
+
+
+def test_any_number_of_clients_stays_within_its_row():
+    many = fl("FL + DP, 100 clients", 2.9, clients=100, partition="iid-100")
+    figure = draw(collect({"many": many, "even": ARMS["even"]}, seeds=5))
+    first, second = (drawn.get_offsets()[:, 1] for drawn in points(figure))
+    assert len(first) == 500 and first.max() < second.min()
+    assert figure.get_figheight() < 4
+
+
+def test_a_budget_is_a_dotted_line():
+    figure = draw(collect({"budget": ARMS["budget"]}))
+    (dotted,) = [line for line in figure.axes[0].lines if line.get_linestyle() != "-"]
+    assert list(dotted.get_xdata()) == [1.0, 1.0]
+    assert {"budget 1", "0.990", "budget"} <= set(texts(figure))
+    assert "budget" not in texts(draw(collect({"even": ARMS["even"]})))
+
+
+@pytest.mark.parametrize(("sizes", "scale"), [(UNEVEN, " (log scale)"), ((1000, 1500) * 4, "")])
+def test_the_colours_have_a_scale(sizes, scale):
+    figure = draw(collect({"a": fl("FL + DP", 2.9, sizes=sizes)}))
+    bar = figure.axes[1]
+    assert bar.get_xlabel() == f"Training records of the client{scale}"
+    assert bar.get_xlim() == pytest.approx((min(sizes), max(sizes)))
+
+
+def test_private_clients_are_needed():
+    with pytest.raises(UserError, match="none of the arms dp, fl has private clients"):
+        draw(collect({arm: TECHNIQUES[arm] for arm in ("dp", "fl")}))
+
+
+def test_clients_that_contradict_the_record_are_refused():
+    collected = collect({"even": ARMS["even"]})
+    collected.clients["epsilon"] *= 1.1
+    with pytest.raises(UserError, match=r"largest epsilon of the clients of seed 0 is 3\.19, and .* states 2\.9"):
+        draw(collected)
+
+
+def test_a_client_without_an_epsilon_is_not_passed_over():
+    collected = collect({"even": ARMS["even"]})
+    collected.clients.loc[3, "epsilon"] = np.nan
+    with pytest.raises(UserError, match="of seed 0 is nan"):
+        draw(collected)
+
+
+def test_an_arm_without_clients_is_named():
+    collected = collect({"even": ARMS["even"], "uneven": ARMS["uneven"]})
+    collected.clients = of_arm(collected, "even")
+    with pytest.raises(UserError, match=r"clients\.csv: unknown arm 'uneven'"):
+        draw(collected)
