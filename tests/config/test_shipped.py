@@ -12,7 +12,7 @@ from ppml.data.catalogue import dataset_info
 
 CONFIG = Path(__file__).parents[2] / "config"
 TUNING = tuple(sorted(path.stem for path in CONFIG.glob("tune*.yaml")))
-NAMES = ("default", "smoke", "federation", *TUNING, "best", "full")
+NAMES = ("default", "smoke", "federation", *TUNING, "best", "clients", "full")
 # full.yaml is for larger machines; a checkout may be without it.
 SHIPPED = [CONFIG / f"{name}.yaml" for name in NAMES if name != "full" or (CONFIG / "full.yaml").exists()]
 
