@@ -373,8 +373,9 @@ class Memory:
     def load(self) -> Progress | None:
         return self.progress
 
-    def save(self, progress: Progress) -> None:
-        self.progress = self.after[progress.number] = progress
+    def save(self, reached: Callable[[], Progress]) -> None:
+        self.progress = reached()
+        self.after[self.progress.number] = self.progress
 
 
 def trained(

@@ -237,8 +237,7 @@ def bytes_by_hand(parts: Federation) -> tuple[int, int]:
     for number in range(1, parts.plan.rounds + 1):
         came = answered(number)
         for client in parts.plan.participants(number):
-            # The initial weights come with the header that numpy writes.
-            down += 4 * PARAMETERS + 128 if known[client] < 0 else 0
+            down += 4 * PARAMETERS if known[client] < 0 else 0
             down += 4 * parts.plan.length * (number - 1 - max(known[client], 0))
             if client in came:
                 up += 4 * parts.plan.length

@@ -323,7 +323,7 @@ def progress_of(**others) -> Progress:
 def test_progress_comes_back_bit_for_bit(tmp_path, capsys):
     saved = progress_of()
     path = tmp_path / "new" / "progress"
-    ProgressFile(path, "this", Clock()).save(saved)
+    ProgressFile(path, "this", Clock()).save(lambda: saved)
     loaded = ProgressFile(path, "this", Clock()).load()
     assert capsys.readouterr().out == "resuming after round 7 of 17\n"
     for name, value in vars(saved).items():
@@ -345,7 +345,7 @@ def test_progress_comes_back_bit_for_bit(tmp_path, capsys):
     ids=lambda fault: next(iter(fault)),
 )
 def test_a_part_that_comes_back_as_another_is_caught(fault, tmp_path):
-    ProgressFile(tmp_path / "progress", "this", Clock()).save(progress_of(**fault))
+    ProgressFile(tmp_path / "progress", "this", Clock()).save(lambda: progress_of(**fault))
     loaded = ProgressFile(tmp_path / "progress", "this", Clock()).load()
     assert bits(loaded) != bits(progress_of())
 
@@ -353,7 +353,7 @@ def test_a_part_that_comes_back_as_another_is_caught(fault, tmp_path):
 def test_the_cost_of_a_resumed_training_is_that_of_all_its_processes(tmp_path):
     clock = Clock()
     clock.carry_on({"seconds": 1000.0, "cpu_seconds": 900.0, "peak_memory_mb": 1e9})
-    ProgressFile(tmp_path / "progress", "this", clock).save(progress_of())
+    ProgressFile(tmp_path / "progress", "this", clock).save(lambda: progress_of())
     again = Clock()
     ProgressFile(tmp_path / "progress", "this", again).load()
     total, fresh = again.read(), Clock().read()
@@ -377,14 +377,14 @@ DAMAGES = {
 def test_damaged_progress_is_ignored_in_one_line_and_overwritten(damage, tmp_path, capsys):
     path = tmp_path / "progress"
     kept = ProgressFile(path, "this", Clock())
-    kept.save(progress_of())
+    kept.save(lambda: progress_of())
     data = path.read_bytes()
     path.write_bytes(damage(data))
     assert path.read_bytes() != data
     assert kept.load() is None
     said = capsys.readouterr().out
     assert said.startswith(f"starting from the beginning, not from {path}: ") and said.count("\n") == 1
-    kept.save(progress_of())
+    kept.save(lambda: progress_of())
     assert kept.load() is not None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
@@ -28,6 +28,7 @@ from ppml.federation.messages import (
     pack_events,
     pack_fields,
     pack_update,
+    record_of,
     unpack_order,
     unpack_sums,
     unpack_vector,
@@ -143,14 +144,13 @@ def _reply(message: Message, status: Status, records: dict[str, object] | None =
 
 def _catch_up(population: Population, content: RecordDict, order: Order, state: ClientState) -> bool:
     """Apply the sums that this client has not seen, each once; return whether it has the model then."""
-    initial = content.array_records.get(INITIAL)
-    if initial is not None and state.applied < 0:
-        start = unpack_vector(initial)
+    if INITIAL in content and state.applied < 0:
+        start = unpack_vector(record_of(content, ArrayRecord, INITIAL))
         state.advance(GlobalState(start, population.work.start(len(start))), applied=0)
     if state.applied < order.begins or state.applied < 0:
         return False
     common, applied = None, state.applied
-    for number, total in unpack_sums(content.array_records[SUMS]).items():
+    for number, total in unpack_sums(record_of(content, ArrayRecord, SUMS)).items():
         if number > applied:
             if total.scheme == APPLIED:
                 raise LookupError(f"the sum of round {number} is gone: it was made before the training was interrupted")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,8 +59,8 @@ class Checkpoint(Protocol):
         """Return what was saved last, None where the training starts from the beginning."""
         ...
 
-    def save(self, progress: Progress) -> None:
-        """Keep ``progress`` in place of what was kept before: whole, or not at all."""
+    def save(self, reached: Callable[[], Progress]) -> None:
+        """Keep what ``reached`` returns in place of what was kept before: whole, or not at all."""
         ...
 
 
@@ -70,8 +70,8 @@ class NoCheckpoint:
     def load(self) -> None:
         """Return None."""
 
-    def save(self, progress: Progress) -> None:
-        """Do nothing."""
+    def save(self, reached: Callable[[], Progress]) -> None:
+        """Do nothing: what clients remember is not even looked at."""
 
 
 NO_CHECKPOINT = NoCheckpoint()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ppml.federation.quiet  # noqa: F401  isort: skip
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -96,26 +97,27 @@ def train_federated(
     if progress:
         _restore(_states(contexts), progress)
 
-    # The server calls this, so it sees what the clients remember, and not the clients, who hold the key.
-    def after_round(end: RoundEnd) -> None:
+    def reached(end: RoundEnd) -> Progress:
         states = _states(contexts)
         for client, state in enumerate(states):
             state.settle(end.standing.accepted.get(client, 0))
+        return Progress(
+            standing=end.standing,
+            rounds=server.plan.rounds,
+            common=newest(states),
+            own=[state.own for state in states],
+            events=[state.events for state in states],
+            server_events=tuple(by_server),
+            history=tuple(history),
+            bytes_up=meter.sent["up"],
+            bytes_down=meter.sent["down"],
+        )
+
+    # The server calls this, so it sees what the clients remember, and not the clients, who hold the key.
+    def after_round(end: RoundEnd) -> None:
         history.append(HistoryRow(end.standing.number, None, end.loss, end.accuracy, end.clients))
         by_server[:] = compose([*by_server, *end.events])
-        checkpoint.save(
-            Progress(
-                standing=end.standing,
-                rounds=server.plan.rounds,
-                common=newest(states),
-                own=[state.own for state in states],
-                events=[state.events for state in states],
-                server_events=tuple(by_server),
-                history=tuple(history),
-                bytes_up=meter.sent["up"],
-                bytes_down=meter.sent["down"],
-            )
-        )
+        checkpoint.save(partial(reached, end))
         report(history[-1])
 
     standing = progress.standing if progress else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ from ppml.federation.messages import (
     pack_fields,
     pack_sums,
     pack_vector,
+    record_of,
     unpack_events,
     unpack_status,
     unpack_update,
@@ -157,6 +158,7 @@ class Server:
         self._finished = set(standing.finished) if standing else set()
         self._accepted = dict(standing.accepted) if standing else {}
         self._lost: set[int] = set()
+        self._packed: tuple[range, ArrayRecord] | None = None
         self._nodes: dict[int, int] = {}
         # Nodes that say that they are who they cannot be.
         self._ignored: set[int] = set()
@@ -206,7 +208,7 @@ class Server:
         found: dict[int, Account] = {}
         for reply in grid.send_and_receive(orders, timeout=self._plan.timeout):
             if not reply.has_error() and ACCOUNT in reply.content:
-                record = reply.content.config_records[ACCOUNT]
+                record = record_of(reply.content, ConfigRecord, ACCOUNT)
                 found[unpack_status(reply.content).client] = Account(unpack_events(record), cast(str, record["model"]))
         if len(found) < self._plan.clients:
             missing = sorted(set(range(self._plan.clients)) - set(found))
@@ -335,7 +337,7 @@ class Server:
             anew = "" if self._plan.accounted else " and begins anew in the next round"
             raise BadUpdate(f"it has lost its state{anew}")
         try:
-            update = unpack_update(reply.content.array_records[UPDATE])
+            update = unpack_update(record_of(reply.content, ArrayRecord, UPDATE))
         except (KeyError, IndexError, TypeError) as error:
             raise BadUpdate(f"its contribution cannot be read: {type(error).__name__}") from None
         if update.length != self._plan.length:
@@ -359,7 +361,7 @@ class Server:
             for reply in grid.send_and_receive([order], timeout=self._plan.timeout):
                 if not reply.has_error() and METRICS in reply.content:
                     self._remember(client, _status(reply).applied)
-                    metrics = reply.content.metric_records[METRICS]
+                    metrics = record_of(reply.content, MetricRecord, METRICS)
                     return cast(float, metrics["loss"]), cast(float, metrics["accuracy"])
             self._notice(f"round {number}: client {client} did not measure the global model; the next is asked")
         raise RoundFailed(f"round {number}: no client measured the global model")
@@ -367,12 +369,18 @@ class Server:
     def _order(self, client: int, kind: str, number: int, until: int) -> Message:
         """Return what a client is told, with the sums until a round that it has not seen."""
         known = self._known[client]
-        sums = {past: total for past, total in self._sums.items() if known < past <= until}
         order = Order(number, max(known, 0), self._accepted.get(client, 0))
-        content = RecordDict({ORDER: pack_fields(order), SUMS: pack_sums(sums)})
+        content = RecordDict({ORDER: pack_fields(order), SUMS: self._sums_after(known, until)})
         if known < 0:
             content[INITIAL] = pack_vector(self._plan.initial)
         return Message(content, dst_node_id=self._nodes[client], message_type=kind)
+
+    def _sums_after(self, known: int, until: int) -> ArrayRecord:
+        """Return the sums of the rounds after ``known``: one record for all clients that have come as far."""
+        stretch = range(known + 1, until + 1)
+        if self._packed is None or self._packed[0] != stretch:
+            self._packed = stretch, pack_sums({past: self._sums[past] for past in stretch if past in self._sums})
+        return self._packed[1]
 
 
 def _status(reply: Message) -> Status:

@@ -6,7 +6,7 @@ import ppml.federation.quiet  # noqa: F401  isort: skip
 from collections.abc import Sequence
 from typing import cast
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from ppml.accounting.events import MechanismEvent, compose
 from ppml.federation.global_state import GlobalState, Vectors
@@ -14,6 +14,7 @@ from ppml.federation.messages import (
     pack_events,
     pack_vector,
     pack_vectors,
+    record_of,
     unpack_events,
     unpack_vector,
     unpack_vectors,
@@ -39,14 +40,15 @@ class ClientState:
     @property
     def common(self) -> GlobalState:
         """What this client knows of the federation."""
-        records = self._state.array_records
-        return GlobalState(unpack_vector(records[_PARAMETERS]), unpack_vectors(records[_MEMORY]))
+        parameters, memory = (record_of(self._state, ArrayRecord, name) for name in (_PARAMETERS, _MEMORY))
+        return GlobalState(unpack_vector(parameters), unpack_vectors(memory))
 
     @property
     def applied(self) -> int:
         """The last round whose sum is in the global model; 0 at the start, -1 before it has a model."""
-        record = self._state.config_records.get(_ROUND)
-        return NOTHING_APPLIED if record is None else cast(int, record["applied"])
+        if _ROUND not in self._state:
+            return NOTHING_APPLIED
+        return cast(int, record_of(self._state, ConfigRecord, _ROUND)["applied"])
 
     def advance(self, common: GlobalState, applied: int) -> None:
         """Remember the state after round ``applied``."""
@@ -61,8 +63,7 @@ class ClientState:
     @property
     def own(self) -> Vectors:
         """What the client keeps for itself."""
-        record = self._state.array_records.get(_OWN)
-        return {} if record is None else unpack_vectors(record)
+        return unpack_vectors(record_of(self._state, ArrayRecord, _OWN)) if _OWN in self._state else {}
 
     def keep(self, own: Vectors) -> None:
         """Keep ``own`` in place of what was kept before."""
@@ -79,17 +80,14 @@ class ClientState:
         """Keep what was proposed in round ``accepted``, or forget it if it was proposed in another one."""
         if _PROPOSED not in self._state:
             return
-        if self._state.config_records[_PROPOSAL]["number"] == accepted:
-            self._state[_OWN] = self._state.array_records[_PROPOSED]
+        if record_of(self._state, ConfigRecord, _PROPOSAL)["number"] == accepted:
+            self._state[_OWN] = self._state[_PROPOSED]
         del self._state[_PROPOSED], self._state[_PROPOSAL]
 
     @property
     def events(self) -> tuple[MechanismEvent, ...]:
         """The mechanisms that ran on this client's records over all rounds."""
-        record = self._state.config_records.get(_EVENTS)
-        if record is None:
-            return ()
-        return unpack_events(record)
+        return unpack_events(record_of(self._state, ConfigRecord, _EVENTS)) if _EVENTS in self._state else ()
 
     def remember(self, events: Sequence[MechanismEvent]) -> None:
         """Add ``events`` to those of earlier rounds: one account a client, never a new one each round."""

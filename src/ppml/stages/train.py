@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,10 +231,11 @@ class ProgressFile:
             raise ValueError("it belongs to a training with other settings, data or code")
         return json.loads(state), arrays
 
-    def save(self, progress: Progress) -> None:
-        """Keep ``progress``; a process that is killed meanwhile leaves the round before."""
+    def save(self, reached: Callable[[], Progress]) -> None:
+        """Keep what ``reached`` returns; a process that is killed meanwhile leaves the round before."""
         from safetensors.numpy import save
 
+        progress = reached()
         arrays = {"parameters": progress.common.parameters}
         arrays |= {f"memory.{name}": vector for name, vector in progress.common.memory.items()}
         for client, own in enumerate(progress.own):
