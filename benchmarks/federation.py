@@ -96,6 +96,7 @@ MANY = 1_000
 ENGINES = {
     "nothing, with the weights of the MLP": Case("mlp", False, 32, 32, 6),
     "MLP": Case("mlp", True, 32, 32 * 640, 6),
+    "MLP, half as many steps": Case("mlp", True, 32, 32 * 320, 6),
     "CNN": Case("tanh_cnn", True, 32, 32 * 640, 4),
 }
 GROWTH = {
@@ -455,8 +456,7 @@ nothing gives back the weights that it got, through all the rest: what a round c
 Both sides run the same ClientApp and the same server, in the clear, with one thread a process. Flower's simulation is
 as it comes, and told how many processes there are: it hands every message to one of Ray's processes with all that the
 client remembers, and back; its server looks for answers every 0.1 s, and its queue for orders as often. In process,
-clients are shared out among forked processes, where they stay; what they remember is fetched after every round, since a
-training can go on from there. Dense models (the MLP, logistic regression) that are in one process are trained side by
+clients are shared out among forked processes, where they stay. Dense models (the MLP, logistic regression) that are in one process are trained side by
 side, in batched matrix products; on Ray each is trained when its message comes. CNNs are trained one after the other
 here and there.
 

@@ -27,6 +27,9 @@ from ppml.randomness import Randomness
 LANES = 16
 """Batches and layers are filled up to multiples of so many values: 64 bytes, the alignment that kernels look for."""
 
+CACHE = 5 * 2**20
+"""Bytes of weights, gradients and velocities that are worked on at once: what does not stay in the cache is slower."""
+
 
 @dataclass(frozen=True)
 class Pupil:
@@ -76,10 +79,18 @@ def train_side_by_side(
     for place, walk in enumerate(walks):
         groups.setdefault(walk.size, []).append(place)
     found: dict[int, NDArray[np.float32] | TrainingDiverged] = {}
-    for size, places in groups.items():
-        trained = _train_group(model, [walks[place] for place in places], size, settings)
-        found.update(zip(places, trained, strict=True))
+    at_once = max(1, CACHE // _bytes_of(model))
+    for size, group in groups.items():
+        for start in range(0, len(group), at_once):
+            places = group[start : start + at_once]
+            trained = _train_group(model, [walks[place] for place in places], size, settings)
+            found.update(zip(places, trained, strict=True))
     return [found[place] for place in range(len(pupils))]
+
+
+def _bytes_of(model: nn.Module) -> int:
+    """Return what a pupil takes: weights, gradients, velocities."""
+    return sum(3 * parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def _train_group(
