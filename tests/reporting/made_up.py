@@ -34,6 +34,8 @@ class MadeUpArm:
     max_grad_norm: float = 0.1
     budget: float | None = None
     unit: str = "example"
+    noise_by: str = "owner"
+    """Where there is privacy."""
     sizes: tuple[int, ...] | None = None
     """Training records of each client; None: the same for all."""
 
@@ -163,7 +165,7 @@ def _record(
         "parameters": 26_010,
         "topology": arm.topology,
         "privacy_unit": arm.unit if private else "none",
-        "noise_by": "owner" if private else "none",
+        "noise_by": arm.noise_by if private else "none",
         "noise_source": "seeded" if private else None,
         "aggregation": arm.aggregation,
         "clients": arm.clients or 1,

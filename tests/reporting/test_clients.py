@@ -94,6 +94,66 @@ def test_the_notes_count_settings_and_compare_the_order(published):
     assert "in 1 of 2 settings with both" in notes and "ours have its order in 13" in notes
 
 
+def noisy(accuracy: float, clients: int, noise_by: str) -> MadeUpArm:
+    return MadeUpArm(
+        f"{noise_by} {clients}",
+        accuracy,
+        "federated",
+        2.9,
+        clients=clients,
+        partition=f"iid-{clients}",
+        noise_by=noise_by,
+    )
+
+
+def shares() -> Collected:
+    return collect(
+        {
+            "dp": MadeUpArm("One owner, DP", 0.975, epsilon=2.9),
+            "owner4": noisy(0.96, 4, "owner"),
+            "shares4": noisy(0.974, 4, "shares"),
+            "owner32": noisy(0.93, 32, "owner"),
+            "shares32": noisy(0.972, 32, "shares"),
+        }
+    )
+
+
+def test_noise_at_each_client_and_noise_by_shares_are_series_beside_one_owner(published):
+    made = shares()
+    table = table_of(made, published)
+    assert list(table.cells.columns[3:]) == [
+        "FL, noise at each client: first 2,000 (%)",
+        "FL, noise at each client: all 10,000 (%)",
+        "FL, noise by shares: first 2,000 (%)",
+        "FL, noise by shares: all 10,000 (%)",
+        "FL, noise at each client, minus one owner",
+        "FL, noise by shares, minus one owner",
+    ]
+    means = made.records.groupby("arm")["accuracy_all"].mean()
+    line = table.cells.iloc[2]
+    assert line["Clients"] == "32"
+    for series, arm in (("at each client", "owner32"), ("by shares", "shares32")):
+        assert line[f"FL, noise {series}: all 10,000 (%)"].startswith(f"{100 * means[arm]:.2f} ±")
+        assert line[f"FL, noise {series}, minus one owner"].startswith(f"{100 * (means[arm] - means['dp']):+.2f} [")
+    owner = table.cells.iloc[0]
+    assert owner["FL, noise by shares: all 10,000 (%)"] == owner["FL, noise at each client: all 10,000 (%)"]
+    behind = 100 * (means["dp"] - min(means["shares4"], means["shares32"]))
+    assert f"FL, noise by shares: at most {behind:.2f} points below one owner" in " ".join(table.notes)
+
+
+def test_the_figure_has_a_line_a_series(published):
+    made = shares()
+    (panel,) = clients(made.selection, made.records, published).axes
+    lines = {line.get_label(): line.lines[0] for line in panel.containers}
+    means = made.records.groupby("arm")["accuracy_all"].mean()
+    for series, arms in (
+        ("FL, noise at each client", ["owner4", "owner32"]),
+        ("FL, noise by shares", ["shares4", "shares32"]),
+    ):
+        assert list(lines[series].get_xdata()) == [4, 32]
+        assert list(lines[series].get_ydata()) == pytest.approx([100 * means[arm] for arm in arms])
+
+
 def test_two_arms_of_one_setting_are_refused_and_so_is_a_study_without_clients(published):
     twice = study(again=arm(0.97, "federated", 4))
     with pytest.raises(UserError, match="arms 'fl4' and 'again' are of the same setting"):
