@@ -40,7 +40,7 @@ class ClientState:
     @property
     def common(self) -> GlobalState:
         """What this client knows of the federation."""
-        parameters, memory = (record_of(self._state, ArrayRecord, name) for name in (_PARAMETERS, _MEMORY))
+        parameters, memory = self.packed
         return GlobalState(unpack_vector(parameters), unpack_vectors(memory))
 
     @property
@@ -50,10 +50,18 @@ class ClientState:
             return NOTHING_APPLIED
         return cast(int, record_of(self._state, ConfigRecord, _ROUND)["applied"])
 
+    @property
+    def packed(self) -> tuple[ArrayRecord, ArrayRecord]:
+        """What :attr:`common` is unpacked from."""
+        return record_of(self._state, ArrayRecord, _PARAMETERS), record_of(self._state, ArrayRecord, _MEMORY)
+
     def advance(self, common: GlobalState, applied: int) -> None:
         """Remember the state after round ``applied``."""
-        self._state[_PARAMETERS] = pack_vector(common.parameters)
-        self._state[_MEMORY] = pack_vectors(common.memory)
+        self.adopt((pack_vector(common.parameters), pack_vectors(common.memory)), applied)
+
+    def adopt(self, packed: tuple[ArrayRecord, ArrayRecord], applied: int) -> None:
+        """Remember the state after round ``applied`` as another client has packed it."""
+        self._state[_PARAMETERS], self._state[_MEMORY] = packed
         self.skip_to(applied)
 
     def skip_to(self, applied: int) -> None:

@@ -48,8 +48,12 @@ class Pupil:
 
 
 def trains_side_by_side(model: nn.Module) -> bool:
-    """Return whether ``model`` is dense: layers one after the other, linear or of single values."""
-    return isinstance(model, nn.Sequential) and all(isinstance(one, nn.Flatten | nn.Linear | nn.Tanh) for one in model)
+    """Return whether ``model`` is dense: layers one after the other, linear or of single values, the first linear."""
+    if not isinstance(model, nn.Sequential) or not all(
+        isinstance(one, nn.Flatten | nn.Linear | nn.Tanh) for one in model
+    ):
+        return False
+    return isinstance(next((one for one in model if not isinstance(one, nn.Flatten)), None), nn.Linear)
 
 
 def train_side_by_side(
@@ -93,30 +97,28 @@ def _bytes_of(model: nn.Module) -> int:
     return sum(3 * parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
+@torch.no_grad()
 def _train_group(
     model: nn.Module, walks: Sequence[_Walk], size: int, settings: Settings
 ) -> list[NDArray[np.float32] | TrainingDiverged]:
-    layers = [_Stack(layer, len(walks)) for layer in model if isinstance(layer, nn.Linear)]  # type: ignore[attr-defined]
-    batch = _Batch(len(walks), size, layers[0])
+    network = _Network(model, len(walks), size)
     diverged: dict[int, TrainingDiverged] = {}
     for step in range(max(walk.steps for walk in walks)):
-        batch.fill([walk.take(step) for walk in walks])
-        losses = _losses(model, layers, batch)
-        losses.sum().backward()
-        for place in (~losses.detach().isfinite()).nonzero().flatten().tolist():
+        for place, walk in enumerate(walks):
+            network.batch.fill(place, walk, step)
+        losses = network.backward()
+        for place in (~losses.isfinite()).nonzero().flatten().tolist():
             diverged.setdefault(place, _divergence(step + 1, walks[place].steps))
-        rates = torch.tensor([walk.rate(step) for walk in walks])
-        for layer in layers:
-            layer.step(rates, settings.momentum)
-    return [diverged.get(place) or _weights(layers, place, walk.steps) for place, walk in enumerate(walks)]
+        network.step(torch.tensor([walk.rate(step) for walk in walks]), settings.momentum)
+    return [diverged.get(place) or _weights(network.stacks, place, walk.steps) for place, walk in enumerate(walks)]
 
 
 def _divergence(step: int, steps: int) -> TrainingDiverged:
     return TrainingDiverged(f"the loss is not finite in step {step} of {steps}", step=step)
 
 
-def _weights(layers: Sequence[_Stack], place: int, steps: int) -> NDArray[np.float32] | TrainingDiverged:
-    values = torch.cat([part for layer in layers for part in layer.weights_of(place)])
+def _weights(stacks: Sequence[_Stack], place: int, steps: int) -> NDArray[np.float32] | TrainingDiverged:
+    values = torch.cat([part for stack in stacks for part in stack.weights_of(place)])
     if not bool(values.isfinite().all()):
         return TrainingDiverged(f"a weight is not finite after step {steps}", step=steps)
     flat: NDArray[np.float32] = values.numpy()
@@ -130,8 +132,8 @@ class _Walk:
         self._records, self._settings, self._span = pupil.records, settings, span
         count = len(pupil.records)
         self._size = count if settings.batch_size == "all" else settings.batch_size
-        copies = pupil.records.images.shape[1] if pupil.records.images.dim() == 3 else 1
-        self.size = _filled(self._size * copies)
+        self.copies = pupil.records.images.shape[1] if pupil.records.images.dim() == 3 else 1
+        self.size = _filled(self._size * self.copies)
         self._an_epoch = math.ceil(count / self._size)
         self.steps = self._an_epoch * settings.epochs
         self._shifts = pupil.rng.child("shift").torch()
@@ -141,13 +143,22 @@ class _Walk:
         for _ in range(self._settings.epochs):
             yield from torch.randperm(count, generator=generator).split(self._size)
 
-    def take(self, step: int) -> Examples:
-        """Return the records of ``step``, none where all steps are taken."""
+    def take(self, step: int, rows: torch.Tensor, labels: torch.Tensor) -> int:
+        """Put the records of ``step`` into the first of ``rows`` and ``labels``; return how many rows they take.
+
+        A record has a row, or one for each of its copies.
+        """
         if step >= self.steps:
-            return self._records.select(torch.zeros(0, dtype=torch.int64))
+            return 0
         index = next(self._batches)
-        images = shift_batch(chosen_images(self._records, index), self._settings.shift, self._shifts)
-        return Examples(images, self._records.labels[index])
+        count = len(index) * self.copies
+        if self._settings.shift or self.copies > 1:
+            images = shift_batch(chosen_images(self._records, index), self._settings.shift, self._shifts)
+            rows[:count] = images.reshape(count, -1)
+        else:
+            torch.index_select(self._records.images.flatten(1), 0, index, out=rows[:count])
+        labels[:count] = self._records.labels[index].repeat_interleave(self.copies)
+        return count
 
     def rate(self, step: int) -> float:
         """Return the learning rate of ``step``; 0 where all steps are taken."""
@@ -166,40 +177,82 @@ class _Batch:
 
     Attributes
     ----------
-    inputs : torch.Tensor
-        Shape ``(pupils, size, values)``, as the first layer takes them.
+    values : torch.Tensor
+        Shape ``(pupils, size, values)``.
     labels, weights : torch.Tensor
         Shape ``(pupils, size)``; the weights of a pupil's records add up to 1.
     """
 
-    def __init__(self, pupils: int, size: int, first: _Stack) -> None:
-        self.inputs = first.prepared(torch.zeros(pupils, size, first.inputs))
-        self.labels = torch.zeros(pupils, size, dtype=torch.int64)
-        self.weights = torch.zeros(pupils, size)
-        self._values = self.inputs[..., : first.inputs]
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+        self.labels = torch.zeros(values.shape[:2], dtype=torch.int64)
+        self.weights = torch.zeros(values.shape[:2])
 
-    def fill(self, taken: Sequence[Examples]) -> None:
-        """Take the records of the next step; what a pupil has fewer of weighs 0."""
-        for place, records in enumerate(taken):
-            values, labels = _rows(records)
-            count = len(values)
-            self._values[place, :count] = values
-            self._values[place, count:] = 0.0
-            self.labels[place, :count] = labels
-            self.weights[place, :count] = 1.0 / max(1, count)
-            self.weights[place, count:] = 0.0
-
-
-def _rows(records: Examples) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a row an image, or a copy of one, with its label."""
-    images = records.images
-    if images.dim() == 3:
-        return images.flatten(0, 1), records.labels.repeat_interleave(images.shape[1])
-    return images.flatten(1), records.labels
+    def fill(self, place: int, walk: _Walk, step: int) -> None:
+        """Take the records of a pupil's next step; what it has fewer of weighs 0."""
+        count = walk.take(step, self.values[place], self.labels[place])
+        self.values[place, count:] = 0.0
+        self.weights[place, :count] = 1.0 / max(1, count)
+        self.weights[place, count:] = 0.0
 
 
 def _filled(count: int) -> int:
     return max(1, math.ceil(count / LANES)) * LANES
+
+
+class _Network:
+    """A dense model of every pupil, with room for all that a step calculates: nothing is asked of memory in a step.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Holds the weights that all begin with.
+    pupils, size : int
+        How many there are, and examples in a batch of each.
+    """
+
+    def __init__(self, model: nn.Module, pupils: int, size: int) -> None:
+        self._layers = [
+            _Stack(layer, pupils, size) if isinstance(layer, nn.Linear) else _Squash()
+            for layer in model.children()
+            if not isinstance(layer, nn.Flatten)
+        ]
+        self.stacks = [layer for layer in self._layers if isinstance(layer, _Stack)]
+        first = self.stacks[0]
+        self.batch = _Batch(first.taken[..., : first.inputs])
+
+    def backward(self) -> torch.Tensor:
+        """Calculate all gradients on the batch; return each pupil's mean loss, shape ``(pupils,)``."""
+        values = self.batch.values
+        for layer in self._layers:
+            values = layer.forward(values)
+        told = functional.log_softmax(values, dim=2)
+        labels, weights = self.batch.labels[..., None], self.batch.weights
+        # A row that no record fills has a finite loss, and weight 0.
+        losses = -(told.gather(2, labels)[..., 0] * weights).sum(dim=1)
+        slope = told.exp_().scatter_add_(2, labels, torch.full_like(told[..., :1], -1.0)).mul_(weights[..., None])
+        for layer in reversed(self._layers[1:]):
+            slope = layer.backward(slope)
+        self.stacks[0].gather(slope)
+        return losses
+
+    def step(self, rates: torch.Tensor, momentum: float) -> None:
+        """Take a step of SGD; a pupil with rate 0 stays where it is."""
+        for stack in self.stacks:
+            stack.step(rates, momentum)
+
+
+class _Squash:
+    """The hyperbolic tangent."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return it."""
+        self._values = values.tanh()
+        return self._values
+
+    def backward(self, slope: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of what it was taken of."""
+        return slope * (1.0 - self._values.square())
 
 
 class _Stack:
@@ -208,56 +261,45 @@ class _Stack:
     What rows and columns are filled up with has a gradient of 0, and stays 0.
     """
 
-    def __init__(self, layer: nn.Linear, pupils: int) -> None:
+    def __init__(self, layer: nn.Linear, pupils: int, size: int) -> None:
         self.inputs, self.outputs = layer.in_features, layer.out_features
         self._biased = layer.bias is not None
         single = torch.zeros(_filled(self.outputs), _filled(self.inputs + self._biased))
-        with torch.no_grad():
-            single[: self.outputs, : self.inputs] = layer.weight
-            if self._biased:
-                single[: self.outputs, self.inputs] = layer.bias
-        self.weight = single.repeat(pupils, 1, 1).requires_grad_()
-        self._velocity = torch.zeros_like(self.weight)
-
-    def prepared(self, values: torch.Tensor) -> torch.Tensor:
-        """Return inputs of shape ``(pupils, size, inputs)`` filled up, with the 1 that the bias is multiplied by."""
-        filled = functional.pad(values, (0, self.weight.shape[2] - self.inputs))
+        single[: self.outputs, : self.inputs] = layer.weight
         if self._biased:
-            filled[..., self.inputs] = 1.0
+            single[: self.outputs, self.inputs] = layer.bias
+        self._weight = single.repeat(pupils, 1, 1)
+        self._gradient, self._velocity = torch.zeros_like(self._weight), torch.zeros_like(self._weight)
+        self.taken = torch.zeros(pupils, size, single.shape[1])
+        if self._biased:
+            self.taken[..., self.inputs] = 1.0
+        self._given = torch.zeros(pupils, size, single.shape[0])
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the outputs, shape ``(pupils, size, outputs)``, and keep the inputs."""
+        inputs = self.taken[..., : self.inputs]
+        # The records are where the first layer looks for them.
+        if values.data_ptr() != inputs.data_ptr():
+            inputs.copy_(values)
+        return torch.bmm(self.taken, self._weight.transpose(1, 2), out=self._given)[..., : self.outputs]
+
+    def backward(self, slope: torch.Tensor) -> torch.Tensor:
+        """Keep the gradient of the weights and return that of the inputs."""
+        return torch.bmm(self.gather(slope), self._weight)[..., : self.inputs]
+
+    def gather(self, slope: torch.Tensor) -> torch.Tensor:
+        """Keep the gradient of the weights; return ``slope``, filled up."""
+        filled = functional.pad(slope, (0, self._weight.shape[1] - self.outputs))
+        torch.bmm(filled.transpose(1, 2), self.taken, out=self._gradient)
         return filled
 
-    def apply(self, prepared: torch.Tensor) -> torch.Tensor:
-        """Return the outputs, shape ``(pupils, size, outputs)``."""
-        return torch.bmm(prepared, self.weight.transpose(1, 2))[..., : self.outputs]
-
-    @torch.no_grad()
     def step(self, rates: torch.Tensor, momentum: float) -> None:
         """Take a step of SGD; a pupil with rate 0 stays where it is."""
-        assert self.weight.grad is not None
-        torch.add(self.weight.grad, self._velocity, alpha=momentum, out=self._velocity)
-        self.weight.addcmul_(self._velocity, rates[:, None, None], value=-1)
-        self.weight.grad = None
+        torch.add(self._gradient, self._velocity, alpha=momentum, out=self._velocity)
+        self._weight.addcmul_(self._velocity, rates[:, None, None], value=-1)
 
-    @torch.no_grad()
     def weights_of(self, place: int) -> list[torch.Tensor]:
         """Return weight and bias of one pupil, flat."""
-        mine = self.weight[place, : self.outputs]
+        mine = self._weight[place, : self.outputs]
         parts = [mine[:, : self.inputs], *([mine[:, self.inputs]] if self._biased else [])]
-        return [part.detach().reshape(-1).clone() for part in parts]
-
-
-def _losses(model: nn.Module, layers: Sequence[_Stack], batch: _Batch) -> torch.Tensor:
-    """Return each pupil's mean loss, shape ``(pupils,)``."""
-    first, *others = layers
-    values, left = first.apply(batch.inputs), iter(others)
-    inner = list(model.children())
-    for layer in inner[1 + next(place for place, one in enumerate(inner) if isinstance(one, nn.Linear)) :]:
-        match layer:
-            case nn.Linear():
-                stack = next(left)
-                values = stack.apply(stack.prepared(values))
-            case nn.Tanh():
-                values = values.tanh()
-    losses = functional.cross_entropy(values.flatten(0, 1), batch.labels.flatten(), reduction="none")
-    # A row that no record fills has a finite loss, and weight 0.
-    return (losses.view_as(batch.weights) * batch.weights).sum(dim=1)
+        return [part.reshape(-1).clone() for part in parts]
