@@ -151,6 +151,25 @@ def test_all_clients_that_catch_up_hold_the_same_model_bit_for_bit(monkeypatch):
     }
 
 
+@pytest.mark.parametrize("differs", ["nothing", "model", "memory", "sum", "round"])
+def test_a_client_takes_the_step_of_the_one_before_only_from_the_same_state_along_the_same_sum(differs):
+    clients = in_the_clear(momentum=0.5)
+    size = len(flat_parameters(clients.model))
+    ones, opened = np.ones(size, dtype=np.float32), np.full(size + 1, 2**20)
+    taken = []
+    for spoiled in (None, differs):
+        state, number = ClientState(RecordDict()), 2 if spoiled == "round" else 1
+        velocity = 2 * ones if spoiled == "memory" else ones
+        state.advance(GlobalState(0 * ones if spoiled == "model" else ones, {"velocity": velocity}), applied=number - 1)
+        total = opened - 1 if spoiled == "sum" else opened
+        expected = clients.work.apply(clients.codec.decode(total), state.common, number)
+        clients.last_step.take(clients, state, total, number)
+        assert np.array_equal(state.common.parameters, expected.parameters) and state.applied == number
+        assert np.array_equal(state.common.memory["velocity"], expected.memory["velocity"])
+        taken.append(state.packed[0])
+    assert (taken[0] is taken[1]) == (differs == "nothing")
+
+
 def test_parameters_survive_the_way_into_a_message_and_a_model():
     parameters = flat_parameters(cnn(3))
     again = unpack_vector(pack_vector(parameters))
