@@ -248,7 +248,11 @@ def _lanes(places: Vector) -> Vector:
 def _rows(ax: Axes, arms: Sequence[Spent], swarms: Sequence[Swarm]) -> tuple[list[float], float]:
     """Lay out the rows from top to bottom, and return the middle of each and the height of all."""
     mixed = len({arm.unit for arm in arms}) > 1
-    names = [textwrap.fill(arm.label, LABEL_WIDTH) + f"\n(of one {arm.unit})" * mixed for arm in arms]
+    # An epsilon and its number stay on one line.
+    names = [
+        textwrap.fill(arm.label.replace("ε ", "ε\N{NO-BREAK SPACE}"), LABEL_WIDTH) + f"\n(of one {arm.unit})" * mixed
+        for arm in arms
+    ]
     labels = [LINE_HEIGHT * (1 + name.count("\n")) / 2 for name in names]
     halves = [max(swarm.reach, label) for swarm, label in zip(swarms, labels, strict=True)]
     # The number stands above the clients, and is not counted to the middle.

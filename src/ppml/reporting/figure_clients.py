@@ -76,9 +76,11 @@ def clients(selection: Selection, records: pd.DataFrame, published: Mapping[str,
         handles = {
             label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
+        published_there = any(answer.published for answer in study.answers)
+        hollow = "; hollow: as published, with the ± printed there" if published_there else ""
         figure.legend(
             handles.values(), handles, loc="outside lower center", ncols=3,
-            title="Mean over seeds with its 95 % interval; hollow: as published, with the ± printed there",
+            title=f"Mean over seeds with its 95 % interval{hollow}",
         )  # fmt: skip
     return figure
 
