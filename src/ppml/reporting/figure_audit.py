@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -18,6 +20,9 @@ ROW_HEIGHT = 0.3
 
 AROUND = 1.5
 """Inches of title, axis and legend."""
+
+WIDEST = 34
+"""Characters of a name on a line: longer ones would leave the axis no room."""
 
 SHIFT = 0.16
 """How far measurement and control stand above and below the middle of their row."""
@@ -58,7 +63,9 @@ def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> 
             label = "claimed" if place == 0 else None
             ax.plot([claimed] * 2, [place - 0.42, place + 0.42], color="black", linewidth=1.6, label=label, zorder=4)
         names = [row["label"] if row["held"] else f"{row['label']}: {FAILS}" for _, row in rows.iterrows()]
-        ax.set_yticks(list(places), names)
+        ax.set_yticks(
+            list(places), [textwrap.fill(name.replace("ε ", "ε\N{NO-BREAK SPACE}"), WIDEST) for name in names]
+        )
         for tick, held in zip(ax.get_yticklabels(), rows["held"], strict=True):
             tick.set_color("black" if held else ALARM)
         ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -81,7 +88,7 @@ def _draw(ax: Axes, values: pd.DataFrame, shift: float, colour: str, face: str, 
 
 def _scale(ax: Axes) -> None:
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("Noise multiplier: deviation of the noise over what one record can add (log scale)")

@@ -19,6 +19,9 @@ PANEL_HEIGHT = 2.9
 ENTRY_HEIGHT = 0.165
 """Inches of a legend entry."""
 
+REFUSED_LINE = 10
+"""Points from one refused step that is written to the next."""
+
 LINEAR_SPREAD = 5.0
 """Above this ratio of the largest final epsilon to the smallest, the axis of epsilon is logarithmic."""
 
@@ -64,7 +67,7 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
         figure = new_figure(selection, records, PANEL_HEIGHT + 0.6 + ENTRY_HEIGHT * math.ceil(len(arms) / columns))
         ax = figure.subplots()
         for place, (arm, (row, points)) in enumerate(worst.items()):
-            _draw(ax, row, points, styles[arm], selection.label(arm), place / len(arms))
+            _draw(ax, row, points, styles[arm], selection.label(arm), place / len(arms), line=place)
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
         logarithmic = max(ends) > LINEAR_SPREAD * min(ends)
@@ -92,7 +95,9 @@ def largest(records: pd.DataFrame, curves: pd.DataFrame, arm: str) -> tuple[pd.S
     return row, points.sort_values("step", kind="stable")
 
 
-def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str, place: float) -> None:
+def _draw(
+    ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str, place: float, *, line: int
+) -> None:
     last, end = float(points["epoch"].iloc[-1]), float(points["epsilon"].iloc[-1])
     # Markers of different arms stand at different places, so that curves that coincide stay told apart.
     every = max(1, len(points) // 4)
@@ -115,7 +120,11 @@ def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label
     ax.annotate(f"budget {row['budget']:g}", (0, row["budget"]), (4, 3), textcoords="offset points", fontsize=7)
     if row["steps"] < row["steps_planned"]:
         refused = f"step {int(row['steps']) + 1:,} of {int(row['steps_planned']):,} refused"
-        ax.annotate(refused, (last, end), (6, -11), textcoords="offset points", fontsize=7, color=dark(style.colour))
+        # Each on a line of its own, and on white: curves that end near each other would run through what is written.
+        ax.annotate(
+            refused, (last, end), (6, -11 - REFUSED_LINE * line), textcoords="offset points", fontsize=7,
+            color=dark(style.colour), bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+        )  # fmt: skip
 
 
 def _epsilon_axis(ax: Axes, worst: dict[str, tuple[pd.Series, pd.DataFrame]], logarithmic: bool) -> None:
