@@ -28,8 +28,8 @@ def check(root, tmp_path, monkeypatch):
 
 
 def test_keys_are_laid_over_the_default_configuration_where_no_file_is_named(check):
-    config = check("seed=7", "data={dataset: digits, train: 500}").config
-    assert (config.seed, config.data.train, config.data.test) == (7, 500, 2000)
+    config = check("seed=7", "data={dataset: digits, train: 1200}").config
+    assert (config.seed, config.data.train, config.data.test) == (7, 1200, 2000)
     assert "fl_dp_he" in config.arms
 
 
@@ -37,7 +37,7 @@ def test_keys_are_laid_over_the_default_configuration_where_no_file_is_named(che
     ("entry", "key", "value"),
     [
         ("seeds=[0, 1]", "seeds", (0, 1)),
-        ("data={dataset: digits, train: 500, download: false, fallback: null}", "data.train", 500),
+        ("data={dataset: digits, train: 1200, download: false, fallback: null}", "data.train", 1200),
         ("data={dataset: digits, download: false}", "data.download", False),
         ("data={dataset: digits, fallback: null}", "data.fallback", None),
         ("data={dataset: digits, mirrors: [a, b]}", "data.mirrors", ("a", "b")),

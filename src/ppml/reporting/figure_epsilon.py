@@ -19,9 +19,6 @@ PANEL_HEIGHT = 2.9
 ENTRY_HEIGHT = 0.165
 """Inches of a legend entry."""
 
-REFUSED_LINE = 10
-"""Points from one refused step that is written to the next."""
-
 LINEAR_SPREAD = 5.0
 """Above this ratio of the largest final epsilon to the smallest, the axis of epsilon is logarithmic."""
 
@@ -42,7 +39,7 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
     -------
     matplotlib.figure.Figure
         Each line is the seed that spends most and ends at the epsilon that is stated. A budget is a dotted line; where
-        it ended a training, the refused step is written there.
+        it ended a training, the legend says which step was refused.
 
     Raises
     ------
@@ -62,12 +59,13 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
     deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(row["delta"] for row, _ in worst.values()))
     names = ", ".join(dict.fromkeys(str(row["accountant"]).upper() for row, _ in worst.values()))
     with figure_style():
-        longest = max(len(selection.label(arm)) for arm in arms)
+        labels = {arm: _label(selection.label(arm), row, points) for arm, (row, points) in worst.items()}
+        longest = max(map(len, labels.values())) - len(" (0.00)")
         columns = max(1, min(len(arms), int(WIDTH / (1.1 + 0.066 * longest))))
         figure = new_figure(selection, records, PANEL_HEIGHT + 0.6 + ENTRY_HEIGHT * math.ceil(len(arms) / columns))
         ax = figure.subplots()
         for place, (arm, (row, points)) in enumerate(worst.items()):
-            _draw(ax, row, points, styles[arm], selection.label(arm), place / len(arms), line=place)
+            _draw(ax, row, points, styles[arm], labels[arm], place / len(arms))
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
         logarithmic = max(ends) > LINEAR_SPREAD * min(ends)
@@ -95,10 +93,16 @@ def largest(records: pd.DataFrame, curves: pd.DataFrame, arm: str) -> tuple[pd.S
     return row, points.sort_values("step", kind="stable")
 
 
-def _draw(
-    ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str, place: float, *, line: int
-) -> None:
-    last, end = float(points["epoch"].iloc[-1]), float(points["epsilon"].iloc[-1])
+def _label(name: str, row: pd.Series, points: pd.DataFrame) -> str:
+    """Return what the legend says: the name, epsilon at the end, and the step that a budget refused."""
+    said = epsilon_bound(float(points["epsilon"].iloc[-1]))
+    if not pd.isna(row["budget"]) and row["steps"] < row["steps_planned"]:
+        said += f"; step {int(row['steps']) + 1:,} of {int(row['steps_planned']):,} refused"
+    return f"{name} ({said})"
+
+
+def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str, place: float) -> None:
+    last = float(points["epoch"].iloc[-1])
     # Markers of different arms stand at different places, so that curves that coincide stay told apart.
     every = max(1, len(points) // 4)
     ax.plot(
@@ -110,7 +114,7 @@ def _draw(
         markevery=(round(every * (0.5 + place)), every),
         markeredgewidth=0.4,
         markeredgecolor="white",
-        label=f"{label} ({epsilon_bound(end)})",
+        label=label,
     )
     if pd.isna(row["budget"]):
         return
@@ -118,13 +122,6 @@ def _draw(
     # The line goes on to where the training was to end, so that what was refused is seen.
     ax.plot([0, planned], [row["budget"]] * 2, color=dark(style.colour), linestyle=(0, (1, 2)), linewidth=1)
     ax.annotate(f"budget {row['budget']:g}", (0, row["budget"]), (4, 3), textcoords="offset points", fontsize=7)
-    if row["steps"] < row["steps_planned"]:
-        refused = f"step {int(row['steps']) + 1:,} of {int(row['steps_planned']):,} refused"
-        # Each on a line of its own, and on white: curves that end near each other would run through what is written.
-        ax.annotate(
-            refused, (last, end), (6, -11 - REFUSED_LINE * line), textcoords="offset points", fontsize=7,
-            color=dark(style.colour), bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
-        )  # fmt: skip
 
 
 def _epsilon_axis(ax: Axes, worst: dict[str, tuple[pd.Series, pd.DataFrame]], logarithmic: bool) -> None:
