@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
@@ -17,6 +18,15 @@ from ..federation.test_engines import job_of, outcome
 
 MODULE = "ppml.stages.deployed"
 SECONDS = 900.0
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compute as jobs and sites do: another number of threads gives other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def deploy(tmp_path: Path, name: str = "cnn", **others: object) -> dict[str, object]:
