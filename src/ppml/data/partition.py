@@ -36,6 +36,8 @@ def records_to_divide(spec: Iid | Shards | Dirichlet, count: int, rng: np.random
 def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:
     """Divide the records with ``labels`` among the clients of ``spec``; no record has two owners.
 
+    All of them: which ones ``spec.records`` leaves over, :func:`records_to_divide` says before.
+
     Raises
     ------
     UserError
