@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from decimal import ROUND_CEILING, Decimal
 
 DATASETS = {
@@ -22,6 +23,17 @@ INFINITE = "∞"
 def dataset_name(name: str) -> str:
     """Return the proper name of a data set."""
     return DATASETS.get(name, name)
+
+
+def wrapped(label: str, width: int) -> str:
+    """Return a label on lines of at most ``width`` characters, an epsilon and its number on one of them.
+
+    Examples
+    --------
+    >>> wrapped("FL + DP, ε 2.9", 10).splitlines()
+    ['FL + DP,', 'ε\xa02.9']
+    """
+    return textwrap.fill(label.replace("ε ", "ε\N{NO-BREAK SPACE}"), width)
 
 
 def percent(share: float, digits: int = 2) -> str:

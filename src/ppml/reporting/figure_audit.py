@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ppml.reporting.audits import FAILS
-from ppml.reporting.display import percent
+from ppml.reporting.display import percent, wrapped
 from ppml.reporting.selection import Selection, audits_of
 from ppml.reporting.style import ALARM, HUES, figure_style, new_figure
 
@@ -63,9 +61,7 @@ def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> 
             label = "claimed" if place == 0 else None
             ax.plot([claimed] * 2, [place - 0.42, place + 0.42], color="black", linewidth=1.6, label=label, zorder=4)
         names = [row["label"] if row["held"] else f"{row['label']}: {FAILS}" for _, row in rows.iterrows()]
-        ax.set_yticks(
-            list(places), [textwrap.fill(name.replace("ε ", "ε\N{NO-BREAK SPACE}"), WIDEST) for name in names]
-        )
+        ax.set_yticks(list(places), [wrapped(name, WIDEST) for name in names])
         for tick, held in zip(ax.get_yticklabels(), rows["held"], strict=True):
             tick.set_color("black" if held else ALARM)
         ax.set_ylim(len(rows) - 0.5, -0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from ppml.errors import UserError
-from ppml.reporting.display import epsilon_bound, scientific
+from ppml.reporting.display import epsilon_bound, scientific, wrapped
 from ppml.reporting.selection import Selection, require_arms
 from ppml.reporting.style import HUES, figure_style, new_figure
 from ppml.reporting.summaries import rows_of
@@ -248,11 +247,7 @@ def _lanes(places: Vector) -> Vector:
 def _rows(ax: Axes, arms: Sequence[Spent], swarms: Sequence[Swarm]) -> tuple[list[float], float]:
     """Lay out the rows from top to bottom, and return the middle of each and the height of all."""
     mixed = len({arm.unit for arm in arms}) > 1
-    # An epsilon and its number stay on one line.
-    names = [
-        textwrap.fill(arm.label.replace("ε ", "ε\N{NO-BREAK SPACE}"), LABEL_WIDTH) + f"\n(of one {arm.unit})" * mixed
-        for arm in arms
-    ]
+    names = [wrapped(arm.label, LABEL_WIDTH) + f"\n(of one {arm.unit})" * mixed for arm in arms]
     labels = [LINE_HEIGHT * (1 + name.count("\n")) / 2 for name in names]
     halves = [max(swarm.reach, label) for swarm, label in zip(swarms, labels, strict=True)]
     # The number stands above the clients, and is not counted to the middle.
