@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,28 @@ class Fingerprints:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, str | None] | None = None
         with contextlib.suppress(OSError, ValueError):
             self._known = read_json(path)
 
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Look at each file once only, while nothing is written: one is asked for by every job that reads it."""
+        self._seen = {}
+        try:
+            yield
+        finally:
+            self._seen = None
+
     def sha256(self, name: str) -> str | None:
         """Return the SHA-256 of a file's bytes, None if it is not there."""
+        if self._seen is None:
+            return self._look(name)
+        if name not in self._seen:
+            self._seen[name] = self._look(name)
+        return self._seen[name]
+
+    def _look(self, name: str) -> str | None:
         try:
             stat = Path(name).stat()
         except OSError:

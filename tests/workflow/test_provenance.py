@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fingerprints import Fingerprints
-from provenance import FLAW, Book, Provenance
+from provenance import FLAW, Book, Provenance, keep_records_read
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 from status import look
@@ -675,6 +675,22 @@ def test_a_file_is_read_again_when_it_was_written_and_only_then(file: str, tmp_p
     assert known.sha256(file) == hashlib.sha256(b"another").hexdigest()
 
 
+def test_at_rest_each_file_is_looked_at_once(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, looked = Fingerprints(tmp_path / "files.json"), []
+    look_at = known._look
+    monkeypatch.setattr(known, "_look", lambda name: looked.append(name) or look_at(name))
+    absent = str(tmp_path / "absent")
+    with known.at_rest():
+        assert known.sha256(file) == known.sha256(file) == hashlib.sha256(b"content").hexdigest()
+        assert known.sha256(absent) is known.sha256(absent) is None
+    assert looked == [file, absent]
+    rewrite(file, "CONTENT")
+    with known.at_rest():
+        assert known.sha256(file) == hashlib.sha256(b"CONTENT").hexdigest()
+    Path(file).unlink()
+    assert known.sha256(file) is None
+
+
 def test_files_that_are_gone_are_forgotten(file: str, tmp_path: Path) -> None:
     path = tmp_path / "files.json"
     known = Fingerprints(path)
@@ -737,6 +753,27 @@ def test_snakemake_keeps_a_record_where_it_is_looked_for(tmp_path: Path, monkeyp
     records._write_record("a/b.txt", written)
     records._clear_cache()
     assert records._read_record("a/b.txt") == FilePersistence(nolock=True)._read_record("a/b.txt") == written
+
+
+def test_a_record_is_read_once_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    keep_records_read()
+    records, read = FilePersistence(nolock=True), []
+    names = [str(number) for number in range(300)]
+    for name in names:
+        records._write_record(name, MetadataRecord(rule=name))
+    read_file = records._io_read
+    monkeypatch.setattr(records, "_io_read", lambda subject, name: read.append(name) or read_file(subject, name))
+    for _ in range(3):
+        assert [records._read_record(name).rule for name in names] == names
+    assert read == names
+    # It is kept in one place for good, however often that is asked for, until something is written.
+    keep_records_read()
+    records._read_record("0")
+    assert read == names
+    records._clear_cache()
+    records._read_record("0")
+    assert read == [*names, "0"]
 
 
 def test_snakemake_records_what_is_compared_as_it_was(small: Small) -> None:
