@@ -50,10 +50,13 @@ class FixedPointCodec:
         ValueError
             A value is not finite.
         """
-        exact = np.asarray(values, dtype=np.float64)
+        exact = np.array(values, dtype=np.float64)
         if not np.isfinite(exact).all():
             raise ValueError("an update with a value that is not finite cannot be aggregated")
-        return np.rint(np.clip(exact, -self.clip, self.clip) / self.step).astype(np.int64)
+        # In place: the passes over a large update cost more than what is calculated in them.
+        np.clip(exact, -self.clip, self.clip, out=exact)
+        np.multiply(exact, 1.0 / self.step, out=exact)
+        return np.rint(exact, out=exact).astype(np.int64)
 
     def decode(self, grid: Grid) -> NDArray[np.float64]:
         """Return the real values of grid points; exact up to 2^53 steps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.protocol import BadUpdate, Sealed, refuse_scheme
@@ -16,7 +17,12 @@ def seal_plain(values: Grid, dtype: str) -> Sealed:
 
 
 def unseal_plain(sealed: Sealed) -> Grid:
-    """Return the integers, 4 or 8 bytes each, whichever the payload has.
+    """Return the integers; see :func:`integers_in`."""
+    return integers_in(sealed).astype(np.int64)
+
+
+def integers_in(sealed: Sealed) -> NDArray[np.signedinteger]:
+    """Return the integers as they lie in the payload, 4 or 8 bytes each, whichever it has; nothing is copied.
 
     Raises
     ------
@@ -25,7 +31,7 @@ def unseal_plain(sealed: Sealed) -> Grid:
     """
     for dtype in ("<i4", "<i8"):
         if len(sealed.payload) == sealed.length * np.dtype(dtype).itemsize:
-            return np.frombuffer(sealed.payload, dtype=dtype).astype(np.int64)
+            return np.frombuffer(sealed.payload, dtype=dtype)
     raise BadUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values of 4 or 8 bytes each")
 
 
@@ -51,14 +57,17 @@ class PlaintextAggregation:
     def check(self, sealed: Sealed) -> None:
         """Raise an error unless every value is one that a client may send: what overflows a sum is no update."""
         refuse_scheme(sealed, "plaintext")
-        values = unseal_plain(sealed)
+        values = integers_in(sealed)
         # Not by their absolute values: that of the smallest integer is negative.
         if len(values) and not -self._largest <= values.min() <= values.max() <= self._largest:
             raise BadUpdate("a value beyond what updates are clipped to")
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         """Return the exact sum."""
-        return self.seal(np.sum([unseal_plain(one) for one in sealed], axis=0, dtype=np.int64))
+        total = np.zeros(sealed[0].length, dtype=np.int64)
+        for one in sealed:
+            total += integers_in(one)
+        return self.seal(total)
 
     def unseal(self, total: Sealed) -> Grid:
         """Return the integers."""

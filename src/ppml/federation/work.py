@@ -162,7 +162,9 @@ class WeightedUpdates:
         """Train from the global model."""
         load_parameters(model, turn.state.parameters)
         change, events = trained_change(model, member, turn, self.pull_of(model))
-        values = np.append(member.weight * change, member.weight * self.unit)
+        values = np.empty(len(change) + 1)
+        np.multiply(change, member.weight, out=values[:-1])
+        values[-1] = member.weight * self.unit
         return Contribution(values, events, own=turn.own)
 
     def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
@@ -240,7 +242,7 @@ def trained_change(
         )
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{where}: {error}", events=error.events) from error
-    change = flat_parameters(model).astype(np.float64) - turn.state.parameters
+    change = np.subtract(flat_parameters(model), turn.state.parameters, dtype=np.float64)
     if not np.isfinite(change).all():
         raise TrainingDiverged(f"{where}: the weights are not finite", events=events)
     return change, events

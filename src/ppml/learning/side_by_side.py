@@ -118,10 +118,14 @@ def _divergence(step: int, steps: int) -> TrainingDiverged:
 
 
 def _weights(stacks: Sequence[_Stack], place: int, steps: int) -> NDArray[np.float32] | TrainingDiverged:
-    values = torch.cat([part for stack in stacks for part in stack.weights_of(place)])
-    if not bool(values.isfinite().all()):
+    parts = [part for stack in stacks for part in stack.weights_of(place)]
+    flat = np.empty(sum(part.size for part in parts), dtype=np.float32)
+    start = 0
+    for part in parts:
+        flat[start : start + part.size].reshape(part.shape)[...] = part
+        start += part.size
+    if not np.isfinite(flat).all():
         return TrainingDiverged(f"a weight is not finite after step {steps}", step=steps)
-    flat: NDArray[np.float32] = values.numpy()
     return flat
 
 
@@ -130,6 +134,7 @@ class _Walk:
 
     def __init__(self, pupil: Pupil, settings: Settings, span: Span) -> None:
         self._records, self._settings, self._span = pupil.records, settings, span
+        self._images = pupil.records.images.flatten(1)
         count = len(pupil.records)
         self._size = count if settings.batch_size == "all" else settings.batch_size
         self.copies = pupil.records.images.shape[1] if pupil.records.images.dim() == 3 else 1
@@ -156,8 +161,9 @@ class _Walk:
             images = shift_batch(chosen_images(self._records, index), self._settings.shift, self._shifts)
             rows[:count] = images.reshape(count, -1)
         else:
-            torch.index_select(self._records.images.flatten(1), 0, index, out=rows[:count])
-        labels[:count] = self._records.labels[index].repeat_interleave(self.copies)
+            torch.index_select(self._images, 0, index, out=rows[:count])
+        told = self._records.labels[index]
+        labels[:count] = told if self.copies == 1 else told.repeat_interleave(self.copies)
         return count
 
     def rate(self, step: int) -> float:
@@ -187,13 +193,18 @@ class _Batch:
         self.values = values
         self.labels = torch.zeros(values.shape[:2], dtype=torch.int64)
         self.weights = torch.zeros(values.shape[:2])
+        self._parts = list(zip(values, self.labels, strict=True))
+        self._counts = [0] * len(values)
 
     def fill(self, place: int, walk: _Walk, step: int) -> None:
         """Take the records of a pupil's next step; what it has fewer of weighs 0."""
-        count = walk.take(step, self.values[place], self.labels[place])
-        self.values[place, count:] = 0.0
-        self.weights[place, :count] = 1.0 / max(1, count)
-        self.weights[place, count:] = 0.0
+        count = walk.take(step, *self._parts[place])
+        # Most batches are as large as the one before.
+        if count != self._counts[place]:
+            self._counts[place] = count
+            self.values[place, count:] = 0.0
+            self.weights[place, :count] = 1.0 / max(1, count)
+            self.weights[place, count:] = 0.0
 
 
 def _filled(count: int) -> int:
@@ -298,8 +309,7 @@ class _Stack:
         torch.add(self._gradient, self._velocity, alpha=momentum, out=self._velocity)
         self._weight.addcmul_(self._velocity, rates[:, None, None], value=-1)
 
-    def weights_of(self, place: int) -> list[torch.Tensor]:
-        """Return weight and bias of one pupil, flat."""
-        mine = self._weight[place, : self.outputs]
-        parts = [mine[:, : self.inputs], *([mine[:, self.inputs]] if self._biased else [])]
-        return [part.reshape(-1).clone() for part in parts]
+    def weights_of(self, place: int) -> list[NDArray[np.float32]]:
+        """Return weight and bias of one pupil, as they lie here."""
+        mine = self._weight[place, : self.outputs].numpy()
+        return [mine[:, : self.inputs], *([mine[:, self.inputs]] if self._biased else [])]
