@@ -7,24 +7,29 @@ import math
 import numpy as np
 import pytest
 import tenseal as ts
+from tenseal import sealapi as seal
 
+from ppml.aggregation.build import build_client_side, build_server_side
 from ppml.aggregation.capacity import (
+    LARGEST_PRIME_BITS,
     MAX_COEFFICIENT_BITS,
+    bfv_plain_bits,
+    bfv_ring,
     ckks_error,
     ckks_headroom_bits,
     ckks_precision_sigmas,
     plaintext_headroom_bits,
 )
-from ppml.aggregation.ckks import CkksClients, CkksServer, _unpack
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.lattice import loaded
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.config.technique import Ckks, Plaintext
+from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 SMALL = {"poly_modulus_degree": 4096, "coeff_mod_bit_sizes": (54, 55), "scale_bits": 40, "fractional_bits": 20}
 LARGE = {"poly_modulus_degree": 8192, "coeff_mod_bit_sizes": (60, 60), "scale_bits": 45, "fractional_bits": 24}
 
 
-def accepts(spec: Ckks | Plaintext, clients: int) -> bool:
+def accepts(spec: Encrypted | Plaintext, clients: int) -> bool:
     try:
         spec.refuse_overflow(clients)
     except Exception:
@@ -32,16 +37,24 @@ def accepts(spec: Ckks | Plaintext, clients: int) -> bool:
     return True
 
 
-def wrong_values(spec: Ckks, clients: int, updates: np.ndarray) -> int:
+def wrong_values(spec: Encrypted, clients: int, updates: np.ndarray) -> int:
     """Return how many of the decrypted sums of ``updates`` are not exact; all, if they cannot be encrypted."""
-    codec, side = FixedPointCodec(spec.clip, spec.fractional_bits), CkksClients(spec)
-    server = CkksServer(side.public_material())
+    codec, side = FixedPointCodec(spec.clip, spec.fractional_bits), build_client_side(spec, clients)
+    server = build_server_side(spec, clients, side.public_material())
     grids = [codec.encode(update) for update in updates]
     try:
         total = side.unseal(server.add([side.seal(grid) for grid in grids]))
     except ValueError:
         return len(grids[0])
     return int((total != np.sum(grids, axis=0)).sum())
+
+
+def raw_values(side, chunk: bytes) -> np.ndarray:
+    """Return what decryption gives before it is rounded to the grid."""
+    plain = seal.Plaintext()
+    side._decryptor.decrypt(loaded(seal.Ciphertext(), side._scheme.context, chunk), plain)
+    slots = np.array(side._scheme.encoding._encoder.decode_complex(plain))
+    return np.concatenate([slots.real, slots.imag])
 
 
 # The error of the encryption.
@@ -51,13 +64,13 @@ def wrong_values(spec: Ckks, clients: int, updates: np.ndarray) -> int:
 @pytest.mark.parametrize("parameters", [SMALL, LARGE], ids=["4096", "8192"])
 def test_the_predicted_error_is_the_measured_one_to_5_percent(parameters, clients):
     spec = Ckks(**parameters)
-    side = CkksClients(spec)
-    server = CkksServer(side.public_material())
+    side = build_client_side(spec, clients)
+    server = build_server_side(spec, clients, side.public_material())
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
     rng = np.random.default_rng(0)
-    grids = [codec.encode(rng.uniform(-1, 1, 16 * spec.poly_modulus_degree // 2)) for _ in range(clients)]
+    grids = [codec.encode(rng.uniform(-1, 1, 8 * spec.poly_modulus_degree)) for _ in range(clients)]
     total = server.add([side.seal(grid) for grid in grids])
-    raw = np.concatenate([ts.ckks_vector_from(side._context, one).decrypt() for one in _unpack(total.payload)])
+    raw = np.concatenate([raw_values(side, one) for one in side._scheme.ciphertexts(total, side._key)])
     errors = raw - codec.decode(np.sum(grids, axis=0))
     predicted = ckks_error(clients, spec.scale_bits, spec.poly_modulus_degree)
     assert errors.std() == pytest.approx(predicted, rel=0.05)
@@ -112,16 +125,36 @@ def largest_clip(parameters: dict[str, object], clients: int) -> float:
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_the_largest_sum_that_is_accepted_decrypts_exactly(parameters, clients, sign):
     spec = Ckks(**parameters, clip=largest_clip(parameters, clients))
-    # Equal values put the whole sum into one coefficient, the worst case.
-    updates = np.full((clients, spec.poly_modulus_degree // 2), sign * spec.clip)
-    assert wrong_values(spec, clients, updates) == 0
+    assert wrong_values(spec, clients, sign * worst_case(spec, clients)) == 0
 
 
 @pytest.mark.parametrize(("parameters", "clients"), BOUNDARIES)
 def test_an_overflow_would_give_wrong_sums_so_the_check_is_needed(parameters, clients):
     spec = Ckks(**parameters, clip=largest_clip(parameters, clients) * 2.5)
     assert not accepts(spec, clients)
-    assert wrong_values(spec, clients, np.full((clients, spec.poly_modulus_degree // 2), spec.clip)) > 0
+    assert wrong_values(spec, clients, worst_case(spec, clients)) > 0
+
+
+def worst_case(spec: Ckks, clients: int) -> np.ndarray:
+    """Return updates at the bound whose sum is all in one coefficient.
+
+    Slot ``j`` is the value at a root of 1 whose ``N/4``-th power is at 45 degrees for even ``j`` and opposite for odd
+    ones, where both parts of a slot at the bound point, too.
+    """
+    signs = np.where(np.arange(spec.poly_modulus_degree) % 2, -1.0, 1.0)
+    return np.tile(signs * spec.clip, (clients, 1))
+
+
+def test_the_worst_case_is_in_one_coefficient():
+    spec = Ckks()
+    codec = FixedPointCodec(spec.clip, spec.fractional_bits)
+    side = build_client_side(spec, 1)
+    plain = side._scheme.encoding.encode(codec.encode(worst_case(spec, 1)[0]))
+    slots = np.array(side._scheme.encoding._encoder.decode_complex(plain))
+    degree = spec.poly_modulus_degree
+    roots = np.exp(1j * np.pi * np.array([pow(5, slot, 2 * degree) for slot in range(degree // 2)]) / degree)
+    in_one = 2 / degree * np.real(np.sum(slots * np.conj(roots ** (degree // 4))))
+    assert in_one == pytest.approx(math.sqrt(2) * spec.clip, rel=1e-9)
 
 
 def test_a_sum_that_float64_cannot_carry_is_refused_and_would_give_wrong_sums():
@@ -155,6 +188,93 @@ def test_the_largest_plaintext_sum_that_is_accepted_is_exact():
     update = codec.encode(np.array([codec.clip, -codec.clip]))
     total = aggregation.unseal(aggregation.add([aggregation.seal(update)] * 16))
     assert [int(value) for value in total] == [2**62, -(2**62)]
+
+
+# BFV: the ring is chosen so that the sum fits.
+
+
+def bfv_sum_is_exact(spec: Bfv, clients: int, counted: int) -> bool:
+    """Return whether ``counted`` updates at the bound add exactly where room is made for ``clients``."""
+    side = build_client_side(spec, clients)
+    server = build_server_side(spec, clients, side.public_material())
+    update = FixedPointCodec(spec.clip, spec.fractional_bits).encode(np.array([spec.clip, -spec.clip] * 1024))
+    total = server.add([side.seal(update) for _ in range(counted)])
+    return bool(np.array_equal(side.unseal(total), counted * update))
+
+
+@pytest.mark.parametrize("keys", ["public", "shared"])
+@pytest.mark.parametrize("clients", [1, 2, 8, 33, 1000])
+def test_bfv_sums_of_all_clients_at_the_bound_are_exact(clients, keys):
+    assert bfv_sum_is_exact(Bfv(keys=keys), clients, clients)
+
+
+def test_bfv_sums_overflow_at_the_boundary_and_not_before():
+    """Of values of one step, the prime of so many bits holds half of it, and one more turns the sum around."""
+    spec = Bfv(clip=1.0, fractional_bits=4)
+    side = build_client_side(spec, 1)
+    parameters = side._scheme.context.first_context_data().parms()
+    prime = parameters.plain_modulus().value()
+    assert bfv_plain_bits(1, 1.0, 4) == 24
+    most = (prime - 1) // 2
+    encoding = side._scheme.encoding
+    assert encoding.decode(encoding.encode(np.array([most, -most])))[:2].tolist() == [most, -most]
+    server = build_server_side(spec, 1, side.public_material())
+    edge, one = side.seal(np.array([most - 1, 1 - most])), side.seal(np.array([1, -1]))
+    assert side.unseal(server.add([edge, one])).tolist() == [most, -most]
+    assert side.unseal(server.add([edge, one, one])).tolist() == [-most, most]
+
+
+def largest_bfv_clients(spec: Bfv) -> int:
+    low, high = 1, 2**40
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if accepts(spec, middle) else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("keys", ["public", "shared"])
+@pytest.mark.parametrize("fractional_bits", [20, 30])
+def test_the_most_bfv_clients_that_are_accepted_add_exactly_and_one_more_is_refused(keys, fractional_bits):
+    spec = Bfv(keys=keys, clip=64.0, fractional_bits=fractional_bits)
+    most = largest_bfv_clients(spec)
+    assert bfv_ring(most, spec.clip, fractional_bits, keys).modulus_bits <= LARGEST_PRIME_BITS
+    side = build_client_side(spec, most)
+    update = FixedPointCodec(spec.clip, fractional_bits).encode(np.array([spec.clip, -spec.clip]))
+    assert side.unseal(side.seal(most * update)).tolist() == (most * update).tolist()
+    with pytest.raises(ValueError, match=rf"overflows: {most + 1} clients x clip 64.0 .* needs \d+ bits more"):
+        spec.refuse_overflow(most + 1)
+
+
+def test_too_many_clients_for_a_bfv_ring_would_give_wrong_sums():
+    # Room was made for one.
+    assert bfv_sum_is_exact(Bfv(), 1, 1) and not bfv_sum_is_exact(Bfv(), 1, 3)
+
+
+@pytest.mark.parametrize("degree", [2048, 4096])
+def test_bfv_primes_lack_as_little_of_a_power_of_2_as_is_allowed_for(degree):
+    for bits in range(24, LARGEST_PRIME_BITS + 1):
+        assert math.log2(seal.PlainModulus.Batching(degree, bits).value()) > bits - 2.0**-5
+
+
+@pytest.mark.parametrize("keys", ["public", "shared"])
+def test_the_predicted_error_of_bfv_is_the_measured_one(keys):
+    """What is left of the room for the error, in bits, is what the largest of many errors leaves."""
+    clients = 64
+    spec = Bfv(keys=keys)
+    found = bfv_ring(clients, spec.clip, spec.fractional_bits, keys)
+    side = build_client_side(spec, clients)
+    server = build_server_side(spec, clients, side.public_material())
+    zeros = np.zeros(16 * found.degree, np.int64)
+    total = server.add([side.seal(zeros) for _ in range(clients)])
+    left = min(
+        side._decryptor.invariant_noise_budget(loaded(seal.Ciphertext(), side._scheme.context, one))
+        for one in side._scheme.ciphertexts(total, side._key)
+    )
+    deviation = 3.2 * math.sqrt(clients * (1 if keys == "shared" else 1 + 4 * found.degree / 3))
+    # The largest of 32,768 Gaussian values is at about 4.2 deviations.
+    room = found.modulus_bits - found.plain_bits - 1 - math.log2(4.2 * deviation)
+    assert left == pytest.approx(room, abs=1.1)
+    assert left >= 1
 
 
 # Security.

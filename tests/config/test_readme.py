@@ -14,6 +14,7 @@ from ppml.config.features import NoFeatures, Scattering
 from ppml.config.load import KINDS, parse_config
 from ppml.config.model import Config, Folders
 from ppml.config.technique import (
+    Bfv,
     Centralized,
     Ckks,
     ClientLevel,
@@ -61,6 +62,7 @@ SECTIONS = {
     "`privacy`, `kind: client`": ClientLevel,
     "`aggregation`, `kind: plaintext`": Plaintext,
     "`aggregation`, `kind: ckks`": Ckks,
+    "`aggregation`, `kind: bfv`": Bfv,
     "`training`": TrainingSpec,
     "`experiments.<name>`": Experiment,
     "`experiments.<name>.compare`": Comparison,
@@ -160,4 +162,4 @@ def test_examples_of_sections_are_accepted():
             arm = {"topology": FEDERATED, **({} if top else section)}
             parse_config(small(**{"data": {"train": 10_000}, **top, "arms": {"a": arm}}), "README.md")
             accepted += 1
-    assert accepted == 8
+    assert accepted == 9

@@ -116,7 +116,7 @@ def test_value_out_of_range_is_refused_with_what_is_allowed(content, message):
             "arms.a.privacy.kind: got 'exampel'; allowed: none, example",
         ),
         (one_arm(topology={"kind": "fl"}), "arms.a.topology.kind: got 'fl'; allowed: centralized, local, federated"),
-        (federated(kind="bgv"), "arms.a.aggregation.kind: got 'bgv'; allowed: plaintext, ckks"),
+        (federated(kind="bgv"), "arms.a.aggregation.kind: got 'bgv'; allowed: plaintext, ckks, bfv"),
         (
             small(partitions={"iid8": {"kind": "idd"}}),
             "partitions.iid8.kind: got 'idd'; allowed: iid, shards, dirichlet",
@@ -325,6 +325,19 @@ def test_largest_encrypted_sum_that_passes_stays_under_half_the_modulus_and_the_
         "lower clip or scale_bits"
     )
     assert f"8 clients x clip {clip + 1}.0 at scale_bits 40" in refusal(federated(clip=clip + 1, **coarse))
+
+
+@pytest.mark.parametrize("keys", ["public", "shared"])
+def test_a_bfv_sum_beyond_the_largest_ring_is_refused(keys):
+    fine = {"kind": "bfv", "fractional_bits": 30, "keys": keys}
+    clients = largest_allowed(lambda clients: with_clients(clients, **fine))
+    # The sum, its sign and the error of all encryptions are in 60 bits, of which 3 at most are not used.
+    error = 12 * math.sqrt(clients) * 3.2 * math.sqrt(1 if keys == "shared" else 4 * 4096 / 3)
+    assert 2**57 < 2 * clients * 8 * 2**30 * 2 * (error + clients / 2) < 2**60
+    assert refusal(with_clients(clients + 1, **fine)) == (
+        f"arms.a.aggregation: the fixed-point grid overflows: {clients + 1} clients x clip 8.0 at fractional_bits 30 "
+        "needs 1 bits more than the 60 of one prime; lower clip or fractional_bits"
+    )
 
 
 def test_finest_grid_that_passes_is_coarser_than_the_encryption_error_and_the_next_is_refused():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import numpy as np
 import tenseal as ts
+from tenseal import sealapi as seal
 
-from ppml.aggregation.ckks import CkksClients, _unpack
+from ppml.aggregation.build import build_client_side
+from ppml.aggregation.lattice import LatticeClients, loaded, saved, unpacked
 from ppml.config.technique import Ckks
 
 RUN = 4
@@ -38,36 +42,33 @@ def holds_a_run(payload: bytes, words: np.ndarray) -> bool:
     return False
 
 
-def serialized_secret(side: CkksClients) -> bytes:
-    """Return the stream that TenSEAL makes of the secret key."""
-    return bytes(
-        side._context.serialize(
-            save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
-        )
-    )
+def serialized_secret(side: LatticeClients) -> bytes:
+    """Return the stream that SEAL makes of the secret key."""
+    return saved(side._secret)
 
 
-def secret_coefficients(side: CkksClients) -> np.ndarray:
+def secret_coefficients(side: LatticeClients) -> np.ndarray:
     """Return the secret polynomial as SEAL keeps it, one word a coefficient and prime."""
-    polynomial = side._context.secret_key().data.data()
+    polynomial = side._secret.data()
     return np.array([polynomial[place] for place in range(polynomial.coeff_count())], dtype="<u8")
 
 
-def secret_key_in(payloads: Iterable[bytes], side: CkksClients) -> bool:
+def secret_key_in(payloads: Iterable[bytes], side: LatticeClients) -> bool:
     """Return whether the secret key of ``side``, or a part of it, is in one of ``payloads``.
 
-    Looked for are its coefficients in either byte order, the compressed stream that TenSEAL makes of it, and anything
-    that TenSEAL reads as a context with a secret key.
+    Looked for are its coefficients in either byte order, the compressed stream that SEAL makes of it, and anything
+    that SEAL reads as a secret key, or TenSEAL as a context with one.
     """
     coefficients = secret_coefficients(side)
     # What the stream of another key has, too, is its header.
-    header = serialized_secret(CkksClients(Ckks()))
+    header = serialized_secret(build_client_side(Ckks(), 3))
     words = telling_words(
         [coefficients.tobytes(), coefficients.astype(">u8").tobytes(), serialized_secret(side)], known=header
     )
     assert len(words) > 1.9 * len(coefficients)
     return any(
-        holds_a_run(payload, words) or any(map(opens_as_private_context, pieces(payload))) for payload in payloads
+        holds_a_run(payload, words) or any(opens_as_secret(piece, side) for piece in pieces(payload))
+        for payload in payloads
     )
 
 
@@ -75,13 +76,16 @@ def pieces(payload: bytes) -> list[bytes]:
     """Return ``payload`` and what is packed in it, if anything, as far as it can be read."""
     found = [payload]
     with suppress(ValueError):
-        for piece in _unpack(payload):
+        for piece in unpacked(payload):
             found.append(piece)
     return found
 
 
-def opens_as_private_context(payload: bytes) -> bool:
-    """Return whether TenSEAL reads a context with a secret key from ``payload``."""
+def opens_as_secret(payload: bytes, side: LatticeClients) -> bool:
+    """Return whether SEAL reads a secret key from ``payload``, or TenSEAL a context with one."""
+    with suppress(Exception):
+        loaded(seal.SecretKey(), side._scheme.context, payload, whole=False)
+        return True
     try:
         return bool(ts.context_from(payload).has_secret_key())
     except Exception:
@@ -101,3 +105,25 @@ def updates_in(payloads: Iterable[bytes], grids: Iterable[np.ndarray], step: flo
     """Return whether a part of an update of ``grids`` is readable in one of ``payloads``."""
     words = telling_words(form for grid in grids for form in plaintext_forms(grid, step))
     return any(holds_a_run(payload, words) for payload in payloads)
+
+
+def reachable(*roots: object) -> Iterator[object]:
+    """Yield everything that can be reached from ``roots``, through attributes and closures."""
+    seen, waiting = set(), list(roots)
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, type | ModuleType | BuiltinFunctionType):
+            continue
+        seen.add(id(one))
+        yield one
+        if isinstance(one, FunctionType):
+            # Not its globals, which lead everywhere.
+            waiting += [cell.cell_contents for cell in one.__closure__ or ()]
+            waiting += [one.__defaults__, one.__kwdefaults__, one.__dict__]
+        else:
+            waiting += gc.get_referents(one)
+
+
+def secret_holders(*roots: object) -> list[object]:
+    """Return every secret key that can be reached from ``roots``, and what can decrypt or makes keys."""
+    return [one for one in reachable(*roots) if isinstance(one, seal.SecretKey | seal.Decryptor | seal.KeyGenerator)]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ppml.accounting.epsilon import epsilon
-from ppml.aggregation.ckks import CkksServer
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.lattice import LatticeServer
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.federation import client as client_module
 from ppml.federation import run as run_module
@@ -356,7 +356,7 @@ def test_nothing_that_the_server_of_a_resumed_training_is_given_leads_to_a_key(m
     run(arm_of("fl_he"), checkpoint=Memory(progress_after("fl_he", 2)))
     assert secret_holders(*clients), "the search must find the clients' key where there is one"
     ((server, after_round, *_),) = given
-    assert isinstance(server.aggregator, CkksServer) and callable(after_round)
+    assert isinstance(server.aggregator, LatticeServer) and callable(after_round)
     assert not secret_holders(*given)
 
 

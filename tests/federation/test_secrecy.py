@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import numpy as np
 import pytest
-import tenseal as ts
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
-from ppml.aggregation.ckks import CkksClients, CkksServer
+from ppml.aggregation.build import build_client_side, build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.lattice import LatticeClients, LatticeServer
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import Sealed, SecretKeyExposed
 from ppml.config.technique import Ckks
@@ -34,7 +31,9 @@ from .runs import SIZES, Traffic, federated_arm, foreign_images, ignore, owners,
 from .scanner import (
     holds_a_run,
     plaintext_forms,
+    reachable,
     secret_coefficients,
+    secret_holders,
     secret_key_in,
     serialized_secret,
     telling_words,
@@ -68,7 +67,7 @@ def test_no_part_of_the_secret_key_reaches_the_server_in_any_message():
 def leaking(how) -> Traffic:
     """Return the traffic of clients that add ``how(side)`` to what they seal."""
 
-    def make_side(side: CkksClients) -> CkksClients:
+    def make_side(side: LatticeClients) -> LatticeClients:
         seal = side.seal
 
         def leaky(update: np.ndarray) -> Sealed:
@@ -82,9 +81,8 @@ def leaking(how) -> Traffic:
 
 
 LEAKS = {
-    "a private context": lambda side: bytes(side._context.serialize(save_secret_key=True)),
-    "a private context, shifted": lambda side: b"xyz" + bytes(side._context.serialize(save_secret_key=True)),
     "a serialized key": serialized_secret,
+    "a serialized key, shifted": lambda side: b"xyz" + serialized_secret(side),
     "part of a serialized key": lambda side: serialized_secret(side)[20_000:20_200],
     "coefficients": lambda side: secret_coefficients(side).tobytes(),
     "eight coefficients": lambda side: b"x" + secret_coefficients(side)[100:108].tobytes(),
@@ -102,13 +100,13 @@ def test_a_client_that_adds_its_key_to_an_upload_is_caught(how):
 
 def test_another_key_is_not_mistaken_for_the_secret_one():
     (side,) = encrypted_run().sides
-    other = CkksClients(Ckks())
-    assert not secret_key_in([bytes(other._context.serialize(save_secret_key=False)), os.urandom(100_000)], side)
+    other = build_client_side(Ckks(), 3)
+    assert not secret_key_in([other.public_material(), os.urandom(100_000)], side)
 
 
 def test_private_material_stops_the_run_before_it_begins():
-    def make_side(side: CkksClients) -> CkksClients:
-        side.public_material = lambda: bytes(side._context.serialize(save_secret_key=True))
+    def make_side(side: LatticeClients) -> LatticeClients:
+        side.public_material = lambda: serialized_secret(side)
         return side
 
     with pytest.raises(SecretKeyExposed):
@@ -117,33 +115,11 @@ def test_private_material_stops_the_run_before_it_begins():
     assert traffic.messages == []
 
 
-def reachable(*roots: object) -> Iterator[object]:
-    """Yield everything that can be reached from ``roots``, through attributes and closures."""
-    seen, waiting = set(), list(roots)
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen or isinstance(one, type | ModuleType | BuiltinFunctionType):
-            continue
-        seen.add(id(one))
-        yield one
-        if isinstance(one, FunctionType):
-            # Not its globals, which lead everywhere.
-            waiting += [cell.cell_contents for cell in one.__closure__ or ()]
-            waiting += [one.__defaults__, one.__kwdefaults__, one.__dict__]
-        else:
-            waiting += gc.get_referents(one)
-
-
-def secret_holders(*roots: object) -> list[object]:
-    """Return every holder of a secret key that can be reached from ``roots``."""
-    return [one for one in reachable(*roots) if isinstance(one, ts.Context) and one.has_secret_key()]
-
-
 def parties() -> tuple[Population, ServerParts]:
     """Return clients that encrypt, and what their server has."""
     arm, model = federated_arm(encrypted=True), cnn()
     given = Given(arm, SIZES, [None] * 3, [None] * 3, Randomness(1))
-    side = CkksClients(arm.aggregation)
+    side = build_client_side(arm.aggregation, 3)
     clients = build_population(given, model, dict(enumerate(owners())), side, foreign_images())
     return clients, build_server(given, flat_parameters(model), side.public_material())
 
@@ -190,7 +166,7 @@ def server_apps(monkeypatch, arm, workers: int) -> list[ServerApp]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nothing_that_the_server_app_of_a_whole_training_holds_leads_to_a_secret_key(workers, monkeypatch):
     (app,) = server_apps(monkeypatch, federated_arm(encrypted=True, rounds=1), workers)
-    assert any(isinstance(one, CkksServer) for one in reachable(app)), "the search must find what the app holds"
+    assert any(isinstance(one, LatticeServer) for one in reachable(app)), "the search must find what the app holds"
     assert not secret_holders(app)
 
 
@@ -213,7 +189,7 @@ def test_plaintext_aggregation_is_caught():
 
 
 def test_a_client_that_sends_some_values_in_the_clear_beside_the_ciphertext_is_caught():
-    def make_side(side: CkksClients) -> CkksClients:
+    def make_side(side: LatticeClients) -> LatticeClients:
         seal = side.seal
 
         def leaky(update: np.ndarray) -> Sealed:
@@ -258,8 +234,7 @@ def test_the_scan_does_not_take_everyday_bytes_for_a_secret():
 def test_the_server_works_without_any_client():
     """The aggregator that the server gets is made of public material alone."""
     (side,) = encrypted_run().sides
-    alone = CkksServer(side.public_material())
-    assert not alone._context.has_secret_key()
+    alone = build_server_side(Ckks(), 3, side.public_material())
     assert not secret_holders(alone)
 
 

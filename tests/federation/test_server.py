@@ -11,9 +11,11 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
 
-from ppml.aggregation.ckks import _pack, _unpack
+from ppml.aggregation.build import build_client_side
+from ppml.aggregation.ckks import scheme_of
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import Sealed
+from ppml.config.technique import Ckks
 from ppml.federation.messages import (
     INITIAL,
     METRICS,
@@ -225,28 +227,27 @@ def test_whoever_stops_the_process_is_no_bad_answer():
 
 
 def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Message, Message], list[Message]]:
-    """Return a fault: other ciphertexts."""
-    return with_update(lambda update: replace(update, payload=_pack(iter(change(list(_unpack(update.payload)))))))
+    """Return a fault: a client that sends other ciphertexts, and says that they are whole."""
+
+    def changed(update: Sealed) -> Sealed:
+        scheme, key = scheme_of(Ckks()), update.payload[:16]
+        return scheme.sealed(key, update.length, change(list(scheme.ciphertexts(update, key))))
+
+    return with_update(changed)
 
 
 BAD_CIPHERTEXTS = {
-    "cut off": (
-        with_update(partial(shortened, missing=1)),
-        "no ciphertexts under the parameters of this run: the payload is cut off within a ciphertext",
-    ),
-    "cut off in a length": (
+    "cut off": (with_update(partial(shortened, missing=1)), "it was cut off or altered on the way"),
+    "more than was sent": (
         with_update(lambda update: replace(update, payload=update.payload + b"ab")),
-        "no ciphertexts under the parameters of this run: the payload is cut off within a length",
+        "it was cut off or altered on the way",
     ),
-    "one less": (
-        of_ciphertexts(lambda parts: parts[:-1]),
-        "ciphertexts of [2048, 2048, 2048] values where [2048, 2048, 2048, 1707] are needed",
+    "under another key": (
+        with_update(lambda update: build_client_side(Ckks(), 3).seal(np.zeros(update.length, np.int64))),
+        "it is under another key than that of this run",
     ),
-    "one more": (
-        of_ciphertexts(lambda parts: [*parts, parts[0]]),
-        "ciphertexts of [2048, 2048, 2048, 1707, 2048] values where [2048, 2048, 2048, 1707] are needed",
-    ),
-    "in another order": (of_ciphertexts(lambda parts: parts[::-1]), ""),
+    "one less": (of_ciphertexts(lambda parts: parts[:-1]), "1 ciphertexts where 2 are needed"),
+    "one more": (of_ciphertexts(lambda parts: [*parts, parts[0]]), "3 ciphertexts where 2 are needed"),
     "other bytes": (of_ciphertexts(lambda parts: [bytes(len(part)) for part in parts]), ""),
     "one that is none": (of_ciphertexts(lambda parts: [*parts[:-1], b"none"]), ""),
 }

@@ -1,119 +1,75 @@
-"""CKKS by TenSEAL: clients encrypt and decrypt, the server adds ciphertexts.
-
-One key pair a run, made at the clients' side from the operating system's entropy and held in memory only. All clients
-share it, so that one client colluding with the server can open every update.
-"""
+"""CKKS: real values, two in every slot as a complex one, with an error that rounding to the grid takes away."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
-
 import numpy as np
-import tenseal as ts
+from tenseal import sealapi as seal
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.protocol import BadUpdate, Sealed, SecretKeyExposed, refuse_scheme
+from ppml.aggregation.lattice import LatticeClients, LatticeServer, Scheme, ring
+from ppml.aggregation.protocol import BadUpdate
 from ppml.config.technique import Ckks
 
-_LENGTH = struct.Struct("<I")
 
-
-class CkksClients:
-    """The clients' side: holds the secret key, seals updates under the public key, opens sums.
+class CkksEncoding:
+    """Grid points as the real and the imaginary parts of slots.
 
     Parameters
     ----------
-    spec : Ckks
-        Parameters, checked to give 128 bits of security.
+    context : SEALContext
+        A ring of CKKS.
+    codec : FixedPointCodec
+        The grid.
+    scale : float
+        What values are multiplied by before they are rounded to whole coefficients.
     """
 
-    def __init__(self, spec: Ckks) -> None:
-        self._context = ts.context(
-            ts.SCHEME_TYPE.CKKS, spec.poly_modulus_degree, -1, list(spec.coeff_mod_bit_sizes), n_threads=1
-        )
-        self._context.global_scale = 2.0**spec.scale_bits
-        self._codec = FixedPointCodec(spec.clip, spec.fractional_bits)
-        self._slots = spec.poly_modulus_degree // 2
+    def __init__(self, context: seal.SEALContext, codec: FixedPointCodec, scale: float) -> None:
+        self._encoder = seal.CKKSEncoder(context)
+        self._codec = codec
+        self._scale = scale
+        self._slots = int(self._encoder.slot_count())
 
-    def public_material(self) -> bytes:
-        """Return the parameters and the public key: what the server needs to read and add ciphertexts."""
-        return bytes(
-            self._context.serialize(
-                save_public_key=True, save_secret_key=False, save_galois_keys=False, save_relin_keys=False
-            )
-        )
+    @property
+    def values(self) -> int:
+        """Two a slot."""
+        return 2 * self._slots
 
-    def seal(self, update: Grid) -> Sealed:
-        """Return ``update`` encrypted, as many values a ciphertext as it has slots."""
-        values = self._codec.decode(update)
-        chunks = [values[start : start + self._slots] for start in range(0, len(values), self._slots)]
-        return Sealed("ckks", len(update), _pack(ts.ckks_vector(self._context, chunk).serialize() for chunk in chunks))
+    def encode(self, values: Grid) -> seal.Plaintext:
+        """Return the values, the first half as real parts."""
+        parts = np.zeros(self.values)
+        parts[: len(values)] = self._codec.decode(values)
+        plain = seal.Plaintext()
+        self._encoder.encode((parts[: self._slots] + 1j * parts[self._slots :]).tolist(), self._scale, plain)
+        return plain
 
-    def unseal(self, total: Sealed) -> Grid:
-        """Return the sum rounded to the grid: the raw decryption is not shown to anyone."""
-        parts = [ts.ckks_vector_from(self._context, chunk).decrypt() for chunk in _unpack(total.payload)]
-        return np.rint(np.concatenate(parts) / self._codec.step).astype(np.int64)
+    def decode(self, plain: seal.Plaintext) -> Grid:
+        """Return the values rounded to the grid.
 
+        An approximate decryption can give the secret key away (Li & Micciancio, EUROCRYPT 2021); the exact sum says
+        nothing of the errors in it.
+        """
+        slots = np.array(self._encoder.decode_complex(plain))
+        return np.rint(np.concatenate([slots.real, slots.imag]) / self._codec.step).astype(np.int64)
 
-class CkksServer:
-    """The server's side: adds ciphertexts.
-
-    Parameters
-    ----------
-    public_material : bytes
-        From :meth:`CkksClients.public_material`.
-    slots : int
-        Values a ciphertext.
-
-    Raises
-    ------
-    SecretKeyExposed
-        The material holds a secret key.
-    """
-
-    def __init__(self, public_material: bytes, slots: int = 2048) -> None:
-        self._context = ts.context_from(public_material, n_threads=1)
-        if self._context.has_secret_key():
-            raise SecretKeyExposed("the material sent to the server holds a secret key")
-        self._slots = slots
-
-    def check(self, sealed: Sealed) -> None:
-        """Raise an error unless the payload is what its length needs: ciphertexts under the parameters of this run."""
-        refuse_scheme(sealed, "ckks")
-        expected = [min(self._slots, sealed.length - start) for start in range(0, sealed.length, self._slots)]
-        try:
-            found = [ts.ckks_vector_from(self._context, chunk).size() for chunk in _unpack(sealed.payload)]
-        except Exception as error:
-            raise BadUpdate(f"no ciphertexts under the parameters of this run: {error}") from None
-        if found != expected:
-            raise BadUpdate(f"ciphertexts of {found} values where {expected} are needed")
-
-    def add(self, sealed: Sequence[Sealed]) -> Sealed:
-        """Return the encrypted sum, ciphertext by ciphertext."""
-        columns = zip(*(_unpack(one.payload) for one in sealed), strict=True)
-        return Sealed("ckks", sealed[0].length, _pack(self._add_column(column) for column in columns))
-
-    def _add_column(self, chunks: Sequence[bytes]) -> bytes:
-        total = ts.ckks_vector_from(self._context, chunks[0])
-        for chunk in chunks[1:]:
-            total += ts.ckks_vector_from(self._context, chunk)
-        return bytes(total.serialize())
+    def check(self, cipher: seal.Ciphertext) -> None:
+        """Refuse another scale."""
+        if cipher.scale != self._scale:
+            raise BadUpdate(f"a ciphertext at scale {cipher.scale:g}, not {self._scale:g}")
 
 
-def _pack(chunks: Iterator[bytes]) -> bytes:
-    return b"".join(_LENGTH.pack(len(chunk)) + chunk for chunk in chunks)
+def scheme_of(spec: Ckks) -> Scheme:
+    """Return the ring and how values lie in it."""
+    context = ring(seal.SCHEME_TYPE.CKKS, spec.poly_modulus_degree, spec.coeff_mod_bit_sizes)
+    codec = FixedPointCodec(spec.clip, spec.fractional_bits)
+    return Scheme("ckks", context, CkksEncoding(context, codec, 2.0**spec.scale_bits))
 
 
-def _unpack(payload: bytes) -> Iterator[bytes]:
-    """Yield what :func:`_pack` packed, or raise a ValueError where the payload is cut off."""
-    place = 0
-    while place < len(payload):
-        if len(payload) - place < _LENGTH.size:
-            raise ValueError("the payload is cut off within a length")
-        (length,) = _LENGTH.unpack_from(payload, place)
-        place += _LENGTH.size
-        if len(payload) - place < length:
-            raise ValueError("the payload is cut off within a ciphertext")
-        yield payload[place : place + length]
-        place += length
+def client_side(spec: Ckks, clients: int) -> LatticeClients:
+    """Return the clients, with new keys."""
+    return LatticeClients(scheme_of(spec), spec.keys)
+
+
+def server_side(spec: Ckks, clients: int, public_material: bytes) -> LatticeServer:
+    """Return the server."""
+    return LatticeServer(scheme_of(spec), public_material)

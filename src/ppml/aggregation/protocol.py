@@ -16,7 +16,7 @@ class Sealed:
     Parameters
     ----------
     scheme : str
-        ``"plaintext"`` or ``"ckks"``.
+        ``"plaintext"``, ``"ckks"``, ``"bfv"``.
     length : int
         Number of values inside.
     payload : bytes

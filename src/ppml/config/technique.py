@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ppml.aggregation.capacity import (
     MAX_COEFFICIENT_BITS,
+    bfv_ring,
     ckks_headroom_bits,
     ckks_precision_sigmas,
     plaintext_headroom_bits,
@@ -220,12 +221,22 @@ class Plaintext(FixedPointSpec):
             )
 
 
-class Ckks(FixedPointSpec):
-    """CKKS: clients encrypt, the server adds ciphertexts and holds no secret key."""
+class Encrypted(FixedPointSpec):
+    """Clients encrypt, the server adds ciphertexts and holds no secret key."""
+
+    keys: Literal["public", "shared"] = Field(
+        default="public",
+        description="What updates are encrypted under. `shared`: the secret key, which every client has then; uploads "
+        "are half as large, and one client that colludes with the server opens everybody's.",
+    )
+
+
+class Ckks(Encrypted):
+    """CKKS: real numbers, with an error that rounding to the grid takes away."""
 
     kind: Literal["ckks"] = "ckks"
     poly_modulus_degree: Literal[4096, 8192, 16384, 32768] = Field(
-        default=4096, description="Ring dimension N; N/2 values a ciphertext."
+        default=4096, description="Ring dimension N; N values a ciphertext, two a slot."
     )
     coeff_mod_bit_sizes: Annotated[tuple[int, ...], Field(strict=False)] = Field(
         default=(54, 55),
@@ -268,6 +279,22 @@ class Ckks(FixedPointSpec):
             )
 
 
+class Bfv(Encrypted):
+    """BFV: whole numbers, without an error; ring and moduli are the smallest that hold the sum of all clients."""
+
+    kind: Literal["bfv"] = "bfv"
+
+    def refuse_overflow(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may overflow."""
+        try:
+            bfv_ring(clients, self.clip, self.fractional_bits, self.keys)
+        except OverflowError as error:
+            raise invalid(
+                f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at "
+                f"fractional_bits {self.fractional_bits} needs {error}; lower clip or fractional_bits"
+            ) from None
+
+
 Topology = Annotated[Centralized | LocalOnly | Federated, Field(discriminator="kind")]
 Privacy = Annotated[NoPrivacy | ExampleLevel | ClientLevel, Field(discriminator="kind")]
-Aggregation = Annotated[Plaintext | Ckks, Field(discriminator="kind")]
+Aggregation = Annotated[Plaintext | Ckks | Bfv, Field(discriminator="kind")]

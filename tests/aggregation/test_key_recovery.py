@@ -1,0 +1,241 @@
+"""The key recovery from approximate decryptions (Li & Micciancio, EUROCRYPT 2021, ePrint 2020/1533), against ours.
+
+A ciphertext ``(c0, c1)`` of CKKS decrypts to ``m = c0 + c1 s``, the message with the error of the encryption. Whoever
+sees the ciphertext, as the server does, and ``m`` to the last bit, as everybody does to whom a decryption is shown,
+solves for the secret key ``s``: no more than a division. Two values a slot show all of ``m``, so that one ciphertext is
+enough; one value a slot shows half of it, and two ciphertexts are needed: which an update of a few thousand values has
+within one round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from tenseal import sealapi as seal
+
+from ppml.aggregation.build import build_client_side, build_server_side
+from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.lattice import LatticeClients, loaded, ring
+from ppml.config.technique import Bfv, Ckks
+
+CLIENTS = 5
+SPEC = Ckks()
+CODEC = FixedPointCodec(SPEC.clip, SPEC.fractional_bits)
+DEGREE = SPEC.poly_modulus_degree
+SCALE = 2.0**SPEC.scale_bits
+
+Shown = Callable[[np.ndarray], np.ndarray]
+"""What everybody is shown of a decrypted sum: float64 values in, float64 values out."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the server knows of one encrypted sum.
+
+    Parameters
+    ----------
+    cipher : list of NDArray
+        ``c0`` and ``c1``, as Python integers modulo ``q``, at the roots of 1.
+    average : NDArray
+        What was shown, divided by the number of clients: complex where two values are in a slot.
+    """
+
+    cipher: Sequence[np.ndarray]
+    average: np.ndarray
+
+
+def words(one, count: int, start: int = 0) -> np.ndarray:
+    return np.array([one[place] for place in range(start, start + count)], dtype=object)
+
+
+def at_the_roots(context: seal.SEALContext, slots: np.ndarray) -> np.ndarray:
+    """Return what the polynomial of some slots is at the roots of 1, in the order of the ciphertexts."""
+    plain = seal.Plaintext()
+    seal.CKKSEncoder(context).encode(slots.tolist(), SCALE, plain)
+    return words(plain, DEGREE)
+
+
+def modulus(context: seal.SEALContext) -> int:
+    return int(context.first_context_data().parms().coeff_modulus()[0].value())
+
+
+def secret(side: LatticeClients) -> np.ndarray:
+    """Return the secret key at the roots of 1, modulo the first prime."""
+    return words(side._secret.data(), DEGREE)
+
+
+def from_complex_slots(context: seal.SEALContext, one: Seen) -> np.ndarray:
+    """Return the key that one sum with two values a slot gives: ``s = (m - c0) / c1``."""
+    q = modulus(context)
+    message = at_the_roots(context, one.average * CLIENTS)
+    return (message - one.cipher[0]) * inverse(one.cipher[1], q) % q
+
+
+def from_real_slots(context: seal.SEALContext, first: Seen, second: Seen) -> np.ndarray:
+    """Return the key that two sums with one value a slot give.
+
+    Shown is ``m + m'``, where ``m'`` is ``m`` at the inverse roots, so that with ``a = c1`` and ``b = c1'`` there is
+    ``a s + b s' = m + m' - c0 - c0'``: two equations for ``s`` and ``s'`` at each pair of roots. The inverse of root
+    ``i`` is root ``N - 1 - i`` in the order of SEAL.
+    """
+    q = modulus(context)
+    equations = []
+    for one in (first, second):
+        c0, c1 = one.cipher
+        shown = at_the_roots(context, 2 * one.average * CLIENTS)
+        equations.append((c1, c1[::-1], (shown - c0 - c0[::-1]) % q))
+    (a, b, right), (c, d, below) = equations
+    return (d * right - b * below) * inverse((a * d - b * c) % q, q) % q
+
+
+def inverse(values: np.ndarray, q: int) -> np.ndarray:
+    return np.array([pow(int(value), -1, q) if value % q else 0 for value in values], dtype=object)
+
+
+def recovered(context: seal.SEALContext, side: LatticeClients, found: np.ndarray) -> float:
+    """Return the share of the key, at its roots, that was found."""
+    return float(np.mean(found == secret(side)))
+
+
+def sums(side: LatticeClients, values: np.ndarray, real: bool) -> list[bytes]:
+    """Return the encrypted sums of what clients hold, shape ``(clients, values)``, a ciphertext each.
+
+    With one value a slot as everybody has it, who takes TenSEAL's vectors; with two as here.
+    """
+    server = build_server_side(SPEC, CLIENTS, side.public_material())
+    if not real:
+        sealed = [side.seal(CODEC.encode(update)) for update in values]
+        return list(side._scheme.ciphertexts(server.add(sealed), side._key))
+    slots = DEGREE // 2
+    encoder, evaluator = seal.CKKSEncoder(side._scheme.context), seal.Evaluator(side._scheme.context)
+    found = []
+    for start in range(0, values.shape[1], slots):
+        total = None
+        for update in values[:, start : start + slots]:
+            plain, cipher = seal.Plaintext(), seal.Ciphertext()
+            encoder.encode(update.tolist(), SCALE, plain)
+            encrypt = side._encryptor.encrypt_symmetric if side._seeded else side._encryptor.encrypt
+            encrypt(plain, cipher)
+            if total is None:
+                total = cipher
+            else:
+                evaluator.add_inplace(total, cipher)
+        found.append(total)
+    return found
+
+
+def seen(side: LatticeClients, real: bool, shown: Shown, values: np.ndarray) -> list[Seen]:
+    """Return what the server knows after one round."""
+    context, decryptor = side._scheme.context, side._decryptor
+    encoder = seal.CKKSEncoder(context)
+    found = []
+    for one in sums(side, values, real):
+        cipher = one if real else loaded(seal.Ciphertext(), context, one)
+        plain = seal.Plaintext()
+        decryptor.decrypt(cipher, plain)
+        raw = np.array(encoder.decode_double(plain) if real else encoder.decode_complex(plain))
+        average = shown(raw) / CLIENTS if real else (shown(raw.real) + 1j * shown(raw.imag)) / CLIENTS
+        found.append(Seen([words(cipher, DEGREE), words(cipher, DEGREE, DEGREE)], average))
+    return found
+
+
+def updates(seed: int, ciphertexts: int, real: bool) -> np.ndarray:
+    """Return updates on the grid that fill so many ciphertexts."""
+    length = ciphertexts * (DEGREE // 2 if real else DEGREE)
+    values = np.random.default_rng(seed).normal(0, 0.1, (CLIENTS, length))
+    return CODEC.decode(CODEC.encode(values))
+
+
+def as_it_is(values: np.ndarray) -> np.ndarray:
+    """Show the float64 sum of an approximate decryption, as everybody does."""
+    return values
+
+
+def on_the_grid(values: np.ndarray) -> np.ndarray:
+    """Show the sum rounded to the grid, as is done here."""
+    return np.rint(values / CODEC.step) * CODEC.step
+
+
+def attack(side: LatticeClients, real: bool, rounds: int, shown: Shown) -> float:
+    """Return the share of the key that the server finds from so many rounds under one key."""
+    known = []
+    for number in range(rounds):
+        known += seen(side, real, shown, updates(number, 2 // rounds, real))
+    context = side._scheme.context
+    found = from_real_slots(context, *known[:2]) if real else from_complex_slots(context, known[0])
+    return recovered(context, side, found)
+
+
+@pytest.mark.parametrize("keys", ["public", "shared"])
+@pytest.mark.parametrize("rounds", [1, 2])
+@pytest.mark.parametrize("real", [True, False], ids=["one value a slot", "two values a slot"])
+def test_the_key_falls_where_raw_sums_are_shown_and_not_where_they_are_rounded(real, rounds, keys):
+    side = build_client_side(Ckks(keys=keys), CLIENTS)
+    assert attack(side, real, rounds, as_it_is) == 1.0
+    assert attack(side, real, rounds, on_the_grid) < 0.01
+
+
+def test_what_clients_open_is_on_the_grid_and_gives_no_key_away():
+    """The same from what :meth:`LatticeClients.unseal` returns, of which the server is shown all."""
+    side = build_client_side(SPEC, CLIENTS)
+    server = build_server_side(SPEC, CLIENTS, side.public_material())
+    values = updates(0, 1, real=False)
+    total = server.add([side.seal(CODEC.encode(update)) for update in values])
+    opened = CODEC.decode(side.unseal(total))
+    assert np.array_equal(opened, values.sum(axis=0)), "exact, so that it says nothing of the errors"
+    (chunk,) = side._scheme.ciphertexts(total, side._key)
+    cipher = loaded(seal.Ciphertext(), side._scheme.context, chunk)
+    average = (opened[: DEGREE // 2] + 1j * opened[DEGREE // 2 :]) / CLIENTS
+    known = Seen([words(cipher, DEGREE), words(cipher, DEGREE, DEGREE)], average)
+    assert recovered(side._scheme.context, side, from_complex_slots(side._scheme.context, known)) < 0.01
+
+
+def test_a_key_holder_that_forgets_to_round_is_caught():
+    class Careless(LatticeClients):
+        def unseal(self, total):
+            parts = []
+            for chunk in self._scheme.ciphertexts(total, self._key):
+                plain = seal.Plaintext()
+                self._decryptor.decrypt(loaded(seal.Ciphertext(), self._scheme.context, chunk), plain)
+                slots = np.array(seal.CKKSEncoder(self._scheme.context).decode_complex(plain))
+                parts += [slots.real, slots.imag]
+            return np.concatenate(parts) / CODEC.step
+
+    side = Careless(build_client_side(SPEC, CLIENTS)._scheme, "public")
+    values = updates(0, 1, real=False)
+    server = build_server_side(SPEC, CLIENTS, side.public_material())
+    total = server.add([side.seal(CODEC.encode(update)) for update in values])
+    opened = side.unseal(total) * CODEC.step
+    assert not np.array_equal(opened, values.sum(axis=0))
+    (chunk,) = side._scheme.ciphertexts(total, side._key)
+    cipher = loaded(seal.Ciphertext(), side._scheme.context, chunk)
+    average = (opened[: DEGREE // 2] + 1j * opened[DEGREE // 2 :]) / CLIENTS
+    known = Seen([words(cipher, DEGREE), words(cipher, DEGREE, DEGREE)], average)
+    assert recovered(side._scheme.context, side, from_complex_slots(side._scheme.context, known)) == 1.0
+
+
+def test_a_fresh_key_a_round_does_not_help():
+    """One round fills several ciphertexts, and two of them, or one with two values a slot, are enough."""
+    for real in (True, False):
+        for _ in range(2):
+            assert attack(build_client_side(SPEC, CLIENTS), real, 1, as_it_is) == 1.0
+
+
+def test_bfv_shows_nothing_but_the_exact_sum():
+    """There is no error in what is opened: two encryptions of one sum open to the same bits."""
+    side = build_client_side(Bfv(), CLIENTS)
+    server = build_server_side(Bfv(), CLIENTS, side.public_material())
+    values = updates(0, 1, real=False)
+    opened = [
+        side.unseal(server.add([side.seal(CODEC.encode(update)) for update in values])).tolist() for _ in range(2)
+    ]
+    assert opened[0] == opened[1] == CODEC.encode(values.sum(axis=0)).tolist()
+
+
+def test_the_ring_of_this_attack_is_the_one_that_is_shipped():
+    shipped = build_client_side(SPEC, CLIENTS)._scheme.context
+    again = ring(seal.SCHEME_TYPE.CKKS, DEGREE, SPEC.coeff_mod_bit_sizes)
+    assert modulus(shipped) == modulus(again) and modulus(shipped).bit_length() == 54

@@ -1,0 +1,383 @@
+"""CKKS and BFV: the same sums as in the clear, and a server that cannot open them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tenseal import sealapi as seal
+
+from ppml.aggregation.build import build_client_side, build_server_side
+from ppml.aggregation.fixed_point import FixedPointCodec, Grid
+from ppml.aggregation.lattice import (
+    LatticeClients,
+    LatticeServer,
+    loaded,
+    mark_of,
+    refuse_secret_key,
+    ring,
+    saved,
+)
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.aggregation.protocol import BadUpdate, Sealed, SecretKeyExposed
+from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
+
+SPECS = {
+    f"{kind.__name__.lower()} {keys}": kind(keys=keys)  # type: ignore[call-arg]
+    for kind in (Ckks, Bfv)
+    for keys in ("public", "shared")
+}
+CODEC = FixedPointCodec(8.0, 20)
+MOST = 32
+"""Clients that the keys of these tests are made for."""
+
+
+@cache
+def pair(name: str) -> tuple[LatticeClients, LatticeServer]:
+    side = build_client_side(SPECS[name], MOST)
+    server = build_server_side(SPECS[name], MOST, side.public_material())
+    assert isinstance(side, LatticeClients) and isinstance(server, LatticeServer)
+    return side, server
+
+
+@pytest.fixture(params=SPECS)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def clients(name: str) -> LatticeClients:
+    return pair(name)[0]
+
+
+@pytest.fixture
+def server(name: str) -> LatticeServer:
+    return pair(name)[1]
+
+
+def a_ciphertext(side: LatticeClients) -> int:
+    """Return how many values a ciphertext holds."""
+    return side._scheme.encoding.values
+
+
+def some_updates(count: int, length: int, kind: str) -> np.ndarray:
+    rng = np.random.default_rng(count)
+    match kind:
+        case "random":
+            return rng.normal(0, 0.1, (count, length))
+        case "at the bound":
+            return rng.choice([-CODEC.clip, CODEC.clip], (count, length))
+        case "all at the bound":
+            return np.full((count, length), CODEC.clip)
+        case _:
+            # As large as they get: what is outside is clipped.
+            return rng.normal(0, 1e4, (count, length))
+
+
+# The same bits.
+
+
+def check_same_sum_as_in_the_clear(clients: LatticeClients, server: LatticeServer, updates: np.ndarray) -> None:
+    clear = PlaintextAggregation(CODEC, len(updates))
+    sums = [
+        side.unseal(adds.add([side.seal(CODEC.encode(update)) for update in updates]))
+        for side, adds in ((clear, clear), (clients, server))
+    ]
+    assert sums[0].dtype == sums[1].dtype == np.int64
+    assert np.array_equal(*sums)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, MOST])
+@pytest.mark.parametrize("kind", ["random", "at the bound", "all at the bound", "outside"])
+def test_encrypted_sums_are_those_in_the_clear_bit_for_bit(clients, server, count, kind):
+    check_same_sum_as_in_the_clear(clients, server, some_updates(count, 5000, kind))
+
+
+@given(updates=st.lists(st.lists(st.floats(-10, 10), min_size=3, max_size=3), min_size=1, max_size=4).map(np.array))
+@settings(max_examples=25, deadline=None, derandomize=True)
+@pytest.mark.parametrize("scheme", SPECS)
+def test_encrypted_sums_of_any_updates_are_those_in_the_clear(scheme, updates):
+    check_same_sum_as_in_the_clear(*pair(scheme), updates)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("full", [0, 1, 2])
+def test_every_length_fills_its_ciphertexts(clients, server, full, more):
+    length = max(1, full * a_ciphertext(clients) + more)
+    check_same_sum_as_in_the_clear(clients, server, some_updates(2, length, "random"))
+    needed = -(-length // a_ciphertext(clients))
+    assert len(chunks_of(clients, clients.seal(np.zeros(length, np.int64)))) == needed
+
+
+class OffByRounding(LatticeClients):
+    """Cuts decrypted values off instead of rounding them to the grid."""
+
+    def unseal(self, total: Sealed) -> Grid:
+        encoding, parts = self._scheme.encoding, []
+        for chunk in chunks_of(self, total):
+            plain = seal.Plaintext()
+            self._decryptor.decrypt(loaded(seal.Ciphertext(), self._scheme.context, chunk), plain)
+            slots = np.array(encoding._encoder.decode_complex(plain))
+            parts += [np.floor(part / CODEC.step) for part in (slots.real, slots.imag)]
+        return np.concatenate(parts).astype(np.int64)[: total.length]
+
+
+class LeavesOneOut(LatticeServer):
+    """Forgets the last client."""
+
+    def add(self, sealed):
+        return super().add(sealed[:-1])
+
+
+def test_a_sum_without_rounding_to_the_grid_or_without_a_client_is_caught():
+    sound, _ = pair("ckks public")
+    unrounded = OffByRounding(sound._scheme, "public")
+    adds = LatticeServer(sound._scheme, unrounded.public_material())
+    forgets = LeavesOneOut(sound._scheme, sound.public_material())
+    for clients, server in ((unrounded, adds), (sound, forgets)):
+        with pytest.raises(AssertionError):
+            check_same_sum_as_in_the_clear(clients, server, some_updates(2, 500, "random"))
+
+
+def test_updates_of_different_length_do_not_add(clients, server):
+    full = a_ciphertext(clients)
+    with pytest.raises(ValueError):
+        server.add([clients.seal(np.zeros(full, np.int64)), clients.seal(np.zeros(full + 1, np.int64))])
+
+
+# How large they are.
+
+
+def test_uploads_are_as_lean_as_is_said():
+    length = 200_000
+    update = CODEC.encode(some_updates(1, length, "random")[0])
+    sizes = {name: len(pair(name)[0].seal(update).payload) / (4 * length) for name in SPECS}
+    assert sizes["ckks public"] < 4.0 and sizes["bfv public"] < 3.6
+    assert sizes["ckks shared"] < 2.0 and sizes["bfv shared"] < 1.7
+
+
+def test_a_sum_of_seeded_ciphertexts_is_as_large_as_one_of_others():
+    clients, server = pair("ckks shared")
+    sealed = clients.seal(np.zeros(4096, np.int64))
+    assert len(server.add([sealed, sealed]).payload) > 1.9 * len(sealed.payload)
+
+
+# Payloads that cannot be added.
+
+
+@pytest.mark.parametrize("length", [1, 2048, 4097])
+def test_what_a_client_seals_passes_the_check(clients, server, length):
+    server.check(clients.seal(np.zeros(length, np.int64)))
+
+
+def resealed(side: LatticeClients, sealed: Sealed, change: Callable[[list[bytes]], Iterable[bytes]]) -> Sealed:
+    """Return an update whose client has made something else of its ciphertexts, and says that it is whole."""
+    return side._scheme.sealed(side._key, sealed.length, change(chunks_of(side, sealed)))
+
+
+def chunks_of(side: LatticeClients, sealed: Sealed) -> list[bytes]:
+    return list(side._scheme.ciphertexts(sealed, side._key))
+
+
+DAMAGES = {
+    "cut off": lambda payload: payload[:-1],
+    "cut off early": lambda payload: payload[:20],
+    "nothing": lambda payload: b"",
+    "a few bytes more": lambda payload: payload + b"xyz",
+    "another key": lambda payload: b"0" * 16 + payload[16:],
+    **{
+        f"a bit at {part:.0%}": lambda payload, part=part: (
+            payload[: int(part * len(payload))]
+            + bytes([payload[int(part * len(payload))] ^ 1])
+            + payload[int(part * len(payload)) + 1 :]
+        )
+        for part in (0.0, 0.1, 0.5, 0.9)
+    },
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_payload_is_refused_before_it_is_added(clients, server, damage):
+    sealed = clients.seal(np.zeros(a_ciphertext(clients) + 1, np.int64))
+    damaged = Sealed(sealed.scheme, sealed.length, damage(sealed.payload))
+    for refuses in (server.check, lambda one: server.add([one, one]), clients.unseal):
+        with pytest.raises(BadUpdate, match=r"^it was cut off or altered on the way$"):
+            refuses(damaged)
+
+
+def test_a_payload_of_another_length_than_it_says_is_refused(clients, server):
+    sealed = clients.seal(np.zeros(10, np.int64))
+    with pytest.raises(BadUpdate, match="cut off or altered"):
+        server.check(Sealed(sealed.scheme, 11, sealed.payload))
+
+
+FAULTS = {
+    "one too few": (lambda chunks: chunks[:1], "1 ciphertexts where 2 are needed"),
+    "one too many": (lambda chunks: [*chunks, chunks[0]], "3 ciphertexts where 2 are needed"),
+    "none": (lambda chunks: [], "0 ciphertexts where 2 are needed"),
+    "something else": (lambda chunks: [chunks[0], b"more"], "it is not as long as it says"),
+    "cut off": (lambda chunks: [chunk[:-9] for chunk in chunks], "it is not as long as it says"),
+    "words after it": (lambda chunks: [chunk + b"more" for chunk in chunks], "it is not as long as it says"),
+    "another version": (
+        lambda chunks: [chunk[:3] + b"\x09" + chunk[4:] for chunk in chunks],
+        "no ciphertext under the parameters of this run",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "why"), FAULTS.values(), ids=FAULTS)
+def test_what_a_client_makes_of_its_ciphertexts_is_refused_before_it_is_added(clients, server, change, why):
+    sealed = clients.seal(np.zeros(a_ciphertext(clients) + 1, np.int64))
+    with pytest.raises(BadUpdate, match=re.escape(why)):
+        server.check(resealed(clients, sealed, change))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"xyz", "within a length"), (b"\x09\x00\x00\x00xyz", "within a ciphertext")],
+)
+def test_ciphertexts_whose_lengths_do_not_add_up_are_refused(clients, server, content, why):
+    mark = mark_of(clients._key + (10).to_bytes(4, "little") + content)
+    with pytest.raises(BadUpdate, match=f"the payload is cut off {why}"):
+        server.check(Sealed(clients._scheme.name, 10, clients._key + mark + content))
+
+
+def test_a_ciphertext_of_another_key_is_refused(name, clients, server):
+    foreign = build_client_side(SPECS[name], MOST).seal(np.zeros(1, np.int64))
+    for refuses in (server.check, clients.unseal):
+        with pytest.raises(BadUpdate, match=r"^it is under another key than that of this run$"):
+            refuses(foreign)
+
+
+def under(side: LatticeClients, foreign: LatticeClients, values: int) -> Sealed:
+    """Return an update of another ring or key that says that it is under the one of ``side``."""
+    return side._scheme.sealed(side._key, values, chunks_of(foreign, foreign.seal(np.zeros(values, np.int64))))
+
+
+def test_a_ciphertext_of_another_ring_is_refused(clients, server, name):
+    spec = SPECS[name]
+    larger = {"poly_modulus_degree": 8192} if spec.kind == "ckks" else {"clip": 64.0}
+    foreign = build_client_side(type(spec)(keys=spec.keys, **larger), MOST)
+    with pytest.raises(BadUpdate, match="no ciphertext under the parameters of this run"):
+        server.check(under(clients, foreign, 1))
+
+
+def test_a_ciphertext_at_another_scale_is_refused():
+    clients, server = pair("ckks public")
+    foreign = build_client_side(Ckks(scale_bits=41), MOST)
+    with pytest.raises(BadUpdate, match=r"a ciphertext at scale 2\.19902e\+12, not 1\.09951e\+12"):
+        server.check(under(clients, foreign, 1))
+
+
+def test_a_product_is_refused_as_no_fresh_ciphertext():
+    clients, server = pair("bfv public")
+    sealed = clients.seal(np.ones(10, np.int64))
+    (chunk,) = chunks_of(clients, sealed)
+    cipher = loaded(seal.Ciphertext(), clients._scheme.context, chunk)
+    seal.Evaluator(clients._scheme.context).square_inplace(cipher)
+    with pytest.raises(BadUpdate, match="not fresh"):
+        server.check(resealed(clients, sealed, lambda chunks: [saved(cipher)]))
+
+
+def test_another_scheme_is_refused():
+    with pytest.raises(BadUpdate, match="sealed by 'bfv', not by 'ckks'"):
+        pair("ckks public")[1].check(pair("bfv public")[0].seal(np.zeros(1, np.int64)))
+
+
+# Keys.
+
+
+def test_public_material_has_no_secret_key(clients):
+    refuse_secret_key(clients._scheme.context, clients.public_material())
+
+
+PRIVATE = {
+    "a secret key": lambda side: saved(side._secret),
+    "a secret key after the public one": lambda side: side.public_material() + saved(side._secret),
+    "words after the public key": lambda side: side.public_material() + b"12345678",
+    "half a public key": lambda side: side.public_material()[:10_000],
+    "nothing": lambda side: b"",
+}
+
+
+@pytest.mark.parametrize("material", PRIVATE.values(), ids=PRIVATE)
+def test_the_server_takes_a_public_key_and_nothing_else(name, clients, material):
+    with pytest.raises(SecretKeyExposed, match=r"holds a secret key|no public key"):
+        build_server_side(SPECS[name], MOST, material(clients))
+
+
+def check_keys_are_fresh(make: Callable[[], LatticeClients]) -> None:
+    made = []
+    for _ in range(2):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  the point is that it does not matter
+        torch.manual_seed(0)
+        made.append(make())
+    first, second = made
+    assert first.public_material() != second.public_material()
+    assert saved(first._secret) != saved(second._secret)
+    # What one seals, the other reads as noise.
+    update = CODEC.encode(np.linspace(-1, 1, 500))
+    foreign = second.unseal(resealed(second, second.seal(update), lambda chunks: chunks_of(first, first.seal(update))))
+    assert (foreign == update).mean() < 0.01
+
+
+def test_each_run_has_keys_of_its_own_whatever_the_seeds(name):
+    check_keys_are_fresh(lambda: build_client_side(SPECS[name], MOST))
+
+
+def test_a_key_that_repeats_is_caught(clients):
+    with pytest.raises(AssertionError):
+        check_keys_are_fresh(lambda: clients)
+
+
+def test_sealing_twice_gives_different_ciphertexts_of_the_same_update(clients):
+    update = CODEC.encode(np.linspace(-1, 1, 500))
+    torch.manual_seed(0)
+    first = clients.seal(update)
+    torch.manual_seed(0)
+    second = clients.seal(update)
+    assert first.payload != second.payload
+    assert np.array_equal(clients.unseal(first), clients.unseal(second))
+
+
+def test_clients_of_different_keys_get_no_sum(name, clients, server):
+    update = CODEC.encode(np.linspace(-1, 1, 500))
+    other = build_client_side(SPECS[name], MOST)
+    theirs = resealed(clients, clients.seal(update), lambda chunks: chunks_of(other, other.seal(update)))
+    mixed = server.add([clients.seal(update), theirs])
+    assert (clients.unseal(mixed) == 2 * update).mean() < 0.01
+
+
+def test_a_colluder_opens_the_updates_of_others_under_a_shared_key(name, clients):
+    """Every client has the key, so that one of them and the server together read what another has sealed."""
+    update = CODEC.encode(np.linspace(-1, 1, 500))
+    assert np.array_equal(clients.unseal(clients.seal(update)), update)
+
+
+# The ring.
+
+
+def test_a_ring_under_128_bits_of_security_is_refused_by_the_library():
+    with pytest.raises(ValueError, match="secure"):
+        ring(seal.SCHEME_TYPE.BFV, 2048, [55], 30)
+
+
+# From the configuration.
+
+
+@pytest.mark.parametrize("spec", [Plaintext(), *SPECS.values()], ids=["plaintext", *SPECS])
+def test_a_configured_aggregation_adds(spec: Plaintext | Encrypted):
+    side = build_client_side(spec, 3)
+    server = build_server_side(spec, 3, side.public_material())
+    sealed = [side.seal(np.array([1, -2, 3])) for _ in range(3)]
+    assert isinstance(server.add(sealed), Sealed)
+    assert {one.scheme for one in sealed} == {spec.kind}
+    assert side.unseal(server.add(sealed)).tolist() == [3, -6, 9]
