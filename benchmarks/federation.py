@@ -31,8 +31,8 @@ import torch
 from torch import nn
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.build import build_client_side
-from ppml.aggregation.protocol import Sealed
+from ppml.aggregation.build import build_parties
+from ppml.aggregation.protocol import Sealed, nothing
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
 from ppml.federation.build import Given, ServerParts, build_population, build_server
@@ -177,7 +177,7 @@ def initial(case: Case) -> nn.Module:
 
 def server(case: Case, clock: Clock) -> ServerParts:
     """Return what the server has."""
-    return replace(build_server(given(case), flat_parameters(initial(case)), public_material=b""), release=clock)
+    return replace(build_server(given(case), flat_parameters(initial(case)), nothing), release=clock)
 
 
 @cache
@@ -188,7 +188,7 @@ def population(case: Case) -> Population:
     torch.use_deterministic_algorithms(True, warn_only=True)
     public = given(case)
     owned = {client: images(size, RNG.child("client", client)) for client, size in enumerate(public.sizes)}
-    side = build_client_side(public.arm.aggregation, case.clients)
+    side = build_parties(public.arm.aggregation, case.clients).clients
     clients = build_population(public, initial(case), owned, side, images(TEST, RNG.child("test")))
     if case.trains:
         return clients

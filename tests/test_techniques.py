@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppml.aggregation.lattice import LatticeClients
+from ppml.aggregation.lattice import PublicKeyClients
 from ppml.config.arm import Arm
 from ppml.federation.build import client_weights
 from ppml.learning.outcome import Outcome
@@ -52,14 +52,14 @@ def test_encryption_changes_no_bit_of_the_result(clear, encrypted):
 
 
 def test_a_sum_that_is_off_by_one_grid_step_is_caught(monkeypatch):
-    original = LatticeClients.unseal
+    original = PublicKeyClients.unseal
 
     def off(side, total):
-        values = original(side, total)
+        values = original(side, total).copy()
         values[0] += 1
         return values
 
-    monkeypatch.setattr(LatticeClients, "unseal", off)
+    monkeypatch.setattr(PublicKeyClients, "unseal", off)
     with pytest.raises(AssertionError):
         check_same(outcome_of("fl"), run(federated_arm(encrypted=True, server=MOMENTUM)))
 

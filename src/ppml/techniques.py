@@ -71,22 +71,25 @@ def train(
             every = getattr(arm.topology, "evaluate_every", 1)
             return train_alone(build, learners, owned, test, rng, report, limits, every)
         case Federated() as topology:
-            from ppml.aggregation.build import build_client_side
+            from ppml.aggregation.build import build_parties
             from ppml.federation.build import Given, build_population, build_server, simulated_failures
             from ppml.federation.run import train_federated
             from ppml.learning.vectors import flat_parameters
 
             given = Given(arm, [len(records) for records in owned], noise_multipliers, limits, rng)
-            side, model = build_client_side(arm.aggregation, len(owned)), build()
+            parties, model = build_parties(arm.aggregation, len(owned)), build()
             repeats = _may_resume(arm, owned[0].labels.device.type)
-            return train_federated(
-                build_population(given, model, dict(enumerate(owned)), side, test),
-                build_server(given, flat_parameters(model), side.public_material()),
-                report,
-                checkpoint=checkpoint if repeats else NO_CHECKPOINT,
-                fails=simulated_failures(topology.failures, rng),
-                workers=workers,
-            )
+            try:
+                return train_federated(
+                    build_population(given, model, dict(enumerate(owned)), parties.clients, test),
+                    build_server(given, flat_parameters(model), parties.material),
+                    report,
+                    checkpoint=checkpoint if repeats else NO_CHECKPOINT,
+                    fails=simulated_failures(topology.failures, rng),
+                    workers=workers,
+                )
+            finally:
+                parties.close()
 
 
 def _may_resume(arm: Arm, device: str) -> bool:

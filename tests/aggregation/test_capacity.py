@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 import tenseal as ts
-from tenseal import sealapi as seal
+from tenseal import sealapi
 
-from ppml.aggregation.build import build_client_side, build_server_side
 from ppml.aggregation.capacity import (
     LARGEST_PRIME_BITS,
     MAX_COEFFICIENT_BITS,
@@ -25,6 +24,8 @@ from ppml.aggregation.lattice import loaded
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
+from .local import Local
+
 SMALL = {"poly_modulus_degree": 4096, "coeff_mod_bit_sizes": (54, 55), "scale_bits": 40, "fractional_bits": 20}
 LARGE = {"poly_modulus_degree": 8192, "coeff_mod_bit_sizes": (60, 60), "scale_bits": 45, "fractional_bits": 24}
 
@@ -39,8 +40,8 @@ def accepts(spec: Encrypted | Plaintext, clients: int) -> bool:
 
 def wrong_values(spec: Encrypted, clients: int, updates: np.ndarray) -> int:
     """Return how many of the decrypted sums of ``updates`` are not exact; all, if they cannot be encrypted."""
-    codec, side = FixedPointCodec(spec.clip, spec.fractional_bits), build_client_side(spec, clients)
-    server = build_server_side(spec, clients, side.public_material())
+    codec, side = FixedPointCodec(spec.clip, spec.fractional_bits), Local(spec, clients)
+    server = side.server()
     grids = [codec.encode(update) for update in updates]
     try:
         total = side.unseal(server.add([side.seal(grid) for grid in grids]))
@@ -51,9 +52,9 @@ def wrong_values(spec: Encrypted, clients: int, updates: np.ndarray) -> int:
 
 def raw_values(side, chunk: bytes) -> np.ndarray:
     """Return what decryption gives before it is rounded to the grid."""
-    plain = seal.Plaintext()
-    side._decryptor.decrypt(loaded(seal.Ciphertext(), side._scheme.context, chunk), plain)
-    slots = np.array(side._scheme.encoding._encoder.decode_complex(plain))
+    plain = sealapi.Plaintext()
+    side.keys._decryptor.decrypt(loaded(sealapi.Ciphertext(), side.scheme.context, chunk), plain)
+    slots = np.array(side.scheme.encoding._encoder.decode_complex(plain))
     return np.concatenate([slots.real, slots.imag])
 
 
@@ -64,13 +65,13 @@ def raw_values(side, chunk: bytes) -> np.ndarray:
 @pytest.mark.parametrize("parameters", [SMALL, LARGE], ids=["4096", "8192"])
 def test_the_predicted_error_is_the_measured_one_to_5_percent(parameters, clients):
     spec = Ckks(**parameters)
-    side = build_client_side(spec, clients)
-    server = build_server_side(spec, clients, side.public_material())
+    side = Local(spec, clients)
+    server = side.server()
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
     rng = np.random.default_rng(0)
     grids = [codec.encode(rng.uniform(-1, 1, 8 * spec.poly_modulus_degree)) for _ in range(clients)]
     total = server.add([side.seal(grid) for grid in grids])
-    raw = np.concatenate([raw_values(side, one) for one in side._scheme.ciphertexts(total, side._key)])
+    raw = np.concatenate([raw_values(side, one) for one in side.scheme.ciphertexts(total, side.mark)])
     errors = raw - codec.decode(np.sum(grids, axis=0))
     predicted = ckks_error(clients, spec.scale_bits, spec.poly_modulus_degree)
     assert errors.std() == pytest.approx(predicted, rel=0.05)
@@ -148,9 +149,9 @@ def worst_case(spec: Ckks, clients: int) -> np.ndarray:
 def test_the_worst_case_is_in_one_coefficient():
     spec = Ckks()
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
-    side = build_client_side(spec, 1)
-    plain = side._scheme.encoding.encode(codec.encode(worst_case(spec, 1)[0]))
-    slots = np.array(side._scheme.encoding._encoder.decode_complex(plain))
+    side = Local(spec, 1)
+    plain = side.scheme.encoding.encode(codec.encode(worst_case(spec, 1)[0]))
+    slots = np.array(side.scheme.encoding._encoder.decode_complex(plain))
     degree = spec.poly_modulus_degree
     roots = np.exp(1j * np.pi * np.array([pow(5, slot, 2 * degree) for slot in range(degree // 2)]) / degree)
     in_one = 2 / degree * np.real(np.sum(slots * np.conj(roots ** (degree // 4))))
@@ -195,8 +196,8 @@ def test_the_largest_plaintext_sum_that_is_accepted_is_exact():
 
 def bfv_sum_is_exact(spec: Bfv, clients: int, counted: int) -> bool:
     """Return whether ``counted`` updates at the bound add exactly where room is made for ``clients``."""
-    side = build_client_side(spec, clients)
-    server = build_server_side(spec, clients, side.public_material())
+    side = Local(spec, clients)
+    server = side.server()
     update = FixedPointCodec(spec.clip, spec.fractional_bits).encode(np.array([spec.clip, -spec.clip] * 1024))
     total = server.add([side.seal(update) for _ in range(counted)])
     return bool(np.array_equal(side.unseal(total), counted * update))
@@ -211,14 +212,14 @@ def test_bfv_sums_of_all_clients_at_the_bound_are_exact(clients, keys):
 def test_bfv_sums_overflow_at_the_boundary_and_not_before():
     """Of values of one step, the prime of so many bits holds half of it, and one more turns the sum around."""
     spec = Bfv(clip=1.0, fractional_bits=4)
-    side = build_client_side(spec, 1)
-    parameters = side._scheme.context.first_context_data().parms()
+    side = Local(spec, 1)
+    parameters = side.scheme.context.first_context_data().parms()
     prime = parameters.plain_modulus().value()
     assert bfv_plain_bits(1, 1.0, 4) == 24
     most = (prime - 1) // 2
-    encoding = side._scheme.encoding
+    encoding = side.scheme.encoding
     assert encoding.decode(encoding.encode(np.array([most, -most])))[:2].tolist() == [most, -most]
-    server = build_server_side(spec, 1, side.public_material())
+    server = side.server()
     edge, one = side.seal(np.array([most - 1, 1 - most])), side.seal(np.array([1, -1]))
     assert side.unseal(server.add([edge, one])).tolist() == [most, -most]
     assert side.unseal(server.add([edge, one, one])).tolist() == [-most, most]
@@ -238,7 +239,7 @@ def test_the_most_bfv_clients_that_are_accepted_add_exactly_and_one_more_is_refu
     spec = Bfv(keys=keys, clip=64.0, fractional_bits=fractional_bits)
     most = largest_bfv_clients(spec)
     assert bfv_ring(most, spec.clip, fractional_bits, keys).modulus_bits <= LARGEST_PRIME_BITS
-    side = build_client_side(spec, most)
+    side = Local(spec, most)
     update = FixedPointCodec(spec.clip, fractional_bits).encode(np.array([spec.clip, -spec.clip]))
     assert side.unseal(side.seal(most * update)).tolist() == (most * update).tolist()
     with pytest.raises(ValueError, match=rf"overflows: {most + 1} clients x clip 64.0 .* needs \d+ bits more"):
@@ -253,7 +254,7 @@ def test_too_many_clients_for_a_bfv_ring_would_give_wrong_sums():
 @pytest.mark.parametrize("degree", [2048, 4096])
 def test_bfv_primes_lack_as_little_of_a_power_of_2_as_is_allowed_for(degree):
     for bits in range(24, LARGEST_PRIME_BITS + 1):
-        assert math.log2(seal.PlainModulus.Batching(degree, bits).value()) > bits - 2.0**-5
+        assert math.log2(sealapi.PlainModulus.Batching(degree, bits).value()) > bits - 2.0**-5
 
 
 @pytest.mark.parametrize("keys", ["public", "shared"])
@@ -262,13 +263,13 @@ def test_the_predicted_error_of_bfv_is_the_measured_one(keys):
     clients = 64
     spec = Bfv(keys=keys)
     found = bfv_ring(clients, spec.clip, spec.fractional_bits, keys)
-    side = build_client_side(spec, clients)
-    server = build_server_side(spec, clients, side.public_material())
+    side = Local(spec, clients)
+    server = side.server()
     zeros = np.zeros(16 * found.degree, np.int64)
     total = server.add([side.seal(zeros) for _ in range(clients)])
     left = min(
-        side._decryptor.invariant_noise_budget(loaded(seal.Ciphertext(), side._scheme.context, one))
-        for one in side._scheme.ciphertexts(total, side._key)
+        side.keys._decryptor.invariant_noise_budget(loaded(sealapi.Ciphertext(), side.scheme.context, one))
+        for one in side.scheme.ciphertexts(total, side.mark)
     )
     deviation = 3.2 * math.sqrt(clients * (1 if keys == "shared" else 1 + 4 * found.degree / 3))
     # The largest of 32,768 Gaussian values is at about 4.2 deviations.

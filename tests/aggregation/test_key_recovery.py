@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tenseal import sealapi as seal
+from tenseal import sealapi
 
-from ppml.aggregation.build import build_client_side, build_server_side
+from ppml.aggregation.ckks import CkksEncoding
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.lattice import LatticeClients, loaded, ring
+from ppml.aggregation.lattice import loaded, ring
 from ppml.config.technique import Bfv, Ckks
+
+from .local import Local
 
 CLIENTS = 5
 SPEC = Ckks()
@@ -51,30 +53,30 @@ def words(one, count: int, start: int = 0) -> np.ndarray:
     return np.array([one[place] for place in range(start, start + count)], dtype=object)
 
 
-def at_the_roots(context: seal.SEALContext, slots: np.ndarray) -> np.ndarray:
+def at_the_roots(context: sealapi.SEALContext, slots: np.ndarray) -> np.ndarray:
     """Return what the polynomial of some slots is at the roots of 1, in the order of the ciphertexts."""
-    plain = seal.Plaintext()
-    seal.CKKSEncoder(context).encode(slots.tolist(), SCALE, plain)
+    plain = sealapi.Plaintext()
+    sealapi.CKKSEncoder(context).encode(slots.tolist(), SCALE, plain)
     return words(plain, DEGREE)
 
 
-def modulus(context: seal.SEALContext) -> int:
+def modulus(context: sealapi.SEALContext) -> int:
     return int(context.first_context_data().parms().coeff_modulus()[0].value())
 
 
-def secret(side: LatticeClients) -> np.ndarray:
+def secret(side: Local) -> np.ndarray:
     """Return the secret key at the roots of 1, modulo the first prime."""
-    return words(side._secret.data(), DEGREE)
+    return words(side.keys._secret.data(), DEGREE)
 
 
-def from_complex_slots(context: seal.SEALContext, one: Seen) -> np.ndarray:
+def from_complex_slots(context: sealapi.SEALContext, one: Seen) -> np.ndarray:
     """Return the key that one sum with two values a slot gives: ``s = (m - c0) / c1``."""
     q = modulus(context)
     message = at_the_roots(context, one.average * CLIENTS)
     return (message - one.cipher[0]) * inverse(one.cipher[1], q) % q
 
 
-def from_real_slots(context: seal.SEALContext, first: Seen, second: Seen) -> np.ndarray:
+def from_real_slots(context: sealapi.SEALContext, first: Seen, second: Seen) -> np.ndarray:
     """Return the key that two sums with one value a slot give.
 
     Shown is ``m + m'``, where ``m'`` is ``m`` at the inverse roots, so that with ``a = c1`` and ``b = c1'`` there is
@@ -95,29 +97,31 @@ def inverse(values: np.ndarray, q: int) -> np.ndarray:
     return np.array([pow(int(value), -1, q) if value % q else 0 for value in values], dtype=object)
 
 
-def recovered(context: seal.SEALContext, side: LatticeClients, found: np.ndarray) -> float:
+def recovered(context: sealapi.SEALContext, side: Local, found: np.ndarray) -> float:
     """Return the share of the key, at its roots, that was found."""
     return float(np.mean(found == secret(side)))
 
 
-def sums(side: LatticeClients, values: np.ndarray, real: bool) -> list[bytes]:
+def sums(side: Local, values: np.ndarray, real: bool) -> list[bytes]:
     """Return the encrypted sums of what clients hold, shape ``(clients, values)``, a ciphertext each.
 
     With one value a slot as everybody has it, who takes TenSEAL's vectors; with two as here.
     """
-    server = build_server_side(SPEC, CLIENTS, side.public_material())
+    server = side.server()
     if not real:
         sealed = [side.seal(CODEC.encode(update)) for update in values]
-        return list(side._scheme.ciphertexts(server.add(sealed), side._key))
+        return list(side.scheme.ciphertexts(server.add(sealed), side.mark))
     slots = DEGREE // 2
-    encoder, evaluator = seal.CKKSEncoder(side._scheme.context), seal.Evaluator(side._scheme.context)
+    under_key = sealapi.Encryptor(side.scheme.context, side.keys._secret)
+    under_key.set_public_key(loaded(sealapi.PublicKey(), side.scheme.context, side.material()))
+    encrypt = under_key.encrypt_symmetric if side.spec.keys == "shared" else under_key.encrypt
+    encoder, evaluator = sealapi.CKKSEncoder(side.scheme.context), sealapi.Evaluator(side.scheme.context)
     found = []
     for start in range(0, values.shape[1], slots):
         total = None
         for update in values[:, start : start + slots]:
-            plain, cipher = seal.Plaintext(), seal.Ciphertext()
+            plain, cipher = sealapi.Plaintext(), sealapi.Ciphertext()
             encoder.encode(update.tolist(), SCALE, plain)
-            encrypt = side._encryptor.encrypt_symmetric if side._seeded else side._encryptor.encrypt
             encrypt(plain, cipher)
             if total is None:
                 total = cipher
@@ -127,14 +131,14 @@ def sums(side: LatticeClients, values: np.ndarray, real: bool) -> list[bytes]:
     return found
 
 
-def seen(side: LatticeClients, real: bool, shown: Shown, values: np.ndarray) -> list[Seen]:
+def seen(side: Local, real: bool, shown: Shown, values: np.ndarray) -> list[Seen]:
     """Return what the server knows after one round."""
-    context, decryptor = side._scheme.context, side._decryptor
-    encoder = seal.CKKSEncoder(context)
+    context, decryptor = side.scheme.context, side.keys._decryptor
+    encoder = sealapi.CKKSEncoder(context)
     found = []
     for one in sums(side, values, real):
-        cipher = one if real else loaded(seal.Ciphertext(), context, one)
-        plain = seal.Plaintext()
+        cipher = one if real else loaded(sealapi.Ciphertext(), context, one)
+        plain = sealapi.Plaintext()
         decryptor.decrypt(cipher, plain)
         raw = np.array(encoder.decode_double(plain) if real else encoder.decode_complex(plain))
         average = shown(raw) / CLIENTS if real else (shown(raw.real) + 1j * shown(raw.imag)) / CLIENTS
@@ -159,12 +163,12 @@ def on_the_grid(values: np.ndarray) -> np.ndarray:
     return np.rint(values / CODEC.step) * CODEC.step
 
 
-def attack(side: LatticeClients, real: bool, rounds: int, shown: Shown) -> float:
+def attack(side: Local, real: bool, rounds: int, shown: Shown) -> float:
     """Return the share of the key that the server finds from so many rounds under one key."""
     known = []
     for number in range(rounds):
         known += seen(side, real, shown, updates(number, 2 // rounds, real))
-    context = side._scheme.context
+    context = side.scheme.context
     found = from_real_slots(context, *known[:2]) if real else from_complex_slots(context, known[0])
     return recovered(context, side, found)
 
@@ -173,61 +177,49 @@ def attack(side: LatticeClients, real: bool, rounds: int, shown: Shown) -> float
 @pytest.mark.parametrize("rounds", [1, 2])
 @pytest.mark.parametrize("real", [True, False], ids=["one value a slot", "two values a slot"])
 def test_the_key_falls_where_raw_sums_are_shown_and_not_where_they_are_rounded(real, rounds, keys):
-    side = build_client_side(Ckks(keys=keys), CLIENTS)
+    side = Local(Ckks(keys=keys), CLIENTS)
     assert attack(side, real, rounds, as_it_is) == 1.0
     assert attack(side, real, rounds, on_the_grid) < 0.01
 
 
-def test_what_clients_open_is_on_the_grid_and_gives_no_key_away():
-    """The same from what :meth:`LatticeClients.unseal` returns, of which the server is shown all."""
-    side = build_client_side(SPEC, CLIENTS)
-    server = build_server_side(SPEC, CLIENTS, side.public_material())
+def opened_gives(side: Local) -> tuple[bool, float]:
+    """Return whether what clients open is the exact sum, and the share of the key that the server finds from it."""
     values = updates(0, 1, real=False)
-    total = server.add([side.seal(CODEC.encode(update)) for update in values])
-    opened = CODEC.decode(side.unseal(total))
-    assert np.array_equal(opened, values.sum(axis=0)), "exact, so that it says nothing of the errors"
-    (chunk,) = side._scheme.ciphertexts(total, side._key)
-    cipher = loaded(seal.Ciphertext(), side._scheme.context, chunk)
-    average = (opened[: DEGREE // 2] + 1j * opened[DEGREE // 2 :]) / CLIENTS
-    known = Seen([words(cipher, DEGREE), words(cipher, DEGREE, DEGREE)], average)
-    assert recovered(side._scheme.context, side, from_complex_slots(side._scheme.context, known)) < 0.01
-
-
-def test_a_key_holder_that_forgets_to_round_is_caught():
-    class Careless(LatticeClients):
-        def unseal(self, total):
-            parts = []
-            for chunk in self._scheme.ciphertexts(total, self._key):
-                plain = seal.Plaintext()
-                self._decryptor.decrypt(loaded(seal.Ciphertext(), self._scheme.context, chunk), plain)
-                slots = np.array(seal.CKKSEncoder(self._scheme.context).decode_complex(plain))
-                parts += [slots.real, slots.imag]
-            return np.concatenate(parts) / CODEC.step
-
-    side = Careless(build_client_side(SPEC, CLIENTS)._scheme, "public")
-    values = updates(0, 1, real=False)
-    server = build_server_side(SPEC, CLIENTS, side.public_material())
-    total = server.add([side.seal(CODEC.encode(update)) for update in values])
+    total = side.server().add([side.seal(CODEC.encode(update)) for update in values])
     opened = side.unseal(total) * CODEC.step
-    assert not np.array_equal(opened, values.sum(axis=0))
-    (chunk,) = side._scheme.ciphertexts(total, side._key)
-    cipher = loaded(seal.Ciphertext(), side._scheme.context, chunk)
+    (chunk,) = side.scheme.ciphertexts(total, side.mark)
+    cipher = loaded(sealapi.Ciphertext(), side.scheme.context, chunk)
     average = (opened[: DEGREE // 2] + 1j * opened[DEGREE // 2 :]) / CLIENTS
     known = Seen([words(cipher, DEGREE), words(cipher, DEGREE, DEGREE)], average)
-    assert recovered(side._scheme.context, side, from_complex_slots(side._scheme.context, known)) == 1.0
+    found = recovered(side.scheme.context, side, from_complex_slots(side.scheme.context, known))
+    return bool(np.array_equal(opened, values.sum(axis=0))), found
+
+
+def test_what_clients_open_is_the_exact_sum_and_gives_no_key_away():
+    exact, found = opened_gives(Local(SPEC, CLIENTS))
+    assert exact and found < 0.01
+
+
+def test_a_key_holder_that_forgets_to_round_is_caught(monkeypatch):
+    def careless(encoding, plain):
+        slots = np.array(encoding._encoder.decode_complex(plain))
+        return np.concatenate([slots.real, slots.imag]) / CODEC.step
+
+    monkeypatch.setattr(CkksEncoding, "decode", careless)
+    assert opened_gives(Local(SPEC, CLIENTS)) == (False, 1.0)
 
 
 def test_a_fresh_key_a_round_does_not_help():
     """One round fills several ciphertexts, and two of them, or one with two values a slot, are enough."""
     for real in (True, False):
         for _ in range(2):
-            assert attack(build_client_side(SPEC, CLIENTS), real, 1, as_it_is) == 1.0
+            assert attack(Local(SPEC, CLIENTS), real, 1, as_it_is) == 1.0
 
 
 def test_bfv_shows_nothing_but_the_exact_sum():
     """There is no error in what is opened: two encryptions of one sum open to the same bits."""
-    side = build_client_side(Bfv(), CLIENTS)
-    server = build_server_side(Bfv(), CLIENTS, side.public_material())
+    side = Local(Bfv(), CLIENTS)
+    server = side.server()
     values = updates(0, 1, real=False)
     opened = [
         side.unseal(server.add([side.seal(CODEC.encode(update)) for update in values])).tolist() for _ in range(2)
@@ -236,6 +228,6 @@ def test_bfv_shows_nothing_but_the_exact_sum():
 
 
 def test_the_ring_of_this_attack_is_the_one_that_is_shipped():
-    shipped = build_client_side(SPEC, CLIENTS)._scheme.context
-    again = ring(seal.SCHEME_TYPE.CKKS, DEGREE, SPEC.coeff_mod_bit_sizes)
+    shipped = Local(SPEC, CLIENTS).scheme.context
+    again = ring(sealapi.SCHEME_TYPE.CKKS, DEGREE, SPEC.coeff_mod_bit_sizes)
     assert modulus(shipped) == modulus(again) and modulus(shipped).bit_length() == 54

@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ppml.aggregation.build import build_parties
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import BadUpdate, Sealed
+from ppml.config.technique import Plaintext
 
 
 def bytes_a_value(clip: float, fractional_bits: int, clients: int) -> int:
@@ -42,7 +44,7 @@ def test_integers_are_little_endian_on_every_machine():
 
 
 def test_adding_needs_nothing_from_the_clients():
-    assert PlaintextAggregation(FixedPointCodec(1.0, 20), 1).public_material() == b""
+    assert build_parties(Plaintext(), 1).material() == b""
 
 
 @pytest.mark.parametrize("clients", [1, 256], ids=["32 bits", "64 bits"])

@@ -249,6 +249,16 @@ def test_a_key_that_occurs_twice_is_refused(tmp_path):
         load_config(path)
 
 
+@pytest.mark.parametrize("kind", ["ckks", "bfv"])
+def test_new_keys_for_clients_that_share_one_are_refused(kind):
+    message = refusal(federated(kind=kind, keys="shared", rounds_a_key=2))
+    assert message == (
+        "arms.a.aggregation: rounds_a_key 2 with keys 'shared': all clients would have to come to a new key at once; "
+        "allowed with keys public; or leave rounds_a_key out"
+    )
+    parse_config(federated(kind=kind, keys="public", rounds_a_key=2), "my.yaml")
+
+
 def test_ckks_under_128_bits_of_security_is_refused():
     message = refusal(federated(kind="ckks", coeff_mod_bit_sizes=[55, 55]))
     assert message == (

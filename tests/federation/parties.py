@@ -13,7 +13,6 @@ import torch
 from flwr.app import Context, Message, MessageType, RecordDict
 from torch import nn
 
-from ppml.aggregation.build import build_client_side
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.protocol import Aggregator, Sealed
 from ppml.config.arm import Arm
@@ -35,6 +34,7 @@ from ppml.learning.vectors import flat_parameters, load_parameters
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
+from ..aggregation.local import local_parties
 from ..learning.digits import digits, some, vector
 
 SIZES = (40, 25, 60)
@@ -102,9 +102,9 @@ def parties(
     noise = getattr(arm.privacy, "noise_multiplier", None)
     nobody: list[int | None] = [None] * len(owned)
     given = Given(arm, [len(records) for records in owned], [noise] * len(owned), budgets or nobody, rng)
-    side = build_client_side(arm.aggregation, len(owned))
-    population = build_population(given, model, dict(enumerate(owned)), side, test or foreign_images())
-    server = build_server(given, flat_parameters(model), side.public_material())
+    both = local_parties(arm.aggregation, len(owned))
+    population = build_population(given, model, dict(enumerate(owned)), both.clients, test or foreign_images())
+    server = build_server(given, flat_parameters(model), both.material)
     fails = simulated_failures(given.topology.failures, rng)
     return Federation(population, server.plan, server.aggregator, server.release, fails)
 

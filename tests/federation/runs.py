@@ -15,7 +15,7 @@ from flwr.app import Message
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.protocol import Aggregator, ClientSide
+from ppml.aggregation.protocol import Aggregator, ClientSide, Parties, nothing
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
 from ppml.federation.build import ServerParts
@@ -33,6 +33,7 @@ from ppml.learning.vectors import flat_parameters, load_parameters
 from ppml.randomness import Randomness
 from ppml.techniques import train
 
+from ..aggregation.local import local_parties
 from ..learning.digits import cnn, digits, some, vector
 
 SIZES = (40, 25, 60)
@@ -176,8 +177,8 @@ def run_and_record(
     def tapped(*given, **named):
         return train_federated(*given, **named, taps=[lambda *seen: traffic.messages.append(seen)])
 
-    def client_side(spec, clients):
-        side = make_side(build_client_side(spec, clients))
+    def built(spec, clients):
+        side = make_side(local_parties(spec, clients).clients)
         seal = side.seal
 
         def recorded(update):
@@ -186,17 +187,23 @@ def run_and_record(
 
         side.seal = recorded
         traffic.sides.append(side)
-        return side
+        return Parties(side, getattr(side, "material", nothing))
 
-    def server_side(spec, clients, public_material):
-        traffic.public_material.append(public_material)
-        return build_server_side(spec, clients, public_material)
+    def server_side(spec, clients, material):
+        def heard():
+            # Asked for in every round.
+            told = material()
+            if told not in traffic.public_material:
+                traffic.public_material.append(told)
+            return told
+
+        return build_server_side(spec, clients, heard)
 
     train_federated = federation.train_federated
-    build_client_side, build_server_side = aggregation.build_client_side, build.build_server_side
+    build_server_side = build.build_server_side
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(federation, "train_federated", tapped))
-        stack.enter_context(mock.patch.object(aggregation, "build_client_side", client_side))
+        stack.enter_context(mock.patch.object(aggregation, "build_parties", built))
         stack.enter_context(mock.patch.object(build, "build_server_side", server_side))
         with suppress(*([Exception] if broken else [])):
             traffic.outcome = run(arm, checkpoint=checkpoint)

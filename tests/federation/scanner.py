@@ -9,11 +9,12 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import numpy as np
 import tenseal as ts
-from tenseal import sealapi as seal
+from tenseal import sealapi
 
-from ppml.aggregation.build import build_client_side
-from ppml.aggregation.lattice import LatticeClients, loaded, saved, unpacked
+from ppml.aggregation.lattice import loaded, unpacked
 from ppml.config.technique import Ckks
+
+from ..aggregation.local import Local
 
 RUN = 4
 """So many words of 8 bytes in a row are a find: 32 bytes are no accident."""
@@ -42,18 +43,18 @@ def holds_a_run(payload: bytes, words: np.ndarray) -> bool:
     return False
 
 
-def serialized_secret(side: LatticeClients) -> bytes:
+def serialized_secret(side: Local) -> bytes:
     """Return the stream that SEAL makes of the secret key."""
-    return saved(side._secret)
+    return side.keys.secret()
 
 
-def secret_coefficients(side: LatticeClients) -> np.ndarray:
+def secret_coefficients(side: Local) -> np.ndarray:
     """Return the secret polynomial as SEAL keeps it, one word a coefficient and prime."""
-    polynomial = side._secret.data()
+    polynomial = side.keys._secret.data()
     return np.array([polynomial[place] for place in range(polynomial.coeff_count())], dtype="<u8")
 
 
-def secret_key_in(payloads: Iterable[bytes], side: LatticeClients) -> bool:
+def secret_key_in(payloads: Iterable[bytes], side: Local) -> bool:
     """Return whether the secret key of ``side``, or a part of it, is in one of ``payloads``.
 
     Looked for are its coefficients in either byte order, the compressed stream that SEAL makes of it, and anything
@@ -61,7 +62,7 @@ def secret_key_in(payloads: Iterable[bytes], side: LatticeClients) -> bool:
     """
     coefficients = secret_coefficients(side)
     # What the stream of another key has, too, is its header.
-    header = serialized_secret(build_client_side(Ckks(), 3))
+    header = serialized_secret(Local(Ckks(), 3))
     words = telling_words(
         [coefficients.tobytes(), coefficients.astype(">u8").tobytes(), serialized_secret(side)], known=header
     )
@@ -81,10 +82,10 @@ def pieces(payload: bytes) -> list[bytes]:
     return found
 
 
-def opens_as_secret(payload: bytes, side: LatticeClients) -> bool:
+def opens_as_secret(payload: bytes, side: Local) -> bool:
     """Return whether SEAL reads a secret key from ``payload``, or TenSEAL a context with one."""
     with suppress(Exception):
-        loaded(seal.SecretKey(), side._scheme.context, payload, whole=False)
+        loaded(sealapi.SecretKey(), side.scheme.context, payload, whole=False)
         return True
     try:
         return bool(ts.context_from(payload).has_secret_key())
@@ -126,4 +127,8 @@ def reachable(*roots: object) -> Iterator[object]:
 
 def secret_holders(*roots: object) -> list[object]:
     """Return every secret key that can be reached from ``roots``, and what can decrypt or makes keys."""
-    return [one for one in reachable(*roots) if isinstance(one, seal.SecretKey | seal.Decryptor | seal.KeyGenerator)]
+    return [
+        one
+        for one in reachable(*roots)
+        if isinstance(one, sealapi.SecretKey | sealapi.Decryptor | sealapi.KeyGenerator)
+    ]

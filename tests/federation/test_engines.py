@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppml.aggregation.build import build_client_side
+from ppml.aggregation.build import build_parties
 from ppml.config.arm import Arm
 from ppml.errors import UserError
 from ppml.federation.build import Given, build_population, build_server
@@ -101,8 +101,8 @@ def test_a_process_that_dies_ends_the_training_with_an_error_that_says_so(monkey
     arm = arm_of("cnn")
     given = Given(arm, list(SIZES), noise_of(arm), [None] * 3, RNG)
     model = build_model("tanh_cnn", 10, RNG.child("initial-weights").torch())
-    side = build_client_side(arm.aggregation, 3)
-    population = build_population(given, model, dict(enumerate(owners())), side, foreign_images())
+    both = build_parties(arm.aggregation, 3)
+    population = build_population(given, model, dict(enumerate(owners())), both.clients, foreign_images())
     own = os.getpid()
 
     class Dies:
@@ -111,7 +111,7 @@ def test_a_process_that_dies_ends_the_training_with_an_error_that_says_so(monkey
             os._exit(7)
 
     population.members[1].__dict__["learner"] = Dies()
-    server = build_server(given, flat_parameters(model), side.public_material())
+    server = build_server(given, flat_parameters(model), both.material)
     with pytest.raises(ChildProcessError, match="exit code 7"):
         train_federated(population, server, lambda row: None, workers=2)
 

@@ -14,6 +14,7 @@ from ppml.accounting.epsilon import epsilon
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.lattice import LatticeServer
 from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.config.technique import Ckks
 from ppml.federation import client as client_module
 from ppml.federation import run as run_module
 from ppml.federation.messages import INITIAL
@@ -24,10 +25,10 @@ from ppml.techniques import _may_resume
 
 from ..learning.digits import vector
 from .runs import MOMENTUM, bits, federated_arm, ignore, population, run, run_and_record, server_of
-from .scanner import secret_key_in, updates_in
+from .scanner import reachable, secret_holders, secret_key_in, updates_in
 from .test_account import ARM as ACCOUNTED
 from .test_account import check_each_account_covers_every_round
-from .test_secrecy import STEP, reachable, secret_holders
+from .test_secrecy import STEP
 
 ROUNDS = 3
 TECHNIQUES = {
@@ -353,9 +354,12 @@ def test_nothing_that_the_server_of_a_resumed_training_is_given_leads_to_a_key(m
     build_server_app, build_client_app = run_module.build_server_app, run_module.build_client_app
     monkeypatch.setattr(run_module, "build_server_app", lambda *parts: given.append(parts) or build_server_app(*parts))
     monkeypatch.setattr(run_module, "build_client_app", lambda one: clients.append(one) or build_client_app(one))
-    run(arm_of("fl_he"), checkpoint=Memory(progress_after("fl_he", 2)))
-    assert secret_holders(*clients), "the search must find the clients' key where there is one"
-    ((server, after_round, *_),) = given
+    shared = arm_of("fl_he").model_copy(update={"aggregation": Ckks(keys="shared")})
+    for arm in (shared, arm_of("fl_he")):
+        run(arm, checkpoint=Memory(progress_after("fl_he", 2)))
+    assert secret_holders(clients[0]), "the search must find the clients' key where there is one"
+    assert not secret_holders(clients[1]), "under a public key it is in the process of its holder alone"
+    (server, after_round, *_), _ = given
     assert isinstance(server.aggregator, LatticeServer) and callable(after_round)
     assert not secret_holders(*given)
 

@@ -11,9 +11,9 @@ import pytest
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
-from ppml.aggregation.build import build_client_side, build_server_side
+from ppml.aggregation.build import build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.lattice import LatticeClients, LatticeServer
+from ppml.aggregation.lattice import LatticeServer
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import Sealed, SecretKeyExposed
 from ppml.config.technique import Ckks
@@ -26,6 +26,7 @@ from ppml.federation.server import Server
 from ppml.learning.vectors import flat_parameters
 from ppml.randomness import Randomness
 
+from ..aggregation.local import Local, local_parties
 from ..learning.digits import cnn
 from .runs import SIZES, Traffic, federated_arm, foreign_images, ignore, owners, population, run, run_and_record
 from .scanner import (
@@ -67,7 +68,7 @@ def test_no_part_of_the_secret_key_reaches_the_server_in_any_message():
 def leaking(how) -> Traffic:
     """Return the traffic of clients that add ``how(side)`` to what they seal."""
 
-    def make_side(side: LatticeClients) -> LatticeClients:
+    def make_side(side: Local) -> Local:
         seal = side.seal
 
         def leaky(update: np.ndarray) -> Sealed:
@@ -100,13 +101,13 @@ def test_a_client_that_adds_its_key_to_an_upload_is_caught(how):
 
 def test_another_key_is_not_mistaken_for_the_secret_one():
     (side,) = encrypted_run().sides
-    other = build_client_side(Ckks(), 3)
-    assert not secret_key_in([other.public_material(), os.urandom(100_000)], side)
+    other = Local(Ckks(), 3)
+    assert not secret_key_in([other.material(), os.urandom(100_000)], side)
 
 
 def test_private_material_stops_the_run_before_it_begins():
-    def make_side(side: LatticeClients) -> LatticeClients:
-        side.public_material = lambda: serialized_secret(side)
+    def make_side(side: Local) -> Local:
+        side.material = lambda: serialized_secret(side)
         return side
 
     with pytest.raises(SecretKeyExposed):
@@ -119,9 +120,9 @@ def parties() -> tuple[Population, ServerParts]:
     """Return clients that encrypt, and what their server has."""
     arm, model = federated_arm(encrypted=True), cnn()
     given = Given(arm, SIZES, [None] * 3, [None] * 3, Randomness(1))
-    side = build_client_side(arm.aggregation, 3)
-    clients = build_population(given, model, dict(enumerate(owners())), side, foreign_images())
-    return clients, build_server(given, flat_parameters(model), side.public_material())
+    both = local_parties(arm.aggregation, 3)
+    clients = build_population(given, model, dict(enumerate(owners())), both.clients, foreign_images())
+    return clients, build_server(given, flat_parameters(model), both.material)
 
 
 def check_the_server_app_leads_to_no_key(build) -> None:
@@ -189,7 +190,7 @@ def test_plaintext_aggregation_is_caught():
 
 
 def test_a_client_that_sends_some_values_in_the_clear_beside_the_ciphertext_is_caught():
-    def make_side(side: LatticeClients) -> LatticeClients:
+    def make_side(side: Local) -> Local:
         seal = side.seal
 
         def leaky(update: np.ndarray) -> Sealed:
@@ -233,8 +234,7 @@ def test_the_scan_does_not_take_everyday_bytes_for_a_secret():
 
 def test_the_server_works_without_any_client():
     """The aggregator that the server gets is made of public material alone."""
-    (side,) = encrypted_run().sides
-    alone = build_server_side(Ckks(), 3, side.public_material())
+    alone = build_server_side(Ckks(), 3, lambda: encrypted_run().public_material[0])
     assert not secret_holders(alone)
 
 

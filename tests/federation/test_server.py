@@ -11,7 +11,6 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
 
-from ppml.aggregation.build import build_client_side
 from ppml.aggregation.ckks import scheme_of
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import Sealed
@@ -35,6 +34,7 @@ from ppml.federation.messages import (
 from ppml.federation.standing import RoundFailed
 from ppml.federation.state import ClientState
 
+from ..aggregation.local import Local
 from .parties import (
     CKKS,
     CODEC,
@@ -243,7 +243,7 @@ BAD_CIPHERTEXTS = {
         "it was cut off or altered on the way",
     ),
     "under another key": (
-        with_update(lambda update: build_client_side(Ckks(), 3).seal(np.zeros(update.length, np.int64))),
+        with_update(lambda update: Local(Ckks(), 3).seal(np.zeros(update.length, np.int64))),
         "it is under another key than that of this run",
     ),
     "one less": (of_ciphertexts(lambda parts: parts[:-1]), "1 ciphertexts where 2 are needed"),

@@ -24,6 +24,7 @@ from ppml.records.files import read_json, write_json
 from ppml.stages import train
 from ppml.stages.train import Clock, ProgressFile
 
+from ..aggregation.local import local_parties
 from ..federation.runs import bits
 from ..federation.scanner import secret_key_in
 
@@ -411,17 +412,17 @@ def test_a_truncated_file_starts_the_stage_over(job, undisturbed, capsys):
 
 
 def test_the_file_holds_no_key_and_nothing_but_what_clients_know(job, monkeypatch):
-    sides, original = [], build.build_client_side
+    sides = []
 
     def spied(spec, clients):
-        sides.append(original(spec, clients))
+        sides.append(local_parties(spec, clients))
         return sides[-1]
 
-    monkeypatch.setattr(build, "build_client_side", spied)
+    monkeypatch.setattr(build, "build_parties", spied)
     one = job("fl_he")
     one.interrupt(3)
     data = one.progress.read_bytes()
-    assert not secret_key_in([data], sides[0])
+    assert not secret_key_in([data], sides[0].clients)
     with safe_open(one.progress, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         notes = file.metadata()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from tenseal import sealapi as seal
+from tenseal import sealapi
 
 from ppml.aggregation.capacity import bfv_ring
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.lattice import LatticeClients, LatticeServer, Scheme, ring
+from ppml.aggregation.key_holder import lattice_parties
+from ppml.aggregation.lattice import LatticeServer, Scheme, ring
+from ppml.aggregation.protocol import Parties, PublicMaterial
 from ppml.config.technique import Bfv
 
 
@@ -20,40 +22,40 @@ class BfvEncoding:
         A ring of BFV.
     """
 
-    def __init__(self, context: seal.SEALContext) -> None:
-        self._encoder = seal.BatchEncoder(context)
+    def __init__(self, context: sealapi.SEALContext) -> None:
+        self._encoder = sealapi.BatchEncoder(context)
 
     @property
     def values(self) -> int:
         """One a coefficient."""
         return int(self._encoder.slot_count())
 
-    def encode(self, values: Grid) -> seal.Plaintext:
+    def encode(self, values: Grid) -> sealapi.Plaintext:
         """Return the values."""
-        plain = seal.Plaintext()
+        plain = sealapi.Plaintext()
         self._encoder.encode(values.tolist(), plain)
         return plain
 
-    def decode(self, plain: seal.Plaintext) -> Grid:
+    def decode(self, plain: sealapi.Plaintext) -> Grid:
         """Return the values."""
         return np.array(self._encoder.decode_int64(plain), dtype=np.int64)
 
-    def check(self, cipher: seal.Ciphertext) -> None:
+    def check(self, cipher: sealapi.Ciphertext) -> None:
         """Have nothing to say: in one ring all ciphertexts add."""
 
 
 def scheme_of(spec: Bfv, clients: int) -> Scheme:
     """Return the smallest ring that holds the sum of so many updates, and how values lie in it."""
     found = bfv_ring(clients, spec.clip, spec.fractional_bits, spec.keys)
-    context = ring(seal.SCHEME_TYPE.BFV, found.degree, [found.modulus_bits], found.plain_bits)
+    context = ring(sealapi.SCHEME_TYPE.BFV, found.degree, [found.modulus_bits], found.plain_bits)
     return Scheme("bfv", context, BfvEncoding(context))
 
 
-def client_side(spec: Bfv, clients: int) -> LatticeClients:
-    """Return the clients, with new keys."""
-    return LatticeClients(scheme_of(spec, clients), spec.keys)
+def parties(spec: Bfv, clients: int) -> Parties:
+    """Return the clients, and the holder of a new key."""
+    return lattice_parties(lambda: scheme_of(spec, clients), spec.keys, spec.rounds_a_key)
 
 
-def server_side(spec: Bfv, clients: int, public_material: bytes) -> LatticeServer:
+def server_side(spec: Bfv, clients: int, material: PublicMaterial) -> LatticeServer:
     """Return the server."""
-    return LatticeServer(scheme_of(spec, clients), public_material)
+    return LatticeServer(scheme_of(spec, clients), material)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from tenseal import sealapi as seal
+from tenseal import sealapi
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.lattice import LatticeClients, LatticeServer, Scheme, ring
-from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.key_holder import lattice_parties
+from ppml.aggregation.lattice import LatticeServer, Scheme, ring
+from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial
 from ppml.config.technique import Ckks
 
 
@@ -24,8 +25,8 @@ class CkksEncoding:
         What values are multiplied by before they are rounded to whole coefficients.
     """
 
-    def __init__(self, context: seal.SEALContext, codec: FixedPointCodec, scale: float) -> None:
-        self._encoder = seal.CKKSEncoder(context)
+    def __init__(self, context: sealapi.SEALContext, codec: FixedPointCodec, scale: float) -> None:
+        self._encoder = sealapi.CKKSEncoder(context)
         self._codec = codec
         self._scale = scale
         self._slots = int(self._encoder.slot_count())
@@ -35,15 +36,15 @@ class CkksEncoding:
         """Two a slot."""
         return 2 * self._slots
 
-    def encode(self, values: Grid) -> seal.Plaintext:
+    def encode(self, values: Grid) -> sealapi.Plaintext:
         """Return the values, the first half as real parts."""
         parts = np.zeros(self.values)
         parts[: len(values)] = self._codec.decode(values)
-        plain = seal.Plaintext()
+        plain = sealapi.Plaintext()
         self._encoder.encode((parts[: self._slots] + 1j * parts[self._slots :]).tolist(), self._scale, plain)
         return plain
 
-    def decode(self, plain: seal.Plaintext) -> Grid:
+    def decode(self, plain: sealapi.Plaintext) -> Grid:
         """Return the values rounded to the grid.
 
         An approximate decryption can give the secret key away (Li & Micciancio, EUROCRYPT 2021); the exact sum says
@@ -52,7 +53,7 @@ class CkksEncoding:
         slots = np.array(self._encoder.decode_complex(plain))
         return np.rint(np.concatenate([slots.real, slots.imag]) / self._codec.step).astype(np.int64)
 
-    def check(self, cipher: seal.Ciphertext) -> None:
+    def check(self, cipher: sealapi.Ciphertext) -> None:
         """Refuse another scale."""
         if cipher.scale != self._scale:
             raise BadUpdate(f"a ciphertext at scale {cipher.scale:g}, not {self._scale:g}")
@@ -60,16 +61,16 @@ class CkksEncoding:
 
 def scheme_of(spec: Ckks) -> Scheme:
     """Return the ring and how values lie in it."""
-    context = ring(seal.SCHEME_TYPE.CKKS, spec.poly_modulus_degree, spec.coeff_mod_bit_sizes)
+    context = ring(sealapi.SCHEME_TYPE.CKKS, spec.poly_modulus_degree, spec.coeff_mod_bit_sizes)
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
     return Scheme("ckks", context, CkksEncoding(context, codec, 2.0**spec.scale_bits))
 
 
-def client_side(spec: Ckks, clients: int) -> LatticeClients:
-    """Return the clients, with new keys."""
-    return LatticeClients(scheme_of(spec), spec.keys)
+def parties(spec: Ckks, clients: int) -> Parties:
+    """Return the clients, and the holder of a new key."""
+    return lattice_parties(lambda: scheme_of(spec), spec.keys, spec.rounds_a_key)
 
 
-def server_side(spec: Ckks, clients: int, public_material: bytes) -> LatticeServer:
+def server_side(spec: Ckks, clients: int, material: PublicMaterial) -> LatticeServer:
     """Return the server."""
-    return LatticeServer(scheme_of(spec), public_material)
+    return LatticeServer(scheme_of(spec), material)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tenseal import sealapi as seal
+from tenseal import sealapi
 
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.protocol import BadUpdate, Sealed, SecretKeyExposed, refuse_scheme
+from ppml.aggregation.protocol import BadUpdate, PublicMaterial, Sealed, SecretKeyExposed, refuse_scheme
 
 _LENGTH = struct.Struct("<I")
 _MARK = 16
@@ -38,15 +38,15 @@ class Encoding(Protocol):
         """How many values a ciphertext holds."""
         ...
 
-    def encode(self, values: Grid) -> seal.Plaintext:
+    def encode(self, values: Grid) -> sealapi.Plaintext:
         """Return at most :attr:`values` grid points as a polynomial."""
         ...
 
-    def decode(self, plain: seal.Plaintext) -> Grid:
+    def decode(self, plain: sealapi.Plaintext) -> Grid:
         """Return the grid points of a decrypted sum: exact, whatever the decryption adds."""
         ...
 
-    def check(self, cipher: seal.Ciphertext) -> None:
+    def check(self, cipher: sealapi.Ciphertext) -> None:
         """Raise :class:`BadUpdate` where ``cipher`` would not add to others."""
         ...
 
@@ -66,8 +66,14 @@ class Scheme:
     """
 
     name: str
-    context: seal.SEALContext
+    context: sealapi.SEALContext
     encoding: Encoding
+
+    def plains(self, update: Grid) -> Iterator[sealapi.Plaintext]:
+        """Yield ``update`` as polynomials, as many values each as fit."""
+        step = self.encoding.values
+        for start in range(0, len(update), step):
+            yield self.encoding.encode(update[start : start + step])
 
     def sealed(self, key: bytes, length: int, chunks: Iterable[bytes]) -> Sealed:
         """Return ciphertexts of ``length`` values as they travel: the key that they are under, a checksum, and they."""
@@ -96,7 +102,9 @@ class Scheme:
             raise BadUpdate(str(error)) from None
 
 
-def ring(kind: seal.SCHEME_TYPE, degree: int, primes: Sequence[int], plain_bits: int | None = None) -> seal.SEALContext:
+def ring(
+    kind: sealapi.SCHEME_TYPE, degree: int, primes: Sequence[int], plain_bits: int | None = None
+) -> sealapi.SEALContext:
     """Return a ring of ``degree`` coefficients modulo primes of so many bits each.
 
     Raises
@@ -104,75 +112,139 @@ def ring(kind: seal.SCHEME_TYPE, degree: int, primes: Sequence[int], plain_bits:
     ValueError
         SEAL refuses it, for instance since it has under 128 bits of security.
     """
-    parameters = seal.EncryptionParameters(kind)
+    parameters = sealapi.EncryptionParameters(kind)
     parameters.set_poly_modulus_degree(degree)
-    parameters.set_coeff_modulus(seal.CoeffModulus.Create(degree, list(primes)))
+    parameters.set_coeff_modulus(sealapi.CoeffModulus.Create(degree, list(primes)))
     if plain_bits is not None:
-        parameters.set_plain_modulus(seal.PlainModulus.Batching(degree, plain_bits))
-    context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
+        parameters.set_plain_modulus(sealapi.PlainModulus.Batching(degree, plain_bits))
+    context = sealapi.SEALContext(parameters, True, sealapi.SEC_LEVEL_TYPE.TC128)
     if not context.parameters_set():
         raise ValueError(f"{context.parameters_error_name()}: {context.parameters_error_message()}")
     return context
 
 
-class LatticeClients:
-    """The clients' side: holds the secret key, seals updates, opens sums.
+class Keys:
+    """A key pair, and what only its holder does.
 
     Parameters
     ----------
     scheme : Scheme
         What is encrypted in.
-    keys : {"public", "shared"}
-        What updates are encrypted under. With the secret key, which all clients share then, half of a ciphertext is
-        drawn from a seed, which is sent in its place.
     """
 
-    def __init__(self, scheme: Scheme, keys: str) -> None:
+    def __init__(self, scheme: Scheme) -> None:
         self._scheme = scheme
         # From the operating system's entropy, by SEAL's own generator.
-        generator = seal.KeyGenerator(scheme.context)
-        self._secret = generator.secret_key()
-        public = seal.PublicKey()
+        generator = sealapi.KeyGenerator(scheme.context)
+        public = sealapi.PublicKey()
         generator.create_public_key(public)
-        self._public = saved(public)
-        self._key = mark_of(self._public)
-        self._seeded = keys == "shared"
-        self._encryptor = seal.Encryptor(scheme.context, self._secret if self._seeded else public)
-        self._decryptor = seal.Decryptor(scheme.context, self._secret)
+        self._secret = generator.secret_key()
+        self._decryptor = sealapi.Decryptor(scheme.context, self._secret)
+        self.public = saved(public)
+        self.mark = mark_of(self.public)
 
-    def public_material(self) -> bytes:
-        """Return the public key; the server needs none to add, and checks that it is no secret one."""
-        return self._public
+    def secret(self) -> bytes:
+        """Return the secret key."""
+        return saved(self._secret)
 
-    def seal(self, update: Grid) -> Sealed:
-        """Return ``update`` encrypted, as many values a ciphertext as fit."""
-        step = self._scheme.encoding.values
-        chunks = (update[start : start + step] for start in range(0, len(update), step))
-        return self._scheme.sealed(self._key, len(update), map(self._encrypt, chunks))
-
-    def _encrypt(self, chunk: Grid) -> bytes:
-        plain = self._scheme.encoding.encode(chunk)
-        if self._seeded:
-            return saved(self._encryptor.encrypt_symmetric(plain))
-        cipher = seal.Ciphertext()
-        self._encryptor.encrypt(plain, cipher)
-        return saved(cipher)
-
-    def unseal(self, total: Sealed) -> Grid:
-        """Return the sum as exact grid points: the raw decryption is not shown to anyone.
+    def open(self, total: Sealed) -> Grid:
+        """Return a sum as exact grid points: the raw decryption is not shown to anyone.
 
         Raises
         ------
         BadUpdate
             It is damaged, or under another key.
         """
-        parts = [self._decrypt(chunk) for chunk in self._scheme.ciphertexts(total, self._key)]
-        return np.concatenate(parts)[: total.length]
+        return opened(self._scheme, self._decryptor, total, self.mark)
 
-    def _decrypt(self, chunk: bytes) -> Grid:
-        plain = seal.Plaintext()
-        self._decryptor.decrypt(loaded(seal.Ciphertext(), self._scheme.context, chunk), plain)
-        return self._scheme.encoding.decode(plain)
+
+def opened(scheme: Scheme, decryptor: sealapi.Decryptor, total: Sealed, mark: bytes) -> Grid:
+    """Return what is in ``total``, on the grid."""
+    parts = []
+    for chunk in scheme.ciphertexts(total, mark):
+        plain = sealapi.Plaintext()
+        decryptor.decrypt(loaded(sealapi.Ciphertext(), scheme.context, chunk), plain)
+        parts.append(scheme.encoding.decode(plain))
+    return np.concatenate(parts)[: total.length]
+
+
+class Holder(Protocol):
+    """Whoever has the secret key, seen by the clients."""
+
+    def public(self) -> bytes:
+        """Return the public key that updates are to be encrypted under now."""
+        ...
+
+    def open(self, total: Sealed) -> Grid:
+        """Return a sum as exact grid points."""
+        ...
+
+
+class PublicKeyClients:
+    """Clients that encrypt under a public key: none of them can open what another has sealed.
+
+    Parameters
+    ----------
+    scheme : Scheme
+        What is encrypted in.
+    holder : Holder
+        Opens sums.
+    """
+
+    def __init__(self, scheme: Scheme, holder: Holder) -> None:
+        self._scheme = scheme
+        self._holder = holder
+        self._under: tuple[bytes, sealapi.Encryptor] | None = None
+
+    def seal(self, update: Grid) -> Sealed:
+        """Return ``update`` encrypted, as many values a ciphertext as fit."""
+        public = self._holder.public()
+        mark = mark_of(public)
+        if self._under is None or self._under[0] != mark:
+            key = loaded(sealapi.PublicKey(), self._scheme.context, public)
+            self._under = mark, sealapi.Encryptor(self._scheme.context, key)
+        return self._scheme.sealed(mark, len(update), map(self._encrypt, self._scheme.plains(update)))
+
+    def _encrypt(self, plain: sealapi.Plaintext) -> bytes:
+        assert self._under is not None
+        cipher = sealapi.Ciphertext()
+        self._under[1].encrypt(plain, cipher)
+        return saved(cipher)
+
+    def unseal(self, total: Sealed) -> Grid:
+        """Return the sum, which the key holder opens."""
+        return self._holder.open(total)
+
+
+class SharedKeyClients:
+    """Clients that all have the secret key, and encrypt under it: half of a ciphertext is a seed then.
+
+    Parameters
+    ----------
+    scheme : Scheme
+        What is encrypted in.
+    mark : bytes
+        What the key is known by.
+    secret : bytes
+        The key.
+    """
+
+    def __init__(self, scheme: Scheme, mark: bytes, secret: bytes) -> None:
+        self._scheme, self._mark = scheme, mark
+        key = loaded(sealapi.SecretKey(), scheme.context, secret)
+        self._encryptor, self._decryptor = (
+            sealapi.Encryptor(scheme.context, key),
+            sealapi.Decryptor(scheme.context, key),
+        )
+
+    def seal(self, update: Grid) -> Sealed:
+        """Return ``update`` encrypted, as many values a ciphertext as fit."""
+        chunks = (saved(self._encryptor.encrypt_symmetric(plain)) for plain in self._scheme.plains(update))
+        return self._scheme.sealed(self._mark, len(update), chunks)
+
+    def unseal(self, total: Sealed) -> Grid:
+        """Return the sum, which each client opens for itself."""
+        return opened(self._scheme, self._decryptor, total, self._mark)
 
 
 class LatticeServer:
@@ -182,27 +254,36 @@ class LatticeServer:
     ----------
     scheme : Scheme
         What is encrypted in.
-    public_material : bytes
-        From :meth:`LatticeClients.public_material`.
+    material : callable
+        Returns the public key of the round. The server looks at it to know that it is no secret one, and what updates
+        of this round say that they are under.
 
     Raises
     ------
     SecretKeyExposed
-        The material is, or holds, a secret key.
-    ValueError
-        It is no public key of this ring.
+        The material is, or holds, a secret key, or is no public key of this ring.
     """
 
-    def __init__(self, scheme: Scheme, public_material: bytes) -> None:
-        refuse_secret_key(scheme.context, public_material)
+    def __init__(self, scheme: Scheme, material: PublicMaterial) -> None:
         self._scheme = scheme
-        self._key = mark_of(public_material)
-        self._evaluator = seal.Evaluator(scheme.context)
+        self._material = material
+        self._seen = b""
+        self._evaluator = sealapi.Evaluator(scheme.context)
+        self._key()
+
+    def _key(self) -> bytes:
+        """Return what the key of this round is known by."""
+        material = self._material()
+        mark = mark_of(material)
+        if mark != self._seen:
+            refuse_secret_key(self._scheme.context, material)
+            self._seen = mark
+        return mark
 
     def check(self, sealed: Sealed) -> None:
         """Raise an error unless the payload is what its length needs: ciphertexts of this ring, under this key."""
         refuse_scheme(sealed, self._scheme.name)
-        chunks = list(self._scheme.ciphertexts(sealed, self._key))
+        chunks = list(self._scheme.ciphertexts(sealed, self._key()))
         needed = -(-sealed.length // self._scheme.encoding.values)
         if len(chunks) != needed:
             raise BadUpdate(f"{len(chunks)} ciphertexts where {needed} are needed")
@@ -211,8 +292,9 @@ class LatticeServer:
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         """Return the encrypted sum, ciphertext by ciphertext."""
-        columns = zip(*(self._scheme.ciphertexts(one, self._key) for one in sealed), strict=True)
-        return self._scheme.sealed(self._key, sealed[0].length, map(self._add_column, columns))
+        key = self._key()
+        columns = zip(*(self._scheme.ciphertexts(one, key) for one in sealed), strict=True)
+        return self._scheme.sealed(key, sealed[0].length, map(self._add_column, columns))
 
     def _add_column(self, chunks: Sequence[bytes]) -> bytes:
         total = self._read(chunks[0])
@@ -220,9 +302,9 @@ class LatticeServer:
             self._evaluator.add_inplace(total, self._read(chunk))
         return saved(total)
 
-    def _read(self, chunk: bytes) -> seal.Ciphertext:
+    def _read(self, chunk: bytes) -> sealapi.Ciphertext:
         try:
-            cipher = loaded(seal.Ciphertext(), self._scheme.context, chunk)
+            cipher = loaded(sealapi.Ciphertext(), self._scheme.context, chunk)
         except (RuntimeError, ValueError) as error:
             raise BadUpdate(f"no ciphertext under the parameters of this run: {error}") from None
         if cipher.size() != 2 or cipher.parms_id() != self._scheme.context.first_parms_id():
@@ -233,13 +315,16 @@ class LatticeServer:
         return cipher
 
 
-def refuse_secret_key(context: seal.SEALContext, material: bytes) -> None:
+def refuse_secret_key(context: sealapi.SEALContext, material: bytes) -> None:
     """Raise an error unless ``material`` is a public key of this ring, and nothing besides."""
-    with contextlib.suppress(RuntimeError, ValueError):
-        loaded(seal.SecretKey(), context, material, whole=False)
+    try:
+        loaded(sealapi.SecretKey(), context, material, whole=False)
+    except (RuntimeError, ValueError):
+        pass
+    else:
         raise SecretKeyExposed("the material sent to the server holds a secret key")
     try:
-        loaded(seal.PublicKey(), context, material)
+        loaded(sealapi.PublicKey(), context, material)
     except (RuntimeError, ValueError) as error:
         # What follows a key that can be read may be anything.
         raise SecretKeyExposed(f"the material sent to the server is no public key: {error}") from None
@@ -257,7 +342,7 @@ def saved(one: Any) -> bytes:
         return os.pread(number, os.fstat(number).st_size, 0)
 
 
-def loaded(one: Any, context: seal.SEALContext, stream: bytes, *, whole: bool = True) -> Any:
+def loaded(one: Any, context: sealapi.SEALContext, stream: bytes, *, whole: bool = True) -> Any:
     """Let SEAL read ``stream`` into ``one``, a new key or ciphertext, and return it.
 
     Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,8 +71,32 @@ def refuse_scheme(sealed: Sealed, scheme: str) -> None:
 
 
 class ClientSide(Sealer, KeyHolder, Protocol):
-    """What the clients have: they seal, and together they may open the sum."""
+    """What the clients have: they seal, and learn the sum."""
 
-    def public_material(self) -> bytes:
-        """Return what the server needs to add: never a secret key; empty where it needs nothing."""
-        ...
+
+PublicMaterial = Callable[[], bytes]
+"""Returns what the server needs to add in this round: never a secret key; empty where it needs nothing."""
+
+
+def nothing() -> bytes:
+    """Return no material: adding in the clear needs none."""
+    return b""
+
+
+@dataclass(frozen=True)
+class Parties:
+    """An aggregation with keys of its own.
+
+    Parameters
+    ----------
+    clients : ClientSide
+        What the clients have.
+    material : callable
+        What the server gets of them.
+    close : callable
+        Ends what holds the keys, and forgets them.
+    """
+
+    clients: ClientSide
+    material: PublicMaterial = nothing
+    close: Callable[[], None] = lambda: None

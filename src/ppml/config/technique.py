@@ -226,9 +226,24 @@ class Encrypted(FixedPointSpec):
 
     keys: Literal["public", "shared"] = Field(
         default="public",
-        description="What updates are encrypted under. `shared`: the secret key, which every client has then; uploads "
-        "are half as large, and one client that colludes with the server opens everybody's.",
+        description="What updates are encrypted under. `public`: a public key, and one holder of the secret key opens "
+        "the sums for the clients. `shared`: the secret key, which every client has then; uploads are half as large, "
+        "and one client that colludes with the server opens everybody's.",
     )
+    rounds_a_key: int | None = Field(
+        default=None,
+        ge=1,
+        description="After how many sums the holder makes a new key; without it, one key is for the whole training.",
+    )
+
+    @model_validator(mode="after")
+    def _one_shared_key(self) -> Self:
+        if self.keys == "shared" and self.rounds_a_key is not None:
+            raise invalid(
+                f"rounds_a_key {self.rounds_a_key} with keys 'shared': all clients would have to come to a new key at "
+                "once; allowed with keys public; or leave rounds_a_key out"
+            )
+        return self
 
 
 class Ckks(Encrypted):

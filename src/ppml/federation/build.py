@@ -15,7 +15,7 @@ from torch import nn
 from ppml.accounting.plan import poisson_plan
 from ppml.aggregation.build import build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.protocol import Aggregator, ClientSide
+from ppml.aggregation.protocol import Aggregator, ClientSide, PublicMaterial
 from ppml.config.arm import Arm
 from ppml.config.technique import (
     ClientLevel,
@@ -139,8 +139,8 @@ def _learners(
     return learners, nobody
 
 
-def build_server(given: Given, initial: NDArray[np.float32], public_material: bytes) -> ServerParts:
-    """Return what the server has: of the clients it is given ``public_material`` alone."""
+def build_server(given: Given, initial: NDArray[np.float32], material: PublicMaterial) -> ServerParts:
+    """Return what the server has: of the clients it is given ``material`` alone."""
     arm, topology, clients = given.arm, given.topology, len(given.sizes)
     work = build_work(arm, given.codec, len(initial), given.sizes, given.noise_multipliers)
     plan = RoundPlan(
@@ -153,7 +153,7 @@ def build_server(given: Given, initial: NDArray[np.float32], public_material: by
         accounted=not isinstance(arm.privacy, NoPrivacy),
     )
     release = build_release(arm, given.codec, len(initial), given.noise_multipliers, given.rng)
-    return ServerParts(plan, build_server_side(arm.aggregation, clients, public_material), release)
+    return ServerParts(plan, build_server_side(arm.aggregation, clients, material), release)
 
 
 def build_work(

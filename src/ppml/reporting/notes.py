@@ -52,15 +52,15 @@ def privacy_notes(summary: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _share_notes(private: pd.DataFrame) -> tuple[str, ...]:
-    """Return what noise by shares does not protect from, while clients share a key."""
+    """Return what noise by shares does not protect from: whoever has the secret key."""
     shared = private[private["noise_by"] == "shares"]
     if shared.empty:
         return ()
     opened = ", ".join(f"{row['label']}: {epsilon_bound(row['epsilon_if_opened'])}" for _, row in shared.iterrows())
     return (
         "Noise by shares: every client adds a part, and the sum has the noise of the ε stated; the shares of as many "
-        "as may collude are not counted. The clients share a key: a client that gives it to the server lets it "
-        f"open single contributions, whose noise is one share; towards these two the ε is larger ({opened}).",
+        "as may collude are not counted. Whoever holds the secret key and colludes with the server opens single "
+        f"contributions, whose noise is one share; towards these two the ε is larger ({opened}).",
     )
 
 

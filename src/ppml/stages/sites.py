@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from ppml.aggregation.build import build_client_side
+from ppml.aggregation.build import build_parties
+from ppml.aggregation.protocol import nothing
 from ppml.config.arm import Arm
 from ppml.config.technique import Plaintext
 from ppml.data.examples import Examples
@@ -101,7 +102,7 @@ def population(path: str, clients: tuple[int, ...]) -> Population:
     folder, job = Path(path).parent, read_json(path)
     public = given(job)
     owned = {client: read_records(folder / records_of(client)) for client in clients}
-    side = build_client_side(public.arm.aggregation, len(public.sizes))
+    side = build_parties(public.arm.aggregation, len(public.sizes)).clients
     return build_population(public, _model_of(job, public), owned, side, read_records(folder / TEST))
 
 
@@ -110,7 +111,7 @@ def server(path: str) -> ServerParts:
     job = read_json(path)
     public = given(job)
     # In the clear there is no public key.
-    return build_server(public, flat_parameters(_model_of(job, public)), public_material=b"")
+    return build_server(public, flat_parameters(_model_of(job, public)), nothing)
 
 
 def initial_model(path: str) -> torch.nn.Module:

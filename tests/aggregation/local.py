@@ -1,0 +1,63 @@
+"""An encrypted aggregation in one process, whose key a test can look at."""
+
+from __future__ import annotations
+
+from ppml.aggregation import bfv, ckks
+from ppml.aggregation.build import build_parties, build_server_side
+from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.key_holder import KeyRing
+from ppml.aggregation.lattice import Keys, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients
+from ppml.aggregation.protocol import Parties, Sealed
+from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
+
+
+class Local:
+    """Clients and the holder of their key.
+
+    Parameters
+    ----------
+    spec : Ckks or Bfv
+        What they encrypt by.
+    clients : int
+        How many there are.
+    """
+
+    def __init__(self, spec: Ckks | Bfv, clients: int) -> None:
+        self.spec, self.clients = spec, clients
+        self.scheme: Scheme = ckks.scheme_of(spec) if isinstance(spec, Ckks) else bfv.scheme_of(spec, clients)
+        self.ring = KeyRing(self.scheme, spec.rounds_a_key)
+        if spec.keys == "public":
+            self.side: PublicKeyClients | SharedKeyClients = PublicKeyClients(self.scheme, self.ring)
+        else:
+            self.side = SharedKeyClients(self.scheme, self.keys.mark, self.ring.secret())
+
+    @property
+    def keys(self) -> Keys:
+        return self.ring._current
+
+    @property
+    def mark(self) -> bytes:
+        return self.keys.mark
+
+    def material(self) -> bytes:
+        return self.ring.public()
+
+    def server(self) -> LatticeServer:
+        server = build_server_side(self.spec, self.clients, self.material)
+        assert isinstance(server, LatticeServer)
+        return server
+
+    def seal(self, update: Grid) -> Sealed:
+        return self.side.seal(update)
+
+    def unseal(self, total: Sealed) -> Grid:
+        return self.side.unseal(total)
+
+
+def local_parties(spec: Plaintext | Encrypted, clients: int) -> Parties:
+    """Return the parties of an aggregation in one process; the server is given the bytes of the first public key."""
+    if not isinstance(spec, Ckks | Bfv):
+        return build_parties(spec, clients)
+    local = Local(spec, clients)
+    public = local.material()
+    return Parties(local, lambda: public)

@@ -1,0 +1,200 @@
+"""The secret key: made and kept in a process of its own, from which nobody but the clients gets anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import active_children
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppml.aggregation.build import build_parties, build_server_side
+from ppml.aggregation.key_holder import OPEN, PUBLIC, SECRET, STOP, KeyRing
+from ppml.aggregation.lattice import mark_of
+from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
+from ppml.config.technique import Bfv, Ckks
+
+from ..federation.scanner import secret_holders
+from .local import Local
+
+UPDATE = np.arange(-50, 50)
+
+
+@pytest.fixture
+def parties():
+    made = build_parties(Bfv(), 3)
+    yield made
+    made.close()
+
+
+def holders() -> list:
+    return [process for process in active_children() if process.name.startswith("key-holder")]
+
+
+# Who has the key.
+
+
+@pytest.mark.parametrize("spec", [Ckks(), Bfv()], ids=["ckks", "bfv"])
+def test_under_a_public_key_no_secret_is_in_the_process_of_the_server_and_the_clients(spec):
+    made = build_parties(spec, 3)
+    server = build_server_side(spec, 3, made.material)
+    total = server.add([made.clients.seal(UPDATE), made.clients.seal(UPDATE)])
+    assert made.clients.unseal(total).tolist() == (2 * UPDATE).tolist()
+    assert not secret_holders(made, server)
+    made.close()
+
+
+def test_under_a_shared_key_the_clients_have_it_and_the_server_has_not():
+    made = build_parties(Bfv(keys="shared"), 3)
+    server = build_server_side(Bfv(keys="shared"), 3, made.material)
+    assert secret_holders(made.clients) and not secret_holders(server, made.material)
+    assert made.clients.unseal(made.clients.seal(UPDATE)).tolist() == UPDATE.tolist()
+    made.close()
+
+
+def line_of(parties: Parties, *, server: bool):
+    return parties.material._line if server else parties.clients._holder._line
+
+
+@pytest.mark.parametrize("question", [OPEN, SECRET, STOP, b"?", b""], ids=["open", "secret", "stop", "else", "nothing"])
+def test_the_server_gets_the_public_key_and_nothing_else(parties, question):
+    upload = parties.clients.seal(UPDATE)
+    line = line_of(parties, server=True)
+    with pytest.raises(BadUpdate, match="the holder of the secret key gives no answer to that"):
+        line.ask(question, len(UPDATE).to_bytes(8, "little") + upload.payload)
+    assert mark_of(line.ask(PUBLIC)) == upload.payload[:16], "and the holder is still there"
+
+
+def test_clients_under_a_public_key_do_not_get_the_secret_one(parties):
+    with pytest.raises(BadUpdate, match="gives no answer"):
+        line_of(parties, server=False).ask(SECRET)
+
+
+def test_a_holder_that_would_give_the_server_the_secret_key_is_caught(monkeypatch):
+    """What the server is given is looked at: it takes a public key, or stops."""
+    monkeypatch.setattr(KeyRing, "public", KeyRing.secret)
+    made = build_parties(Bfv(), 3)
+    with pytest.raises(RuntimeError, match="holds a secret key"):
+        build_server_side(Bfv(), 3, made.material)
+    made.close()
+
+
+# What it opens.
+
+
+def test_what_is_no_sum_of_this_run_is_refused_and_the_holder_goes_on(parties):
+    foreign = Local(Bfv(), 3).seal(UPDATE)
+    for bad in (foreign, Sealed("bfv", 3, b""), Sealed("bfv", 3, b"x" * 100)):
+        with pytest.raises(BadUpdate, match=r"another key|cut off or altered"):
+            parties.clients.unseal(bad)
+    with pytest.raises(BadUpdate, match="unpack"):
+        line_of(parties, server=False).ask(OPEN, b"xy")
+    assert parties.clients.unseal(parties.clients.seal(UPDATE)).tolist() == UPDATE.tolist()
+
+
+def test_a_sum_that_all_clients_ask_for_is_opened_once(monkeypatch):
+    local, opened = Local(Bfv(), 3), []
+    original = type(local.keys).open
+    monkeypatch.setattr(type(local.keys), "open", lambda keys, total: opened.append(total) or original(keys, total))
+    totals = [local.seal(UPDATE + number) for number in range(6)]
+    for number, total in enumerate(totals):
+        for _ in range(3):
+            assert local.unseal(total).tolist() == (UPDATE + number).tolist()
+    assert opened == totals
+    # Who is late is served, too.
+    assert local.unseal(totals[0]).tolist() == UPDATE.tolist()
+
+
+# New keys.
+
+
+def marks(rounds_a_key: int | None, rounds: int) -> list[bytes]:
+    local = Local(Bfv(rounds_a_key=rounds_a_key), 3)
+    server, found, totals = local.server(), [], []
+    for _ in range(rounds):
+        uploads = [local.seal(UPDATE) for _ in range(3)]
+        for upload in uploads:
+            server.check(upload)
+        (mark,) = {upload.payload[:16] for upload in uploads}
+        totals.append(server.add(uploads))
+        for _ in range(3):
+            assert local.unseal(totals[-1]).tolist() == (3 * UPDATE).tolist()
+        found.append(mark)
+    # Who has missed rounds asks for their sums under the keys of then.
+    for total in totals:
+        assert local.unseal(total).tolist() == (3 * UPDATE).tolist()
+    return found
+
+
+@pytest.mark.parametrize(("rounds_a_key", "distinct"), [(None, 1), (1, 6), (2, 3), (5, 2)])
+def test_a_new_key_is_made_after_so_many_sums(rounds_a_key, distinct):
+    found = marks(rounds_a_key, 6)
+    assert len(set(found)) == distinct
+    assert sorted(found, key=found.index) == found, "no earlier key comes back"
+
+
+def test_an_update_under_an_earlier_key_is_refused():
+    local = Local(Bfv(rounds_a_key=1), 3)
+    server, early = local.server(), local.seal(UPDATE)
+    local.unseal(server.add([early]))
+    with pytest.raises(BadUpdate, match="another key"):
+        server.check(early)
+    server.check(local.seal(UPDATE))
+
+
+# Its end.
+
+
+def test_the_holder_ends_when_it_is_closed_and_says_so_afterwards():
+    made = build_parties(Bfv(), 3)
+    assert len(holders()) == 1
+    made.close()
+    assert holders() == []
+    for ask in (made.material, lambda: made.clients.seal(UPDATE)):
+        with pytest.raises(ChildProcessError, match="the holder of the secret key is gone, and its key with it"):
+            ask()
+    made.close()
+
+
+def test_the_holder_ends_with_the_clients_that_nobody_closed():
+    made = build_parties(Bfv(), 3)
+    assert len(holders()) == 1
+    del made
+    assert holders() == []
+
+
+def test_a_holder_that_dies_ends_the_training_with_an_error_that_says_so(parties):
+    (holder,) = holders()
+    os.kill(holder.pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
+        parties.clients.seal(UPDATE)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see other processes")
+def test_no_holder_outlives_a_process_that_is_killed():
+    program = (
+        "import os, time; from ppml.aggregation.build import build_parties; from ppml.config.technique import Bfv; "
+        "from multiprocessing import active_children; kept = [build_parties(Bfv(), 3) for _ in range(2)]; "
+        "print(*(child.pid for child in active_children()), flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    found = [int(number) for number in process.stdout.readline().split()]
+    assert len(found) == 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(is_alive(number) for number in found) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_alive(number) for number in found)
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
