@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.build import build_parties, build_server_side
-from ppml.aggregation.key_holder import OPEN, PUBLIC, SECRET, STOP, KeyRing
+from ppml.aggregation.key_holder import OPEN, PUBLIC, SECRET, KeyRing
 from ppml.aggregation.lattice import mark_of
+from ppml.aggregation.party import STOP
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
 from ppml.config.technique import Bfv, Ckks
 
@@ -33,7 +34,7 @@ def parties():
 
 
 def holders() -> list:
-    return [process for process in active_children() if process.name.startswith("key-holder")]
+    return [process for process in active_children() if process.name == "holder of the secret key"]
 
 
 # Who has the key.

@@ -1,0 +1,145 @@
+"""A party of an aggregation in a process of its own: what it knows, such as a secret key, nobody else has in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+from ppml.aggregation.protocol import BadUpdate
+
+STOP = b"x"
+"""What ends a party; only who has its first line may say so."""
+
+STOP_SECONDS = 5.0
+"""How long a process may take to end before it is killed."""
+
+_GIVEN, _REFUSED = b"+", b"-"
+
+
+class Party(Protocol):
+    """What lives in the process."""
+
+    def answer(self, what: bytes, content: bytes) -> bytes:
+        """Return the answer to a question, or raise :class:`BadUpdate`.
+
+        Parameters
+        ----------
+        what : bytes
+            One byte, which of the questions.
+        content : bytes
+            What goes with it. Bytes and no objects, since unpickling runs what it is sent.
+        """
+        ...
+
+
+class Line:
+    """A connection to a party, on which one asks at a time.
+
+    Parameters
+    ----------
+    name : str
+        What the party is called where it is gone.
+    connection : Connection
+        This end of it; processes that are forked share it.
+    """
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self._name = name
+        self._connection = connection
+        self._turn = multiprocessing.get_context("fork").Lock()
+
+    def ask(self, what: bytes, content: bytes = b"") -> bytes:
+        """Return the party's answer.
+
+        Raises
+        ------
+        BadUpdate
+            The party refuses; the message says why.
+        ChildProcessError
+            It is gone.
+        """
+        with self._turn:
+            try:
+                self._connection.send_bytes(what + content)
+                answer = self._connection.recv_bytes()
+            except (EOFError, OSError):
+                raise ChildProcessError(f"the {self._name} is gone, and its key with it") from None
+        if answer[:1] == _REFUSED:
+            raise BadUpdate(answer[1:].decode())
+        return answer[1:]
+
+
+def start_party(
+    name: str, make: Callable[[], Party], allowed: Sequence[frozenset[bytes]]
+) -> tuple[list[Line], Callable[[], None]]:
+    """Start a party, and return its lines and what ends it.
+
+    Parameters
+    ----------
+    name : str
+        What it is called, for instance ``"holder of the secret key"``.
+    make : callable
+        Makes it, in its process, where it draws its keys.
+    allowed : sequence of frozenset of bytes
+        For each line, which questions it may carry.
+    """
+    fork = multiprocessing.get_context("fork")
+    pipes = [fork.Pipe() for _ in allowed]
+    near, far = [ours for ours, _ in pipes], [theirs for _, theirs in pipes]
+    # Forked: what it is made of is not written anywhere.
+    process = fork.Process(target=_serve, args=(name, make, allowed, near, far), name=name, daemon=True)
+    process.start()
+    for end in far:
+        end.close()
+    parent = os.getpid()
+    return [Line(name, end) for end in near], lambda: _end(process, near[0], parent)
+
+
+def _end(process: BaseProcess, line: Connection, parent: int) -> None:
+    # Not from a process that was forked later, in which clients live.
+    if os.getpid() != parent:
+        return
+    with contextlib.suppress(OSError):
+        line.send_bytes(STOP)
+    process.join(timeout=STOP_SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+def _serve(
+    name: str,
+    make: Callable[[], Party],
+    allowed: Sequence[frozenset[bytes]],
+    near: Sequence[Connection],
+    far: Sequence[Connection],
+) -> None:
+    """Answer until it is told to end, or until nobody is left: then the last of the other ends closes."""
+    for end in near:
+        end.close()
+    party = make()
+    while True:
+        for line in wait(list(far)):
+            assert isinstance(line, Connection)
+            try:
+                question = line.recv_bytes()
+            except EOFError:
+                return
+            place = far.index(line)
+            if question == STOP and place == 0:
+                return
+            line.send_bytes(_answered(name, party, allowed[place], question[:1], question[1:]))
+
+
+def _answered(name: str, party: Party, allowed: frozenset[bytes], what: bytes, content: bytes) -> bytes:
+    if what not in allowed:
+        return _REFUSED + f"the {name} gives no answer to that".encode()
+    try:
+        return _GIVEN + party.answer(what, content)
+    except BadUpdate as error:
+        return _REFUSED + str(error).encode()
