@@ -43,7 +43,7 @@ class Way:
 
     Parameters
     ----------
-    kind : {"clear", "tenseal", "ours"}
+    kind : {"clear", "tenseal", "ours", "shares"}
         Which code.
     options : dict
         Its parameters.
@@ -68,6 +68,7 @@ WAYS = {
     "BFV": Way("ours", {"kind": "bfv"}, HOLDER),
     "CKKS, shared key": Way("ours", {"kind": "ckks", "keys": "shared"}, ANY),
     "BFV, shared key": Way("ours", {"kind": "bfv", "keys": "shared"}, ANY),
+    "shares between 3 servers": Way("shares", {}, "all 3 servers"),
 }
 SWEEP = {
     **{
@@ -198,8 +199,9 @@ class Ours:
 
         from ppml.aggregation import bfv, ckks
         from ppml.aggregation.build import build_server_side
+        from ppml.aggregation.checksum import mark_of
         from ppml.aggregation.key_holder import KeyRing
-        from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients, mark_of
+        from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients
         from ppml.config.technique import Bfv, Ckks, Encrypted
 
         spec: Encrypted = TypeAdapter(Ckks if kind == "ckks" else Bfv).validate_python({"kind": kind, **options})
@@ -242,6 +244,40 @@ class Ours:
         return {"degree": parameters.poly_modulus_degree(), "modulus_bits": bits, "fractional_bits": fine}
 
 
+class BetweenServers:
+    """Additive shares; all servers are in this process, so that their time is seen."""
+
+    def __init__(self) -> None:
+        from ppml.aggregation.additive import PUBLIC, HelpingServer, SharingClients, SharingServer
+
+        helpers = [HelpingServer() for _ in range(2)]
+        self._clients = SharingClients([helper.answer(PUBLIC, b"") for helper in helpers], 4)
+        self._server = SharingServer([helper.answer for helper in helpers], 4)
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        return self._clients.seal(update).payload
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        from ppml.aggregation.protocol import Sealed
+
+        sealed = [Sealed("shares", length, one) for one in uploads]
+        for one in sealed:
+            self._server.check(one)
+        return self._server.add(sealed).payload
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        from ppml.aggregation.protocol import Sealed
+
+        return self._clients.unseal(Sealed("shares", length, total)).astype(np.float64)
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+        return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
+
+
 def built(way: Way) -> Sealing:
     """Return what a row measures."""
     match way.kind:
@@ -249,6 +285,8 @@ def built(way: Way) -> Sealing:
             return Clear()
         case "tenseal":
             return ByTenSeal(**way.options)
+        case "shares":
+            return BetweenServers()
         case _:
             return Ours(**way.options)
 
@@ -420,7 +458,8 @@ def _best(costs: Sequence[Cost]) -> Cost:
 
 def training(records: int, rounds: int, repeats: int) -> dict[str, dict[str, Any]]:
     """Return what a round of a CNN costs in each way that can be configured; all come to the same model."""
-    ways = {CLEAR: ("plaintext", {}), **{name: _configured(way) for name, way in WAYS.items() if way.kind == "ours"}}
+    lean = {name: way for name, way in WAYS.items() if way.kind in ("ours", "shares")}
+    ways = {CLEAR: ("plaintext", {}), **{name: _configured(way) for name, way in lean.items()}}
     runs = [
         {
             name: in_fresh_process(what="rounds", kind=kind, options=options, records=records, rounds=rounds)
@@ -434,7 +473,7 @@ def training(records: int, rounds: int, repeats: int) -> dict[str, dict[str, Any
 
 
 def _configured(way: Way) -> tuple[str, dict[str, Any]]:
-    return way.options["kind"], {key: value for key, value in way.options.items() if key != "kind"}
+    return way.options.get("kind", way.kind), {key: value for key, value in way.options.items() if key != "kind"}
 
 
 # What is written of it.
@@ -459,8 +498,8 @@ def error_of(cost: Cost) -> str:
 def ways_table(costs: Mapping[str, Cost], length: int) -> Iterator[str]:
     """Yield the lines of the table of all ways."""
     yield (
-        "| sealed by | upload, times float32 | sum, times float32 | client seals, s | server reads and adds, s a client "
-        "| sum opened, s | error of a sum of 8 | N, bits of modulus | who opens an upload |"
+        "| sealed by | upload, times float32 | sum, times float32 | client seals, s | servers read and add, s a client "
+        "| sum opened, s | error of a sum | N, bits of modulus | who opens an upload |"
     )
     yield "| :-- | --: | --: | --: | --: | --: | --: | :-- | :-- |"
     for name, cost in costs.items():
@@ -525,8 +564,8 @@ def figure(ways: Mapping[str, Cost], sweep: Mapping[str, Cost], length: int, sam
     seconds, sizes = zip(*swept, strict=True)
     panel.scatter(seconds, sizes, s=16, color="lightgray", label="other parameters", zorder=2)
     shown = {name: cost for name, cost in ways.items() if name != CLEAR}
-    colours = ("tab:red", "tab:orange", "tab:blue", "tab:green", "tab:blue", "tab:green")
-    markers = ("X", "X", "o", "o", "s", "s")
+    colours = ("tab:red", "tab:orange", "tab:blue", "tab:green", "tab:blue", "tab:green", "tab:purple")
+    markers = ("X", "X", "o", "o", "s", "s", "D")
     for (name, cost), colour, marker in zip(shown.items(), colours, markers, strict=True):
         place = cost.seal * VALUES / length, cost.up / length / FLOAT32
         panel.scatter(*place, s=42, color=colour, marker=marker, label=name, zorder=3)
@@ -554,7 +593,8 @@ Uploads of TenSEAL are its own vectors, one real value a slot, and what it decry
 the secret key away (`tests/aggregation/test_key_recovery.py`). NVFlare's parameters are those of its provisioning
 (`HEBuilder`), under the secret key, which all its clients have. The other rows are what `aggregation` configures: two
 values a slot under CKKS, one a coefficient under BFV, whose ring is the smallest that holds the sum; under a shared key
-half of a ciphertext is a seed. Their sums are rounded to the grid where they are opened.
+half of a ciphertext is a seed. Their sums are rounded to the grid where they are opened. Shares between servers are
+random streams, of which seeds are sent to all servers but one: to these go 80 bytes each, however large the update is.
 
 A round of training is that of a CNN with {MODELS["CNN"] - 1:,} weights at {CLIENTS} clients in one process, 40 steps on
 batches of 32 each: every client trains, seals, opens the sum and applies it, and one measures the model on 1,000
@@ -596,7 +636,7 @@ def main() -> None:
     length, sampled, repeats = (50_000, 20_000, 1) if quick else (VALUES, 200_000, REPEATS)
     costs = measured(WAYS, length, repeats)
     print("\n".join(ways_table(costs, length)), flush=True)
-    lean = {name: way for name, way in WAYS.items() if way.kind == "ours"}
+    lean = {name: way for name, way in WAYS.items() if way.kind in ("ours", "shares")}
     sizes = {model: measured(lean, count, 1) for model, count in MODELS.items() if not quick or count < VALUES}
     rounds = training(*((64, 3, 1) if quick else (1280, 5, REPEATS)))
     print("\n".join(rounds_table(rounds)), flush=True)

@@ -51,6 +51,35 @@ def test_encryption_changes_no_bit_of_the_result(clear, encrypted):
     assert outcome_of(encrypted).bytes_up > 2 * outcome_of(clear).bytes_up
 
 
+AGGREGATIONS = {
+    "ckks, a key a round": {"kind": "ckks", "rounds_a_key": 1},
+    "ckks, shared key": {"kind": "ckks", "keys": "shared"},
+    "bfv": {"kind": "bfv"},
+    "bfv, a key a round": {"kind": "bfv", "rounds_a_key": 1},
+    "bfv, shared key": {"kind": "bfv", "keys": "shared"},
+    "shares between 2": {"kind": "shares", "servers": 2},
+    "shares between 3": {"kind": "shares"},
+}
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS)
+def test_no_aggregation_changes_a_bit_of_the_result(aggregation):
+    for clear, technique in (("fl", {}), ("fl_dp", {"private": True})):
+        check_same(outcome_of(clear), run(federated_arm(**technique, aggregation=aggregation, server=MOMENTUM)))
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS)
+def test_no_aggregation_changes_a_bit_where_answers_get_lost(aggregation):
+    """Three clients, of whom another one is lost in each of four rounds."""
+    lossy = {"failures": 0.3, "rounds": 4, "least_answers": 2}
+    clear, sealed = (
+        run(federated_arm(aggregation=one, server=MOMENTUM, **lossy), seed=24, workers=workers)
+        for one, workers in ((None, 1), (aggregation, 2))
+    )
+    assert [row.clients for row in clear.history] == [2, 2, 2, 2]
+    check_same(clear, sealed)
+
+
 def test_a_sum_that_is_off_by_one_grid_step_is_caught(monkeypatch):
     original = PublicKeyClients.unseal
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.build import build_parties, build_server_side
+from ppml.aggregation.checksum import mark_of
 from ppml.aggregation.key_holder import OPEN, PUBLIC, SECRET, KeyRing
-from ppml.aggregation.lattice import mark_of
 from ppml.aggregation.party import STOP
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
 from ppml.config.technique import Bfv, Ckks

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from tenseal import sealapi
 
 from ppml.aggregation.build import build_parties, build_server_side
+from ppml.aggregation.checksum import mark_of
 from ppml.aggregation.ckks import CkksEncoding
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.lattice import (
     LatticeServer,
     PublicKeyClients,
     loaded,
-    mark_of,
     refuse_secret_key,
     ring,
     saved,

@@ -28,6 +28,7 @@ from ppml.config.technique import (
     Scaffold,
     ServerAdam,
     ServerSgd,
+    Shares,
 )
 from ppml.data.catalogue import CATALOGUE, DIGITS
 from ppml.models.registry import MODELS
@@ -63,6 +64,7 @@ SECTIONS = {
     "`aggregation`, `kind: plaintext`": Plaintext,
     "`aggregation`, `kind: ckks`": Ckks,
     "`aggregation`, `kind: bfv`": Bfv,
+    "`aggregation`, `kind: shares`": Shares,
     "`training`": TrainingSpec,
     "`experiments.<name>`": Experiment,
     "`experiments.<name>.compare`": Comparison,
@@ -162,4 +164,4 @@ def test_examples_of_sections_are_accepted():
             arm = {"topology": FEDERATED, **({} if top else section)}
             parse_config(small(**{"data": {"train": 10_000}, **top, "arms": {"a": arm}}), "README.md")
             accepted += 1
-    assert accepted == 9
+    assert accepted == 10

@@ -48,6 +48,7 @@ def federated_arm(
     private: bool = False,
     privacy: dict[str, Any] | None = None,
     encrypted: bool = False,
+    aggregation: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     **topology: Any,
 ) -> Arm:
@@ -56,7 +57,7 @@ def federated_arm(
         {
             "topology": {"kind": "federated", "partition": "three", "rounds": 2, **topology},
             "privacy": privacy or (PRIVACY if private else {"kind": "none"}),
-            "aggregation": {"kind": "ckks" if encrypted else "plaintext"},
+            "aggregation": aggregation or {"kind": "ckks" if encrypted else "plaintext"},
             "training": {"epochs": 1, "batch_size": 10, "learning_rate": 0.1, "shift": 1, **(training or {})},
         }
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import Aggregator, Parties, PublicMaterial
-from ppml.config.technique import Aggregation, Bfv, Ckks, Plaintext
+from ppml.config.technique import Aggregation, Bfv, Ckks, Plaintext, Shares
 
 
 def build_parties(spec: Aggregation, clients: int) -> Parties:
@@ -21,6 +21,10 @@ def build_parties(spec: Aggregation, clients: int) -> Parties:
             from ppml.aggregation import bfv
 
             return bfv.parties(spec, clients)
+        case Shares():
+            from ppml.aggregation import additive
+
+            return additive.parties(spec, clients)
 
 
 def build_server_side(spec: Aggregation, clients: int, material: PublicMaterial) -> Aggregator:
@@ -36,3 +40,7 @@ def build_server_side(spec: Aggregation, clients: int, material: PublicMaterial)
             from ppml.aggregation import bfv
 
             return bfv.server_side(spec, clients, material)
+        case Shares():
+            from ppml.aggregation import additive
+
+            return additive.server_side(spec, clients, material)

@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ppml.aggregation.checksum import mark_of
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.lattice import Keys, PublicKeyClients, Scheme, SharedKeyClients, mark_of
+from ppml.aggregation.lattice import Keys, PublicKeyClients, Scheme, SharedKeyClients
 from ppml.aggregation.party import Line, start_party
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
 

@@ -8,7 +8,6 @@ seed of 64 bytes: together 20 bytes a value become 8, or 4 times less again (``b
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import struct
 import tempfile
@@ -20,12 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 from tenseal import sealapi
 
+from ppml.aggregation.checksum import MARK, mark_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.protocol import BadUpdate, PublicMaterial, Sealed, SecretKeyExposed, refuse_scheme
 
 _LENGTH = struct.Struct("<I")
-_MARK = 16
-"""Bytes that a key is known by, and that tell whether a payload is whole."""
 _SIZE = struct.Struct("<8xQ")
 """Where every stream of SEAL says how long it is."""
 
@@ -91,7 +89,7 @@ class Scheme:
         BadUpdate
             It is damaged, or under another key than ``key``.
         """
-        said, mark, content = sealed.payload[:_MARK], sealed.payload[_MARK : 2 * _MARK], sealed.payload[2 * _MARK :]
+        said, mark, content = sealed.payload[:MARK], sealed.payload[MARK : 2 * MARK], sealed.payload[2 * MARK :]
         if mark != mark_of(said + _LENGTH.pack(sealed.length) + content):
             raise BadUpdate("it was cut off or altered on the way")
         if said != key:
@@ -328,11 +326,6 @@ def refuse_secret_key(context: sealapi.SEALContext, material: bytes) -> None:
     except (RuntimeError, ValueError) as error:
         # What follows a key that can be read may be anything.
         raise SecretKeyExposed(f"the material sent to the server is no public key: {error}") from None
-
-
-def mark_of(content: bytes) -> bytes:
-    """Return what ``content`` is known by."""
-    return hashlib.blake2b(content, digest_size=_MARK).digest()
 
 
 def saved(one: Any) -> bytes:

@@ -195,6 +195,11 @@ class FixedPointSpec(Spec):
     clip: float = Field(default=8.0, gt=0, description="Coordinates of a weighted update are clipped to [-clip, clip].")
     fractional_bits: int = Field(default=20, ge=1, le=40, description="The grid is 2^-fractional_bits.")
 
+    @property
+    def largest(self) -> int:
+        """The largest value of an update, in steps of the grid."""
+        return int(self.clip / 2.0**-self.fractional_bits + 0.5)
+
     @model_validator(mode="after")
     def _grid_finer_than_clip(self) -> Self:
         if self.clip < 2.0**-self.fractional_bits:
@@ -205,6 +210,34 @@ class FixedPointSpec(Spec):
         return self
 
 
+def refuse_plain_overflow(spec: FixedPointSpec, clients: int) -> None:
+    """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
+    headroom = plaintext_headroom_bits(clients, spec.clip, spec.fractional_bits)
+    if headroom < 0:
+        raise invalid(
+            f"aggregation: the fixed-point grid overflows: {clients} clients x clip {spec.clip} at "
+            f"fractional_bits {spec.fractional_bits} needs {max(0.1, -headroom):.1f} bits more than a 64-bit "
+            "integer has; lower clip or fractional_bits"
+        )
+
+
+class Shares(FixedPointSpec):
+    """Clients split their updates into additive shares between servers, which open the sum together."""
+
+    kind: Literal["shares"] = "shares"
+    servers: int = Field(
+        default=3, ge=2, le=16, description="Between how many; all of them must collude to open an update."
+    )
+
+    def refuse_overflow(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or shows one."""
+        if clients < 2:
+            raise invalid(
+                "aggregation 'shares' with 1 client: the sum of one update shows it; give the partition more clients"
+            )
+        refuse_plain_overflow(self, clients)
+
+
 class Plaintext(FixedPointSpec):
     """The server sees every update."""
 
@@ -212,13 +245,7 @@ class Plaintext(FixedPointSpec):
 
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
-        headroom = plaintext_headroom_bits(clients, self.clip, self.fractional_bits)
-        if headroom < 0:
-            raise invalid(
-                f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at "
-                f"fractional_bits {self.fractional_bits} needs {max(0.1, -headroom):.1f} bits more than a 64-bit "
-                "integer has; lower clip or fractional_bits"
-            )
+        refuse_plain_overflow(self, clients)
 
 
 class Encrypted(FixedPointSpec):
@@ -312,4 +339,4 @@ class Bfv(Encrypted):
 
 Topology = Annotated[Centralized | LocalOnly | Federated, Field(discriminator="kind")]
 Privacy = Annotated[NoPrivacy | ExampleLevel | ClientLevel, Field(discriminator="kind")]
-Aggregation = Annotated[Plaintext | Ckks | Bfv, Field(discriminator="kind")]
+Aggregation = Annotated[Plaintext | Ckks | Bfv | Shares, Field(discriminator="kind")]

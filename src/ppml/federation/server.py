@@ -182,7 +182,7 @@ class Server:
                 self._notice(f"round {number}: none of the clients that were asked trains any more; it is left out")
                 continue
             self._close(asked, answers, number)
-            total, events = self._release(self._aggregator.add([answers[client] for client in sorted(answers)]), number)
+            total, events = self._release(self._sum(answers, number), number)
             self._sums[number] = total
             loss, accuracy = self._measure(grid, sorted(answers), number)
             sizes = {past: len(one.payload) for past, one in self._sums.items()}
@@ -353,6 +353,12 @@ class Server:
             )
         if len(answers) < len(asked):
             self._notice(f"round {number} goes on with {len(answers)} of {len(asked)} clients")
+
+    def _sum(self, answers: dict[int, Sealed], number: int) -> Sealed:
+        try:
+            return self._aggregator.add([answers[client] for client in sorted(answers)])
+        except BadUpdate as fault:
+            raise RoundFailed(f"round {number}: no sum can be formed: {fault}; the rounds before stand") from None
 
     def _measure(self, grid: Grid, answered: Sequence[int], number: int) -> tuple[float, float]:
         """Ask a client for loss and accuracy, since all know the same global model and the images are public."""

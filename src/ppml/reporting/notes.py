@@ -52,15 +52,16 @@ def privacy_notes(summary: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _share_notes(private: pd.DataFrame) -> tuple[str, ...]:
-    """Return what noise by shares does not protect from: whoever has the secret key."""
+    """Return what noise by shares does not protect from: whoever opens what single clients send."""
     shared = private[private["noise_by"] == "shares"]
     if shared.empty:
         return ()
     opened = ", ".join(f"{row['label']}: {epsilon_bound(row['epsilon_if_opened'])}" for _, row in shared.iterrows())
     return (
         "Noise by shares: every client adds a part, and the sum has the noise of the ε stated; the shares of as many "
-        "as may collude are not counted. Whoever holds the secret key and colludes with the server opens single "
-        f"contributions, whose noise is one share; towards these two the ε is larger ({opened}).",
+        "as may collude are not counted. Who opens single contributions, as the server and the holder of the secret "
+        "key together can, or all servers between whom they are shared, finds one share of the noise on each: "
+        f"towards them the ε is larger ({opened}).",
     )
 
 

@@ -1,0 +1,256 @@
+"""Additive secret sharing between servers: who has all shares but one has learned nothing.
+
+A client splits its update into shares that add up to it, one a server, modulo a power of 2. All shares but one are
+random streams, so that a seed of 32 bytes is sent in the place of each, sealed for the helping server that it is for;
+the share of the server that all send to is what is left, and takes as many bytes as the update. Each helping server
+adds the streams of those clients whose updates are in the sum, and gives the sum of its shares. Sums are exact, a
+client that is lost on the way is missing from all of them, and no client knows what opens another's update.
+
+Servers are taken to follow the protocol, and not to collude, all of them. One that makes clients up could have a share
+given in a sum whose other shares it knows.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
+
+from ppml.aggregation.checksum import MARK, mark_of
+from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.party import Line, start_party
+from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, refuse_scheme
+from ppml.config.technique import Shares
+
+SCHEME = "shares"
+PUBLIC, CHECK, SUM = b"p", b"c", b"s"
+"""What a helping server is asked: its public key, whether it can read a seed, the sum of its shares."""
+
+KEY, SEED, NONCE, TAG = 32, 32, 12, 16
+WRAPPED = KEY + SEED + TAG
+"""Bytes of a seed on its way: a public key made for it, and the seed, encrypted."""
+
+LEAST = 2
+"""Updates in a sum: that of one is the update."""
+
+_ABOUT = struct.Struct("<QB")
+"""How many values there are, and of how many bytes each."""
+
+
+def width_of(clients: int, largest: int) -> int:
+    """Return how many bytes hold the sum of ``clients`` values up to ``largest`` in size."""
+    return 4 if clients * largest < 2**31 else 8
+
+
+def stream(seed: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:
+    """Return ``length`` random integers of ``width`` bytes: AES-256 in counter mode, under a key used once."""
+    encryptor = Cipher(AES(seed), CTR(bytes(16))).encryptor()
+    return np.frombuffer(encryptor.update(bytes(length * width)), dtype=f"<u{width}")
+
+
+def wrapped(seed: bytes, public: bytes, about: bytes) -> bytes:
+    """Return ``seed`` sealed for whoever has the secret key to ``public``, bound to ``about``."""
+    once = X25519PrivateKey.generate()
+    ours = once.public_key().public_bytes_raw()
+    secret = once.exchange(X25519PublicKey.from_public_bytes(public))
+    # The key is used once, and so may be the nonce.
+    return ours + AESGCM(_derived(secret, ours + public)).encrypt(bytes(NONCE), seed, about)
+
+
+def unwrapped(sealed: bytes, secret: X25519PrivateKey, about: bytes) -> bytes:
+    """Return what :func:`wrapped` sealed.
+
+    Raises
+    ------
+    BadUpdate
+        It was altered, or sealed for another key, or with something else.
+    """
+    theirs, public = sealed[:KEY], secret.public_key().public_bytes_raw()
+    try:
+        common = secret.exchange(X25519PublicKey.from_public_bytes(theirs))
+        return AESGCM(_derived(common, theirs + public)).decrypt(bytes(NONCE), sealed[KEY:], about)
+    except (InvalidTag, ValueError):
+        raise BadUpdate("a helping server cannot read the seed that is for it") from None
+
+
+def _derived(secret: bytes, about: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY, salt=None, info=b"ppml shares" + about).derive(secret)
+
+
+class HelpingServer:
+    """A server that gives the sum of its shares, and no share.
+
+    It gives each share once, in a sum of at least :data:`LEAST`: of two sums that differ in one client, the difference
+    would be that client's share.
+    """
+
+    def __init__(self) -> None:
+        self._secret = X25519PrivateKey.generate()
+        self._given: set[bytes] = set()
+
+    def answer(self, what: bytes, content: bytes) -> bytes:
+        """Return the public key, nothing where a seed can be read, or the sum of the shares of some seeds."""
+        if what == PUBLIC:
+            return self._secret.public_key().public_bytes_raw()
+        about, seeds = content[: _ABOUT.size], content[_ABOUT.size :]
+        sealed = [seeds[start : start + WRAPPED] for start in range(0, len(seeds), WRAPPED)]
+        if what == SUM:
+            return self._sum(about, sealed)
+        unwrapped(b"".join(sealed), self._secret, about)
+        return b""
+
+    def _sum(self, about: bytes, sealed: Sequence[bytes]) -> bytes:
+        if len(set(sealed)) < LEAST:
+            raise BadUpdate(f"a sum of fewer than {LEAST} updates is not opened: it would show one")
+        if len(set(sealed)) < len(sealed) or not self._given.isdisjoint(sealed):
+            raise BadUpdate("a share is given once: what two sums differ by would show one")
+        # What the seeds were sealed with is what the clients said of their updates.
+        seeds = [unwrapped(one, self._secret, about) for one in sealed]
+        length, width = _ABOUT.unpack(about)
+        total = np.zeros(length, dtype=f"<u{width}")
+        for seed in seeds:
+            total += stream(seed, length, width)
+        self._given.update(sealed)
+        return total.tobytes()
+
+
+class SharingClients:
+    """The clients: they have the helping servers' public keys, and nothing secret.
+
+    Parameters
+    ----------
+    publics : sequence of bytes
+        A key for each helping server.
+    width : int
+        Bytes a value.
+    """
+
+    def __init__(self, publics: Sequence[bytes], width: int) -> None:
+        self._publics, self._width = tuple(publics), width
+
+    def seal(self, update: Grid) -> Sealed:
+        """Return a seed for each helping server, and what is left of ``update`` without their streams."""
+        about = _ABOUT.pack(len(update), self._width)
+        left = update.astype(f"<i{self._width}").view(f"<u{self._width}")
+        seeds = []
+        for public in self._publics:
+            seed = os.urandom(SEED)
+            left = left - stream(seed, len(update), self._width)
+            seeds.append(wrapped(seed, public, about))
+        return sealed_of(len(update), b"".join(seeds) + left.tobytes())
+
+    def unseal(self, total: Sealed) -> Grid:
+        """Return the sum, which the servers have put together."""
+        return np.frombuffer(content_of(total), dtype=f"<i{self._width}").astype(np.int64)
+
+
+class SharingServer:
+    """The server that all clients send to.
+
+    Parameters
+    ----------
+    helpers : sequence of callable
+        Each asks a helping server and returns its answer.
+    width : int
+        Bytes a value.
+    """
+
+    def __init__(self, helpers: Sequence[Callable[[bytes, bytes], bytes]], width: int) -> None:
+        self._helpers, self._width = tuple(helpers), width
+
+    def check(self, sealed: Sealed) -> None:
+        """Raise an error unless the payload is whole and each helping server can read its seed."""
+        refuse_scheme(sealed, SCHEME)
+        seeds, values = self._parts(sealed)
+        if len(values) != sealed.length * self._width:
+            raise BadUpdate(f"{len(values)} bytes for {sealed.length} values of {self._width} bytes each")
+        for ask, seed in zip(self._helpers, seeds, strict=True):
+            ask(CHECK, _ABOUT.pack(sealed.length, self._width) + seed)
+
+    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+        """Return the exact sum, which this server sees.
+
+        Raises
+        ------
+        BadUpdate
+            A helping server does not give the sum of its shares.
+        """
+        length, parts = sealed[0].length, [self._parts(one) for one in sealed]
+        total = np.zeros(length, dtype=f"<u{self._width}")
+        for _, values in parts:
+            total += np.frombuffer(values, dtype=total.dtype)
+        for place, ask in enumerate(self._helpers):
+            theirs = b"".join(seeds[place] for seeds, _ in parts)
+            total += np.frombuffer(ask(SUM, _ABOUT.pack(length, self._width) + theirs), dtype=total.dtype)
+        return sealed_of(length, total.tobytes())
+
+    def _parts(self, sealed: Sealed) -> tuple[list[bytes], bytes]:
+        content = content_of(sealed)
+        ends = WRAPPED * len(self._helpers)
+        return [content[start : start + WRAPPED] for start in range(0, ends, WRAPPED)], content[ends:]
+
+
+def sealed_of(length: int, content: bytes) -> Sealed:
+    """Return ``content`` as it travels, with a checksum."""
+    return Sealed(SCHEME, length, mark_of(length.to_bytes(8, "little") + content) + content)
+
+
+def content_of(sealed: Sealed) -> bytes:
+    """Return what :func:`sealed_of` was given.
+
+    Raises
+    ------
+    BadUpdate
+        It is damaged.
+    """
+    mark, content = sealed.payload[:MARK], sealed.payload[MARK:]
+    if mark != mark_of(sealed.length.to_bytes(8, "little") + content):
+        raise BadUpdate("it was cut off or altered on the way")
+    return content
+
+
+def parties(spec: Shares, clients: int) -> Parties:
+    """Return the clients, and helping servers with new keys, each in a process of its own."""
+    lines, ends = [], []
+    for number in range(2, spec.servers + 1):
+        (line,), end = start_party(
+            f"server {number} of {spec.servers}", HelpingServer, [frozenset({PUBLIC, CHECK, SUM})]
+        )
+        lines.append(line)
+        ends.append(end)
+    side = SharingClients([line.ask(PUBLIC) for line in lines], width_of(clients, spec.largest))
+    return Parties(side, Helpers(lines), weakref.finalize(side, _end_all, ends))
+
+
+def _end_all(ends: Iterable[Callable[[], None]]) -> None:
+    for end in ends:
+        end()
+
+
+class Helpers:
+    """What the server has of the helping servers: a line to each, and no public material."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.lines = tuple(lines)
+
+    def __call__(self) -> bytes:
+        """Return nothing: adding shares needs no key."""
+        return b""
+
+
+def server_side(spec: Shares, clients: int, material: PublicMaterial) -> SharingServer:
+    """Return the server that all clients send to, with its lines to the others."""
+    assert isinstance(material, Helpers)
+    return SharingServer([line.ask for line in material.lines], width_of(clients, spec.largest))
