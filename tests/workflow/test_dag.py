@@ -78,7 +78,8 @@ def test_predictions_cover_the_whole_official_test_set(first: Project, records: 
 def test_encrypted_updates_cost_bytes(first: Project) -> None:
     costs = pd.read_csv(first.made("reports") / "costs.csv").groupby("arm")["expansion"].mean()
     assert costs["fl"] == pytest.approx(1.0, abs=0.001)
-    assert 6 < costs["fl_he"] < 9
+    # Seven ciphertexts of 4,096 values, of which 2,566 are there to fill up.
+    assert 3.8 < costs["fl_he"] < 4.4
 
 
 def test_every_table_and_figure_is_there(first: Project) -> None:

@@ -56,6 +56,15 @@ def test_a_budget_is_spent_by_each_client_at_its_own_pace_and_never_exceeded(fed
     assert "has spent its privacy budget and trains no more" in log
 
 
+def test_every_way_to_add_updates_comes_to_the_same_bits_at_its_own_cost(federation):
+    runs = federation.made("artifacts") / "runs"
+    ways = ("fl", "fl_bfv", "fl_bfv_shared", "fl_3_servers")
+    assert len({(runs / arm / "seed0" / "model.safetensors").read_bytes() for arm in ways}) == 1
+    costs = pd.read_csv(federation.made("reports") / "costs.csv").set_index("arm")["expansion"]
+    assert costs["fl"] == pytest.approx(1.0, abs=0.001) and costs["fl_3_servers"] == pytest.approx(1.0, abs=0.005)
+    assert 2.9 < costs["fl_bfv"] < 3.4 and 1.3 < costs["fl_bfv_shared"] < 1.7
+
+
 def test_only_so_many_records_have_an_owner_as_are_divided(federation, records):
     assert records["n_train"].to_dict() == {arm: 200 if arm == "fl_few" else 1200 for arm in records.index}
     clients = pd.read_csv(federation.made("reports") / "clients.csv")
