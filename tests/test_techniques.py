@@ -59,6 +59,7 @@ AGGREGATIONS = {
     "bfv, shared key": {"kind": "bfv", "keys": "shared"},
     "shares between 2": {"kind": "shares", "servers": 2},
     "shares between 3": {"kind": "shares"},
+    "masking": {"kind": "masking", "threshold": 2},
 }
 
 

@@ -77,7 +77,7 @@ def train(
             from ppml.learning.vectors import flat_parameters
 
             given = Given(arm, [len(records) for records in owned], noise_multipliers, limits, rng)
-            parties, model = build_parties(arm.aggregation, len(owned)), build()
+            parties, model = build_parties(arm.aggregation, topology.asked(len(owned))), build()
             repeats = _may_resume(arm, owned[0].labels.device.type)
             try:
                 return train_federated(

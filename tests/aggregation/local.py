@@ -47,8 +47,8 @@ class Local:
         assert isinstance(server, LatticeServer)
         return server
 
-    def seal(self, update: Grid) -> Sealed:
-        return self.side.seal(update)
+    def seal(self, update: Grid, *turn: int) -> Sealed:
+        return self.side.seal(update, *turn)
 
     def unseal(self, total: Sealed) -> Grid:
         return self.side.unseal(total)

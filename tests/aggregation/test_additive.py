@@ -17,14 +17,12 @@ from ppml.aggregation.additive import (
     HelpingServer,
     SharingClients,
     SharingServer,
-    content_of,
-    sealed_of,
     stream,
     width_of,
     wrapped,
 )
 from ppml.aggregation.build import build_parties, build_server_side
-from ppml.aggregation.checksum import MARK
+from ppml.aggregation.checksum import MARK, content_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import BadUpdate, Sealed
@@ -237,7 +235,7 @@ def test_what_a_client_makes_of_it_is_refused_before_it_is_added(change, why):
     local = Local()
     sealed = local.clients.seal(np.zeros(10, np.int64))
     with pytest.raises(BadUpdate, match=why):
-        local.server.check(sealed_of(10, change(content_of(sealed))))
+        local.server.check(sealed_of("shares", 10, change(content_of(sealed))))
 
 
 def test_an_upload_for_the_servers_of_another_run_is_refused():

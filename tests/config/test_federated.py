@@ -89,7 +89,7 @@ def test_shares_of_the_noise_are_refused_where_single_updates_are_seen(topology,
     assert refusal(one_arm(**arm)) == (
         f"arms.a: privacy.noise_by 'shares' with aggregation {aggregation!r} and topology {topology['kind']!r}: "
         "whoever sees a single update sees no more than a share of the noise on it; allowed with topology federated "
-        "and aggregation ckks, bfv or shares"
+        "and aggregation ckks, bfv, shares or masking"
     )
 
 

@@ -21,6 +21,7 @@ from ppml.config.technique import (
     ExampleLevel,
     Federated,
     LocalOnly,
+    Masking,
     NoCorrection,
     NoPrivacy,
     Plaintext,
@@ -65,6 +66,7 @@ SECTIONS = {
     "`aggregation`, `kind: ckks`": Ckks,
     "`aggregation`, `kind: bfv`": Bfv,
     "`aggregation`, `kind: shares`": Shares,
+    "`aggregation`, `kind: masking`": Masking,
     "`training`": TrainingSpec,
     "`experiments.<name>`": Experiment,
     "`experiments.<name>.compare`": Comparison,
@@ -164,4 +166,4 @@ def test_examples_of_sections_are_accepted():
             arm = {"topology": FEDERATED, **({} if top else section)}
             parse_config(small(**{"data": {"train": 10_000}, **top, "arms": {"a": arm}}), "README.md")
             accepted += 1
-    assert accepted == 10
+    assert accepted == 11

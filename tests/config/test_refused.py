@@ -116,7 +116,7 @@ def test_value_out_of_range_is_refused_with_what_is_allowed(content, message):
             "arms.a.privacy.kind: got 'exampel'; allowed: none, example",
         ),
         (one_arm(topology={"kind": "fl"}), "arms.a.topology.kind: got 'fl'; allowed: centralized, local, federated"),
-        (federated(kind="bgv"), "arms.a.aggregation.kind: got 'bgv'; allowed: plaintext, ckks, bfv, shares"),
+        (federated(kind="bgv"), "arms.a.aggregation.kind: got 'bgv'; allowed: plaintext, ckks, bfv, shares, masking"),
         (
             small(partitions={"iid8": {"kind": "idd"}}),
             "partitions.iid8.kind: got 'idd'; allowed: iid, shards, dirichlet",

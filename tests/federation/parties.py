@@ -171,8 +171,8 @@ class Listening:
     aggregator: Aggregator
     heard: Callable[[int, Sealed], None]
 
-    def check(self, sealed: Sealed) -> None:
-        self.aggregator.check(sealed)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.aggregator, name)
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         total = self.aggregator.add(sealed)

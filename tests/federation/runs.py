@@ -182,9 +182,9 @@ def run_and_record(
         side = make_side(local_parties(spec, clients).clients)
         seal = side.seal
 
-        def recorded(update):
+        def recorded(update, *turn):
             traffic.updates.append(update)
-            return seal(update)
+            return seal(update, *turn)
 
         side.seal = recorded
         traffic.sides.append(side)

@@ -10,6 +10,7 @@ import pytest
 from flwr.app import MessageType
 
 from ppml.accounting.plan import plans
+from ppml.config.technique import Federated
 from ppml.federation import client as client_module
 from ppml.federation.build import participants, simulated_failures
 from ppml.federation.messages import INITIAL, SUMS, unpack_order, unpack_sums
@@ -48,19 +49,20 @@ def four(arm, **others) -> Federation:
 
 @pytest.mark.parametrize(("clients", "share", "count"), [(10, 0.5, 5), (10, 0.01, 1), (3, 0.67, 2), (8, 0.3, 2)])
 def test_so_many_are_asked_each_once_and_in_order(clients, share, count):
-    asked = participants(clients, share, Randomness(1))
+    whole = Federated(partition="any", rounds=1, participation=share)
+    asked = participants(clients, whole.asked(clients), Randomness(1))
     for number in range(1, 50):
         drawn = list(asked(number))
         assert len(drawn) == count and drawn == sorted(set(drawn)) and set(drawn) <= set(range(clients))
 
 
 def test_all_are_asked_where_the_share_is_1():
-    assert list(participants(5, 1.0, Randomness(1))(3)) == [0, 1, 2, 3, 4]
+    assert list(participants(5, 5, Randomness(1))(3)) == [0, 1, 2, 3, 4]
 
 
 def test_who_is_asked_is_drawn_anew_for_each_round_and_the_same_in_every_run():
     first, again, other = (
-        [tuple(participants(10, 0.5, Randomness(seed))(number)) for number in range(1, 401)] for seed in (1, 1, 2)
+        [tuple(participants(10, 5, Randomness(seed))(number)) for number in range(1, 401)] for seed in (1, 1, 2)
     )
     assert first == again != other
     assert len(set(first)) > 150, "252 sets of five are equally likely"

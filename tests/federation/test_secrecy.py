@@ -71,8 +71,8 @@ def leaking(how) -> Traffic:
     def make_side(side: Local) -> Local:
         seal = side.seal
 
-        def leaky(update: np.ndarray) -> Sealed:
-            sealed = seal(update)
+        def leaky(update: np.ndarray, *turn: int) -> Sealed:
+            sealed = seal(update, *turn)
             return Sealed(sealed.scheme, sealed.length, sealed.payload + how(side))
 
         side.seal = leaky
@@ -193,8 +193,8 @@ def test_a_client_that_sends_some_values_in_the_clear_beside_the_ciphertext_is_c
     def make_side(side: Local) -> Local:
         seal = side.seal
 
-        def leaky(update: np.ndarray) -> Sealed:
-            sealed = seal(update)
+        def leaky(update: np.ndarray, *turn: int) -> Sealed:
+            sealed = seal(update, *turn)
             return Sealed(sealed.scheme, sealed.length, sealed.payload + update[5000:5100].astype("<i4").tobytes())
 
         side.seal = leaky

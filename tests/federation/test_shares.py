@@ -651,9 +651,9 @@ def heard(parts: Federation) -> tuple[Federation, list[Grid]]:
         def __getattr__(self, name):
             return getattr(self.side, name)
 
-        def seal(self, update: Grid) -> Sealed:
+        def seal(self, update: Grid, *turn: int) -> Sealed:
             sealed.append(update)
-            return self.side.seal(update)
+            return self.side.seal(update, *turn)
 
     return replace(parts, population=replace(parts.population, side=Hears(parts.population.side))), sealed
 

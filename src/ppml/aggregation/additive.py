@@ -28,10 +28,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from ppml.aggregation.checksum import MARK, mark_of
+from ppml.aggregation.checksum import content_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.party import Line, start_party
-from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, refuse_scheme
+from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, WithoutSteps, refuse_scheme
 from ppml.config.technique import Shares
 
 SCHEME = "shares"
@@ -126,7 +126,7 @@ class HelpingServer:
         return total.tobytes()
 
 
-class SharingClients:
+class SharingClients(WithoutSteps):
     """The clients: they have the helping servers' public keys, and nothing secret.
 
     Parameters
@@ -140,7 +140,7 @@ class SharingClients:
     def __init__(self, publics: Sequence[bytes], width: int) -> None:
         self._publics, self._width = tuple(publics), width
 
-    def seal(self, update: Grid) -> Sealed:
+    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
         """Return a seed for each helping server, and what is left of ``update`` without their streams."""
         about = _ABOUT.pack(len(update), self._width)
         left = update.astype(f"<i{self._width}").view(f"<u{self._width}")
@@ -149,14 +149,14 @@ class SharingClients:
             seed = os.urandom(SEED)
             left = left - stream(seed, len(update), self._width)
             seeds.append(wrapped(seed, public, about))
-        return sealed_of(len(update), b"".join(seeds) + left.tobytes())
+        return sealed_of(SCHEME, len(update), b"".join(seeds) + left.tobytes())
 
     def unseal(self, total: Sealed) -> Grid:
         """Return the sum, which the servers have put together."""
         return np.frombuffer(content_of(total), dtype=f"<i{self._width}").astype(np.int64)
 
 
-class SharingServer:
+class SharingServer(WithoutSteps):
     """The server that all clients send to.
 
     Parameters
@@ -194,31 +194,12 @@ class SharingServer:
         for place, ask in enumerate(self._helpers):
             theirs = b"".join(seeds[place] for seeds, _ in parts)
             total += np.frombuffer(ask(SUM, _ABOUT.pack(length, self._width) + theirs), dtype=total.dtype)
-        return sealed_of(length, total.tobytes())
+        return sealed_of(SCHEME, length, total.tobytes())
 
     def _parts(self, sealed: Sealed) -> tuple[list[bytes], bytes]:
         content = content_of(sealed)
         ends = WRAPPED * len(self._helpers)
         return [content[start : start + WRAPPED] for start in range(0, ends, WRAPPED)], content[ends:]
-
-
-def sealed_of(length: int, content: bytes) -> Sealed:
-    """Return ``content`` as it travels, with a checksum."""
-    return Sealed(SCHEME, length, mark_of(length.to_bytes(8, "little") + content) + content)
-
-
-def content_of(sealed: Sealed) -> bytes:
-    """Return what :func:`sealed_of` was given.
-
-    Raises
-    ------
-    BadUpdate
-        It is damaged.
-    """
-    mark, content = sealed.payload[:MARK], sealed.payload[MARK:]
-    if mark != mark_of(sealed.length.to_bytes(8, "little") + content):
-        raise BadUpdate("it was cut off or altered on the way")
-    return content
 
 
 def parties(spec: Shares, clients: int) -> Parties:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import Aggregator, Parties, PublicMaterial
-from ppml.config.technique import Aggregation, Bfv, Ckks, Plaintext, Shares
+from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, Shares
 
 
 def build_parties(spec: Aggregation, clients: int) -> Parties:
-    """Return what ``clients`` clients have, and what the server gets of it, with new keys where the scheme has any."""
+    """Return the parties, with new keys where there are any, for so many ``clients`` that are asked in a round."""
     match spec:
         case Plaintext():
             return Parties(PlaintextAggregation(FixedPointCodec(spec.clip, spec.fractional_bits), clients))
@@ -25,6 +25,10 @@ def build_parties(spec: Aggregation, clients: int) -> Parties:
             from ppml.aggregation import additive
 
             return additive.parties(spec, clients)
+        case Masking():
+            from ppml.aggregation import masking
+
+            return masking.parties(spec, clients)
 
 
 def build_server_side(spec: Aggregation, clients: int, material: PublicMaterial) -> Aggregator:
@@ -44,3 +48,7 @@ def build_server_side(spec: Aggregation, clients: int, material: PublicMaterial)
             from ppml.aggregation import additive
 
             return additive.server_side(spec, clients, material)
+        case Masking():
+            from ppml.aggregation import masking
+
+            return masking.server_side(spec, clients, material)

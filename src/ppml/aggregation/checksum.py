@@ -1,8 +1,10 @@
-"""What tells one stream of bytes from another."""
+"""What tells one stream of bytes from another, and a whole one from a damaged one."""
 
 from __future__ import annotations
 
 import hashlib
+
+from ppml.aggregation.protocol import BadUpdate, Sealed
 
 MARK = 16
 """Bytes of a mark."""
@@ -11,3 +13,26 @@ MARK = 16
 def mark_of(content: bytes) -> bytes:
     """Return what ``content`` is known by."""
     return hashlib.blake2b(content, digest_size=MARK).digest()
+
+
+def sealed_of(scheme: str, length: int, content: bytes) -> Sealed:
+    """Return ``content``, which stands for ``length`` values, as it travels: with a checksum."""
+    return Sealed(scheme, length, _checksum(length, content) + content)
+
+
+def content_of(sealed: Sealed) -> bytes:
+    """Return what :func:`sealed_of` was given.
+
+    Raises
+    ------
+    BadUpdate
+        It is damaged.
+    """
+    mark, content = sealed.payload[:MARK], sealed.payload[MARK:]
+    if mark != _checksum(sealed.length, content):
+        raise BadUpdate("it was cut off or altered on the way")
+    return content
+
+
+def _checksum(length: int, content: bytes) -> bytes:
+    return mark_of(length.to_bytes(8, "little") + content)

@@ -21,7 +21,14 @@ from tenseal import sealapi
 
 from ppml.aggregation.checksum import MARK, mark_of
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.protocol import BadUpdate, PublicMaterial, Sealed, SecretKeyExposed, refuse_scheme
+from ppml.aggregation.protocol import (
+    BadUpdate,
+    PublicMaterial,
+    Sealed,
+    SecretKeyExposed,
+    WithoutSteps,
+    refuse_scheme,
+)
 
 _LENGTH = struct.Struct("<I")
 _SIZE = struct.Struct("<8xQ")
@@ -178,7 +185,7 @@ class Holder(Protocol):
         ...
 
 
-class PublicKeyClients:
+class PublicKeyClients(WithoutSteps):
     """Clients that encrypt under a public key: none of them can open what another has sealed.
 
     Parameters
@@ -194,7 +201,7 @@ class PublicKeyClients:
         self._holder = holder
         self._under: tuple[bytes, sealapi.Encryptor] | None = None
 
-    def seal(self, update: Grid) -> Sealed:
+    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
         """Return ``update`` encrypted, as many values a ciphertext as fit."""
         public = self._holder.public()
         mark = mark_of(public)
@@ -214,7 +221,7 @@ class PublicKeyClients:
         return self._holder.open(total)
 
 
-class SharedKeyClients:
+class SharedKeyClients(WithoutSteps):
     """Clients that all have the secret key, and encrypt under it: half of a ciphertext is a seed then.
 
     Parameters
@@ -235,7 +242,7 @@ class SharedKeyClients:
             sealapi.Decryptor(scheme.context, key),
         )
 
-    def seal(self, update: Grid) -> Sealed:
+    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
         """Return ``update`` encrypted, as many values a ciphertext as fit."""
         chunks = (saved(self._encryptor.encrypt_symmetric(plain)) for plain in self._scheme.plains(update))
         return self._scheme.sealed(self._mark, len(update), chunks)
@@ -245,7 +252,7 @@ class SharedKeyClients:
         return opened(self._scheme, self._decryptor, total, self._mark)
 
 
-class LatticeServer:
+class LatticeServer(WithoutSteps):
     """The server's side: adds ciphertexts, for which it needs no key.
 
     Parameters

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.protocol import BadUpdate, Sealed, refuse_scheme
+from ppml.aggregation.protocol import BadUpdate, Sealed, WithoutSteps, refuse_scheme
 
 
 def seal_plain(values: Grid, dtype: str) -> Sealed:
@@ -35,7 +35,7 @@ def integers_in(sealed: Sealed) -> NDArray[np.signedinteger]:
     raise BadUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values of 4 or 8 bytes each")
 
 
-class PlaintextAggregation:
+class PlaintextAggregation(WithoutSteps):
     """Both sides of an aggregation in the clear.
 
     Parameters
@@ -50,7 +50,7 @@ class PlaintextAggregation:
         self._largest = int(np.rint(codec.clip / codec.step))
         self._dtype = "<i4" if clients * self._largest < 2**31 else "<i8"
 
-    def seal(self, update: Grid) -> Sealed:
+    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
         """Return ``update`` as little-endian integers."""
         return seal_plain(update, self._dtype)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ppml.aggregation.fixed_point import Grid
+
+SEAL = "seal"
+"""The step in which clients seal their updates; it goes with the order to train."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,36 @@ class Sealed:
 class Sealer(Protocol):
     """A client."""
 
-    def seal(self, update: Grid) -> Sealed:
-        """Return ``update`` as it may leave the client."""
+    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
+        """Return ``update`` of ``client`` in round ``number`` as it may leave the client."""
         ...
 
 
 class Aggregator(Protocol):
-    """The server; it never holds a secret key."""
+    """The server; it never holds a secret key.
+
+    Attributes
+    ----------
+    before, after : tuple of str
+        Steps that clients take before they train, and after their updates are there.
+    """
+
+    before: ClassVar[tuple[str, ...]]
+    after: ClassVar[tuple[str, ...]]
+
+    def tell(self, step: str, clients: Sequence[int]) -> dict[int, bytes]:
+        """Return what each of ``clients`` is told in a step, ``"seal"`` being that of the update itself.
+
+        Raises
+        ------
+        BadUpdate
+            They are too few.
+        """
+        ...
+
+    def hear(self, step: str, client: int, content: bytes) -> None:
+        """Take what a client answers in a step, or raise :class:`BadUpdate`."""
+        ...
 
     def check(self, sealed: Sealed) -> None:
         """Raise :class:`BadUpdate` if ``sealed`` cannot be added, before it touches a sum."""
@@ -72,6 +98,29 @@ def refuse_scheme(sealed: Sealed, scheme: str) -> None:
 
 class ClientSide(Sealer, KeyHolder, Protocol):
     """What the clients have: they seal, and learn the sum."""
+
+    def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
+        """Take a step of round ``number``, or raise :class:`BadUpdate` where that would give something away."""
+        ...
+
+
+class WithoutSteps:
+    """A side of an aggregation in which clients send their updates and say nothing else."""
+
+    before: ClassVar[tuple[str, ...]] = ()
+    after: ClassVar[tuple[str, ...]] = ()
+
+    def tell(self, step: str, clients: Sequence[int]) -> dict[int, bytes]:
+        """Tell nobody anything."""
+        return {}
+
+    def hear(self, step: str, client: int, content: bytes) -> None:
+        """Refuse."""
+        raise BadUpdate(f"there is no step {step!r} in this aggregation")
+
+    def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
+        """Refuse."""
+        raise BadUpdate(f"there is no step {step!r} in this aggregation")
 
 
 PublicMaterial = Callable[[], bytes]

@@ -127,7 +127,7 @@ class Arm(Spec):
             raise invalid(
                 f"privacy.noise_by 'shares' with aggregation {self.aggregation.kind!r} and topology "
                 f"{self.topology.kind!r}: whoever sees a single update sees no more than a share of the noise on it; "
-                "allowed with topology federated and aggregation ckks, bfv or shares"
+                "allowed with topology federated and aggregation ckks, bfv, shares or masking"
             )
         if noise_by == "server" and not isinstance(self.aggregation, Plaintext):
             raise invalid(

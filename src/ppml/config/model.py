@@ -94,14 +94,14 @@ class Config(Spec):
         if isinstance(arm.topology, Federated):
             self._check_answers(name, arm, clients)
             try:
-                arm.aggregation.refuse_overflow(clients)
+                arm.aggregation.refuse_overflow(arm.topology.asked(clients))
             except Exception as error:
                 raise invalid(f"arms.{name}.{error}") from None
 
     def _check_answers(self, name: str, arm: Arm, clients: int) -> None:
         """Raise an error where no round could be closed."""
         assert isinstance(arm.topology, Federated)
-        asked = max(1, round(arm.topology.participation * clients))
+        asked = arm.topology.asked(clients)
         if arm.topology.least_answers > asked:
             raise invalid(
                 f"arms.{name}.topology.least_answers: got {arm.topology.least_answers}, more than the {asked} clients "

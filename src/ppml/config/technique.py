@@ -99,6 +99,10 @@ class Federated(Spec):
         default=1, ge=1, description="So many clients must answer in a round, or training stops after the one before."
     )
 
+    def asked(self, clients: int) -> int:
+        """Return how many of ``clients`` are asked in a round."""
+        return max(1, round(self.participation * clients))
+
 
 class NoPrivacy(Spec):
     """No differential privacy."""
@@ -238,6 +242,32 @@ class Shares(FixedPointSpec):
         refuse_plain_overflow(self, clients)
 
 
+class Masking(FixedPointSpec):
+    """Clients add masks that cancel in the sum, and help to take those of lost clients away (ePrint 2017/281)."""
+
+    kind: Literal["masking"] = "masking"
+    threshold: int | None = Field(
+        default=None,
+        ge=2,
+        description="How many clients must be there until the end of a round; so many, colluding with the server, open "
+        "updates. More than half of those that are asked; two thirds and one where it is left out.",
+    )
+
+    def needed(self, clients: int) -> int:
+        """Return the threshold among ``clients``."""
+        return self.threshold or 2 * clients // 3 + 1
+
+    def refuse_overflow(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or be opened, or shows one."""
+        threshold = self.needed(clients)
+        if clients < 2 or not clients < 2 * threshold <= 2 * clients:
+            raise invalid(
+                f"aggregation.threshold: got {threshold} of {clients} clients that are asked in a round; more than "
+                "half of at least 2 are needed, or two groups could be told of different sums"
+            )
+        refuse_plain_overflow(self, clients)
+
+
 class Plaintext(FixedPointSpec):
     """The server sees every update."""
 
@@ -339,4 +369,4 @@ class Bfv(Encrypted):
 
 Topology = Annotated[Centralized | LocalOnly | Federated, Field(discriminator="kind")]
 Privacy = Annotated[NoPrivacy | ExampleLevel | ClientLevel, Field(discriminator="kind")]
-Aggregation = Annotated[Plaintext | Ckks | Bfv | Shares, Field(discriminator="kind")]
+Aggregation = Annotated[Plaintext | Ckks | Bfv | Shares | Masking, Field(discriminator="kind")]

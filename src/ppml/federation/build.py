@@ -148,12 +148,12 @@ def build_server(given: Given, initial: NDArray[np.float32], material: PublicMat
         clients=clients,
         initial=initial,
         length=work.length(len(initial)),
-        participants=participants(clients, topology.participation, given.rng),
+        participants=participants(clients, topology.asked(clients), given.rng),
         least=_least_answers(arm, clients),
         accounted=not isinstance(arm.privacy, NoPrivacy),
     )
     release = build_release(arm, given.codec, len(initial), given.noise_multipliers, given.rng)
-    return ServerParts(plan, build_server_side(arm.aggregation, clients, material), release)
+    return ServerParts(plan, build_server_side(arm.aggregation, topology.asked(clients), material), release)
 
 
 def build_work(
@@ -214,9 +214,8 @@ def build_release(
     return as_it_is
 
 
-def participants(clients: int, share: float, rng: Randomness) -> Callable[[int], Sequence[int]]:
-    """Return who is asked in a round, by its number: ``share`` of the clients, at least one, drawn anew for each."""
-    count = max(1, round(share * clients))
+def participants(clients: int, count: int, rng: Randomness) -> Callable[[int], Sequence[int]]:
+    """Return who is asked in a round, by its number: ``count`` of the clients, drawn anew for each."""
 
     def asked(number: int) -> Sequence[int]:
         if count == clients:

@@ -22,15 +22,18 @@ from ppml.federation.messages import (
     INITIAL,
     METRICS,
     STATUS,
+    STEP,
     SUMS,
     UPDATE,
     Order,
     Status,
     pack_events,
     pack_fields,
+    pack_step,
     pack_update,
     record_of,
     unpack_order,
+    unpack_step,
     unpack_sums,
     unpack_vector,
 )
@@ -128,6 +131,13 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
         account["model"] = digest_of(state.common.parameters) if caught_up else ""
         return _reply(message, Status(client_number(context), order.number, state.applied), {ACCOUNT: account})
 
+    @app.query(STEP)
+    def take_a_step(message: Message, context: Context) -> Message:
+        client, order, state = client_number(context), unpack_order(message.content), ClientState(context.state)
+        step, content = unpack_step(record_of(message.content, ArrayRecord, STEP))
+        answer = population_of(context).side.respond(step, client, order.number, content)
+        return _reply(message, Status(client, order.number, state.applied), {STEP: pack_step(step, answer)})
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
         population = population_of(context)
@@ -140,6 +150,9 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
         status = Status(client, order.number, state.applied, finished=left is not None and left <= 0)
         if status.finished:
             return _reply(message, status)
+        if STEP in message.content:
+            step, content = unpack_step(record_of(message.content, ArrayRecord, STEP))
+            population.side.respond(step, client, order.number, content)
         update = _contribute(population, client, order.number, state, left)
         return _reply(message, status, {UPDATE: pack_update(update)})
 
@@ -201,4 +214,5 @@ def _contribute(population: Population, client: int, number: int, state: ClientS
     state.remember(contribution.events)
     state.propose(contribution.own, number)
     rounded = population.codec.encode(contribution.values)
-    return population.side.seal(rounded if contribution.noise is None else rounded + contribution.noise)
+    noisy = rounded if contribution.noise is None else rounded + contribution.noise
+    return population.side.seal(noisy, client, number)

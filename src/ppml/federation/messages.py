@@ -39,6 +39,9 @@ ACCOUNT = "account"
 APPLIED = "applied"
 """The scheme of what stands for a sum that every client has applied."""
 
+STEP = "step"
+"""From the server and from a client: a step of the aggregation, by its name."""
+
 SEALED = "sealed"
 VECTOR = "vector"
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
@@ -152,6 +155,17 @@ def pack_sums(sums: Mapping[int, Sealed]) -> ArrayRecord:
 def unpack_sums(record: ArrayRecord) -> dict[int, Sealed]:
     """Return what :func:`pack_sums` packed, in the order of the rounds."""
     return {int(number): unseal_array(record[number]) for number in sorted(record, key=int)}
+
+
+def pack_step(step: str, content: bytes) -> ArrayRecord:
+    """Return what is said in a step of the aggregation as a record."""
+    return ArrayRecord({step: Array(dtype="bytes", shape=(len(content),), stype="ppml.step", data=content)})
+
+
+def unpack_step(record: ArrayRecord) -> tuple[str, bytes]:
+    """Return what :func:`pack_step` packed."""
+    ((step, array),) = record.items()
+    return step, array.data
 
 
 def pack_vector(vector: NDArray[np.float32]) -> ArrayRecord:

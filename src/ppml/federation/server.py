@@ -14,23 +14,26 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.protocol import Aggregator, BadUpdate, Sealed
+from ppml.aggregation.protocol import SEAL, Aggregator, BadUpdate, Sealed
 from ppml.federation.messages import (
     ACCOUNT,
     APPLIED,
     INITIAL,
     METRICS,
     ORDER,
+    STEP,
     SUMS,
     UPDATE,
     Order,
     Status,
     pack_fields,
+    pack_step,
     pack_sums,
     pack_vector,
     record_of,
     unpack_events,
     unpack_status,
+    unpack_step,
     unpack_update,
 )
 from ppml.federation.release import Release, as_it_is
@@ -174,7 +177,7 @@ class Server:
         for number in range(self._done + 1, self._plan.rounds + 1):
             self._call_the_roll(grid)
             asked = [client for client in self._plan.participants(number) if client not in self._finished]
-            answers = self._ask(grid, asked, number)
+            answers = self._ask(grid, self._steps(grid, self._aggregator.before, asked, number), number)
             if len(self._finished) == self._plan.clients and not answers:
                 self._notice(f"round {number}: no client trains any more; the training ends after round {number - 1}")
                 return
@@ -182,6 +185,7 @@ class Server:
                 self._notice(f"round {number}: none of the clients that were asked trains any more; it is left out")
                 continue
             self._close(asked, answers, number)
+            self._steps(grid, self._aggregator.after, sorted(answers), number)
             total, events = self._release(self._sum(answers, number), number)
             self._sums[number] = total
             loss, accuracy = self._measure(grid, sorted(answers), number)
@@ -273,12 +277,59 @@ class Server:
             self._notice(f"client {client} has lost the account of its privacy with its state; it trains no more")
         self._known[client] = applied
 
+    def _steps(self, grid: Grid, steps: Sequence[str], asked: Sequence[int], number: int) -> Sequence[int]:
+        """Take the clients that are asked through steps of the aggregation; return those who have taken all."""
+        for step in steps:
+            asked = self._step(grid, step, [client for client in asked if client in self._nodes], number)
+        return asked
+
+    def _step(self, grid: Grid, step: str, asked: Sequence[int], number: int) -> list[int]:
+        told, order = self._told(step, asked, number), pack_fields(Order(number, 0))
+        messages = [
+            Message(
+                RecordDict({ORDER: order, STEP: pack_step(step, told[client])}),
+                dst_node_id=self._nodes[client],
+                message_type=f"{MessageType.QUERY}.{STEP}",
+            )
+            for client in asked
+        ]
+        taken = []
+        replies = list(grid.send_and_receive(messages, timeout=self._plan.timeout))
+        for client, reply in self._by_client(asked, replies, number):
+            try:
+                self._hear(step, client, reply)
+                taken.append(client)
+            except BadUpdate as fault:
+                self._notice(f"round {number}: client {client}: step {step!r}: {fault}")
+        return taken
+
+    def _hear(self, step: str, client: int, reply: Message) -> None:
+        if reply.has_error():
+            raise BadUpdate(f"it failed: {reply.error.reason}")
+        try:
+            said, content = unpack_step(record_of(reply.content, ArrayRecord, STEP))
+        except (KeyError, ValueError):
+            raise BadUpdate("its answer cannot be read") from None
+        if said != step:
+            raise BadUpdate(f"its answer is of step {said!r}")
+        self._aggregator.hear(step, client, content)
+
+    def _told(self, step: str, clients: Sequence[int], number: int) -> dict[int, bytes]:
+        try:
+            return self._aggregator.tell(step, clients)
+        except BadUpdate as fault:
+            raise RoundFailed(f"round {number}: {fault}; the rounds before stand") from None
+
     def _ask(self, grid: Grid, asked: Sequence[int], number: int) -> dict[int, Sealed]:
         """Return the contributions of those who answered as they should, by client."""
         present = [client for client in asked if client in self._nodes]
         for client in sorted(set(asked) - set(present)):
             self._notice(f"round {number}: client {client} is not connected")
         orders = [self._order(client, MessageType.TRAIN, number, number - 1) for client in present]
+        if self._aggregator.before:
+            told = self._told(SEAL, present, number)
+            for client, order in zip(present, orders, strict=True):
+                order.content[STEP] = pack_step(SEAL, told[client])
         replies = list(grid.send_and_receive(orders, timeout=self._plan.timeout))
         answers: dict[int, Sealed] = {}
         for client, reply in self._by_client(present, replies, number):

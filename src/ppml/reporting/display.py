@@ -15,7 +15,7 @@ DATASETS = {
 }
 IMAGES = {"test": "test images", "holdout": "held-out training images"}
 MODELS = {"tanh_cnn": "small CNN", "resnet18": "ResNet18", "logistic": "logistic regression", "mlp": "one hidden layer"}
-AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV", "shares": "secret sharing"}
+AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV", "shares": "secret sharing", "masking": "masking"}
 NOTHING = "—"
 INFINITE = "∞"
 
