@@ -29,6 +29,9 @@ HERE = Path(__file__).parent
 CLIENTS = 8
 VALUES = 1_000_000
 FLOAT32 = 4
+THRESHOLD = 2 * CLIENTS // 3 + 1
+"""Clients that open an update under pairwise masks."""
+
 REPEATS = 3
 """How often a row is measured, in turn with the others; the least CPU time counts."""
 CLIP, FRACTIONAL_BITS = 8.0, 20
@@ -43,7 +46,7 @@ class Way:
 
     Parameters
     ----------
-    kind : {"clear", "tenseal", "ours", "shares"}
+    kind : {"clear", "tenseal", "ours", "shares", "masking"}
         Which code.
     options : dict
         Its parameters.
@@ -69,6 +72,7 @@ WAYS = {
     "CKKS, shared key": Way("ours", {"kind": "ckks", "keys": "shared"}, ANY),
     "BFV, shared key": Way("ours", {"kind": "bfv", "keys": "shared"}, ANY),
     "shares between 3 servers": Way("shares", {}, "all 3 servers"),
+    "pairwise masks": Way("masking", {}, f"{THRESHOLD} of {CLIENTS} clients with the server"),
 }
 SWEEP = {
     **{
@@ -278,6 +282,50 @@ class BetweenServers:
         return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
 
 
+class ByMasks:
+    """Pairwise masks. Each client takes its steps before it seals; they count as sealing, and so do their bytes."""
+
+    def __init__(self) -> None:
+        from ppml.aggregation.masking import MaskingClients, MaskingServer
+
+        self._clients, self._server = MaskingClients(THRESHOLD, 4), MaskingServer(THRESHOLD, 4)
+        self._sealed: list[bytes] = []
+        self._extra: dict[int, int] = dict.fromkeys(range(CLIENTS), 0)
+
+    def _step(self, step: str) -> None:
+        for client, told in self._server.tell(step, range(CLIENTS)).items():
+            said = self._clients.respond(step, client, 1, told)
+            self._extra[client] += len(said)
+            if step != "seal":
+                self._server.hear(step, client, said)
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        if not self._sealed:
+            for step in ("keys", "shares", "seal"):
+                self._step(step)
+        client = len(self._sealed)
+        self._sealed.append(self._clients.seal(update, client, 1).payload)
+        return self._sealed[-1] + bytes(self._extra[client])
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        from ppml.aggregation.protocol import Sealed
+
+        self._step("unmask")
+        return self._server.add([Sealed("masking", length, one) for one in self._sealed]).payload
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        from ppml.aggregation.protocol import Sealed
+
+        return self._clients.unseal(Sealed("masking", length, total)).astype(np.float64)
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+        return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
+
+
 def built(way: Way) -> Sealing:
     """Return what a row measures."""
     match way.kind:
@@ -287,6 +335,8 @@ def built(way: Way) -> Sealing:
             return ByTenSeal(**way.options)
         case "shares":
             return BetweenServers()
+        case "masking":
+            return ByMasks()
         case _:
             return Ours(**way.options)
 
@@ -458,7 +508,7 @@ def _best(costs: Sequence[Cost]) -> Cost:
 
 def training(records: int, rounds: int, repeats: int) -> dict[str, dict[str, Any]]:
     """Return what a round of a CNN costs in each way that can be configured; all come to the same model."""
-    lean = {name: way for name, way in WAYS.items() if way.kind in ("ours", "shares")}
+    lean = {name: way for name, way in WAYS.items() if way.kind not in ("clear", "tenseal")}
     ways = {CLEAR: ("plaintext", {}), **{name: _configured(way) for name, way in lean.items()}}
     runs = [
         {
@@ -564,8 +614,8 @@ def figure(ways: Mapping[str, Cost], sweep: Mapping[str, Cost], length: int, sam
     seconds, sizes = zip(*swept, strict=True)
     panel.scatter(seconds, sizes, s=16, color="lightgray", label="other parameters", zorder=2)
     shown = {name: cost for name, cost in ways.items() if name != CLEAR}
-    colours = ("tab:red", "tab:orange", "tab:blue", "tab:green", "tab:blue", "tab:green", "tab:purple")
-    markers = ("X", "X", "o", "o", "s", "s", "D")
+    colours = ("tab:red", "tab:orange", "tab:blue", "tab:green", "tab:blue", "tab:green", "tab:purple", "tab:brown")
+    markers = ("X", "X", "o", "o", "s", "s", "D", "P")
     for (name, cost), colour, marker in zip(shown.items(), colours, markers, strict=True):
         place = cost.seal * VALUES / length, cost.up / length / FLOAT32
         panel.scatter(*place, s=42, color=colour, marker=marker, label=name, zorder=3)
@@ -595,6 +645,8 @@ the secret key away (`tests/aggregation/test_key_recovery.py`). NVFlare's parame
 values a slot under CKKS, one a coefficient under BFV, whose ring is the smallest that holds the sum; under a shared key
 half of a ciphertext is a seed. Their sums are rounded to the grid where they are opened. Shares between servers are
 random streams, of which seeds are sent to all servers but one: to these go 80 bytes each, however large the update is.
+Under pairwise masks every client draws a stream with each other one, and the server draws those of lost clients and
+the own one of each that is present.
 
 A round of training is that of a CNN with {MODELS["CNN"] - 1:,} weights at {CLIENTS} clients in one process, 40 steps on
 batches of 32 each: every client trains, seals, opens the sum and applies it, and one measures the model on 1,000
@@ -636,7 +688,7 @@ def main() -> None:
     length, sampled, repeats = (50_000, 20_000, 1) if quick else (VALUES, 200_000, REPEATS)
     costs = measured(WAYS, length, repeats)
     print("\n".join(ways_table(costs, length)), flush=True)
-    lean = {name: way for name, way in WAYS.items() if way.kind in ("ours", "shares")}
+    lean = {name: way for name, way in WAYS.items() if way.kind not in ("clear", "tenseal")}
     sizes = {model: measured(lean, count, 1) for model, count in MODELS.items() if not quick or count < VALUES}
     rounds = training(*((64, 3, 1) if quick else (1280, 5, REPEATS)))
     print("\n".join(rounds_table(rounds)), flush=True)
