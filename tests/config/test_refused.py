@@ -384,7 +384,7 @@ def test_finest_grid_that_passes_is_coarser_than_the_encryption_error_and_the_ne
         (
             small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["sumary"]}}),
             "experiments.e.tables.0: got 'sumary'; input should be 'summary', 'published', 'readings', 'claims', "
-            "'audit' or 'clients'",
+            "'audit', 'clients' or 'threats'",
         ),
     ],
 )

@@ -172,6 +172,23 @@ def test_record_states_privacy_with_everything_that_qualifies_it():
     assert row["privacy_unit"] == "example"
 
 
+def test_record_says_who_opens_an_update_and_who_is_shown_the_sum():
+    assert record(made_run())["update_opened_by"] is record(made_run())["sum_seen_by"] is None
+    seen = {}
+    for aggregation in ("plaintext", "ckks", "bfv", "shares", "masking"):
+        arm = {**FEDERATED, "aggregation": {"kind": aggregation}}
+        seen[aggregation] = record(made_run(arm, partition=PARTITION))["update_opened_by"]
+    assert seen == {
+        "plaintext": "the server",
+        "ckks": "the key holder together with the server",
+        "bfv": "the key holder together with the server",
+        "shares": "all 3 servers together",
+        "masking": "3 of 3 clients together with the server",
+    }
+    shared = {**FEDERATED, "aggregation": {"kind": "ckks", "keys": "shared"}}
+    assert record(made_run(shared, partition=PARTITION))["update_opened_by"] == "any client together with the server"
+
+
 def test_record_names_the_aggregation_only_where_something_is_aggregated():
     assert record(made_run())["aggregation"] == "none"
     assert record(made_run(LOCAL, models=3, partition=PARTITION))["aggregation"] == "none"

@@ -168,6 +168,8 @@ def _record(
         "noise_by": arm.noise_by if private else "none",
         "noise_source": "seeded" if private else None,
         "aggregation": arm.aggregation,
+        "update_opened_by": "the server" if arm.topology == "federated" else None,
+        "sum_seen_by": "all clients" if arm.topology == "federated" else None,
         "clients": arm.clients or 1,
         "partition": arm.partition,
         "division": arm.partition.split("-")[0] if arm.partition else None,

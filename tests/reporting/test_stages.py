@@ -20,7 +20,7 @@ def arguments(collected, folder, published_path, names):
 
 
 SAYS = {"says": "DP costs accuracy.", "reading": "starts_higher", "arms": ["centralized", "dp"]}
-ROWS = {"summary": 7, "published": 8, "readings": 2, "audit": 3, "claims": 1}
+ROWS = {"summary": 7, "published": 8, "readings": 2, "audit": 3, "claims": 1, "threats": 7}
 
 
 @pytest.mark.parametrize(("kind", "rows"), ROWS.items())

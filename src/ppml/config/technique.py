@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -233,6 +234,10 @@ class Shares(FixedPointSpec):
         default=3, ge=2, le=16, description="Between how many; all of them must collude to open an update."
     )
 
+    def sight(self, clients: int) -> Sight:
+        """Return who sees what."""
+        return Sight(f"all {self.servers} servers together", "all clients and the server that adds")
+
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or shows one."""
         if clients < 2:
@@ -257,6 +262,11 @@ class Masking(FixedPointSpec):
         """Return the threshold among ``clients``."""
         return self.threshold or 2 * clients // 3 + 1
 
+    def sight(self, clients: int) -> Sight:
+        """Return who sees what, where so many clients are asked in a round."""
+        colluding = f"{self.needed(clients)} of {clients} clients together with the server"
+        return Sight(colluding, "all clients and the server")
+
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or be opened, or shows one."""
         threshold = self.needed(clients)
@@ -273,9 +283,29 @@ class Plaintext(FixedPointSpec):
 
     kind: Literal["plaintext"] = "plaintext"
 
+    def sight(self, clients: int) -> Sight:
+        """Return who sees what."""
+        return Sight("the server", "all clients and the server")
+
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
         refuse_plain_overflow(self, clients)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Who sees what of updates that are added, parties that follow the protocol and those that collude.
+
+    Parameters
+    ----------
+    update : str
+        Who can open the update of a single client.
+    sum : str
+        Who is shown the sum of a round, and so the global model as it is trained.
+    """
+
+    update: str
+    sum: str
 
 
 class Encrypted(FixedPointSpec):
@@ -292,6 +322,12 @@ class Encrypted(FixedPointSpec):
         ge=1,
         description="After how many sums the holder makes a new key; without it, one key is for the whole training.",
     )
+
+    def sight(self, clients: int) -> Sight:
+        """Return who sees what."""
+        if self.keys == "shared":
+            return Sight("any client together with the server", "all clients")
+        return Sight("the key holder together with the server", "all clients and the key holder")
 
     @model_validator(mode="after")
     def _one_shared_key(self) -> Self:

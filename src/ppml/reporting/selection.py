@@ -25,6 +25,8 @@ RECORDS = (
         "noise_by",
         "noise_source",
         "aggregation",
+        "update_opened_by",
+        "sum_seen_by",
         "clients",
     ),
     *(

@@ -14,7 +14,18 @@ from ppml.reporting.statistics import estimate
 
 CONSTANT = (
     *("dataset", "model", "topology", "partition", "clients", "rounds", "privacy_unit", "noise_by", "noise_source"),
-    *("aggregation", "delta", "accountant", "neighbouring", "max_grad_norm", "n_train", "n_test", "n_test_all"),
+    *(
+        "update_opened_by",
+        "sum_seen_by",
+        "aggregation",
+        "delta",
+        "accountant",
+        "neighbouring",
+        "max_grad_norm",
+        "n_train",
+        "n_test",
+        "n_test_all",
+    ),
     *("evaluated_on", "device"),
 )
 """What the seeds of an arm have in common; a mean over records that differ in it would mean nothing."""

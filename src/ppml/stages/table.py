@@ -14,6 +14,7 @@ from ppml.reporting.readings import readings_table
 from ppml.reporting.selection import AUDITS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
 from ppml.reporting.table_claims import claims_table
 from ppml.reporting.table_clients import clients_table
+from ppml.reporting.table_threats import threats_table
 from ppml.reporting.tables import published_table, summary_table
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
 
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             table = claims_table(selection, records, costs, read_tidy(arguments.history, HISTORY))
         case "clients":
             table = clients_table(selection, records, costs, published)
+        case "threats":
+            table = threats_table(selection, records, costs)
         case _:
             table = audit_table(selection, records, read_tidy(arguments.audits, AUDITS))
     write_text(arguments.output_md, to_markdown(table))

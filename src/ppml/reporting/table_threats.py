@@ -1,0 +1,84 @@
+"""The threat statement: who holds what, who may collude, and what leaks anyway."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ppml.reporting.display import NOTHING, epsilon_bound, scientific
+from ppml.reporting.notes import data_notes, privacy_notes
+from ppml.reporting.selection import Selection
+from ppml.reporting.summaries import summarise
+from ppml.reporting.tables import Table
+
+HOLDERS = {
+    "centralized": "one owner, all of them",
+    "local": "each client its own",
+    "federated": "each client its own",
+}
+MAY = "may reveal records"
+
+LIMITS = (
+    "Parties follow the protocol, and those that a row names may put together what they have. Not covered: a party "
+    "that does something else, as a client does that sends false updates, or a server that asks for what it must not.",
+    "Encryption, shares and masks hide updates, not what the model tells of the records: only differential privacy "
+    "limits that, and where a row says that a model may reveal records nothing does.",
+    "All parties know who takes part, each client's number of records, model and settings, and how long all takes.",
+    "By default all parties run on one machine, as parts of one program; what a row says is what they are given, not "
+    "how machines are kept apart.",
+)
+
+
+def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame) -> Table:
+    """Return the table with a row an arm: who keeps the records, who opens an update, who sees the sum, what leaks.
+
+    Parameters
+    ----------
+    selection : Selection
+        The arms, in the order of the rows.
+    records, costs : pandas.DataFrame
+        One row an arm and seed.
+
+    Raises
+    ------
+    UserError
+        An arm has no rows, two rows for a seed, or seeds that differ in data set or guarantee.
+    """
+    summary = summarise(selection, tuple(selection.arms), records, costs)
+    lines = [
+        {
+            "Technique": row["label"],
+            "Who has records": HOLDERS[row["topology"]],
+            "Who can open a single update": _of(row, "update_opened_by"),
+            "What an opened update tells": _opened(row),
+            "Who is shown the sum": _of(row, "sum_seen_by"),
+            "What sums and model tell": _told(row),
+        }
+        for _, row in summary.iterrows()
+    ]
+    notes = (*selection.notes, *LIMITS, *privacy_notes(summary), *data_notes(summary))
+    return Table(selection.title, pd.DataFrame(lines), frozenset(), notes, summary.reset_index())
+
+
+def _of(row: pd.Series, column: str) -> str:
+    return NOTHING if pd.isna(row[column]) else str(row[column])
+
+
+def _opened(row: pd.Series) -> str:
+    """Return what a single update tells of its client's records to whoever opens it."""
+    if row["topology"] != "federated":
+        return NOTHING
+    match row["noise_by"]:
+        case "owner":
+            return _bound(row, row["epsilon"])
+        case "shares":
+            return _bound(row, row["epsilon_if_opened"])
+    return MAY
+
+
+def _told(row: pd.Series) -> str:
+    """Return what is told by the sums and the model, or where nothing is added by the model alone."""
+    return MAY if row["privacy_unit"] == "none" else _bound(row, row["epsilon"])
+
+
+def _bound(row: pd.Series, epsilon: float) -> str:
+    return f"at most ε {epsilon_bound(epsilon)} of one {row['privacy_unit']}, δ {scientific(row['delta'])}"
