@@ -52,11 +52,14 @@ class Way:
         Its parameters.
     opens : str
         Who can open one upload.
+    least : int
+        So many clients must be there at the end of a round.
     """
 
     kind: str
     options: dict[str, Any]
     opens: str
+    least: int = 1
 
 
 CLEAR = "in the clear"
@@ -71,8 +74,8 @@ WAYS = {
     "BFV": Way("ours", {"kind": "bfv"}, HOLDER),
     "CKKS, shared key": Way("ours", {"kind": "ckks", "keys": "shared"}, ANY),
     "BFV, shared key": Way("ours", {"kind": "bfv", "keys": "shared"}, ANY),
-    "shares between 3 servers": Way("shares", {}, "all 3 servers"),
-    "pairwise masks": Way("masking", {}, f"{THRESHOLD} of {CLIENTS} clients with the server"),
+    "shares between 3 servers": Way("shares", {}, "all 3 servers", least=2),
+    "pairwise masks": Way("masking", {}, f"{THRESHOLD} of {CLIENTS} clients with the server", least=THRESHOLD),
 }
 SWEEP = {
     **{
@@ -549,14 +552,14 @@ def ways_table(costs: Mapping[str, Cost], length: int) -> Iterator[str]:
     """Yield the lines of the table of all ways."""
     yield (
         "| sealed by | upload, times float32 | sum, times float32 | client seals, s | servers read and add, s a client "
-        "| sum opened, s | error of a sum | N, bits of modulus | who opens an upload |"
+        "| sum opened, s | error of a sum | N, bits of modulus | who opens an upload | clients that may be lost |"
     )
-    yield "| :-- | --: | --: | --: | --: | --: | --: | :-- | :-- |"
+    yield "| :-- | --: | --: | --: | --: | --: | --: | :-- | :-- | --: |"
     for name, cost in costs.items():
         ring = f"{cost.degree:,}, {cost.modulus_bits}" if cost.degree else "none"
         yield (
             f"| {name} | {times(cost.up, length)} | {times(cost.down, length)} | {cost.seal:.2f} | {cost.add:.2f} "
-            f"| {cost.open:.2f} | {error_of(cost)} | {ring} | {WAYS[name].opens} |"
+            f"| {cost.open:.2f} | {error_of(cost)} | {ring} | {WAYS[name].opens} | {CLIENTS - WAYS[name].least} |"
         )
 
 

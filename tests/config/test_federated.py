@@ -116,6 +116,47 @@ def test_noise_by_somebody_else_is_refused_with_those_who_may(privacy, message):
     assert refusal(one_arm(topology=EQUAL, privacy=privacy)) == f"arms.a.privacy.noise_by: {message}"
 
 
+# Who must be there for a sum to be opened.
+
+
+@pytest.mark.parametrize("threshold", [2, 4, 9])
+def test_a_threshold_of_half_the_clients_or_fewer_or_of_more_than_there_are_is_refused(threshold):
+    masking = {"topology": FEDERATED, "aggregation": {"kind": "masking", "threshold": threshold}}
+    assert refusal(one_arm(**masking)) == (
+        f"arms.a.aggregation.threshold: got {threshold} of 8 clients that are asked in a round; more than half of at "
+        "least 2 are needed, or two groups could be told of different sums"
+    )
+
+
+@pytest.mark.parametrize("threshold", [None, 5, 8])
+def test_a_threshold_of_more_than_half_the_clients_is_accepted(threshold):
+    arm = {"topology": FEDERATED, "aggregation": {"kind": "masking", "threshold": threshold}}
+    parse_config(one_arm(**arm), "my.yaml")
+
+
+def test_the_threshold_is_of_those_who_are_asked():
+    half = {**FEDERATED, "participation": 0.5}
+    parse_config(one_arm(topology=half, aggregation={"kind": "masking", "threshold": 3}), "my.yaml")
+    message = refusal(one_arm(topology=half, aggregation={"kind": "masking", "threshold": 5}))
+    assert "got 5 of 4 clients that are asked in a round" in message
+
+
+def test_a_budget_that_leaves_too_few_for_the_masks_is_refused():
+    budget = {"kind": "example", "noise_multiplier": 1.0, "budget": 2.0}
+    assert refusal(one_arm(topology=FEDERATED, privacy=budget, aggregation={"kind": "masking"})) == (
+        "arms.a: privacy.budget with aggregation 'masking': as clients stop, one after the other, too few are left for "
+        "a sum to be opened; take another aggregation, or give privacy.epsilon"
+    )
+    parse_config(one_arm(topology=FEDERATED, privacy=budget, aggregation={"kind": "bfv"}), "my.yaml")
+
+
+@pytest.mark.parametrize("kind", ["shares", "masking"])
+def test_the_sum_of_one_client_is_refused_where_nobody_may_see_an_update(kind):
+    alone = {**FEDERATED, "participation": 0.1}
+    message = refusal(one_arm(topology=alone, aggregation={"kind": kind}))
+    assert "1 client" in message
+
+
 # What a sum may not be.
 
 

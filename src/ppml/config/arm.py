@@ -14,6 +14,7 @@ from ppml.config.technique import (
     ClientLevel,
     Federated,
     LocalOnly,
+    Masking,
     NoCorrection,
     NoPrivacy,
     Plaintext,
@@ -133,6 +134,11 @@ class Arm(Spec):
             raise invalid(
                 f"privacy.noise_by 'server' with aggregation {self.aggregation.kind!r}: the server sees no update "
                 "that it could add noise to; use aggregation plaintext, or noise_by shares"
+            )
+        if getattr(self.privacy, "budget", None) is not None and isinstance(self.aggregation, Masking):
+            raise invalid(
+                "privacy.budget with aggregation 'masking': as clients stop, one after the other, too few are left for "
+                "a sum to be opened; take another aggregation, or give privacy.epsilon"
             )
         if isinstance(self.topology, Federated):
             self._check_sums(self.topology, noise_by)
