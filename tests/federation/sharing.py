@@ -1,0 +1,93 @@
+"""What tests of noise in the sum start from: shares, work that adds them, and a way to plant a fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ppml.aggregation.fixed_point import Grid
+from ppml.federation.global_state import GlobalState
+from ppml.federation.server_step import MomentumStep
+from ppml.federation.shares import (
+    ClippedUpdates,
+    GradientSums,
+    NoiseShares,
+)
+from ppml.federation.work import Contribution, LocalWork, Member, Turn
+from ppml.learning.learner import Settings
+from ppml.learning.sgd import SgdLearner
+from ppml.randomness import Randomness
+
+from ..learning.digits import Silent, blank
+from .parties import (
+    CODEC,
+    PARAMETERS,
+)
+
+STEP = CODEC.step
+SHARED = {"kind": "example", "noise_multiplier": 1.0, "max_grad_norm": 0.1, "noise_by": "shares"}
+BY_CLIENT = {"kind": "client", "noise_multiplier": 1.0, "max_update_norm": 0.2}
+IDLE = SgdLearner(Settings(1, 10, 0.1))
+VALUES = 78_400
+"""Weights of :class:`Silent`: the deviation of so many normal values is known to a quarter of a percent."""
+
+
+def shares(
+    noise: float = 1.0, clients: int = 4, colluders: int = 1, dropouts: int = 0, *, size: int = VALUES, **others
+) -> NoiseShares:
+    given = {"norm": 0.1, "size": size, "codec": CODEC, **others}
+    return NoiseShares(noise, clients, colluders, dropouts, **given)
+
+
+def turn(client: int = 0, number: int = 1, *, parameters: np.ndarray | None = None, rounds: int = 3) -> Turn:
+    start = np.zeros(PARAMETERS, np.float32) if parameters is None else parameters
+    state = GlobalState(start, MomentumStep().start(len(start)))
+    return Turn(client, number, rounds, state, {}, None, Randomness(1).child("round", number, "client", client))
+
+
+def sensitivity(norm: float, size: int) -> float:
+    """Return by how much one of them changes the sum, as the docstring says: its norm, and a step in every value."""
+    return norm + math.sqrt(size) * 2.0**-20
+
+
+def by_example(one: NoiseShares, *, rate: float = 0.5, records: int = 125) -> GradientSums:
+    return GradientSums(
+        MomentumStep(), one, sample_rate=rate, expected=rate * records, peak=0.1, decay="linear", rounds=3
+    )
+
+
+def by_client(one: NoiseShares) -> ClippedUpdates:
+    return ClippedUpdates(MomentumStep(), one.norm, one.clients, one)
+
+
+Plant = Callable[[LocalWork], LocalWork]
+
+
+def honest(work: LocalWork) -> LocalWork:
+    return work
+
+
+def contributions(work: LocalWork, number: int = 1) -> list[Grid]:
+    """Return what clients without gradients send, in steps of the grid."""
+    sent = []
+    for client in range(work.shares.clients):
+        start = np.zeros(VALUES, np.float32)
+        made = work.contribute(Silent(), Member(IDLE, blank(8)), turn(client, number, parameters=start))
+        assert not made.values.any()
+        sent.append(CODEC.encode(made.values) + (0 if made.noise is None else made.noise))
+    return sent
+
+
+class Changed:
+    """Work whose contributions are changed before they are sent."""
+
+    def __init__(self, work: LocalWork, change: Callable[[Contribution, Turn], Contribution]) -> None:
+        self._work, self._change = work, change
+
+    def __getattr__(self, name):
+        return getattr(self._work, name)
+
+    def contribute(self, model, member, turn):
+        return self._change(self._work.contribute(model, member, turn), turn)
