@@ -43,13 +43,13 @@ def write_job(
     Raises
     ------
     UserError
-        The updates are not sent in the clear: how clients come to a common key is not Flower's to say. Or failures are
+        The updates are not sent in the clear: keys and masks are in the processes of one machine. Or failures are
         simulated.
     """
     if not isinstance(arm.aggregation, Plaintext):
         raise UserError(
             f"aggregation.kind: got {arm.aggregation.kind!r}; engines other than the one in process take plaintext: "
-            "the clients of the others have no way to a common key"
+            "what seals updates is in the processes of one machine"
         )
     failures = getattr(arm.topology, "failures", 0.0)
     if failures:
