@@ -291,7 +291,7 @@ class ByMasks:
     def __init__(self) -> None:
         from ppml.aggregation.masking import MaskingClients, MaskingServer
 
-        self._clients, self._server = MaskingClients(THRESHOLD, 4), MaskingServer(THRESHOLD, 4)
+        self._clients, self._server = MaskingClients(THRESHOLD, CLIENTS, 4), MaskingServer(THRESHOLD, 4)
         self._sealed: list[bytes] = []
         self._extra: dict[int, int] = dict.fromkeys(range(CLIENTS), 0)
 

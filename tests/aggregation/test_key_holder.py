@@ -139,6 +139,22 @@ def test_a_new_key_is_made_after_so_many_sums(rounds_a_key, distinct):
     assert sorted(found, key=found.index) == found, "no earlier key comes back"
 
 
+def test_who_is_late_and_asks_for_sums_of_before_brings_no_new_key():
+    """Otherwise the others would have sealed under the key of before, and a sum be opened of the one who was late."""
+    local = Local(Bfv(rounds_a_key=6), 3)
+    server, totals = local.server(), []
+    for _ in range(5):
+        totals.append(server.add([local.seal(UPDATE), local.seal(UPDATE)]))
+        local.unseal(totals[-1])
+    early = local.seal(UPDATE)
+    for total in totals:
+        local.unseal(total)
+    late = local.seal(UPDATE)
+    assert early.payload[:16] == late.payload[:16]
+    for upload in (early, late):
+        server.check(upload)
+
+
 def test_an_update_under_an_earlier_key_is_refused():
     local = Local(Bfv(rounds_a_key=1), 3)
     server, early = local.server(), local.seal(UPDATE)
@@ -176,16 +192,25 @@ def test_a_holder_that_dies_ends_the_training_with_an_error_that_says_so(parties
         parties.clients.seal(UPDATE)
 
 
+HOLDERS = "kept = [build_parties(Bfv(), 3) for _ in range(2)]"
+WORKERS = (
+    "kept = build_parties(Bfv(), 3); "
+    "from flwr.clientapp import ClientApp; from ppml.federation.sites import Elsewhere; "
+    "sites = [Elsewhere(ClientApp(), {}, print) for _ in range(2)]"
+)
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see other processes")
-def test_no_holder_outlives_a_process_that_is_killed():
+@pytest.mark.parametrize(("parts", "count"), [(HOLDERS, 2), (WORKERS, 3)], ids=["holders", "clients and a holder"])
+def test_no_process_outlives_one_that_is_killed(parts, count):
     program = (
-        "import os, time; from ppml.aggregation.build import build_parties; from ppml.config.technique import Bfv; "
-        "from multiprocessing import active_children; kept = [build_parties(Bfv(), 3) for _ in range(2)]; "
-        "print(*(child.pid for child in active_children()), flush=True); time.sleep(60)"
+        "import ppml.federation.quiet, time; from ppml.aggregation.build import build_parties; "
+        "from ppml.config.technique import Bfv; from multiprocessing import active_children; "
+        f"{parts}; print(*(child.pid for child in active_children()), flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     found = [int(number) for number in process.stdout.readline().split()]
-    assert len(found) == 2
+    assert len(found) == count
     process.kill()
     process.wait()
     deadline = time.monotonic() + 10

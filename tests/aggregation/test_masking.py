@@ -42,7 +42,7 @@ class Round:
     def __init__(self, clients: int = 8, threshold: int | None = None, width: int = 4) -> None:
         self.threshold = Masking(threshold=threshold).needed(clients)
         self.server = MaskingServer(self.threshold, width)
-        self.sides = {client: MaskingClients(self.threshold, width) for client in range(clients)}
+        self.sides = {client: MaskingClients(self.threshold, clients, width) for client in range(clients)}
 
     def step(self, step: str, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
         told = self.server.tell(step, clients)
@@ -271,7 +271,11 @@ KEY_FAULTS = {
     "its own keys are others": (with_entry(0, bytes(PUBLISHED)), "not those that were sent"),
     "it is left out": (lambda entries: {client: key for client, key in entries.items() if client}, "not those that"),
     "one client is there twice": (lambda entries: {**entries, 7: entries[6]}, "not those that were sent"),
-    "too few": (lambda entries: {client: entries[client] for client in range(5)}, "5 clients take part, 6 are needed"),
+    "too few": (
+        lambda entries: {client: entries[client] for client in range(5)},
+        "5 clients take part, 6 to 8 are needed",
+    ),
+    "too many": (lambda entries: {**entries, 8: b"k" * PUBLISHED}, "9 clients take part, 6 to 8 are needed"),
 }
 
 
@@ -291,6 +295,37 @@ def test_secrets_are_divided_once_a_round():
         parties.sides[0].respond(SHARES, 0, 1, parties.server.tell(SHARES, there)[0])
 
 
+def test_one_update_is_sealed_in_a_round():
+    parties, _ = ready()
+    with pytest.raises(BadUpdate, match="it has sealed an update of this round already"):
+        parties.sides[0].seal(np.zeros(3, np.int64), 0, 1)
+
+
+def test_two_updates_under_the_same_masks_would_show_their_difference():
+    values, parties = updates(3), Round(3)
+    there = parties.step(SHARES, parties.step(KEYS, [0, 1, 2]))
+    first = np.frombuffer(content_of(parties.sealed(values, there)[0]), "<u4")
+    parties.sides[0]._turns[0].sealed = False
+    second = np.frombuffer(content_of(parties.sides[0].seal(values[0] + 5, 0, 1)), "<u4")
+    assert (second - first).tolist() == [5] * 100
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_client_has_one_turn_in_a_round(number):
+    parties, _ = ready()
+    parties.sides[0].respond(KEYS, 0, 2, b"")
+    with pytest.raises(BadUpdate, match=f"it has had its turn in round {number}"):
+        parties.sides[0].respond(KEYS, 0, number, b"")
+
+
+def test_letters_that_cannot_be_read_are_refused_before_anything_is_sealed():
+    parties = Round()
+    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    told = parties.server.tell(SEAL, there)
+    with pytest.raises(BadUpdate, match="the shares that client 3 sent cannot be read"):
+        parties.sides[0].respond(SEAL, 0, 1, swapped(told[0], 80, with_entry(3, bytes(80))))
+
+
 def test_nothing_is_sealed_before_others_have_shares_or_in_another_round():
     parties = Round()
     there = parties.step(KEYS, list(range(8)))
@@ -300,7 +335,7 @@ def test_nothing_is_sealed_before_others_have_shares_or_in_another_round():
     with pytest.raises(BadUpdate, match="it has no keys of round 2"):
         parties.sides[0].seal(np.zeros(3, np.int64), 0, 2)
     with pytest.raises(BadUpdate, match="it has no keys of round 1"):
-        MaskingClients(6, 4).respond(SHARES, 0, 1, b"")
+        MaskingClients(6, 8, 4).respond(SHARES, 0, 1, b"")
 
 
 def test_an_unknown_step_is_refused():
@@ -316,6 +351,8 @@ def test_an_unknown_step_is_refused():
     ("step", "content", "why"),
     [
         (KEYS, b"x" * 79, "no keys"),
+        (KEYS, bytes(PUBLISHED), "no keys"),
+        (KEYS, b"", "no keys"),
         (SHARES, b"x", "cannot be read"),
         (SHARES, packed({1: bytes(80)}), "a share to each of the others"),
         (UNMASK, packed({1: bytes(BYTES)}), "a share of each client's secret"),
@@ -331,6 +368,13 @@ def test_what_a_client_says_amiss_is_refused(step, content, why):
         parties.server.tell(UNMASK, there)
     with pytest.raises(BadUpdate, match=why):
         parties.server.hear(step, 0, content)
+
+
+def test_keys_of_another_client_are_refused():
+    parties = Round()
+    parties.step(KEYS, list(range(8)))
+    with pytest.raises(BadUpdate, match="those of another"):
+        parties.server.hear(KEYS, 0, parties.server._heard[KEYS][1])
 
 
 @pytest.mark.parametrize("lost", [NOBODY, frozenset({7})], ids=["of an own mask", "of the masks of a lost client"])

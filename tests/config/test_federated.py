@@ -123,8 +123,8 @@ def test_noise_by_somebody_else_is_refused_with_those_who_may(privacy, message):
 def test_a_threshold_of_half_the_clients_or_fewer_or_of_more_than_there_are_is_refused(threshold):
     masking = {"topology": FEDERATED, "aggregation": {"kind": "masking", "threshold": threshold}}
     assert refusal(one_arm(**masking)) == (
-        f"arms.a.aggregation.threshold: got {threshold} of 8 clients that are asked in a round; more than half of at "
-        "least 2 are needed, or two groups could be told of different sums"
+        f"arms.a.aggregation.threshold: got {threshold} of 8 clients that are asked in a round; more than half of "
+        "them are needed, or two groups could be told of different sums"
     )
 
 
@@ -150,11 +150,25 @@ def test_a_budget_that_leaves_too_few_for_the_masks_is_refused():
     parse_config(one_arm(topology=FEDERATED, privacy=budget, aggregation={"kind": "bfv"}), "my.yaml")
 
 
-@pytest.mark.parametrize("kind", ["shares", "masking"])
+@pytest.mark.parametrize("kind", ["ckks", "bfv", "shares", "masking"])
 def test_the_sum_of_one_client_is_refused_where_nobody_may_see_an_update(kind):
     alone = {**FEDERATED, "participation": 0.1}
     message = refusal(one_arm(topology=alone, aggregation={"kind": kind}))
-    assert "1 client" in message
+    assert message == (
+        f"arms.a.aggregation {kind!r} with 1 client that is asked in a round: the sum of one update shows it; at least "
+        "2 are needed"
+    )
+
+
+def test_masks_that_open_a_sum_with_fewer_shares_of_the_noise_than_are_counted_are_refused():
+    few = shared(aggregation={"kind": "masking", "clip": 64.0})
+    assert refusal(one_arm(**few)) == (
+        "arms.a.aggregation.threshold: got 6 beside privacy.dropouts 0 of 8 clients: a sum of fewer than 8 has less "
+        "noise than is accounted; at least 8 are needed, or more dropouts"
+    )
+    parse_config(one_arm(**shared(aggregation={"kind": "masking", "clip": 64.0, "threshold": 8})), "my.yaml")
+    spared = shared(privacy={**SHARES, "dropouts": 2}, aggregation={"kind": "masking", "clip": 64.0})
+    parse_config(one_arm(**spared), "my.yaml")
 
 
 # What a sum may not be.

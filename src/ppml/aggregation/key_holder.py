@@ -1,7 +1,8 @@
 """The holder of the secret key: a process of its own, which gives the public key to all and opens sums for the clients.
 
-The key is made there, from the operating system's entropy, and leaves it only where all clients share it. The process
-that the server runs in never has it.
+The key is made there, from the operating system's entropy, and leaves it only where all clients share it: then the
+clients have it, in whichever process they live. What is handed to the holder on a client's line is opened: a client
+that hands it the upload of another, which the server must have given it, gets that update.
 """
 
 from __future__ import annotations
@@ -45,12 +46,13 @@ class KeyRing:
         # Who has missed a round asks for a sum under an earlier one.
         self._all = {self._current.mark: self._current}
         self._opened: OrderedDict[bytes, Grid] = OrderedDict()
-        self._sums = 0
+        # Under the key of now. Who is late asks for sums of before, which count for nothing.
+        self._counted: set[bytes] = set()
 
     def public(self) -> bytes:
         """Return the public key that updates are to be encrypted under now."""
-        if self._rounds_a_key is not None and self._sums >= self._rounds_a_key:
-            self._current, self._sums = Keys(self._scheme), 0
+        if self._rounds_a_key is not None and len(self._counted) >= self._rounds_a_key:
+            self._current, self._counted = Keys(self._scheme), set()
             self._all[self._current.mark] = self._current
         return self._current.public
 
@@ -70,7 +72,8 @@ class KeyRing:
         if name not in self._opened:
             keys = self._all.get(total.payload[: len(self._current.mark)], self._current)
             self._opened[name] = keys.open(total)
-            self._sums += keys is self._current
+            if keys is self._current:
+                self._counted.add(name)
             if len(self._opened) > REMEMBERED:
                 self._opened.popitem(last=False)
         return self._opened[name]

@@ -9,9 +9,11 @@ says.
 
 A round has four steps, of which training is the third: ``keys``, ``shares``, the upload, ``unmask``.
 
-The server is trusted to pass on the keys that clients publish: it could put its own in their place, where no other
-channel vouches for them. Towards the clients it may lie about who is lost: each gives shares once a round, and no two
-groups of clients as large as the threshold are disjoint.
+The server is taken to follow the protocol. One that does not could put keys of its own in the place of those that
+clients publish, where no other channel vouches for them. One that lies about who is lost gets both kinds of shares of a
+client from ``2 threshold - clients`` colluding clients: those give both, and of the others half is told one thing and
+half the other. Without colluders it gets nothing by that, since each client gives shares, and seals an update, once a
+round, and no two groups as large as the threshold are disjoint.
 """
 
 from __future__ import annotations
@@ -118,8 +120,8 @@ class Turn:
         Its own shares of its own secrets.
     letters : dict of int to bytes
         The shares of other clients' secrets, as they sent them.
-    unmasked : bool
-        Whether it has given shares away.
+    sealed, unmasked : bool
+        Whether it has sealed an update, and given shares away.
     """
 
     number: int
@@ -129,6 +131,7 @@ class Turn:
     publics: dict[int, bytes] = field(default_factory=dict)
     kept: bytes = b""
     letters: dict[int, bytes] = field(default_factory=dict)
+    sealed: bool = False
     unmasked: bool = False
 
     @property
@@ -156,12 +159,14 @@ class MaskingClients:
     ----------
     threshold : int
         How many clients give the server what opens a sum.
+    most : int
+        How many are asked in a round. More would let the server tell two groups of different sums, and overflow.
     width : int
         Bytes a value.
     """
 
-    def __init__(self, threshold: int, width: int) -> None:
-        self._threshold, self._width = threshold, width
+    def __init__(self, threshold: int, most: int, width: int) -> None:
+        self._threshold, self._most, self._width = threshold, most, width
         self._turns: dict[int, Turn] = {}
 
     def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
@@ -173,8 +178,7 @@ class MaskingClients:
             What the server says does not fit what it has said, or would open more than a sum.
         """
         if step == KEYS:
-            turn = self._turns[client] = Turn(number)
-            return turn.published()
+            return self._begin(client, number).published()
         turn = self._turn(client, number)
         match step:
             case "shares":
@@ -184,6 +188,13 @@ class MaskingClients:
             case "unmask":
                 return self._unmask(turn, client, unpacked(content, 0).keys())
         raise BadUpdate(f"there is no step {step!r} in this aggregation")
+
+    def _begin(self, client: int, number: int) -> Turn:
+        # In a second turn of one round it would send the same update, among others: two sums would differ by one.
+        if client in self._turns and number <= self._turns[client].number:
+            raise BadUpdate(f"it has had its turn in round {number}")
+        self._turns[client] = Turn(number)
+        return self._turns[client]
 
     def _turn(self, client: int, number: int) -> Turn:
         turn = self._turns.get(client)
@@ -196,8 +207,8 @@ class MaskingClients:
             raise BadUpdate("its secrets are divided already")
         if publics.get(client) != turn.published() or len(set(publics.values())) < len(publics):
             raise BadUpdate("the keys that the server passes on are not those that were sent")
-        if len(publics) < self._threshold:
-            raise BadUpdate(f"{len(publics)} clients take part, {self._threshold} are needed")
+        if not self._threshold <= len(publics) <= self._most:
+            raise BadUpdate(f"{len(publics)} clients take part, {self._threshold} to {self._most} are needed")
         turn.publics = publics
         places = list(map(place_of, publics))
         own = divided(turn.own, places, self._threshold)
@@ -216,6 +227,9 @@ class MaskingClients:
         if len(letters) + 1 < self._threshold:
             raise BadUpdate(f"{len(letters) + 1} clients have divided their secrets, {self._threshold} are needed")
         turn.letters = {**letters, client: b""}
+        for sender in letters:
+            # Before anything is sealed that could not be opened.
+            self._shares_of(turn, client, sender)
         return b""
 
     def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
@@ -223,6 +237,10 @@ class MaskingClients:
         turn = self._turn(client, number)
         if not turn.letters:
             raise BadUpdate("nobody has a share of what its masks come from")
+        # Two updates under the same masks would show what they differ by.
+        if turn.sealed:
+            raise BadUpdate("it has sealed an update of this round already")
+        turn.sealed = True
         masked = update.astype(f"<i{self._width}").view(f"<u{self._width}")
         masked = masked + stream(turn.own, len(update), self._width)
         masked = masked + pairwise(turn.for_masks, turn.masks_of, client, len(update), self._width)
@@ -315,13 +333,23 @@ class MaskingServer:
         BadUpdate
             It cannot be read, or is not what is asked for.
         """
-        if step == KEYS and len(content) != PUBLISHED:
-            raise BadUpdate("what it sends are no keys")
+        if step == KEYS:
+            self._check_keys(content)
         if step == SHARES and unpacked(content, _LETTER).keys() != set(self._present) - {client}:
             raise BadUpdate("it does not send a share to each of the others")
         if step == UNMASK and unpacked(content, BYTES).keys() != self._heard[SHARES].keys():
             raise BadUpdate("it does not give a share of each client's secret")
         self._heard[step][client] = content
+
+    def _check_keys(self, content: bytes) -> None:
+        """Raise an error where the others could not use these keys: all would refuse, and no sum be opened."""
+        try:
+            for start in (0, KEY):
+                derived(X25519PrivateKey.generate(), content[start : start + KEY], b"")
+        except ValueError:
+            raise BadUpdate("what it sends are no keys") from None
+        if len(content) != PUBLISHED or content in self._heard[KEYS].values():
+            raise BadUpdate("what it sends are no keys, or those of another")
 
     def check(self, sealed: Sealed) -> None:
         """Raise an error unless the payload is whole."""
@@ -369,7 +397,7 @@ class MaskingServer:
 
 def parties(spec: Masking, clients: int) -> Parties:
     """Return the clients, who have no keys yet."""
-    return Parties(MaskingClients(spec.needed(clients), width_of(clients, spec.largest)))
+    return Parties(MaskingClients(spec.needed(clients), clients, width_of(clients, spec.largest)))
 
 
 def server_side(spec: Masking, clients: int, material: PublicMaterial) -> MaskingServer:

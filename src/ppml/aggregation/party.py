@@ -18,6 +18,9 @@ STOP = b"x"
 STOP_SECONDS = 5.0
 """How long a process may take to end before it is killed."""
 
+TURN_SECONDS = 600.0
+"""How long one waits for others that ask."""
+
 _GIVEN, _REFUSED = b"+", b"-"
 
 
@@ -63,12 +66,16 @@ class Line:
         ChildProcessError
             It is gone.
         """
-        with self._turn:
-            try:
-                self._connection.send_bytes(what + content)
-                answer = self._connection.recv_bytes()
-            except (EOFError, OSError):
-                raise ChildProcessError(f"the {self._name} is gone, and its key with it") from None
+        # One that was killed while it was asking never gives its turn back.
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            raise ChildProcessError(f"the {self._name} is waiting for another process that has asked and is gone")
+        try:
+            self._connection.send_bytes(what + content)
+            answer = self._connection.recv_bytes()
+        except (EOFError, OSError):
+            raise ChildProcessError(f"the {self._name} is gone, and its key with it") from None
+        finally:
+            self._turn.release()
         if answer[:1] == _REFUSED:
             raise BadUpdate(answer[1:].decode())
         return answer[1:]

@@ -11,7 +11,7 @@ from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.spec import Spec, invalid, unknown_name
-from ppml.config.technique import ClientLevel, ExampleLevel, Federated, NoPrivacy
+from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking, NoPrivacy
 from ppml.data.catalogue import require_dataset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
@@ -113,6 +113,13 @@ class Config(Spec):
                 raise invalid(
                     f"arms.{name}.privacy.colluders and dropouts: {arm.privacy.colluders} + {arm.privacy.dropouts} of "
                     f"{clients} clients: no share of the noise is left; at most {clients - 1} together are allowed"
+                )
+            counted = clients - arm.privacy.dropouts
+            if isinstance(arm.aggregation, Masking) and arm.aggregation.needed(asked) < counted:
+                raise invalid(
+                    f"arms.{name}.aggregation.threshold: got {arm.aggregation.needed(asked)} beside privacy.dropouts "
+                    f"{arm.privacy.dropouts} of {clients} clients: a sum of fewer than {counted} has less noise than "
+                    f"is accounted; at least {counted} are needed, or more dropouts"
                 )
 
     def _check_partition(self, name: str) -> None:

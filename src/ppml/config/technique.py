@@ -215,6 +215,15 @@ class FixedPointSpec(Spec):
         return self
 
 
+def refuse_one_client(spec: Encrypted | Shares | Masking, clients: int) -> None:
+    """Raise an error where the sum would be one update, which nobody may see."""
+    if clients < 2:
+        raise invalid(
+            f"aggregation {spec.kind!r} with 1 client that is asked in a round: the sum of one update shows it; at "
+            "least 2 are needed"
+        )
+
+
 def refuse_plain_overflow(spec: FixedPointSpec, clients: int) -> None:
     """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
     headroom = plaintext_headroom_bits(clients, spec.clip, spec.fractional_bits)
@@ -240,10 +249,7 @@ class Shares(FixedPointSpec):
 
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or shows one."""
-        if clients < 2:
-            raise invalid(
-                "aggregation 'shares' with 1 client: the sum of one update shows it; give the partition more clients"
-            )
+        refuse_one_client(self, clients)
         refuse_plain_overflow(self, clients)
 
 
@@ -269,11 +275,12 @@ class Masking(FixedPointSpec):
 
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or be opened, or shows one."""
+        refuse_one_client(self, clients)
         threshold = self.needed(clients)
-        if clients < 2 or not clients < 2 * threshold <= 2 * clients:
+        if not clients < 2 * threshold <= 2 * clients:
             raise invalid(
                 f"aggregation.threshold: got {threshold} of {clients} clients that are asked in a round; more than "
-                "half of at least 2 are needed, or two groups could be told of different sums"
+                "half of them are needed, or two groups could be told of different sums"
             )
         refuse_plain_overflow(self, clients)
 
@@ -311,11 +318,13 @@ class Sight:
 class Encrypted(FixedPointSpec):
     """Clients encrypt, the server adds ciphertexts and holds no secret key."""
 
+    kind: str
+
     keys: Literal["public", "shared"] = Field(
         default="public",
         description="What updates are encrypted under. `public`: a public key, and one holder of the secret key opens "
-        "the sums for the clients. `shared`: the secret key, which every client has then; uploads are half as large, "
-        "and one client that colludes with the server opens everybody's.",
+        "what clients hand it as the sum. `shared`: the secret key, which every client has then; uploads are half as "
+        "large, and one client that colludes with the server opens everybody's.",
     )
     rounds_a_key: int | None = Field(
         default=None,
@@ -369,7 +378,8 @@ class Ckks(Encrypted):
         return self
 
     def refuse_overflow(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may overflow, or may not round to the exact grid value."""
+        """Raise an error if the sum of ``clients`` updates may overflow, round to another grid value, or shows one."""
+        refuse_one_client(self, clients)
         data_bits = sum(self.coeff_mod_bit_sizes[:-1])
         headroom = ckks_headroom_bits(clients, self.clip, self.scale_bits, data_bits)
         if headroom < 0:
@@ -393,7 +403,8 @@ class Bfv(Encrypted):
     kind: Literal["bfv"] = "bfv"
 
     def refuse_overflow(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may overflow."""
+        """Raise an error if the sum of ``clients`` updates may overflow, or shows one."""
+        refuse_one_client(self, clients)
         try:
             bfv_ring(clients, self.clip, self.fractional_bits, self.keys)
         except OverflowError as error:

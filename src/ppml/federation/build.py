@@ -23,6 +23,7 @@ from ppml.config.technique import (
     Federated,
     NoCorrection,
     NoPrivacy,
+    Plaintext,
     ProximalTerm,
     Scaffold,
     ServerAdam,
@@ -265,9 +266,11 @@ def client_weights(sizes: Sequence[int], weighting: str) -> list[float]:
 
 
 def _least_answers(arm: Arm, clients: int) -> int:
-    """Return how many must answer: without shares of the noise that are counted on, no sum may be opened."""
+    """Return how many must answer: the sum of one shows it, and one without shares of the noise is not to be opened."""
     assert isinstance(arm.topology, Federated)
     least, privacy = arm.topology.least_answers, arm.privacy
+    if not isinstance(arm.aggregation, Plaintext):
+        least = max(2, least)
     if isinstance(privacy, ExampleLevel | ClientLevel) and privacy.noise_by == "shares":
         return max(least, clients - privacy.dropouts)
     return least

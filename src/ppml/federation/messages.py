@@ -122,8 +122,12 @@ def unpack_status(content: RecordDict) -> Status:
     ------
     KeyError
         There is none, or another one.
+    TypeError
+        A field is no number.
     """
     fields = cast(dict[str, int], dict(record_of(content, ConfigRecord, STATUS)))
+    if not all(isinstance(value, int) for value in fields.values()):
+        raise TypeError("a field of a status that is no number")
     return Status(fields["client"], fields["number"], fields["applied"], bool(fields["finished"]))
 
 

@@ -184,6 +184,13 @@ class Server:
             if not answers and set(asked) <= self._finished:
                 self._notice(f"round {number}: none of the clients that were asked trains any more; it is left out")
                 continue
+            if self._finished and self._plan.clients - len(self._finished) < self._plan.least:
+                left = self._plan.clients - len(self._finished)
+                self._notice(
+                    f"round {number}: {left} clients train on, and the sum of a round is of at least "
+                    f"{self._plan.least}; the training ends after round {number - 1}"
+                )
+                return
             self._close(asked, answers, number)
             self._steps(grid, self._aggregator.after, sorted(answers), number)
             total, events = self._release(self._sum(answers, number), number)
@@ -416,12 +423,24 @@ class Server:
         for client in answered:
             order = self._order(client, MessageType.EVALUATE, number, number)
             for reply in grid.send_and_receive([order], timeout=self._plan.timeout):
-                if not reply.has_error() and METRICS in reply.content:
-                    self._remember(client, _status(reply).applied)
-                    metrics = record_of(reply.content, MetricRecord, METRICS)
-                    return cast(float, metrics["loss"]), cast(float, metrics["accuracy"])
+                found = self._measured(client, reply)
+                if found is not None:
+                    return found
             self._notice(f"round {number}: client {client} did not measure the global model; the next is asked")
         raise RoundFailed(f"round {number}: no client measured the global model")
+
+    def _measured(self, client: int, reply: Message) -> tuple[float, float] | None:
+        """Return the loss and the accuracy that a client tells; None where it tells something else."""
+        if reply.has_error():
+            return None
+        try:
+            applied = _status(reply).applied
+            metrics = record_of(reply.content, MetricRecord, METRICS)
+            found = float(cast(float, metrics["loss"])), float(cast(float, metrics["accuracy"]))
+        except (BadUpdate, KeyError, TypeError, ValueError):
+            return None
+        self._remember(client, applied)
+        return found
 
     def _order(self, client: int, kind: str, number: int, until: int) -> Message:
         """Return what a client is told, with the sums until a round that it has not seen."""

@@ -111,7 +111,9 @@ class Elsewhere:
         # Forked: nothing of what the clients have is copied or written anywhere, their keys included.
         context = multiprocessing.get_context("fork")
         self._line, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end, client_app, contexts, expect), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(self._line, far_end, client_app, contexts, expect), daemon=True
+        )
         self._process.start()
         far_end.close()
 
@@ -155,8 +157,11 @@ class Elsewhere:
             ) from None
 
 
-def _serve(line: Connection, client_app: ClientApp, contexts: Mapping[int, Context], expect: Expect) -> None:
-    """Answer until the other end is closed."""
+def _serve(
+    other: Connection, line: Connection, client_app: ClientApp, contexts: Mapping[int, Context], expect: Expect
+) -> None:
+    """Answer until the other end is closed, as it is where the process that has it was killed."""
+    other.close()
     import torch
 
     torch.set_num_threads(1)
