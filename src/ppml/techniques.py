@@ -72,12 +72,14 @@ def train(
             return train_alone(build, learners, owned, test, rng, report, limits, every)
         case Federated() as topology:
             from ppml.aggregation.build import build_parties
+            from ppml.aggregation.capacity import asked_in_a_round
             from ppml.federation.build import Given, build_population, build_server, simulated_failures
             from ppml.federation.run import train_federated
             from ppml.learning.vectors import flat_parameters
 
             given = Given(arm, [len(records) for records in owned], noise_multipliers, limits, rng)
-            parties, model = build_parties(arm.aggregation, topology.asked(len(owned))), build()
+            parties = build_parties(arm.aggregation, asked_in_a_round(topology.participation, len(owned)))
+            model = build()
             repeats = _may_resume(arm, owned[0].labels.device.type)
             try:
                 return train_federated(

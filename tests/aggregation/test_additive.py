@@ -22,6 +22,7 @@ from ppml.aggregation.additive import (
     wrapped,
 )
 from ppml.aggregation.build import build_parties, build_server_side
+from ppml.aggregation.capacity import largest_value
 from ppml.aggregation.checksum import MARK, content_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
@@ -29,6 +30,7 @@ from ppml.aggregation.protocol import BadUpdate, Sealed
 from ppml.config.technique import Shares
 
 CODEC = FixedPointCodec(8.0, 20)
+LARGEST = largest_value(8.0, 20)
 
 
 class Local:
@@ -75,18 +77,17 @@ def test_sums_of_clients_that_are_lost_on_the_way_are_those_of_the_rest():
 
 @pytest.mark.parametrize("clients", [2, 255, 256])
 def test_as_many_bytes_a_value_as_the_largest_sum_needs(clients):
-    spec = Shares()
-    width = width_of(clients, spec.largest)
+    width = width_of(clients, Shares())
     assert width == (4 if clients < 256 else 8)
     local = Local(width=width)
-    update = np.array([spec.largest, -spec.largest])
+    update = np.array([LARGEST, -LARGEST])
     total = local.server.add([local.clients.seal(update) for _ in range(clients)])
     assert local.clients.unseal(total).tolist() == (clients * update).tolist()
 
 
 def test_one_client_more_than_there_is_room_for_would_overflow():
     """Room is made for 255 clients of the default grid in 4 bytes; the sum of 256 at the bound turns around."""
-    update = np.array([Shares().largest])
+    update = np.array([LARGEST])
     sums = []
     for clients in (255, 256):
         local = Local(width=4)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.aggregation.additive import stream
+from ppml.aggregation.capacity import masking_threshold
 from ppml.aggregation.checksum import content_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.masking import (
@@ -29,7 +30,6 @@ from ppml.aggregation.masking import (
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import SEAL, BadUpdate, Sealed
 from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret, together
-from ppml.config.technique import Masking
 
 from .test_additive import check_uniform
 
@@ -40,7 +40,7 @@ class Round:
     """A round among clients, each with a side of its own, as in processes of their own."""
 
     def __init__(self, clients: int = 8, threshold: int | None = None, width: int = 4) -> None:
-        self.threshold = Masking(threshold=threshold).needed(clients)
+        self.threshold = masking_threshold(threshold, clients)
         self.server = MaskingServer(self.threshold, width)
         self.sides = {client: MaskingClients(self.threshold, clients, width) for client in range(clients)}
 

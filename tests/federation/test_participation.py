@@ -10,7 +10,7 @@ import pytest
 from flwr.app import MessageType
 
 from ppml.accounting.plan import plans
-from ppml.config.technique import Federated
+from ppml.aggregation.capacity import asked_in_a_round
 from ppml.federation import client as client_module
 from ppml.federation.build import participants, simulated_failures
 from ppml.federation.messages import INITIAL, SUMS, unpack_order, unpack_sums
@@ -49,8 +49,7 @@ def four(arm, **others) -> Federation:
 
 @pytest.mark.parametrize(("clients", "share", "count"), [(10, 0.5, 5), (10, 0.01, 1), (3, 0.67, 2), (8, 0.3, 2)])
 def test_so_many_are_asked_each_once_and_in_order(clients, share, count):
-    whole = Federated(partition="any", rounds=1, participation=share)
-    asked = participants(clients, whole.asked(clients), Randomness(1))
+    asked = participants(clients, asked_in_a_round(share, clients), Randomness(1))
     for number in range(1, 50):
         drawn = list(asked(number))
         assert len(drawn) == count and drawn == sorted(set(drawn)) and set(drawn) <= set(range(clients))

@@ -28,11 +28,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
+from ppml.aggregation.capacity import largest_value
 from ppml.aggregation.checksum import content_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.party import Line, start_party
 from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, WithoutSteps, refuse_scheme
-from ppml.config.technique import Shares
+from ppml.config.technique import FixedPointSpec, Shares
 
 SCHEME = "shares"
 PUBLIC, CHECK, SUM = b"p", b"c", b"s"
@@ -49,9 +50,9 @@ _ABOUT = struct.Struct("<QB")
 """How many values there are, and of how many bytes each."""
 
 
-def width_of(clients: int, largest: int) -> int:
-    """Return how many bytes hold the sum of ``clients`` values up to ``largest`` in size."""
-    return 4 if clients * largest < 2**31 else 8
+def width_of(clients: int, spec: FixedPointSpec) -> int:
+    """Return how many bytes hold the sum of ``clients`` values on a grid."""
+    return 4 if clients * largest_value(spec.clip, spec.fractional_bits) < 2**31 else 8
 
 
 def stream(seed: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:
@@ -211,7 +212,7 @@ def parties(spec: Shares, clients: int) -> Parties:
         )
         lines.append(line)
         ends.append(end)
-    side = SharingClients([line.ask(PUBLIC) for line in lines], width_of(clients, spec.largest))
+    side = SharingClients([line.ask(PUBLIC) for line in lines], width_of(clients, spec))
     return Parties(side, Helpers(lines), weakref.finalize(side, _end_all, ends))
 
 
@@ -234,4 +235,4 @@ class Helpers:
 def server_side(spec: Shares, clients: int, material: PublicMaterial) -> SharingServer:
     """Return the server that all clients send to, with its lines to the others."""
     assert isinstance(material, Helpers)
-    return SharingServer([line.ask for line in material.lines], width_of(clients, spec.largest))
+    return SharingServer([line.ask for line in material.lines], width_of(clients, spec))

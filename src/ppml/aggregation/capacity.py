@@ -12,6 +12,21 @@ LARGEST_PRIME_BITS = 60
 """Of a prime in SEAL."""
 
 
+def asked_in_a_round(participation: float, clients: int) -> int:
+    """Return how many of ``clients`` are asked in a round, and so may be in a sum."""
+    return max(1, round(participation * clients))
+
+
+def masking_threshold(threshold: int | None, clients: int) -> int:
+    """Return how many of ``clients`` open a sum under pairwise masks: as many as is said, or two thirds and one."""
+    return threshold or 2 * clients // 3 + 1
+
+
+def largest_value(clip: float, fractional_bits: int) -> int:
+    """Return the largest value of an update, in steps of the grid."""
+    return int(clip / 2.0**-fractional_bits + 0.5)
+
+
 def plaintext_headroom_bits(clients: int, clip: float, fractional_bits: int) -> float:
     """Return how many bits the sum of ``clients`` clipped updates leaves free in a signed 64-bit integer."""
     return 63 - (math.log2(clients * clip) + fractional_bits + _ROUNDING)

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 from ppml.aggregation.additive import stream, width_of
+from ppml.aggregation.capacity import masking_threshold
 from ppml.aggregation.checksum import MARK, content_of, mark_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, refuse_scheme
@@ -397,9 +398,15 @@ class MaskingServer:
 
 def parties(spec: Masking, clients: int) -> Parties:
     """Return the clients, who have no keys yet."""
-    return Parties(MaskingClients(spec.needed(clients), clients, width_of(clients, spec.largest)))
+    return Parties(
+        MaskingClients(
+            masking_threshold(spec.threshold, clients),
+            clients,
+            width_of(clients, spec),
+        )
+    )
 
 
 def server_side(spec: Masking, clients: int, material: PublicMaterial) -> MaskingServer:
     """Return the server."""
-    return MaskingServer(spec.needed(clients), width_of(clients, spec.largest))
+    return MaskingServer(masking_threshold(spec.threshold, clients), width_of(clients, spec))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ppml.aggregation.capacity import asked_in_a_round, masking_threshold
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
@@ -94,14 +95,14 @@ class Config(Spec):
         if isinstance(arm.topology, Federated):
             self._check_answers(name, arm, clients)
             try:
-                arm.aggregation.refuse_overflow(arm.topology.asked(clients))
+                arm.aggregation.refuse_overflow(asked_in_a_round(arm.topology.participation, clients))
             except Exception as error:
                 raise invalid(f"arms.{name}.{error}") from None
 
     def _check_answers(self, name: str, arm: Arm, clients: int) -> None:
         """Raise an error where no round could be closed."""
         assert isinstance(arm.topology, Federated)
-        asked = arm.topology.asked(clients)
+        asked = asked_in_a_round(arm.topology.participation, clients)
         if arm.topology.least_answers > asked:
             raise invalid(
                 f"arms.{name}.topology.least_answers: got {arm.topology.least_answers}, more than the {asked} clients "
@@ -115,9 +116,10 @@ class Config(Spec):
                     f"{clients} clients: no share of the noise is left; at most {clients - 1} together are allowed"
                 )
             counted = clients - arm.privacy.dropouts
-            if isinstance(arm.aggregation, Masking) and arm.aggregation.needed(asked) < counted:
+            if isinstance(arm.aggregation, Masking) and masking_threshold(arm.aggregation.threshold, asked) < counted:
+                threshold = masking_threshold(arm.aggregation.threshold, asked)
                 raise invalid(
-                    f"arms.{name}.aggregation.threshold: got {arm.aggregation.needed(asked)} beside privacy.dropouts "
+                    f"arms.{name}.aggregation.threshold: got {threshold} beside privacy.dropouts "
                     f"{arm.privacy.dropouts} of {clients} clients: a sum of fewer than {counted} has less noise than "
                     f"is accounted; at least {counted} are needed, or more dropouts"
                 )

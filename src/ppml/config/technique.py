@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +11,7 @@ from ppml.aggregation.capacity import (
     bfv_ring,
     ckks_headroom_bits,
     ckks_precision_sigmas,
+    masking_threshold,
     plaintext_headroom_bits,
 )
 from ppml.config.spec import Spec, invalid
@@ -99,10 +99,6 @@ class Federated(Spec):
     least_answers: int = Field(
         default=1, ge=1, description="So many clients must answer in a round, or training stops after the one before."
     )
-
-    def asked(self, clients: int) -> int:
-        """Return how many of ``clients`` are asked in a round."""
-        return max(1, round(self.participation * clients))
 
 
 class NoPrivacy(Spec):
@@ -200,11 +196,6 @@ class FixedPointSpec(Spec):
     clip: float = Field(default=8.0, gt=0, description="Coordinates of a weighted update are clipped to [-clip, clip].")
     fractional_bits: int = Field(default=20, ge=1, le=40, description="The grid is 2^-fractional_bits.")
 
-    @property
-    def largest(self) -> int:
-        """The largest value of an update, in steps of the grid."""
-        return int(self.clip / 2.0**-self.fractional_bits + 0.5)
-
     @model_validator(mode="after")
     def _grid_finer_than_clip(self) -> Self:
         if self.clip < 2.0**-self.fractional_bits:
@@ -243,10 +234,6 @@ class Shares(FixedPointSpec):
         default=3, ge=2, le=16, description="Between how many; all of them must collude to open an update."
     )
 
-    def sight(self, clients: int) -> Sight:
-        """Return who sees what."""
-        return Sight(f"all {self.servers} servers together", "all clients and the server that adds")
-
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or shows one."""
         refuse_one_client(self, clients)
@@ -264,19 +251,10 @@ class Masking(FixedPointSpec):
         "updates. More than half of those that are asked; two thirds and one where it is left out.",
     )
 
-    def needed(self, clients: int) -> int:
-        """Return the threshold among ``clients``."""
-        return self.threshold or 2 * clients // 3 + 1
-
-    def sight(self, clients: int) -> Sight:
-        """Return who sees what, where so many clients are asked in a round."""
-        colluding = f"{self.needed(clients)} of {clients} clients together with the server"
-        return Sight(colluding, "all clients and the server")
-
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or be opened, or shows one."""
         refuse_one_client(self, clients)
-        threshold = self.needed(clients)
+        threshold = masking_threshold(self.threshold, clients)
         if not clients < 2 * threshold <= 2 * clients:
             raise invalid(
                 f"aggregation.threshold: got {threshold} of {clients} clients that are asked in a round; more than "
@@ -290,29 +268,9 @@ class Plaintext(FixedPointSpec):
 
     kind: Literal["plaintext"] = "plaintext"
 
-    def sight(self, clients: int) -> Sight:
-        """Return who sees what."""
-        return Sight("the server", "all clients and the server")
-
     def refuse_overflow(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
         refuse_plain_overflow(self, clients)
-
-
-@dataclass(frozen=True)
-class Sight:
-    """Who sees what of updates that are added, parties that follow the protocol and those that collude.
-
-    Parameters
-    ----------
-    update : str
-        Who can open the update of a single client.
-    sum : str
-        Who is shown the sum of a round, and so the global model as it is trained.
-    """
-
-    update: str
-    sum: str
 
 
 class Encrypted(FixedPointSpec):
@@ -331,12 +289,6 @@ class Encrypted(FixedPointSpec):
         ge=1,
         description="After how many sums the holder makes a new key; without it, one key is for the whole training.",
     )
-
-    def sight(self, clients: int) -> Sight:
-        """Return who sees what."""
-        if self.keys == "shared":
-            return Sight("any client together with the server", "all clients")
-        return Sight("the key holder together with the server", "all clients and the key holder")
 
     @model_validator(mode="after")
     def _one_shared_key(self) -> Self:

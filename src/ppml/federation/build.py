@@ -14,6 +14,7 @@ from torch import nn
 
 from ppml.accounting.plan import poisson_plan
 from ppml.aggregation.build import build_server_side
+from ppml.aggregation.capacity import asked_in_a_round
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.protocol import Aggregator, ClientSide, PublicMaterial
 from ppml.config.arm import Arm
@@ -144,17 +145,18 @@ def build_server(given: Given, initial: NDArray[np.float32], material: PublicMat
     """Return what the server has: of the clients it is given ``material`` alone."""
     arm, topology, clients = given.arm, given.topology, len(given.sizes)
     work = build_work(arm, given.codec, len(initial), given.sizes, given.noise_multipliers)
+    asked = asked_in_a_round(topology.participation, clients)
     plan = RoundPlan(
         rounds=topology.rounds,
         clients=clients,
         initial=initial,
         length=work.length(len(initial)),
-        participants=participants(clients, topology.asked(clients), given.rng),
+        participants=participants(clients, asked, given.rng),
         least=_least_answers(arm, clients),
         accounted=not isinstance(arm.privacy, NoPrivacy),
     )
     release = build_release(arm, given.codec, len(initial), given.noise_multipliers, given.rng)
-    return ServerParts(plan, build_server_side(arm.aggregation, topology.asked(clients), material), release)
+    return ServerParts(plan, build_server_side(arm.aggregation, asked, material), release)
 
 
 def build_work(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppml.aggregation.capacity import asked_in_a_round
+from ppml.aggregation.sight import Sight, sight
 from ppml.config.arm import Arm
-from ppml.config.technique import Federated, Sight
+from ppml.config.technique import Federated
 from ppml.records.canonical import digest
 
 FLOAT32_BYTES = 4
@@ -71,7 +73,7 @@ class Run:
         arm = Arm.model_validate(self.config["arm"])
         if not isinstance(arm.topology, Federated):
             return None
-        return arm.aggregation.sight(arm.topology.asked(self.clients))
+        return sight(arm.aggregation, asked_in_a_round(arm.topology.participation, self.clients))
 
     def accuracies(self) -> NDArray[np.float64]:
         """Return each model's accuracy on the paper's test images and on all, shape ``(models, 2)``."""
@@ -89,7 +91,7 @@ class Run:
 def record(run: Run) -> dict[str, Any]:
     """Return the row of records.csv."""
     arm, data, privacy = run.config["arm"], run.config["data"], run.privacy
-    topology, sight = arm["topology"], run.sight
+    topology, seen = arm["topology"], run.sight
     accuracy, accuracy_all = run.accuracies().mean(axis=0)
     identity = {key: run.config[key] for key in ("arm", "dataset", "root_seed", "device")}
     return {
@@ -102,8 +104,8 @@ def record(run: Run) -> dict[str, Any]:
         "noise_by": privacy["noise_by"],
         "noise_source": privacy.get("noise_source"),
         "aggregation": arm["aggregation"]["kind"] if topology["kind"] == "federated" else "none",
-        "update_opened_by": sight.update if sight else None,
-        "sum_seen_by": sight.sum if sight else None,
+        "update_opened_by": seen.update if seen else None,
+        "sum_seen_by": seen.sum if seen else None,
         "clients": run.clients,
         "partition": topology.get("partition"),
         # What a partition is called here begins with its kind.
