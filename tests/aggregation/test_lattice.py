@@ -182,7 +182,7 @@ def resealed(side: Local, sealed: Sealed, change: Callable[[list[bytes]], Iterab
 
 
 def chunks_of(side: Local, sealed: Sealed) -> list[bytes]:
-    return list(side.scheme.ciphertexts(sealed, side.mark))
+    return [bytes(chunk) for chunk in side.scheme.ciphertexts(sealed, side.mark)]
 
 
 DAMAGES = {

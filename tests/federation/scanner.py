@@ -77,8 +77,8 @@ def pieces(payload: bytes) -> list[bytes]:
     """Return ``payload`` and what is packed in it, if anything, as far as it can be read."""
     found = [payload]
     with suppress(ValueError):
-        for piece in unpacked(payload):
-            found.append(piece)
+        for piece in unpacked(memoryview(payload)):
+            found.append(bytes(piece))
     return found
 
 

@@ -231,7 +231,7 @@ def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Me
 
     def changed(update: Sealed) -> Sealed:
         scheme, key = scheme_of(Ckks()), update.payload[:16]
-        return scheme.sealed(key, update.length, change(list(scheme.ciphertexts(update, key))))
+        return scheme.sealed(key, update.length, change([bytes(chunk) for chunk in scheme.ciphertexts(update, key)]))
 
     return with_update(changed)
 

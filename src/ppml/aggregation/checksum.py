@@ -10,9 +10,12 @@ MARK = 16
 """Bytes of a mark."""
 
 
-def mark_of(content: bytes) -> bytes:
-    """Return what ``content`` is known by."""
-    return hashlib.blake2b(content, digest_size=MARK).digest()
+def mark_of(*parts: bytes | memoryview) -> bytes:
+    """Return what ``parts``, one after the other, are known by; they are not copied together for it."""
+    digest = hashlib.blake2b(digest_size=MARK)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 def sealed_of(scheme: str, length: int, content: bytes) -> Sealed:
@@ -35,4 +38,4 @@ def content_of(sealed: Sealed) -> bytes:
 
 
 def _checksum(length: int, content: bytes) -> bytes:
-    return mark_of(length.to_bytes(8, "little") + content)
+    return mark_of(length.to_bytes(8, "little"), content)

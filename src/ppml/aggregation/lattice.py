@@ -82,11 +82,12 @@ class Scheme:
 
     def sealed(self, key: bytes, length: int, chunks: Iterable[bytes]) -> Sealed:
         """Return ciphertexts of ``length`` values as they travel: the key that they are under, a checksum, and they."""
-        content = packed(chunks)
-        return Sealed(self.name, length, key + mark_of(key + _LENGTH.pack(length) + content) + content)
+        parts = [part for chunk in chunks for part in (_LENGTH.pack(len(chunk)), chunk)]
+        # Joined once: an upload may have hundreds of megabytes.
+        return Sealed(self.name, length, b"".join([key, mark_of(key, _LENGTH.pack(length), *parts), *parts]))
 
-    def ciphertexts(self, sealed: Sealed, key: bytes) -> Iterator[bytes]:
-        """Yield what :meth:`sealed` packed.
+    def ciphertexts(self, sealed: Sealed, key: bytes) -> Iterator[memoryview]:
+        """Yield what :meth:`sealed` packed, where it lies.
 
         A ciphertext whose bits were changed opens as well as any, so that it has to be told by a checksum. It is for
         accidents: who changes it on purpose is kept out by the connection.
@@ -96,8 +97,9 @@ class Scheme:
         BadUpdate
             It is damaged, or under another key than ``key``.
         """
-        said, mark, content = sealed.payload[:MARK], sealed.payload[MARK : 2 * MARK], sealed.payload[2 * MARK :]
-        if mark != mark_of(said + _LENGTH.pack(sealed.length) + content):
+        whole = memoryview(sealed.payload)
+        said, mark, content = whole[:MARK], whole[MARK : 2 * MARK], whole[2 * MARK :]
+        if mark != mark_of(said, _LENGTH.pack(sealed.length), content):
             raise BadUpdate("it was cut off or altered on the way")
         if said != key:
             raise BadUpdate("it is under another key than that of this run")
@@ -301,13 +303,13 @@ class LatticeServer(WithoutSteps):
         columns = zip(*(self._scheme.ciphertexts(one, key) for one in sealed), strict=True)
         return self._scheme.sealed(key, sealed[0].length, map(self._add_column, columns))
 
-    def _add_column(self, chunks: Sequence[bytes]) -> bytes:
+    def _add_column(self, chunks: Sequence[memoryview]) -> bytes:
         total = self._read(chunks[0])
         for chunk in chunks[1:]:
             self._evaluator.add_inplace(total, self._read(chunk))
         return saved(total)
 
-    def _read(self, chunk: bytes) -> sealapi.Ciphertext:
+    def _read(self, chunk: memoryview) -> sealapi.Ciphertext:
         try:
             cipher = loaded(sealapi.Ciphertext(), self._scheme.context, chunk)
         except (RuntimeError, ValueError) as error:
@@ -342,7 +344,7 @@ def saved(one: Any) -> bytes:
         return os.pread(number, os.fstat(number).st_size, 0)
 
 
-def loaded(one: Any, context: sealapi.SEALContext, stream: bytes, *, whole: bool = True) -> Any:
+def loaded(one: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *, whole: bool = True) -> Any:
     """Let SEAL read ``stream`` into ``one``, a new key or ciphertext, and return it.
 
     Raises
@@ -373,13 +375,8 @@ def _file() -> Iterator[tuple[int, str]]:
             Path(path).unlink()
 
 
-def packed(chunks: Iterable[bytes]) -> bytes:
-    """Return ``chunks`` one after the other, each with its length before it."""
-    return b"".join(_LENGTH.pack(len(chunk)) + chunk for chunk in chunks)
-
-
-def unpacked(payload: bytes) -> Iterator[bytes]:
-    """Yield what :func:`packed` packed, or raise a ValueError where the payload is cut off."""
+def unpacked(payload: memoryview) -> Iterator[memoryview]:
+    """Yield what has its length before it, or raise a ValueError where the payload is cut off."""
     place = 0
     while place < len(payload):
         if len(payload) - place < _LENGTH.size:
