@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ppml.aggregation import lattice
 from ppml.aggregation.build import build_parties, build_server_side
 from ppml.aggregation.checksum import mark_of
-from ppml.aggregation.key_holder import OPEN, PUBLIC, SECRET, KeyRing
+from ppml.aggregation.key_holder import MARK, OPEN, PUBLIC, SECRET, KeyRing, PublicLine
 from ppml.aggregation.party import STOP
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
 from ppml.config.technique import Bfv, Ckks
+from ppml.errors import UserError
 
 from ..federation.scanner import secret_holders
 from .local import Local
@@ -83,6 +85,38 @@ def test_a_holder_that_would_give_the_server_the_secret_key_is_caught(monkeypatc
     with pytest.raises(RuntimeError, match="holds a secret key"):
         build_server_side(Bfv(), 3, made.material)
     made.close()
+
+
+def test_no_secret_key_is_written_to_a_disk_where_there_are_no_files_in_memory(monkeypatch):
+    monkeypatch.setattr("ppml.aggregation.key_holder.FILES_IN_MEMORY", False)
+    with pytest.raises(UserError, match=r"aggregation\.keys: got 'shared'.*written to a disk; allowed: public"):
+        build_parties(Bfv(keys="shared"), 3)
+    build_parties(Bfv(), 3).close()
+
+
+def test_what_passes_through_temporary_files_elsewhere_is_no_secret_key_and_none_is_left(monkeypatch, tmp_path):
+    monkeypatch.setattr("ppml.aggregation.lattice.FILES_IN_MEMORY", False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    made, saved_of = [], lattice.saved
+    monkeypatch.setattr(lattice, "saved", lambda one: made.append(type(one).__name__) or saved_of(one))
+    local = Local(Bfv(), 3)
+    assert local.unseal(local.server().add([local.seal(UPDATE), local.seal(UPDATE)])).tolist() == (2 * UPDATE).tolist()
+    assert set(made) == {"PublicKey", "Ciphertext"} and not list(tmp_path.iterdir())
+
+
+def test_the_public_key_is_sent_once_and_again_where_it_is_a_new_one():
+    local, asked = Local(Bfv(rounds_a_key=1), 3), []
+
+    class Asked:
+        def ask(self, what, content=b""):
+            asked.append(what)
+            return local.ring.answer(what, content)
+
+    line = PublicLine(Asked())
+    first = line()
+    assert line() == first == local.material() and asked == [MARK, PUBLIC, MARK]
+    local.unseal(local.seal(UPDATE))
+    assert line() != first and line() == local.material() and asked[3:] == [MARK, PUBLIC, MARK]
 
 
 # What it opens.

@@ -16,12 +16,13 @@ import numpy as np
 
 from ppml.aggregation.checksum import mark_of
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.lattice import Keys, PublicKeyClients, Scheme, SharedKeyClients
+from ppml.aggregation.lattice import FILES_IN_MEMORY, Keys, PublicKeyClients, Scheme, SharedKeyClients
 from ppml.aggregation.party import Line, start_party
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
+from ppml.errors import UserError
 
-PUBLIC, OPEN, SECRET = b"p", b"o", b"s"
-"""What may be asked: the public key, a sum, the secret key."""
+MARK, PUBLIC, OPEN, SECRET = b"m", b"p", b"o", b"s"
+"""What may be asked: what the public key of now is known by, that key, a sum, the secret key."""
 
 _COUNT = struct.Struct("<Q")
 
@@ -81,6 +82,8 @@ class KeyRing:
     def answer(self, what: bytes, content: bytes) -> bytes:
         """Return what is asked for, as bytes."""
         match what:
+            case b"m":
+                return mark_of(self.public())
             case b"p":
                 return self.public()
             case b"s":
@@ -97,10 +100,14 @@ class PublicLine:
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._key, self._mark = b"", b""
 
     def __call__(self) -> bytes:
-        """Return the public key of the round."""
-        return self._line.ask(PUBLIC)
+        """Return the public key of the round, which is sent only where it is a new one."""
+        if self._line.ask(MARK) != self._mark:
+            self._key = self._line.ask(PUBLIC)
+            self._mark = mark_of(self._key)
+        return self._key
 
 
 class HolderLine:
@@ -108,10 +115,7 @@ class HolderLine:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-
-    def public(self) -> bytes:
-        """Return the public key of the round."""
-        return self._line.ask(PUBLIC)
+        self.public = PublicLine(line)
 
     def open(self, total: Sealed) -> Grid:
         """Return a sum as exact grid points."""
@@ -129,10 +133,21 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | N
         What updates are encrypted under.
     rounds_a_key : int or None
         After how many sums a new key is made.
+
+    Raises
+    ------
+    UserError
+        The secret key would be written to a disk on its way to the clients: SEAL writes to files.
     """
-    for_clients = frozenset({PUBLIC, OPEN, SECRET} if keys == "shared" else {PUBLIC, OPEN})
+    if keys == "shared" and not FILES_IN_MEMORY:
+        raise UserError(
+            "aggregation.keys: got 'shared'; this system has no files in memory, so that the secret key would be "
+            "written to a disk; allowed: public"
+        )
+    for_server = frozenset({MARK, PUBLIC})
+    for_clients = for_server | ({OPEN, SECRET} if keys == "shared" else {OPEN})
     lines, end = start_party(
-        "holder of the secret key", lambda: KeyRing(make(), rounds_a_key), [for_clients, frozenset({PUBLIC})]
+        "holder of the secret key", lambda: KeyRing(make(), rounds_a_key), [for_clients, for_server]
     )
     clients, server = lines[0], PublicLine(lines[1])
     side = (

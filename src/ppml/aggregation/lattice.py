@@ -1,8 +1,8 @@
 """What CKKS and BFV have in common: rings, keys, streams and sums of SEAL, through TenSEAL's ``sealapi``.
 
-TenSEAL's own vectors hold one real value a slot and are encrypted under the public key alone. Here a ciphertext is
-filled with as many values as its ring has coefficients, and may be encrypted under the secret key, when half of it is a
-seed of 64 bytes: together 20 bytes a value become 8, or 4 times less again (``benchmarks/encryption.md``).
+TenSEAL's own vectors hold one real value a slot, and are sent whole under either key. Here a ciphertext is filled with
+as many values as its ring has coefficients, and half of one under the secret key is sent as a seed
+(``benchmarks/encryption.md``).
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ from ppml.aggregation.protocol import (
 _LENGTH = struct.Struct("<I")
 _SIZE = struct.Struct("<8xQ")
 """Where every stream of SEAL says how long it is."""
+
+
+FILES_IN_MEMORY = hasattr(os, "memfd_create")
+"""Whether what SEAL writes stays off the disk; elsewhere ciphertexts and public keys pass through temporary files."""
 
 
 class Encoding(Protocol):
@@ -338,7 +342,7 @@ def refuse_secret_key(context: sealapi.SEALContext, material: bytes) -> None:
 
 
 def saved(one: Any) -> bytes:
-    """Return what SEAL writes of a key or ciphertext; it writes to files only, here to one in memory."""
+    """Return what SEAL writes of a key or ciphertext; it writes to files only, here to one in memory if there are."""
     with _file() as (number, path):
         one.save(path)
         return os.pread(number, os.fstat(number).st_size, 0)
@@ -362,7 +366,7 @@ def loaded(one: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *
 
 @contextlib.contextmanager
 def _file() -> Iterator[tuple[int, str]]:
-    if hasattr(os, "memfd_create"):
+    if FILES_IN_MEMORY:
         number = os.memfd_create("ppml")
         path, leave = f"/proc/self/fd/{number}", None
     else:
