@@ -10,15 +10,12 @@ import pytest
 
 from ppml.aggregation.additive import (
     CHECK,
-    KEY,
     PUBLIC,
     SUM,
     WRAPPED,
     HelpingServer,
     SharingClients,
     SharingServer,
-    stream,
-    width_of,
     wrapped,
 )
 from ppml.aggregation.build import build_parties, build_server_side
@@ -27,6 +24,7 @@ from ppml.aggregation.checksum import MARK, content_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import BadUpdate, Sealed
+from ppml.aggregation.streams import KEY, stream, width_of
 from ppml.config.technique import Shares
 
 CODEC = FixedPointCodec(8.0, 20)

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppml.aggregation.additive import stream
 from ppml.aggregation.capacity import masking_threshold
 from ppml.aggregation.checksum import content_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
@@ -30,6 +29,7 @@ from ppml.aggregation.masking import (
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import SEAL, BadUpdate, Sealed
 from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret, together
+from ppml.aggregation.streams import stream
 
 from .test_additive import check_uniform
 

@@ -18,28 +18,20 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from numpy.typing import NDArray
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ppml.aggregation.capacity import largest_value
 from ppml.aggregation.checksum import content_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.party import Line, start_party
 from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, WithoutSteps, refuse_scheme
-from ppml.config.technique import FixedPointSpec, Shares
+from ppml.aggregation.streams import KEY, TAG, agreed_key, locked, stream, unlocked, width_of
+from ppml.config.technique import Shares
 
 SCHEME = "shares"
 PUBLIC, CHECK, SUM = b"p", b"c", b"s"
 """What a helping server is asked: its public key, whether it can read a seed, the sum of its shares."""
 
-KEY, SEED, NONCE, TAG = 32, 32, 12, 16
+SEED = 32
 WRAPPED = KEY + SEED + TAG
 """Bytes of a seed on its way: a public key made for it, and the seed, encrypted."""
 
@@ -50,24 +42,11 @@ _ABOUT = struct.Struct("<QB")
 """How many values there are, and of how many bytes each."""
 
 
-def width_of(clients: int, spec: FixedPointSpec) -> int:
-    """Return how many bytes hold the sum of ``clients`` values on a grid."""
-    return 4 if clients * largest_value(spec.clip, spec.fractional_bits) < 2**31 else 8
-
-
-def stream(seed: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:
-    """Return ``length`` random integers of ``width`` bytes: AES-256 in counter mode, under a key used once."""
-    encryptor = Cipher(AES(seed), CTR(bytes(16))).encryptor()
-    return np.frombuffer(encryptor.update(bytes(length * width)), dtype=f"<u{width}")
-
-
 def wrapped(seed: bytes, public: bytes, about: bytes) -> bytes:
     """Return ``seed`` sealed for whoever has the secret key to ``public``, bound to ``about``."""
     once = X25519PrivateKey.generate()
     ours = once.public_key().public_bytes_raw()
-    secret = once.exchange(X25519PublicKey.from_public_bytes(public))
-    # The key is used once, and so may be the nonce.
-    return ours + AESGCM(_derived(secret, ours + public)).encrypt(bytes(NONCE), seed, about)
+    return ours + locked(agreed_key(once, public, b"shares" + ours + public), seed, about)
 
 
 def unwrapped(sealed: bytes, secret: X25519PrivateKey, about: bytes) -> bytes:
@@ -80,14 +59,9 @@ def unwrapped(sealed: bytes, secret: X25519PrivateKey, about: bytes) -> bytes:
     """
     theirs, public = sealed[:KEY], secret.public_key().public_bytes_raw()
     try:
-        common = secret.exchange(X25519PublicKey.from_public_bytes(theirs))
-        return AESGCM(_derived(common, theirs + public)).decrypt(bytes(NONCE), sealed[KEY:], about)
-    except (InvalidTag, ValueError):
+        return unlocked(agreed_key(secret, theirs, b"shares" + theirs + public), sealed[KEY:], about)
+    except ValueError:
         raise BadUpdate("a helping server cannot read the seed that is for it") from None
-
-
-def _derived(secret: bytes, about: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY, salt=None, info=b"ppml shares" + about).derive(secret)
 
 
 class HelpingServer:

@@ -24,32 +24,25 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from ppml.aggregation.additive import stream, width_of
 from ppml.aggregation.capacity import masking_threshold
 from ppml.aggregation.checksum import MARK, content_of, mark_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, refuse_scheme
 from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret, together
+from ppml.aggregation.streams import KEY, TAG, agreed_key, locked, stream, unlocked, width_of
 from ppml.config.technique import Masking
 
 SCHEME = "masking"
 KEYS, SHARES, UNMASK = "keys", "shares", "unmask"
 """What is said before the upload, and after it."""
 
-KEY = 32
 PUBLISHED = 2 * KEY + MARK
 _CLIENT = struct.Struct("<I")
-_NONCE = bytes(12)
-"""Every key of a message is used once, and so may be the nonce."""
 
-_LETTER = 2 * BYTES + 16
+_LETTER = 2 * BYTES + TAG
 """Bytes of two shares, encrypted."""
 
 
@@ -83,12 +76,6 @@ def unpacked(content: bytes, size: int) -> dict[int, bytes]:
     return entries
 
 
-def derived(secret: X25519PrivateKey, public: bytes, about: bytes) -> bytes:
-    """Return the key that two clients have in common for one use."""
-    common = secret.exchange(X25519PublicKey.from_public_bytes(public))
-    return HKDF(algorithm=SHA256(), length=KEY, salt=None, info=b"ppml masking " + about).derive(common)
-
-
 def pairwise(
     secret: X25519PrivateKey, publics: Mapping[int, bytes], client: int, length: int, width: int
 ) -> NDArray[np.unsignedinteger]:
@@ -97,7 +84,7 @@ def pairwise(
     for other, public in publics.items():
         if other == client:
             continue
-        mask = stream(derived(secret, public, b"mask"), length, width)
+        mask = stream(agreed_key(secret, public, b"mask"), length, width)
         # One of the two adds what the other subtracts.
         total = total + mask if client < other else total - mask
     return total
@@ -219,8 +206,7 @@ class MaskingClients:
         return packed({other: self._letter(turn, client, other, shares) for other, shares in both.items()})
 
     def _letter(self, turn: Turn, client: int, other: int, shares: bytes) -> bytes:
-        key = derived(turn.for_letters, turn.publics[other][:KEY], _between(client, other))
-        return AESGCM(key).encrypt(_NONCE, shares, None)
+        return locked(agreed_key(turn.for_letters, turn.publics[other][:KEY], _between(client, other)), shares)
 
     def _take(self, turn: Turn, client: int, letters: dict[int, bytes]) -> bytes:
         if turn.letters or not letters.keys() <= turn.publics.keys() - {client}:
@@ -265,10 +251,10 @@ class MaskingClients:
     def _shares_of(self, turn: Turn, client: int, other: int) -> tuple[bytes, bytes]:
         shares = turn.kept
         if other != client:
-            key = derived(turn.for_letters, turn.publics[other][:KEY], _between(other, client))
+            key = agreed_key(turn.for_letters, turn.publics[other][:KEY], _between(other, client))
             try:
-                shares = AESGCM(key).decrypt(_NONCE, turn.letters[other], None)
-            except InvalidTag:
+                shares = unlocked(key, turn.letters[other])
+            except ValueError:
                 raise BadUpdate(f"the shares that client {other} sent cannot be read") from None
         return shares[:BYTES], shares[BYTES:]
 
@@ -346,7 +332,7 @@ class MaskingServer:
         """Raise an error where the others could not use these keys: all would refuse, and no sum be opened."""
         try:
             for start in (0, KEY):
-                derived(X25519PrivateKey.generate(), content[start : start + KEY], b"")
+                agreed_key(X25519PrivateKey.generate(), content[start : start + KEY], b"")
         except ValueError:
             raise BadUpdate("what it sends are no keys") from None
         if len(content) != PUBLISHED or content in self._heard[KEYS].values():

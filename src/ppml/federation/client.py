@@ -134,7 +134,7 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
     @app.query(STEP)
     def take_a_step(message: Message, context: Context) -> Message:
         client, order, state = client_number(context), unpack_order(message.content), ClientState(context.state)
-        step, content = unpack_step(record_of(message.content, ArrayRecord, STEP))
+        step, content = unpack_step(message.content)
         answer = population_of(context).side.respond(step, client, order.number, content)
         return _reply(message, Status(client, order.number, state.applied), {STEP: pack_step(step, answer)})
 
@@ -151,7 +151,7 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
         if status.finished:
             return _reply(message, status)
         if STEP in message.content:
-            step, content = unpack_step(record_of(message.content, ArrayRecord, STEP))
+            step, content = unpack_step(message.content)
             population.side.respond(step, client, order.number, content)
         update = _contribute(population, client, order.number, state, left)
         return _reply(message, status, {UPDATE: pack_update(update)})

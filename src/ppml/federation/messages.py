@@ -166,9 +166,15 @@ def pack_step(step: str, content: bytes) -> ArrayRecord:
     return ArrayRecord({step: Array(dtype="bytes", shape=(len(content),), stype="ppml.step", data=content)})
 
 
-def unpack_step(record: ArrayRecord) -> tuple[str, bytes]:
-    """Return what :func:`pack_step` packed."""
-    ((step, array),) = record.items()
+def unpack_step(content: RecordDict) -> tuple[str, bytes]:
+    """Return what :func:`pack_step` packed, from a message.
+
+    Raises
+    ------
+    KeyError, ValueError
+        There is none, or more than one.
+    """
+    ((step, array),) = record_of(content, ArrayRecord, STEP).items()
     return step, array.data
 
 

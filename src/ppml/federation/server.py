@@ -184,8 +184,8 @@ class Server:
             if not answers and set(asked) <= self._finished:
                 self._notice(f"round {number}: none of the clients that were asked trains any more; it is left out")
                 continue
-            if self._finished and self._plan.clients - len(self._finished) < self._plan.least:
-                left = self._plan.clients - len(self._finished)
+            left = self._plan.clients - len(self._finished)
+            if self._finished and left < self._plan.least:
                 self._notice(
                     f"round {number}: {left} clients train on, and the sum of a round is of at least "
                     f"{self._plan.least}; the training ends after round {number - 1}"
@@ -314,7 +314,7 @@ class Server:
         if reply.has_error():
             raise BadUpdate(f"it failed: {reply.error.reason}")
         try:
-            said, content = unpack_step(record_of(reply.content, ArrayRecord, STEP))
+            said, content = unpack_step(reply.content)
         except (KeyError, ValueError):
             raise BadUpdate("its answer cannot be read") from None
         if said != step:
