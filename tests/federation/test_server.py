@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 
 from ppml.aggregation.ckks import scheme_of
 from ppml.aggregation.plaintext import PlaintextAggregation
@@ -169,6 +169,10 @@ MALFORMED = {
     "a status in words": with_record(
         status=ConfigRecord({"client": "one", "number": "two", "applied": "three", "finished": "four"})
     ),
+    "a status with one word": with_record(
+        status=ConfigRecord({"client": 1, "number": 2, "applied": "1", "finished": 0})
+    ),
+    "a status with a list": with_record(status=ConfigRecord({"client": 1, "number": 2, "applied": [1], "finished": 0})),
 }
 
 
@@ -328,6 +332,87 @@ def test_a_client_that_states_a_round_that_it_does_not_have_is_found_out_and_cat
     assert course.added == [3, 2, 3, 3]
     trail = by_hand(parties(federated(rounds=4)), all_but_one)
     assert all(same_bits(state.common.parameters, trail.parameters[state.applied]) for state in course.states)
+
+
+# Sums that would show one update.
+
+
+def alone_in_round_2(aggregation: dict[str, object]) -> Course:
+    """Return the course of a training in whose second round two of three answers get lost."""
+    return play(
+        replace(parties(federated(aggregation=aggregation)), fails=lambda number, client: number == 2 and client > 0)
+    )
+
+
+def check_no_sum_of_one_is_formed(course: Course) -> None:
+    assert str(course.failure) == (
+        "round 2: 1 of 3 clients answered as they should, 2 are needed; the rounds before stand"
+    )
+    assert [end.clients for end in course.ends] == [3] and len(course.sums) == 1
+
+
+SEALED_BY = [CKKS, {"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "shares"}]
+
+
+@pytest.mark.parametrize("aggregation", SEALED_BY, ids=["ckks", "bfv", "bfv shared", "shares"])
+def test_no_sum_of_one_update_is_formed_where_nobody_may_see_one(aggregation):
+    check_no_sum_of_one_is_formed(alone_in_round_2(aggregation))
+
+
+@pytest.mark.parametrize("aggregation", SEALED_BY[:3], ids=["ckks", "bfv", "bfv shared"])
+def test_a_server_that_forms_the_sum_of_one_update_is_caught(aggregation, monkeypatch):
+    monkeypatch.setattr("ppml.federation.build._least_answers", lambda arm, clients: arm.topology.least_answers)
+    with pytest.raises(AssertionError):
+        check_no_sum_of_one_is_formed(alone_in_round_2(aggregation))
+
+
+def test_in_the_clear_a_round_may_have_one_update():
+    course = alone_in_round_2({"kind": "plaintext"})
+    assert course.failure is None and [end.clients for end in course.ends][:2] == [3, 1]
+
+
+def test_masks_of_a_round_with_too_few_clients_are_not_taken_away():
+    course = alone_in_round_2({"kind": "masking", "threshold": 2})
+    check_no_sum_of_one_is_formed(course)
+
+
+def test_a_training_ends_where_a_sum_would_be_of_one_client_with_budget_left():
+    # Two, one and three steps a round: after round 2 client 2 alone has any left.
+    course = play(parties(federated(PRIVATE, {"kind": "bfv"}, rounds=9), budgets=[4, 2, 7]))
+    assert course.failure is None and [end.clients for end in course.ends] == [3, 3]
+    assert course.notices[-1] == (
+        "round 3: 1 clients train on, and the sum of a round is of at least 2; the training ends after round 2"
+    )
+
+
+# What a client measures.
+
+NO_METRICS = {
+    "no loss": MetricRecord({"accuracy": 0.5}),
+    "no accuracy": MetricRecord({"loss": 0.5}),
+    "another record": ConfigRecord({"loss": 0.5, "accuracy": 0.5}),
+    "lists": MetricRecord({"loss": [0.5], "accuracy": [0.5]}),
+}
+
+
+def mismeasured(record: object) -> Callable[..., Wire]:
+    """Return a wire on which client 0 measures something else."""
+
+    class Mismeasures(Wire):
+        def after(self, message: Message, reply: Message) -> list[Message]:
+            if METRICS in reply.content and reply.metadata.src_node_id == 2:
+                return [with_records(message, reply, **{METRICS: record})]
+            return super().after(message, reply)
+
+    return Mismeasures
+
+
+@pytest.mark.parametrize("record", NO_METRICS.values(), ids=NO_METRICS)
+def test_another_client_is_asked_where_one_measures_something_else(record):
+    course = play(parties(federated()), mismeasured(record))
+    assert course.failure is None and len(course.ends) == 3
+    line = "client 0 did not measure the global model; the next is asked"
+    assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
 
 
 # The roll.
