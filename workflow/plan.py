@@ -17,6 +17,7 @@ from stamps import Stamps
 import ppml
 from ppml.config.data import PartitionSpec
 from ppml.config.features import Features, NoFeatures
+from ppml.config.inference import NoInference
 from ppml.config.load import overlay, parse_config, read_yaml, with_base
 from ppml.config.model import Config
 from ppml.config.spec import Spec
@@ -41,7 +42,8 @@ RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
 SHOW_PUBLISHED = ("published", "privacy_utility", "readings", "clients")
 """Kinds of tables and figures with numbers of the papers."""
 AUDIT = "audit.json"
-COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits")
+INFERENCE = ("inference.json", "inference-cost.json")
+COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits", "inferences")
 CHOICES = frozenset(
     [
         *(
@@ -353,6 +355,15 @@ class Plan:
         """Return the audits of every arm."""
         return [file for arm, seed in self.runs for file in self.audit_of(arm, seed)]
 
+    def inference_of(self, arm: str, seed: int | str) -> list[str]:
+        """Return what is written of an arm's prediction on encrypted images, as a list of two files, or of none."""
+        encrypted = not isinstance(self.config.arms[arm].inference, NoInference)
+        return [self.run(arm, seed, name) for name in INFERENCE] if encrypted else []
+
+    def inferences(self) -> list[str]:
+        """Return what is written of predictions on encrypted images by every arm and seed."""
+        return [file for arm, seed in self.runs for file in self.inference_of(arm, seed)]
+
     def technique(self, arm: str) -> dict[str, Any]:
         """Return what identifies an arm's training besides data and seeds, as plain values."""
         technique = self.config.arms[arm].technique()
@@ -403,6 +414,12 @@ class Plan:
             {"model": self.config.arms[arm].model, "dataset": self.dataset(arm), "device": self.config.device}
         )
 
+    def inference_spec(self, arm: str) -> str:
+        """Return what an arm's prediction on encrypted images depends on besides its model."""
+        spec = self.config.arms[arm]
+        asked = spec.inference.model_dump(mode="json", exclude={"kind"})
+        return canonical({"model": spec.model, "dataset": self.dataset(arm), **asked})
+
     def account_spec(self, arm: str) -> str:
         """Return what an arm's privacy statement depends on besides what was executed."""
         return canonical({"privacy": self.config.arms[arm].technique()["privacy"]})
@@ -439,6 +456,7 @@ class Plan:
                 "folder": self.run(arm, seed),
                 "partition": next(iter(self.partition_of(arm, seed)), None),
                 "audit": next(iter(self.audit_of(arm, seed)), None),
+                "inference": self.inference_of(arm, seed),
             }
             for arm, seed in self.runs
         ]
@@ -539,6 +557,8 @@ class Plan:
             for seed in self.config.seeds_of(arm):
                 add(self.noise_of(arm, seed), self.calibrate_spec(arm), self.arm_stamp("calibrate", arm))
                 add(self.audit_of(arm, seed), self.audit_spec(arm), self.arm_stamp("audit", arm))
+                if self.inference_of(arm, seed):
+                    add(self.inference_of(arm, seed), self.inference_spec(arm), self.arm_stamp("infer", arm))
                 for stage, names, content in (
                     ("train", TRAINED, self.arm_spec(arm)),
                     ("predict", ["predictions.safetensors"], self.predict_spec(arm)),

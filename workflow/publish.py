@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from plan import AUDIT, DEFAULT, RUN_FILES, Plan
+from plan import AUDIT, DEFAULT, INFERENCE, RUN_FILES, Plan
 from runlock import RunLock
 from store import (
     DVC_FILES,
@@ -37,6 +37,7 @@ from ppml.records.files import write_bytes
 from ppml.stages.runner import describe_os_error
 
 _DATASETS = "|".join((*CATALOGUE, DIGITS))
+_OF_A_RUN = (*RUN_FILES, "noise.json", AUDIT, *INFERENCE)
 EXPECTED = re.compile(
     "|".join(
         [
@@ -45,7 +46,7 @@ EXPECTED = re.compile(
             rf"data/subsets/({_DATASETS})-\d+-\d+-\w+-\w+/(train\.safetensors|test\.safetensors|about\.json)",
             rf"data/features/({_DATASETS})-\d+-\d+-\w+-\w+/[^/]+/(train|test)\.safetensors",
             rf"artifacts/partitions/({_DATASETS})/[^/]+/seed\d+\.json",
-            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, (*RUN_FILES, 'noise.json', AUDIT)))})",
+            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, _OF_A_RUN))})",
         ]
     )
 )

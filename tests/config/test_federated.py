@@ -224,7 +224,10 @@ def test_masks_that_open_a_sum_with_fewer_shares_of_the_noise_than_are_counted_a
             shared(training={}),
             "training.epochs 10 with noise_by 'shares': a round is one step on one sample of all records; allowed: 1",
         ),
-        (shared(training={"epochs": 1, "shift": 2}), "training.shift 2 with noise_by 'shares'; allowed: 0"),
+        (
+            shared(training={"epochs": 1, "shift": 2}),
+            "training.shift with noise_by 'shares': images stay as they are there; leave it out",
+        ),
         (
             shared(privacy={"kind": "example", "noise_multiplier": 1.0, "budget": 2.0, "noise_by": "shares"}),
             "privacy.budget with noise_by 'shares': all clients spend the same in every round; give privacy.epsilon, "

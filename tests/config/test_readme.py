@@ -6,11 +6,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ppml.config.arm import Arm, TrainingSpec
+from ppml.config.arm import Arm, DeformationSpec, TrainingSpec
 from ppml.config.audit import CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
 from ppml.config.experiment import Claim, Comparison, Experiment
 from ppml.config.features import NoFeatures, Scattering
+from ppml.config.inference import CkksInference, NoInference
 from ppml.config.load import KINDS, parse_config
 from ppml.config.model import Config, Folders
 from ppml.config.technique import (
@@ -68,6 +69,9 @@ SECTIONS = {
     "`aggregation`, `kind: shares`": Shares,
     "`aggregation`, `kind: masking`": Masking,
     "`training`": TrainingSpec,
+    "`training.deformation`": DeformationSpec,
+    "`inference`, `kind: none`": NoInference,
+    "`inference`, `kind: ckks`": CkksInference,
     "`experiments.<name>`": Experiment,
     "`experiments.<name>.compare`": Comparison,
     "`experiments.<name>.claims`": Claim,
@@ -166,4 +170,4 @@ def test_examples_of_sections_are_accepted():
             arm = {"topology": FEDERATED, **({} if top else section)}
             parse_config(small(**{"data": {"train": 10_000}, **top, "arms": {"a": arm}}), "README.md")
             accepted += 1
-    assert accepted == 11
+    assert accepted == 12

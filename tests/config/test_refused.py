@@ -145,8 +145,13 @@ SCATTERING = {"kind": "scattering"}
         ),
         (
             {"features": SCATTERING, "model": "linear", "training": {"shift": 1}},
-            "training.shift 1 with features 'scattering': features cannot be shifted; use features.copies, or leave "
-            "shift out",
+            "training.shift with features 'scattering': features cannot be moved; use features.copies, or leave shift "
+            "out",
+        ),
+        (
+            {"features": SCATTERING, "model": "linear", "training": {"deformation": {"rotation": 5.0}}},
+            "training.deformation with features 'scattering': features cannot be moved; use features.copies, or leave "
+            "deformation out",
         ),
     ],
 )
@@ -384,7 +389,7 @@ def test_finest_grid_that_passes_is_coarser_than_the_encryption_error_and_the_ne
         (
             small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["sumary"]}}),
             "experiments.e.tables.0: got 'sumary'; input should be 'summary', 'published', 'readings', 'claims', "
-            "'audit', 'clients' or 'threats'",
+            "'audit', 'clients', 'threats' or 'inference'",
         ),
     ],
 )

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from ppml.learning.augmentation import shift_batch
+from ppml.features.deformation import NO_DEFORMATION, Deformation
+from ppml.learning.augmentation import Augmentation, deform_each, shift_batch
+from ppml.randomness import Randomness
 
 
 def batch() -> torch.Tensor:
@@ -62,3 +65,72 @@ def test_the_offset_does_not_depend_on_the_images():
 def test_what_moves_in_repeats_the_border():
     images = torch.full((2, 1, 28, 28), -0.42)
     assert torch.equal(shifted(images, 3), images)
+
+
+FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
+
+
+def deformed(images: torch.Tensor, how: Deformation = FAR, seed: int = 0) -> torch.Tensor:
+    return deform_each(images, how, torch.Generator().manual_seed(seed))
+
+
+def test_no_deformation_leaves_the_images_as_they_are():
+    assert torch.equal(deformed(batch(), NO_DEFORMATION), batch())
+
+
+def test_each_image_is_deformed_by_a_draw_of_its_own():
+    same = batch()[:1].repeat(3, 1, 1, 1)
+    after = deformed(same)
+    assert after.shape == same.shape
+    assert not torch.equal(after[0], after[1]) and not torch.equal(after[1], after[2])
+
+
+def test_the_draw_does_not_depend_on_the_images_and_an_image_not_on_others():
+    others = torch.cat([batch()[:1], 7 * batch()[1:]])
+    assert torch.equal(deformed(batch())[0], deformed(others)[0])
+
+
+def test_what_comes_in_from_outside_repeats_the_border():
+    flat = torch.full((4, 1, 28, 28), -0.42)
+    assert torch.allclose(deformed(flat), flat)
+    # A digit's border is background; zeros would be another colour.
+    moved = deformed(flat, Deformation(0.0, 0.0, 0.0, 10.0))
+    assert torch.allclose(moved, flat)
+
+
+def test_a_shift_alone_moves_by_at_most_so_many_pixels():
+    dot = torch.zeros(200, 1, 28, 28)
+    dot[:, :, 14, 14] = 1.0
+    moved = deformed(dot, Deformation(0.0, 0.0, 0.0, 2.0))
+    rows, columns = moved.sum(dim=3)[:, 0], moved.sum(dim=2)[:, 0]
+    places = torch.stack([(part * torch.arange(28.0)).sum(dim=1) for part in (rows, columns)])
+    assert (places - 14).abs().max() <= 2.0 + 1e-4
+    assert (places - 14).abs().max() > 1.8
+
+
+def test_a_step_deforms_first_and_shifts_then_each_by_its_own_draws():
+    rng = Randomness(3)
+    augment = Augmentation(2, FAR, rng)
+    expected = shift_batch(deform_each(batch(), FAR, rng.child("deformation").torch()), 2, rng.child("shift").torch())
+    assert torch.equal(augment(batch()), expected)
+    assert not augment.is_none and Augmentation(0, NO_DEFORMATION, rng).is_none
+
+
+def test_clients_trained_side_by_side_see_the_images_that_they_see_alone():
+    from ppml.learning.learner import Settings
+    from ppml.learning.schedule import Span
+    from ppml.learning.sgd import SgdLearner
+    from ppml.learning.side_by_side import Pupil, train_side_by_side
+    from ppml.learning.vectors import flat_parameters
+    from ppml.models.registry import build_model
+
+    from .digits import some
+
+    settings = Settings(epochs=2, batch_size=16, learning_rate=0.05, deformation=FAR)
+    model = build_model("logistic", 10, torch.Generator())
+    pupils = [Pupil(some(40), Randomness(1)), Pupil(some(30, 100), Randomness(2))]
+    together = train_side_by_side(model, pupils, settings, Span())
+    for pupil, found in zip(pupils, together, strict=True):
+        alone = build_model("logistic", 10, torch.Generator())
+        SgdLearner(settings).fit(alone, pupil.records, span=Span(), rng=pupil.rng)
+        assert np.allclose(found, flat_parameters(alone), atol=1e-5)

@@ -20,10 +20,13 @@ from tests.workflow.project import DATASET, Project
 SEEDS = ("0", "1")
 PRIVATE = ("dp", "fl_dp", "fl_dp_he")
 ENCRYPTED = ("fl_he", "fl_dp_he")
-ARMS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he", "fl_dp", "fl_dp_he")
+CNNS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he", "fl_dp", "fl_dp_he")
+INFERRING = ("encrypted",)
+ARMS = (*CNNS, *INFERRING)
 TABLES = (
     *("table_summary techniques", "table_published techniques", "table_readings techniques"),
     *("table_claims claims", "table_summary partitions", "table_audit audit"),
+    "table_inference inference",
 )
 FIGURES = (
     *("figure_history techniques", "figure_privacy_utility techniques", "figure_cost techniques"),
@@ -40,7 +43,13 @@ def jobs(rules: Iterable[str], arms: Iterable[str], seeds: Iterable[str] = SEEDS
 
 def trained(*arms: str, seeds: Iterable[str] = SEEDS) -> set[str]:
     """Return what follows when arms are trained again."""
-    return jobs(("train", "predict", "account"), arms, seeds) | REPORT
+    encrypted = [arm for arm in arms if arm in INFERRING]
+    return jobs(("train", "predict", "account"), arms, seeds) | inferred(*encrypted, seeds=seeds) | REPORT
+
+
+def inferred(*arms: str, seeds: Iterable[str] = SEEDS) -> set[str]:
+    """Return what follows when arms predict encrypted images again."""
+    return jobs(["infer"], arms, seeds) | REPORT
 
 
 def audited(*arms: str) -> set[str]:
@@ -246,7 +255,11 @@ CASES = {
         settings(lambda it: (it.pop("audit"), it["experiments"].pop("audit"))),
         REPORT - {"table_audit audit", "figure_audit audit"},
     ),
-    "the model module": Case(code("models/cnn.py"), EVERYTHING_FROM_TRAINING | audited(*PRIVATE)),
+    "the model module": Case(code("models/cnn.py"), trained(*CNNS) | audited(*PRIVATE)),
+    "the module of encrypted prediction": Case(code("encrypted/batch.py"), inferred(*INFERRING)),
+    "how many encrypted images": Case(
+        settings(lambda it: it["arms"]["encrypted"]["inference"].update(singly=3)), inferred(*INFERRING)
+    ),
     "the accounting module": Case(
         code("accounting/epsilon.py"),
         jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | audited(*PRIVATE) | jobs(["account"], ARMS),
@@ -260,7 +273,7 @@ CASES = {
         pin("opacus"),
         jobs(["calibrate"], PRIVATE) | trained(*PRIVATE) | audited(*PRIVATE) | jobs(["account"], ARMS),
     ),
-    "the pin of tenseal": Case(pin("tenseal"), trained(*ENCRYPTED)),
+    "the pin of tenseal": Case(pin("tenseal"), trained(*ENCRYPTED) | inferred(*INFERRING)),
     "the pin of torch": Case(pin("torch"), EVERYTHING_FROM_THE_SUBSET),
     "the pin of matplotlib": Case(pin("matplotlib"), {*FIGURES}),
     "the pin of what no stage imports": Case(pin("snakemake"), set()),

@@ -1,4 +1,4 @@
-# reports/records.csv, costs.csv, history.csv, clients.csv, epsilons.csv, audits.csv, metrics.json   all runs, tidy
+# reports/records.csv, costs.csv, history.csv, clients.csv, epsilons.csv, audits.csv, inferences.csv, metrics.json   all runs, tidy
 # reports/tables/{experiment}-{kind}.md, .csv, .tex, .html
 # reports/figures/{experiment}-{kind}.svg, .png
 
@@ -8,6 +8,7 @@ rule collect:
         plan.every_run(*RUN_FILES[:-1]),
         sorted({file for arm, seed in plan.runs for file in plan.partition_of(arm, seed)}),
         plan.audits(),
+        plan.inferences(),
     output:
         plan.every_run("record.json"),
         **plan.collected(),
@@ -23,7 +24,7 @@ rule collect:
         "exec python -m ppml.stages collect --spec {params.spec:q} --output-records {output.records:q} "
         "--output-costs {output.costs:q} --output-history {output.history:q} --output-clients {output.clients:q} "
         "--output-epsilons {output.epsilons:q} "
-        "--output-audits {output.audits:q} --output-metrics {output.metrics:q} > {log:q} 2>&1"
+        "--output-audits {output.audits:q} --output-inferences {output.inferences:q} --output-metrics {output.metrics:q} > {log:q} 2>&1"
 
 
 for kind in plan.table_kinds():
@@ -57,7 +58,7 @@ for kind in plan.table_kinds():
         shell:
             "exec python -m ppml.stages table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --audits {input.audits:q} "
-            "--published {params.published:q} --output-md {output.md:q} "
+            "--inferences {input.inferences:q} --published {params.published:q} --output-md {output.md:q} "
             "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 

@@ -86,7 +86,7 @@ class Scheme:
 
     def sealed(self, key: bytes, length: int, chunks: Iterable[bytes]) -> Sealed:
         """Return ciphertexts of ``length`` values as they travel: the key that they are under, a checksum, and they."""
-        parts = [part for chunk in chunks for part in (_LENGTH.pack(len(chunk)), chunk)]
+        parts = with_lengths(chunks)
         # Joined once: an upload may have hundreds of megabytes.
         return Sealed(self.name, length, b"".join([key, mark_of(key, _LENGTH.pack(length), *parts), *parts]))
 
@@ -377,6 +377,16 @@ def _file() -> Iterator[tuple[int, str]]:
         os.close(number)
         if leave:
             Path(path).unlink()
+
+
+def with_lengths(chunks: Iterable[bytes]) -> list[bytes]:
+    """Return ``chunks`` with the length of each before it."""
+    return [part for chunk in chunks for part in (_LENGTH.pack(len(chunk)), chunk)]
+
+
+def packed(chunks: Iterable[bytes]) -> bytes:
+    """Return ``chunks`` as one payload."""
+    return b"".join(with_lengths(chunks))
 
 
 def unpacked(payload: memoryview) -> Iterator[memoryview]:

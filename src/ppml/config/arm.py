@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ppml.config.features import Features, NoFeatures
-from ppml.config.spec import Spec, invalid, unknown_name
+from ppml.config.inference import Inference, NoInference
+from ppml.config.spec import NumberOrAll, Spec, invalid, unknown_name
 from ppml.config.technique import (
     Aggregation,
     Centralized,
@@ -22,14 +23,23 @@ from ppml.config.technique import (
     Scaffold,
     Topology,
 )
-from ppml.models.registry import MODELS, ON_FEATURES
+from ppml.models.registry import MODELS, ON_FEATURES, POLYNOMIAL, WITH_STATISTICS
+
+
+class DeformationSpec(Spec):
+    """How far each image is deformed at random; without any, images stay as they are."""
+
+    rotation: float = Field(default=0.0, ge=0, le=180, description="At most, in degrees.")
+    shear: float = Field(default=0.0, ge=0, lt=1, description="At most, relative to its height.")
+    scale: float = Field(default=0.0, ge=0, lt=1, description="Change of width and height, at most, relative.")
+    shift: float = Field(default=0.0, ge=0, le=28, description="At most, in pixels.")
 
 
 class TrainingSpec(Spec):
     """How an owner of records walks through them."""
 
     epochs: int = Field(default=10, ge=1, description="Passes over the records; when federated, in each round.")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+    batch_size: NumberOrAll = Field(
         default=64, description="Records a step; under DP the expected number (Poisson). `all`: one step an epoch."
     )
     learning_rate: float = Field(default=0.04, gt=0, description="The peak, at the start of the training.")
@@ -38,14 +48,7 @@ class TrainingSpec(Spec):
         default="linear", description="Of the learning rate over the whole training, all rounds together."
     )
     shift: int = Field(default=0, ge=0, le=8, description="Augmentation: largest random shift of a batch, in pixels.")
-
-    @field_validator("batch_size", mode="wrap")
-    @classmethod
-    def _number_or_all(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return check(value)
-        except ValidationError:
-            raise invalid(f"got {value!r}; expected an integer of at least 1, or 'all'") from None
+    deformation: DeformationSpec = DeformationSpec()
 
 
 class Schedule(Spec):
@@ -77,6 +80,7 @@ class Arm(Spec):
     privacy: Privacy = NoPrivacy()
     aggregation: Aggregation = Plaintext()
     training: TrainingSpec = TrainingSpec()
+    inference: Inference = NoInference()
 
     @field_validator("model")
     @classmethod
@@ -102,13 +106,41 @@ class Arm(Spec):
                 f"features {self.features.kind!r} with model {self.model!r}: it is trained on images; allowed: "
                 f"{', '.join(sorted(ON_FEATURES))}; or leave features out"
             )
-        if not isinstance(self.features, NoFeatures) and self.training.shift:
-            raise invalid(
-                f"training.shift {self.training.shift} with features {self.features.kind!r}: features cannot be "
-                "shifted; use features.copies, or leave shift out"
-            )
+        for key in ("shift", "deformation"):
+            if not isinstance(self.features, NoFeatures) and self._augments(key):
+                raise invalid(
+                    f"training.{key} with features {self.features.kind!r}: features cannot be moved; use "
+                    f"features.copies, or leave {key} out"
+                )
+        self._check_model()
         self._check_privacy()
         return self
+
+    def _augments(self, key: str) -> bool:
+        """Return whether images are augmented by ``key`` of the training."""
+        return bool(getattr(self.training, key) != TrainingSpec.model_fields[key].default)
+
+    def _check_model(self) -> None:
+        """Raise an error where the model cannot be trained by this technique, or not be evaluated as is asked."""
+        private = not isinstance(self.privacy, NoPrivacy)
+        if self.model in WITH_STATISTICS and (private or not isinstance(self.topology, Centralized)):
+            raise invalid(
+                f"model {self.model!r} with topology {self.topology.kind!r} and privacy {self.privacy.kind!r}: its "
+                "batch normalisation mixes examples, and its statistics are in no update; allowed with topology "
+                "centralized and privacy none, or take another model"
+            )
+        if isinstance(self.inference, NoInference):
+            return
+        if self.model not in POLYNOMIAL:
+            raise invalid(
+                f"inference {self.inference.kind!r} with model {self.model!r}: it does more than add and multiply; "
+                f"allowed: {', '.join(sorted(POLYNOMIAL))}; or leave inference out"
+            )
+        if isinstance(self.topology, LocalOnly):
+            raise invalid(
+                f"inference {self.inference.kind!r} with topology 'local': there are several models; allowed with "
+                "topology centralized or federated"
+            )
 
     def _check_privacy(self) -> None:
         """Raise an error where the unit of privacy, or who adds the noise, does not go with the rest."""
@@ -178,8 +210,9 @@ class Arm(Spec):
                 f"training.epochs {self.training.epochs} with noise_by 'shares': a round is one step on one sample of "
                 "all records; allowed: 1"
             )
-        if not client_level and self.training.shift:
-            raise invalid(f"training.shift {self.training.shift} with noise_by 'shares'; allowed: 0")
+        for key in ("shift", "deformation"):
+            if not client_level and self._augments(key):
+                raise invalid(f"training.{key} with noise_by 'shares': images stay as they are there; leave it out")
         if getattr(self.privacy, "budget", None) is not None:
             raise invalid(
                 "privacy.budget with noise_by 'shares': all clients spend the same in every round; give "
@@ -195,4 +228,4 @@ class Arm(Spec):
         """Return what identifies the arm's training besides data and seeds, as plain values."""
         # An arm without features is what it was before there were any.
         absent = {"features"} if isinstance(self.features, NoFeatures) else set()
-        return self.model_dump(mode="json", exclude={"label", "extends", "dataset", "seeds", *absent})
+        return self.model_dump(mode="json", exclude={"label", "extends", "dataset", "seeds", "inference", *absent})

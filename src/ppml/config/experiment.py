@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ppml.config.spec import Spec, invalid
 
-TableKind = Literal["summary", "published", "readings", "claims", "audit", "clients", "threats"]
+TableKind = Literal["summary", "published", "readings", "claims", "audit", "clients", "threats", "inference"]
 FigureKind = Literal[
     "history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "client_epsilon", "audit", "clients"
 ]
@@ -47,7 +47,8 @@ class Experiment(Spec):
         default=(),
         description="`summary`: a row an arm; `published`: the same beside the papers' numbers; `readings`: what each "
         "published epsilon can mean; `claims`: a row a claim, with its verdict; `audit`: claimed and measured noise; "
-        "`clients`: each client alone and all together, a row a number of clients; `threats`: who holds and sees what.",
+        "`clients`: each client alone and all together, a row a number of clients; `threats`: who holds and sees what; "
+        "`inference`: predictions on encrypted images.",
     )
     figures: Annotated[tuple[FigureKind, ...], Field(strict=False)] = Field(
         default=(),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ppml.config.audit import Audit
 from ppml.config.data import PartitionSpec
 from ppml.config.features import Features
+from ppml.config.inference import Inference
 from ppml.config.model import Config
 from ppml.config.spec import unknown_name
 from ppml.config.technique import Aggregation, Correction, Privacy, ServerStepSpec, Topology
@@ -153,6 +154,7 @@ KINDS = {
     "topology": _kinds(Topology),
     "privacy": _kinds(Privacy),
     "aggregation": _kinds(Aggregation),
+    "inference": _kinds(Inference),
 }
 WITHIN_TOPOLOGY = {"server": _kinds(ServerStepSpec), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)

@@ -11,6 +11,7 @@ from ppml.config.arm import Arm
 from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
 from ppml.config.experiment import Claim, Experiment
+from ppml.config.inference import NoInference
 from ppml.config.spec import Spec, invalid, unknown_name
 from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking, NoPrivacy
 from ppml.data.catalogue import require_dataset
@@ -74,12 +75,20 @@ class Config(Spec):
                         f"{', '.join(experiment.arms) or '(no arm)'} is; take an arm with privacy other than none, "
                         "and set `audit: {kind: canary}`"
                     )
+            if "inference" in experiment.tables and not any(self._encrypts(arm) for arm in experiment.arms):
+                raise invalid(
+                    f"experiments.{name}.tables: 'inference' shows arms that predict encrypted images, and none of "
+                    f"{', '.join(experiment.arms) or '(no arm)'} does; take an arm with `inference: {{kind: ckks}}`"
+                )
             for row in experiment.compare:
                 if row.arm and row.arm not in experiment.arms:
                     raise _at(f"experiments.{name}.compare", "arm", row.arm, experiment.arms)
             for place, claim in enumerate(experiment.claims):
                 self._check_claim(f"experiments.{name}.claims.{place}.arms", claim)
         return self
+
+    def _encrypts(self, arm: str) -> bool:
+        return not isinstance(self.arms[arm].inference, NoInference)
 
     def _check_arm(self, name: str, arm: Arm) -> None:
         if arm.dataset:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 
@@ -43,3 +51,14 @@ def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
 def invalid(text: str) -> PydanticCustomError:
     """Return the error for values that do not go together; ``text`` names the keys, the values and what is allowed."""
     return PydanticCustomError("invalid", "{text}", {"text": text})
+
+
+def _number_or_all(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        raise invalid(f"got {value!r}; expected an integer of at least 1, or 'all'") from None
+
+
+NumberOrAll = Annotated[Annotated[int, Field(ge=1)] | Literal["all"], WrapValidator(_number_or_all)]
+"""A count of something, or all of it."""

@@ -28,9 +28,22 @@ class Deformation:
     scale: float
     shift: float
 
+    @property
+    def is_none(self) -> bool:
+        """Whether a copy is its image."""
+        return not (self.rotation or self.shear or self.scale or self.shift)
 
-def deform(images: torch.Tensor, deformation: Deformation, generator: torch.Generator) -> torch.Tensor:
-    """Return a copy of each image, float32 ``(n, height, width)``; what comes in from outside is 0."""
+
+NO_DEFORMATION = Deformation(0.0, 0.0, 0.0, 0.0)
+
+
+def deform(
+    images: torch.Tensor, deformation: Deformation, generator: torch.Generator, outside: str = "zeros"
+) -> torch.Tensor:
+    """Return a copy of each image, float32 ``(n, height, width)``.
+
+    What comes in from ``outside`` is 0 ("zeros"), or repeats the border ("border").
+    """
     count, height, width = images.shape
     draws = torch.rand(count, 6, generator=generator) * 2 - 1
     angle = draws[:, 0] * (deformation.rotation * math.pi / 180)
@@ -49,4 +62,4 @@ def deform(images: torch.Tensor, deformation: Deformation, generator: torch.Gene
     grid = functional.affine_grid(
         torch.cat([matrix, moved[:, :, None]], dim=2), [count, 1, height, width], align_corners=False
     )
-    return functional.grid_sample(images[:, None], grid, align_corners=False)[:, 0]
+    return functional.grid_sample(images[:, None], grid, padding_mode=outside, align_corners=False)[:, 0]

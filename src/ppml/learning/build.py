@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ppml.config.arm import TrainingSpec
 from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
+from ppml.features.deformation import Deformation
 from ppml.learning.learner import LocalLearner, Settings
 
 
@@ -38,6 +39,7 @@ def build_learner(
 
 def settings_of(training: TrainingSpec) -> Settings:
     """Return how a learner walks through its records."""
+    far = training.deformation
     return Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
@@ -45,4 +47,5 @@ def settings_of(training: TrainingSpec) -> Settings:
         momentum=training.momentum,
         decay=training.decay,
         shift=training.shift,
+        deformation=Deformation(far.rotation, far.shear, far.scale, far.shift),
     )

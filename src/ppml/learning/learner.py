@@ -10,6 +10,7 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
+from ppml.features.deformation import NO_DEFORMATION, Deformation
 from ppml.learning.pull import NO_PULL, Pull
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
@@ -43,6 +44,8 @@ class Settings:
         How the learning rate falls over the whole training.
     shift : int
         Largest random shift of a batch, in pixels.
+    deformation : Deformation
+        How far each image is deformed at random.
     """
 
     epochs: int
@@ -51,6 +54,7 @@ class Settings:
     momentum: float = 0.9
     decay: str = "linear"
     shift: int = 0
+    deformation: Deformation = NO_DEFORMATION
 
 
 class LocalLearner(Protocol):

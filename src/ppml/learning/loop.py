@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ppml.data.examples import Examples
-from ppml.learning.augmentation import shift_batch
+from ppml.learning.augmentation import Augmentation
 from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged
 from ppml.learning.schedule import Span, learning_rate
 from ppml.randomness import Randomness
@@ -56,7 +56,7 @@ def walk(
         The loss of a step, or a weight after the last one, is not finite. ``model`` then has the weights again that the
         last epoch with a finite loss in its first step began with.
     """
-    shifts = rng.child("shift").torch()
+    augment = Augmentation(settings.shift, settings.deformation, rng)
     good, done = Weights(model, 0), 0
     for epoch in range(1, settings.epochs + 1):
         model.train()
@@ -70,7 +70,7 @@ def walk(
             # The first records of an epoch tell whether the weights that it starts with are good.
             candidate = Weights(model, done) if seen == 0 and len(index) else good
             images, labels = chosen_images(records, index), records.labels[index]
-            loss = step(shift_batch(images, settings.shift, shifts), labels)
+            loss = step(augment(images), labels)
             done += 1
             # What the last step did shows in no loss.
             last = done == most_steps or done == settings.epochs * steps

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from ppml.data.examples import Examples
-from ppml.learning.augmentation import shift_batch
+from ppml.learning.augmentation import Augmentation
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.loop import chosen_images
 from ppml.learning.schedule import Span, learning_rate
@@ -141,7 +141,7 @@ class _Walk:
         self.size = _filled(self._size * self.copies)
         self._an_epoch = math.ceil(count / self._size)
         self.steps = self._an_epoch * settings.epochs
-        self._shifts = pupil.rng.child("shift").torch()
+        self._augment = Augmentation(settings.shift, settings.deformation, pupil.rng)
         self._batches = self._order(pupil.rng.child("order").torch(), count)
 
     def _order(self, generator: torch.Generator, count: int) -> Iterator[torch.Tensor]:
@@ -157,8 +157,8 @@ class _Walk:
             return 0
         index = next(self._batches)
         count = len(index) * self.copies
-        if self._settings.shift or self.copies > 1:
-            images = shift_batch(chosen_images(self._records, index), self._settings.shift, self._shifts)
+        if self.copies > 1 or not self._augment.is_none:
+            images = self._augment(chosen_images(self._records, index))
             rows[:count] = images.reshape(count, -1)
         else:
             torch.index_select(self._images, 0, index, out=rows[:count])

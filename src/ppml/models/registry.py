@@ -18,11 +18,18 @@ MODELS = {
     "linear": "ppml.models.linear:Linear",
     "logistic": "ppml.models.logistic:Logistic",
     "mlp": "ppml.models.mlp:Mlp",
+    "square_cnn": "ppml.models.square_cnn:SquareCnn",
 }
 """Name in the configuration -> ``module:class``, imported when it is built."""
 
 ON_FEATURES = frozenset({"linear"})
 """Models that are trained on features, of any number, instead of images."""
+
+POLYNOMIAL = frozenset({"logistic", "square_cnn"})
+"""Models that only add and multiply, so that they can be evaluated on encrypted images."""
+
+WITH_STATISTICS = frozenset({"square_cnn"})
+"""Models that keep statistics of batches, which mix examples and are in no update: for one owner, without DP."""
 
 
 def build_model(name: str, classes: int, generator: torch.Generator, features: int = 0) -> nn.Module:

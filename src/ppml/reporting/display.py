@@ -14,7 +14,13 @@ DATASETS = {
     "digits": "scikit-learn digits",
 }
 IMAGES = {"test": "test images", "holdout": "held-out training images"}
-MODELS = {"tanh_cnn": "small CNN", "resnet18": "ResNet18", "logistic": "logistic regression", "mlp": "one hidden layer"}
+MODELS = {
+    "tanh_cnn": "small CNN",
+    "resnet18": "ResNet18",
+    "logistic": "logistic regression",
+    "mlp": "one hidden layer",
+    "square_cnn": "square CNN",
+}
 AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV", "shares": "secret sharing", "masking": "masking"}
 NOTHING = "—"
 INFINITE = "∞"

@@ -16,12 +16,17 @@ from ppml.attacks.verdict import COLUMNS, audit_row, judge
 from ppml.errors import UserError
 from ppml.records import record as records
 from ppml.records.files import read_json, write_json, write_text
+from ppml.records.inference import INFERENCES
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch normalisation keeps beside its parameters."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write record.json beside every run, the CSV files and metrics.json.
 
-    ``--spec`` holds runs, each with arm, seed, folder, partition and audit (files, or null), and how audits are judged.
+    ``--spec`` holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference (files), and
+    how audits are judged.
 
     Raises
     ------
@@ -30,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
-    for name in ("records", "costs", "history", "clients", "epsilons", "audits", "metrics"):
+    for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "metrics"):
         parser.add_argument(f"--output-{name}", type=Path, required=True)
     arguments = parser.parse_args(argv)
     rows: dict[str, list[dict[str, Any]]] = {"records": [], "costs": [], "history": [], "clients": [], "epsilons": []}
@@ -47,7 +52,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, content in rows.items():
         write_text(getattr(arguments, f"output_{name}"), to_csv(content))
     write_text(arguments.output_audits, pd.DataFrame(audits, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+    inferences = [inference_row(entry) for entry in arguments.spec["runs"] if entry["inference"]]
+    write_text(
+        arguments.output_inferences,
+        pd.DataFrame(inferences, columns=INFERENCES).to_csv(index=False, lineterminator="\n"),
+    )
     write_json(arguments.output_metrics, summarise(pd.DataFrame(rows["records"])))
+
+
+def inference_row(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of inferences.csv: what is written of one run's prediction on encrypted images."""
+    result, cost = map(read_json, entry["inference"])
+    return {"arm": entry["arm"], "seed": entry["seed"], **result, **cost}
 
 
 def judge_audits(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -69,7 +85,11 @@ def read_run(arm: str, folder: Path, partition: str | None) -> records.Run:
     """Read what the stages wrote into the folder of one run."""
     predictions = load_file(folder / "predictions.safetensors")
     with safe_open(folder / "model.safetensors", framework="numpy") as weights:
-        names = [name for name in weights.keys() if name.startswith("0.")]  # noqa: SIM118 (no mapping)
+        names = [
+            name
+            for name in weights.keys()  # noqa: SIM118 (no mapping)
+            if name.startswith("0.") and not name.endswith(STATISTICS)
+        ]
         shapes = [weights.get_slice(name).get_shape() for name in names]
     history = pd.read_csv(folder / "history.csv").to_dict("records")
     return records.Run(

@@ -8,12 +8,14 @@ from typing import get_args
 
 from ppml.config.experiment import TableKind
 from ppml.records.files import write_text
+from ppml.records.inference import INFERENCES
 from ppml.reporting.audits import audit_table
 from ppml.reporting.published import parse_published
 from ppml.reporting.readings import readings_table
 from ppml.reporting.selection import AUDITS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
 from ppml.reporting.table_claims import claims_table
 from ppml.reporting.table_clients import clients_table
+from ppml.reporting.table_inference import inference_table
 from ppml.reporting.table_threats import threats_table
 from ppml.reporting.tables import published_table, summary_table
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--costs", required=True, help="CSV, a row an arm and seed")
     parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
     parser.add_argument("--audits", required=True, help="CSV, a row an audited arm")
+    parser.add_argument("--inferences", required=True, help="CSV, a row an arm and seed that predicts encrypted images")
     parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-md", required=True)
     parser.add_argument("--output-csv", required=True)
@@ -51,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             table = clients_table(selection, records, costs, published)
         case "threats":
             table = threats_table(selection, records, costs)
+        case "inference":
+            table = inference_table(selection, records, costs, read_tidy(arguments.inferences, INFERENCES))
         case _:
             table = audit_table(selection, records, read_tidy(arguments.audits, AUDITS))
     write_text(arguments.output_md, to_markdown(table))

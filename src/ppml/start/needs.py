@@ -20,6 +20,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "calibrate": _ACCOUNTING,
     "train": (*_MODELS, *_TORCH, *_TRAINING, *_NETWORKS),
     "predict": _TORCH,
+    "infer": (*_MODELS, *_TORCH, "tenseal"),
     "audit": (*_MODELS, *_TORCH, *_PRIVATE, "scipy.stats"),
     "account": _ACCOUNTING,
     "collect": (*_MODELS, "pandas", "scipy.stats", "safetensors.numpy"),

@@ -1,0 +1,62 @@
+"""Many images at once: a ciphertext holds one pixel of each, and every weight multiplies a ciphertext."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from tenseal import sealapi
+
+from ppml.encrypted.network import Affine, Network
+from ppml.encrypted.ring import Arithmetic
+
+
+def predict_batch(
+    network: Network, arithmetic: Arithmetic, relin: sealapi.RelinKeys, pixels: Iterable[sealapi.Ciphertext]
+) -> list[sealapi.Ciphertext]:
+    """Return the encrypted logits of all images, a ciphertext a class.
+
+    Parameters
+    ----------
+    network : Network
+        What is evaluated.
+    arithmetic : Arithmetic
+        A ring of its depth.
+    relin : RelinKeys
+        What squares are brought back to two polynomials by.
+    pixels : iterable of Ciphertext
+        A ciphertext a pixel, an image a slot. Each is read once and may be forgotten then.
+    """
+    values: Iterable[sealapi.Ciphertext] = pixels
+    for number, layer in enumerate(network.layers):
+        if number:
+            values = (arithmetic.square(value, relin) for value in values)
+        values = _affine(layer, number, arithmetic, values)
+    return list(values)
+
+
+def _affine(
+    layer: Affine, number: int, arithmetic: Arithmetic, inputs: Iterable[sealapi.Ciphertext]
+) -> Sequence[sealapi.Ciphertext]:
+    """Return the outputs of a map, input by input.
+
+    Which products are formed depends on the architecture alone, not on the weights: one that rounds to 0, which SEAL
+    refuses to multiply by, is taken as the smallest there is.
+    """
+    least = 1 / arithmetic.weight_scales[number]
+    weights = np.where(np.abs(layer.weights) < least, np.copysign(least, layer.weights), layer.weights)
+    sums: list[sealapi.Ciphertext | None] = [None] * len(weights)
+    plain, product = sealapi.Plaintext(), sealapi.Ciphertext()
+    for place, given in enumerate(inputs):
+        for output in np.flatnonzero(layer.reads[:, place]).tolist():
+            arithmetic.weight(float(weights[output, place]), number, plain)
+            arithmetic.evaluator.multiply_plain(given, plain, product)
+            total = sums[output]
+            if total is None:
+                sums[output], product = product, sealapi.Ciphertext()
+            else:
+                arithmetic.evaluator.add_inplace(total, product)
+    return [
+        arithmetic.finish(total, arithmetic.bias(float(bias), number))
+        for total, bias in zip(sums, layer.bias, strict=True)
+    ]

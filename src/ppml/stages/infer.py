@@ -1,0 +1,61 @@
+"""Rule infer: what a server without a key predicts of encrypted images, and how near it is to the plain prediction."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ppml.records.files import read_json, write_json
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write inference.json, what repeats, and inference-cost.json, what is measured.
+
+    ``--spec`` holds model, dataset, images and singly.
+
+    Raises
+    ------
+    UserError
+        An encrypted prediction is not what the bound of its error allows; nothing is written then.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spec", type=json.loads, required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--about", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output-cost", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+
+    import torch
+    from safetensors.torch import load_file
+
+    from ppml.encrypted.network import network_of
+    from ppml.encrypted.trial import try_network
+    from ppml.models.registry import build_model
+    from ppml.stages.storage import read_examples
+
+    torch.set_num_threads(1)
+    spec = arguments.spec
+    test = read_examples(arguments.test, spec["dataset"])
+    count = len(test) if spec["images"] == "all" else min(spec["images"], len(test))
+    images, labels = test.images[:count], test.labels[:count]
+    model = build_model(spec["model"], read_json(arguments.about)["classes"], torch.Generator())
+    weights = load_file(arguments.model)
+    model.load_state_dict({name.removeprefix("0."): value for name, value in weights.items()})
+    assert isinstance(model, torch.nn.Sequential)
+    network = network_of(model, images.shape[1:])
+    trial, cost = try_network(
+        network, images.flatten(1).double().numpy(), labels.numpy(), singly=spec["singly"], say=_said(time.perf_counter)
+    )
+    write_json(arguments.output, asdict(trial))
+    write_json(arguments.output_cost, asdict(cost))
+
+
+def _said(clock: Callable[[], float]) -> Callable[[str], None]:
+    started = clock()
+    return lambda text: print(f"{clock() - started:.0f} s: {text}", flush=True)

@@ -1,0 +1,71 @@
+"""Prediction on encrypted images: which arms may ask for it, and which may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from ppml.config.load import parse_config
+
+from .small import FEDERATED, PRIVATE, one_arm, refusal, small
+
+CKKS = {"kind": "ckks"}
+LOCAL = {"kind": "local", "partition": "iid8"}
+
+
+@pytest.mark.parametrize("model", ["logistic", "square_cnn"])
+def test_models_that_add_and_multiply_may(model):
+    arm = parse_config(one_arm(model=model, inference=CKKS), "my.yaml").arms["a"]
+    assert (arm.inference.kind, arm.inference.images, arm.inference.singly) == ("ckks", 4096, 10)
+    assert "inference" not in arm.technique()
+
+
+def test_a_federated_model_may():
+    assert parse_config(one_arm(model="logistic", topology=FEDERATED, inference=CKKS), "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            one_arm(inference=CKKS),
+            "arms.a: inference 'ckks' with model 'tanh_cnn': it does more than add and multiply; allowed: logistic, "
+            "square_cnn; or leave inference out",
+        ),
+        (
+            one_arm(model="logistic", topology=LOCAL, inference=CKKS),
+            "arms.a: inference 'ckks' with topology 'local': there are several models; allowed with topology "
+            "centralized or federated",
+        ),
+        (
+            one_arm(model="square_cnn", privacy=PRIVATE),
+            "arms.a: model 'square_cnn' with topology 'centralized' and privacy 'example': its batch normalisation "
+            "mixes examples, and its statistics are in no update; allowed with topology centralized and privacy none",
+        ),
+        (
+            one_arm(model="square_cnn", topology=FEDERATED),
+            "arms.a: model 'square_cnn' with topology 'federated' and privacy 'none': its batch normalisation",
+        ),
+        (one_arm(inference={"kind": "bfv"}), "arms.a.inference.kind: got 'bfv'; allowed: none, ckks"),
+        (
+            one_arm(model="logistic", inference={**CKKS, "image": 3}),
+            "arms.a.inference: unknown key 'image'; did you mean 'images'? allowed: images, kind, singly",
+        ),
+        (
+            one_arm(model="logistic", inference={**CKKS, "singly": 0}),
+            "arms.a.inference.singly: got 0; input should be greater than or equal to 1",
+        ),
+        (
+            small(experiments={"e": {"title": "T", "arms": ["fl"], "tables": ["inference"]}}),
+            "experiments.e.tables: 'inference' shows arms that predict encrypted images, and none of fl does; take an "
+            "arm with `inference: {kind: ckks}`",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(content, message):
+    assert refusal(content).startswith(message)
+
+
+@pytest.mark.parametrize("images", [0, "some", 1.5])
+def test_a_number_of_images_or_all(images):
+    said = refusal(one_arm(model="logistic", inference={**CKKS, "images": images}))
+    assert said.startswith(f"arms.a.inference.images: got {images!r}; expected an integer of at least 1, or 'all'")
