@@ -105,8 +105,8 @@ def update_of(length: int, bound: int) -> NDArray[np.int64]:
 
 def cost_of(length: int, rows: int, points: int) -> Cost:
     """Return what one upload of ``length`` values costs; exit where it is not accepted or not the update."""
-    from ppml.aggregation.norm_bound import NormBound
-    from ppml.aggregation.norm_proof import DRAWS, POINT, PROJECTIONS, Prover, Verifier, opened
+    from ppml.aggregation.norm.bound import NormBound
+    from ppml.aggregation.norm.proof import DRAWS, POINT, PROJECTIONS, Prover, Verifier, opened
 
     statement = NormBound(length, int(NORM * 2**FRACTIONAL_BITS), rows, points)
     update, clock = update_of(length, statement.bound), Clock()

@@ -23,8 +23,8 @@ from functools import cache
 import numpy as np
 
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.norm_bound import NormBound
-from ppml.aggregation.prime_field import PRIME, Elements, drawn, lagrange, minus, plus, product, times, total
+from ppml.aggregation.norm.bound import NormBound
+from ppml.aggregation.norm.prime_field import PRIME, Elements, drawn, lagrange, minus, plus, product, times, total
 
 _LINES = 256
 """Wires that are squared at once."""

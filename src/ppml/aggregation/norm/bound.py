@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.prime_field import PRIME
+from ppml.aggregation.norm.prime_field import PRIME
 
 SLACK = 6
 """The interval is at least so many times the bound."""
@@ -126,7 +126,7 @@ class NormBound:
 
     @property
     def soundness_error(self) -> float:
-        """How probably an update of a larger norm is accepted, at most; see :mod:`ppml.aggregation.norm_proof`."""
+        """How probably an update of a larger norm is accepted, at most; see :mod:`ppml.aggregation.norm.proof`."""
         projections = math.pow(1 - _MISSED, self.rows)
         return projections + 2 * self.points / (PRIME - 2 * self.points - 1) + 1 / PRIME
 

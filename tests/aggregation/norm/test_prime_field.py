@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppml.aggregation import prime_field
-from ppml.aggregation.prime_field import (
+from ppml.aggregation.norm import prime_field
+from ppml.aggregation.norm.prime_field import (
     PRIME,
     drawn,
     elements,

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.aggregation.prime_field import Elements, parts_of, whole
+from ppml.aggregation.norm.prime_field import Elements, parts_of, whole
 from ppml.aggregation.streams import stream
 
 BLOCK = 2048

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ppml.aggregation import norm_proof
-from ppml.aggregation.joint_coin import Coin, tossed
-from ppml.aggregation.norm_bound import NormBound, squared_norm
-from ppml.aggregation.norm_proof import (
+from ppml.aggregation.norm import proof as norm_proof
+from ppml.aggregation.norm.bound import NormBound, squared_norm
+from ppml.aggregation.norm.joint_coin import Coin, tossed
+from ppml.aggregation.norm.prime_field import PRIME, elements, integers, minus, packed, plus, unpacked
+from ppml.aggregation.norm.projection import projected, signs
+from ppml.aggregation.norm.proof import (
     DRAWS,
     POINT,
     PROJECTIONS,
@@ -24,10 +26,8 @@ from ppml.aggregation.norm_proof import (
     stream_of,
     summed,
 )
-from ppml.aggregation.prime_field import PRIME, elements, integers, minus, packed, plus, unpacked
-from ppml.aggregation.projection import projected, signs
+from ppml.aggregation.norm.square_proof import Proof, bit_wires, proof_length, proof_of, wires
 from ppml.aggregation.protocol import BadUpdate
-from ppml.aggregation.square_proof import Proof, bit_wires, proof_length, proof_of, wires
 
 STATEMENT = NormBound(length=300, bound=1000)
 SERVERS = 3
@@ -522,7 +522,7 @@ def test_a_wire_without_its_mask_is_caught(monkeypatch):
 
     def bare(*given):
         zeros = np.zeros(10**4, np.uint64)
-        monkeypatch.setattr("ppml.aggregation.square_proof.drawn", lambda seed, count: zeros[:count])
+        monkeypatch.setattr("ppml.aggregation.norm.square_proof.drawn", lambda seed, count: zeros[:count])
         proof = honest(*given)
         monkeypatch.undo()
         return proof

@@ -2,8 +2,8 @@
 
 An update is shared additively between servers, as in :mod:`ppml.aggregation.additive`, but modulo a prime of 61 bits.
 The servers see no update, and yet refuse one whose norm exceeds a bound. What is proven, and why no square wraps round,
-is in :mod:`ppml.aggregation.norm_bound`; how squares and bits are shown, in :mod:`ppml.aggregation.square_proof`. The
-construction is close to PINE (Rothblum, Omri, Chen and Talwar, arXiv 2311.10237), with coins of the servers in the
+is in :mod:`ppml.aggregation.norm.bound`; how squares and bits are shown, in :mod:`ppml.aggregation.norm.square_proof`.
+The construction is close to PINE (Rothblum, Omri, Chen and Talwar, arXiv 2311.10237), with coins of the servers in the
 place of a hash of what the client sent. An upload goes like this:
 
 1. Every server commits itself to two coins, towards all others and the client.
@@ -15,7 +15,7 @@ place of a hash of what the client sent. An upload goes like this:
    follow from them, and zeros. Where they are anything else, all refuse the upload.
 
 *Soundness.* A client that has shared an update of a larger norm is accepted with probability at most
-:attr:`~ppml.aggregation.norm_bound.NormBound.soundness_error`, below 2^-52 an upload, whatever it sends and however
+:attr:`~ppml.aggregation.norm.bound.NormBound.soundness_error`, below 2^-52 an upload, whatever it sends and however
 long it calculates: first and second coins are drawn when what they question is fixed. (What was drawn is stretched by
 SHA-256 and AES-256, which are taken to give what cannot be told from random.) Servers follow the protocol; one that
 does not can have accepted or refused what it likes.
@@ -41,9 +41,9 @@ import numpy as np
 
 from ppml.aggregation.additive import LEAST
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.joint_coin import NONCE, Coin, tossed
-from ppml.aggregation.norm_bound import NormBound
-from ppml.aggregation.prime_field import (
+from ppml.aggregation.norm.bound import NormBound
+from ppml.aggregation.norm.joint_coin import NONCE, Coin, tossed
+from ppml.aggregation.norm.prime_field import (
     Elements,
     constant,
     drawn,
@@ -56,9 +56,8 @@ from ppml.aggregation.prime_field import (
     total,
     unpacked,
 )
-from ppml.aggregation.projection import projected
-from ppml.aggregation.protocol import BadUpdate
-from ppml.aggregation.square_proof import (
+from ppml.aggregation.norm.projection import projected
+from ppml.aggregation.norm.square_proof import (
     Point,
     Proof,
     bit_wires,
@@ -73,6 +72,7 @@ from ppml.aggregation.square_proof import (
     wires,
     wires_at,
 )
+from ppml.aggregation.protocol import BadUpdate
 
 DRAWS = PROJECTIONS, POINT = b"projections", b"point"
 """What the servers draw together."""

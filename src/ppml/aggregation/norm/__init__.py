@@ -1,0 +1,1 @@
+"""A norm bound that servers check without seeing an update."""
