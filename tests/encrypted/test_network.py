@@ -37,14 +37,16 @@ def test_folding_uses_the_statistics_of_training_not_those_of_the_images() -> No
 def test_what_an_output_reads_is_a_matter_of_the_architecture_alone() -> None:
     model = SquareCnn(10, torch.Generator().manual_seed(0))
     before = network_of(model, (1, 28, 28))
-    nn.init.zeros_(model[0].weight)
+    nn.init.zeros_(model[1].weight)
     after = network_of(model, (1, 28, 28))
     for one, other in zip(before.layers, after.layers, strict=True):
         assert (one.reads == other.reads).all()
     taps = before.layers[0].reads.sum(axis=1)
-    # At two borders a row or a column of the window is outside.
-    assert set(taps) == {64, 56, 49}
-    assert before.layers[0].weights.shape == (256, 784)
+    assert set(taps) == {64}
+    assert before.layers[0].weights.shape == (245, 784)
+    # A border of one pixel is read by nothing, nor sent.
+    inside = np.arange(784).reshape(28, 28)[1:-1, 1:-1]
+    assert (before.pixels == inside.ravel()).all()
     assert before.layers[1].reads.all() and before.layers[2].weights.shape == (10, 64)
 
 

@@ -17,7 +17,7 @@ def made(seed: int = 0, classes: int = 10) -> nn.Module:
 
 def test_it_has_as_many_parameters_as_stated_and_one_logit_a_class() -> None:
     model = made()
-    assert sum(parameter.numel() for parameter in model.parameters()) == 17_494
+    assert sum(parameter.numel() for parameter in model.parameters()) == 16_857
     assert model(digits()[1].images[:3]).shape == (3, 10)
     assert made(classes=4)(digits()[1].images[:3]).shape == (3, 4)
 
@@ -25,11 +25,17 @@ def test_it_has_as_many_parameters_as_stated_and_one_logit_a_class() -> None:
 def test_weights_come_from_the_generator_alone() -> None:
     first, second, other = (dict(made(seed).named_parameters()) for seed in (0, 0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["0.weight"], other["0.weight"])
+    assert not torch.equal(first["1.weight"], other["1.weight"])
 
 
 def test_its_only_function_besides_affine_maps_is_the_square() -> None:
-    kinds = {type(module) for module in made().modules()} - {nn.Sequential, nn.Conv2d, nn.Linear, nn.Flatten}
+    kinds = {type(module) for module in made().modules()} - {
+        nn.Sequential,
+        nn.Conv2d,
+        nn.Linear,
+        nn.Flatten,
+        nn.ZeroPad2d,
+    }
     assert {kind.__name__ for kind in kinds} == {"SquareCnn", "Square", "BatchNorm1d", "BatchNorm2d"}
     values = torch.tensor([-3.0, 0.5])
     assert torch.equal(Square()(values), torch.tensor([9.0, 0.25]))

@@ -42,7 +42,7 @@ class MadeUpArm:
 
 @dataclass
 class Collected:
-    """The five tidy tables and the selection of all arms."""
+    """The tidy tables and the selection of all arms."""
 
     selection: Selection
     records: pd.DataFrame
@@ -51,13 +51,14 @@ class Collected:
     clients: pd.DataFrame
     epsilons: pd.DataFrame
     audits: pd.DataFrame
+    inferences: pd.DataFrame
     folder: Path | None = field(default=None)
 
     def write(self, folder: Path) -> dict[str, str]:
         """Write the tables and return the arguments of the stages that name them."""
         folder.mkdir(parents=True, exist_ok=True)
         arguments = {"--spec": json.dumps(self.selection.to_json())}
-        for name in ("records", "costs", "history", "clients", "epsilons", "audits"):
+        for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences"):
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
             arguments[f"--{name}"] = str(folder / f"{name}.csv")
         return arguments
@@ -123,6 +124,7 @@ def collect(
         clients,
         epsilons,
         [_audit(name, arm) for name, arm in arms.items() if arm.epsilon],
+        [_inference(name, seed) for name in list(arms)[:1] for seed in range(seeds)],
     )
     return Collected(selection, *map(pd.DataFrame, tables))
 
@@ -136,6 +138,16 @@ def _audit(name: str, arm: MadeUpArm) -> dict[str, Any]:
     measured |= {"draws": [10, 50, 80, 50, 10], "p_values": {"coins": 0.5}}
     level = {"confidence": 0.99, "family": 3}
     return audit_row(name, 0, measured, judge(measured, **level), **level)
+
+
+def _inference(name: str, seed: int) -> dict[str, Any]:
+    """Return what the first arm predicts of encrypted images."""
+    values = {"images": 4096, "right": 4050 + seed, "plain_right": 4051 + seed, "sure": 4090, "bound": 2e-3}
+    values |= {"singly": 10, "degree": 8192, "modulus_bits": 218, "differ": 1, "error": 4e-4 + 1e-5 * seed}
+    values |= {"one_client": 0.04, "one_server": 0.16, "one_up": 914_000, "one_down": 82_000}
+    values |= {"batch": 4096, "batch_client": 8.0, "batch_server": 24.0, "batch_up": 179_000_000}
+    values |= {"batch_down": 820_000, "keys": 24_400_000, "keys_client": 1.0}
+    return {"arm": name, "seed": seed, **values}
 
 
 def _epsilons(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def test_intervals_are_wider_the_more_arms_are_judged_together(measured, tmp_pat
 
 
 def test_without_an_audit_the_file_has_its_columns_and_no_row(tmp_path):
-    names = ("records", "costs", "history", "clients", "epsilons", "audits", "metrics")
+    names = ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "metrics")
     files = [part for name in names for part in (f"--output-{name}", str(tmp_path / name))]
     with pytest.raises(KeyError):
         # Nothing to summarise either: a configuration has an arm.

@@ -57,12 +57,19 @@ def run(folder, arm, subset, dataset, *, seed=0):
 def gather(folder, *entries):
     """Run the stage collect on ``(arm, folder, partition)`` and return its files."""
     spec = [
-        {"arm": arm, "seed": 0, "folder": str(place), "partition": partition and str(partition), "audit": None}
+        {
+            "arm": arm,
+            "seed": 0,
+            "folder": str(place),
+            "partition": partition and str(partition),
+            "audit": None,
+            "inference": [],
+        }
         for arm, place, partition in entries
     ]
     given = ["--spec", json.dumps({"runs": spec, "audit": {"kind": "none"}})]
     given += ["--output-audits", str(folder / "audits.csv"), "--output-metrics", str(folder / "metrics.json")]
-    for name in ("records", "costs", "history", "clients", "epsilons"):
+    for name in ("records", "costs", "history", "clients", "epsilons", "inferences"):
         given += [f"--output-{name}", str(folder / f"{name}.csv")]
     collect.main(given)
     rows = {}

@@ -39,14 +39,20 @@ arms:
     extends: alone
     features: {kind: scattering, components: 20, strokes: 30}
     model: linear
+  encrypted:
+    extends: alone
+    model: logistic
+    inference: {kind: ckks, images: 4, singly: 1}
 experiments:
   both:
     title: Both
-    arms: [alone, everything]
-    tables: [published, audit]
+    arms: [alone, everything, encrypted]
+    tables: [published, audit, inference]
     figures: [labels, audit]
     compare: [{published: private-ai/1/ml-only, arm: alone}]
 """
+STAGES = ("calibrate", "audit", "train", "predict", "infer", "account")
+SHOWN = ("records", "costs", "history", "audits", "inferences")
 TRACED = """
 import builtins, importlib, json, sys, threading
 
@@ -190,7 +196,7 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
         examples = plan.examples(arm)
         noise, owned = plan.noise_of(arm, 0), plan.partition_of(arm, 0)
         run = {Path(name).stem: plan.run(arm, 0, name) for name in RUN_FILES}
-        stamps = {stage: plan.arm_stamp(stage, arm) for stage in ("calibrate", "audit", "train", "predict", "account")}
+        stamps = {stage: plan.arm_stamp(stage, arm) for stage in STAGES}
         if noise:
             given = options(spec=plan.calibrate_spec(arm), about=subset["about"], partition=owned, output=noise)
             yield f"calibrate {arm}", stamps["calibrate"], given
@@ -203,6 +209,10 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
         yield f"train {arm}", stamps["train"], given + options(**outputs)
         given = options(spec=plan.predict_spec(arm), test=examples["test"], about=subset["about"], model=run["model"])
         yield f"predict {arm}", stamps["predict"], given + options(output=run["predictions"])
+        if encrypted := plan.inference_of(arm, 0):
+            given = options(spec=plan.inference_spec(arm), test=subset["test"], about=subset["about"])
+            outputs = dict(zip(("output", "output_cost"), encrypted, strict=True))
+            yield f"infer {arm}", stamps["infer"], given + options(model=run["model"], **outputs)
         given = options(spec=plan.account_spec(arm), events=run["events"], output=run["privacy"])
         yield f"account {arm}", stamps["account"], given
     outputs = {f"output_{name}": path for name, path in tables.items()}
@@ -211,13 +221,12 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
     for kind in plan.table_kinds():
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
         outputs = {f"output_{suffix}": f"{kind}.{suffix}" for suffix in ("md", "csv", "tex", "html")}
-        given = options(
-            **shown, kind=kind, **{name: tables[name] for name in ("records", "costs", "history", "audits")}, **outputs
-        )
+        given = options(**shown, kind=kind, **{name: tables[name] for name in SHOWN}, **outputs)
         yield f"table {kind}", of("table").text, given
     for kind in plan.figure_kinds():
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
-        given = options(**shown, kind=kind, **tables, output_svg=f"{kind}.svg", output_png=f"{kind}.png")
+        drawn = {name: file for name, file in tables.items() if name != "inferences"}
+        given = options(**shown, kind=kind, **drawn, output_svg=f"{kind}.svg", output_png=f"{kind}.png")
         yield f"figure {kind}", of("figure").text, given
     pages = ROOT / "workflow/report"
     kinds = [entry["kind"] for entry in json.loads(plan.overview_spec())]

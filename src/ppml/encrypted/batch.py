@@ -25,10 +25,11 @@ def predict_batch(
     relin : RelinKeys
         What squares are brought back to two polynomials by.
     pixels : iterable of Ciphertext
-        A ciphertext a pixel, an image a slot. Each is read once and may be forgotten then.
+        A ciphertext for each of ``network.pixels``, an image a slot. Each is read once and may be forgotten then.
     """
     values: Iterable[sealapi.Ciphertext] = pixels
-    for number, layer in enumerate(network.layers):
+    first, *others = network.layers
+    for number, layer in enumerate([first.of(network.pixels), *others]):
         if number:
             values = (arithmetic.square(value, relin) for value in values)
         values = _affine(layer, number, arithmetic, values)

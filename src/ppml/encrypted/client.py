@@ -25,6 +25,7 @@ class Client:
     def __init__(self, network: Network) -> None:
         self.depth = Depth(len(network.layers))
         self.layout = Layout.of(network, self.depth.slots)
+        self._pixels = network.pixels
         self._context = self.depth.context()
         self._encoder = sealapi.CKKSEncoder(self._context)
         self._generator = sealapi.KeyGenerator(self._context)
@@ -41,8 +42,11 @@ class Client:
         return packed([relin, saved(self._generator.create_galois_keys(powers))])
 
     def seal_batch(self, images: Values) -> bytes:
-        """Return at most ``depth.slots`` images, ``(n, pixels)``, encrypted: a ciphertext a pixel, an image a slot."""
-        return packed(map(self._sealed, images.T))
+        """Return at most ``depth.slots`` images, ``(n, pixels)``, encrypted: a ciphertext a pixel, an image a slot.
+
+        Pixels that no output reads are left out.
+        """
+        return packed(map(self._sealed, images.T[self._pixels]))
 
     def open_batch(self, answer: bytes, count: int) -> Values:
         """Return the logits of ``count`` images, ``(count, classes)``."""

@@ -15,7 +15,7 @@ from ppml.models.square_cnn import Square
 
 Values = NDArray[np.float64]
 
-AFFINE = (nn.Conv2d, nn.Linear, nn.Flatten, nn.BatchNorm1d, nn.BatchNorm2d)
+AFFINE = (nn.Conv2d, nn.Linear, nn.Flatten, nn.ZeroPad2d, nn.BatchNorm1d, nn.BatchNorm2d)
 """Layers that are affine maps when a model predicts: normalisation by fixed statistics is one."""
 
 
@@ -35,6 +35,10 @@ class Affine:
     bias: Values
     reads: NDArray[np.bool_]
 
+    def of(self, chosen: NDArray[np.intp]) -> Affine:
+        """Return the map of the ``chosen`` inputs alone, where no output reads another."""
+        return Affine(self.weights[:, chosen], self.bias, self.reads[:, chosen])
+
     def __call__(self, inputs: Values) -> Values:
         """Return the outputs for ``inputs``, ``(n, inputs)``."""
         product: Values = inputs @ self.weights.T + self.bias
@@ -52,6 +56,11 @@ class Network:
     """
 
     layers: tuple[Affine, ...]
+
+    @property
+    def pixels(self) -> NDArray[np.intp]:
+        """Which pixels anything is read from, in their order."""
+        return np.flatnonzero(self.layers[0].reads.any(axis=0))
 
     def values(self, inputs: Values) -> list[Values]:
         """Return what each map gives for ``inputs``, ``(n, pixels)``; the last is the logits."""

@@ -52,7 +52,7 @@ class Server:
                 return b""
             case b"b":
                 relin, _ = self._keys()
-                pixels = self._read(content, self._network.layers[0].weights.shape[1])
+                pixels = self._read(content, len(self._network.pixels))
                 return packed(map(saved, predict_batch(self._network, self._arithmetic, relin, pixels)))
             case b"o":
                 ciphers = list(self._read(content, len(self._one.layout.taps.index)))
