@@ -55,7 +55,8 @@ def test_each_library_is_imported_in_its_own_place_alone(library):
 
 
 @pytest.mark.parametrize(
-    "package", ["accounting", "aggregation", "attacks", "config", "data", "federation", "learning", "models"]
+    "package",
+    ["accounting", "aggregation", "attacks", "config", "data", "encrypted", "federation", "learning", "models"],
 )
 def test_the_domain_never_imports_a_stage(package):
     folder = SOURCES / "ppml" / package
