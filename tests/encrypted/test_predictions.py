@@ -260,5 +260,5 @@ def test_logits_that_would_wrap_round_are_refused_before_anything_is_encrypted()
     *others, last = network.layers
     largest = np.abs(network.values(images)[-1] - last.bias).max()
     wide = Network((*others, Affine(last.weights * (1.1 * LARGEST_LOGIT / largest), last.bias, last.reads)))
-    with pytest.raises(UserError, match=r"largest logit is .*, and the ring holds 64"):
+    with pytest.raises(UserError, match=r"largest logit is .*, and the ring holds 128"):
         try_network(wide, images, LABELS, singly=1, say=silent)

@@ -13,10 +13,10 @@ OUTER_BITS, INNER_BITS = 34, 30
 """Of the first and the last prime, and of those between, each of which is one multiplication."""
 SCALE = 2.0**INNER_BITS
 """What values are multiplied by before they are rounded to whole coefficients."""
-LOGIT_SCALE = 2.0 ** (INNER_BITS - 4)
+LOGIT_SCALE = 2.0 ** (INNER_BITS - 5)
 """The same of logits, of which one prime is left: room for larger ones, at less precision."""
 LARGEST_LOGIT = 2.0 ** (OUTER_BITS - 2) / LOGIT_SCALE
-"""Larger ones would wrap round the last prime."""
+"""Twice as much would wrap round the last prime."""
 
 
 @dataclass(frozen=True)
