@@ -144,8 +144,9 @@ def _inference(name: str, seed: int) -> dict[str, Any]:
     """Return what the first arm predicts of encrypted images."""
     values = {"images": 4096, "right": 4050 + seed, "plain_right": 4051 + seed, "sure": 4090, "bound": 2e-3}
     values |= {"singly": 10, "degree": 8192, "modulus_bits": 218, "differ": 1, "error": 4e-4 + 1e-5 * seed}
+    values |= {"error_share": 0.3 + 0.01 * seed}
     values |= {"one_client": 0.04, "one_server": 0.16, "one_up": 914_000, "one_down": 82_000}
-    values |= {"batch": 4096, "batch_client": 8.0, "batch_server": 24.0, "batch_up": 179_000_000}
+    values |= {"slots": 4096, "batch_client": 8.0, "batch_server": 24.0, "batch_up": 179_000_000}
     values |= {"batch_down": 820_000, "keys": 24_400_000, "keys_client": 1.0}
     return {"arm": name, "seed": seed, **values}
 

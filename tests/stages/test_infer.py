@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from ppml.encrypted import trial
-from ppml.encrypted.error import logit_bound
+from ppml.encrypted.error import batch_bound
 from ppml.errors import UserError
 from ppml.models.registry import build_model
 from ppml.records.files import read_json
@@ -45,7 +45,7 @@ def test_it_writes_what_collect_reads(subset, model, capsys):
     result, cost = run(subset, model)
     assert {"arm", "seed", *result, *cost} == set(INFERENCES)
     assert (result["images"], result["singly"], result["degree"], result["modulus_bits"]) == (20, 3, 4096, 98)
-    assert result["right"] == result["plain_right"] and cost["differ"] == 0
+    assert cost["right"] == result["plain_right"] and cost["differ"] == 0
     assert 0 < cost["error"] < result["bound"]
     assert "20 of 20 images in batches" in capsys.readouterr().out
 
@@ -59,7 +59,7 @@ def test_the_first_images_are_predicted_and_all_of_them_if_that_is_asked(subset,
 
 
 def test_nothing_is_written_where_a_logit_is_off_by_more_than_its_bound(subset, model, monkeypatch):
-    monkeypatch.setattr(trial, "logit_bound", lambda network, images: logit_bound(network, images) / 1e3)
+    monkeypatch.setattr(trial, "batch_bound", lambda network, images: batch_bound(network, images) / 1e3)
     with pytest.raises(UserError, match="20 of 20 images in a batch"):
         run(subset, model)
     assert not list(model.parent.glob("inference*"))

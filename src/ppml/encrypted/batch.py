@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from tenseal import sealapi
@@ -31,33 +31,37 @@ def predict_batch(
     first, *others = network.layers
     for number, layer in enumerate([first.of(network.pixels), *others]):
         if number:
-            values = (arithmetic.square(value, relin) for value in values)
+            values = _squares(values, arithmetic, relin)
         values = _affine(layer, number, arithmetic, values)
     return list(values)
 
 
+def _squares(
+    values: Iterable[sealapi.Ciphertext], arithmetic: Arithmetic, relin: sealapi.RelinKeys
+) -> Iterator[sealapi.Ciphertext]:
+    for value in values:
+        arithmetic.square_inplace(value, relin)
+        yield value
+
+
 def _affine(
     layer: Affine, number: int, arithmetic: Arithmetic, inputs: Iterable[sealapi.Ciphertext]
-) -> Sequence[sealapi.Ciphertext]:
+) -> list[sealapi.Ciphertext]:
     """Return the outputs of a map, input by input.
 
-    Which products are formed depends on the architecture alone, not on the weights: one that rounds to 0, which SEAL
-    refuses to multiply by, is taken as the smallest there is.
+    Which products are formed depends on the architecture alone, not on the weights.
     """
-    least = 1 / arithmetic.weight_scales[number]
-    weights = np.where(np.abs(layer.weights) < least, np.copysign(least, layer.weights), layer.weights)
-    sums: list[sealapi.Ciphertext | None] = [None] * len(weights)
+    sums: list[sealapi.Ciphertext | None] = [None] * len(layer.weights)
     plain, product = sealapi.Plaintext(), sealapi.Ciphertext()
     for place, given in enumerate(inputs):
         for output in np.flatnonzero(layer.reads[:, place]).tolist():
-            arithmetic.weight(float(weights[output, place]), number, plain)
+            arithmetic.weight(float(layer.weights[output, place]), number, plain)
             arithmetic.evaluator.multiply_plain(given, plain, product)
             total = sums[output]
             if total is None:
                 sums[output], product = product, sealapi.Ciphertext()
             else:
                 arithmetic.evaluator.add_inplace(total, product)
-    return [
-        arithmetic.finish(total, arithmetic.bias(float(bias), number))
-        for total, bias in zip(sums, layer.bias, strict=True)
-    ]
+    for total, bias in zip(sums, layer.bias, strict=True):
+        arithmetic.finish_inplace(total, arithmetic.bias(float(bias), number))
+    return sums

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from tenseal import sealapi
 
 from ppml.aggregation.lattice import loaded, packed, saved, unpacked
+from ppml.aggregation.protocol import BadUpdate
 from ppml.encrypted.layout import Layout
 from ppml.encrypted.network import Network, Values
-from ppml.encrypted.ring import SCALE, Depth
+from ppml.encrypted.ring import SCALE, Ring
 
 
 class Client:
@@ -19,14 +18,14 @@ class Client:
     Parameters
     ----------
     network : Network
-        Whose architecture says how an image is laid out. Its weights are not looked at.
+        Whose architecture says how an image is laid out, and how many logits there are. Its weights are not looked at.
     """
 
     def __init__(self, network: Network) -> None:
-        self.depth = Depth(len(network.layers))
-        self.layout = Layout.of(network, self.depth.slots)
-        self._pixels = network.pixels
-        self._context = self.depth.context()
+        self.ring = Ring(len(network.layers))
+        self.layout = Layout.of(network, self.ring.slots)
+        self._pixels, self._classes = network.pixels, len(network.layers[-1].bias)
+        self._context = self.ring.context()
         self._encoder = sealapi.CKKSEncoder(self._context)
         self._generator = sealapi.KeyGenerator(self._context)
         secret = self._generator.secret_key()
@@ -37,37 +36,52 @@ class Client:
     def evaluation_keys(self) -> bytes:
         """Return what the server multiplies and rotates with; it opens nothing."""
         relin = saved(self._generator.create_relin_keys())
-        # SEAL takes a list as powers of the roots: a rotation by k slots is the power of 3^k.
-        powers = [pow(3, step % self.depth.slots, 2 * self.depth.degree) for step in self.layout.rotations()]
+        # SEAL takes a list as powers of the roots.
+        powers = [self.ring.power(step) for step in self.layout.rotations()]
         return packed([relin, saved(self._generator.create_galois_keys(powers))])
 
     def seal_batch(self, images: Values) -> bytes:
-        """Return at most ``depth.slots`` images, ``(n, pixels)``, encrypted: a ciphertext a pixel, an image a slot.
+        """Return images, ``(n, pixels)``, encrypted: a ciphertext a pixel, an image a slot.
 
         Pixels that no output reads are left out.
+
+        Raises
+        ------
+        ValueError
+            There are more images than ``ring.slots``.
         """
+        if len(images) > self.ring.slots:
+            raise ValueError(f"{len(images)} images in a batch of {self.ring.slots} slots")
         return packed(map(self._sealed, images.T[self._pixels]))
 
     def open_batch(self, answer: bytes, count: int) -> Values:
-        """Return the logits of ``count`` images, ``(count, classes)``."""
-        return np.stack([slots[:count] for slots in self._opened(answer)], axis=1)
+        """Return the logits of ``count`` images, ``(count, classes)``; a bad answer raises :class:`BadUpdate`."""
+        return np.stack([slots[:count] for slots in self._opened(answer, self._classes)], axis=1)
 
     def seal_one(self, image: Values) -> bytes:
         """Return one image, ``(pixels,)``, encrypted."""
         return packed(map(self._sealed, self.layout.taps.spread(image)))
 
-    def open_one(self, answer: bytes, classes: int) -> Values:
-        """Return the logits of one image, ``(classes,)``."""
-        (slots,) = self._opened(answer)
-        return slots[: classes * self.layout.logits : self.layout.logits]
+    def open_one(self, answer: bytes) -> Values:
+        """Return the logits of one image, ``(classes,)``; a bad answer raises :class:`BadUpdate`."""
+        (slots,) = self._opened(answer, 1)
+        return slots[: self._classes]
 
     def _sealed(self, values: Values) -> bytes:
         plain = sealapi.Plaintext()
         self._encoder.encode(values.tolist(), SCALE, plain)
         return saved(self._encryptor.encrypt_symmetric(plain))
 
-    def _opened(self, answer: bytes) -> Iterator[Values]:
-        for chunk in unpacked(memoryview(answer)):
-            plain = sealapi.Plaintext()
-            self._decryptor.decrypt(loaded(sealapi.Ciphertext(), self._context, chunk), plain)
-            yield np.array(self._encoder.decode_double(plain))
+    def _opened(self, answer: bytes, wanted: int) -> list[Values]:
+        try:
+            chunks = list(unpacked(memoryview(answer)))
+            if len(chunks) != wanted:
+                raise BadUpdate(f"an answer of {len(chunks)} ciphertexts where {wanted} are wanted")
+            return [self._decoded(chunk) for chunk in chunks]
+        except (RuntimeError, ValueError) as error:
+            raise BadUpdate(f"an answer that cannot be opened: {error}") from None
+
+    def _decoded(self, chunk: memoryview) -> Values:
+        plain = sealapi.Plaintext()
+        self._decryptor.decrypt(loaded(sealapi.Ciphertext(), self._context, chunk), plain)
+        return np.array(self._encoder.decode_double(plain))

@@ -105,7 +105,7 @@ class Rows:
 
     def turns(self) -> list[int]:
         """Return by how much the inputs are rotated, so that each row meets all of them."""
-        return list(range(0, max(self.period, 1), self.width))
+        return list(range(0, self.period, self.width))
 
     def weights(self, weights: Values) -> Values:
         """Return the weights for each turn, ``(turns, slots)``."""
@@ -193,8 +193,10 @@ class Layout:
         Raises
         ------
         ValueError
-            A map is too wide for the ring.
+            A map is too wide for the ring, or there is an even number: other slots would be left with partial sums.
         """
+        if len(network.layers) % 2 == 0:
+            raise ValueError(f"{len(network.layers)} maps: an odd number is needed for slots that hold logits alone")
         taps = Taps.of(network.layers[0].reads, slots)
         maps: list[Rows | Columns] = []
         period = taps.period
@@ -208,12 +210,6 @@ class Layout:
             else:
                 maps.append(Columns(period, slots))
         return cls(taps, tuple(maps))
-
-    @property
-    def logits(self) -> int:
-        """Slots from one logit to the next: 1, or the width of a row."""
-        last = self.maps[-1] if self.maps else None
-        return last.width if isinstance(last, Rows) else 1
 
     def rotations(self) -> Sequence[int]:
         """Return every rotation that is done, each once."""

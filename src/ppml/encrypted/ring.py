@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tenseal import sealapi
 
 from ppml.aggregation.capacity import MAX_COEFFICIENT_BITS
-from ppml.aggregation.lattice import ring
+from ppml.aggregation.lattice import ring as checked_ring
 
 OUTER_BITS, INNER_BITS = 34, 30
 """Of the first and the last prime, and of those between, each of which is one multiplication."""
@@ -20,8 +20,8 @@ LARGEST_LOGIT = 2.0 ** (OUTER_BITS - 2) / LOGIT_SCALE
 
 
 @dataclass(frozen=True)
-class Depth:
-    """A ring for so many affine maps with squares between them.
+class Ring:
+    """The ring for so many affine maps with squares between them.
 
     Parameters
     ----------
@@ -55,9 +55,13 @@ class Depth:
         """Values in a ciphertext."""
         return self.degree // 2
 
+    def power(self, step: int) -> int:
+        """Return the power of the roots that rotates by ``step`` slots to the left."""
+        return pow(3, step % self.slots, 2 * self.degree)
+
     def context(self) -> sealapi.SEALContext:
         """Return the ring, checked to give 128 bits of security."""
-        return ring(sealapi.SCHEME_TYPE.CKKS, self.degree, self.bits)
+        return checked_ring(sealapi.SCHEME_TYPE.CKKS, self.degree, self.bits)
 
 
 class Level:
@@ -84,13 +88,13 @@ class Arithmetic:
 
     Parameters
     ----------
-    depth : Depth
-        The ring.
+    ring : Ring
+        Where ciphertexts live.
     """
 
-    def __init__(self, depth: Depth) -> None:
-        self.depth = depth
-        self.context = depth.context()
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.context = ring.context()
         self.evaluator = sealapi.Evaluator(self.context)
         self._encoder = sealapi.CKKSEncoder(self.context)
         self.levels = []
@@ -106,37 +110,44 @@ class Arithmetic:
         Each division takes a prime away that is near a power of two, but none.
         """
         scale, weights, products = SCALE, [], []
-        for number in range(self.depth.maps):
+        for number in range(self.ring.maps):
             before = self.levels[2 * number].last
-            wanted = LOGIT_SCALE if number == self.depth.maps - 1 else SCALE
+            wanted = LOGIT_SCALE if number == self.ring.maps - 1 else SCALE
             weights.append(wanted * before / scale)
             products.append(scale * weights[-1])
             scale = products[-1] / before
-            if number < self.depth.maps - 1:
+            if number < self.ring.maps - 1:
                 scale = scale * scale / self.levels[2 * number + 1].last
         return weights, products
 
-    def weight(self, values: float | list[float], number: int, plain: sealapi.Plaintext | None = None) -> object:
-        """Return a weight of map ``number``, the same in all slots, or one a slot, ready to multiply."""
+    def weight(
+        self, values: float | list[float], number: int, plain: sealapi.Plaintext | None = None
+    ) -> sealapi.Plaintext:
+        """Return a weight of map ``number``, the same in all slots, or one a slot, ready to multiply.
+
+        SEAL refuses to multiply by 0. What would be rounded to it, such as the weights of a unit that died in training,
+        is taken as the smallest value there is.
+        """
         plain = plain or sealapi.Plaintext()
-        self._encoder.encode(values, self.levels[2 * number].parms_id, self.weight_scales[number], plain)
+        parms_id, scale = self.levels[2 * number].parms_id, self.weight_scales[number]
+        self._encoder.encode(values, parms_id, scale, plain)
+        if plain.is_zero():
+            self._encoder.encode(1 / scale, parms_id, scale, plain)
         return plain
 
-    def bias(self, values: float | list[float], number: int) -> object:
+    def bias(self, values: float | list[float], number: int) -> sealapi.Plaintext:
         """Return what is added to the products of map ``number``."""
         plain = sealapi.Plaintext()
         self._encoder.encode(values, self.levels[2 * number].parms_id, self.product_scales[number], plain)
         return plain
 
-    def finish(self, products: sealapi.Ciphertext, bias: object) -> sealapi.Ciphertext:
-        """Return ``products`` with the bias added, at the next level."""
+    def finish_inplace(self, products: sealapi.Ciphertext, bias: sealapi.Plaintext) -> None:
+        """Add the bias to ``products``, and go to the next level."""
         self.evaluator.add_plain_inplace(products, bias)
         self.evaluator.rescale_to_next_inplace(products)
-        return products
 
-    def square(self, cipher: sealapi.Ciphertext, relin: sealapi.RelinKeys) -> sealapi.Ciphertext:
-        """Return the square of ``cipher``, at the next level."""
+    def square_inplace(self, cipher: sealapi.Ciphertext, relin: sealapi.RelinKeys) -> None:
+        """Square ``cipher``, and go to the next level."""
         self.evaluator.square_inplace(cipher)
         self.evaluator.relinearize_inplace(cipher, relin)
         self.evaluator.rescale_to_next_inplace(cipher)
-        return cipher

@@ -10,10 +10,10 @@ from tenseal import sealapi
 
 from ppml.aggregation.lattice import loaded, packed, saved, unpacked
 from ppml.aggregation.party import Line, start_party
-from ppml.aggregation.protocol import BadUpdate, SecretKeyExposed
+from ppml.aggregation.protocol import BadUpdate
 from ppml.encrypted.batch import predict_batch
 from ppml.encrypted.network import Network
-from ppml.encrypted.ring import SCALE, Arithmetic, Depth
+from ppml.encrypted.ring import SCALE, Arithmetic, Ring
 from ppml.encrypted.single import OneImage
 
 KEYS, BATCH, ONE, SECONDS = b"k", b"b", b"o", b"s"
@@ -33,10 +33,9 @@ class Server:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._arithmetic = Arithmetic(Depth(len(network.layers)))
+        self._arithmetic = Arithmetic(Ring(len(network.layers)))
         self._one = OneImage(network, self._arithmetic)
-        self._relin: sealapi.RelinKeys | None = None
-        self._galois: sealapi.GaloisKeys | None = None
+        self._keys: tuple[sealapi.RelinKeys, sealapi.GaloisKeys] | None = None
 
     def answer(self, what: bytes, content: bytes) -> bytes:
         """Return the answer to a question; see :class:`~ppml.aggregation.party.Party`.
@@ -44,41 +43,52 @@ class Server:
         Raises
         ------
         BadUpdate
-            What was sent is damaged, of another ring, not fresh, or holds a secret key; nothing is calculated then.
+            What was sent is damaged, of another ring, not fresh, or holds a secret key. There is no answer then, and
+            keys that were taken before stay.
         """
-        match what:
-            case b"k":
-                self._take_keys(content)
+        try:
+            if what == KEYS:
+                self._keys = self._read_keys(content)
                 return b""
-            case b"b":
-                relin, _ = self._keys()
-                pixels = self._read(content, len(self._network.pixels))
-                return packed(map(saved, predict_batch(self._network, self._arithmetic, relin, pixels)))
-            case b"o":
-                ciphers = list(self._read(content, len(self._one.layout.taps.index)))
-                return packed([saved(self._one.predict(ciphers, *self._keys()))])
-            case _:
-                return CPU_SECONDS.pack(time.process_time())
+            if what == BATCH:
+                return packed(map(saved, self._predict_batch(content)))
+            if what == ONE:
+                return packed([saved(self._predict_one(content))])
+        except RuntimeError as error:
+            raise BadUpdate(f"what cannot be calculated with: {error}") from None
+        if what == SECONDS:
+            return CPU_SECONDS.pack(time.process_time())
+        raise BadUpdate(f"a question that is none: {what!r}")
 
-    def _keys(self) -> tuple[sealapi.RelinKeys, sealapi.GaloisKeys]:
-        if self._relin is None or self._galois is None:
+    def _predict_batch(self, content: bytes) -> list[sealapi.Ciphertext]:
+        relin, _ = self._evaluation_keys()
+        return predict_batch(self._network, self._arithmetic, relin, self._read(content, len(self._network.pixels)))
+
+    def _predict_one(self, content: bytes) -> sealapi.Ciphertext:
+        relin, galois = self._evaluation_keys()
+        return self._one.predict(list(self._read(content, len(self._one.layout.taps.index))), relin, galois)
+
+    def _evaluation_keys(self) -> tuple[sealapi.RelinKeys, sealapi.GaloisKeys]:
+        if self._keys is None:
             raise BadUpdate("no evaluation keys were sent")
-        return self._relin, self._galois
+        return self._keys
 
-    def _take_keys(self, material: bytes) -> None:
-        context = self._arithmetic.context
+    def _read_keys(self, material: bytes) -> tuple[sealapi.RelinKeys, sealapi.GaloisKeys]:
+        """Return the keys for squares and for every rotation; with others SEAL would end the process."""
+        context, ring = self._arithmetic.context, self._arithmetic.ring
         try:
             streams = list(unpacked(memoryview(material)))
-        except ValueError as error:
-            raise BadUpdate(f"no evaluation keys: {error}") from None
-        for stream in streams:
-            refuse_secret_key(context, stream)
-        try:
-            relin, galois = streams
-            self._relin = loaded(sealapi.RelinKeys(), context, relin)
-            self._galois = loaded(sealapi.GaloisKeys(), context, galois)
+            if any(is_secret_key(context, stream) for stream in streams):
+                raise BadUpdate("what was sent to the server holds a secret key")
+            first, second = streams
+            relin = loaded(sealapi.RelinKeys(), context, first)
+            galois = loaded(sealapi.GaloisKeys(), context, second)
         except (RuntimeError, ValueError) as error:
             raise BadUpdate(f"no evaluation keys of this ring: {error}") from None
+        needed = [ring.power(step) for step in self._one.layout.rotations()]
+        if not relin.has_key(2) or not all(galois.has_key(power) for power in needed):
+            raise BadUpdate("evaluation keys that lack the one for squares, or for some rotation")
+        return relin, galois
 
     def _read(self, content: bytes, needed: int) -> Iterator[sealapi.Ciphertext]:
         """Yield the ciphertexts of a question, one at a time: a batch has hundreds of megabytes."""
@@ -97,24 +107,28 @@ class Server:
             cipher = loaded(sealapi.Ciphertext(), context, chunk)
         except (RuntimeError, ValueError) as error:
             raise BadUpdate(f"no ciphertext of this ring: {error}") from None
-        if cipher.size() != 2 or cipher.parms_id() != context.first_parms_id() or cipher.scale != SCALE:
-            raise BadUpdate("a ciphertext that is not fresh, or at another scale")
+        if cipher.size() != 2 or cipher.parms_id() != context.first_parms_id() or not cipher.is_ntt_form():
+            raise BadUpdate("a ciphertext that is not fresh")
+        if cipher.scale != SCALE:
+            raise BadUpdate(f"a ciphertext at scale {cipher.scale:g}, not {SCALE:g}")
+        if cipher.is_transparent():
+            raise BadUpdate("a ciphertext that hides nothing")
         return cipher
 
 
-def refuse_secret_key(context: sealapi.SEALContext, stream: memoryview) -> None:
-    """Raise an error where ``stream`` is a secret key of this ring."""
+def is_secret_key(context: sealapi.SEALContext, stream: memoryview) -> bool:
+    """Return whether ``stream`` is, or begins with, a secret key of this ring."""
     try:
         loaded(sealapi.SecretKey(), context, stream, whole=False)
     except (RuntimeError, ValueError):
-        return
-    raise SecretKeyExposed("what was sent to the server holds a secret key")
+        return False
+    return True
 
 
 def start_server(network: Network) -> tuple[Line, Callable[[], None]]:
     """Start a server in a process of its own, and return the line to it and what ends it.
 
-    It is forked before there is a key, and what it is sent is all that it gets.
+    It is forked, and has what there is in memory at this moment: call it before there are images and keys.
     """
     lines, stop = start_party("server", lambda: Server(network), [frozenset({KEYS, BATCH, ONE, SECONDS})])
     return lines[0], stop

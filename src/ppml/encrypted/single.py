@@ -23,19 +23,19 @@ class OneImage:
     """
 
     def __init__(self, network: Network, arithmetic: Arithmetic) -> None:
-        self.layout = Layout.of(network, arithmetic.depth.slots)
+        self.layout = Layout.of(network, arithmetic.ring.slots)
         self._arithmetic, self._evaluator = arithmetic, arithmetic.evaluator
-        taps, slots = self.layout.taps, arithmetic.depth.slots
+        taps, slots = self.layout.taps, arithmetic.ring.slots
         first, *others = network.layers
         weights = [taps.weights(first.weights)]
         biases = [repeated(first.bias, taps.period, slots)]
-        for one, layer in zip(self.layout.maps, others, strict=True):
-            weights.append(one.weights(layer.weights))
-            biases.append(one.bias(layer.bias))
+        for place, layer in zip(self.layout.maps, others, strict=True):
+            weights.append(place.weights(layer.weights))
+            biases.append(place.bias(layer.bias))
         self._weights = [self._encoded(rows, number) for number, rows in enumerate(weights)]
         self._biases = [arithmetic.bias(bias.tolist(), number) for number, bias in enumerate(biases)]
 
-    def _encoded(self, rows: Values, number: int) -> list[object]:
+    def _encoded(self, rows: Values, number: int) -> list[sealapi.Plaintext]:
         return [self._arithmetic.weight(row.tolist(), number) for row in rows]
 
     def predict(
@@ -44,14 +44,14 @@ class OneImage:
         """Return the encrypted logits of one image, laid out as :class:`~ppml.encrypted.layout.Taps` says."""
         products = [self._times(cipher, weight) for cipher, weight in zip(ciphers, self._weights[0], strict=True)]
         value = self._finished(self._total(products), self.layout.taps.folds(), 0, galois)
-        for number, one in enumerate(self.layout.maps, start=1):
-            value = self._arithmetic.square(value, relin)
-            match one:
+        for number, place in enumerate(self.layout.maps, start=1):
+            self._arithmetic.square_inplace(value, relin)
+            match place:
                 case Rows():
-                    total = self._by_rows(value, one, number, galois)
+                    total = self._by_rows(value, place, number, galois)
                 case Columns():
                     total = self._by_columns(value, number, galois)
-            value = self._finished(total, one.folds(), number, galois)
+            value = self._finished(total, place.folds(), number, galois)
         return value
 
     def _by_rows(
@@ -80,9 +80,10 @@ class OneImage:
         """
         for step in folds:
             self._evaluator.add_inplace(total, self._rotated(total, step, galois))
-        return self._arithmetic.finish(total, self._biases[number])
+        self._arithmetic.finish_inplace(total, self._biases[number])
+        return total
 
-    def _times(self, cipher: sealapi.Ciphertext, weight: object) -> sealapi.Ciphertext:
+    def _times(self, cipher: sealapi.Ciphertext, weight: sealapi.Plaintext) -> sealapi.Ciphertext:
         product = sealapi.Ciphertext()
         self._evaluator.multiply_plain(cipher, weight, product)
         return product

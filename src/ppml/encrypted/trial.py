@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppml.aggregation.party import Line
+from ppml.aggregation.protocol import BadUpdate
 from ppml.encrypted.client import Client
-from ppml.encrypted.error import logit_bound, margins
+from ppml.encrypted.error import batch_bound, margins, single_bound
 from ppml.encrypted.network import Network, Values
 from ppml.encrypted.ring import LARGEST_LOGIT
-from ppml.encrypted.server import BATCH, CPU_SECONDS, KEYS, ONE, SECONDS, start_server
+from ppml.encrypted.server import BATCH, CPU_SECONDS, KEYS, ONE, SECONDS
 from ppml.errors import UserError
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was predicted.
+    """What was tried, and what is the same each time.
 
     Parameters
     ----------
     images : int
         Sent in batches.
-    right, plain_right : int
-        Predictions, from encrypted images and in the clear, that are the label.
+    plain_right : int
+        Predictions in the clear that are the label.
     sure : int
         Images whose largest logit is above the next by more than twice the bound: on these both must agree.
     bound : float
-        The largest bound of a logit's error.
+        The largest bound of a logit's error, over images and ways of evaluating.
     singly : int
         Images that were also sent one by one.
     degree : int
@@ -42,7 +44,6 @@ class Trial:
     """
 
     images: int
-    right: int
     plain_right: int
     sure: int
     bound: float
@@ -52,23 +53,28 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What it took; seconds are of one core.
+class Measured:
+    """What came out and what it took; seconds are of one core.
 
     Parameters
     ----------
+    right : int
+        Predictions from encrypted images, in batches, that are the label. Where an image is not sure, that may be
+        another number the next time.
     differ : int
         Images whose encrypted prediction is not the plain one.
     error : float
         The largest error of a logit.
+    error_share : float
+        The largest error of an image's logits over its bound.
     one_client, one_server : float
         CPU seconds for one image, sent alone: the median.
     one_up, one_down : int
         Bytes for one image, sent alone.
-    batch : int
-        Images of a full batch, as many as there are slots.
+    slots : int
+        Images of a full batch. One that is not full takes as long.
     batch_client, batch_server : float
-        CPU seconds for one batch: the median. A batch that is not full takes as long.
+        CPU seconds for one batch: the median.
     batch_up, batch_down : int
         Bytes for one batch.
     keys : int
@@ -77,13 +83,15 @@ class Cost:
         CPU seconds for making them.
     """
 
+    right: int
     differ: int
     error: float
+    error_share: float
     one_client: float
     one_server: float
     one_up: int
     one_down: int
-    batch: int
+    slots: int
     batch_client: float
     batch_server: float
     batch_up: int
@@ -105,18 +113,21 @@ class Query:
 
 def try_network(
     network: Network,
+    line: Line,
     images: Values,
     labels: NDArray[np.int64],
     *,
     singly: int,
     say: Callable[[str], None],
-) -> tuple[Trial, Cost]:
-    """Predict ``images`` by a server that cannot see them.
+) -> tuple[Trial, Measured]:
+    """Predict ``images`` by a server that cannot see them, and compare with predictions in the clear.
 
     Parameters
     ----------
     network : Network
-        What predicts.
+        What predicts: the one who tries it compares, and so has both sides' part, which no client would.
+    line : Line
+        To the server.
     images : float64 array, shape ``(n, pixels)``
     labels : int64 array, shape ``(n,)``
     singly : int
@@ -127,67 +138,58 @@ def try_network(
     Raises
     ------
     UserError
-        A logit is too large for the ring, off by more than its bound, or a prediction differs where it must not.
+        A logit is too large for the ring, off by more than its bound, or the server refuses or is gone.
     """
     plain = network.values(images)[-1]
     refuse_large(plain)
-    bounds = logit_bound(network, images)
-    line, stop = start_server(network)
     try:
-        client = Client(network)
-        started = time.process_time()
-        material = client.evaluation_keys()
-        making = time.process_time() - started
-        line.ask(KEYS, material)
-        asker = _Asker(line, client, plain.shape[1])
+        asker = _Asker(line, Client(network))
         batches = []
-        for start in range(0, len(images), client.depth.slots):
-            batches.append(asker.batch(images[start : start + client.depth.slots]))
+        for start in range(0, len(images), asker.slots):
+            batches.append(asker.batch(images[start : start + asker.slots]))
             say(f"{start + len(batches[-1].logits)} of {len(images)} images in batches")
         alone = [asker.one(image) for image in images[:singly]]
         say(f"{len(alone)} images one by one")
-    finally:
-        stop()
+    except (BadUpdate, ChildProcessError) as error:
+        raise UserError(f"inference: {error}") from None
     logits = np.concatenate([batch.logits for batch in batches])
     each = np.concatenate([one.logits for one in alone])
-    sure = margins(plain) > 2 * bounds
-    refuse_difference(plain, logits, bounds, "a batch")
-    refuse_difference(plain[: len(each)], each, bounds[: len(each)], "images sent alone")
+    bounds = batch_bound(network, images)
+    bounds_alone = np.array([single_bound(network, image) for image in images[: len(each)]])
+    shares = [
+        refuse_difference(plain, logits, bounds, "a batch"),
+        refuse_difference(plain[: len(each)], each, bounds_alone, "images sent alone"),
+    ]
     guessed, said = logits.argmax(axis=1), plain.argmax(axis=1)
     trial = Trial(
         images=len(images),
-        right=int((guessed == labels).sum()),
         plain_right=int((said == labels).sum()),
-        sure=int(sure.sum()),
-        bound=float(bounds.max()),
+        sure=int((margins(plain) > 2 * bounds).sum()),
+        bound=float(max(bounds.max(), bounds_alone.max())),
         singly=len(each),
-        degree=client.depth.degree,
-        modulus_bits=sum(client.depth.bits),
+        degree=asker.ring.degree,
+        modulus_bits=sum(asker.ring.bits),
     )
-    error = max(np.abs(logits - plain).max(), np.abs(each - plain[: len(each)]).max())
-    cost = Cost(
+    measured = Measured(
+        right=int((guessed == labels).sum()),
         differ=int((guessed != said).sum()),
-        error=float(error),
-        one_client=_median([one.client_seconds for one in alone]),
-        one_server=_median([one.server_seconds for one in alone]),
-        one_up=alone[0].up,
-        one_down=alone[0].down,
-        batch=client.depth.slots,
-        batch_client=_median([batch.client_seconds for batch in batches]),
-        batch_server=_median([batch.server_seconds for batch in batches]),
-        batch_up=batches[0].up,
-        batch_down=batches[0].down,
-        keys=len(material),
-        keys_client=round(making, 4),
+        error=float(max(np.abs(logits - plain).max(), np.abs(each - plain[: len(each)]).max())),
+        error_share=max(shares),
+        **asker.costs(alone, batches),
     )
-    return trial, cost
+    return trial, measured
 
 
 class _Asker:
     """Asks the server and measures."""
 
-    def __init__(self, line: Line, client: Client, classes: int) -> None:
-        self._line, self._client, self._classes = line, client, classes
+    def __init__(self, line: Line, client: Client) -> None:
+        self._line, self._client = line, client
+        self.ring, self.slots = client.ring, client.ring.slots
+        started = time.process_time()
+        material = client.evaluation_keys()
+        self._keys = {"keys": len(material), "keys_client": round(time.process_time() - started, 4)}
+        line.ask(KEYS, material)
 
     def batch(self, images: Values) -> Query:
         return self._ask(
@@ -197,11 +199,16 @@ class _Asker:
         )
 
     def one(self, image: Values) -> Query:
-        return self._ask(
-            ONE,
-            lambda: self._client.seal_one(image),
-            lambda answer: self._client.open_one(answer, self._classes)[None],
-        )
+        return self._ask(ONE, lambda: self._client.seal_one(image), lambda answer: self._client.open_one(answer)[None])
+
+    def costs(self, alone: Sequence[Query], batches: Sequence[Query]) -> dict[str, Any]:
+        """Return the part of :class:`Measured` that is about seconds and bytes."""
+        found: dict[str, Any] = {"slots": self.slots, **self._keys}
+        for name, queries in (("one", alone), ("batch", batches)):
+            found[f"{name}_client"] = _median([query.client_seconds for query in queries])
+            found[f"{name}_server"] = _median([query.server_seconds for query in queries])
+            found |= {f"{name}_up": queries[0].up, f"{name}_down": queries[0].down}
+        return found
 
     def _ask(self, what: bytes, seal: Callable[[], bytes], unseal: Callable[[bytes], Values]) -> Query:
         started = time.process_time()
@@ -228,8 +235,14 @@ def refuse_large(logits: Values) -> None:
         )
 
 
-def refuse_difference(plain: Values, logits: Values, bounds: Values, how: str) -> None:
-    """Raise an error where a logit is off by more than its bound: then predictions may differ where they must not."""
+def refuse_difference(plain: Values, logits: Values, bounds: Values, how: str) -> float:
+    """Return the largest error of an image's logits over its bound.
+
+    Raises
+    ------
+    UserError
+        It is above 1: then a prediction may differ where it must not.
+    """
     errors = np.abs(logits - plain).max(axis=1)
     off = np.flatnonzero(~(errors <= bounds))
     if len(off):
@@ -238,6 +251,7 @@ def refuse_difference(plain: Values, logits: Values, bounds: Values, how: str) -
             f"its error, the first {errors[off[0]]:.3g} where at most {bounds[off[0]]:.3g} is possible; nothing is "
             "published while encrypted predictions are not those in the clear"
         )
+    return float((errors / bounds).max())
 
 
 def _median(seconds: list[float]) -> float:

@@ -16,12 +16,15 @@ SECONDS_AN_HOUR = 3600
 
 LEAKS = (
     "The client has the secret key, made for this from the operating system's entropy, and encrypts; the server has "
-    "the model, and keys that multiply and rotate but open nothing. It sees ciphertexts, and how many images they are.",
+    "the model, and keys that multiply and rotate but open nothing. It sees ciphertexts, and how many questions there "
+    "are, not what it predicts.",
+    "Both follow the protocol. The client cannot check an answer, and the server cannot tell what it is asked: one "
+    "image that is sent alone may be different values for each output of the first map.",
     "What the client learns of the model: its architecture, and the logits, from which a model can be copied if enough "
-    "are asked for. No circuit privacy: the errors in what it opens depend on the weights, too. The server does not "
-    "know whether it is asked honestly.",
+    "are asked for. No circuit privacy: the errors in what it opens depend on the weights, too.",
     "A client that shows decrypted logits to the server, errors and all, can give its key away (Li & Micciancio, "
-    "EUROCRYPT 2021): it must show the predicted class at most.",
+    "EUROCRYPT 2021), and to a server that answers with something else, whatever it tells of an answer tells of the "
+    "images or the key: it tells a server that follows the protocol the class at most, and another nothing.",
     "Training is not encrypted: its owner sees all records, and the model may reveal them.",
 )
 
@@ -63,7 +66,7 @@ def inference_table(
 def _line(label: str, rows: pd.DataFrame) -> dict[str, str]:
     one = rows[["one_client", "one_server"]].mean()
     batch = rows[["batch_client", "batch_server"]].mean()
-    size = float(rows["batch"].mean())
+    size = float(rows["slots"].mean())
     return {
         "Technique": label,
         "Seeds": str(len(rows)),
@@ -73,12 +76,12 @@ def _line(label: str, rows: pd.DataFrame) -> dict[str, str]:
         "Must agree": f"{rows['sure'].sum():,} of {rows['images'].sum():,}",
         "Differ": f"{rows['differ'].sum():,}",
         "Largest error": f"{rows['error'].max():.1e}",
-        "Its bound": f"{rows['bound'].max():.1e}",
+        "Error over bound": f"{rows['error_share'].max():.2f}",
         "One image, client + server (s)": f"{significant(one['one_client'], 2)} + {significant(one['one_server'], 2)}",
         "Up, down": _both_ways(rows["one_up"], rows["one_down"]),
-        "A batch": _each(rows, "batch"),
+        "A batch": _each(rows, "slots"),
         "Client + server (s)": f"{significant(batch['batch_client'], 2)} + {significant(batch['batch_server'], 2)}",
-        "Images an hour": f"{_thousands(SECONDS_AN_HOUR * size / batch.sum())}",
+        "Images an hour": _thousands(SECONDS_AN_HOUR * size / batch.sum()),
         "Up, down an image": _both_ways(rows["batch_up"] / size, rows["batch_down"] / size),
         "Keys, once": human_bytes(rows["keys"].mean()),
         "Ring": ", ".join(dict.fromkeys(map(_ring, rows["degree"], rows["modulus_bits"]))),
@@ -103,7 +106,8 @@ def _each(rows: pd.DataFrame, column: str) -> str:
 
 
 def _thousands(count: float) -> str:
-    return f"{round(count, -3):,.0f}"
+    """Return a large number to the thousand."""
+    return f"{round(count, -3):,.0f}" if count >= 10_000 else f"{count:,.0f}"
 
 
 def _method(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -113,8 +117,9 @@ def _method(rows: pd.DataFrame) -> tuple[str, ...]:
         f"{alone} also one by one, an image in a few ciphertexts. Seconds: CPU time of one core, median over images or "
         "batches, mean over seeds; images an hour: client and server together on one core, full batches. A batch that "
         "is not full costs as much.",
-        "Must agree: the largest logit in the clear is above the next by more than twice the bound of a logit's error: "
-        "no error can change which is the largest. Differ: predictions, of all images, that are not those in the "
-        "clear. The bound is seven standard deviations of the error, followed through the network for each image; a "
-        "logit beyond it stops the workflow.",
+        "Must agree: the largest logit in the clear is above the next by more than twice the bound of a logit's error, "
+        "so that no error within the bound changes which is the largest. Differ: predictions, of all images, that are "
+        "not those in the clear. The bound is seven standard deviations of the error, followed through the network for "
+        "each image, where errors that the key multiplies count 20 times, for an unlucky one; a logit beyond it stops "
+        "the workflow. Error over bound: the largest, of an image, over its own.",
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ppml.records.files import read_json, write_json
 
+IMAGE = (1, 28, 28)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write inference.json, what repeats, and inference-cost.json, what is measured.
@@ -35,25 +37,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     from safetensors.torch import load_file
 
     from ppml.encrypted.network import network_of
+    from ppml.encrypted.server import start_server
     from ppml.encrypted.trial import try_network
     from ppml.models.registry import build_model
     from ppml.stages.storage import read_examples
 
     torch.set_num_threads(1)
     spec = arguments.spec
-    test = read_examples(arguments.test, spec["dataset"])
-    count = len(test) if spec["images"] == "all" else min(spec["images"], len(test))
-    images, labels = test.images[:count], test.labels[:count]
     model = build_model(spec["model"], read_json(arguments.about)["classes"], torch.Generator())
-    weights = load_file(arguments.model)
-    model.load_state_dict({name.removeprefix("0."): value for name, value in weights.items()})
+    # A run's models are numbered; this is the only one.
+    model.load_state_dict({name.removeprefix("0."): value for name, value in load_file(arguments.model).items()})
     assert isinstance(model, torch.nn.Sequential)
-    network = network_of(model, images.shape[1:])
-    trial, cost = try_network(
-        network, images.flatten(1).double().numpy(), labels.numpy(), singly=spec["singly"], say=_said(time.perf_counter)
-    )
+    network = network_of(model, IMAGE)
+    # Before there is an image in memory: the server is a copy of this process.
+    line, stop = start_server(network)
+    try:
+        test = read_examples(arguments.test, spec["dataset"])
+        count = len(test) if spec["images"] == "all" else min(spec["images"], len(test))
+        images = test.images[:count].flatten(1).double().numpy()
+        trial, measured = try_network(
+            network,
+            line,
+            images,
+            test.labels[:count].numpy(),
+            singly=spec["singly"],
+            say=_said(time.perf_counter),
+        )
+    finally:
+        stop()
     write_json(arguments.output, asdict(trial))
-    write_json(arguments.output_cost, asdict(cost))
+    write_json(arguments.output_cost, asdict(measured))
 
 
 def _said(clock: Callable[[], float]) -> Callable[[str], None]:
