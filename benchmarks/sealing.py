@@ -1,0 +1,277 @@
+"""Ways of sealing an update: in the clear, as others seal with TenSEAL, and this project's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLIENTS = 8
+THRESHOLD = 2 * CLIENTS // 3 + 1
+"""Clients that open an update under pairwise masks."""
+
+CLIP, FRACTIONAL_BITS = 8.0, 20
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of sealing.
+
+    Parameters
+    ----------
+    kind : {"clear", "tenseal", "ours", "shares", "masking"}
+        Which code.
+    options : dict
+        Its parameters.
+    opens : str
+        Who can open one upload.
+    least : int
+        So many clients must be there at the end of a round.
+    """
+
+    kind: str
+    options: dict[str, Any]
+    opens: str
+    least: int = 1
+
+
+class Sealing(Protocol):
+    """What is measured."""
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        ...
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        ...
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and the fixed-point grid."""
+        ...
+
+
+class Clear:
+    """Fixed-point numbers of 4 bytes."""
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        return update.astype("<i4").tobytes()
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        return np.sum([np.frombuffer(one, "<i4") for one in uploads], axis=0, dtype=np.int64).astype("<i4").tobytes()
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        return np.frombuffer(total, "<i4").astype(np.float64)
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+        return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
+
+
+class ByTenSeal:
+    """TenSEAL's own vectors, one real value a slot; the sum is the raw decryption."""
+
+    DEGREE = 8192
+
+    def __init__(self, bits: list[int], symmetric: bool) -> None:
+        import tenseal
+
+        self._tenseal, self._bits = tenseal, bits
+        kind = tenseal.ENCRYPTION_TYPE.SYMMETRIC if symmetric else tenseal.ENCRYPTION_TYPE.ASYMMETRIC
+        self._context = tenseal.context(
+            tenseal.SCHEME_TYPE.CKKS, self.DEGREE, -1, bits, n_threads=1, encryption_type=kind
+        )
+        self._context.global_scale = 2.0**40
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        values, slots = update * 2.0**-FRACTIONAL_BITS, self.DEGREE // 2
+        chunks = (values[start : start + slots] for start in range(0, len(values), slots))
+        return _framed(self._tenseal.ckks_vector(self._context, chunk).serialize() for chunk in chunks)
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        return _framed(self._added(column) for column in zip(*map(_parts, uploads), strict=True))
+
+    def _added(self, column: Sequence[bytes]) -> bytes:
+        total = self._tenseal.ckks_vector_from(self._context, column[0])
+        for one in column[1:]:
+            total += self._tenseal.ckks_vector_from(self._context, one)
+        return bytes(total.serialize())
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        parts = [self._tenseal.ckks_vector_from(self._context, one).decrypt() for one in _parts(total)]
+        return np.concatenate(parts) * 2.0**FRACTIONAL_BITS
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+        return {"degree": self.DEGREE, "modulus_bits": sum(self._bits), "fractional_bits": FRACTIONAL_BITS}
+
+
+def _framed(chunks: Iterator[bytes]) -> bytes:
+    return b"".join(len(chunk).to_bytes(4, "little") + chunk for chunk in chunks)
+
+
+def _parts(payload: bytes) -> Iterator[bytes]:
+    place = 0
+    while place < len(payload):
+        length = int.from_bytes(payload[place : place + 4], "little")
+        yield payload[place + 4 : place + 4 + length]
+        place += 4 + length
+
+
+class Ours:
+    """What this project runs; the key holder is in this process, so that its time is seen."""
+
+    def __init__(self, kind: str, clients: int = CLIENTS, **options: Any) -> None:
+        from pydantic import TypeAdapter
+
+        from ppml.aggregation import bfv, ckks
+        from ppml.aggregation.build import build_server_side
+        from ppml.aggregation.checksum import mark_of
+        from ppml.aggregation.key_holder import KeyRing
+        from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients
+        from ppml.config.technique import Bfv, Ckks, Encrypted
+
+        spec: Encrypted = TypeAdapter(Ckks if kind == "ckks" else Bfv).validate_python({"kind": kind, **options})
+        spec.refuse_overflow(clients)  # type: ignore[attr-defined]
+        self._spec, self._clients_count = spec, clients
+        self._scheme = ckks.scheme_of(spec) if isinstance(spec, Ckks) else bfv.scheme_of(spec, clients)  # type: ignore[arg-type]
+        ring = KeyRing(self._scheme)
+        self._side: PublicKeyClients | SharedKeyClients = (
+            PublicKeyClients(self._scheme, ring)
+            if spec.keys == "public"
+            else SharedKeyClients(self._scheme, mark_of(ring.public()), ring.secret())
+        )
+        self._server = build_server_side(spec, clients, ring.public)  # type: ignore[arg-type]
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        return self._side.seal(update).payload
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        sealed = [self._sealed(one, length) for one in uploads]
+        for one in sealed:
+            self._server.check(one)
+        return self._server.add(sealed).payload
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        return self._side.unseal(self._sealed(total, length)).astype(np.float64)
+
+    def _sealed(self, payload: bytes, length: int) -> Any:
+        from ppml.aggregation.protocol import Sealed
+
+        return Sealed(self._scheme.name, length, payload)
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+        parameters = self._scheme.context.key_context_data().parms()
+        bits = sum(prime.bit_count() for prime in parameters.coeff_modulus())
+        fine = self._spec.fractional_bits
+        return {"degree": parameters.poly_modulus_degree(), "modulus_bits": bits, "fractional_bits": fine}
+
+
+class BetweenServers:
+    """Additive shares; all servers are in this process, so that their time is seen."""
+
+    def __init__(self) -> None:
+        from ppml.aggregation.additive import PUBLIC, HelpingServer, SharingClients, SharingServer
+
+        helpers = [HelpingServer() for _ in range(2)]
+        self._clients = SharingClients([helper.answer(PUBLIC, b"") for helper in helpers], 4)
+        self._server = SharingServer([helper.answer for helper in helpers], 4)
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        return self._clients.seal(update).payload
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        from ppml.aggregation.protocol import Sealed
+
+        sealed = [Sealed("shares", length, one) for one in uploads]
+        for one in sealed:
+            self._server.check(one)
+        return self._server.add(sealed).payload
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        from ppml.aggregation.protocol import Sealed
+
+        return self._clients.unseal(Sealed("shares", length, total)).astype(np.float64)
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+        return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
+
+
+class ByMasks:
+    """Pairwise masks. Each client takes its steps before it seals; they count as sealing, and so do their bytes."""
+
+    def __init__(self) -> None:
+        from ppml.aggregation.masking import MaskingClients, MaskingServer
+
+        self._clients, self._server = MaskingClients(THRESHOLD, CLIENTS, 4), MaskingServer(THRESHOLD, 4)
+        self._sealed: list[bytes] = []
+        self._extra: dict[int, int] = dict.fromkeys(range(CLIENTS), 0)
+
+    def _step(self, step: str) -> None:
+        for client, told in self._server.tell(step, range(CLIENTS)).items():
+            said = self._clients.respond(step, client, 1, told)
+            self._extra[client] += len(said)
+            if step != "seal":
+                self._server.hear(step, client, said)
+
+    def seal(self, update: NDArray[np.int64]) -> bytes:
+        """Return an update as it travels."""
+        if not self._sealed:
+            for step in ("keys", "shares", "seal"):
+                self._step(step)
+        client = len(self._sealed)
+        self._sealed.append(self._clients.seal(update, client, 1).payload)
+        return self._sealed[-1] + bytes(self._extra[client])
+
+    def add(self, uploads: Sequence[bytes], length: int) -> bytes:
+        """Return the sum as it travels."""
+        from ppml.aggregation.protocol import Sealed
+
+        self._step("unmask")
+        return self._server.add([Sealed("masking", length, one) for one in self._sealed]).payload
+
+    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the sum as it is shown, in steps of the grid."""
+        from ppml.aggregation.protocol import Sealed
+
+        return self._clients.unseal(Sealed("masking", length, total)).astype(np.float64)
+
+    def about(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+        return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
+
+
+def built(way: Way) -> Sealing:
+    """Return what a row measures."""
+    match way.kind:
+        case "clear":
+            return Clear()
+        case "tenseal":
+            return ByTenSeal(**way.options)
+        case "shares":
+            return BetweenServers()
+        case "masking":
+            return ByMasks()
+        case _:
+            return Ours(**way.options)
