@@ -25,7 +25,7 @@ folders: {{data: data, artifacts: artifacts, reports: reports, logs: logs}}
 data: {{dataset: {dataset}}}
 """
 DATASET = "mnist" if mirrored("mnist") else "digits"
-MEASURED = ("cost.json",)
+MEASURED = ("cost.json", "inference-cost.json")
 """Files in the folder of a run whose content is measured: it differs from run to run."""
 LISTS_JOBS = """
 import json, sys

@@ -31,7 +31,7 @@ def test_every_arm_and_seed_has_a_record_with_the_columns_that_others_read(
     records: pd.DataFrame, first: Project
 ) -> None:
     assert set(RECORD_COLUMNS) <= set(records.columns)
-    assert len(records) == 9 * 2
+    assert len(records) == 10 * 2
     assert not records.duplicated(["arm", "seed"]).any()
     costs = pd.read_csv(first.made("reports") / "costs.csv")
     assert set(COST_COLUMNS) <= set(costs.columns)
