@@ -24,7 +24,9 @@ PLACES = ("data/subsets", "build/smoke/artifacts", "build/smoke/reports")
 # Without a mirror and a network the workflow falls back to other data, in folders of their own.
 FOLDERS = (*PLACES, *(f"{place}-digits" for place in PLACES[1:]))
 # These show seconds, memory or the sizes of ciphertexts, which differ between any two runs.
-MEASURED = re.compile(r"/cost\.json$|/costs\.csv$|/tables/[^/]+-(summary|published)\.|/figures/[^/]+-cost\.")
+MEASURED = re.compile(
+    r"/(inference-)?cost\.json$|/(costs|inferences)\.csv$|/tables/[^/]+-(summary|published|inference)\.|/figures/[^/]+-cost\."
+)
 BOOK = "provenance.json"
 
 

@@ -12,7 +12,10 @@ import psutil
 
 from tests.workflow.project import Project
 
-MEASURED = ("cost.json", "costs.csv", "inferences.csv", "-inference.", "provenance.json", "-cost.", "-summary.", "-published.")
+MEASURED = (
+    *("cost.json", "costs.csv", "inferences.csv", "provenance.json"),
+    *("-cost.", "-summary.", "-published.", "-inference."),
+)
 """Parts of the names of files that hold what is measured, or a digest of it: they differ from run to run."""
 
 
