@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from ppml.accounting.events import MechanismEvent
+from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.attacks import canary as module
 from ppml.attacks.canary import COPIES, FAR_ABOVE, Canary, audit, craft_canary
 from ppml.attacks.verdict import CHECKS, judge
+from ppml.federation.shares_learner import SharesLearner
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
@@ -272,3 +274,39 @@ def test_auditing_leaves_the_model_as_it_is_and_repeats_to_the_bit():
     assert audit(learner, model, canary, **given, rng=RNG) == first
     assert audit(learner, model, canary, **given, rng=RNG.child("other")) != first
     assert sum(first.draws) == 8 and len(first.draws) == COPIES + 1
+
+
+# So coarse a grid that rounding counts: half a step, twice, in each of 310 values is a fifteenth of the clipping norm.
+STEP = 2.0**-9
+
+
+@pytest.mark.parametrize(("step_of_grid", "held"), [(STEP, True), (0.0, False)])
+def test_noise_by_shares_is_held_against_what_a_record_changes_on_the_grid(step_of_grid, held):
+    """The noise is calibrated to the clipping norm and half a step more in each value: more, and never less."""
+    model = linear()
+    canary = craft_canary(model, (30,), CLIP, RNG)
+
+    def build(settings, noise_multiplier, on_release):
+        return SharesLearner(
+            settings,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=CLIP,
+            clients=8,
+            colluders=1,
+            dropouts=0,
+            codec=FixedPointCodec(1024.0, 9),
+            noise_source="seeded",
+            on_release=on_release,
+        )
+
+    measured = audit(
+        build,
+        model,
+        canary,
+        noise_multiplier=SIGMA,
+        max_grad_norm=CLIP,
+        steps=2000,
+        rng=RNG,
+        step_of_grid=step_of_grid,
+    )
+    assert (measured.p_values["tensors"] > 1e-3) == held
