@@ -9,6 +9,7 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
+from checksums import remember
 from frozen import forget_others
 from plan import RUN_FILES, Plan, prepare_jobs
 from provenance import Provenance
@@ -38,6 +39,7 @@ if workflow.is_main_process:
 onstart:
     if not lock.held:
         sys.exit(f"error: {lock.refusal()}")
+    remember()
     plan.check_installed()
     forget_others(code)
     # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.

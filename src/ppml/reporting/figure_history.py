@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
+from ppml.reporting.display import wrapped
 from ppml.reporting.selection import Selection, require_arms
 from ppml.reporting.statistics import estimate, wilson_interval
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, figure_style, new_figure
@@ -24,6 +25,9 @@ UNITS = ("epoch", "round")
 PANEL_HEIGHT = 2.9
 ENTRY_HEIGHT = 0.165
 """Inches of a legend entry."""
+
+TITLE_WIDTH = 44
+"""Characters of a line of a legend's title."""
 
 START_QUANTILE = 0.2
 """The part of a curve that may fall below the axis: its steep start."""
@@ -260,7 +264,8 @@ def _legend_below(ax: Axes, title: str, columns: int) -> None:
     # The offset is in inches, below tick labels and axis label, whatever the height of the panel.
     below = ax.transAxes + ScaledTranslation(0, -0.38, figure.dpi_scale_trans)
     ax.legend(
-        title=title,
+        # A title wider than its panel would run into the next one's.
+        title=wrapped(title, TITLE_WIDTH),
         loc="upper left",
         bbox_to_anchor=(0, 0),
         bbox_transform=below,
