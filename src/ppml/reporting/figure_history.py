@@ -26,7 +26,7 @@ PANEL_HEIGHT = 2.9
 ENTRY_HEIGHT = 0.165
 """Inches of a legend entry."""
 
-TITLE_WIDTH = 44
+TITLE_WIDTH = 56
 """Characters of a line of a legend's title."""
 
 START_QUANTILE = 0.2
