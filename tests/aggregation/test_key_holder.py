@@ -207,7 +207,9 @@ def test_the_holder_ends_when_it_is_closed_and_says_so_afterwards():
     made.close()
     assert holders() == []
     for ask in (made.material, lambda: made.clients.seal(UPDATE)):
-        with pytest.raises(ChildProcessError, match="the holder of the secret key is gone, and its key with it"):
+        with pytest.raises(
+            ChildProcessError, match="the holder of the secret key is gone, and all that it held with it"
+        ):
             ask()
     made.close()
 

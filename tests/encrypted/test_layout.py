@@ -54,7 +54,7 @@ def test_the_slots_end_as_the_logits(sizes: tuple[int, ...], reads: float) -> No
     net = network(*sizes, reads=reads)
     image = np.random.default_rng(1).normal(size=sizes[0])
     slots, _ = predicted(net, image)
-    assert np.allclose(slots[: sizes[-1]], net.values(image[None])[-1][0])
+    assert np.allclose(slots[: sizes[-1]], net.logits(image[None])[0])
 
 
 @pytest.mark.parametrize("sizes", [(20, 10), (64, 40, 20, 10)])
@@ -66,7 +66,7 @@ def test_slots_beside_the_logits_hold_nothing_but_the_logits_and_0(sizes: tuple[
     if layout.maps:
         assert isinstance(layout.maps[-1], Columns)
         period = layout.maps[-1].width
-    assert np.allclose(slots, repeated(net.values(image[None])[-1][0], period, SLOTS))
+    assert np.allclose(slots, repeated(net.logits(image[None])[0], period, SLOTS))
 
 
 def test_the_network_of_the_comparison_takes_four_ciphertexts_and_few_rotations() -> None:

@@ -21,14 +21,14 @@ def test_the_maps_give_the_models_logits(name: str) -> None:
     with torch.no_grad():
         expected = model.double()(images.double()).numpy()
     model.float()
-    assert np.abs(network.values(pixels)[-1] - expected).max() < 1e-9 * np.abs(expected).max()
+    assert np.abs(network.logits(pixels) - expected).max() < 1e-9 * np.abs(expected).max()
 
 
 def test_folding_uses_the_statistics_of_training_not_those_of_the_images() -> None:
     model, images = trained("small")
     network, pixels = known("small")
-    alone = [network.values(one[None])[-1][0] for one in pixels[:5]]
-    assert np.allclose(alone, network.values(pixels)[-1][:5], rtol=1e-12)
+    alone = [network.logits(one[None])[0] for one in pixels[:5]]
+    assert np.allclose(alone, network.logits(pixels)[:5], rtol=1e-12)
     statistics = {name: value.clone() for name, value in model.named_buffers()}
     network_of(model, images.shape[1:])
     assert all(torch.equal(value, dict(model.named_buffers())[name]) for name, value in statistics.items())

@@ -40,7 +40,7 @@ class Pair:
         self.client, self.server = Client(self.network), Server(self.network)
         self.material = self.client.evaluation_keys()
         self.server.answer(KEYS, self.material)
-        self.plain = self.network.values(self.images)[-1]
+        self.plain = self.network.logits(self.images)
 
     def one(self, place: int) -> np.ndarray:
         return self.client.open_one(self.server.answer(ONE, self.client.seal_one(self.images[place])))
@@ -89,7 +89,7 @@ def test_the_bound_follows_the_weights(times: float) -> None:
     network, images = known("small")
     first, *others = network.layers
     other = Network((Affine(times * first.weights, first.bias, first.reads), *others))
-    plain = other.values(images)[-1]
+    plain = other.logits(images)
     client, server = Client(other), Server(other)
     server.answer(KEYS, client.evaluation_keys())
     for image, logits in zip(images[:4], plain, strict=False):
@@ -104,7 +104,7 @@ def test_units_that_died_in_training_are_no_obstacle() -> None:
     network = copy.deepcopy(alive)
     _, second, last = network.layers
     second.weights[2], last.weights[:, 2], last.weights[4] = 0.0, 0.0, 0.0
-    plain = network.values(images)[-1]
+    plain = network.logits(images)
     client, server = Client(network), Server(network)
     server.answer(KEYS, client.evaluation_keys())
     found = client.open_one(server.answer(ONE, client.seal_one(images[0])))
@@ -312,7 +312,7 @@ def tried(network: Network, *, served: Network | None = None, singly: int = 1) -
 
 def test_a_trial_says_what_was_predicted_and_what_it_cost() -> None:
     network, images = known("small")
-    labels = network.values(images)[-1].argmax(axis=1)
+    labels = network.logits(images).argmax(axis=1)
     labels[:4] = (labels[:4] + 1) % 10
     lines: list[str] = []
     line, stop = start_server(network)
@@ -371,7 +371,7 @@ def test_a_server_with_other_weights_is_noticed() -> None:
 def test_logits_that_would_wrap_round_are_refused_before_anything_is_encrypted() -> None:
     network, images = known("small")
     *others, last = network.layers
-    largest = np.abs(network.values(images)[-1] - last.bias).max()
+    largest = np.abs(network.logits(images) - last.bias).max()
     wide = Network((*others, Affine(last.weights * (1.1 * LARGEST_LOGIT / largest), last.bias, last.reads)))
     with pytest.raises(UserError, match=r"largest logit is .*, and the ring holds 128"):
         tried(wide)

@@ -108,6 +108,11 @@ def test_a_shift_alone_moves_by_at_most_so_many_pixels():
     assert (places - 14).abs().max() > 1.8
 
 
+def test_images_of_several_channels_are_not_deformed_by_their_first():
+    with pytest.raises(ValueError):
+        deformed(batch().repeat(1, 3, 1, 1))
+
+
 def test_a_step_deforms_first_and_shifts_then_each_by_its_own_draws():
     rng = Randomness(3)
     augment = Augmentation(2, FAR, rng)

@@ -73,7 +73,7 @@ class Line:
             self._connection.send_bytes(what + content)
             answer = self._connection.recv_bytes()
         except (EOFError, OSError):
-            raise ChildProcessError(f"the {self._name} is gone, and its key with it") from None
+            raise ChildProcessError(f"the {self._name} is gone, and all that it held with it") from None
         finally:
             self._turn.release()
         if answer[:1] == _REFUSED:

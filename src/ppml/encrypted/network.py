@@ -62,12 +62,12 @@ class Network:
         """Which pixels anything is read from, in their order."""
         return np.flatnonzero(self.layers[0].reads.any(axis=0))
 
-    def values(self, inputs: Values) -> list[Values]:
-        """Return what each map gives for ``inputs``, ``(n, pixels)``; the last is the logits."""
-        given = [self.layers[0](inputs)]
+    def logits(self, inputs: Values) -> Values:
+        """Return the logits of ``inputs``, ``(n, pixels)``."""
+        values = self.layers[0](inputs)
         for layer in self.layers[1:]:
-            given.append(layer(given[-1] ** 2))
-        return given
+            values = layer(values**2)
+        return values
 
 
 def network_of(model: nn.Sequential, shape: Sequence[int]) -> Network:

@@ -140,7 +140,7 @@ def try_network(
     UserError
         A logit is too large for the ring, off by more than its bound, or the server refuses or is gone.
     """
-    plain = network.values(images)[-1]
+    plain = network.logits(images)
     refuse_large(plain)
     try:
         asker = _Asker(line, Client(network))

@@ -55,7 +55,12 @@ def deform_each(images: torch.Tensor, deformation: Deformation, generator: torch
 
     The draw does not depend on the data, and an image is deformed by itself. What comes in from outside repeats the
     border.
+
+    Raises
+    ------
+    ValueError
+        The images have more than one channel.
     """
     if deformation.is_none or len(images) == 0:
         return images
-    return deform(images[:, 0], deformation, generator, "border")[:, None]
+    return deform(images.squeeze(1), deformation, generator, "border")[:, None]
