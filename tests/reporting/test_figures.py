@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
 
@@ -19,7 +18,7 @@ from ppml.reporting import figure_epsilon
 from ppml.reporting.figure_audit import audit
 from ppml.reporting.figure_client_epsilon import client_epsilon
 from ppml.reporting.figure_cost import cost, cost_panels
-from ppml.reporting.figure_history import _limit_accuracy, curve, history, loss
+from ppml.reporting.figure_history import curve, history, loss
 from ppml.reporting.figure_labels import label_counts, labels
 from ppml.reporting.figure_privacy_utility import privacy_utility
 from ppml.reporting.figure_size import privacy_levels, size
@@ -111,18 +110,15 @@ def test_history_has_a_panel_a_unit_and_a_line_an_arm(techniques):
     assert "95 % t-interval" in epochs.get_legend().get_title().get_text()
 
 
-def test_history_cuts_a_steep_start_and_says_so(techniques):
+def test_a_history_shows_every_step_and_differences_near_the_end(techniques):
     ax = history(techniques.selection, techniques.records, techniques.history).axes[0]
-    bottom = ax.get_ylim()[0]
-    assert bottom > 30
-    assert ax.get_ylabel() == f"Accuracy (%), cut at {bottom:g} %"
-
-
-def test_history_keeps_flat_curves_whole(techniques):
-    flat = techniques.history.assign(accuracy=lambda rows: 0.9 + 0.001 * rows["step"])
-    ax = history(techniques.selection, techniques.records, flat).axes[0]
-    assert ax.get_ylabel() == "Accuracy (%)"
-    assert ax.get_ylim()[0] < 90.1
+    assert ax.get_ylabel() == "Accuracy (%), logarithmic in the error"
+    means = 100 * techniques.history.groupby(["arm", "step"])["accuracy"].mean()
+    low, high = ax.get_ylim()
+    assert low <= means.min() and means.max() < high < 100
+    # Half the error is the same distance everywhere.
+    heights = ax.transData.transform([(0, value) for value in (60, 80, 90, 95)])[:, 1]
+    assert np.allclose(np.diff(heights), heights[1] - heights[0])
 
 
 def test_curve_has_the_t_interval_of_three_seeds_and_the_range_of_two():
@@ -147,17 +143,7 @@ def test_bands_are_named_for_the_seeds_there_are(published_path):
         figure = draw("history", collect(TECHNIQUES, seeds=seeds), published_path)
         assert said in figure.axes[0].get_legend().get_title().get_text()
     figure = draw("loss", collect(TECHNIQUES, seeds=1), published_path)
-    assert "One seed, no band" in figure.axes[0].get_legend().get_title().get_text()
-
-
-def test_the_start_of_a_short_curve_is_not_cut_off():
-    steep = [
-        {"step": step, "mean": mean, "low": mean, "high": mean, "seeds": 1} for step, mean in enumerate([20, 90, 95])
-    ]
-    ax = Figure().subplots()
-    assert _limit_accuracy(ax, [pd.DataFrame(steep)]) == "" and ax.get_ylim()[0] < 20
-    long = pd.DataFrame([steep[0], *[{**steep[2], "step": step} for step in range(1, 12)]])
-    assert _limit_accuracy(ax, [long]).startswith(", cut at 9")
+    assert "One seed, no band. Thin dotted" in figure.axes[0].get_legend().get_title().get_text()
 
 
 def test_privacy_utility_shows_points_lines_and_published_numbers(techniques, published_path):

@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from ppml.reporting.display import IMAGES
 from ppml.reporting.selection import Selection
 
+SCALED = "logarithmic in the error"
+"""What the label of such an axis ends with."""
+
 LEAST_ERROR = 0.01
 """Percent: what is closer to 100 % is drawn here, or its logarithm would have no end."""
 
@@ -75,7 +78,7 @@ def accuracy_label(selection: Selection, records: pd.DataFrame) -> str:
     mine = records[records["arm"].isin(list(selection.arms))]
     sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(mine["n_test_all"]))
     kinds = " or ".join(IMAGES.get(name, name) for name in dict.fromkeys(mine["evaluated_on"]))
-    return f"Accuracy on all {sizes} {kinds} (%)\nlogarithmic in the error"
+    return f"Accuracy on all {sizes} {kinds} (%)\n{SCALED}"
 
 
 def _up(accuracy: ArrayLike) -> NDArray[np.float64]:

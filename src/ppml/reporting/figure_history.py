@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
+from ppml.reporting.accuracy_axis import SCALED, error_axis
 from ppml.reporting.display import wrapped
 from ppml.reporting.selection import Selection, require_arms
 from ppml.reporting.statistics import estimate, wilson_interval
@@ -23,17 +23,14 @@ from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, figure_style, new_
 
 UNITS = ("epoch", "round")
 PANEL_HEIGHT = 2.9
+ROOF = 0.6
+"""Least error that the axis of accuracy shows, in terms of the least error of a mean."""
+
 ENTRY_HEIGHT = 0.165
 """Inches of a legend entry."""
 
 TITLE_WIDTH = 56
 """Characters of a line of a legend's title."""
-
-START_QUANTILE = 0.2
-"""The part of a curve that may fall below the axis: its steep start."""
-
-LEAST_TO_CUT = 10
-"""Steps of a curve that may be cut: a shorter one would lose what it is about."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,8 @@ def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) ->
     -------
     matplotlib.figure.Figure
         A panel a unit, sharing the axis of accuracy (percent). A line is the mean over seeds; its band the 95 %
-        t-interval with three seeds or more, lowest to highest with two, and over the images (Wilson) with one. Where
-        the first steps of long curves would squeeze the rest, the axis is cut and says so.
+        t-interval with three seeds or more, lowest to highest with two, and over the images (Wilson) with one. The axis
+        holds every mean; a band may leave it.
 
     Raises
     ------
@@ -90,7 +87,12 @@ def history(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) ->
     images = {str(arm): int(count) for arm, count in records.groupby("arm")["n_test"].first().items()}
     curves = _curves(selection, steps, ACCURACY, images)
     figure, axes = _panels(selection, records, steps, curves)
-    axes[0].set_ylabel(ACCURACY.name + _limit_accuracy(axes[0], list(curves.values())))
+    means = pd.concat([points["mean"] for points in curves.values()])
+    # Room above the best for its band; the bands of first steps reach to 100 %.
+    roof = 100 - (100 - means.max()) * ROOF
+    with figure_style():
+        error_axis(axes[0], [*means, roof])
+    axes[0].set_ylabel(f"{ACCURACY.name}, {SCALED}")
     return figure
 
 
@@ -108,7 +110,7 @@ def loss(selection: Selection, records: pd.DataFrame, steps: pd.DataFrame) -> Fi
     known = [arm for arm in selection.arms if steps["train_loss"][steps["arm"] == arm].notna().all()]
     styles, units = arm_styles(selection, records), _unit_names(selection, steps)
     notes = dict.fromkeys(
-        (_unit(steps, arm) for arm in known), "\nThin dotted line: training loss, untold under privacy"
+        (_unit(steps, arm) for arm in known), ". Thin dotted line: training loss, untold under privacy"
     )
     figure, axes = _panels(selection, records, steps, curves, notes)
     means = [points["mean"] for points in curves.values()]
@@ -276,19 +278,3 @@ def _legend_below(ax: Axes, title: str, columns: int) -> None:
         columnspacing=1.2,
         labelspacing=0.3,
     )
-
-
-def _limit_accuracy(ax: Axes, curves: list[pd.DataFrame]) -> str:
-    """Choose the limits of the axis from the data, and return what its label must say of it."""
-    lowest = min(float(points["mean"].min()) for points in curves)
-    highest = max(float(points[["mean", "high"]].to_numpy().max()) for points in curves)
-    settled = min(
-        float(np.quantile(points["mean"], START_QUANTILE if len(points) >= LEAST_TO_CUT else 0.0)) for points in curves
-    )
-    # A cut that gains little is not worth a warning.
-    cut = settled - lowest > 0.25 * (highest - lowest)
-    bottom = settled if cut else min(float(points["low"].min()) for points in curves)
-    margin = 0.04 * (highest - bottom) + 0.1
-    bottom = math.floor(bottom - margin) if cut else bottom - margin
-    ax.set_ylim(bottom, min(highest + margin, 100 + margin / 2))
-    return f", cut at {bottom} %" if cut else ""

@@ -31,6 +31,9 @@ HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0000
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (4.5, 1.8)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
+LIGHTEST, DARKEST = 0.5, -0.4
+"""How much of the lightest and darkest shade of a colour is white, or black where it is negative."""
+
 RC: dict[str, Any] = {
     # The font that ships with matplotlib: another machine's fonts would change the bytes.
     "font.family": "DejaVu Sans",
@@ -176,14 +179,13 @@ def _names(rows: pd.DataFrame, first: str) -> dict[str, str]:
 
 
 def _shade(colour: str, place: int, count: int) -> str:
-    """Return the shade of ``colour`` for member ``place`` of ``count``: from light to dark."""
+    """Return the shade of ``colour`` for member ``place`` of ``count``: from mixed with white to mixed with black."""
     if count == 1:
         return colour
-    hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
-    # Black and other dark colours have room towards light only; nothing is lighter than what print keeps.
-    darkest, lightest = max(0.0, lightness - 0.18), min(0.75, lightness + 0.28)
-    level = lightest + (darkest - lightest) * place / (count - 1)
-    return to_hex(colorsys.hls_to_rgb(hue, level, saturation))
+    # Nothing is lighter than what print keeps.
+    level = LIGHTEST + (DARKEST - LIGHTEST) * place / (count - 1)
+    other, part = ("white", level) if level > 0 else ("black", -level)
+    return to_hex([(1 - part) * mine + part * its for mine, its in zip(to_rgb(colour), to_rgb(other), strict=True)])
 
 
 def dark(colour: str) -> str:
