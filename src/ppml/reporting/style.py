@@ -185,7 +185,9 @@ def _shade(colour: str, place: int, count: int) -> str:
     # Nothing is lighter than what print keeps.
     level = LIGHTEST + (DARKEST - LIGHTEST) * place / (count - 1)
     other, part = ("white", level) if level > 0 else ("black", -level)
-    return to_hex([(1 - part) * mine + part * its for mine, its in zip(to_rgb(colour), to_rgb(other), strict=True)])
+    pairs = zip(to_rgb(colour), to_rgb(other), strict=True)
+    red, green, blue = ((1 - part) * mine + part * its for mine, its in pairs)
+    return to_hex((red, green, blue))
 
 
 def dark(colour: str) -> str:
