@@ -132,8 +132,9 @@ def test_a_deleted_figure_costs_one_figure(first: Project) -> None:
     assert "figure_cost" in output
 
 
-def test_nothing_names_a_place_on_this_machine(first: Project) -> None:
-    needle = str(first.folder).encode()
+def test_nothing_names_a_place_on_this_machine(first: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    # Above the folder that the project was made in, and this copy of it.
+    needle = str(tmp_path_factory.getbasetemp().parent).encode()
     for folder in (first.made("artifacts"), first.made("reports")):
         for path in folder.rglob("*"):
             assert not path.is_file() or needle not in path.read_bytes(), path
