@@ -132,9 +132,10 @@ def cost_of(way: Way, length: int) -> Cost:
     error = float(np.abs(shown - exact).max())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Cost(
-        up=up,
+        up=up + sealing.besides,
         down=len(total),
-        seal=statistics.median(spent),
+        # The first client's may have steps of all in it.
+        seal=statistics.mean(spent),
         add=added,
         open=opened,
         error=error * 2.0 ** -about["fractional_bits"],
@@ -369,9 +370,10 @@ def figure(ways: Mapping[str, Cost], sweep: Mapping[str, Cost], length: int, sam
 
 NOTES = f"""
 {CLIENTS} clients, a grid of 2^-{FRACTIONAL_BITS} and values up to {CLIP:g} unless a row says otherwise. Seconds are CPU
-seconds of one thread; every row runs in processes of its own, in turn, and of {REPEATS} runs the least counts. All
-parameters have at least 128 bits of security by the standard of homomorphicencryption.org, which allows a modulus of so
-many bits for a ring dimension N; both libraries refuse others.
+seconds of one thread, those of a round on a clock; every row runs in processes of its own, in turn. Of {REPEATS} runs
+the least counts in the first table and in that of rounds; the others are of one run. All parameters have at least 128
+bits of security by the standard of homomorphicencryption.org, which allows a modulus of so many bits for a ring
+dimension N; both libraries refuse others.
 
 Uploads of TenSEAL are its own vectors, one real value a slot, and what it decrypts is shown as it is: that error gives
 the secret key away (`tests/aggregation/test_key_recovery.py`). NVFlare's parameters are those of its provisioning

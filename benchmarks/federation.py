@@ -32,7 +32,7 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.build import build_parties
-from ppml.aggregation.protocol import Sealed, nothing
+from ppml.aggregation.protocol import NOTHING, Sealed
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
 from ppml.federation.build import Given, ServerParts, build_population, build_server
@@ -177,7 +177,7 @@ def initial(case: Case) -> nn.Module:
 
 def server(case: Case, clock: Clock) -> ServerParts:
     """Return what the server has."""
-    return replace(build_server(given(case), flat_parameters(initial(case)), nothing), release=clock)
+    return replace(build_server(given(case), flat_parameters(initial(case)), NOTHING), release=clock)
 
 
 @cache

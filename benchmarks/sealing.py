@@ -41,6 +41,9 @@ class Way:
 class Sealing(Protocol):
     """What is measured."""
 
+    besides: int = 0
+    """Bytes that a client sends beside its upload, once a sum is formed."""
+
     def seal(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
         ...
@@ -58,7 +61,7 @@ class Sealing(Protocol):
         ...
 
 
-class Clear:
+class Clear(Sealing):
     """Fixed-point numbers of 4 bytes."""
 
     def seal(self, update: NDArray[np.int64]) -> bytes:
@@ -78,7 +81,7 @@ class Clear:
         return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
 
 
-class ByTenSeal:
+class ByTenSeal(Sealing):
     """TenSEAL's own vectors, one real value a slot; the sum is the raw decryption."""
 
     DEGREE = 8192
@@ -131,7 +134,7 @@ def _parts(payload: bytes) -> Iterator[bytes]:
         place += 4 + length
 
 
-class Ours:
+class Ours(Sealing):
     """What this project runs; the key holder is in this process, so that its time is seen."""
 
     def __init__(self, kind: str, clients: int = CLIENTS, **options: Any) -> None:
@@ -141,7 +144,8 @@ class Ours:
         from ppml.aggregation.build import build_server_side
         from ppml.aggregation.checksum import mark_of
         from ppml.aggregation.key_holder import KeyRing
-        from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients
+        from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients, name_of
+        from ppml.aggregation.protocol import PublicMaterial, Sealed
         from ppml.config.technique import Bfv, Ckks, Encrypted
 
         spec: Encrypted = TypeAdapter(Ckks if kind == "ckks" else Bfv).validate_python({"kind": kind, **options})
@@ -149,12 +153,20 @@ class Ours:
         self._spec, self._clients_count = spec, clients
         self._scheme = ckks.scheme_of(spec) if isinstance(spec, Ckks) else bfv.scheme_of(spec, clients)  # type: ignore[arg-type]
         ring = KeyRing(self._scheme)
+
+        class Material(PublicMaterial):
+            def __call__(self) -> bytes:
+                return ring.public()
+
+            def announce(self, total: Sealed) -> None:
+                ring.announce(name_of(total))
+
         self._side: PublicKeyClients | SharedKeyClients = (
             PublicKeyClients(self._scheme, ring)
             if spec.keys == "public"
             else SharedKeyClients(self._scheme, mark_of(ring.public()), ring.secret())
         )
-        self._server = build_server_side(spec, clients, ring.public)  # type: ignore[arg-type]
+        self._server = build_server_side(spec, clients, Material())  # type: ignore[arg-type]
 
     def seal(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
@@ -184,7 +196,7 @@ class Ours:
         return {"degree": parameters.poly_modulus_degree(), "modulus_bits": bits, "fractional_bits": fine}
 
 
-class BetweenServers:
+class BetweenServers(Sealing):
     """Additive shares; all servers are in this process, so that their time is seen."""
 
     def __init__(self) -> None:
@@ -218,38 +230,39 @@ class BetweenServers:
         return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
 
 
-class ByMasks:
+class ByMasks(Sealing):
     """Pairwise masks. Each client takes its steps before it seals; they count as sealing, and so do their bytes."""
 
     def __init__(self) -> None:
         from ppml.aggregation.masking import MaskingClients, MaskingServer
 
         self._clients, self._server = MaskingClients(THRESHOLD, CLIENTS, 4), MaskingServer(THRESHOLD, 4)
-        self._sealed: list[bytes] = []
-        self._extra: dict[int, int] = dict.fromkeys(range(CLIENTS), 0)
+        self._sealed = 0
 
     def _step(self, step: str) -> None:
         for client, told in self._server.tell(step, range(CLIENTS)).items():
             said = self._clients.respond(step, client, 1, told)
-            self._extra[client] += len(said)
+            self.besides += len(said) if client == 0 else 0
             if step != "seal":
                 self._server.hear(step, client, said)
 
     def seal(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
-        if not self._sealed:
+        if self._sealed == 0:
             for step in ("keys", "shares", "seal"):
                 self._step(step)
-        client = len(self._sealed)
-        self._sealed.append(self._clients.seal(update, client, 1).payload)
-        return self._sealed[-1] + bytes(self._extra[client])
+        self._sealed += 1
+        return self._clients.seal(update, self._sealed - 1, 1).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
         """Return the sum as it travels."""
         from ppml.aggregation.protocol import Sealed
 
+        sealed = [Sealed("masking", length, one) for one in uploads]
+        for client, one in enumerate(sealed):
+            self._server.check(one, client, 1)
         self._step("unmask")
-        return self._server.add([Sealed("masking", length, one) for one in self._sealed]).payload
+        return self._server.add(sealed).payload
 
     def open(self, total: bytes, length: int) -> NDArray[np.float64]:
         """Return the sum as it is shown, in steps of the grid."""

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ppml.aggregation import bfv, ckks
 from ppml.aggregation.build import build_parties, build_server_side
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.key_holder import KeyRing
-from ppml.aggregation.lattice import Keys, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients
-from ppml.aggregation.protocol import Parties, Sealed
+from ppml.aggregation.lattice import Keys, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients, name_of
+from ppml.aggregation.protocol import Parties, PublicMaterial, Sealed
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
+
+
+class Material(PublicMaterial):
+    """What the server has of a key holder in its own process, or of a made-up one.
+
+    Parameters
+    ----------
+    give : callable
+        Returns the public key.
+    announce : callable
+        Gets the name of each sum.
+    """
+
+    def __init__(self, give: Callable[[], bytes], announce: Callable[[bytes], object] = lambda name: None) -> None:
+        self._give, self._announce = give, announce
+
+    def __call__(self) -> bytes:
+        return self._give()
+
+    def announce(self, total: Sealed) -> None:
+        self._announce(name_of(total))
 
 
 class Local:
@@ -26,6 +49,7 @@ class Local:
         self.spec, self.clients = spec, clients
         self.scheme: Scheme = ckks.scheme_of(spec) if isinstance(spec, Ckks) else bfv.scheme_of(spec, clients)
         self.ring = KeyRing(self.scheme, spec.rounds_a_key)
+        self.material = Material(self.ring.public, self.ring.announce)
         if spec.keys == "public":
             self.side: PublicKeyClients | SharedKeyClients = PublicKeyClients(self.scheme, self.ring)
         else:
@@ -39,9 +63,6 @@ class Local:
     def mark(self) -> bytes:
         return self.keys.mark
 
-    def material(self) -> bytes:
-        return self.ring.public()
-
     def server(self) -> LatticeServer:
         server = build_server_side(self.spec, self.clients, self.material)
         assert isinstance(server, LatticeServer)
@@ -51,6 +72,8 @@ class Local:
         return self.side.seal(update, *turn)
 
     def unseal(self, total: Sealed) -> Grid:
+        """Open anything, as if the server had announced it."""
+        self.material.announce(total)
         return self.side.unseal(total)
 
 
@@ -60,4 +83,4 @@ def local_parties(spec: Plaintext | Encrypted, clients: int) -> Parties:
         return build_parties(spec, clients)
     local = Local(spec, clients)
     public = local.material()
-    return Parties(local, lambda: public)
+    return Parties(local, Material(lambda: public))

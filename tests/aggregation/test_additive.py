@@ -20,7 +20,7 @@ from ppml.aggregation.additive import (
 )
 from ppml.aggregation.build import build_parties, build_server_side
 from ppml.aggregation.capacity import largest_value
-from ppml.aggregation.checksum import MARK, content_of, sealed_of
+from ppml.aggregation.checksum import MARK, ORIGIN, content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import BadUpdate, Sealed
@@ -96,7 +96,7 @@ def test_one_client_more_than_there_is_room_for_would_overflow():
 
 def test_an_upload_takes_what_it_takes_in_the_clear_and_80_bytes_a_helping_server():
     sealed = Local().clients.seal(np.zeros(1000, np.int64))
-    assert len(sealed.payload) == 4000 + 2 * 80 + MARK and WRAPPED == 80
+    assert len(sealed.payload) == 4000 + 2 * 80 + MARK + ORIGIN and WRAPPED == 80
 
 
 # Who sees what.
@@ -234,7 +234,15 @@ def test_what_a_client_makes_of_it_is_refused_before_it_is_added(change, why):
     local = Local()
     sealed = local.clients.seal(np.zeros(10, np.int64))
     with pytest.raises(BadUpdate, match=why):
-        local.server.check(sealed_of("shares", 10, change(content_of(sealed))))
+        local.server.check(sealed_of("shares", 10, change(content_of(sealed)), origin_of(0, 0)))
+
+
+def test_an_upload_whose_share_was_given_is_refused_before_another_sum_is_formed():
+    local = Local()
+    uploads = [local.clients.seal(np.zeros(10, np.int64)) for _ in range(2)]
+    local.server.add(uploads)
+    with pytest.raises(BadUpdate, match="a share is given once"):
+        local.server.check(uploads[0])
 
 
 def test_an_upload_for_the_servers_of_another_run_is_refused():

@@ -16,7 +16,7 @@ import pytest
 from ppml.aggregation import lattice
 from ppml.aggregation.build import build_parties, build_server_side
 from ppml.aggregation.checksum import mark_of
-from ppml.aggregation.key_holder import MARK, OPEN, PUBLIC, SECRET, KeyRing, PublicLine
+from ppml.aggregation.key_holder import ANNOUNCE, MARK, OPEN, PUBLIC, SECRET, KeyRing, PublicLine
 from ppml.aggregation.party import STOP
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
 from ppml.config.technique import Bfv, Ckks
@@ -56,6 +56,7 @@ def test_under_a_shared_key_the_clients_have_it_and_the_server_has_not():
     made = build_parties(Bfv(keys="shared"), 3)
     server = build_server_side(Bfv(keys="shared"), 3, made.material)
     assert secret_holders(made.clients) and not secret_holders(server, made.material)
+    # The holder opens nothing then: they do.
     assert made.clients.unseal(made.clients.seal(UPDATE)).tolist() == UPDATE.tolist()
     made.close()
 
@@ -73,9 +74,10 @@ def test_the_server_gets_the_public_key_and_nothing_else(parties, question):
     assert mark_of(line.ask(PUBLIC)) == upload.payload[:16], "and the holder is still there"
 
 
-def test_clients_under_a_public_key_do_not_get_the_secret_one(parties):
+@pytest.mark.parametrize("question", [SECRET, ANNOUNCE], ids=["secret", "announce"])
+def test_clients_under_a_public_key_do_not_get_the_secret_one_and_do_not_say_what_is_a_sum(parties, question):
     with pytest.raises(BadUpdate, match="gives no answer"):
-        line_of(parties, server=False).ask(SECRET)
+        line_of(parties, server=False).ask(question)
 
 
 def test_a_holder_that_would_give_the_server_the_secret_key_is_caught(monkeypatch):
@@ -123,13 +125,61 @@ def test_the_public_key_is_sent_once_and_again_where_it_is_a_new_one():
 
 
 def test_what_is_no_sum_of_this_run_is_refused_and_the_holder_goes_on(parties):
+    server = build_server_side(Bfv(), 3, parties.material)
+    total = server.add([parties.clients.seal(UPDATE), parties.clients.seal(UPDATE)])
     foreign = Local(Bfv(), 3).seal(UPDATE)
     for bad in (foreign, Sealed("bfv", 3, b""), Sealed("bfv", 3, b"x" * 100)):
-        with pytest.raises(BadUpdate, match=r"another key|cut off or altered"):
+        with pytest.raises(BadUpdate, match="it is no sum that the server has announced"):
             parties.clients.unseal(bad)
+    with pytest.raises(BadUpdate, match="cut off or altered"):
+        parties.clients.unseal(Sealed("bfv", total.length, total.payload[:-1]))
     with pytest.raises(BadUpdate, match="unpack"):
         line_of(parties, server=False).ask(OPEN, b"xy")
-    assert parties.clients.unseal(parties.clients.seal(UPDATE)).tolist() == UPDATE.tolist()
+    assert parties.clients.unseal(total).tolist() == (2 * UPDATE).tolist()
+
+
+def check_a_client_alone_opens_no_update(made: Parties) -> None:
+    """Neither one of another's that it may have come by, nor one that it has made to learn of the key."""
+    for upload in (made.clients.seal(UPDATE, 1, 1), made.clients.seal(np.zeros_like(UPDATE))):
+        with pytest.raises(BadUpdate, match="it is no sum that the server has announced"):
+            made.clients.unseal(upload)
+
+
+@pytest.mark.parametrize("spec", [Ckks(), Bfv(), Bfv(rounds_a_key=1)], ids=["ckks", "bfv", "a key a round"])
+def test_a_client_alone_opens_no_update_and_brings_no_new_key(spec):
+    made = build_parties(spec, 3)
+    server = build_server_side(spec, 3, made.material)
+    uploads = [made.clients.seal(UPDATE, client, 1) for client in range(3)]
+    check_a_client_alone_opens_no_update(made)
+    for client, upload in enumerate(uploads):
+        server.check(upload, client, 1)
+    assert made.clients.unseal(server.add(uploads)).tolist() == (3 * UPDATE).tolist()
+    made.close()
+
+
+def test_a_holder_that_opens_whatever_it_is_handed_is_caught(monkeypatch):
+    class Anything(set):
+        def __contains__(self, name):
+            return True
+
+    original = KeyRing.__init__
+
+    def careless(self, *given):
+        original(self, *given)
+        self._announced = Anything()
+
+    monkeypatch.setattr(KeyRing, "__init__", careless)
+    made = build_parties(Bfv(), 3)
+    with pytest.raises(pytest.fail.Exception):
+        check_a_client_alone_opens_no_update(made)
+    made.close()
+
+
+def test_a_server_that_colludes_with_a_client_opens_an_update(parties):
+    """What is said of the threat: the two together need nobody else."""
+    upload = parties.clients.seal(UPDATE, 1, 1)
+    parties.material.announce(upload)
+    assert parties.clients.unseal(upload).tolist() == UPDATE.tolist()
 
 
 def test_a_sum_that_all_clients_ask_for_is_opened_once(monkeypatch):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tenseal import sealapi
 
 from ppml.aggregation.build import build_parties, build_server_side
-from ppml.aggregation.checksum import mark_of
+from ppml.aggregation.checksum import mark_of, origin_of
 from ppml.aggregation.ckks import CkksEncoding
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.lattice import (
@@ -32,7 +32,7 @@ from ppml.aggregation.protocol import BadUpdate, Sealed, SecretKeyExposed
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 from ..federation.scanner import secret_holders
-from .local import Local
+from .local import Local, Material
 
 SPECS = {
     f"{kind.__name__.lower()} {keys}": kind(keys=keys)  # type: ignore[call-arg]
@@ -178,7 +178,8 @@ def test_what_a_client_seals_passes_the_check(clients, server, length):
 
 def resealed(side: Local, sealed: Sealed, change: Callable[[list[bytes]], Iterable[bytes]]) -> Sealed:
     """Return an update whose client has made something else of its ciphertexts, and says that it is whole."""
-    return side.scheme.sealed(side.mark, sealed.length, change(chunks_of(side, sealed)))
+    chunks = change(chunks_of(side, sealed))
+    return side.scheme.sealed(side.mark, sealed.length, chunks, origin_of(0, 0))
 
 
 def chunks_of(side: Local, sealed: Sealed) -> list[bytes]:
@@ -243,9 +244,19 @@ def test_what_a_client_makes_of_its_ciphertexts_is_refused_before_it_is_added(cl
     [(b"xyz", "within a length"), (b"\x09\x00\x00\x00xyz", "within a ciphertext")],
 )
 def test_ciphertexts_whose_lengths_do_not_add_up_are_refused(clients, server, content, why):
-    mark = mark_of(clients.mark + (10).to_bytes(4, "little") + content)
+    mark = mark_of(clients.mark + (10).to_bytes(4, "little") + origin_of(0, 0) + content)
     with pytest.raises(BadUpdate, match=f"the payload is cut off {why}"):
-        server.check(Sealed(clients.scheme.name, 10, clients.mark + mark + content))
+        server.check(Sealed(clients.scheme.name, 10, clients.mark + mark + origin_of(0, 0) + content))
+
+
+def test_an_update_is_of_one_client_and_round_and_no_sum(clients, server):
+    sealed = clients.seal(np.zeros(10, np.int64), 3, 7)
+    server.check(sealed, 3, 7)
+    for turn, why in (((4, 7), "sealed by client 3"), ((3, 8), "sealed in round 7")):
+        with pytest.raises(BadUpdate, match=why):
+            server.check(sealed, *turn)
+    with pytest.raises(BadUpdate, match="it is a sum, and no update"):
+        server.check(server.add([sealed, sealed]), 3, 7)
 
 
 def test_a_ciphertext_of_another_key_is_refused(name, clients, server):
@@ -257,7 +268,8 @@ def test_a_ciphertext_of_another_key_is_refused(name, clients, server):
 
 def under(side: Local, foreign: Local, values: int) -> Sealed:
     """Return an update of another ring or key that says that it is under the one of ``side``."""
-    return side.scheme.sealed(side.mark, values, chunks_of(foreign, foreign.seal(np.zeros(values, np.int64))))
+    chunks = chunks_of(foreign, foreign.seal(np.zeros(values, np.int64)))
+    return side.scheme.sealed(side.mark, values, chunks, origin_of(0, 0))
 
 
 def test_a_ciphertext_of_another_ring_is_refused(clients, server, name):
@@ -310,7 +322,7 @@ PRIVATE = {
 def test_the_server_takes_a_public_key_and_nothing_else(name, clients, material):
     secret = material is PRIVATE["a secret key"]
     with pytest.raises(SecretKeyExposed, match="holds a secret key" if secret else "is no public key"):
-        build_server_side(SPECS[name], MOST, lambda: material(clients))
+        build_server_side(SPECS[name], MOST, Material(lambda: material(clients)))
 
 
 def check_keys_are_fresh(make: Callable[[], Local]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.aggregation.capacity import masking_threshold
-from ppml.aggregation.checksum import content_of, sealed_of
+from ppml.aggregation.checksum import MARK, ORIGIN, content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.masking import (
     KEYS,
@@ -145,7 +145,7 @@ def check_uniform_words(values: np.ndarray) -> None:
 def test_an_upload_takes_what_it_takes_in_the_clear():
     parties = Round()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + 16}
+    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + MARK + ORIGIN}
 
 
 # Who sees what.
@@ -377,28 +377,50 @@ def test_keys_of_another_client_are_refused():
         parties.server.hear(KEYS, 0, parties.server._heard[KEYS][1])
 
 
-@pytest.mark.parametrize("lost", [NOBODY, frozenset({7})], ids=["of an own mask", "of the masks of a lost client"])
-def test_a_wrong_share_is_seen_before_the_sum_is_used(lost):
+def with_wrong_shares(lost: Collection[int], liars: Collection[int]) -> tuple[Round, list[Sealed]]:
+    """Return a round of eight before its sum, in which some give wrong shares of what client 7 has divided."""
     parties = Round()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
     uploads = parties.sealed(updates(), there)
     there = [client for client in there if client not in lost]
     parties.step(UNMASK, there)
-    told = unpacked(parties.server._heard[UNMASK][0], BYTES)
-    parties.server.hear(UNMASK, 0, packed({**told, 7: bytes(BYTES)}))
+    for liar in liars:
+        told = unpacked(parties.server._heard[UNMASK][liar], BYTES)
+        parties.server.hear(UNMASK, liar, packed({**told, 7: bytes([liar]) * BYTES}))
+    return parties, [uploads[client] for client in there]
+
+
+@pytest.mark.parametrize(
+    ("lost", "liars"),
+    [(NOBODY, {0}), (NOBODY, {6}), (NOBODY, {0, 1}), (NOBODY, {2, 5}), ({7}, {0}), ({7}, {6})],
+    ids=str,
+)
+def test_wrong_shares_of_no_more_than_can_be_spared_change_nothing(lost, liars):
+    parties, uploads = with_wrong_shares(lost, liars)
+    expected = sum(updates()[client] for client in range(8) if client not in lost)
+    assert np.array_equal(parties.sides[0].unseal(parties.server.add(uploads)), expected)
+
+
+@pytest.mark.parametrize(
+    ("lost", "liars"),
+    [(NOBODY, {0, 1, 2}), ({7}, {0, 1})],
+    ids=["of an own mask", "of the masks of a lost client"],
+)
+def test_more_wrong_shares_are_seen_before_the_sum_is_used(lost, liars):
+    parties, uploads = with_wrong_shares(lost, liars)
     with pytest.raises(BadUpdate, match="what the masks of client 7 come from do not fit together"):
-        parties.server.add([uploads[client] for client in there])
+        parties.server.add(uploads)
 
 
 def test_a_damaged_upload_or_one_of_another_length_is_refused():
     parties = Round()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
     upload = parties.sealed(updates(), there)[0]
-    parties.server.check(upload)
+    parties.server.check(upload, 0, 1)
     with pytest.raises(BadUpdate, match="cut off or altered"):
-        parties.server.check(Sealed(upload.scheme, upload.length, upload.payload[:-1]))
+        parties.server.check(Sealed(upload.scheme, upload.length, upload.payload[:-1]), 0, 1)
     with pytest.raises(BadUpdate, match="396 bytes for 100 values of 4 bytes each"):
-        parties.server.check(sealed_of("masking", 100, content_of(upload)[:-4]))
+        parties.server.check(sealed_of("masking", 100, content_of(upload)[:-4], origin_of(0, 1)), 0, 1)
     with pytest.raises(BadUpdate, match="sealed by 'plaintext'"):
         parties.server.check(PlaintextAggregation(FixedPointCodec(8.0, 20), 3).seal(np.zeros(1, np.int64)))
 

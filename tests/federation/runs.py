@@ -14,8 +14,9 @@ import torch
 from flwr.app import Message
 from torch import nn
 
+from ppml.aggregation.additive import Helpers
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.protocol import Aggregator, ClientSide, Parties, nothing
+from ppml.aggregation.protocol import Aggregator, ClientSide, Parties
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
 from ppml.federation.build import ServerParts
@@ -33,7 +34,7 @@ from ppml.learning.vectors import flat_parameters, load_parameters
 from ppml.randomness import Randomness
 from ppml.techniques import train
 
-from ..aggregation.local import local_parties
+from ..aggregation.local import Material, local_parties
 from ..learning.digits import cnn, digits, some, vector
 
 SIZES = (40, 25, 60)
@@ -179,7 +180,8 @@ def run_and_record(
         return train_federated(*given, **named, taps=[lambda *seen: traffic.messages.append(seen)])
 
     def built(spec, clients):
-        side = make_side(local_parties(spec, clients).clients)
+        both = local_parties(spec, clients)
+        side = make_side(both.clients)
         seal = side.seal
 
         def recorded(update, *turn):
@@ -188,7 +190,7 @@ def run_and_record(
 
         side.seal = recorded
         traffic.sides.append(side)
-        return Parties(side, getattr(side, "material", nothing))
+        return Parties(side, getattr(side, "material", both.material), both.close)
 
     def server_side(spec, clients, material):
         def heard():
@@ -198,7 +200,7 @@ def run_and_record(
                 traffic.public_material.append(told)
             return told
 
-        return build_server_side(spec, clients, heard)
+        return build_server_side(spec, clients, material if isinstance(material, Helpers) else Material(heard))
 
     train_federated = federation.train_federated
     build_server_side = build.build_server_side

@@ -26,7 +26,7 @@ from ppml.federation.server import Server
 from ppml.learning.vectors import flat_parameters
 from ppml.randomness import Randomness
 
-from ..aggregation.local import Local, local_parties
+from ..aggregation.local import Local, Material, local_parties
 from ..learning.digits import cnn
 from .runs import SIZES, Traffic, federated_arm, foreign_images, ignore, owners, population, run, run_and_record
 from .scanner import (
@@ -63,6 +63,27 @@ def check_no_secret_key_reaches_the_server(traffic: Traffic) -> None:
 
 def test_no_part_of_the_secret_key_reaches_the_server_in_any_message():
     check_no_secret_key_reaches_the_server(encrypted_run())
+
+
+@pytest.mark.parametrize(
+    "aggregation",
+    [{"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "ckks", "keys": "shared"}],
+    ids=["bfv", "bfv shared", "ckks shared"],
+)
+def test_no_part_of_a_key_or_an_update_reaches_the_server_whatever_is_encrypted_by(aggregation):
+    traffic = run_and_record(federated_arm(aggregation=aggregation))
+    check_no_secret_key_reaches_the_server(traffic)
+    check_no_update_is_readable(traffic)
+    (side,) = traffic.sides
+    assert secret_key_in([*traffic.reaching_the_server(), b"x" + serialized_secret(side)], side)
+
+
+@pytest.mark.parametrize("aggregation", [{"kind": "shares"}, {"kind": "masking"}], ids=["shares", "masking"])
+def test_no_part_of_an_update_is_readable_among_shares_and_masks(aggregation):
+    traffic = run_and_record(federated_arm(aggregation=aggregation))
+    # The sum is in what goes down: its server sees it.
+    traffic.messages = [(direction, message) for direction, message in traffic.messages if direction == "up"]
+    check_no_update_is_readable(traffic)
 
 
 def leaking(how) -> Traffic:
@@ -234,7 +255,7 @@ def test_the_scan_does_not_take_everyday_bytes_for_a_secret():
 
 def test_the_server_works_without_any_client():
     """The aggregator that the server gets is made of public material alone."""
-    alone = build_server_side(Ckks(), 3, lambda: encrypted_run().public_material[0])
+    alone = build_server_side(Ckks(), 3, Material(lambda: encrypted_run().public_material[0]))
     assert not secret_holders(alone)
 
 

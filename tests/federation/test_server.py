@@ -234,8 +234,9 @@ def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Me
     """Return a fault: a client that sends other ciphertexts, and says that they are whole."""
 
     def changed(update: Sealed) -> Sealed:
-        scheme, key = scheme_of(Ckks()), update.payload[:16]
-        return scheme.sealed(key, update.length, change([bytes(chunk) for chunk in scheme.ciphertexts(update, key)]))
+        scheme, key, origin = scheme_of(Ckks()), update.payload[:16], update.payload[32:44]
+        chunks = change([bytes(chunk) for chunk in scheme.ciphertexts(update, key)])
+        return scheme.sealed(key, update.length, chunks, origin)
 
     return with_update(changed)
 

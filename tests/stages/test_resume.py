@@ -26,7 +26,7 @@ from ppml.stages.train import Clock, ProgressFile
 
 from ..aggregation.local import local_parties
 from ..federation.runs import bits
-from ..federation.scanner import secret_key_in
+from ..federation.scanner import secret_key_in, serialized_secret
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 
@@ -409,6 +409,24 @@ def test_a_truncated_file_starts_the_stage_over(job, undisturbed, capsys):
 
 
 # Secrets.
+
+
+def test_no_file_of_a_run_holds_a_secret_key(job, monkeypatch):
+    sides = []
+
+    def spied(spec, clients):
+        sides.append(local_parties(spec, clients))
+        return sides[-1]
+
+    monkeypatch.setattr(build, "build_parties", spied)
+    one = job("fl_he")
+    one.interrupt(2)
+    one.run()
+    files = [path.read_bytes() for path in one.folder.rglob("*") if path.is_file()]
+    assert len(sides) == 2 and len(files) >= len(OUTPUTS)
+    for side in sides:
+        assert not secret_key_in(files, side.clients)
+        assert secret_key_in([*files, files[0] + serialized_secret(side.clients)], side.clients)
 
 
 def test_the_file_holds_no_key_and_nothing_but_what_clients_know(job, monkeypatch):

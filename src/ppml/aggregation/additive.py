@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ppml.aggregation.checksum import content_of, sealed_of
+from ppml.aggregation.checksum import content_from, content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.party import Line, start_party
 from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, WithoutSteps, refuse_scheme
@@ -84,13 +84,13 @@ class HelpingServer:
         if what == SUM:
             return self._sum(about, sealed)
         unwrapped(b"".join(sealed), self._secret, about)
+        self._refuse_given(sealed)
         return b""
 
     def _sum(self, about: bytes, sealed: Sequence[bytes]) -> bytes:
         if len(set(sealed)) < LEAST:
             raise BadUpdate(f"a sum of fewer than {LEAST} updates is not opened: it would show one")
-        if len(set(sealed)) < len(sealed) or not self._given.isdisjoint(sealed):
-            raise BadUpdate("a share is given once: what two sums differ by would show one")
+        self._refuse_given(sealed)
         # What the seeds were sealed with is what the clients said of their updates.
         seeds = [unwrapped(one, self._secret, about) for one in sealed]
         length, width = _ABOUT.unpack(about)
@@ -99,6 +99,10 @@ class HelpingServer:
             total += stream(seed, length, width)
         self._given.update(sealed)
         return total.tobytes()
+
+    def _refuse_given(self, sealed: Sequence[bytes]) -> None:
+        if len(set(sealed)) < len(sealed) or not self._given.isdisjoint(sealed):
+            raise BadUpdate("a share is given once: what two sums differ by would show one")
 
 
 class SharingClients(WithoutSteps):
@@ -124,7 +128,7 @@ class SharingClients(WithoutSteps):
             seed = os.urandom(SEED)
             left = left - stream(seed, len(update), self._width)
             seeds.append(wrapped(seed, public, about))
-        return sealed_of(SCHEME, len(update), b"".join(seeds) + left.tobytes())
+        return sealed_of(SCHEME, len(update), b"".join(seeds) + left.tobytes(), origin_of(client, number))
 
     def unseal(self, total: Sealed) -> Grid:
         """Return the sum, which the servers have put together."""
@@ -145,10 +149,10 @@ class SharingServer(WithoutSteps):
     def __init__(self, helpers: Sequence[Callable[[bytes, bytes], bytes]], width: int) -> None:
         self._helpers, self._width = tuple(helpers), width
 
-    def check(self, sealed: Sealed) -> None:
-        """Raise an error unless the payload is whole and each helping server can read its seed."""
+    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
+        """Raise an error unless the payload is whole and each helping server can read its seed, for the first time."""
         refuse_scheme(sealed, SCHEME)
-        seeds, values = self._parts(sealed)
+        seeds, values = self._parts(content_from(sealed, client, number))
         if len(values) != sealed.length * self._width:
             raise BadUpdate(f"{len(values)} bytes for {sealed.length} values of {self._width} bytes each")
         for ask, seed in zip(self._helpers, seeds, strict=True):
@@ -162,7 +166,7 @@ class SharingServer(WithoutSteps):
         BadUpdate
             A helping server does not give the sum of its shares.
         """
-        length, parts = sealed[0].length, [self._parts(one) for one in sealed]
+        length, parts = sealed[0].length, [self._parts(content_of(one)) for one in sealed]
         total = np.zeros(length, dtype=f"<u{self._width}")
         for _, values in parts:
             total += np.frombuffer(values, dtype=total.dtype)
@@ -171,8 +175,7 @@ class SharingServer(WithoutSteps):
             total += np.frombuffer(ask(SUM, _ABOUT.pack(length, self._width) + theirs), dtype=total.dtype)
         return sealed_of(SCHEME, length, total.tobytes())
 
-    def _parts(self, sealed: Sealed) -> tuple[list[bytes], bytes]:
-        content = content_of(sealed)
+    def _parts(self, content: bytes) -> tuple[list[bytes], bytes]:
         ends = WRAPPED * len(self._helpers)
         return [content[start : start + WRAPPED] for start in range(0, ends, WRAPPED)], content[ends:]
 
@@ -195,15 +198,11 @@ def _end_all(ends: Iterable[Callable[[], None]]) -> None:
         end()
 
 
-class Helpers:
-    """What the server has of the helping servers: a line to each, and no public material."""
+class Helpers(PublicMaterial):
+    """What the server has of the helping servers: a line to each. Adding shares needs no key."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = tuple(lines)
-
-    def __call__(self) -> bytes:
-        """Return nothing: adding shares needs no key."""
-        return b""
 
 
 def server_side(spec: Shares, clients: int, material: PublicMaterial) -> SharingServer:

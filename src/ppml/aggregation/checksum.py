@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 
 from ppml.aggregation.protocol import BadUpdate, Sealed
 
 MARK = 16
 """Bytes of a mark."""
+
+_ORIGIN = struct.Struct("<IQ")
+
+ORIGIN = _ORIGIN.size
+"""Bytes of what says whose an update is, and of which round."""
+
+OF_ALL = bytes(ORIGIN)
+"""Stands there in a sum."""
+
+
+def origin_of(client: int, number: int) -> bytes:
+    """Return what says that an update is of ``client`` in round ``number``."""
+    return _ORIGIN.pack(client + 1, number)
+
+
+def refuse_origin(said: bytes | memoryview, client: int, number: int) -> None:
+    """Raise an error unless an update that says ``said`` is of ``client`` in round ``number``."""
+    if said == OF_ALL:
+        raise BadUpdate("it is a sum, and no update")
+    who, when = _ORIGIN.unpack(said)
+    if who != client + 1:
+        raise BadUpdate(f"it was sealed by client {who - 1}")
+    if when != number:
+        raise BadUpdate(f"it was sealed in round {when}")
 
 
 def mark_of(*parts: bytes | memoryview) -> bytes:
@@ -18,9 +43,9 @@ def mark_of(*parts: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-def sealed_of(scheme: str, length: int, content: bytes) -> Sealed:
-    """Return ``content``, which stands for ``length`` values, as it travels: with a checksum."""
-    return Sealed(scheme, length, _checksum(length, content) + content)
+def sealed_of(scheme: str, length: int, content: bytes, origin: bytes = OF_ALL) -> Sealed:
+    """Return ``content``, which stands for ``length`` values, as it travels: with a checksum, and of whom it is."""
+    return Sealed(scheme, length, _checksum(length, origin + content) + origin + content)
 
 
 def content_of(sealed: Sealed) -> bytes:
@@ -31,9 +56,22 @@ def content_of(sealed: Sealed) -> bytes:
     BadUpdate
         It is damaged.
     """
-    mark, content = sealed.payload[:MARK], sealed.payload[MARK:]
-    if mark != _checksum(sealed.length, content):
+    mark, whole = sealed.payload[:MARK], sealed.payload[MARK:]
+    if len(whole) < ORIGIN or mark != _checksum(sealed.length, whole):
         raise BadUpdate("it was cut off or altered on the way")
+    return whole[ORIGIN:]
+
+
+def content_from(sealed: Sealed, client: int, number: int) -> bytes:
+    """Return what :func:`sealed_of` was given by ``client`` in round ``number``.
+
+    Raises
+    ------
+    BadUpdate
+        It is damaged, or of another client or round.
+    """
+    content = content_of(sealed)
+    refuse_origin(sealed.payload[MARK : MARK + ORIGIN], client, number)
     return content
 
 

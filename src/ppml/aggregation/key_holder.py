@@ -1,8 +1,9 @@
 """The holder of the secret key: a process of its own, which gives the public key to all and opens sums for the clients.
 
 The key is made there, from the operating system's entropy, and leaves it only where all clients share it: then the
-clients have it, in whichever process they live. What is handed to the holder on a client's line is opened: a client
-that hands it the upload of another, which the server must have given it, gets that update.
+clients have it, in whichever process they live. Opened is what the server has announced as a sum, and nothing else. Who
+could ask for more would have the secret key after one question: ciphertexts that decrypt to it are easily made. So a
+client alone gets sums; with the server, which announces what it likes, it gets any update, and the key.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 
 from ppml.aggregation.checksum import mark_of
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.lattice import FILES_IN_MEMORY, Keys, PublicKeyClients, Scheme, SharedKeyClients
+from ppml.aggregation.lattice import FILES_IN_MEMORY, Keys, PublicKeyClients, Scheme, SharedKeyClients, name_of
 from ppml.aggregation.party import Line, start_party
-from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
+from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed
 from ppml.errors import UserError
 
-MARK, PUBLIC, OPEN, SECRET = b"m", b"p", b"o", b"s"
-"""What may be asked: what the public key of now is known by, that key, a sum, the secret key."""
+MARK, PUBLIC, ANNOUNCE, OPEN, SECRET = b"m", b"p", b"a", b"o", b"s"
+"""What is said: what is the public key of now known by; what is it; this is a sum; open it; what is the secret key."""
 
 _COUNT = struct.Struct("<Q")
 
@@ -47,15 +48,21 @@ class KeyRing:
         # Who has missed a round asks for a sum under an earlier one.
         self._all = {self._current.mark: self._current}
         self._opened: OrderedDict[bytes, Grid] = OrderedDict()
-        # Under the key of now. Who is late asks for sums of before, which count for nothing.
-        self._counted: set[bytes] = set()
+        self._announced: set[bytes] = set()
+        self._under_current = 0
 
     def public(self) -> bytes:
         """Return the public key that updates are to be encrypted under now."""
-        if self._rounds_a_key is not None and len(self._counted) >= self._rounds_a_key:
-            self._current, self._counted = Keys(self._scheme), set()
+        if self._rounds_a_key is not None and self._under_current >= self._rounds_a_key:
+            self._current, self._under_current = Keys(self._scheme), 0
             self._all[self._current.mark] = self._current
         return self._current.public
+
+    def announce(self, name: bytes) -> None:
+        """Take note of a sum that may be opened."""
+        if name not in self._announced and name.startswith(self._current.mark):
+            self._under_current += 1
+        self._announced.add(name)
 
     def secret(self) -> bytes:
         """Return the secret key, for clients that share it."""
@@ -67,14 +74,14 @@ class KeyRing:
         Raises
         ------
         BadUpdate
-            It is damaged, or under a key that was not made here.
+            The server has not announced it, or it is damaged.
         """
-        name = mark_of(total.payload)
+        name = name_of(total)
+        if name not in self._announced:
+            raise BadUpdate("it is no sum that the server has announced")
         if name not in self._opened:
-            keys = self._all.get(total.payload[: len(self._current.mark)], self._current)
+            keys = self._all.get(name[: len(self._current.mark)], self._current)
             self._opened[name] = keys.open(total)
-            if keys is self._current:
-                self._counted.add(name)
             if len(self._opened) > REMEMBERED:
                 self._opened.popitem(last=False)
         return self._opened[name]
@@ -88,6 +95,9 @@ class KeyRing:
                 return self.public()
             case b"s":
                 return self.secret()
+            case b"a":
+                self.announce(content)
+                return b""
         try:
             (length,) = _COUNT.unpack_from(content)
             return self.open(Sealed(self._scheme.name, length, content[_COUNT.size :])).astype("<i8").tobytes()
@@ -95,8 +105,8 @@ class KeyRing:
             raise BadUpdate(str(error)) from None
 
 
-class PublicLine:
-    """What the server has of the holder: a line on which it gives the public key and nothing else."""
+class PublicLine(PublicMaterial):
+    """What the server has of the holder: a line on which it gives the public key, and is told what is a sum."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -108,6 +118,10 @@ class PublicLine:
             self._key = self._line.ask(PUBLIC)
             self._mark = mark_of(self._key)
         return self._key
+
+    def announce(self, total: Sealed) -> None:
+        """Tell the holder that it may open ``total``."""
+        self._line.ask(ANNOUNCE, name_of(total))
 
 
 class HolderLine:
@@ -144,10 +158,11 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | N
             "aggregation.keys: got 'shared'; this system has no files in memory, so that the secret key would be "
             "written to a disk; allowed: public"
         )
-    for_server = frozenset({MARK, PUBLIC})
-    for_clients = for_server | ({OPEN, SECRET} if keys == "shared" else {OPEN})
+    for_all = frozenset({MARK, PUBLIC})
+    # Who shares the key opens sums without the holder.
+    for_clients = for_all | ({SECRET} if keys == "shared" else {OPEN})
     lines, end = start_party(
-        "holder of the secret key", lambda: KeyRing(make(), rounds_a_key), [for_clients, for_server]
+        "holder of the secret key", lambda: KeyRing(make(), rounds_a_key), [for_clients, for_all | {ANNOUNCE}]
     )
     clients, server = lines[0], PublicLine(lines[1])
     side = (

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.checksum import MARK, mark_of
+from ppml.aggregation.checksum import MARK, OF_ALL, ORIGIN, mark_of, origin_of, refuse_origin
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.protocol import (
     BadUpdate,
@@ -84,9 +84,12 @@ class Scheme:
         for start in range(0, len(update), step):
             yield self.encoding.encode(update[start : start + step])
 
-    def sealed(self, key: bytes, length: int, chunks: Iterable[bytes]) -> Sealed:
-        """Return ciphertexts of ``length`` values as they travel: the key that they are under, a checksum, and they."""
-        parts = with_lengths(chunks)
+    def sealed(self, key: bytes, length: int, chunks: Iterable[bytes], origin: bytes = OF_ALL) -> Sealed:
+        """Return ciphertexts of ``length`` values as they travel.
+
+        Before them are the key that they are under, a checksum, and of whom they are.
+        """
+        parts = [origin, *with_lengths(chunks)]
         # Joined once: an upload may have hundreds of megabytes.
         return Sealed(self.name, length, b"".join([key, mark_of(key, _LENGTH.pack(length), *parts), *parts]))
 
@@ -103,14 +106,19 @@ class Scheme:
         """
         whole = memoryview(sealed.payload)
         said, mark, content = whole[:MARK], whole[MARK : 2 * MARK], whole[2 * MARK :]
-        if mark != mark_of(said, _LENGTH.pack(sealed.length), content):
+        if len(content) < ORIGIN or mark != mark_of(said, _LENGTH.pack(sealed.length), content):
             raise BadUpdate("it was cut off or altered on the way")
         if said != key:
             raise BadUpdate("it is under another key than that of this run")
         try:
-            yield from unpacked(content)
+            yield from unpacked(content[ORIGIN:])
         except ValueError as error:
             raise BadUpdate(str(error)) from None
+
+
+def name_of(sealed: Sealed) -> bytes:
+    """Return what ciphertexts are known by: their key and their checksum, which is looked at before they are opened."""
+    return sealed.payload[: 2 * MARK]
 
 
 def ring(
@@ -214,7 +222,8 @@ class PublicKeyClients(WithoutSteps):
         if self._under is None or self._under[0] != mark:
             key = loaded(sealapi.PublicKey(), self._scheme.context, public)
             self._under = mark, sealapi.Encryptor(self._scheme.context, key)
-        return self._scheme.sealed(mark, len(update), map(self._encrypt, self._scheme.plains(update)))
+        chunks = map(self._encrypt, self._scheme.plains(update))
+        return self._scheme.sealed(mark, len(update), chunks, origin_of(client, number))
 
     def _encrypt(self, plain: sealapi.Plaintext) -> bytes:
         assert self._under is not None
@@ -251,7 +260,7 @@ class SharedKeyClients(WithoutSteps):
     def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
         """Return ``update`` encrypted, as many values a ciphertext as fit."""
         chunks = (saved(self._encryptor.encrypt_symmetric(plain)) for plain in self._scheme.plains(update))
-        return self._scheme.sealed(self._mark, len(update), chunks)
+        return self._scheme.sealed(self._mark, len(update), chunks, origin_of(client, number))
 
     def unseal(self, total: Sealed) -> Grid:
         """Return the sum, which each client opens for itself."""
@@ -265,9 +274,9 @@ class LatticeServer(WithoutSteps):
     ----------
     scheme : Scheme
         What is encrypted in.
-    material : callable
-        Returns the public key of the round. The server looks at it to know that it is no secret one, and what updates
-        of this round say that they are under.
+    material : PublicMaterial
+        Gives the public key of the round, which the server looks at to know that it is no secret one, and what updates
+        of this round say that they are under; is told which ciphertexts are a sum.
 
     Raises
     ------
@@ -291,10 +300,11 @@ class LatticeServer(WithoutSteps):
             self._seen = mark
         return mark
 
-    def check(self, sealed: Sealed) -> None:
+    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
         """Raise an error unless the payload is what its length needs: ciphertexts of this ring, under this key."""
         refuse_scheme(sealed, self._scheme.name)
         chunks = list(self._scheme.ciphertexts(sealed, self._key()))
+        refuse_origin(sealed.payload[2 * MARK : 2 * MARK + ORIGIN], client, number)
         needed = -(-sealed.length // self._scheme.encoding.values)
         if len(chunks) != needed:
             raise BadUpdate(f"{len(chunks)} ciphertexts where {needed} are needed")
@@ -305,7 +315,9 @@ class LatticeServer(WithoutSteps):
         """Return the encrypted sum, ciphertext by ciphertext."""
         key = self._key()
         columns = zip(*(self._scheme.ciphertexts(one, key) for one in sealed), strict=True)
-        return self._scheme.sealed(key, sealed[0].length, map(self._add_column, columns))
+        total = self._scheme.sealed(key, sealed[0].length, map(self._add_column, columns))
+        self._material.announce(total)
+        return total
 
     def _add_column(self, chunks: Sequence[memoryview]) -> bytes:
         total = self._read(chunks[0])

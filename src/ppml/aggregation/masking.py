@@ -19,8 +19,9 @@ round, and no two groups as large as the threshold are disjoint.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import ClassVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from ppml.aggregation.capacity import masking_threshold
-from ppml.aggregation.checksum import MARK, content_of, mark_of, sealed_of
+from ppml.aggregation.checksum import MARK, content_from, content_of, mark_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, refuse_scheme
 from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret, together
@@ -44,6 +45,9 @@ _CLIENT = struct.Struct("<I")
 
 _LETTER = 2 * BYTES + TAG
 """Bytes of two shares, encrypted."""
+
+WRONG = 2
+"""So many clients may give wrong shares of a secret, where more give theirs than the threshold."""
 
 
 def place_of(client: int) -> int:
@@ -231,7 +235,7 @@ class MaskingClients:
         masked = update.astype(f"<i{self._width}").view(f"<u{self._width}")
         masked = masked + stream(turn.own, len(update), self._width)
         masked = masked + pairwise(turn.for_masks, turn.masks_of, client, len(update), self._width)
-        return sealed_of(SCHEME, len(update), masked.tobytes())
+        return sealed_of(SCHEME, len(update), masked.tobytes(), origin_of(client, number))
 
     def _unmask(self, turn: Turn, client: int, present: Iterable[int]) -> bytes:
         """Return a share of the own mask of each client that is ``present``, of the key of each other one."""
@@ -338,10 +342,10 @@ class MaskingServer:
         if len(content) != PUBLISHED or content in self._heard[KEYS].values():
             raise BadUpdate("what it sends are no keys, or those of another")
 
-    def check(self, sealed: Sealed) -> None:
+    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
         """Raise an error unless the payload is whole."""
         refuse_scheme(sealed, SCHEME)
-        found = len(content_of(sealed))
+        found = len(content_from(sealed, client, number))
         if found != sealed.length * self._width:
             raise BadUpdate(f"{found} bytes for {sealed.length} values of {self._width} bytes each")
 
@@ -351,7 +355,7 @@ class MaskingServer:
         Raises
         ------
         BadUpdate
-            Too few clients have given what the masks come from, or what they have given is not that.
+            Too few clients have given what the masks come from, or too many of them something else.
         """
         length = sealed[0].length
         total = np.zeros(length, dtype=f"<u{self._width}")
@@ -363,23 +367,44 @@ class MaskingServer:
         present = {client: self._mask_key(client) for client in self._present}
         for client in self._heard[SHARES]:
             shares = {place_of(giver): shares[client] for giver, shares in given.items()}
-            secret = together(shares, self._threshold)
             if client in present:
-                self._expect(client, mark_of(secret) == self._heard[KEYS][client][2 * KEY :])
-                total -= stream(secret, length, self._width)
+                total -= stream(self._recovered(client, shares, self._is_own), length, self._width)
             else:
                 # What the others have in common with it is in the sum, and it is not.
-                key = X25519PrivateKey.from_private_bytes(secret)
-                self._expect(client, key.public_key().public_bytes_raw() == self._mask_key(client))
+                key = X25519PrivateKey.from_private_bytes(self._recovered(client, shares, self._is_key))
                 total += pairwise(key, present, client, length, self._width)
         return sealed_of(SCHEME, length, total.tobytes())
+
+    def _recovered(self, client: int, shares: Mapping[int, bytes], fits: Callable[[int, bytes], bool]) -> bytes:
+        """Return the secret of ``client`` that its shares give, of which some may be wrong."""
+        for places in without_few(sorted(shares), self._threshold):
+            secret = together({place: shares[place] for place in places}, self._threshold)
+            if fits(client, secret):
+                return secret
+        raise BadUpdate(f"the shares of what the masks of client {client} come from do not fit together")
+
+    def _is_own(self, client: int, secret: bytes) -> bool:
+        return mark_of(secret) == self._heard[KEYS][client][2 * KEY :]
+
+    def _is_key(self, client: int, secret: bytes) -> bool:
+        public = X25519PrivateKey.from_private_bytes(secret).public_key()
+        return public.public_bytes_raw() == self._mask_key(client)
 
     def _mask_key(self, client: int) -> bytes:
         return self._heard[KEYS][client][KEY : 2 * KEY]
 
-    def _expect(self, client: int, fits: bool) -> None:
-        if not fits:
-            raise BadUpdate(f"the shares of what the masks of client {client} come from do not fit together")
+
+def without_few(places: Sequence[int], least: int) -> Iterator[list[int]]:
+    """Yield ``places``, then without each one of them, and so on, as long as ``least`` are left.
+
+    Examples
+    --------
+    >>> list(without_few([1, 2, 3], least=2))
+    [[1, 2, 3], [2, 3], [1, 3], [1, 2]]
+    """
+    for count in range(min(WRONG, len(places) - least) + 1):
+        for left_out in combinations(places, count):
+            yield [place for place in places if place not in left_out]
 
 
 def parties(spec: Masking, clients: int) -> Parties:

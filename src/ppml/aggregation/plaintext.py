@@ -54,7 +54,7 @@ class PlaintextAggregation(WithoutSteps):
         """Return ``update`` as little-endian integers."""
         return seal_plain(update, self._dtype)
 
-    def check(self, sealed: Sealed) -> None:
+    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
         """Raise an error unless every value is one that a client may send: what overflows a sum is no update."""
         refuse_scheme(sealed, "plaintext")
         values = integers_in(sealed)

@@ -65,8 +65,11 @@ class Aggregator(Protocol):
         """Take what a client answers in a step, or raise :class:`BadUpdate`."""
         ...
 
-    def check(self, sealed: Sealed) -> None:
-        """Raise :class:`BadUpdate` if ``sealed`` cannot be added, before it touches a sum."""
+    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
+        """Raise :class:`BadUpdate` if ``sealed`` is not what ``client`` may add in round ``number``.
+
+        It is called before anything of it touches a sum.
+        """
         ...
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
@@ -123,13 +126,18 @@ class WithoutSteps:
         raise BadUpdate(f"there is no step {step!r} in this aggregation")
 
 
-PublicMaterial = Callable[[], bytes]
-"""Returns what the server needs to add in this round: never a secret key; empty where it needs nothing."""
+class PublicMaterial:
+    """What the server has of whoever opens sums; this is where nobody holds a key: there is nothing."""
+
+    def __call__(self) -> bytes:
+        """Return what the server needs to add in this round: never a secret key."""
+        return b""
+
+    def announce(self, total: Sealed) -> None:
+        """Say that ``total`` is a sum: nothing else is opened."""
 
 
-def nothing() -> bytes:
-    """Return no material: adding in the clear needs none."""
-    return b""
+NOTHING = PublicMaterial()
 
 
 @dataclass(frozen=True)
@@ -140,12 +148,12 @@ class Parties:
     ----------
     clients : ClientSide
         What the clients have.
-    material : callable
+    material : PublicMaterial
         What the server gets of them.
     close : callable
         Ends what holds the keys, and forgets them.
     """
 
     clients: ClientSide
-    material: PublicMaterial = nothing
+    material: PublicMaterial = NOTHING
     close: Callable[[], None] = lambda: None

@@ -281,8 +281,8 @@ class Encrypted(FixedPointSpec):
     keys: Literal["public", "shared"] = Field(
         default="public",
         description="What updates are encrypted under. `public`: a public key, and one holder of the secret key opens "
-        "what clients hand it as the sum. `shared`: the secret key, which every client has then; uploads are half as "
-        "large, and one client that colludes with the server opens everybody's.",
+        "what the server announces as a sum. `shared`: the secret key, which every client has then; uploads are half "
+        "as large, and one client that colludes with the server opens everybody's.",
     )
     rounds_a_key: int | None = Field(
         default=None,

@@ -261,7 +261,7 @@ class Server:
         node = reply.metadata.src_node_id
         if reply.has_error():
             # It is called again.
-            return f"node {node} does not answer the roll: {reply.error.reason}"
+            return f"node {node} does not answer the roll: {_failure(reply)}"
         try:
             status = _status(reply)
         except BadUpdate as fault:
@@ -287,8 +287,14 @@ class Server:
     def _steps(self, grid: Grid, steps: Sequence[str], asked: Sequence[int], number: int) -> Sequence[int]:
         """Take the clients that are asked through steps of the aggregation; return those who have taken all."""
         for step in steps:
-            asked = self._step(grid, step, [client for client in asked if client in self._nodes], number)
+            asked = self._step(grid, step, self._connected(asked, number), number)
         return asked
+
+    def _connected(self, asked: Sequence[int], number: int) -> list[int]:
+        """Return those of the clients that are asked who can be."""
+        for client in sorted(set(asked) - self._nodes.keys()):
+            self._notice(f"round {number}: client {client} is not connected")
+        return [client for client in asked if client in self._nodes]
 
     def _step(self, grid: Grid, step: str, asked: Sequence[int], number: int) -> list[int]:
         told, order = self._told(step, asked, number), pack_fields(Order(number, 0))
@@ -304,15 +310,14 @@ class Server:
         replies = list(grid.send_and_receive(messages, timeout=self._plan.timeout))
         for client, reply in self._by_client(asked, replies, number):
             try:
-                self._hear(step, client, reply)
+                self._hear(step, client, reply, number)
                 taken.append(client)
             except BadUpdate as fault:
                 self._notice(f"round {number}: client {client}: step {step!r}: {fault}")
         return taken
 
-    def _hear(self, step: str, client: int, reply: Message) -> None:
-        if reply.has_error():
-            raise BadUpdate(f"it failed: {reply.error.reason}")
+    def _hear(self, step: str, client: int, reply: Message, number: int) -> None:
+        _refuse_another(_status_or_failure(reply), client, number)
         try:
             said, content = unpack_step(reply.content)
         except (KeyError, ValueError):
@@ -329,9 +334,7 @@ class Server:
 
     def _ask(self, grid: Grid, asked: Sequence[int], number: int) -> dict[int, Sealed]:
         """Return the contributions of those who answered as they should, by client."""
-        present = [client for client in asked if client in self._nodes]
-        for client in sorted(set(asked) - set(present)):
-            self._notice(f"round {number}: client {client} is not connected")
+        present = self._connected(asked, number)
         orders = [self._order(client, MessageType.TRAIN, number, number - 1) for client in present]
         if self._aggregator.before:
             told = self._told(SEAL, present, number)
@@ -377,14 +380,10 @@ class Server:
         BadUpdate
             It is none, or not of this round, or cannot be added.
         """
-        if reply.has_error():
-            raise BadUpdate(f"it failed: {reply.error.reason}")
-        status = _status(reply)
-        if status.client != client:
-            raise BadUpdate(f"its answer says that it is client {status.client}")
-        self._remember(client, status.applied)
-        if status.number != number:
-            raise BadUpdate(f"its answer is of round {status.number}")
+        status = _status_or_failure(reply)
+        if status.client == client:
+            self._remember(client, status.applied)
+        _refuse_another(status, client, number)
         if status.finished:
             self._finished.add(client)
             self._notice(f"round {number}: client {client} has spent its privacy budget and trains no more")
@@ -400,7 +399,7 @@ class Server:
             raise BadUpdate(f"its contribution cannot be read: {type(error).__name__}") from None
         if update.length != self._plan.length:
             raise BadUpdate(f"{update.length} values, {self._plan.length} are expected")
-        self._aggregator.check(update)
+        self._aggregator.check(update, client, number)
         return update
 
     def _close(self, asked: Sequence[int], answers: dict[int, Sealed], number: int) -> None:
@@ -457,6 +456,26 @@ class Server:
         if self._packed is None or self._packed[0] != stretch:
             self._packed = stretch, pack_sums({past: self._sums[past] for past in stretch if past in self._sums})
         return self._packed[1]
+
+
+def _refuse_another(status: Status, client: int, number: int) -> None:
+    """Raise an error where an answer is of another client or round."""
+    if status.client != client:
+        raise BadUpdate(f"its answer says that it is client {status.client}")
+    if status.number != number:
+        raise BadUpdate(f"its answer is of round {status.number}")
+
+
+def _status_or_failure(reply: Message) -> Status:
+    """Return what a client says of itself, or raise what it failed by."""
+    if reply.has_error():
+        raise BadUpdate(f"it failed: {_failure(reply)}")
+    return _status(reply)
+
+
+def _failure(reply: Message) -> str:
+    """Return what a client failed by, on one line: what it says must not look like a notice of the server's."""
+    return " ".join((reply.error.reason or "").split())
 
 
 def _status(reply: Message) -> Status:

@@ -60,7 +60,8 @@ def _share_notes(private: pd.DataFrame) -> tuple[str, ...]:
     return (
         "Noise by shares: every client adds a part, and the sum has the noise of the ε stated; the shares of as many "
         "as may collude are not counted. Who opens single contributions, as the server and the holder of the secret "
-        "key together can, or all servers between whom they are shared, finds one share of the noise on each: "
+        "key together can, or all servers between whom they are shared, or the server with as many clients as unmask a "
+        "sum, finds one share of the noise on each: "
         f"towards them the ε is larger ({opened}).",
     )
 

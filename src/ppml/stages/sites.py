@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from ppml.aggregation.build import build_parties
-from ppml.aggregation.protocol import nothing
+from ppml.aggregation.protocol import NOTHING
 from ppml.config.arm import Arm
 from ppml.config.technique import Plaintext
 from ppml.data.examples import Examples
@@ -111,7 +111,7 @@ def server(path: str) -> ServerParts:
     job = read_json(path)
     public = given(job)
     # In the clear there is no public key.
-    return build_server(public, flat_parameters(_model_of(job, public)), nothing)
+    return build_server(public, flat_parameters(_model_of(job, public)), NOTHING)
 
 
 def initial_model(path: str) -> torch.nn.Module:
