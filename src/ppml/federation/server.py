@@ -25,7 +25,6 @@ from ppml.federation.messages import (
     SUMS,
     UPDATE,
     Order,
-    Status,
     pack_fields,
     pack_step,
     pack_sums,
@@ -37,6 +36,7 @@ from ppml.federation.messages import (
     unpack_update,
 )
 from ppml.federation.release import Release, as_it_is
+from ppml.federation.replies import refuse_another, status_of
 from ppml.federation.standing import RoundFailed, Standing
 from ppml.federation.state import NOTHING_APPLIED
 
@@ -259,12 +259,10 @@ class Server:
     def _admit(self, reply: Message) -> str | None:
         """Take in the node that a reply to the roll is of, or return a line that says why not."""
         node = reply.metadata.src_node_id
-        if reply.has_error():
-            # It is called again.
-            return f"node {node} does not answer the roll: {_failure(reply)}"
         try:
-            status = _status(reply)
+            status = status_of(reply)
         except BadUpdate as fault:
+            # It is called again.
             return f"node {node} does not answer the roll: {fault}"
         first = self._nodes.get(status.client)
         if status.client not in self._known or first is not None:
@@ -317,7 +315,7 @@ class Server:
         return taken
 
     def _hear(self, step: str, client: int, reply: Message, number: int) -> None:
-        _refuse_another(_status_or_failure(reply), client, number)
+        refuse_another(status_of(reply), client, number)
         try:
             said, content = unpack_step(reply.content)
         except (KeyError, ValueError):
@@ -380,10 +378,10 @@ class Server:
         BadUpdate
             It is none, or not of this round, or cannot be added.
         """
-        status = _status_or_failure(reply)
+        status = status_of(reply)
         if status.client == client:
             self._remember(client, status.applied)
-        _refuse_another(status, client, number)
+        refuse_another(status, client, number)
         if status.finished:
             self._finished.add(client)
             self._notice(f"round {number}: client {client} has spent its privacy budget and trains no more")
@@ -430,10 +428,8 @@ class Server:
 
     def _measured(self, client: int, reply: Message) -> tuple[float, float] | None:
         """Return the loss and the accuracy that a client tells; None where it tells something else."""
-        if reply.has_error():
-            return None
         try:
-            applied = _status(reply).applied
+            applied = status_of(reply).applied
             metrics = record_of(reply.content, MetricRecord, METRICS)
             found = float(cast(float, metrics["loss"])), float(cast(float, metrics["accuracy"]))
         except (BadUpdate, KeyError, TypeError, ValueError):
@@ -456,37 +452,3 @@ class Server:
         if self._packed is None or self._packed[0] != stretch:
             self._packed = stretch, pack_sums({past: self._sums[past] for past in stretch if past in self._sums})
         return self._packed[1]
-
-
-def _refuse_another(status: Status, client: int, number: int) -> None:
-    """Raise an error where an answer is of another client or round."""
-    if status.client != client:
-        raise BadUpdate(f"its answer says that it is client {status.client}")
-    if status.number != number:
-        raise BadUpdate(f"its answer is of round {status.number}")
-
-
-def _status_or_failure(reply: Message) -> Status:
-    """Return what a client says of itself, or raise what it failed by."""
-    if reply.has_error():
-        raise BadUpdate(f"it failed: {_failure(reply)}")
-    return _status(reply)
-
-
-def _failure(reply: Message) -> str:
-    """Return what a client failed by, on one line: what it says must not look like a notice of the server's."""
-    return " ".join((reply.error.reason or "").split())
-
-
-def _status(reply: Message) -> Status:
-    """Return what a client says of itself.
-
-    Raises
-    ------
-    BadUpdate
-        It says nothing, or something else.
-    """
-    try:
-        return unpack_status(reply.content)
-    except (KeyError, TypeError):
-        raise BadUpdate("its answer does not say who it is of and which round it is of") from None
