@@ -76,4 +76,4 @@ schema: environment
 
 # Everything that the workflow made; .venv and the downloaded data stay.
 clean:
-	rm -rf build logs logs-* artifacts artifacts-* reports-* data/subsets .snakemake
+	rm -rf build logs logs-* artifacts artifacts-* reports-* data/subsets data/features .snakemake
