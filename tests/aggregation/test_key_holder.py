@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tenseal import sealapi
 
 from ppml.aggregation import lattice
 from ppml.aggregation.build import build_parties, build_server_side
-from ppml.aggregation.checksum import mark_of
+from ppml.aggregation.checksum import mark_of, origin_of
 from ppml.aggregation.key_holder import ANNOUNCE, MARK, OPEN, PUBLIC, SECRET, KeyRing, PublicLine
+from ppml.aggregation.lattice import saved
 from ppml.aggregation.party import STOP
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
 from ppml.config.technique import Bfv, Ckks
@@ -138,9 +142,8 @@ def test_what_is_no_sum_of_this_run_is_refused_and_the_holder_goes_on(parties):
     assert parties.clients.unseal(total).tolist() == (2 * UPDATE).tolist()
 
 
-def check_a_client_alone_opens_no_update(made: Parties) -> None:
-    """Neither one of another's that it may have come by, nor one that it has made to learn of the key."""
-    for upload in (made.clients.seal(UPDATE, 1, 1), made.clients.seal(np.zeros_like(UPDATE))):
+def check_clients_alone_open_none_of(made: Parties, uploads: Iterable[Sealed]) -> None:
+    for upload in uploads:
         with pytest.raises(BadUpdate, match="it is no sum that the server has announced"):
             made.clients.unseal(upload)
 
@@ -150,10 +153,15 @@ def test_a_client_alone_opens_no_update_and_brings_no_new_key(spec):
     made = build_parties(spec, 3)
     server = build_server_side(spec, 3, made.material)
     uploads = [made.clients.seal(UPDATE, client, 1) for client in range(3)]
-    check_a_client_alone_opens_no_update(made)
+    check_clients_alone_open_none_of(made, uploads)
     for client, upload in enumerate(uploads):
         server.check(upload, client, 1)
-    assert made.clients.unseal(server.add(uploads)).tolist() == (3 * UPDATE).tolist()
+    total = server.add(uploads)
+    check_clients_alone_open_none_of(made, uploads)
+    # Nor an upload that goes by the name of the sum.
+    with pytest.raises(BadUpdate, match="cut off or altered"):
+        made.clients.unseal(replace(total, payload=total.payload[:32] + uploads[0].payload[32:]))
+    assert made.clients.unseal(total).tolist() == (3 * UPDATE).tolist()
     made.close()
 
 
@@ -171,8 +179,27 @@ def test_a_holder_that_opens_whatever_it_is_handed_is_caught(monkeypatch):
     monkeypatch.setattr(KeyRing, "__init__", careless)
     made = build_parties(Bfv(), 3)
     with pytest.raises(pytest.fail.Exception):
-        check_a_client_alone_opens_no_update(made)
+        check_clients_alone_open_none_of(made, [made.clients.seal(UPDATE, 1, 1)])
     made.close()
+
+
+@pytest.mark.parametrize("spec", [Ckks(), Bfv()], ids=["ckks", "bfv"])
+def test_a_made_up_upload_passes_and_the_sum_that_it_spoils_tells_of_the_key(spec):
+    """What is said of the threat: a client that does not follow the protocol learns of the key, and all see the sum."""
+    maker = Local(spec, 3)
+    key = sealapi.KeyGenerator(maker.scheme.context).secret_key()
+    key.data().set_zero()
+    # A uniform polynomial, which the secret key multiplies, and no mask of it.
+    (plain,) = maker.scheme.plains(np.zeros_like(UPDATE))
+    made_up = saved(sealapi.Encryptor(maker.scheme.context, key).encrypt_symmetric(plain))
+    shown = []
+    for local in (Local(spec, 3), Local(spec, 3)):
+        upload = local.scheme.sealed(local.mark, len(UPDATE), [made_up], origin_of(0, 0))
+        server = local.server()
+        server.check(upload)
+        shown.append(local.unseal(server.add([upload, local.seal(UPDATE)])))
+    assert np.mean(shown[0] == shown[1]) < 0.1, "the same uploads under another key, another sum"
+    assert all(np.mean(np.abs(total) < 1000) < 0.1 for total in shown), "and none that passes for one"
 
 
 def test_a_server_that_colludes_with_a_client_opens_an_update(parties):

@@ -425,6 +425,25 @@ def test_a_damaged_upload_or_one_of_another_length_is_refused():
         parties.server.check(PlaintextAggregation(FixedPointCodec(8.0, 20), 3).seal(np.zeros(1, np.int64)))
 
 
+def test_secrets_that_were_divided_so_that_shares_do_not_fit_stop_the_sum(monkeypatch):
+    parties = Round()
+    there = parties.step(KEYS, list(range(8)))
+
+    def unfit(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+        return {place: bytes([place]) * BYTES for place in places}
+
+    told = parties.server.tell(SHARES, there)
+    for client in there:
+        with monkeypatch.context() as patch:
+            if client == 3:
+                patch.setattr("ppml.aggregation.masking.divided", unfit)
+            parties.server.hear(SHARES, client, parties.sides[client].respond(SHARES, client, 1, told[client]))
+    uploads = parties.sealed(updates(), there)
+    parties.step(UNMASK, there)
+    with pytest.raises(BadUpdate, match="what the masks of client 3 come from do not fit together"):
+        parties.server.add(list(uploads.values()))
+
+
 # Secrets, divided.
 
 

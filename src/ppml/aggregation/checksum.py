@@ -26,9 +26,9 @@ def origin_of(client: int, number: int) -> bytes:
 
 def refuse_origin(said: bytes | memoryview, client: int, number: int) -> None:
     """Raise an error unless an update that says ``said`` is of ``client`` in round ``number``."""
-    if said == OF_ALL:
-        raise BadUpdate("it is a sum, and no update")
     who, when = _ORIGIN.unpack(said)
+    if who == 0:
+        raise BadUpdate("it is a sum, and no update")
     if who != client + 1:
         raise BadUpdate(f"it was sealed by client {who - 1}")
     if when != number:
@@ -45,7 +45,7 @@ def mark_of(*parts: bytes | memoryview) -> bytes:
 
 def sealed_of(scheme: str, length: int, content: bytes, origin: bytes = OF_ALL) -> Sealed:
     """Return ``content``, which stands for ``length`` values, as it travels: with a checksum, and of whom it is."""
-    return Sealed(scheme, length, _checksum(length, origin + content) + origin + content)
+    return Sealed(scheme, length, b"".join([_checksum(length, origin, content), origin, content]))
 
 
 def content_of(sealed: Sealed) -> bytes:
@@ -56,10 +56,10 @@ def content_of(sealed: Sealed) -> bytes:
     BadUpdate
         It is damaged.
     """
-    mark, whole = sealed.payload[:MARK], sealed.payload[MARK:]
-    if len(whole) < ORIGIN or mark != _checksum(sealed.length, whole):
+    mark, rest = sealed.payload[:MARK], memoryview(sealed.payload)[MARK:]
+    if len(rest) < ORIGIN or mark != _checksum(sealed.length, rest):
         raise BadUpdate("it was cut off or altered on the way")
-    return whole[ORIGIN:]
+    return sealed.payload[MARK + ORIGIN :]
 
 
 def content_from(sealed: Sealed, client: int, number: int) -> bytes:
@@ -75,5 +75,5 @@ def content_from(sealed: Sealed, client: int, number: int) -> bytes:
     return content
 
 
-def _checksum(length: int, content: bytes) -> bytes:
-    return mark_of(length.to_bytes(8, "little"), content)
+def _checksum(length: int, *parts: bytes | memoryview) -> bytes:
+    return mark_of(length.to_bytes(8, "little"), *parts)

@@ -1,9 +1,10 @@
 """The holder of the secret key: a process of its own, which gives the public key to all and opens sums for the clients.
 
 The key is made there, from the operating system's entropy, and leaves it only where all clients share it: then the
-clients have it, in whichever process they live. Opened is what the server has announced as a sum, and nothing else. Who
-could ask for more would have the secret key after one question: ciphertexts that decrypt to it are easily made. So a
-client alone gets sums; with the server, which announces what it likes, it gets any update, and the key.
+clients have it, in whichever process they live. Opened is what the server has announced as a sum, and nothing else: who
+could have anything opened would have the secret key after one question, by a ciphertext that decrypts to it. With a
+server that announces such a one a client still has it opened. So has one whose *upload* is such a ciphertext: nothing
+proves that an upload is well formed, and the sum that it is in, which it spoils for all, tells of the key.
 """
 
 from __future__ import annotations

@@ -301,7 +301,10 @@ class LatticeServer(WithoutSteps):
         return mark
 
     def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
-        """Raise an error unless the payload is what its length needs: ciphertexts of this ring, under this key."""
+        """Raise an error unless it is of ``client``, and has what its length needs: ciphertexts of this ring and key.
+
+        That they were encrypted, and not made up, cannot be told.
+        """
         refuse_scheme(sealed, self._scheme.name)
         chunks = list(self._scheme.ciphertexts(sealed, self._key()))
         refuse_origin(sealed.payload[2 * MARK : 2 * MARK + ORIGIN], client, number)

@@ -47,7 +47,7 @@ _LETTER = 2 * BYTES + TAG
 """Bytes of two shares, encrypted."""
 
 WRONG = 2
-"""So many clients may give wrong shares of a secret, where more give theirs than the threshold."""
+"""So many clients may give wrong shares, if as many more give theirs than the threshold says."""
 
 
 def place_of(client: int) -> int:
@@ -365,21 +365,28 @@ class MaskingServer:
         if len(given) < self._threshold:
             raise BadUpdate(f"{len(given)} clients unmask it, {self._threshold} are needed")
         present = {client: self._mask_key(client) for client in self._present}
+        wrong: set[int] = set()
         for client in self._heard[SHARES]:
             shares = {place_of(giver): shares[client] for giver, shares in given.items()}
             if client in present:
-                total -= stream(self._recovered(client, shares, self._is_own), length, self._width)
+                total -= stream(self._recovered(client, shares, wrong, self._is_own), length, self._width)
             else:
                 # What the others have in common with it is in the sum, and it is not.
-                key = X25519PrivateKey.from_private_bytes(self._recovered(client, shares, self._is_key))
+                key = X25519PrivateKey.from_private_bytes(self._recovered(client, shares, wrong, self._is_key))
                 total += pairwise(key, present, client, length, self._width)
         return sealed_of(SCHEME, length, total.tobytes())
 
-    def _recovered(self, client: int, shares: Mapping[int, bytes], fits: Callable[[int, bytes], bool]) -> bytes:
-        """Return the secret of ``client`` that its shares give, of which some may be wrong."""
-        for places in without_few(sorted(shares), self._threshold):
-            secret = together({place: shares[place] for place in places}, self._threshold)
+    def _recovered(
+        self, client: int, shares: Mapping[int, bytes], wrong: set[int], fits: Callable[[int, bytes], bool]
+    ) -> bytes:
+        """Return the secret of ``client`` that its shares give, and note of whom some are ``wrong``."""
+        # Whose were found wrong before come last, where they are not needed.
+        places = sorted(shares, key=lambda place: (place in wrong, place))
+        for left_out in few_of(places, self._threshold):
+            right = [place for place in places if place not in left_out][: self._threshold]
+            secret = together({place: shares[place] for place in right}, self._threshold)
             if fits(client, secret):
+                wrong.update(left_out)
                 return secret
         raise BadUpdate(f"the shares of what the masks of client {client} come from do not fit together")
 
@@ -394,17 +401,16 @@ class MaskingServer:
         return self._heard[KEYS][client][KEY : 2 * KEY]
 
 
-def without_few(places: Sequence[int], least: int) -> Iterator[list[int]]:
-    """Yield ``places``, then without each one of them, and so on, as long as ``least`` are left.
+def few_of(places: Sequence[int], least: int) -> Iterator[tuple[int, ...]]:
+    """Yield which of ``places`` to leave out, few before many, so that the first ``least`` of the rest are others.
 
     Examples
     --------
-    >>> list(without_few([1, 2, 3], least=2))
-    [[1, 2, 3], [2, 3], [1, 3], [1, 2]]
+    >>> list(few_of([1, 2, 3], least=2))
+    [(), (1,), (2,), (3,)]
     """
     for count in range(min(WRONG, len(places) - least) + 1):
-        for left_out in combinations(places, count):
-            yield [place for place in places if place not in left_out]
+        yield from combinations(places[: least + count], count)
 
 
 def parties(spec: Masking, clients: int) -> Parties:

@@ -134,7 +134,7 @@ class PublicMaterial:
         return b""
 
     def announce(self, total: Sealed) -> None:
-        """Say that ``total`` is a sum: nothing else is opened."""
+        """Say that ``total`` is a sum: who holds a key opens nothing else."""
 
 
 NOTHING = PublicMaterial()

@@ -31,12 +31,11 @@ from ppml.federation.messages import (
     pack_vector,
     record_of,
     unpack_events,
-    unpack_status,
     unpack_step,
     unpack_update,
 )
 from ppml.federation.release import Release, as_it_is
-from ppml.federation.replies import refuse_another, status_of
+from ppml.federation.replies import answer_of, status_of
 from ppml.federation.standing import RoundFailed, Standing
 from ppml.federation.state import NOTHING_APPLIED
 
@@ -217,10 +216,14 @@ class Server:
         present = sorted(self._nodes)
         orders = [self._order(client, f"{MessageType.QUERY}.{ACCOUNT}", last, last) for client in present]
         found: dict[int, Account] = {}
-        for reply in grid.send_and_receive(orders, timeout=self._plan.timeout):
-            if not reply.has_error() and ACCOUNT in reply.content:
+        replies = list(grid.send_and_receive(orders, timeout=self._plan.timeout))
+        for client, reply in self._by_client(present, replies, last):
+            try:
+                answer_of(reply, client, last)
                 record = record_of(reply.content, ConfigRecord, ACCOUNT)
-                found[unpack_status(reply.content).client] = Account(unpack_events(record), cast(str, record["model"]))
+                found[client] = Account(unpack_events(record), cast(str, record["model"]))
+            except (BadUpdate, KeyError, TypeError, ValueError) as fault:
+                self._notice(f"client {client}: its account cannot be read: {fault}")
         if len(found) < self._plan.clients:
             missing = sorted(set(range(self._plan.clients)) - set(found))
             raise RoundFailed(f"client {missing[0]} gives no account of its training")
@@ -315,7 +318,7 @@ class Server:
         return taken
 
     def _hear(self, step: str, client: int, reply: Message, number: int) -> None:
-        refuse_another(status_of(reply), client, number)
+        answer_of(reply, client, number)
         try:
             said, content = unpack_step(reply.content)
         except (KeyError, ValueError):
@@ -378,10 +381,8 @@ class Server:
         BadUpdate
             It is none, or not of this round, or cannot be added.
         """
-        status = status_of(reply)
-        if status.client == client:
-            self._remember(client, status.applied)
-        refuse_another(status, client, number)
+        status = answer_of(reply, client, number)
+        self._remember(client, status.applied)
         if status.finished:
             self._finished.add(client)
             self._notice(f"round {number}: client {client} has spent its privacy budget and trains no more")
@@ -420,16 +421,16 @@ class Server:
         for client in answered:
             order = self._order(client, MessageType.EVALUATE, number, number)
             for reply in grid.send_and_receive([order], timeout=self._plan.timeout):
-                found = self._measured(client, reply)
+                found = self._measured(client, reply, number)
                 if found is not None:
                     return found
             self._notice(f"round {number}: client {client} did not measure the global model; the next is asked")
         raise RoundFailed(f"round {number}: no client measured the global model")
 
-    def _measured(self, client: int, reply: Message) -> tuple[float, float] | None:
+    def _measured(self, client: int, reply: Message, number: int) -> tuple[float, float] | None:
         """Return the loss and the accuracy that a client tells; None where it tells something else."""
         try:
-            applied = status_of(reply).applied
+            applied = answer_of(reply, client, number).applied
             metrics = record_of(reply.content, MetricRecord, METRICS)
             found = float(cast(float, metrics["loss"])), float(cast(float, metrics["accuracy"]))
         except (BadUpdate, KeyError, TypeError, ValueError):

@@ -19,8 +19,8 @@ MAY = "may reveal records"
 
 LIMITS = (
     "Parties follow the protocol, and those that a row names may put together what they have. Not covered: a party "
-    "that does something else, as a client does that sends false updates, or a server that asks for what it must not, "
-    "or announces as a sum what is none.",
+    "that does something else, as a client does that sends false updates or made-up ciphertexts, or a server that asks "
+    "for what it must not, or announces as a sum what is none.",
     "All clients of a sum but one, if they put their updates together, can subtract them from it: what is left is the "
     "last one's, whatever hides single updates from others.",
     "Encryption, shares and masks hide updates, not what the model tells of the records: only differential privacy "
