@@ -355,7 +355,9 @@ def figure(ways: Mapping[str, Cost], sweep: Mapping[str, Cost], length: int, sam
         place = cost.seal * VALUES / length, cost.up / length / FLOAT32
         panel.scatter(*place, s=42, color=colour, marker=marker, label=name, zorder=3)
     panel.axhline(1, color="gray", linewidth=0.8, linestyle="--")
-    panel.text(0.01, 1, "float32", va="bottom", color="gray", fontsize=8, transform=panel.get_yaxis_transform())
+    panel.text(
+        0.99, 1, "float32", va="bottom", ha="right", color="gray", fontsize=8, transform=panel.get_yaxis_transform()
+    )
     panel.set(xlabel="CPU seconds of a client for a million values", ylabel="upload, times float32", xlim=(0, None))
     panel.set_yscale("log")
     panel.set_yticks([1, 2, 4, 8, 16, 20], ["1", "2", "4", "8", "16", "20"])
