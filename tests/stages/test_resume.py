@@ -411,14 +411,20 @@ def test_a_truncated_file_starts_the_stage_over(job, undisturbed, capsys):
 # Secrets.
 
 
-def test_no_file_of_a_run_holds_a_secret_key(job, monkeypatch):
-    sides = []
+@pytest.fixture
+def sides(monkeypatch):
+    """Return the parties of each training from now on, with keys that a test can look at."""
+    made = []
 
     def spied(spec, clients):
-        sides.append(local_parties(spec, clients))
-        return sides[-1]
+        made.append(local_parties(spec, clients))
+        return made[-1]
 
     monkeypatch.setattr(build, "build_parties", spied)
+    return made
+
+
+def test_no_file_of_a_run_holds_a_secret_key(job, sides):
     one = job("fl_he")
     one.interrupt(2)
     one.run()
@@ -429,14 +435,7 @@ def test_no_file_of_a_run_holds_a_secret_key(job, monkeypatch):
         assert secret_key_in([*files, files[0] + serialized_secret(side.clients)], side.clients)
 
 
-def test_the_file_holds_no_key_and_nothing_but_what_clients_know(job, monkeypatch):
-    sides = []
-
-    def spied(spec, clients):
-        sides.append(local_parties(spec, clients))
-        return sides[-1]
-
-    monkeypatch.setattr(build, "build_parties", spied)
+def test_the_file_holds_no_key_and_nothing_but_what_clients_know(job, sides):
     one = job("fl_he")
     one.interrupt(3)
     data = one.progress.read_bytes()
