@@ -188,7 +188,7 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
 
     population = build_population(given, model, owned, parties.clients, images(1000, rng.child("test")))
     server = replace(build_server(given, flat_parameters(model), parties.material), release=released)
-    outcome = train_federated(population, server, lambda row: None)
+    outcome = train_federated(population, server, lambda row: None, apart=parties.apart)
     parties.close()
     return {
         "seconds": statistics.median(later - earlier for earlier, later in pairwise(moments)),
@@ -388,7 +388,8 @@ the own one of each that is present.
 
 A round of training is that of a CNN with {MODELS["CNN"] - 1:,} weights at {CLIENTS} clients in one process, 40 steps on
 batches of 32 each: every client trains, seals, opens the sum and applies it, and one measures the model on 1,000
-images. All rows come to the same model, bit for bit.
+images. That process is the server's in the clear, and another one otherwise. All rows come to the same model, bit for
+bit.
 """
 
 

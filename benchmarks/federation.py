@@ -456,9 +456,8 @@ nothing gives back the weights that it got, through all the rest: what a round c
 Both sides run the same ClientApp and the same server, in the clear, with one thread a process. Flower's simulation is
 as it comes, and told how many processes there are: it hands every message to one of Ray's processes with all that the
 client remembers, and back; its server looks for answers every 0.1 s, and its queue for orders as often. In process,
-clients are shared out among forked processes, where they stay. Dense models (the MLP, logistic regression) that are in
-one process are trained side by side, in batched matrix products; on Ray each is trained when its message comes. CNNs
-are trained one after the other here and there.
+clients are shared out among forked processes, where they stay. Models that are in one process are trained side by side,
+in batched matrix products and grouped convolutions; on Ray each is trained when its message comes.
 
 Peak memory is that of all processes together, in a run that is not timed; what they share counts once.
 """

@@ -164,7 +164,7 @@ class Ours(Sealing):
         self._side: PublicKeyClients | SharedKeyClients = (
             PublicKeyClients(self._scheme, ring)
             if spec.keys == "public"
-            else SharedKeyClients(self._scheme, mark_of(ring.public()), ring.secret())
+            else SharedKeyClients(self._scheme, mark_of(ring.public()), ring.secret)
         )
         self._server = build_server_side(spec, clients, Material())  # type: ignore[arg-type]
 

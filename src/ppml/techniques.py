@@ -10,7 +10,7 @@ from ppml.config.arm import Arm
 from ppml.config.technique import Centralized, Federated, LocalOnly, NoPrivacy
 from ppml.data.examples import Examples
 from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
-from ppml.learning.build import build_learner
+from ppml.learning.build import build_cohort
 from ppml.learning.outcome import HistoryRow, Outcome
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
@@ -67,9 +67,9 @@ def train(
         case Centralized() | LocalOnly():
             from ppml.learning.alone import train_alone
 
-            learners = [build_learner(arm.training, arm.privacy, noise) for noise in noise_multipliers]
+            cohort = build_cohort(arm.training, arm.privacy, noise_multipliers, limits, build())
             every = getattr(arm.topology, "evaluate_every", 1)
-            return train_alone(build, learners, owned, test, rng, report, limits, every)
+            return train_alone(build, cohort, owned, test, rng, report, every)
         case Federated() as topology:
             from ppml.aggregation.build import build_parties
             from ppml.aggregation.capacity import asked_in_a_round
@@ -89,6 +89,7 @@ def train(
                     checkpoint=checkpoint if repeats else NO_CHECKPOINT,
                     fails=simulated_failures(topology.failures, rng),
                     workers=workers,
+                    apart=parties.apart,
                 )
             finally:
                 parties.close()

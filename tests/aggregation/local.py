@@ -53,7 +53,7 @@ class Local:
         if spec.keys == "public":
             self.side: PublicKeyClients | SharedKeyClients = PublicKeyClients(self.scheme, self.ring)
         else:
-            self.side = SharedKeyClients(self.scheme, self.keys.mark, self.ring.secret())
+            self.side = SharedKeyClients(self.scheme, self.keys.mark, self.ring.secret)
 
     @property
     def keys(self) -> Keys:

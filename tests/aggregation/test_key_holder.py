@@ -59,10 +59,24 @@ def test_under_a_public_key_no_secret_is_in_the_process_of_the_server_and_the_cl
 def test_under_a_shared_key_the_clients_have_it_and_the_server_has_not():
     made = build_parties(Bfv(keys="shared"), 3)
     server = build_server_side(Bfv(keys="shared"), 3, made.material)
-    assert secret_holders(made.clients) and not secret_holders(server, made.material)
+    assert not secret_holders(made.clients), "they ask for it where they first need it: in the process they live in"
     # The holder opens nothing then: they do.
     assert made.clients.unseal(made.clients.seal(UPDATE)).tolist() == UPDATE.tolist()
+    assert secret_holders(made.clients) and not secret_holders(server, made.material)
     made.close()
+
+
+@pytest.mark.parametrize("spec", [Ckks(), Bfv(keys="shared")], ids=["public", "shared"])
+def test_a_process_that_has_parted_from_the_clients_can_ask_nothing_in_their_place_and_the_server_still_can(spec):
+    made = build_parties(spec, 3)
+    made.apart()
+    for ask in (lambda: made.clients.seal(UPDATE), lambda: made.clients.unseal(Sealed(spec.kind, 3, b""))):
+        with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
+            ask()
+    assert build_server_side(spec, 3, made.material)._key() == mark_of(made.material())
+    assert len(holders()) == 1, "that nobody asks on one of its lines ends no holder"
+    made.close()
+    assert holders() == []
 
 
 def line_of(parties: Parties, *, server: bool):

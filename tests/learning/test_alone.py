@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ppml.learning.alone import train_alone
+from ppml.learning.cohort import OneByOne
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
 from ppml.learning.learner import Settings
@@ -21,8 +22,12 @@ def private() -> DpSgdLearner:
 
 
 def alone(learners, owned, limits=None, every=1) -> tuple[Outcome, list[HistoryRow]]:
+    return alone_in(OneByOne(learners, limits or [None] * len(owned)), owned, every)
+
+
+def alone_in(cohort, owned, every=1) -> tuple[Outcome, list[HistoryRow]]:
     told: list[HistoryRow] = []
-    return train_alone(cnn, learners, owned, digits()[1], Randomness(1), told.append, limits, every), told
+    return train_alone(cnn, cohort, owned, digits()[1], Randomness(1), told.append, every), told
 
 
 def test_one_owner_reports_every_epoch_as_it_ends():

@@ -3,12 +3,16 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from ppml.config.arm import TrainingSpec
 from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
-from ppml.learning.build import build_learner
+from ppml.learning.at_once import SideBySide
+from ppml.learning.build import build_cohort, build_learner
+from ppml.learning.cohort import OneByOne
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.sgd import SgdLearner
+from ppml.models.registry import build_model
 
 TRAINING = TrainingSpec(epochs=3, batch_size=17, learning_rate=0.3, momentum=0.5, decay="constant", shift=2)
 
@@ -34,3 +38,17 @@ def test_a_private_learner_gets_the_calibrated_noise_and_the_configured_norm_and
 def test_a_private_learner_without_calibrated_noise_is_refused():
     with pytest.raises(ValueError, match="noise multiplier"):
         build_learner(TRAINING, ExampleLevel(epsilon=1.0), None)
+
+
+@pytest.mark.parametrize(
+    ("model", "privacy", "kind"),
+    [
+        ("tanh_cnn", NoPrivacy(), SideBySide),
+        ("mlp", NoPrivacy(), SideBySide),
+        ("square_cnn", NoPrivacy(), OneByOne),
+        ("tanh_cnn", ExampleLevel(noise_multiplier=1.0), OneByOne),
+    ],
+)
+def test_owners_train_at_once_where_nothing_is_private_and_the_model_allows_it(model, privacy, kind):
+    built = build_model(model, 10, torch.Generator().manual_seed(1))
+    assert isinstance(build_cohort(TRAINING, privacy, [1.0, 1.0], [None, None], built), kind)

@@ -1,4 +1,4 @@
-"""Dense models that are trained at once: what each learns alone, and its bits whoever else trains."""
+"""Models that are trained at once: what each learns alone, and its bits whoever else trains."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.schedule import Span
 from ppml.learning.sgd import SgdLearner
 from ppml.learning.side_by_side import Pupil, train_side_by_side, trains_side_by_side
+from ppml.learning.stacked import StackedNetwork
 from ppml.learning.vectors import flat_parameters
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
@@ -43,7 +44,7 @@ def by_itself(model: nn.Module, pupil: Pupil, how: Settings) -> np.ndarray:
     return flat_parameters(mine)
 
 
-@pytest.mark.parametrize("name", ["mlp", "logistic"])
+@pytest.mark.parametrize("name", ["mlp", "logistic", "tanh_cnn"])
 @pytest.mark.parametrize(
     "changes", [{}, {"shift": 1}, {"batch_size": "all"}, {"momentum": 0.0}, {"decay": "constant"}], ids=str
 )
@@ -63,21 +64,65 @@ def test_the_copies_of_a_record_are_rows_of_their_own():
     assert np.allclose(found, by_itself(model, pupil, settings()), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("cache", [1, 2**30], ids=["one at once", "all at once"])
-def test_each_gets_the_same_bits_whoever_else_trains(cache, monkeypatch):
-    model = model_of("mlp")
+@pytest.mark.parametrize("limits", [{"CACHE": 1}, {"IMAGES": 1}, {"CACHE": 2**30, "IMAGES": 2**30}], ids=str)
+@pytest.mark.parametrize("name", ["mlp", "tanh_cnn"])
+def test_each_gets_the_same_bits_whoever_else_trains(name, limits, monkeypatch):
+    model = model_of(name)
     alone = [train_side_by_side(model, [pupil], settings(), SPAN)[0] for pupil in pupils()]
-    monkeypatch.setattr("ppml.learning.side_by_side.CACHE", cache)
+    for limit, value in limits.items():
+        monkeypatch.setattr(f"ppml.learning.stacked.{limit}", value)
     together = train_side_by_side(model, pupils(), settings(), SPAN)
     assert [one.tobytes() for one in together] == [one.tobytes() for one in alone]
+    # Nor does it matter who comes first, and so lies where in memory.
+    turned = train_side_by_side(model, pupils()[::-1], settings(), SPAN)[::-1]
+    assert [one.tobytes() for one in turned] == [one.tobytes() for one in alone]
 
 
-def test_one_who_diverges_is_told_and_the_others_are_not_touched():
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 30], ids=str)
+def test_batches_of_any_size_are_filled_up_with_what_weighs_nothing(batch_size):
+    model, how = model_of("tanh_cnn"), settings(batch_size=batch_size, learning_rate=0.002)
+    for pupil, found in zip(pupils(), train_side_by_side(model, pupils(), how, SPAN), strict=True):
+        assert np.allclose(found, by_itself(model, pupil, how), rtol=0, atol=1e-4)
+
+
+def test_whoever_has_more_records_goes_on_without_the_others(monkeypatch):
+    """The network gets smaller as one after the other has taken its steps."""
+    kept, keep = [], StackedNetwork.keep
+    monkeypatch.setattr(StackedNetwork, "keep", lambda network, left: kept.append(left) or keep(network, left))
+    train_side_by_side(model_of("tanh_cnn"), pupils(), settings(), SPAN)
+    assert kept == [2, 1]
+
+
+def test_after_each_epoch_of_each_its_loss_and_weights_are_told():
+    told: dict[int, list[tuple[int, float, np.ndarray]]] = {}
+
+    def tell(place, epoch, loss, weights):
+        told.setdefault(place, []).append((epoch, loss, weights()))
+
+    model, how = model_of("tanh_cnn"), settings(epochs=3)
+    found = train_side_by_side(model, pupils(), how, SPAN, tell)
+    for place, pupil in enumerate(pupils()):
+        epochs, losses, weights = zip(*told[place], strict=True)
+        assert epochs == (1, 2, 3) and np.array_equal(weights[-1], found[place])
+        alone: list[float] = []
+        mine = copy.deepcopy(model)
+        SgdLearner(how).fit(
+            mine,
+            pupil.records,
+            span=SPAN,
+            rng=pupil.rng,
+            after_epoch=lambda epoch, loss, alone=alone: alone.append(loss),
+        )
+        assert losses == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "tanh_cnn"])
+def test_one_who_diverges_is_told_and_the_others_are_not_touched(name):
     spoiled = pupils()
     spoiled[1].records.images.fill_(float("nan"))
-    found = train_side_by_side(model_of("mlp"), spoiled, settings(), SPAN)
+    found = train_side_by_side(model_of(name), spoiled, settings(), SPAN)
     assert isinstance(found[1], TrainingDiverged) and found[1].step == 1
-    kept = train_side_by_side(model_of("mlp"), [spoiled[0], spoiled[2]], settings(), SPAN)
+    kept = train_side_by_side(model_of(name), [spoiled[0], spoiled[2]], settings(), SPAN)
     assert [one.tobytes() for one in (found[0], found[2])] == [one.tobytes() for one in kept]
 
 
@@ -88,17 +133,66 @@ def test_the_model_itself_is_not_changed():
     assert np.array_equal(flat_parameters(model), before)
 
 
+def convolution(**changes: object) -> nn.Module:
+    return nn.Conv2d(1, 2, kernel_size=4, **changes)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("model", "dense"),
+    ("model", "stacked"),
     [
         (model_of("mlp"), True),
         (model_of("logistic"), True),
-        (model_of("tanh_cnn"), False),
+        (model_of("tanh_cnn"), True),
+        (nn.Sequential(convolution(), nn.Flatten(), nn.Linear(1250, 10)), True),
         (nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(4, 2)), False),
+        (nn.Sequential(nn.Tanh(), convolution(), nn.Flatten(), nn.Linear(1250, 10)), False),
+        (nn.Sequential(convolution(), nn.Flatten()), False),
+        (nn.Sequential(convolution(padding_mode="reflect"), nn.Flatten(), nn.Linear(1250, 10)), False),
+        (nn.Sequential(convolution(), nn.Dropout(), nn.Flatten(), nn.Linear(1250, 10)), False),
+        (nn.Sequential(convolution(), nn.Flatten(), nn.ReLU(), nn.Linear(1250, 10)), False),
+        (model_of("square_cnn"), False),
+        (model_of("resnet18"), False),
         (nn.Sequential(nn.Flatten()), False),
         (nn.Linear(4, 2), False),
+        (model_of("tanh_cnn").to("meta"), False),
     ],
-    ids=["mlp", "logistic", "cnn", "squashed inputs", "no layer", "no sequence"],
+    ids=[
+        *(
+            "mlp",
+            "logistic",
+            "cnn",
+            "one convolution",
+            "squashed inputs",
+            "squashed images",
+            "no linear layer",
+            "mirrors",
+        ),
+        *(
+            "draws",
+            "another function",
+            "statistics",
+            "no sequence of layers",
+            "no layer",
+            "no sequence",
+            "not on a cpu",
+        ),
+    ],
 )
-def test_what_is_trained_side_by_side(model, dense):
-    assert trains_side_by_side(model) is dense
+def test_what_is_trained_side_by_side(model, stacked):
+    assert trains_side_by_side(model) is stacked
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [convolution(bias=False), nn.Tanh()],
+        [convolution(padding="same", dilation=2), nn.GroupNorm(1, 2, affine=False)],
+        [convolution(stride=(1, 2)), nn.Conv2d(2, 4, 3, groups=2), nn.MaxPool2d(3, 2, padding=1)],
+    ],
+    ids=["no bias", "no scale", "groups of its own"],
+)
+def test_convolutions_of_any_shape_come_to_what_they_learn_alone(layers):
+    model = nn.Sequential(*copy.deepcopy(layers), nn.Flatten(), nn.LazyLinear(10))
+    model(some(2).images)
+    for pupil, found in zip(pupils(), train_side_by_side(model, pupils(), settings(), SPAN), strict=True):
+        assert np.allclose(found, by_itself(model, pupil, settings()), rtol=0, atol=1e-4)

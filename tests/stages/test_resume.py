@@ -113,7 +113,7 @@ from ppml.federation import client
 from ppml.stages import train
 
 place, *argv = sys.argv[1:]
-saved = 0
+saved, job = 0, os.getpid()
 
 
 def killed_if(module, name, condition):
@@ -121,7 +121,7 @@ def killed_if(module, name, condition):
 
     def wrapped(*given, **named):
         if condition(*given):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(job, signal.SIGKILL)
         return original(*given, **named)
 
     setattr(module, name, wrapped)
@@ -199,11 +199,12 @@ def test_a_process_that_is_killed_resumes_and_ends_with_the_same_bytes(arm, plac
 
 
 def test_ctrl_c_is_no_different(job, undisturbed, capsys):
-    one = job("fl_dp")
+    one, expected = job("fl_dp"), undisturbed("fl_dp")
+    capsys.readouterr()
     one.interrupt(2)
     one.interrupt(4)
     one.run()
-    check_same(one, undisturbed("fl_dp"))
+    check_same(one, expected)
     printed = capsys.readouterr().out
     assert [printed.count(f"resuming after round {number} of {ROUNDS}") for number in (1, 3)] == [1, 1]
     assert [printed.count(f"round {number}: ") for number in range(1, ROUNDS + 1)] == [1] * ROUNDS

@@ -23,7 +23,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ppml.aggregation.checksum import content_from, content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.party import Line, start_party
-from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, WithoutSteps, refuse_scheme
+from ppml.aggregation.protocol import (
+    BadUpdate,
+    Parties,
+    PublicMaterial,
+    Sealed,
+    WithoutSteps,
+    no_line,
+    refuse_scheme,
+)
 from ppml.aggregation.streams import KEY, TAG, agreed_key, locked, stream, unlocked, width_of
 from ppml.config.technique import Shares
 
@@ -190,7 +198,7 @@ def parties(spec: Shares, clients: int) -> Parties:
         lines.append(line)
         ends.append(end)
     side = SharingClients([line.ask(PUBLIC) for line in lines], width_of(clients, spec))
-    return Parties(side, Helpers(lines), weakref.finalize(side, _end_all, ends))
+    return Parties(side, Helpers(lines), weakref.finalize(side, _end_all, ends), no_line)
 
 
 def _end_all(ends: Iterable[Callable[[], None]]) -> None:

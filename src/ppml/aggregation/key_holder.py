@@ -1,10 +1,11 @@
 """The holder of the secret key: a process of its own, which gives the public key to all and opens sums for the clients.
 
-The key is made there, from the operating system's entropy, and leaves it only where all clients share it: then the
-clients have it, in whichever process they live. Opened is what the server has announced as a sum, and nothing else: who
-could have anything opened would have the secret key after one question, by a ciphertext that decrypts to it. With a
-server that announces such a one a client still has it opened. So has one whose *upload* is such a ciphertext: nothing
-proves that an upload is well formed, and the sum that it is in, which it spoils for all, tells of the key.
+The key is made there, from the operating system's entropy, and leaves it only where all clients share it: then it is
+also in the process that they live in, which is not the server's. Opened is what the server has announced as a sum, and
+nothing else: who could have anything opened would have the secret key after one question, by a ciphertext that decrypts
+to it. With a server that announces such a one a client still has it opened. So has one whose *upload* is such a
+ciphertext: nothing proves that an upload is well formed, and the sum that it is in, which it spoils for all, tells of
+the key.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import struct
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -169,7 +171,7 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | N
     side = (
         PublicKeyClients(make(), HolderLine(clients))
         if keys == "public"
-        else SharedKeyClients(make(), mark_of(server()), clients.ask(SECRET))
+        else SharedKeyClients(make(), mark_of(server()), partial(clients.ask, SECRET))
     )
     # Also where nobody closes it: a process that holds a key shall not stay.
-    return Parties(side, server, weakref.finalize(side, end))
+    return Parties(side, server, weakref.finalize(side, end), clients.close)

@@ -11,8 +11,9 @@ import contextlib
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -245,17 +246,24 @@ class SharedKeyClients(WithoutSteps):
         What is encrypted in.
     mark : bytes
         What the key is known by.
-    secret : bytes
-        The key.
+    secret : callable
+        Returns the key. It is called where the clients first need it, in the process that they live in then.
     """
 
-    def __init__(self, scheme: Scheme, mark: bytes, secret: bytes) -> None:
-        self._scheme, self._mark = scheme, mark
-        key = loaded(sealapi.SecretKey(), scheme.context, secret)
-        self._encryptor, self._decryptor = (
-            sealapi.Encryptor(scheme.context, key),
-            sealapi.Decryptor(scheme.context, key),
-        )
+    def __init__(self, scheme: Scheme, mark: bytes, secret: Callable[[], bytes]) -> None:
+        self._scheme, self._mark, self._secret = scheme, mark, secret
+
+    @cached_property
+    def _key(self) -> sealapi.SecretKey:
+        return loaded(sealapi.SecretKey(), self._scheme.context, self._secret())
+
+    @cached_property
+    def _encryptor(self) -> sealapi.Encryptor:
+        return sealapi.Encryptor(self._scheme.context, self._key)
+
+    @cached_property
+    def _decryptor(self) -> sealapi.Decryptor:
+        return sealapi.Decryptor(self._scheme.context, self._key)
 
     def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
         """Return ``update`` encrypted, as many values a ciphertext as fit."""

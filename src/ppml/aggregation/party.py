@@ -13,7 +13,7 @@ from typing import Protocol
 from ppml.aggregation.protocol import BadUpdate
 
 STOP = b"x"
-"""What ends a party; only who has its first line may say so."""
+"""What ends a party; only who has started it may say so."""
 
 STOP_SECONDS = 5.0
 """How long a process may take to end before it is killed."""
@@ -80,6 +80,10 @@ class Line:
             raise BadUpdate(answer[1:].decode())
         return answer[1:]
 
+    def close(self) -> None:
+        """Close this end in this process; those that were forked keep theirs."""
+        self._connection.close()
+
 
 def start_party(
     name: str, make: Callable[[], Party], allowed: Sequence[frozenset[bytes]]
@@ -96,6 +100,8 @@ def start_party(
         For each line, which questions it may carry.
     """
     fork = multiprocessing.get_context("fork")
+    # The first is for ending it alone.
+    allowed = [frozenset(), *allowed]
     pipes = [fork.Pipe() for _ in allowed]
     near, far = [ours for ours, _ in pipes], [theirs for _, theirs in pipes]
     # Forked: what it is made of is not written anywhere.
@@ -104,7 +110,7 @@ def start_party(
     for end in far:
         end.close()
     parent = os.getpid()
-    return [Line(name, end) for end in near], lambda: _end(process, near[0], parent)
+    return [Line(name, end) for end in near[1:]], lambda: _end(process, near[0], parent)
 
 
 def _end(process: BaseProcess, line: Connection, parent: int) -> None:
@@ -126,18 +132,23 @@ def _serve(
     near: Sequence[Connection],
     far: Sequence[Connection],
 ) -> None:
-    """Answer until it is told to end, or until nobody is left: then the last of the other ends closes."""
+    """Answer until it is told to end, or until who started it is gone, and all that it has forked."""
     for end in near:
         end.close()
     party = make()
+    left = list(far)
     while True:
-        for line in wait(list(far)):
+        for line in wait(left):
             assert isinstance(line, Connection)
+            place = far.index(line)
             try:
                 question = line.recv_bytes()
             except EOFError:
-                return
-            place = far.index(line)
+                if place == 0:
+                    return
+                # Nobody asks on this line any more.
+                left.remove(line)
+                continue
             if question == STOP and place == 0:
                 return
             line.send_bytes(_answered(name, party, allowed[place], question[:1], question[1:]))

@@ -152,8 +152,16 @@ class Parties:
         What the server gets of them.
     close : callable
         Ends what holds the keys, and forgets them.
+    apart : callable or None
+        Where the clients hold what the server must not have, they live in a process apart. This is called in the
+        server's when they do: what leads to what they hold is closed there. None: they hold nothing of the kind.
     """
 
     clients: ClientSide
     material: PublicMaterial = NOTHING
     close: Callable[[], None] = lambda: None
+    apart: Callable[[], None] | None = None
+
+
+def no_line() -> None:
+    """Close nothing: what the clients hold, they draw themselves, and nothing leads to it."""

@@ -64,9 +64,11 @@ class InProcessGrid(Grid):
     fails : callable
         Says which answers get lost.
     workers : int
-        In how many processes the clients live; 1: in this one. The bits do not depend on it.
+        In how many processes the clients live; 1: in this one, if they may. The bits do not depend on it.
     expect : callable
         Called, where they live, with the clients that are asked to train, before the first of them is.
+    apart : callable or None
+        Called when they live in other processes, and then they do in any case; None: they may live in this one.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class InProcessGrid(Grid):
         fails: Fails = never,
         workers: int = 1,
         expect: Expect = nobody,
+        apart: Callable[[], None] | None = None,
     ) -> None:
         # Flower's messages ask this class who sends them; it is internal, which is one reason why Flower is pinned.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
@@ -85,6 +88,7 @@ class InProcessGrid(Grid):
         self._fails = fails
         self._workers = min(workers, clients)
         self._expect = expect
+        self._apart = apart
         self._contexts = {FIRST_CLIENT_NODE + client: fresh_context(client, clients) for client in range(clients)}
         self._sites: list[Site] = []
         self.contexts = Contexts(self._contexts)
@@ -118,12 +122,14 @@ class InProcessGrid(Grid):
         return [replies[place] for place, message in enumerate(asked) if self._arrives(message, replies[place])]
 
     def _open(self) -> list[Site]:
-        kind = Here if self._workers == 1 else Elsewhere
+        kind = Here if self._workers == 1 and self._apart is None else Elsewhere
         shares: list[dict[int, Context]] = [{} for _ in range(self._workers)]
         for place, (node, context) in enumerate(self._contexts.items()):
             shares[place % self._workers][node] = context
         sites: list[Site] = [kind(self._client_app, share, self._expect) for share in shares]
         self.contexts.elsewhere = [site for site in sites if isinstance(site, Elsewhere)]
+        if self._apart is not None:
+            self._apart()
         return sites
 
     def _arrives(self, message: Message, reply: Message) -> bool:

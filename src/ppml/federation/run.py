@@ -55,6 +55,7 @@ def train_federated(
     fails: Fails = never,
     taps: Sequence[Tap] = (),
     workers: int = 1,
+    apart: Callable[[], None] | None = None,
 ) -> Outcome:
     """Train a global model over the clients of ``population``.
 
@@ -76,6 +77,8 @@ def train_federated(
         Each sees every message; for tests that look at what reaches the server.
     workers : int
         In how many processes the clients train; the bits do not depend on it.
+    apart : callable or None
+        See :class:`~ppml.aggregation.protocol.Parties`.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def train_federated(
     by_server: list[MechanismEvent] = list(progress.server_events) if progress else []
     meter = Meter(progress.bytes_up, progress.bytes_down) if progress else Meter()
     client_app = build_client_app(lambda context: population)
-    grid = InProcessGrid(client_app, len(population.members), (meter, *taps), fails, workers, population.expect)
+    grid = InProcessGrid(client_app, len(population.members), (meter, *taps), fails, workers, population.expect, apart)
     contexts = grid.contexts
     if progress:
         _restore(_states(contexts), progress)

@@ -8,10 +8,9 @@ import numpy as np
 from torch import nn
 
 from ppml.data.examples import Examples
+from ppml.learning.cohort import Cohort
 from ppml.learning.evaluation import evaluate
-from ppml.learning.learner import LocalLearner
 from ppml.learning.outcome import HistoryRow, Outcome
-from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
 
 Report = Callable[[HistoryRow], None]
@@ -19,12 +18,11 @@ Report = Callable[[HistoryRow], None]
 
 def train_alone(
     build: Callable[[], nn.Module],
-    learners: Sequence[LocalLearner],
+    cohort: Cohort,
     owned: Sequence[Examples],
     test: Examples,
     rng: Randomness,
     report: Report,
-    limits: Sequence[int | None] | None = None,
     every: int = 1,
 ) -> Outcome:
     """Train one model for each owner from the same initial weights.
@@ -33,35 +31,29 @@ def train_alone(
     ----------
     build : callable
         Returns a new model with the common initial weights.
-    learners, owned : sequences of equal length
-        Each owner's learner and records.
+    cohort : Cohort
+        What trains the models.
+    owned : sequence of Examples
+        Each owner's records.
     test : Examples
         What the history is measured on.
     rng : Randomness
         Owner ``k`` draws from ``rng.child("client", k)``.
     report : callable
         Gets each epoch of a single owner as it ends, and the mean over several owners at the end.
-    limits : sequence of int or None
-        How many steps each owner's privacy budget allows, None for all; None where there are no budgets.
     every : int
         Epochs between rows of the history; the last epoch has one in any case.
     """
-    models, events, histories = [], [], []
-    limits = limits or [None] * len(owned)
-    for client, (learner, records, limit) in enumerate(zip(learners, owned, limits, strict=True)):
-        model = build()
-        history = _History(model, test, every, report if len(owned) == 1 else _untold)
-        stretch = rng.child("client", client)
-        events.append(
-            learner.fit(model, records, span=Span(), rng=stretch, after_epoch=history.after_epoch, most_steps=limit)
-        )
+    models = [build() for _ in owned]
+    stretches = [rng.child("client", client) for client in range(len(owned))]
+    histories = [_History(model, test, every, report if len(owned) == 1 else _untold) for model in models]
+    events = cohort.fit(models, owned, stretches, [history.after_epoch for history in histories])
+    for history in histories:
         # A budget may have made this epoch the last.
         history.tell()
-        models.append(model)
-        histories.append(history.rows)
     if len(owned) == 1:
-        return Outcome(models, histories[0], events)
-    means = [_mean(rows) for rows in zip(*histories, strict=True)]
+        return Outcome(models, histories[0].rows, events)
+    means = [_mean(rows) for rows in zip(*(history.rows for history in histories), strict=True)]
     for row in means:
         report(row)
     return Outcome(models, means, events)

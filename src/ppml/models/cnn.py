@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ppml.models.pooling import MaxOfFour
+
 
 class TanhCnn(nn.Sequential):
     """A tanh/GroupNorm network of two convolutions and two linear layers: 26,106 parameters for 10 classes.
@@ -25,11 +27,11 @@ class TanhCnn(nn.Sequential):
             nn.Conv2d(1, 16, kernel_size=8, stride=2, padding=3),
             nn.GroupNorm(4, 16),
             nn.Tanh(),
-            nn.MaxPool2d(kernel_size=2, stride=1),
+            MaxOfFour(),
             nn.Conv2d(16, 32, kernel_size=4, stride=2),
             nn.GroupNorm(4, 32),
             nn.Tanh(),
-            nn.MaxPool2d(kernel_size=2, stride=1),
+            MaxOfFour(),
             nn.Flatten(),
             nn.Linear(32 * 4 * 4, 32),
             nn.Tanh(),

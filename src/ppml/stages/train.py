@@ -302,11 +302,12 @@ def _table(kind: type, rows: Sequence[object]) -> str:
 
 
 def _cpu_seconds() -> float:
-    """Return what this process has calculated, and those that it has started and that have ended: the key holder."""
+    """Return what this process has calculated, and those that it has started and that have ended."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def _peak_memory_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Return the most memory that this process has had, or one of those that it has started and that have ended."""
+    peak = max(resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
