@@ -255,11 +255,13 @@ def server_of(clients: Population, aggregator: Aggregator | None = None) -> Serv
     return ServerParts(plan, aggregator or clients.side, as_it_is)
 
 
-def change_by_hand(client: int, parameters: np.ndarray, number: int, rounds: int) -> np.ndarray:
+def change_by_hand(
+    client: int, parameters: np.ndarray, number: int, rounds: int, learner: LocalLearner = QUICK
+) -> np.ndarray:
     """Return how a client of :func:`members` changes ``parameters`` in a round, in float64."""
     model = cnn()
     load_parameters(model, parameters)
-    QUICK.fit(
+    learner.fit(
         model,
         owners()[client],
         span=Span((number - 1) / rounds, number / rounds),
@@ -278,6 +280,7 @@ def by_hand(
     rate: float = 1.0,
     start: nn.Module | None = None,
     absent: Collection[tuple[int, int]] = (),
+    learners: Sequence[LocalLearner] = (QUICK,) * len(SIZES),
 ) -> np.ndarray:
     """Return the weights after federated averaging in float64, with updates rounded to ``step`` if there is one.
 
@@ -290,7 +293,7 @@ def by_hand(
         for client, weight in enumerate(weights):
             if (number, client) in absent:
                 continue
-            change, sent = weight * change_by_hand(client, parameters, number, rounds), weight
+            change, sent = weight * change_by_hand(client, parameters, number, rounds, learners[client]), weight
             if step:
                 change, sent = np.rint(change / step) * step, np.rint(sent / step) * step
             total, total_weight = total + change, total_weight + sent

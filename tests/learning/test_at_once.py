@@ -95,6 +95,6 @@ def test_one_who_diverges_is_named_and_gets_the_weights_that_its_last_good_epoch
 def test_weights_that_are_not_finite_after_the_last_step_are_told_and_not_evaluated():
     far = Settings(epochs=1, batch_size=64, learning_rate=1e39)
     rows = []
-    with pytest.raises(TrainingDiverged, match=r"^a weight is not finite after step 1 of 1, epoch 1 of 1; .* step 0"):
+    with pytest.raises(TrainingDiverged, match=r"^a weight is not finite after step 1, epoch 1 of 1; .* step 0"):
         train_alone(cnn, SideBySide(far), OWNED[:1], digits()[1], Randomness(1), rows.append)
     assert rows == []
