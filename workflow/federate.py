@@ -42,8 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
     job = prepare(plan, arguments.arm, arguments.seed, arguments.folder)
+    from ppml.stages.sites import hold_keys
+
     started = time.monotonic()
-    found = on_engine(arguments.engine, job, arguments.folder, arguments.workers)
+    with hold_keys(str(job)):
+        found = on_engine(arguments.engine, job, arguments.folder, arguments.workers)
     print(f"{arguments.engine}: model {found['model']}, {time.monotonic() - started:.1f} s")
     expected = in_workflow(plan, arguments.arm, arguments.seed, job)
     print(f"workflow: model {expected['model']}")

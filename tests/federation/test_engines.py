@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from ppml.aggregation.build import build_parties
+from ppml.aggregation.key_door import FOR_CLIENTS
 from ppml.config.arm import Arm
 from ppml.errors import UserError
 from ppml.federation.build import Given, build_population, build_server
@@ -27,6 +28,7 @@ from ppml.techniques import train
 
 from ..learning.digits import vector
 from .parties import PRIVATE, SIZES, foreign_images, owners
+from .scanner import secret_holders
 
 RNG = Randomness(5).child("seed", 0)
 ARMS = {
@@ -143,21 +145,54 @@ def test_a_site_reads_its_own_records_and_nobody_elses(tmp_path):
     assert sites.server(str(job)).plan.clients == 3, "the server reads no records at all"
 
 
-def test_keys_do_not_travel_so_that_encryption_is_refused_elsewhere(tmp_path):
-    with pytest.raises(UserError, match=r"aggregation.kind: got 'ckks'; engines other than the one in process take"):
-        job_of("encrypted", tmp_path)
+@pytest.mark.parametrize(
+    ("aggregation", "message"),
+    [
+        (
+            {"kind": "masking"},
+            r"aggregation\.kind: got 'masking'; engines other than the one in process take plaintext, ",
+        ),
+        ({"kind": "shares"}, r"aggregation\.kind: got 'shares'; .* their clients remember no secrets"),
+        ({"kind": "bfv", "keys": "shared"}, r"aggregation\.keys: got 'shared'; .* take public: no secret key travels"),
+    ],
+    ids=["masks", "shares", "a shared key"],
+)
+def test_what_would_have_to_travel_or_be_remembered_is_refused_elsewhere(aggregation, message, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARMS, "sealed", {"aggregation": aggregation})
+    with pytest.raises(UserError, match=message):
+        job_of("sealed", tmp_path)
+
+
+def test_sites_that_encrypt_come_to_the_bits_of_the_workflow_and_neither_side_has_the_key(tmp_path):
+    """What every engine gives its processes, run here: the server's parts and the clients', and a door for each."""
+    job = str(job_of("encrypted", tmp_path))
+    with sites.hold_keys(job):
+        parts, clients = sites.server(job), sites.population(job, (0, 1, 2))
+        assert not secret_holders(parts, clients)
+        assert FOR_CLIENTS not in Path(job).read_text(), "what is public leads to no door"
+        check_same(train_federated(clients, parts, lambda row: None), outcome("encrypted"))
+    with pytest.raises(ChildProcessError, match="the holder of the secret key cannot be reached"):
+        sites.server(job)
+
+
+def test_in_the_clear_there_is_no_key_to_hold(tmp_path):
+    job = str(job_of("cnn", tmp_path))
+    before = children()
+    with sites.hold_keys(job):
+        assert children() == before
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install flwr[simulation]"
 )
-@pytest.mark.parametrize("name", ["cnn", "dense", "private"])
+@pytest.mark.parametrize("name", ["cnn", "dense", "private", "encrypted"])
 def test_on_ray_the_bits_are_those_of_the_workflow(name, tmp_path):
     from ppml.federation.engines.ray import run_on_ray
 
     job = str(job_of(name, tmp_path))
     for workers in (1, 2):
-        result = run_on_ray(sites.server(job), partial(sites.population, job, (0, 1, 2)), workers=workers)
+        with sites.hold_keys(job):
+            result = run_on_ray(sites.server(job), partial(sites.population, job, (0, 1, 2)), workers=workers)
         assert result.model == digest_of(flat_parameters(outcome(name).models[0]))
         assert (result.history, result.events, result.notices) == (outcome(name).history, outcome(name).events, [])
 

@@ -13,6 +13,7 @@ import torch
 from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
 from ppml.learning.vectors import digest_of, flat_parameters
+from ppml.stages.sites import hold_keys
 
 from ..federation.test_engines import job_of, outcome
 
@@ -31,7 +32,8 @@ def one_thread():
 
 def deploy(tmp_path: Path, name: str = "cnn", **others: object) -> dict[str, object]:
     job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
-    run_deployed(tmp_path / "sites", MODULE, job, result, 3, **{"seconds": SECONDS, **others})
+    with hold_keys(str(job)):
+        run_deployed(tmp_path / "sites", MODULE, job, result, 3, **{"seconds": SECONDS, **others})
     return json.loads(result.read_text())
 
 
@@ -39,7 +41,7 @@ def running() -> str:
     return subprocess.run(["pgrep", "-f", "flower-super"], capture_output=True, text=True, check=False).stdout
 
 
-@pytest.mark.parametrize("name", ["cnn", "private"])
+@pytest.mark.parametrize("name", ["cnn", "private", "encrypted"])
 def test_a_deployment_comes_to_the_bits_of_the_workflow_and_leaves_nothing_running(name, tmp_path):
     before = running()
     found = deploy(tmp_path, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save
 
 from ppml.aggregation.build import build_parties
-from ppml.aggregation.protocol import NOTHING
+from ppml.aggregation.capacity import asked_in_a_round
+from ppml.aggregation.protocol import NOTHING, ClientSide
 from ppml.config.arm import Arm
-from ppml.config.technique import Plaintext
+from ppml.config.technique import Bfv, Ckks, Plaintext
 from ppml.data.examples import Examples
 from ppml.errors import UserError
 from ppml.federation.build import Given, ServerParts, build_population, build_server
@@ -43,13 +45,17 @@ def write_job(
     Raises
     ------
     UserError
-        The updates are not sent in the clear: keys and masks are in the processes of one machine. Or failures are
-        simulated.
+        What seals updates stays with clients between messages, as masks and seeds do, or is the same for all: that is
+        only in process. Or failures are simulated.
     """
-    if not isinstance(arm.aggregation, Plaintext):
+    if not isinstance(arm.aggregation, Plaintext | Ckks | Bfv):
         raise UserError(
-            f"aggregation.kind: got {arm.aggregation.kind!r}; engines other than the one in process take plaintext: "
-            "what seals updates is in the processes of one machine"
+            f"aggregation.kind: got {arm.aggregation.kind!r}; engines other than the one in process take plaintext, "
+            "ckks and bfv: their clients remember no secrets from message to message"
+        )
+    if getattr(arm.aggregation, "keys", "public") != "public":
+        raise UserError(
+            "aggregation.keys: got 'shared'; engines other than the one in process take public: no secret key travels"
         )
     failures = getattr(arm.topology, "failures", 0.0)
     if failures:
@@ -102,16 +108,43 @@ def population(path: str, clients: tuple[int, ...]) -> Population:
     folder, job = Path(path).parent, read_json(path)
     public = given(job)
     owned = {client: read_records(folder / records_of(client)) for client in clients}
-    side = build_parties(public.arm.aggregation, len(public.sizes)).clients
-    return build_population(public, _model_of(job, public), owned, side, read_records(folder / TEST))
+    return build_population(public, _model_of(job, public), owned, _side(public, folder), read_records(folder / TEST))
+
+
+def _side(public: Given, folder: Path) -> ClientSide:
+    spec, asked = public.arm.aggregation, _asked(public)
+    if isinstance(spec, Ckks | Bfv):
+        from ppml.aggregation.key_door import client_side
+
+        return client_side(spec, asked, folder)
+    return build_parties(spec, asked).clients
+
+
+def _asked(public: Given) -> int:
+    return asked_in_a_round(public.topology.participation, len(public.sizes))
+
+
+def hold_keys(path: str) -> AbstractContextManager[None]:
+    """Keep the secret key of a training while a block runs, in a process of its own, where there is one to keep."""
+    public = given(read_json(path))
+    spec = public.arm.aggregation
+    if isinstance(spec, Ckks | Bfv):
+        from ppml.aggregation import key_door
+
+        return key_door.hold_keys(spec, _asked(public), Path(path).parent)
+    return nullcontext()
 
 
 def server(path: str) -> ServerParts:
     """Return what the server of a training has; it reads no records."""
     job = read_json(path)
     public = given(job)
-    # In the clear there is no public key.
-    return build_server(public, flat_parameters(_model_of(job, public)), NOTHING)
+    material = NOTHING
+    if isinstance(public.arm.aggregation, Ckks | Bfv):
+        from ppml.aggregation.key_door import server_material
+
+        material = server_material(Path(path).parent)
+    return build_server(public, flat_parameters(_model_of(job, public)), material)
 
 
 def initial_model(path: str) -> torch.nn.Module:

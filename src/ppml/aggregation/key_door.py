@@ -1,0 +1,43 @@
+"""Encrypted aggregation between programs: each site is given the door to the holder of the key that is for it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ppml.aggregation import bfv, ckks
+from ppml.aggregation.doors import enter, open_doors
+from ppml.aggregation.key_holder import ANNOUNCE, MARK, OPEN, PUBLIC, HolderLine, KeyRing, PublicLine
+from ppml.aggregation.lattice import PublicKeyClients, Scheme
+from ppml.aggregation.protocol import PublicMaterial
+from ppml.config.technique import Bfv, Ckks
+
+HOLDER = "holder of the secret key"
+FOR_CLIENTS, FOR_SERVER = "holder-for-clients.json", "holder-for-server.json"
+"""Files with which one is let in: the first is for the sites of clients alone, the second for the server."""
+
+
+def scheme_of(spec: Ckks | Bfv, clients: int) -> Scheme:
+    """Return what ``clients`` encrypt in."""
+    return ckks.scheme_of(spec) if isinstance(spec, Ckks) else bfv.scheme_of(spec, clients)
+
+
+def hold_keys(spec: Ckks | Bfv, clients: int, folder: Path) -> AbstractContextManager[None]:
+    """Start the holder of a new key, which ends with the block and lets in whoever has its files in ``folder``."""
+    for_all = frozenset({MARK, PUBLIC})
+    return open_doors(
+        HOLDER,
+        lambda: KeyRing(scheme_of(spec, clients), spec.rounds_a_key),
+        folder,
+        {FOR_CLIENTS: for_all | {OPEN}, FOR_SERVER: for_all | {ANNOUNCE}},
+    )
+
+
+def client_side(spec: Ckks | Bfv, clients: int, folder: Path) -> PublicKeyClients:
+    """Return what a site of clients has."""
+    return PublicKeyClients(scheme_of(spec, clients), HolderLine(enter(HOLDER, folder / FOR_CLIENTS)))
+
+
+def server_material(folder: Path) -> PublicMaterial:
+    """Return what the site of the server has: a line on which it gets the public key, and says what is a sum."""
+    return PublicLine(enter(HOLDER, folder / FOR_SERVER))
