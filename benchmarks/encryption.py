@@ -155,12 +155,12 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
     from ppml.federation.build import Given, build_population, build_server
     from ppml.federation.release import as_it_is
     from ppml.federation.run import train_federated
+    from ppml.learning.repeatable import repeat_to_the_bit
     from ppml.learning.vectors import digest_of, flat_parameters
     from ppml.models.registry import build_model
     from ppml.randomness import Randomness
 
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeat_to_the_bit()
     rng = Randomness(1)
     arm = Arm.model_validate(
         {

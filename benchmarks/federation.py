@@ -42,6 +42,7 @@ from ppml.federation.run import train_federated
 from ppml.learning.learner import AfterEpoch, ignore_epoch
 from ppml.learning.outcome import HistoryRow
 from ppml.learning.pull import NO_PULL, Pull
+from ppml.learning.repeatable import repeat_to_the_bit
 from ppml.learning.schedule import Span
 from ppml.learning.vectors import digest_of, flat_parameters
 from ppml.models.registry import build_model
@@ -184,8 +185,7 @@ def server(case: Case, clock: Clock) -> ServerParts:
 def population(case: Case) -> Population:
     """Return the clients, the same object each time that a process asks."""
     # Another number of threads gives other bits.
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeat_to_the_bit()
     public = given(case)
     owned = {client: images(size, RNG.child("client", client)) for client, size in enumerate(public.sizes)}
     side = build_parties(public.arm.aggregation, case.clients).clients

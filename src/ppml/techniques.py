@@ -89,7 +89,8 @@ def train(
                     checkpoint=checkpoint if repeats else NO_CHECKPOINT,
                     fails=simulated_failures(topology.failures, rng),
                     workers=workers,
-                    apart=parties.apart,
+                    # A process that is forked cannot use a GPU that this one has begun to use.
+                    apart=parties.apart if device.type == "cpu" else None,
                 )
             finally:
                 parties.close()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing.connection import Client
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Counter:
         before = self.count
         if content == b"bad":
             raise BadUpdate("that is bad")
+        time.sleep(0.001)
         self.count = before + 1
         return str(self.count).encode()
 
@@ -122,6 +124,44 @@ def test_files_and_socket_are_for_their_owner_alone_and_gone_in_the_end(tmp_path
         line.ask(b"c")
 
 
+def test_who_says_nothing_keeps_nobody_waiting(doors):
+    silent = [Client(json.loads((doors / "front").read_text())["address"], "AF_UNIX") for _ in range(3)]
+    assert enter("counter", doors / "front").ask(b"c") == b"1"
+    for one in silent:
+        one.close()
+    assert enter("counter", doors / "front").ask(b"c") == b"2"
+
+
+def test_a_party_that_was_killed_is_named_to_who_is_inside_and_to_who_comes(doors):
+    line = enter("counter", doors / "front")
+    (party,) = [one for one in multiprocessing.active_children() if one.name == "counter"]
+    os.kill(party.pid, signal.SIGKILL)
+    party.join()
+    with pytest.raises(ChildProcessError, match="the counter is gone"):
+        line.ask(b"c")
+    with pytest.raises(ChildProcessError, match="the counter cannot be reached by"):
+        enter("counter", doors / "front")
+
+
+def test_a_party_that_cannot_be_made_says_why_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with (
+        pytest.raises(ChildProcessError, match="the counter cannot be made: ZeroDivisionError"),
+        open_doors("counter", lambda: 1 / 0, tmp_path / "files", {"front": frozenset()}),
+    ):
+        pass
+    assert not [path for path in tmp_path.rglob("*") if path.name != "files"]
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with (
+        pytest.raises(ChildProcessError, match="the counter cannot be made: OSError: AF_UNIX path too long"),
+        open_doors("counter", Counter, tmp_path / "files", {"front": frozenset()}),
+    ):
+        pass
+    assert list(deep.iterdir()) == []
+
+
 def test_what_fails_within_ends_the_party_as_well(tmp_path):
     with pytest.raises(ZeroDivisionError), open_doors("counter", Counter, tmp_path, {"front": frozenset()}):
         raise ZeroDivisionError
@@ -147,11 +187,13 @@ def test_a_party_ends_with_the_program_that_opened_its_doors(tmp_path):
         try:
             state = Path(f"/proc/{party}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except FileNotFoundError:
-            return
+            break
         if state == "Z":
-            return
+            break
         threading.Event().wait(0.1)
-    pytest.fail("it is still there")
+    else:
+        pytest.fail("it is still there")
+    assert list(tmp_path.iterdir()) == [], "nor does it leave a key"
 
 
 # The holder of a key behind two doors.

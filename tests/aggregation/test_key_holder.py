@@ -69,7 +69,7 @@ def test_under_a_shared_key_the_clients_have_it_and_the_server_has_not():
 @pytest.mark.parametrize("spec", [Ckks(), Bfv(keys="shared")], ids=["public", "shared"])
 def test_a_process_that_has_parted_from_the_clients_can_ask_nothing_in_their_place_and_the_server_still_can(spec):
     made = build_parties(spec, 3)
-    made.apart()
+    made.apart.at_server()
     for ask in (lambda: made.clients.seal(UPDATE), lambda: made.clients.unseal(Sealed(spec.kind, 3, b""))):
         with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
             ask()

@@ -66,11 +66,15 @@ class Watched:
         return {int(process) for process, done in told if done == what}
 
 
-def check_nothing_is_done_in_the_process_of_the_server(watched: Watched) -> None:
+DONE_BY_CLIENTS = ("trains", "loads a key", "draws secrets")
+
+
+def check_is_not_done_in_the_process_of_the_server(watched: Watched, what: str) -> None:
+    assert os.getpid() not in watched.where(what)
+
+
+def check_the_server_s_process_has_no_secret(watched: Watched) -> None:
     (parties,) = watched.parties
-    assert watched.where("trains")
-    for what in ("trains", "loads a key", "draws secrets"):
-        assert os.getpid() not in watched.where(what), what
     assert not secret_holders(parties)
     assert not getattr(parties.clients, "_turns", None)
 
@@ -79,21 +83,50 @@ def check_nothing_is_done_in_the_process_of_the_server(watched: Watched) -> None
 @pytest.mark.parametrize("how", SECRETIVE, ids=str)
 def test_no_client_that_seals_lives_where_the_server_does(how, workers, tmp_path, monkeypatch):
     watched = Watched(tmp_path, monkeypatch, how, workers=workers)
-    check_nothing_is_done_in_the_process_of_the_server(watched)
+    assert watched.where("trains")
+    for what in DONE_BY_CLIENTS:
+        check_is_not_done_in_the_process_of_the_server(watched, what)
+    check_the_server_s_process_has_no_secret(watched)
     assert bool(watched.where("loads a key")) == (how.get("keys") == "shared")
     assert bool(watched.where("draws secrets")) == (how["kind"] == "masking")
 
 
-@pytest.mark.parametrize("how", [SECRETIVE[1], SECRETIVE[4]], ids=str)
-def test_clients_that_stay_with_the_server_are_caught(how, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("how", "secret"), [(SECRETIVE[1], "loads a key"), (SECRETIVE[4], "draws secrets")], ids=str)
+def test_clients_that_stay_with_the_server_are_caught(how, secret, tmp_path, monkeypatch):
     watched = Watched(tmp_path, monkeypatch, how, apart=False)
+    for what in ("trains", secret):
+        with pytest.raises(AssertionError):
+            check_is_not_done_in_the_process_of_the_server(watched, what)
     with pytest.raises(AssertionError):
-        check_nothing_is_done_in_the_process_of_the_server(watched)
+        check_the_server_s_process_has_no_secret(watched)
 
 
 def test_clients_in_the_clear_may_stay(tmp_path, monkeypatch):
     watched = Watched(tmp_path, monkeypatch, {"kind": "plaintext"})
     assert watched.where("trains") == {os.getpid()}
+
+
+@pytest.mark.parametrize("how", [SECRETIVE[0], SECRETIVE[3]], ids=str)
+def test_the_clients_close_what_is_the_server_s(how, tmp_path, monkeypatch):
+    """Else a client could announce an upload as a sum and open it, or ask a helping server for a sum."""
+    told, contribute = tmp_path / "told", client_module._contribute
+
+    def lines(material):
+        return getattr(material, "lines", None) or [material._line]
+
+    def noted(*given):
+        open_ones = [not line._connection.closed for line in lines(watched_parties[0].material)]
+        told.write_text(f"{sum(open_ones)} of {len(open_ones)}")
+        return contribute(*given)
+
+    watched_parties: list[Parties] = []
+    build = aggregation.build_parties
+    monkeypatch.setattr(
+        aggregation, "build_parties", lambda *given: watched_parties.append(build(*given)) or watched_parties[-1]
+    )
+    monkeypatch.setattr(client_module, "_contribute", noted)
+    run(federated_arm(aggregation=how))
+    assert told.read_text() in ("0 of 1", "0 of 2")
 
 
 def test_the_server_closes_what_leads_to_the_holder_in_the_clients_place(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from ppml.learning.cohort import OneByOne
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.outcome import Outcome
 from ppml.learning.sgd import SgdLearner
+from ppml.learning.stacked import StackedNetwork
 from ppml.randomness import Randomness
 
 from .digits import cnn, digits, some, vector
@@ -38,9 +41,26 @@ def test_each_comes_to_what_it_learns_by_itself(together):
     assert together.events == one_by_one.events == [(), (), ()]
 
 
-def test_an_owner_trains_the_same_model_whoever_else_trains(together):
-    by_itself = trained(SideBySide(SETTINGS), OWNED[:1])
-    assert torch.equal(vector(by_itself.models[0]), vector(together.models[0]))
+@pytest.mark.parametrize("limits", [{}, {"IMAGES": 1}, {"CACHE": 1}], ids=str)
+@pytest.mark.parametrize("batch_size", [16, 7, "all"])
+def test_an_owner_trains_the_same_model_whoever_else_trains(batch_size, limits, monkeypatch):
+    """Also where not all fit in the cache, or batches differ, so that some begin when others have ended."""
+    settings = replace(SETTINGS, batch_size=batch_size)
+    for limit, value in limits.items():
+        monkeypatch.setattr(f"ppml.learning.stacked.{limit}", value)
+    together = trained(SideBySide(settings))
+    for place, records in enumerate(OWNED):
+        alone = cnn()
+        SideBySide(settings).fit([alone], [records], [Randomness(1).child("client", place)], [lambda *told: None])
+        assert torch.equal(vector(alone), vector(together.models[place]))
+
+
+def test_a_training_that_has_diverged_stops(monkeypatch):
+    steps, backward = [], StackedNetwork.backward
+    monkeypatch.setattr(StackedNetwork, "backward", lambda network: steps.append(1) or backward(network) * float("nan"))
+    with pytest.raises(TrainingDiverged):
+        trained(SideBySide(SETTINGS))
+    assert len(steps) == 1
 
 
 def test_the_history_has_every_third_epoch_and_the_last_and_the_models_are_the_same(together):

@@ -188,11 +188,26 @@ def test_what_is_trained_side_by_side(model, stacked):
         [convolution(bias=False), nn.Tanh()],
         [convolution(padding="same", dilation=2), nn.GroupNorm(1, 2, affine=False)],
         [convolution(stride=(1, 2)), nn.Conv2d(2, 4, 3, groups=2), nn.MaxPool2d(3, 2, padding=1)],
+        [convolution(), nn.Flatten(), nn.Tanh(), nn.LazyLinear(5), nn.Tanh()],
     ],
-    ids=["no bias", "no scale", "groups of its own"],
+    ids=["no bias", "no scale", "groups of its own", "squashed when flat"],
 )
-def test_convolutions_of_any_shape_come_to_what_they_learn_alone(layers):
-    model = nn.Sequential(*copy.deepcopy(layers), nn.Flatten(), nn.LazyLinear(10))
+@pytest.mark.parametrize("batch_size", [16, 10])
+def test_convolutions_of_any_shape_come_to_what_they_learn_alone(layers, batch_size):
+    layers, how = copy.deepcopy(layers), settings(batch_size=batch_size, learning_rate=0.005)
+    flat = [] if any(isinstance(layer, nn.Flatten) for layer in layers) else [nn.Flatten()]
+    model = nn.Sequential(*layers, *flat, nn.LazyLinear(10))
     model(some(2).images)
-    for pupil, found in zip(pupils(), train_side_by_side(model, pupils(), settings(), SPAN), strict=True):
-        assert np.allclose(found, by_itself(model, pupil, settings()), rtol=0, atol=1e-4)
+    together = train_side_by_side(model, pupils(), how, SPAN)
+    for pupil, found in zip(pupils(), together, strict=True):
+        assert np.allclose(found, by_itself(model, pupil, how), rtol=0, atol=1e-4)
+        assert found.tobytes() == train_side_by_side(model, [pupil], how, SPAN)[0].tobytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10, 32, 125], ids=str)
+def test_many_get_the_bits_that_they_get_alone(batch_size):
+    model, how = model_of("tanh_cnn"), settings(epochs=1, batch_size=batch_size, shift=1)
+    many = [Pupil(some(40, start=40 * place), Randomness(1, ("client", place))) for place in range(17)]
+    together = train_side_by_side(model, many, how, SPAN)
+    for place in (0, 8, 16):
+        assert together[place].tobytes() == train_side_by_side(model, [many[place]], how, SPAN)[0].tobytes()

@@ -9,8 +9,9 @@ from ppml.models.pooling import MaxOfFour
 
 @pytest.mark.parametrize("shape", [(3, 2, 6, 5), (1, 1, 2, 2), (0, 4, 3, 3)], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["planes", "channels last"])
-def test_gives_what_torch_gives_to_the_bit_with_gradients_and_without(shape, layout):
+def test_gives_what_torch_gives_with_gradients_and_without(shape, layout):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).round(decimals=1)
+    # Rounding makes equal neighbours, zeros of both signs among them; which zero is given is not said.
     values = values.contiguous(memory_format=layout)
     expected = nn.MaxPool2d(kernel_size=2, stride=1)(values)
     assert torch.equal(MaxOfFour()(values), expected)

@@ -16,6 +16,7 @@ import os
 import struct
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -24,12 +25,12 @@ from ppml.aggregation.checksum import content_from, content_of, origin_of, seale
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.party import Line, start_party
 from ppml.aggregation.protocol import (
+    Apart,
     BadUpdate,
     Parties,
     PublicMaterial,
     Sealed,
     WithoutSteps,
-    no_line,
     refuse_scheme,
 )
 from ppml.aggregation.streams import KEY, TAG, agreed_key, locked, stream, unlocked, width_of
@@ -198,7 +199,14 @@ def parties(spec: Shares, clients: int) -> Parties:
         lines.append(line)
         ends.append(end)
     side = SharingClients([line.ask(PUBLIC) for line in lines], width_of(clients, spec))
-    return Parties(side, Helpers(lines), weakref.finalize(side, _end_all, ends), no_line)
+    return Parties(
+        side, Helpers(lines), weakref.finalize(side, _end_all, ends), Apart(at_clients=partial(_close_all, lines))
+    )
+
+
+def _close_all(lines: Iterable[Line]) -> None:
+    for line in lines:
+        line.close()
 
 
 def _end_all(ends: Iterable[Callable[[], None]]) -> None:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ppml.aggregation.capacity import masking_threshold
 from ppml.aggregation.checksum import MARK, content_from, content_of, mark_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed, no_line, refuse_scheme
+from ppml.aggregation.protocol import Apart, BadUpdate, Parties, PublicMaterial, Sealed, refuse_scheme
 from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret, together
 from ppml.aggregation.streams import KEY, TAG, agreed_key, locked, stream, unlocked, width_of
 from ppml.config.technique import Masking
@@ -421,7 +421,7 @@ def parties(spec: Masking, clients: int) -> Parties:
             clients,
             width_of(clients, spec),
         ),
-        apart=no_line,
+        apart=Apart(),
     )
 
 

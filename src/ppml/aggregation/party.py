@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -133,6 +134,8 @@ def _serve(
     far: Sequence[Connection],
 ) -> None:
     """Answer until it is told to end, or until who started it is gone, and all that it has forked."""
+    # Ctrl-C is for who started it, and who then ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for end in near:
         end.close()
     party = make()
@@ -143,18 +146,18 @@ def _serve(
             place = far.index(line)
             try:
                 question = line.recv_bytes()
-            except EOFError:
+                if question == STOP and place == 0:
+                    return
+                line.send_bytes(answered(name, party, allowed[place], question[:1], question[1:]))
+            except (EOFError, OSError):
                 if place == 0:
                     return
                 # Nobody asks on this line any more.
                 left.remove(line)
-                continue
-            if question == STOP and place == 0:
-                return
-            line.send_bytes(_answered(name, party, allowed[place], question[:1], question[1:]))
 
 
-def _answered(name: str, party: Party, allowed: frozenset[bytes], what: bytes, content: bytes) -> bytes:
+def answered(name: str, party: Party, allowed: frozenset[bytes], what: bytes, content: bytes) -> bytes:
+    """Return what a :class:`Line` takes for the party's answer, or for its refusal of what is not ``allowed``."""
     if what not in allowed:
         return _REFUSED + f"the {name} gives no answer to that".encode()
     try:

@@ -141,6 +141,22 @@ NOTHING = PublicMaterial()
 
 
 @dataclass(frozen=True)
+class Apart:
+    """What is closed when clients and server part: lines that were forked along, and are the other's.
+
+    Parameters
+    ----------
+    at_server : callable
+        Called in the server's process, when the clients live in another one.
+    at_clients : callable
+        Called where they live, before they do anything.
+    """
+
+    at_server: Callable[[], None] = lambda: None
+    at_clients: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
 class Parties:
     """An aggregation with keys of its own.
 
@@ -152,16 +168,12 @@ class Parties:
         What the server gets of them.
     close : callable
         Ends what holds the keys, and forgets them.
-    apart : callable or None
-        Where the clients hold what the server must not have, they live in a process apart. This is called in the
-        server's when they do: what leads to what they hold is closed there. None: they hold nothing of the kind.
+    apart : Apart or None
+        Where the clients hold what the server must not have, they live in a process of their own. None: they hold
+        nothing of the kind.
     """
 
     clients: ClientSide
     material: PublicMaterial = NOTHING
     close: Callable[[], None] = lambda: None
-    apart: Callable[[], None] | None = None
-
-
-def no_line() -> None:
-    """Close nothing: what the clients hold, they draw themselves, and nothing leads to it."""
+    apart: Apart | None = None

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from ppml.aggregation.protocol import Apart
 from ppml.federation.client import nobody
 from ppml.federation.messages import payload_bytes, unpack_order
 from ppml.federation.sites import FIRST_CLIENT_NODE, Elsewhere, Expect, Here, Site, client_of, fresh_context
@@ -67,8 +68,8 @@ class InProcessGrid(Grid):
         In how many processes the clients live; 1: in this one, if they may. The bits do not depend on it.
     expect : callable
         Called, where they live, with the clients that are asked to train, before the first of them is.
-    apart : callable or None
-        Called when they live in other processes, and then they do in any case; None: they may live in this one.
+    apart : Apart or None
+        They live in other processes in any case, and this is what is closed then; None: they may live in this one.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class InProcessGrid(Grid):
         fails: Fails = never,
         workers: int = 1,
         expect: Expect = nobody,
-        apart: Callable[[], None] | None = None,
+        apart: Apart | None = None,
     ) -> None:
         # Flower's messages ask this class who sends them; it is internal, which is one reason why Flower is pinned.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
@@ -122,15 +123,17 @@ class InProcessGrid(Grid):
         return [replies[place] for place, message in enumerate(asked) if self._arrives(message, replies[place])]
 
     def _open(self) -> list[Site]:
-        kind = Here if self._workers == 1 and self._apart is None else Elsewhere
         shares: list[dict[int, Context]] = [{} for _ in range(self._workers)]
         for place, (node, context) in enumerate(self._contexts.items()):
             shares[place % self._workers][node] = context
-        sites: list[Site] = [kind(self._client_app, share, self._expect) for share in shares]
-        self.contexts.elsewhere = [site for site in sites if isinstance(site, Elsewhere)]
-        if self._apart is not None:
-            self._apart()
-        return sites
+        if self._workers == 1 and self._apart is None:
+            return [Here(self._client_app, shares[0], self._expect)]
+        apart = self._apart or Apart()
+        self.contexts.elsewhere = [
+            Elsewhere(self._client_app, share, self._expect, apart.at_clients) for share in shares
+        ]
+        apart.at_server()
+        return list(self.contexts.elsewhere)
 
     def _arrives(self, message: Message, reply: Message) -> bool:
         """Return whether a reply reaches the server, which sees it then."""

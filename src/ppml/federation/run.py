@@ -11,6 +11,7 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from ppml.accounting.events import MechanismEvent, compose
+from ppml.aggregation.protocol import Apart
 from ppml.federation.build import ServerParts
 from ppml.federation.client import Population, build_client_app
 from ppml.federation.global_state import GlobalState
@@ -55,7 +56,7 @@ def train_federated(
     fails: Fails = never,
     taps: Sequence[Tap] = (),
     workers: int = 1,
-    apart: Callable[[], None] | None = None,
+    apart: Apart | None = None,
 ) -> Outcome:
     """Train a global model over the clients of ``population``.
 
@@ -77,7 +78,7 @@ def train_federated(
         Each sees every message; for tests that look at what reaches the server.
     workers : int
         In how many processes the clients train; the bits do not depend on it.
-    apart : callable or None
+    apart : Apart or None
         See :class:`~ppml.aggregation.protocol.Parties`.
 
     Returns

@@ -6,7 +6,10 @@ import ppml.federation.quiet  # noqa: F401  isort: skip
 import contextlib
 import copy
 import multiprocessing
+import os
 import pickle
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Protocol, cast
@@ -105,21 +108,29 @@ class Elsewhere:
     ----------
     client_app, contexts, expect
         See :class:`Here`.
+    begin : callable
+        Called in that process before anything else.
     """
 
-    def __init__(self, client_app: ClientApp, contexts: Mapping[int, Context], expect: Expect) -> None:
+    def __init__(
+        self,
+        client_app: ClientApp,
+        contexts: Mapping[int, Context],
+        expect: Expect,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
         # Forked: nothing of what the clients have is copied or written anywhere, their keys included.
         context = multiprocessing.get_context("fork")
         self._line, far_end = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(self._line, far_end, client_app, contexts, expect), daemon=True
+            target=_serve, args=(self._line, far_end, client_app, contexts, expect, begin), daemon=True
         )
         self._process.start()
         far_end.close()
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages over, and do not wait."""
-        self._line.send_bytes(pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL))
+        self._give(list(messages))
 
     def receive(self) -> list[Message]:
         """Wait for the answers.
@@ -133,7 +144,7 @@ class Elsewhere:
 
     def contexts(self) -> Mapping[int, Context]:
         """Return copies of the contexts."""
-        self._line.send_bytes(pickle.dumps(CONTEXTS))
+        self._give(CONTEXTS)
         return cast(Mapping[int, Context], self._take())
 
     def close(self) -> None:
@@ -147,21 +158,37 @@ class Elsewhere:
             self._process.kill()
             self._process.join()
 
+    def _give(self, what: object) -> None:
+        try:
+            self._line.send_bytes(pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL))
+        except OSError:
+            raise self._gone() from None
+
     def _take(self) -> object:
         try:
             return pickle.loads(self._line.recv_bytes())
-        except EOFError:
-            self._process.join()
-            raise ChildProcessError(
-                f"a process that clients live in ended with exit code {self._process.exitcode}"
-            ) from None
+        except (EOFError, OSError):
+            raise self._gone() from None
+
+    def _gone(self) -> ChildProcessError:
+        self._process.join()
+        return ChildProcessError(f"a process that clients live in ended with exit code {self._process.exitcode}")
 
 
 def _serve(
-    other: Connection, line: Connection, client_app: ClientApp, contexts: Mapping[int, Context], expect: Expect
+    other: Connection,
+    line: Connection,
+    client_app: ClientApp,
+    contexts: Mapping[int, Context],
+    expect: Expect,
+    begin: Callable[[], None],
 ) -> None:
-    """Answer until the other end is closed, as it is where the process that has it was killed."""
+    """Answer until it is told to end, or the process that started it is gone."""
+    # Ctrl-C is for who started it, and who then ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     other.close()
+    begin()
     import torch
 
     torch.set_num_threads(1)
@@ -178,3 +205,11 @@ def _serve(
         else:
             here.send(asked)
             line.send_bytes(pickle.dumps(here.receive(), protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, also amid a training that nobody waits for now."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -6,6 +6,7 @@ little more than a step of one. Each model gets the bits that it gets alone.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ def train_side_by_side(
     list
         For each pupil its weights, in the order of ``model.parameters()``, or how it diverged.
     """
+    # Whoever is told of an epoch may do what it likes with its own model, which may be this one.
+    model = copy.deepcopy(model)
     walks = [_Walk(place, pupil, settings, span) for place, pupil in enumerate(pupils)]
     # A group has one shape, which is that of each of its members alone.
     groups: dict[int, list[_Walk]] = {}
@@ -121,8 +124,10 @@ def _train_group(
                 found[walk.pupil] = _result(network.weights_of(place), walk)
             if not isinstance(found.get(walk.pupil), TrainingDiverged):
                 walk.tell(step, loss, count, after_epoch, partial(network.weights_of, place))
+        if all(walk.pupil in found for walk in training):
+            break
         training = [walk for walk in training if walk.steps > step + 1]
-        if training and len(training) < len(rates):
+        if len(training) < len(rates):
             network.keep(len(training))
             batch = _Batch(network)
     return found

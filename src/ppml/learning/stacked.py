@@ -158,8 +158,8 @@ class Squash:
         return self._values
 
     def backward(self, slope: torch.Tensor) -> torch.Tensor:
-        """Return the gradient of what it was taken of."""
-        return slope * (1.0 - self._values.square())
+        """Return the gradient of what it was taken of, which may be fewer rows."""
+        return slope[:, : self._values.shape[1]] * (1.0 - self._values.square())
 
 
 class LinearStack:

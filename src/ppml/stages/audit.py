@@ -28,18 +28,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
 
-    import torch
-
     from ppml.aggregation.fixed_point import FixedPointCodec
     from ppml.attacks.canary import OnRelease, audit, craft_canary
     from ppml.federation.shares_learner import SharesLearner
     from ppml.learning.dpsgd import DpSgdLearner
     from ppml.learning.learner import LocalLearner, Settings
+    from ppml.learning.repeatable import repeat_to_the_bit
     from ppml.models.registry import build_model
     from ppml.randomness import Randomness
 
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeat_to_the_bit()
     spec = arguments.spec
     privacy = ExampleLevel.model_validate(spec["technique"]["privacy"])
 

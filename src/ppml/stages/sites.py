@@ -20,6 +20,7 @@ from ppml.data.examples import Examples
 from ppml.errors import UserError
 from ppml.federation.build import Given, ServerParts, build_population, build_server
 from ppml.federation.client import Population
+from ppml.learning.repeatable import repeat_to_the_bit
 from ppml.learning.vectors import flat_parameters
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
@@ -103,8 +104,7 @@ def given(job: dict[str, Any]) -> Given:
 def population(path: str, clients: tuple[int, ...]) -> Population:
     """Return the clients whose numbers are ``clients``, with the records of nobody else; the same object each time."""
     # Another number of threads gives other bits.
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeat_to_the_bit()
     folder, job = Path(path).parent, read_json(path)
     public = given(job)
     owned = {client: read_records(folder / records_of(client)) for client in clients}

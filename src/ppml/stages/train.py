@@ -7,6 +7,8 @@ import csv
 import hashlib
 import io
 import json
+import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -55,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ppml.federation.standing import RoundFailed
     from ppml.learning.learner import TrainingDiverged
     from ppml.learning.outcome import HistoryRow
+    from ppml.learning.repeatable import repeat_to_the_bit
     from ppml.randomness import Randomness
     from ppml.stages.storage import owned_by, read_examples
     from ppml.techniques import train
 
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeat_to_the_bit()
     spec, about = arguments.spec, read_json(arguments.about)
     arm = Arm.model_validate(spec["arm"])
     records = read_examples(arguments.train, spec["dataset"], spec["device"])
@@ -302,9 +304,20 @@ def _table(kind: type, rows: Sequence[object]) -> str:
 
 
 def _cpu_seconds() -> float:
-    """Return what this process has calculated, and those that it has started and that have ended."""
+    """Return what this process has calculated, and those that it has started: the key holder, and the clients'."""
+    living = sum(_cpu_seconds_of(child.pid) for child in multiprocessing.active_children())
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + ended.ru_utime + ended.ru_stime
+    return time.process_time() + ended.ru_utime + ended.ru_stime + living
+
+
+def _cpu_seconds_of(process: int | None) -> float:
+    """Return what a process that has not ended has calculated; 0 where the system does not tell."""
+    try:
+        # After the name, which may have spaces: utime and stime are the 14th and 15th entry.
+        entries = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(entries[11]) + int(entries[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_memory_mb() -> float:
