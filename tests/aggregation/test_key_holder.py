@@ -325,10 +325,14 @@ WORKERS = (
     "from flwr.clientapp import ClientApp; from ppml.federation.sites import Elsewhere; "
     "sites = [Elsewhere(ClientApp(), {}, print) for _ in range(2)]"
 )
+BUSY = WORKERS.replace("print)", "print, lambda: all(iter(lambda: True, False)))")
+"""With clients in the middle of a round, who would look for their parent only at its end."""
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see other processes")
-@pytest.mark.parametrize(("parts", "count"), [(HOLDERS, 2), (WORKERS, 3)], ids=["holders", "clients and a holder"])
+@pytest.mark.parametrize(
+    ("parts", "count"), [(HOLDERS, 2), (WORKERS, 3), (BUSY, 3)], ids=["holders", "clients and a holder", "busy clients"]
+)
 def test_no_process_outlives_one_that_is_killed(parts, count):
     program = (
         "import ppml.federation.quiet, time; from ppml.aggregation.build import build_parties; "

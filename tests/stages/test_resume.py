@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +198,27 @@ def test_a_process_that_is_killed_resumes_and_ends_with_the_same_bytes(arm, plac
     assert len(said) == 1 + ROUNDS - PLACES[place]
     check_same(one, expected, encrypted=arm == "fl_he")
     assert not one.progress.exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what another process calculates")
+def test_what_a_process_calculates_that_has_not_ended_counts():
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def busy() -> None:
+        until = time.process_time() + 0.3
+        while time.process_time() < until:
+            pass
+        theirs.send_bytes(b"done")
+        ours.recv_bytes()
+
+    before = train._cpu_seconds()
+    child = context.Process(target=busy, daemon=True)
+    child.start()
+    ours.recv_bytes()
+    assert 0.25 < train._cpu_seconds() - before < 1.0
+    child.kill()
+    child.join()
 
 
 def test_ctrl_c_is_no_different(job, undisturbed, capsys):
