@@ -54,7 +54,7 @@ def train(
         Keeps a federated training after each round, for a process that carries it on. Owners who train alone, and
         whoever draws noise from the operating system, start from the beginning.
     workers : int
-        In how many processes the clients of a federation train; the bits do not depend on it.
+        In how many processes the clients of a federation train; the bits do not depend on it. On a GPU: 1.
     """
     device = owned[0].images.device
 

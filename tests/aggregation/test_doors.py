@@ -179,7 +179,9 @@ def test_a_party_ends_with_the_program_that_opened_its_doors(tmp_path):
         "    time.sleep(60)\n"
     )
     root = Path(__file__).parents[2]
-    started = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=root, stdout=subprocess.PIPE)
+    started = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     party = int(started.stdout.readline())
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
@@ -194,6 +196,7 @@ def test_a_party_ends_with_the_program_that_opened_its_doors(tmp_path):
     else:
         pytest.fail("it is still there")
     assert list(tmp_path.iterdir()) == [], "nor does it leave a key"
+    assert started.stderr.read() == b""
 
 
 # The holder of a key behind two doors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from ppml.aggregation.key_holder import ANNOUNCE, MARK, OPEN, PUBLIC, SECRET, Ke
 from ppml.aggregation.lattice import saved
 from ppml.aggregation.party import STOP
 from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
-from ppml.config.technique import Bfv, Ckks
+from ppml.config.technique import Bfv, Ckks, Shares
 from ppml.errors import UserError
 
 from ..federation.scanner import secret_holders
@@ -317,6 +318,36 @@ def test_a_holder_that_dies_ends_the_training_with_an_error_that_says_so(parties
     os.kill(holder.pid, signal.SIGKILL)
     with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
         parties.clients.seal(UPDATE)
+
+
+def test_a_holder_that_fails_is_gone_and_keeps_nobody_waiting(monkeypatch):
+    def fails(ring, what, content):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(KeyRing, "answer", fails)
+    with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
+        build_parties(Bfv(keys="shared"), 3)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what a process holds open")
+def test_a_party_holds_no_line_to_another():
+    """Else one helping server could ask the next for a sum in the name of the server."""
+
+    def sockets(process: int | str) -> set[str]:
+        found = set()
+        for one in Path(f"/proc/{process}/fd").iterdir():
+            # The one that the list is read by is gone by now.
+            with contextlib.suppress(FileNotFoundError):
+                found.add(str(one.readlink()))
+        return {end for end in found if end.startswith("socket:")}
+
+    before = sockets("self")
+    made = build_parties(Shares(servers=3), 3)
+    helpers = sorted(child.pid for child in active_children() if child.name.startswith("server "))
+    first, second = ({*sockets(helper)} - before for helper in helpers)
+    assert first and second and not first & second
+    assert not (first | second) & sockets("self")
+    made.close()
 
 
 HOLDERS = "kept = [build_parties(Bfv(), 3) for _ in range(2)]"

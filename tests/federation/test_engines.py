@@ -152,7 +152,7 @@ def test_a_site_reads_its_own_records_and_nobody_elses(tmp_path):
             {"kind": "masking"},
             r"aggregation\.kind: got 'masking'; engines other than the one in process take plaintext, ",
         ),
-        ({"kind": "shares"}, r"aggregation\.kind: got 'shares'; .* their clients remember no secrets"),
+        ({"kind": "shares"}, r"aggregation\.kind: got 'shares'; .* reach no helping servers"),
         ({"kind": "bfv", "keys": "shared"}, r"aggregation\.keys: got 'shared'; .* take public: no secret key travels"),
     ],
     ids=["masks", "shares", "a shared key"],

@@ -38,3 +38,4 @@ def torch_as_it_was():
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True

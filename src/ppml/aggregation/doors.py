@@ -112,13 +112,14 @@ def _serve(
     """Let in and answer until it is told to end, or the process that started it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     other.close()
+    listeners: list[Listener] = []
     try:
         party, turn = make(), threading.Lock()
         for number, (door, allowed) in enumerate(doors.items()):
             key, address = os.urandom(KEY_BYTES), str(place / str(number))
-            listener = Listener(address, "AF_UNIX")
+            listeners.append(Listener(address, "AF_UNIX"))
             room = _Room(name, party, turn, allowed, key)
-            threading.Thread(target=_let_in, args=(listener, room), daemon=True).start()
+            threading.Thread(target=_let_in, args=(listeners[-1], room), daemon=True).start()
             _write_private(folder / door, {"address": address, "key": key.hex()})
     except Exception as error:
         line.send_bytes(f"{type(error).__name__}: {error}".encode())
@@ -128,6 +129,8 @@ def _serve(
         line.recv_bytes()
         return
     # Who would have removed them is gone.
+    for listener in listeners:
+        listener.close()
     shutil.rmtree(place, ignore_errors=True)
     for door in doors:
         (folder / door).unlink(missing_ok=True)
@@ -147,8 +150,13 @@ def _let_in(listener: Listener, room: _Room) -> None:
         except OSError:
             time.sleep(PAUSE_SECONDS)
             continue
-        # Who says nothing keeps nobody else waiting.
-        threading.Thread(target=room.receive, args=(guest,), daemon=True).start()
+        try:
+            # Who says nothing keeps nobody else waiting.
+            threading.Thread(target=room.receive, args=(guest,), daemon=True).start()
+        except RuntimeError:
+            # No thread can be started now.
+            guest.close()
+            time.sleep(PAUSE_SECONDS)
 
 
 class _Room:

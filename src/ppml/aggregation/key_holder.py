@@ -1,10 +1,10 @@
 """The holder of the secret key: a process of its own, which gives the public key to all and opens sums for the clients.
 
 The key is made there, from the operating system's entropy, and leaves it only where all clients share it: then it is
-also in the process that they live in, which is not the server's. Opened is what the server has announced as a sum, and
-nothing else: who could have anything opened would have the secret key after one question, by a ciphertext that decrypts
-to it. With a server that announces such a one a client still has it opened. So has one whose *upload* is such a
-ciphertext: nothing proves that an upload is well formed, and the sum that it is in, which it spoils for all, tells of
+also in the process that they live in, which on a CPU is not the server's. Opened is what the server has announced as a
+sum, and nothing else: who could have anything opened would have the secret key after one question, by a ciphertext that
+decrypts to it. With a server that announces such a one a client still has it opened. So has one whose *upload* is such
+a ciphertext: nothing proves that an upload is well formed, and the sum that it is in, which it spoils for all, tells of
 the key.
 """
 

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -14,7 +15,7 @@ from typing import Protocol
 from ppml.aggregation.protocol import BadUpdate
 
 STOP = b"x"
-"""What ends a party; only who has started it may say so."""
+"""What ends a party; who has started it may say so, and what that has forked."""
 
 STOP_SECONDS = 5.0
 """How long a process may take to end before it is killed."""
@@ -23,6 +24,9 @@ TURN_SECONDS = 600.0
 """How long one waits for others that ask."""
 
 _GIVEN, _REFUSED = b"+", b"-"
+
+_near: weakref.WeakSet[Connection] = weakref.WeakSet()
+"""This process's ends of the lines to all its parties."""
 
 
 class Party(Protocol):
@@ -110,6 +114,7 @@ def start_party(
     process.start()
     for end in far:
         end.close()
+    _near.update(near)
     parent = os.getpid()
     return [Line(name, end) for end in near[1:]], lambda: _end(process, near[0], parent)
 
@@ -136,7 +141,8 @@ def _serve(
     """Answer until it is told to end, or until who started it is gone, and all that it has forked."""
     # Ctrl-C is for who started it, and who then ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for end in near:
+    # Those to parties that were started before are not for this one.
+    for end in [*near, *_near]:
         end.close()
     party = make()
     left = list(far)
@@ -144,16 +150,31 @@ def _serve(
         for line in wait(left):
             assert isinstance(line, Connection)
             place = far.index(line)
-            try:
-                question = line.recv_bytes()
-                if question == STOP and place == 0:
-                    return
-                line.send_bytes(answered(name, party, allowed[place], question[:1], question[1:]))
-            except (EOFError, OSError):
-                if place == 0:
-                    return
+            question = _heard(line)
+            if place == 0 and question in (STOP, None):
+                return
+            # What a party fails with ends it: whoever waits for its answer is told that it is gone.
+            if question is None or not _said(line, answered(name, party, allowed[place], question[:1], question[1:])):
                 # Nobody asks on this line any more.
                 left.remove(line)
+                line.close()
+
+
+def _heard(line: Connection) -> bytes | None:
+    """Return what is asked, or None where nobody is left to ask."""
+    try:
+        return line.recv_bytes()
+    except (EOFError, OSError):
+        return None
+
+
+def _said(line: Connection, answer: bytes) -> bool:
+    """Say ``answer``, and return whether somebody is left to hear it."""
+    try:
+        line.send_bytes(answer)
+    except OSError:
+        return False
+    return True
 
 
 def answered(name: str, party: Party, allowed: frozenset[bytes], what: bytes, content: bytes) -> bytes:

@@ -169,8 +169,8 @@ class Parties:
     close : callable
         Ends what holds the keys, and forgets them.
     apart : Apart or None
-        Where the clients hold what the server must not have, they live in a process of their own. None: they hold
-        nothing of the kind.
+        Where the clients hold what the server must not have, they are to live in a process of their own. None: they
+        hold nothing of the kind.
     """
 
     clients: ClientSide

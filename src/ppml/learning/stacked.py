@@ -1,7 +1,8 @@
 """Networks of which every pupil has its own, calculated as one: a layer of all of them is one call.
 
-Each gets the bits that it gets alone: shapes do not depend on how many there are, batches are filled up with examples
-of weight 0, and what is multiplied is aligned, so that the same kernels run.
+Each gets the bits that it gets alone: the shapes of matrix products do not depend on how many there are, batches are
+filled up with examples of weight 0, and what is multiplied is aligned, so that the same kernels run. A convolution has
+a group for each, and tests look at its bits.
 """
 
 from __future__ import annotations

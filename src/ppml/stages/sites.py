@@ -1,4 +1,7 @@
-"""A federated training as files: what is public in one, and a file of records for each client, which only it reads."""
+"""A federated training as files: what is public in one, and a file of records for each client.
+
+A SuperNode reads its own alone; the processes of Ray, each of which may be any client, read all.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +49,13 @@ def write_job(
     Raises
     ------
     UserError
-        What seals updates stays with clients between messages, as masks and seeds do, or is the same for all: that is
-        only in process. Or failures are simulated.
+        Clients would have to remember secrets between messages, as for masks, or to reach helping servers, or a key
+        would have to travel: that is only in process. Or failures are simulated.
     """
     if not isinstance(arm.aggregation, Plaintext | Ckks | Bfv):
         raise UserError(
             f"aggregation.kind: got {arm.aggregation.kind!r}; engines other than the one in process take plaintext, "
-            "ckks and bfv: their clients remember no secrets from message to message"
+            "ckks and bfv: their clients remember no secrets from message to message, and reach no helping servers"
         )
     if getattr(arm.aggregation, "keys", "public") != "public":
         raise UserError(
