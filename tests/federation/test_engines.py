@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import multiprocessing
 import os
@@ -91,11 +92,14 @@ def test_the_bits_do_not_depend_on_the_number_of_processes(name, workers):
 
 
 def test_no_process_is_left_behind():
+    before = children()
     outcome.__wrapped__("cnn", 3)
-    assert children() == set()
+    assert children() <= before
 
 
 def children() -> set[str]:
+    # Parties that other tests did not close end with the last reference to them, which may be in a circle.
+    gc.collect()
     return {process.name for process in multiprocessing.active_children()}
 
 
