@@ -87,7 +87,7 @@ def cost_panels(selection: Selection, costs: pd.DataFrame) -> list[Panel]:
     sent = upload(costs)
     quantities = {
         ("CPU time", "seconds a run"): costs["cpu_seconds"],
-        ("Peak memory", "MB"): costs["peak_memory_mb"],
+        ("Peak memory", "MB, largest process"): costs["peak_memory_mb"],
         ("Upload", "KB a client and round"): sent / 1000,
     }
     panels = []
