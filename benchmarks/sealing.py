@@ -140,9 +140,9 @@ class Ours(Sealing):
     def __init__(self, kind: str, clients: int = CLIENTS, **options: Any) -> None:
         from pydantic import TypeAdapter
 
-        from ppml.aggregation import bfv, ckks
         from ppml.aggregation.build import build_server_side
         from ppml.aggregation.checksum import mark_of
+        from ppml.aggregation.key_door import scheme_of
         from ppml.aggregation.key_holder import KeyRing
         from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients, name_of
         from ppml.aggregation.protocol import PublicMaterial, Sealed
@@ -151,7 +151,7 @@ class Ours(Sealing):
         spec: Encrypted = TypeAdapter(Ckks if kind == "ckks" else Bfv).validate_python({"kind": kind, **options})
         spec.refuse_overflow(clients)  # type: ignore[attr-defined]
         self._spec, self._clients_count = spec, clients
-        self._scheme = ckks.scheme_of(spec) if isinstance(spec, Ckks) else bfv.scheme_of(spec, clients)  # type: ignore[arg-type]
+        self._scheme = scheme_of(spec, clients)  # type: ignore[arg-type]
         ring = KeyRing(self._scheme)
 
         class Material(PublicMaterial):

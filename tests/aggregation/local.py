@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppml.aggregation import bfv, ckks
 from ppml.aggregation.build import build_parties, build_server_side
 from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.key_door import scheme_of
 from ppml.aggregation.key_holder import KeyRing
 from ppml.aggregation.lattice import Keys, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients, name_of
 from ppml.aggregation.protocol import Parties, PublicMaterial, Sealed
@@ -47,7 +47,7 @@ class Local:
 
     def __init__(self, spec: Ckks | Bfv, clients: int) -> None:
         self.spec, self.clients = spec, clients
-        self.scheme: Scheme = ckks.scheme_of(spec) if isinstance(spec, Ckks) else bfv.scheme_of(spec, clients)
+        self.scheme: Scheme = scheme_of(spec, clients)
         self.ring = KeyRing(self.scheme, spec.rounds_a_key)
         self.material = Material(self.ring.public, self.ring.announce)
         if spec.keys == "public":

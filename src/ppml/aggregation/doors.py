@@ -66,7 +66,7 @@ def open_doors(
         theirs.close()
 
         def end() -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), ours:
                 ours.send_bytes(STOP)
             process.join(timeout=STOP_SECONDS)
             if process.exitcode is None:
@@ -78,7 +78,7 @@ def open_doors(
         stack.callback(end)
         try:
             said = ours.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):
             said = b"it has ended"
         if said != READY:
             raise ChildProcessError(f"the {name} cannot be made: {said.decode()}")
