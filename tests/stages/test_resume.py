@@ -210,12 +210,12 @@ def test_what_a_process_calculates_that_has_not_ended_counts():
         while time.process_time() < until:
             pass
         theirs.send_bytes(b"done")
-        ours.recv_bytes()
+        theirs.recv_bytes()
 
     before = train._cpu_seconds()
     child = context.Process(target=busy, daemon=True)
     child.start()
-    ours.recv_bytes()
+    assert ours.poll(60), "the child has said nothing"
     assert 0.25 < train._cpu_seconds() - before < 1.0
     child.kill()
     child.join()
