@@ -45,7 +45,7 @@ test: lint
 	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=auto --dist=loadfile
 
 test-long: environment
-	@$(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/long
+	@$(BIN)/python -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/long
 
 lint: environment
 	@$(BIN)/ruff format --check -q $(SOURCES)
