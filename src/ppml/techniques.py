@@ -10,7 +10,6 @@ from ppml.config.arm import Arm
 from ppml.config.technique import Centralized, Federated, LocalOnly, NoPrivacy
 from ppml.data.examples import Examples
 from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
-from ppml.learning.build import build_cohort
 from ppml.learning.outcome import HistoryRow, Outcome
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
@@ -66,10 +65,12 @@ def train(
     match arm.topology:
         case Centralized() | LocalOnly():
             from ppml.learning.alone import train_alone
+            from ppml.learning.build_cohort import build_cohort
 
-            cohort = build_cohort(arm.training, arm.privacy, noise_multipliers, limits, build())
+            models = [build() for _ in owned]
+            cohort = build_cohort(arm.training, arm.privacy, noise_multipliers, limits, models[0])
             every = getattr(arm.topology, "evaluate_every", 1)
-            return train_alone(build, cohort, owned, test, rng, report, every)
+            return train_alone(models, cohort, owned, test, rng, report, every)
         case Federated() as topology:
             from ppml.aggregation.build import build_parties
             from ppml.aggregation.capacity import asked_in_a_round

@@ -27,7 +27,7 @@ def alone(learners, owned, limits=None, every=1) -> tuple[Outcome, list[HistoryR
 
 def alone_in(cohort, owned, every=1) -> tuple[Outcome, list[HistoryRow]]:
     told: list[HistoryRow] = []
-    return train_alone(cnn, cohort, owned, digits()[1], Randomness(1), told.append, every), told
+    return train_alone([cnn() for _ in owned], cohort, owned, digits()[1], Randomness(1), told.append, every), told
 
 
 def test_one_owner_reports_every_epoch_as_it_ends():

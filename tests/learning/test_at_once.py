@@ -23,7 +23,7 @@ OWNED = [some(60), some(35, start=60), some(90, start=100)]
 
 
 def trained(cohort, owned=OWNED, every: int = 1) -> Outcome:
-    return train_alone(cnn, cohort, owned, digits()[1], Randomness(1), lambda row: None, every)
+    return train_alone([cnn() for _ in owned], cohort, owned, digits()[1], Randomness(1), lambda row: None, every)
 
 
 @pytest.fixture(scope="module")
@@ -116,5 +116,5 @@ def test_weights_that_are_not_finite_after_the_last_step_are_told_and_not_evalua
     far = Settings(epochs=1, batch_size=64, learning_rate=1e39)
     rows = []
     with pytest.raises(TrainingDiverged, match=r"^a weight is not finite after step 1, epoch 1 of 1; .* step 0"):
-        train_alone(cnn, SideBySide(far), OWNED[:1], digits()[1], Randomness(1), rows.append)
+        train_alone([cnn()], SideBySide(far), OWNED[:1], digits()[1], Randomness(1), rows.append)
     assert rows == []

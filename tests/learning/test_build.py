@@ -8,7 +8,8 @@ import torch
 from ppml.config.arm import TrainingSpec
 from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
 from ppml.learning.at_once import SideBySide
-from ppml.learning.build import build_cohort, build_learner
+from ppml.learning.build import build_learner
+from ppml.learning.build_cohort import build_cohort
 from ppml.learning.cohort import OneByOne
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.sgd import SgdLearner

@@ -545,11 +545,9 @@ MORE = {
     "train alone": BY_LEARNER,
     "train whitened": BY_LEARNER,
     "train encrypted": BY_LEARNER,
-    "train together": {"ppml.learning.at_once", "ppml.learning.cohort"},
-    "train everything": {"ppml.learning.cohort"},
 }
 """What counts and is not reached. Whether models are trained side by side, and not by a learner, is seen in the model,
-and in no name that an arm chooses code by; and what builds a cohort is beside what builds a learner."""
+and in no name that an arm chooses code by."""
 
 
 def test_a_stamp_counts_exactly_the_modules_that_the_stage_reaches(traced: dict[str, Traced]) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ppml.aggregation import bfv, ckks
 from ppml.aggregation.doors import enter, open_doors
-from ppml.aggregation.key_holder import ANNOUNCE, MARK, OPEN, PUBLIC, HolderLine, KeyRing, PublicLine
+from ppml.aggregation.key_holder import BY_CLIENTS, BY_SERVER, HOLDER, HolderLine, KeyRing, PublicLine
 from ppml.aggregation.lattice import PublicKeyClients, Scheme
 from ppml.aggregation.protocol import PublicMaterial
 from ppml.config.technique import Bfv, Ckks
 
-HOLDER = "holder of the secret key"
 FOR_CLIENTS, FOR_SERVER = "holder-for-clients.json", "holder-for-server.json"
 """Files with which one is let in: the first is for the sites of clients alone, the second for the server."""
 
@@ -24,12 +23,11 @@ def scheme_of(spec: Ckks | Bfv, clients: int) -> Scheme:
 
 def hold_keys(spec: Ckks | Bfv, clients: int, folder: Path) -> AbstractContextManager[None]:
     """Start the holder of a new key, which ends with the block and lets in whoever has its files in ``folder``."""
-    for_all = frozenset({MARK, PUBLIC})
     return open_doors(
         HOLDER,
         lambda: KeyRing(scheme_of(spec, clients), spec.rounds_a_key),
         folder,
-        {FOR_CLIENTS: for_all | {OPEN}, FOR_SERVER: for_all | {ANNOUNCE}},
+        {FOR_CLIENTS: BY_CLIENTS["public"], FOR_SERVER: BY_SERVER},
     )
 
 

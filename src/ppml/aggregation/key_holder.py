@@ -28,6 +28,11 @@ from ppml.errors import UserError
 MARK, PUBLIC, ANNOUNCE, OPEN, SECRET = b"m", b"p", b"a", b"o", b"s"
 """What is said: what is the public key of now known by; what is it; this is a sum; open it; what is the secret key."""
 
+HOLDER = "holder of the secret key"
+BY_SERVER = frozenset({MARK, PUBLIC, ANNOUNCE})
+BY_CLIENTS = {"public": frozenset({MARK, PUBLIC, OPEN}), "shared": frozenset({MARK, PUBLIC, SECRET})}
+"""Who may say what, clients by what they encrypt under: who shares the key opens sums without the holder."""
+
 _COUNT = struct.Struct("<Q")
 
 REMEMBERED = 4
@@ -161,12 +166,7 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | N
             "aggregation.keys: got 'shared'; this system has no files in memory, so that the secret key would be "
             "written to a disk; allowed: public"
         )
-    for_all = frozenset({MARK, PUBLIC})
-    # Who shares the key opens sums without the holder.
-    for_clients = for_all | ({SECRET} if keys == "shared" else {OPEN})
-    lines, end = start_party(
-        "holder of the secret key", lambda: KeyRing(make(), rounds_a_key), [for_clients, for_all | {ANNOUNCE}]
-    )
+    lines, end = start_party(HOLDER, lambda: KeyRing(make(), rounds_a_key), [BY_CLIENTS[keys], BY_SERVER])
     clients, server = lines[0], PublicLine(lines[1])
     side = (
         PublicKeyClients(make(), HolderLine(clients))

@@ -127,6 +127,7 @@ class Elsewhere:
         )
         self._process.start()
         far_end.close()
+        self._waiting = False
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages over, and do not wait."""
@@ -149,6 +150,9 @@ class Elsewhere:
 
     def close(self) -> None:
         """End the process."""
+        if self._waiting:
+            # It is amid an answer for which nobody waits any more.
+            self._process.kill()
         # Told in words: others that were forked later hold this line open, too, so that its end would not be seen.
         with contextlib.suppress(OSError):
             self._line.send_bytes(pickle.dumps(STOP))
@@ -159,6 +163,7 @@ class Elsewhere:
             self._process.join()
 
     def _give(self, what: object) -> None:
+        self._waiting = True
         try:
             self._line.send_bytes(pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL))
         except OSError:
@@ -166,9 +171,11 @@ class Elsewhere:
 
     def _take(self) -> object:
         try:
-            return pickle.loads(self._line.recv_bytes())
+            answer = self._line.recv_bytes()
         except (EOFError, OSError):
             raise self._gone() from None
+        self._waiting = False
+        return pickle.loads(answer)
 
     def _gone(self) -> ChildProcessError:
         self._process.join()
@@ -193,18 +200,24 @@ def _serve(
 
     torch.set_num_threads(1)
     here = Here(client_app, contexts, expect)
-    while True:
-        try:
-            asked = pickle.loads(line.recv_bytes())
-        except EOFError:
-            return
-        if asked == STOP:
-            return
+    while (asked := _heard(line)) != STOP:
         if asked == CONTEXTS:
-            line.send_bytes(pickle.dumps(contexts))
+            answer: object = contexts
         else:
-            here.send(asked)
-            line.send_bytes(pickle.dumps(here.receive(), protocol=pickle.HIGHEST_PROTOCOL))
+            here.send(cast(list[Message], asked))
+            answer = here.receive()
+        # Where nobody is left to hear it, nobody asks again.
+        with contextlib.suppress(OSError):
+            line.send_bytes(pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _heard(line: Connection) -> object:
+    """Return what is asked, or to stop where nobody is left to ask."""
+    try:
+        asked = line.recv_bytes()
+    except (EOFError, OSError):
+        return STOP
+    return pickle.loads(asked)
 
 
 def _end_with_parent() -> None:

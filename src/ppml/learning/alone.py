@@ -17,7 +17,7 @@ Report = Callable[[HistoryRow], None]
 
 
 def train_alone(
-    build: Callable[[], nn.Module],
+    models: Sequence[nn.Module],
     cohort: Cohort,
     owned: Sequence[Examples],
     test: Examples,
@@ -25,12 +25,12 @@ def train_alone(
     report: Report,
     every: int = 1,
 ) -> Outcome:
-    """Train one model for each owner from the same initial weights.
+    """Train one model for each owner.
 
     Parameters
     ----------
-    build : callable
-        Returns a new model with the common initial weights.
+    models : sequence of nn.Module
+        One for each owner, all with the same initial weights; they are trained in place.
     cohort : Cohort
         What trains the models.
     owned : sequence of Examples
@@ -44,7 +44,6 @@ def train_alone(
     every : int
         Epochs between rows of the history; the last epoch has one in any case.
     """
-    models = [build() for _ in owned]
     stretches = [rng.child("client", client) for client in range(len(owned))]
     histories = [_History(model, test, every, report if len(owned) == 1 else _untold) for model in models]
     events = cohort.fit(models, owned, stretches, [history.after_epoch for history in histories])
@@ -52,11 +51,11 @@ def train_alone(
         # A budget may have made this epoch the last.
         history.tell()
     if len(owned) == 1:
-        return Outcome(models, histories[0].rows, events)
+        return Outcome(list(models), histories[0].rows, events)
     means = [_mean(rows) for rows in zip(*(history.rows for history in histories), strict=True)]
     for row in means:
         report(row)
-    return Outcome(models, means, events)
+    return Outcome(list(models), means, events)
 
 
 class _History:

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from ppml.config.arm import TrainingSpec
 from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
 from ppml.features.deformation import Deformation
 from ppml.learning.learner import LocalLearner, Settings
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ppml.learning.cohort import Cohort
 
 
 def build_learner(
@@ -43,29 +35,6 @@ def build_learner(
                 max_grad_norm=privacy.max_grad_norm,
                 noise_source=privacy.noise_source,
             )
-
-
-def build_cohort(
-    training: TrainingSpec,
-    privacy: NoPrivacy | ExampleLevel | ClientLevel,
-    noise_multipliers: Sequence[float | None],
-    limits: Sequence[int | None],
-    model: nn.Module,
-) -> Cohort:
-    """Return what trains copies of ``model`` for owners without each other, one for each noise multiplier.
-
-    ``limits`` is how many steps each owner's privacy budget allows, None for all.
-    """
-    from ppml.learning.cohort import OneByOne
-
-    match privacy:
-        case NoPrivacy():
-            from ppml.learning.at_once import SideBySide
-            from ppml.learning.side_by_side import trains_side_by_side
-
-            if trains_side_by_side(model):
-                return SideBySide(settings_of(training))
-    return OneByOne([build_learner(training, privacy, noise) for noise in noise_multipliers], limits)
 
 
 def settings_of(training: TrainingSpec) -> Settings:
