@@ -1,0 +1,136 @@
+"""``device: cuda``: what is claimed on a CPU holds on a GPU, where bits do not repeat; skipped where there is none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from ppml.config.arm import Arm
+from ppml.data.examples import Examples
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.evaluation import evaluate
+from ppml.learning.learner import Settings
+from ppml.learning.outcome import Outcome
+from ppml.learning.schedule import Span
+from ppml.models.registry import build_model
+from ppml.randomness import Randomness
+from ppml.techniques import train
+
+from .federation.runs import PRIVACY, foreign_images, owners
+from .learning.digits import Silent, blank, cnn, digits, one_thread, vector
+from .learning.test_dpsgd import clipped_sum
+
+__all__ = ["one_thread"]
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+SIZES = (400, 250, 600)
+NONE: dict[str, Any] = {"kind": "none"}
+CLIENT = {"kind": "client", "noise_multiplier": 1.0, "max_update_norm": 1.0}
+CENTRALIZED = {"kind": "centralized"}
+LOCAL = {"kind": "local", "partition": "three"}
+FEDERATED = {"kind": "federated", "partition": "three", "rounds": 3}
+ARMS = {
+    "centralized": (CENTRALIZED, NONE, "plaintext"),
+    "private": (CENTRALIZED, PRIVACY, "plaintext"),
+    "private, secure noise": (CENTRALIZED, {**PRIVACY, "noise_source": "secure"}, "plaintext"),
+    "alone": (LOCAL, NONE, "plaintext"),
+    "alone, private": (LOCAL, PRIVACY, "plaintext"),
+    "federated": (FEDERATED, NONE, "plaintext"),
+    "federated, private": (FEDERATED, PRIVACY, "plaintext"),
+    "federated, private clients": ({**FEDERATED, "weighting": "uniform"}, CLIENT, "plaintext"),
+    "ckks": (FEDERATED, NONE, "ckks"),
+    "bfv": (FEDERATED, PRIVACY, "bfv"),
+    "masking": (FEDERATED, PRIVACY, "masking"),
+    "shares": (FEDERATED, NONE, "shares"),
+}
+
+
+def trained(name: str, device: str) -> Outcome:
+    topology, privacy, aggregation = ARMS[name]
+    # Poisson sampling with little noise, so that what is learnt on two devices can be compared.
+    arm = Arm.model_validate(
+        {
+            "topology": topology,
+            "privacy": privacy,
+            "aggregation": {"kind": aggregation},
+            "training": {"epochs": 3, "batch_size": 20, "learning_rate": 0.05 if privacy is not PRIVACY else 0.5},
+        }
+    )
+    owned = [digits()[0]] if topology is CENTRALIZED else owners(SIZES)
+    return train(
+        arm,
+        [records.to(device) for records in owned],
+        [None if privacy is NONE else 0.1] * len(owned),
+        digits()[1].to(device),
+        classes=10,
+        rng=Randomness(1),
+        report=lambda row: None,
+    )
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_a_training_comes_to_the_same_account_and_as_far(name):
+    on_cpu, on_gpu = trained(name, "cpu"), trained(name, "cuda")
+    assert on_gpu.events == on_cpu.events
+    assert {parameter.device.type for model in on_gpu.models for parameter in model.parameters()} == {"cuda"}
+    assert [row.step for row in on_gpu.history] == [row.step for row in on_cpu.history]
+    if ARMS[name][2] in ("plaintext", "masking", "shares"):
+        assert (on_gpu.bytes_up, on_gpu.bytes_down) == (on_cpu.bytes_up, on_cpu.bytes_down)
+    for ours, theirs in zip(on_gpu.models, on_cpu.models, strict=True):
+        accuracy = [evaluate(model, digits()[1].to(where))[1] for model, where in ((ours, "cuda"), (theirs, "cpu"))]
+        # 360 images: five standard errors of what a good model has wrong.
+        assert accuracy[0] == pytest.approx(accuracy[1], abs=0.08)
+        assert accuracy[0] > 0.5
+
+
+@pytest.mark.parametrize("name", ["centralized", "alone", "federated"])
+def test_without_noise_the_weights_are_those_of_a_cpu_but_for_rounding(name):
+    ours, theirs = ([vector(model).cpu() for model in trained(name, device).models] for device in ("cuda", "cpu"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize("model", ["tanh_cnn", "resnet18"])
+def test_a_private_step_is_the_sum_of_clipped_gradients(model):
+    records, rng, norm = Examples(*(part[:24] for part in (digits()[0].images, digits()[0].labels))), Randomness(5), 0.5
+    sample = torch.rand(24, generator=rng.child("sampling").torch()) < 0.75
+    built = build_model(model, 10, Randomness(0).torch())
+    expected = clipped_sum(built.eval(), records.select(torch.nonzero(sample)[:, 0]), norm) / 18
+    built.train().to("cuda")
+    before = vector(built)
+    learner = DpSgdLearner(
+        Settings(1, 18, 1.0, momentum=0.0, decay="constant"), noise_multiplier=0.0, max_grad_norm=norm
+    )
+    learner.fit(built, records.to("cuda"), span=Span(), rng=rng)
+    moved = (before - vector(built)).cpu()
+    assert (moved - expected).norm() < 2e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("source", ["seeded", "secure"])
+def test_the_noise_is_what_the_account_states(source):
+    learner = DpSgdLearner(
+        Settings(2, 25, 0.5, momentum=0.0, decay="constant"),
+        noise_multiplier=1.3,
+        max_grad_norm=0.2,
+        noise_source=source,
+    )
+    model, records = Silent().to("cuda"), blank(50).to("cuda")
+    events = learner.fit(model, records, span=Span(), rng=Randomness(1))
+    stated = math.sqrt(sum(event.steps * (event.noise_multiplier * event.max_grad_norm) ** 2 for event in events))
+    noise = vector(model).cpu() * 25 / 0.5 / stated
+    assert noise.std().item() == pytest.approx(1.0, rel=0.02)
+    assert abs(noise.mean().item()) < 0.025
+
+
+def test_whoever_seals_stays_in_the_process_and_comes_to_the_sum_in_the_clear():
+    clear, sealed = trained("federated", "cuda"), trained("ckks", "cuda")
+    one, other = vector(clear.models[0]), vector(sealed.models[0])
+    assert (one - other).norm() < 0.02 * other.norm()
+    assert (
+        evaluate(cnn().to("cuda"), foreign_images().to("cuda"))[1]
+        < evaluate(sealed.models[0], foreign_images().to("cuda"))[1]
+    )
