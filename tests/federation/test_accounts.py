@@ -60,7 +60,7 @@ FAULTS = {
     "of another round": (with_status(number=1), "client 1: its account cannot be read: its answer is of round 1"),
     "none": (
         lambda message, reply: [with_records(message, reply, account=None)],
-        "client 1: its account cannot be read",
+        "client 1: its account cannot be read: 'account' is missing",
     ),
     "no status": (
         lambda message, reply: [with_records(message, reply, status=None)],

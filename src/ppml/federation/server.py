@@ -222,7 +222,9 @@ class Server:
                 answer_of(reply, client, last)
                 record = record_of(reply.content, ConfigRecord, ACCOUNT)
                 found[client] = Account(unpack_events(record), cast(str, record["model"]))
-            except (BadUpdate, KeyError, TypeError, ValueError) as fault:
+            except KeyError as missing:
+                self._notice(f"client {client}: its account cannot be read: {missing} is missing")
+            except (BadUpdate, TypeError, ValueError) as fault:
                 self._notice(f"client {client}: its account cannot be read: {fault}")
         if len(found) < self._plan.clients:
             missing = sorted(set(range(self._plan.clients)) - set(found))
