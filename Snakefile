@@ -24,7 +24,8 @@ try:
     lock = RunLock()
     # While another run holds the lock, what it makes is not looked at, and `onstart` stops this one.
     if workflow.is_main_process:
-        lock.take()
+        if not lock.take():
+            lock.look_on()
     else:
         lock.follow()
     provenance = Provenance(plan)
@@ -32,6 +33,8 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 if workflow.is_main_process:
+    if workflow.dryrun and not lock.held:
+        print(f"warning: {lock.warning()}", file=sys.stderr)
     for line in plan.notices():
         print(line, file=sys.stderr)
 

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import ClassVar, TextIO
 
+from snakemake.jobs import Job
+
 from ppml.errors import UserError
 from ppml.stages.runner import describe_os_error
 
@@ -74,6 +76,18 @@ class RunLock:
         self._held[self._path] = file
         os.environ[RUN] = run
         return True
+
+    def look_on(self) -> None:
+        """Let this process, which runs nothing, look at what another run is changing meanwhile.
+
+        Before a job, Snakemake asks whether those of its outputs that are there may be written: what the other run has
+        removed since it saw them it would take for write-protected.
+        """
+
+        async def unasked(job: Job) -> None:
+            """Ask nothing: who looks writes nothing."""
+
+        Job.check_protected_output = unasked
 
     def _lock(self, file: TextIO) -> bool:
         over = time.monotonic() + PATIENCE_SECONDS
@@ -139,6 +153,10 @@ class RunLock:
     def refusal(self) -> str:
         """Return what the user reads while another process holds the lock."""
         return f"another run is at work in this folder: {self.holder()}; wait for it, or stop it first"
+
+    def warning(self) -> str:
+        """Return what the user reads who looks at a folder while another process holds the lock."""
+        return f"another run is at work in this folder: {self.holder()}; what it changes may end this look: look again"
 
     def holder(self) -> str:
         """Return one sentence about who holds the lock."""

@@ -222,10 +222,9 @@ class Server:
                 answer_of(reply, client, last)
                 record = record_of(reply.content, ConfigRecord, ACCOUNT)
                 found[client] = Account(unpack_events(record), cast(str, record["model"]))
-            except KeyError as missing:
-                self._notice(f"client {client}: its account cannot be read: {missing} is missing")
-            except (BadUpdate, TypeError, ValueError) as fault:
-                self._notice(f"client {client}: its account cannot be read: {fault}")
+            except (BadUpdate, KeyError, TypeError, ValueError) as fault:
+                lacks = " is missing" if isinstance(fault, KeyError) else ""
+                self._notice(f"client {client}: its account cannot be read: {fault}{lacks}")
         if len(found) < self._plan.clients:
             missing = sorted(set(range(self._plan.clients)) - set(found))
             raise RoundFailed(f"client {missing[0]} gives no account of its training")
