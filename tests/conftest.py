@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 # Where these are set, pytest compares line by line what is not equal: for two models that had no end in eight minutes.
-for variable in ("CI", "BUILD_NUMBER"):
+# The others are git's, in a hook of which tests would find the project's repository in the place of their own.
+for variable in ("CI", "BUILD_NUMBER", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
     os.environ.pop(variable, None)
+
+# In the background of a shell, or under nohup, these are ignored, by all that tests start as well.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_of_other_files() -> None:
+    """End parties that nobody closed and that a circle of references keeps: who counts processes would see them."""
+    gc.collect()
 
 
 @dataclass(frozen=True)

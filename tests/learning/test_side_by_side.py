@@ -53,7 +53,8 @@ def test_each_comes_to_what_it_learns_alone(name, changes):
     for pupil, found in zip(pupils(), train_side_by_side(model, pupils(), how, SPAN), strict=True):
         alone = by_itself(model, pupil, how)
         assert np.abs(alone - flat_parameters(model)).max() > 1e-3
-        assert np.allclose(found, alone, rtol=0, atol=1e-6)
+        # Rounding, which differs from processor to processor: 2e-6 with AVX2.
+        assert np.allclose(found, alone, rtol=0, atol=1e-5)
 
 
 def test_the_copies_of_a_record_are_rows_of_their_own():

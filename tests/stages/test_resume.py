@@ -215,10 +215,12 @@ def test_what_a_process_calculates_that_has_not_ended_counts():
     before = train._cpu_seconds()
     child = context.Process(target=busy, daemon=True)
     child.start()
-    assert ours.poll(60), "the child has said nothing"
-    assert 0.25 < train._cpu_seconds() - before < 1.0
-    child.kill()
-    child.join()
+    try:
+        assert ours.poll(60), "the child has said nothing"
+        assert 0.25 < train._cpu_seconds() - before < 5
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_ctrl_c_is_no_different(job, undisturbed, capsys):

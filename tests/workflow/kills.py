@@ -6,6 +6,8 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -42,6 +44,21 @@ def jobs_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
         if "ppml.stages" in command or served:
             found.append(process)
     return found
+
+
+@contextmanager
+def at_rest(run: subprocess.Popen[str]) -> Iterator[None]:
+    """Let a run and all its jobs stand still for the time of the block."""
+    processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+    try:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def kill_workflow(run: subprocess.Popen[str], rng: random.Random) -> None:

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from checksums import _remembering, remember
 from snakemake.io import _IOFile
 
+from tests.workflow.clock import wait_for_a_tick
+
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -30,6 +32,7 @@ def test_a_file_is_read_once_until_it_is_touched(tmp_path: Path) -> None:
     assert first == [sha256(Path(file.file))] * 3 and len(asked) == 1
     # Of the same length, and with its old time put back.
     stat = Path(file.file).stat()
+    wait_for_a_tick(tmp_path)
     Path(file.file).write_text("two")
     os.utime(file.file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert asyncio.run(checksum(file, 10)) == sha256(Path(file.file)) != first[0]

@@ -19,6 +19,7 @@ from status import look
 
 from ppml.errors import UserError
 from ppml.records.files import UNFINISHED
+from tests.workflow.clock import wait_for_a_tick
 from tests.workflow.small import SETTINGS, Small, SmallPlan
 
 BOOK = Path("reports/provenance.json")
@@ -73,6 +74,7 @@ def every_record() -> dict[str, bytes]:
 def rewrite(path: str | Path, text: str) -> None:
     """Write other bytes in such a way that the time of the file does not tell."""
     stat = Path(path).stat()
+    wait_for_a_tick(Path(path).parent)
     Path(path).write_text(text)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
@@ -669,6 +671,7 @@ def test_a_file_is_read_again_when_it_was_written_and_only_then(file: str, tmp_p
     known = again(known)
     # Replaced by a file with the same time and size.
     stat = Path(file).stat()
+    wait_for_a_tick(tmp_path)
     Path(file).with_suffix(".new").write_text("another")
     os.utime(Path(file).with_suffix(".new"), ns=(stat.st_atime_ns, stat.st_mtime_ns))
     Path(file).with_suffix(".new").replace(file)
@@ -709,6 +712,7 @@ def test_a_record_is_believed_by_its_time_once_and_by_the_bytes_from_then_on(fil
     assert not known.made_by(file, ended + 1)
     assert not known.made_by(file, None)
     assert known.made_by(file, ended)
+    wait_for_a_tick(tmp_path)
     os.utime(file, (1, 1))
     assert known.made_by(file, ended)
     assert not known.made_by(file, ended + 1)

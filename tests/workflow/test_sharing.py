@@ -617,6 +617,7 @@ def test_no_commit_can_name_what_was_not_sent_whatever_ends_the_publishing(
     ) as sending:
         assert sending.stdout and any(line == b"sending\n" for line in sending.stdout)
         sending.send_signal(number)
+    assert sending.returncode
     assert published.git("status", "--porcelain") == ""
 
 

@@ -125,9 +125,9 @@ class Elsewhere:
         self._process = context.Process(
             target=_serve, args=(self._line, far_end, client_app, contexts, expect, begin), daemon=True
         )
+        self._waiting = False
         self._process.start()
         far_end.close()
-        self._waiting = False
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages over, and do not wait."""
@@ -153,9 +153,10 @@ class Elsewhere:
         if self._waiting:
             # It is amid an answer for which nobody waits any more.
             self._process.kill()
-        # Told in words: others that were forked later hold this line open, too, so that its end would not be seen.
-        with contextlib.suppress(OSError):
-            self._line.send_bytes(pickle.dumps(STOP))
+        else:
+            # Told in words: others that were forked later hold this line open, too, so that its end would not be seen.
+            with contextlib.suppress(OSError):
+                self._line.send_bytes(pickle.dumps(STOP))
         self._line.close()
         self._process.join(timeout=STOP_SECONDS)
         if self._process.exitcode is None:
@@ -206,9 +207,11 @@ def _serve(
         else:
             here.send(cast(list[Message], asked))
             answer = here.receive()
-        # Where nobody is left to hear it, nobody asks again.
-        with contextlib.suppress(OSError):
+        try:
             line.send_bytes(pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
+        except OSError:
+            # Nobody is left to hear it.
+            return
 
 
 def _heard(line: Connection) -> object:
