@@ -22,10 +22,10 @@ try:
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
     lock = RunLock()
-    # While another run holds the lock, what it makes is not looked at, and `onstart` stops this one.
+    # While another run holds the lock, this one may show what is to be done; `onstart` stops it where it would do it.
     if workflow.is_main_process:
         if not lock.take():
-            lock.look_on()
+            lock.only_look()
     else:
         lock.follow()
     provenance = Provenance(plan)
@@ -33,7 +33,7 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 if workflow.is_main_process:
-    if workflow.dryrun and not lock.held:
+    if workflow.output_settings.dryrun and not lock.held:
         print(f"warning: {lock.warning()}", file=sys.stderr)
     for line in plan.notices():
         print(line, file=sys.stderr)

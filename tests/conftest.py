@@ -22,10 +22,9 @@ ROOT = Path(__file__).parents[1]
 for variable in ("CI", "BUILD_NUMBER", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
     os.environ.pop(variable, None)
 
-# In the background of a shell, or under nohup, these are ignored, by all that tests start as well.
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+# In the background of a shell this is ignored, by all that tests start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")

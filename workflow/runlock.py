@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import ClassVar, TextIO
 
+from snakemake.exceptions import WorkflowError
 from snakemake.jobs import Job
 
 from ppml.errors import UserError
@@ -77,17 +78,22 @@ class RunLock:
         os.environ[RUN] = run
         return True
 
-    def look_on(self) -> None:
-        """Let this process, which runs nothing, look at what another run is changing meanwhile.
+    def only_look(self) -> None:
+        """Have this process, in whose folder another run is at work, look and run nothing.
 
         Before a job, Snakemake asks whether those of its outputs that are there may be written: what the other run has
         removed since it saw them it would take for write-protected.
         """
 
         async def unasked(job: Job) -> None:
-            """Ask nothing: who looks writes nothing."""
+            """Ask nothing."""
+
+        async def refused(job: Job) -> None:
+            """Refuse also where ``--no-hooks`` leaves out what stops a second run before."""
+            raise WorkflowError(self.refusal())
 
         Job.check_protected_output = unasked
+        Job.prepare = refused
 
     def _lock(self, file: TextIO) -> bool:
         over = time.monotonic() + PATIENCE_SECONDS
@@ -155,8 +161,11 @@ class RunLock:
         return f"another run is at work in this folder: {self.holder()}; wait for it, or stop it first"
 
     def warning(self) -> str:
-        """Return what the user reads who looks at a folder while another process holds the lock."""
-        return f"another run is at work in this folder: {self.holder()}; what it changes may end this look: look again"
+        """Return what the user reads who looks at what is to be done while another process holds the lock."""
+        return (
+            f"another run is at work in this folder: {self.holder()}; what is shown may be out of date, and what it "
+            "removes meanwhile is an error: look again when it has ended"
+        )
 
     def holder(self) -> str:
         """Return one sentence about who holds the lock."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from causes import changed_params
 from plan import DEFAULT
+from runlock import RunLock
 from snakemake.api import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
 from snakemake.settings.types import Quietness
 
@@ -62,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         jobs, _ = look(arguments.configfile)
     except UserError as error:
         sys.exit(f"error: {error}")
+    lock = RunLock()
+    # The workflow has taken it for this process, where it could.
+    if not lock.held:
+        print(f"warning: {lock.warning()}", file=sys.stderr)
     for line in describe(jobs):
         print(line)
 

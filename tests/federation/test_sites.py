@@ -31,6 +31,7 @@ def site(seconds: float) -> Elsewhere:
 @pytest.fixture
 def question() -> Message:
     """Return a question to the client."""
+    # Which makes this process the one that Flower's messages are from.
     InProcessGrid(ClientApp(), 1)
     return Message(RecordDict(), dst_node_id=NODE, message_type="query")
 

@@ -49,14 +49,18 @@ def jobs_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
 @contextmanager
 def at_rest(run: subprocess.Popen[str]) -> Iterator[None]:
     """Let a run and all its jobs stand still for the time of the block."""
-    processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+    main = psutil.Process(run.pid)
+    stopped: list[psutil.Process] = []
     try:
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
+        # Until there is no new one: what is found first may have started others before it was stopped.
+        while new := [one for one in (main, *main.children(recursive=True)) if one not in stopped]:
+            for process in new:
+                stopped.append(process)
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
         yield
     finally:
-        for process in processes:
+        for process in stopped:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
@@ -127,7 +131,7 @@ def forget_runs(project: Project, arms: list[str]) -> None:
                 path.unlink()
 
 
-def wait_for(path: Path, seconds: float = 900.0) -> None:
+def wait_for(path: Path, seconds: float = 500.0) -> None:
     """Wait until a file is there."""
     deadline = time.monotonic() + seconds
     while not path.exists():

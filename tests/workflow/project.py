@@ -91,15 +91,11 @@ class Project:
         )
 
     def run(self, *arguments: str, cores: int = 2) -> tuple[int, str]:
-        process = self.start(*arguments, cores=cores)
-        output, _ = process.communicate()
-        return process.returncode, output
+        return finished(self.start(*arguments, cores=cores))
 
     def python(self, *arguments: str) -> tuple[int, str]:
         """Run Python in the folder."""
-        process = self.popen(sys.executable, *arguments)
-        output, _ = process.communicate()
-        return process.returncode, output
+        return finished(self.popen(sys.executable, *arguments))
 
     def git(self, *arguments: str) -> str:
         """Run git in the folder."""
@@ -136,3 +132,12 @@ class Project:
             for path in sorted((self.folder / folder).rglob("*"))
             if path.is_file()
         }
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return the status and the output of a process, which ends where nobody waits for it any more."""
+    try:
+        output, _ = process.communicate()
+    finally:
+        process.kill()
+    return process.returncode, output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -12,9 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from runlock import RunLock
+from snakemake.exceptions import ProtectedOutputException, WorkflowError
+from snakemake.jobs import Job
 
 from ppml.errors import UserError
 from tests.workflow.project import ROOT
@@ -85,9 +89,30 @@ def test_one_process_at_a_time_holds_the_lock(start: Callable[..., subprocess.Po
     assert f"process {first.pid} on {socket.gethostname()}, since 20" in lock.holder()
     assert lock.holder().endswith(": -c --cores 2 'a b'")
     assert lock.refusal() == f"another run is at work in this folder: {lock.holder()}; wait for it, or stop it first"
+    assert lock.warning().startswith(f"another run is at work in this folder: {lock.holder()}; what is shown may be ")
     # Who was refused has not written over who holds it, nor taken it away.
     assert start().stdout.readline() == "False False\n"
     assert f"process {first.pid} on" in lock.holder()
+
+
+class Removed(str):
+    """An output that was there, and is not by the time that Snakemake asks whether it may be written."""
+
+    async def protected(self) -> bool:
+        return True
+
+
+def test_who_only_looks_takes_nothing_for_write_protected_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("check_protected_output", "prepare"):
+        monkeypatch.setattr(Job, name, getattr(Job, name))
+    rule = SimpleNamespace(name="train", lineno=1, snakefile="Snakefile")
+    job = SimpleNamespace(output=[Removed("model.safetensors")], rule=rule, wildcards={})
+    with pytest.raises(ProtectedOutputException):
+        asyncio.run(Job.check_protected_output(job))
+    RunLock().only_look()
+    asyncio.run(Job.check_protected_output(job))
+    with pytest.raises(WorkflowError, match="another run is at work in this folder"):
+        asyncio.run(Job.prepare(job))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None])

@@ -613,7 +613,12 @@ def test_no_commit_can_name_what_was_not_sent_whatever_ends_the_publishing(
 ) -> None:
     published.write({"artifacts/runs/dp/seed0/model.safetensors": b"new"})
     with subprocess.Popen(
-        [sys.executable, "-c", SENDING], cwd=published.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SENDING],
+        cwd=published.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # Under nohup it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # type: ignore[arg-type]
     ) as sending:
         assert sending.stdout and any(line == b"sending\n" for line in sending.stdout)
         sending.send_signal(number)
