@@ -95,5 +95,4 @@ def test_a_rotation_and_that_the_first_slots_have_far_more() -> None:
     # The rounding after the switch has no unlucky part here worth speaking of.
     assert np.mean(everywhere) == pytest.approx(stated[100:].mean() / UNLUCKY, rel=0.4)
     assert stated[0] > 1000 * np.median(stated)
-    # Six keys, each with one value at this place: their mean is below 0.05 once in some thousand runs.
-    assert 0.01 < np.mean(first) / (stated[0] / UNLUCKY) < 6
+    assert 0.05 < np.mean(first) / (stated[0] / UNLUCKY) < 6

@@ -217,7 +217,7 @@ def test_what_a_process_calculates_that_has_not_ended_counts():
     child.start()
     try:
         assert ours.poll(60), "the child has said nothing"
-        assert 0.25 < train._cpu_seconds() - before < 5
+        assert 0.25 < train._cpu_seconds() - before < 1.0
     finally:
         child.kill()
         child.join()
