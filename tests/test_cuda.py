@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
 
 from ppml.config.arm import Arm
-from ppml.data.examples import Examples
 from ppml.federation import grid
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
-from ppml.learning.learner import Settings
 from ppml.learning.outcome import Outcome
-from ppml.learning.schedule import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.techniques import train
 
 from .federation.runs import PRIVACY, owners
-from .learning.digits import Silent, blank, digits, one_thread, vector
-from .learning.test_dpsgd import clipped_sum
+from .learning.digits import digits, one_thread, some, vector
+from .learning.test_dpsgd import check_noise_is_what_the_events_state, clipped_sum, moved, plain
 
 __all__ = ["one_thread"]
 
@@ -97,34 +93,18 @@ def test_without_noise_the_weights_are_those_of_a_cpu_but_for_rounding(name):
 
 @pytest.mark.parametrize("model", ["tanh_cnn", "resnet18"])
 def test_a_private_step_is_the_sum_of_clipped_gradients(model):
-    records, rng, norm = Examples(*(part[:24] for part in (digits()[0].images, digits()[0].labels))), Randomness(5), 0.5
+    records, rng, norm = some(24), Randomness(5), 0.5
     sample = torch.rand(24, generator=rng.child("sampling").torch()) < 0.75
     built = build_model(model, 10, Randomness(0).torch())
     expected = clipped_sum(built.eval(), records.select(torch.nonzero(sample)[:, 0]), norm) / 18
-    built.train().to("cuda")
-    before = vector(built)
-    learner = DpSgdLearner(
-        Settings(1, 18, 1.0, momentum=0.0, decay="constant"), noise_multiplier=0.0, max_grad_norm=norm
-    )
-    learner.fit(built, records.to("cuda"), span=Span(), rng=rng)
-    moved = (before - vector(built)).cpu()
-    assert (moved - expected).norm() < 2e-2 * expected.norm()
+    learner = DpSgdLearner(plain(18), noise_multiplier=0.0, max_grad_norm=norm)
+    step = moved(learner, built.train().to("cuda"), records.to("cuda"), rng).cpu()
+    assert (step - expected).norm() < 2e-2 * expected.norm()
 
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
 def test_the_noise_is_what_the_account_states(source):
-    learner = DpSgdLearner(
-        Settings(2, 25, 0.5, momentum=0.0, decay="constant"),
-        noise_multiplier=1.3,
-        max_grad_norm=0.2,
-        noise_source=source,
-    )
-    model, records = Silent().to("cuda"), blank(50).to("cuda")
-    events = learner.fit(model, records, span=Span(), rng=Randomness(1))
-    stated = math.sqrt(sum(event.steps * (event.noise_multiplier * event.max_grad_norm) ** 2 for event in events))
-    noise = vector(model).cpu() * 25 / 0.5 / stated
-    assert noise.std().item() == pytest.approx(1.0, rel=0.02)
-    assert abs(noise.mean().item()) < 0.025
+    check_noise_is_what_the_events_state(DpSgdLearner, noise_source=source, device="cuda")
 
 
 def test_who_seals_stays_in_the_process_which_has_begun_to_use_the_gpu(monkeypatch):

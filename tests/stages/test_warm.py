@@ -72,7 +72,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def soon(condition: Callable[[], object], seconds: float = 30) -> bool:
+def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
     """Return whether ``condition`` comes true in time."""
     end = time.monotonic() + seconds
     while not condition():
@@ -112,7 +112,7 @@ def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     assert process and process.stdin
     yield process
     process.stdin.close()
-    assert process.wait(30) in (0, -signal.SIGKILL)
+    assert process.wait(5) in (0, -signal.SIGKILL)
     assert not list((folder / "temporary").iterdir())
 
 
@@ -244,7 +244,7 @@ def test_job_dies_with_its_client(number, server):
     job = begin("sleep")
     pid = pid_of(job)
     job.send_signal(number)
-    assert job.wait(30) == -number
+    assert job.wait(2) == -number
     assert soon(lambda: not alive(pid))
 
 
@@ -252,7 +252,7 @@ def test_job_dies_with_the_server_and_fails_as_killed_and_the_next_one_needs_non
     job = begin("sleep")
     pid = pid_of(job)
     server.kill()
-    assert job.wait(30) == -signal.SIGKILL
+    assert job.wait(2) == -signal.SIGKILL
     assert soon(lambda: not alive(pid))
     assert finish(begin("exit", "3"), None) == (3, "", "")
 
@@ -296,12 +296,12 @@ def test_everything_dies_with_the_main_process(kind, number, folder):
     assert main.stdout
     pids = [int(pid) for pid in main.stdout.readline().split()]
     logs = [folder / "a.log", folder / "b.log"]
-    assert soon(lambda: all(log.exists() and "asleep" in log.read_text() for log in logs))
+    assert soon(lambda: all(log.exists() and "asleep" in log.read_text() for log in logs), 10)
     pids += [int(log.read_text().split()[0]) for log in logs]
     assert all(map(alive, pids))
     main.send_signal(number)
-    assert main.wait(30) == -number
-    assert soon(lambda: not any(map(alive, pids)))
+    assert main.wait(2) == -number
+    assert soon(lambda: not any(map(alive, pids)), 1)
     assert not (folder / "cleaned").exists()
     if kind == "none":
         assert all(log.read_text().endswith(f"\n{GONE}") for log in logs)

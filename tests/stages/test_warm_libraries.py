@@ -73,6 +73,6 @@ def test_training_gives_the_same_bytes_with_the_server_and_without(subset, real_
     assert "torch" in Path(f"/proc/{server.pid}/maps").read_text(), "the server was not asked"
     assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1
     server.stdin.close()
-    server.wait(30)
+    server.wait(5)
     assert served == alone
     assert memory > 100

@@ -47,8 +47,8 @@ def jobs_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 @contextmanager
-def at_rest(run: subprocess.Popen[str]) -> Iterator[None]:
-    """Let a run and all its jobs stand still for the time of the block."""
+def at_rest(run: subprocess.Popen[str]) -> Iterator[list[psutil.Process]]:
+    """Let a run and all its jobs, which are given, stand still for the time of the block."""
     main = psutil.Process(run.pid)
     stopped: list[psutil.Process] = []
     try:
@@ -58,7 +58,7 @@ def at_rest(run: subprocess.Popen[str]) -> Iterator[None]:
                 stopped.append(process)
                 with suppress(psutil.NoSuchProcess):
                     process.suspend()
-        yield
+        yield stopped
     finally:
         for process in stopped:
             with suppress(psutil.NoSuchProcess):
@@ -86,17 +86,10 @@ def kill_job(run: subprocess.Popen[str], rng: random.Random) -> None:
 
 def lose_power(run: subprocess.Popen[str], rng: random.Random) -> None:
     """Kill everything at once, and lose what was written without waiting for the disk: Snakemake's own records."""
-    processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
-    for process in processes:
-        try:
-            process.suspend()
-        except psutil.NoSuchProcess:
-            continue
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
+    with at_rest(run) as processes:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def forget_unwritten(project: Project, rng: random.Random, seconds: float = 5.0) -> None:

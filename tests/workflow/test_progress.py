@@ -360,7 +360,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert dry.stdout.splitlines()[0] == "train fl_dp/seed1  (missing output files)"
     assert dry.stdout.splitlines()[-1] == "2 jobs: 1 train, 1 all"
 
-    assert re.fullmatch(r"done: 2 jobs in 0:\d\d", snakemake(tmp_path).stderr.splitlines()[-1])
+    assert snakemake(tmp_path).stderr.splitlines()[-1].startswith("done: 2 jobs in 0:0")
     assert snakemake(tmp_path).stderr.splitlines() == ["everything is up to date: nothing to be done"]
 
 
