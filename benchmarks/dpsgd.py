@@ -33,6 +33,7 @@ from ppml.learning.clipping import BookKeeping, register_norm_samplers
 from ppml.learning.dpsgd import DpSgdLearner, _private_step
 from ppml.learning.learner import Settings
 from ppml.learning.loss import example_losses
+from ppml.learning.poisson import Sampling
 from ppml.learning.pull import NO_PULL
 from ppml.models.cnn import TanhCnn
 from ppml.models.resnet18 import ResNet18
@@ -79,7 +80,8 @@ def ours(model: nn.Module, batch: int) -> Iterator[Step]:
     """Yield a step of this project."""
     model.to(memory_format=torch.channels_last)
     learner = DpSgdLearner(Settings(1, batch, 0.01), **NOISE)
-    optimizer = learner._optimizer(list(model.parameters()), batch, Randomness(1), [], ("poisson", 0.1), NO_PULL)
+    drawn = Sampling("poisson", 0.1, "seeded")
+    optimizer = learner._optimizer(list(model.parameters()), batch, Randomness(1), [], drawn, NO_PULL)
     with BookKeeping(model) as keeping:
         yield lambda images, labels: _private_step(model, keeping, optimizer, images, labels)
 

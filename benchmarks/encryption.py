@@ -152,7 +152,7 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
     from ppml.aggregation.build import build_parties
     from ppml.config.arm import Arm
     from ppml.data.examples import Examples
-    from ppml.federation.build import Given, build_population, build_server
+    from ppml.federation.build import Given, build_population, build_server, party_seeds
     from ppml.federation.release import as_it_is
     from ppml.federation.run import train_federated
     from ppml.learning.repeatable import repeat_to_the_bit
@@ -176,7 +176,8 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
         return Examples(torch.randn(count, 1, 28, 28, generator=generator), labels)
 
     nothing: list[Any] = [None] * CLIENTS
-    given = Given(arm, [records] * CLIENTS, nothing, nothing, rng)
+    given = Given(arm, [records] * CLIENTS, nothing, nothing)
+    seeds = party_seeds(rng, CLIENTS)
     model = build_model("tanh_cnn", 10, rng.child("initial-weights").torch())
     owned = {client: images(records, rng.child("client", client)) for client in range(CLIENTS)}
     parties = build_parties(arm.aggregation, CLIENTS)
@@ -186,8 +187,8 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
         moments.append(time.perf_counter())
         return as_it_is(total, number)
 
-    population = build_population(given, model, owned, parties.clients, images(1000, rng.child("test")))
-    server = replace(build_server(given, flat_parameters(model), parties.material), release=released)
+    population = build_population(given, model, owned, parties.clients, images(1000, rng.child("test")), seeds.clients)
+    server = replace(build_server(given, flat_parameters(model), parties.material, seeds.server), release=released)
     outcome = train_federated(population, server, lambda row: None, apart=parties.apart)
     parties.close()
     return {

@@ -35,7 +35,7 @@ from ppml.aggregation.build import build_parties
 from ppml.aggregation.protocol import NOTHING, Sealed
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.build import Given, ServerParts, build_population, build_server
+from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.client import Population, nobody
 from ppml.federation.release import as_it_is
 from ppml.federation.run import train_federated
@@ -168,7 +168,7 @@ def given(case: Case) -> Given:
         }
     )
     nothing = [None] * case.clients
-    return Given(arm, [each + (client < more) for client in range(case.clients)], nothing, nothing, RNG)
+    return Given(arm, [each + (client < more) for client in range(case.clients)], nothing, nothing)
 
 
 def initial(case: Case) -> nn.Module:
@@ -178,7 +178,9 @@ def initial(case: Case) -> nn.Module:
 
 def server(case: Case, clock: Clock) -> ServerParts:
     """Return what the server has."""
-    return replace(build_server(given(case), flat_parameters(initial(case)), NOTHING), release=clock)
+    return replace(
+        build_server(given(case), flat_parameters(initial(case)), NOTHING, RNG.party("server")), release=clock
+    )
 
 
 @cache
@@ -189,7 +191,8 @@ def population(case: Case) -> Population:
     public = given(case)
     owned = {client: images(size, RNG.child("client", client)) for client, size in enumerate(public.sizes)}
     side = build_parties(public.arm.aggregation, case.clients).clients
-    clients = build_population(public, initial(case), owned, side, images(TEST, RNG.child("test")))
+    seeds = party_seeds(RNG, case.clients).clients
+    clients = build_population(public, initial(case), owned, side, images(TEST, RNG.child("test")), seeds)
     if case.trains:
         return clients
     idle = {client: replace(member, learner=Idle()) for client, member in clients.members.items()}

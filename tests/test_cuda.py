@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from ppml.config.arm import Arm
 from ppml.federation import grid
+from ppml.learning.clipped_sum import clipped_sum as summed_by_clients
+from ppml.learning.clipping import bookkeeping
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
 from ppml.learning.outcome import Outcome
+from ppml.learning.poisson import SeededSampler
+from ppml.learning.schedule import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.techniques import train
 
 from .federation.runs import PRIVACY, owners
-from .learning.digits import digits, one_thread, some, vector
+from .learning.digits import Silent, blank, digits, one_thread, some, vector
 from .learning.test_dpsgd import check_noise_is_what_the_events_state, clipped_sum, moved, plain
+from .learning.test_not_finite import CASES, null, spoilt
 
 __all__ = ["one_thread"]
 
@@ -94,9 +101,9 @@ def test_without_noise_the_weights_are_those_of_a_cpu_but_for_rounding(name):
 @pytest.mark.parametrize("model", ["tanh_cnn", "resnet18"])
 def test_a_private_step_is_the_sum_of_clipped_gradients(model):
     records, rng, norm = some(24), Randomness(5), 0.5
-    sample = torch.rand(24, generator=rng.child("sampling").torch()) < 0.75
+    (sample,) = SeededSampler(records, 0.75, 1, rng.child("sampling"))
     built = build_model(model, 10, Randomness(0).torch())
-    expected = clipped_sum(built.eval(), records.select(torch.nonzero(sample)[:, 0]), norm) / 18
+    expected = clipped_sum(built.eval(), records.select(sample), norm) / 18
     learner = DpSgdLearner(plain(18), noise_multiplier=0.0, max_grad_norm=norm)
     step = moved(learner, built.train().to("cuda"), records.to("cuda"), rng).cpu()
     assert (step - expected).norm() < 2e-2 * expected.norm()
@@ -105,6 +112,30 @@ def test_a_private_step_is_the_sum_of_clipped_gradients(model):
 @pytest.mark.parametrize("source", ["seeded", "secure"])
 def test_the_noise_is_what_the_account_states(source):
     check_noise_is_what_the_events_state(DpSgdLearner, noise_source=source, device="cuda")
+
+
+def test_seeded_noise_is_that_of_a_cpu_to_the_bit():
+    released: dict[str, list[torch.Tensor]] = {"cpu": [], "cuda": []}
+    for device, kept in released.items():
+        DpSgdLearner(
+            plain(10, learning_rate=0.5),
+            noise_multiplier=1.5,
+            max_grad_norm=0.2,
+            on_release=lambda gradients, kept=kept: kept.append(gradients[0].cpu()),
+        ).fit(Silent().to(device), blank(50).to(device), span=Span(), rng=Randomness(1))
+    assert len(released["cpu"]) == 5
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(released["cuda"], released["cpu"], strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_record_that_is_not_finite_contributes_0(case, value):
+    model, records = CASES[case][0]().to("cuda"), CASES[case][1]()
+    everything = torch.arange(len(records), device="cuda")
+    with mock.patch.object(bookkeeping, "clipping_factors", null):
+        expected = summed_by_clients(model, records.to("cuda"), everything, 0.1)
+    found = summed_by_clients(model, spoilt(records, value).to("cuda"), everything, 0.1)
+    assert found == pytest.approx(expected, abs=1e-6) and found.any()
 
 
 def test_who_seals_stays_in_the_process_which_has_begun_to_use_the_gpu(monkeypatch):

@@ -60,6 +60,7 @@ def prepare(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
     """Write the files that the sites read, from what the workflow has made."""
     import torch
 
+    from ppml.stages.seeds import public_data, seed_randomness
     from ppml.stages.sites import write_job
     from ppml.stages.storage import owned_by, read_examples
 
@@ -75,8 +76,8 @@ def prepare(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
     return write_job(
         (folder / "job").resolve(),
         plan.config.arms[arm],
-        root_seed=plan.config.seed,
-        seed=seed,
+        rng=seed_randomness(plan.config.seed, seed),
+        data=public_data(about, plan.partition_of(arm, seed)[0]),
         classes=about["classes"],
         owned=owned_by(records, plan.partition_of(arm, seed)[0]),
         test=test.select(torch.arange(about["n_test"])),

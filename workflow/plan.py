@@ -21,7 +21,16 @@ from ppml.config.inference import NoInference
 from ppml.config.load import overlay, parse_config, read_yaml, with_base
 from ppml.config.model import Config
 from ppml.config.spec import Spec
-from ppml.config.technique import Aggregation, Correction, Federated, NoPrivacy, Privacy, ServerStepSpec, Topology
+from ppml.config.technique import (
+    Aggregation,
+    Correction,
+    Federated,
+    NoPrivacy,
+    Plaintext,
+    Privacy,
+    ServerStepSpec,
+    Topology,
+)
 from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
 from ppml.errors import UserError
 from ppml.models.registry import MODELS
@@ -41,9 +50,11 @@ TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "co
 RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
 SHOW_PUBLISHED = ("published", "privacy_utility", "readings", "clients")
 """Kinds of tables and figures with numbers of the papers."""
+SHOW_NO_EPSILON = ("audit", "inference")
+"""Kinds of tables that state no epsilon."""
 AUDIT = "audit.json"
 INFERENCE = ("inference.json", "inference-cost.json")
-COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits", "inferences")
+COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "joint")
 CHOICES = frozenset(
     [
         *(
@@ -216,6 +227,11 @@ class Plan:
         """Return the data set that an arm trains on."""
         return self.fallback or self.config.dataset_of(arm)
 
+    @property
+    def data_published(self) -> bool:
+        """Whether everybody can have all data that arms are trained on."""
+        return all(dataset_info(self.dataset(arm)).published for arm in self.config.arms)
+
     def raw(self, dataset: str) -> list[str]:
         """Return the published files of a data set."""
         return [f"{self.data}/raw/{dataset}/{name}" for name in dataset_info(dataset).files]
@@ -380,6 +396,8 @@ class Plan:
             parts += [spec.topology.server, spec.topology.correction]
         parts += [self.config.partitions[spec.partition]] if spec.partition else []
         chosen = {type(part).__name__ for part in parts}
+        # An audit adds in the clear, whatever the arm adds by.
+        chosen |= {Plaintext.__name__} if stage == "audit" else set()
         noise_by = getattr(spec.privacy, "noise_by", "")
         return self.stamps.of(stage, {*chosen, noise_by, spec.model, self.dataset(arm)}).text
 
@@ -425,17 +443,20 @@ class Plan:
         return canonical({"privacy": self.config.arms[arm].technique()["privacy"]})
 
     def audit_spec(self, arm: str) -> str:
-        """Return what the audit of an arm's mechanism depends on: not how the arm trains."""
-        technique = {key: value for key, value in self.technique(arm).items() if key != "training"}
+        """Return what the audit of an arm depends on: all that its training does, since it is what is audited."""
         return canonical(
             {
-                "technique": technique,
-                "clients": self.config.clients_of(arm),
+                "arm": self.technique(arm),
+                "dataset": self.dataset(arm),
                 "steps": self.config.audit.steps_for(arm),
                 "root_seed": self.config.seed,
                 "device": self.config.device,
             }
         )
+
+    def audited_features(self, arm: str) -> list[str]:
+        """Return the features that the audit of an arm takes its records from, as a list of one file, or of none."""
+        return [self.examples(arm)["train"] for _ in self.features_of(arm)]
 
     # --- reports ------------------------------------------------------------------------------------------------
 
@@ -448,7 +469,7 @@ class Plan:
         return f"{self.reports}/metrics.json"
 
     def collect_spec(self) -> str:
-        """Return every run and where it lies, and how sure a judgement about all audits together must be."""
+        """Return every run and where it lies, how audits are judged, and the arms that each table shows together."""
         runs = [
             {
                 "arm": arm,
@@ -460,7 +481,21 @@ class Plan:
             }
             for arm, seed in self.runs
         ]
-        return canonical({"runs": runs, "audit": self.config.audit.to_json()})
+        return canonical({"runs": runs, "audit": self.config.audit.to_json(), "tables": self.shown_together()})
+
+    def shown_together(self) -> list[list[str]]:
+        """Return the arms of each table, each set once, in an order that no name of an experiment decides."""
+        shown: set[tuple[str, ...]] = set()
+        for spec in self.config.experiments.values():
+            compared = [(row.arm, self.published[row.published].epsilon) for row in spec.compare if row.arm is not None]
+            arms = {
+                "published": [arm for arm, _ in compared],
+                "readings": [arm for arm, epsilon in compared if epsilon is not None],
+                "claims": [arm for claim in spec.claims for arm in claim.arms],
+            }
+            kinds = [kind for kind in spec.tables if kind not in SHOW_NO_EPSILON]
+            shown |= {tuple(sorted({*arms.get(kind, [*spec.arms])})) for kind in kinds}
+        return [list(arms) for arms in sorted(shown) if arms]
 
     def show_spec(self, experiment: str) -> str:
         """Return what the tables and figures of an experiment depend on besides the records."""

@@ -9,6 +9,8 @@ file has now. So before Snakemake looks, :meth:`Provenance.reconcile` makes the 
 
 A file that is not there keeps its record, so that Snakemake sees when it would be made in another way now.
 
+The book is published. Where not all data are, it holds no plain digest of any file: see :mod:`ppml.records.digests`.
+
 Private parts of Snakemake's persistence are used here, which is one reason why Snakemake is pinned.
 """
 
@@ -18,7 +20,7 @@ import ast
 import dataclasses
 import shutil
 from collections.abc import Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from stamps import Stamp
 
 from ppml.errors import UserError
 from ppml.records.canonical import digest
+from ppml.records.digests import shown_digest
 from ppml.records.files import read_json, unfinished_files, write_json
 
 FLAW = "flaw: "
@@ -47,7 +50,7 @@ class Job:
     params : tuple of str
         Specification and stamp.
     inputs, outputs : dict
-        Path -> SHA-256 of the bytes that it read and wrote.
+        Path -> SHA-256 of the bytes that it read and wrote, or what is shown of it.
     """
 
     rule: str
@@ -94,7 +97,7 @@ class Book:
         self.jobs.update(dict.fromkeys(job.outputs, job))
 
     def sha256(self, path: str) -> str | None:
-        """Return the SHA-256 of the bytes that were made, None where nothing is known of the file."""
+        """Return what is shown of the SHA-256 of the bytes that were made, None where nothing is known of the file."""
         return self.jobs[path].outputs[path] if path in self.jobs else None
 
     def record(self, path: str) -> MetadataRecord | None:
@@ -148,6 +151,7 @@ class Provenance:
         self._records = FilePersistence(nolock=True)
         self._files = Fingerprints(Path(self._records.path) / "ppml" / "files.json")
         self._commands: Mapping[str, str] = {}
+        self._shown = lru_cache(maxsize=None)(partial(shown_digest, published=plan.data_published))
 
     @cached_property
     def _outputs(self) -> dict[str, frozenset[str]]:
@@ -208,14 +212,14 @@ class Provenance:
         inputs = {name: (record.input_checksums or {}).get(name, "") for name in record.input or ()}
         if not all(inputs.values()):
             return None
-        bare = {name: checksum.removeprefix("sha256:") for name, checksum in inputs.items()}
-        return Job(record.rule, record.code, _plain(record.params), bare, {path: sha256})
+        shown = {name: self._shown(checksum.removeprefix("sha256:")) for name, checksum in inputs.items()}
+        return Job(record.rule, record.code, _plain(record.params), shown, {path: self._shown(sha256)})
 
     def _truth(self, path: str) -> tuple[MetadataRecord | None, str]:
         """Return the record that describes a file, and what is wrong with it, empty if nothing is."""
-        here, book, sha256 = self._read(path), self._book.record(path), self._files.sha256(path)
+        here, book, sha256 = self._read(path), self._from_book(path), self._files.sha256(path)
         records = [here] if here and (sha256 is None or self._files.made_by(path, here.endtime)) else []
-        if book and sha256 in (None, self._book.sha256(path)):
+        if book and (sha256 is None or self._stands_for(self._book.sha256(path), sha256)):
             records.append(book)
         if not records:
             flaw = "its bytes are not those that were made" if here else "nobody knows how it was made"
@@ -225,6 +229,23 @@ class Provenance:
         if sha256 and record is not here:
             record.starttime = record.endtime = self._files.describe(path)
         return record, self._changed_input(record)
+
+    def _from_book(self, path: str) -> MetadataRecord | None:
+        """Return what Snakemake would have recorded of a file; inputs that are as they were have a plain SHA-256."""
+        record = self._book.record(path)
+        if record is None:
+            return None
+        checksums = dict(record.input_checksums or {})
+        for name, checksum in checksums.items():
+            now = self._files.sha256(name)
+            if now and self._stands_for(checksum.removeprefix("sha256:"), now):
+                checksums[name] = f"sha256:{now}"
+        record.input_checksums = checksums
+        return record
+
+    def _stands_for(self, shown: str | None, sha256: str) -> bool:
+        """Tell whether the book shows this SHA-256, plainly or by the local key."""
+        return shown in (sha256, self._shown(sha256))
 
     def _is_current(self, path: str, record: MetadataRecord) -> bool:
         """Tell whether a file would be made by the same command, specification, code, pins and inputs now."""
@@ -282,7 +303,8 @@ class Provenance:
         }
         inside = {part for job in made.values() for part in job.inputs if part.startswith(f"{source}/")}
         if not inside <= made.keys() or any(
-            self._files.sha256(name) != job.outputs[name] for name, job in made.items()
+            not (now := self._files.sha256(name)) or not self._stands_for(job.outputs[name], now)
+            for name, job in made.items()
         ):
             return
         for name, target in moved(made).items():

@@ -31,17 +31,18 @@ from store import (
     tracked,
 )
 
-from ppml.data.catalogue import CATALOGUE, DIGITS
+from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
 from ppml.errors import UserError
 from ppml.records.files import write_bytes
 from ppml.stages.runner import describe_os_error
 
-_DATASETS = "|".join((*CATALOGUE, DIGITS))
+_PUBLISHED = {dataset: info for dataset, info in CATALOGUE.items() if info.published}
+_DATASETS = "|".join((*_PUBLISHED, DIGITS))
 _OF_A_RUN = (*RUN_FILES, "noise.json", AUDIT, *INFERENCE)
 EXPECTED = re.compile(
     "|".join(
         [
-            *(f"data/raw/{dataset}/{re.escape(name)}" for dataset, info in CATALOGUE.items() for name in info.files),
+            *(f"data/raw/{dataset}/{re.escape(name)}" for dataset, info in _PUBLISHED.items() for name in info.files),
             # A subset's folder is named by its data set and settings.
             rf"data/subsets/({_DATASETS})-\d+-\d+-\w+-\w+/(train\.safetensors|test\.safetensors|about\.json)",
             rf"data/features/({_DATASETS})-\d+-\d+-\w+-\w+/[^/]+/(train|test)\.safetensors",
@@ -77,8 +78,13 @@ class Checks:
 
 
 def require_published_folders(configfiles: list[str]) -> None:
-    """Raise a :class:`UserError` unless the configuration keeps its files in the folders that DVC tracks."""
+    """Raise a :class:`UserError` unless the data are published and lie in the folders that DVC tracks."""
     plan = Plan.check({}, configfiles)
+    if not plan.data_published:
+        private = sorted({name for arm in plan.config.arms if not dataset_info(name := plan.dataset(arm)).published})
+        raise UserError(
+            f"{', '.join(configfiles)} is not for publishing: the data of {', '.join(private)} are not published"
+        )
     for key, folder in (("data", plan.data), ("artifacts", plan.artifacts)):
         if Path(folder).parts[:1] != (key,):
             why = f"the data are the fallback {plan.fallback}" if plan.fallback else f"folders.{key}: {folder}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -11,8 +13,12 @@ from ppml.config.technique import Centralized, Federated, LocalOnly, NoPrivacy
 from ppml.data.examples import Examples
 from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
 from ppml.learning.outcome import HistoryRow, Outcome
+from ppml.mechanism import Value, mechanism_values, release_name
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
+
+if TYPE_CHECKING:
+    from ppml.federation.grid import Tap
 
 
 def train(
@@ -24,9 +30,11 @@ def train(
     classes: int,
     rng: Randomness,
     report: Callable[[HistoryRow], None],
+    data: Sequence[Value] = (),
     affordable_steps: Sequence[int] | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
     workers: int = 1,
+    taps: Sequence[Tap] = (),
 ) -> Outcome:
     """Train ``arm``.
 
@@ -43,10 +51,13 @@ def train(
     classes : int
         Number of classes.
     rng : Randomness
-        Everything drawn here comes from it, except keys and encryption. It does not know the arm's name, so that arms
+        Everything drawn here comes from it, except keys and encryption. Each party draws from a tree of its own. What a
+        private training draws depends on the values of its mechanism, so that no other one has the same noise; arms
         that differ in their aggregation alone draw alike.
     report : callable
         Gets each epoch or round as it ends.
+    data : sequence
+        What is public of the records: it tells mechanisms on different records apart.
     affordable_steps : sequence of int or None
         How many steps each owner's privacy budget allows; None without budgets.
     checkpoint : Checkpoint
@@ -54,6 +65,8 @@ def train(
         whoever draws noise from the operating system, start from the beginning.
     workers : int
         In how many processes the clients of a federation train; the bits do not depend on it. On a GPU: 1.
+    taps : sequence of callable
+        Each sees every message of a federation, for an auditor.
     """
     device = owned[0].images.device
 
@@ -62,39 +75,63 @@ def train(
         return build_model(arm.model, classes, rng.child("initial-weights").torch(), features).to(device)
 
     limits: Sequence[int | None] = affordable_steps or [None] * len(owned)
+    model = build()
+    draws, release = draws_of(arm, [len(own) for own in owned], noise_multipliers, limits, model, rng, data)
     match arm.topology:
         case Centralized() | LocalOnly():
             from ppml.learning.alone import train_alone
             from ppml.learning.build_cohort import build_cohort
 
-            models = [build() for _ in owned]
+            models = [model, *(build() for _ in owned[1:])]
             cohort = build_cohort(arm.training, arm.privacy, noise_multipliers, limits, models[0])
             every = getattr(arm.topology, "evaluate_every", 1)
-            return train_alone(models, cohort, owned, test, rng, report, every)
+            return replace(train_alone(models, cohort, owned, test, draws, report, every), release=release)
         case Federated() as topology:
             from ppml.aggregation.build import build_parties
             from ppml.aggregation.capacity import asked_in_a_round
-            from ppml.federation.build import Given, build_population, build_server, simulated_failures
+            from ppml.federation.build import Given, build_population, build_server, party_seeds, simulated_failures
             from ppml.federation.run import train_federated
             from ppml.learning.vectors import flat_parameters
 
-            given = Given(arm, [len(records) for records in owned], noise_multipliers, limits, rng)
+            given = Given(arm, [len(records) for records in owned], noise_multipliers, limits)
+            seeds = party_seeds(draws, len(owned))
             parties = build_parties(arm.aggregation, asked_in_a_round(topology.participation, len(owned)))
-            model = build()
             repeats = _may_resume(arm, owned[0].labels.device.type)
             try:
-                return train_federated(
-                    build_population(given, model, dict(enumerate(owned)), parties.clients, test),
-                    build_server(given, flat_parameters(model), parties.material),
+                outcome = train_federated(
+                    build_population(given, model, dict(enumerate(owned)), parties.clients, test, seeds.clients),
+                    build_server(given, flat_parameters(model), parties.material, seeds.server),
                     report,
                     checkpoint=checkpoint if repeats else NO_CHECKPOINT,
                     fails=simulated_failures(topology.failures, rng),
+                    taps=taps,
                     workers=workers,
                     # A process that is forked cannot use a GPU that this one has begun to use.
                     apart=parties.apart if device.type == "cpu" else None,
                 )
+                return replace(outcome, release=release)
             finally:
                 parties.close()
+
+
+def draws_of(
+    arm: Arm,
+    sizes: Sequence[int],
+    noise_multipliers: Sequence[float | None],
+    limits: Sequence[int | None],
+    model: nn.Module,
+    rng: Randomness,
+    data: Sequence[Value],
+) -> tuple[Randomness, str | None]:
+    """Return what the parties of a training draw from, and the name of what it releases.
+
+    Parameters are those of :func:`train`; ``sizes`` are the numbers of records, and ``model`` is one of those trained.
+    """
+    if isinstance(arm.privacy, NoPrivacy):
+        return rng, None
+    values = (*data, *mechanism_values(arm, sizes, noise_multipliers, limits, model))
+    draws = rng.child("mechanism", *values)
+    return draws, release_name(draws.path, repeats=arm.privacy.noise_source == "seeded")
 
 
 def _may_resume(arm: Arm, device: str) -> bool:

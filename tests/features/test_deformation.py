@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from ppml.features.deformation import Deformation, deform
+from ppml.features.deformation import DRAWS, Deformation, deform
 
 STILL = Deformation(rotation=0, shear=0, scale=0, shift=0)
 
@@ -21,8 +23,12 @@ def centre(images):
     return torch.stack([(images.sum(dim=axis) * places).sum(dim=1) / mass for axis in (2, 1)], dim=1)
 
 
+def draws(count):
+    return np.random.default_rng(1).random((count, DRAWS))
+
+
 def deformed(images, **changes):
-    return deform(images, Deformation(**{**vars(STILL), **changes}), torch.Generator().manual_seed(1))
+    return deform(images, Deformation(**{**vars(STILL), **changes}), draws(len(images)))
 
 
 def test_without_any_range_the_copy_is_the_image(disc):
@@ -52,3 +58,38 @@ def test_scale_and_shear_change_size_and_slant(disc):
     sheared[:, 14:] = 0
     top = centre(sheared)[:, 1]
     assert 1.4 < top.max() < 1.55 and -1.55 < top.min() < -1.4
+
+
+FAR = {"rotation": 10, "shear": 0.1, "scale": 0.1, "shift": 1.5}
+
+
+@pytest.fixture
+def noise():
+    return torch.rand(100, 28, 28, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("outside", ["zeros", "border"])
+def test_a_turn_with_everything_else_is_that_of_torch(noise, outside):
+    turned = deform(noise, Deformation(**FAR), draws(100), outside)
+    drawn = torch.from_numpy(draws(100) * 2 - 1)
+    angle, shear = drawn[:, 0] * math.radians(10), drawn[:, 1] * 0.1
+    zero, one = torch.zeros(100), torch.ones(100)
+
+    def matrices(*rows):
+        return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).double()
+
+    rotation = matrices([angle.cos(), -angle.sin()], [angle.sin(), angle.cos()])
+    matrix = rotation @ matrices([one, shear], [zero, one])
+    matrix = matrix * (1 + drawn[:, None, 2:4] * 0.1)
+    grid = functional.affine_grid(
+        torch.cat([matrix, drawn[:, 4:6, None] * 3 / 28], dim=2).float(), [100, 1, 28, 28], align_corners=False
+    )
+    expected = functional.grid_sample(noise[:, None], grid, padding_mode=outside, align_corners=False)[:, 0]
+    torch.testing.assert_close(turned, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("chosen", [[0], [99], [40, 3], range(1, 100), range(99, -1, -1), range(37)], ids=len)
+def test_a_copy_has_the_same_bits_whatever_other_images_are_there(noise, chosen):
+    chosen, drawn = list(chosen), draws(100)
+    whole = deform(noise, Deformation(**FAR), drawn)
+    assert torch.equal(deform(noise[chosen], Deformation(**FAR), drawn[chosen]), whole[chosen])

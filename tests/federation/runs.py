@@ -19,7 +19,7 @@ from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.protocol import Aggregator, ClientSide, Parties
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.build import ServerParts
+from ppml.federation.build import ServerParts, party_seeds
 from ppml.federation.client import Population
 from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
 from ppml.federation.release import as_it_is
@@ -236,7 +236,7 @@ def population(
         "side": side,
         "codec": codec,
         "test": foreign_images(),
-        "rng": Randomness(1),
+        "seeds": party_seeds(Randomness(1), len(others.get("members", SIZES))).clients,
         "rounds": 2,
     }
     return Population(**{**parts, **others})
@@ -265,7 +265,7 @@ def change_by_hand(
         model,
         owners()[client],
         span=Span((number - 1) / rounds, number / rounds),
-        rng=Randomness(1).child("round", number, "client", client),
+        rng=Randomness(1).party("client", client).child("round", number),
     )
     change: np.ndarray = vector(model).numpy().astype(np.float64) - parameters
     return change

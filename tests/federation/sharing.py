@@ -44,12 +44,15 @@ def shares(
 def turn(client: int = 0, number: int = 1, *, parameters: np.ndarray | None = None, rounds: int = 3) -> Turn:
     start = np.zeros(PARAMETERS, np.float32) if parameters is None else parameters
     state = GlobalState(start, MomentumStep().start(len(start)))
-    return Turn(client, number, rounds, state, {}, None, Randomness(1).child("round", number, "client", client))
+    return Turn(client, number, rounds, state, {}, None, Randomness(1).party("client", client).child("round", number))
 
 
-def sensitivity(norm: float, size: int) -> float:
-    """Return by how much one of them changes the sum, as the docstring says: its norm, and a step in every value."""
-    return norm + math.sqrt(size) * 2.0**-20
+def sensitivity(norm: float, size: int, margin: float = 2e-3) -> float:
+    """Return by how much one of them changes the sum, as the docstring says: its norm, and a step in every value.
+
+    Clipped gradients, unlike the updates of clients, may be longer by a margin.
+    """
+    return norm * (1.0 + margin) + math.sqrt(size) * 2.0**-20
 
 
 def by_example(one: NoiseShares, *, rate: float = 0.5, records: int = 125) -> GradientSums:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent, compose
 from ppml.accounting.plan import plans
-from ppml.federation.messages import pack_events
+from ppml.federation.client import build_client_app
+from ppml.federation.messages import INITIAL, ORDER, SUMS, Order, pack_events, pack_fields, pack_sums, pack_vector
+from ppml.federation.sites import FIRST_CLIENT_NODE, fresh_context
 from ppml.federation.state import _EVENTS, ClientState
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
@@ -88,11 +90,11 @@ def test_what_a_client_remembers_is_all_its_events_composed_with_every_field(rou
 
 
 def events_of_a_wild_client() -> tuple[MechanismEvent, ...]:
-    """Return the account of a client whose loss is not finite in any round."""
+    """Return the account of a client whose weights are not finite in any round."""
     parts = parties(federated(PRIVATE))
 
     def wild(learner: object) -> DpSgdLearner:
-        return DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=0.1)
+        return DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=10.0)
 
     course = play(with_learner(parts, 1, wild))
     assert all("client 1" in line for line in course.notices if "not finite" in line)
@@ -113,3 +115,20 @@ def test_steps_that_are_lost_with_a_divergence_are_caught(monkeypatch):
     monkeypatch.setattr(TrainingDiverged, "__init__", forgetful)
     monkeypatch.setattr(TrainingDiverged, "events", property(lambda self: (), lambda self, value: None), raising=False)
     assert events_of_a_wild_client() == ()
+
+
+def test_a_client_that_fails_answers_so_that_no_engine_loses_its_account():
+    """Flower keeps what a client remembers where its app returns, and on Ray drops it where the app raises."""
+    parts = parties(federated(PRIVATE))
+
+    def wild(learner: object) -> DpSgdLearner:
+        return DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=10.0)
+
+    population = with_learner(parts, 1, wild).population
+    app, context = build_client_app(lambda context: population), fresh_context(1, 3)
+    content = RecordDict(
+        {ORDER: pack_fields(Order(1, 0)), INITIAL: pack_vector(parts.plan.initial), SUMS: pack_sums({})}
+    )
+    reply = app(Message(content, dst_node_id=FIRST_CLIENT_NODE + 1, message_type=MessageType.TRAIN), context)
+    assert reply.has_error() and "not finite" in reply.error.reason
+    assert sum(event.steps for event in ClientState(context.state).events) >= 1

@@ -18,7 +18,7 @@ from ppml.aggregation.build import build_parties
 from ppml.aggregation.key_door import FOR_CLIENTS
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.federation.build import Given, build_population, build_server
+from ppml.federation.build import Given, build_population, build_server, party_seeds
 from ppml.federation.run import train_federated
 from ppml.learning.outcome import Outcome
 from ppml.learning.vectors import digest_of, flat_parameters
@@ -104,10 +104,13 @@ def children() -> set[str]:
 
 def test_a_process_that_dies_ends_the_training_with_an_error_that_says_so(monkeypatch):
     arm = arm_of("cnn")
-    given = Given(arm, list(SIZES), noise_of(arm), [None] * 3, RNG)
+    given = Given(arm, list(SIZES), noise_of(arm), [None] * 3)
+    seeds = party_seeds(RNG, 3)
     model = build_model("tanh_cnn", 10, RNG.child("initial-weights").torch())
     both = build_parties(arm.aggregation, 3)
-    population = build_population(given, model, dict(enumerate(owners())), both.clients, foreign_images())
+    population = build_population(
+        given, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients
+    )
     own = os.getpid()
 
     class Dies:
@@ -116,7 +119,7 @@ def test_a_process_that_dies_ends_the_training_with_an_error_that_says_so(monkey
             os._exit(7)
 
     population.members[1].__dict__["learner"] = Dies()
-    server = build_server(given, flat_parameters(model), both.material)
+    server = build_server(given, flat_parameters(model), both.material, seeds.server)
     with pytest.raises(ChildProcessError, match="exit code 7"):
         train_federated(population, server, lambda row: None, workers=2)
 
@@ -128,8 +131,8 @@ def job_of(name: str, folder: Path) -> Path:
     return sites.write_job(
         folder,
         arm_of(name),
-        root_seed=5,
-        seed=0,
+        rng=Randomness(5).child("seed", 0),
+        data=("mnist", "first", 300),
         classes=10,
         owned=owners(),
         test=foreign_images(),

@@ -102,16 +102,16 @@ def test_one_client_of_full_weight_trains_as_it_would_alone_up_to_the_grid():
     learner = SgdLearner(Settings(2, 10, 0.1))
     clients = in_the_clear(clients=1, members=members([learner], [records], [1.0]), rounds=1)
     alone = cnn()
-    learner.fit(alone, records, span=Span(), rng=Randomness(1).child("round", 1, "client", 0))
+    learner.fit(alone, records, span=Span(), rng=Randomness(1).party("client", 0).child("round", 1))
     difference = vector(trained(clients).models[0]) - vector(alone)
     assert difference.abs().max() <= CODEC.step
 
 
 def test_a_clip_under_1_clips_updates_but_not_weights():
-    # Nothing in these updates reaches 0.3, so that the bound of the codec must not matter.
-    narrow = FixedPointCodec(0.3, 20)
+    # Nothing in these updates reaches 0.5, so that the bound of the codec must not matter.
+    narrow = FixedPointCodec(0.5, 20)
     updates = run_and_record(federated_arm(rounds=1)).updates
-    assert max(np.abs(update[:-1]).max() for update in updates) < 0.3 * 2**20
+    assert max(np.abs(update[:-1]).max() for update in updates) < 0.5 * 2**20
     results = [vector(trained(in_the_clear(codec, rounds=2)).models[0]) for codec in (narrow, CODEC)]
     assert torch.allclose(*results, atol=1e-5)
 

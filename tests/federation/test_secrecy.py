@@ -18,7 +18,7 @@ from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import Sealed, SecretKeyExposed
 from ppml.config.technique import Ckks
 from ppml.federation import run as run_module
-from ppml.federation.build import Given, ServerParts, build_population, build_server
+from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.client import Population
 from ppml.federation.messages import INITIAL, UPDATE
 from ppml.federation.run import build_server_app
@@ -140,10 +140,11 @@ def test_private_material_stops_the_run_before_it_begins():
 def parties() -> tuple[Population, ServerParts]:
     """Return clients that encrypt, and what their server has."""
     arm, model = federated_arm(encrypted=True), cnn()
-    given = Given(arm, SIZES, [None] * 3, [None] * 3, Randomness(1))
+    given = Given(arm, SIZES, [None] * 3, [None] * 3)
+    seeds = party_seeds(Randomness(1), 3)
     both = local_parties(arm.aggregation, 3)
-    clients = build_population(given, model, dict(enumerate(owners())), both.clients, foreign_images())
-    return clients, build_server(given, flat_parameters(model), both.material)
+    clients = build_population(given, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients)
+    return clients, build_server(given, flat_parameters(model), both.material, seeds.server)
 
 
 def check_the_server_app_leads_to_no_key(build) -> None:

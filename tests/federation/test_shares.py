@@ -13,7 +13,6 @@ from scipy import stats
 
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.errors import UserError
-from ppml.federation import shares as shares_module
 from ppml.federation.shares import (
     LEAST_DEVIATION,
     TAIL,
@@ -21,6 +20,8 @@ from ppml.federation.shares import (
     whole_normal,
 )
 from ppml.federation.work import LocalWork, Member
+from ppml.learning import noise as noise_module
+from ppml.learning.poisson import Sampling
 from ppml.randomness import Randomness
 
 from ..learning.digits import Silent, blank
@@ -50,7 +51,8 @@ def test_the_shares_that_count_add_up_to_the_stated_noise(clients, colluders, dr
     assert one.counted == counted
     assert one.sensitivity == pytest.approx(sensitivity(0.1, VALUES), rel=1e-15)
     assert math.sqrt(counted) * one.deviation * STEP == pytest.approx(noise * sensitivity(0.1, VALUES), rel=1e-12)
-    event = one.event(0.25)
+    event = one.event(Sampling("poisson", 0.25, "seeded"), "secure")
+    assert (event.noise_source, event.sampling_source) == ("secure", "seeded")
     assert (event.sample_rate, event.steps, event.max_grad_norm, event.sampler) == (0.25, 1, 0.1, "poisson")
     assert event.noise_multiplier == pytest.approx(noise, rel=1e-12)
 
@@ -83,7 +85,7 @@ def test_the_sensitivity_covers_what_rounding_adds():
         ),
         (
             {"codec": FixedPointCodec(1.0, 20)},
-            r"^aggregation\.clip: got 1; a share of the noise needs 0\.695 of it, and at most half is allowed; raise "
+            r"^aggregation\.clip: got 1; a share of the noise needs 0\.696 of it, and at most half is allowed; raise "
             r"clip to 1\.39 or more$",
         ),
     ],
@@ -95,7 +97,9 @@ def test_noise_that_cannot_be_shared_is_refused_with_what_to_change(given, messa
 
 def test_a_share_of_the_least_deviation_and_a_clip_of_twice_the_margin_are_allowed():
     # Norm and rounding come to three steps, and three shares count.
-    exact = shares(1.000001 * 16 / math.sqrt(3), size=4, norm=2.0**-4, codec=FixedPointCodec(64.0, 4))
+    exact = shares(
+        1.000001 * 16 / math.sqrt(3), size=4, norm=2.0**-4, codec=FixedPointCodec(64.0, 4), clipping_margin=0.0
+    )
     assert exact.deviation == pytest.approx(LEAST_DEVIATION, rel=1e-5)
     margin = shares().margin
     assert margin == pytest.approx(TAIL * shares().deviation * STEP)
@@ -109,7 +113,8 @@ def test_a_share_of_the_least_deviation_and_a_clip_of_twice_the_margin_are_allow
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
 def test_a_share_is_a_rounded_normal_value_of_the_stated_deviation(source):
-    drawn = whole_normal(400_000, 1000.0, source, Randomness(1))
+    drawn, told = whole_normal(400_000, 1000.0, source, Randomness(1))
+    assert told == source
     assert drawn.dtype == np.int64
     assert abs(drawn.mean()) < 8.0
     assert drawn.std() == pytest.approx(1000.0, rel=0.006)
@@ -119,14 +124,14 @@ def test_a_share_is_a_rounded_normal_value_of_the_stated_deviation(source):
 
 def test_seeded_shares_repeat_and_secure_ones_do_not():
     for source, same in [("seeded", True), ("secure", False)]:
-        first, again, other = (whole_normal(100, 50.0, source, Randomness(seed)) for seed in (1, 1, 2))
+        first, again, other = (whole_normal(100, 50.0, source, Randomness(seed)).values for seed in (1, 1, 2))
         assert np.array_equal(first, again) == same
         assert not np.array_equal(first, other)
 
 
 def test_a_share_never_leaves_its_margin():
-    with mock.patch.object(shares_module, "TAIL", 1.5):
-        drawn = whole_normal(10_000, 100.0, "seeded", Randomness(1))
+    with mock.patch.object(noise_module, "TAIL", 1.5):
+        drawn = whole_normal(10_000, 100.0, "seeded", Randomness(1)).values
     assert drawn.max() == 150 and drawn.min() == -150 and np.median(np.abs(drawn)) == pytest.approx(67, abs=3)
 
 
@@ -182,7 +187,7 @@ def counting(kind):
 
 
 def the_same_share_for_all(work):
-    return Changed(work, lambda made, turn: replace(made, noise=work.shares.draw(Randomness(1))))
+    return Changed(work, lambda made, turn: replace(made, noise=work.shares.draw(Randomness(1)).values))
 
 
 NOISE_FAULTS = {

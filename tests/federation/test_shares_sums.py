@@ -21,11 +21,13 @@ from ppml.federation.server_step import MomentumStep
 from ppml.federation.shares import (
     TAIL,
     ClippedUpdates,
+    DrawnNoise,
     GradientSums,
     NoiseShares,
 )
 from ppml.federation.work import Member
 from ppml.learning.clipping import bookkeeping
+from ppml.learning.learner import TrainingDiverged
 from ppml.learning.vectors import load_parameters
 from ppml.randomness import Randomness
 
@@ -74,9 +76,10 @@ def somewhere() -> np.ndarray:
     return rng.normal(0.0, 1.0, PARAMETERS).astype(np.float32)
 
 
-def chosen_by(work: GradientSums, client: int, records: int, number: int = 1) -> np.ndarray:
-    """Return the positions that a client samples."""
+def chosen_by(work: GradientSums, client: int, records: int | Examples, number: int = 1) -> np.ndarray:
+    """Return the positions that a client samples of its records, or of so many without gradients."""
     seen = []
+    zeros = DrawnNoise(np.zeros(PARAMETERS, np.int64), "seeded")
 
     def heard(model, records, chosen, norm):
         seen.append(chosen.numpy())
@@ -84,9 +87,10 @@ def chosen_by(work: GradientSums, client: int, records: int, number: int = 1) ->
 
     with (
         mock.patch.object(shares_module, "clipped_sum", heard),
-        mock.patch.object(shares_module, "whole_normal", lambda *_: np.zeros(PARAMETERS, np.int64)),
+        mock.patch.object(shares_module, "whole_normal", lambda *_: zeros),
     ):
-        work.contribute(*idle(records), turn(client, number))
+        model, member = idle(records) if isinstance(records, int) else (logistic(), Member(IDLE, records))
+        work.contribute(model, member, turn(client, number))
     return seen[0]
 
 
@@ -107,7 +111,7 @@ def check_sums_of_gradients(rate: float, plant: Plant = honest) -> None:
     for number in (1, 2):
         expected, total = np.zeros(PARAMETERS), np.zeros(PARAMETERS, np.int64)
         for client, records in enumerate(owners()):
-            chosen = torch.from_numpy(chosen_by(work, client, len(records), number))
+            chosen = torch.from_numpy(chosen_by(work, client, records, number))
             model = logistic()
             load_parameters(model, state.parameters)
             gradients = gradients_one_by_one(model, records.select(chosen), 0.5)
@@ -150,7 +154,7 @@ class DividesByTheSampled(GradientSums):
     """Divides by how many were sampled, which is private."""
 
     def contribute(self, model, member, turn):
-        sampled.append(len(self._sample(len(member.records), turn.rng)))
+        sampled.extend(len(chosen) for chosen in self._sampler(member.records, turn.rng))
         return super().contribute(model, member, turn)
 
     def apply(self, total, state, number):
@@ -170,8 +174,8 @@ class StepsUphill(GradientSums):
 class SamplesAtItsOwnRate(GradientSums):
     """Samples a batch from each client, however many records that has."""
 
-    def _sample(self, records, rng):
-        return GradientSums._sample(replace(self, sample_rate=min(1.0, 20 / records)), records, rng)
+    def _sampler(self, records, rng):
+        return GradientSums._sampler(replace(self, sample_rate=min(1.0, 20 / len(records))), records, rng)
 
 
 def as_a(kind):
@@ -219,19 +223,19 @@ def test_the_clients_samples_are_together_one_poisson_sample_of_all_records(sour
 class FixedBatches(GradientSums):
     """Takes exactly so many records of each client."""
 
-    def _sample(self, records, rng):
-        count = round(self.sample_rate * records)
-        return torch.from_numpy(np.sort(rng.child("sampling").numpy().permutation(records)[:count]))
+    def _sampler(self, records, rng):
+        count = round(self.sample_rate * len(records))
+        return [torch.from_numpy(np.sort(rng.child("sampling").numpy().permutation(len(records))[:count]))]
 
 
 class TheSameEveryRound(GradientSums):
-    def _sample(self, records, rng):
-        return super()._sample(records, Randomness(1).child(*rng.path[-2:]))
+    def _sampler(self, records, rng):
+        return super()._sampler(records, Randomness(rng.root))
 
 
 class TheSameAtAllClients(GradientSums):
-    def _sample(self, records, rng):
-        return super()._sample(records, Randomness(1).child(*rng.path[:2]))
+    def _sampler(self, records, rng):
+        return super()._sampler(records, Randomness(1).child(*rng.path))
 
 
 @pytest.mark.parametrize("kind", [FixedBatches, SamplesAtItsOwnRate, TheSameEveryRound, TheSameAtAllClients])
@@ -260,12 +264,16 @@ def test_contribution_and_noise_together_fit_what_a_value_may_be():
     assert made.values.max() == work.shares.limit == pytest.approx(16.0 - TAIL * work.shares.deviation * STEP)
 
 
-def test_a_gradient_that_is_not_finite_is_not_sent():
-    work = by_example(small_shares(norm=0.5), rate=1.0)
-    with mock.patch.object(shares_module, "clipped_sum", lambda *_: np.full(PARAMETERS, np.nan, np.float32)):
-        made = work.contribute(logistic(), Member(IDLE, some(5)), turn(0))
-    with pytest.raises(ValueError, match="not finite"):
-        CODEC.encode(made.values)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_records_that_are_not_finite_leave_the_sum_of_the_others_and_the_noise(value):
+    work, client = by_example(small_shares(norm=0.5), rate=1.0), some(5)
+    images = client.images.clone()
+    images[2, 0, 9] = value
+    made = work.contribute(logistic(), Member(IDLE, Examples(images, client.labels)), turn(0))
+    others = gradients_one_by_one(logistic(), client.select(torch.tensor([0, 1, 3, 4])), 0.5)
+    np.testing.assert_allclose(made.values, -others.sum(axis=0), atol=1e-5)
+    plain = work.contribute(logistic(), Member(IDLE, client), turn(0))
+    assert np.array_equal(made.noise, plain.noise) and made.events == plain.events
 
 
 # The update of a client.
@@ -296,6 +304,53 @@ def test_an_update_is_clipped_to_its_norm_and_keeps_its_direction(own, distance,
     assert [event.sample_rate for event in made.events] == ([] if own is None else [1.0])
 
 
+class Diverges:
+    """Trains to weights that are not finite, or says so."""
+
+    def __init__(self, *, says_so: bool) -> None:
+        self._says_so = says_so
+
+    def fit(self, model, records, **others):
+        with torch.no_grad():
+            next(model.parameters())[0, 0] = math.nan
+        if self._says_so:
+            raise TrainingDiverged("the loss is not finite in step 1 of 1", model=model)
+        return ()
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+@pytest.mark.parametrize("own", [None, small_shares(norm=0.2)], ids=["server", "shares"])
+def test_an_update_that_is_not_finite_is_0_and_the_noise_is_as_planned(own, says_so, capsys, recwarn):
+    work = ClippedUpdates(MomentumStep(), 0.2, 3, own)
+    made = work.contribute(logistic(), Member(Diverges(says_so=says_so), some(5)), turn(0))
+    plain = work.contribute(logistic(), Member(Goes(0.1), some(5)), turn(0))
+    assert len(made.values) == PARAMETERS and not made.values.any()
+    assert np.array_equal(made.noise, plain.noise) if own else made.noise is None
+    assert made.events == plain.events
+    assert not recwarn.list and capsys.readouterr() == ("", "")
+
+
+def test_a_federation_goes_on_where_the_update_of_a_client_is_not_finite():
+    def ends(learner) -> tuple[int, np.ndarray]:
+        parts = parties(federated(BY_CLIENT, weighting="uniform"))
+        course = play(
+            with_members(parts, lambda client, member: replace(member, learner=learner if client == 1 else Goes(0.1)))
+        )
+        assert course.failure is None
+        return len(course.ends), course.states[0].common.parameters
+
+    diverged, still = ends(Diverges(says_so=True)), ends(Goes(0.0))
+    assert diverged[0] == still[0] == 3
+    assert np.array_equal(diverged[1], still[1])
+
+
+@pytest.mark.parametrize("work", [by_example(small_shares()), ClippedUpdates(MomentumStep(), 0.2, 3)])
+def test_global_weights_that_are_not_finite_stop_a_training_since_they_carry_noise(work):
+    lost = np.full(PARAMETERS, np.nan, np.float32)
+    with pytest.raises(TrainingDiverged, match=r"^client 2, round 3: the global weights are not finite$"):
+        work.contribute(logistic(), Member(Goes(0.1), some(5)), turn(2, 3, parameters=lost))
+
+
 def check_no_client_moves_the_mean_further_than_its_share(privacy, plant: Plant = honest) -> None:
     """Compare a round in which a client goes far with one in which it stays where it is."""
     arm = federated(privacy, weighting="uniform", rounds=1)
@@ -310,7 +365,7 @@ def check_no_client_moves_the_mean_further_than_its_share(privacy, plant: Plant 
         (after,) = (state.common.parameters for state in course.states if state.applied == 1)
         found.append(after.astype(float))
     moved = np.linalg.norm(found[1] - found[0])
-    assert 0.0 < moved <= 1.001 * sensitivity(0.2, PARAMETERS) / 3
+    assert 0.0 < moved <= 1.001 * sensitivity(0.2, PARAMETERS, 0.0) / 3
 
 
 def test_no_client_moves_the_mean_further_than_its_norm_over_the_number_of_clients():

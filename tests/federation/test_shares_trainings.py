@@ -63,7 +63,7 @@ def check_noise_of_the_server(release: ServerNoise) -> None:
         (event,) = events
         assert (event.sample_rate, event.steps, event.max_grad_norm) == (1.0, 1, 0.2)
         assert event.noise_multiplier == pytest.approx(1.5, rel=1e-12)
-        noise = (unseal_plain(total) - values) * STEP / sensitivity(0.2, VALUES)
+        noise = (unseal_plain(total) - values) * STEP / sensitivity(0.2, VALUES, 0.0)
         assert noise.std() == pytest.approx(1.5, rel=0.013)
         assert abs(noise.mean()) < 5 * 1.5 / math.sqrt(VALUES)
         drawn.append(noise)
@@ -131,7 +131,7 @@ def test_an_opened_sum_has_the_accounted_noise_beyond_the_share_of_a_client_who_
     course = play(parts)
     (opened,) = course.sums
     assert np.array_equal(opened, np.sum(sealed, axis=0)), "to the grid point"
-    unit = sensitivity(0.1 if kind == "example" else 0.2, VALUES) / STEP
+    unit = (sensitivity(0.1, VALUES) if kind == "example" else sensitivity(0.2, VALUES, 0.0)) / STEP
     assert opened.std() / unit == pytest.approx(math.sqrt(clients / (clients - 1)), rel=0.013)
     for known in sealed[:2]:
         assert (opened - known).std() / unit == pytest.approx(1.0, rel=0.013)
@@ -146,7 +146,7 @@ def test_the_noise_of_a_server_is_in_what_it_sends_and_in_every_account():
     outcome = trained(parts)
     # Two rounds of noise, divided by three clients.
     moved = vector(outcome.models[0]).numpy().std()
-    assert moved == pytest.approx(math.sqrt(2) * sensitivity(0.2, VALUES) / 3, rel=0.013)
+    assert moved == pytest.approx(math.sqrt(2) * sensitivity(0.2, VALUES, 0.0) / 3, rel=0.013)
     for own in outcome.events:
         assert [(event.sample_rate, event.steps) for event in own] == [(1.0, 2)]
         assert own[0].noise_multiplier == pytest.approx(1.0, rel=1e-9)
@@ -221,7 +221,7 @@ def test_no_contribution_can_be_opened_without_the_key():
 
 
 def test_a_contribution_in_the_clear_is_told_from_one_that_is_sealed():
-    own = whole_normal(VALUES, 1e5, "seeded", Randomness(1))
+    own = whole_normal(VALUES, 1e5, "seeded", Randomness(1)).values
     assert updates_in([PlaintextAggregation(CODEC, 3).seal(own).payload], [own], STEP)
 
 

@@ -239,7 +239,7 @@ def distances(strength: float | None) -> np.ndarray:
             GlobalState(parts.plan.initial, people.work.start(len(parts.plan.initial))),
             {},
             None,
-            people.rng,
+            people.seeds[client],
         )
         found.append(np.linalg.norm(people.work.contribute(people.model, member, turn).values[:-1]))
     return np.array(found)

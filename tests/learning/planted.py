@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from unittest import mock
 
+import numpy as np
 import torch
-from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 
 from ppml.accounting.events import MechanismEvent
 from ppml.learning import dpsgd
@@ -14,7 +14,9 @@ from ppml.learning.clipping import bookkeeping
 from ppml.learning.clipping.parts import Part
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.noise import SeededNoise
+from ppml.learning.poisson import SeededSampler
 from ppml.learning.private_optimizer import PrivateOptimizer
+from ppml.randomness import Randomness
 
 
 class FaultyOptimizer(DpSgdLearner):
@@ -55,7 +57,7 @@ class SameNoiseEachStep(FaultyOptimizer):
     """Draws the noise of every step from the same seed, so that differences of steps have none."""
 
     def plant(self, optimizer):
-        with_attribute(optimizer, "add_noise", "noise", lambda one: SeededNoise(torch.Generator().manual_seed(1)))
+        with_attribute(optimizer, "add_noise", "noise", lambda one: SeededNoise(np.random.default_rng(1)))
 
 
 class NoClipping(DpSgdLearner):
@@ -88,24 +90,22 @@ class ShuffledBatches(DpSgdLearner):
     """Fixed batches of a shuffled order, accounted for as Poisson samples."""
 
     def _sampler(self, records, rate, steps, rng):
-        order = torch.randperm(records, generator=rng.child("sampling").torch())
+        order = torch.randperm(len(records), generator=rng.child("sampling").torch())
         return [part.tolist() for part in torch.tensor_split(order, steps)]
 
 
 class SkipsEmpty(DpSgdLearner):
     """Leaves out steps whose sample is empty."""
 
-    def _sampler(self, *arguments) -> Iterable[list[int]]:
-        return [index for index in super()._sampler(*arguments) if index]
+    def _sampler(self, *arguments) -> Iterable[torch.Tensor]:
+        return [index for index in super()._sampler(*arguments) if len(index)]
 
 
 class InvertedRate(DpSgdLearner):
     """Takes as many steps as Opacus' default, which loses one at some sizes."""
 
     def _sampler(self, records, rate, steps, rng):
-        return UniformWithReplacementSampler(
-            num_samples=records, sample_rate=rate, generator=rng.child("sampling").torch()
-        )
+        return SeededSampler(records, rate, int(1 / rate), rng.child("sampling"))
 
 
 class StatesOneStepLess(DpSgdLearner):
@@ -128,6 +128,4 @@ class SeededSampling(DpSgdLearner):
     """Draws secure noise on samples from a seeded generator."""
 
     def _sampler(self, records, rate, steps, rng):
-        return UniformWithReplacementSampler(
-            num_samples=records, sample_rate=rate, steps=steps, generator=torch.Generator().manual_seed(1)
-        )
+        return SeededSampler(records, rate, steps, Randomness(1))

@@ -51,7 +51,7 @@ def test_an_owner_trains_the_same_model_whoever_else_trains(batch_size, limits, 
     together = trained(SideBySide(settings))
     for place, records in enumerate(OWNED):
         alone = cnn()
-        SideBySide(settings).fit([alone], [records], [Randomness(1).child("client", place)], [lambda *told: None])
+        SideBySide(settings).fit([alone], [records], [Randomness(1).party("client", place)], [lambda *told: None])
         assert torch.equal(vector(alone), vector(together.models[place]))
 
 
@@ -102,7 +102,7 @@ def test_one_who_diverges_is_named_and_gets_the_weights_that_its_last_good_epoch
     def keep(epoch, loss):
         weights[3 * epoch] = vector(model).clone()
 
-    SideBySide(SETTINGS).fit([model], OWNED[1:2], [Randomness(1).child("client", 1)], [keep])
+    SideBySide(SETTINGS).fit([model], OWNED[1:2], [Randomness(1).party("client", 1)], [keep])
     error = diverging(monkeypatch, step)
     assert str(error) == (
         f"client 1: the loss is not finite in step {step} of 12, epoch {epoch} of 4; "

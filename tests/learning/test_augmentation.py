@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ppml.features.deformation import NO_DEFORMATION, Deformation
+from ppml.data.examples import Examples
+from ppml.features.deformation import DRAWS, NO_DEFORMATION, Deformation
 from ppml.learning.augmentation import Augmentation, deform_each, shift_batch
 from ppml.randomness import Randomness
+from ppml.record_draws import draws_of_records, draws_of_step
 
 
 def batch() -> torch.Tensor:
@@ -15,7 +17,7 @@ def batch() -> torch.Tensor:
 
 
 def shifted(images: torch.Tensor, pixels: int, seed: int = 0) -> torch.Tensor:
-    return shift_batch(images, pixels, torch.Generator().manual_seed(seed))
+    return shift_batch(images, pixels, np.random.default_rng(seed).random(2))
 
 
 def offsets(before: torch.Tensor, after: torch.Tensor, pixels: int) -> list[tuple[int, int]]:
@@ -54,6 +56,8 @@ def test_every_image_of_a_batch_moves_by_the_same_offset(seed):
 def test_all_offsets_occur():
     seen = {offsets(batch()[:1], shifted(batch()[:1], 1, seed), 1)[0] for seed in range(100)}
     assert len(seen) == 9
+    ends = [shift_batch(batch()[:1], 1, np.full(2, draw)) for draw in (0.0, 1 - 2.0**-53)]
+    assert [offsets(batch()[:1], end, 1)[0] for end in ends] == [(1, 1), (-1, -1)]
 
 
 def test_the_offset_does_not_depend_on_the_images():
@@ -71,21 +75,18 @@ FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
 
 
 def deformed(images: torch.Tensor, how: Deformation = FAR, seed: int = 0) -> torch.Tensor:
-    return deform_each(images, how, torch.Generator().manual_seed(seed))
+    return deform_each(images, how, np.random.default_rng(seed).random((len(images), DRAWS)))
 
 
 def test_no_deformation_leaves_the_images_as_they_are():
     assert torch.equal(deformed(batch(), NO_DEFORMATION), batch())
 
 
-def test_each_image_is_deformed_by_a_draw_of_its_own():
+def test_each_image_is_deformed_by_draws_of_its_own():
     same = batch()[:1].repeat(3, 1, 1, 1)
     after = deformed(same)
     assert after.shape == same.shape
     assert not torch.equal(after[0], after[1]) and not torch.equal(after[1], after[2])
-
-
-def test_the_draw_does_not_depend_on_the_images_and_an_image_not_on_others():
     others = torch.cat([batch()[:1], 7 * batch()[1:]])
     assert torch.equal(deformed(batch())[0], deformed(others)[0])
 
@@ -109,16 +110,31 @@ def test_a_shift_alone_moves_by_at_most_so_many_pixels():
 
 
 def test_images_of_several_channels_are_not_deformed_by_their_first():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="got 3 channels; 1 is allowed"):
         deformed(batch().repeat(1, 3, 1, 1))
 
 
+def some_records() -> Examples:
+    return Examples(batch(), torch.tensor([3, 1, 4]))
+
+
 def test_a_step_deforms_first_and_shifts_then_each_by_its_own_draws():
-    rng = Randomness(3)
-    augment = Augmentation(2, FAR, rng)
-    expected = shift_batch(deform_each(batch(), FAR, rng.child("deformation").torch()), 2, rng.child("shift").torch())
-    assert torch.equal(augment(batch()), expected)
-    assert not augment.is_none and Augmentation(0, NO_DEFORMATION, rng).is_none
+    rng, records = Randomness(3), some_records()
+    augment, index = Augmentation(records, 2, FAR, rng), torch.tensor([2, 0])
+    for step in range(3):
+        drawn = draws_of_records(rng.child("deformation"), step, [records.digests[2], records.digests[0]], DRAWS)
+        deformed_ = deform_each(records.images[index], FAR, drawn)
+        expected = shift_batch(deformed_, 2, draws_of_step(rng.child("shift"), step, 2))
+        assert torch.equal(augment(records.images[index], index), expected)
+    assert not augment.is_none and Augmentation(records, 0, NO_DEFORMATION, rng).is_none
+
+
+@pytest.mark.parametrize("how", [(2, NO_DEFORMATION), (0, FAR), (2, FAR)], ids=["shift", "deformation", "both"])
+def test_steps_differ_and_seeds_differ(how):
+    records, everything = some_records(), torch.arange(3)
+    first, other = Augmentation(records, *how, Randomness(1)), Augmentation(records, *how, Randomness(2))
+    seen = [augment(records.images, everything) for augment in (first, other) for _ in range(5)]
+    assert len({one.numpy().tobytes() for one in seen}) > 6, "two shifts of 25 may be equal"
 
 
 def test_clients_trained_side_by_side_see_the_images_that_they_see_alone():

@@ -22,15 +22,17 @@ from torch.nn import functional
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.plan import poisson_plan
 from ppml.data.examples import Examples
-from ppml.learning import dpsgd
+from ppml.learning import dpsgd, private_optimizer
 from ppml.learning import noise as noise_sources
 from ppml.learning.augmentation import shift_batch
-from ppml.learning.clipping import bookkeeping
-from ppml.learning.dpsgd import DpSgdLearner, SecureSampler
+from ppml.learning.clipping import CLIPPING_MARGIN, bookkeeping
+from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.noise import system_normal, system_uniform
+from ppml.learning.poisson import SeededSampler
 from ppml.learning.schedule import Span
 from ppml.randomness import Randomness
+from ppml.record_draws import draws_of_step
 
 from . import planted
 from .digits import Silent, blank, cnn, digits, some, vector
@@ -67,14 +69,14 @@ def check_one_step_is_the_clipped_sum_over_the_expected_batch(
     make: Make, *, weights: torch.memory_format, images: torch.memory_format, shift: int = 0
 ) -> None:
     # Rate 0.7 gives one step, whose sample is drawn here once more.
-    records, rng = some(40), Randomness(5)
-    sample = torch.rand(40, generator=rng.child("sampling").torch()) < 0.7
-    assert sample.sum() != 28, "a sample of the expected size would hide a division by the actual one"
+    rng = Randomness(5)
     # In float64, since max pooling takes either of two values that are closer than float32's error.
-    records = Examples(records.images.double(), records.labels)
+    records = Examples(some(40).images.double(), some(40).labels)
+    (sample,) = SeededSampler(records, 0.7, 1, rng.child("sampling"))
+    assert len(sample) != 28, "a sample of the expected size would hide a division by the actual one"
     pixels = records.images[sample]
     if shift:
-        pixels = shift_batch(pixels, shift, rng.child("shift").torch())
+        pixels = shift_batch(pixels, shift, draws_of_step(rng.child("shift"), 0, 2))
     expected = clipped_sum(cnn().double(), Examples(pixels, records.labels[sample]), norm=0.5) / 28
     learner = make(plain(28, shift=shift), noise_multiplier=0.0, max_grad_norm=0.5)
     arriving = Examples(records.images.to(memory_format=images), records.labels)
@@ -100,15 +102,15 @@ def test_a_wrong_denominator_clipping_or_sample_is_caught(fault):
         )
 
 
-class InOrder:
-    """Noise from a generator in the order of the parameter's dimensions, as Opacus draws it."""
+def in_order():
+    """Return what adds noise from a generator in the order of the parameter's dimensions, as Opacus draws it."""
+    generator = torch.Generator().manual_seed(9)
 
-    def __init__(self) -> None:
-        self.generator = torch.Generator().manual_seed(9)
+    def add(total, source, grid, divisor, dtype):
+        deviation = grid.deviation * grid.step
+        return (total + torch.normal(0.0, deviation, total.shape, generator=generator, dtype=total.dtype)) / divisor
 
-    def add(self, total, deviation, divisor):
-        noise = torch.normal(0.0, deviation, total.shape, generator=self.generator, dtype=total.dtype)
-        total.add_(noise).div_(divisor)
+    return add
 
 
 def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
@@ -116,25 +118,21 @@ def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
     records = Examples(some(60).images.double(), some(60).labels)
     released: list[torch.Tensor] = []
 
-    class Listening(learner):
-        def _noise(self, rng, device):
-            return InOrder()
-
     def keep(gradients):
         released.append(torch.cat([one.flatten() for one in gradients]))
 
     here, there = cnn().double(), cnn().double()
-    Listening(walk, **privacy, on_release=keep).fit(here, records, span=Span(), rng=Randomness(5))
+    with mock.patch.object(private_optimizer, "with_noise", in_order()):
+        learner(walk, **privacy, on_release=keep).fit(here, records, span=Span(), rng=Randomness(5))
     wrapped, rng = GradSampleModule(there), Randomness(5)
     optimizer = DPOptimizer(
         torch.optim.SGD(wrapped.parameters(), lr=0.2, momentum=0.9),
         expected_batch_size=20,
         generator=torch.Generator().manual_seed(9),
-        **privacy,
+        noise_multiplier=0.3 * (1 + CLIPPING_MARGIN),
+        max_grad_norm=0.5,
     )
-    draws = rng.child("sampling").torch()
-    for step in range(6):
-        sample = torch.rand(60, generator=draws) < 1 / 3
+    for step, sample in enumerate(SeededSampler(records, 1 / 3, 6, rng.child("sampling"))):
         optimizer.param_groups[0]["lr"] = 0.2 * (1 - step / 6)
         optimizer.zero_grad()
         functional.cross_entropy(wrapped(records.images[sample]), records.labels[sample]).backward()
@@ -277,11 +275,10 @@ def samples(make: Make, *, noise_source: str = "seeded", epochs: int = 400) -> n
 
     def look(model, keeping, optimizer, images, labels):
         rows.append(np.bincount(images.reshape(-1).long().numpy(), minlength=100))
-        return 0.0
 
     learner = make(plain(20, epochs=epochs), noise_multiplier=1.0, max_grad_norm=1.0, noise_source=noise_source)
     with mock.patch.object(dpsgd, "_private_step", look):
-        learner.fit(nn.Linear(1, 1), numbered, span=Span(), rng=Randomness(2))
+        learner.fit(nn.Sequential(nn.Flatten(), nn.Linear(1, 1)), numbered, span=Span(), rng=Randomness(2))
     return np.stack(rows)
 
 
@@ -353,16 +350,16 @@ def test_steps_that_are_lost_skipped_or_not_stated_are_caught(fault, records, ba
 # Empty samples.
 
 
-def whose_first_sample_is_empty(records: int, rate: float) -> Randomness:
-    return next(
-        rng
-        for rng in map(Randomness, range(1000))
-        if not (torch.rand(records, generator=rng.child("sampling").torch()) < rate).any()
-    )
+def with_an_empty_first_sample(records: Examples, rate: float) -> Randomness:
+    def empty(rng: Randomness) -> bool:
+        (sample,) = SeededSampler(records, rate, 1, rng.child("sampling"))
+        return len(sample) == 0
+
+    return next(rng for rng in map(Randomness, range(1000)) if empty(rng))
 
 
 def check_an_empty_first_sample_adds_noise(make: Make) -> None:
-    rng = whose_first_sample_is_empty(4, 0.75)
+    rng = with_an_empty_first_sample(some(4), 0.75)
     # Rate 0.75 gives one step: it is empty, and nothing but noise may move the weights.
     learner = make(plain(3), noise_multiplier=2.0, max_grad_norm=0.5)
     model = cnn()
@@ -423,7 +420,7 @@ def test_secure_samples_do_not_repeat():
 
 
 def check_secure_draws_everything_from_the_system(make: Make) -> None:
-    """Count bytes: 8 for each record in each step, and 16 for each of four draws of each value of noise."""
+    """Count bytes: 8 for each record in each step, and 16 for each value of noise."""
     drawn = []
 
     def counted(count: int) -> bytes:
@@ -435,17 +432,14 @@ def check_secure_draws_everything_from_the_system(make: Make) -> None:
     learner = make(plain(10), noise_multiplier=1.0, max_grad_norm=1.0, noise_source="secure")
     with mock.patch.object(noise_sources.os, "urandom", counted):
         learner.fit(model, blank(50), span=Span(), rng=Randomness(1))
-    assert sum(drawn) == steps * (8 * 50 + 4 * 16 * 78_400)
+    assert sum(drawn) == steps * (8 * 50 + 16 * 78_400)
 
 
 def test_secure_sampling_and_noise_come_from_the_operating_system_in_full():
     check_secure_draws_everything_from_the_system(DpSgdLearner)
 
 
-def test_samples_of_a_seeded_generator_under_secure_noise_are_caught():
-    # A torch generator keeps 32 bits of its seed, however many it gets.
-    one, other = (torch.rand(5, generator=torch.Generator().manual_seed(seed)) for seed in (7, 7 + 2**40))
-    assert torch.equal(one, other)
+def test_seeded_samples_under_secure_noise_are_caught():
     with pytest.raises(AssertionError):
         check_secure_draws_everything_from_the_system(planted.SeededSampling)
 
@@ -462,14 +456,14 @@ def check_standard_normal(values: np.ndarray) -> None:
 
 
 def test_noise_of_the_operating_system_is_standard_normal():
-    values = system_normal(torch.Size([400, 500]))
-    assert values.shape == (400, 500)
-    assert values.dtype == torch.float64
-    check_standard_normal(values.numpy().ravel())
+    values = system_normal(200_000)
+    assert values.shape == (200_000,)
+    assert values.dtype == np.float64
+    check_standard_normal(values)
 
 
 def test_noise_that_is_not_standard_normal_is_caught():
-    values = system_normal(torch.Size([200_000])).numpy()
+    values = system_normal(200_000)
     for wrong in (
         values / 2,
         values * 1.02,
@@ -490,11 +484,7 @@ def test_uniform_values_of_the_operating_system_are_uniform_and_never_0_or_1():
         assert system_uniform(1)[0] > 0.0
     with mock.patch.object(noise_sources.os, "urandom", lambda count: b"\xff" * count):
         assert system_uniform(1)[0] <= 1.0
-        assert np.isfinite(system_normal(torch.Size([1])).numpy()).all()
-
-
-def test_a_secure_sampler_at_rate_1_takes_every_record():
-    assert list(SecureSampler(num_samples=4, sample_rate=1.0, steps=2)) == [[0, 1, 2, 3]] * 2
+        assert np.isfinite(system_normal(1)).all()
 
 
 # What may be known.
@@ -531,7 +521,7 @@ def check_nothing_private_stays_on_the_model(learning_rate: float = 0.1) -> None
     assert len(pickle.dumps(model)) == clean
 
 
-@pytest.mark.parametrize("learning_rate", [0.1, 1e30], ids=["trained", "diverged"])
+@pytest.mark.parametrize("learning_rate", [0.1, 1e39], ids=["trained", "diverged"])
 def test_no_gradient_without_noise_and_no_activation_stays_on_the_model(learning_rate):
     check_nothing_private_stays_on_the_model(learning_rate)
 
@@ -540,11 +530,6 @@ def test_the_gradient_that_opacus_leaves_behind_is_caught(monkeypatch):
     monkeypatch.setattr(dpsgd, "_forget", lambda optimizer: None)
     with pytest.raises(AssertionError):
         check_nothing_private_stays_on_the_model()
-
-
-def test_an_absurd_learning_rate_is_an_error_that_says_so():
-    with pytest.raises(TrainingDiverged, match="epoch 1 of 1"):
-        moved(DpSgdLearner(plain(10, learning_rate=1e30), noise_multiplier=1.0, max_grad_norm=0.1), cnn(), some(60))
 
 
 def test_learns_under_noise_too():
@@ -557,17 +542,61 @@ def test_learns_under_noise_too():
     assert evaluate(model, test)[1] > 0.5, "chance is 0.1"
 
 
+# A training that diverges: the noisy weights alone decide, and are all that is told.
+
+
+def diverging(model: nn.Module, records: Examples, kind: type[DpSgdLearner] = DpSgdLearner) -> TrainingDiverged:
+    """Train with noise that takes the weights close to the largest float32 number in step 1 and beyond it in step 2."""
+    learner = kind(plain(10, learning_rate=6e35), noise_multiplier=1.0, max_grad_norm=1e3)
+    with pytest.raises(TrainingDiverged) as raised:
+        learner.fit(model, records, span=Span(), rng=Randomness(1))
+    return raised.value
+
+
 def test_a_step_that_diverges_is_named_and_the_last_good_weights_are_back():
     model, before = cnn(), vector(cnn())
-    learner = DpSgdLearner(plain(10, learning_rate=1e30), noise_multiplier=1.0, max_grad_norm=0.1)
-    with pytest.raises(TrainingDiverged, match=r"in step \d of 6, epoch 1 of 1; .* after step 0 again") as raised:
-        learner.fit(model, some(60), span=Span(), rng=Randomness(1))
-    assert raised.value.step > 1
-    assert raised.value.restored == 0
+    error = diverging(model, some(60))
+    assert str(error) == (
+        "a weight is not finite in step 2 of 6, epoch 1 of 1; the model has its weights after step 0 again"
+    )
+    assert (error.step, error.restored) == (2, 0)
+    assert [event.steps for event in error.events] == [2]
     assert torch.equal(vector(model), before)
 
 
-def test_a_last_step_that_diverges_is_noticed_without_another_loss():
+def check_no_exact_loss_decides(kind: type[DpSgdLearner]) -> None:
+    """Compare two trainings whose records differ and whose noisy weights agree in which steps they are finite."""
+    worst = Examples(torch.full_like(some(60).images, math.inf), some(60).labels)
+    first, second = (diverging(cnn(), records, kind) for records in (some(60), worst))
+    assert str(first) == str(second)
+    assert (first.step, first.restored, first.events) == (second.step, second.restored, second.events)
+
+
+def test_losses_of_records_that_are_not_finite_neither_stop_a_training_nor_are_named():
+    check_no_exact_loss_decides(DpSgdLearner)
+
+
+class StopsAtTheLoss(DpSgdLearner):
+    """Lets the exact loss of the records decide whether the training goes on."""
+
+    def fit(self, *arguments, **settings):
+        def telling(model, keeping, optimizer, images, labels):
+            with torch.no_grad():
+                loss = functional.cross_entropy(model(images), labels, reduction="sum").item()
+            true(model, keeping, optimizer, images, labels)
+            return loss
+
+        true = dpsgd._private_step
+        with mock.patch.object(dpsgd, "_private_step", telling):
+            return super().fit(*arguments, **settings)
+
+
+def test_a_loss_that_decides_is_caught():
+    with pytest.raises(AssertionError):
+        check_no_exact_loss_decides(StopsAtTheLoss)
+
+
+def test_a_last_step_that_diverges_is_noticed():
     model, before = cnn(), vector(cnn())
     learner = DpSgdLearner(plain(60, learning_rate=1e39), noise_multiplier=1.0, max_grad_norm=0.1)
     with pytest.raises(TrainingDiverged, match=r"^a weight is not finite in step 1 of 1, .* after step 0 again"):
@@ -575,7 +604,7 @@ def test_a_last_step_that_diverges_is_noticed_without_another_loss():
     assert torch.equal(vector(model), before)
 
 
-def test_later_weights_are_restored_where_their_loss_was_finite():
+def test_the_weights_are_restored_that_the_last_epoch_with_finite_weights_began_with():
     kept: list[torch.Tensor] = []
     model = cnn()
 
@@ -588,7 +617,7 @@ def test_later_weights_are_restored_where_their_loss_was_finite():
     learner = DpSgdLearner(plain(10, epochs=5, learning_rate=0.1), noise_multiplier=1.0, max_grad_norm=0.1)
     with pytest.raises(TrainingDiverged, match=r"in step 10 of 15, epoch 4 of 5") as raised:
         learner.fit(model, some(30), span=Span(), rng=Randomness(1), after_epoch=poison)
-    assert raised.value.restored == 6, "what epoch 3 began with; what it ended with was never tried"
+    assert raised.value.restored == 6, "epoch 4 began with weights that are not finite"
     assert torch.equal(vector(model), kept[1])
 
 

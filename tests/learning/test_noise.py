@@ -1,28 +1,44 @@
-"""Noise that is added in place: its distribution, as far out as it goes, and where it lands."""
+"""Noise in steps of a grid: its distribution, as far out as it goes, where it lands, and what the sum may show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
-from ppml.learning.noise import VALUES_AT_ONCE, NoiseSource, SecureNoise, SeededNoise
+from ppml.learning import noise as noise_module
+from ppml.learning.clipping import CLIPPING_MARGIN
+from ppml.learning.noise import (
+    GRID_BITS,
+    VALUES_AT_ONCE,
+    NoiseSource,
+    SecureNoise,
+    SeededNoise,
+    grid_sensitivity,
+    noise_from,
+    noise_grid,
+    with_noise,
+)
+from ppml.learning.private_optimizer import PrivateOptimizer
+from ppml.randomness import Randomness
 
 COUNT = 2_000_000
+SOURCES = {"seeded": lambda: seeded(), "secure": SecureNoise}
 
 
 def seeded(seed: int = 1) -> SeededNoise:
-    return SeededNoise(torch.Generator().manual_seed(seed))
+    return SeededNoise(np.random.default_rng(seed))
 
 
-def added(source: NoiseSource, count: int = COUNT) -> np.ndarray:
-    total = torch.zeros(count)
-    source.add(total, 3.0, 6.0)
-    return total.double().numpy() * 2.0
+def drawn(source: NoiseSource, count: int = COUNT) -> np.ndarray:
+    return source.whole(count, 2.0**GRID_BITS) / 2.0**GRID_BITS
 
 
 def check_standard_normal_far_out(values: np.ndarray) -> None:
@@ -40,8 +56,9 @@ def check_standard_normal_far_out(values: np.ndarray) -> None:
     assert abs(values[1:] @ values[:-1]) / COUNT < 0.004
 
 
-def test_seeded_noise_is_standard_normal_far_out():
-    check_standard_normal_far_out(added(seeded()))
+@pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
+def test_noise_is_standard_normal_far_out(make):
+    check_standard_normal_far_out(drawn(make()))
 
 
 def cut(values: np.ndarray) -> np.ndarray:
@@ -51,29 +68,147 @@ def cut(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("wrong", [lambda one: one * 1.005, lambda one: one + 0.01, cut, np.sort])
 def test_noise_that_is_not_normal_far_out_is_caught(wrong: Callable[[np.ndarray], np.ndarray]):
     with pytest.raises(AssertionError):
-        check_standard_normal_far_out(wrong(added(seeded())))
+        check_standard_normal_far_out(wrong(drawn(seeded())))
 
 
 def test_the_noise_of_two_steps_is_independent_and_repeats_from_the_seed():
     source = seeded()
-    first, second = added(source), added(source)
+    first, second = drawn(source), drawn(source)
     assert abs(first @ second) / COUNT < 0.004
-    assert np.array_equal(first, added(seeded()))
-    assert not np.array_equal(first, added(seeded(2)))
+    assert np.array_equal(first, drawn(seeded()))
+    assert not np.array_equal(first, drawn(seeded(2)))
 
 
-@pytest.mark.parametrize("make", [seeded, SecureNoise], ids=["seeded", "secure"])
+def test_each_source_says_what_it_is_and_only_seeded_noise_repeats():
+    for name, same in (("seeded", True), ("secure", False)):
+        first, again, other = (noise_from(name, Randomness(seed)).whole(100, 1e6) for seed in (1, 1, 2))
+        assert noise_from(name, Randomness(1)).source == name
+        assert np.array_equal(first, again) == same
+        assert not np.array_equal(first, other)
+
+
+def test_secure_noise_takes_16_bytes_a_value_from_the_operating_system():
+    with mock.patch.object(noise_module.os, "urandom", wraps=noise_module.os.urandom) as system:
+        SecureNoise().whole(1000, 1.0)
+    assert sum(call.args[0] for call in system.call_args_list) == 16_000
+
+
+# On the grid.
+
+
+@pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
-def test_every_value_gets_noise_of_its_own_whatever_its_order_in_memory(make, order):
-    total = torch.full((5, 3, 50, 60), 7.0).to(memory_format=order)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_value_gets_noise_of_its_own_whatever_its_order_in_memory(make, order, dtype):
+    total = torch.full((5, 3, 50, 60), 7.0, dtype=dtype).to(memory_format=order)
     assert total.numel() > VALUES_AT_ONCE, "more than one piece"
-    make().add(total, 2.0, 4.0)
-    noise = (total - 7.0 / 4.0).flatten()
+    grid = noise_grid(2.0, 1.0, total.numel())
+    noisy = with_noise(total, make(), grid, 4.0, torch.float32)
+    assert (noisy.dtype, noisy.stride()) == (torch.float32, total.stride())
+    noise = (noisy - 7.0 / 4.0).flatten()
     assert noise.unique().numel() > 0.99 * noise.numel()
     assert noise.std().item() == pytest.approx(0.5, rel=0.03)
 
 
-def test_noise_of_deviation_0_only_divides():
-    total = torch.arange(10.0)
-    seeded().add(total, 0.0, 2.0)
-    assert torch.equal(total, torch.arange(10.0) / 2)
+class Fixed:
+    """Noise that is known."""
+
+    source = "seeded"
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def whole(self, count: int, deviation: float) -> np.ndarray:
+        return self.values[:count].copy()
+
+
+def check_only_the_grid_point_shows(release: Callable[..., torch.Tensor] = with_noise) -> None:
+    """Two sums at one grid point, which differ in the last bits, must give the same release."""
+    rng = np.random.default_rng(1)
+    grid = noise_grid(1.0, 1.0, 1000)
+    points = rng.integers(-(2**40), 2**40, 1000)
+    noise = Fixed(seeded().whole(1000, grid.deviation))
+    found = []
+    for seed in (2, 3):
+        off = np.random.default_rng(seed).uniform(-0.49, 0.49, 1000)
+        total = torch.from_numpy((points + off) * grid.step)
+        found.append(release(total, noise, grid, 7.0, torch.float64))
+    exact = [(int(point) + int(one)) * (grid.step / 7.0) for point, one in zip(points, noise.values, strict=True)]
+    assert torch.equal(found[0], found[1])
+    assert found[0].tolist() == exact
+
+
+def test_a_release_depends_on_the_grid_point_of_the_sum_alone():
+    check_only_the_grid_point_shows()
+
+
+def in_floating_point(total, noise, grid, divisor, dtype):
+    return (total + torch.from_numpy(noise.whole(len(total), grid.deviation) * grid.step)) / divisor
+
+
+def test_noise_that_is_added_in_floating_point_shows_the_last_bits_of_the_sum():
+    with pytest.raises(AssertionError):
+        check_only_the_grid_point_shows(in_floating_point)
+
+
+@given(
+    st.floats(1e-6, 1e6),
+    st.floats(1e-6, 1e6),
+    st.integers(1, 20_000_000),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_grid_is_fine_enough_and_its_noise_covers_rounding(noise_multiplier, norm, size):
+    grid = noise_grid(noise_multiplier, norm, size)
+    assert math.frexp(grid.step)[0] == 0.5, "a power of two: dividing by it is exact"
+    assert grid.deviation >= 2.0**GRID_BITS
+    stated = noise_multiplier * (norm + math.sqrt(size) * grid.step)
+    assert grid.deviation * grid.step == pytest.approx(stated, rel=1e-12)
+    assert grid.deviation * grid.step <= noise_multiplier * norm * (1 + 2.0**-GRID_BITS * 5000 * noise_multiplier)
+
+
+def test_the_sensitivity_covers_the_effect_of_rounding():
+    # A coarse grid, so that the effect is large: each value may be rounded the other way when one record is added.
+    rng, step, norm = np.random.default_rng(1), 1 / 16, 0.3
+    largest = 0.0
+    for _ in range(300):
+        others, own = rng.normal(0.0, 1.0, 50), rng.normal(0.0, 1.0, 50)
+        own *= norm / np.linalg.norm(own)
+        changed = (np.rint((others + own) / step) - np.rint(others / step)) * step
+        largest = max(largest, float(np.linalg.norm(changed)))
+    assert norm < largest <= grid_sensitivity(norm, 50, step), "rounding does add to the norm"
+
+
+def test_a_sum_that_is_larger_than_64_bits_is_cut_off():
+    grid = noise_grid(1e-3, 1.0, 4)
+    noisy = with_noise(torch.tensor([1e30, -1e30, 0.0, 1.0]), seeded(), grid, 1.0, torch.float32)
+    assert noisy[:2].tolist() == pytest.approx([2.0**62 * grid.step, -(2.0**62) * grid.step], rel=1e-6)
+    assert noisy[2:].tolist() == pytest.approx([0.0, 1.0], abs=0.01)
+
+
+def private_optimizer(model: torch.nn.Module, noise_multiplier: float) -> PrivateOptimizer:
+    return PrivateOptimizer(
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        noise=seeded(),
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=0.4,
+        expected_batch_size=2.0,
+    )
+
+
+def test_the_noise_of_a_step_is_for_the_clipping_norm_with_its_margin_and_for_all_parameters_together():
+    grid = private_optimizer(torch.nn.Linear(300, 10), 3.0).grid
+    assert CLIPPING_MARGIN == 2e-3
+    expected = 3.0 * (0.4 * 1.002 + math.sqrt(3010) * grid.step)
+    assert grid.step * grid.deviation == pytest.approx(expected, rel=1e-12)
+
+
+def test_sums_of_pieces_are_added_in_float64_and_noise_multiplier_0_only_divides():
+    model = torch.nn.Linear(1, 1, bias=False)
+    optimizer = private_optimizer(model, 0.0)
+    # In float32 each of the small ones would be lost beside the large one.
+    for value in (2.0**24, 1.0, 1.0, 1.0, 1.0):
+        model.weight.grad = torch.tensor([[value]])
+        optimizer.accumulate()
+    optimizer.add_noise()
+    assert model.weight.grad.item() == (2.0**24 + 4.0) / 2.0
+    assert model.weight.grad.dtype == torch.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ppml.attacks.verdict import audit_row, judge
+from ppml.records.joint import JOINT, key
 from ppml.reporting.selection import LABELS, Selection
 
 
@@ -36,6 +38,7 @@ class MadeUpArm:
     unit: str = "example"
     noise_by: str = "owner"
     """Where there is privacy."""
+    noise_source: str = "seeded"
     sizes: tuple[int, ...] | None = None
     """Training records of each client; None: the same for all."""
 
@@ -52,13 +55,14 @@ class Collected:
     epsilons: pd.DataFrame
     audits: pd.DataFrame
     inferences: pd.DataFrame
+    joint: pd.DataFrame
     folder: Path | None = field(default=None)
 
     def write(self, folder: Path) -> dict[str, str]:
         """Write the tables and return the arguments of the stages that name them."""
         folder.mkdir(parents=True, exist_ok=True)
         arguments = {"--spec": json.dumps(self.selection.to_json())}
-        for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences"):
+        for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "joint"):
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
             arguments[f"--{name}"] = str(folder / f"{name}.csv")
         return arguments
@@ -123,15 +127,31 @@ def collect(
         history,
         clients,
         epsilons,
-        [_audit(name, arm) for name, arm in arms.items() if arm.epsilon],
+        [_audit(name, arm) for name, arm in arms.items() if arm.epsilon is not None],
         [_inference(name, seed) for name in list(arms)[:1] for seed in range(seeds)],
     )
-    return Collected(selection, *map(pd.DataFrame, tables))
+    return Collected(selection, *map(pd.DataFrame, tables), joint=_joints(pd.DataFrame(records)))
+
+
+def _joints(records: pd.DataFrame) -> pd.DataFrame:
+    """Return the joint epsilon, made up as a sum, of whatever private arms a table shows together."""
+    private = records[records["epsilon"].notna()]
+    arms = list(dict.fromkeys(private["arm"]))
+    sizes = range(1, len(arms) + 1) if len(arms) <= 5 else (1, len(arms))
+    groups = [group for size in sizes for group in combinations(arms, size)]
+    return pd.DataFrame([_joint(private[private["arm"].isin(group)]) for group in groups], columns=list(JOINT))
+
+
+def _joint(rows: pd.DataFrame) -> dict[str, Any]:
+    unit = "client" if (rows["privacy_unit"] == "client").all() else "example"
+    spent = {"epsilon": float(rows["epsilon"].sum()), "delta": rows["delta"].max(), "accountant": "tightest"}
+    counts = {"releases": len(rows), "deltas": rows["delta"].nunique()}
+    return {"arms": key(rows["arm"]), "unit": unit, **counts, **spent}
 
 
 def _audit(name: str, arm: MadeUpArm) -> dict[str, Any]:
-    assert arm.epsilon
-    claimed = 1 + 3 / arm.epsilon
+    assert arm.epsilon is not None
+    claimed = 1 + 3 / max(arm.epsilon, 0.03) if math.isfinite(arm.epsilon) else 0.1
     measured = {"noise_multiplier": claimed, "max_grad_norm": arm.max_grad_norm, "estimate": 1.03 * claimed}
     measured |= {"control": 0.49 * claimed, "steps": 200, "parameters": 26_106, "executed": True, "deviation": 1e-6}
     measured |= {"canary_norm": 310 * arm.max_grad_norm, "contribution": arm.max_grad_norm}
@@ -179,7 +199,9 @@ def _record(
         "topology": arm.topology,
         "privacy_unit": arm.unit if private else "none",
         "noise_by": arm.noise_by if private else "none",
-        "noise_source": "seeded" if private else None,
+        "noise_source": arm.noise_source if private else None,
+        "sampling_source": arm.noise_source if private else None,
+        "sampler": "poisson" if private else None,
         "aggregation": arm.aggregation,
         "update_opened_by": "the server" if arm.topology == "federated" else None,
         "sum_seen_by": "all clients" if arm.topology == "federated" else None,
@@ -196,16 +218,17 @@ def _record(
         "accuracy": round((accuracy - 0.008) * n_test) / n_test,
         "accuracy_all": round(accuracy * n_test_all) / n_test_all,
         "loss": 0.1,
-        "epsilon": arm.epsilon - 0.001 * seed if arm.epsilon is not None else None,
+        "epsilon": max(0.0, arm.epsilon - 0.001 * seed) if arm.epsilon is not None else None,
         "epsilon_rdp": 1.09 * arm.epsilon if arm.epsilon is not None else None,
         "epsilon_prv": arm.epsilon,
-        "epsilon_pld": arm.epsilon - 0.01 if arm.epsilon is not None else None,
+        "epsilon_pld": max(0.0, arm.epsilon - 0.01) if arm.epsilon is not None else None,
         "epsilon_gdp": None,
+        "epsilon_replace_one": 2.2 * arm.epsilon if arm.epsilon is not None else None,
         "epsilon_if_opened": None,
         "budget": arm.budget,
         "delta": arm.delta if private else None,
         "accountant": "prv" if private else None,
-        "neighbouring": "add_or_remove_one" if private else None,
+        "neighbouring": "zero_out_one" if private else None,
         "noise_multiplier": 1.1 if private else None,
         "max_grad_norm": arm.max_grad_norm if private else None,
         "sample_rate": 0.0256 if private else None,

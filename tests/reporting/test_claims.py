@@ -132,7 +132,7 @@ def test_arms_on_other_images_are_not_compared():
 
 def test_the_table_shows_words_reading_numbers_and_verdict():
     collected = anonymizer("keeps_accuracy")
-    table = claims_table(collected.selection, collected.records, collected.costs, collected.history)
+    table = claims_table(collected.selection, collected.records, collected.costs, collected.joint, collected.history)
     row = table.cells.iloc[0]
     assert row["Claim"] == '"They say so."'
     assert row["Verdict"] == "not held"
@@ -146,7 +146,7 @@ def test_the_table_shows_words_reading_numbers_and_verdict():
 
 def test_many_comparisons_are_counted_and_the_weakest_is_shown():
     collected = anonymizer("trains_easier")
-    table = claims_table(collected.selection, collected.records, collected.costs, collected.history)
+    table = claims_table(collected.selection, collected.records, collected.costs, collected.joint, collected.history)
     figures = table.cells.iloc[0]["Ours (%; differences in points)"]
     assert figures.startswith("12 of 12 differences above 0; the least sure: No privacy over ")
     assert len(table.raw) == 12
@@ -155,4 +155,4 @@ def test_many_comparisons_are_counted_and_the_weakest_is_shown():
 def test_a_table_without_a_claim_is_refused():
     collected = collect(ARMS)
     with pytest.raises(UserError, match="has none"):
-        claims_table(collected.selection, collected.records, collected.costs, collected.history)
+        claims_table(collected.selection, collected.records, collected.costs, collected.joint, collected.history)

@@ -105,8 +105,12 @@ def test_a_client_who_never_took_part_has_a_place_at_zero():
     collected.clients.loc[collected.clients["client"] == 7, "epsilon"] = 0.0
     figure = draw(collected)
     ax = figure.axes[0]
-    assert ax.get_xscale() == "linear" and ax.get_xlim()[0] < 0
-    assert (points(figure)[0].get_offsets()[:, 0] == 0).sum() == 3
+    names = dict(zip(ax.get_xticks(), (tick.get_text() for tick in ax.get_xticklabels()), strict=True))
+    (zero,) = [place for place, name in names.items() if name == "0"]
+    across = points(figure)[0].get_offsets()[:, 0]
+    assert (across == zero).sum() == 3 and (across > zero).sum() == 21
+    # The place is on the axis, and left of all that has a logarithm.
+    assert ax.get_xlim()[0] < zero < min(place for place, name in names.items() if name != "0")
 
 
 def test_clients_with_the_same_epsilon_are_one_column():

@@ -46,7 +46,7 @@ def published(published_path):
 
 
 def table_of(made: Collected, published):
-    return clients_table(made.selection, made.records, made.costs, published)
+    return clients_table(made.selection, made.records, made.costs, made.joint, published)
 
 
 def test_every_setting_has_one_line_in_order_and_one_owner_comes_first(published):

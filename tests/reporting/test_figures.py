@@ -372,5 +372,5 @@ def test_size_joins_models_at_one_privacy_level():
         [("small CNN", 26_106), ("ResNet18", 11_175_370)],
     ]
     figure = size(collected.selection, collected.records)
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ε 1", "ε 10", "no privacy"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ε 1.00", "ε 10.0", "no privacy"]
     assert "ResNet18\n11,175,370" in texts(figure)

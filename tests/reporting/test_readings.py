@@ -16,7 +16,9 @@ from .made_up import COMPARE, TECHNIQUES, collect
 
 
 def table(collected, published_path):
-    return readings_table(collected.selection, collected.records, collected.costs, load_published(published_path))
+    return readings_table(
+        collected.selection, collected.records, collected.costs, collected.joint, load_published(published_path)
+    )
 
 
 @pytest.fixture

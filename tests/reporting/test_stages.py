@@ -11,7 +11,7 @@ from ppml.reporting.published import load_published
 from ppml.stages import figure, table
 
 TIDY = ["--records", "--costs", "--audits"]
-TABLES = [*TIDY, "--history", "--inferences"]
+TABLES = [*TIDY, "--history", "--inferences", "--joint"]
 
 
 def arguments(collected, folder, published_path, names):

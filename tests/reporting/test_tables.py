@@ -14,12 +14,14 @@ from .made_up import COMPARE, TECHNIQUES, MadeUpArm, collect
 
 
 def summary_of(collected):
-    return summary_table(collected.selection, collected.records, collected.costs)
+    return summary_table(collected.selection, collected.records, collected.costs, collected.joint)
 
 
 @pytest.fixture
 def published_cells(techniques, published_path):
-    return published_table(techniques.selection, techniques.records, techniques.costs, load_published(published_path))
+    return published_table(
+        techniques.selection, techniques.records, techniques.costs, techniques.joint, load_published(published_path)
+    )
 
 
 def test_summary_shows_mean_and_deviation_of_both_test_sets(techniques):
@@ -36,7 +38,7 @@ def test_summary_shows_guarantee_and_cost(techniques):
     cells = summary_of(techniques).cells.set_index("Technique")
     private, public = cells.loc["FL + DP + HE"], cells.loc["Centralized"]
     assert private["ε"] == "2.90"
-    assert private["Unit; δ; accountant; noise by"] == "example; 1e-5; PRV; owner"
+    assert private["Unit; δ; accountant; noise by"] == "example; 1e-5; PRV; owner, seeded"
     assert private["Upload, client and round"] == "1.13 MB"
     assert private["Expansion"] == "10.9\N{MULTIPLICATION SIGN}"
     assert cells.loc["FL", "Upload, client and round"] == "105 KB"
@@ -67,8 +69,8 @@ def test_notes_say_what_the_numbers_are(techniques):
         "± is the standard deviation over seeds (n - 1)",
         "δ 1e-5",
         "accountant: PRV",
-        "add or remove one",
-        "who knows the seed, or tries its 2^32 states, can subtract it",
+        "replaced by a null record that contributes 0; the number of records is public",
+        "each party draws from a seed of its own",
         "mean over the clients' own models",
     ):
         assert part in notes
@@ -136,7 +138,9 @@ def test_rows_with_the_same_note_share_its_number(published_cells):
 
 def test_rows_that_no_arm_answers_stand_below_with_their_source(techniques, published_path):
     selection = techniques.selection.model_copy(update={"published": ("dpsur/1", "opacus/1.16/cnn")})
-    table = published_table(selection, techniques.records, techniques.costs, load_published(published_path))
+    table = published_table(
+        selection, techniques.records, techniques.costs, techniques.joint, load_published(published_path)
+    )
     paper = table.cells.iloc[-2]
     assert (paper["Paper"], paper["Accuracy (%)"], paper["Ours"]) == ("Fu et al. 2024", "97.9", "—")
     assert len(table.cells) == len(table.raw) == len(COMPARE) + 2
@@ -148,13 +152,15 @@ def test_rows_that_no_arm_answers_stand_below_with_their_source(techniques, publ
 
 def test_unknown_published_row_is_named(techniques):
     with pytest.raises(UserError, match="unknown published row 'private-ai/1/ml-only'"):
-        published_table(techniques.selection, techniques.records, techniques.costs, {})
+        published_table(techniques.selection, techniques.records, techniques.costs, techniques.joint, {})
 
 
 def test_published_table_needs_an_arm(published_path):
     collected = collect(TECHNIQUES, compare=[COMPARE[2]])
     with pytest.raises(UserError, match="names an arm"):
-        published_table(collected.selection, collected.records, collected.costs, load_published(published_path))
+        published_table(
+            collected.selection, collected.records, collected.costs, collected.joint, load_published(published_path)
+        )
 
 
 @pytest.mark.parametrize(

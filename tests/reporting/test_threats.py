@@ -37,7 +37,7 @@ def table():
     records = collected.records
     records.loc[records["arm"] == "fl_shares", "epsilon_if_opened"] = 9.5
     records.loc[records["arm"] == "fl_shares", "update_opened_by"] = "the key holder together with the server"
-    return threats_table(collected.selection, records, collected.costs)
+    return threats_table(collected.selection, records, collected.costs, collected.joint)
 
 
 def cells(column: str) -> dict[str, str]:
@@ -68,6 +68,14 @@ def test_what_sums_and_model_tell():
     assert {told[arm] for arm in ("centralized", "local", "fl")} == {"may reveal records"}
     assert told["fl_shares"] == told["dp"] == "at most ε 2.90 of one example, δ 1e-5"
     assert told["fl_clients"].startswith("at most ε 5.00 of one client")
+
+
+def test_who_can_compute_the_noise_is_named_in_the_row_of_each_private_arm():
+    found = cells("Who can compute the noise")
+    assert {found[arm] for arm in ("centralized", "local", "fl")} == {"—"}
+    assert found["dp"] == "the holder of the root seed"
+    assert found["fl_shares"] == "the holder of the root seed; each client: its own"
+    assert found["fl_clients"] == "the holder of the root seed; the server: all of it"
 
 
 def test_the_limits_stand_below_whatever_is_shown():

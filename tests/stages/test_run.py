@@ -67,13 +67,13 @@ def gather(folder, *entries):
         }
         for arm, place, partition in entries
     ]
-    given = ["--spec", json.dumps({"runs": spec, "audit": {"kind": "none"}})]
+    given = ["--spec", json.dumps({"runs": spec, "audit": {"kind": "none"}, "tables": [[arm for arm, *_ in entries]]})]
     given += ["--output-audits", str(folder / "audits.csv"), "--output-metrics", str(folder / "metrics.json")]
-    for name in ("records", "costs", "history", "clients", "epsilons", "inferences"):
+    for name in ("records", "costs", "history", "clients", "epsilons", "inferences", "joint"):
         given += [f"--output-{name}", str(folder / f"{name}.csv")]
     collect.main(given)
     rows = {}
-    for name in ("records", "costs", "history", "clients", "epsilons"):
+    for name in ("records", "costs", "history", "clients", "epsilons", "joint"):
         with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             rows[name] = list(csv.DictReader(file))
     return rows, read_json(folder / "metrics.json")
@@ -134,9 +134,8 @@ def test_each_client_that_trains_alone_has_a_model_of_its_own(runs):
 
 def test_private_training_executes_the_planned_mechanism_and_hides_its_training_loss(runs):
     said = read_json(runs["private"] / "events.json")
-    assert said["owners"] == [
-        [{"sample_rate": 0.25, "noise_multiplier": 1.5, "steps": 8, "max_grad_norm": 0.1, "sampler": "poisson"}]
-    ]
+    assert said["owners"] == [[MechanismEvent(0.25, 1.5, 8, 0.1, "poisson", "seeded", "seeded").to_json()]]
+    assert said["mechanism"] == read_json(runs["private"] / "privacy.json")["mechanism"]
     assert (said["planned_steps"], said["complete"]) == ([8], True)
     with (runs["private"] / "history.csv").open(encoding="utf-8", newline="") as file:
         assert {row["train_loss"] for row in csv.DictReader(file)} == {""}
@@ -197,7 +196,7 @@ def test_events_say_whether_every_client_took_part_in_every_round(
 
 
 def test_the_weights_before_a_private_training_diverged_lie_beside_it(subset, real_data, tmp_path):
-    arm = {**PRIVATE, "training": {"epochs": 3, "batch_size": 40, "learning_rate": 1e30}}
+    arm = {**PRIVATE, "training": {"epochs": 3, "batch_size": 40, "learning_rate": 1e40}}
     with pytest.raises(UserError, match=r"after step 0 again, and these are in .*last-good\.safetensors"):
         run(tmp_path, arm, subset, real_data.dataset)
     (kept,) = tmp_path.rglob("last-good.safetensors")
@@ -212,6 +211,9 @@ def test_collected_tables_have_a_row_a_run_and_the_record_lies_beside_the_run(ru
     assert [row["arm"] for row in rows["history"]] == ["plain"] * 2 + ["private"] * 2 + ["local"] * 2
     assert [(row["arm"], row["records"]) for row in rows["clients"]] == [("local", "100"), ("local", "300")]
     assert [row["epsilon"] != "" for row in rows["records"]] == [False, True, False]
+    # One private model, and so one row: alone, and as the private part of all.
+    assert [(row["arms"], row["releases"]) for row in rows["joint"]] == [("private", "1")]
+    assert rows["joint"][0]["epsilon"] == rows["records"][1]["epsilon"]
     for row, folder in zip(rows["records"], runs.values(), strict=True):
         beside = read_json(folder / "record.json")
         assert float(row["accuracy"]) == beside["accuracy"] and int(row["parameters"]) == beside["parameters"] > 1000
@@ -231,7 +233,7 @@ def test_metrics_are_mean_and_standard_deviation_over_seeds(runs, subset, real_d
 
 
 def test_a_network_of_another_library_goes_through_the_files(subset, real_data, tmp_path):
-    arm = {"model": "resnet18", "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.02}}
+    arm = {"model": "resnet18", "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}}
     run(tmp_path, arm, subset, real_data.dataset)
     with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
         trained = [float(row["accuracy"]) for row in csv.DictReader(file)]

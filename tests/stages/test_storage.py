@@ -4,7 +4,7 @@ import torch
 
 from ppml.errors import UserError
 from ppml.records.files import write_json
-from ppml.stages.storage import content_digest, owned_by, read_examples, read_partition, write_examples
+from ppml.stages.storage import owned_by, read_examples, read_partition, write_examples
 
 
 @pytest.fixture
@@ -46,13 +46,3 @@ def test_each_owner_gets_its_records_in_the_order_of_the_partition(written, real
 def test_one_owner_holds_everything_without_a_partition(written, real_data):
     examples = read_examples(written, real_data.dataset)
     assert owned_by(examples, None) == [examples]
-
-
-def test_digest_depends_on_every_byte_of_every_file(tmp_path):
-    one, two = tmp_path / "1", tmp_path / "2"
-    one.write_bytes(b"a")
-    two.write_bytes(b"b")
-    before = content_digest(one, two)
-    assert before == content_digest(one, two) and len(before) == 16
-    two.write_bytes(b"c")
-    assert content_digest(one, two) != before

@@ -116,6 +116,7 @@ class SmallPlan:
         self.reports = "reports"
         self.arms, self.specs, self.stamp = settings["arms"], settings["specs"], settings["stamp"]
         self.note = settings["note"]
+        self.data_published = settings.get("data_published", True)
         self.stamps = SimpleNamespace(made={self.stamp: Stamp({"ppml.stages.train": self.stamp}, {"torch": "2.14.1"})})
 
     @classmethod

@@ -404,6 +404,46 @@ def test_the_book_says_what_snakemake_recorded(small: Small) -> None:
     assert book.stamps == SmallPlan.read().stamps.made
 
 
+def plain_digests_in(book: str) -> list[str]:
+    """Return the files whose plain SHA-256 stands in the text of a book."""
+    files = [path for path in Path().rglob("*.txt") if path.name != "ran.txt"]
+    return [str(path) for path in files if hashlib.sha256(path.read_bytes()).hexdigest() in book]
+
+
+def test_a_book_of_data_that_are_not_published_has_no_plain_digest(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {"data/data.txt", MODEL, "source.txt"} <= set(plain_digests_in(BOOK.read_text()))
+    small.set(data_published=False)
+    save()
+    assert not plain_digests_in(BOOK.read_text())
+    # Planted: digests without the key.
+    monkeypatch.setattr("provenance.shown_digest", lambda sha256, published: sha256)
+    save()
+    assert plain_digests_in(BOOK.read_text())
+
+
+def test_a_book_with_keyed_digests_is_understood_where_the_key_is(small: Small) -> None:
+    small.set(data_published=False)
+    save()
+    made = {path: record(path) for path in SmallPlan.read().outputs()}
+    forget_records()
+    touch_all()
+    assert stale() == {}
+    for path, before in made.items():
+        assert [record(path).get(key) for key in COMPARED] == [before.get(key) for key in COMPARED], path
+    rewrite(MODEL, "a planted fault")
+    assert stale()["train alone/0"] == (OTHER_BYTES,)
+
+
+def test_without_the_key_nobody_knows_how_files_were_made(small: Small) -> None:
+    small.set(data_published=False)
+    save()
+    forget_records()
+    Path(".ppml/digest.key").unlink()
+    assert all(NOBODY in why for why in stale().values()) and stale()
+
+
 def test_equal_results_have_equal_books_and_a_clone_writes_the_same(small: Small) -> None:
     before = BOOK.read_bytes()
     save()

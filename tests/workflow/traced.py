@@ -52,7 +52,7 @@ experiments:
     compare: [{published: private-ai/1/ml-only, arm: alone}]
 """
 STAGES = ("calibrate", "audit", "train", "predict", "infer", "account")
-SHOWN = ("records", "costs", "history", "audits", "inferences")
+SHOWN = ("records", "costs", "history", "audits", "inferences", "joint")
 TRACED = """
 import builtins, importlib, json, sys, threading
 
@@ -225,7 +225,7 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
         yield f"table {kind}", of("table").text, given
     for kind in plan.figure_kinds():
         shown = {"spec": plan.show_spec("both"), "published": plan.published_spec("both", kind)}
-        drawn = {name: file for name, file in tables.items() if name != "inferences"}
+        drawn = {name: file for name, file in tables.items() if name not in ("inferences", "joint")}
         given = options(**shown, kind=kind, **drawn, output_svg=f"{kind}.svg", output_png=f"{kind}.png")
         yield f"figure {kind}", of("figure").text, given
     pages = ROOT / "workflow/report"

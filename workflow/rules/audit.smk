@@ -1,11 +1,13 @@
-# artifacts/runs/{arm}/seed{seed}/audit.json   what the mechanism releases of a canary, for private arms and the first seed
+# artifacts/runs/{arm}/seed{seed}/audit.json   what its training releases of made-up records, for private arms and the first seed
 
 
 # Beside training: it needs the noise that is claimed, and nothing that was learnt.
 rule audit:
     input:
         about=lambda wildcards: plan.subset(wildcards.arm)["about"],
+        partition=lambda wildcards: plan.partition_of(wildcards.arm, wildcards.seed),
         noise=lambda wildcards: plan.calibrated(checkpoints.calibrate, **wildcards),
+        features=lambda wildcards: plan.audited_features(wildcards.arm),
     output:
         plan.run("{arm}", "{seed}", "audit.json"),
     log:
@@ -16,6 +18,8 @@ rule audit:
     params:
         spec=lambda wildcards: plan.audit_spec(wildcards.arm),
         stamp=lambda wildcards: plan.arm_stamp("audit", wildcards.arm),
+        partition=lambda wildcards, input: f"--partition {input.partition}" if input.partition else "",
+        features=lambda wildcards, input: f"--features {input.features}" if input.features else "",
     shell:
         "exec python -m ppml.stages audit --spec {params.spec:q} --seed {wildcards.seed} --about {input.about:q} "
-        "--noise {input.noise:q} --output {output:q} > {log:q} 2>&1"
+        "{params.partition} --noise {input.noise:q} {params.features} --output {output:q} > {log:q} 2>&1"

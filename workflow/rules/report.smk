@@ -1,4 +1,4 @@
-# reports/records.csv, costs.csv, history.csv, clients.csv, epsilons.csv, audits.csv, inferences.csv, metrics.json   all runs, tidy
+# reports/records.csv, costs.csv, history.csv, clients.csv, epsilons.csv, audits.csv, inferences.csv, joint.csv, metrics.json   all runs, tidy
 # reports/tables/{experiment}-{kind}.md, .csv, .tex, .html
 # reports/figures/{experiment}-{kind}.svg, .png
 
@@ -24,7 +24,8 @@ rule collect:
         "exec python -m ppml.stages collect --spec {params.spec:q} --output-records {output.records:q} "
         "--output-costs {output.costs:q} --output-history {output.history:q} --output-clients {output.clients:q} "
         "--output-epsilons {output.epsilons:q} "
-        "--output-audits {output.audits:q} --output-inferences {output.inferences:q} --output-metrics {output.metrics:q} > {log:q} 2>&1"
+        "--output-audits {output.audits:q} --output-inferences {output.inferences:q} --output-joint {output.joint:q} "
+        "--output-metrics {output.metrics:q} > {log:q} 2>&1"
 
 
 for kind in plan.table_kinds():
@@ -58,7 +59,7 @@ for kind in plan.table_kinds():
         shell:
             "exec python -m ppml.stages table --spec {params.spec:q} --kind {params.kind} --records {input.records:q} "
             "--costs {input.costs:q} --history {input.history:q} --audits {input.audits:q} "
-            "--inferences {input.inferences:q} --published {params.published:q} --output-md {output.md:q} "
+            "--inferences {input.inferences:q} --joint {input.joint:q} --published {params.published:q} --output-md {output.md:q} "
             "--output-csv {output.csv:q} --output-tex {output.tex:q} --output-html {output.html:q} > {log:q} 2>&1"
 
 

@@ -1,4 +1,4 @@
-"""Every accountant's epsilon of the same events, and whether they can all be true."""
+"""Every accountant's epsilon of the same events, and which of them is stated."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from ppml.accounting.events import MechanismEvent
 from ppml.accounting.failure import AccountantFailed
 from ppml.errors import UserError
 
-AGREEMENT = 0.05
-"""How far apart two upper bounds of the same epsilon may be, which each state an error of about a fifth of it."""
+TIGHTEST = "tightest"
+"""The least upper bound: exact where every step is on all records, else that of PRV or PLD, which must agree."""
+
+APART, SHARE_APART = 0.02, 0.03
+"""How far apart PRV and PLD may be: each is at most 0.02 above epsilon, or 3 % of the larger where that is more."""
+
+ERRORS = {"prv": 2 * prv.ERROR, "pld": pld.ERROR}
+"""How far above epsilon an accountant that composes numerically may be."""
+
+ROUNDING = 1e-6
+"""How far, relative to a number, two closed forms may contradict each other by rounding."""
 
 
 class AccountantsDisagree(UserError):
-    """Two accountants contradict each other: at least one of the two numbers is wrong, and nobody knows which."""
+    """Two bounds that need no numerical composition contradict each other, so that no number can be trusted."""
 
 
 def by_every_accountant(events: Sequence[MechanismEvent], delta: float) -> dict[str, float | None]:
     """Return the epsilon of ``events`` by each accountant; None by one that has none.
 
-    ``gdp`` has one where every step was on all records; ``prv`` and ``pld`` may fail, ``rdp`` never does.
+    ``gdp`` has one where every step was on all records; ``prv`` and ``pld`` may fail, ``rdp`` never does. A number by
+    ``prv`` or ``pld`` that is below the exact epsilon, or above ``rdp``, by more than its error is none.
     """
     found: dict[str, float | None] = {}
     for name in ACCOUNTANTS:
@@ -29,44 +39,90 @@ def by_every_accountant(events: Sequence[MechanismEvent], delta: float) -> dict[
             found[name] = epsilon(events, delta, name)
         except AccountantFailed:
             found[name] = None
+    for name, error in ERRORS.items():
+        if (value := found[name]) is not None and _contradicts(value, error, found):
+            found[name] = None
     return found
 
 
-def with_fallback(events: Sequence[MechanismEvent], delta: float, accountant: str) -> tuple[float, str]:
-    """Return the epsilon of ``events`` and who says so: ``accountant``, or ``rdp`` where that fails."""
-    try:
-        return epsilon(events, delta, accountant), accountant
-    except AccountantFailed:
-        return epsilon(events, delta, "rdp"), "rdp"
-
-
-def check_agreement(epsilons: Mapping[str, float | None], accountant: str) -> None:
-    """Raise an error if the accountants cannot all be right and the one that is stated may be wrong.
+def stated(events: Sequence[MechanismEvent], delta: float, accountant: str) -> tuple[float, str]:
+    """Return the epsilon that is stated for ``events``, and the accountant that states it.
 
     Parameters
     ----------
-    epsilons : mapping
-        What :func:`by_every_accountant` returned.
-    accountant : str
-        The one whose number is stated. ``rdp`` and ``gdp`` do not rest on numerical composition: they stand.
+    events : sequence of MechanismEvent
+        As in `ppml.accounting.epsilon.epsilon`.
+    delta : float
+        In (0, 1).
+    accountant : {"tightest", "prv", "rdp", "pld", "gdp"}
+        The one that is configured. ``rdp`` states the number where that one has none, or one that is not trusted.
 
     Raises
     ------
     AccountantsDisagree
-        PRV and PLD are more than `AGREEMENT` apart, or one is below the exact epsilon by more than its stated error.
+        Closed forms contradict each other.
     """
-    if accountant not in ("prv", "pld"):
-        return
-    other = f"set privacy.accountant: rdp, which composes in closed form, for this arm (it is {accountant})"
-    by_prv, by_pld, exact = (epsilons[name] for name in ("prv", "pld", "gdp"))
-    if by_prv is not None and by_pld is not None and abs(by_prv - by_pld) > AGREEMENT:
+    if accountant == TIGHTEST and on_all_records(events):
+        accountant = "gdp"
+    if accountant in ("gdp", "rdp"):
+        try:
+            return epsilon(events, delta, accountant), accountant
+        except AccountantFailed:
+            return epsilon(events, delta, "rdp"), "rdp"
+    return choose(by_every_accountant(events, delta), accountant)
+
+
+def choose(found: Mapping[str, float | None], accountant: str) -> tuple[float, str]:
+    """Return the number that is stated, of those by every accountant, and the name of its accountant.
+
+    A number by PRV or PLD is trusted only where both have one, and they differ by at most `APART` or `SHARE_APART`.
+    Else RDP states the number.
+
+    Parameters
+    ----------
+    found : mapping
+        What :func:`by_every_accountant` returned.
+    accountant : {"tightest", "prv", "rdp", "pld", "gdp"}
+        The one that is configured.
+
+    Raises
+    ------
+    AccountantsDisagree
+        RDP is below the exact epsilon: both are closed forms, and at least one is wrong.
+    """
+    by_rdp, exact = found["rdp"], found["gdp"]
+    if by_rdp is None:
+        raise AccountantsDisagree("privacy.accountant: RDP, which bounds every mechanism, has no number for this one")
+    if exact is not None and by_rdp < exact * (1 - ROUNDING) - ROUNDING:
         raise AccountantsDisagree(
-            f"privacy.accountant: PRV says epsilon {by_prv:.4f} and PLD says {by_pld:.4f}: more than {AGREEMENT} "
-            f"apart, so that neither can be trusted; {other}"
+            f"privacy.accountant: RDP says epsilon {by_rdp:.6g}, below the exact {exact:.6g} (GDP): no number is stated"
         )
-    for name, value, error in (("PRV", by_prv, prv.ERROR), ("PLD", by_pld, pld.ERROR)):
-        if value is not None and exact is not None and value < exact - error:
-            raise AccountantsDisagree(
-                f"privacy.accountant: {name} says epsilon {value:.4f}, below the exact {exact:.4f} (GDP) by more than "
-                f"its error of {error}, so that it cannot be trusted; {other}"
-            )
+    names = ("pld", "prv", "gdp", "rdp") if _trusted(found) else ("gdp", "rdp")
+    usable = {name: value for name in names if (value := found[name]) is not None}
+    if accountant != TIGHTEST:
+        name = accountant if accountant in usable else "rdp"
+    elif exact is not None:
+        # No valid bound is below it: one that is differs by its rounding.
+        name = "gdp"
+    else:
+        name = min(usable, key=lambda candidate: usable[candidate])
+    return usable[name], name
+
+
+def _contradicts(value: float, error: float, found: Mapping[str, float | None]) -> bool:
+    """Return whether a number is below the exact epsilon, or above RDP, by more than ``error``."""
+    exact, by_rdp = found["gdp"], found["rdp"]
+    return (exact is not None and value < exact - error) or (by_rdp is not None and value > by_rdp + error)
+
+
+def on_all_records(events: Sequence[MechanismEvent]) -> bool:
+    """Return whether no step sampled its records, so that epsilon is exact by Gaussian differential privacy."""
+    return all(event.sample_rate == 1 for event in events if event.steps)
+
+
+def _trusted(found: Mapping[str, float | None]) -> bool:
+    """Return whether PRV and PLD both have a number, and agree."""
+    by_prv, by_pld = found["prv"], found["pld"]
+    if by_prv is None or by_pld is None:
+        return False
+    return by_prv == by_pld or abs(by_prv - by_pld) <= max(APART, SHARE_APART * max(by_prv, by_pld))

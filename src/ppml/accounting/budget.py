@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from ppml.accounting.agreement import with_fallback
+from ppml.accounting.agreement import TIGHTEST, on_all_records, stated
+from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent, compose
+from ppml.accounting.failure import AccountantFailed
 
 
 class BudgetExhausted(RuntimeError):
@@ -25,8 +28,8 @@ class PrivacyBudget:
         The largest epsilon that may be spent, above 0.
     delta : float
         In (0, 1).
-    accountant : {"prv", "rdp", "pld", "gdp"}
-        What epsilon is computed by; where that fails, by ``rdp``.
+    accountant : {"tightest", "prv", "rdp", "pld", "gdp"}
+        What epsilon is stated by (:func:`ppml.accounting.agreement.stated`).
 
     Examples
     --------
@@ -81,19 +84,41 @@ class PrivacyBudget:
         """Return how many further steps like those of ``event`` fit into the budget, ``at_most`` if more do.
 
         Found by bisection on the composed epsilon: after that many steps it is within the limit, after one more it is
-        not.
+        not. One accountant narrows it down; that both hold is asked of the number that is stated.
         """
 
-        def fits(steps: int) -> bool:
-            return self._epsilon(compose([*self.events, replace(event, steps=steps)])) <= self.limit
+        def spending(steps: int) -> tuple[MechanismEvent, ...]:
+            return compose([*self.events, replace(event, steps=steps)])
 
-        low, high = 0, 1
-        while high <= at_most and fits(high):
-            low, high = high, min(2 * high, at_most + 1) if high < at_most else at_most + 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        def fits(steps: int) -> bool:
+            return steps == 0 or self._epsilon(spending(steps)) <= self.limit
+
+        def seems_to_fit(steps: int) -> bool:
+            return self._by_one(spending(steps)) <= self.limit
+
+        found = _most(seems_to_fit, at_most)
+        if fits(found) and (found == at_most or not fits(found + 1)):
+            return found
+        return _most(fits, at_most)
 
     def _epsilon(self, events: tuple[MechanismEvent, ...]) -> float:
-        return with_fallback(events, self.delta, self.accountant)[0]
+        return stated(events, self.delta, self.accountant)[0]
+
+    def _by_one(self, events: tuple[MechanismEvent, ...]) -> float:
+        """Return epsilon by one accountant, which is most often the number that is stated."""
+        tightest = "gdp" if on_all_records(events) else "pld"
+        try:
+            return epsilon(events, self.delta, tightest if self.accountant == TIGHTEST else self.accountant)
+        except AccountantFailed:
+            return epsilon(events, self.delta, "rdp")
+
+
+def _most(fits: Callable[[int], bool], at_most: int) -> int:
+    """Return the number of steps that fit where one more does not, ``at_most`` if so many do."""
+    low, high = 0, 1
+    while high <= at_most and fits(high):
+        low, high = high, min(2 * high, at_most + 1) if high < at_most else at_most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-
-from scipy import optimize
+from collections.abc import Callable
+from itertools import count
 
 from ppml.accounting import gaussian
-from ppml.accounting.agreement import with_fallback
+from ppml.accounting.agreement import TIGHTEST, stated
+from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
+from ppml.accounting.failure import AccountantFailed
+from ppml.accounting.limits import LEAST_NOISE, MOST_NOISE
 
-TOLERANCE = {"prv": 5e-3, "rdp": 5e-3, "pld": 5e-3, "gdp": 1e-6}
-"""How far below its target the epsilon of the calibrated noise may stay."""
+TOLERANCE, EXACT_TOLERANCE = 5e-3, 1e-6
+"""How far below its target the epsilon of the calibrated noise may stay, by numerical and by exact accounting."""
 
-MOST_NOISE = 1e6
-"""A noise multiplier beyond use: what does not spend little under it never will."""
+SHARE_BELOW = 0.02
+"""The same as a share of the target, where that is less."""
+
+NARROWEST, NARROWEST_EXACT = 1e-3, 1e-9
+"""Within which share of itself noise is found where epsilon jumps over the tolerance."""
 
 
 class UnreachableEpsilon(ValueError):
@@ -28,8 +34,14 @@ class UnreachableEpsilon(ValueError):
 def calibrate(*, target: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
     """Return the smallest noise multiplier, to `TOLERANCE` of epsilon, that spends at most ``target``.
 
-    The search brackets and interpolates on the accountant that will state epsilon. Where that fails, at noise so small
-    that nothing is private, its number is that of ``rdp``.
+    The number compared with the target is the one that will be stated (:func:`ppml.accounting.agreement.stated`). The
+    search brackets the noise, and interpolates where both ends have an epsilon above 0, else bisects; for ``prv``,
+    ``pld`` and ``tightest`` it asks one accountant, and all of them at its end.
+
+    Returns
+    -------
+    float
+        Between `LEAST_NOISE` and `MOST_NOISE`; `LEAST_NOISE` where even that spends at most ``target``.
 
     Raises
     ------
@@ -43,20 +55,39 @@ def calibrate(*, target: float, delta: float, sample_rate: float, steps: int, ac
     """
 
     def spent(noise: float) -> float:
-        return with_fallback([MechanismEvent(sample_rate, noise, steps, 1.0)], delta, accountant)[0]
+        return stated([MechanismEvent(sample_rate, noise, steps, 1.0)], delta, accountant)[0]
 
-    smallest = spent(MOST_NOISE)
-    if smallest > target:
-        raise UnreachableEpsilon(smallest)
-    high = max(0.3, sample_rate * _without_sampling(target, delta, steps))
-    while (reached := spent(high)) > target:
-        high *= 2
-    low, above = high / 2, spent(high / 2)
-    while above <= target:
-        high, reached = low, above
-        low, above = low / 2, spent(low / 2)
-    while target - reached > TOLERANCE[accountant]:
-        middle = _between(low, high, above, reached, target - TOLERANCE[accountant] / 2)
+    def by_one(noise: float) -> float:
+        event = MechanismEvent(sample_rate, noise, steps, 1.0)
+        try:
+            return epsilon([event], delta, "pld" if accountant == TIGHTEST else accountant)
+        except AccountantFailed:
+            return epsilon([event], delta, "rdp")
+
+    exact = sample_rate == 1 and accountant in ("gdp", TIGHTEST)
+    tolerance = min(EXACT_TOLERANCE if exact else TOLERANCE, SHARE_BELOW * target)
+    narrowest = NARROWEST_EXACT if exact else NARROWEST
+    start = sample_rate * math.sqrt(steps) / gaussian.largest_mu(target, delta)
+    if exact or accountant == "rdp":
+        return _least_noise(spent, target, tolerance, narrowest, start)
+    try:
+        found = _least_noise(by_one, target, tolerance, narrowest, start)
+        if target - 2 * tolerance <= spent(found) <= target:
+            return found
+    except UnreachableEpsilon:
+        found = start
+    return _least_noise(spent, target, tolerance, narrowest, found)
+
+
+def _least_noise(
+    spent: Callable[[float], float], target: float, tolerance: float, narrowest: float, start: float
+) -> float:
+    """Return noise that spends at most ``target``, and less by at most ``tolerance`` where epsilon does not jump."""
+    low, above, high, reached = _bracket(spent, target, min(MOST_NOISE, max(LEAST_NOISE, start)))
+    for turn in count(1):
+        if target - reached <= tolerance or high <= low * (1 + narrowest):
+            break
+        middle = _between(low, high, above, reached, target - tolerance / 2, bisect=turn % 2 == 0 and turn > 4)
         if not low < middle < high:
             break
         value = spent(middle)
@@ -67,14 +98,33 @@ def calibrate(*, target: float, delta: float, sample_rate: float, steps: int, ac
     return high
 
 
-def _between(low: float, high: float, above: float, below: float, aim: float) -> float:
+def _bracket(spent: Callable[[float], float], target: float, start: float) -> tuple[float, float, float, float]:
+    """Return noise that spends more than ``target``, its epsilon, noise that spends at most ``target``, its epsilon.
+
+    Both are `LEAST_NOISE` where no noise spends more.
+    """
+    factor, noise, value = 2.0, start, spent(start)
+    if value > target:
+        while value > target:
+            if noise >= MOST_NOISE:
+                raise UnreachableEpsilon(value)
+            low, above = noise, value
+            noise = min(MOST_NOISE, noise * factor)
+            value, factor = spent(noise), factor**2
+        return low, above, noise, value
+    while value <= target:
+        high, reached = noise, value
+        if noise <= LEAST_NOISE:
+            return LEAST_NOISE, math.inf, LEAST_NOISE, reached
+        noise = max(LEAST_NOISE, noise / factor)
+        value, factor = spent(noise), min(16.0, factor**2)
+    return noise, value, high, reached
+
+
+def _between(low: float, high: float, above: float, below: float, aim: float, *, bisect: bool) -> float:
     """Return the noise between ``low`` and ``high`` where epsilon, about a power of it, should be ``aim``."""
-    share = math.log(above / aim) / math.log(above / below) if math.isfinite(above) else 0.5
+    share = 0.5
+    if not bisect and math.isfinite(above) and below > 0 and aim > 0:
+        share = math.log(above / aim) / math.log(above / below)
     # Not closer to either end than a twentieth: the curve bends, and the bracket must shrink.
     return low * math.exp(min(0.95, max(0.05, share)) * math.log(high / low))
-
-
-def _without_sampling(target: float, delta: float, steps: int) -> float:
-    """Return about the noise that ``steps`` steps on all records need; sampling needs less, in proportion."""
-    mu = optimize.brentq(lambda mu: gaussian.exact_epsilon(mu, delta) - target, 0.0, 1 + 2 * math.sqrt(target) + target)
-    return math.sqrt(steps) / float(mu)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -23,6 +23,9 @@ class MechanismEvent:
         The clipping norm of one record's gradient. Epsilon does not depend on it.
     sampler : str
         ``"poisson"``, the only one that amplification by sampling is claimed for.
+    noise_source, sampling_source : {"seeded", "secure"}
+        What the noise, and the samples, were drawn from, as what drew them says: generators that a seed repeats, or the
+        operating system. A step on all records draws no sample; it has the source of its noise.
     """
 
     sample_rate: float
@@ -30,6 +33,8 @@ class MechanismEvent:
     steps: int
     max_grad_norm: float
     sampler: str = "poisson"
+    noise_source: str = "seeded"
+    sampling_source: str = "seeded"
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as plain values."""
@@ -48,15 +53,8 @@ def compose(events: Iterable[MechanismEvent]) -> tuple[MechanismEvent, ...]:
     joined: list[MechanismEvent] = []
     for event in events:
         last = joined[-1] if joined else None
-        if last and (last.sample_rate, last.noise_multiplier, last.max_grad_norm, last.sampler) == (
-            event.sample_rate,
-            event.noise_multiplier,
-            event.max_grad_norm,
-            event.sampler,
-        ):
-            joined[-1] = MechanismEvent(
-                event.sample_rate, event.noise_multiplier, last.steps + event.steps, event.max_grad_norm, event.sampler
-            )
+        if last and replace(last, steps=event.steps) == event:
+            joined[-1] = replace(last, steps=last.steps + event.steps)
         else:
             joined.append(event)
     return tuple(joined)

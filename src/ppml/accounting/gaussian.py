@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import optimize
-from scipy.stats import norm
+from scipy.special import erfcx, log_ndtr
 
 from ppml.accounting.failure import AccountantFailed
 
@@ -19,7 +18,8 @@ def exact_epsilon(mu: float, delta: float) -> float:
     """Return the smallest epsilon that a ``mu``-GDP mechanism satisfies at ``delta``.
 
     The root of ``delta = Phi(-eps/mu + mu/2) - exp(eps) Phi(-eps/mu - mu/2)`` (arXiv 1905.02383, corollary 1), exact
-    for the composition of Gaussian mechanisms on all records, with ``mu = sqrt(sum steps / noise_multiplier^2)``.
+    for the composition of Gaussian mechanisms on all records, with ``mu = sqrt(sum steps / noise_multiplier^2)``. It is
+    bracketed by 0 and a tail bound, and found by bisection, for which only the sign of a difference counts.
 
     Parameters
     ----------
@@ -28,23 +28,46 @@ def exact_epsilon(mu: float, delta: float) -> float:
     delta : float
         In (0, 1).
 
+    Returns
+    -------
+    float
+        At least 0: 0 where ``delta`` is at least the total variation; infinity where no floating-point number holds it.
+
     Examples
     --------
     >>> round(exact_epsilon(1.0, 1e-5), 4)
     4.3772
+    >>> exact_epsilon(0.02, 0.01)
+    0.0
     """
-    if mu == 0 or _delta(0.0, mu) <= delta:
+    # At epsilon 0 the two terms of delta cancel; the error function has no such difference.
+    if math.erf(mu / math.sqrt(8)) <= delta:
         return 0.0
     # P(loss > eps) <= delta there, for the loss is normal with mean mu^2 / 2 and deviation mu.
-    above = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
-    root = optimize.brentq(lambda epsilon: _delta(epsilon, mu) - delta, 0.0, above, xtol=TOLERANCE)
-    return float(root) + TOLERANCE
+    low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))
+    if math.isinf(high):
+        return math.inf
+    aim = math.log(delta)
+    while high - low > TOLERANCE and low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _log_delta(middle, mu) > aim else (low, middle)
+    return high + TOLERANCE
 
 
-def _delta(epsilon: float, mu: float) -> float:
-    # The second term as one exponential: its factors overflow and underflow.
-    second = math.exp(min(0.0, epsilon + norm.logcdf(-epsilon / mu - mu / 2)))
-    return float(norm.cdf(-epsilon / mu + mu / 2) - second)
+def _log_delta(epsilon: float, mu: float) -> float:
+    """Return the logarithm of delta at ``epsilon``: its terms overflow and underflow."""
+    first, second = -epsilon / mu + mu / 2, -epsilon / mu - mu / 2
+    # Phi(x) = erfcx(-x / sqrt(2)) exp(-x^2 / 2) / 2, and half the squares differ by epsilon: the exponentials cancel.
+    share = 1 - float(erfcx(-second / math.sqrt(2)) / erfcx(-first / math.sqrt(2)))
+    return float(log_ndtr(first)) + math.log(share) if share > 0 else -math.inf
+
+
+def largest_mu(epsilon: float, delta: float) -> float:
+    """Return the largest ``mu``, to a millionth of it, whose exact epsilon at ``delta`` is at most ``epsilon``."""
+    low, high = 1e-12, 1e12
+    while high / low > 1 + 1e-6:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if exact_epsilon(middle, delta) <= epsilon else (low, middle)
+    return low
 
 
 def renyi_epsilon(mu: float, delta: float) -> float:
@@ -103,7 +126,8 @@ def mu_of(kinds: Sequence[tuple[float, float]], counts: Sequence[int]) -> float:
     sampled = [rate for (_, rate), count in zip(kinds, counts, strict=True) if count and rate < 1]
     if sampled:
         raise AccountantFailed(f"gdp is exact for steps on all records only, got sample rate {sampled[0]:g}")
-    return math.sqrt(sum(count / noise**2 for (noise, _), count in zip(kinds, counts, strict=True)))
+    # In this order no intermediate value overflows or underflows.
+    return math.hypot(*(math.sqrt(count) / noise for (noise, _), count in zip(kinds, counts, strict=True)))
 
 
 def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float) -> list[float]:

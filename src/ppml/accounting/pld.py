@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.stats import norm
+import numpy as np
+from scipy.special import ndtri
 
 from ppml.accounting.failure import AccountantFailed
 
@@ -14,27 +15,65 @@ ERROR = 0.01
 
 COARSEST, FINEST = 1e-3, 1e-5
 
+WIDEST = 100.0
+"""Losses above it are not read: `ppml.accounting.epsilon.NUMERICAL_LIMIT` bounds epsilon."""
+
+MOST_CELLS_OF_A_STEP, MOST_CELLS = 2**16, 2**22
+"""How many losses a grid may have, of one step and composed: where more would be needed it is coarser, and the bound
+looser. The library takes 15 microseconds for each loss of a step."""
+
 
 def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float) -> list[float]:
     """Return an upper bound of epsilon (arXiv 2207.04380) for each row of ``counts``.
 
-    See `ppml.accounting.epsilon` for the parameters. A record added and a record removed are composed apart; the larger
-    epsilon counts.
+    See `ppml.accounting.epsilon` for the parameters. The two orders of the dominating pair are composed apart; the
+    larger epsilon counts.
 
     Raises
     ------
     AccountantFailed
         The composition gave no finite number, as happens at a very small delta.
     """
+    return _composed(kinds, counts, delta, "REPLACE_SPECIAL")
+
+
+def epsilons_of_replacing(
+    kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float
+) -> list[float]:
+    """Return an upper bound of epsilon for data sets that differ in a record replaced by any other.
+
+    See :func:`epsilons`; `ppml.accounting.replacing` says why what is composed is an upper bound.
+    """
+    return _composed(kinds, counts, delta, "REPLACE_ONE")
+
+
+def _composed(
+    kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float, relation: str
+) -> list[float]:
+    try:
+        found = _epsilons(kinds, counts, delta, relation)
+    except (ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        raise AccountantFailed(f"pld: {error}") from error
+    if not all(map(math.isfinite, found)):
+        raise AccountantFailed(f"pld: the numerical composition gave {found[-1]}")
+    return [max(0.0, value) for value in found]
+
+
+def _epsilons(
+    kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float, relation: str
+) -> list[float]:
+    from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution
 
-    grid = interval(kinds, max(counts, key=sum), delta)
+    # A record replaced by any other moves the sum twice as far.
+    moved = 2 if relation == "REPLACE_ONE" else 1
+    grid = interval([(noise / moved, rate) for noise, rate in kinds], max(counts, key=sum), delta)
     steps = [
         privacy_loss_distribution.from_gaussian_mechanism(
             noise,
             sampling_prob=rate,
             value_discretization_interval=grid,
-            # The default of `neighboring_relation`: one record added or removed.
+            neighboring_relation=NeighboringRelation[relation],
             pessimistic_estimate=True,
         )
         for noise, rate in kinds
@@ -45,9 +84,9 @@ def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int
         total = taken[0]
         for other in taken[1:]:
             total = total.compose(other)
-        found.append(float(total.get_epsilon_for_delta(delta)))
-    if not all(map(math.isfinite, found)):
-        raise AccountantFailed(f"pld: the numerical composition gave {found[-1]}")
+        # The library looks at one loss after the other, and at all of them where epsilon is 0.
+        nothing = float(total.get_delta_for_epsilon(0.0)) <= delta
+        found.append(0.0 if nothing else float(total.get_epsilon_for_delta(delta)))
     return found
 
 
@@ -55,12 +94,25 @@ def interval(kinds: Sequence[tuple[float, float]], counts: Sequence[int], delta:
     """Return the step of the grid of losses at which the rounding adds less than half of ``ERROR`` to epsilon.
 
     Rounding to a grid of step h adds h^2/6 to the variance of one loss, and half of that to its mean. After n steps
-    with variance V in all, epsilon, about ``V/2 + z sqrt(V)``, grows by ``n h^2/12 (1 + z / sqrt(V))``.
+    with variance V in all, epsilon, about ``V/2 + z sqrt(V)``, grows by ``n h^2/12 (1 + z / sqrt(V))``. Where that grid
+    had too many losses, it is as fine as they allow.
     """
     steps = sum(counts)
     variance = sum(
         count * rate**2 * math.expm1(min(1 / noise**2, 50.0))
         for (noise, rate), count in zip(kinds, counts, strict=True)
     )
-    growth = steps / 12 * (1 + float(norm.isf(delta)) / math.sqrt(variance))
-    return min(COARSEST, max(FINEST, math.sqrt(ERROR / 2 / growth)))
+    growth = steps / 12 * (1 + float(ndtri(1 - delta)) / math.sqrt(variance))
+    fine = min(COARSEST, max(FINEST, math.sqrt(ERROR / 2 / max(growth, 1e-300))))
+    widest = max(_width(rate, noise) for noise, rate in kinds)
+    # What is cut off the composition leaves about the mean and ten deviations, and never much above epsilon.
+    composed = min(steps * widest, variance + 20 * math.sqrt(variance) + 40, 4 * WIDEST)
+    return max(fine, widest / MOST_CELLS_OF_A_STEP, composed / MOST_CELLS)
+
+
+def _width(rate: float, noise: float) -> float:
+    """Return about the distance of the least and the largest loss of one step within 10 deviations of the noise."""
+    unsampled = (10 * noise + 0.5) / noise / noise
+    if rate == 1:
+        return 2 * unsampled
+    return float(np.logaddexp(math.log1p(-rate), math.log(rate) + unsampled)) - math.log1p(-rate)

@@ -5,37 +5,46 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from scipy.special import ndtr
+
+from ppml.accounting import renyi
 from ppml.accounting.failure import AccountantFailed
+
+if TYPE_CHECKING:
+    from opacus.accountants.analysis.prv.domain import Domain
+    from opacus.accountants.analysis.prv.prvs import DiscretePRV
 
 ERROR = 0.01
 """Half the width of the interval that epsilon is bracketed with; its upper end is stated."""
+
+MOST_CELLS = 2**24
+"""How many losses a grid may have; Opacus makes it as fine as the bracket needs."""
 
 
 def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float) -> list[float]:
     """Return an upper bound of epsilon (arXiv 2106.02848) for each row of ``counts``.
 
     See `ppml.accounting.epsilon` for the parameters. The grid is that of the row with the most steps, which bounds the
-    error of the others, too: most of the time goes into making it.
+    error of the others, too: most of the time goes into making it. The two orders of the
+    dominating pair are composed apart; the larger epsilon counts. 0 where the upper end of the bracket is negative.
 
     Raises
     ------
     AccountantFailed
-        Opacus found no number, as happens at a very small delta.
+        Opacus found no number, as happens at a very small delta, or the grid outgrows memory.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
-            found = _epsilons(kinds, counts, delta)
+            return _epsilons(kinds, counts, delta)
         except (ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
             raise AccountantFailed(f"prv: {error}") from error
-    if not all(map(math.isfinite, found)):
-        raise AccountantFailed(f"prv: the numerical composition gave {found[-1]}")
-    return found
 
 
 def _epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float) -> list[float]:
-    from opacus.accountants import PRVAccountant
     from opacus.accountants.analysis.prv import (
         PoissonSubsampledGaussianPRV,
         TruncatedPrivacyRandomVariable,
@@ -44,12 +53,64 @@ def _epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[in
     )
 
     delta_error = delta / 1000
-    losses = [PoissonSubsampledGaussianPRV(rate, noise) for noise, rate in kinds]
-    domain = PRVAccountant()._get_domain(losses, list(max(counts, key=sum)), ERROR, delta_error)
-    grids = [discretize(TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max), domain) for loss in losses]
-    found = []
-    for row in counts:
-        taken = [(grid, count) for grid, count in zip(grids, row, strict=True) if count]
-        total = compose_heterogeneous([grid for grid, _ in taken], [count for _, count in taken])
-        found.append(float(total.compute_epsilon(delta, delta_error, ERROR)[2]))
+    domain = _domain(kinds, max(counts, key=sum), delta_error)
+    found = [0.0] * len(counts)
+    pairs: list[list[Any]] = [[PoissonSubsampledGaussianPRV(rate, noise) for noise, rate in kinds]]
+    if any(rate < 1 for _, rate in kinds):
+        pairs.append([_LossOfAbsence(rate, noise) for noise, rate in kinds])
+    for pair in pairs:
+        grids = [discretize(TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max), domain) for loss in pair]
+        for place, row in enumerate(counts):
+            taken = [(grid, count) for grid, count in zip(grids, row, strict=True) if count]
+            total = compose_heterogeneous([grid for grid, _ in taken], [count for _, count in taken])
+            found[place] = max(found[place], _upper_end(total, delta, delta_error))
     return found
+
+
+def _domain(kinds: Sequence[tuple[float, float]], counts: Sequence[int], delta_error: float) -> Domain:
+    """Return the grid of losses that brackets epsilon to `ERROR` (arXiv 2106.02848, theorem 5.5 and remark 5.6).
+
+    It is the one of Opacus, whose Renyi divergences take minutes for some rates.
+    """
+    from opacus.accountants.analysis.prv import Domain
+
+    steps = sum(counts)
+    ones = [[int(place == other) for other in range(len(kinds))] for place in range(len(kinds))]
+    orders, (total, *each) = renyi.costs(kinds, [counts, *ones])
+    reach = renyi.converted(orders, total, math.log(delta_error / 4))
+    for one in each:
+        reach = max(reach, renyi.converted(orders, one, math.log(delta_error / (8 * steps))))
+    reach = max(reach, ERROR) + 3
+    mesh = ERROR / math.sqrt(steps * math.log(12 / delta_error) / 2)
+    if not 2 * reach / mesh <= MOST_CELLS:
+        raise AccountantFailed(f"prv: the grid would have {2 * reach / mesh:.0f} losses, more than {MOST_CELLS}")
+    return Domain.create_aligned(-reach, reach, mesh)
+
+
+class _LossOfAbsence:
+    """The loss of a record's absence from a sampled step against its presence, which Opacus leaves out.
+
+    Without sampling it has the distribution of the loss in the other order.
+    """
+
+    def __init__(self, sample_rate: float, noise_multiplier: float) -> None:
+        self.sample_rate = sample_rate
+        self.noise_multiplier = noise_multiplier
+
+    def cdf(self, loss: Any) -> Any:
+        """Return the chance that ``-log(1 - q + q exp((x - 1/2) / noise^2))`` of normal noise ``x`` is at most this."""
+        rate, noise = self.sample_rate, self.noise_multiplier
+        excess = (np.exp(-np.asarray(loss)) - (1 - rate)) / rate
+        least = noise**2 * np.log(np.where(excess > 0, excess, 1.0)) + 0.5
+        return np.where(excess > 0, ndtr(-least / noise), 1.0)
+
+
+def _upper_end(total: DiscretePRV, delta: float, delta_error: float) -> float:
+    """Return the upper end of the bracket of epsilon, 0 where it is below."""
+    # Opacus searches among the losses, where it finds nothing if delta is as large as the total variation.
+    if total.compute_delta_estimate(-ERROR) <= delta - delta_error:
+        return 0.0
+    found = float(total.compute_epsilon(delta, delta_error, ERROR)[2])
+    if not math.isfinite(found):
+        raise ArithmeticError(f"the numerical composition gave {found}")
+    return max(0.0, found)

@@ -159,7 +159,7 @@ class Config(Spec):
 
     def audited(self) -> tuple[str, ...]:
         """Return the names of the arms whose mechanism is audited."""
-        private = (name for name, arm in self.arms.items() if isinstance(arm.privacy, ExampleLevel))
+        private = (name for name, arm in self.arms.items() if not isinstance(arm.privacy, NoPrivacy))
         return tuple(name for name in private if self.audit.steps_for(name))
 
     def _check_claim(self, place: str, claim: Claim) -> None:

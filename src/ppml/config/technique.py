@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ppml.accounting.limits import LEAST_DELTA, LEAST_NOISE, MOST_DELTA, MOST_NOISE
 from ppml.aggregation.capacity import (
     MAX_COEFFICIENT_BITS,
     bfv_ring,
@@ -108,19 +109,24 @@ class NoPrivacy(Spec):
 
 
 class DifferentialPrivacy(Spec):
-    """What every mechanism has: how much noise, accounted by what, and who adds it."""
+    """Differential privacy: how much noise, from which source, stated at which delta."""
 
     epsilon: float | None = Field(
         default=None, gt=0, description="Target for the whole training, over all rounds; the noise is calibrated to it."
     )
     noise_multiplier: float | None = Field(
-        default=None, gt=0, description="The noise itself, in units of the clipping norm, where `epsilon` is not given."
+        default=None,
+        ge=LEAST_NOISE,
+        le=MOST_NOISE,
+        description="The noise itself, in units of the clipping norm, where `epsilon` is not given.",
     )
-    delta: float = Field(default=1.0e-5, gt=0, lt=1, description="Write 1.0e-5: YAML reads 1e-5 as text.")
+    delta: float = Field(
+        default=1.0e-5, ge=LEAST_DELTA, le=MOST_DELTA, description="Write 1.0e-5: YAML reads 1e-5 as text."
+    )
     noise_source: Literal["seeded", "secure"] = Field(
         default="seeded",
-        description="`seeded` noise repeats, and who knows the seed, or tries its 2^32 states, can subtract it; "
-        "`secure` draws from the operating system for a model that is to be released.",
+        description="`seeded` noise and samples repeat, and the holder of the seed can subtract the noise; `secure` "
+        "ones are drawn from the operating system, for a model that is to be released.",
     )
     colluders: int = Field(
         default=1,
@@ -146,7 +152,11 @@ class DifferentialPrivacy(Spec):
 
 
 class ExampleLevel(DifferentialPrivacy):
-    """DP-SGD: neighbouring data sets differ in one record of one owner, added or removed."""
+    """DP-SGD.
+
+    Neighbouring data sets differ in one record, which is replaced by a null record that contributes 0; the number of
+    records is public.
+    """
 
     kind: Literal["example"] = "example"
     max_grad_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one record's gradient.")
@@ -156,9 +166,10 @@ class ExampleLevel(DifferentialPrivacy):
         description="The most epsilon that may be spent, beside `noise_multiplier`: an owner stops before the step "
         "that would exceed it, and the others go on.",
     )
-    accountant: Literal["prv", "rdp", "pld", "gdp"] = Field(
-        default="prv",
-        description="What epsilon is stated and calibrated by; `gdp` only where every step is on all records.",
+    accountant: Literal["tightest", "prv", "rdp", "pld", "gdp"] = Field(
+        default="tightest",
+        description="What epsilon is stated and calibrated by: `tightest` is exact where every step is on all records, "
+        "else the lesser of `prv` and `pld`; `gdp` only where every step is on all records.",
     )
     noise_by: Literal["owner", "shares"] = Field(
         default="owner",
@@ -177,11 +188,14 @@ class ExampleLevel(DifferentialPrivacy):
 
 
 class ClientLevel(DifferentialPrivacy):
-    """DP-FedAvg: neighbouring federations differ in one client with all its records (arXiv 1710.06963)."""
+    """DP-FedAvg (arXiv 1710.06963).
+
+    In neighbouring federations the contribution of one client is 0; the number of clients is public.
+    """
 
     kind: Literal["client"] = "client"
     max_update_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one client's update.")
-    accountant: Literal["prv", "rdp", "pld", "gdp"] = Field(
+    accountant: Literal["tightest", "prv", "rdp", "pld", "gdp"] = Field(
         default="gdp", description="What epsilon is stated and calibrated by; every round is on all clients."
     )
     noise_by: Literal["server", "shares"] = Field(

@@ -33,12 +33,15 @@ class DatasetInfo:
     files : tuple of str
         Names of the published files: images and labels that train, images and labels that test. They stand here, too,
         because importing torchvision takes seconds.
+    published : bool
+        Whether everybody can have the data, so that plain digests of them, and what is made of them, may be published.
     """
 
     torchvision_class: str
     mean: float
     deviation: float
     files: tuple[str, ...] = MNIST_FILES
+    published: bool = False
 
     def files_of(self, part: str) -> tuple[str, ...]:
         """Return the names of images and labels of ``part``, ``train`` or ``test``; none for the digits."""
@@ -46,15 +49,15 @@ class DatasetInfo:
 
 
 CATALOGUE = {
-    "mnist": DatasetInfo("MNIST", 0.1307, 0.3081),
-    "fashion_mnist": DatasetInfo("FashionMNIST", 0.2860, 0.3530),
-    "kmnist": DatasetInfo("KMNIST", 0.1918, 0.3483),
-    "qmnist": DatasetInfo("QMNIST", 0.1307, 0.3081, QMNIST_FILES),
+    "mnist": DatasetInfo("MNIST", 0.1307, 0.3081, published=True),
+    "fashion_mnist": DatasetInfo("FashionMNIST", 0.2860, 0.3530, published=True),
+    "kmnist": DatasetInfo("KMNIST", 0.1918, 0.3483, published=True),
+    "qmnist": DatasetInfo("QMNIST", 0.1307, 0.3081, QMNIST_FILES, published=True),
 }
 DIGITS = "digits"
 """Scikit-learn's own handwritten digits: inside the package, the fallback where nothing else can be had."""
 
-DIGITS_INFO = DatasetInfo("", 0.1307, 0.3081, files=())
+DIGITS_INFO = DatasetInfo("", 0.1307, 0.3081, files=(), published=True)
 
 
 def require_dataset(name: str, key: str) -> None:

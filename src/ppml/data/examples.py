@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def digests(self) -> tuple[bytes, ...]:
+        """A digest of each record, its label included, which its random draws are derived from; made once."""
+        from ppml.record_draws import record_digests
+
+        return record_digests(self.images, self.labels)
 
     def select(self, index: torch.Tensor) -> Examples:
         """Return the examples at the positions ``index``, an int64 tensor of shape ``(m,)``."""

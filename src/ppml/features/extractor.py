@@ -4,36 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from ppml.config.features import Scattering
-from ppml.features.deformation import Deformation, deform
+from ppml.features.deformation import DRAWS, Deformation, deform
 from ppml.features.scattering import ScatteringTransform
 from ppml.features.strokes import draw_strokes
 from ppml.features.whitening import Whitening
 from ppml.randomness import Randomness
+from ppml.record_draws import draws_of_records, record_digests
 
 GROUPS = 27
 """Groups of channels that are normalised together, as in arXiv 2011.11660."""
 BIAS = 0.1
 """The constant feature: small, since it counts towards the norm that is clipped."""
-AT_ONCE = 1000
-"""Images at a time: their coefficients take 16 MB."""
+AT_ONCE = 64
+"""Images at a time: with fewer, blank ones fill them up. A matrix product of another shape may have other last bits."""
 
 
 class ScatteringFeatures:
     """Whitened scattering coefficients of unit norm, and a constant.
 
-    An image's features depend on that image, on random strokes and on the draws of ``rng``, and on no other image: so
-    whoever trains on them with differential privacy owes nothing for them.
+    An image's features are a function of that image, of random strokes and of the key of ``rng``: what deforms a copy
+    is drawn from a keyed hash of the image and of the copy's number. So they have the same bits whatever other images
+    are there, however many, and in which order, and a training on them with differential privacy owes nothing for them.
+    Equal images have equal features. Bits are those of one thread, of one processor and of one version of PyTorch.
 
     Parameters
     ----------
     settings : Scattering
         The configuration.
     rng : Randomness
-        Strokes and deformations are drawn from it.
+        Strokes are drawn from it, and its keys are those of the draws of deformations.
 
     Attributes
     ----------
@@ -53,7 +58,7 @@ class ScatteringFeatures:
 
     def plain(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features of ``images``, float32 ``(n, 1, 28, 28)`` with paper 0 and ink 1, as ``(n, size)``."""
-        return torch.cat([self._features(part[:, 0]) for part in images.split(AT_ONCE)])
+        return self._kind(images)
 
     def copies(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features of each image and of deformed copies of it, ``(n, copies, size)``."""
@@ -68,10 +73,20 @@ class ScatteringFeatures:
 
     def _kinds(self, images: torch.Tensor, count: int, name: str) -> Iterator[torch.Tensor]:
         yield self.plain(images)
+        digests = record_digests(images) if count > 1 else ()
         for number in range(1, count):
-            generator = self._rng.child(name, number).torch()
-            parts = [deform(part[:, 0], self._deformation, generator) for part in images.split(AT_ONCE)]
-            yield torch.cat([self._features(part) for part in parts])
+            yield self._kind(images, draws_of_records(self._rng.child(name), number, digests, DRAWS))
+
+    def _kind(self, images: torch.Tensor, draws: NDArray[np.float64] | None = None) -> torch.Tensor:
+        """Return features ``(n, size)`` of images, or of copies that are deformed by ``draws``."""
+        found = torch.empty(len(images), self.size)
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE, 0]
+            if draws is not None:
+                part = deform(part, self._deformation, draws[start : start + AT_ONCE])
+            filled = functional.pad(part, (0, 0, 0, 0, 0, AT_ONCE - len(part)))
+            found[start : start + AT_ONCE] = self._features(filled)[: len(part)]
+        return found
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         white = functional.normalize(self._whitening(self._coefficients(images)), dim=1)

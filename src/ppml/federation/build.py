@@ -63,15 +63,12 @@ class Given:
         Each client's noise, or, where their sum carries it, that of the sum, once for each.
     budgets : sequence of int or None
         How many steps each client's privacy budget allows.
-    rng : Randomness
-        What everything is drawn from, except keys, encryption and secure noise.
     """
 
     arm: Arm
     sizes: Sequence[int]
     noise_multipliers: Sequence[float | None]
     budgets: Sequence[int | None]
-    rng: Randomness
 
     @property
     def topology(self) -> Federated:
@@ -83,6 +80,27 @@ class Given:
     def codec(self) -> FixedPointCodec:
         """The grid."""
         return FixedPointCodec(self.arm.aggregation.clip, self.arm.aggregation.fractional_bits)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seed of each party, from which it computes nothing that another party draws.
+
+    Parameters
+    ----------
+    server : Randomness
+        The server's: the clients that are asked, and the noise of a server that adds it.
+    clients : mapping of int to Randomness
+        Those of the clients at hand: order, samples, noise.
+    """
+
+    server: Randomness
+    clients: Mapping[int, Randomness]
+
+
+def party_seeds(rng: Randomness, clients: int) -> Seeds:
+    """Return the seeds that are handed out where a training is set up, by the holder of the root seed."""
+    return Seeds(rng.party("server"), {client: rng.party("client", client) for client in range(clients)})
 
 
 @dataclass(frozen=True)
@@ -105,12 +123,21 @@ class ServerParts:
 
 
 def build_population(
-    given: Given, model: nn.Module, owned: Mapping[int, Examples], side: ClientSide, test: Examples
+    given: Given,
+    model: nn.Module,
+    owned: Mapping[int, Examples],
+    side: ClientSide,
+    test: Examples,
+    seeds: Mapping[int, Randomness],
 ) -> Population:
-    """Return the clients whose records are ``owned``, by their numbers; ``model`` is a place to calculate in."""
+    """Return the clients whose records are ``owned``, by their numbers; ``model`` is a place to calculate in.
+
+    Of ``seeds``, those of these clients are taken.
+    """
     arm, sizes = given.arm, given.sizes
     weights = client_weights(sizes, given.topology.weighting)
-    learners, expect = _learners(given, model, owned)
+    own = {client: seeds[client] for client in owned}
+    learners, expect = _learners(given, model, owned, own)
     members = {
         client: Member(learners[client], records, weights[client], given.budgets[client])
         for client, records in owned.items()
@@ -122,27 +149,27 @@ def build_population(
         side=side,
         codec=given.codec,
         test=test,
-        rng=given.rng,
+        seeds=own,
         rounds=given.topology.rounds,
         expect=expect,
     )
 
 
 def _learners(
-    given: Given, model: nn.Module, owned: Mapping[int, Examples]
+    given: Given, model: nn.Module, owned: Mapping[int, Examples], seeds: Mapping[int, Randomness]
 ) -> tuple[dict[int, LocalLearner], Callable[[Sequence[int]], None]]:
     """Return each client's learner, and what tells them who will train next."""
     training, privacy = given.arm.training, given.arm.privacy
     without_noise = isinstance(privacy, NoPrivacy | ClientLevel)
     if without_noise and isinstance(given.topology.correction, NoCorrection) and trains_side_by_side(model):
-        together = Together(settings_of(training), owned)
+        together = Together(settings_of(training), owned, seeds)
         return {client: TogetherLearner(client, together) for client in owned}, together.expect
     learners = {client: build_learner(training, privacy, given.noise_multipliers[client]) for client in owned}
     return learners, nobody
 
 
-def build_server(given: Given, initial: NDArray[np.float32], material: PublicMaterial) -> ServerParts:
-    """Return what the server has: of the clients it is given ``material`` alone."""
+def build_server(given: Given, initial: NDArray[np.float32], material: PublicMaterial, seed: Randomness) -> ServerParts:
+    """Return what the server has: ``seed``, which is its own, and of the clients ``material`` alone."""
     arm, topology, clients = given.arm, given.topology, len(given.sizes)
     work = build_work(arm, given.codec, len(initial), given.sizes, given.noise_multipliers)
     asked = asked_in_a_round(topology.participation, clients)
@@ -151,11 +178,11 @@ def build_server(given: Given, initial: NDArray[np.float32], material: PublicMat
         clients=clients,
         initial=initial,
         length=work.length(len(initial)),
-        participants=participants(clients, asked, given.rng),
+        participants=participants(clients, asked, seed),
         least=_least_answers(arm, clients),
         accounted=not isinstance(arm.privacy, NoPrivacy),
     )
-    release = build_release(arm, given.codec, len(initial), given.noise_multipliers, given.rng)
+    release = build_release(arm, given.codec, len(initial), given.noise_multipliers, seed)
     return ServerParts(plan, build_server_side(arm.aggregation, asked, material), release)
 
 

@@ -12,6 +12,7 @@ from ppml.federation.release import Release
 from ppml.federation.server_step import ServerStep
 from ppml.federation.shares import ClippedUpdates, GradientSums, NoiseShares, ServerNoise
 from ppml.federation.work import PullOf
+from ppml.learning.clipping import CLIPPING_MARGIN
 from ppml.randomness import Randomness
 
 
@@ -74,7 +75,11 @@ def _shares(
     noise_multipliers: Sequence[float | None],
 ) -> NoiseShares:
     noise = _noise_of_the_sum(noise_multipliers)
-    return NoiseShares(noise, clients, privacy.colluders, privacy.dropouts, norm, size, codec, privacy.noise_source)
+    # The update of a client is clipped in float64.
+    margin = 0.0 if isinstance(privacy, ClientLevel) else CLIPPING_MARGIN
+    return NoiseShares(
+        noise, clients, privacy.colluders, privacy.dropouts, norm, size, codec, privacy.noise_source, margin
+    )
 
 
 def _noise_of_the_sum(noise_multipliers: Sequence[float | None]) -> float:

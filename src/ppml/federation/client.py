@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
@@ -89,8 +90,8 @@ class Population:
         The grid.
     test : Examples
         Public images that a client may evaluate the global model on.
-    rng : Randomness
-        Client ``k`` draws from ``rng.child("round", r, "client", k)`` in round ``r``.
+    seeds : mapping of int to Randomness
+        The seed of each client, a tree of its own: the client draws from ``child("round", r)`` of it in round ``r``.
     rounds : int
         Length of the training.
     expect : callable
@@ -103,7 +104,7 @@ class Population:
     side: ClientSide
     codec: FixedPointCodec
     test: Examples
-    rng: Randomness
+    seeds: Mapping[int, Randomness]
     rounds: int
     expect: Callable[[Sequence[int]], None] = nobody
     last_step: LastStep = field(default_factory=LastStep, init=False, compare=False)
@@ -153,7 +154,11 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
         if STEP in message.content:
             step, content = unpack_step(message.content)
             population.side.respond(step, client, order.number, content)
-        update = _contribute(population, client, order.number, state, left)
+        try:
+            update = _contribute(population, client, order.number, state, left)
+        except Exception as error:
+            # Raised out of the app, an error would take the state along on Ray, and with it the account of what ran.
+            return failure(message, error)
         return _reply(message, status, {UPDATE: pack_update(update)})
 
     @app.evaluate()
@@ -173,6 +178,12 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
 def client_number(context: Context) -> int:
     """Return which client a context is of."""
     return cast(int, context.node_config["partition-id"])
+
+
+def failure(message: Message, error: Exception) -> Message:
+    """Return the answer of a client that could not do what it was asked."""
+    text = str(error) if isinstance(error, ArithmeticError) else f"{type(error).__name__}: {error}"
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, text), reply_to=message)
 
 
 def _reply(message: Message, status: Status, records: dict[str, object] | None = None) -> Message:
@@ -203,7 +214,7 @@ def _contribute(population: Population, client: int, number: int, state: ClientS
         state=state.common,
         own=state.own,
         steps_left=left,
-        rng=population.rng.child("round", number, "client", client),
+        rng=population.seeds[client].child("round", number),
     )
     try:
         contribution = population.work.contribute(population.model, population.members[client], turn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -207,7 +207,7 @@ def _floats(array: Array) -> NDArray[np.float32]:
     return np.frombuffer(array.data, dtype=FLOATS)
 
 
-EVENT_COLUMNS = ("sample_rate", "noise_multiplier", "steps", "max_grad_norm", "sampler")
+EVENT_COLUMNS = tuple(field.name for field in fields(MechanismEvent))
 
 
 def pack_events(events: Sequence[MechanismEvent]) -> ConfigRecord:

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -27,12 +27,16 @@ from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.plaintext import seal_plain, unseal_plain
 from ppml.aggregation.protocol import Sealed
+from ppml.data.examples import Examples
 from ppml.errors import UserError
 from ppml.federation.global_state import GlobalState, Vectors
 from ppml.federation.server_step import ServerStep
 from ppml.federation.work import Contribution, Member, PullOf, Turn, no_pull, trained_change
 from ppml.learning.clipped_sum import clipped_sum
-from ppml.learning.noise import system_normal, system_uniform
+from ppml.learning.clipping import CLIPPING_MARGIN
+from ppml.learning.learner import TrainingDiverged
+from ppml.learning.noise import TAIL, grid_sensitivity, noise_from
+from ppml.learning.poisson import NO_SAMPLES, PoissonSampler, Sampling, build_sampler, sampling
 from ppml.learning.schedule import learning_rate
 from ppml.learning.vectors import load_parameters
 from ppml.randomness import Randomness
@@ -40,8 +44,20 @@ from ppml.randomness import Randomness
 LEAST_DEVIATION = 16.0
 """Steps of the grid that the deviation of a share must have at least."""
 
-TAIL = 12.0
-"""Deviations that a share is cut off at: beyond lie 10^-32 of it."""
+
+class DrawnNoise(NamedTuple):
+    """Noise in steps of the grid.
+
+    Parameters
+    ----------
+    values : Grid
+        Whole numbers, shape ``(size,)``.
+    source : {"seeded", "secure"}
+        Where it comes from, as the source that drew it says.
+    """
+
+    values: Grid
+    source: str
 
 
 @dataclass(frozen=True)
@@ -60,13 +76,15 @@ class NoiseShares:
     dropouts : int
         Clients that may fail in a round: their shares may be missing.
     norm : float
-        Largest norm of what one record, or one client, contributes, before rounding.
+        What the contribution of one record, or one client, is clipped to, before rounding.
     size : int
         Values of a contribution.
     codec : FixedPointCodec
         The grid.
     source : {"seeded", "secure"}
         Where shares come from.
+    clipping_margin : float
+        Share of ``norm`` by which a contribution may be longer: that of float32 sums of clipped gradients by default.
 
     Raises
     ------
@@ -82,6 +100,7 @@ class NoiseShares:
     size: int
     codec: FixedPointCodec
     source: str = "seeded"
+    clipping_margin: float = CLIPPING_MARGIN
 
     def __post_init__(self) -> None:
         if self.counted < 1:
@@ -108,7 +127,7 @@ class NoiseShares:
     @property
     def sensitivity(self) -> float:
         """Norm by which one record, or client, changes the sum."""
-        return grid_sensitivity(self.norm, self.size, self.codec)
+        return grid_sensitivity(self.norm * (1.0 + self.clipping_margin), self.size, self.codec.step)
 
     @property
     def deviation(self) -> float:
@@ -125,33 +144,36 @@ class NoiseShares:
         """What is left of the range for the contribution itself."""
         return self.codec.clip - self.margin
 
-    def draw(self, rng: Randomness) -> Grid:
+    def draw(self, rng: Randomness) -> DrawnNoise:
         """Return one share."""
         return whole_normal(self.size, self.deviation, self.source, rng)
 
-    def event(self, sample_rate: float) -> MechanismEvent:
-        """Return what one sum is to the accountant: the noise that counts, as it is drawn."""
+    def event(self, drawn_by: Sampling, noise_source: str) -> MechanismEvent:
+        """Return what one sum is to the accountant: the noise that counts, and where noise and sample came from."""
         drawn = self.deviation * self.codec.step * math.sqrt(self.counted) / self.sensitivity
         # The last bit that going back and forth may cost is not worth another epsilon.
         noise = self.noise_multiplier if math.isclose(drawn, self.noise_multiplier, rel_tol=1e-12) else drawn
-        return MechanismEvent(sample_rate, noise, 1, self.norm)
+        return MechanismEvent(
+            drawn_by.rate, noise, 1, self.norm, drawn_by.kind, noise_source, drawn_by.or_of(noise_source)
+        )
 
 
-def grid_sensitivity(norm: float, size: int, codec: FixedPointCodec) -> float:
-    """Return the norm by which a contribution of at most ``norm`` changes a sum of ``size`` values on the grid.
+def whole_normal(size: int, deviation: float, source: str, rng: Randomness) -> DrawnNoise:
+    """Return normal values rounded to integers and cut off at ``TAIL`` deviations, shape ``(size,)``."""
+    noise = noise_from(source, rng.child("noise"))
+    return DrawnNoise(noise.whole(size, deviation), noise.source)
 
-    Rounding may add half a step twice in each value.
+
+def refuse_lost(turn: Turn) -> None:
+    """Refuse to train from global weights that are not finite: they carry noise, and may decide.
+
+    Raises
+    ------
+    TrainingDiverged
+        A weight is not finite; the message names client and round.
     """
-    return norm + math.sqrt(size) * codec.step
-
-
-def whole_normal(size: int, deviation: float, source: str, rng: Randomness) -> Grid:
-    """Return normal values rounded to integers and cut off at :data:`TAIL` deviations, shape ``(size,)``."""
-    if source == "secure":
-        drawn: NDArray[np.float64] = system_normal(torch.Size([size])).numpy() * deviation
-    else:
-        drawn = rng.child("noise").numpy().normal(0.0, deviation, size)
-    return np.rint(np.clip(drawn, -TAIL * deviation, TAIL * deviation)).astype(np.int64)
+    if not np.isfinite(turn.state.parameters).all():
+        raise TrainingDiverged(f"client {turn.client}, round {turn.number}: the global weights are not finite")
 
 
 @dataclass(frozen=True)
@@ -196,18 +218,17 @@ class GradientSums:
 
     def contribute(self, model: nn.Module, member: Member, turn: Turn) -> Contribution:
         """Sum the clipped gradients of a sample."""
+        refuse_lost(turn)
         load_parameters(model, turn.state.parameters)
-        chosen = self._sample(len(member.records), turn.rng)
+        sampler = self._sampler(member.records, turn.rng)
+        (chosen,) = sampler
         total = clipped_sum(model, member.records, chosen, self.shares.norm)
-        values = np.clip(-total.astype(np.float64), -self.shares.limit, self.shares.limit)
-        return Contribution(values, (self.shares.event(self.sample_rate),), self.shares.draw(turn.rng), turn.own)
+        values = np.clip(-total, -self.shares.limit, self.shares.limit)
+        noise = self.shares.draw(turn.rng)
+        return Contribution(values, (self.shares.event(sampling(sampler), noise.source),), noise.values, turn.own)
 
-    def _sample(self, records: int, rng: Randomness) -> torch.Tensor:
-        if self.sample_rate == 1.0:
-            return torch.arange(records)
-        secure = self.shares.source == "secure"
-        drawn = system_uniform(records) if secure else rng.child("sampling").numpy().random(records)
-        return torch.from_numpy(np.flatnonzero(drawn < self.sample_rate))
+    def _sampler(self, records: Examples, rng: Randomness) -> PoissonSampler:
+        return build_sampler(records, self.sample_rate, 1, self.shares.source, rng.child("sampling"))
 
     def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
         """Take the step along the noisy mean gradient."""
@@ -252,14 +273,19 @@ class ClippedUpdates:
         return size
 
     def contribute(self, model: nn.Module, member: Member, turn: Turn) -> Contribution:
-        """Train from the global model and clip the change."""
+        """Train from the global model and clip the change; one that is not finite is 0, and nothing tells of it."""
+        refuse_lost(turn)
         load_parameters(model, turn.state.parameters)
-        change, _ = trained_change(model, member, turn, self.pull_of(model))
+        try:
+            change, _ = trained_change(model, member, turn, self.pull_of(model))
+        except TrainingDiverged:
+            change = np.zeros(len(turn.state.parameters))
         change *= min(1.0, self.norm / (float(np.linalg.norm(change)) + 1e-12))
         if self.shares is None:
             return Contribution(change, (), own=turn.own)
         values = np.clip(change, -self.shares.limit, self.shares.limit)
-        return Contribution(values, (self.shares.event(1.0),), self.shares.draw(turn.rng), turn.own)
+        noise = self.shares.draw(turn.rng)
+        return Contribution(values, (self.shares.event(NO_SAMPLES, noise.source),), noise.values, turn.own)
 
     def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
         """Take the step along the noisy mean change."""
@@ -287,8 +313,10 @@ class ServerNoise:
 
     def __call__(self, total: Sealed, number: int) -> tuple[Sealed, tuple[MechanismEvent, ...]]:
         """Return the sum with noise, as 64-bit integers: it may be larger than any sum of updates."""
-        sensitivity = grid_sensitivity(self.norm, self.size, self.codec) / self.codec.step
+        sensitivity = grid_sensitivity(self.norm, self.size, self.codec.step) / self.codec.step
         deviation = self.noise_multiplier * sensitivity
         noise = whole_normal(self.size, deviation, self.source, self.rng.child("round", number, "server"))
-        event = MechanismEvent(1.0, deviation / sensitivity, 1, self.norm)
-        return seal_plain(unseal_plain(total) + noise, "<i8"), (event,)
+        event = MechanismEvent(
+            1.0, deviation / sensitivity, 1, self.norm, noise_source=noise.source, sampling_source=noise.source
+        )
+        return seal_plain(unseal_plain(total) + noise.values, "<i8"), (event,)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Protocol, cast
 
-from flwr.app import Context, Error, Message, MessageType, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
+
+from ppml.federation.client import failure
 
 FIRST_CLIENT_NODE = 2
 STOP, CONTEXTS = "stop", "contexts"
@@ -97,8 +98,7 @@ class Here:
             return self._client_app(own, self._contexts[message.metadata.dst_node_id])
         except Exception as error:
             # What a client raises is an answer, as it is over a network; the server names it.
-            text = str(error) if isinstance(error, ArithmeticError) else f"{type(error).__name__}: {error}"
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, text), reply_to=message)
+            return failure(message, error)
 
 
 class Elsewhere:

@@ -38,13 +38,13 @@ def train_alone(
     test : Examples
         What the history is measured on.
     rng : Randomness
-        Owner ``k`` draws from ``rng.child("client", k)``.
+        Owner ``k`` has the seed ``rng.party("client", k)``.
     report : callable
         Gets each epoch of a single owner as it ends, and the mean over several owners at the end.
     every : int
         Epochs between rows of the history; the last epoch has one in any case.
     """
-    stretches = [rng.child("client", client) for client in range(len(owned))]
+    stretches = [rng.party("client", client) for client in range(len(owned))]
     histories = [_History(model, test, every, report if len(owned) == 1 else _untold) for model in models]
     events = cohort.fit(models, owned, stretches, [history.after_epoch for history in histories])
     for history in histories:

@@ -5,17 +5,27 @@ from __future__ import annotations
 from ppml.config.arm import TrainingSpec
 from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
 from ppml.features.deformation import Deformation
-from ppml.learning.learner import LocalLearner, Settings
+from ppml.learning.learner import LocalLearner, OnRelease, Settings, ignore_release
 
 
 def build_learner(
     training: TrainingSpec,
     privacy: NoPrivacy | ExampleLevel | ClientLevel,
     noise_multiplier: float | None,
+    on_release: OnRelease = ignore_release,
 ) -> LocalLearner:
     """Return the learner of one owner.
 
-    ``noise_multiplier`` is what calibration found for it, None without privacy.
+    Parameters
+    ----------
+    training : TrainingSpec
+        Epochs, batch and learning rate.
+    privacy : NoPrivacy, ExampleLevel or ClientLevel
+        The guarantee.
+    noise_multiplier : float or None
+        What calibration found for the owner, None without privacy.
+    on_release : callable
+        Called with what each step of a private learner releases, for an auditor.
     """
     settings = settings_of(training)
     match privacy:
@@ -34,6 +44,7 @@ def build_learner(
                 noise_multiplier=noise_multiplier,
                 max_grad_norm=privacy.max_grad_norm,
                 noise_source=privacy.noise_source,
+                on_release=on_release,
             )
 
 

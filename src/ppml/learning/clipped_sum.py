@@ -12,25 +12,25 @@ from torch import nn
 from ppml.data.examples import Examples
 from ppml.learning.clipping import BookKeeping
 from ppml.learning.loop import chosen_images
-from ppml.learning.loss import example_losses
+from ppml.learning.loss import losses_of
+from ppml.learning.mixing import refuse_mixing
 
 
-def losses_of(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the loss of each example, shape ``(n,)``."""
-    if images.dim() == 4:
-        # Convolutions on a CPU are about twice as fast in this order.
-        images = images.contiguous(memory_format=torch.channels_last)
-    return example_losses(model(images), labels)
-
-
-def clipped_sum(model: nn.Module, records: Examples, chosen: torch.Tensor, norm: float) -> NDArray[np.float32]:
+def clipped_sum(model: nn.Module, records: Examples, chosen: torch.Tensor, norm: float) -> NDArray[np.float64]:
     """Return the sum of the gradients at ``model`` of the records at positions ``chosen``, each clipped to ``norm``.
 
-    Shape ``(parameters,)``, in the order of ``model.parameters()``; zeros where nothing was chosen.
+    Shape ``(parameters,)``, in the order of ``model.parameters()``; zeros where nothing was chosen. A gradient that is
+    not finite contributes 0.
+
+    Raises
+    ------
+    UnsupportedLayer
+        A gradient cannot be clipped for each example, or the model mixes examples.
     """
+    refuse_mixing(model, records.images)
     images, labels = chosen_images(records, chosen), records.labels[chosen]
     parameters = list(model.parameters())
-    total = [torch.zeros_like(parameter) for parameter in parameters]
+    total = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
     model.train()
     with BookKeeping(model) as keeping:
         at_once = keeping.examples_at_once
@@ -41,5 +41,5 @@ def clipped_sum(model: nn.Module, records: Examples, chosen: torch.Tensor, norm:
                 own.add_(parameter.grad)
     for parameter in parameters:
         parameter.grad = None
-    flat: NDArray[np.float32] = torch.cat([own.reshape(-1) for own in total]).cpu().numpy()
+    flat: NDArray[np.float64] = torch.cat([own.reshape(-1) for own in total]).cpu().numpy()
     return flat

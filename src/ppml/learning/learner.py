@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import nn
 
 from ppml.accounting.events import MechanismEvent
@@ -24,6 +25,14 @@ The loss is None under privacy: it is a statistic of private records that no noi
 
 def ignore_epoch(epoch: int, loss: float | None) -> None:
     """Do nothing after an epoch."""
+
+
+OnRelease = Callable[[Sequence[torch.Tensor]], None]
+"""Gets the noisy gradient of a step, one tensor a parameter, divided by the expected batch size: what SGD gets."""
+
+
+def ignore_release(gradients: Sequence[torch.Tensor]) -> None:
+    """Do nothing with what the mechanism releases."""
 
 
 @dataclass(frozen=True)

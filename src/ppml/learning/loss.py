@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 
@@ -22,3 +23,11 @@ def example_losses(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     copies = outputs.shape[1]
     losses = functional.cross_entropy(outputs.flatten(0, 1), labels.repeat_interleave(copies), reduction="none")
     return losses.view(-1, copies).mean(dim=1)
+
+
+def losses_of(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each example under ``model``, shape ``(n,)``."""
+    if images.dim() == 4:
+        # Convolutions on a CPU are about twice as fast in this order.
+        images = images.contiguous(memory_format=torch.channels_last)
+    return example_losses(model(images), labels)

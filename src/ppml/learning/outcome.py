@@ -46,6 +46,8 @@ class Outcome:
         What ran on each owner's records, over the whole training; one tuple an owner, empty without privacy.
     bytes_up, bytes_down : int
         Sent by all clients to the server and by the server to all clients, over the whole training.
+    release : str or None
+        The name of what is released, None without privacy; see :func:`~ppml.mechanism.release_name`.
     """
 
     models: list[nn.Module]
@@ -53,3 +55,4 @@ class Outcome:
     events: list[tuple[MechanismEvent, ...]]
     bytes_up: int = field(default=0)
     bytes_down: int = field(default=0)
+    release: str | None = field(default=None)

@@ -1,4 +1,4 @@
-"""Opacus' optimiser for gradients that are clipped already, without passes over the parameters that can be spared."""
+"""Opacus' optimiser for gradients that are clipped already, with noise in steps of a grid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch.optim import Optimizer
 
-from ppml.learning.noise import NoiseSource
+from ppml.learning.clipping import CLIPPING_MARGIN
+from ppml.learning.noise import NoiseGrid, NoiseSource, noise_grid, with_noise
 
 
 class PrivateOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # Opacus has no types
@@ -30,23 +31,36 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  
         super().__init__(optimizer, **settings)
         self.noise = noise
 
+    @property
+    def grid(self) -> NoiseGrid | None:
+        """The grid of all sums together, and the noise on it; None for noise multiplier 0: there is no privacy then."""
+        if self.noise_multiplier == 0:
+            return None
+        # In float32 a clipped sum may move by a little more than the clipping norm.
+        bound = self.max_grad_norm * (1.0 + CLIPPING_MARGIN)
+        return noise_grid(self.noise_multiplier, bound, sum(parameter.numel() for parameter in self.params))
+
     def accumulate(self) -> None:
-        """Add the clipped sums in ``grad`` to those of earlier pieces; the first becomes the sum itself."""
+        """Add the clipped sums in ``grad`` to those of earlier pieces, in float64; the first becomes the sum itself."""
         for parameter in self.params:
             if parameter.summed_grad is None:
-                parameter.summed_grad, parameter.grad = parameter.grad, None
+                parameter.summed_grad = parameter.grad
             else:
-                parameter.summed_grad.add_(parameter.grad)
+                parameter.summed_grad = parameter.summed_grad.double().add_(parameter.grad)
+            parameter.grad = None
 
     def add_noise(self) -> None:
-        """Turn the sums into noisy gradients in place, so that no sum without noise is left; divide on the way."""
-        deviation = self.noise_multiplier * self.max_grad_norm
+        """Turn the sums into noisy gradients, so that no sum without noise is left; divide on the way."""
+        grid = self.grid
         for parameter in self.params:
-            parameter.grad, parameter.summed_grad = parameter.summed_grad, None
-            self.noise.add(parameter.grad, deviation, self.expected_batch_size)
+            total, parameter.summed_grad = parameter.summed_grad, None
+            if grid is None:
+                parameter.grad = total.div_(self.expected_batch_size).to(parameter.dtype)
+            else:
+                parameter.grad = with_noise(total, self.noise, grid, self.expected_batch_size, parameter.dtype)
 
     def scale_grad(self) -> None:
-        """Do nothing: ``add_noise`` has divided while the values were in the cache."""
+        """Do nothing: ``add_noise`` has divided already."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients instead of writing zeros."""

@@ -44,7 +44,7 @@ class Pupil:
     records : Examples
         What it is trained on.
     rng : Randomness
-        What its order and shifts are drawn from.
+        What its order, shifts and deformations are drawn from.
     """
 
     records: Examples
@@ -155,7 +155,7 @@ class _Walk:
         self.shape = pupil.records.images.shape[2 if copied else 1 :]
         self._an_epoch = math.ceil(count / self._size)
         self.steps = self._an_epoch * settings.epochs
-        self._augment = Augmentation(settings.shift, settings.deformation, pupil.rng)
+        self._augment = Augmentation(pupil.records, settings.shift, settings.deformation, pupil.rng)
         self._batches = self._order(pupil.rng.child("order").torch(), count)
         self._total, self._seen = 0.0, 0
 
@@ -171,7 +171,7 @@ class _Walk:
         index = next(self._batches)
         count = len(index) * self._copies
         if self._copies > 1 or not self._augment.is_none:
-            images = self._augment(chosen_images(self._records, index))
+            images = self._augment(chosen_images(self._records, index), index)
             rows[:count] = images.reshape(count, -1)
         else:
             torch.index_select(self._images, 0, index, out=rows[:count])

@@ -28,11 +28,13 @@ class Together:
         How each walks through its records.
     owned : mapping of int to Examples
         The records of each client of this process.
+    seeds : mapping of int to Randomness
+        The seed of each of them.
     """
 
-    def __init__(self, settings: Settings, owned: Mapping[int, Examples]) -> None:
+    def __init__(self, settings: Settings, owned: Mapping[int, Examples], seeds: Mapping[int, Randomness]) -> None:
         self.settings = settings
-        self._owned = owned
+        self._owned, self._seeds = owned, seeds
         self._expected: Sequence[int] = ()
         self._start: NDArray[np.float32] | None = None
         self._ready: dict[int, NDArray[np.float32] | TrainingDiverged] = {}
@@ -47,13 +49,13 @@ class Together:
         Parameters
         ----------
         client : int
-            Who asks; the last part of the path of ``rng``, by which the others' randomness is found.
+            The client that asks.
         model : nn.Module
             Holds the weights to begin with, and those after the training then.
         span : Span
             Which part of the whole training this is.
         rng : Randomness
-            What the client draws from.
+            The node of the client's own tree that it draws from now; the others draw from the same node of theirs.
 
         Raises
         ------
@@ -63,7 +65,7 @@ class Together:
         start = flat_parameters(model)
         if client not in self._ready or self._start is None or not np.array_equal(start, self._start):
             group = list(self._expected) if client in self._expected else [client]
-            pupils = [Pupil(self._owned[one], Randomness(rng.root, (*rng.path[:-1], one))) for one in group]
+            pupils = [Pupil(self._owned[one], self._seeds[one].child(*rng.path)) for one in group]
             trained = train_side_by_side(model, pupils, self.settings, span)
             self._start, self._ready = start, dict(zip(group, trained, strict=True))
         found = self._ready.pop(client)

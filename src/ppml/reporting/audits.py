@@ -1,4 +1,4 @@
-"""The table of audits: what our own mechanism claims, and what its releases show."""
+"""The table of audits: what our own trainings claim of their privacy, and what their releases show."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ppml.reporting.tables import Table
 
 HOLDS = "holds"
 FAILS = "DOES NOT HOLD"
+NOT_SAMPLED = "all, always"
 
 
 def audit_table(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> Table:
-    """Return the table with a row an audited arm: claimed noise, measured noise, and what the canary was.
+    """Return the table with a row an audited arm: claimed and measured epsilon and noise, and what was tried.
 
     Parameters
     ----------
@@ -33,13 +34,15 @@ def audit_table(selection: Selection, records: pd.DataFrame, audits: pd.DataFram
     rows = audits_of(selection, audits)
     columns = {
         "Technique": rows["label"].tolist(),
+        "ε, claimed": [significant(value) for value in rows["epsilon"]],
+        "ε, at least, measured": [significant(value) for value in rows["epsilon_low"]],
         "Noise multiplier, claimed": [significant(value) for value in rows["noise_multiplier"]],
         "Measured": [_interval(row, "estimate", "low", "high") for _, row in rows.iterrows()],
-        "With half the noise": [_interval(row, "control", "control_low", "control_high") for _, row in rows.iterrows()],
-        "Canary before clipping": [factor(value) for value in rows["canary_norm"] / rows["max_grad_norm"]],
+        "Before clipping": [factor(value) for value in rows["canary_norm"] / rows["max_grad_norm"]],
         "After clipping": [f"{value:.4f}" for value in rows["contribution"] / rows["max_grad_norm"]],
-        "Steps": [f"{value:,}" for value in rows["steps"]],
-        "Coins": [f"{row['drawn']:,} of {row['coins']:,}" for _, row in rows.iterrows()],
+        "Releases": [f"{value:,}" for value in rows["releases"]],
+        "Measurements": [f"{value:,}" for value in rows["measurements"]],
+        "Drawn": [_drawn(row) for _, row in rows.iterrows()],
         "Verdict": [HOLDS if row["held"] else f"{FAILS}: {row['faults']}" for _, row in rows.iterrows()],
     }
     cells = pd.DataFrame(columns)
@@ -52,19 +55,29 @@ def _interval(row: pd.Series, *names: str) -> str:
     return f"{estimate} [{low}, {high}]"
 
 
+def _drawn(row: pd.Series) -> str:
+    return f"{row['drawn']:,} of {row['coins']:,}" if row["coins"] else NOT_SAMPLED
+
+
 def _notes(selection: Selection, rows: pd.DataFrame, records: pd.DataFrame) -> tuple[str, ...]:
     sure = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
     family = " or ".join(str(value) for value in dict.fromkeys(rows["family"]))
     notes = (
-        "The auditor is a white box: it chooses the records (copies of one canary, whose gradient is longer than the "
-        "clipping norm by the factor shown; each copy enters a step by a fair coin) and the weights, sees what every "
-        "step releases, and learns the coins afterwards.",
-        "Measured: standard deviation of the noise in the canary's direction over what one canary adds. The intervals, "
-        "and the checks of the coins, of each parameter tensor, of each sample size, of the noise's shape and that it "
-        f"never repeats, accuse none of the {family} audited arms wrongly with {sure} confidence, all together. With "
-        "half the noise the claim is excluded, or the audit would show nothing.",
-        "A claim that holds is not proven: one data set and one model are tried, in small samples, with the noise of "
-        "the first client and seed; the account of ε and whatever else leaves a training are not part of it.",
+        "The audit trains each arm by the code that makes the results, with its momentum, schedule, budget, clients "
+        "and server, on a handful of records: made-up images, or features of images, with random labels. Updates "
+        "are added in the clear, since the sum has the same bits under encryption.",
+        "The auditor is a white box: it sees every release (each step of an owner, or each sum of a federation, less "
+        "the shares of clients that may collude), and learns the coins of the samples afterwards. It subtracts the "
+        "clipped gradients of the sample, computed one record at a time; the rest is noise. Before and after clipping: "
+        "the median gradient, and what a record adds, over the clipping norm. For client-level privacy a client takes "
+        "the place of a record.",
+        "Measured: deviation of the noise along the gradients of records, over what one record adds. ε, at least: the "
+        "ε of the training with the upper end of that interval as its noise multiplier, by the same accounting. The "
+        "nearer it is to the claim, the less noise could be missing unseen.",
+        "The intervals, and the checks of each release, each party, each parameter tensor, the samples, the shape of "
+        f"the noise and that it never repeats, accuse none of the {family} audited arms wrongly with {sure} "
+        "confidence, all together. The steps that ran are compared with the steps that are accounted for.",
+        "A claim that holds is not proven: few records are tried, with one seed.",
     )
     shown = records[records["arm"].isin(list(selection.arms))]
     return (*notes, FALLBACK_SENTENCE) if is_fallback(shown) else notes

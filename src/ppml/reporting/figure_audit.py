@@ -1,4 +1,4 @@
-"""Claimed and measured noise of our own mechanism."""
+"""Claimed and measured noise of our own trainings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import PercentFormatter
 
 from ppml.reporting.audits import FAILS
 from ppml.reporting.display import percent, wrapped
@@ -22,12 +22,9 @@ AROUND = 1.5
 WIDEST = 34
 """Characters of a name on a line: longer ones would leave the axis no room."""
 
-SHIFT = 0.16
-"""How far measurement and control stand above and below the middle of their row."""
-
 
 def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> Figure:
-    """Draw each audited arm's claimed noise multiplier beside the one that its releases show.
+    """Draw each audited arm's claimed noise multiplier beside the one that its releases show, and its epsilon likewise.
 
     Parameters
     ----------
@@ -41,8 +38,8 @@ def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> 
     Returns
     -------
     matplotlib.figure.Figure
-        A row an arm on a logarithmic axis, where half is everywhere the same distance: a bar across the row is the
-        claim, a dot the measurement, an open dot the positive control with half the noise.
+        A row an arm, on two axes. On the left the measured noise multiplier over the claimed one, with its interval; a
+        line is the claim. On the right the share of the claimed epsilon that the releases show it to be at least.
 
     Raises
     ------
@@ -52,40 +49,42 @@ def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> 
     rows = audits_of(selection, audits)
     with figure_style():
         figure = new_figure(selection, records, AROUND + ROW_HEIGHT * len(rows))
-        ax = figure.subplots()
-        places = range(len(rows))
-        control = rows[["control", "control_low", "control_high"]]
-        _draw(ax, rows[["estimate", "low", "high"]], -SHIFT, HUES[0], HUES[0], "measured")
-        _draw(ax, control, SHIFT, HUES[1], "white", "measured, with half the noise")
-        for place, claimed in zip(places, rows["noise_multiplier"], strict=True):
-            label = "claimed" if place == 0 else None
-            ax.plot([claimed] * 2, [place - 0.42, place + 0.42], color="black", linewidth=1.6, label=label, zorder=4)
+        ax, share = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        places = list(range(len(rows)))
+        _draw(ax, rows[["estimate", "low", "high"]].div(rows["noise_multiplier"], axis=0))
+        ax.axvline(1.0, color="black", linewidth=1.6, label="claimed", zorder=2)
+        ax.axvline(0.5, color=HUES[1], linewidth=1.2, linestyle=":", label="half the noise", zorder=2)
+        shares = (rows["epsilon_low"] / rows["epsilon"].where(rows["epsilon"] > 0)).to_numpy(dtype=float)
+        share.barh(places, shares, height=0.55, color=HUES[0], zorder=3)
+        share.axvline(1.0, color="black", linewidth=1.6, zorder=4)
         names = [row["label"] if row["held"] else f"{row['label']}: {FAILS}" for _, row in rows.iterrows()]
-        ax.set_yticks(list(places), [wrapped(name, WIDEST) for name in names])
+        ax.set_yticks(places, [wrapped(name, WIDEST) for name in names])
         for tick, held in zip(ax.get_yticklabels(), rows["held"], strict=True):
             tick.set_color("black" if held else ALARM)
         ax.set_ylim(len(rows) - 0.5, -0.5)
-        _scale(ax)
+        _scale(ax, share)
         sure = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
         title = f"Intervals: {sure} for all audited arms and checks together"
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(handles, labels, title=title, loc="outside lower center", ncols=3)
-        sns.despine(ax=ax)
+        sns.despine(fig=figure)
     return figure
 
 
-def _draw(ax: Axes, values: pd.DataFrame, shift: float, colour: str, face: str, label: str) -> None:
+def _draw(ax: Axes, values: pd.DataFrame) -> None:
     estimate, low, high = (values[column].to_numpy(dtype=float) for column in values.columns)
     ax.errorbar(
-        estimate, [place + shift for place in range(len(values))], xerr=[estimate - low, high - estimate], fmt="o",
-        color=colour, markerfacecolor=face, markeredgewidth=1.0, elinewidth=1.4, capsize=2.5, label=label, zorder=3,
+        estimate, list(range(len(values))), xerr=[estimate - low, high - estimate], fmt="o", color=HUES[0],
+        markeredgewidth=1.0, elinewidth=1.4, capsize=2.5, label="measured", zorder=3,
     )  # fmt: skip
 
 
-def _scale(ax: Axes) -> None:
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("Noise multiplier: deviation of the noise over what one record can add (log scale)")
-    ax.grid(axis="y", visible=False)
+def _scale(ax: Axes, share: Axes) -> None:
+    left, right = ax.get_xlim()
+    ax.set_xlim(min(0.4, left), max(1.3, right))
+    ax.set_xlabel("Noise, over the claimed noise")
+    share.set_xlim(0.0, max(1.05, share.get_xlim()[1]))
+    share.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    share.set_xlabel("ε, at least, of the claimed ε")
+    for axes in (ax, share):
+        axes.grid(axis="y", visible=False)

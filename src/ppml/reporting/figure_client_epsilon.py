@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -15,11 +16,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from ppml.errors import UserError
 from ppml.reporting.display import epsilon_bound, scientific, wrapped
+from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
 from ppml.reporting.selection import Selection, require_arms
 from ppml.reporting.style import HUES, figure_style, new_figure
 from ppml.reporting.summaries import rows_of
@@ -27,7 +29,7 @@ from ppml.reporting.summaries import rows_of
 Vector = NDArray[np.float64]
 
 SPREAD = 5.0
-"""Above this ratio of the largest to the smallest, a scale is logarithmic."""
+"""Above this ratio of the largest to the smallest above 0, a scale is logarithmic."""
 
 AROUND = 1.05
 """Inches of title, axis and legend."""
@@ -62,13 +64,17 @@ GREY = "#555555"
 
 @dataclass(frozen=True)
 class Spent:
-    """What the clients of an arm have spent: one value a client and seed, in ``epsilons`` and in ``sizes``."""
+    """What the clients of an arm have spent: one value a client and seed, in ``epsilons`` and in ``sizes``.
+
+    ``stated`` is the largest epsilon, and ``stands`` where it is on the axis.
+    """
 
     label: str
     unit: str
     epsilons: tuple[float, ...]
     sizes: tuple[int, ...]
     stated: float
+    stands: float
     budget: float | None
     delta: float
     accountant: str
@@ -116,7 +122,7 @@ def client_epsilon(selection: Selection, records: pd.DataFrame, clients: pd.Data
     with figure_style():
         figure = new_figure(selection, records, 1.0)
         ax = figure.subplots()
-        _epsilon_axis(ax, arms)
+        arms = _placed(arms, _epsilon_axis(ax, arms))
         swarms = [_swarm(ax, arm) for arm in arms]
         places, total = _rows(ax, arms, swarms)
         figure.set_figheight(AROUND + COLOUR_BAR * (norm is not None) + total / 72)
@@ -158,6 +164,7 @@ def clients_spent(selection: Selection, records: pd.DataFrame, clients: pd.DataF
                 epsilons=tuple(map(float, mine["epsilon"])),
                 sizes=tuple(map(int, mine["records"])),
                 stated=float(seeds["epsilon"].max()),
+                stands=float(seeds["epsilon"].max()),
                 budget=None if pd.isna(first["budget"]) else float(first["budget"]),
                 delta=float(first["delta"]),
                 accountant=str(first["accountant"]),
@@ -189,27 +196,36 @@ def _norm(smallest: int, largest: int) -> Normalize | None:
     return (LogNorm if largest > SPREAD * smallest > 0 else Normalize)(smallest, largest)
 
 
-def _epsilon_axis(ax: Axes, arms: Sequence[Spent]) -> None:
+def _epsilon_axis(ax: Axes, arms: Sequence[Spent]) -> EpsilonScale | None:
+    """Scale the axis of epsilon; return the scale where it is logarithmic, None where 0 is an end of it."""
     epsilons = [value for arm in arms for value in arm.epsilons]
-    top = max([*epsilons, *(arm.budget for arm in arms if arm.budget is not None)])
-    # A client who never took part has spent nothing, which has no place on a logarithmic axis.
-    logarithmic = max(epsilons) > SPREAD * min(epsilons) > 0
+    shown = [*epsilons, *(arm.budget for arm in arms if arm.budget is not None)]
+    finite = [value for value in epsilons if has_logarithm([value])]
+    logarithmic = any(map(math.isinf, epsilons)) or (bool(finite) and max(finite) > SPREAD * min(finite))
+    scale = None
     if logarithmic:
-        room = (top / min(epsilons)) ** 0.06
-        ax.set_xscale("log")
-        ax.set_xlim(min(epsilons) / room, top * room)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        # An infinite one alone leaves nothing to take the room from.
+        ends = [value for value in shown if has_logarithm([value])] or [1.0]
+        scale = EpsilonScale.of(shown, room=max(1.05, (max(ends) / min(ends)) ** 0.06))
+        scale.draw(ax, "x", (1, 2, 3, 5), ticks=has_logarithm(shown))
     else:
         # Half a point must not be cut off where it stands at zero.
+        top = max(shown) or 1.0
         ax.set_xlim(-0.01 * top, 1.06 * top)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     units = " or ".join(f"one {unit}" for unit in dict.fromkeys(arm.unit for arm in arms))
     names = ", ".join(dict.fromkeys(arm.accountant.upper() for arm in arms))
     deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(arm.delta for arm in arms))
-    scale = " (log scale)" if logarithmic else ""
-    ax.set_xlabel(f"ε of {units} at the end of the training, {names}, δ = {deltas}{scale}")
+    said = " (log scale)" if scale else ""
+    ax.set_xlabel(f"ε of {units} at the end of the training, {names}, δ = {deltas}{said}")
+    return scale
+
+
+def _placed(arms: Sequence[Spent], scale: EpsilonScale | None) -> list[Spent]:
+    """Return the arms with where each epsilon stands on the axis in its place; what is written of it stays."""
+    place = scale.place if scale else float
+    return [replace(arm, epsilons=tuple(map(place, arm.epsilons)), stands=place(arm.stated)) for arm in arms]
 
 
 def _swarm(ax: Axes, arm: Spent) -> Swarm:
@@ -272,16 +288,16 @@ def _draw(ax: Axes, arm: Spent, place: float, swarm: Swarm, norm: Normalize | No
         edgecolors="white", linewidths=np.where(swarm.gaps[order] > 1.0, 0.3, 0.0).tolist(), **look,
     )  # fmt: skip
     # Behind the clients: where all have spent the same, the line must not hide them.
-    ax.plot([arm.stated] * 2, [bottom, top], color="black", linewidth=1.3, zorder=2)
+    ax.plot([arm.stands] * 2, [bottom, top], color="black", linewidth=1.3, zorder=2)
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "fontsize": 7, "annotation_clip": False}
     # A line of the grid must not cross the number.
     beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     number = epsilon_bound(arm.stated)
     if arm.budget is None:
-        ax.annotate(number, (arm.stated, top), (0, 1), ha="center", **beside)
+        ax.annotate(number, (arm.stands, top), (0, 1), ha="center", **beside)
         return
     # The budget is never below what was spent: the number goes to the left, the budget to the right.
-    ax.annotate(number, (arm.stated, top), (1, 1), ha="right", **beside)
+    ax.annotate(number, (arm.stands, top), (1, 1), ha="right", **beside)
     ax.plot([arm.budget] * 2, [bottom, top], color=GREY, linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=2)
     ax.annotate(f"budget {arm.budget:g}", (arm.budget, top), (2, 1), ha="left", color=GREY, **beside)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ppml.errors import UserError
 from ppml.reporting.display import epsilon_bound, scientific
+from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
 from ppml.reporting.selection import Selection, require_arms
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, dark, figure_style, new_figure
 
@@ -20,7 +22,7 @@ ENTRY_HEIGHT = 0.165
 """Inches of a legend entry."""
 
 LINEAR_SPREAD = 5.0
-"""Above this ratio of the largest final epsilon to the smallest, the axis of epsilon is logarithmic."""
+"""Above this ratio of the largest final epsilon to the smallest above 0, the axis of epsilon is logarithmic."""
 
 
 def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -> Figure:
@@ -64,14 +66,13 @@ def epsilon(selection: Selection, records: pd.DataFrame, curves: pd.DataFrame) -
         columns = max(1, min(len(arms), int(WIDTH / (1.1 + 0.066 * longest))))
         figure = new_figure(selection, records, PANEL_HEIGHT + 0.6 + ENTRY_HEIGHT * math.ceil(len(arms) / columns))
         ax = figure.subplots()
+        scale = _epsilon_axis(ax, worst, ends)
         for place, (arm, (row, points)) in enumerate(worst.items()):
-            _draw(ax, row, points, styles[arm], labels[arm], place / len(arms))
+            _draw(ax, row, points, styles[arm], labels[arm], place / len(arms), scale)
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
-        logarithmic = max(ends) > LINEAR_SPREAD * min(ends)
-        _epsilon_axis(ax, worst, logarithmic)
         ax.set_xlabel("Passes over an owner's records (steps times sampling rate)")
-        ax.set_ylabel(f"ε spent, {names}, δ = {deltas}" + (" (log scale)" if logarithmic else ""))
+        ax.set_ylabel(f"ε spent, {names}, δ = {deltas}" + (" (log scale)" if scale else ""))
         figure.legend(
             *ax.get_legend_handles_labels(),
             title="In brackets: ε at the end",
@@ -101,13 +102,21 @@ def _label(name: str, row: pd.Series, points: pd.DataFrame) -> str:
     return f"{name} ({said})"
 
 
-def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label: str, place: float) -> None:
+def _draw(
+    ax: Axes,
+    row: pd.Series,
+    points: pd.DataFrame,
+    style: ArmStyle,
+    label: str,
+    place: float,
+    scale: EpsilonScale | None,
+) -> None:
     last = float(points["epoch"].iloc[-1])
     # Markers of different arms stand at different places, so that curves that coincide stay told apart.
     every = max(1, len(points) // 4)
     ax.plot(
         points["epoch"],
-        points["epsilon"],
+        points["epsilon"].map(scale.place) if scale else points["epsilon"],
         color=style.colour,
         linestyle=style.line,
         marker=style.marker,
@@ -124,14 +133,19 @@ def _draw(ax: Axes, row: pd.Series, points: pd.DataFrame, style: ArmStyle, label
     ax.annotate(f"budget {row['budget']:g}", (0, row["budget"]), (4, 3), textcoords="offset points", fontsize=7)
 
 
-def _epsilon_axis(ax: Axes, worst: dict[str, tuple[pd.Series, pd.DataFrame]], logarithmic: bool) -> None:
+def _epsilon_axis(
+    ax: Axes, worst: dict[str, tuple[pd.Series, pd.DataFrame]], ends: Sequence[float]
+) -> EpsilonScale | None:
+    """Scale the axis of epsilon; return the scale where it is logarithmic, None where 0 is an end of it."""
     limits = [float(row["budget"]) for row, _ in worst.values() if not pd.isna(row["budget"])]
-    top = max([*limits, *(float(points["epsilon"].max()) for _, points in worst.values())])
-    if not logarithmic:
-        ax.set_ylim(0, 1.06 * top)
-        return
-    ax.set_yscale("log")
-    ax.set_ylim(0.93 * min(float(points["epsilon"].min()) for _, points in worst.values()), 1.1 * top)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    shown = [value for _, points in worst.values() for value in map(float, points["epsilon"])]
+    finite = [value for value in ends if has_logarithm([value])]
+    if not any(map(math.isinf, shown)) and (not finite or max(finite) <= LINEAR_SPREAD * min(finite)):
+        top = max([*limits, *shown]) or 1.0
+        # A line at 0 must not be cut off along the middle.
+        ax.set_ylim(-0.02 * top if 0 in shown else 0, 1.06 * top)
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return None
+    scale = EpsilonScale.of([*limits, *shown], room=1.08)
+    scale.draw(ax, "y", (1, 2, 5), ticks=has_logarithm(shown))
+    return scale

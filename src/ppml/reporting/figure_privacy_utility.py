@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from ppml.errors import UserError
 from ppml.reporting.accuracy_axis import accuracy_label, error_axis
 from ppml.reporting.display import percent, scientific
+from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
 from ppml.reporting.published import PublishedRow
 from ppml.reporting.published_points import (
     GREY,
@@ -108,9 +109,9 @@ def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapp
         ax = figure.subplots()
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
         ax.set_ylabel(accuracy_label(selection, records))
-        _epsilon_axis(ax, [*(point.epsilon for point in private), *(point.epsilon for point in theirs)])
+        scale = _epsilon_axis(ax, [*(point.epsilon for point in private), *(point.epsilon for point in theirs)])
         error_axis(ax, _heights(ours, theirs))
-        families = _draw_families(figure, ax, private)
+        families = _draw_families(figure, ax, private, scale)
         labels = [_draw_line(ax, line, place) for place, line in enumerate(public)]
         draw_answered(ax, answered)
         hollow = draw_series(ax, series)
@@ -144,16 +145,12 @@ def _arms(
     return private, public
 
 
-def _epsilon_axis(ax: Axes, epsilons: Sequence[float]) -> None:
-    smallest, largest = min(epsilons), max(epsilons)
+def _epsilon_axis(ax: Axes, epsilons: Sequence[float]) -> EpsilonScale:
+    finite = [value for value in epsilons if 0 < value < math.inf] or [1.0]
     # A single epsilon, or several close together, still need an axis to be read on.
-    room = max(1.35, (4 * smallest / largest) ** 0.5)
-    ax.set_xscale("log")
-    ax.set_xlim(smallest / room, largest * room)
-    narrow = largest * room**2 < 5 * smallest
-    ax.xaxis.set_major_locator(LogLocator(subs=tuple(range(1, 10)) if narrow else (1, 2, 3, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    scale = EpsilonScale.of(epsilons, room=max(1.35, (4 * min(finite) / max(finite)) ** 0.5))
+    scale.draw(ax, "x", (1, 2, 3, 5), ticks=has_logarithm(epsilons))
+    return scale
 
 
 def _heights(ours: Sequence[Estimate], theirs: Sequence[PublishedPoint]) -> list[float]:
@@ -169,7 +166,7 @@ def _share_epsilon(points: Sequence[PrivatePoint]) -> bool:
     return len({round(point.epsilon, 2) for point in points}) < len(points)
 
 
-def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint]) -> list[Artist]:
+def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint], scale: EpsilonScale) -> list[Artist]:
     """Draw a line a family, and return what a legend shows, in order."""
     families: dict[str, list[PrivatePoint]] = {}
     for point in sorted(private, key=lambda point: point.epsilon):
@@ -182,16 +179,18 @@ def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint]) ->
         beside = ax.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
         look = points[len(points) // 2].style
         drawn: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
+        # The places of 0 and infinity are not on the scale: no line leads there.
+        joined = [point for point in points if has_logarithm([point.epsilon])]
         ax.plot(
-            [point.epsilon for point in points],
-            [100 * point.accuracy.mean for point in points],
+            [point.epsilon for point in joined],
+            [100 * point.accuracy.mean for point in joined],
             transform=beside,
             zorder=2,
             **drawn,
         )
         for point in points:
             ax.errorbar(
-                point.epsilon,
+                scale.place(point.epsilon),
                 100 * point.accuracy.mean,
                 yerr=_reach(point.accuracy),
                 fmt=look.marker,

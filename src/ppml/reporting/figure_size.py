@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppml.reporting.accuracy_axis import accuracy_label, error_axis
-from ppml.reporting.display import model_name
+from ppml.reporting.display import epsilon_bound, model_name
 from ppml.reporting.selection import Selection, require_arms
 from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import HUES, MARKERS, figure_style, new_figure
@@ -100,7 +100,7 @@ def _draw(ax: Axes, level: list[SizedPoint], place: int) -> None:
         [100 * (point.accuracy.mean - point.accuracy.low) for point in level],
         [100 * (point.accuracy.high - point.accuracy.mean) for point in level],
     ]
-    label = "no privacy" if epsilon == float("inf") else f"ε {round(epsilon, 2):g}"
+    label = "no privacy" if epsilon == float("inf") else f"ε {epsilon_bound(epsilon)}"
     sizes = [point.parameters for point in level]
     ax.errorbar(sizes, means, yerr=reach, label=label, capsize=2.5, elinewidth=1.1, markersize=5.5, **look)
 

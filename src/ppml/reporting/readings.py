@@ -10,7 +10,8 @@ import pandas as pd
 from ppml.accounting.gaussian import compositions, renyi_epsilon
 from ppml.errors import UserError
 from ppml.reporting.display import NOTHING, epsilon_bound, percent_estimate, scientific, significant
-from ppml.reporting.notes import data_notes, privacy_notes, spread_notes
+from ppml.reporting.guarantee import privacy_notes
+from ppml.reporting.notes import data_notes, spread_notes
 from ppml.reporting.published import PublishedRow
 from ppml.reporting.selection import Selection, require_published
 from ppml.reporting.summaries import rows_of, summarise
@@ -20,7 +21,11 @@ ACCOUNTANTS = {"rdp": "RDP", "prv": "PRV", "pld": "PLD", "gdp": "exact"}
 
 
 def readings_table(
-    selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, published: Mapping[str, PublishedRow]
+    selection: Selection,
+    records: pd.DataFrame,
+    costs: pd.DataFrame,
+    joint: pd.DataFrame,
+    published: Mapping[str, PublishedRow],
 ) -> Table:
     """Return the table with a row a private arm that answers a published epsilon.
 
@@ -30,6 +35,8 @@ def readings_table(
         ``compare`` gives the rows, in order.
     records, costs : pandas.DataFrame
         One row an arm and seed.
+    joint : pandas.DataFrame
+        The rows of joint.csv.
     published : mapping of str to PublishedRow
         As `ppml.reporting.published.load_published` returns it.
 
@@ -61,7 +68,7 @@ def readings_table(
         "ε of all steps: with amplification by the sampling that was done. Steps without sampling: how many, at the "
         "noise of the arm and on all records each, come nearest to the published ε, and the ε of that many; exact "
         "(Gaussian differential privacy) and by RDP. δ is ours where the paper states none.",
-        *privacy_notes(shown),
+        *privacy_notes(shown, joint),
         *spread_notes(shown),
         *data_notes(shown),
     )

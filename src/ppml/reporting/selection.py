@@ -24,6 +24,7 @@ RECORDS = (
         "privacy_unit",
         "noise_by",
         "noise_source",
+        "sampling_source",
         "aggregation",
         "update_opened_by",
         "sum_seen_by",
@@ -47,6 +48,7 @@ RECORDS = (
         "epsilon_prv",
         "epsilon_pld",
         "epsilon_gdp",
+        "epsilon_replace_one",
         "epsilon_if_opened",
         "budget",
         "delta",
@@ -74,9 +76,9 @@ CLIENTS = ("arm", "seed", "client", "records", *LABELS, "epsilon")
 """Columns of `clients.csv`: a row an arm, seed and client."""
 
 AUDITS = (
-    *("arm", "seed", "noise_multiplier", "estimate", "low", "high", "control", "control_low", "control_high"),
-    *("canary_norm", "max_grad_norm", "contribution", "steps", "drawn", "coins", "confidence", "family"),
-    *("held", "faults"),
+    *("arm", "seed", "noise_multiplier", "estimate", "low", "high", "epsilon", "epsilon_low"),
+    *("canary_norm", "max_grad_norm", "contribution", "releases", "measurements", "drawn", "coins"),
+    *("confidence", "family", "held", "faults"),
 )
 """Columns of `audits.csv` that tables and figures use: a row an arm whose mechanism was audited."""
 
@@ -133,7 +135,7 @@ def read_tidy(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
         The file cannot be read.
     """
     # Only an empty cell is missing: an arm, partition or topology may be called "none" or "null".
-    names = dict.fromkeys(("arm", "partition", "division", "config_digest", "data_digest"), str)
+    names = dict.fromkeys(("arm", "arms", "partition", "division", "config_digest", "data_digest"), str)
     try:
         frame = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:

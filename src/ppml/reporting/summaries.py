@@ -14,12 +14,12 @@ from ppml.reporting.statistics import estimate
 
 CONSTANT = (
     *("dataset", "model", "topology", "partition", "clients", "rounds", "privacy_unit", "noise_by", "noise_source"),
+    "sampling_source",
     *(
         "update_opened_by",
         "sum_seen_by",
         "aggregation",
         "delta",
-        "accountant",
         "neighbouring",
         "max_grad_norm",
         "n_train",
@@ -81,6 +81,9 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     row |= _estimates("accuracy_all", records["accuracy_all"], trials=int(row["n_test_all"]))
     # An infinite epsilon is what no privacy is, and keeps "none" apart from a number that is lacking.
     row["epsilon"] = math.inf if row["privacy_unit"] == "none" else float(records["epsilon"].max())
+    # By the accountant that states the largest: seeds may differ in it.
+    row["accountant"] = None if row["privacy_unit"] == "none" else _largest(records)["accountant"]
+    row["epsilon_replace_one"] = float(records["epsilon_replace_one"].max())
     row["epsilon_if_opened"] = float(records["epsilon_if_opened"].max())
     row["protected_of"] = protected_of(row)
     for column in ("seconds", "cpu_seconds", "peak_memory_mb"):
@@ -91,6 +94,10 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     for column in ("config_digest", "data_digest"):
         row[column] = " ".join(dict.fromkeys(records[column].astype(str)))
     return row
+
+
+def _largest(records: pd.DataFrame) -> pd.Series:
+    return records.sort_values("epsilon", kind="stable").iloc[-1]
 
 
 def owners(clients: Any) -> int:

@@ -6,7 +6,8 @@ import pandas as pd
 
 from ppml.errors import UserError
 from ppml.reporting.claims import Finding, findings, weakest
-from ppml.reporting.notes import data_notes, privacy_notes
+from ppml.reporting.guarantee import privacy_notes
+from ppml.reporting.notes import data_notes
 from ppml.reporting.selection import Selection
 from ppml.reporting.summaries import summarise
 from ppml.reporting.tables import Table
@@ -21,7 +22,9 @@ NOTES = (
 )
 
 
-def claims_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, history: pd.DataFrame) -> Table:
+def claims_table(
+    selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame, history: pd.DataFrame
+) -> Table:
     """Return the table with a row a claim.
 
     Parameters
@@ -30,6 +33,8 @@ def claims_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFram
         The claims, in the order of the rows.
     records, costs : pandas.DataFrame
         One row an arm and seed.
+    joint : pandas.DataFrame
+        The rows of joint.csv.
     history : pandas.DataFrame
         One row an arm, seed and epoch or round.
 
@@ -56,7 +61,13 @@ def claims_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFram
     )
     arms = tuple(dict.fromkeys(arm for claim in selection.claims for arm in claim.arms))
     summary = summarise(selection, arms, records, costs)
-    notes = (*NOTES, *selection.notes, _interval_note(found, summary), *privacy_notes(summary), *data_notes(summary))
+    notes = (
+        *NOTES,
+        *selection.notes,
+        _interval_note(found, summary),
+        *privacy_notes(summary, joint),
+        *data_notes(summary),
+    )
     return Table(selection.title, cells, frozenset(), notes, _raw(found))
 
 

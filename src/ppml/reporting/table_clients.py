@@ -9,6 +9,7 @@ import pandas as pd
 
 from ppml.reporting.client_study import ALONE, DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, Study, client_study
 from ppml.reporting.display import NOTHING, percent, percent_estimate
+from ppml.reporting.guarantee import privacy_notes
 from ppml.reporting.notes import data_notes, spread_notes
 from ppml.reporting.published import PublishedRow
 from ppml.reporting.selection import Selection
@@ -20,7 +21,11 @@ _THEIRS = {kind: f"Theirs: {heading}" for kind, heading in SERIES.items()}
 
 
 def clients_table(
-    selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, published: Mapping[str, PublishedRow]
+    selection: Selection,
+    records: pd.DataFrame,
+    costs: pd.DataFrame,
+    joint: pd.DataFrame,
+    published: Mapping[str, PublishedRow],
 ) -> Table:
     """Return the table with a row a setting: every way to train, what is gained or lost, and the published numbers.
 
@@ -30,6 +35,8 @@ def clients_table(
         The arms; ``compare`` names the published row of the same setting.
     records, costs : pandas.DataFrame
         One row an arm and seed.
+    joint : pandas.DataFrame
+        The rows of joint.csv.
     published : mapping of str to PublishedRow
         As `ppml.reporting.published.load_published` returns it.
 
@@ -53,6 +60,7 @@ def clients_table(
         "FL minus another: of the means over seeds on all test images, with its 95 % interval (Student's t over the "
         "seeds, paired).",
         *dict.fromkeys(answer.published.note for answer in study.answers if answer.published and answer.published.note),
+        *privacy_notes(summary, joint),
         *spread_notes(summary),
         *data_notes(summary),
     )

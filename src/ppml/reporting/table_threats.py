@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from ppml.reporting.display import NOTHING, epsilon_bound, scientific
-from ppml.reporting.notes import data_notes, privacy_notes
+from ppml.reporting.guarantee import noise_known_to, privacy_notes
+from ppml.reporting.notes import data_notes
 from ppml.reporting.selection import Selection
 from ppml.reporting.summaries import summarise
 from ppml.reporting.tables import Table
@@ -31,7 +32,7 @@ LIMITS = (
 )
 
 
-def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame) -> Table:
+def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
     """Return the table with a row an arm: who keeps the records, who opens an update, who sees the sum, what leaks.
 
     Parameters
@@ -40,6 +41,8 @@ def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
         The arms, in the order of the rows.
     records, costs : pandas.DataFrame
         One row an arm and seed.
+    joint : pandas.DataFrame
+        The rows of joint.csv.
 
     Raises
     ------
@@ -55,10 +58,11 @@ def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
             "What an opened update tells": _opened(row),
             "Who is shown the sum": _of(row, "sum_seen_by"),
             "What sums and model tell": _told(row),
+            "Who can compute the noise": noise_known_to(row),
         }
         for _, row in summary.iterrows()
     ]
-    notes = (*selection.notes, *LIMITS, *privacy_notes(summary), *data_notes(summary))
+    notes = (*selection.notes, *LIMITS, *privacy_notes(summary, joint), *data_notes(summary))
     return Table(selection.title, pd.DataFrame(lines), frozenset(), notes, summary.reset_index())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from ppml.reporting.display import (
     scientific,
     significant,
 )
-from ppml.reporting.notes import data_notes, privacy_notes, spread_notes
+from ppml.reporting.guarantee import epsilon_of_all_seeds, privacy_notes
+from ppml.reporting.notes import data_notes, spread_notes
 from ppml.reporting.published import PublishedRow
 from ppml.reporting.selection import Selection, require_published
 from ppml.reporting.summaries import summarise
@@ -53,7 +55,7 @@ class Table:
     raw: pd.DataFrame
 
 
-def summary_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame) -> Table:
+def summary_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
     """Return the table with a row an arm: accuracy, guarantee, time and bytes.
 
     Parameters
@@ -62,6 +64,8 @@ def summary_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
         The arms, in the order of the rows.
     records, costs : pandas.DataFrame
         One row an arm and seed.
+    joint : pandas.DataFrame
+        The rows of joint.csv.
 
     Raises
     ------
@@ -76,6 +80,7 @@ def summary_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
         f"Accuracy, {everything}": _each(summary, _accuracy_all),
         "Seeds": summary["seeds"].astype(str).tolist(),
         "ε": _each(summary, _epsilon),
+        "ε, all seeds": _each(summary, lambda row: epsilon_of_all_seeds(row, joint)),
         "Unit; δ; accountant; noise by": _each(summary, _guarantee),
         "CPU time a run (s)": _each(summary, _seconds),
         "Upload, client and round": _each(summary, lambda row: human_bytes(row["upload_mean"])),
@@ -83,12 +88,16 @@ def summary_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
     }
     cells = pd.DataFrame(columns)
     numeric = frozenset(cells.columns) - {"Technique", "Unit; δ; accountant; noise by"}
-    notes = (*selection.notes, *_dagger_notes(summary), *_sending_notes(summary), *_common_notes(summary))
-    return Table(selection.title, cells, numeric, notes, summary.reset_index())
+    notes = (*selection.notes, *_dagger_notes(summary), *_sending_notes(summary), *_common_notes(summary, joint))
+    return Table(selection.title, cells, numeric, notes, _with_joint(summary, joint).reset_index())
 
 
 def published_table(
-    selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, published: Mapping[str, PublishedRow]
+    selection: Selection,
+    records: pd.DataFrame,
+    costs: pd.DataFrame,
+    joint: pd.DataFrame,
+    published: Mapping[str, PublishedRow],
 ) -> Table:
     """Return the table with a row a published number: theirs beside ours.
 
@@ -98,6 +107,8 @@ def published_table(
         ``compare`` gives the rows, in order, and ``published`` those below that no arm answers.
     records, costs : pandas.DataFrame
         One row an arm and seed.
+    joint : pandas.DataFrame
+        The rows of joint.csv.
     published : mapping of str to PublishedRow
         As `ppml.reporting.published.load_published` returns it.
 
@@ -118,6 +129,7 @@ def published_table(
         everything.capitalize(): _accuracy_all,
         "Seeds": lambda row: str(row["seeds"]),
         "Our ε": _epsilon,
+        "Our ε, all seeds": lambda row: epsilon_of_all_seeds(row, joint),
         "CPU time a run (s)": _seconds,
         "Sent a round": lambda row: human_bytes(row["round_bytes_mean"]),
     }
@@ -143,10 +155,12 @@ def published_table(
         *_dagger_notes(summary),
         "Paper to ε: as printed in the paper, on its own test images; what its ± is, it does not say.",
         "Sent a round: all clients, up and down, 1 KB = 1,000 bytes; — where nothing is sent.",
-        *_common_notes(summary),
+        *_common_notes(summary, joint),
     )
     numeric = frozenset(cells.columns) - {"Paper", "Table", "Technique", "Ours"}
-    return Table(selection.title, cells, numeric, notes, _published_raw(selection, summary, published))
+    return Table(
+        selection.title, cells, numeric, notes, _published_raw(selection, _with_joint(summary, joint), published)
+    )
 
 
 def _theirs(row: PublishedRow, marks: Mapping[str, str]) -> dict[str, str]:
@@ -199,6 +213,12 @@ def _published_raw(selection: Selection, summary: pd.DataFrame, published: Mappi
     return theirs.merge(summary.reset_index(), how="left", on="arm", validate="many_to_one")
 
 
+def _with_joint(summary: pd.DataFrame, joint: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the joint epsilon of all seeds of each arm, infinite without privacy."""
+    found = joint.set_index("arms")["epsilon"].reindex(summary.index)
+    return summary.assign(epsilon_all_seeds=found.where(summary["privacy_unit"] != "none", math.inf))
+
+
 def _each(summary: pd.DataFrame, cell: Callable[[pd.Series], str]) -> list[str]:
     return [cell(row) for _, row in summary.iterrows()]
 
@@ -230,7 +250,13 @@ def _guarantee(row: pd.Series) -> str:
     if row["privacy_unit"] == "none":
         return NOTHING
     dagger = DAGGER if _permits_publishing(row) else ""
-    return f"{row['privacy_unit']}; {scientific(row['delta'])}{dagger}; {row['accountant'].upper()}; {row['noise_by']}"
+    parts = (
+        row["privacy_unit"],
+        scientific(row["delta"]) + dagger,
+        row["accountant"].upper(),
+        f"{row['noise_by']}, {row['noise_source']}",
+    )
+    return "; ".join(parts)
 
 
 def _permits_publishing(row: pd.Series) -> bool:
@@ -258,5 +284,5 @@ def _sending_notes(summary: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def _common_notes(summary: pd.DataFrame) -> tuple[str, ...]:
-    return (*privacy_notes(summary), *spread_notes(summary), *data_notes(summary))
+def _common_notes(summary: pd.DataFrame, joint: pd.DataFrame) -> tuple[str, ...]:
+    return (*privacy_notes(summary, joint), *spread_notes(summary), *data_notes(summary))

@@ -12,9 +12,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ppml.accounting.agreement import by_every_accountant, check_agreement, with_fallback
+from ppml.accounting.agreement import by_every_accountant, choose, stated
 from ppml.accounting.epsilon import ACCOUNTANTS, NEIGHBOURING, curve
 from ppml.accounting.events import MechanismEvent
+from ppml.accounting.joint import dominating, weakest
+from ppml.accounting.replacing import epsilon_replace_one
 from ppml.config.technique import ClientLevel, ExampleLevel, Privacy
 from ppml.records.files import read_json, write_json
 
@@ -30,7 +32,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     privacy = given if isinstance(given, ExampleLevel | ClientLevel) else None
     executed = read_json(arguments.events)
     owners = [tuple(MechanismEvent(**event) for event in own) for own in executed["owners"]]
-    content = statement(privacy, owners, executed["planned_steps"], complete=executed.get("complete", True))
+    content = statement(
+        privacy,
+        owners,
+        executed["planned_steps"],
+        complete=executed.get("complete", True),
+        mechanism=executed.get("mechanism"),
+    )
     write_json(arguments.output, content)
 
 
@@ -40,6 +48,7 @@ def statement(
     planned_steps: Sequence[int],
     *,
     complete: bool = True,
+    mechanism: str | None = None,
 ) -> dict[str, Any]:
     """Return what may be claimed of the privacy of one run.
 
@@ -54,56 +63,70 @@ def statement(
     complete : bool
         Whether every owner took part in all of it: where clients are not asked in every round, or fail, they take fewer
         steps than their noise is calibrated to.
+    mechanism : str, optional
+        The identifier of the mechanism's values: runs with the same one and the same seed release the same.
 
     Returns
     -------
     dict
-        ``epsilon`` and ``epsilons``, the largest and each owner's, by ``accountant``: the one configured, or ``rdp``
-        where that failed. ``epsilon_prv``, ``epsilon_rdp``, ``epsilon_pld`` and ``epsilon_gdp``: the largest by each
-        accountant, None by one that has none. ``curve``: step and epsilon of the owner with the largest, along the
-        way. ``epsilon_if_opened``: what holds of a record, or a client, towards who opens single contributions, where
-        each has a share of the noise: the server together with a client that has the key. None where the noise is
-        whole.
+        ``epsilon`` and ``epsilons``, the largest and each owner's, and ``accountant``, which states the largest: the
+        one configured, or ``rdp`` where that has no number to be trusted; of ``tightest``, the one with the least.
+        ``epsilon_replace_one``: the largest towards data sets that differ in a record, or client, replaced by any
+        other. ``epsilon_prv``, ``epsilon_rdp``, ``epsilon_pld`` and ``epsilon_gdp``: the largest by each accountant,
+        None by one that has none. ``curve``: step and epsilon of the owner with the largest, along the way.
+        ``epsilon_if_opened``: the epsilon of a record, or a client, towards parties that open single contributions,
+        where each has a share of the noise: the server together with a client that has the key. None where the noise is
+        whole. ``noise_source``, ``sampling_source`` and ``sampler`` are those of the executed steps: ``secure`` only
+        where every step was. ``dominating``: a mechanism that spends at least what each owner's does, for the joint
+        epsilon of several runs.
 
     Raises
     ------
     ValueError
         A private arm executed no mechanism on any owner's records, so that nothing may be claimed of it; an owner took
-        more steps than planned, or fewer where nothing allows that; or more than the budget was spent.
+        more steps than planned, or fewer where nothing allows that; more than the budget was spent; or a step drew
+        from a seed where secure noise is configured.
     AccountantsDisagree
-        The accountants contradict each other.
+        Accountants that need no numerical composition contradict each other.
     """
     if privacy is None:
         return {"unit": "none", "noise_by": "none", "epsilon": None}
     budget = getattr(privacy, "budget", None)
     _check_steps(owners, planned_steps, fewer=budget is not None or not complete)
+    sources = _sources(privacy, owners)
     # Owners often run the same mechanisms.
     known = {own: by_every_accountant(own, privacy.delta) for own in dict.fromkeys(owners) if own}
-    for found in known.values():
-        check_agreement(found, privacy.accountant)
+    chosen = {own: choose(found, privacy.accountant) for own, found in known.items()}
     every = {name: _largest([found[name] for found in known.values()]) for name in ACCOUNTANTS}
-    accountant = "rdp" if every[privacy.accountant] is None else privacy.accountant
-    # An owner who never took part has spent nothing.
-    spent = [_stated(known[own][accountant]) if own else 0.0 for own in owners]
-    worst = spent.index(max(spent))
+    # An owner that never took part has spent nothing.
+    spent = [chosen[own][0] if own else 0.0 for own in owners]
+    # Of owners with the same epsilon, one that took steps is described.
+    worst = max(range(len(owners)), key=lambda owner: (spent[owner], bool(owners[owner]), -owner))
+    accountant = chosen[owners[worst]][1]
     if budget is not None and spent[worst] > budget:
         raise ValueError(f"epsilon {spent[worst]} exceeds the budget of {budget}")
     (first, *others) = owners[worst]
     return {
         "unit": privacy.kind,
         "noise_by": privacy.noise_by,
-        "noise_source": privacy.noise_source,
+        **sources,
         # The owners' records are disjoint: the guarantee of one record is that of its owner, at worst the largest.
         "epsilon": spent[worst],
         "epsilons": spent,
+        "epsilon_replace_one": max(epsilon_replace_one(own, privacy.delta) for own in known),
         **{f"epsilon_{name}": value for name, value in every.items()},
-        "epsilon_if_opened": _if_opened(privacy, owners, accountant),
+        "epsilon_if_opened": _if_opened(privacy, owners),
         "target_epsilon": privacy.epsilon,
         "budget": budget,
         "delta": privacy.delta,
         "accountant": accountant,
         "accountant_configured": privacy.accountant,
-        "neighbouring": _neighbouring(privacy),
+        "neighbouring": NEIGHBOURING,
+        "mechanism": mechanism,
+        "dominating": [
+            {"sample_rate": event.sample_rate, "noise_multiplier": event.noise_multiplier, "steps": event.steps}
+            for event in dominating(owners)
+        ],
         "noise_multiplier": first.noise_multiplier,
         "sample_rate": first.sample_rate,
         "steps": first.steps + sum(event.steps for event in others),
@@ -113,28 +136,27 @@ def statement(
     }
 
 
-def _if_opened(
-    privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[MechanismEvent, ...]], accountant: str
-) -> float | None:
+def _sources(privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[MechanismEvent, ...]]) -> dict[str, str]:
+    """Return what the executed steps drew from and how they sampled; raise an error where less was configured."""
+    ran = [event for own in owners for event in own if event.steps]
+    drawn = {
+        "noise_source": weakest([event.noise_source for event in ran]),
+        "sampling_source": weakest([event.sampling_source for event in ran]),
+    }
+    for name, source in drawn.items():
+        if privacy.noise_source == "secure" != source:
+            raise ValueError(
+                f"{name} of the executed steps is {source!r}, configured is 'secure': no epsilon is claimed"
+            )
+    return {**drawn, "sampler": ", ".join(sorted({event.sampler for event in ran}))}
+
+
+def _if_opened(privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[MechanismEvent, ...]]) -> float | None:
     if privacy.noise_by != "shares":
         return None
     counted = len(owners) - privacy.colluders - privacy.dropouts
     share = tuple(replace(event, noise_multiplier=event.noise_multiplier / math.sqrt(counted)) for event in owners[0])
-    return with_fallback(share, privacy.delta, accountant)[0]
-
-
-def _neighbouring(privacy: ExampleLevel | ClientLevel) -> str:
-    """Return what is protected: whether one is there, or, where who takes part is public, what it contributes."""
-    if isinstance(privacy, ClientLevel) and privacy.noise_by == "shares":
-        return "zero_out_one"
-    return NEIGHBOURING
-
-
-def _stated(value: float | None) -> float:
-    """Return an epsilon that must be there: 0 in its place would be a guarantee that nobody gives."""
-    if value is None:
-        raise ValueError("an owner has no epsilon by the accountant that is stated")
-    return value
+    return stated(share, privacy.delta, privacy.accountant)[0]
 
 
 def _largest(values: Sequence[float | None]) -> float | None:

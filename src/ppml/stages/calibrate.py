@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppml.accounting.agreement import TIGHTEST
 from ppml.accounting.budget import PrivacyBudget
 from ppml.accounting.calibration import UnreachableEpsilon, calibrate
 from ppml.accounting.epsilon import ACCOUNTANTS, epsilon
@@ -56,7 +57,7 @@ def _search(privacy: ExampleLevel | ClientLevel, plan: Plan) -> float:
     except UnreachableEpsilon as error:
         # Exact Gaussian DP is for steps on all records; RDP is never the tightest.
         unfit = {privacy.accountant, "rdp"} | ({"gdp"} if rate < 1 else set())
-        others = ", ".join(name for name in ACCOUNTANTS if name not in unfit)
+        others = ", ".join(name for name in (TIGHTEST, *ACCOUNTANTS) if name not in unfit)
         raise UserError(
             f"privacy.epsilon: got {target:g}, which no noise reaches: the smallest that accountant "
             f"{privacy.accountant} can state at delta {privacy.delta:g} for {steps} steps at sample rate {rate:.4g} "

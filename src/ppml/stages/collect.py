@@ -12,11 +12,13 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from ppml.accounting.joint import joint_epsilon
 from ppml.attacks.verdict import COLUMNS, audit_row, judge
 from ppml.errors import UserError
 from ppml.records import record as records
 from ppml.records.files import read_json, write_json, write_text
 from ppml.records.inference import INFERENCES
+from ppml.records.joint import JOINT, joint, release
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch normalisation keeps beside its parameters."""
@@ -25,8 +27,8 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def main(argv: Sequence[str] | None = None) -> None:
     """Write record.json beside every run, the CSV files and metrics.json.
 
-    ``--spec`` holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference (files), and
-    how audits are judged.
+    ``--spec`` holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference (files), how
+    audits are judged, and the names of the arms that each table shows.
 
     Raises
     ------
@@ -35,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", type=json.loads, required=True)
-    for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "metrics"):
+    for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "joint", "metrics"):
         parser.add_argument(f"--output-{name}", type=Path, required=True)
     arguments = parser.parse_args(argv)
     rows: dict[str, list[dict[str, Any]]] = {"records": [], "costs": [], "history": [], "clients": [], "epsilons": []}
     audits = judge_audits(arguments.spec)
+    releases = []
     for entry in arguments.spec["runs"]:
         one = read_run(entry["arm"], Path(entry["folder"]), entry["partition"])
         row = records.record(one)
@@ -49,9 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows["history"] += records.history(one)
         rows["clients"] += records.clients(one)
         rows["epsilons"] += records.epsilons(one)
+        releases += [found] if (found := release(one.arm, one.config["seed"], one.privacy)) else []
     for name, content in rows.items():
         write_text(getattr(arguments, f"output_{name}"), to_csv(content))
     write_text(arguments.output_audits, pd.DataFrame(audits, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+    together = joint(releases, arguments.spec["tables"], joint_epsilon)
+    write_text(arguments.output_joint, pd.DataFrame(together, columns=JOINT).to_csv(index=False, lineterminator="\n"))
     inferences = [inference_row(entry) for entry in arguments.spec["runs"] if entry["inference"]]
     write_text(
         arguments.output_inferences,
@@ -73,7 +79,7 @@ def judge_audits(spec: dict[str, Any]) -> list[dict[str, Any]]:
     for entry in audited:
         measured = read_json(entry["audit"])
         level = {"confidence": spec["audit"]["confidence"], "family": len(audited)}
-        verdict = judge(measured, **level)
+        verdict = judge(measured, **level, published=read_json(Path(entry["folder"]) / "privacy.json"))
         rows.append(audit_row(entry["arm"], entry["seed"], measured, verdict, **level))
         wrong += [f"audit of arm {entry['arm']}: {fault} ({entry['audit']})" for fault in verdict.faults]
     if wrong:

@@ -1,6 +1,7 @@
-"""A federated training as files: what is public in one, and a file of records for each client.
+"""A federated training as files: one of what is public, and for each party its seed and its records.
 
-A SuperNode reads its own alone; the processes of Ray, each of which may be any client, read all.
+A SuperNode reads its own files alone, and so does the server; the processes of Ray, each of which may be any client,
+read those of all clients. The root seed is in no file.
 """
 
 from __future__ import annotations
@@ -21,24 +22,28 @@ from ppml.config.arm import Arm
 from ppml.config.technique import Bfv, Ckks, Plaintext
 from ppml.data.examples import Examples
 from ppml.errors import UserError
-from ppml.federation.build import Given, ServerParts, build_population, build_server
+from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.client import Population
 from ppml.learning.repeatable import repeat_to_the_bit
-from ppml.learning.vectors import flat_parameters
+from ppml.learning.vectors import flat_parameters, load_parameters
+from ppml.mechanism import Value
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.records.files import read_json, write_bytes, write_json
+from ppml.techniques import draws_of
 
 JOB = "job.json"
 TEST = "test.safetensors"
+INITIAL = "initial.safetensors"
+SERVER_SEED = "server.seed"
 
 
 def write_job(
     folder: Path,
     arm: Arm,
     *,
-    root_seed: int,
-    seed: int,
+    rng: Randomness,
+    data: Sequence[Value],
     classes: int,
     owned: Sequence[Examples],
     test: Examples,
@@ -66,16 +71,20 @@ def write_job(
         raise UserError(f"topology.failures: got {failures:g}; only the engine in process simulates failures")
     job = {
         "arm": arm.technique(),
-        "root_seed": root_seed,
-        "seed": seed,
         "classes": classes,
         "features": owned[0].images.shape[-1],
         "sizes": [len(records) for records in owned],
         "noise_multipliers": calibrated.get("noise_multipliers", [None] * len(owned)),
         "budgets": calibrated.get("affordable_steps", [None] * len(owned)),
     }
+    model = build_model(arm.model, classes, rng.child("initial-weights").torch(), job["features"])
+    draws, _ = draws_of(arm, job["sizes"], job["noise_multipliers"], job["budgets"], model, rng, data)
+    seeds = party_seeds(draws, len(owned))
+    write_bytes(folder / INITIAL, save({"weights": torch.from_numpy(flat_parameters(model))}))
+    write_seed(folder / SERVER_SEED, seeds.server)
     for client, records in enumerate(owned):
         write_records(folder / records_of(client), records)
+        write_seed(folder / seed_of(client), seeds.clients[client])
     write_records(folder / TEST, test)
     write_json(folder / JOB, job)
     return folder / JOB
@@ -84,6 +93,23 @@ def write_job(
 def records_of(client: int) -> str:
     """Return the name of the file of a client's records."""
     return f"client{client}.safetensors"
+
+
+def seed_of(client: int) -> str:
+    """Return the name of the file of a client's seed."""
+    return f"client{client}.seed"
+
+
+def write_seed(path: Path, seed: Randomness) -> None:
+    """Write the seed of a party, readable by its owner alone."""
+    assert isinstance(seed.root, bytes)
+    path.touch(mode=0o600)
+    path.write_text(seed.root.hex(), encoding="ascii")
+
+
+def read_seed(path: Path) -> Randomness:
+    """Return what :func:`write_seed` wrote."""
+    return Randomness(bytes.fromhex(path.read_text(encoding="ascii")))
 
 
 def write_records(path: Path, records: Examples) -> None:
@@ -99,8 +125,7 @@ def read_records(path: Path) -> Examples:
 
 def given(job: dict[str, Any]) -> Given:
     """Return what is public of a training."""
-    rng = Randomness(job["root_seed"]).child("seed", job["seed"])
-    return Given(Arm.model_validate(job["arm"]), job["sizes"], job["noise_multipliers"], job["budgets"], rng)
+    return Given(Arm.model_validate(job["arm"]), job["sizes"], job["noise_multipliers"], job["budgets"])
 
 
 @cache
@@ -111,7 +136,9 @@ def population(path: str, clients: tuple[int, ...]) -> Population:
     folder, job = Path(path).parent, read_json(path)
     public = given(job)
     owned = {client: read_records(folder / records_of(client)) for client in clients}
-    return build_population(public, _model_of(job, public), owned, _side(public, folder), read_records(folder / TEST))
+    seeds = {client: read_seed(folder / seed_of(client)) for client in clients}
+    test = read_records(folder / TEST)
+    return build_population(public, initial_model(path), owned, _side(public, folder), test, seeds)
 
 
 def _side(public: Given, folder: Path) -> ClientSide:
@@ -147,15 +174,14 @@ def server(path: str) -> ServerParts:
         from ppml.aggregation.key_door import server_material
 
         material = server_material(Path(path).parent)
-    return build_server(public, flat_parameters(_model_of(job, public)), material)
+    seed = read_seed(Path(path).with_name(SERVER_SEED))
+    return build_server(public, flat_parameters(initial_model(path)), material, seed)
 
 
 def initial_model(path: str) -> torch.nn.Module:
     """Return the model that a training begins with."""
     job = read_json(path)
-    return _model_of(job, given(job))
-
-
-def _model_of(job: dict[str, Any], public: Given) -> torch.nn.Module:
-    weights = public.rng.child("initial-weights").torch()
-    return build_model(public.arm.model, job["classes"], weights, job["features"])
+    model = build_model(given(job).arm.model, job["classes"], torch.Generator(), job["features"])
+    weights: torch.Tensor = load_file(Path(path).with_name(INITIAL))["weights"]
+    load_parameters(model, weights.numpy())
+    return model

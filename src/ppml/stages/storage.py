@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +88,3 @@ def owned_by(train: Examples, partition: str | None) -> list[Examples]:
     if not partition:
         return [train]
     return [train.select(part.to(train.labels.device)) for part in read_partition(partition)]
-
-
-def content_digest(*paths: str | Path) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of the files' contents."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(Path(path).read_bytes())
-    return total.hexdigest()[:16]

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ppml.data.catalogue import dataset_info
 from ppml.data.loading import load_splits
 from ppml.data.subset import choose
 from ppml.errors import UserError
+from ppml.records.digests import content_digest
 from ppml.records.files import write_json
-from ppml.stages.storage import content_digest, write_examples
+from ppml.stages.storage import write_examples
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "n_test": len(chosen),
             "n_test_all": len(test),
             "classes": int(official_train.labels.max()) + 1,
-            "digest": content_digest(arguments.train, arguments.test),
+            "digest": content_digest(
+                [arguments.train, arguments.test], published=dataset_info(spec["dataset"]).published
+            ),
         },
     )

@@ -9,6 +9,7 @@ from typing import get_args
 from ppml.config.experiment import TableKind
 from ppml.records.files import write_text
 from ppml.records.inference import INFERENCES
+from ppml.records.joint import JOINT
 from ppml.reporting.audits import audit_table
 from ppml.reporting.published import parse_published
 from ppml.reporting.readings import readings_table
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--history", required=True, help="CSV, a row an arm, seed and epoch or round")
     parser.add_argument("--audits", required=True, help="CSV, a row an audited arm")
     parser.add_argument("--inferences", required=True, help="CSV, a row an arm and seed that predicts encrypted images")
+    parser.add_argument("--joint", required=True, help="CSV, a row an arm, and a row the arms of a table, all seeds")
     parser.add_argument("--published", required=True, help="rows of the papers by key, as JSON")
     parser.add_argument("--output-md", required=True)
     parser.add_argument("--output-csv", required=True)
@@ -40,20 +42,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     selection = parse_selection(arguments.spec)
     records, costs = read_tidy(arguments.records, RECORDS), read_tidy(arguments.costs, COSTS)
+    joint = read_tidy(arguments.joint, JOINT)
     published = parse_published(arguments.published)
     match arguments.kind:
         case "summary":
-            table = summary_table(selection, records, costs)
+            table = summary_table(selection, records, costs, joint)
         case "published":
-            table = published_table(selection, records, costs, published)
+            table = published_table(selection, records, costs, joint, published)
         case "readings":
-            table = readings_table(selection, records, costs, published)
+            table = readings_table(selection, records, costs, joint, published)
         case "claims":
-            table = claims_table(selection, records, costs, read_tidy(arguments.history, HISTORY))
+            table = claims_table(selection, records, costs, joint, read_tidy(arguments.history, HISTORY))
         case "clients":
-            table = clients_table(selection, records, costs, published)
+            table = clients_table(selection, records, costs, joint, published)
         case "threats":
-            table = threats_table(selection, records, costs)
+            table = threats_table(selection, records, costs, joint)
         case "inference":
             table = inference_table(selection, records, costs, read_tidy(arguments.inferences, INFERENCES))
         case _:

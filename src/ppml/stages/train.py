@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ppml.learning.learner import TrainingDiverged
     from ppml.learning.outcome import HistoryRow
     from ppml.learning.repeatable import repeat_to_the_bit
-    from ppml.randomness import Randomness
+    from ppml.stages.seeds import public_data, seed_randomness
     from ppml.stages.storage import owned_by, read_examples
     from ppml.techniques import train
 
@@ -77,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         unit = "round" if hasattr(arm.topology, "rounds") else "epoch"
         print(f"{unit} {row.step}: loss {row.loss:.4f}, accuracy {row.accuracy:.4f}", flush=True)
 
-    rng = Randomness(spec["root_seed"]).child("seed", arguments.seed)
     clock = Clock()
     progress = ProgressFile(arguments.progress, _identity(arguments), clock)
     try:
@@ -87,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             noise,
             paper_test,
             classes=about["classes"],
-            rng=rng,
+            rng=seed_randomness(spec["root_seed"], arguments.seed),
+            data=public_data(about, arguments.partition),
             report=report,
             affordable_steps=affordable,
             checkpoint=progress,
@@ -109,7 +109,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     planned = [plan.steps if arguments.noise else 0 for plan in plans(arm, [len(own) for own in owned])]
     events = [[event.to_json() for event in own] for own in outcome.events]
     complete = _complete(outcome.history, len(owned), getattr(arm.topology, "rounds", None))
-    write_json(arguments.output_events, {"owners": events, "planned_steps": planned, "complete": complete})
+    write_json(
+        arguments.output_events,
+        {"owners": events, "planned_steps": planned, "complete": complete, "mechanism": outcome.release},
+    )
     for owner, (took, wanted) in enumerate(zip(affordable or [], planned, strict=False)):
         if took < wanted:
             whose = f" of client {owner}" if len(owned) > 1 else ""

@@ -6,7 +6,7 @@ _MODELS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "pydanti
 _TORCH = ("torch", "safetensors.torch")
 # Flower's settings come first, as everywhere. The optimisers of torch import its compiler at their first step.
 _FLOWER = ("ppml.federation.quiet", "flwr.app", "flwr.clientapp", "flwr.serverapp")
-_PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers", "opacus.utils.uniform_sampler")
+_PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers")
 _TRAINING = (*_PRIVATE, "tenseal", *_FLOWER)
 # Imports torch's compiler, which a training imports anyway.
 _NETWORKS = ("torchvision.models.resnet",)

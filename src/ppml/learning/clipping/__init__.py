@@ -7,5 +7,6 @@ and then, with the output gradients scaled by the clipping factors, the sum of t
 
 from ppml.learning.clipping.bookkeeping import BookKeeping
 from ppml.learning.clipping.layers import UnsupportedLayer, register_norm_samplers
+from ppml.learning.clipping.parts import CLIPPING_MARGIN
 
-__all__ = ["BookKeeping", "UnsupportedLayer", "register_norm_samplers"]
+__all__ = ["CLIPPING_MARGIN", "BookKeeping", "UnsupportedLayer", "register_norm_samplers"]

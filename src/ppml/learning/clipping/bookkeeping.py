@@ -20,6 +20,9 @@ VALUES_AT_ONCE = 1 << 20
 LEAST_AT_ONCE = 128
 """Examples that are worked on together however large the model is, since each pass reads and writes its weights."""
 
+MOST_AT_ONCE = 1024
+"""Examples that are worked on together at most: a float32 sum of so many stays within the margin of the noise."""
+
 
 class Record(NamedTuple):
     """What a layer took in, that tensor's version, and where the gradient of what it gave out will be.
@@ -107,7 +110,8 @@ class BookKeeping:
         max_grad_norm : float
             An example's gradient, of all layers together, is multiplied by ``min(1, max_grad_norm / (norm + 1e-6))``.
             In float32 its norm is then at most ``max_grad_norm`` but for rounding: by .1 % at worst, where the terms of
-            a Gram matrix cancel (:data:`~ppml.learning.clipping.parts.LEAST_SHARE`).
+            a Gram matrix cancel (:data:`~ppml.learning.clipping.parts.LEAST_SHARE`). An example whose loss, or the norm
+            of whose gradient, is not finite contributes 0: nothing tells that there was one.
 
         Returns
         -------
@@ -116,12 +120,16 @@ class BookKeeping:
         """
         self._records.clear()
         value = losses() if count else torch.zeros(0)
-        self._set_gradients(self._parts(value) if count else [], max_grad_norm)
+        self._set_gradients(self._parts(value) if count else [], value.detach(), max_grad_norm)
         return value.detach()
 
     @torch.no_grad()
-    def _set_gradients(self, parts: list[Part], max_grad_norm: float) -> None:
+    def _set_gradients(self, parts: list[Part], losses: torch.Tensor, max_grad_norm: float) -> None:
         factors = clipping_factors(parts, max_grad_norm) if parts else torch.zeros(0)
+        kept = (factors > 0) & losses.isfinite() if parts else torch.ones(0, dtype=torch.bool)
+        if not kept.all():
+            factors = torch.where(kept, factors, 0.0)
+            parts = [part.only(kept) for part in parts]
         sums = {}
         while parts:
             # One after the other is forgotten, so that memory falls while gradients come.
@@ -139,7 +147,7 @@ class BookKeeping:
         edges = [record.output for record in records.values()]
         gradients = torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ()
         values = sum(record.inputs[0].numel() for record in records.values())
-        self.examples_at_once = max(LEAST_AT_ONCE, VALUES_AT_ONCE // max(1, values))
+        self.examples_at_once = min(MOST_AT_ONCE, max(LEAST_AT_ONCE, VALUES_AT_ONCE // max(1, values)))
         parts: list[Part] = []
         with torch.no_grad():
             for (path, record), gradient in zip(records.items(), gradients, strict=True):
@@ -171,6 +179,9 @@ def in_order_of(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor
 
 
 def clipping_factors(parts: list[Part], max_grad_norm: float) -> torch.Tensor:
-    """Return what each example's gradient is multiplied by, shape ``(n,)``, as Opacus does."""
+    """Return what each example's gradient is multiplied by, shape ``(n,)``, as Opacus does.
+
+    The factor of a gradient whose norm is not finite is 0 or not a number.
+    """
     norms = torch.stack([part.squared_norms() for part in parts]).sum(0).sqrt()
     return (max_grad_norm / (norms + 1e-6)).clamp(max=1.0)

@@ -9,14 +9,14 @@ kernel of products of pixels, so that it is a sum of shifted slices of the Gram 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ppml.learning.clipping.parts import Explicit, Part, inner_products
+from ppml.learning.clipping.parts import Explicit, Part, inner_products, zero_where_not
 
 MOVE = 4
 """What it costs to write or read a value, in multiplications of a matrix product (measured, one core with AVX2)."""
@@ -151,6 +151,11 @@ class GramMatrices:
         """Return the squared norm of each example's gradient, shape ``(n,)``."""
         gradients = self.convolution.gradients_by_position()
         return inner_products(self.input_gram(), gradients @ gradients.mT)
+
+    def only(self, kept: torch.Tensor) -> GramMatrices:
+        """Return the gradients of the examples that are ``kept``, and 0 for the others."""
+        inputs, outputs = (zero_where_not(kept, one) for one in (self.convolution.inputs, self.convolution.outputs))
+        return replace(self, convolution=replace(self.convolution, inputs=inputs, outputs=outputs))
 
     def input_gram(self) -> torch.Tensor:
         """Return the Gram matrix of the unfolded inputs, shape ``(n, groups, positions, positions)``."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from ppml.learning.clipping.parts import Explicit, Part, inner_products
+from ppml.learning.clipping.parts import Explicit, Part, inner_products, zero_where_not
 
 
 def linear_parts(layer: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:
@@ -57,6 +57,10 @@ class OuterProducts:
         inputs, outputs = self.inputs[:, None], self.outputs[:, None]
         return inner_products(inputs @ inputs.mT, outputs @ outputs.mT)
 
+    def only(self, kept: torch.Tensor) -> OuterProducts:
+        """Return the gradients of the examples that are ``kept``, and 0 for the others."""
+        return replace(self, inputs=zero_where_not(kept, self.inputs), outputs=zero_where_not(kept, self.outputs))
+
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
         """Return the sum of the gradients, each times its factor."""
         scaled = self.outputs * factors[:, None, None]
@@ -103,6 +107,10 @@ class Rows:
         """Return the squared norm of each example's gradient, shape ``(n,)``."""
         same = (self.indices[:, :, None] == self.indices[:, None, :]).to(self.outputs.dtype)
         return inner_products(same[:, None], (self.outputs @ self.outputs.mT)[:, None])
+
+    def only(self, kept: torch.Tensor) -> Rows:
+        """Return the gradients of the examples that are ``kept``, and 0 for the others."""
+        return replace(self, outputs=zero_where_not(kept, self.outputs))
 
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
         """Return the sum of the gradients, each times its factor."""

@@ -1,0 +1,36 @@
+"""From the seeds of the configuration to what a training draws from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ppml.data.catalogue import dataset_info
+from ppml.randomness import Randomness
+from ppml.records.canonical import canonical
+from ppml.records.digests import shown_digest
+from ppml.records.files import read_json
+
+
+def seed_randomness(root_seed: int, seed: int) -> Randomness:
+    """Return what all of one seed is drawn from."""
+    return Randomness(root_seed).child("seed", seed)
+
+
+def public_data(about: Mapping[str, Any], partition: str | Path | None) -> tuple[str | int, ...]:
+    """Return what is public of the records of a training.
+
+    Parameters
+    ----------
+    about : mapping
+        What the rule subset says: ``dataset``, ``choice`` and ``n_train`` are taken.
+    partition : path or None
+        What the rule partition wrote. It may depend on labels, so that its digest is keyed where the data are private.
+    """
+    dataset, division = str(about["dataset"]), ""
+    if partition:
+        plain = hashlib.sha256(canonical(read_json(partition)["clients"]).encode()).hexdigest()
+        division = shown_digest(plain, published=dataset_info(dataset).published)
+    return dataset, str(about["choice"]), int(about["n_train"]), division

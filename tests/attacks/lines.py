@@ -1,0 +1,38 @@
+"""How near a combination of two released models comes to the weights without noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+
+def nearest_on_line(one: np.ndarray, other: np.ndarray, target: np.ndarray) -> float:
+    """Return the distance of ``target`` from the line through two models, all of shape ``(parameters,)``."""
+    along, away = one - other, target - other
+    length = float(along @ along)
+    share = float(along @ away) / length if length else 0.0
+    return float(np.linalg.norm(away - share * along))
+
+
+def nearness(models: Sequence[np.ndarray], clean: Sequence[np.ndarray]) -> float:
+    """Return how near the best combination of two models comes to weights without noise, relative to chance.
+
+    1 is what noise that is independent allows, less a few over the root of the number of weights that it reaches; 0 is
+    noise that cancels. Models with different weights without noise are moved onto each other first.
+    """
+    one, other = (model - mine for model, mine in zip(models, clean, strict=True))
+    independent = math.sqrt(1 / (1 / float(one @ one) + 1 / float(other @ other)))
+    return nearest_on_line(one, other, np.zeros_like(one)) / independent
+
+
+def nearest_pair(released: Mapping[str, np.ndarray], clean: Mapping[str, np.ndarray]) -> tuple[float, str]:
+    """Return the smallest :func:`nearness` of all pairs of models of one shape, and the pair."""
+    found = [
+        (nearness([released[one], released[other]], [clean[one], clean[other]]), f"{one} and {other}")
+        for one, other in combinations(released, 2)
+        if released[one].shape == released[other].shape
+    ]
+    return min(found)

@@ -1,0 +1,295 @@
+"""No record's draws depend on another record: what a record is trained on, and by how much it moves the clipped sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from ppml.accounting.plan import poisson_plan
+from ppml.data.examples import Examples
+from ppml.features.deformation import DRAWS, NO_DEFORMATION, Deformation
+from ppml.federation.server_step import MomentumStep
+from ppml.federation.work import Member, WeightedUpdates
+from ppml.learning import dpsgd, loop
+from ppml.learning.augmentation import Augmentation, deform_each, shift_batch
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.learner import Settings
+from ppml.learning.schedule import Span
+from ppml.models.registry import build_model
+from ppml.randomness import Randomness
+from ppml.record_draws import MOST_DRAWS, draws_of_records, draws_of_step, record_digests
+
+from ..federation.parties import PARAMETERS
+from ..federation.sharing import by_example, shares, turn
+from .digits import some
+
+FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
+NORM = 0.1
+COUNTS = [1, 2, 37, 1000]
+
+# The draws themselves.
+
+
+def test_draws_are_uniform_and_independent_between_records_numbers_and_purposes():
+    records = [place.to_bytes(32, "little") for place in range(20_000)]
+    drawn = draws_of_records(Randomness(1).child("a"), 7, records, MOST_DRAWS)
+    assert drawn.shape == (20_000, MOST_DRAWS) and drawn.min() >= 0 and drawn.max() < 1
+    assert stats.kstest(drawn.ravel(), "uniform").pvalue > 1e-6
+    others = [
+        draws_of_records(Randomness(1).child("a"), 8, records, MOST_DRAWS),
+        draws_of_records(Randomness(1).child("b"), 7, records, MOST_DRAWS),
+        draws_of_records(Randomness(2).child("a"), 7, records, MOST_DRAWS),
+        np.roll(drawn, 1, axis=0),
+        np.roll(drawn, 1, axis=1),
+    ]
+    for other in others:
+        assert abs(np.corrcoef(drawn.ravel(), other.ravel())[0, 1]) < 6 / drawn.size**0.5
+
+
+def test_equal_records_have_equal_draws_and_a_step_has_some_of_its_own():
+    rng = Randomness(1)
+    first, second, third = draws_of_records(rng, 0, [b"one", b"other", b"one"], 3)
+    assert np.array_equal(first, third) and not np.array_equal(first, second)
+    assert not np.array_equal(draws_of_step(rng, 0, 2), draws_of_step(rng, 1, 2))
+
+
+def test_a_digest_is_of_every_value_and_of_the_label_whatever_the_order_of_memory():
+    records = some(40)
+    assert len(set(records.digests)) == 40 and {len(digest) for digest in records.digests} == {32}
+    there = records.images.expand(-1, 3, -1, -1)
+    in_memory = there.to(memory_format=torch.channels_last)
+    assert record_digests(there) == record_digests(in_memory.contiguous()) == record_digests(in_memory)
+    relabelled = Examples(records.images, (records.labels + 1) % 10)
+    assert not set(relabelled.digests) & set(records.digests)
+    assert record_digests(records.images) == record_digests(relabelled.images)
+    changed = records.images.clone()
+    changed[3, 0, 27, 27] += 1e-6
+    differ = [one != other for one, other in zip(record_digests(changed), record_digests(records.images), strict=True)]
+    assert differ == [place == 3 for place in range(40)]
+    assert record_digests(records.images[:0]) == ()
+
+
+# What the model is given in a training.
+
+
+def logistic() -> nn.Module:
+    model = build_model("logistic", 10, torch.Generator())
+    nn.init.normal_(model[-1].weight, generator=torch.Generator().manual_seed(5))
+    return model
+
+
+def with_duplicates(count: int) -> Examples:
+    """Return real records, a third of them equal to another one, some of these but for the label."""
+    records = some(min(count, 700)).select(torch.arange(count) % max(1, 2 * count // 3))
+    labels = records.labels.clone()
+    labels[::7] = (labels[::7] + 1) % 10
+    return Examples(records.images, labels)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A private training whose weights stay as they are, so that every step is taken from the same ones."""
+
+    federated: bool = False
+    source: str = "seeded"
+    shift: int = 2
+    deformation: Deformation = FAR
+
+    def __str__(self) -> str:
+        return f"{'federated' if self.federated else 'centralized'}-{self.source}"
+
+    def __call__(self, records: Examples, batch_size: int | str = "all", epochs: int = 3) -> list[torch.Tensor]:
+        """Return what each step releases, times the number of records, shape ``(parameters,)``."""
+        released: list[torch.Tensor] = []
+        learner = DpSgdLearner(
+            Settings(epochs, batch_size, 0.0, shift=self.shift, deformation=self.deformation),  # type: ignore[arg-type]
+            noise_multiplier=0.0,
+            max_grad_norm=NORM,
+            noise_source=self.source,
+            on_release=lambda gradients: released.append(
+                torch.cat([gradient.flatten().double() for gradient in gradients]) * len(records)
+            ),
+        )
+        if self.federated:
+            start = np.concatenate([parameter.detach().numpy().ravel() for parameter in logistic().parameters()])
+            work = WeightedUpdates(MomentumStep(), 1.0)
+            work.contribute(logistic(), Member(learner, records), turn(parameters=start))
+        else:
+            learner.fit(logistic(), records, span=Span(), rng=Randomness(1))
+        return released
+
+
+def met(train: Callable[..., object], records: Examples, *how: object) -> list[np.ndarray]:
+    """Return the images that the model is given in each step."""
+    steps: list[np.ndarray] = []
+
+    def look(model: nn.Module, keeping: object, optimizer: object, images: torch.Tensor, labels: torch.Tensor) -> None:
+        steps.append(images.numpy().copy())
+
+    with mock.patch.object(dpsgd, "_private_step", look):
+        train(records, *how)
+    return steps
+
+
+def places(count: int, left_out: str) -> tuple[int, list[int]]:
+    place = {"first": 0, "middle": count // 2, "last": count - 1}[left_out]
+    return place, [other for other in range(count) if other != place]
+
+
+def check_images_are_those_of_the_record(train: Training, records: Examples, left_out: str) -> None:
+    """Leave out a record, and change the order: every other record must be trained on the same images."""
+    whole, (_, others) = met(train, records), places(len(records), left_out)
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(1)).tolist()
+    for chosen in (others, order):
+        if chosen:
+            steps = met(train, records.select(torch.tensor(chosen)))
+            assert len(steps) == len(whole) == 3
+            assert all(np.array_equal(step, before[chosen]) for step, before in zip(steps, whole, strict=True))
+
+
+TRAININGS = [Training(federated, source) for federated in (False, True) for source in ("seeded", "secure")]
+
+
+@pytest.mark.parametrize("train", TRAININGS, ids=str)
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_record_keeps_its_images_where_another_is_added_or_removed(train, count):
+    for left_out in ("first", "middle", "last"):
+        check_images_are_those_of_the_record(train, with_duplicates(count), left_out)
+
+
+def check_images_do_not_depend_on_the_sample(train: Training, count: int) -> None:
+    """Compare small samples, some of them empty, with steps on all records."""
+    records = some(count)
+    everything = met(train, records, "all", 24)
+    sampled = met(train, records, 1, max(1, 24 // poisson_plan(count, 1)[1]))
+    sizes = {len(step) for step in sampled}
+    assert len(sampled) == 24 and 0 in sizes and len(sizes) > 1
+    for sample, step in zip(sampled, everything, strict=True):
+        assert {image.tobytes() for image in sample} <= {image.tobytes() for image in step}
+
+
+@pytest.mark.parametrize("train", TRAININGS, ids=str)
+@pytest.mark.parametrize("count", [2, 12])
+def test_a_record_has_the_same_images_in_any_sample_and_after_an_empty_one(train, count):
+    check_images_do_not_depend_on_the_sample(train, count)
+
+
+def test_images_differ_from_step_to_step_and_from_record_to_record():
+    seen = [image.tobytes() for step in met(Training(shift=0), some(37)) for image in step]
+    assert len(set(seen)) == 3 * 37
+    shifts = {step.tobytes() for step in met(Training(deformation=NO_DEFORMATION), some(1), "all", 20)}
+    assert len(shifts) > 10
+
+
+# By how much a record moves the clipped sum.
+
+
+def check_a_record_moves_the_sum_by_at_most_the_norm(
+    total: Callable[[Examples], list[torch.Tensor]], records: Examples, left_out: str
+) -> None:
+    _, others = places(len(records), left_out)
+    whole = total(records)
+    without = total(records.select(torch.tensor(others, dtype=torch.int64))) if others else [torch.zeros(())] * 3
+    moved = [float((one - other).norm()) for one, other in zip(whole, without, strict=True)]
+    # Every gradient here is longer than the norm; a step that did not sample the record does not move.
+    assert len(moved) >= 3 and all(one <= NORM * (1 + 2e-3) for one in moved)
+    assert max(moved) == pytest.approx(NORM, rel=2e-2)
+
+
+@pytest.mark.parametrize("train", TRAININGS, ids=str)
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("left_out", ["first", "middle", "last"])
+def test_a_record_moves_the_clipped_sum_by_at_most_the_clipping_norm(train, count, left_out):
+    check_a_record_moves_the_sum_by_at_most_the_norm(train, with_duplicates(count), left_out)
+
+
+def at_a_fixed_rate(records: Examples) -> list[torch.Tensor]:
+    """Return the sums of 12 steps at rate 1/2, whatever the number of records."""
+    with mock.patch.object(dpsgd, "poisson_plan", lambda count, batch_size: (0.5, 4)):
+        return [total * 0.5 for total in Training()(records)]
+
+
+def by_shares(records: Examples) -> list[torch.Tensor]:
+    """Return a client's part of the sums of 12 rounds at rate 1/2."""
+    work = by_example(shares(1.0, 3, size=PARAMETERS, norm=NORM), rate=0.5)
+    start = np.concatenate([parameter.detach().numpy().ravel() for parameter in logistic().parameters()])
+    member = Member(None, records)  # type: ignore[arg-type]
+    return [
+        torch.from_numpy(work.contribute(logistic(), member, turn(number=number, parameters=start)).values)
+        for number in range(1, 13)
+    ]
+
+
+@pytest.mark.parametrize("total", [at_a_fixed_rate, by_shares])
+@pytest.mark.parametrize("count", COUNTS[1:])
+@pytest.mark.parametrize("left_out", ["first", "middle", "last"])
+def test_a_record_moves_a_sampled_sum_by_at_most_the_clipping_norm(total, count, left_out):
+    check_a_record_moves_the_sum_by_at_most_the_norm(total, with_duplicates(count), left_out)
+
+
+# The faults.
+
+
+class ByPosition(Augmentation):
+    """Draws for all images of a batch in order, from one generator."""
+
+    def __init__(self, *how):
+        super().__init__(*how)
+        self._generator = np.random.default_rng(1)
+
+    def __call__(self, images, index):
+        deformed = deform_each(images, self._deformation, self._generator.random((len(images), DRAWS)))
+        return shift_batch(deformed, self._pixels, self._generator.random(2))
+
+
+class SkipsEmpty(Augmentation):
+    """Draws a shift for steps that have records."""
+
+    def __call__(self, images, index):
+        return super().__call__(images, index) if len(images) else images
+
+
+class ByPlaceInTheRecords(Augmentation):
+    """Hashes the position of a record in the place of the record."""
+
+    def __init__(self, records, *how):
+        super().__init__(records, *how)
+        numbers = torch.arange(len(records), dtype=torch.float32)[:, None]
+        self._records = Examples(numbers, torch.zeros_like(records.labels))
+
+
+@pytest.mark.parametrize("fault", [ByPosition, ByPlaceInTheRecords])
+@pytest.mark.parametrize("left_out", ["first", "middle"])
+def test_draws_by_position_are_caught(fault, left_out, monkeypatch):
+    monkeypatch.setattr(loop, "Augmentation", fault)
+    with pytest.raises(AssertionError):
+        check_images_are_those_of_the_record(Training(), some(37), left_out)
+    with pytest.raises(AssertionError):
+        check_a_record_moves_the_sum_by_at_most_the_norm(Training(), some(37), left_out)
+    whole, (_, others) = Training()(some(300))[0], places(300, left_out)
+    moved = float((whole - Training()(some(300).select(torch.tensor(others)))[0]).norm())
+    assert moved > 2 * NORM, "far beyond what the noise is drawn for"
+
+
+@pytest.mark.parametrize("fault", [ByPosition, SkipsEmpty])
+def test_draws_that_an_empty_sample_changes_are_caught(fault, monkeypatch):
+    monkeypatch.setattr(loop, "Augmentation", fault)
+    with pytest.raises(AssertionError):
+        check_images_do_not_depend_on_the_sample(Training(deformation=NO_DEFORMATION), 2)
+
+
+def test_samples_by_position_are_caught(monkeypatch):
+    def by_position(records, rate, steps, source, rng):
+        generator = rng.torch()
+        return [torch.nonzero(torch.rand(len(records), generator=generator) < rate)[:, 0] for _ in range(12)]
+
+    monkeypatch.setattr(dpsgd, "build_sampler", by_position)
+    with pytest.raises(AssertionError):
+        check_a_record_moves_the_sum_by_at_most_the_norm(at_a_fixed_rate, some(37), "first")

@@ -1,0 +1,46 @@
+"""What the plan says of the configuration: the arms of each table, and whether all data are published."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from plan import Plan
+from publish import require_published_folders
+
+from ppml.config.load import load_config
+from ppml.data.catalogue import CATALOGUE
+from ppml.errors import UserError
+from tests.workflow.project import ROOT
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.chdir(ROOT)
+    return Plan(load_config(Path("config/smoke.yaml")), None)
+
+
+def test_the_arms_of_every_table_are_composed(plan: Plan) -> None:
+    together = plan.shown_together()
+    techniques = plan.config.experiments["techniques"]
+    compared = sorted({row.arm for row in techniques.compare if row.arm})
+    assert sorted(techniques.arms) in together and compared in together
+    (claims,) = (spec for spec in plan.config.experiments.values() if spec.claims)
+    assert sorted({arm for claim in claims.claims for arm in claim.arms}) in together
+    assert together == sorted(together) and len(together) == len({tuple(arms) for arms in together})
+
+
+def test_the_name_of_an_experiment_composes_nothing_anew(plan: Plan) -> None:
+    renamed = {f"x-{name}": spec for name, spec in reversed(plan.config.experiments.items())}
+    other = Plan(plan.config.model_copy(update={"experiments": renamed}), None)
+    assert other.collect_spec() == plan.collect_spec()
+
+
+def test_data_that_are_not_published_are_not_sent(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan.data_published
+    monkeypatch.setitem(CATALOGUE, "mnist", dataclasses.replace(CATALOGUE["mnist"], published=False))
+    assert not plan.data_published
+    monkeypatch.setattr(Plan, "check", lambda given, files: plan)
+    with pytest.raises(UserError, match=r"own\.yaml is not for publishing: the data of mnist are not published"):
+        require_published_folders(["own.yaml"])
