@@ -391,13 +391,13 @@ class Plan:
     def arm_stamp(self, stage: str, arm: str) -> str:
         """Return the stamp of a stage of an arm: what the arm does not choose is left out."""
         spec = self.config.arms[arm]
-        parts: list[Spec] = [spec.features, spec.topology, spec.privacy, spec.aggregation]
+        # An audit adds in the clear, whatever the arm adds by.
+        adds = Plaintext() if stage == "audit" else spec.aggregation
+        parts: list[Spec] = [spec.features, spec.topology, spec.privacy, adds]
         if isinstance(spec.topology, Federated):
             parts += [spec.topology.server, spec.topology.correction]
         parts += [self.config.partitions[spec.partition]] if spec.partition else []
         chosen = {type(part).__name__ for part in parts}
-        # An audit adds in the clear, whatever the arm adds by.
-        chosen |= {Plaintext.__name__} if stage == "audit" else set()
         noise_by = getattr(spec.privacy, "noise_by", "")
         return self.stamps.of(stage, {*chosen, noise_by, spec.model, self.dataset(arm)}).text
 

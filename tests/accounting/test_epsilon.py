@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppml.accounting.calibration import calibrate
+from ppml.accounting.calibration import UnreachableEpsilon, calibrate
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.failure import AccountantFailed
@@ -227,5 +227,5 @@ def test_noise_by_gdp_is_that_of_the_closed_form(target, steps):
 
 
 def test_a_target_that_no_noise_reaches_is_an_error():
-    with pytest.raises((ValueError, RuntimeError)):
+    with pytest.raises(UnreachableEpsilon):
         calibrate(target=1e-6, delta=1e-9, sample_rate=1.0, steps=1000, accountant="rdp")

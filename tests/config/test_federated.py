@@ -272,9 +272,9 @@ def test_a_value_of_the_topology_out_of_range_is_refused_with_what_is_allowed(ke
         ("colluders", 0, "input should be greater than or equal to 1"),
         ("dropouts", -1, "input should be greater than or equal to 0"),
         ("max_update_norm", 0.0, "input should be greater than 0"),
-        ("delta", 0.0, "input should be greater than 0"),
-        ("noise_multiplier", -1.0, "input should be greater than 0"),
-        ("accountant", "none", "input should be 'prv', 'rdp', 'pld' or 'gdp'"),
+        ("delta", 0.0, "input should be greater than or equal to 0.000000000000001"),
+        ("noise_multiplier", -1.0, "input should be greater than or equal to 0.001"),
+        ("accountant", "none", "input should be 'tightest', 'prv', 'rdp', 'pld' or 'gdp'"),
     ],
 )
 def test_a_value_of_client_level_privacy_out_of_range_is_refused_with_what_is_allowed(key, value, message):

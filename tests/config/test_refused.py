@@ -83,10 +83,13 @@ def test_wrong_type_is_refused_with_key_and_value(content, message):
             one_arm(privacy={"kind": "example", "epsilon": math.inf}),
             "arms.a.privacy.epsilon: got inf; input should be a finite number",
         ),
-        (one_arm(privacy={**PRIVATE, "delta": 1.0}), "arms.a.privacy.delta: got 1.0; input should be less than 1"),
+        (
+            one_arm(privacy={**PRIVATE, "delta": 1.0}),
+            "arms.a.privacy.delta: got 1.0; input should be less than or equal to 0.5",
+        ),
         (
             one_arm(privacy={**PRIVATE, "accountant": "moments"}),
-            "arms.a.privacy.accountant: got 'moments'; input should be 'prv', 'rdp', 'pld' or 'gdp'",
+            "arms.a.privacy.accountant: got 'moments'; input should be 'tightest', 'prv', 'rdp', 'pld' or 'gdp'",
         ),
         (one_arm(training={"epochs": 0}), "arms.a.training.epochs: got 0; input should be greater than or equal to 1"),
         (

@@ -87,6 +87,15 @@ def test_what_tests_run_has_every_kind_and_every_report_of_default():
         assert default_has <= set.union(*tests_have)
 
 
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.stem not in TUNING], ids=lambda path: path.stem)
+def test_every_private_arm_of_what_is_published_is_audited_and_shown_with_its_audit(path):
+    config = load_config(path)
+    private = {name for name, arm in config.arms.items() if arm.privacy.kind != "none"}
+    shown = {arm for one in config.experiments.values() if "audit" in one.tables for arm in one.arms}
+    assert private == set(config.audited()) == shown
+    assert all(("audit" in one.tables) == ("audit" in one.figures) for one in config.experiments.values())
+
+
 def test_tuning_is_found():
     assert {"tune", "tune-features", "tune-views", "tune-anonymizer", "tune-inference"} <= set(TUNING)
 

@@ -177,7 +177,7 @@ def run_and_record(
     traffic = Traffic()
 
     def tapped(*given, **named):
-        return train_federated(*given, **named, taps=[lambda *seen: traffic.messages.append(seen)])
+        return train_federated(*given, **{**named, "taps": [lambda *seen: traffic.messages.append(seen)]})
 
     def built(spec, clients):
         both = local_parties(spec, clients)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -153,11 +153,12 @@ def _audit(name: str, arm: MadeUpArm) -> dict[str, Any]:
     assert arm.epsilon is not None
     claimed = 1 + 3 / max(arm.epsilon, 0.03) if math.isfinite(arm.epsilon) else 0.1
     measured = {"noise_multiplier": claimed, "max_grad_norm": arm.max_grad_norm, "estimate": 1.03 * claimed}
-    measured |= {"control": 0.49 * claimed, "steps": 200, "parameters": 26_106, "executed": True, "deviation": 1e-6}
+    measured |= {"releases": 70, "measurements": 2_518, "parameters": 26_106, "accounted": [], "deviation": 1e-6}
     measured |= {"canary_norm": 310 * arm.max_grad_norm, "contribution": arm.max_grad_norm}
-    measured |= {"draws": [10, 50, 80, 50, 10], "p_values": {"coins": 0.5}}
+    measured |= {"drawn": 140, "coins": 1_400, "p_values": {"coins": 0.5}}
     level = {"confidence": 0.99, "family": 3}
-    return audit_row(name, 0, measured, judge(measured, **level), **level)
+    verdict = replace(judge(measured, **level), epsilon=arm.epsilon, epsilon_low=0.9 * arm.epsilon)
+    return audit_row(name, 0, measured, verdict, **level)
 
 
 def _inference(name: str, seed: int) -> dict[str, Any]:

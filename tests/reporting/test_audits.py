@@ -30,9 +30,15 @@ def test_a_row_an_audited_arm_says_what_is_claimed_and_what_was_measured(techniq
     row, raw = cells.loc["FL + DP"], techniques.audits.set_index("arm").loc["fl_dp"]
     assert row["Noise multiplier, claimed"] == "2.03"
     assert row["Measured"] == f"2.10 [{raw['low']:.2f}, {raw['high']:.2f}]"
-    assert row["With half the noise"] == f"0.997 [{raw['control_low']:.3f}, {raw['control_high']:.2f}]"
-    assert (row["Canary before clipping"], row["After clipping"]) == ("310\N{MULTIPLICATION SIGN}", "1.0000")
-    assert (row["Steps"], row["Coins"], row["Verdict"]) == ("200", "400 of 800", "holds")
+    assert (row["ε, claimed"], row["ε, at least, measured"]) == ("2.90", "2.61")
+    assert (row["Before clipping"], row["After clipping"]) == ("310\N{MULTIPLICATION SIGN}", "1.0000")
+    assert (row["Releases"], row["Measurements"], row["Drawn"]) == ("70", "2,518", "140 of 1,400")
+    assert row["Verdict"] == "holds"
+
+
+def test_where_every_record_enters_every_release_nothing_is_drawn(techniques):
+    techniques.audits.loc[techniques.audits["arm"] == "fl_dp", ["drawn", "coins"]] = 0
+    assert table_of(techniques).cells.set_index("Technique").loc["FL + DP", "Drawn"] == "all, always"
 
 
 def test_notes_say_who_audits_how_sure_it_is_and_what_it_does_not_show(techniques):
@@ -51,15 +57,18 @@ def test_a_claim_that_does_not_hold_is_loud(failed):
     assert list(names.values()).count(ALARM.lower()) == 1
 
 
-def test_the_figure_shows_claims_measurements_and_controls(techniques):
-    (ax,) = audit(techniques.selection, techniques.records, techniques.audits).axes
-    (measured, *_), (control, *_) = (container.lines for container in ax.containers)
-    assert list(measured.get_xdata()) == list(techniques.audits["estimate"])
-    assert list(control.get_xdata()) == list(techniques.audits["control"])
-    claims = [
-        line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
-    ]
-    assert claims == list(techniques.audits["noise_multiplier"])
+def test_the_figure_shows_measurements_over_claims_and_the_share_of_epsilon_that_is_shown(techniques):
+    ax, share = audit(techniques.selection, techniques.records, techniques.audits).axes
+    (measured, *_) = ax.containers[0].lines
+    assert list(measured.get_xdata()) == pytest.approx([1.03] * len(PRIVATE))
+    assert [bar.get_width() for bar in share.patches] == pytest.approx([0.9] * len(PRIVATE))
+    assert {0.5, 1.0} <= {line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1}
+
+
+def test_an_epsilon_of_zero_has_no_share(techniques):
+    techniques.audits.loc[techniques.audits["arm"] == "fl_dp", ["epsilon", "epsilon_low"]] = 0.0
+    _, share = audit(techniques.selection, techniques.records, techniques.audits).axes
+    assert sum(bar.get_width() > 0 for bar in share.patches) == len(PRIVATE) - 1
 
 
 def test_arms_without_an_audit_are_no_table():

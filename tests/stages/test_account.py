@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -45,14 +46,17 @@ def test_everything_that_ran_on_an_owners_records_is_composed():
 
 def test_statement_has_everything_that_qualifies_an_epsilon():
     said = stated((WEAK,))
-    qualifiers = {key: said[key] for key in ("unit", "noise_by", "noise_source", "delta", "accountant", "neighbouring")}
+    names = ("unit", "noise_by", "noise_source", "sampling_source", "sampler", "delta", "accountant", "neighbouring")
+    qualifiers = {key: said[key] for key in names}
     assert qualifiers == {
         "unit": "example",
         "noise_by": "owner",
         "noise_source": "seeded",
+        "sampling_source": "seeded",
+        "sampler": "poisson",
         "delta": 1e-5,
         "accountant": "rdp",
-        "neighbouring": "add_or_remove_one",
+        "neighbouring": "zero_out_one",
     }
 
 
@@ -118,25 +122,83 @@ def test_renyi_stands_in_for_a_prv_that_fails_and_the_statement_says_so(monkeypa
     assert said["curve"][-1]["epsilon"] == said["epsilon"]
 
 
-def test_accountants_that_contradict_each_other_stop_the_run_with_what_to_do(monkeypatch):
-    failing(
-        monkeypatch, "prv", lambda kinds, counts, delta: [value + 0.07 for value in pld.epsilons(kinds, counts, delta)]
+@pytest.mark.parametrize(("events", "names"), [((FULL,), ("gdp",)), ((WEAK,), ("pld", "prv"))], ids=["full", "sampled"])
+def test_the_tightest_bound_is_stated_and_named(events, names):
+    said = stated(events, privacy=PRIVACY.model_copy(update={"accountant": "tightest"}))
+    assert (said["accountant"], said["accountant_configured"]) == (
+        min(names, key=lambda name: said[f"epsilon_{name}"]),
+        "tightest",
     )
-    with pytest.raises(UserError, match=r"PRV says epsilon .* and PLD says .*set privacy\.accountant: rdp"):
-        stated((WEAK,), privacy=PRIVACY.model_copy(update={"accountant": "prv"}))
-    assert stated((WEAK,))["accountant"] == "rdp"
+    assert said["epsilon"] == min(said[f"epsilon_{name}"] for name in names) < said["epsilon_rdp"]
+    assert said["curve"][-1]["epsilon"] == said["epsilon"]
 
 
-@pytest.mark.parametrize("accountant", ["prv", "pld"])
-def test_a_number_below_the_exact_epsilon_stops_the_run(accountant, monkeypatch):
+def of_pld(change):
+    return lambda kinds, counts, delta: [change(value) for value in pld.epsilons(kinds, counts, delta)]
+
+
+@pytest.mark.parametrize("accountant", ["tightest", "prv", "pld"])
+@pytest.mark.parametrize("apart", [0.019, 0.07])
+def test_where_prv_and_pld_disagree_renyi_states_the_number(accountant, apart, monkeypatch):
+    privacy = PRIVACY.model_copy(update={"accountant": accountant})
+    weaker = (MechanismEvent(0.1, 4.0, 50, 0.1),)
+    failing(monkeypatch, "prv", of_pld(lambda value: value + apart))
+    said = stated(weaker, privacy=privacy)
+    if apart < 0.02:
+        assert said["accountant"] == {"prv": "prv"}.get(accountant, "pld")
+    else:
+        assert (said["accountant"], said["epsilon"]) == ("rdp", epsilon(weaker, PRIVACY.delta, "rdp"))
+
+
+@pytest.mark.parametrize("accountant", ["tightest", "prv", "pld"])
+def test_a_number_below_the_exact_epsilon_is_neither_stated_nor_written(accountant, monkeypatch):
     for name in ("prv", "pld"):
-        failing(
-            monkeypatch,
-            name,
-            lambda kinds, counts, delta: [0.98 * value for value in pld.epsilons(kinds, counts, delta)],
-        )
-    with pytest.raises(UserError, match=r"below the exact .* \(GDP\)"):
-        stated((FULL,), privacy=PRIVACY.model_copy(update={"accountant": accountant}))
+        failing(monkeypatch, name, of_pld(lambda value: 0.98 * value))
+    said = stated((FULL,), privacy=PRIVACY.model_copy(update={"accountant": accountant}))
+    assert (said["epsilon_prv"], said["epsilon_pld"]) == (None, None)
+    assert said["accountant"] == ("gdp" if accountant == "tightest" else "rdp")
+    assert said["epsilon"] >= epsilon([FULL], PRIVACY.delta, "gdp")
+
+
+def test_closed_forms_that_contradict_each_other_stop_the_run(monkeypatch):
+    failing(monkeypatch, "rdp", of_pld(lambda value: 0.9 * value))
+    with pytest.raises(UserError, match=r"RDP says epsilon .* below the exact .* \(GDP\)"):
+        stated((FULL,))
+
+
+# Replacing, and what several runs need.
+
+
+def test_replacing_a_record_spends_what_half_of_the_noise_does_at_full_batches():
+    said = stated((FULL,), (STRONG,))
+    assert said["epsilon_replace_one"] == epsilon([replace(FULL, noise_multiplier=5.0)], PRIVACY.delta, "gdp")
+    assert stated((STRONG,))["epsilon_replace_one"] > 1.5 * stated((STRONG,))["epsilon_pld"]
+
+
+def test_the_dominating_mechanism_and_the_identifier_are_written():
+    said = account.statement(PRIVACY, [(WEAK,), (STRONG, STRONG)], [20, 20], mechanism="1f")
+    assert said["mechanism"] == "1f"
+    assert said["dominating"] == [{"sample_rate": 0.5, "noise_multiplier": 2.0, "steps": 20}]
+
+
+# Sources are those of the executed steps.
+
+SECURE = {"noise_source": "secure", "sampling_source": "secure"}
+
+
+@pytest.mark.parametrize("seeded", ["noise_source", "sampling_source"])
+def test_secure_is_claimed_only_of_steps_that_drew_so(seeded):
+    private = PRIVACY.model_copy(update={"noise_source": "secure"})
+    said = stated((replace(WEAK, **SECURE),), privacy=private)
+    assert (said["noise_source"], said["sampling_source"]) == ("secure", "secure")
+    one_seeded = replace(WEAK, **SECURE, steps=19), replace(WEAK, **{**SECURE, seeded: "seeded"}, steps=1)
+    with pytest.raises(ValueError, match=f"{seeded} of the executed steps is 'seeded', configured is 'secure'"):
+        stated((replace(WEAK, **SECURE),), one_seeded, privacy=private)
+
+
+def test_a_source_is_not_copied_from_the_configuration():
+    said = stated((replace(WEAK, noise_source="secure"),))
+    assert (said["noise_source"], said["sampling_source"]) == ("secure", "seeded")
 
 
 # Along the way.
@@ -222,8 +284,18 @@ def test_an_opened_share_that_is_taken_for_the_whole_noise_is_caught(monkeypatch
         test_towards_who_opens_single_contributions_the_epsilon_is_that_of_one_share()
 
 
-@pytest.mark.parametrize(("noise_by", "neighbouring"), [("server", "add_or_remove_one"), ("shares", "zero_out_one")])
-def test_where_who_takes_part_is_public_the_statement_hides_what_a_client_contributes(noise_by, neighbouring):
-    privacy = ClientLevel(epsilon=8.0, noise_by=noise_by)
-    statement = stated(*[(A_STEP_ON_ALL,)] * 4, privacy=privacy)
-    assert (statement["unit"], statement["neighbouring"]) == ("client", neighbouring)
+@pytest.mark.parametrize("noise_by", ["server", "shares"])
+def test_what_is_protected_of_a_client_is_what_it_contributes(noise_by):
+    statement = stated(*[(A_STEP_ON_ALL,)] * 4, privacy=ClientLevel(epsilon=8.0, noise_by=noise_by))
+    assert (statement["unit"], statement["neighbouring"]) == ("client", "zero_out_one")
+
+
+# Epsilon 0.
+
+
+@pytest.mark.parametrize("accountant", ["tightest", "prv", "rdp", "pld", "gdp"])
+def test_an_epsilon_of_0_is_stated_by_every_accountant(accountant):
+    private = PRIVACY.model_copy(update={"accountant": accountant, "delta": 0.2})
+    said = stated((MechanismEvent(1.0, 10.0, 1, 0.1),), privacy=private)
+    assert said["epsilon"] == 0.0
+    assert [said[f"epsilon_{name}"] for name in ("prv", "rdp", "pld", "gdp")] == [0.0] * 4

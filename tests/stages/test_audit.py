@@ -55,7 +55,7 @@ def gather(folder, *, published=None, **audits):
     return collect.judge_audits({"runs": runs, "audit": {"confidence": 0.99}})
 
 
-# 40 steps at rate .1: epsilon 2.0 is a little above what PRV states.
+# What a training of 40 steps states, about.
 STATED = {"epsilon": 2.35, "delta": 1e-5, "noise_multiplier": 1.5, "sample_rate": 0.1, "steps": 40}
 
 
@@ -104,7 +104,7 @@ def test_halved_noise_is_refused_by_name_before_anything_is_collected(measured, 
 
 @pytest.mark.parametrize("published", [{"epsilon": 0.3}, {"steps": 160, "epsilon": 2.0}, {"noise_multiplier": 0.7}])
 def test_an_epsilon_below_what_the_releases_show_is_refused(measured, tmp_path, published):
-    with pytest.raises(UserError, match="publishes epsilon .*, which the releases show to be at least"):
+    with pytest.raises(UserError, match=r"publishes epsilon .*, which the releases show to be at least"):
         gather(tmp_path, published=published, dp=measured)
 
 

@@ -96,13 +96,23 @@ def test_target_that_no_noise_reaches_is_refused_with_what_to_change(tmp_path):
     message = str(caught.value)
     assert message == (
         "privacy.epsilon: got 1e-09, which no noise reaches: the smallest that accountant rdp can state at delta 1e-05 "
-        "for 10 steps at sample rate 1 (1000 records) is 0.103; raise privacy.epsilon, or set privacy.accountant to "
-        "one of prv, pld, gdp"
+        "for 10 steps at sample rate 1 (1000 records) is 0.0035; raise privacy.epsilon, or set privacy.accountant to "
+        "one of tightest, prv, pld, gdp"
     )
 
 
 def test_a_target_above_the_smallest_that_an_accountant_can_state_is_reached(tmp_path):
     assert noise_of(tmp_path, {"privacy": private(0.11, "rdp"), "training": {"epochs": 1, "batch_size": 1000}})[0] > 10
+
+
+@pytest.mark.parametrize("batch_size", [100, 1000])
+def test_by_the_tightest_bound_less_noise_is_needed_than_by_prv_for_the_same_epsilon(batch_size, tmp_path):
+    def noise(accountant):
+        arm = {"privacy": private(0.563, accountant), "training": {"epochs": 4, "batch_size": batch_size}}
+        return noise_of(tmp_path, arm)[0]
+
+    least, by_prv = noise("tightest"), noise("prv")
+    assert 0.96 < least / by_prv < 0.99
 
 
 FEDERATED = {"kind": "federated", "partition": "p", "rounds": 6}

@@ -11,8 +11,12 @@ from tests.workflow.project import Project
 
 CONFIG = "config/federation.yaml"
 MEDDLES = """
-from ppml.federation.shares import NoiseShares
-NoiseShares.deviation = property(lambda self, whole=NoiseShares.deviation.fget: whole(self) / 2)
+def _half(self, rng, whole=NoiseShares.draw):
+    drawn = whole(self, rng)
+    return drawn._replace(values=drawn.values // 2)
+
+
+NoiseShares.draw = _half
 """
 
 
@@ -81,7 +85,7 @@ def test_the_study_stands_beside_the_paper_and_says_what_a_shared_key_opens(fede
 
 def test_half_the_noise_in_the_shares_is_caught_by_the_audit(federation, tmp_path):
     project = federation.copy(tmp_path / "project")
-    with (project.folder / "src/ppml/federation/shares_learner.py").open("a") as file:
+    with (project.folder / "src/ppml/federation/shares.py").open("a") as file:
         file.write(MEDDLES)
     status, output = project.run()
     assert status != 0

@@ -231,7 +231,8 @@ CASES = {
         jobs(["calibrate"], ["fl_dp", "fl_dp_he"]) | trained("fl_dp", "fl_dp_he") | audited("fl_dp", "fl_dp_he"),
     ),
     "a learning rate": Case(
-        settings(lambda it: it["arms"]["dp"]["training"].update(learning_rate=3.0)), trained(*PRIVATE)
+        settings(lambda it: it["arms"]["dp"]["training"].update(learning_rate=3.0)),
+        trained(*PRIVATE) | audited(*PRIVATE),
     ),
     "the title of an experiment": Case(
         settings(lambda it: it["experiments"]["partitions"].update(title="Owners")),

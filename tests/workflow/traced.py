@@ -201,7 +201,8 @@ def jobs(plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
             given = options(spec=plan.calibrate_spec(arm), about=subset["about"], partition=owned, output=noise)
             yield f"calibrate {arm}", stamps["calibrate"], given
             given = options(spec=plan.audit_spec(arm), seed=0, about=subset["about"], noise=noise)
-            yield f"audit {arm}", stamps["audit"], given + options(output=plan.audit_of(arm, 0))
+            given += options(partition=owned, features=plan.audited_features(arm), output=plan.audit_of(arm, 0))
+            yield f"audit {arm}", stamps["audit"], given
         given = options(
             spec=plan.arm_spec(arm), seed=0, **examples, partition=owned, noise=noise, stamp=0, progress="p"
         )

@@ -18,7 +18,7 @@ COARSEST, FINEST = 1e-3, 1e-5
 WIDEST = 100.0
 """Losses above it are not read: `ppml.accounting.epsilon.NUMERICAL_LIMIT` bounds epsilon."""
 
-MOST_CELLS_OF_A_STEP, MOST_CELLS = 2**16, 2**22
+MOST_CELLS_OF_A_STEP, MOST_CELLS = 2**15, 2**22
 """How many losses a grid may have, of one step and composed: where more would be needed it is coarser, and the bound
 looser. The library takes 15 microseconds for each loss of a step."""
 

@@ -17,23 +17,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ppml.accounting.events import MechanismEvent
 from ppml.attacks.reference import Reference
-from ppml.attacks.releases import Claim, Listener, NoiseInSums, OwnersNoise
+from ppml.attacks.releases import Claim, Listener, OwnersNoise
 from ppml.attacks.scale import Scaled, scale, scaled_limits
 from ppml.attacks.statistics import coins, same_again
 from ppml.attacks.watch import Watcher
 from ppml.config.arm import Arm
-from ppml.config.technique import Centralized, ClientLevel, ExampleLevel
+from ppml.config.technique import Centralized, ClientLevel, ExampleLevel, Federated
 from ppml.data.examples import Examples
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.techniques import train
+
+if TYPE_CHECKING:
+    from ppml.federation.grid import Tap
 
 NOISELESS = 12
 """Releases without noise, which show what a record adds."""
@@ -194,10 +197,9 @@ def _run(audited: Audited, releases: int, rng: Randomness, *, noise: float) -> _
     if not noise and isinstance(scaled.arm.topology, Centralized):
         # A whole epoch of a large model takes long, and the first steps show what a record adds.
         limits = [min(releases, limit or releases) for limit in limits]
-    listener = _listener(claim, owned, audited.classes)
+    listener, taps = _listener(claim, owned, audited.classes)
     with Watcher(owned, listener.step) as watcher:
-        if isinstance(listener, NoiseInSums):
-            listener.watcher = watcher
+        listener.watcher = watcher
         outcome = train(
             scaled.arm,
             owned,
@@ -208,7 +210,7 @@ def _run(audited: Audited, releases: int, rng: Randomness, *, noise: float) -> _
             report=lambda row: None,
             data=("audit",),
             affordable_steps=[limit for limit in limits if limit is not None] or None,
-            taps=(listener.message,),
+            taps=taps,
         )
     due = [steps if limit is None else min(steps, limit) for steps, limit in zip(scaled.steps, limits, strict=True)]
     faults = account_faults(outcome.events, listener.counted(), due, claim)
@@ -221,19 +223,20 @@ def _one(records: Examples) -> Examples:
     return Examples(images[:, 0] if images.dim() == 3 else images, records.labels[:1])
 
 
-def _listener(claim: Claim, owned: Sequence[Examples], classes: int) -> OwnersNoise | NoiseInSums:
-    arm = claim.scaled.arm
-    model = build_model(arm.model, classes, torch.Generator(), owned[0].images.shape[-1]).to(owned[0].images.device)
+def _listener(claim: Claim, owned: Sequence[Examples], classes: int) -> tuple[Listener, tuple[Tap, ...]]:
+    """Return what listens to a training, by where its noise is, and the taps that tell it of messages."""
+    arm, images = claim.scaled.arm, owned[0].images
+    model = build_model(arm.model, classes, torch.Generator(), images.shape[-1]).to(images.device)
     reference = Reference(model, owned)
-    if arm.privacy.kind == "example" and getattr(arm.privacy, "noise_by", "owner") == "owner":
-        return OwnersNoise(claim, reference)
-    from ppml.aggregation.fixed_point import FixedPointCodec
-    from ppml.federation.build import build_work
+    match arm.topology:
+        case Federated():
+            from ppml.attacks.federated import federated_listener
+            from ppml.federation.observer import observing
 
-    shapes = tuple(parameter.numel() for parameter in model.parameters())
-    codec = FixedPointCodec(arm.aggregation.clip, arm.aggregation.fractional_bits)
-    work = build_work(arm, codec, sum(shapes), claim.scaled.sizes, claim.noise_multipliers)
-    return NoiseInSums(claim, reference, work, shapes)
+            shapes = tuple(parameter.numel() for parameter in model.parameters())
+            listener = federated_listener(claim, reference, shapes)
+            return listener, (observing(listener),)
+    return OwnersNoise(claim, reference), ()
 
 
 def made_up(scaled: Scaled, audited: Audited, rng: Randomness) -> list[Examples]:

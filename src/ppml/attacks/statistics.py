@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from ppml.attacks.reference import square
 
@@ -25,18 +25,19 @@ def smallest(p_values: Sequence[float]) -> float:
 
 def too_small(total: float, degrees: int) -> float:
     """Return the p-value of a sum of ``degrees`` squares of standard normal values against smaller ones."""
-    return float(stats.chi2.cdf(total, degrees))
+    return float(special.chdtr(degrees, total))
 
 
 def two_sided(value: float) -> float:
     """Return the two-sided p-value of a standard normal value."""
-    return float(2 * stats.norm.sf(abs(value)))
+    return float(2 * special.ndtr(-abs(value)))
 
 
 def binomial(successes: int, trials: int, chance: float) -> float:
     """Return the two-sided p-value of a number of successes: twice that of the nearer tail."""
-    law = stats.binom(trials, chance)
-    return float(min(1.0, 2 * min(law.cdf(successes), law.sf(successes - 1))))
+    below = special.bdtr(successes, trials, chance)
+    above = special.bdtrc(successes - 1, trials, chance) if successes else 1.0
+    return float(min(1.0, 2 * min(below, above)))
 
 
 @dataclass
@@ -218,11 +219,12 @@ def _total(sampled: Sequence[Coins]) -> float:
 def _sizes(one: Coins) -> list[float]:
     """Compare how many steps drew few, and many, with their chances."""
     steps = one.steps
-    counts, law = steps.sum(axis=1), stats.binom(steps.shape[1], one.rate)
-    few, many = int(law.ppf(0.2)), int(law.isf(0.2))
+    counts, records = steps.sum(axis=1), steps.shape[1]
+    chances = special.bdtr(np.arange(records + 1), records, one.rate)
+    few, many = int((chances < 0.2).sum()), int((chances < 0.8).sum())
     return [
-        binomial(int((counts <= few).sum()), len(counts), float(law.cdf(few))),
-        binomial(int((counts > many).sum()), len(counts), float(law.sf(many))),
+        binomial(int((counts <= few).sum()), len(counts), float(chances[few])),
+        binomial(int((counts > many).sum()), len(counts), float(1 - chances[many])),
     ]
 
 

@@ -1,0 +1,58 @@
+"""What an observer of all messages of a federation sees, without Flower's records around it."""
+
+from __future__ import annotations
+
+import ppml.federation.quiet  # noqa: F401  isort: skip
+from typing import Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, Message
+from numpy.typing import NDArray
+
+from ppml.aggregation.protocol import Sealed
+from ppml.federation.grid import Tap
+from ppml.federation.messages import (
+    INITIAL,
+    SUMS,
+    UPDATE,
+    record_of,
+    unpack_status,
+    unpack_sums,
+    unpack_update,
+    unpack_vector,
+)
+
+
+class Observer(Protocol):
+    """Takes what parties send, in the order in which they send it."""
+
+    def see_update(self, client: int, update: Sealed) -> None:
+        """Take the update that a client sends."""
+        ...
+
+    def see_initial(self, weights: NDArray[np.float32]) -> None:
+        """Take the initial weights, as often as the server sends them."""
+        ...
+
+    def see_sum(self, number: int, total: Sealed) -> None:
+        """Take the sum of a round, as often as the server sends it."""
+        ...
+
+
+def observing(observer: Observer) -> Tap:
+    """Return a tap that tells ``observer`` of every message."""
+
+    def tap(direction: str, message: Message) -> None:
+        if not message.has_content():
+            return
+        content = message.content
+        if direction == "up" and UPDATE in content:
+            update = unpack_update(record_of(content, ArrayRecord, UPDATE))
+            observer.see_update(unpack_status(content).client, update)
+        if direction == "down" and INITIAL in content:
+            observer.see_initial(unpack_vector(record_of(content, ArrayRecord, INITIAL)))
+        if direction == "down" and SUMS in content:
+            for number, total in unpack_sums(record_of(content, ArrayRecord, SUMS)).items():
+                observer.see_sum(number, total)
+
+    return tap
