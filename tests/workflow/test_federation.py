@@ -41,9 +41,9 @@ def test_every_kind_of_federation_learns(records):
 def test_what_is_claimed_names_unit_neighbours_and_who_adds_the_noise(records):
     claims = records.loc[["fl_budget", "fl_shares", "fl_clients"], ["privacy_unit", "noise_by", "neighbouring"]]
     assert claims.to_numpy().tolist() == [
-        ["example", "owner", "add_or_remove_one"],
-        ["example", "shares", "add_or_remove_one"],
-        ["client", "server", "add_or_remove_one"],
+        ["example", "owner", "zero_out_one"],
+        ["example", "shares", "zero_out_one"],
+        ["client", "server", "zero_out_one"],
     ]
     assert 7.9 < records.loc["fl_shares", "epsilon"] <= 8.0
     assert records.loc["fl_shares", "epsilon_if_opened"] > 1.5 * records.loc["fl_shares", "epsilon"]
