@@ -191,6 +191,7 @@ def test_every_stage_is_known():
         "__main__",
         "deployed",
         "runner",
+        "seeds",
         "sites",
         "storage",
         "threads",
