@@ -59,7 +59,7 @@ class Measurement:
     parameters : int
         Weights of the model.
     canary_norm : float
-        Norm of a record's gradient (of a client's change) before clipping, the median.
+        Largest norm of a record's gradient (of a client's change) before clipping, in the noiseless releases.
     contribution : float
         Norm of what one record adds to the sum, measured without noise; at most ``max_grad_norm`` if it is clipped.
     deviation : float
@@ -156,7 +156,7 @@ def audit(audited: Audited, *, releases: int, rng: Randomness) -> Measurement:
         releases=noise.releases,
         measurements=len(noise.along),
         parameters=noise.values,
-        canary_norm=float(np.median(added.norms)),
+        canary_norm=max(added.norms),
         contribution=added.contribution,
         deviation=added.deviation,
         drawn=sum(int(one.sum()) for one in flips),

@@ -69,7 +69,7 @@ def _notes(selection: Selection, rows: pd.DataFrame, records: pd.DataFrame) -> t
         "The auditor is a white box: it sees every release (each step of an owner, or each sum of a federation, less "
         "the shares of clients that may collude), and learns the coins of the samples afterwards. It subtracts the "
         "clipped gradients of the sample, computed one record at a time; the rest is noise. Before and after clipping: "
-        "the median gradient, and what a record adds, over the clipping norm. For client-level privacy a client takes "
+        "the longest gradient, and what a record adds, over the clipping norm. For client-level privacy a client takes "
         "the place of a record.",
         "Measured: deviation of the noise along the gradients of records, over what one record adds. ε, at least: the "
         "ε of the training with the upper end of that interval as its noise multiplier, by the same accounting. The "
