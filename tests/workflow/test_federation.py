@@ -80,7 +80,7 @@ def test_the_study_stands_beside_the_paper_and_says_what_a_shared_key_opens(fede
     study = (tables / "clients-clients.md").read_text()
     assert "82.4 ± 2.0" in study and "FL is above each client alone in 1 of 1 settings" in study
     summary = (tables / "federation-summary.md").read_text()
-    assert "The parties that can open single contributions are the server and the holder of the secret key together" in summary
+    assert "The parties that can open single contributions are the server and the holder of the secret key" in summary
 
 
 def test_half_the_noise_in_the_shares_is_caught_by_the_audit(federation, tmp_path):
