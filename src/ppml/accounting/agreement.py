@@ -55,7 +55,7 @@ def stated(events: Sequence[MechanismEvent], delta: float, accountant: str) -> t
     delta : float
         In (0, 1).
     accountant : {"tightest", "prv", "rdp", "pld", "gdp"}
-        The one that is configured. ``rdp`` states the number where that one has none, or one that is not trusted.
+        The configured accountant. ``rdp`` states the number where it has none, or a number that is not trusted.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def choose(found: Mapping[str, float | None], accountant: str) -> tuple[float, s
     found : mapping
         What :func:`by_every_accountant` returned.
     accountant : {"tightest", "prv", "rdp", "pld", "gdp"}
-        The one that is configured.
+        The configured accountant.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def choose(found: Mapping[str, float | None], accountant: str) -> tuple[float, s
     if accountant != TIGHTEST:
         name = accountant if accountant in usable else "rdp"
     elif exact is not None:
-        # No valid bound is below it: one that is differs by its rounding.
+        # No valid bound is below it, except by its rounding.
         name = "gdp"
     else:
         name = min(usable, key=lambda candidate: usable[candidate])

@@ -24,8 +24,8 @@ class MechanismEvent:
     sampler : str
         ``"poisson"``, the only one that amplification by sampling is claimed for.
     noise_source, sampling_source : {"seeded", "secure"}
-        What the noise, and the samples, were drawn from, as what drew them says: generators that a seed repeats, or the
-        operating system. A step on all records draws no sample; it has the source of its noise.
+        The source of the noise and that of the samples, written by the code that drew them: generators that a seed
+        repeats, or the operating system. A step on all records draws no sample; it has the source of its noise.
     """
 
     sample_rate: float

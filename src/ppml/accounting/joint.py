@@ -58,7 +58,7 @@ def weakest(sources: Sequence[str]) -> str:
 def joint_epsilon(releases: Sequence[Sequence[MechanismEvent]], delta: float) -> tuple[float, str]:
     """Return an upper bound of the epsilon of all ``releases`` together, and the accountant that states it.
 
-    The releases are composed: their noise must be independent, and one that is published twice counts once.
+    The releases are composed: their noise must be independent, and a model that is published twice counts once.
 
     Parameters
     ----------

@@ -313,5 +313,5 @@ def _repeated(first: _Found, second: _Found) -> float:
 
 
 def coins_of(found: _Found) -> list[Any]:
-    """Return the draws of owners who sample."""
+    """Return the draws of owners that sample."""
     return [one.steps for one in found.coins.values() if one.drawn and one.rate < 1]

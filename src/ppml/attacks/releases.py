@@ -118,7 +118,7 @@ def owners_of(sizes: Sequence[int]) -> list[int]:
 
 
 class OwnersNoise:
-    """Steps of owners, each of which has noise: one owner, owners who train alone, or clients of a federation.
+    """Steps of owners, each of which has noise: one owner, owners that train alone, or clients of a federation.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ ALL = 8
 """Records of an owner where every step takes all of them."""
 
 CLIENTS = 16
-"""Clients at most, where each client is what is protected and a server adds the noise, whatever their number is."""
+"""Clients at most, where the unit of privacy is a client and a server adds the noise; there may be more in the arm."""
 
 LEAST_ROUNDS = 4
 """Rounds at least, so that noise which ends after the first, and momentum over rounds, show."""

@@ -28,7 +28,7 @@ class CanaryAudit(Spec):
     steps: Steps = Field(
         default=64,
         description="Noisy steps, or sums of a federation, at least. Noise is measured along the gradients of 8 to 12 "
-        "records a step, until there are about 640 measurements.",
+        "records a step, until there are about 2,000 measurements.",
     )
     steps_of: dict[str, Steps] = Field(default={}, description="Instead of `steps`, by arm: for models that are slow.")
     confidence: float = Field(
