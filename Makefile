@@ -5,21 +5,30 @@
 # make pull      bring what others have computed and published
 # make publish   publish what is computed here
 # make test      environment, lint, types, unit tests, the whole workflow on real data
+# make sbom      the bill of materials of the environment, CycloneDX
 # make test-long what takes longer: a hundred kills, Slurm
 #
 # CORES=4 sets the number of cores, CONFIG=config/full.yaml another configuration, PYTHON=/path/to/python the interpreter.
 
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= config/default.yaml
+# As it was given, for the shell as one word: a $ in it names no variable.
+override CONFIG := $(value CONFIG)
+CONFIGFILE := --configfile '$(subst ','\'',$(CONFIG))'
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(firstword $(foreach python,python3 python3.11 python3.12 python3.13 python3.14,$(shell $(python) -c '$(FITS)' 2>/dev/null && echo $(python))))
 
+# Programs of the environment are started by its Python: their first line names it by its whole path, and the system
+# reads no such line that is long or has a space in it.
 BIN := .venv/bin
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(CONFIGFILE)
 SOURCES := src tests workflow benchmarks
 RULES := Snakefile workflow/rules/*.smk
 
-.PHONY: results report quick status pull publish test test-long lint environment lock schema clean
+INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation
+COMPILE := uv pip compile --universal --generate-hashes --python-version 3.11
+
+.PHONY: results report quick status pull publish test test-long lint environment lock sbom schema clean
 .DEFAULT_GOAL := results
 
 results: environment
@@ -27,19 +36,19 @@ results: environment
 
 report: environment
 	@$(SNAKEMAKE)
-	@$(BIN)/python workflow/html_report.py --configfile $(CONFIG)
+	@$(BIN)/python workflow/html_report.py $(CONFIGFILE)
 
 quick: environment
 	@$(MAKE) --no-print-directory report CONFIG=config/smoke.yaml
 
 status: environment
-	@$(BIN)/python workflow/status.py --configfile $(CONFIG)
+	@$(BIN)/python -B workflow/status.py $(CONFIGFILE)
 
 pull: environment
 	@$(BIN)/python workflow/pull.py
 
 publish: environment
-	@$(BIN)/python workflow/publish.py --configfile $(CONFIG)
+	@$(BIN)/python workflow/publish.py $(CONFIGFILE)
 
 test: lint
 	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=auto --dist=loadfile
@@ -48,27 +57,38 @@ test-long: environment
 	@$(BIN)/python -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/long
 
 lint: environment
-	@$(BIN)/ruff format --check -q $(SOURCES)
-	@$(BIN)/ruff check -q $(SOURCES)
-	@$(BIN)/snakefmt --check $(RULES) 2>/dev/null || { echo 'error: $(BIN)/snakefmt $(RULES) changes something' >&2; exit 1; }
-	@$(BIN)/snakemake --lint --configfile config/smoke.yaml
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff format --check -q $(SOURCES)
+	@$(BIN)/python -m ruff check -q $(SOURCES)
+	@$(BIN)/python -m snakefmt --check $(RULES) 2>/dev/null || { echo 'error: $(BIN)/python -m snakefmt $(RULES) changes something' >&2; exit 1; }
+	@$(BIN)/python -m snakemake --lint --configfile config/smoke.yaml
+	@$(BIN)/python -m mypy
 
 environment: .venv/.ready
 
-# The lock is complete, so nothing has to be resolved: --no-deps takes it as it stands.
-.venv/.ready: requirements.lock pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python' >&2; exit 1; }
-	@$(PYTHON) -c '$(FITS)' || { echo "error: Python 3.11 to 3.14 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1)" >&2; exit 1; }
+# The locks are complete, so nothing has to be resolved: --no-deps takes them as they stand. build.lock holds pip and the
+# tools that build; without build isolation, which would fetch others unseen, these build what sdists.lock names, and this
+# package, anew, since other tools may have built the wheels in pip's cache. Everything else comes as wheels.
+.venv/.ready: export INTERPRETER = $(PYTHON)
+.venv/.ready: build.lock sdists.lock requirements.lock pyproject.toml
+	@test -n "$$INTERPRETER" || { echo 'error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python' >&2; exit 1; }
+	@"$$INTERPRETER" -c '$(FITS)' || { echo "error: Python 3.11 to 3.14 is needed, $$INTERPRETER is $$("$$INTERPRETER" -V 2>&1)" >&2; exit 1; }
 	@echo 'making the environment in .venv (once; about 6 GB, some minutes)'
-	@$(PYTHON) -m venv .venv
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements.lock
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index -e .
+	@"$$INTERPRETER" -m venv .venv
+	@$(INSTALL) --require-hashes --only-binary :all: -r build.lock
+	@$(INSTALL) --require-hashes --no-binary :all: --no-cache-dir --force-reinstall -r sdists.lock
+	@$(INSTALL) --require-hashes --only-binary :all: -r requirements.lock
+	@$(INSTALL) --no-index -e .
 	@touch $@
 
-# The pins of requirements.lock, resolved anew for Python 3.11 to 3.14 (needs uv).
+# The pins, resolved anew for Python 3.11 to 3.14 (needs uv). A package without any wheel is refused, unless it is named here.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 -o requirements.lock
+	$(COMPILE) pyproject.toml --extra dev --only-binary :all: --no-binary antlr4-python3-runtime --no-binary connection-pool -o requirements.lock
+	$(COMPILE) --group pyproject.toml:build --constraint requirements.lock --only-binary :all: -o build.lock
+	$(COMPILE) --group pyproject.toml:sdists --constraint requirements.lock --no-binary :all: --no-deps -o sdists.lock
+
+# The bill of materials: what requirements.lock pins, with hashes and licences, in CycloneDX's JSON.
+sbom: environment
+	@$(BIN)/python workflow/sbom.py build/sbom.cdx.json
 
 # config/schema.json, from the models.
 schema: environment

@@ -1,0 +1,174 @@
+"""The bill of materials: every pin of the lock, with its hashes, and the same bytes each time."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.utils import canonicalize_name
+from sbom import check_bom, main, make_bom, read_lock
+
+from ppml.errors import UserError
+from tests.locks import entries
+from tests.workflow.project import ROOT
+
+ONE, TWO = "1" * 64, "2" * 64
+LOCK = f"""# made by hand
+packaging==25.0 \\
+    --hash=sha256:{ONE} \\
+    --hash=sha256:{TWO}
+    # via
+    #   demo (pyproject.toml)
+    #   wheel
+numpy==0.0.1 ; python_full_version < '3.12' \\
+    --hash=sha256:{ONE}
+    # via demo (pyproject.toml)
+numpy==0.0.2 ; python_full_version >= '3.12' \\
+    --hash=sha256:{TWO}
+    # via demo (pyproject.toml)
+wheel[test]==0.0.1 \\
+    --hash=sha256:{ONE}
+    # via demo (pyproject.toml)
+"""
+PROJECT = '[project]\nname = "demo"\nversion = "1.2"\ndescription = "A demonstration."\nlicense = "MIT"\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "requirements.lock").write_text(LOCK)
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    return tmp_path
+
+
+def bom_of(folder: Path) -> dict[str, Any]:
+    return json.loads(make_bom(folder / "requirements.lock", folder / "pyproject.toml"))
+
+
+def differences(bom: dict[str, Any], name: str = "requirements.lock") -> Counter[Any]:
+    """Return what one of lock and bill has, and the other has not."""
+    locked = Counter(
+        (canonicalize_name(one.requirement.name), str(one.requirement.specifier)[2:], one.hashes)
+        for one in entries(name)
+    )
+    billed = Counter(
+        (
+            one["name"],
+            one["version"],
+            frozenset(
+                f"{digest['alg'].replace('-', '').lower()}:{digest['content']}"
+                for reference in one["externalReferences"]
+                for digest in reference["hashes"]
+            ),
+        )
+        for one in bom["components"]
+    )
+    return (locked - billed) + (billed - locked)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what the command writes, which checks it against the schema."""
+    path = tmp_path_factory.mktemp("sbom") / "new folder" / "sbom.cdx.json"
+    main([str(path)])
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_it_names_every_pin_with_its_version_and_hashes(whole: dict[str, Any]) -> None:
+    assert not differences(whole)
+    assert len(whole["components"]) > 200
+
+
+def test_what_is_missing_or_changed_is_seen(whole: dict[str, Any]) -> None:
+    for change in ("component", "version", "hash"):
+        bom = copy.deepcopy(whole)
+        component = bom["components"][7]
+        if change == "component":
+            bom["components"].remove(component)
+        elif change == "version":
+            component["version"] += ".1"
+        else:
+            component["externalReferences"][0]["hashes"].pop()
+        assert differences(bom), change
+
+
+def test_root_licences_and_what_asks_for_what(whole: dict[str, Any]) -> None:
+    root = whole["metadata"]["component"]
+    assert (root["name"], root["version"], root["licenses"][0]["license"]["id"]) == ("ppml", "0.1.0", "MIT")
+    asks = {one["ref"]: set(one.get("dependsOn", ())) for one in whole["dependencies"]}
+    assert "flwr==1.41.0" in asks["ppml"]
+    assert "antlr4-python3-runtime==4.9.3" in asks["omegaconf==2.3.1"] - asks["ppml"]
+    # Each component is asked for, by the project or by another one.
+    assert {one["bom-ref"] for one in whole["components"]} == set.union(*asks.values())
+    licensed = {one["name"]: one["licenses"] for one in whole["components"] if "licenses" in one}
+    assert licensed["tenseal"][0]["license"]["id"] == "Apache-2.0"
+    assert "BSD-3-Clause" in licensed["numpy"][0]["expression"]
+    assert "Apache-2.0" in licensed["torch"][0]["expression"]
+    assert len(licensed) > 0.9 * len(whole["components"])
+
+
+def test_the_same_bytes_whatever_the_order_of_sets(folder: Path) -> None:
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", "import sys; from pathlib import Path; from sbom import make_bom; "
+             "sys.stdout.write(make_bom(*map(Path, sys.argv[1:])))",
+             str(folder / "requirements.lock"), str(folder / "pyproject.toml")],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": seed, "PYTHONUTF8": "1"},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert said[0] == said[1] == make_bom(folder / "requirements.lock", folder / "pyproject.toml").encode()
+
+
+def test_places_of_pins_and_a_serial_number_of_the_content(folder: Path) -> None:
+    bom = bom_of(folder)
+    markers = {one["version"]: one["properties"] for one in bom["components"] if one["name"] == "numpy"}
+    assert markers["0.0.2"] == [{"name": "ppml:marker", "value": 'python_full_version >= "3.12"'}]
+    asks = {one["ref"]: one.get("dependsOn", []) for one in bom["dependencies"]}
+    assert asks["demo"] == ["numpy==0.0.1", "numpy==0.0.2", "packaging==25.0", "wheel==0.0.1"]
+    assert asks["wheel==0.0.1"] == ["packaging==25.0"]
+    # The licence is that of the version that is installed, and no other's.
+    assert not any("licenses" in one for one in bom["components"] if one["name"] != "packaging")
+    assert "timestamp" not in bom["metadata"]
+    (folder / "requirements.lock").write_text(LOCK.replace(TWO, "3" * 64))
+    assert bom_of(folder)["serialNumber"] != bom["serialNumber"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "numpy>=2",
+        "numpy==2.*",
+        "numpy",
+        f"numpy==2 \\\n    --hash=md5:{'1' * 32}",
+        "numpy==2 \\\n    --hash=sha256:12",
+        "a b",
+    ],
+)
+def test_a_pin_that_fixes_nothing_is_refused(folder: Path, line: str) -> None:
+    extra = "" if "hash" in line else f" \\\n    --hash=sha256:{ONE}"
+    (folder / "requirements.lock").write_text(LOCK + line + extra + "\n")
+    with pytest.raises(UserError, match=str(folder / "requirements.lock")):
+        read_lock(folder / "requirements.lock")
+
+
+def test_what_is_no_bill_of_materials_is_refused(folder: Path) -> None:
+    bom = bom_of(folder)
+    bom["components"][0]["externalReferences"][0]["hashes"][0]["content"] = "no digest"
+    with pytest.raises(UserError, match="CycloneDX"):
+        check_bom(json.dumps(bom))
+    del bom["components"][0]
+    check_bom(json.dumps(bom))
+
+
+def test_make_writes_it() -> None:
+    planned = subprocess.run(["make", "-n", "sbom"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "workflow/sbom.py build/sbom.cdx.json" in planned
