@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -220,14 +219,18 @@ def test_a_payload_of_another_length_than_it_says_is_refused(clients, server):
 
 FAULTS = {
     "one too few": (lambda chunks: chunks[:1], "1 ciphertexts where 2 are needed"),
-    "one too many": (lambda chunks: [*chunks, chunks[0]], "3 ciphertexts where 2 are needed"),
+    "one too many": (
+        lambda chunks: [*chunks, chunks[0]],
+        # Those with a seed are so small that three are not too long.
+        r"3 ciphertexts where 2 are needed|\d+ bytes for \d+ values, which take \d+ at most",
+    ),
     "none": (lambda chunks: [], "0 ciphertexts where 2 are needed"),
     "something else": (lambda chunks: [chunks[0], b"more"], "it is not as long as it says"),
     "cut off": (lambda chunks: [chunk[:-9] for chunk in chunks], "it is not as long as it says"),
     "words after it": (lambda chunks: [chunk + b"more" for chunk in chunks], "it is not as long as it says"),
     "another version": (
         lambda chunks: [chunk[:3] + b"\x09" + chunk[4:] for chunk in chunks],
-        "no ciphertext under the parameters of this run",
+        "it is no stream of this version of SEAL",
     ),
 }
 
@@ -235,7 +238,7 @@ FAULTS = {
 @pytest.mark.parametrize(("change", "why"), FAULTS.values(), ids=FAULTS)
 def test_what_a_client_makes_of_its_ciphertexts_is_refused_before_it_is_added(clients, server, change, why):
     sealed = clients.seal(np.zeros(a_ciphertext(clients) + 1, np.int64))
-    with pytest.raises(BadUpdate, match=re.escape(why)):
+    with pytest.raises(BadUpdate, match=why):
         server.check(resealed(clients, sealed, change))
 
 
@@ -276,7 +279,7 @@ def test_a_ciphertext_of_another_ring_is_refused(clients, server, name):
     spec = SPECS[name]
     larger = {"poly_modulus_degree": 8192} if spec.kind == "ckks" else {"clip": 64.0}
     foreign = Local(type(spec)(keys=spec.keys, **larger), MOST)
-    with pytest.raises(BadUpdate, match="no ciphertext under the parameters of this run"):
+    with pytest.raises(BadUpdate, match=r"no ciphertext of this ring|which take \d+ at most"):
         server.check(under(clients, foreign, 1))
 
 
@@ -293,8 +296,10 @@ def test_a_product_is_refused_as_no_fresh_ciphertext():
     (chunk,) = chunks_of(clients, sealed)
     cipher = loaded(sealapi.Ciphertext(), clients.scheme.context, chunk)
     sealapi.Evaluator(clients.scheme.context).square_inplace(cipher)
-    with pytest.raises(BadUpdate, match="not fresh"):
+    with pytest.raises(BadUpdate, match=r"\d+ bytes for 10 values, which take \d+ at most"):
         server.check(resealed(clients, sealed, lambda chunks: [saved(cipher)]))
+    with pytest.raises(BadUpdate, match="not fresh"):
+        clients.scheme.shape.uncompressed(saved(cipher))
 
 
 def test_another_scheme_is_refused():

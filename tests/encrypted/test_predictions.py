@@ -186,10 +186,13 @@ def chunks(message: bytes) -> list[bytes]:
 FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off": (lambda sent: sent[:-1], "cut off"),
     "one too few": (lambda sent: packed(chunks(sent)[:-1]), r"\d+ ciphertexts where \d+ are needed"),
-    "one too many": (lambda sent: packed([*chunks(sent), chunks(sent)[0]]), r"\d+ ciphertexts where \d+ are needed"),
+    "one too many": (
+        lambda sent: packed([*chunks(sent), chunks(sent)[0]]),
+        r"\d+ ciphertexts where \d+ are needed|a message of \d+ bytes, where \d+ are enough",
+    ),
     "nothing": (lambda sent: b"", r"0 ciphertexts where \d+ are needed"),
-    "no ciphertext": (lambda sent: packed([b"x" * 40] * len(chunks(sent))), "no ciphertext of this ring"),
-    "cut within": (lambda sent: packed([one[:-9] for one in chunks(sent)]), "no ciphertext of this ring"),
+    "no ciphertext": (lambda sent: packed([b"x" * 40] * len(chunks(sent))), "it is not as long as it says"),
+    "cut within": (lambda sent: packed([one[:-9] for one in chunks(sent)]), "it is not as long as it says"),
 }
 
 

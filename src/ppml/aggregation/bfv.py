@@ -10,6 +10,7 @@ from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.key_holder import lattice_parties
 from ppml.aggregation.lattice import LatticeServer, Scheme, ring
 from ppml.aggregation.protocol import Parties, PublicMaterial
+from ppml.aggregation.seal_streams import CipherShape, fresh
 from ppml.config.technique import Bfv
 
 
@@ -23,6 +24,7 @@ class BfvEncoding:
     """
 
     def __init__(self, context: sealapi.SEALContext) -> None:
+        self._context = context
         self._encoder = sealapi.BatchEncoder(context)
 
     @property
@@ -40,8 +42,9 @@ class BfvEncoding:
         """Return the values."""
         return np.array(self._encoder.decode_int64(plain), dtype=np.int64)
 
-    def check(self, cipher: sealapi.Ciphertext) -> None:
-        """Have nothing to say: in one ring all ciphertexts add."""
+    def shape(self) -> CipherShape:
+        """Return what a fresh ciphertext is like: not in NTT form."""
+        return fresh(self._context, ntt=False)
 
 
 def scheme_of(spec: Bfv, clients: int) -> Scheme:

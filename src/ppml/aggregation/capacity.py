@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass
 
 MAX_COEFFICIENT_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
-"""Largest log2 of the coefficient modulus for 128 bits of classical security (homomorphicencryption.org standard)."""
+"""Largest log2 of the coefficient modulus for 128 bits of classical security, by the standard of 2018 that SEAL checks.
+
+It has no margin: the guidelines of 2024 (ePrint 2024/463, table 5.2) have 26, 53, 106, 214, 430 and 868, so that a ring
+that takes all of these is a few bits short of 128 by them.
+"""
 
 LARGEST_PRIME_BITS = 60
 """Of a prime in SEAL."""

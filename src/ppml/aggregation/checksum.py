@@ -11,6 +11,7 @@ MARK = 16
 """Bytes of a mark."""
 
 _ORIGIN = struct.Struct("<IQ")
+_FEW = 4096
 
 ORIGIN = _ORIGIN.size
 """Bytes of what says whose an update is, and of which round."""
@@ -35,12 +36,33 @@ def refuse_origin(said: bytes | memoryview, client: int, number: int) -> None:
         raise BadUpdate(f"it was sealed in round {when}")
 
 
+def origin_in(sealed: Sealed) -> tuple[int, int]:
+    """Return of which client and round an update says that it is.
+
+    Raises
+    ------
+    BadUpdate
+        It is cut off, or a sum.
+    """
+    said = sealed.payload[MARK : MARK + ORIGIN]
+    if len(said) < ORIGIN or said == OF_ALL:
+        raise BadUpdate("it does not say of which client and round it is")
+    who, when = _ORIGIN.unpack(said)
+    return who - 1, when
+
+
 def mark_of(*parts: bytes | memoryview) -> bytes:
     """Return what ``parts``, one after the other, are known by; they are not copied together for it."""
     digest = hashlib.blake2b(digest_size=MARK)
     for part in parts:
         digest.update(part)
     return digest.digest()
+
+
+def refuse_excess(sealed: Sealed, most: int) -> None:
+    """Raise an error where an update has more than ``most`` bytes, before any of them is read; a few do no harm."""
+    if len(sealed.payload) > most + _FEW:
+        raise BadUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values, which take {most}")
 
 
 def sealed_of(scheme: str, length: int, content: bytes, origin: bytes = OF_ALL) -> Sealed:

@@ -8,7 +8,8 @@ from tenseal import sealapi
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.key_holder import lattice_parties
 from ppml.aggregation.lattice import LatticeServer, Scheme, ring
-from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial
+from ppml.aggregation.protocol import Parties, PublicMaterial
+from ppml.aggregation.seal_streams import CipherShape, fresh
 from ppml.config.technique import Ckks
 
 
@@ -26,6 +27,7 @@ class CkksEncoding:
     """
 
     def __init__(self, context: sealapi.SEALContext, codec: FixedPointCodec, scale: float) -> None:
+        self._context = context
         self._encoder = sealapi.CKKSEncoder(context)
         self._codec = codec
         self._scale = scale
@@ -53,10 +55,9 @@ class CkksEncoding:
         slots = np.array(self._encoder.decode_complex(plain))
         return np.rint(np.concatenate([slots.real, slots.imag]) / self._codec.step).astype(np.int64)
 
-    def check(self, cipher: sealapi.Ciphertext) -> None:
-        """Refuse another scale."""
-        if cipher.scale != self._scale:
-            raise BadUpdate(f"a ciphertext at scale {cipher.scale:g}, not {self._scale:g}")
+    def shape(self) -> CipherShape:
+        """Return what a fresh ciphertext is like: in NTT form, at the scale."""
+        return fresh(self._context, ntt=True, scale=self._scale)
 
 
 def scheme_of(spec: Ckks) -> Scheme:

@@ -7,20 +7,17 @@ as many values as its ring has coefficients, and half of one under the secret ke
 
 from __future__ import annotations
 
-import contextlib
-import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from tenseal import sealapi
 
 from ppml.aggregation.checksum import MARK, OF_ALL, ORIGIN, mark_of, origin_of, refuse_origin
+from ppml.aggregation.first_reader import FAULTS, read, read_all
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.protocol import (
     BadUpdate,
@@ -30,14 +27,10 @@ from ppml.aggregation.protocol import (
     WithoutSteps,
     refuse_scheme,
 )
+from ppml.aggregation.seal_files import loaded, saved
+from ppml.aggregation.seal_streams import CipherShape, is_secret_key, most_bytes, public_key
 
 _LENGTH = struct.Struct("<I")
-_SIZE = struct.Struct("<8xQ")
-"""Where every stream of SEAL says how long it is."""
-
-
-FILES_IN_MEMORY = hasattr(os, "memfd_create")
-"""Whether what SEAL writes stays off the disk; elsewhere ciphertexts and public keys pass through temporary files."""
 
 
 class Encoding(Protocol):
@@ -56,8 +49,8 @@ class Encoding(Protocol):
         """Return the grid points of a decrypted sum: exact, whatever the decryption adds."""
         ...
 
-    def check(self, cipher: sealapi.Ciphertext) -> None:
-        """Raise :class:`BadUpdate` where ``cipher`` would not add to others."""
+    def shape(self) -> CipherShape:
+        """Return what a fresh ciphertext is like: all such add."""
         ...
 
 
@@ -78,6 +71,19 @@ class Scheme:
     name: str
     context: sealapi.SEALContext
     encoding: Encoding
+
+    @cached_property
+    def shape(self) -> CipherShape:
+        """What a ciphertext of an update, or of a sum, is like."""
+        return self.encoding.shape()
+
+    def needed(self, length: int) -> int:
+        """Return how many ciphertexts ``length`` values take."""
+        return -(-length // self.encoding.values)
+
+    def most_bytes(self, length: int) -> int:
+        """Return how many bytes an update or a sum of ``length`` values takes at most."""
+        return 2 * MARK + ORIGIN + self.needed(length) * longest(max(self.shape.sizes))
 
     def plains(self, update: Grid) -> Iterator[sealapi.Plaintext]:
         """Yield ``update`` as polynomials, as many values each as fit."""
@@ -103,18 +109,22 @@ class Scheme:
         Raises
         ------
         BadUpdate
-            It is damaged, or under another key than ``key``.
+            It is damaged, or under another key than ``key``, or longer than any of its length: then it is not read.
         """
+        if not 0 <= sealed.length < 1 << 8 * _LENGTH.size:
+            raise BadUpdate("it does not say how many values it has")
+        if len(sealed.payload) > self.most_bytes(sealed.length):
+            raise BadUpdate(
+                f"{len(sealed.payload)} bytes for {sealed.length} values, which take "
+                f"{self.most_bytes(sealed.length)} at most"
+            )
         whole = memoryview(sealed.payload)
         said, mark, content = whole[:MARK], whole[MARK : 2 * MARK], whole[2 * MARK :]
         if len(content) < ORIGIN or mark != mark_of(said, _LENGTH.pack(sealed.length), content):
             raise BadUpdate("it was cut off or altered on the way")
         if said != key:
             raise BadUpdate("it is under another key than that of this run")
-        try:
-            yield from unpacked(content[ORIGIN:])
-        except ValueError as error:
-            raise BadUpdate(str(error)) from None
+        yield from cut_up(content[ORIGIN:], len(content))
 
 
 def name_of(sealed: Sealed) -> bytes:
@@ -179,13 +189,23 @@ class Keys:
 
 
 def opened(scheme: Scheme, decryptor: sealapi.Decryptor, total: Sealed, mark: bytes) -> Grid:
-    """Return what is in ``total``, on the grid."""
-    parts = []
-    for chunk in scheme.ciphertexts(total, mark):
+    """Return what is in ``total``, on the grid; what cannot be opened raises :class:`BadUpdate`."""
+    chunks = list(scheme.ciphertexts(total, mark))
+    _refuse_count(scheme, total.length, len(chunks))
+    parts = [np.zeros(0, dtype=np.int64)]
+    for cipher in read_all(sealapi.Ciphertext, scheme.shape, chunks):
         plain = sealapi.Plaintext()
-        decryptor.decrypt(loaded(sealapi.Ciphertext(), scheme.context, chunk), plain)
-        parts.append(scheme.encoding.decode(plain))
+        try:
+            decryptor.decrypt(cipher, plain)
+            parts.append(scheme.encoding.decode(plain))
+        except FAULTS as error:
+            raise BadUpdate(f"it cannot be opened: {error}") from None
     return np.concatenate(parts)[: total.length]
+
+
+def _refuse_count(scheme: Scheme, length: int, count: int) -> None:
+    if count != scheme.needed(length):
+        raise BadUpdate(f"{count} ciphertexts where {scheme.needed(length)} are needed")
 
 
 class Holder(Protocol):
@@ -221,7 +241,7 @@ class PublicKeyClients(WithoutSteps):
         public = self._holder.public()
         mark = mark_of(public)
         if self._under is None or self._under[0] != mark:
-            key = loaded(sealapi.PublicKey(), self._scheme.context, public)
+            key = read(sealapi.PublicKey(), public_key(self._scheme.context), public)
             self._under = mark, sealapi.Encryptor(self._scheme.context, key)
         chunks = map(self._encrypt, self._scheme.plains(update))
         return self._scheme.sealed(mark, len(update), chunks, origin_of(client, number))
@@ -296,6 +316,8 @@ class LatticeServer(WithoutSteps):
         self._scheme = scheme
         self._material = material
         self._seen = b""
+        # What updates are known by that were read: they are read again where they are added.
+        self._read_before: set[bytes] = set()
         self._evaluator = sealapi.Evaluator(scheme.context)
         self._key()
 
@@ -316,90 +338,49 @@ class LatticeServer(WithoutSteps):
         refuse_scheme(sealed, self._scheme.name)
         chunks = list(self._scheme.ciphertexts(sealed, self._key()))
         refuse_origin(sealed.payload[2 * MARK : 2 * MARK + ORIGIN], client, number)
-        needed = -(-sealed.length // self._scheme.encoding.values)
-        if len(chunks) != needed:
-            raise BadUpdate(f"{len(chunks)} ciphertexts where {needed} are needed")
-        for chunk in chunks:
-            self._read(chunk)
+        _refuse_count(self._scheme, sealed.length, len(chunks))
+        for cipher in read_all(sealapi.Ciphertext, self._scheme.shape, chunks):
+            _refuse_transparent(cipher)
+        self._read_before.add(name_of(sealed))
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         """Return the encrypted sum, ciphertext by ciphertext."""
         key = self._key()
         columns = zip(*(self._scheme.ciphertexts(one, key) for one in sealed), strict=True)
-        total = self._scheme.sealed(key, sealed[0].length, map(self._add_column, columns))
+        again = all(name_of(one) in self._read_before for one in sealed)
+        self._read_before.clear()
+        chunks = (self._add_column(column, again) for column in columns)
+        total = self._scheme.sealed(key, sealed[0].length, chunks)
         self._material.announce(total)
         return total
 
-    def _add_column(self, chunks: Sequence[memoryview]) -> bytes:
-        total = self._read(chunks[0])
-        for chunk in chunks[1:]:
-            self._evaluator.add_inplace(total, self._read(chunk))
+    def _add_column(self, chunks: Sequence[memoryview], again: bool) -> bytes:
+        each = read_all(sealapi.Ciphertext, self._scheme.shape, chunks, again=again)
+        total = next(each)
+        _refuse_transparent(total)
+        for other in each:
+            _refuse_transparent(other)
+            try:
+                self._evaluator.add_inplace(total, other)
+            except FAULTS as error:
+                raise BadUpdate(f"SEAL cannot add them: {error}") from None
         return saved(total)
 
-    def _read(self, chunk: memoryview) -> sealapi.Ciphertext:
-        try:
-            cipher = loaded(sealapi.Ciphertext(), self._scheme.context, chunk)
-        except (RuntimeError, ValueError) as error:
-            raise BadUpdate(f"no ciphertext under the parameters of this run: {error}") from None
-        if cipher.size() != 2 or cipher.parms_id() != self._scheme.context.first_parms_id():
-            raise BadUpdate("a ciphertext that is not fresh: it was multiplied, or is of another level")
-        if cipher.is_transparent():
-            raise BadUpdate("a ciphertext that hides nothing")
-        self._scheme.encoding.check(cipher)
-        return cipher
+
+def _refuse_transparent(cipher: sealapi.Ciphertext) -> None:
+    if cipher.is_transparent():
+        raise BadUpdate("a ciphertext that hides nothing")
 
 
 def refuse_secret_key(context: sealapi.SEALContext, material: bytes) -> None:
     """Raise an error unless ``material`` is a public key of this ring, and nothing besides."""
-    try:
-        loaded(sealapi.SecretKey(), context, material, whole=False)
-    except (RuntimeError, ValueError):
-        pass
-    else:
+    if is_secret_key(context, material):
         raise SecretKeyExposed("the material sent to the server holds a secret key")
     try:
-        loaded(sealapi.PublicKey(), context, material)
-    except (RuntimeError, ValueError) as error:
+        read(sealapi.PublicKey(), public_key(context), material)
+    except BadUpdate as error:
         # What follows a key that can be read may be anything.
         raise SecretKeyExposed(f"the material sent to the server is no public key: {error}") from None
-
-
-def saved(one: Any) -> bytes:
-    """Return what SEAL writes of a key or ciphertext; it writes to files only, here to one in memory if there are."""
-    with _file() as (number, path):
-        one.save(path)
-        return os.pread(number, os.fstat(number).st_size, 0)
-
-
-def loaded(one: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *, whole: bool = True) -> Any:
-    """Let SEAL read ``stream`` into ``one``, a new key or ciphertext, and return it.
-
-    Raises
-    ------
-    RuntimeError, ValueError
-        It is cut off or longer than it says, or not of this ring.
-    """
-    if whole and (len(stream) < _SIZE.size or _SIZE.unpack_from(stream)[0] != len(stream)):
-        raise ValueError("it is not as long as it says")
-    with _file() as (number, path):
-        os.pwrite(number, stream, 0)
-        one.load(context, path)
-    return one
-
-
-@contextlib.contextmanager
-def _file() -> Iterator[tuple[int, str]]:
-    if FILES_IN_MEMORY:
-        number = os.memfd_create("ppml")
-        path, leave = f"/proc/self/fd/{number}", None
-    else:
-        number, path = leave = tempfile.mkstemp()
-    try:
-        yield number, path
-    finally:
-        os.close(number)
-        if leave:
-            Path(path).unlink()
 
 
 def with_lengths(chunks: Iterable[bytes]) -> list[bytes]:
@@ -424,3 +405,24 @@ def unpacked(payload: memoryview) -> Iterator[memoryview]:
             raise ValueError("the payload is cut off within a ciphertext")
         yield payload[place : place + length]
         place += length
+
+
+def longest(*sizes: int) -> int:
+    """Return the most bytes that streams which take ``sizes`` uncompressed are packed in."""
+    return sum(_LENGTH.size + most_bytes(size) for size in sizes)
+
+
+def cut_up(message: bytes | memoryview, most: int) -> list[memoryview]:
+    """Return the streams in a message of somebody else, of at most ``most`` bytes.
+
+    Raises
+    ------
+    BadUpdate
+        It is longer, or cut off.
+    """
+    if len(message) > most:
+        raise BadUpdate(f"a message of {len(message)} bytes, where {most} are enough")
+    try:
+        return list(unpacked(memoryview(message)))
+    except ValueError as error:
+        raise BadUpdate(str(error)) from None

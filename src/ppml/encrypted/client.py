@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.lattice import loaded, packed, saved, unpacked
+from ppml.aggregation.first_reader import FAULTS, read_all
+from ppml.aggregation.lattice import cut_up, longest, packed
 from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.seal_files import saved
+from ppml.aggregation.seal_streams import CipherShape
 from ppml.encrypted.layout import Layout
 from ppml.encrypted.network import Network, Values
-from ppml.encrypted.ring import SCALE, Ring
+from ppml.encrypted.ring import LOGIT_SCALE, SCALE, Ring
 
 
 class Client:
@@ -32,6 +35,9 @@ class Client:
         # Under the secret key: half of a ciphertext is a seed then.
         self._encryptor = sealapi.Encryptor(self._context, secret)
         self._decryptor = sealapi.Decryptor(self._context, secret)
+        # One prime is left; scales were multiplied and divided on the way.
+        last = self._context.last_context_data()
+        self._answer = CipherShape(self._context, last, ntt=True, scale=LOGIT_SCALE, seeded=False, rounding=1e-9)
 
     def evaluation_keys(self) -> bytes:
         """Return what the server multiplies and rotates with; it opens nothing."""
@@ -74,14 +80,14 @@ class Client:
 
     def _opened(self, answer: bytes, wanted: int) -> list[Values]:
         try:
-            chunks = list(unpacked(memoryview(answer)))
+            chunks = cut_up(answer, longest(*self._answer.sizes * wanted))
             if len(chunks) != wanted:
-                raise BadUpdate(f"an answer of {len(chunks)} ciphertexts where {wanted} are wanted")
-            return [self._decoded(chunk) for chunk in chunks]
-        except (RuntimeError, ValueError) as error:
+                raise BadUpdate(f"{len(chunks)} ciphertexts where {wanted} are wanted")
+            return [self._decoded(cipher) for cipher in read_all(sealapi.Ciphertext, self._answer, chunks)]
+        except FAULTS as error:
             raise BadUpdate(f"an answer that cannot be opened: {error}") from None
 
-    def _decoded(self, chunk: memoryview) -> Values:
+    def _decoded(self, cipher: sealapi.Ciphertext) -> Values:
         plain = sealapi.Plaintext()
-        self._decryptor.decrypt(loaded(sealapi.Ciphertext(), self._context, chunk), plain)
+        self._decryptor.decrypt(cipher, plain)
         return np.array(self._encoder.decode_double(plain))

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 
 from tenseal import sealapi
 
-from ppml.aggregation.lattice import loaded, packed, saved, unpacked
+from ppml.aggregation.first_reader import FAULTS, read, read_all
+from ppml.aggregation.lattice import cut_up, longest, packed
 from ppml.aggregation.party import Line, start_party
 from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.seal_files import saved
+from ppml.aggregation.seal_streams import SwitchingShape, fresh, is_secret_key
 from ppml.encrypted.batch import predict_batch
+from ppml.encrypted.layout import Layout
 from ppml.encrypted.network import Network
 from ppml.encrypted.ring import SCALE, Arithmetic, Ring
 from ppml.encrypted.single import OneImage
@@ -35,6 +39,8 @@ class Server:
         self._network = network
         self._arithmetic = Arithmetic(Ring(len(network.layers)))
         self._one = OneImage(network, self._arithmetic)
+        self._fresh = fresh(self._arithmetic.context, ntt=True, scale=SCALE)
+        self._relin, self._galois = key_shapes(self._arithmetic, self._one.layout)
         self._keys: tuple[sealapi.RelinKeys, sealapi.GaloisKeys] | None = None
 
     def answer(self, what: bytes, content: bytes) -> bytes:
@@ -54,7 +60,9 @@ class Server:
                 return packed(map(saved, self._predict_batch(content)))
             if what == ONE:
                 return packed([saved(self._predict_one(content))])
-        except RuntimeError as error:
+        except BadUpdate:
+            raise
+        except FAULTS as error:
             raise BadUpdate(f"what cannot be calculated with: {error}") from None
         if what == SECONDS:
             return CPU_SECONDS.pack(time.process_time())
@@ -75,54 +83,38 @@ class Server:
 
     def _read_keys(self, material: bytes) -> tuple[sealapi.RelinKeys, sealapi.GaloisKeys]:
         """Return the keys for squares and for every rotation; with others SEAL would end the process."""
-        context, ring = self._arithmetic.context, self._arithmetic.ring
+        context = self._arithmetic.context
+        streams = cut_up(material, longest(self._relin.size, self._galois.size))
+        if any(is_secret_key(context, stream) for stream in streams):
+            raise BadUpdate("what was sent to the server holds a secret key")
+        if len(streams) != 2:
+            raise BadUpdate(f"no evaluation keys of this ring: {len(streams)} streams where 2 are needed")
         try:
-            streams = list(unpacked(memoryview(material)))
-            if any(is_secret_key(context, stream) for stream in streams):
-                raise BadUpdate("what was sent to the server holds a secret key")
-            first, second = streams
-            relin = loaded(sealapi.RelinKeys(), context, first)
-            galois = loaded(sealapi.GaloisKeys(), context, second)
-        except (RuntimeError, ValueError) as error:
+            relin = read(sealapi.RelinKeys(), self._relin, streams[0])
+            return relin, read(sealapi.GaloisKeys(), self._galois, streams[1])
+        except BadUpdate as error:
             raise BadUpdate(f"no evaluation keys of this ring: {error}") from None
-        needed = [ring.power(step) for step in self._one.layout.rotations()]
-        if not relin.has_key(2) or not all(galois.has_key(power) for power in needed):
-            raise BadUpdate("evaluation keys that lack the one for squares, or for some rotation")
-        return relin, galois
 
     def _read(self, content: bytes, needed: int) -> Iterator[sealapi.Ciphertext]:
         """Yield the ciphertexts of a question, one at a time: a batch has hundreds of megabytes."""
-        try:
-            chunks = list(unpacked(memoryview(content)))
-        except ValueError as error:
-            raise BadUpdate(str(error)) from None
+        chunks = cut_up(content, longest(*[max(self._fresh.sizes)] * needed))
         if len(chunks) != needed:
             raise BadUpdate(f"{len(chunks)} ciphertexts where {needed} are needed")
-        for chunk in chunks:
-            yield self._fresh(chunk)
-
-    def _fresh(self, chunk: memoryview) -> sealapi.Ciphertext:
-        context = self._arithmetic.context
-        try:
-            cipher = loaded(sealapi.Ciphertext(), context, chunk)
-        except (RuntimeError, ValueError) as error:
-            raise BadUpdate(f"no ciphertext of this ring: {error}") from None
-        if cipher.size() != 2 or cipher.parms_id() != context.first_parms_id() or not cipher.is_ntt_form():
-            raise BadUpdate("a ciphertext that is not fresh")
-        if cipher.scale != SCALE:
-            raise BadUpdate(f"a ciphertext at scale {cipher.scale:g}, not {SCALE:g}")
-        if cipher.is_transparent():
-            raise BadUpdate("a ciphertext that hides nothing")
-        return cipher
+        for cipher in read_all(sealapi.Ciphertext, self._fresh, chunks):
+            if cipher.is_transparent():
+                raise BadUpdate("a ciphertext that hides nothing")
+            yield cipher
 
 
-def is_secret_key(context: sealapi.SEALContext, stream: memoryview) -> bool:
-    """Return whether ``stream`` is, or begins with, a secret key of this ring."""
-    try:
-        loaded(sealapi.SecretKey(), context, stream, whole=False)
-    except (RuntimeError, ValueError):
-        return False
-    return True
+def key_shapes(arithmetic: Arithmetic, layout: Layout) -> tuple[SwitchingShape, SwitchingShape]:
+    """Return what the keys for squares, and for the rotations of a layout, are like."""
+    ring = arithmetic.ring
+    # SEAL keeps the key for a power of the roots, which is odd, at half of it.
+    places = frozenset(ring.power(step) // 2 for step in layout.rotations())
+    return (
+        SwitchingShape(arithmetic.context, 1, frozenset({0})),
+        SwitchingShape(arithmetic.context, ring.degree, places),
+    )
 
 
 def start_server(network: Network) -> tuple[Line, Callable[[], None]]:

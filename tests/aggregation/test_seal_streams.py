@@ -1,0 +1,243 @@
+"""Streams of SEAL are compared field by field, and what passes is read as SEAL alone would read it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import struct
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tenseal import sealapi
+
+from ppml.aggregation import first_reader
+from ppml.aggregation.first_reader import FirstReader, read, read_all
+from ppml.aggregation.lattice import loaded, saved, unpacked
+from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.seal_streams import is_secret_key, level_of, most_bytes, public_key
+from ppml.config.technique import Bfv, Ckks
+
+from ..fuzz.mutations import HEADER, PLAIN, ZLIB, ZSTD, bomb, stream_of, stream_with, uncompressed
+from .local import Local
+
+SPECS = {
+    f"{kind.__name__.lower()} {keys}": kind(keys=keys)  # type: ignore[call-arg]
+    for kind in (Ckks, Bfv)
+    for keys in ("public", "shared")
+}
+UPDATE = np.arange(-50, 50)
+
+
+@cache
+def sealed(name: str) -> tuple[Local, bytes]:
+    """Return clients, and one ciphertext of theirs."""
+    local = Local(SPECS[name], 3)
+    (stream,) = unpacked(memoryview(local.seal(UPDATE, 0, 1).payload)[44:])
+    return local, bytes(stream)
+
+
+def refusal(name: str, stream: bytes) -> str:
+    """Return why a ciphertext is refused."""
+    with pytest.raises(BadUpdate) as refused:
+        sealed(name)[0].scheme.shape.uncompressed(stream)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_passes_is_what_seal_alone_reads(name: str) -> None:
+    local, stream = sealed(name)
+    theirs = saved(loaded(sealapi.Ciphertext(), local.scheme.context, stream))
+    assert saved(read(sealapi.Ciphertext(), local.scheme.shape, stream)) == theirs
+    assert [saved(one) for one in read_all(sealapi.Ciphertext, local.scheme.shape, [stream] * 40)] == [theirs] * 40
+
+
+U64 = struct.Struct("<Q")
+FIELDS = {
+    "another ring": (0, bytes(32), "no ciphertext of this ring"),
+    "another form": (32, b"\x07", "not fresh"),
+    "no polynomial": (33, U64.pack(0), "not fresh"),
+    "three polynomials": (33, U64.pack(3), "not fresh"),
+    "another degree": (41, U64.pack(2**60), "no ciphertext of this ring"),
+    "no prime": (49, U64.pack(0), "no ciphertext of this ring"),
+    "scale 0": (57, struct.pack("<d", 0.0), "at scale 0"),
+    "no scale": (57, struct.pack("<d", float("nan")), "at scale nan"),
+    "a scale without end": (57, struct.pack("<d", float("inf")), "at scale inf"),
+    "a factor": (65, U64.pack(2), "no ciphertext of this ring"),
+    "an inner array that claims zlib": (78, bytes([ZLIB]), "a stream within it"),
+    "an inner array that claims zstd": (78, bytes([ZSTD]), "a stream within it"),
+    "an inner array of another length": (81, U64.pack(2**63), "a stream within it"),
+    "an inner array of another version": (76, b"\x03\x02", "a stream within it"),
+    "another number of coefficients": (89, U64.pack(2**61), "coefficients"),
+}
+
+
+@pytest.mark.parametrize(("at", "field", "says"), FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize("name", SPECS)
+def test_each_field_is_compared(name: str, at: int, field: bytes, says: str) -> None:
+    assert says in refusal(name, stream_with(sealed(name)[1], at, field))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_other_ntt_form_is_refused(name: str) -> None:
+    other = b"\x00" if name.startswith("ckks") else b"\x01"
+    assert "not fresh" in refusal(name, stream_with(sealed(name)[1], 32, other))
+
+
+@pytest.mark.parametrize("at", [-81, -76, -65])
+def test_a_seed_is_compared(at: int) -> None:
+    stream = sealed("bfv shared")[1]
+    place = len(uncompressed(stream)) + at
+    assert refusal("bfv shared", stream_with(stream, place, b"\xff"))
+
+
+@pytest.mark.parametrize("mode", [PLAIN, ZLIB])
+def test_a_stream_that_is_compressed_otherwise_is_refused(mode: int) -> None:
+    stream = sealed("ckks public")[1]
+    assert "not compressed as" in refusal("ckks public", stream_of(stream, uncompressed(stream), mode))
+
+
+def test_a_stream_that_does_not_tell_its_size_or_tells_another_is_refused_before_it_is_decompressed() -> None:
+    _, stream = sealed("ckks public")
+    body = uncompressed(stream)
+    for other in (stream_of(stream, body, tells_size=False), stream_of(stream, body + b"\x00"), stream[:16] + bomb()):
+        changed = HEADER.pack(stream[:5], ZSTD, 0, len(other)) + other[16:]
+        assert refusal("ckks public", changed)
+
+
+def test_a_stream_within_a_stream_ends_no_process_and_a_cut_one_is_refused() -> None:
+    stream = sealed("bfv public")[1]
+    body = bytearray(uncompressed(stream))
+    body[78] = ZSTD
+    assert "bytes, not" in refusal("bfv public", stream_of(stream, bytes(body[:20_000])))
+
+
+def test_coefficients_beyond_their_prime_are_refused_by_seal_in_the_other_process() -> None:
+    local, stream = sealed("bfv public")
+    with pytest.raises(BadUpdate, match="SEAL cannot read it: ciphertext data is invalid"):
+        read(sealapi.Ciphertext(), local.scheme.shape, stream_with(stream, 97, b"\xff" * 8))
+
+
+def test_no_honest_stream_is_longer_than_the_bound() -> None:
+    for name in SPECS:
+        local, stream = sealed(name)
+        assert len(stream) <= most_bytes(len(uncompressed(stream))) < len(uncompressed(stream)) + 400
+        assert len(local.seal(UPDATE).payload) <= local.scheme.most_bytes(len(UPDATE))
+
+
+def test_a_secret_key_is_told_from_all_else() -> None:
+    local, stream = sealed("ckks public")
+    context = local.scheme.context
+    assert is_secret_key(context, local.keys.secret())
+    assert not any(is_secret_key(context, one) for one in (stream, local.keys.public, b"", b"x" * 100))
+    assert public_key(context).level == level_of(context.key_parms_id())
+
+
+# The process that reads first.
+
+
+class Ending:
+    """A key whose reading ends the process."""
+
+    def load(self, context: object, path: str) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Hanging:
+    """A key whose reading has no end."""
+
+    def load(self, context: object, path: str) -> None:
+        while True:
+            pass
+
+
+class Growing:
+    """A key that takes all memory there is."""
+
+    def load(self, context: object, path: str) -> None:
+        bytearray(1 << 36)
+
+
+def why_not(kind: type, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return why a new reader cannot read what a kind of object reads, and look that it reads the next."""
+    local, stream = sealed("bfv public")
+    monkeypatch.setattr(first_reader, "KINDS", (*first_reader.KINDS, kind))
+    monkeypatch.setattr(first_reader, "CPU_SECONDS", 0)
+    reader = FirstReader(local.scheme.context)
+    with first_reader.file_of(local.scheme.shape.uncompressed(stream)) as (number, _):
+        why = reader.why_not(kind, [number], 10)
+        assert reader.why_not(sealapi.Ciphertext, [number], 10) == ""
+    reader._end()
+    return why
+
+
+def test_where_reading_ends_a_process_that_stream_is_refused_and_the_next_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert why_not(Ending, monkeypatch) == "the process that read it ended by SIGSEGV"
+    assert why_not(Hanging, monkeypatch) == "the process that read it ended by SIGXCPU"
+    assert why_not(Growing, monkeypatch) == "MemoryError"
+
+
+def test_a_process_that_ends_by_a_fault_of_the_machine_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = FirstReader(sealed("bfv public")[0].scheme.context)
+    ended = []
+    start = reader._start
+
+    def started() -> object:
+        process, line = start()
+        if not ended:
+            ended.append(process)
+            os.kill(process, signal.SIGKILL)
+        return process, line
+
+    monkeypatch.setattr(reader, "_start", started)
+    local, stream = sealed("bfv public")
+    with first_reader.file_of(local.scheme.shape.uncompressed(stream)) as (number, _):
+        assert reader.why_not(sealapi.Ciphertext, [number], 10) == "" and ended
+    reader._end()
+
+
+def test_the_process_has_no_file_of_the_one_that_asks() -> None:
+    local, stream = sealed("bfv public")
+    read(sealapi.Ciphertext(), local.scheme.shape, stream)
+    process, _ = first_reader._reader_of(local.scheme.context)._process  # type: ignore[misc]
+    open_files = [str(one.readlink()) for one in Path(f"/proc/{process}/fd").iterdir()]
+    assert sorted({"socket" if "socket:" in one else one for one in open_files}) == ["/dev/null", "socket"]
+
+
+def test_a_process_that_is_forked_later_has_a_reader_of_its_own() -> None:
+    local, stream = sealed("bfv public")
+    read(sealapi.Ciphertext(), local.scheme.shape, stream)
+    before = first_reader._readers[level_of(local.scheme.context.key_parms_id())]._process
+    child = os.fork()
+    if child == 0:
+        fresh = not first_reader._readers
+        read(sealapi.Ciphertext(), local.scheme.shape, stream)
+        os._exit(0 if fresh else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    read(sealapi.Ciphertext(), local.scheme.shape, stream)
+    assert first_reader._readers[level_of(local.scheme.context.key_parms_id())]._process == before
+
+
+def test_the_process_ends_with_the_last_object_of_its_ring() -> None:
+    ring = Local(Bfv(clip=2.0), 3)
+    key = level_of(ring.scheme.context.key_parms_id())
+    other = Local(Bfv(clip=2.0), 3)
+    for local in (ring, other):
+        read(sealapi.PublicKey(), public_key(local.scheme.context), local.keys.public)
+    process, _ = first_reader._readers[key]._process  # type: ignore[misc]
+    del ring, local
+    gc.collect()
+    # Those that are left read on, also in a new process.
+    assert first_reader._readers[key]._process[0] == process  # type: ignore[index]
+    os.kill(process, signal.SIGKILL)
+    read(sealapi.PublicKey(), public_key(other.scheme.context), other.keys.public)
+    process, _ = first_reader._readers[key]._process  # type: ignore[misc]
+    del other
+    gc.collect()
+    assert key not in first_reader._readers
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)

@@ -1,0 +1,146 @@
+"""Gives readers mutated messages in a process of its own, and measures: ends, the slowest, the memory it takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from ppml.aggregation.first_reader import FirstReader
+
+from .mutations import Mutator
+from .targets import GROUPS, REFUSALS, Take, Target
+
+Play = Callable[[Mutator], Take]
+
+
+@dataclass
+class Figures:
+    """What some inputs came to.
+
+    Parameters
+    ----------
+    name : str
+        What read them.
+    inputs, taken, refused : int
+        How many there were, and what became of them.
+    escaped : list of str
+        What was raised that is no refusal.
+    ends : int
+        How many processes that read first have ended.
+    slowest, slowest_wall : float
+        Seconds for one input, of a processor and of a clock.
+    honest_memory, memory : int
+        Bytes above what there was before, at most, with honest inputs and with others.
+    """
+
+    name: str
+    inputs: int = 0
+    taken: int = 0
+    refused: int = 0
+    escaped: list[str] = field(default_factory=list)
+    ends: int = 0
+    slowest: float = 0.0
+    slowest_wall: float = 0.0
+    honest_memory: int = 0
+    memory: int = 0
+
+    def line(self) -> str:
+        """Return the figures in one line."""
+        return (
+            f"{self.name}: {self.inputs} inputs, {self.taken} taken, {self.refused} refused, {len(self.escaped)} "
+            f"escaped, {self.ends} readers ended, slowest {1e3 * self.slowest:.0f} ms of a processor "
+            f"({1e3 * self.slowest_wall:.0f} ms), memory {self.memory / 2**20:.1f} MiB, with honest inputs "
+            f"{self.honest_memory / 2**20:.1f} MiB"
+        )
+
+
+def fuzz(target: Target, count: int, seed: int) -> Figures:
+    """Let ``target`` read ``count`` mutated messages, in this process."""
+    figures, mutator = Figures(target.name), Mutator(seed)
+    ended = FirstReader._end
+
+    def counted(reader: FirstReader) -> str:
+        figures.ends += 1
+        return ended(reader)
+
+    FirstReader._end = counted  # type: ignore[method-assign]
+    try:
+        # The first fills caches.
+        for _ in range(2):
+            before = _memory("VmRSS")
+            _forget_peak()
+            target.honest()
+            figures.honest_memory = max(figures.honest_memory, _memory("VmHWM") - before)
+        for _ in range(count):
+            take = target.changed(mutator)
+            before = _memory("VmRSS")
+            _forget_peak()
+            _one(figures, take)
+            figures.memory = max(figures.memory, _memory("VmHWM") - before)
+        target.honest()
+    finally:
+        FirstReader._end = ended  # type: ignore[method-assign]
+    return figures
+
+
+def _one(figures: Figures, take: Take) -> None:
+    started, on_clock = time.process_time(), time.perf_counter()
+    try:
+        take()
+        figures.taken += 1
+    except REFUSALS as refusal:
+        figures.refused += 1
+        if "\n" in str(refusal):
+            figures.escaped.append(f"more than a line: {str(refusal)[:200]!r}")
+    except Exception as error:
+        figures.escaped.append(f"{type(error).__name__}: {str(error)[:200]}")
+    figures.inputs += 1
+    figures.slowest = max(figures.slowest, time.process_time() - started)
+    figures.slowest_wall = max(figures.slowest_wall, time.perf_counter() - on_clock)
+
+
+def fuzz_apart(group: str, count: int, seed: int) -> list[Figures]:
+    """Let each reader of a group read ``count`` messages, in a process that may end.
+
+    Raises
+    ------
+    AssertionError
+        It has ended.
+    """
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    # Not a daemon: readers have processes of their own.
+    process = fork.Process(target=_run, args=(GROUPS[group](), count, seed, theirs))
+    process.start()
+    theirs.close()
+    found: list[Figures] = []
+    try:
+        while True:
+            found.append(ours.recv())
+    except EOFError:
+        pass
+    process.join()
+    assert process.exitcode == 0, f"{group}: the process ended with {process.exitcode} after {len(found)} readers"
+    return found
+
+
+def _run(targets: Iterable[Target], count: int, seed: int, line: Connection) -> None:
+    for number, target in enumerate(targets):
+        line.send(fuzz(target, count, seed + number))
+
+
+def _memory(what: str) -> int:
+    """Return a figure of this process's memory, in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{what}:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+def _forget_peak() -> None:
+    """Let the system measure the peak anew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

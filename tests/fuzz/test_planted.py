@@ -1,0 +1,83 @@
+"""What keeps a hostile stream of SEAL from ending a process: taken away, one after the other, something ends."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from ppml.aggregation import first_reader
+from ppml.aggregation.checksum import origin_of
+from ppml.aggregation.lattice import unpacked
+from ppml.aggregation.protocol import BadUpdate, Sealed
+from ppml.aggregation.seal_streams import CipherShape
+from ppml.config.technique import Bfv, Ckks
+
+from ..aggregation.local import Local
+from .mutations import claiming_to_be_compressed
+
+SPECS = {"ckks": Ckks(), "bfv": Bfv()}
+
+
+def stream_of(local: Local, sealed: Sealed) -> bytes:
+    """Return the one ciphertext of an update."""
+    (one,) = unpacked(memoryview(sealed.payload)[44:])
+    return bytes(one)
+
+
+@contextmanager
+def without_the_comparison() -> Iterator[None]:
+    """Plant a fault: SEAL is given streams as they were sent."""
+    with mock.patch.object(CipherShape, "uncompressed", lambda shape, stream: [bytes(stream)]):
+        yield
+
+
+@contextmanager
+def without_the_process() -> Iterator[None]:
+    """Plant a fault: nothing reads streams first."""
+    with mock.patch.object(first_reader.FirstReader, "why_not", lambda *given: ""):
+        yield
+
+
+def ending(faults: list[Callable[[], object]], spec: Ckks | Bfv) -> tuple[int, str]:
+    """Return how a process ends that is sent such a ciphertext, and what it says of it."""
+    local = Local(spec, 3)
+    server, honest = local.server(), local.seal(np.arange(10), 0, 1)
+    stream = claiming_to_be_compressed(stream_of(local, honest))
+    sealed = local.scheme.sealed(local.mark, 10, [stream], origin_of(0, 1))
+    ours, theirs = os.pipe()
+    process = os.fork()
+    if process == 0:
+        faulthandler.disable()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        signal.alarm(60)
+        with ExitStack() as stack:
+            for fault in faults:
+                stack.enter_context(fault())  # type: ignore[arg-type]
+            try:
+                server.check(sealed, 0, 1)
+            except BadUpdate as refusal:
+                os.write(theirs, str(refusal).encode())
+                # And it goes on.
+                server.check(honest, 0, 1)
+                os._exit(0)
+        os._exit(3)
+    os.close(theirs)
+    with open(ours, "rb") as file:  # noqa: PTH123
+        said = file.read().decode()
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), said
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_either_of_two_guards_keeps_the_process_and_without_both_it_ends(spec: Ckks | Bfv) -> None:
+    assert ending([], spec)[0] == 0
+    assert ending([without_the_process], spec)[0] == 0
+    code, said = ending([without_the_comparison], spec)
+    assert code == 0 and "SIGABRT" in said
+    assert ending([without_the_comparison, without_the_process], spec)[0] == -signal.SIGABRT

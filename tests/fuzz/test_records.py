@@ -1,0 +1,230 @@
+"""Trainings in which one client of three answers with any records: none ends, and each sum is right over the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from ppml.accounting.events import MechanismEvent
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.aggregation.protocol import Sealed
+from ppml.federation import replies
+from ppml.federation.grid import SERVER_NODE
+from ppml.federation.messages import (
+    ACCOUNT,
+    METRICS,
+    STATUS,
+    UPDATE,
+    Status,
+    pack_events,
+    pack_fields,
+    pack_update,
+    unpack_order,
+    unpack_status,
+)
+from ppml.federation.replies import Account
+from ppml.federation.server import RoundEnd, RoundPlan, Server
+from ppml.federation.standing import RoundFailed
+
+from .mutations import Mutator, planted
+from .targets import CODEC
+
+ROUNDS, LENGTH, HOSTILE = 3, 5, 1
+MODEL = "ab" * 32
+EVENT = MechanismEvent(0.1, 1.0, 3, 1.0)
+SIDE = PlaintextAggregation(CODEC, 3)
+
+
+def update_of(client: int, number: int) -> np.ndarray:
+    """Return what a client sends in a round."""
+    return np.arange(LENGTH) + 100 * client + 1000 * number
+
+
+class Summing(PlaintextAggregation):
+    """Keeps the sums."""
+
+    def __init__(self) -> None:
+        super().__init__(CODEC, 3)
+        self.sums: list[np.ndarray] = []
+
+    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+        total = super().add(sealed)
+        self.sums.append(self.unseal(total))
+        return total
+
+
+class HostileGrid:
+    """Three clients that answer at once; the answers of one are changed, doubled, and in any order."""
+
+    def __init__(self, mutator: Mutator) -> None:
+        # Flower's messages ask who sends them.
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
+        self._mutator = mutator
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [2, 3, 4]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        rng, arriving = self._mutator.rng, list[Message]()
+        for message in messages:
+            client = message.metadata.dst_node_id - 2
+            reply = honest(message, client)
+            arriving += [reply] if client != HOSTILE else [self._changed(message, reply)] * rng.choice([0, 1, 1, 1, 3])
+            if rng.random() < 0.02:
+                # Of a node that nobody has asked.
+                arriving.append(Message(reply.content, reply_to=Message(RecordDict(), 99, MessageType.TRAIN)))
+        rng.shuffle(arriving)
+        return arriving
+
+    def _changed(self, message: Message, reply: Message) -> Message:
+        rng = self._mutator.rng
+        if rng.random() < 0.3:
+            return reply
+        if rng.random() < 0.1:
+            return Message(Error(rng.choice([0, 1, 7]), rng.choice(["", "x" * 10**6, "a\nb\x1b[2K"])), reply_to=message)
+        content = self._mutator.content(reply.content)
+        if message.metadata.message_type == MessageType.QUERY:
+            # Which node is which client is for the engine to know; here a node is believed.
+            with suppress(Exception):
+                if unpack_status(content).client in (0, 2):
+                    return reply
+        changed = Message(RecordDict(), reply_to=message)
+        changed.content.__dict__["_data"].update(content.__dict__["_data"])
+        return changed
+
+
+def honest(message: Message, client: int) -> Message:
+    """Return the answer of a client that does what it is asked."""
+    kind, number = message.metadata.message_type, unpack_order(message.content).number
+    applied = {MessageType.QUERY: -1, MessageType.TRAIN: number - 1}.get(kind, number)
+    content = RecordDict({STATUS: pack_fields(Status(client, number, applied))})
+    if kind == MessageType.TRAIN:
+        content[UPDATE] = pack_update(SIDE.seal(update_of(client, number)))
+    elif kind == MessageType.EVALUATE:
+        content[METRICS] = MetricRecord({"loss": 0.5, "accuracy": 0.75})
+    elif kind == f"{MessageType.QUERY}.{ACCOUNT}":
+        content[ACCOUNT] = pack_events([EVENT])
+        content[ACCOUNT]["model"] = MODEL
+    return Message(content, reply_to=message)
+
+
+def train(seed: int) -> tuple[list[np.ndarray], list[RoundEnd], dict[int, Account], list[str]]:
+    """Return sums, rounds, accounts and notices of a training with a hostile client."""
+    summing, ends, notices, grid = Summing(), list[RoundEnd](), list[str](), HostileGrid(Mutator(seed))
+    plan = RoundPlan(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
+    server = Server(plan, summing, ends.append, notices.append)
+    server.run(grid)  # type: ignore[arg-type]
+    return summing.sums, ends, server.accounts(grid), notices  # type: ignore[arg-type]
+
+
+def check_training(seed: int) -> bool:
+    """Look at one training; return whether anything was left out."""
+    sums, ends, accounts, notices = train(seed)
+    assert len(sums) == len(ends) == ROUNDS
+    for number, (total, end) in enumerate(zip(sums, ends, strict=True), start=1):
+        of_hostile = total - update_of(0, number) - update_of(2, number)
+        # Where its answer counts, it counts as any value that a client may send.
+        assert end.clients == 3 or not of_hostile.any()
+        assert np.abs(of_hostile).max() <= CODEC.clip / CODEC.step
+        assert end.standing.known[HOSTILE] <= number and 0 <= end.accuracy <= 1
+    assert {0, 2} <= accounts.keys() and {accounts[client].model for client in accounts} == {MODEL}
+    assert accounts[0].events == accounts[2].events == (EVENT,)
+    assert all("\n" not in line and len(line) < 500 for line in notices)
+    return bool(notices)
+
+
+def check_trainings(count: int, seed: int) -> str:
+    """Look at ``count`` trainings, and return in words what they came to."""
+    slowest, noticed = 0.0, 0
+    for number in range(count):
+        started = time.process_time()
+        noticed += check_training(seed + number)
+        slowest = max(slowest, time.process_time() - started)
+    assert slowest < 1 and noticed > count // 2
+    return f"records: {count} trainings, {noticed} with something left out, slowest {1e3 * slowest:.0f} ms"
+
+
+def test_no_record_ends_a_training() -> None:
+    check_trainings(300, seed=5)
+
+
+def test_where_reading_a_record_is_not_guarded_a_training_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "UNREADABLE", ())
+    with pytest.raises((TypeError, ValueError, KeyError, AttributeError, ArithmeticError)):
+        check_trainings(300, seed=5)
+
+
+# By name.
+
+
+class Saying(HostileGrid):
+    """The hostile client gives this account, and does all else as it should."""
+
+    def __init__(self, account: object) -> None:
+        super().__init__(Mutator(0))
+        self._account = account
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        answers = [honest(message, message.metadata.dst_node_id - 2) for message in messages]
+        for reply in answers:
+            if ACCOUNT in reply.content and reply.metadata.src_node_id - 2 == HOSTILE:
+                planted(reply.content, ACCOUNT, self._account)
+        return answers
+
+
+def account(**columns: object) -> ConfigRecord:
+    """Return an account with other columns."""
+    record = pack_events([EVENT])
+    for name, value in {"model": MODEL, **columns}.items():
+        planted(record, name, value)
+    return record
+
+
+ACCOUNTS = {
+    "a model that is a list": account(model=[1, 2]),
+    "a model that is no digest": account(model="x" * 64),
+    "another model": account(model="cd" * 32),
+    "no number": account(noise_multiplier=[float("nan")]),
+    "noise without end": account(noise_multiplier=[float("inf")]),
+    "a rate above 1": account(sample_rate=[1.5]),
+    "a rate in words": account(sample_rate=["often"]),
+    "steps without end": account(steps=[10**400]),
+    "negative steps": account(steps=[-3]),
+    "columns of different length": account(steps=[1, 2]),
+    "a column that is none": account(steps=3),
+    "another sampler": account(sampler=["shuffle"]),
+    "a source that is none": account(noise_source=[[1]]),
+    "no account": None,
+    "a number": 7,
+}
+
+
+@pytest.mark.parametrize("given", ACCOUNTS.values(), ids=ACCOUNTS)
+def test_a_bad_account_is_named_and_the_training_stands_for_the_others(given: object) -> None:
+    notices = list[str]()
+    plan = RoundPlan(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
+    server = Server(plan, Summing(), lambda end: None, notices.append)
+    grid = Saying(given)
+    server.run(grid)  # type: ignore[arg-type]
+    assert server.accounts(grid) == dict.fromkeys((0, 2), Account((EVENT,), MODEL))  # type: ignore[arg-type]
+    assert len(notices) == 2 and notices[0].startswith("client 1: ")
+    assert notices[1] == "client 1 gives no account of its training; no epsilon may be stated for it"
+
+
+def test_where_no_model_is_that_of_most_clients_no_training_is_stated() -> None:
+    class Split(Saying):
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+            answers = super().send_and_receive(messages)
+            return [reply for reply in answers if ACCOUNT not in reply.content or reply.metadata.src_node_id < 4]
+
+    plan = RoundPlan(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
+    server, grid = Server(plan, Summing(), lambda end: None, list[str]().append), Split(account(model="cd" * 32))
+    server.run(grid)  # type: ignore[arg-type]
+    with pytest.raises(RoundFailed, match="the clients have come to different models, at most 1 of 2 to one"):
+        server.accounts(grid)  # type: ignore[arg-type]

@@ -1,0 +1,33 @@
+"""A hundred thousand mutated uploads, sums, keys, questions and answers, and whole trainings with a hostile client."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..fuzz.fuzzing import fuzz_apart
+from ..fuzz.targets import GROUPS
+from ..fuzz.test_fuzz import check
+from ..fuzz.test_records import check_trainings
+
+READERS = {"plaintext": 1, "masks": 6, "shares": 1, "prediction": 5}
+"""How many readers a group has; three where it is not said."""
+
+INPUTS = {"plaintext": 12_000, "masks": 16_002, "shares": 5_600, "prediction": 4_000}
+"""Messages for a group; 15,600 where it is not said: 100,000 together."""
+
+TRAININGS = 5_000
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_message_ends_a_process_hangs_or_takes_memory(group: str) -> None:
+    each = INPUTS.get(group, 15_600) // READERS.get(group, 3)
+    found = fuzz_apart(group, each, seed=1)
+    for figures in found:
+        print(f"\n{figures.line()}", end="")
+    assert len(found) == READERS.get(group, 3)
+    for figures in found:
+        check(figures)
+
+
+def test_no_record_ends_a_training() -> None:
+    print(f"\n{check_trainings(TRAININGS, seed=1)}", end="")
