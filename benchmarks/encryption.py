@@ -383,7 +383,7 @@ the secret key away (`tests/aggregation/test_key_recovery.py`). NVFlare's parame
 (`HEBuilder`), under the secret key, which all its clients have. The other rows are what `aggregation` configures: two
 values a slot under CKKS, one a coefficient under BFV, whose ring is the smallest that holds the sum; under a shared key
 half of a ciphertext is a seed. Their sums are rounded to the grid where they are opened. Shares between servers are
-random streams, of which seeds are sent to all servers but one: to these go 80 bytes each, however large the update is.
+random streams, of which seeds are sent to all servers but one: 1,232 bytes for each, however large the update is.
 Under pairwise masks every client draws a stream with each other one, and the server draws those of lost clients and
 the own one of each that is present.
 

@@ -152,9 +152,9 @@ def cost_of(length: int, rows: int, points: int) -> Cost:
 
 def without_proof(update: NDArray[np.int64]) -> tuple[float, int]:
     """Return the client's CPU seconds, and the bytes, of additive shares as they are configured."""
-    from ppml.aggregation.additive import PUBLIC, HelpingServer, SharingClients
+    from ppml.aggregation.additive import HelpingServer, SharingClients
 
-    clients = SharingClients([HelpingServer().answer(PUBLIC, b"") for _ in range(SERVERS - 1)], 4)
+    clients = SharingClients([HelpingServer().answer for _ in range(SERVERS - 1)], 4)
     started = time.process_time()
     sealed = clients.seal(update)
     return time.process_time() - started, len(sealed.payload)

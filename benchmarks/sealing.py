@@ -200,23 +200,25 @@ class BetweenServers(Sealing):
     """Additive shares; all servers are in this process, so that their time is seen."""
 
     def __init__(self) -> None:
-        from ppml.aggregation.additive import PUBLIC, HelpingServer, SharingClients, SharingServer
+        from ppml.aggregation.additive import HelpingServer, SharingClients, SharingServer
 
         helpers = [HelpingServer() for _ in range(2)]
-        self._clients = SharingClients([helper.answer(PUBLIC, b"") for helper in helpers], 4)
+        self._clients = SharingClients([helper.answer for helper in helpers], 4)
         self._server = SharingServer([helper.answer for helper in helpers], 4)
+        self._sealed = 0
 
     def seal(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
-        return self._clients.seal(update).payload
+        self._sealed += 1
+        return self._clients.seal(update, self._sealed - 1, 1).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
         """Return the sum as it travels."""
         from ppml.aggregation.protocol import Sealed
 
         sealed = [Sealed("shares", length, one) for one in uploads]
-        for one in sealed:
-            self._server.check(one)
+        for client, one in enumerate(sealed):
+            self._server.check(one, client, 1)
         return self._server.add(sealed).payload
 
     def open(self, total: bytes, length: int) -> NDArray[np.float64]:
@@ -234,13 +236,14 @@ class ByMasks(Sealing):
     """Pairwise masks. Each client takes its steps before it seals; they count as sealing, and so do their bytes."""
 
     def __init__(self) -> None:
-        from ppml.aggregation.masking import MaskingClients, MaskingServer
+        from ppml.aggregation.masking_clients import MaskingClients
+        from ppml.aggregation.masking_server import MaskingServer
 
         self._clients, self._server = MaskingClients(THRESHOLD, CLIENTS, 4), MaskingServer(THRESHOLD, 4)
         self._sealed = 0
 
     def _step(self, step: str) -> None:
-        for client, told in self._server.tell(step, range(CLIENTS)).items():
+        for client, told in self._server.tell(step, range(CLIENTS), 1).items():
             said = self._clients.respond(step, client, 1, told)
             self.besides += len(said) if client == 0 else 0
             if step != "seal":
@@ -249,7 +252,7 @@ class ByMasks(Sealing):
     def seal(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
         if self._sealed == 0:
-            for step in ("keys", "shares", "seal"):
+            for step in ("keys", "shares", "letters", "disputes", "seal"):
                 self._step(step)
         self._sealed += 1
         return self._clients.seal(update, self._sealed - 1, 1).payload

@@ -116,7 +116,7 @@ def test_no_secret_key_is_written_to_a_disk_where_there_are_no_files_in_memory(m
 
 
 def test_what_passes_through_temporary_files_elsewhere_is_no_secret_key_and_none_is_left(monkeypatch, tmp_path):
-    monkeypatch.setattr("ppml.aggregation.lattice.FILES_IN_MEMORY", False)
+    monkeypatch.setattr("ppml.aggregation.seal_files.FILES_IN_MEMORY", False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     made, saved_of = [], lattice.saved
     monkeypatch.setattr(lattice, "saved", lambda one: made.append(type(one).__name__) or saved_of(one))

@@ -12,24 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.aggregation.capacity import masking_threshold
-from ppml.aggregation.checksum import MARK, ORIGIN, content_of, origin_of, sealed_of
+from ppml.aggregation.checksum import MARK, ORIGIN, content_of, mark_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.masking import (
+from ppml.aggregation.hpke import encrypted
+from ppml.aggregation.identities import Register, Signers, verify_by
+from ppml.aggregation.masking_clients import MaskingClients
+from ppml.aggregation.masking_server import MaskingServer
+from ppml.aggregation.masks import (
+    DISPUTES,
     KEYS,
+    LETTER,
+    LETTERS,
     PUBLISHED,
     SHARES,
     UNMASK,
-    MaskingClients,
-    MaskingServer,
+    bound_to,
+    letter_to,
     packed,
     pairwise,
     place_of,
+    signed_keys,
     unpacked,
 )
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import SEAL, BadUpdate, Sealed
 from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret, together
-from ppml.aggregation.streams import stream
+from ppml.aggregation.streams import KEY, agreed_key, stream
 
 from .test_additive import check_uniform
 
@@ -41,18 +49,27 @@ class Round:
 
     def __init__(self, clients: int = 8, threshold: int | None = None, width: int = 4) -> None:
         self.threshold = masking_threshold(threshold, clients)
-        self.server = MaskingServer(self.threshold, width)
-        self.sides = {client: MaskingClients(self.threshold, clients, width) for client in range(clients)}
+        self.register = Register()
+        self.server = MaskingServer(self.threshold, width, verify_by(self.register))
+        self.sides = {
+            client: MaskingClients(self.threshold, clients, width, self.register) for client in range(clients)
+        }
 
     def step(self, step: str, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
-        told = self.server.tell(step, clients)
+        told = self.server.tell(step, clients, number)
         there = [client for client in clients if client not in lost]
         for client in there:
-            self.server.hear(step, client, self.sides[client].respond(step, client, number, told[client]))
+            if client in told:
+                self.server.hear(step, client, self.sides[client].respond(step, client, number, told[client]))
         return there
 
+    def divided(self, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
+        """Take clients that have published keys up to the upload; return those that are there."""
+        there = self.step(SHARES, clients, number, lost)
+        return self.step(DISPUTES, self.step(LETTERS, there, number), number)
+
     def sealed(self, updates: Sequence[np.ndarray], clients: Sequence[int], number: int = 1) -> dict[int, Sealed]:
-        told = self.server.tell(SEAL, clients)
+        told = self.server.tell(SEAL, clients, number)
         for client in clients:
             self.sides[client].respond(SEAL, client, number, told[client])
         return {client: self.sides[client].seal(updates[client], client, number) for client in clients}
@@ -67,7 +84,7 @@ class Round:
     ) -> tuple[np.ndarray, list[int]]:
         """Return the sum, and of whom it is; some are lost before they divide secrets, upload, or unmask."""
         there = self.step(KEYS, list(self.sides), number)
-        there = self.step(SHARES, there, number, lost=early)
+        there = self.divided(there, number, lost=early)
         uploads = self.sealed(updates, there, number)
         there = [client for client in there if client not in lost]
         self.step(UNMASK, there, number, lost=late)
@@ -99,7 +116,7 @@ def test_sums_are_those_in_the_clear_bit_for_bit(clients, width):
 @pytest.mark.parametrize("moment", ["early", "lost", "late"])
 def test_two_of_eight_clients_that_are_lost_are_recovered_from_whenever_and_whoever_they_are(moment):
     values = updates()
-    for gone in combinations(range(8), 2):
+    for gone in ((client, (client + 3) % 8) for client in range(8)):
         found, there = Round().run(values, **{moment: gone})
         assert there == [client for client in range(8) if client not in gone or moment == "late"]
         assert np.array_equal(found, sum(values[client] for client in there))
@@ -129,7 +146,7 @@ def test_every_round_has_masks_of_its_own():
     values, parties = updates(3), Round(3)
     masked = []
     for number in (1, 2):
-        there = parties.step(SHARES, parties.step(KEYS, [0, 1, 2], number), number)
+        there = parties.divided(parties.step(KEYS, [0, 1, 2], number), number)
         uploads = parties.sealed(values, there, number)
         parties.step(UNMASK, there, number)
         assert np.array_equal(parties.sides[0].unseal(parties.server.add(list(uploads.values()))), sum(values))
@@ -144,7 +161,7 @@ def check_uniform_words(values: np.ndarray) -> None:
 
 def test_an_upload_takes_what_it_takes_in_the_clear():
     parties = Round()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    there = parties.divided(parties.step(KEYS, list(range(8))))
     assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + MARK + ORIGIN}
 
 
@@ -154,7 +171,7 @@ def test_an_upload_takes_what_it_takes_in_the_clear():
 def test_a_masked_upload_says_nothing_of_the_update():
     for value in (0, 2**23):
         parties = Round(3)
-        there = parties.step(SHARES, parties.step(KEYS, [0, 1, 2]))
+        there = parties.divided(parties.step(KEYS, [0, 1, 2]))
         uploads = parties.sealed([np.full(100_000, value)] * 3, there)
         for one in uploads.values():
             check_uniform(np.frombuffer(content_of(one), "<u4"))
@@ -163,19 +180,19 @@ def test_a_masked_upload_says_nothing_of_the_update():
 def opened_by(parties: Round, victim: int, upload: Sealed, colluders: Sequence[int]) -> np.ndarray:
     """Return what the server and some clients make of another's upload, from all that they have."""
     turns = {client: parties.sides[client]._turns[client] for client in colluders}
-    shares = {client: parties.sides[client]._shares_of(turn, client, victim) for client, turn in turns.items()}
-    own = together({place_of(client): own for client, (own, _) in shares.items()}, parties.threshold)
-    key = together({place_of(client): key for client, (_, key) in shares.items()}, parties.threshold)
+    shares = {place_of(client): turn.held[victim] for client, turn in turns.items()}
+    own = together({place: both[:BYTES] for place, both in shares.items()}, parties.threshold)
+    key = together({place: both[BYTES:] for place, both in shares.items()}, parties.threshold)
     turn = next(iter(turns.values()))
     values = np.frombuffer(content_of(upload), "<u4")
     secret = X25519PrivateKey.from_private_bytes(key)
-    masks = stream(own, len(values), 4) + pairwise(secret, turn.masks_of, victim, len(values), 4)
+    masks = stream(own, len(values), 4) + pairwise(secret, turn.masks_of, victim, turn.about, len(values), 4)
     return (values - masks).view("<i4")
 
 
 def test_fewer_clients_than_the_threshold_open_nothing_with_the_server_and_as_many_open_an_update():
     values, parties = updates(), Round()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    there = parties.divided(parties.step(KEYS, list(range(8))))
     uploads = parties.sealed(values, there)
     assert np.array_equal(opened_by(parties, 0, uploads[0], [1, 2, 3, 4, 5, 6]), values[0])
     with pytest.raises(ValueError, match="5 shares, 6 are needed"):
@@ -212,7 +229,7 @@ def sixth_share(known: dict[int, bytes], wanted: int, place: int) -> bytes:
 def ready(clients: int = 8) -> tuple[Round, dict[int, bytes]]:
     """Return a round whose clients have sealed, and what each is told to unmask."""
     parties = Round(clients)
-    there = parties.step(SHARES, parties.step(KEYS, list(range(clients))))
+    there = parties.divided(parties.step(KEYS, list(range(clients))))
     parties.sealed(updates(clients), there)
     return parties, parties.server.tell(UNMASK, there)
 
@@ -228,7 +245,7 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
     """The fault that the test before guards against: with both kinds of shares the server opens what it likes."""
     values = updates()
     parties = Round()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    there = parties.divided(parties.step(KEYS, list(range(8))))
     uploads = parties.sealed(values, there)
     found: dict[str, dict[int, bytes]] = {"present": {}, "lost": {}}
     for claim, present in (("present", range(8)), ("lost", range(1, 8))):
@@ -238,10 +255,10 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
             given = parties.sides[client].respond(UNMASK, client, 1, packed(dict.fromkeys(present, b"")))
             found[claim][place_of(client)] = unpacked(given, BYTES)[0]
     own, key = (together(shares, 6) for shares in found.values())
-    masks_of = parties.sides[1]._turns[1].masks_of
+    turn = parties.sides[1]._turns[1]
     masked = np.frombuffer(content_of(uploads[0]), "<u4")
     secret = X25519PrivateKey.from_private_bytes(key)
-    opened = masked - stream(own, 100, 4) - pairwise(secret, masks_of, 0, 100, 4)
+    opened = masked - stream(own, 100, 4) - pairwise(secret, turn.masks_of, 0, turn.about, 100, 4)
     assert np.array_equal(opened.view("<i4"), values[0])
 
 
@@ -270,7 +287,7 @@ def with_entry(client: int, value: bytes) -> Callable[[dict[int, bytes]], dict[i
 KEY_FAULTS = {
     "its own keys are others": (with_entry(0, bytes(PUBLISHED)), "not those that were sent"),
     "it is left out": (lambda entries: {client: key for client, key in entries.items() if client}, "not those that"),
-    "one client is there twice": (lambda entries: {**entries, 7: entries[6]}, "not those that were sent"),
+    "one client is there twice": (lambda entries: {**entries, 7: entries[6]}, "is published twice"),
     "too few": (
         lambda entries: {client: entries[client] for client in range(5)},
         "5 clients take part, 6 to 8 are needed",
@@ -303,7 +320,7 @@ def test_one_update_is_sealed_in_a_round():
 
 def test_two_updates_under_the_same_masks_would_show_their_difference():
     values, parties = updates(3), Round(3)
-    there = parties.step(SHARES, parties.step(KEYS, [0, 1, 2]))
+    there = parties.divided(parties.step(KEYS, [0, 1, 2]))
     first = np.frombuffer(content_of(parties.sealed(values, there)[0]), "<u4")
     parties.sides[0]._turns[0].sealed = False
     second = np.frombuffer(content_of(parties.sides[0].seal(values[0] + 5, 0, 1)), "<u4")
@@ -321,9 +338,13 @@ def test_a_client_has_one_turn_in_a_round(number):
 def test_letters_that_cannot_be_read_are_refused_before_anything_is_sealed():
     parties = Round()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told = parties.server.tell(SEAL, there)
+    told = parties.server.tell(LETTERS, there)
     with pytest.raises(BadUpdate, match="the shares that client 3 sent cannot be read"):
-        parties.sides[0].respond(SEAL, 0, 1, swapped(told[0], 80, with_entry(3, bytes(80))))
+        parties.sides[0].respond(LETTERS, 0, 1, swapped(told[0], LETTER, with_entry(3, bytes(LETTER))))
+    with pytest.raises(BadUpdate, match="to have masks in common"):
+        parties.sides[0].respond(SEAL, 0, 1, packed(dict.fromkeys(there, b"")))
+    with pytest.raises(BadUpdate, match="nobody has a share"):
+        parties.sides[0].seal(np.zeros(3, np.int64), 0, 1)
 
 
 def test_nothing_is_sealed_before_others_have_shares_or_in_another_round():
@@ -350,11 +371,11 @@ def test_an_unknown_step_is_refused():
 @pytest.mark.parametrize(
     ("step", "content", "why"),
     [
-        (KEYS, b"x" * 79, "no keys"),
+        (KEYS, b"x" * (PUBLISHED - 1), "no keys"),
         (KEYS, bytes(PUBLISHED), "no keys"),
         (KEYS, b"", "no keys"),
         (SHARES, b"x", "cannot be read"),
-        (SHARES, packed({1: bytes(80)}), "a share to each of the others"),
+        (SHARES, packed({1: bytes(LETTER)}), "a share to each of the others"),
         (UNMASK, packed({1: bytes(BYTES)}), "a share of each client's secret"),
     ],
 )
@@ -362,7 +383,7 @@ def test_what_a_client_says_amiss_is_refused(step, content, why):
     parties = Round()
     there = parties.step(KEYS, list(range(8)))
     if step != KEYS:
-        there = parties.step(SHARES, there)
+        there = parties.divided(there) if step == UNMASK else parties.step(SHARES, there)
     if step == UNMASK:
         parties.sealed(updates(), there)
         parties.server.tell(UNMASK, there)
@@ -370,17 +391,191 @@ def test_what_a_client_says_amiss_is_refused(step, content, why):
         parties.server.hear(step, 0, content)
 
 
-def test_keys_of_another_client_are_refused():
+# Keys that are somebody else's.
+
+
+def retold(parties: Round, change: Callable[[dict[int, bytes]], dict[int, bytes]]) -> bytes:
+    """Return what the server passes on of the keys of a round, changed."""
+    told = parties.server.tell(SHARES, parties.step(KEYS, list(parties.sides)), 1)
+    return swapped(told[0], PUBLISHED, change)
+
+
+def with_keys(parties: Round, client: int, letters: bytes, masks: bytes, mark: bytes = bytes(MARK)) -> bytes:
+    """Return what a client publishes that has other keys than those that it has drawn, and signs them."""
+    keys = letters + masks + mark
+    return keys + parties.sides[client]._signers.sign(client, signed_keys(1, keys))
+
+
+def public_of(secret: X25519PrivateKey) -> bytes:
+    return secret.public_key().public_bytes_raw()
+
+
+COPIES = {
+    "the mask key of another": lambda mine, other: (mine[:KEY], other[KEY : 2 * KEY]),
+    "the letter key of another": lambda mine, other: (other[:KEY], mine[KEY : 2 * KEY]),
+    "the letter key of another for masks": lambda mine, other: (mine[:KEY], other[:KEY]),
+    "one key for both": lambda mine, other: (mine[:KEY], mine[:KEY]),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
+def test_a_key_that_is_published_twice_is_refused_by_the_server_and_by_every_client(copy):
+    parties = Round()
+    there = parties.step(KEYS, list(range(8)))
+    heard = parties.server._heard[KEYS]
+    fake = with_keys(parties, 1, *copy(heard[1], heard[2]))
+    with pytest.raises(BadUpdate, match="a key of masks is published twice"):
+        parties.server.hear(KEYS, 1, fake)
+    # A server that colludes passes it on.
+    told = swapped(parties.server.tell(SHARES, there)[0], PUBLISHED, with_entry(1, fake))
+    for client in (0, 2, 3, 4, 5, 6, 7):
+        with pytest.raises(BadUpdate, match="a key of masks is published twice"):
+            parties.sides[client].respond(SHARES, client, 1, told)
+
+
+@pytest.mark.parametrize("add", [2**255, 2**255 - 19], ids=["the bit that is not read", "the prime"])
+def test_a_key_in_another_form_is_refused(add):
+    """X25519 reads it as the same key, of which the bytes differ."""
     parties = Round()
     parties.step(KEYS, list(range(8)))
-    with pytest.raises(BadUpdate, match="those of another"):
-        parties.server.hear(KEYS, 0, parties.server._heard[KEYS][1])
+    key = X25519PrivateKey.generate()
+    number = int.from_bytes(public_of(key), "little") if add == 2**255 else 9
+    other_form, form = (value.to_bytes(KEY, "little") for value in (number + add, number))
+    assert (agreed_key(key, other_form, b"") == agreed_key(key, form, b"")) and other_form != form
+    with pytest.raises(BadUpdate, match="not in the form that its generation gives it"):
+        parties.server.hear(KEYS, 1, with_keys(parties, 1, public_of(X25519PrivateKey.generate()), other_form))
+
+
+class Colluding(Round):
+    """Clients 0 and 1 publish the mask keys of 3 and 4, and keep their own letter keys; nobody refuses them.
+
+    In a round of 5 where a mask is derived from the two keys alone, the masks that client 2 has in common with 0 and
+    with 3 are the same, of different signs, and so are those with 1 and with 4: all are gone from its upload.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(5)
+        monkeypatch.setattr("ppml.aggregation.masking_clients.refuse_repeated", lambda publics: None)
+        monkeypatch.setattr("ppml.aggregation.masking_server.refuse_repeated", lambda publics: None)
+        told = self.server.tell(KEYS, range(5), 1)
+        said = {client: side.respond(KEYS, client, 1, told[client]) for client, side in self.sides.items()}
+        for bad, copied in ((0, 3), (1, 4)):
+            turn = self.sides[bad]._turns[bad]
+            fake = with_keys(self, bad, turn.for_letters.public, said[copied][KEY : 2 * KEY], mark_of(turn.own))
+            turn.keys = lambda keys=fake[:-64]: keys
+            said[bad] = fake
+        for client, content in said.items():
+            self.server.hear(KEYS, client, content)
+
+    def opened(self, update: np.ndarray) -> np.ndarray:
+        """Return what the server makes of the upload of client 2, knowing its own mask, as it does at the end."""
+        there = self.divided(list(range(5)))
+        upload = self.sealed([update] * 5, there)[2]
+        masked = np.frombuffer(content_of(upload), "<u4")
+        return (masked - stream(self.sides[2]._turns[2].own, len(update), 4)).view("<i4")
+
+
+def test_two_clients_that_copy_keys_take_no_mask_away_even_where_nobody_refuses_them(monkeypatch):
+    update = updates(5)[2]
+    assert not (Colluding(monkeypatch).opened(update) == update).any()
+
+
+def test_masks_that_do_not_name_their_clients_are_caught(monkeypatch):
+    monkeypatch.setattr(
+        "ppml.aggregation.masks.agreed_key", lambda secret, public, about: agreed_key(secret, public, b"")
+    )
+    update = updates(5)[2]
+    assert np.array_equal(Colluding(monkeypatch).opened(update), update)
+
+
+def test_keys_that_the_server_puts_in_the_place_of_a_client_s_are_refused_by_every_other():
+    parties = Round()
+    mine = [public_of(X25519PrivateKey.generate()) for _ in range(2)]
+    server_s = Signers(lambda client, public: None)
+
+    def replaced(entries: dict[int, bytes]) -> dict[int, bytes]:
+        keys = b"".join(mine) + bytes(MARK)
+        return {**entries, 1: keys + server_s.sign(1, signed_keys(1, keys))}
+
+    told = retold(parties, replaced)
+    for client in (0, 2, 3, 4, 5, 6, 7):
+        with pytest.raises(BadUpdate, match="it is not signed by client 1"):
+            parties.sides[client].respond(SHARES, client, 1, told)
+
+
+def test_who_may_register_keys_can_replace_them():
+    """What is said of the threat: the party that keeps the register, which the server has no part in."""
+    parties = Round()
+    mine = Signers(lambda client, public: parties.register._keys.update({client: public}))
+
+    def replaced(entries: dict[int, bytes]) -> dict[int, bytes]:
+        keys = b"".join(public_of(X25519PrivateKey.generate()) for _ in range(2)) + bytes(MARK)
+        return {**entries, 1: keys + mine.sign(1, signed_keys(1, keys))}
+
+    assert parties.sides[0].respond(SHARES, 0, 1, retold(parties, replaced))
+
+
+def test_keys_of_another_round_are_refused():
+    parties = Round()
+    before = parties.server.tell(SHARES, parties.step(KEYS, list(range(8)), 1), 1)[0]
+    told = parties.server.tell(SHARES, parties.step(KEYS, list(range(8)), 2), 2)[0]
+    stale = swapped(told, PUBLISHED, with_entry(1, unpacked(before, PUBLISHED)[1]))
+    with pytest.raises(BadUpdate, match="it is not signed by client 1"):
+        parties.sides[0].respond(SHARES, 0, 2, stale)
+    # The server leaves such a client out before the others refuse.
+    with pytest.raises(BadUpdate, match="it is not signed by client 1"):
+        parties.server.hear(KEYS, 1, unpacked(before, PUBLISHED)[1])
+
+
+def test_a_client_that_is_not_registered_is_left_out():
+    parties = Round()
+    parties.step(KEYS, list(range(7)))
+    stranger = MaskingClients(6, 8, 4).respond(KEYS, 7, 1, b"")
+    with pytest.raises(BadUpdate, match="no key is registered for client 7"):
+        parties.server.hear(KEYS, 7, stranger)
+
+
+def test_clients_that_are_shown_different_keys_read_no_letter_of_each_other_and_seal_nothing():
+    """Client 7 is kept from client 0, all of whose keys are right."""
+    parties = Round()
+    told = parties.server.tell(SHARES, parties.step(KEYS, list(range(8)), 1), 1)
+    told[0] = swapped(told[0], PUBLISHED, lambda entries: {other: entries[other] for other in range(7)})
+    letters = {client: side.respond(SHARES, client, 1, told[client]) for client, side in parties.sides.items()}
+    for_1 = packed({other: unpacked(letters[other], LETTER)[1] for other in (0, 2, 3, 4, 5, 6, 7)})
+    with pytest.raises(BadUpdate, match=r"client 0 sent cannot be read: .* shown different keys"):
+        parties.sides[1].respond(LETTERS, 1, 1, for_1)
+    with pytest.raises(BadUpdate, match="nobody has a share"):
+        parties.sides[1].seal(np.zeros(3, np.int64), 1, 1)
+
+
+def test_masks_of_clients_that_were_shown_different_keys_do_not_cancel():
+    one, other = (X25519PrivateKey.generate() for _ in range(2))
+    publics = {0: public_of(one), 1: public_of(other)}
+    lists = [bound_to(1, {0: b"a", 1: b"b"}), bound_to(1, {0: b"a", 1: b"c"}), bound_to(2, {0: b"a", 1: b"b"})]
+
+    def left(about: bytes, about_other: bytes) -> np.ndarray:
+        return pairwise(one, publics, 0, about, 100, 4) + pairwise(other, publics, 1, about_other, 100, 4)
+
+    assert not left(lists[0], lists[0]).any()
+    for different in lists[1:]:
+        check_uniform_words(left(lists[0], different))
+
+
+def test_a_letter_that_the_server_writes_is_refused():
+    parties = Round()
+    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    told, turn = parties.server.tell(LETTERS, there), parties.sides[0]._turns[0]
+    about = letter_to(turn.about, 3, 0)
+    message = encrypted(bytes(2 * BYTES), turn.for_letters.public, about)
+    fake = message + Signers(lambda client, public: None).sign(3, about + message)
+    with pytest.raises(BadUpdate, match="the shares that client 3 sent cannot be read"):
+        parties.sides[0].respond(LETTERS, 0, 1, swapped(told[0], LETTER, with_entry(3, fake)))
 
 
 def with_wrong_shares(lost: Collection[int], liars: Collection[int]) -> tuple[Round, list[Sealed]]:
     """Return a round of eight before its sum, in which some give wrong shares of what client 7 has divided."""
     parties = Round()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    there = parties.divided(parties.step(KEYS, list(range(8))))
     uploads = parties.sealed(updates(), there)
     there = [client for client in there if client not in lost]
     parties.step(UNMASK, there)
@@ -414,7 +609,7 @@ def test_more_wrong_shares_are_seen_before_the_sum_is_used(lost, liars):
 
 def test_a_damaged_upload_or_one_of_another_length_is_refused():
     parties = Round()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    there = parties.divided(parties.step(KEYS, list(range(8))))
     upload = parties.sealed(updates(), there)[0]
     parties.server.check(upload, 0, 1)
     with pytest.raises(BadUpdate, match="cut off or altered"):
@@ -436,8 +631,9 @@ def test_secrets_that_were_divided_so_that_shares_do_not_fit_stop_the_sum(monkey
     for client in there:
         with monkeypatch.context() as patch:
             if client == 3:
-                patch.setattr("ppml.aggregation.masking.divided", unfit)
+                patch.setattr("ppml.aggregation.masking_clients.divided", unfit)
             parties.server.hear(SHARES, client, parties.sides[client].respond(SHARES, client, 1, told[client]))
+    there = parties.step(DISPUTES, parties.step(LETTERS, there))
     uploads = parties.sealed(updates(), there)
     parties.step(UNMASK, there)
     with pytest.raises(BadUpdate, match="what the masks of client 3 come from do not fit together"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ppml.reporting.table_threats import LIMITS, threats_table
+from ppml.reporting.table_threats import DEVIATING, LIMITS, threats_table
 
 from .made_up import MadeUpArm, collect
 
@@ -89,3 +89,16 @@ def test_an_arm_without_privacy_is_never_given_a_bound():
     bare = shown[shown["Technique"].isin(["Centralized", "Alone", "FL"])]
     assert not bare.apply(lambda column: column.str.contains("ε")).any(axis=None)
     assert isinstance(table().raw, pd.DataFrame)
+
+
+def notes_of(*kinds: str) -> tuple[str, ...]:
+    arms = {kind: MadeUpArm(kind, 0.9, "federated", None, kind, 8, "iid-8", upload=10_000) for kind in kinds}
+    collected = collect(arms)
+    return threats_table(collected.selection, collected.records, collected.costs, collected.joint).notes
+
+
+def test_what_a_server_that_deviates_can_open_is_said_of_each_way_to_add_that_there_is():
+    for kinds in (("plaintext",), ("shares",), ("masking", "shares"), ("ckks", "bfv")):
+        expected = list(dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in kinds))
+        assert [note for note in notes_of(*kinds) if note in DEVIATING.values()] == expected
+    assert len(set(DEVIATING.values())) == 3

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ppml.aggregation import bfv, ckks
-from ppml.aggregation.doors import enter, open_doors
+from ppml.aggregation.doors import Door, enter, open_doors
 from ppml.aggregation.key_holder import BY_CLIENTS, BY_SERVER, HOLDER, HolderLine, KeyRing, PublicLine
 from ppml.aggregation.lattice import PublicKeyClients, Scheme
 from ppml.aggregation.protocol import PublicMaterial
@@ -14,6 +14,10 @@ from ppml.config.technique import Bfv, Ckks
 
 FOR_CLIENTS, FOR_SERVER = "holder-for-clients.json", "holder-for-server.json"
 """Files with which one is let in: the first is for the sites of clients alone, the second for the server."""
+
+
+MOST_OF_A_SUM, MOST_OF_A_NAME = 2**30, 2**10
+"""Most bytes of a question: clients send an encrypted sum, the server the name of one."""
 
 
 def scheme_of(spec: Ckks | Bfv, clients: int) -> Scheme:
@@ -27,7 +31,7 @@ def hold_keys(spec: Ckks | Bfv, clients: int, folder: Path) -> AbstractContextMa
         HOLDER,
         lambda: KeyRing(scheme_of(spec, clients), spec.rounds_a_key),
         folder,
-        {FOR_CLIENTS: BY_CLIENTS["public"], FOR_SERVER: BY_SERVER},
+        {FOR_CLIENTS: Door(BY_CLIENTS["public"], MOST_OF_A_SUM), FOR_SERVER: Door(BY_SERVER, MOST_OF_A_NAME)},
     )
 
 

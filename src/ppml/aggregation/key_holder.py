@@ -20,9 +20,10 @@ import numpy as np
 
 from ppml.aggregation.checksum import mark_of
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.lattice import FILES_IN_MEMORY, Keys, PublicKeyClients, Scheme, SharedKeyClients, name_of
-from ppml.aggregation.party import Line, start_party
-from ppml.aggregation.protocol import Apart, BadUpdate, Parties, PublicMaterial, Sealed
+from ppml.aggregation.lattice import Keys, PublicKeyClients, Scheme, SharedKeyClients, name_of
+from ppml.aggregation.party import Line, parted, start_party
+from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed
+from ppml.aggregation.seal_files import FILES_IN_MEMORY
 from ppml.errors import UserError
 
 MARK, PUBLIC, ANNOUNCE, OPEN, SECRET = b"m", b"p", b"a", b"o", b"s"
@@ -174,4 +175,4 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | N
         else SharedKeyClients(make(), mark_of(server()), partial(clients.ask, SECRET))
     )
     # Also where nobody closes it: a process that holds a key shall not stay.
-    return Parties(side, server, weakref.finalize(side, end), Apart(clients.close, lines[1].close))
+    return Parties(side, server, weakref.finalize(side, end), parted([clients], [lines[1]]))

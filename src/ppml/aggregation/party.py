@@ -1,4 +1,8 @@
-"""A party of an aggregation in a process of its own: what it knows, such as a secret key, nobody else has in memory."""
+"""A party of an aggregation in a process of its own: what it knows, such as a secret key, nobody else has in memory.
+
+Nor may other programs of the same user look into its memory, or a crash write it to a disk: see
+:mod:`ppml.aggregation.secluded`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.protocol import Apart, BadUpdate
+from ppml.aggregation.secluded import seclude
 
 STOP = b"x"
 """What ends a party; who has started it may say so, and what that has forked."""
+
+LONGEST = 2**31 - 1
+"""Most bytes of a message: a longer one is refused by its first bytes, before there is memory for it."""
 
 STOP_SECONDS = 5.0
 """How long a process may take to end before it is killed."""
@@ -54,11 +62,14 @@ class Line:
         What the party is called where it is gone.
     connection : Connection
         This end of it; processes that are forked share it.
+    longest : int
+        Most bytes of a question that the party takes.
     """
 
-    def __init__(self, name: str, connection: Connection) -> None:
+    def __init__(self, name: str, connection: Connection, longest: int = LONGEST) -> None:
         self._name = name
         self._connection = connection
+        self._longest = longest
         self._turn = multiprocessing.get_context("fork").Lock()
 
     def ask(self, what: bytes, content: bytes = b"") -> bytes:
@@ -71,12 +82,14 @@ class Line:
         ChildProcessError
             It is gone.
         """
+        if len(content) >= self._longest:
+            raise BadUpdate(f"a question of {len(content) + 1} bytes to the {self._name}, which takes {self._longest}")
         # One that was killed while it was asking never gives its turn back.
         if not self._turn.acquire(timeout=TURN_SECONDS):
             raise ChildProcessError(f"the {self._name} is waiting for another process that has asked and is gone")
         try:
             self._connection.send_bytes(what + content)
-            answer = self._connection.recv_bytes()
+            answer = self._connection.recv_bytes(LONGEST)
         except (EOFError, OSError):
             raise ChildProcessError(f"the {self._name} is gone, and all that it held with it") from None
         finally:
@@ -88,6 +101,27 @@ class Line:
     def close(self) -> None:
         """Close this end in this process; those that were forked keep theirs."""
         self._connection.close()
+
+
+def parted(clients: Sequence[Line], server: Sequence[Line]) -> Apart:
+    """Return what is done where clients and server part: each closes the other's lines, and the clients are secluded.
+
+    Parameters
+    ----------
+    clients, server : sequence of Line
+        The lines that are for the clients alone, and for the server alone.
+    """
+
+    def at_clients() -> None:
+        seclude()
+        for line in server:
+            line.close()
+
+    def at_server() -> None:
+        for line in clients:
+            line.close()
+
+    return Apart(at_server, at_clients)
 
 
 def start_party(
@@ -141,6 +175,8 @@ def _serve(
     """Answer until it is told to end, or until who started it is gone, and all that it has forked."""
     # Ctrl-C is for who started it, and who then ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Before there is a key.
+    seclude()
     # Those to parties that were started before are not for this one.
     for end in [*near, *_near]:
         end.close()
@@ -163,7 +199,7 @@ def _serve(
 def _heard(line: Connection) -> bytes | None:
     """Return what is asked, or None where nobody is left to ask."""
     try:
-        return line.recv_bytes()
+        return line.recv_bytes(LONGEST)
     except (EOFError, OSError):
         return None
 

@@ -51,8 +51,10 @@ class Aggregator(Protocol):
     before: ClassVar[tuple[str, ...]]
     after: ClassVar[tuple[str, ...]]
 
-    def tell(self, step: str, clients: Sequence[int]) -> dict[int, bytes]:
-        """Return what each of ``clients`` is told in a step, ``"seal"`` being that of the update itself.
+    def tell(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
+        """Return what each of ``clients`` is told in a step of round ``number``; the upload's own is ``"seal"``.
+
+        A client that is told nothing has nothing to do in a step before or after the upload, and has taken it.
 
         Raises
         ------
@@ -113,7 +115,7 @@ class WithoutSteps:
     before: ClassVar[tuple[str, ...]] = ()
     after: ClassVar[tuple[str, ...]] = ()
 
-    def tell(self, step: str, clients: Sequence[int]) -> dict[int, bytes]:
+    def tell(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
         """Tell nobody anything."""
         return {}
 

@@ -245,7 +245,11 @@ class Shares(FixedPointSpec):
 
     kind: Literal["shares"] = "shares"
     servers: int = Field(
-        default=3, ge=2, le=16, description="Between how many; all of them must collude to open an update."
+        default=3,
+        ge=2,
+        le=16,
+        description="Between how many; all of them must collude to open an update, as long as each follows the "
+        "protocol. The one that adds, if it deviates, needs one colluding client.",
     )
 
     def refuse_overflow(self, clients: int) -> None:
@@ -262,7 +266,8 @@ class Masking(FixedPointSpec):
         default=None,
         ge=2,
         description="How many clients must be there until the end of a round; so many, colluding with the server, open "
-        "updates. More than half of those that are asked; two thirds and one where it is left out.",
+        "updates, and fewer with one that deviates. More than half of those that are asked; two thirds and one where "
+        "it is left out.",
     )
 
     def refuse_overflow(self, clients: int) -> None:

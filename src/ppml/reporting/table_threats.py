@@ -19,9 +19,9 @@ HOLDERS = {
 MAY = "may reveal records"
 
 LIMITS = (
-    "Parties follow the protocol, and those that a row names may put together what they have. Not covered: a party "
-    "that does something else, as a client does that sends false updates or made-up ciphertexts, or a server that asks "
-    "for what it must not, or announces as a sum what is none.",
+    "Parties follow the protocol, and those that a row names may put together what they have. A client that sends "
+    "false updates is not noticed. What a server that deviates can open is said below, for each way to add that the "
+    "rows have.",
     "All clients of a sum but one, if they put their updates together, can subtract them from it: what is left is the "
     "last one's, whatever hides single updates from others.",
     "Encryption, shares and masks hide updates, not what the model tells of the records: only differential privacy "
@@ -30,6 +30,33 @@ LIMITS = (
     "By default all parties run on one machine, as parts of one program; what a row says is what they are given, not "
     "how machines are kept apart.",
 )
+
+_ENCRYPTED = (
+    "CKKS and BFV: a server that deviates announces an update as a sum, and one client that colludes with it has the "
+    "key holder open that update. A client that deviates uploads a made-up ciphertext: it spoils the sum that it is "
+    "in, and that sum tells clients and key holder of the secret key."
+)
+
+DEVIATING = {
+    "ckks": _ENCRYPTED,
+    "bfv": _ENCRYPTED,
+    "shares": (
+        "Shares: each client signs its shares, with its number and the round, so that the adding server alone cannot "
+        "make up a client. With one client that colludes, an adding server that deviates asks for the sum of that "
+        "client and one other, and so opens the other's update, one a round. The helping servers, which register the "
+        "clients' signing keys, follow the protocol."
+    ),
+    "masking": (
+        "Masks: each client signs its keys of the round, and the others check them by a register that is not the "
+        "server's, so that the server alone can neither replace keys nor make up a client. The party that keeps the "
+        "register can, together with the server. A server that deviates tells clients of different losses: it opens an "
+        "update with fewer colluding clients than a row names, with twice as many less all that are asked; and without "
+        "any the sum of fewer clients than a row names, but of more than half of those that are asked. By letters that "
+        "others cannot read, or by false complaints about letters, a client has no other client left out, and opens "
+        "nothing; by shares that do not fit together it can stop the training."
+    ),
+}
+"""What a party that does not follow the protocol can open, by the way to add."""
 
 
 def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
@@ -62,7 +89,9 @@ def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
         }
         for _, row in summary.iterrows()
     ]
-    notes = (*selection.notes, *LIMITS, *privacy_notes(summary, joint), *data_notes(summary))
+    added_by = summary.loc[summary["topology"] == "federated", "aggregation"]
+    deviating = dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in set(added_by))
+    notes = (*selection.notes, *LIMITS, *deviating, *privacy_notes(summary, joint), *data_notes(summary))
     return Table(selection.title, pd.DataFrame(lines), frozenset(), notes, summary.reset_index())
 
 

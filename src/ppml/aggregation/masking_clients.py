@@ -1,0 +1,258 @@
+"""The clients under pairwise masks; :mod:`ppml.aggregation.masking` describes the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from ppml.aggregation.checksum import content_of, mark_of, origin_of, sealed_of
+from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.hpke import ClassicalKey, Unreadable, encrypted
+from ppml.aggregation.identities import SIGNATURE, Keys, Register, Signers, verify_by
+from ppml.aggregation.masks import (
+    KEYS,
+    KEYS_BYTES,
+    LETTER,
+    PUBLISHED,
+    SCHEME,
+    bound_to,
+    complaint,
+    letter_to,
+    mask_key,
+    packed,
+    pairwise,
+    place_of,
+    refuse_repeated,
+    signed_keys,
+    unpacked,
+)
+from ppml.aggregation.protocol import BadUpdate, Sealed
+from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret
+from ppml.aggregation.streams import KEY, stream
+
+
+@dataclass
+class Turn:
+    """What a client has for one round, and forgets in the next.
+
+    Parameters
+    ----------
+    number : int
+        The round.
+    for_letters : ClassicalKey
+        What others encrypt their letters to.
+    for_masks : X25519PrivateKey
+        For pairwise masks.
+    own : bytes
+        The seed of its own mask.
+    publics : dict of int to bytes
+        What each client that takes part has published.
+    about : bytes
+        What masks and letters are bound to.
+    sent : dict of int to bytes
+        The two shares of its own secrets that it has sent to each other client.
+    senders : frozenset of int
+        The clients whose letters it was given; empty before.
+    held : dict of int to bytes
+        The two shares that it holds of each client's secrets, its own included, where it could open the letter.
+    partners : frozenset of int
+        The clients, itself included, that have masks in common; empty before the server has named them.
+    sealed, unmasked : bool
+        Whether it has sealed an update, and given shares away.
+    """
+
+    number: int
+    for_letters: ClassicalKey = field(default_factory=ClassicalKey)
+    for_masks: X25519PrivateKey = field(default_factory=lambda: _small_key())
+    own: bytes = field(default_factory=fresh_secret)
+    publics: dict[int, bytes] = field(default_factory=dict)
+    about: bytes = b""
+    sent: dict[int, bytes] = field(default_factory=dict)
+    senders: frozenset[int] = frozenset()
+    held: dict[int, bytes] = field(default_factory=dict)
+    partners: frozenset[int] = frozenset()
+    sealed: bool = False
+    unmasked: bool = False
+
+    @property
+    def masks_of(self) -> dict[int, bytes]:
+        """The public key for pairwise masks of each client that it has masks in common with."""
+        return {client: mask_key(self.publics[client]) for client in sorted(self.partners)}
+
+    def keys(self) -> bytes:
+        """Return what everybody gets to know: both public keys, and what tells the own seed from another."""
+        return self.for_letters.public + self.for_masks.public_key().public_bytes_raw() + mark_of(self.own)
+
+
+def _small_key() -> X25519PrivateKey:
+    """Return a key that can be divided: all but a few of 2^256 can."""
+    while int.from_bytes((key := X25519PrivateKey.generate()).private_bytes_raw(), "little") >= PRIME:
+        pass
+    return key
+
+
+class MaskingClients:
+    """The clients of one process; each has what is its own, and none looks at another's.
+
+    Parameters
+    ----------
+    threshold : int
+        How many clients give the server what opens a sum.
+    most : int
+        How many are asked in a round. More would let the server tell two groups of different sums, and overflow.
+    width : int
+        Bytes a value.
+    register : Keys or None
+        Where the clients' signing keys are registered, which the server has no part in. None: the clients of this
+        process are all that there are, and have a register among themselves.
+    """
+
+    def __init__(self, threshold: int, most: int, width: int, register: Keys | None = None) -> None:
+        self._threshold, self._most, self._width = threshold, most, width
+        register = Register() if register is None else register
+        self._signers, self._verify = Signers(register.take), verify_by(register)
+        self._turns: dict[int, Turn] = {}
+
+    def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
+        """Do one step of a round.
+
+        Raises
+        ------
+        BadUpdate
+            What the server says does not fit what it has said, or would open more than a sum.
+        """
+        if step == KEYS:
+            keys = self._begin(client, number).keys()
+            return keys + self._signers.sign(client, signed_keys(number, keys))
+        turn = self._turn(client, number)
+        match step:
+            case "shares":
+                return self._divide(turn, client, unpacked(content, PUBLISHED))
+            case "letters":
+                return self._read(turn, client, unpacked(content, LETTER))
+            case "disputes":
+                return self._show(turn, client, unpacked(content, SIGNATURE))
+            case "seal":
+                return self._join(turn, client, unpacked(content, 0).keys())
+            case "unmask":
+                return self._unmask(turn, client, unpacked(content, 0).keys())
+        raise BadUpdate(f"there is no step {step!r} in this aggregation")
+
+    def _begin(self, client: int, number: int) -> Turn:
+        # In a second turn of one round it would send the same update, among others: two sums would differ by one.
+        if client in self._turns and number <= self._turns[client].number:
+            raise BadUpdate(f"it has had its turn in round {number}")
+        self._turns[client] = Turn(number)
+        return self._turns[client]
+
+    def _turn(self, client: int, number: int) -> Turn:
+        turn = self._turns.get(client)
+        if turn is None or turn.number != number:
+            raise BadUpdate(f"it has no keys of round {number}")
+        return turn
+
+    def _divide(self, turn: Turn, client: int, publics: dict[int, bytes]) -> bytes:
+        if turn.publics:
+            raise BadUpdate("its secrets are divided already")
+        if client not in publics or publics[client][:KEYS_BYTES] != turn.keys():
+            raise BadUpdate("the keys that the server passes on are not those that were sent")
+        if not self._threshold <= len(publics) <= self._most:
+            raise BadUpdate(f"{len(publics)} clients take part, {self._threshold} to {self._most} are needed")
+        refuse_repeated(publics)
+        for other in publics.keys() - {client}:
+            keys, signature = publics[other][:KEYS_BYTES], publics[other][KEYS_BYTES:]
+            self._verify(other, signature, signed_keys(turn.number, keys))
+        turn.publics, turn.about = publics, bound_to(turn.number, publics)
+        places = list(map(place_of, publics))
+        own = divided(turn.own, places, self._threshold)
+        key = divided(turn.for_masks.private_bytes_raw(), places, self._threshold)
+        both = {other: own[place_of(other)] + key[place_of(other)] for other in publics}
+        turn.held, turn.sent = {client: both.pop(client)}, both
+        return packed({other: self._letter(turn, client, other, shares) for other, shares in both.items()})
+
+    def _letter(self, turn: Turn, client: int, other: int, shares: bytes) -> bytes:
+        about = letter_to(turn.about, client, other)
+        message = encrypted(shares, turn.publics[other][:KEY], about)
+        return message + self._signers.sign(client, about + message)
+
+    def _read(self, turn: Turn, client: int, letters: dict[int, bytes]) -> bytes:
+        """Open the letters; return a signed complaint about each sender whose letter cannot be opened."""
+        if turn.senders or not letters.keys() <= turn.sent.keys():
+            raise BadUpdate("shares of clients that do not take part, or twice")
+        if len(letters) + 1 < self._threshold:
+            raise BadUpdate(f"{len(letters) + 1} clients have divided their secrets, {self._threshold} are needed")
+        for sender, letter in letters.items():
+            self._refuse_unsigned(turn, client, sender, letter)
+        turn.senders = frozenset(letters)
+        complaints = {}
+        for sender, letter in letters.items():
+            try:
+                turn.held[sender] = turn.for_letters.decrypt(letter[:-SIGNATURE], letter_to(turn.about, sender, client))
+            except Unreadable:
+                complaints[sender] = self._signers.sign(client, complaint(turn.about, sender, client))
+        return packed(complaints)
+
+    def _refuse_unsigned(self, turn: Turn, client: int, sender: int, letter: bytes) -> None:
+        # The server has checked this signature by the list that it has shown. A complaint about the sender would have
+        # that client show shares, for what the server or the list has done.
+        try:
+            self._verify(sender, letter[-SIGNATURE:], letter_to(turn.about, sender, client) + letter[:-SIGNATURE])
+        except BadUpdate:
+            raise BadUpdate(
+                f"the shares that client {sender} sent cannot be read: they were altered, or the two clients were "
+                "shown different keys"
+            ) from None
+
+    def _show(self, turn: Turn, client: int, complaints: dict[int, bytes]) -> bytes:
+        """Return, for each client that complains, the two shares that it was sent: only these, which are its own."""
+        # Nothing is there to show once the clients of the sum are named.
+        if not complaints.keys() <= turn.sent.keys():
+            raise BadUpdate("complaints of clients that do not take part, or after the clients of the sum were named")
+        for reader, signature in complaints.items():
+            self._verify(reader, signature, complaint(turn.about, client, reader))
+        return packed({reader: turn.sent[reader] for reader in complaints})
+
+    def _join(self, turn: Turn, client: int, partners: Collection[int]) -> bytes:
+        """Take the list of the clients that have masks in common, before anything is sealed."""
+        if turn.partners or client not in partners or not set(partners) <= turn.senders | {client}:
+            raise BadUpdate("clients that have sent it no shares are to have masks in common with it, or a second list")
+        if len(partners) < self._threshold:
+            raise BadUpdate(f"{len(partners)} clients have masks in common, {self._threshold} are needed")
+        turn.partners, turn.sent = frozenset(partners), {}
+        turn.held = {other: shares for other, shares in turn.held.items() if other in turn.partners}
+        return b""
+
+    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
+        """Return ``update`` with its own mask and those that it has in common with the others."""
+        turn = self._turn(client, number)
+        if not turn.partners:
+            raise BadUpdate("nobody has a share of what its masks come from")
+        # Two updates under the same masks would show what they differ by.
+        if turn.sealed:
+            raise BadUpdate("it has sealed an update of this round already")
+        turn.sealed = True
+        masked = update.astype(f"<i{self._width}").view(f"<u{self._width}")
+        masked = masked + stream(turn.own, len(update), self._width)
+        masked = masked + pairwise(turn.for_masks, turn.masks_of, client, turn.about, len(update), self._width)
+        return sealed_of(SCHEME, len(update), masked.tobytes(), origin_of(client, number))
+
+    def _unmask(self, turn: Turn, client: int, present: Iterable[int]) -> bytes:
+        """Return a share of the own mask of each partner that is ``present``, of the key of each other one."""
+        present = set(present)
+        if turn.unmasked:
+            raise BadUpdate("it has given its shares of this round already")
+        if not present <= turn.partners or len(present) < self._threshold:
+            raise BadUpdate(f"a sum of {len(present)} clients is not opened, of {self._threshold} it would be")
+        # Before anything is given: who asks again, with other clients, gets nothing.
+        turn.unmasked = True
+        given = {}
+        for other, shares in turn.held.items():
+            given[other] = shares[:BYTES] if other in present else shares[BYTES:]
+        return packed(given)
+
+    def unseal(self, total: Sealed) -> Grid:
+        """Return the sum, which the server has unmasked."""
+        return np.frombuffer(content_of(total), dtype=f"<i{self._width}").astype(np.int64)
