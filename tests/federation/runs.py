@@ -16,6 +16,7 @@ from torch import nn
 
 from ppml.aggregation.additive import Helpers
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.identities import RegisterLine
 from ppml.aggregation.protocol import Aggregator, ClientSide, Parties
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
@@ -200,7 +201,9 @@ def run_and_record(
                 traffic.public_material.append(told)
             return told
 
-        return build_server_side(spec, clients, material if isinstance(material, Helpers) else Material(heard))
+        return build_server_side(
+            spec, clients, material if isinstance(material, Helpers | RegisterLine) else Material(heard)
+        )
 
     train_federated = federation.train_federated
     build_server_side = build.build_server_side

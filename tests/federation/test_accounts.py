@@ -53,28 +53,27 @@ def test_each_client_gives_what_ran_on_its_own_records():
 
 
 FAULTS = {
-    "that of another": (
-        with_status(client=0),
-        "client 1: its account cannot be read: its answer says that it is client 0",
-    ),
-    "of another round": (with_status(number=1), "client 1: its account cannot be read: its answer is of round 1"),
+    "that of another": (with_status(client=0), "client 1: its answer says that it is client 0"),
+    "of another round": (with_status(number=1), "client 1: its answer is of round 1"),
     "none": (
         lambda message, reply: [with_records(message, reply, account=None)],
         "client 1: its account cannot be read: 'account' is missing",
     ),
     "no status": (
         lambda message, reply: [with_records(message, reply, status=None)],
-        "client 1: its account cannot be ",
+        "client 1: its answer does not say who it is of",
     ),
     "no answer": (lambda message, reply: [], "round 3: client 1 did not answer"),
 }
 
 
 @pytest.mark.parametrize(("fault", "line"), FAULTS.values(), ids=FAULTS)
-def test_an_account_that_is_none_is_named_and_no_epsilon_is_stated(fault, line):
-    given, (named, failure), _ = accounts(fault)
-    assert not given and named.startswith(line)
-    assert failure == "client 1 gives no account of its training"
+def test_an_account_that_is_none_is_named_and_no_epsilon_is_stated_for_that_client(fault, line):
+    given, (named, unstated), _ = accounts(fault)
+    assert named.startswith(line) and unstated == (
+        "client 1 gives no account of its training; no epsilon may be stated for it"
+    )
+    assert given == {client: account for client, account in accounts()[0].items() if client != 1}
 
 
 def test_an_answer_of_an_earlier_round_says_nothing_of_what_a_client_has_now():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -35,6 +36,7 @@ from ppml.federation.standing import RoundFailed
 from ppml.federation.state import ClientState
 
 from ..aggregation.local import Local
+from ..fuzz.mutations import claiming_to_be_compressed, stream_with
 from .parties import (
     CKKS,
     CODEC,
@@ -194,7 +196,7 @@ class FailsIn:
 
 
 def full_disk(model):
-    raise OSError("disk full")
+    raise OSError(errno.ENOSPC, "disk full", "/home/a/records")
 
 
 def interrupted(model):
@@ -252,9 +254,22 @@ BAD_CIPHERTEXTS = {
         "it is under another key than that of this run",
     ),
     "one less": (of_ciphertexts(lambda parts: parts[:-1]), "1 ciphertexts where 2 are needed"),
-    "one more": (of_ciphertexts(lambda parts: [*parts, parts[0]]), "3 ciphertexts where 2 are needed"),
+    "one more": (of_ciphertexts(lambda parts: [*parts, parts[0]]), "185"),
     "other bytes": (of_ciphertexts(lambda parts: [bytes(len(part)) for part in parts]), ""),
     "one that is none": (of_ciphertexts(lambda parts: [*parts[:-1], b"none"]), ""),
+    "another form": (
+        of_ciphertexts(lambda parts: [stream_with(parts[0], 32, b"\x00"), *parts[1:]]),
+        "a ciphertext that is not fresh",
+    ),
+    "no polynomial": (
+        of_ciphertexts(lambda parts: [stream_with(parts[0], 33, bytes(8)), *parts[1:]]),
+        "a ciphertext that is not fresh",
+    ),
+    "what would end a process that reads it": (
+        of_ciphertexts(lambda parts: [claiming_to_be_compressed(parts[0]), *parts[1:]]),
+        "a ciphertext of 43755 bytes, not 65633 or 32946",
+    ),
+    "a long one": (with_update(lambda update: replace(update, payload=update.payload * 100)), "12"),
 }
 
 
@@ -327,11 +342,12 @@ def test_a_client_that_has_lost_its_state_gets_everything_again_and_holds_the_sa
 def test_a_client_that_states_a_round_that_it_does_not_have_is_found_out_and_catches_up():
     course = play(parties(federated(rounds=4)), meddled(1, 1, with_status(applied=2)))
     assert course.notices == [
-        "round 2: client 1: it has lost its state and begins anew in the next round; its answer is left out",
-        "round 2 goes on with 2 of 3 clients",
+        "round 1: client 1: it says that it has applied the sum of round 2, which there is none of; "
+        "its answer is left out",
+        "round 1 goes on with 2 of 3 clients",
     ]
-    assert course.added == [3, 2, 3, 3]
-    trail = by_hand(parties(federated(rounds=4)), all_but_one)
+    assert course.added == [2, 3, 3, 3]
+    trail = by_hand(parties(federated(rounds=4)), lambda number: (0, 2) if number == 1 else (0, 1, 2))
     assert all(same_bits(state.common.parameters, trail.parameters[state.applied]) for state in course.states)
 
 

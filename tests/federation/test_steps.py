@@ -6,14 +6,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 from flwr.app import Error, Message, MessageType
 
-from ppml.aggregation.masking import KEYS, SHARES, UNMASK, packed, unpacked
+from ppml.aggregation.masking_clients import MaskingClients
+from ppml.aggregation.masks import DISPUTES, KEYS, LETTER, SHARES, UNMASK, packed, unpacked
 from ppml.aggregation.shamir import BYTES
 from ppml.federation.messages import STEP, UPDATE, pack_step, unpack_order, unpack_step
 
+from ..aggregation.letters import complaining, unreadable
 from .parties import CKKS, Course, Meddled, Wire, federated, parties, play, with_records, with_status
 from .test_server import Late, all_but_one, check_one_answer_is_left_out, check_the_others_go_on, everybody
 
@@ -25,6 +26,7 @@ SEALED_BY = {
     "shares": {"kind": "shares"},
     "masking": MASKING,
 }
+GOES_ON = "round 2 goes on with 2 of 3 clients"
 Fault = Callable[[Message, Message], list[Message]]
 
 
@@ -114,7 +116,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "another step": (saying("other", b""), "its answer is of step 'other'"),
     "nothing": (
         lambda message, reply: [with_records(message, reply, **{STEP: None})],
-        "its answer cannot be read",
+        "its answer cannot be read: 'step' is missing",
     ),
     "no status": (
         lambda message, reply: [with_records(message, reply, status=None)],
@@ -186,18 +188,52 @@ def test_a_wrong_share_of_one_who_helps_to_unmask_changes_no_sum():
     check_the_others_go_on(course, everybody)
 
 
-def test_letters_that_nobody_can_read_name_who_sent_them_and_stop_the_round():
+def by_members(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[MaskingClients], None], *faults: Fault) -> Course:
+    """Return a training whose clients do in round 2 what ``spoil`` makes of them, and answer disputes by a fault."""
+    begin = MaskingClients.__init__
+
+    def made(self: MaskingClients, *given: Any, **named: Any) -> None:
+        begin(self, *given, **named)
+        spoil(self)
+
+    monkeypatch.setattr(MaskingClients, "__init__", made)
+    wires = [partial(InStep, step=DISPUTES, fault=fault) for fault in faults]
+    return play(parties(federated(aggregation=MASKING)), *wires)
+
+
+@pytest.mark.parametrize("readers", [[0], [2], [0, 2]], ids=["one", "the other", "all"])
+@pytest.mark.parametrize("shown", [b"x", b"", None], ids=["not readable", "nothing", "no answer"])
+def test_a_client_whose_letters_nobody_can_read_is_named_and_left_out(readers, shown, monkeypatch):
+    fault = (lambda message, reply: []) if shown is None else saying(DISPUTES, shown)
+    course = by_members(monkeypatch, partial(unreadable, readers_of={1: readers}, number=2), fault)
+    assert course.failure is None and len(course.notices) == 2
+    assert course.notices[0].startswith("round 2: client 1") and course.notices[1] == GOES_ON
+    check_the_others_go_on(course, all_but_one)
+
+
+def test_letters_without_a_signature_have_their_sender_left_out():
     def scrambled(content: bytes) -> bytes:
-        letters = unpacked(content, 80)
-        return packed({reader: bytes(80) for reader in letters})
+        return packed({reader: bytes(LETTER) for reader in unpacked(content, LETTER)})
 
     course = masked(SHARES, with_said(scrambled))
-    for reader in (0, 2):
-        assert (
-            f"round 2: client {reader}: it failed: BadUpdate: the shares that client 1 sent cannot be read; "
-            "its answer is left out" in course.notices
-        )
-    assert str(course.failure) == (
-        "round 2: 1 of 3 clients answered as they should, 2 are needed; the rounds before stand"
-    )
-    assert [end.clients for end in course.ends] == [3] and np.count_nonzero(course.sums[0]) > 0
+    assert course.notices == [
+        "round 2: client 1: step 'shares': its letter to client 0 does not have its signature, or is of other keys",
+        GOES_ON,
+    ]
+    check_the_others_go_on(course, all_but_one)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        partial(unreadable, readers_of={1: [0, 2]}, number=2),
+        partial(complaining, reader=1, senders=[0], number=2),
+        partial(complaining, reader=1, senders=[0, 2], number=2),
+    ],
+    ids=["letters, and shares shown", "complaint of one", "complaint of everybody"],
+)
+def test_a_dispute_that_is_settled_leaves_nobody_out(spoil, monkeypatch):
+    course = by_members(monkeypatch, spoil)
+    steps = [unpack_step(sent.content)[0] for way, sent in course.messages if way == "down" and STEP in sent.content]
+    assert DISPUTES in steps and course.notices == []
+    check_the_others_go_on(course, everybody)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
+import functools
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -44,6 +48,16 @@ from ppml.learning.evaluation import evaluate
 from ppml.learning.learner import TrainingDiverged
 from ppml.learning.vectors import digest_of, load_parameters
 from ppml.randomness import Randomness
+
+LONGEST_REASON = 500
+"""Of what a client says of its failure, in characters."""
+
+Handler = Callable[[Message, Context], Message]
+"""What answers one kind of message."""
+
+
+class SumGone(LookupError):
+    """A sum that a client has not seen was made before the training was interrupted, and is not there any more."""
 
 
 def nobody(clients: Sequence[int]) -> None:
@@ -121,10 +135,12 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
     app = ClientApp()
 
     @app.query()
+    @answering
     def answer_the_roll(message: Message, context: Context) -> Message:
         return _reply(message, Status(client_number(context), 0, ClientState(context.state).applied))
 
     @app.query(ACCOUNT)
+    @answering
     def give_account(message: Message, context: Context) -> Message:
         order, state = unpack_order(message.content), ClientState(context.state)
         caught_up = _catch_up(population_of(context), message.content, order, state)
@@ -133,6 +149,7 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
         return _reply(message, Status(client_number(context), order.number, state.applied), {ACCOUNT: account})
 
     @app.query(STEP)
+    @answering
     def take_a_step(message: Message, context: Context) -> Message:
         client, order, state = client_number(context), unpack_order(message.content), ClientState(context.state)
         step, content = unpack_step(message.content)
@@ -140,6 +157,7 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
         return _reply(message, Status(client, order.number, state.applied), {STEP: pack_step(step, answer)})
 
     @app.train()
+    @answering
     def train(message: Message, context: Context) -> Message:
         population = population_of(context)
         client, order, state = client_number(context), unpack_order(message.content), ClientState(context.state)
@@ -154,14 +172,11 @@ def build_client_app(population_of: Callable[[Context], Population]) -> ClientAp
         if STEP in message.content:
             step, content = unpack_step(message.content)
             population.side.respond(step, client, order.number, content)
-        try:
-            update = _contribute(population, client, order.number, state, left)
-        except Exception as error:
-            # Raised out of the app, an error would take the state along on Ray, and with it the account of what ran.
-            return failure(message, error)
+        update = _contribute(population, client, order.number, state, left)
         return _reply(message, status, {UPDATE: pack_update(update)})
 
     @app.evaluate()
+    @answering
     def evaluate_global(message: Message, context: Context) -> Message:
         population = population_of(context)
         client, order, state = client_number(context), unpack_order(message.content), ClientState(context.state)
@@ -180,10 +195,46 @@ def client_number(context: Context) -> int:
     return cast(int, context.node_config["partition-id"])
 
 
+def answering(handler: Handler) -> Handler:
+    """Return the handler of a message that answers also where it fails.
+
+    Raised out of the app, an error would take the state along on Ray, and with it the account of what ran; and each
+    engine would send on what it says.
+    """
+
+    @functools.wraps(handler)
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return handler(message, context)
+        except Exception as error:
+            return failure(message, error)
+
+    return answer
+
+
 def failure(message: Message, error: Exception) -> Message:
-    """Return the answer of a client that could not do what it was asked."""
-    text = str(error) if isinstance(error, ArithmeticError) else f"{type(error).__name__}: {error}"
-    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, text), reply_to=message)
+    """Return the answer of a client that could not do what it was asked.
+
+    What a library says of an error may show records of the client: the server is told its kind and its place alone, and
+    the client's own log gets the way there. The project's own errors say nothing of records, and are told in full, as
+    are those of the operating system, without names of files.
+    """
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _told(error)), reply_to=message)
+
+
+def _told(error: Exception) -> str:
+    kind = type(error).__name__
+    if isinstance(error, TrainingDiverged):
+        text = str(error)
+    elif type(error).__module__.partition(".")[0] == "ppml":
+        text = f"{kind}: {error}"
+    elif isinstance(error, OSError):
+        text = f"{kind}: {error.strerror or 'no reason given'}"
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        sys.stderr.write(f"client: {kind}\n{''.join(frames.format())}")
+        text = f"{kind} in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else kind
+    return text[:LONGEST_REASON]
 
 
 def _reply(message: Message, status: Status, records: dict[str, object] | None = None) -> Message:
@@ -200,7 +251,7 @@ def _catch_up(population: Population, content: RecordDict, order: Order, state: 
     for number, total in unpack_sums(record_of(content, ArrayRecord, SUMS)).items():
         if number > state.applied:
             if total.scheme == APPLIED:
-                raise LookupError(f"the sum of round {number} is gone: it was made before the training was interrupted")
+                raise SumGone(f"the sum of round {number} is gone: it was made before the training was interrupted")
             population.last_step.take(population, state, population.side.unseal(total), number)
     return True
 

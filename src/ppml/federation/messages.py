@@ -105,6 +105,9 @@ def record_of(content: RecordDict, kind: type[Record], name: str) -> Record:
     return record
 
 
+STATUS_FIELDS = tuple(field.name for field in fields(Status))
+
+
 def pack_fields(one: Order | Status) -> ConfigRecord:
     """Return an order or a status as a record."""
     return ConfigRecord({name: int(value) for name, value in vars(one).items()})
@@ -123,12 +126,20 @@ def unpack_status(content: RecordDict) -> Status:
     KeyError
         There is none, or another one.
     TypeError
-        A field is no number.
+        A field is no number, or none that there is.
     """
-    fields = cast(dict[str, int], dict(record_of(content, ConfigRecord, STATUS)))
-    if not all(isinstance(value, int) for value in fields.values()):
-        raise TypeError("a field of a status that is no number")
-    return Status(fields["client"], fields["number"], fields["applied"], bool(fields["finished"]))
+    fields = record_of(content, ConfigRecord, STATUS)
+    client, number, applied, finished = (_whole(fields[name]) for name in STATUS_FIELDS)
+    if min(number, applied + 1) < 0:
+        raise TypeError("a field that is too small")
+    return Status(client, number, applied, bool(finished))
+
+
+def _whole(value: object) -> int:
+    """Return a number that a message may hold, or raise a TypeError."""
+    if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise TypeError("a field that is no whole number of 64 bits")
+    return int(value)
 
 
 def sealed_array(sealed: Sealed) -> Array:
@@ -147,8 +158,18 @@ def pack_update(sealed: Sealed) -> ArrayRecord:
 
 
 def unpack_update(record: ArrayRecord) -> Sealed:
-    """Return what :func:`pack_update` packed."""
-    return unseal_array(record[SEALED])
+    """Return what :func:`pack_update` packed.
+
+    Raises
+    ------
+    KeyError, TypeError
+        There is no contribution, or it is none.
+    """
+    array = record[SEALED]
+    (length,) = map(_whole, array.shape) if len(array.shape) == 1 else (None,)
+    if length is None or not isinstance(array.stype, str) or not isinstance(array.data, bytes):
+        raise TypeError("a contribution that is no sealed one")
+    return unseal_array(array)
 
 
 def pack_sums(sums: Mapping[int, Sealed]) -> ArrayRecord:
@@ -171,10 +192,12 @@ def unpack_step(content: RecordDict) -> tuple[str, bytes]:
 
     Raises
     ------
-    KeyError, ValueError
-        There is none, or more than one.
+    KeyError, TypeError, ValueError
+        There is none, or more than one, or it is no step.
     """
     ((step, array),) = record_of(content, ArrayRecord, STEP).items()
+    if not isinstance(array.data, bytes):
+        raise TypeError("a step that is not said in bytes")
     return step, array.data
 
 
@@ -224,5 +247,5 @@ def unpack_events(record: ConfigRecord) -> tuple[MechanismEvent, ...]:
 
 def payload_bytes(content: RecordDict) -> int:
     """Return the size of all arrays in a message: what grows with the model; envelopes are left out."""
-    arrays = (record for record in content.values() if isinstance(record, ArrayRecord))
-    return sum(len(array.data) for record in arrays for array in record.values())
+    arrays = (array for record in content.values() if isinstance(record, ArrayRecord) for array in record.values())
+    return sum(len(array.data) for array in arrays if isinstance(array.data, bytes))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.protocol import SEAL, Aggregator, BadUpdate, Sealed
+from ppml.aggregation.protocol import SEAL, Aggregator, BadUpdate, Sealed, SecretKeyExposed
 from ppml.federation.messages import (
     ACCOUNT,
     APPLIED,
     INITIAL,
-    METRICS,
     ORDER,
     STEP,
     SUMS,
@@ -30,12 +30,20 @@ from ppml.federation.messages import (
     pack_sums,
     pack_vector,
     record_of,
-    unpack_events,
     unpack_step,
     unpack_update,
 )
 from ppml.federation.release import Release, as_it_is
-from ppml.federation.replies import answer_of, status_of
+from ppml.federation.replies import (
+    UNREADABLE,
+    Account,
+    account_of,
+    answer_of,
+    metrics_of,
+    on_one_line,
+    reading,
+    status_of,
+)
 from ppml.federation.standing import RoundFailed, Standing
 from ppml.federation.state import NOTHING_APPLIED
 
@@ -100,22 +108,6 @@ class RoundEnd:
     events: tuple[MechanismEvent, ...]
     loss: float
     accuracy: float
-
-
-@dataclass(frozen=True)
-class Account:
-    """What a client says at the end.
-
-    Parameters
-    ----------
-    events : tuple of MechanismEvent
-        What ran on its records.
-    model : str
-        SHA-256 of its global model.
-    """
-
-    events: tuple[MechanismEvent, ...]
-    model: str
 
 
 class Server:
@@ -203,33 +195,36 @@ class Server:
     def accounts(self, grid: Grid) -> dict[int, Account]:
         """Return the account of each client that gives one, after the last round.
 
+        A client that gives none, or another model than most do, is named and left out: the training stands, and no
+        epsilon may be stated for that client.
+
         Raises
         ------
         RoundFailed
-            A client does not answer, or they have come to different models.
+            No model is that of more than half of the clients that give an account.
         """
-        if self._lost:
-            raise RoundFailed(
-                f"client {min(self._lost)} has lost the account of its privacy: no epsilon may be stated for it"
-            )
         last = max(self._sums, default=0)
-        present = sorted(self._nodes)
+        present = [client for client in sorted(self._nodes) if client not in self._lost]
         orders = [self._order(client, f"{MessageType.QUERY}.{ACCOUNT}", last, last) for client in present]
         found: dict[int, Account] = {}
         replies = list(grid.send_and_receive(orders, timeout=self._plan.timeout))
         for client, reply in self._by_client(present, replies, last):
             try:
-                answer_of(reply, client, last)
-                record = record_of(reply.content, ConfigRecord, ACCOUNT)
-                found[client] = Account(unpack_events(record), cast(str, record["model"]))
-            except (BadUpdate, KeyError, TypeError, ValueError) as fault:
-                lacks = " is missing" if isinstance(fault, KeyError) else ""
-                self._notice(f"client {client}: its account cannot be read: {fault}{lacks}")
-        if len(found) < self._plan.clients:
-            missing = sorted(set(range(self._plan.clients)) - set(found))
-            raise RoundFailed(f"client {missing[0]} gives no account of its training")
-        if len({account.model for account in found.values()}) > 1:
-            raise RoundFailed("the clients have come to different models")
+                found[client] = account_of(reply, client, last)
+            except BadUpdate as fault:
+                self._notice(f"client {client}: {on_one_line(str(fault))}")
+        counted = Counter(account.model for account in found.values()).most_common(1)
+        if not counted:
+            raise RoundFailed("no client gives an account of its training, or says which model it has come to")
+        model, agree = counted[0]
+        if 2 * agree <= len(found):
+            raise RoundFailed(f"the clients have come to different models, at most {agree} of {len(found)} to one")
+        for client in [client for client, account in found.items() if account.model != model]:
+            self._notice(f"client {client}: it has come to another model than {agree} of {len(found)} clients")
+            del found[client]
+        for client in sorted(set(range(self._plan.clients)) - found.keys()):
+            unstated = "; no epsilon may be stated for it" if self._plan.accounted else ""
+            self._notice(f"client {client} gives no account of its training{unstated}")
         return found
 
     def _call_the_roll(self, grid: Grid) -> None:
@@ -244,8 +239,10 @@ class Server:
                     Message(RecordDict({ORDER: pack_fields(Order(0, 0))}), node, MessageType.QUERY) for node in new
                 ]
                 replies = grid.send_and_receive(calls, timeout=self._plan.timeout)
-                for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
-                    line = self._admit(reply)
+                # The first answer of each node that was called, in the order of the nodes.
+                first = {reply.metadata.src_node_id: reply for reply in reversed(list(replies))}
+                for node in sorted(first.keys() & set(new)):
+                    line = self._admit(node, first[node])
                     if line and line not in named:
                         self._notice(line)
                         named.add(line)
@@ -260,14 +257,13 @@ class Server:
             self._nodes = {client: node for client, node in self._nodes.items() if client not in gone}
             self._ignored.clear()
 
-    def _admit(self, reply: Message) -> str | None:
+    def _admit(self, node: int, reply: Message) -> str | None:
         """Take in the node that a reply to the roll is of, or return a line that says why not."""
-        node = reply.metadata.src_node_id
         try:
             status = status_of(reply)
         except BadUpdate as fault:
             # It is called again.
-            return f"node {node} does not answer the roll: {fault}"
+            return f"node {node} does not answer the roll: {on_one_line(str(fault))}"
         first = self._nodes.get(status.client)
         if status.client not in self._known or first is not None:
             self._ignored.add(node)
@@ -300,37 +296,37 @@ class Server:
 
     def _step(self, grid: Grid, step: str, asked: Sequence[int], number: int) -> list[int]:
         told, order = self._told(step, asked, number), pack_fields(Order(number, 0))
+        addressed = [client for client in asked if client in told]
+        # A client that is told nothing has nothing to do, and has taken the step.
+        taken = set(asked) - set(addressed)
         messages = [
             Message(
                 RecordDict({ORDER: order, STEP: pack_step(step, told[client])}),
                 dst_node_id=self._nodes[client],
                 message_type=f"{MessageType.QUERY}.{STEP}",
             )
-            for client in asked
+            for client in addressed
         ]
-        taken = []
-        replies = list(grid.send_and_receive(messages, timeout=self._plan.timeout))
-        for client, reply in self._by_client(asked, replies, number):
+        replies = list(grid.send_and_receive(messages, timeout=self._plan.timeout)) if messages else []
+        for client, reply in self._by_client(addressed, replies, number):
             try:
                 self._hear(step, client, reply, number)
-                taken.append(client)
+                taken.add(client)
             except BadUpdate as fault:
-                self._notice(f"round {number}: client {client}: step {step!r}: {fault}")
-        return taken
+                self._notice(f"round {number}: client {client}: step {step!r}: {on_one_line(str(fault))}")
+        return [client for client in asked if client in taken]
 
     def _hear(self, step: str, client: int, reply: Message, number: int) -> None:
-        answer_of(reply, client, number)
-        try:
+        answer_of(reply, client, number, number)
+        with reading("its answer"):
             said, content = unpack_step(reply.content)
-        except (KeyError, ValueError):
-            raise BadUpdate("its answer cannot be read") from None
-        if said != step:
-            raise BadUpdate(f"its answer is of step {said!r}")
-        self._aggregator.hear(step, client, content)
+            if said != step:
+                raise BadUpdate(f"its answer is of step {said!r}")
+            self._aggregator.hear(step, client, content)
 
     def _told(self, step: str, clients: Sequence[int], number: int) -> dict[int, bytes]:
         try:
-            return self._aggregator.tell(step, clients)
+            return self._aggregator.tell(step, clients, number)
         except BadUpdate as fault:
             raise RoundFailed(f"round {number}: {fault}; the rounds before stand") from None
 
@@ -348,7 +344,7 @@ class Server:
             try:
                 update = self._accept(client, reply, number)
             except BadUpdate as fault:
-                self._notice(f"round {number}: client {client}: {fault}; its answer is left out")
+                self._notice(f"round {number}: client {client}: {on_one_line(str(fault))}; its answer is left out")
                 continue
             if update is not None:
                 answers[client] = update
@@ -382,7 +378,7 @@ class Server:
         BadUpdate
             It is none, or not of this round, or cannot be added.
         """
-        status = answer_of(reply, client, number)
+        status = answer_of(reply, client, number, number - 1)
         self._remember(client, status.applied)
         if status.finished:
             self._finished.add(client)
@@ -393,14 +389,12 @@ class Server:
                 raise BadUpdate("its answer holds no contribution")
             anew = "" if self._plan.accounted else " and begins anew in the next round"
             raise BadUpdate(f"it has lost its state{anew}")
-        try:
+        with reading("its contribution"):
             update = unpack_update(record_of(reply.content, ArrayRecord, UPDATE))
-        except (KeyError, IndexError, TypeError) as error:
-            raise BadUpdate(f"its contribution cannot be read: {type(error).__name__}") from None
-        if update.length != self._plan.length:
-            raise BadUpdate(f"{update.length} values, {self._plan.length} are expected")
-        self._aggregator.check(update, client, number)
-        return update
+            if update.length != self._plan.length:
+                raise BadUpdate(f"{update.length} values, {self._plan.length} are expected")
+            self._aggregator.check(update, client, number)
+            return update
 
     def _close(self, asked: Sequence[int], answers: dict[int, Sealed], number: int) -> None:
         if len(answers) < max(1, self._plan.least):
@@ -414,30 +408,25 @@ class Server:
     def _sum(self, answers: dict[int, Sealed], number: int) -> Sealed:
         try:
             return self._aggregator.add([answers[client] for client in sorted(answers)])
-        except BadUpdate as fault:
-            raise RoundFailed(f"round {number}: no sum can be formed: {fault}; the rounds before stand") from None
+        except SecretKeyExposed:
+            raise
+        except UNREADABLE as fault:
+            why = on_one_line(str(fault)) if isinstance(fault, BadUpdate) else type(fault).__name__
+            raise RoundFailed(f"round {number}: no sum can be formed: {why}; the rounds before stand") from fault
 
     def _measure(self, grid: Grid, answered: Sequence[int], number: int) -> tuple[float, float]:
         """Ask a client for loss and accuracy, since all know the same global model and the images are public."""
         for client in answered:
             order = self._order(client, MessageType.EVALUATE, number, number)
-            for reply in grid.send_and_receive([order], timeout=self._plan.timeout):
-                found = self._measured(client, reply, number)
-                if found is not None:
-                    return found
+            replies = list(grid.send_and_receive([order], timeout=self._plan.timeout))
+            mine = [reply for reply in replies if reply.metadata.src_node_id == self._nodes[client]]
+            for reply in mine[:1]:
+                with suppress(BadUpdate):
+                    loss, accuracy, status = metrics_of(reply, client, number)
+                    self._remember(client, status.applied)
+                    return loss, accuracy
             self._notice(f"round {number}: client {client} did not measure the global model; the next is asked")
         raise RoundFailed(f"round {number}: no client measured the global model")
-
-    def _measured(self, client: int, reply: Message, number: int) -> tuple[float, float] | None:
-        """Return the loss and the accuracy that a client tells; None where it tells something else."""
-        try:
-            applied = answer_of(reply, client, number).applied
-            metrics = record_of(reply.content, MetricRecord, METRICS)
-            found = float(cast(float, metrics["loss"])), float(cast(float, metrics["accuracy"]))
-        except (BadUpdate, KeyError, TypeError, ValueError):
-            return None
-        self._remember(client, applied)
-        return found
 
     def _order(self, client: int, kind: str, number: int, until: int) -> Message:
         """Return what a client is told, with the sums until a round that it has not seen."""
