@@ -8,10 +8,19 @@ from snakemake.utils import min_version
 
 min_version("9.27.1")
 
+if not workflow.modifier.is_main_snakefile():
+    sys.exit(
+        "error: this workflow is not a module of another one; run it by itself, for results in a folder FOLDER with "
+        "`snakemake -s .../Snakefile -d FOLDER`"
+    )
+
+# A dry run writes nothing, and no cache of compiled modules either.
+sys.dont_write_bytecode = sys.dont_write_bytecode or workflow.output_settings.dryrun
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
 from checksums import remember
+from execution import guard
 from frozen import forget_others
-from plan import RUN_FILES, Plan, prepare_jobs
+from plan import RUN_FILES, Plan, prepare_jobs, project_file
 from provenance import Provenance
 from runlock import RunLock
 from ppml.errors import UserError
@@ -35,6 +44,8 @@ except UserError as error:
 if workflow.is_main_process:
     if workflow.output_settings.dryrun and not lock.held:
         print(f"warning: {lock.warning()}", file=sys.stderr)
+    if provenance.trouble:
+        print(f"warning: {provenance.trouble}", file=sys.stderr)
     for line in plan.notices():
         print(line, file=sys.stderr)
 
@@ -44,6 +55,8 @@ onstart:
         sys.exit(f"error: {lock.refusal()}")
     remember()
     plan.check_installed()
+    if not workflow.local_exec:
+        plan.check_passed_on()
     forget_others(code)
     # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
     if workflow.local_exec:
@@ -93,4 +106,8 @@ rule all:
 
 # Before Snakemake looks at what is there, and after all rules are known.
 if lock.held:
-    provenance.reconcile({rule.name: rule.shellcmd for rule in workflow.rules})
+    try:
+        provenance.reconcile({rule.name: rule.shellcmd for rule in workflow.rules})
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
+guard(workflow, provenance if lock.held else None)

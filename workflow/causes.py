@@ -75,7 +75,7 @@ def _is_stamp(param: str) -> bool:
 def _spec(param: str) -> Any:
     try:
         content = json.loads(param)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, (dict, list)) else None
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from ppml.records.files import read_json, write_json
@@ -24,8 +25,8 @@ class Fingerprints:
         self._path = path
         self._known: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, str | None] | None = None
-        with contextlib.suppress(OSError, ValueError):
-            self._known = read_json(path)
+        with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
+            self._known = {name: dict(entry) for name, entry in read_json(path).items()}
 
     @contextlib.contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -37,7 +38,7 @@ class Fingerprints:
             self._seen = None
 
     def sha256(self, name: str) -> str | None:
-        """Return the SHA-256 of a file's bytes, None if it is not there."""
+        """Return the SHA-256 of a file's bytes, None if it is not there, or no file: a folder, a device, a pipe."""
         if self._seen is None:
             return self._look(name)
         if name not in self._seen:
@@ -47,7 +48,10 @@ class Fingerprints:
     def _look(self, name: str) -> str | None:
         try:
             stat = Path(name).stat()
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have
+            return None
+        # Reading a pipe or a device may never end.
+        if not S_ISREG(stat.st_mode):
             return None
         # The time of the last change of the inode cannot be set back, unlike that of the content.
         signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import shutil
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from adoption import Adoption, find
 from fingerprints import Fingerprints
+from places import LONGEST_NAME, is_plain
 from plan import Plan
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
@@ -32,11 +35,18 @@ from stamps import Stamp
 
 from ppml.errors import UserError
 from ppml.records.canonical import digest
-from ppml.records.digests import shown_digest
-from ppml.records.files import read_json, unfinished_files, write_json
+from ppml.records.digests import KEY, shown_digest
+from ppml.records.files import unfinished_files, write_bytes, write_json
+from ppml.system_errors import describe_os_error
 
 FLAW = "flaw: "
 """What a param begins with that makes Snakemake run a job again; the rest says why."""
+LARGEST = 64 * 2**20
+"""Bytes that a record book may have: forty times those of the default configuration."""
+UNREAD = Path(".snakemake/ppml/unread-provenance.json")
+"""Where a book that could not be read is kept when another takes its place."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,32 +75,81 @@ class Book:
 
     Each entry carries the digest of all that it says. Git merges two books line by line, and may put what one branch
     has made beside what the other has made it from: such an entry is left out, and nobody knows how the file was made.
+    So is an entry that does not say what an entry says, or names files that no result has.
+
+    Parameters
+    ----------
+    path : Path
+        The file. One that is no book counts as none, and :attr:`trouble` says why.
+    is_planned : callable
+        Name of a file -> whether the workflow makes it; such a name may be any path.
+
+    Attributes
+    ----------
+    trouble : str
+        A line that says why nothing was read, empty if the file was, or is not there.
 
     Raises
     ------
     UserError
-        The file is there and cannot be read.
+        A merge has left a conflict in the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_planned: Callable[[str], bool] = lambda name: False) -> None:
         self.stamps: dict[str, Stamp] = {}
         self.jobs: dict[str, Job] = {}
-        if path.is_file():
-            try:
-                self._read(read_json(path))
-            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        self.trouble = ""
+        self._is_planned = is_planned
+        if not path.is_file():
+            return
+        try:
+            text = _text(path)
+            if re.search("^<<<<<<< ", text, re.MULTILINE):
                 raise UserError(
                     f"{path} cannot be read; in the middle of a merge, take one side: git checkout --ours {path}, or "
                     "--theirs; without it, what has no record on this machine is made again"
-                ) from None
+                )
+            self._read(json.loads(text))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+            self.stamps, self.jobs = {}, {}
+            why = str(error).partition("\n")[0][:100] or type(error).__name__
+            self.trouble = (
+                f"{path} is no record book ({why}), so nothing is known from it: what has no record on this machine is "
+                f"made again; to have it as it was: git checkout -- {path}"
+            )
 
     def _read(self, content: dict[str, Any]) -> None:
-        commands = content["commands"]
-        self.stamps = {text: Stamp(**parts) for text, parts in content["stamps"].items()}
-        for entry in content["jobs"]:
-            if entry["digest"] == _digest_of(entry) and entry["command"] == digest(commands.get(entry["command"])):
-                command, params = commands[entry["command"]], tuple(entry["params"])
+        jobs, commands, stamps = content["jobs"], content["commands"], content["stamps"]
+        if not (isinstance(jobs, list) and isinstance(commands, dict) and isinstance(stamps, dict)):
+            raise TypeError("its jobs, commands and stamps are none")
+        self.stamps = {text: Stamp(**parts) for text, parts in stamps.items() if _is_stamp(parts)}
+        for entry in jobs:
+            if not self._is_entry(entry) or entry["digest"] != _digest_of(entry):
+                continue
+            command, params = commands.get(entry["command"]), tuple(entry["params"])
+            if isinstance(command, str) and _is_unicode(command) and entry["command"] == digest(command):
                 self.add(Job(entry["rule"], command, params, dict(entry["inputs"]), dict(entry["outputs"])))
+
+    def _is_entry(self, entry: Any) -> bool:
+        """Tell whether an entry has the parts of one, each of its type, and names files as the workflow does."""
+        if not (
+            isinstance(entry, dict) and {"rule", "command", "params", "inputs", "outputs", "digest"} <= entry.keys()
+        ):
+            return False
+        inputs, outputs, params = entry["inputs"], entry["outputs"], entry["params"]
+        return (
+            all(isinstance(entry[key], str) for key in ("rule", "command", "digest"))
+            and isinstance(params, list)
+            and all(isinstance(param, str) and _is_unicode(param) for param in params)
+            and isinstance(inputs, dict)
+            and isinstance(outputs, dict)
+            and all(
+                isinstance(shown, str) and _SHA256.fullmatch(shown) for shown in (*inputs.values(), *outputs.values())
+            )
+            # An input is only read.
+            and all(name.isprintable() and 0 < len(name) <= LONGEST_NAME for name in inputs)
+            and all(is_plain(name) or self._is_planned(name) for name in outputs)
+        )
 
     def add(self, job: Job) -> None:
         """Take a job up, under each of its outputs."""
@@ -134,6 +193,35 @@ def _digest_of(entry: Mapping[str, Any]) -> str:
     return digest([entry["rule"], entry["command"], list(entry["params"]), entry["inputs"], entry["outputs"]])
 
 
+def _text(path: Path) -> str:
+    """Return the text of a book, or raise a :class:`ValueError`."""
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise ValueError(f"it has {size:,} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written, which JSON does not ask for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_stamp(parts: Any) -> bool:
+    return (
+        isinstance(parts, dict)
+        and parts.keys() == {"modules", "pins"}
+        and all(
+            isinstance(part, dict) and all(isinstance(text, str) and text.isprintable() for text in part.values())
+            for part in parts.values()
+        )
+        and all(name.isprintable() for part in parts.values() for name in part)
+    )
+
+
 class Provenance:
     """Makes Snakemake's records, the book and the files agree.
 
@@ -146,7 +234,7 @@ class Provenance:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._path = Path(plan.reports) / "provenance.json"
-        self._book = Book(self._path)
+        self._book = Book(self._path, lambda name: name in self._outputs)
         keep_records_read()
         self._records = FilePersistence(nolock=True)
         self._files = Fingerprints(Path(self._records.path) / "ppml" / "files.json")
@@ -162,8 +250,13 @@ class Provenance:
         """Return what a stamp stands for, None if no one knows any more."""
         return self._stamps().get(text)
 
+    @property
+    def trouble(self) -> str:
+        """A line that says why the book could not be read, empty if it could."""
+        return self._book.trouble
+
     def reconcile(self, commands: Mapping[str, str]) -> None:
-        """Make the records fit the files, and remove what writers that were killed have left.
+        """Make the records fit the files; nothing but the records is written.
 
         Parameters
         ----------
@@ -171,15 +264,43 @@ class Provenance:
             Name of each rule -> its command now.
         """
         self._commands = commands
-        self._adopt()
-        for folder in {Path(path).parent for path in self._outputs}:
-            for leftover in unfinished_files(folder):
-                leftover.unlink(missing_ok=True)
         with self._files.at_rest():
             for path in self._outputs:
                 self._write(path, *self._truth(path))
         self._records._clear_cache()
         self._files.save()
+
+    def adoptions(self) -> list[Adoption]:
+        """Return the runs that lie elsewhere, as they do after an arm was renamed, and that a run would take over."""
+        return list(find(self._book.jobs, self._outputs, self._plan.trainings(), self._has))
+
+    def prepare(self) -> None:
+        """Before jobs run: take over what lies elsewhere, and remove what writers that were killed have left.
+
+        Raises
+        ------
+        UserError
+            A file cannot be copied or removed.
+        """
+        try:
+            for folder in sorted({Path(path).parent for path in self._outputs}):
+                # Whatever a link leads to is not the workflow's.
+                if not any(part.is_symlink() for part in (folder, folder.parent)):
+                    for leftover in unfinished_files(folder):
+                        leftover.unlink(missing_ok=True)
+            taken = [adoption for adoption in self.adoptions() if adoption.take_over(self._stands_for)]
+        except OSError as error:
+            raise UserError(describe_os_error(error)) from None
+        for adoption in taken:
+            for job in adoption.jobs.values():
+                self._book.add(job)
+        if taken:
+            self.reconcile(self._commands)
+
+    def _has(self, path: str, shown: str) -> bool:
+        """Tell whether a file is there with the bytes that the book shows."""
+        sha256 = self._files.sha256(path)
+        return sha256 is not None and self._stands_for(shown, sha256)
 
     def save(self) -> None:
         """Write the book: every job whose outputs and inputs are as they were when it ran.
@@ -199,6 +320,8 @@ class Provenance:
             for (rule, command, params, inputs), outputs in groups.items()
         ]
         self._files.save()
+        if self.trouble and self._path.is_file():
+            write_bytes(UNREAD, self._path.read_bytes())
         write_book(self._path, jobs, self._stamps())
 
     def _job(self, path: str) -> Job | None:
@@ -245,7 +368,9 @@ class Provenance:
 
     def _stands_for(self, shown: str | None, sha256: str) -> bool:
         """Tell whether the book shows this SHA-256, plainly or by the local key."""
-        return shown in (sha256, self._shown(sha256))
+        # Where there is no key, nothing was shown by it, and none is made to look.
+        keyed = not self._plan.data_published and KEY.exists()
+        return shown == sha256 or (keyed and shown == self._shown(sha256))
 
     def _is_current(self, path: str, record: MetadataRecord) -> bool:
         """Tell whether a file would be made by the same command, specification, code, pins and inputs now."""
@@ -279,39 +404,6 @@ class Provenance:
 
     def _stamps(self) -> dict[str, Stamp]:
         return {**self._book.stamps, **self._plan.stamps.made}
-
-    def _adopt(self) -> None:
-        """Take over runs that lie elsewhere, as they do after an arm was renamed."""
-        known: dict[tuple[frozenset[str], str], str] = {}
-        for job in self._book.jobs.values():
-            if job.rule == "train":
-                for place in {Path(output).parent for output in job.outputs}:
-                    known[frozenset(job.params), place.name] = str(place)
-        for folder, params in self._plan.trainings().items():
-            source = known.get((params, Path(folder).name))
-            if source and not Path(folder).exists():
-                self._take_over(source, folder)
-
-    def _take_over(self, source: str, folder: str) -> None:
-        def moved(names: Iterable[str]) -> dict[str, str]:
-            return {name: folder + name[len(source) :] if name.startswith(f"{source}/") else name for name in names}
-
-        made = {
-            name: job
-            for name, job in self._book.jobs.items()
-            if name.startswith(f"{source}/") and job.rule != "collect"
-        }
-        inside = {part for job in made.values() for part in job.inputs if part.startswith(f"{source}/")}
-        if not inside <= made.keys() or any(
-            not (now := self._files.sha256(name)) or not self._stands_for(job.outputs[name], now)
-            for name, job in made.items()
-        ):
-            return
-        for name, target in moved(made).items():
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(name, target)
-            inputs = {new: made[name].inputs[old] for old, new in moved(made[name].inputs).items()}
-            self._book.add(dataclasses.replace(made[name], inputs=inputs, outputs={target: made[name].outputs[name]}))
 
 
 def keep_records_read() -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,9 @@ from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from plan import AUDIT, DEFAULT, INFERENCE, RUN_FILES, Plan
+from plan import DEFAULT, Plan
+from published_files import is_publishable
+from repository import GitError, changed_files
 from runlock import RunLock
 from store import (
     DVC_FILES,
@@ -31,27 +31,10 @@ from store import (
     tracked,
 )
 
-from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
+from ppml.data.catalogue import dataset_info
 from ppml.errors import UserError
 from ppml.records.files import write_bytes
-from ppml.stages.runner import describe_os_error
-
-_PUBLISHED = {dataset: info for dataset, info in CATALOGUE.items() if info.published}
-_DATASETS = "|".join((*_PUBLISHED, DIGITS))
-_OF_A_RUN = (*RUN_FILES, "noise.json", AUDIT, *INFERENCE)
-EXPECTED = re.compile(
-    "|".join(
-        [
-            *(f"data/raw/{dataset}/{re.escape(name)}" for dataset, info in _PUBLISHED.items() for name in info.files),
-            # A subset's folder is named by its data set and settings.
-            rf"data/subsets/({_DATASETS})-\d+-\d+-\w+-\w+/(train\.safetensors|test\.safetensors|about\.json)",
-            rf"data/features/({_DATASETS})-\d+-\d+-\w+-\w+/[^/]+/(train|test)\.safetensors",
-            rf"artifacts/partitions/({_DATASETS})/[^/]+/seed\d+\.json",
-            rf"artifacts/runs/[^/]+/seed\d+/({'|'.join(map(re.escape, _OF_A_RUN))})",
-        ]
-    )
-)
-"""What is published: paths of what the workflow makes of public data."""
+from ppml.system_errors import describe_os_error
 
 
 @dataclass(frozen=True)
@@ -99,9 +82,17 @@ def unexpected(root: Path, repo: Repo) -> list[str]:
         links = [name for name in names if Path(folder, name).is_symlink()]
         for path in (Path(folder, name) for name in (*files, *links)):
             name = path.relative_to(root).as_posix()
-            if path.is_symlink() or not EXPECTED.fullmatch(name):
+            if path.is_symlink() or not is_publishable(name):
                 found.append(name)
     return [name for name in found if not repo.dvcignore.is_ignored(repo.fs, str(root / name))]
+
+
+def _about_links(root: Path, names: Sequence[str]) -> str:
+    """Return a line about those of some files that are links into DVC's cache, empty if none is."""
+    cache = (root / ".dvc/cache").resolve()
+    links = [name for name in names if (root / name).is_symlink() and (root / name).resolve().is_relative_to(cache)]
+    advice = "links into DVC's cache (cache.type) become files by: .venv/bin/dvc unprotect data artifacts"
+    return f"\n{advice}" if links else ""
 
 
 def add(root: Path, repo: Repo, cache: Cache) -> tuple[dict[str, str], dict[Path, bytes]]:
@@ -157,7 +148,7 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
             raise UserError(
                 "only what the workflow makes of the public data sets of src/ppml/data/catalogue.py is published; keep "
                 "anything else elsewhere (folders.data, folders.artifacts), or leave it out in .dvcignore:\n"
-                f"{some_lines(others)}"
+                f"{some_lines(others)}{_about_links(root, others)}"
             )
         # Before anything is read: where there is no remote, there is no need to.
         cache, store = Cache(repo), Store(repo)
@@ -191,13 +182,16 @@ def send(store: Store, cache: Cache, names: Sequence[str]) -> int:
 
 
 def what_to_commit(root: Path) -> str:
-    """Return the line about what git does not have yet."""
+    """Return the line about what git does not have yet; where git does not answer, it says so."""
     paths = [*DVC_FILES, "reports"]
-    command = ["git", "status", "--porcelain", "--", *paths]
-    changed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    command = f"git add {' '.join(paths)} && git commit -m 'Publish results'"
+    try:
+        changed = changed_files(root, *paths)
+    except GitError as error:
+        return f"warning: whether the last commit names these files is not known ({error}); if it does not: {command}"
     if not changed:
         return "nothing to commit: the last commit names these files"
-    return f"now commit what names them: git add {' '.join(paths)} && git commit -m 'Publish results'"
+    return f"now commit what names them: {command}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from places import PlaceError, Places
+from published_files import is_publishable
+from repository import GitError, history, is_shallow
 from runlock import RunLock
 from store import (
     ABSENT,
@@ -37,11 +39,11 @@ from store import (
     read_list,
     some_lines,
     tracked,
+    tracked_size,
 )
 
 from ppml.errors import UserError
-from ppml.records.files import atomic
-from ppml.stages.runner import describe_os_error
+from ppml.system_errors import describe_os_error
 
 _LIST = re.compile(r"\bmd5: ([0-9a-f]{32}\.dir)\b")
 
@@ -60,12 +62,15 @@ class Here:
         What an earlier commit published.
     changed : list of Published
         Something that no commit has: the user's work.
+    doubt : str
+        Why some of these may be earlier versions all the same, empty if none is.
     """
 
     same: list[Published] = field(default_factory=list)
     absent: list[Published] = field(default_factory=list)
     older: list[Published] = field(default_factory=list)
     changed: list[Published] = field(default_factory=list)
+    doubt: str = ""
 
     @property
     def wanted(self) -> list[Published]:
@@ -77,7 +82,7 @@ class Here:
         if self.changed:
             raise UserError(
                 f"{count_files(self.changed)} here differ from what is published; so that nothing is lost, nothing was "
-                f"pulled:\n{some_lines(file.path for file in self.changed)}\n"
+                f"pulled:\n{some_lines(file.path for file in self.changed)}\n{self.doubt}"
                 "To keep them, just go on: `make results`. To have what is published instead, move them away or delete "
                 "them, and `make pull` again."
             )
@@ -87,36 +92,74 @@ class Here:
         return {file.digest for file in self.wanted if not cache.has(file.digest)}
 
     @classmethod
-    def look(cls, root: Path, files: Iterable[Published], cache: Cache) -> Here:
-        """Compare what is in the places of ``files``."""
-        here, earlier = cls(), None
+    def look(cls, root: Path, files: Iterable[Published], content_of: Callable[[str], bytes | None]) -> Here:
+        """Compare what is in the places of ``files``; ``content_of`` gives a list of an earlier commit by its name."""
+        here, earlier = cls(), Earlier(root, content_of)
         for file in files:
             path = root / file.path
             if path.is_file():
                 found = md5(path)
                 if found == file.digest:
                     here.same.append(file)
-                    continue
-                if earlier is None:
-                    earlier = _published_before(root, cache)
-                (here.older if Published(file.path, found) in earlier else here.changed).append(file)
+                else:
+                    (here.older if earlier.has(Published(file.path, found)) else here.changed).append(file)
             else:
                 (here.changed if path.exists() or path.is_symlink() else here.absent).append(file)
+        if here.changed:
+            here.doubt = earlier.doubt()
         return here
 
 
-def _published_before(root: Path, cache: Cache) -> set[Published]:
-    """Return the files of every version of the lists that a commit has, as far as the cache knows them.
+class Earlier:
+    """What the lists say that a commit has, of any branch, read as far as it takes.
 
     To be in the cache is not enough: files get there before they are committed, and without a commit nobody finds them.
+
+    Parameters
+    ----------
+    root : Path
+        The project.
+    content_of : callable
+        Name of a list -> its content, None where it cannot be had.
     """
-    files: set[Published] = set()
-    for folder in TRACKED:
-        command = ["git", "log", "--all", "--patch", "--format=", "--", f"{folder}.dvc"]
-        log = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout
-        for name in set(_LIST.findall(log)):
-            files.update(read_list(folder, cache.content(name) or b"[]"))
-    return files
+
+    def __init__(self, root: Path, content_of: Callable[[str], bytes | None]) -> None:
+        self._root = root
+        self._content_of = content_of
+        self._files: set[Published] = set()
+        self._unread = self._lists()
+        self._silence = ""
+
+    def has(self, file: Published) -> bool:
+        """Tell whether a commit published this content of this file, as far as that is known."""
+        while file not in self._files:
+            try:
+                self._files.update(next(self._unread))
+            except StopIteration:
+                return False
+        return True
+
+    def _lists(self) -> Iterator[list[Published]]:
+        try:
+            named = [
+                (folder, name) for folder in TRACKED for name in _LIST.findall(history(self._root, f"{folder}.dvc"))
+            ]
+        except GitError as error:
+            self._silence = f"{error}"
+            return
+        for folder, name in dict.fromkeys(named):
+            content = self._content_of(name)
+            # Of a list that is damaged, nothing is known.
+            with suppress(UserError):
+                yield read_list(folder, content or b"[]")
+
+    def doubt(self) -> str:
+        """Return a line that says why an earlier version may not be known for one, empty if it is."""
+        try:
+            why = self._silence or ("the clone is shallow: git fetch --unshallow" if is_shallow(self._root) else "")
+        except GitError as error:
+            why = str(error)
+        return f"Whether an earlier commit published them is not known: {why}.\n" if why else ""
 
 
 def pull(root: Path) -> int:
@@ -133,23 +176,22 @@ def pull(root: Path) -> int:
     lists = Lists(tracked(root))
     if not lists.names:
         raise UserError(f"nothing is published yet: there is no {' and no '.join(DVC_FILES)}; {OTHERWISE}")
+    places = Places(root, is_publishable)
     with open_repo(root) as repo:
         cache, store = Cache(repo), None
         lists.read(cache.content)
-        here = Here.look(root, lists.files, cache)
+        here = Here.look(root, _planned(lists, places), cache.content)
         if lists.unknown or here.uncached(cache):
             store = Store(repo)
             lists.read(store.content)
             if not lists.contents:
                 raise store.nothing()
-            here = Here.look(root, lists.files, cache)
+            here = Here.look(root, _planned(lists, places), _either(cache, store))
         here.require_unchanged()
-        reasons = store.fetch(here.uncached(cache), cache) if store else {}
+        reasons = store.fetch(here.uncached(cache), cache, tracked_size(root)) if store else {}
         # Someone may have worked here meanwhile.
-        Here.look(root, here.wanted, cache).require_unchanged()
-        came = [file for file in here.wanted if file.digest not in reasons]
-        for file in came:
-            _put(root / file.path, cache.path(file.digest))
+        Here.look(root, here.wanted, _either(cache, store)).require_unchanged()
+        came = [file for file in here.wanted if file.digest not in reasons and _put(places, file, cache, reasons)]
         if not reasons:
             # A list is in the cache only with every file that it names: DVC counts on that.
             for folder, content in lists.contents.items():
@@ -157,18 +199,44 @@ def pull(root: Path) -> int:
     return _report(lists, here, came, reasons, store)
 
 
+def _planned(lists: Lists, places: Places) -> list[Published]:
+    """Return the files that the lists name; raise a :class:`UserError` if one has no place here."""
+    for file in lists.files:
+        try:
+            places.check(file.path)
+        except PlaceError as error:
+            folder = file.path.partition("/")[0]
+            raise UserError(
+                f"{folder}.dvc: nothing was pulled, since its list names a file without a place: {error}"
+            ) from None
+    return lists.files
+
+
+def _either(cache: Cache, store: Store | None) -> Callable[[str], bytes | None]:
+    """Return a function that looks for a list in the cache and then in the remote."""
+
+    def content_of(name: str) -> bytes | None:
+        found = cache.content(name)
+        return store.content(name) if found is None and store else found
+
+    return content_of
+
+
 def _write(content: bytes, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _put(place: Path, source: Path) -> None:
+def _put(places: Places, file: Published, cache: Cache, reasons: dict[str, str]) -> bool:
+    """Put a file of the cache in its place; return False, and note why, if the cache has other bytes by now."""
     try:
-        with atomic(place) as temporary:
-            shutil.copyfile(source, temporary)
+        if places.put(file.path, cache.path(file.digest), lambda copy: md5(copy) == file.digest):
+            return True
     except OSError as error:
         raise UserError(
-            f"{place} cannot be written: {error.strerror}; what came is kept, so `make pull` goes on"
+            f"{file.path} cannot be written: {error.strerror}; what came is kept, so `make pull` goes on"
         ) from None
+    reasons[file.digest] = "damaged in .dvc/cache"
+    return False
 
 
 def _report(

@@ -17,7 +17,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.jobs import Job
 
 from ppml.errors import UserError
-from ppml.stages.runner import describe_os_error
+from ppml.system_errors import describe_os_error
 
 RUN = "PPML_RUN"
 """Names, in the environment of jobs, the run that they belong to."""
@@ -177,5 +177,6 @@ class RunLock:
 
 
 def _command() -> str:
-    name, *arguments = sys.argv
-    return shlex.join([Path(name).name, *arguments])
+    program, *arguments = Path(sys.argv[0]), *sys.argv[1:]
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name, *arguments])

@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causes import changed_params
-from plan import DEFAULT
+from execution import LARGEST_COMPARED
+from plan import DEFAULT, project_file
 from runlock import RunLock
 from snakemake.api import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
 from snakemake.settings.types import Quietness
 
-from ppml.config.load import read_yaml
+from ppml.config.load import read_layers
 from ppml.errors import UserError
-
-LIMIT = 2**40
-"""Bytes up to which files are compared by content, as in profiles/default."""
+from ppml.system_errors import describe_os_error
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         jobs, _ = look(arguments.configfile)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {describe_os_error(error)}")
     lock = RunLock()
     # The workflow has taken it for this process, where it could.
     if not lock.held:
@@ -121,10 +122,17 @@ def save_book(configfiles: Sequence[str]) -> None:
     workflow.globals["provenance"].save()
 
 
-def look(configfiles: Sequence[str]) -> tuple[list[Planned], Any]:
+def look(configfiles: Sequence[str], snakefile: str | None = None) -> tuple[list[Planned], Any]:
     """Return every job in the order of the plan, and Snakemake's workflow.
 
     Snakemake itself decides, so that this is what ``make results`` would do. Its workflow object is private.
+
+    Parameters
+    ----------
+    configfiles : sequence of str
+        Configurations, as for Snakemake.
+    snakefile : str or None
+        Another workflow than the project's.
 
     Raises
     ------
@@ -132,30 +140,33 @@ def look(configfiles: Sequence[str]) -> tuple[list[Planned], Any]:
         A file cannot be read.
     """
     for file in configfiles:
-        read_yaml(file)
+        read_layers(file)
     output = OutputSettings(quiet={Quietness.ALL}, log_handler_settings={})
     with SnakemakeApi(output) as api:
         described = api.workflow(
             resource_settings=ResourceSettings(cores=1),
             config_settings=ConfigSettings(configfiles=[Path(file) for file in configfiles]),
-            snakefile=Path("Snakefile"),
+            snakefile=Path(snakefile or project_file("Snakefile")),
         )
-        described.dag(DAGSettings(force_incomplete=True, max_checksum_file_size=LIMIT))
+        described.dag(DAGSettings(force_incomplete=True, max_checksum_file_size=LARGEST_COMPARED))
         workflow = described._workflow
         workflow._prepare_dag(forceall=False, ignore_incomplete=False, lock_warn_only=True, nolock=True)
         workflow._build_dag()
         places = {name: place for place, name in enumerate(workflow.globals["plan"].outputs())}
         jobs = [job for job in workflow.dag.jobs if job.rule.name != "all"]
         jobs.sort(key=lambda job: places[job.output[0]])
-        return [_planned(job, workflow) for job in jobs], workflow
+        adopted = {file: found.source for found in workflow.globals["provenance"].adoptions() for file in found.jobs}
+        return [_planned(job, workflow, adopted) for job in jobs], workflow
 
 
-def _planned(job: Any, workflow: Any) -> Planned:
+def _planned(job: Any, workflow: Any, adopted: Mapping[str, str]) -> Planned:
     reason = workflow.dag.reason(job)
     runs = workflow.dag.needrun(job)
     makers = {file: other for other, files in workflow.dag.dependencies[job].items() for file in files}
     follows = sorted({_result(makers[file]) for file in reason.updated_input_run if file in makers}) if runs else []
-    causes = tuple(dict.fromkeys(_causes(job, reason, workflow))) if runs else ()
+    source = adopted.get(job.output[0])
+    found = [f"a run takes it over from {source}"] if source else _causes(job, reason, workflow)
+    causes = tuple(dict.fromkeys(map(_printable, found))) if runs else ()
     if runs and not causes and not follows:
         causes = (f"Snakemake says: {reason}",)
     outputs = tuple(map(str, job.output))
@@ -182,6 +193,11 @@ def _causes(job: Any, reason: Any, workflow: Any) -> Iterator[str]:
         yield from (f"new input {name}" for name in sorted(new - old))
         yield from (f"no longer an input: {name}" for name in sorted(old - new))
     yield from (f"{file} has changed" for file in sorted(map(str, reason.updated_input)))
+
+
+def _printable(text: str) -> str:
+    """Return a text without what a terminal obeys: the record book comes from others."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _text(param: str) -> str:

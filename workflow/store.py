@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from fsspec import Callback  # type: ignore[import-untyped]
+from places import follow, is_plain, same_places
 
 from ppml.errors import UserError
 from ppml.records.files import atomic
@@ -34,6 +40,10 @@ AT_ONCE = 8
 """How many files are on their way at a time."""
 ABSENT = "not in the remote"
 DAMAGED = "damaged in the remote"
+LARGEST_LIST = 64 * 2**20
+"""Bytes that the list of a folder's files may have: half a million files."""
+SITE_CACHE = ".dvc-site"
+"""Where DVC keeps what it remembers of files; `.dvc/config` names it for calls of DVC in the top folder."""
 OTHERWISE = "`make results` computes everything"
 COMMAND = "`.venv/bin/dvc remote add --local -d NAME URL` (docs/sharing.md)"
 
@@ -65,15 +75,61 @@ class Published:
 
 @contextmanager
 def open_repo(root: Path) -> Iterator[Repo]:
-    """Open the project for DVC."""
-    try:
-        repo = Repo(str(root))
-    except DvcException as error:
-        # The line may hold a password.
-        why = re.sub(r" \('.*'\)", "", str(error))
-        raise UserError(f".dvc/config, .dvc/config.local or DVC's settings of the user: {why}") from None
-    with repo:
+    """Open the project for DVC, which keeps what it remembers in a folder of this user alone.
+
+    Raises
+    ------
+    UserError
+        DVC's settings cannot be read.
+    """
+    with ExitStack() as stack:
+        folder = private_folder(root, SITE_CACHE)
+        if folder is None:
+            # It remembers nothing, then, and reads the files once more.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            (folder / "repo").mkdir(mode=0o700)
+        os.environ["DVC_SITE_CACHE_DIR"] = str(folder)
+        try:
+            repo = stack.enter_context(Repo(str(root)))
+        except DvcException as error:
+            # The line may hold a password.
+            why = re.sub(r" \('.*'\)", "", str(error))
+            raise UserError(f".dvc/config, .dvc/config.local or DVC's settings of the user: {why}") from None
         yield repo
+
+
+def private_folder(root: Path, name: str) -> Path | None:
+    """Return a folder below ``root`` that no other user may change, made if it is not there.
+
+    DVC unpickles what it finds in it, so whoever may write there runs code as this user. Its own choice is a folder
+    that every user of the machine may write to (CVE-2025-69872), and where it makes a folder, that is open to all.
+
+    Returns
+    -------
+    Path or None
+        None where it cannot be made, is a link, or belongs to another user.
+    """
+    folder, was_open = root / name, False
+    try:
+        for part in (folder, folder / "repo"):
+            if not os.path.lexists(part):
+                part.mkdir(mode=0o700)
+            found = part.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                return None
+            was_open = was_open or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+            if found.st_mode & 0o077:
+                part.chmod(0o700)
+        if was_open:
+            # Whatever lies there, another user may have put there.
+            for child in (folder / "repo").iterdir():
+                if child.is_symlink():
+                    child.unlink()
+                elif child.is_dir():
+                    shutil.rmtree(child)
+    except OSError:
+        return None
+    return folder.absolute()
 
 
 def tracked(root: Path) -> dict[str, str]:
@@ -86,16 +142,32 @@ def tracked(root: Path) -> dict[str, str]:
     """
     found = {}
     for folder in TRACKED:
-        path = root / f"{folder}.dvc"
-        if path.is_file():
-            try:
-                found[folder] = _name(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"], ".dir")
-            except (yaml.YAMLError, LookupError, TypeError, ValueError):
-                raise UserError(
-                    f"{path.name} cannot be read; in the middle of a merge, take one side: "
-                    f"git checkout --ours {path.name}, or --theirs"
-                ) from None
+        if (root / f"{folder}.dvc").is_file():
+            found[folder] = _read_dvc(root / f"{folder}.dvc")[0]
     return found
+
+
+def tracked_size(root: Path) -> int:
+    """Return how many bytes the tracked files have together, as the ``.dvc`` files say; no file has more."""
+    return sum(_read_dvc(root / name)[1] for name in DVC_FILES if (root / name).is_file())
+
+
+def _read_dvc(path: Path) -> tuple[str, int]:
+    """Return the name of the object that lists the files of a folder, and their size together."""
+    try:
+        # A few lines, whoever wrote them.
+        (out,) = yaml.safe_load(path.read_bytes()[:4096].decode("utf-8"))["outs"]
+        if out["path"] != path.stem:
+            raise ValueError(out["path"])
+        size = out["size"]
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
+            raise ValueError(size)
+        return _name(out["md5"], ".dir"), size
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
+        raise UserError(
+            f"{path.name} cannot be read; in the middle of a merge, take one side: "
+            f"git checkout --ours {path.name}, or --theirs"
+        ) from None
 
 
 def read_list(folder: str, content: bytes) -> list[Published]:
@@ -104,7 +176,7 @@ def read_list(folder: str, content: bytes) -> list[Published]:
     Raises
     ------
     UserError
-        It is no list, or names a file that is outside of the folder.
+        It is no list, names a file that is outside of the folder, or one place twice.
 
     Examples
     --------
@@ -112,19 +184,26 @@ def read_list(folder: str, content: bytes) -> list[Published]:
     [Published(path='data/raw/mnist/a.gz', digest='d41d8cd98f00b204e9800998ecf8427e')]
     """
     try:
-        files = [Published(f"{folder}/{entry['relpath']}", _name(entry["md5"])) for entry in json.loads(content)]
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}.dvc: the list of its files is damaged: {error!r}") from None
-    for file in files:
-        if ".." in PurePosixPath(file.path).parts:
-            raise UserError(f"{folder}.dvc: the list of its files names {file.path}, which is outside of {folder}/")
+        files = [Published(_path(folder, entry["relpath"]), _name(entry["md5"])) for entry in json.loads(content)]
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder}.dvc: the list of its files is damaged: {error!r:.200}") from None
+    twice = same_places(file.path for file in files)
+    if twice:
+        raise UserError(f"{folder}.dvc: the list of its files names one place twice: {twice[0]} and {twice[1]}")
     return files
+
+
+def _path(folder: str, name: Any) -> str:
+    """Return the path of a file of a folder, or raise a :class:`ValueError` if it may lie outside of it."""
+    if not is_plain(name):
+        raise ValueError(f"{str(name)[:100]!r} is outside of {folder}/, or no plain name of a file")
+    return f"{folder}/{name}"
 
 
 def _name(text: Any, suffix: str = "") -> str:
     """Return the name of an object, which becomes part of paths, or raise a :class:`ValueError`."""
     if not (isinstance(text, str) and re.fullmatch("[0-9a-f]{32}" + re.escape(suffix), text)):
-        raise ValueError(f"{text} is no name of an object")
+        raise ValueError(f"{str(text)[:100]!r} is no name of an object")
     return text
 
 
@@ -139,15 +218,25 @@ class Cache:
 
     def __init__(self, repo: Repo) -> None:
         self._objects = repo.cache.local
+        self._root = Path(repo.root_dir)
 
     def path(self, name: str) -> Path:
-        """Return where an object lies, or would."""
-        return Path(self._objects.oid_to_path(name))
+        """Return where an object lies, or would.
+
+        Raises
+        ------
+        PlaceError
+            A folder on the way is a link: the object would be written elsewhere.
+        """
+        path = Path(self._objects.oid_to_path(name))
+        # Where the settings of this user say that the cache lies elsewhere, the way there is theirs.
+        top = self._root if path.is_relative_to(self._root) else Path(self._objects.path)
+        return follow(top, path.relative_to(top).as_posix())
 
     def has(self, name: str) -> bool:
         """Tell whether an object is there; one that is damaged is removed."""
         path = self.path(name)
-        if path.is_file() and md5(path) != _sum(name):
+        if path.is_symlink() or (path.is_file() and md5(path) != _sum(name)):
             path.unlink()
         return path.is_file()
 
@@ -256,18 +345,26 @@ class Store:
             The remote cannot be reached, or does not let this user read.
         """
         try:
-            content: bytes = self._files.cat_file(self._objects.oid_to_path(name))
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "list"
+                self._get(name, path, LARGEST_LIST)
+                return path.read_bytes()
         except FileNotFoundError:
             return None
         except Exception as error:
             raise self.error(self.reason(error)) from None
-        return content
 
-    def fetch(self, names: Iterable[str], cache: Cache) -> dict[str, str]:
-        """Bring objects into the cache; return, for each that did not come, why."""
+    def _get(self, name: str, path: Path, largest: int) -> None:
+        """Bring an object; raise a :class:`TooLargeError` as soon as it has more bytes than it may."""
+        self._files.get_file(self._objects.oid_to_path(name), str(path), callback=_AtMost(largest))
+        if path.stat().st_size > largest:
+            raise TooLargeError(largest)
+
+    def fetch(self, names: Iterable[str], cache: Cache, largest: int) -> dict[str, str]:
+        """Bring objects of at most so many bytes into the cache; return, for each that did not come, why."""
 
         def take(name: str) -> bool:
-            return cache.take(name, lambda path: self._files.get_file(self._objects.oid_to_path(name), str(path)))
+            return cache.take(name, lambda path: self._get(name, path, largest))
 
         def bring(name: str) -> str:
             try:
@@ -327,6 +424,40 @@ class Store:
         except Exception as error:
             return self.reason(error)
         return ""
+
+
+class TooLargeError(ValueError):
+    """An object has more bytes than it may, so it is not the one that its name stands for."""
+
+    def __init__(self, largest: int) -> None:
+        super().__init__(f"it has more than {largest:,} bytes, and is not what its name stands for")
+
+
+class _AtMost(Callback):  # type: ignore[misc]
+    """Ends a transfer that brings more bytes than it may: a disk is full sooner than a server is empty."""
+
+    def __init__(self, largest: int) -> None:
+        super().__init__()
+        self._largest = largest
+
+    def set_size(self, size: int | None) -> None:
+        """Look at what the server announces."""
+        super().set_size(size)
+        self._require(size or 0)
+
+    def relative_update(self, inc: int = 1) -> None:
+        """Look at what has come."""
+        super().relative_update(inc)
+        self._require(self.value)
+
+    def absolute_update(self, value: int) -> None:
+        """Look at what has come."""
+        super().absolute_update(value)
+        self._require(value)
+
+    def _require(self, size: int) -> None:
+        if size > self._largest:
+            raise TooLargeError(self._largest)
 
 
 def _origin(repo: Repo, name: str) -> str:

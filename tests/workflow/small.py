@@ -15,7 +15,8 @@ from stamps import Stamp
 from tests.workflow.project import ROOT
 
 PATHS = f"import sys\n\nsys.path[:0] = {[str(ROOT), str(ROOT / 'workflow')]}\n"
-SNAKEFILE = """from provenance import Provenance
+SNAKEFILE = """from execution import guard
+from provenance import Provenance
 from tests.workflow.small import SmallPlan
 
 plan = SmallPlan.read()
@@ -99,6 +100,7 @@ rule collect:
 
 if workflow.is_main_process:
     provenance.reconcile({rule.name: rule.shellcmd for rule in workflow.rules})
+    guard(workflow, provenance)
 """
 SEEDS = (0, 1)
 SETTINGS = {

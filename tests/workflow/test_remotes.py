@@ -8,17 +8,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.workflow.test_sharing import FILES, Clone, apart, first, published, refused, store, stored
+from tests.workflow.clone import FILES, Clone, apart, first, published, published_once, refused, store, stored
 
 # Fixtures, used by their names.
-__all__ = ["apart", "first", "published", "store"]
+__all__ = ["apart", "first", "published", "published_once", "store"]
 
 Settings = dict[str, str]
 Serve = Callable[..., AbstractContextManager[Settings]]
@@ -210,3 +213,65 @@ def test_a_wrong_password_is_one_line(published: Clone, store: Path, wrong: Sett
         other.remote(**{**settings, **wrong})
         message = refused(other.pull)
         assert "401 (Unauthorized)" in message and "guess" not in message and "open-sesame" not in message
+
+
+@contextmanager
+def unsteady(folder: Path, broken: set[str], asked: list[str], ended: threading.Event) -> Iterator[Settings]:
+    """Serve a folder; of what is ``broken``, half is sent, then nothing until ``ended``, then the connection breaks."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, directory=str(folder), **options)
+
+        def do_GET(self) -> None:
+            name = Path(self.path).name
+            asked.append(name)
+            if name not in broken:
+                super().do_GET()
+                return
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            ended.wait()
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield {"url": f"http://127.0.0.1:{server.server_address[1]}", "read_timeout": "2"}
+        finally:
+            ended.set()
+            server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["breaks", "stalls"])
+def test_what_came_over_a_bad_connection_is_kept_and_the_next_pull_goes_on(
+    published: Clone, store: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, asked, ended = stored(store, b"model 7").name, [], threading.Event()
+    if how == "breaks":
+        ended.set()
+    other, broken = published.clone(), {name}
+    with unsteady(store, broken, asked, ended) as settings:
+        other.remote(**settings)
+        started = time.monotonic()
+        assert other.pull() == 1
+        assert time.monotonic() - started < 60
+        missing = "artifacts/runs/fl/seed7/model.safetensors"
+        assert other.files() == {path: content for path, content in FILES.items() if path != missing}
+        said = capsys.readouterr().err
+        assert f"1 of {len(FILES)} files could not be fetched from elsewhere (" in said and f"{missing}: " in said
+        assert "`make pull` goes on from here" in said
+        broken.clear()
+        ended.set()
+        asked.clear()
+        assert other.pull() == 0
+        assert other.files() == FILES
+        # The top, the lists, and what was missing.
+        assert {file for file in asked if file and not file.endswith(".dir")} == {name}

@@ -1,0 +1,179 @@
+"""A git clone of a small project that is shared as this one is, and a remote beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from publish import Checks, publish
+from pull import pull
+
+from ppml.errors import UserError
+from tests.workflow.project import ROOT
+
+CONFIG = """
+seeds: [0]
+data: {dataset: digits, train: 100, test: 100}
+arms:
+  centralized: {training: {epochs: 1, batch_size: 32, learning_rate: 0.06}}
+"""
+FILES = {
+    "data/raw/mnist/train-images-idx3-ubyte.gz": b"raw " * 5000,
+    "data/subsets/mnist-100-100-first-test/train.safetensors": bytes(range(256)) * 40,
+    "data/features/mnist-100-100-first-test/scattering-9-0.001-2024/train.safetensors": b"features",
+    "artifacts/partitions/mnist/iid8/seed0.json": b"{}\n",
+    **{f"artifacts/runs/fl/seed{seed}/model.safetensors": b"model %d" % seed for seed in range(12)},
+    **{f"artifacts/runs/fl/seed{seed}/events.json": b"[]\n" for seed in range(12)},
+}
+REMAINS = {
+    "artifacts/runs/fl/seed0/.model-x1.safetensors": b"half",
+    "artifacts/runs/fl/seed0/model.safetensors.tmp": b"half",
+    "artifacts/runs/fl/seed0/progress.safetensors": b"half",
+}
+
+
+class Clone:
+    """A git clone of a small project that is shared as this one is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def first(cls, folder: Path) -> Clone:
+        """Make the project anew, with results."""
+        (folder / "config").mkdir(parents=True)
+        shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "*.local"))
+        shutil.copytree(ROOT / ".dvc-site", folder / ".dvc-site", ignore=shutil.ignore_patterns("[0-9a-f]*"))
+        for name in (".dvcignore", ".gitignore", "dvc.yaml"):
+            shutil.copy(ROOT / name, folder / name)
+        shutil.copy(ROOT / "config/published.yaml", folder / "config/published.yaml")
+        (folder / "reports").mkdir()
+        for name in ("metrics.json", "records.csv", "history.csv"):
+            shutil.copy(ROOT / "reports" / name, folder / "reports" / name)
+        (folder / "config/default.yaml").write_text(CONFIG)
+        (folder / "config/full.yaml").write_text("extends: default.yaml\n")
+        self = cls(folder)
+        self.write({**FILES, **REMAINS})
+        self.git("init", "-q", "-b", "main")
+        self.commit()
+        return self
+
+    def write(self, files: dict[str, bytes]) -> None:
+        for name, content in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True).stdout
+
+    def commit(self) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-qm", "results")
+
+    def clone(self, name: str = "other") -> Clone:
+        subprocess.run(["git", "clone", "-q", self.folder, self.folder.parent / name], check=True)
+        return Clone(self.folder.parent / name)
+
+    def dvc(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def remote(self, **settings: str) -> None:
+        """Set the default remote of this clone only."""
+        lines = [f"{key} = {value}" for key, value in settings.items()]
+        path = self.folder / ".dvc/config.local"
+        path.write_text("\n".join(["[core]", "remote = elsewhere", "['remote \"elsewhere\"']", *lines, ""]))
+
+    def publish(self, unfinished: tuple[str, ...] = ()) -> None:
+        def save_book(_: list[str]) -> None:
+            self.write({"reports/provenance.json": b"{}\n"})
+
+        os.chdir(self.folder)
+        publish(self.folder, ["config/default.yaml"], Checks(lambda _: list(unfinished), save_book))
+
+    def pull(self) -> int:
+        return pull(self.folder)
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for folder in ("data", "artifacts")
+            for path in (self.folder / folder).rglob("*")
+            if path.is_file()
+        }
+
+
+def stored(store: Path, content: bytes) -> Path:
+    """Return where a remote keeps a file."""
+    name = hashlib.md5(content).hexdigest()
+    return store / "files/md5" / name[:2] / name[2:]
+
+
+def stored_list(store: Path, clone: Clone, folder: str) -> Path:
+    name = (clone.folder / f"{folder}.dvc").read_text().split("md5: ")[1].split()[0]
+    return store / "files/md5" / name[:2] / name[2:]
+
+
+def keep_apart(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Keep the settings, keys and caches of whoever runs the tests out of them."""
+    for name in ("HOME", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        patch.setenv(name, str(folder / "apart" / name))
+    patch.delenv("SSH_AUTH_SOCK", raising=False)
+    patch.chdir(folder)
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_apart(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Clone:
+    return Clone.first(tmp_path / "first")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a clone that has published its files, and the remote."""
+    folder = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        keep_apart(folder, patch)
+        clone = Clone.first(folder / "first")
+        clone.publish()
+        clone.commit()
+        patch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def published(published_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Clone:
+    for name in ("first", "store"):
+        shutil.copytree(published_once / name, tmp_path / name, symlinks=True, copy_function=shutil.copy2)
+    capsys.readouterr()
+    return Clone(tmp_path / "first")
+
+
+def refused(action: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        action()
+    return str(caught.value)
+
+
+def run(clone: Clone, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=clone.folder, capture_output=True, text=True, check=False)

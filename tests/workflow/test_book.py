@@ -1,0 +1,323 @@
+"""The record book: what it says, what it keeps to itself, and that one of somebody else names nothing but results."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from provenance import UNREAD, Book, Job, Provenance, _digest_of, write_book
+
+from ppml.errors import UserError
+from tests.workflow.records import (
+    BOOK,
+    COMPARED,
+    MODEL,
+    NEWER,
+    NOBODY,
+    OTHER_BYTES,
+    as_run_anew,
+    done,
+    forget_records,
+    record,
+    rewrite,
+    save,
+    small,
+    stale,
+    touch_all,
+)
+from tests.workflow.small import SETTINGS, Small, SmallPlan
+
+# Fixtures, used by their names.
+__all__ = ["done", "small"]
+
+
+def test_the_book_says_what_snakemake_recorded(small: Small) -> None:
+    book = Book(BOOK)
+    assert set(book.jobs) == set(SmallPlan.read().outputs())
+    for path in SmallPlan.read().outputs():
+        ours, theirs = book.record(path), record(path)
+        assert [ours.get(key) for key in COMPARED] == [theirs.get(key) for key in COMPARED], path
+        assert book.sha256(path) == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert book.record("source.txt") is None and book.sha256("source.txt") is None
+    assert book.stamps == SmallPlan.read().stamps.made
+
+
+def plain_digests_in(book: str) -> list[str]:
+    """Return the files whose plain SHA-256 stands in the text of a book."""
+    files = [path for path in Path().rglob("*.txt") if path.name != "ran.txt"]
+    return [str(path) for path in files if hashlib.sha256(path.read_bytes()).hexdigest() in book]
+
+
+def test_a_book_of_data_that_are_not_published_has_no_plain_digest(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {"data/data.txt", MODEL, "source.txt"} <= set(plain_digests_in(BOOK.read_text()))
+    small.set(data_published=False)
+    save()
+    assert not plain_digests_in(BOOK.read_text())
+    # Planted: digests without the key.
+    monkeypatch.setattr("provenance.shown_digest", lambda sha256, published: sha256)
+    save()
+    assert plain_digests_in(BOOK.read_text())
+
+
+def test_a_book_with_keyed_digests_is_understood_where_the_key_is(small: Small) -> None:
+    small.set(data_published=False)
+    save()
+    made = {path: record(path) for path in SmallPlan.read().outputs()}
+    forget_records()
+    touch_all()
+    assert stale() == {}
+    for path, before in made.items():
+        assert [record(path).get(key) for key in COMPARED] == [before.get(key) for key in COMPARED], path
+    rewrite(MODEL, "a planted fault")
+    assert stale()["train alone/0"] == (OTHER_BYTES,)
+
+
+def test_without_the_key_nobody_knows_how_files_were_made(small: Small) -> None:
+    small.set(data_published=False)
+    save()
+    forget_records()
+    Path(".ppml/digest.key").unlink()
+    assert all(NOBODY in why for why in stale().values()) and stale()
+
+
+def test_equal_results_have_equal_books_and_a_clone_writes_the_same(small: Small) -> None:
+    before = BOOK.read_bytes()
+    save()
+    assert BOOK.read_bytes() == before
+    forget_records()
+    touch_all()
+    assert stale() == {}
+    save()
+    assert BOOK.read_bytes() == before
+
+
+def test_the_order_of_the_configuration_changes_no_book(small: Small) -> None:
+    before = BOOK.read_bytes()
+    small.set(arms=dict(reversed(SETTINGS["arms"].items())))
+    save()
+    assert BOOK.read_bytes() == before
+
+
+def test_the_process_that_reconciled_knows_what_ran_since(small: Small) -> None:
+    provenance = Provenance(SmallPlan.read())
+    provenance.reconcile({})
+    as_run_anew(MODEL, "trained again")
+    provenance.save()
+    assert Book(BOOK).sha256(MODEL) == hashlib.sha256(b"trained again").hexdigest()
+
+
+def test_a_book_that_is_saved_before_it_was_reconciled_is_the_same(small: Small) -> None:
+    before = BOOK.read_bytes()
+    forget_records()
+    save()
+    assert BOOK.read_bytes() == before
+
+
+def test_the_book_keeps_the_stamps_that_it_names_and_no_other(small: Small) -> None:
+    small.set(stamp=NEWER)
+    causes = stale()
+    assert "module ppml.stages.train" in causes["data"]
+    save()
+    # Made by the older code, and still described by it.
+    assert set(Book(BOOK).stamps) == {SETTINGS["stamp"]}
+    assert Provenance(SmallPlan.read()).stamp(SETTINGS["stamp"]) is not None
+    assert Provenance(SmallPlan.read()).stamp("0" * 16) is None
+    assert stale() == causes
+
+
+def test_a_text_that_a_rule_carries_counts(small: Small) -> None:
+    small.set(note="new")
+    assert stale() == {"collect": ("'' is now 'new'",)}
+    small.set(note="", specs={**SETTINGS["specs"], "collect": "[ 1 ]"})
+    ((job, causes),) = stale().items()
+    assert job == "collect" and causes[0].startswith("Snakemake says: Params have changed")
+
+
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        ("source.txt", {"data/data.txt"}),
+        (MODEL, {MODEL, "runs/alone/seed0/predictions.txt"}),
+        (
+            "runs/alone/seed0/cost.txt",
+            {"runs/alone/seed0/cost.txt", "reports/table.txt", *SmallPlan(SETTINGS).every_run("record.txt")},
+        ),
+    ],
+)
+def test_what_was_not_made_of_what_is_there_is_left_out_of_the_book(small: Small, path: str, left: set[str]) -> None:
+    rewrite(path, "other")
+    save()
+    assert set(SmallPlan.read().outputs()) - set(Book(BOOK).jobs) == left
+    book = json.loads(BOOK.read_text())
+    assert left.isdisjoint(name for job in book["jobs"] for name in job["outputs"])
+    assert set(book["commands"]) == {job["command"] for job in book["jobs"]}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["source.txt"],
+        ["data/data.txt", MODEL],
+        ["runs/private/seed0/noise.json"],
+        ["reports/table.txt"],
+        # A clone that has not pulled.
+        ["data/data.txt", *(path for path in SmallPlan(SETTINGS).outputs() if path.startswith("runs/"))],
+    ],
+)
+def test_the_book_keeps_what_is_not_there(small: Small, paths: list[str]) -> None:
+    before, contents = BOOK.read_bytes(), {path: Path(path).read_bytes() for path in paths}
+    forget_records()
+    for path in paths:
+        Path(path).unlink()
+    stale()
+    save()
+    assert BOOK.read_bytes() == before
+    for path, content in contents.items():
+        Path(path).write_bytes(content)
+    assert stale() == {}
+
+
+def test_a_merge_of_two_books_vouches_for_nothing_that_was_not_made_of_what_is_there(small: Small) -> None:
+    """Git merges line by line: one branch has made the table anew, the other what it shows."""
+    ours, model = json.loads(BOOK.read_text()), hashlib.sha256(b"trained again").hexdigest()
+    mixed = [job for job in ours["jobs"] if MODEL in job["outputs"]]
+    for job in mixed:
+        job["outputs"][MODEL] = model
+    BOOK.write_text(json.dumps(ours))
+    forget_records()
+    assert MODEL not in Book(BOOK).jobs and "runs/private/seed0/model.txt" in Book(BOOK).jobs
+    assert stale()["train alone/0"] == (NOBODY,)
+    Path(MODEL).write_text("trained again")
+    assert stale()["train alone/0"] == (NOBODY,)
+
+
+@pytest.mark.parametrize("part", ["rule", "command", "params", "inputs", "outputs"])
+def test_an_entry_of_the_book_that_was_changed_is_none(small: Small, part: str) -> None:
+    book = json.loads(BOOK.read_text())
+    (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
+    others = {"params": [*entry["params"], "x"], "inputs": {}, "outputs": {"reports/table.txt": "0" * 64}}
+    entry[part] = others.get(part, next(job[part] for job in book["jobs"] if job[part] != entry[part]))
+    BOOK.write_text(json.dumps(book))
+    assert "reports/table.txt" not in Book(BOOK).jobs and MODEL in Book(BOOK).jobs
+
+
+def test_a_command_of_the_book_that_was_changed_is_nobodys(small: Small) -> None:
+    book = json.loads(BOOK.read_text())
+    (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
+    book["commands"][entry["command"]] += " "
+    BOOK.write_text(json.dumps(book))
+    assert "reports/table.txt" not in Book(BOOK).jobs and MODEL in Book(BOOK).jobs
+
+
+def test_a_conflict_of_a_merge_is_named_with_the_way_out(small: Small) -> None:
+    content = b'{\n<<<<<<< HEAD\n "jobs": [],\n=======\n>>>>>>> other\n}\n'
+    BOOK.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        Book(BOOK)
+    message = str(refused.value)
+    assert message.startswith("reports/provenance.json cannot be read; in the middle of a merge, take one side: ")
+    assert "\n" not in message and BOOK.read_bytes() == content
+
+
+# --- books of somebody else -------------------------------------------------------------------------------------
+
+NO_BOOKS = [
+    *(b"", b"{", b"[]", b"null", b"1", b'"a"', b"\xff", b"\x00", b"[" * 200_000, b'{"a":' * 200_000, b"1" * 6000),
+    *(b'{"jobs": []}', b'{"jobs": 1, "commands": {}, "stamps": {}}', b'{"jobs": {}, "commands": {}, "stamps": {}}'),
+    *(b'{"jobs": [], "commands": [], "stamps": {}}', b'{"jobs": [], "commands": {}, "stamps": []}'),
+]
+"""Files that are no record books."""
+
+
+@pytest.mark.parametrize("content", NO_BOOKS, ids=lambda content: content[:20].decode("latin-1"))
+def test_a_file_that_is_no_book_is_said_in_a_line_and_counts_as_none(small: Small, content: bytes) -> None:
+    BOOK.write_bytes(content)
+    book = Book(BOOK)
+    assert (book.jobs, book.stamps) == ({}, {})
+    assert book.trouble.startswith("reports/provenance.json is no record book (")
+    assert "git checkout -- reports/provenance.json" in book.trouble
+    assert "\n" not in book.trouble and len(book.trouble) < 400 and book.trouble.isprintable()
+
+
+def test_a_file_that_is_no_book_stops_nothing_and_is_kept(small: Small, capfd: pytest.CaptureFixture[str]) -> None:
+    """What was made on this machine stands by its own records."""
+    BOOK.write_bytes(b'{"jobs": 3}')
+    assert stale() == {}
+    assert BOOK.read_bytes() == b'{"jobs": 3}'
+    save()
+    assert set(Book(BOOK).jobs) == set(SmallPlan.read().outputs())
+    assert UNREAD.read_bytes() == b'{"jobs": 3}'
+
+
+def test_a_book_of_a_hundred_megabytes_is_not_read(small: Small) -> None:
+    with BOOK.open("ab") as file:
+        file.truncate(100 * 2**20)
+    assert "it has 104,857,600 bytes" in Book(BOOK).trouble
+
+
+HEX = "0" * 64
+CHANGES: dict[str, Any] = {
+    "rule": [None, 3, [], {}],
+    "command": [None, 3, [], {}],
+    "params": [None, "text", {"a": 1}, [1], [None], [["a"]], ["\ud800"]],
+    "inputs": [None, [], "a", {"a": 1}, {"a": None}, {"a": "0"}, {"a\0": HEX}, {"": HEX}, {"x" * 2000: HEX}],
+    "outputs": [
+        *(None, [], "a", {}, {"a": 1}, {"a": "x" * 64}, {"../a": HEX}, {"/a": HEX}, {"a\0": HEX}, {"\ud800": HEX}),
+        *({"a/../b": HEX}, {"": HEX}, {".": HEX}, {"a//b": HEX}, {"x" * 2000: HEX}),
+    ],
+    "digest": [None, 3, []],
+}
+"""What no entry says."""
+
+
+@pytest.mark.parametrize(("part", "value"), [(part, value) for part, values in CHANGES.items() for value in values])
+def test_an_entry_that_is_none_is_left_out_alone(tmp_path: Path, part: str, value: object) -> None:
+    """Whether or not its digest is right."""
+    path, other = tmp_path / "book.json", Job("train", "run", ("p",), {"in": HEX}, {"runs/b": HEX})
+    write_book(path, [Job("train", "run", ("p",), {"in": HEX}, {"runs/a": HEX}), other], {})
+    content = json.loads(path.read_text())
+    (entry,) = (job for job in content["jobs"] if "runs/a" in job["outputs"])
+    entry[part] = value
+    if part != "digest":
+        with contextlib.suppress(TypeError):
+            entry["digest"] = _digest_of(entry)
+    path.write_text(json.dumps(content))
+    book = Book(path)
+    assert book.jobs == {"runs/b": other} and book.trouble == ""
+
+
+@pytest.mark.parametrize("job", [None, 3, "a", [], {}, [{}]])
+def test_a_job_that_is_none_is_left_out_alone(tmp_path: Path, job: object) -> None:
+    path, other = tmp_path / "book.json", Job("train", "run", ("p",), {"in": HEX}, {"runs/b": HEX})
+    write_book(path, [other], {})
+    content = json.loads(path.read_text())
+    content["jobs"].insert(0, job)
+    content["commands"]["x"] = content["stamps"]["y"] = job
+    path.write_text(json.dumps(content))
+    assert Book(path).jobs == {"runs/b": other} and Book(path).stamps == {}
+
+
+def test_a_planned_result_may_lie_anywhere(tmp_path: Path) -> None:
+    """Where the configuration names a folder elsewhere."""
+    path, job = tmp_path / "book.json", Job("train", "run", (), {}, {"/scratch/runs/a": HEX})
+    write_book(path, [job], {})
+    assert Book(path).jobs == {} and Book(path, {"/scratch/runs/a"}.__contains__).jobs == {"/scratch/runs/a": job}
+
+
+def test_what_a_book_says_cannot_reach_the_terminal(small: Small) -> None:
+    """Nor is it read for ever: a specification that nests a hundred thousand lists."""
+    book = json.loads(BOOK.read_text())
+    for job, param in zip(
+        [job for job in book["jobs"] if job["rule"] == "train"], ('{"\x1b[2J":1}', "[" * 100_000), strict=False
+    ):
+        job["params"] = [param, SETTINGS["stamp"]]
+        job["digest"] = _digest_of(job)
+    BOOK.write_text(json.dumps(book))
+    forget_records()
+    assert all(cause.isprintable() for causes in stale().values() for cause in causes)
