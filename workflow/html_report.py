@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from plan import DEFAULT, Plan
+from plan import DEFAULT, Plan, project_file
 
 from ppml.errors import UserError
 
-STYLE = "workflow/report/report.css"
+STYLE = project_file("workflow/report/report.css")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,13 +25,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     target = Path(plan.reports) / "report.html"
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile")]
     # Its first page holds every figure. It is of no use but here, no book knows it, and it is made in no time.
     for command in (
         [plan.overview, "--cores", "1", "--forcerun", "overview"],
         ["--report", str(target), "--report-stylesheet", STYLE],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *command, "--configfile", arguments.configfile],
+            [*snakemake, *command, "--configfile", arguments.configfile],
             capture_output=True,
             text=True,
             check=False,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -15,15 +16,17 @@ from frozen import freeze
 from stamps import Stamps
 
 import ppml
-from ppml.config.data import PartitionSpec
+from ppml.config.data import Dirichlet, PartitionSpec
 from ppml.config.features import Features, NoFeatures
+from ppml.config.hints import suggestion
 from ppml.config.inference import NoInference
-from ppml.config.load import overlay, parse_config, read_yaml, with_base
-from ppml.config.model import Config
+from ppml.config.load import merged, parse_config, read_layers
+from ppml.config.model import Config, Folders
 from ppml.config.spec import Spec
 from ppml.config.technique import (
     Aggregation,
     Correction,
+    ExampleLevel,
     Federated,
     NoPrivacy,
     Plaintext,
@@ -32,26 +35,39 @@ from ppml.config.technique import (
     Topology,
 )
 from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
+from ppml.data.sources import unreadable
 from ppml.errors import UserError
 from ppml.models.registry import MODELS
-from ppml.preflight import check_device, check_folders, resolve_data
+from ppml.preflight import check_device, check_folders, check_last_batch, resolve_data
 from ppml.records.canonical import canonical
 from ppml.reporting.published import load_published
 from ppml.start import parent
+from ppml.system_errors import describe_os_error
 
-DEFAULT = "config/default.yaml"
+ROOT = Path(__file__).absolute().parents[1]
+"""The folder of the Snakefile."""
+
+
+def project_file(name: str) -> str:
+    """Return the path of a file of the project: as it is named there, where that is the current folder."""
+    return name if ROOT.samefile(Path.cwd()) else str(ROOT / name)
+
+
+DEFAULT = project_file("config/default.yaml")
 FOUND_DATA = "PPML_FALLBACK"
 """Names, in the environment of jobs, the data set that replaces all others; empty where theirs were found."""
 CODE = "PPML_CODE"
 """Names, in the environment of jobs, the folder of the package that they run."""
-PUBLISHED = "config/published.yaml"
-LOCK = Path(__file__).parents[1] / "requirements.lock"
+PUBLISHED = project_file("config/published.yaml")
+LOCK = ROOT / "requirements.lock"
 TRAINED = ("model.safetensors", "config.json", "history.csv", "events.json", "cost.json")
 RUN_FILES = (*TRAINED, "predictions.safetensors", "privacy.json", "record.json")
 SHOW_PUBLISHED = ("published", "privacy_utility", "readings", "clients")
 """Kinds of tables and figures with numbers of the papers."""
 SHOW_NO_EPSILON = ("audit", "inference")
 """Kinds of tables that state no epsilon."""
+OWNERS_A_CORE = 16
+"""Each takes up to a second or two."""
 AUDIT = "audit.json"
 INFERENCE = ("inference.json", "inference-cost.json")
 COLLECTED = ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "joint")
@@ -85,13 +101,30 @@ def prepare_jobs(*, main: bool) -> Path:
     -------
     Path
         The folder of the package that the jobs run.
+
+    Raises
+    ------
+    UserError
+        The environment cannot name the folders, or the current one cannot be written.
     """
+    for folder in (Path.cwd(), Path(sys.executable).parent):
+        if os.pathsep in str(folder):
+            raise UserError(
+                f"the path {folder} holds {os.pathsep!r}, which separates the folders of PATH and PYTHONPATH; move or "
+                "rename the folder"
+            )
     # Whether or not its environment is activated.
     _put_first("PATH", Path(sys.executable).parent)
     os.environ[parent.VARIABLE] = str(os.getpid())
     if not main:
         return Path(os.environ.get(CODE, ppml.__path__[0]))
-    code = freeze(Path(ppml.__path__[0]))
+    try:
+        code = freeze(Path(ppml.__path__[0]))
+    except OSError as error:
+        raise UserError(
+            f"{describe_os_error(error)}; the workflow keeps records below .snakemake in the folder that it is run in; "
+            "for another one, use `snakemake -d FOLDER`"
+        ) from None
     _put_first("PYTHONPATH", code.parent)
     os.environ[CODE] = str(code)
     return code
@@ -126,6 +159,37 @@ def retyped(given: Any, base: Any) -> Any:
     except yaml.YAMLError:
         return given
     return value if value is None or isinstance(value, (bool, int, float)) else given
+
+
+def key_by_key(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``top`` over ``base`` as Snakemake does: whatever ``kind`` a section has.
+
+    Examples
+    --------
+    >>> key_by_key({"a": {"kind": "p", "x": 1}}, {"a": {"kind": "q"}})
+    {'a': {'kind': 'q', 'x': 1}}
+    """
+    both = {key for key in base.keys() & top.keys() if isinstance(base[key], Mapping) and isinstance(top[key], Mapping)}
+    return {**base, **top, **{key: key_by_key(base[key], top[key]) for key in both}}
+
+
+def differing(given: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of ``given`` that is not in ``plain``.
+
+    Examples
+    --------
+    >>> differing({"data": {"train": "500", "test": 9}, "seed": 1}, {"data": {"test": 9}, "seed": 1})
+    {'data': {'train': '500'}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        below = plain.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            if deeper := differing(value, below):
+                found[key] = deeper
+        elif key not in plain or value != below:
+            found[key] = value
+    return found
 
 
 class Plan:
@@ -172,28 +236,31 @@ class Plan:
         code : Path or None
             The folder of the package that jobs run; None: of the one that runs here.
         """
-        base: dict[str, Any] = {}
-        for file in files or [DEFAULT]:
-            base = overlay(base, with_base(read_yaml(file), Path(file).parent))
-        content = overlay(base, retyped({key: value for key, value in given.items() if key != "extends"}, base))
         here = Path.cwd()
         named = [str(Path(file).relative_to(here)) if Path(file).is_relative_to(here) else file for file in files]
-        config = parse_config(content, ", ".join(named) or DEFAULT)
+        stacks = [read_layers(file) for file in named or [DEFAULT]]
+        layers = [layer for stack in stacks for layer in stack]
+        # Snakemake has laid the files themselves over each other, key by key: what differs comes from --config.
+        plain: dict[str, Any] = {}
+        for stack in stacks if files else ():
+            plain = key_by_key(plain, stack[-1][1])
+        above = differing({key: value for key, value in given.items() if key != "extends"}, plain)
+        layers.append(("--config", retyped(above, plain)))
+        config = parse_config(merged(layers), ", ".join(named) or DEFAULT, layers)
         check_device(config)
         if main or FOUND_DATA not in os.environ:
             os.environ[FOUND_DATA] = resolve_data(config, Path(config.folders.data) / "raw") or ""
         fallback = os.environ[FOUND_DATA] or None
+        check_last_batch(config, fallback)
         plan = cls(config, fallback, code)
-        check_folders(
-            [("data", plan.data), ("artifacts", plan.artifacts), ("reports", plan.reports), ("logs", plan.logs)]
-        )
+        check_folders({key: getattr(plan, key) for key in Folders.model_fields}, ROOT)
         for name, experiment in config.experiments.items():
             compared = (("compare", row.published) for row in experiment.compare)
             for key, row in (*compared, *(("published", row) for row in experiment.published)):
                 if row not in plan.published:
                     raise UserError(
-                        f"experiments.{name}.{key}: unknown published row {row!r}; allowed: "
-                        f"{', '.join(plan.published)} ({PUBLISHED})"
+                        f"experiments.{name}.{key}: unknown published row {row!r}; "
+                        f"{suggestion(row, plan.published)}allowed: {', '.join(plan.published)} ({PUBLISHED})"
                     )
         return plan
 
@@ -210,10 +277,27 @@ class Plan:
                     "as environment.yml does"
                 )
 
+    def check_passed_on(self, *, executable: str = sys.executable) -> None:
+        """Exit where a program that starts jobs on other machines would take the paths that it is given apart.
+
+        Executors put a command into double quotes, in which a shell replaces some signs.
+        """
+        for path in (str(Path.cwd()), executable):
+            if found := sorted(set(path) & set('"$`\\')):
+                sys.exit(
+                    f"error: the path {path} holds {' '.join(found)}, which jobs on other machines cannot be given; "
+                    "use a folder without"
+                )
+
     def notices(self) -> list[str]:
         """Return what the user should read before the first job, a line each."""
-        lines = [f"warning: {line}" for line in self.config.warnings()]
+        lines = [f"warning: {line}" for line in (*self._unreadable(), *self.config.warnings())]
         return [self.fallback_sentence(), *lines] if self.fallback else lines
+
+    def _unreadable(self) -> list[str]:
+        datasets = sorted({self.config.dataset_of(arm) for arm in self.config.arms} - {DIGITS})
+        raw = Path(self.data) / "raw"
+        return [line for name in datasets for line in unreadable(name, raw / name, self.config.data.mirrors)]
 
     def fallback_sentence(self) -> str:
         """Return the loud line for captions, empty where the data are what was asked for."""
@@ -348,6 +432,10 @@ class Plan:
         """Return files of every arm and seed."""
         return [self.run(arm, seed, name) for arm, seed in self.runs for name in names]
 
+    def option(self, name: str, files: str | Sequence[str]) -> str:
+        """Return an option of a stage as part of a shell command, empty without a file."""
+        return shlex.join([name, *([files] if isinstance(files, str) else files)]) if files else ""
+
     def noise_of(self, arm: str, seed: int | str) -> list[str]:
         """Return an arm's calibrated noise, as a list of one file, or of none without privacy."""
         private = not isinstance(self.config.arms[arm].privacy, NoPrivacy)
@@ -418,6 +506,14 @@ class Plan:
                 "device": self.config.device,
             }
         )
+
+    def owners_at_once(self, arm: str) -> int:
+        """Return for how many owners of an arm's records noise and epsilon are worked out at once."""
+        spec = self.config.arms[arm]
+        own = isinstance(spec.privacy, ExampleLevel) and spec.privacy.noise_by == "owner"
+        partition = self.config.partitions[spec.partition] if spec.partition and own else None
+        # Only there has almost every client another number of records, and with it another noise.
+        return max(1, partition.clients // OWNERS_A_CORE) if isinstance(partition, Dirichlet) else 1
 
     def calibrate_spec(self, arm: str) -> str:
         """Return what calibrating an arm depends on: not its learning rate, nor its aggregation."""

@@ -7,9 +7,10 @@ import torch
 
 from ppml.config.load import parse_config
 from ppml.data import sources
-from ppml.data.catalogue import MNIST_FILES
+from ppml.data.catalogue import DIGITS, MNIST_FILES
+from ppml.data.loading import load_splits
 from ppml.errors import UserError
-from ppml.preflight import check_device, check_folders, resolve_data
+from ppml.preflight import TRAINING_IMAGES, check_device, check_folders, check_last_batch, resolve_data
 
 from .small import small
 
@@ -38,15 +39,15 @@ def test_cpu_is_accepted_without_importing_torch(root):
     assert found.stdout.strip() == "[]"
 
 
-def test_folders_are_made(tmp_path):
-    check_folders([("reports", str(tmp_path / "a" / "b"))])
-    assert (tmp_path / "a" / "b").is_dir()
+def test_folders_that_can_be_made_are_not_made_yet(tmp_path):
+    check_folders({"reports": str(tmp_path / "a" / "b")}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_below_a_file_is_refused_by_its_key(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError) as caught:
-        check_folders([("artifacts", str(tmp_path / "file" / "runs"))])
+        check_folders({"artifacts": str(tmp_path / "file" / "runs")}, tmp_path)
     assert str(caught.value) == (
         f"folders.artifacts: {tmp_path}/file/runs cannot be made: Not a directory; name a folder that can be written"
     )
@@ -55,8 +56,10 @@ def test_folder_below_a_file_is_refused_by_its_key(tmp_path):
 def test_folder_without_write_permission_is_refused_by_its_key(tmp_path, monkeypatch):
     # The superuser may write everywhere: what the operating system says is replaced.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match=r"^folders\.logs: .* cannot be written; name a folder that can, or grant"):
-        check_folders([("logs", str(tmp_path))])
+    with pytest.raises(
+        UserError, match=r"^folders\.logs: .* cannot be written, since .* cannot; name a folder that can"
+    ):
+        check_folders({"logs": str(tmp_path / "logs")}, tmp_path)
 
 
 @pytest.fixture
@@ -119,3 +122,46 @@ def test_data_set_of_a_single_arm_is_looked_for_too(nowhere):
     data = {"train": 1000, "dataset": "digits", "mirrors": [], "download": False, "fallback": None}
     with pytest.raises(UserError, match="no source has kmnist"):
         resolve_data(config(arms=arms, data=data), nowhere)
+
+
+def normalised(train, batch_size, fallback=None):
+    """Return whether a model with batch normalisation is refused; one without it never is."""
+    arms = {"a": {"model": "square_cnn", "training": {"batch_size": batch_size}}}
+    asked = config(data={"train": train}, partitions={}, arms=arms)
+    check_last_batch(
+        config(data={"train": train}, partitions={}, arms={"a": {"training": {"batch_size": 1}}}), fallback
+    )
+    try:
+        check_last_batch(asked, fallback)
+    except UserError as error:
+        assert str(error).startswith(f"arms.a.training.batch_size: got {batch_size!r} for ")
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("train", "batch_size", "fallback", "refused"),
+    [
+        (1000, 64, None, False),
+        (1025, 64, None, True),
+        (1026, 64, None, False),
+        (65, 64, None, True),
+        (64, 64, None, False),
+        (63, 64, None, False),
+        (1, 64, None, True),
+        (1, "all", None, True),
+        (2, "all", None, False),
+        (1000, 1, None, True),
+        # There are no more images than these, of MNIST and of the digits.
+        (70_000, 59_999, None, True),
+        (10_000, 1_436, None, False),
+        (10_000, 1_436, DIGITS, True),
+    ],
+)
+def test_a_last_batch_of_one_record_is_refused_where_batches_are_normalised(train, batch_size, fallback, refused):
+    assert normalised(train, batch_size, fallback) is refused
+
+
+def test_the_digits_have_as_many_training_images_as_is_assumed():
+    (train,) = load_splits(DIGITS, [], ["train"])
+    assert len(train.labels) == TRAINING_IMAGES[DIGITS]

@@ -1,9 +1,12 @@
 import gzip
+import math
 
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
+from ppml.data import loading
 from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
 from ppml.data.loading import load_splits
 from ppml.errors import UserError
@@ -16,6 +19,39 @@ def test_mnist_is_read_as_published(published):
     assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert (train.images.shape, test.images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
     assert (train.images.dtype, train.labels.dtype) == (np.uint8, np.int64)
+
+
+KINDS = {torch.uint8: 8, torch.int8: 9, torch.int16: 11, torch.int32: 12, torch.float32: 13, torch.float64: 14}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(7,), (3, 8), (2, 5, 4)])
+def test_a_file_of_every_type_is_read_as_torchvision_reads_it(kind, shape, tmp_path):
+    count = math.prod(shape)
+    values = (torch.arange(count) * 977 - 300).to(kind).reshape(shape)
+    head = bytes([0, 0, KINDS[kind], len(shape)]) + b"".join(length.to_bytes(4, "big") for length in shape)
+    content = head + values.numpy().astype(values.numpy().dtype.newbyteorder(">")).tobytes()
+    (tmp_path / "file").write_bytes(content)
+    (tmp_path / "file.gz").write_bytes(gzip.compress(content))
+    expected = read_sn3_pascalvincent_tensor(str(tmp_path / "file")).numpy()
+    found = loading._read(tmp_path / "file.gz")
+    assert np.array_equal(found, expected) and np.array_equal(found, values.numpy())
+    assert found.dtype.newbyteorder("=") == expected.dtype
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
+def test_published_files_are_read_as_torchvision_reads_them(dataset, published, tmp_path):
+    test = [path for path in published(dataset) if path.name.startswith("t10k-")]
+    (split,) = load_splits(dataset, test, ["test"])
+    for path, values in zip(sorted(test), (split.images, split.labels), strict=True):
+        (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+        assert np.array_equal(read_sn3_pascalvincent_tensor(str(tmp_path / path.stem)).numpy(), values)
+
+
+def test_no_temporary_file_is_needed(published, monkeypatch):
+    monkeypatch.setattr("tempfile._get_candidate_names", lambda: pytest.fail("a temporary file was made"))
+    (test,) = load_splits("mnist", published("mnist"), ["test"])
+    assert test.images.shape == (10_000, 28, 28)
 
 
 def test_files_stay_as_they_were_published(published, tmp_path):
@@ -46,7 +82,7 @@ def test_corrupted_file_is_refused_before_it_is_read(published, tmp_path):
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: has MD5 ")
     assert "is published with f68b3c2dcbeaaa9fbdd348bbdeb94873; it is corrupted, truncated or another file" in message
-    assert message.endswith(f"(source: {tmp_path}): delete it and run again")
+    assert message.endswith("; move it elsewhere, and run again")
 
 
 def test_digits_have_a_fixed_split_of_real_images():

@@ -1,6 +1,9 @@
 import hashlib
 import http.server
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,19 +132,91 @@ def test_wrong_file_in_data_raw_is_refused_with_both_sums_and_kept_for_inspectio
     good = mirror_with(tmp_path / "mirror" / "mnist", CONTENT)
     assert refusal(remote(), raw, [good]) == (
         f"{raw}/{NAME}: has MD5 {md5(content)}, but {NAME} is published with {md5(CONTENT)}; it is corrupted, "
-        f"truncated or another file, and is not used (source: {raw}): delete it and run again"
+        "truncated or another file, and is not used; move it elsewhere, and run again"
     )
     assert (raw / NAME).read_bytes() == content
 
 
 @pytest.mark.parametrize("content", WRONG)
-def test_wrong_file_in_a_mirror_is_refused_with_both_sums_and_nothing_is_left(content, raw, tmp_path):
+def test_wrong_file_in_the_only_mirror_is_refused_with_both_sums_and_nothing_is_left(content, raw, tmp_path):
     mirror = mirror_with(tmp_path / "mirror" / "mnist", content)
-    assert refusal(remote(), raw, [mirror]) == (
-        f"{mirror}/mnist/{NAME}: has MD5 {md5(content)}, but {NAME} is published with {md5(CONTENT)}; it is corrupted, "
-        "truncated or another file, and is not used (source: local mirror): delete it and run again"
+    message = refusal(remote(), raw, [mirror])
+    assert message.startswith(
+        f"mnist: no source has {NAME}; tried {mirror}/mnist/{NAME}: has MD5 {md5(content)}, but {NAME} is published "
+        f"with {md5(CONTENT)}; it is corrupted, truncated or another file, and is not used (source: local mirror). "
     )
     assert left_in(raw) == []
+    assert (tmp_path / "mirror" / "mnist" / NAME).read_bytes() == content
+
+
+def unusable_mirror(folder, kind):
+    """Return a mirror whose file is there and cannot be used, and what is said of it."""
+    if kind == "another file":
+        return mirror_with(folder / "mnist", b"another file"), f"MD5 {md5(b'another file')}"
+    folder.mkdir()
+    if kind == "a circle of links":
+        (folder / "mnist").symlink_to("mnist")
+    else:
+        (folder / "mnist" / NAME).mkdir(parents=True)
+    return str(folder), "cannot be read (Too many levels of symbolic links)" if kind == "a circle of links" else ""
+
+
+@pytest.mark.parametrize("kind", ["another file", "a circle of links", "a folder"])
+def test_mirror_that_cannot_be_used_is_passed_over_with_a_line(kind, raw, tmp_path):
+    bad, said = unusable_mirror(tmp_path / "bad", kind)
+    good = mirror_with(tmp_path / "good" / "mnist", CONTENT)
+    source = fetch(remote(), "mnist", raw, [bad, good], download=False)
+    assert (raw / NAME).read_bytes() == CONTENT
+    assert source.startswith(f"{good}/mnist/{NAME}") and "\n" not in source
+    assert (f"; passed over: {bad}/mnist/{NAME}: " in source and said in source) if said else "passed" not in source
+
+
+def test_download_follows_a_mirror_that_cannot_be_used(site, raw, tmp_path):
+    bad, said = unusable_mirror(tmp_path / "bad", "a circle of links")
+    source = fetch(remote(site.file("good", CONTENT)), "mnist", raw, [bad], download=True)
+    assert source.startswith(site.url("good")) and said in source
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from ppml.data.sources import RemoteFile, available, fetch, unreadable
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+bad, good, raw, md5 = sys.argv[1:]
+name = "train-images-idx3-ubyte.gz"
+print(available("mnist", Path(raw), [bad], download=False), available("mnist", Path(raw), [bad, good], download=False))
+print(*unreadable("mnist", Path(raw), [bad, good]), sep="\\n")
+print(fetch(RemoteFile(name, md5, ()), "mnist", Path(raw), [bad, good], download=False))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("place", ["", "mnist", f"mnist/{NAME}"])
+def test_mirror_without_permission_is_passed_over_and_the_next_one_is_used(place):
+    # Another user cannot enter the folder of pytest.
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        bad, good, raw = base / "bad", base / "good", base / "raw"
+        for mirror in (bad, good):
+            fill(mirror / "mnist")
+            (mirror / "mnist" / NAME).write_bytes(CONTENT)
+        raw.mkdir()
+        raw.chmod(0o777)
+        base.chmod(0o755)
+        (bad / place).chmod(0)
+        found = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, bad, good, raw, md5(CONTENT)], capture_output=True, text=True, check=False
+        )
+        assert found.stderr == ""
+        alone, *lines, source = found.stdout.splitlines()
+        assert alone == "False True"
+        (line,) = lines
+        names = MNIST_FILES if not place.endswith("gz") else [NAME]
+        assert line.startswith(f"{bad}/mnist: {', '.join(names)} cannot be read (Permission denied)")
+        assert source.startswith(f"{good}/mnist/{NAME}; passed over: {bad}/mnist/{NAME}: cannot be read")
+        assert (raw / NAME).read_bytes() == CONTENT
 
 
 def test_copy_that_breaks_off_leaves_nothing(raw, tmp_path, monkeypatch):
@@ -264,7 +339,7 @@ def test_public_mirror_that_does_not_answer_as_it_should_is_no_source(answer, si
 def test_checksum_that_fits_is_silent(tmp_path):
     path = tmp_path / NAME
     path.write_bytes(CONTENT)
-    assert require_checksum(path, remote(), "here") is None
+    assert require_checksum(path, remote()) is None
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
-from plan import Plan
+from plan import Plan, prepare_jobs
 from publish import require_published_folders
 
 from ppml.config.load import load_config
@@ -44,3 +46,37 @@ def test_data_that_are_not_published_are_not_sent(plan: Plan, monkeypatch: pytes
     monkeypatch.setattr(Plan, "check", lambda given, files: plan)
     with pytest.raises(UserError, match=r"own\.yaml is not for publishing: the data of mnist are not published"):
         require_published_folders(["own.yaml"])
+
+
+@pytest.mark.parametrize("name", ['a "b"', "a$b", "a`b`", "a\\b"])
+def test_a_path_that_a_submitted_job_cannot_be_given_is_refused_in_one_line(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    plan.check_passed_on(executable="/usr/bin/it's python")
+    with pytest.raises(SystemExit, match=r"^error: the path /opt/.* holds ") as caught:
+        plan.check_passed_on(executable=f"/opt/{name}/python")
+    assert "\n" not in str(caught.value)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(SystemExit, match="cannot be given"):
+        plan.check_passed_on(executable="/usr/bin/python3")
+
+
+def test_a_folder_that_parts_the_search_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.chdir(tmp_path / "a:b")
+    with pytest.raises(UserError, match="move or rename the folder"):
+        prepare_jobs(main=True)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_file_is_one_word_of_a_command(plan: Plan) -> None:
+    for file in ("-a b", "it's", '"$x"', "`id`", "*", "~"):
+        for given in (file, [file]):
+            command = plan.option("--noise", given)
+            assert shlex.split(command) == ["--noise", file]
+            told = subprocess.run(
+                ["bash", "-c", f'printf "<%s>" {command}'], capture_output=True, text=True, check=True
+            )
+            assert told.stdout == f"<--noise><{file}>"
+    assert plan.option("--noise", []) == ""

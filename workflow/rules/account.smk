@@ -10,10 +10,10 @@ rule account:
         f"{plan.logs}/account/{{arm}}-seed{{seed}}.log",
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: lambda wildcards: plan.owners_at_once(wildcards.arm)
     params:
         spec=lambda wildcards: plan.account_spec(wildcards.arm),
         stamp=lambda wildcards: plan.arm_stamp("account", wildcards.arm),
     shell:
         "exec python -m ppml.stages account --spec {params.spec:q} --events {input.events:q} --output {output:q} "
-        "> {log:q} 2>&1"
+        "--workers {threads} > {log:q} 2>&1"

@@ -18,8 +18,8 @@ rule audit:
     params:
         spec=lambda wildcards: plan.audit_spec(wildcards.arm),
         stamp=lambda wildcards: plan.arm_stamp("audit", wildcards.arm),
-        partition=lambda wildcards, input: f"--partition {input.partition}" if input.partition else "",
-        features=lambda wildcards, input: f"--features {input.features}" if input.features else "",
+        partition=lambda wildcards, input: plan.option("--partition", input.partition),
+        features=lambda wildcards, input: plan.option("--features", input.features),
     shell:
         "exec python -m ppml.stages audit --spec {params.spec:q} --seed {wildcards.seed} --about {input.about:q} "
         "{params.partition} --noise {input.noise:q} {params.features} --output {output:q} > {log:q} 2>&1"

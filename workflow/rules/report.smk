@@ -99,8 +99,8 @@ for kind in plan.figure_kinds():
 rule overview:
     input:
         figures=[figure for figure in plan.figures() if figure.endswith(".svg")],
-        intro="workflow/report/workflow.rst",
-        captions=[f"workflow/report/{kind}.rst" for kind in plan.figure_kinds()],
+        intro=project_file("workflow/report/workflow.rst"),
+        captions=[project_file(f"workflow/report/{kind}.rst") for kind in plan.figure_kinds()],
     output:
         plan.overview,
     log:
@@ -108,7 +108,8 @@ rule overview:
     conda:
         "../../environment.yml"
     params:
-        spec=plan.overview_spec(),
+        # A function, so that braces in titles are no wildcards.
+        spec=lambda wildcards: plan.overview_spec(),
         stamp=plan.stamps.of("overview").text,
     shell:
         "exec python -m ppml.stages overview --spec {params.spec:q} --intro {input.intro:q} --captions {input.captions:q} "

@@ -13,14 +13,14 @@ checkpoint calibrate:
         f"{plan.logs}/calibrate/{{arm}}-seed{{seed}}.log",
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: lambda wildcards: plan.owners_at_once(wildcards.arm)
     params:
         spec=lambda wildcards: plan.calibrate_spec(wildcards.arm),
         stamp=lambda wildcards: plan.arm_stamp("calibrate", wildcards.arm),
-        partition=lambda wildcards, input: f"--partition {input.partition}" if input.partition else "",
+        partition=lambda wildcards, input: plan.option("--partition", input.partition),
     shell:
         "exec python -m ppml.stages calibrate --spec {params.spec:q} --about {input.about:q} {params.partition} "
-        "--output {output:q} > {log:q} 2>&1"
+        "--output {output:q} --workers {threads} > {log:q} 2>&1"
 
 
 rule train:
@@ -43,8 +43,8 @@ rule train:
     params:
         spec=lambda wildcards: plan.arm_spec(wildcards.arm),
         stamp=lambda wildcards: plan.arm_stamp("train", wildcards.arm),
-        partition=lambda wildcards, input: (f"--partition {input.partition}" if input.partition else ""),
-        noise=lambda wildcards, input: f"--noise {input.noise}" if input.noise else "",
+        partition=lambda wildcards, input: plan.option("--partition", input.partition),
+        noise=lambda wildcards, input: plan.option("--noise", input.noise),
         # Derived from the output, so that it is not recorded.
         progress=lambda wildcards, output: plan.run(wildcards.arm, wildcards.seed, "progress.safetensors"),
     shell:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from ppml.config.paths import expanded
 from ppml.config.spec import Spec
 
 
@@ -32,7 +33,7 @@ class DataSpec(Spec):
         description="`holdout` evaluates on official training images outside the subset and never opens the test file: "
         "the setting for choosing hyper-parameters.",
     )
-    mirrors: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+    mirrors: Annotated[tuple[Annotated[str, AfterValidator(expanded)], ...], Field(strict=False)] = Field(
         default=("../shared/datasets",),
         description="Local folders that may hold the files, as `<mirror>/<dataset>/<file>`; PPML_DATA_MIRROR adds more "
         "(separated like PATH).",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ppml.aggregation.capacity import asked_in_a_round, masking_threshold
 from ppml.config.arm import Arm
@@ -12,20 +12,24 @@ from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.inference import NoInference
-from ppml.config.spec import Spec, invalid, unknown_name
+from ppml.config.paths import output_folder
+from ppml.config.spec import Seed, Spec, invalid, unknown_name
 from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking, NoPrivacy
 from ppml.data.catalogue import require_dataset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 
 
-class Folders(Spec):
-    """Where everything lies, relative to the folder of the Snakefile."""
+Folder = Annotated[str, AfterValidator(output_folder)]
 
-    data: str = Field(default="data", description="Raw files and subsets.")
-    artifacts: str = Field(default="artifacts", description="Partitions and runs.")
-    reports: str = Field(default="reports", description="Collected records, tables and figures.")
-    logs: str = Field(default="logs", description="One file a job.")
+
+class Folders(Spec):
+    """Where everything lies, relative to the folder that the workflow is run in."""
+
+    data: Folder = Field(default="data", description="Raw files and subsets.")
+    artifacts: Folder = Field(default="artifacts", description="Partitions and runs.")
+    reports: Folder = Field(default="reports", description="Collected records, tables and figures.")
+    logs: Folder = Field(default="logs", description="One file a job.")
 
 
 class Config(Spec):
@@ -36,7 +40,7 @@ class Config(Spec):
         description="A file in the same folder to start from: what stands here is laid over it, key by key.",
     )
     seed: int = Field(default=2024, ge=0, description="The root of all randomness except keys and encryption.")
-    seeds: Annotated[tuple[int, ...], Field(strict=False)] = Field(
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False)] = Field(
         default=(0, 1, 2),
         min_length=1,
         description="Repetitions of every arm, each with its own partition and weights.",

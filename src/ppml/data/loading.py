@@ -1,14 +1,13 @@
-"""The official train and test files as arrays, through torchvision's reader, and the digits fallback."""
+"""The official train and test files as arrays, and the digits fallback."""
 
 from __future__ import annotations
 
 import gzip
-import shutil
-import tempfile
+import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 from ppml.data.catalogue import CATALOGUE, DIGITS
 from ppml.data.sources import published_files, require_checksum
 
-if TYPE_CHECKING:
-    import torch
-
 DIGITS_TRAIN = 1_437
 """Images of the fixed split of scikit-learn's 1,797 digits that train; the last 360 test."""
+
+_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+"""Types of values by the number that a file has for them."""
 
 
 @dataclass(frozen=True)
@@ -64,26 +63,29 @@ def load_splits(dataset: str, raw: Sequence[Path], parts: Sequence[str] = ("trai
     paths = {path.name: path for path in raw if any(path.name in names for names in files.values())}
     published = {file.name: file for file in published_files(dataset)}
     for name, path in paths.items():
-        require_checksum(path, published[name], str(path.parent))
+        require_checksum(path, published[name])
     splits = []
     for names in files.values():
         images, labels = (paths[name] for name in names)
         classes = _read(labels)
         # QMNIST keeps eight columns of provenance; the first is the class.
         classes = classes[:, 0] if classes.ndim == 2 else classes
-        splits.append(Split(_read(images).numpy(), classes.numpy().astype(np.int64)))
+        splits.append(Split(_read(images).astype(np.uint8), classes.astype(np.int64)))
     return splits
 
 
-def _read(path: Path) -> torch.Tensor:
-    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+def _read(path: Path) -> NDArray[np.generic]:
+    """Return the array that a packed file holds: two zeros, the type, the number of axes, their lengths, the values.
 
-    # The reader takes unpacked files by their name; data/raw stays as it was published.
-    with gzip.open(path) as packed, tempfile.NamedTemporaryFile() as unpacked:
-        shutil.copyfileobj(packed, unpacked)
-        unpacked.flush()
-        values: torch.Tensor = read_sn3_pascalvincent_tensor(unpacked.name)
-        return values
+    The format is that of http://yann.lecun.com/exdb/mnist. torchvision's reader takes unpacked files by their name
+    alone, and a temporary one may not fit on its disk.
+    """
+    with gzip.open(path) as packed:
+        content = packed.read()
+    kind, axes = struct.unpack_from(">2xBB", content)
+    shape = struct.unpack_from(f">{axes}I", content, 4)
+    values = np.frombuffer(content, _TYPES[kind], math.prod(shape), 4 + 4 * axes)
+    return values.reshape(shape)
 
 
 def _load_digits() -> dict[str, Split]:

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppml.config.paths import expanded
 from ppml.data.catalogue import CATALOGUE, dataset_info
 from ppml.errors import UserError
-from ppml.records.files import atomic
+from ppml.records.files import atomic, write_bytes
 
 PROBE_SECONDS = 5
 DOWNLOAD_SECONDS = 60
+MIRRORS = "PPML_DATA_MIRROR"
+"""Names, in the environment, local mirrors that go before those of the configuration, separated like PATH."""
 
 
 @dataclass(frozen=True)
@@ -52,82 +56,151 @@ def published_files(dataset: str) -> tuple[RemoteFile, ...]:
 
 
 def local_candidates(dataset: str, name: str, mirrors: Iterable[str]) -> list[Path]:
-    """Return the places where local mirrors may hold a file: ``<mirror>/<dataset>/<file>``, with - or _ in the name."""
-    extra = [part for part in os.environ.get("PPML_DATA_MIRROR", "").split(os.pathsep) if part]
+    """Return the places where local mirrors may hold a file: ``<mirror>/<dataset>/<file>``, with - or _ in the name.
+
+    Raises
+    ------
+    UserError
+        ``PPML_DATA_MIRROR`` holds what is no path of a folder.
+    """
     folders = dict.fromkeys((dataset, dataset.replace("_", "-")))
-    return [Path(mirror) / folder / name for mirror in (*extra, *mirrors) for folder in folders]
+    return [Path(mirror) / folder / name for mirror in (*_mirrors_of_environment(), *mirrors) for folder in folders]
+
+
+def _mirrors_of_environment() -> list[str]:
+    try:
+        return [expanded(part) for part in os.environ.get(MIRRORS, "").split(os.pathsep) if part]
+    except ValueError as error:
+        raise UserError(f"{MIRRORS}: got {os.environ[MIRRORS]!r}; {error}") from None
 
 
 def available(dataset: str, raw: Path, mirrors: Sequence[str], *, download: bool) -> bool:
     """Return whether every file of ``dataset`` lies in ``raw``, in a local mirror or behind a public one that answers.
 
     This decides whether the fallback is used, before anything runs; checksums are compared when the files are fetched.
-    A public mirror is asked only where a file is nowhere near, and has five seconds to answer.
+    A local mirror that cannot be read is passed over. A public mirror is asked only where a file is nowhere near, and
+    has five seconds to answer.
     """
-    missing = {
-        name
-        for name in dataset_info(dataset).files
-        if not any(path.is_file() for path in (raw / name, *local_candidates(dataset, name, mirrors)))
-    }
+    missing = {name for name in dataset_info(dataset).files if not _nearby(dataset, name, raw, mirrors, [])}
     if not missing or not download:
         return not missing
     return all(any(map(_answers, file.urls)) for file in published_files(dataset) if file.name in missing)
 
 
+def unreadable(dataset: str, raw: Path, mirrors: Sequence[str]) -> list[str]:
+    """Return, in a line for each folder, which files of ``dataset`` a local mirror has and does not let this user read.
+
+    Mirrors that are not asked, because another one before them has the file, are not looked at.
+    """
+    passed: list[OSError] = []
+    for name in dataset_info(dataset).files:
+        _nearby(dataset, name, raw, mirrors, passed)
+    causes: dict[tuple[Path, str], list[str]] = {}
+    for error in passed:
+        path = Path(error.filename)
+        causes.setdefault((path.parent, error.strerror or "unknown error"), []).append(path.name)
+    return [
+        f"{folder}: {', '.join(names)} cannot be read ({cause}); the next source is tried"
+        for (folder, cause), names in causes.items()
+    ]
+
+
+def _nearby(dataset: str, name: str, raw: Path, mirrors: Sequence[str], passed: list[OSError]) -> bool:
+    """Return whether a file lies in ``raw`` or a local mirror; collect the errors of those that cannot be read."""
+    # One in raw that cannot be read is there: fetching it says what is wrong.
+    if os.path.lexists(raw / name):
+        return True
+    for candidate in local_candidates(dataset, name, mirrors):
+        try:
+            if _is_there(candidate):
+                with candidate.open("rb"):
+                    return True
+        except OSError as error:
+            passed.append(error)
+    return False
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a file is there; unlike :meth:`Path.is_file`, raise an error only where that cannot be told."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, download: bool) -> str:
     """Bring ``file`` into ``raw`` with the right checksum and return where it came from.
+
+    A source that cannot be read, or that has another file of this name, is passed over for the next one.
 
     Raises
     ------
     UserError
-        A file with another checksum was found, or no source has it; the message names the file, both sums and the
-        source.
+        A file with another checksum lies in ``raw``, or no source has the file; the message names the file, both sums
+        and the source.
     """
     target = raw / file.name
-    if target.is_file():
-        require_checksum(target, file, str(raw))
+    if _is_there(target):
+        require_checksum(target, file)
         return "already there"
+    tried: list[str] = []
+    passed: list[str] = []
     for candidate in local_candidates(dataset, file.name, mirrors):
-        if candidate.is_file():
-            require_checksum(candidate, file, "local mirror")
-            with atomic(target) as temporary:
-                temporary.write_bytes(candidate.read_bytes())
-            return str(candidate)
-    problems: list[str] = []
+        content, problem = _read(candidate, file)
+        if content is not None:
+            write_bytes(target, content)
+            return _after(str(candidate), passed)
+        tried.append(f"{candidate}: {problem}" if problem else str(candidate))
+        passed += tried[-1:] if problem else []
     for url in file.urls if download else ():
         try:
             with atomic(target) as temporary:
                 _download(url, temporary)
-                problem = _wrong_checksum(temporary, file)
-                if problem:
+                if problem := _wrong_sum(md5(temporary), file):
                     raise UserError(problem)
-            return url
+            return _after(url, passed)
         except (UserError, urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            problems.append(f"{url}: {' '.join(str(error).split())}")
-    tried = [*map(str, local_candidates(dataset, file.name, mirrors)), *problems]
+            tried.append(f"{url}: {' '.join(str(error).split())}")
     raise UserError(
         f"{dataset}: no source has {file.name}; tried {'; '.join(tried) or 'nothing'}. Put the file into {raw}, name a "
         "folder that has it in data.mirrors or PPML_DATA_MIRROR, or allow data.download"
     )
 
 
+def _read(path: Path, file: RemoteFile) -> tuple[bytes | None, str]:
+    """Return the content of a file in a local mirror; None where it cannot be used, with why if it is there."""
+    try:
+        content = path.read_bytes() if _is_there(path) else None
+    except OSError as error:
+        return None, f"cannot be read ({error.strerror})"
+    if content is None:
+        return None, ""
+    problem = _wrong_sum(hashlib.md5(content, usedforsecurity=False).hexdigest(), file)
+    return (None, f"{problem} (source: local mirror)") if problem else (content, "")
+
+
+def _after(source: str, passed: Sequence[str]) -> str:
+    """Return a source, with what is wrong with the local ones that have the file and were passed over."""
+    return f"{source}; passed over: {'; '.join(passed)}" if passed else source
+
+
 def md5(path: Path) -> str:
     """Return the MD5 of a file, the sum that torchvision publishes."""
     with path.open("rb") as content:
-        return hashlib.file_digest(content, "md5").hexdigest()
+        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def require_checksum(path: Path, file: RemoteFile, source: str) -> None:
-    """Raise a :class:`UserError` unless ``path`` has the published checksum; ``source`` is where it came from."""
-    problem = _wrong_checksum(path, file)
+def require_checksum(path: Path, file: RemoteFile) -> None:
+    """Raise a :class:`UserError` unless ``path`` has the published checksum."""
+    problem = _wrong_sum(md5(path), file)
     if problem:
-        raise UserError(f"{path}: {problem} (source: {source}): delete it and run again")
+        raise UserError(f"{path}: {problem}; move it elsewhere, and run again")
 
 
-def _wrong_checksum(path: Path, file: RemoteFile) -> str | None:
-    found = md5(path)
+def _wrong_sum(found: str, file: RemoteFile) -> str:
+    """Return what is wrong with a file that has the MD5 ``found``, empty if nothing is."""
     if found == file.md5:
-        return None
+        return ""
     return (
         f"has MD5 {found}, but {file.name} is published with {file.md5}; it is corrupted, truncated or another file, "
         "and is not used"

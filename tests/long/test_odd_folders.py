@@ -1,0 +1,15 @@
+"""The report of a project whose folders have odd names: it takes Snakemake two more runs."""
+
+from __future__ import annotations
+
+from tests.workflow.project import Project
+from tests.workflow.test_paths import CONFIG, folders_in, odd
+
+__all__ = ["odd"]
+
+
+def test_the_report_is_written_in_odd_folders(odd: Project) -> None:
+    status, output = odd.python("workflow/html_report.py", "--configfile", CONFIG)
+    assert status == 0, output
+    text = (folders_in(odd.folder)["reports"] / "report.html").read_text(encoding="utf-8")
+    assert "<html" in text and "every-epsilon" in text
