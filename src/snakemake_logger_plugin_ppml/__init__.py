@@ -18,6 +18,7 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from .configuration import configuration_error
 from .progress import Progress, excerpt, fit, job_name, short_error, short_reason, to_ascii
 
 __all__ = ["LogHandler"]
@@ -184,7 +185,8 @@ class LogHandler(LogHandlerBase):
                 files = [line.strip().partition(" (missing")[0] for line in short_error(missing[0]).splitlines()[1:]]
                 self._fail(int(missing[1]), [f"did not write {file}" for file in files])
                 return
-            self._tell(level, short_error(text))
+            before = level >= logging.ERROR and self._held is not None and not self.progress.planned
+            self._tell(level, (before and configuration_error(sys.argv[1:])) or short_error(text))
         elif text.startswith(_INTERRUPTIONS):
             self.progress.interrupted = True
             self._print(text)

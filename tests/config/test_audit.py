@@ -35,7 +35,7 @@ def test_a_slow_arm_may_have_steps_of_its_own():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (audit("canry"), "audit.kind: got 'canry'; allowed: none, canary"),
+        (audit("canry"), "audit.kind: got 'canry'; did you mean 'canary'? allowed: none, canary"),
         (audit(steps=31), "audit.steps: got 31; input should be greater than or equal to 32"),
         (audit(confidence=1.0), "audit.confidence: got 1.0; input should be less than 1"),
         (

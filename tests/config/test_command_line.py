@@ -87,12 +87,37 @@ def test_refusal_names_the_file_and_the_key(check, tmp_path):
     path.write_text("{arms: {a: {}}}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         check("seeds=[x]", files=[path])
-    assert str(caught.value) == f"{path}: seeds.0: got 'x'; input should be a valid integer"
-    with pytest.raises(UserError, match=r"^config/default\.yaml: seed: got -1; "):
+    assert str(caught.value) == "--config: seeds.0: got 'x'; input should be a valid integer"
+    with pytest.raises(UserError, match=r"^--config: seed: got -1; "):
         check("seed=-1")
 
 
-@pytest.mark.parametrize(("key", "rows"), [("compare", "[{published: nobody, arm: a}]"), ("published", "[nobody]")])
+def test_refusal_names_the_one_of_several_files_that_the_key_stands_in(check, tmp_path):
+    texts = {
+        "base": "{arms: {a: {}}, seed: -1}",
+        "first": "{extends: base.yaml, seeds: [0]}",
+        "second": "{device: gpu}",
+    }
+    files = {name: tmp_path / f"{name}.yaml" for name in texts}
+    for name, text in texts.items():
+        files[name].write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        check(files=[files["first"], files["second"]])
+    lines = str(caught.value).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [str(files["base"]), str(files["second"])]
+
+
+def test_a_section_whose_kind_a_later_file_changes_keeps_no_key_of_an_earlier_one(check, tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("{arms: {a: {privacy: {kind: example, epsilon: 2.0}}}}\n", encoding="utf-8")
+    second.write_text("{arms: {a: {privacy: {kind: none}}}}\n", encoding="utf-8")
+    assert check(files=[first, second]).config.arms["a"].privacy.kind == "none"
+    assert check("arms={a: {privacy: {kind: none}}}", files=[first]).config.arms["a"].privacy.kind == "none"
+
+
+@pytest.mark.parametrize(
+    ("key", "rows"), [("compare", "[{published: private-ai/4/fl_dp, arm: a}]"), ("published", "[private-ai/4/fl_dp]")]
+)
 def test_unknown_published_row_is_refused(check, tmp_path, key, rows):
     path = tmp_path / "my.yaml"
     path.write_text(
@@ -100,7 +125,8 @@ def test_unknown_published_row_is_refused(check, tmp_path, key, rows):
         encoding="utf-8",
     )
     with pytest.raises(
-        UserError, match=rf"^experiments\.e\.{key}: unknown published row 'nobody'; allowed: private-ai/"
+        UserError,
+        match=rf"^experiments\.e\.{key}: unknown published row 'private-ai/4/fl_dp'; did you mean 'private-ai/4/fl-dp'",
     ):
         check(files=[path])
 

@@ -97,6 +97,43 @@ def test_unknown_base_is_refused_with_a_suggestion():
     assert message == "arms.top.extends: unknown arm 'fll'; did you mean 'fl'? allowed: fl, top"
 
 
+TYPO = {"training": {"lerning_rate": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("entries", "start", "mention"),
+    [
+        # The arms that inherit come before and after the one where it is written.
+        (
+            {"c": {"extends": "b"}, "b": {"extends": "a", "label": "B"}, "a": TYPO, "d": {"extends": "a"}, "e": {}},
+            "arms.a.training: unknown key 'lerning_rate'",
+            "(3 more arms by extends)",
+        ),
+        ({"b": {"extends": "a"}, "a": {"model": "mlpp"}}, "arms.a.model: unknown model 'mlpp'", "(1 more arm"),
+        ({"b": {"extends": "a"}, "a": {"privacy": {"kind": "exmple"}}}, "arms.a.privacy.kind: got", "(1 more arm"),
+        ({"b": {"extends": "a"}, "a": {"aggregation": {"kind": "ckks"}}}, "arms.a: aggregation 'ckks'", "(1 more arm"),
+        ({"b": TYPO, "c": TYPO, "d": {"extends": "c"}}, "arms.b.training: unknown key", "arms.c (1 more arm"),
+        # What only the whole configuration tells is told once in any case, and of the arm where it is written.
+        (
+            {"b": {"extends": "a"}, "a": {"topology": {**FEDERATED, "partition": "iid9"}}},
+            "arms.a.topology.partition: unknown partition 'iid9'; did you mean 'iid8'?",
+            "",
+        ),
+        ({"b": {"extends": "a"}, "a": {"seeds": [1, 1]}}, "arms.a.seeds: [1, 1] names a seed twice", ""),
+    ],
+)
+def test_one_mistake_is_one_line_at_the_arm_where_it_is_written(entries, start, mention):
+    message = refusal(small(arms=entries))
+    assert message.startswith(start) and mention in message
+
+
+def test_different_mistakes_of_arms_of_one_family_are_lines_of_their_own():
+    with pytest.raises(UserError) as caught:
+        parse_config(small(arms={"a": TYPO, "b": {"extends": "a", "model": "mlpp"}, "c": {"modle": "mlp"}}), "my.yaml")
+    keys = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert keys == ["arms.a.training", "arms.b.model", "arms.c"]
+
+
 @pytest.mark.parametrize("base", [3, ["fl"], {"fl": 1}])
 def test_base_that_is_no_name_is_refused(base):
     message = refusal(small(arms={"fl": {}, "top": {"extends": base}}))
@@ -143,14 +180,20 @@ def test_file_is_laid_over_the_file_it_extends_and_arms_that_extend_follow(tmp_p
         ({"top": "{extends: top.yaml}"}, "top.yaml: extends: a circle: top.yaml -> top.yaml"),
         (
             {"top": "{extends: a.yaml}", "a": "{extends: b.yaml}", "b": "{extends: a.yaml}"},
-            "a.yaml: extends: a circle: a.yaml -> b.yaml -> a.yaml",
+            "b.yaml: extends: a circle: a.yaml -> b.yaml -> a.yaml",
         ),
-        ({"top": "{extends: none.yaml}"}, "none.yaml: cannot be read: No such file or directory"),
+        (
+            {"top": "{extends: topp.yaml}"},
+            "top.yaml: extends: {folder}/topp.yaml: does not exist; did you mean {folder}/top.yaml?",
+        ),
         ({"top": "{extends: a.yaml}", "a": "[1]"}, "a.yaml: expected keys and values at the top level, got list"),
-        ({"top": "{extends: 3, arms: {a: {}}}"}, "top.yaml: extends: got 3; input should be a valid string"),
+        (
+            {"top": "{extends: 3, arms: {a: {}}}"},
+            "top.yaml: extends: got 3; input should be a valid string (write text that is a number in quotes)",
+        ),
     ],
 )
 def test_base_file_that_cannot_be_used_is_one_message(files, message, tmp_path):
     with pytest.raises(UserError) as caught:
         load_config(write(tmp_path, **files) / "top.yaml")
-    assert str(caught.value) == f"{tmp_path}/{message}"
+    assert str(caught.value) == f"{tmp_path}/{message}".replace("{folder}", str(tmp_path))

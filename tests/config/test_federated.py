@@ -294,7 +294,7 @@ def test_client_level_privacy_takes_exactly_one_of_epsilon_and_noise(epsilon, no
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"server": {"kind": "adm"}}, "server.kind: got 'adm'; allowed: sgd, adam"),
+        ({"server": {"kind": "adm"}}, "server.kind: got 'adm'; did you mean 'adam'? allowed: sgd, adam"),
         ({"server": {"momentum": 0.5}}, "server.kind: is missing; allowed: sgd, adam"),
         ({"correction": {"kind": "fedprox"}}, "correction.kind: got 'fedprox'; allowed: none, proximal, scaffold"),
         ({"server": {"kind": "sgd", "momentum": 1.0}}, "server.momentum: got 1.0; input should be less than 1"),

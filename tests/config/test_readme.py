@@ -12,8 +12,9 @@ from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
 from ppml.config.experiment import Claim, Comparison, Experiment
 from ppml.config.features import NoFeatures, Scattering
 from ppml.config.inference import CkksInference, NoInference
-from ppml.config.load import KINDS, parse_config
+from ppml.config.load import parse_config
 from ppml.config.model import Config, Folders
+from ppml.config.problems import KINDS
 from ppml.config.technique import (
     Bfv,
     Centralized,

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from plan import Plan
 
-from ppml.config.load import load_config, read_yaml, resolve_extends, with_base
+from ppml.config.load import load_config, merged, read_layers, resolve_extends
 from ppml.config.schema import schema_text
 from ppml.data.catalogue import dataset_info
 
@@ -34,7 +34,7 @@ def test_shipped_file_loads_without_a_warning(path):
 
 @each_file
 def test_shipped_file_is_valid_by_the_schema_once_extends_is_resolved(path):
-    content = resolve_extends(with_base(read_yaml(path), CONFIG), path.name)
+    content = resolve_extends(merged(read_layers(path)), path.name)
     jsonschema.validate(content, json.loads(schema_text()))
 
 

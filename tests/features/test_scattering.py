@@ -56,7 +56,8 @@ def test_a_shift_by_a_pixel_changes_coefficients_less_than_pixels(images):
         return (of - moved).norm() / of.norm()
 
     moved = images.roll(1, dims=2)
-    assert change(transform(images), transform(moved)) < 0.5 * change(images, moved)
+    # Half as much on MNIST; scikit-learn's digits, enlarged, are smooth, so that a pixel changes less of them.
+    assert change(transform(images), transform(moved)) < 0.75 * change(images, moved)
 
 
 def test_an_image_has_the_same_coefficients_in_any_company(images):

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ppml.attacks.verdict import audit_row, judge
 from ppml.records.joint import JOINT, key
-from ppml.reporting.selection import LABELS, Selection
+from ppml.reporting.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def _clients(arm: MadeUpArm, record: dict[str, Any]) -> list[dict[str, Any]]:
         spent = None if arm.epsilon is None else record["epsilon"] * math.sqrt(min(sizes) / number)
         rows.append(
             {"arm": record["arm"], "seed": record["seed"], "partition": arm.partition, "client": client}
-            | {"records": number, **dict(zip(LABELS, counts.tolist(), strict=True))}
+            | {"records": number, **{f"label_{label}": count for label, count in enumerate(counts.tolist())}}
             | {"accuracy": arm.accuracy, "epsilon": spent}
         )
     return rows

@@ -265,6 +265,18 @@ def test_labels_that_do_not_add_up_are_refused(techniques):
         label_counts(techniques.selection, techniques.records, techniques.clients)
 
 
+def test_labels_that_no_record_has_are_no_error_and_a_label_that_one_arm_alone_has_is_0_elsewhere(techniques):
+    few = techniques.clients.drop(columns=["label_8", "label_9"])
+    few["label_7"] += techniques.clients["label_8"] + techniques.clients["label_9"]
+    counts = label_counts(techniques.selection, techniques.records, few)
+    assert all(list(table.columns) == [f"label_{label}" for label in range(8)] for table in counts.values())
+    assert len(labels(techniques.selection, techniques.records, few).legends[0].get_texts()) == 8
+    # As pandas leaves the labels that the data of an arm lack.
+    few["label_10"] = float("nan")
+    wider = label_counts(techniques.selection, techniques.records, few)
+    assert all((table["label_10"] == 0).all() for table in wider.values())
+
+
 def test_labels_have_a_panel_a_partition(published_path):
     arms = {
         f"fl-{name}": dataclasses.replace(TECHNIQUES["fl"], partition=name) for name in ("iid-8", "shards-8", "d-8")

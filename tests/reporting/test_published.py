@@ -84,5 +84,5 @@ def test_bad_content_is_named(tmp_path, text, said):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"absent\.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"absent\.yaml: does not exist"):
         load_published(tmp_path / "absent.yaml")

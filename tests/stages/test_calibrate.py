@@ -12,13 +12,14 @@ from ppml.stages import calibrate
 DELTA = 1e-5
 
 
-def noise_of(folder, arm, *, sizes=(), records=1000):
+def noise_of(folder, arm, *, sizes=(), records=1000, workers=1):
     """Run the stage on a partition with clients of ``sizes``, or without one, and return the noise that it writes."""
     write_json(folder / "about.json", {"n_train": records})
     files = ["--about", folder / "about.json", "--output", folder / "noise.json"]
     if sizes:
         write_json(folder / "partition.json", {"clients": [list(range(size)) for size in sizes]})
         files += ["--partition", folder / "partition.json"]
+    files += ["--workers", str(workers)]
     calibrate.main(["--spec", json.dumps({"arm": Arm.model_validate(arm).technique()}), *map(str, files)])
     return read_json(folder / "noise.json")["noise_multipliers"]
 
@@ -177,3 +178,23 @@ def test_without_a_budget_none_is_written(tmp_path):
 def test_arm_without_privacy_is_not_calibrated(tmp_path):
     with pytest.raises(ValueError, match="only arms with privacy"):
         noise_of(tmp_path, {})
+
+
+def test_noise_does_not_depend_on_how_many_processes_share_the_owners(tmp_path):
+    arm = {
+        "topology": {"kind": "federated", "partition": "p", "rounds": 3},
+        "privacy": private(3.0, "rdp"),
+        "training": {"epochs": 1, "batch_size": 50},
+    }
+    sizes = (100, 400, 200, 400, 731)
+    assert noise_of(tmp_path, arm, sizes=sizes, workers=3) == noise_of(tmp_path, arm, sizes=sizes)
+
+
+def test_a_target_that_no_noise_reaches_is_refused_in_the_same_words_by_several_processes(tmp_path):
+    arm = {
+        "topology": {"kind": "federated", "partition": "p", "rounds": 3},
+        "privacy": private(1e-9, "rdp"),
+        "training": {"epochs": 1, "batch_size": 50},
+    }
+    with pytest.raises(UserError, match=r"^privacy\.epsilon: got 1e-09, which no noise reaches"):
+        noise_of(tmp_path, arm, sizes=(100, 400), workers=2)

@@ -87,8 +87,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a package in which the stage overview is the probe; jobs of this test find it first."""
     package = tmp_path / "code" / "ppml"
     shutil.copytree(PACKAGE / "start", package / "start")
-    (package / "stages").mkdir()
-    for name in ("__init__", "errors", "stages/__init__", "stages/__main__", "stages/runner", "stages/threads"):
+    for name in ("stages", "records"):
+        (package / name).mkdir()
+    shared = ("__init__", "errors", "system_errors", "records/__init__", "records/files")
+    for name in (*shared, *(f"stages/{one}" for one in ("__init__", "__main__", "runner", "threads"))):
         shutil.copy(PACKAGE / f"{name}.py", package / f"{name}.py")
     (package / "stages" / "overview.py").write_text(PROBE)
     needs = package / "start" / "needs.py"
@@ -190,8 +192,11 @@ def test_every_stage_is_known():
     names = {name for _, name, _ in pkgutil.iter_modules(stages.__path__)} - {
         "__main__",
         "deployed",
+        "each",
+        "on_ray",
         "runner",
         "seeds",
+        "site_folders",
         "sites",
         "storage",
         "threads",

@@ -70,6 +70,7 @@ def test_a_damaged_data_file_is_not_used_and_named_with_both_sums(tmp_path: Path
     file.write_bytes(file.read_bytes()[:-100] if harm == "truncated" else gzip.compress(bytes(content)))
     (tmp_path / "project").mkdir()
     project = Project(tmp_path / "project", mirror=mirror)
+    change(project, "dataset: mnist,", "dataset: mnist, mirrors: [], download: false,")
     output = refused(project, "train-labels-idx1-ubyte.gz", "MD5", "d53e105ee54ea40749a09fcbcd1e9432", "local mirror")
     assert output.count("is published with") == 1
     assert not list((project.folder / "data/raw").rglob("train-labels*"))
@@ -105,7 +106,7 @@ def test_a_delta_that_permits_publishing_a_record_is_warned_of(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "cannot be read: No such file or directory"), ("a: [", "is not valid YAML")]
+    ("content", "said"), [(None, "does not exist; in config there are: best.yaml, "), ("a: [", "is not valid YAML")]
 )
 @pytest.mark.parametrize("script", ["status", "publish", "html_report"])
 def test_a_configuration_that_cannot_be_read_is_one_line(

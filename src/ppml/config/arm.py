@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ppml.config.features import Features, NoFeatures
 from ppml.config.inference import Inference, NoInference
-from ppml.config.spec import NumberOrAll, Spec, invalid, unknown_name
+from ppml.config.spec import NumberOrAll, Seed, Spec, invalid, unknown_name
 from ppml.config.technique import (
     Aggregation,
     Centralized,
@@ -71,7 +71,7 @@ class Arm(Spec):
     dataset: str | None = Field(default=None, description="Instead of `data.dataset`.")
     features: Features = NoFeatures()
     model: str = Field(default="tanh_cnn", description="A name from ppml.models.registry.")
-    seeds: Annotated[tuple[int, ...], Field(strict=False)] | None = Field(
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False)] | None = Field(
         default=None,
         min_length=1,
         description="Instead of the `seeds` of all arms: more where a run is cheap, fewer where it is not.",

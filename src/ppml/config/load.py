@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from ppml.config.audit import Audit
-from ppml.config.data import PartitionSpec
-from ppml.config.features import Features
-from ppml.config.inference import Inference
 from ppml.config.model import Config
+from ppml.config.problems import problem_of, tell
 from ppml.config.spec import unknown_name
-from ppml.config.technique import Aggregation, Correction, Privacy, ServerStepSpec, Topology
+from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
+
+Layer = tuple[str, Mapping[str, Any]]
+"""What a part of the configuration is called in messages, a file or ``--config``, and its content."""
 
 
 def load_config(path: str | Path) -> Config:
@@ -27,59 +26,69 @@ def load_config(path: str | Path) -> Config:
     UserError
         The file cannot be read, or a value is not allowed; the message names file, key, value and what is allowed.
     """
-    return parse_config(with_base(read_yaml(path), Path(path).parent), str(path))
+    layers = read_layers(path)
+    return parse_config(merged(layers), str(path), layers)
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Return the content of a YAML file, or raise a :class:`UserError` that names it."""
-    try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _NoDuplicates)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-class _NoDuplicates(yaml.SafeLoader):
-    """YAML that refuses a key that occurs twice, of which the last would win silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} occurs twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def with_base(content: Any, folder: Path, trail: tuple[str, ...] = ()) -> Any:
-    """Lay ``content`` over the file in ``folder`` that its key ``extends`` names; without one, return it.
+def read_layers(path: str | Path, trail: tuple[str, ...] = ()) -> list[Layer]:
+    """Return a file and those that it is laid over by its key ``extends``, the lowest first.
 
     Raises
     ------
     UserError
-        The file named cannot be read, or files extend each other in a circle.
+        A file cannot be read, or has no keys and values, or files extend each other in a circle.
     """
-    name = content.get("extends") if isinstance(content, Mapping) else None
+    content = read_yaml(path)
+    if content is None:
+        raise UserError(f"{path}: is empty; expected keys and values")
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: expected keys and values at the top level, got {type(content).__name__}")
+    name = content.get("extends")
     if not isinstance(name, str):
-        return content
+        return [(str(path), content)]
+    base = Path(path).parent / name
     if name in trail:
-        raise UserError(f"{folder / name}: extends: a circle: {' -> '.join((*trail, name))}")
-    base = with_base(read_yaml(folder / name), folder, (*trail, name))
-    if not isinstance(base, Mapping):
-        raise UserError(f"{folder / name}: expected keys and values at the top level, got {type(base).__name__}")
-    return overlay(base, {key: value for key, value in content.items() if key != "extends"})
+        raise UserError(f"{path}: extends: a circle: {' -> '.join((*trail, name))}")
+    try:
+        below = read_layers(base, (*trail, name))
+    except UserError as error:
+        raise UserError(str(error) if base.is_file() else f"{path}: extends: {error}") from None
+    return [*below, (str(path), {key: value for key, value in content.items() if key != "extends"})]
 
 
-def parse_config(content: Any, source: str) -> Config:
-    """Check the parsed YAML ``content``; ``source`` is named in messages."""
+def merged(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Return what layers say together, each laid over those before it."""
+    content: dict[str, Any] = {}
+    for _, layer in layers:
+        content = overlay(content, layer)
+    return content
+
+
+def parse_config(content: Any, source: str, layers: Sequence[Layer] = ()) -> Config:
+    """Check the configuration ``content``.
+
+    Parameters
+    ----------
+    content : object
+        Parsed YAML.
+    source : str
+        What messages name, where no layer has the key.
+    layers : sequence of Layer
+        What ``content`` was made of, the lowest first: a message names the one that a key stands in.
+
+    Raises
+    ------
+    UserError
+        A value is not allowed. A mistake that several arms share is one line, at the arm where it is written.
+    """
     if not isinstance(content, Mapping):
         raise UserError(f"{source}: expected keys and values at the top level, got {type(content).__name__}")
     try:
         return Config.model_validate(resolve_extends(dict(content), source))
     except ValidationError as error:
         # An entry that is refused leaves its list too short: that is no second problem.
-        problems = [problem for problem in error.errors() if not (problem["type"] == "too_short" and problem["input"])]
-        raise UserError("\n".join(f"{source}: {_describe(problem)}" for problem in problems)) from None
+        problems = [one for one in error.errors() if not (one["type"] == "too_short" and one["input"])]
+        raise UserError("\n".join(tell(map(problem_of, problems), content, source, layers))) from None
 
 
 def resolve_extends(content: dict[str, Any], source: str) -> dict[str, Any]:
@@ -142,75 +151,3 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def _kinds(union: Any) -> list[str]:
-    """Return the kinds that a tagged union offers."""
-    return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
-
-
-KINDS = {
-    "features": _kinds(Features),
-    "topology": _kinds(Topology),
-    "privacy": _kinds(Privacy),
-    "aggregation": _kinds(Aggregation),
-    "inference": _kinds(Inference),
-}
-WITHIN_TOPOLOGY = {"server": _kinds(ServerStepSpec), "correction": _kinds(Correction)}
-PARTITION_KINDS = _kinds(PartitionSpec)
-AUDIT_KINDS = _kinds(Audit)
-
-
-def _tagged(parts: tuple[Any, ...]) -> tuple[list[str], set[int]]:
-    """Return the kinds of the innermost tagged section that a location leads to, and where it carries kinds."""
-    match parts:
-        case ("partitions", *_):
-            return PARTITION_KINDS, {2}
-        case ("audit", *_):
-            return AUDIT_KINDS, {1}
-        case (_, _, "topology", _, section, *_) if section in WITHIN_TOPOLOGY:
-            return WITHIN_TOPOLOGY[section], {3, 5}
-        case (_, _, section, *_) if section in KINDS:
-            return KINDS[section], {3}
-    return [], set()
-
-
-def _describe(problem: Any) -> str:
-    """Return one line: key, what is wrong, the value."""
-    parts = problem["loc"]
-    # The location of a value inside a tagged union carries the kind, which is no key of the file.
-    kinds, tags = _tagged(parts)
-    key = ".".join(str(part) for place, part in enumerate(parts) if place not in tags)
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    message = message.removeprefix("value error, ")
-    prefix = f"{key}: " if key else ""
-    got = f"got {problem['input']!r}; "
-    match problem["type"]:
-        case "invalid" | "unknown_name" | "unknown_dataset":
-            return f"{prefix}{message}"
-        case "missing":
-            return f"{prefix}is missing"
-        case "union_tag_not_found":
-            return f"{key}.kind: is missing; allowed: {', '.join(kinds)}"
-        case "union_tag_invalid":
-            return f"{key}.kind: got {problem['ctx']['tag']!r}; allowed: {', '.join(kinds)}"
-        case "dict_type" | "model_type" | "model_attributes_type":
-            return f"{prefix}{got}expected keys and values"
-        case "tuple_type":
-            return f"{prefix}{got}expected a list"
-        case "string_pattern_mismatch" | "string_too_long" | "string_type" if parts[-1] == "[key]":
-            return (
-                f"{'.'.join(map(str, parts[:-2]))}: got the name {problem['input']!r}; allowed: at most 60 small "
-                "letters, digits, '.', '_' and '-', the first a letter or a digit"
-            )
-        case "float_type" if _is_number(problem["input"]):
-            return f"{prefix}{got}{message} (YAML reads a number like 1e-5 as text: write 1.0e-5)"
-    return f"{prefix}{got}{message}"
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from ppml.config.hints import reading_of, suggestion
 
 
 class Spec(BaseModel):
@@ -39,8 +40,7 @@ class Spec(BaseModel):
 def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
     """Return the error for a name that is not among those allowed, with the nearest one as a suggestion."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = suggestion(name, names)
     return PydanticCustomError(
         "unknown_name",
         "unknown {what} {name}; {hint}allowed: {names}",
@@ -57,8 +57,14 @@ def _number_or_all(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
     except ValidationError:
-        raise invalid(f"got {value!r}; expected an integer of at least 1, or 'all'") from None
+        raise invalid(
+            f"got {value!r}; {suggestion(value, ['all']) if isinstance(value, str) else ''}expected an integer of at "
+            f"least 1, or 'all'{reading_of(value, wanted='integer')}"
+        ) from None
 
 
 NumberOrAll = Annotated[Annotated[int, Field(ge=1)] | Literal["all"], WrapValidator(_number_or_all)]
 """A count of something, or all of it."""
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A number that is part of the names of files, and a column of tables: not below 0, and of 64 bits."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppml.errors import UserError
-from ppml.reporting.selection import LABELS, Selection, require_arms
+from ppml.reporting.selection import Selection, label_columns, require_arms
 from ppml.reporting.style import figure_style, new_figure
 
 PAGE_HEIGHT = 8.2
@@ -56,7 +56,8 @@ def labels(selection: Selection, records: pd.DataFrame, clients: pd.DataFrame) -
     with figure_style():
         figure = new_figure(selection, records, sum(heights) + 1.0)
         axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
-        palette = sns.color_palette("colorblind", len(LABELS)).as_hex()
+        labels = len(label_columns(clients))
+        palette = sns.color_palette("colorblind", labels).as_hex()
         for place, ax in enumerate(axes.flat):
             if place >= len(partitions):
                 ax.set_axis_off()
@@ -67,7 +68,7 @@ def labels(selection: Selection, records: pd.DataFrame, clients: pd.DataFrame) -
         handles, names = axes.flat[0].get_legend_handles_labels()
         seed = _first_seed(records, selection)
         figure.legend(
-            handles, names, title=f"Label (partition of seed {seed})", loc="outside lower center", ncols=len(LABELS),
+            handles, names, title=f"Label (partition of seed {seed})", loc="outside lower center", ncols=labels,
             handlelength=1, columnspacing=1.2,
         )  # fmt: skip
     return figure
@@ -79,7 +80,7 @@ def label_counts(selection: Selection, records: pd.DataFrame, clients: pd.DataFr
     Returns
     -------
     dict of str to pandas.DataFrame
-        By partition; a row a client, in order, a column a label (``label_0`` to ``label_9``).
+        By partition; a row a client, in order, a column a label (``label_0`` and up); 0 for a label that its data lack.
 
     Raises
     ------
@@ -94,12 +95,14 @@ def label_counts(selection: Selection, records: pd.DataFrame, clients: pd.DataFr
             continue
         require_arms(clients, [arm], "clients.csv")
         mine = clients[(clients["arm"] == arm) & (clients["seed"] == rows["seed"].iloc[0])].sort_values("client")
-        wrong = mine[mine[list(LABELS)].sum(axis="columns") != mine["records"]]
+        # Arms on other data may have more labels.
+        counts = mine.set_index("client")[label_columns(clients)].fillna(0).astype("int64")
+        wrong = mine[counts.sum(axis="columns").to_numpy() != mine["records"].to_numpy()]
         if not wrong.empty:
             raise UserError(
                 f"clients.csv: arm {arm!r}: labels of client {wrong['client'].iloc[0]} do not add up to records"
             )
-        found[str(partition)] = mine.set_index("client")[list(LABELS)]
+        found[str(partition)] = counts
     if not found:
         raise UserError(
             f"figure labels of {selection.title!r}: none of the arms {', '.join(selection.arms)} has clients; select "
@@ -125,7 +128,7 @@ def _draw(ax: Axes, name: str, counts: pd.DataFrame, palette: list[str], *, widt
     left = np.zeros(len(counts))
     longest = float(counts.sum(axis="columns").max())
     tall_enough = 72 * 0.86 * height / len(counts) >= FONT_POINTS
-    for digit, column in enumerate(LABELS):
+    for digit, column in enumerate(counts.columns):
         sizes = counts[column].to_numpy(dtype=float)
         colour = palette[digit]
         ax.barh(places, sizes, left=left, height=0.86, color=colour, edgecolor="white", linewidth=0.4, label=str(digit))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ppml.config.spec import Spec, invalid
+from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
 
 PAPERS = (
@@ -65,12 +65,7 @@ def load_published(path: str | Path) -> dict[str, PublishedRow]:
     UserError
         The file cannot be read or a value is not allowed; the message names file, key, value and what is allowed.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected keys and rows at the top level, got {type(content).__name__}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -71,9 +72,8 @@ HISTORY = ("arm", "seed", "unit", "step", "accuracy", "loss", "train_loss")
 EPSILONS = ("arm", "seed", "accountant", "step", "epoch", "epsilon")
 """Columns of `epsilons.csv`: a row an arm, seed and place on the way, of the owner who spends most."""
 
-LABELS = tuple(f"label_{digit}" for digit in range(10))
-CLIENTS = ("arm", "seed", "client", "records", *LABELS, "epsilon")
-"""Columns of `clients.csv`: a row an arm, seed and client."""
+CLIENTS = ("arm", "seed", "client", "records", "label_0", "epsilon")
+"""Columns of `clients.csv` that are always there: a row an arm, seed and client. A subset may lack the last labels."""
 
 AUDITS = (
     *("arm", "seed", "noise_multiplier", "estimate", "low", "high", "epsilon", "epsilon_low"),
@@ -144,6 +144,12 @@ def read_tidy(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: has no column {', '.join(missing)}; found: {', '.join(map(str, frame.columns))}")
     return frame
+
+
+def label_columns(clients: pd.DataFrame) -> list[str]:
+    """Return the columns of `clients.csv` that count the records of a label, in the order of the labels."""
+    numbers = [int(found[1]) for column in clients.columns if (found := re.fullmatch(r"label_(\d+)", str(column)))]
+    return [f"label_{label}" for label in sorted(numbers)]
 
 
 def require_arms(frame: pd.DataFrame, arms: Iterable[str], file: str) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ppml.accounting.joint import dominating, weakest
 from ppml.accounting.replacing import epsilon_replace_one
 from ppml.config.technique import ClientLevel, ExampleLevel, Privacy
 from ppml.records.files import read_json, write_json
+from ppml.stages.each import of_each
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--spec", type=json.loads, required=True)
     parser.add_argument("--events", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the owners")
     arguments = parser.parse_args(argv)
     given = TypeAdapter(Privacy).validate_python(arguments.spec["privacy"])
     privacy = given if isinstance(given, ExampleLevel | ClientLevel) else None
@@ -38,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         executed["planned_steps"],
         complete=executed.get("complete", True),
         mechanism=executed.get("mechanism"),
+        workers=arguments.workers,
     )
     write_json(arguments.output, content)
 
@@ -49,6 +53,7 @@ def statement(
     *,
     complete: bool = True,
     mechanism: str | None = None,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Return what may be claimed of the privacy of one run.
 
@@ -65,6 +70,8 @@ def statement(
         steps than their noise is calibrated to.
     mechanism : str, optional
         The identifier of the mechanism's values: runs with the same one and the same seed release the same.
+    workers : int
+        How many processes share the owners.
 
     Returns
     -------
@@ -95,7 +102,8 @@ def statement(
     _check_steps(owners, planned_steps, fewer=budget is not None or not complete)
     sources = _sources(privacy, owners)
     # Owners often run the same mechanisms.
-    known = {own: by_every_accountant(own, privacy.delta) for own in dict.fromkeys(owners) if own}
+    spends = of_each(partial(_spends, privacy.delta), filter(None, owners), workers, "epsilon of owners")
+    known = {own: found for own, (found, _) in spends.items()}
     chosen = {own: choose(found, privacy.accountant) for own, found in known.items()}
     every = {name: _largest([found[name] for found in known.values()]) for name in ACCOUNTANTS}
     # An owner that never took part has spent nothing.
@@ -113,7 +121,7 @@ def statement(
         # The owners' records are disjoint: the guarantee of one record is that of its owner, at worst the largest.
         "epsilon": spent[worst],
         "epsilons": spent,
-        "epsilon_replace_one": max(epsilon_replace_one(own, privacy.delta) for own in known),
+        "epsilon_replace_one": max(replacing for _, replacing in spends.values()),
         **{f"epsilon_{name}": value for name, value in every.items()},
         "epsilon_if_opened": _if_opened(privacy, owners),
         "target_epsilon": privacy.epsilon,
@@ -134,6 +142,11 @@ def statement(
         "max_grad_norm": first.max_grad_norm,
         "curve": _curve(owners[worst], privacy.delta, accountant),
     }
+
+
+def _spends(delta: float, own: tuple[MechanismEvent, ...]) -> tuple[dict[str, float | None], float]:
+    """Return the epsilon of an owner by every accountant, and where a record is replaced by any other."""
+    return by_every_accountant(own, delta), epsilon_replace_one(own, delta)
 
 
 def _sources(privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[MechanismEvent, ...]]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ppml.accounting.agreement import TIGHTEST
@@ -17,6 +18,7 @@ from ppml.config.arm import Schedule
 from ppml.config.technique import ClientLevel, ExampleLevel
 from ppml.errors import UserError
 from ppml.records.files import read_json, write_json
+from ppml.stages.each import of_each
 
 UNITS = {"example": "records", "client": "clients"}
 
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--about", type=Path, required=True)
     parser.add_argument("--partition", type=Path)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the owners")
     arguments = parser.parse_args(argv)
     given = arguments.spec["arm"]
     schedule = Schedule.model_validate({key: given[key] for key in Schedule.model_fields if key in given})
@@ -39,12 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         sizes = [read_json(arguments.about)["n_train"]]
     planned = plans(schedule, sizes)
-    noise = {plan: privacy.noise_multiplier or _search(privacy, plan) for plan in dict.fromkeys(planned)}
+    noise = of_each(partial(_noise, privacy), planned, arguments.workers, "noise of owners")
     content: dict[str, list[float] | list[int]] = {"noise_multipliers": [noise[plan] for plan in planned]}
     if isinstance(privacy, ExampleLevel) and privacy.budget is not None:
-        steps = {plan: _affordable(privacy, plan) for plan in dict.fromkeys(planned)}
+        steps = of_each(partial(_affordable, privacy), planned, arguments.workers, "steps within the budget of owners")
         content["affordable_steps"] = [steps[plan] for plan in planned]
     write_json(arguments.output, content)
+
+
+def _noise(privacy: ExampleLevel | ClientLevel, plan: Plan) -> float:
+    return privacy.noise_multiplier or _search(privacy, plan)
 
 
 def _search(privacy: ExampleLevel | ClientLevel, plan: Plan) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from ppml.errors import UserError
 from ppml.stages.threads import one_thread
+from ppml.system_errors import describe_os_error
 
 
 def run_stage(name: str, arguments: list[str]) -> None:
@@ -29,18 +30,10 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"error: {describe_os_error(error)}", file=sys.stderr)
+        print(f"error: {describe_os_error(error, makes=_named_to_the_stage)}", file=sys.stderr)
         sys.exit(1)
 
 
-def describe_os_error(error: OSError) -> str:
-    """Return one line that names the file and what can be done."""
-    advice = {
-        errno.ENOSPC: "free space on that disk, or set `folders` in the configuration to another one",
-        errno.EDQUOT: "free space in that quota, or set `folders` in the configuration to another disk",
-        errno.EACCES: "grant write permission, or set `folders` in the configuration to a folder that is yours",
-        errno.EROFS: "set `folders` in the configuration to a disk that can be written",
-        errno.ENOENT: "the workflow makes this file: run `make results`",
-    }.get(error.errno or 0)
-    place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{error.strerror or error}" + (f"; {advice}" if advice else "")
+def _named_to_the_stage(file: str) -> bool:
+    """Return whether a file is one of those that the stage was given: the workflow makes each of them."""
+    return Path(file).absolute() in {Path(option).absolute() for option in sys.argv[1:]}

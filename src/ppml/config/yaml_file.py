@@ -1,0 +1,210 @@
+"""From a YAML file to plain values, or to one line that names the file, the line and what to write instead."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppml.config.hints import nearest
+from ppml.errors import UserError
+from ppml.system_errors import describe_os_error
+
+MOST_VALUES = 100_000
+"""The most values that a file may stand for once its aliases are written out."""
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+_MERGE = "tag:yaml.org,2002:merge"
+_TEXT = "tag:yaml.org,2002:str"
+_WIDE = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+# Numbers of YAML 1.1 that hardly anybody means: 010 is 8, 1:30 is 90.
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return the content of a YAML file: text, numbers, truth values, None, lists, and dictionaries with keys of text.
+
+    The file is YAML 1.1, as PyYAML and Snakemake read it, with merge keys, anchors and aliases.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, is not in UTF-8, or is not valid YAML; a key occurs twice or is not text; a value reads
+        as a number that is not the one written (``010`` is 8); aliases stand for more than `MOST_VALUES` values, or
+        for what they lie in. The message names the file and the line.
+    """
+    try:
+        encoded = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: does not exist; {_instead(Path(path))}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; {_there_are(Path(path))}") from None
+    except OSError as error:
+        raise UserError(describe_os_error(error)) from None
+    text = _decoded(encoded, path)
+    try:
+        return yaml.load(text, _Careful)
+    except _Refused as error:
+        raise UserError(f"{path}: line {error.line}: {error.text}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(
+            f"{path}: is not valid YAML: line {line}: the character {chr(error.character)!a} is not allowed"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {_place_and_problem(error)}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply") from None
+
+
+def _instead(path: Path) -> str:
+    """Return what could be meant by a path that is no file: the nearest name in its folder, or all of them."""
+    names = _names(path.parent)
+    by_stem = {Path(name).stem: name for name in names}
+    near = nearest(path.stem if path.suffix in SUFFIXES else path.name, by_stem)
+    return f"did you mean {path.parent / by_stem[near]}?" if near else _there_are(path.parent)
+
+
+def _there_are(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no folder {folder}"
+    return f"in {folder} there are: {', '.join(_names(folder)) or 'no YAML files'}"
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the YAML files in a folder; none where it cannot be listed."""
+    try:
+        return sorted(one.name for one in folder.iterdir() if one.suffix in SUFFIXES)
+    except OSError:
+        return []
+
+
+def _decoded(encoded: bytes, path: str | Path) -> str:
+    for mark, name in _WIDE:
+        if encoded.startswith(mark):
+            raise UserError(f"{path}: is in {name}, not in UTF-8; save it as UTF-8")
+    if len(encoded) > 1 and (not any(encoded[:64:2]) or not any(encoded[1:64:2])):
+        raise UserError(f"{path}: is in UTF-16, not in UTF-8; save it as UTF-8")
+    try:
+        return encoded.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = encoded.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}: is not UTF-8 (byte {encoded[error.start]:#04x} in line {line}); save it as UTF-8"
+        ) from None
+
+
+def _place_and_problem(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    problem = error.problem or error.context or "it cannot be read"
+    if "'\\t'" in problem:
+        problem = "a tab; YAML is indented by spaces"
+    # Where a bracket or a quotation mark is never closed, the problem is seen at the end of the file.
+    since = error.context_mark
+    begun = f" ({error.context} from line {since.line + 1} on)" if error.context and since else ""
+    return f"{place}{problem}{begun}"
+
+
+class _Refused(Exception):
+    """What YAML allows and a configuration does not."""
+
+    def __init__(self, place: yaml.Node | yaml.Event, text: str) -> None:
+        super().__init__(text)
+        self.line = place.start_mark.line + 1 if place.start_mark else 0
+        self.text = text
+
+
+class _Careful(yaml.SafeLoader):
+    """PyYAML's safe loader, without what would be read differently from what was meant, or grow without bound."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        # How many values each node stands for, aliases written out. The nodes are kept, so that no id is used again.
+        self._values: dict[int, tuple[yaml.Node, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        if node is not None and id(node) not in self._values:
+            if isinstance(event, yaml.AliasEvent):
+                # What is still being composed has not been counted.
+                raise _Refused(event, f"the alias *{event.anchor} lies inside of what it stands for")
+            self._count(node)
+        return node
+
+    def _count(self, node: yaml.Node) -> None:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node)
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        else:
+            _check_number(node)
+        values = 1 + sum(self._values[id(part)][1] for part in parts)
+        if values > MOST_VALUES:
+            raise _Refused(node, f"its aliases stand for more than {MOST_VALUES:,} values")
+        self._values[id(node)] = node, values
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        """Refuse a key that is not text, or that occurs twice: the last would win silently."""
+        first: dict[str, yaml.Node] = {}
+        for key, _ in node.value:
+            if key.tag not in (_TEXT, _MERGE):
+                raise _Refused(key, _not_text(key))
+            if key.value in first:
+                remedy = "; merge several by a list: <<: [*first, *second]" if key.tag == _MERGE else ""
+                raise _Refused(
+                    key,
+                    f"the key {key.value!r} occurs twice, first in line {first[key.value].start_mark.line + 1}{remedy}",
+                )
+            first[key.value] = key
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:
+            # A date that no calendar has, a number with thousands of digits.
+            shown = _short(node.value) if isinstance(node.value, str) else "a value"
+            why = "it has too many digits" if "digits" in str(error) else error
+            raise _Refused(node, f"{shown} cannot be read ({why}); write it in quotes if it is text") from None
+
+
+def _not_text(key: yaml.Node) -> str:
+    if not isinstance(key, yaml.ScalarNode):
+        return "a key is a list or has keys itself; keys are text"
+    kind = key.tag.rpartition(":")[2]
+    read = {"bool": "a truth value", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
+    return f"the key {key.value or 'left out'} is read as {read.get(kind, kind)}; write it in quotes: '{key.value}'"
+
+
+def _check_number(node: yaml.Node) -> None:
+    """Refuse a number that YAML 1.1 reads in base 8 or 60 without saying so."""
+    kind = node.tag.rpartition(":")[2]
+    if kind not in ("int", "float") or not isinstance(node.value, str):
+        return
+    octal, sexagesimal = _OCTAL.fullmatch(node.value), _SEXAGESIMAL.fullmatch(node.value)
+    if (kind == "int" and octal) or sexagesimal:
+        base = 8 if octal else 60
+        plain = node.value.lstrip("+-0_") or "0"
+        meant = f"without the leading 0 ({plain})" if octal else "as a plain number"
+        raise _Refused(
+            node, f"YAML reads {node.value} as a number in base {base}; write it {meant}, or in quotes if it is text"
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:20]}...{text[-10:]} ({len(text)} characters)"

@@ -1,0 +1,171 @@
+"""What is said of an error of the operating system fits what was done, as a user without powers over the machine."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ppml.system_errors import describe_os_error
+
+# Each is done in one process that has given up the superuser's powers, in a folder with the things that it needs.
+DEEDS = {
+    "read": "Path('locked-file').read_bytes()",
+    "read in a locked folder": "Path('locked/a').read_text()",
+    "list": "list(Path('locked').iterdir())",
+    "write": "write_text('mine/a.csv', 'x')",
+    "write to a file that is for reading": "Path('locked-file').write_text('x')",
+    "make a folder": "Path('mine/b').mkdir()",
+    "remove": "Path('mine/kept').unlink()",
+    "start": "subprocess.run(['./locked-file'])",
+    "start nothing": "subprocess.run(['no-such-program'])",
+    "read nothing": "Path('nothing').read_text()",
+    "read in no folder": "Path('no/thing').read_text()",
+    "read a dead link": "Path('dead').read_text()",
+    "read a folder": "Path('open').read_text()",
+    "write over a folder": "Path('open').write_text('x')",
+    "a file for a folder": "write_text('file/out/a', 'x')",
+    "a circle": "Path('circle').read_text()",
+    "a long name": "write_text('open/' + 300 * 'a', 'x')",
+    "too many open": "[Path('file').open() for _ in range(60)]",
+    "a temporary file": "fill(tempfile.NamedTemporaryFile())",
+    "a full disk": "Path('/dev/full').write_text('x')",
+    "no temporary folder": "tempfile.gettempdir()",
+}
+CODE = """
+import json, os, resource, shutil, subprocess, sys, tempfile
+from pathlib import Path
+from ppml.records.files import write_text
+from ppml.system_errors import describe_os_error
+import ppml.accounting.limits
+
+os.geteuid() == 0 and os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+
+def fill(temporary):
+    with temporary:
+        # A file system that is full, which names no file.
+        os.dup2(os.open('/dev/full', os.O_WRONLY), temporary.fileno())
+        temporary.write(bytes(10))
+        temporary.flush()
+
+found = {}
+for name, deed in json.loads(sys.argv[1]).items():
+    if name == 'no temporary folder':
+        tempfile.tempdir = None
+        tempfile._candidate_tempdir_list = lambda: ['/no/such/folder']
+    try:
+        exec(deed)
+    except OSError as error:
+        found[name] = describe_os_error(error)
+        del error
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def said():
+    # Not below pytest's own folder, which others may not enter.
+    with tempfile.TemporaryDirectory(prefix="deeds-") as folder:
+        yield what_is_said(Path(folder))
+
+
+def what_is_said(folder):
+    folder.chmod(0o755)
+    for name in ("locked", "mine", "open"):
+        (folder / name).mkdir()
+    for name in ("locked-file", "file", "mine/kept", "locked/a"):
+        (folder / name).touch()
+    (folder / "dead").symlink_to("gone")
+    (folder / "circle").symlink_to("circle")
+    (folder / "open").chmod(0o777)
+    (folder / "mine").chmod(0o555)
+    (folder / "locked").chmod(0)
+    (folder / "locked-file").chmod(0)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps(DEEDS)], cwd=folder, capture_output=True, text=True, check=True
+    )
+    (folder / "locked").chmod(0o755)
+    return {name: text.replace(str(folder), "HERE") for name, text in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize(
+    ("deed", "start", "remedy"),
+    [
+        ("read", "locked-file: cannot be read: Permission denied; ", "grant read permission, or name another file"),
+        ("read in a locked folder", "locked/a: cannot be read: ", "grant permission to enter the folder HERE/locked"),
+        ("list", "locked: cannot be listed: ", "grant permission to read the folder"),
+        ("write", "mine/a.csv: cannot be written: ", "grant write permission to the folder mine, or set `folders` in "),
+        ("write to a file that is for reading", "locked-file: cannot be written: ", "grant write permission"),
+        ("make a folder", "mine/b: cannot be made: ", "grant write permission to the folder mine, or set `folders`"),
+        ("remove", "mine/kept: cannot be removed: ", "grant write permission to the folder mine"),
+        ("start", "./locked-file: cannot be started: ", "grant permission to execute it"),
+        ("start nothing", "no-such-program: cannot be started: ", "install it, or put its folder into PATH"),
+        ("read nothing", "nothing: cannot be read: No such file or directory; ", "check the name"),
+        ("read in no folder", "no/thing: cannot be read: ", "there is no folder no"),
+        ("read a dead link", "dead: cannot be read: ", "it is a link to gone, which is not there"),
+        ("read a folder", "open: cannot be read: Is a directory; ", "move it elsewhere, or name another file"),
+        ("write over a folder", "open: cannot be written: Is a directory; ", "move it elsewhere, or name another file"),
+        (
+            "a file for a folder",
+            "file/out: cannot be made: Not a directory; ",
+            "HERE/file is a file, where a folder is",
+        ),
+        ("a circle", "circle: cannot be read: ", "links lead to each other in a circle"),
+        ("a long name", "open/aaa", "cannot be written: File name too long; use shorter names"),
+        ("too many open", "file: cannot be read: Too many open files; ", "ulimit -n"),
+        ("a temporary file", "/", "or set TMPDIR to another folder"),
+        ("a full disk", "/dev/full: cannot be written: No space left on device; ", "free space on the disk of /dev"),
+        ("no temporary folder", "no folder for temporary files can be used; ", "set TMPDIR to one that can"),
+    ],
+)
+def test_file_operation_cause_and_remedy_are_named(deed, start, remedy, said):
+    assert said[deed].startswith(start) and remedy in said[deed]
+    assert "\n" not in said[deed]
+
+
+def test_only_what_was_written_is_advised_to_be_written_elsewhere(said):
+    writing = {"write", "write to a file that is for reading", "make a folder", "remove", "a full disk"}
+    assert {name for name, text in said.items() if "`folders` in the configuration" in text} == writing
+    assert not [text for text in said.values() if "delete" in text or "make results" in text]
+
+
+def raised(number, file):
+    """Return what is said of an error that comes out of reading a file."""
+    try:
+        raise OSError(number, os.strerror(number), file)
+    except OSError as error:
+        return describe_os_error(error)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EIO, "dmesg"),
+        (errno.ESTALE, "mount it again"),
+        (errno.EROFS, "set `folders`"),
+        (errno.EDQUOT, "free space in that quota"),
+        (errno.EPERM, "whatever the permissions"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.ENOMEM, "fewer cores"),
+    ],
+)
+def test_what_a_test_cannot_bring_about_has_a_remedy_of_its_own(number, remedy):
+    text = raised(number, "out/model.safetensors")
+    assert text.startswith("out/model.safetensors: cannot be ") and remedy in text
+
+
+def test_an_error_without_a_file_or_a_number_is_told_as_it_is():
+    assert describe_os_error(OSError("odd\nthing")) == "odd thing"
+    assert describe_os_error(OSError(errno.ETIMEDOUT, "Connection timed out")) == "Connection timed out"
+
+
+@pytest.mark.parametrize(("made", "remedy"), [(True, "the workflow makes this file"), (False, "check the name")])
+def test_the_workflow_is_said_to_make_only_what_it_makes(made, remedy, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        Path(tmp_path / "a.json").read_text(encoding="utf-8")
+    assert remedy in describe_os_error(caught.value, makes=lambda file: made and file == str(tmp_path / "a.json"))
