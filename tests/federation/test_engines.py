@@ -32,6 +32,9 @@ from .parties import PRIVATE, SIZES, foreign_images, owners
 from .scanner import secret_holders
 
 RNG = Randomness(5).child("seed", 0)
+DATA = ("mnist", "first", 300)
+"""What is public of the records, from which each mechanism has its own noise."""
+
 ARMS = {
     "cnn": {},
     "dense": {"model": "mlp"},
@@ -72,7 +75,15 @@ def noise_of(arm: Arm) -> list[float | None]:
 def outcome(name: str, workers: int = 1) -> Outcome:
     arm = arm_of(name)
     return train(
-        arm, owners(), noise_of(arm), foreign_images(), classes=10, rng=RNG, report=lambda row: None, workers=workers
+        arm,
+        owners(),
+        noise_of(arm),
+        foreign_images(),
+        classes=10,
+        rng=RNG,
+        data=DATA,
+        report=lambda row: None,
+        workers=workers,
     )
 
 
@@ -131,8 +142,8 @@ def job_of(name: str, folder: Path) -> Path:
     return sites.write_job(
         folder,
         arm_of(name),
-        rng=Randomness(5).child("seed", 0),
-        data=("mnist", "first", 300),
+        rng=RNG,
+        data=DATA,
         classes=10,
         owned=owners(),
         test=foreign_images(),

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
+from ppml.federation.engines import deployment
 from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
+from ppml.federation.engines.inside import ServerJob
+from ppml.federation.engines.processes import private_folder
 from ppml.learning.vectors import digest_of, flat_parameters
 from ppml.stages.sites import hold_keys
 
@@ -55,13 +64,108 @@ def test_a_deployment_comes_to_the_bits_of_the_workflow_and_leaves_nothing_runni
 def test_certificates_that_have_expired_are_refused(tmp_path):
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     before = running()
-    with pytest.raises(DeploymentFailed):
+    with pytest.raises(DeploymentFailed, match="certificate has expired") as caught:
         deploy(tmp_path, credentials=make_credentials(tmp_path / "expired", 3, expires=past))
-    assert running() == before
+    assert running() == before and "\n" not in str(caught.value)
 
 
 def test_a_client_whose_authority_is_another_is_refused(tmp_path):
     mine, theirs = make_credentials(tmp_path / "mine", 3), make_credentials(tmp_path / "theirs", 3)
     mixed = type(mine)(theirs.authority, mine.certificate, mine.key, mine.clients)
-    with pytest.raises(DeploymentFailed):
+    with pytest.raises(DeploymentFailed, match=r"certificate that is refused: .*prepared together") as caught:
         deploy(tmp_path, credentials=mixed)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_is_stopped_leaves_nothing_running(number, tmp_path):
+    before = running()
+    job = job_of("cnn", tmp_path / "job")
+    code = (
+        "import signal, sys; from pathlib import Path; from ppml.federation.engines.deployment import run_deployed\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        "run_deployed(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), 3, seconds=600)"
+    )
+    given = [str(tmp_path / "sites"), MODULE, str(job), str(tmp_path / "result.json")]
+    with subprocess.Popen([sys.executable, "-c", code, *given], stderr=subprocess.DEVNULL) as command:
+        wait_until(lambda: (tmp_path / "sites" / "supernode2.log").exists())
+        command.send_signal(number)
+    wait_until(lambda: running() == before, 60)
+
+
+def wait_until(happens: Callable[[], bool], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+# Another user of the machine.
+
+ATTACK = r"""
+import os, pathlib, socket, sys
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+import encodings.idna, httpx, httpcore._backends.sync
+
+client = ControlHttpClient("https://127.0.0.1:9092", verify=False)
+key = public_key_to_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+try:
+    print("registered", client.RegisterNode(RegisterNodeRequest(public_key=key)).node_id > 0)
+    print("listed", len(client.ListRuns(ListRunsRequest()).run_dict))
+except httpx.HTTPError as error:
+    print(type(error).__name__)
+for path in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        words = (path / "cmdline").read_bytes().split(b"\0")
+        if b"ppml.federation.engines.programs" in words:
+            print("seen", "token" if any(b"token" in word for word in words) else "no token")
+            (path / "environ").read_bytes()
+            print("environment")
+    except OSError:
+        pass
+for place in sys.argv[1:]:
+    try:
+        os.listdir(place)
+        print("listed", place)
+    except OSError:
+        pass
+"""
+
+
+def attacked(tmp_path: Path) -> list[str]:
+    """Return what another user comes to while a server runs and waits for its clients."""
+    known = make_credentials(private_folder(tmp_path / "sites") / "credentials", 3)
+    server = ServerJob(
+        job=str(job_of("cnn", tmp_path / "job")),
+        authority=str(known.authority),
+        certificate=str(known.certificate),
+        key=str(known.key),
+        result=str(tmp_path / "result.json"),
+        public_keys=[str(path.with_suffix(".pub")) for path in known.clients],
+        answer_seconds=600,
+        seconds=600,
+    )
+    with deployment.Enclosed(tmp_path / "sites", {"module": MODULE, "server": asdict(server)}):
+        wait_until(lambda: (tmp_path / "sites" / "app").exists())
+        # The server's app is a task, whose token its process has.
+        wait_until(lambda: "start-run" in (tmp_path / "sites" / "superlink.log").read_text())
+        time.sleep(10)
+        places = [str(tmp_path / "sites"), str(tmp_path / "job"), str(tmp_path / "sites" / "flower")]
+        done = subprocess.run([sys.executable, "-c", ATTACK, *places], capture_output=True, text=True, check=True)
+    return sorted(set(done.stdout.splitlines()))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be played by root alone")
+def test_another_user_registers_no_node_starts_no_run_and_reads_nothing(tmp_path):
+    assert attacked(tmp_path) == ["ConnectError", "seen no token"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be played by root alone")
+def test_without_the_enclosure_another_user_gets_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(deployment, "enclosing", lambda: ("/usr/bin/env",))
+    found = attacked(tmp_path)
+    assert "registered True" in found and "listed 1" in found

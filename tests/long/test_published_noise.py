@@ -17,8 +17,8 @@ import torch
 from plan import DEFAULT, Plan
 from safetensors.torch import load_file
 
-from ppml.config.load import read_yaml
 from ppml.config.technique import NoPrivacy
+from ppml.config.yaml_file import read_yaml
 from ppml.learning import noise
 from ppml.records.files import read_json
 from ppml.stages.seeds import public_data, seed_randomness

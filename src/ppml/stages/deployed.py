@@ -1,13 +1,17 @@
-"""The apps that a SuperLink and its SuperNodes run; the configuration of the run says which files they read."""
+"""The apps that a SuperLink and its SuperNodes run; variables of a site's processes say which files they read."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+from safetensors.torch import save
+
 from ppml.federation.client import Population
 from ppml.federation.engines.result import Result, deployed_apps
-from ppml.records.files import write_json
+from ppml.federation.state import ClientState
+from ppml.records.files import write_bytes, write_json
 from ppml.stages.sites import population, server
 
 
@@ -23,13 +27,18 @@ def write(path: str, result: Result) -> None:
         {
             "model": result.model,
             "history": [asdict(row) for row in result.history],
-            "events": [[event.to_json() for event in own] for own in result.events],
+            "events": [None if own is None else [event.to_json() for event in own] for own in result.events],
             "notices": result.notices,
         },
     )
 
 
-_apps = deployed_apps(server, _own, write)
+def keep(path: str, state: ClientState) -> None:
+    """Write the global model as a client knows it in the end."""
+    write_bytes(path, save({"weights": torch.from_numpy(state.common.parameters.copy())}))
+
+
+_apps = deployed_apps(server, _own, write, keep)
 # Flower looks for these names in the text of the module.
 server_app = _apps[0]
 client_app = _apps[1]

@@ -24,6 +24,7 @@ from ppml.data.examples import Examples
 from ppml.errors import UserError
 from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.client import Population
+from ppml.federation.engines.processes import private_folder
 from ppml.learning.repeatable import repeat_to_the_bit
 from ppml.learning.vectors import flat_parameters, load_parameters
 from ppml.mechanism import Value
@@ -77,6 +78,7 @@ def write_job(
         "noise_multipliers": calibrated.get("noise_multipliers", [None] * len(owned)),
         "budgets": calibrated.get("affordable_steps", [None] * len(owned)),
     }
+    private_folder(folder)
     model = build_model(arm.model, classes, rng.child("initial-weights").torch(), job["features"])
     draws, _ = draws_of(arm, job["sizes"], job["noise_multipliers"], job["budgets"], model, rng, data)
     seeds = party_seeds(draws, len(owned))

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
 
 import ppml.federation.quiet  # noqa: F401  isort: skip
-from flwr.app import Context
-from flwr.clientapp import ClientApp
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from ppml.accounting.events import MechanismEvent
 from ppml.federation.build import ServerParts
 from ppml.federation.client import Population, build_client_app, client_number
+from ppml.federation.engines.memory import App, remembering
+from ppml.federation.engines.patience import PatientGrid
+from ppml.federation.engines.variables import ANSWER_SECONDS, FAULT, JOB, NODES, RESULT
+from ppml.federation.messages import ACCOUNT
+from ppml.federation.replies import on_one_line
 from ppml.federation.server import RoundEnd, Server
+from ppml.federation.state import ClientState
 from ppml.learning.outcome import HistoryRow
+from ppml.records.files import read_json, write_text
+
+PATIENCE = 300.0
+"""Seconds that the server of a deployment waits for its clients to connect."""
 
 
 @dataclass
@@ -27,26 +39,43 @@ class Result:
         SHA-256 of the global model, the same at every client; empty where the training did not end.
     history : list of HistoryRow
         One row a round.
-    events : list of tuple of MechanismEvent
-        What ran on each client's records.
+    events : list of tuple of MechanismEvent or None
+        What ran on each client's records; None for one that gives no account: no epsilon may be stated for it.
     notices : list of str
         What did not go as it should.
     """
 
     model: str = ""
     history: list[HistoryRow] = field(default_factory=list)
-    events: list[tuple[MechanismEvent, ...]] = field(default_factory=list)
+    events: list[tuple[MechanismEvent, ...] | None] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
 
 def reporting_server_app(
-    parts_of: Callable[[Context], ServerParts], result: Result, done: Callable[[Context], None]
+    parts_of: Callable[[Context], ServerParts],
+    result: Result,
+    *,
+    report: Callable[[], None] = lambda: None,
+    grid_of: Callable[[Grid, Callable[[str], None]], Grid] = lambda grid, notice: grid,
 ) -> ServerApp:
-    """Return a server app that writes into ``result`` what the training comes to, and calls ``done`` at its end."""
+    """Return a server app that writes into ``result`` what the training comes to.
+
+    Parameters
+    ----------
+    parts_of : callable
+        Returns what the server has.
+    result : Result
+        Is filled.
+    report : callable
+        Called after each round, and once more when ``result`` is complete.
+    grid_of : callable
+        Returns the grid to use, from Flower's and from the function that takes notices.
+    """
     app = ServerApp()
 
     def after_round(end: RoundEnd) -> None:
         result.history.append(HistoryRow(end.standing.number, None, end.loss, end.accuracy, end.clients))
+        report()
 
     def notice(line: str) -> None:
         result.notices.append(line)
@@ -56,28 +85,24 @@ def reporting_server_app(
     def main(grid: Grid, context: Context) -> None:
         parts = parts_of(context)
         server = Server(parts.plan, parts.aggregator, after_round, notice, parts.release)
-        server.run(grid)
-        accounts = server.accounts(grid)
-        result.events = [accounts[client].events for client in sorted(accounts)]
-        result.model = accounts[0].model
-        done(context)
+        used = grid_of(grid, notice)
+        server.run(used)
+        accounts = server.accounts(used)
+        given = [accounts.get(client) for client in range(parts.plan.clients)]
+        result.events = [account.events if account else None for account in given]
+        result.model = accounts[min(accounts)].model
+        report()
 
     return app
-
-
-PATIENCE = 120.0
-"""Seconds that the server of a deployment waits for its clients to connect."""
-
-ANSWER_SECONDS = 600.0
-"""Seconds that a round of it waits for answers."""
 
 
 def deployed_apps(
     server_of: Callable[[str], ServerParts],
     population_of: Callable[[str, int], Population],
     write: Callable[[str, Result], None],
-) -> tuple[ServerApp, ClientApp]:
-    """Return the apps of a deployment, whose runs are configured by ``job`` and ``result``.
+    keep: Callable[[str, ClientState], None],
+) -> tuple[ServerApp, App]:
+    """Return the apps of a deployment; variables of the site's processes tell which files they read and write.
 
     Parameters
     ----------
@@ -86,18 +111,42 @@ def deployed_apps(
     population_of : callable
         Returns the population of one client, by the job and the client's number.
     write : callable
-        Gets the name of the result and what it is.
+        Gets the name of the result and what it is, at the server.
+    keep : callable
+        Gets the name of the result and what the client knows, at a client that has given its account.
     """
     result = Result()
 
     def parts_of(context: Context) -> ServerParts:
-        parts = server_of(str(context.run_config["job"]))
-        return replace(parts, plan=replace(parts.plan, patience=PATIENCE, timeout=ANSWER_SECONDS))
+        parts = server_of(os.environ[JOB])
+        seconds = float(os.environ[ANSWER_SECONDS])
+        return replace(parts, plan=replace(parts.plan, patience=min(PATIENCE, seconds), timeout=seconds))
 
-    def own(context: Context) -> Population:
-        return population_of(str(context.run_config["job"]), client_number(context))
+    def patient(grid: Grid, notice: Callable[[str], None]) -> Grid:
+        clients = {int(node): client for node, client in read_json(os.environ[NODES]).items()}
+        return cast(Grid, PatientGrid(grid, clients, notice))
 
-    def done(context: Context) -> None:
-        write(str(context.run_config["result"]), result)
+    def report() -> None:
+        write(os.environ[RESULT], result)
 
-    return reporting_server_app(parts_of, result, done), build_client_app(own)
+    server_app = ServerApp()
+    inner = reporting_server_app(parts_of, result, report=report, grid_of=patient)
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        try:
+            inner(grid, context)
+        except Exception as error:
+            # The process that waits for the result learns of this one's end alone.
+            write_text(f"{os.environ[RESULT]}{FAULT}", on_one_line(str(error) or type(error).__name__))
+            raise
+
+    client_app = build_client_app(lambda context: population_of(os.environ[JOB], client_number(context)))
+
+    def client(message: Message, context: Context) -> Message:
+        reply = client_app(message, context)
+        if message.metadata.message_type.endswith(f".{ACCOUNT}") and RESULT in os.environ:
+            keep(os.environ[RESULT], ClientState(context.state))
+        return reply
+
+    return server_app, remembering(client, lambda: Path(os.environ[JOB]).parent)

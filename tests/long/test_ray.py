@@ -1,0 +1,106 @@
+"""Ray's processes: no other user reaches their ports, and a program without the token does not join them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppml.federation.engines.enclosure import enclosing
+from ppml.learning.vectors import digest_of, flat_parameters
+from ppml.stages.sites import hold_keys
+
+from ..federation.test_engines import job_of, outcome
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install flwr[simulation]"
+)
+LISTENS = "0A"
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Compute as jobs and sites do: another number of threads gives other bits."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def listening() -> set[str]:
+    """Return the addresses that this network namespace listens on."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[3] == LISTENS}
+
+
+def opened_while(command: list[str]) -> set[str]:
+    """Return the addresses on which something listens while a command runs, and not before."""
+    before, seen = listening(), set[str]()
+    with subprocess.Popen(command) as process:
+        ended = threading.Event()
+        threading.Thread(target=lambda: (process.wait(), ended.set()), daemon=True).start()
+        while not ended.wait(0.2):
+            seen |= listening() - before
+    assert process.returncode == 0
+    return seen
+
+
+@pytest.mark.parametrize("name", ["cnn", "encrypted"])
+def test_a_training_on_ray_opens_no_port_that_others_see_and_comes_to_the_bits_of_the_workflow(name, tmp_path):
+    job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
+    stage = [sys.executable, "-P", "-m", "ppml.stages.on_ray", str(job), str(result), "2"]
+    with hold_keys(str(job)):
+        assert opened_while([*enclosing(), *stage]) == set()
+    found = json.loads(result.read_text())
+    assert found["model"] == digest_of(flat_parameters(outcome(name).models[0])) and found["notices"] == []
+
+
+def test_without_the_enclosure_its_ports_are_seen(tmp_path):
+    job = job_of("cnn", tmp_path / "job")
+    stage = [sys.executable, "-P", "-m", "ppml.stages.on_ray", str(job), str(tmp_path / "result.json"), "1"]
+    assert len(opened_while(stage)) >= 3
+
+
+SERVES = """
+import sys
+from ppml.federation.engines.ray import private_session
+if sys.argv[1] == "token":
+    print(oct((private_session() / "token").stat().st_mode), oct(private_session().stat().st_mode), flush=True)
+import ray
+print(ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False).address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+JOINS = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(ray.cluster_resources()['CPU'])"
+
+
+def joins(mode: str, **environment: str) -> tuple[bool, str]:
+    """Return whether a program without the token joins, and what Ray says; Ray asks for a token in the mode `token`."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    command = [sys.executable, "-c", SERVES, mode]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=plain, **pipes) as server:
+        if mode == "token":
+            assert server.stdout.readline().split() == ["0o100600", "0o40700"]
+        address = server.stdout.readline().strip()
+        guest = [sys.executable, "-c", JOINS, address]
+        done = subprocess.run(guest, capture_output=True, text=True, check=False, env={**plain, **environment})
+        server.stdin.close()
+    return done.returncode == 0 and done.stdout.strip() == "1.0", done.stderr
+
+
+@pytest.mark.parametrize("other", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}], ids=["none", "another"])
+def test_a_program_without_the_token_does_not_join(other):
+    joined, said = joins("token", **other)
+    assert not joined and ("uthenticat" in said or "token" in said), said[-2000:]
+
+
+def test_without_a_token_it_would_join():
+    assert joins("open")[0]

@@ -1,0 +1,249 @@
+"""A server, two sites and a key holder, each in a network of its own with an address of its own, one command each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ppml.federation.engines.credentials import make_credentials
+from ppml.federation.engines.site import Site, give_credentials
+from ppml.learning.outcome import Outcome
+from ppml.learning.vectors import digest_of, flat_parameters
+from ppml.stages import sites
+from ppml.stages.site_folders import needs_key_holder, split_job
+from ppml.techniques import train
+
+from ..federation.test_engines import DATA, RNG, arm_of, foreign_images, noise_of, owners
+from .networks import machines, on
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 2
+NAMES = ("server", "client0", "client1", "key-holder", "stranger")
+SECONDS = 900.0
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compute as jobs and sites do: another number of threads gives other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def network():
+    with machines(NAMES) as addresses:
+        yield addresses
+
+
+@cache
+def in_process(name: str) -> Outcome:
+    arm = arm_of(name)
+    given = {"classes": 10, "rng": RNG, "data": DATA, "report": lambda row: None}
+    return train(arm, owners()[:CLIENTS], noise_of(arm)[:CLIENTS], foreign_images(), **given)
+
+
+def prepared(folder: Path, name: str, addresses: dict[str, str], answer_seconds: float = 300.0) -> Path:
+    arm = arm_of(name)
+    job = sites.write_job(
+        folder / "job",
+        arm,
+        rng=RNG,
+        data=DATA,
+        classes=10,
+        owned=owners()[:CLIENTS],
+        test=foreign_images(),
+        calibrated={"noise_multipliers": noise_of(arm)[:CLIENTS]},
+    )
+    holder = f"{addresses['key-holder']}:9093" if needs_key_holder(job) else ""
+    site = Site("", f"{addresses['server']}:9092", holder, CLIENTS, answer_seconds=answer_seconds)
+    give_credentials(folder, site)
+    split_job(job, folder, site)
+    return folder
+
+
+COMMANDS = {"server": "serve", "key-holder": "hold-keys", "client0": "join", "client1": "join"}
+
+
+class Sites:
+    """The commands of the sites, which are ended with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.running: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, *names: str, **environment: str) -> None:
+        for name in names:
+            command = [sys.executable, str(ROOT / "workflow" / "federate.py"), COMMANDS[name], str(self._folder / name)]
+            with (self._folder / f"{name}.log").open("a") as log:
+                self.running[name] = subprocess.Popen(
+                    on(name, *command), stdout=log, stderr=log, text=True, env={**os.environ, **environment}
+                )
+
+    def said(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()
+
+    def wait(self, *names: str) -> list[int]:
+        return [self.running[name].wait(timeout=SECONDS) for name in names]
+
+    def wait_for_round(self, number: int) -> None:
+        deadline = time.monotonic() + SECONDS
+        while len(self.result().get("history", [])) < number:
+            assert self.running["server"].poll() is None and time.monotonic() < deadline, self.said("server")
+            time.sleep(0.5)
+
+    def result(self) -> dict:
+        path = self._folder / "server" / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def kill(self, name: str, how: int = signal.SIGKILL) -> None:
+        self.running.pop(name).send_signal(how)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            process.wait(timeout=60)
+
+
+def left_running(folder: Path) -> list[str]:
+    """Return the processes of a deployment, which all have the folder in their environment or their command."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in text:
+            found.append((path / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def check_nothing_is_left(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while left_running(folder) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left_running(folder) == []
+
+
+def check_result(found: dict, folder: Path, name: str) -> None:
+    expected = in_process(name)
+    assert found["notices"] == []
+    assert found["model"] == digest_of(flat_parameters(expected.models[0]))
+    assert found["events"] == [[event.to_json() for event in own] for own in expected.events]
+    assert [row["accuracy"] for row in found["history"]] == [row.accuracy for row in expected.history]
+    for client in range(CLIENTS):
+        weights = load_file(folder / f"client{client}" / "model.safetensors")["weights"]
+        assert digest_of(weights.numpy()) == found["model"], "each site has the model"
+
+
+@pytest.mark.parametrize("name", ["private", "encrypted"])
+def test_a_site_that_is_killed_goes_on_and_the_bits_are_those_in_process(name, network, tmp_path):
+    folder = prepared(tmp_path, name, network)
+    others = ["server", "client0", "client1"] + ["key-holder"] * (name == "encrypted")
+    begun = time.monotonic()
+    with Sites(folder) as running:
+        # In any order: each waits for those that it needs.
+        running.start(*reversed(others), https_proxy="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9")
+        running.wait_for_round(1)
+        attack(running, network)
+        running.kill("client1")
+        check_nothing_is_left(folder / "client1")
+        running.start("client1")
+        assert running.wait(*others) == [0] * len(others), {one: running.said(one) for one in others}
+        check_result(running.result(), folder, name)
+    check_nothing_is_left(folder)
+    print(f"{name}: {time.monotonic() - begun:.0f} s, a site killed")
+
+
+def attack(running: Sites, network: dict[str, str]) -> None:
+    """Let a stranger, and a site that takes part, ask the server for what is not for nodes."""
+    context = "import ssl; context = ssl._create_unverified_context()\n"
+    for path in ("control/start-run", "control/register-node", "control/list-runs", "runtime/acquire-task"):
+        code = (
+            f"{context}import urllib.request, urllib.error\n"
+            f"request = urllib.request.Request('https://{network['server']}:9092/v1/{path}', data=b'')\n"
+            "try:\n    print(urllib.request.urlopen(request, context=context, timeout=30).status)\n"
+            "except urllib.error.HTTPError as error:\n    print(error.code)\n"
+        )
+        for name in ("stranger", "client0"):
+            done = subprocess.run(on(name, sys.executable, "-c", code), capture_output=True, text=True, check=True)
+            assert done.stdout.strip() == "403", (path, done.stdout)
+
+
+def test_the_rounds_go_on_without_a_site_that_stays_away(network, tmp_path):
+    folder = prepared(tmp_path, "cnn", network, answer_seconds=30.0)
+    with Sites(folder) as running:
+        running.start("server", "client0", "client1")
+        running.wait_for_round(1)
+        running.kill("client1")
+        assert running.wait("server", "client0") == [0, 0], running.said("server")
+        found = running.result()
+    answered = [row["clients"] for row in found["history"]]
+    assert len(answered) == 3 and answered[0] == 2 and answered[-1] == 1
+    assert "client 1 gives no account of its training" in found["notices"]
+    check_nothing_is_left(folder)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_is_stopped_leaves_nothing_running_and_the_sites_say_so(how, network, tmp_path, monkeypatch):
+    folder = prepared(tmp_path, "encrypted", network)
+    with Sites(folder) as running:
+        running.start("key-holder", "server", "client0")
+        deadline = time.monotonic() + SECONDS
+        while "takes part" not in running.said("client0"):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        server = running.running["server"]
+        running.kill("server", how)
+        assert server.wait(timeout=60) != 0
+        check_nothing_is_left(folder / "server")
+        last = running.said("server").splitlines()[-1]
+        assert how == signal.SIGKILL or (last.startswith("error: serve: stopped")), last
+        running.kill("client0", signal.SIGINT)
+        check_nothing_is_left(folder / "client0")
+    check_nothing_is_left(folder)
+
+
+def refused(running: Sites, name: str) -> str:
+    """Start a site that must end with one line, and return it."""
+    running.start(name)
+    assert running.wait(name) == [1]
+    (line,) = [line for line in running.said(name).splitlines() if line.startswith("error")]
+    return line
+
+
+def test_wrong_keys_addresses_and_certificates_are_one_line_each(network, tmp_path):
+    folder = prepared(tmp_path, "cnn", network)
+    with Sites(folder) as running:
+        running.start("server")
+        # The public key that the server knows is another one.
+        other = make_credentials(tmp_path / "other", 1)
+        key = (folder / "client0" / "node.key").read_bytes()
+        (folder / "client1" / "server-authority.pem").write_bytes(other.authority.read_bytes())
+        assert "use the folder that was prepared together with that of the server" in refused(running, "client1")
+        site = json.loads((folder / "client0" / "site.json").read_text())
+        for server, message in {
+            f"{network['key-holder']}:9092": "does not answer: ",
+            "server.invalid:9092": "the name leads to no machine",
+        }.items():
+            (folder / "client0" / "site.json").write_text(json.dumps({**site, "server": server}))
+            if message != "does not answer: ":
+                assert message in refused(running, "client0")
+        (folder / "client0" / "site.json").write_text(json.dumps(site))
+        assert key == (folder / "client0" / "node.key").read_bytes()
+    check_nothing_is_left(folder)
