@@ -80,19 +80,19 @@ class Sites:
     """The commands of the sites, which are ended with the block."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def start(self, *names: str, **environment: str) -> None:
         for name in names:
-            command = [sys.executable, str(ROOT / "workflow" / "federate.py"), COMMANDS[name], str(self._folder / name)]
-            with (self._folder / f"{name}.log").open("a") as log:
+            command = [sys.executable, str(ROOT / "workflow" / "federate.py"), COMMANDS[name], str(self.folder / name)]
+            with (self.folder / f"{name}.log").open("a") as log:
                 self.running[name] = subprocess.Popen(
                     on(name, *command), stdout=log, stderr=log, text=True, env={**os.environ, **environment}
                 )
 
     def said(self, name: str) -> str:
-        return (self._folder / f"{name}.log").read_text()
+        return (self.folder / f"{name}.log").read_text()
 
     def wait(self, *names: str) -> list[int]:
         return [self.running[name].wait(timeout=SECONDS) for name in names]
@@ -104,7 +104,7 @@ class Sites:
             time.sleep(0.5)
 
     def result(self) -> dict:
-        path = self._folder / "server" / "result.json"
+        path = self.folder / "server" / "result.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def kill(self, name: str, how: int = signal.SIGKILL) -> None:
@@ -170,8 +170,47 @@ def test_a_site_that_is_killed_goes_on_and_the_bits_are_those_in_process(name, n
     print(f"{name}: {time.monotonic() - begun:.0f} s, a site killed")
 
 
+NODE = """
+import httpx, ssl, sys
+from flwr.proto import fleet_pb2, node_pb2
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+private, public = generate_key_pairs()
+key, node = public_key_to_bytes(public), node_pb2.Node(node_id=int(sys.argv[2]))
+both = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), NodeAuthHttpInterceptor(private, public)]
+for interceptors in (both, both[:1]):
+    client = FleetHttpClient(sys.argv[1], verify=False, interceptors=interceptors)
+    for ask in (
+        lambda: client.RegisterNode(fleet_pb2.RegisterNodeFleetRequest(public_key=key)),
+        lambda: client.ActivateNode(fleet_pb2.ActivateNodeRequest(public_key=key, heartbeat_interval=30)),
+        lambda: client.PullMessages(fleet_pb2.PullMessagesRequest(node=node)),
+        lambda: client.PushMessages(fleet_pb2.PushMessagesRequest(node=node)),
+        lambda: client.DeactivateNode(fleet_pb2.DeactivateNodeRequest(node_id=node.node_id)),
+    ):
+        try:
+            print("let in:", ask())
+        except httpx.HTTPStatusError as error:
+            print("refused", error.response.status_code)
+plain = httpx.Client(verify=False)
+for path in ("pull-messages", "push-messages", "deactivate-node"):
+    print("let in" if plain.post(f"{sys.argv[1]}/v1/fleet/{path}", content=b"").is_success else "refused")
+"""
+
+
+def pretend(network: dict[str, str], node: str) -> list[str]:
+    """Return what a stranger with a key of its own comes to that says that it is a node of the training."""
+    command = on("stranger", sys.executable, "-c", NODE, f"https://{network['server']}:9092", node)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def attack(running: Sites, network: dict[str, str]) -> None:
-    """Let a stranger, and a site that takes part, ask the server for what is not for nodes."""
+    """Let a stranger, and a site that takes part, ask the server for what is not for them."""
+    nodes = json.loads((running.folder / "server" / "flower" / "nodes.json").read_text())
+    answers = pretend(network, next(iter(nodes)))
+    assert len(answers) == 13 and all(answer.startswith("refused") for answer in answers), answers
     context = "import ssl; context = ssl._create_unverified_context()\n"
     for path in ("control/start-run", "control/register-node", "control/list-runs", "runtime/acquire-task"):
         code = (

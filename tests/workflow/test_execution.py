@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -41,6 +42,8 @@ CHANGED = {**SETTINGS["arms"], "alone": '{"epochs":3}'}
 def snakemake_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have what is changed of Snakemake end with the test: it runs in this process."""
     monkeypatch.setattr(Job, "check_protected_output", Job.check_protected_output)
+    # Publishing and pulling, where a test calls them in this process, end all logging for its rest.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
 
 
 @pytest.fixture
