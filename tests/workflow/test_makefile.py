@@ -21,7 +21,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    surroundings = {**os.environ, **environment}
+    # Not as a part of the make that may have started the tests, which would say where it works.
+    own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    surroundings = {**own, **environment}
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=surroundings, capture_output=True, text=True, check=False
     )
