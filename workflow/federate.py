@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -84,6 +85,12 @@ def compare(argv: Sequence[str]) -> None:
     print(f"{arguments.engine}: model {found['model']}, {time.monotonic() - started:.1f} s")
     expected = in_workflow(plan, arguments.arm, arguments.seed, job)
     print(f"workflow: model {expected['model']}")
+    without = [client for client, own in enumerate(found["events"]) if own is None]
+    if without:
+        raise UserError(
+            f"the {arguments.engine} engine: client {without[0]} gives no account of its training, so that no epsilon "
+            "may be stated for it; the training stands"
+        )
     different = [name for name, value in expected.items() if found[name] != value]
     if different:
         raise UserError(f"the {arguments.engine} engine comes to another {', '.join(different)} than the workflow")
@@ -244,7 +251,7 @@ def empty(folder: Path) -> None:
     private_folder(folder)
 
 
-def on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, object]:
+def on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, Any]:
     """Return model, history and events that an engine comes to."""
     result = (folder / "result.json").resolve()
     clients = len(read_json(job)["sizes"])
@@ -259,7 +266,7 @@ def on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, o
         if subprocess.run([*enclosing(), *stage], check=False).returncode:
             # It has said why.
             sys.exit(1)
-    found: dict[str, object] = read_json(result)
+    found: dict[str, Any] = read_json(result)
     return {name: found[name] for name in ("model", "history", "events")}
 
 

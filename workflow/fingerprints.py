@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
+
+from places import sha256
 
 from ppml.records.files import read_json, write_json
 
@@ -57,8 +58,7 @@ class Fingerprints:
         signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         entry = self._known.setdefault(name, {})
         if entry.get("signature") != signature:
-            with Path(name).open("rb") as file:
-                entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            entry["sha256"] = sha256(Path(name))
             entry["signature"] = signature
         return str(entry["sha256"])
 

@@ -20,10 +20,8 @@ import pytest
 
 from ppml.aggregation import doors as doors_module
 from ppml.aggregation.build import build_server_side
-from ppml.aggregation.doors import Door, enter, open_doors
+from ppml.aggregation.doors import FOR_CLIENTS, FOR_SERVER, Door, enter, open_doors
 from ppml.aggregation.key_door import (
-    FOR_CLIENTS,
-    FOR_SERVER,
     HOLDER,
     client_side,
     hold_keys,

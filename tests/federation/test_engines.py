@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ppml.aggregation.build import build_parties
-from ppml.aggregation.key_door import FOR_CLIENTS
+from ppml.aggregation.doors import FOR_CLIENTS
 from ppml.config.arm import Arm
 from ppml.errors import UserError
 from ppml.federation.build import Given, build_population, build_server, party_seeds

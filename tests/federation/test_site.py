@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.aggregation.doors import Door, enter, open_doors
-from ppml.aggregation.key_door import FOR_CLIENTS, FOR_SERVER
+from ppml.aggregation.doors import FOR_CLIENTS, FOR_SERVER, Door, enter, open_doors
 from ppml.aggregation.protocol import BadUpdate
 from ppml.errors import UserError
 from ppml.federation.engines import site as site_module
@@ -166,6 +165,17 @@ def test_each_party_is_led_to_its_own_door_and_large_messages_pass(tmp_path):
         assert stat.S_IMODE(Path(known["address"]).parent.stat().st_mode) == 0o700
         client.close(), server.close()
     assert not (tmp_path / "client1" / FOR_CLIENTS).exists() and not Path(known["address"]).exists()
+
+
+def test_ways_that_end_while_parties_are_there_say_nothing(tmp_path, caplog):
+    site = prepared(tmp_path)
+    with Tunnels() as tunnels:
+        with Holder(tmp_path, site):
+            door_of(tunnels, tmp_path, site, "server", FOR_SERVER)
+            line = enter("party", tmp_path / "server" / FOR_SERVER)
+            assert line.ask(b"a") == b"a"
+        line.close()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 def spoiled(fault: str, folder: Path, site: Site) -> None:
@@ -368,3 +378,14 @@ def test_what_a_site_cannot_do_is_one_line(arguments, line, tmp_path):
     command = [sys.executable, str(FEDERATE), *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and re.match(line, done.stderr) and done.stderr.count("\n") == 1
+
+
+def test_a_client_that_gives_no_account_is_named_where_a_training_is_compared(federate, tmp_path, monkeypatch):
+    found = {"model": "a", "history": [], "events": [[], None]}
+    monkeypatch.setattr(federate.Plan, "check", lambda content, files: None)
+    monkeypatch.setattr(federate, "prepare", lambda plan, arm, seed, folder: tmp_path / "job.json")
+    monkeypatch.setattr("ppml.stages.sites.hold_keys", lambda job: contextlib.nullcontext())
+    monkeypatch.setattr(federate, "on_engine", lambda engine, job, folder, workers: found)
+    monkeypatch.setattr(federate, "in_workflow", lambda plan, arm, seed, job: {**found, "events": [[], []]})
+    with pytest.raises(UserError, match="client 1 gives no account"):
+        federate.compare(["--arm", "fl", "--engine", "deployment"])

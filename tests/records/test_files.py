@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppml.records.files import atomic, read_json, write_bytes, write_json, write_text
+from ppml.records.private_file import write_private
 
 
 def names(folder):
@@ -123,3 +124,23 @@ def test_content_that_is_no_json_leaves_nothing(tmp_path):
 def test_json_ends_in_one_newline(tmp_path):
     write_json(tmp_path / "x.json", [])
     assert (tmp_path / "x.json").read_text() == json.dumps([]) + "\n"
+
+
+@pytest.mark.parametrize("old", [None, b"older"])
+def test_private_file_is_never_open_to_others_while_it_has_content(old, tmp_path, monkeypatch):
+    target, modes, mask = tmp_path / "seed", [], os.umask(0)
+    if old:
+        target.write_bytes(old)
+    opened = os.fdopen
+
+    def seen(number, mode):
+        modes.append(stat.S_IMODE(os.fstat(number).st_mode))
+        return opened(number, mode)
+
+    monkeypatch.setattr(os, "fdopen", seen)
+    try:
+        write_private(target, b"secret")
+    finally:
+        os.umask(mask)
+    assert modes == [0o600] and stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert target.read_bytes() == b"secret" and names(tmp_path) == ["seed"]

@@ -31,6 +31,10 @@ from typing import NamedTuple
 
 from ppml.aggregation.party import LONGEST, STOP, STOP_SECONDS, Line, Party, answered
 from ppml.aggregation.secluded import seclude
+from ppml.records.private_file import write_private
+
+FOR_CLIENTS, FOR_SERVER = "holder-for-clients.json", "holder-for-server.json"
+"""Files of the doors to the key holder: the first is for the sites of clients alone, the second for the server."""
 
 KEY_BYTES = 32
 PAUSE_SECONDS = 0.1
@@ -154,7 +158,7 @@ def _serve(
             room = _Room(name, party, turn, door, key)
             threading.Thread(target=_let_in, args=(listeners[-1], room), daemon=True).start()
             known = {"address": address, "key": key.hex(), "longest": door.longest}
-            _write_private(folder / name_of_door, known)
+            write_private(folder / name_of_door, json.dumps(known).encode())
     except Exception as error:
         line.send_bytes(f"{type(error).__name__}: {error}".encode())
         return
@@ -168,13 +172,6 @@ def _serve(
     shutil.rmtree(place, ignore_errors=True)
     for name_of_door in doors:
         (folder / name_of_door).unlink(missing_ok=True)
-
-
-def _write_private(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _let_in(listener: Listener, room: _Room) -> None:

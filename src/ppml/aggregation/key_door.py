@@ -6,15 +6,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ppml.aggregation import bfv, ckks
-from ppml.aggregation.doors import Door, enter, open_doors
+from ppml.aggregation.doors import FOR_CLIENTS, FOR_SERVER, Door, enter, open_doors
 from ppml.aggregation.key_holder import BY_CLIENTS, BY_SERVER, HOLDER, HolderLine, KeyRing, PublicLine
 from ppml.aggregation.lattice import PublicKeyClients, Scheme
 from ppml.aggregation.protocol import PublicMaterial
 from ppml.config.technique import Bfv, Ckks
-
-FOR_CLIENTS, FOR_SERVER = "holder-for-clients.json", "holder-for-server.json"
-"""Files with which one is let in: the first is for the sites of clients alone, the second for the server."""
-
 
 MOST_OF_A_SUM, MOST_OF_A_NAME = 2**30, 2**10
 """Most bytes of a question: clients send an encrypted sum, the server the name of one."""

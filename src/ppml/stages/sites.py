@@ -30,7 +30,8 @@ from ppml.learning.vectors import flat_parameters, load_parameters
 from ppml.mechanism import Value
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.records.files import atomic, read_json, write_bytes, write_json
+from ppml.records.files import read_json, write_bytes, write_json
+from ppml.records.private_file import write_private
 from ppml.techniques import draws_of
 
 JOB = "job.json"
@@ -105,9 +106,7 @@ def seed_of(client: int) -> str:
 def write_seed(path: Path, seed: Randomness) -> None:
     """Write the seed of a party, readable by its owner alone."""
     assert isinstance(seed.root, bytes)
-    with atomic(path) as temporary:
-        temporary.chmod(0o600)
-        temporary.write_text(seed.root.hex(), encoding="ascii")
+    write_private(path, seed.root.hex().encode("ascii"))
 
 
 def read_seed(path: Path) -> Randomness:

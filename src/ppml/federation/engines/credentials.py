@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ppml.records.private_file import write_private
+
 LIFETIME = datetime.timedelta(days=2)
 HERE = ("localhost", "127.0.0.1")
 """The names of a service that its own machine alone reaches."""
@@ -137,13 +139,6 @@ def make_credentials(
         public = own.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         path.with_suffix(".pub").write_bytes(public + b"\n")
     return found
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(content)
 
 
 def expiry(certificate: Path) -> datetime.datetime:

@@ -18,7 +18,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as Packed
 from ppml.aggregation.protocol import BadUpdate
 from ppml.federation.client import client_number, failure
 from ppml.federation.messages import record_of, unpack_order
-from ppml.records.files import atomic
+from ppml.records.private_file import write_private
 
 STATE, ANSWER, ROUND = "state.", "answer.", "round"
 """What the names of records in a file begin with, and the record of the round that the answer is of."""
@@ -72,9 +72,7 @@ def read(file: Path) -> RecordDict:
 
 def write(file: Path, records: RecordDict) -> None:
     """Write records to a file that its owner alone can read."""
-    with atomic(file) as temporary:
-        temporary.chmod(0o600)
-        temporary.write_bytes(recorddict_to_proto(records).SerializeToString())
+    write_private(file, recorddict_to_proto(records).SerializeToString())
 
 
 def _of(records: RecordDict, prefix: str) -> RecordDict:

@@ -25,8 +25,8 @@ from flwr.simulation import run_simulation
 from ppml.errors import UserError
 from ppml.federation.build import ServerParts
 from ppml.federation.client import Population, build_client_app
-from ppml.federation.engines.credentials import write_private
 from ppml.federation.engines.result import Result, reporting_server_app
+from ppml.records.private_file import write_private
 
 MISSING = "engine ray: Ray is not installed; `.venv/bin/python -m pip install 'flwr[simulation]==1.41.0'` brings it"
 

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ppml.aggregation.doors import FOR_CLIENTS, FOR_SERVER
 from ppml.federation.engines.credentials import Authority, make_credentials
 from ppml.federation.engines.deployment import Enclosed
 from ppml.federation.engines.enclosure import enclosing
@@ -57,9 +58,6 @@ def folder_of(client: int) -> str:
     """Return the name of the folder of a client's site."""
     return f"client{client}"
 
-
-FOR_CLIENTS, FOR_SERVER = "holder-for-clients.json", "holder-for-server.json"
-"""The files of doors, as :mod:`ppml.aggregation.key_door` names them; that module takes a second to import."""
 
 SERVER_FOLDER, HOLDER_FOLDER = "server", "key-holder"
 

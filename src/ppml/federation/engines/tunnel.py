@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppml.federation.engines.credentials import expiry, write_private
+from ppml.federation.engines.credentials import expiry
 from ppml.federation.engines.processes import DeploymentFailed
+from ppml.records.private_file import write_private
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -87,10 +88,6 @@ class Identity:
     authority: Path
     certificate: Path
     key: Path
-
-    def check(self) -> None:
-        """Raise an error if the certificate has ended."""
-        check_expiry(self.certificate)
 
     def context(self, *, listens: bool) -> ssl.SSLContext:
         """Return what TLS needs at the end that listens, or at the one that connects."""
@@ -258,7 +255,8 @@ class Tunnels:
         context: ssl.SSLContext | None = None,
     ) -> None:
         async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError, ValueError, KeyError, TimeoutError):
+            # Cancelled where the block ends: asyncio of Python 3.11 would print a traceback for it.
+            with contextlib.suppress(OSError, ValueError, KeyError, TimeoutError, asyncio.CancelledError):
                 await receive(reader, writer)
             with contextlib.suppress(OSError):
                 writer.close()
