@@ -1,0 +1,94 @@
+"""What Snakemake was given, ``--configfile`` and ``--config`` together, as a checked configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppml.config.load import merged, parse_config, read_layers
+from ppml.config.model import Config
+
+
+def configuration(given: Mapping[str, Any], files: Sequence[str], *, laid: bool = True) -> Config:
+    """Return the configuration, or raise a :class:`UserError` that names the file, or ``--config``, of each mistake.
+
+    Parameters
+    ----------
+    given : mapping
+        What files and ``--config`` say together.
+    files : sequence of str
+        The files, the lowest first.
+    laid : bool
+        Whether Snakemake has read the files itself, so that ``given`` holds them; else ``given`` is laid over them.
+    """
+    here = Path.cwd()
+    named = [str(Path(file).relative_to(here)) if Path(file).is_relative_to(here) else file for file in files]
+    stacks = [read_layers(file) for file in named]
+    layers = [layer for stack in stacks for layer in stack]
+    # Snakemake has laid the files themselves over each other, key by key: what differs comes from --config.
+    plain: dict[str, Any] = {}
+    for stack in stacks if laid else ():
+        plain = key_by_key(plain, stack[-1][1])
+    above = differing({key: value for key, value in given.items() if key != "extends"}, plain)
+    layers.append(("--config", retyped(above, plain)))
+    return parse_config(merged(layers), ", ".join(named), layers)
+
+
+def retyped(given: Any, base: Any) -> Any:
+    """Return ``given`` with what differs from ``base`` read as YAML reads it.
+
+    Snakemake hands over what stands in the braces and brackets of ``--config`` as text.
+
+    Examples
+    --------
+    >>> retyped({"data": {"train": "500", "dataset": "mnist"}, "seeds": ["0"]}, {"data": {"dataset": "mnist"}})
+    {'data': {'train': 500, 'dataset': 'mnist'}, 'seeds': [0]}
+    """
+    if given == base:
+        return given
+    if isinstance(given, Mapping):
+        below = base if isinstance(base, Mapping) else {}
+        return {key: retyped(value, below.get(key)) for key, value in given.items()}
+    if isinstance(given, list):
+        return [retyped(value, None) for value in given]
+    if not isinstance(given, str):
+        return given
+    try:
+        value = yaml.safe_load(given)
+    except yaml.YAMLError:
+        return given
+    return value if value is None or isinstance(value, (bool, int, float)) else given
+
+
+def key_by_key(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``top`` over ``base`` as Snakemake does: whatever ``kind`` a section has.
+
+    Examples
+    --------
+    >>> key_by_key({"a": {"kind": "p", "x": 1}}, {"a": {"kind": "q"}})
+    {'a': {'kind': 'q', 'x': 1}}
+    """
+    both = {key for key in base.keys() & top.keys() if isinstance(base[key], Mapping) and isinstance(top[key], Mapping)}
+    return {**base, **top, **{key: key_by_key(base[key], top[key]) for key in both}}
+
+
+def differing(given: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of ``given`` that is not in ``plain``.
+
+    Examples
+    --------
+    >>> differing({"data": {"train": "500", "test": 9}, "seed": 1}, {"data": {"test": 9}, "seed": 1})
+    {'data': {'train': '500'}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        below = plain.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            if deeper := differing(value, below):
+                found[key] = deeper
+        elif key not in plain or value != below:
+            found[key] = value
+    return found
