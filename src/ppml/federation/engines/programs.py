@@ -1,10 +1,10 @@
 """Flower's programs, as the sites of a deployment start them: ``python -m ppml.federation.engines.programs NAME ...``.
 
-They differ from Flower's own in four points. No program can be read by a debugger, or leaves a core dump. A task is a
+They differ from Flower's own in five points. No program can be read by a debugger, or leaves a core dump. A task is a
 process that is forked and not started anew: its token is in no command line, which every user of the machine could
 read, and a message costs no imports. The program of a client runs the app that is installed at its site, whatever app
-the server sends. And where the server is reached from other machines, a second socket serves the interface of nodes
-alone.
+the server sends. A node answers every message, also one whose task fails. And where the server is reached from other
+machines, a second socket serves the interface of nodes alone.
 """
 
 from __future__ import annotations
@@ -82,9 +82,13 @@ def for_nodes(path: str) -> bool:
 
 
 def supernode() -> None:
-    """Be a node."""
+    """Be a node that answers every message."""
     from flwr.supernode.cli import flower_supernode
+    from flwr.supernode.nodestate import nodestate_factory
 
+    from ppml.federation.engines.node_state import AnsweringNodeState
+
+    nodestate_factory.InMemoryNodeState = AnsweringNodeState  # type: ignore[attr-defined]
     flower_supernode()
 
 
