@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from ppml.aggregation.group import BYTES, fresh_scalar, point_of
 from ppml.aggregation.hpke import ClassicalKey, encrypted
 from ppml.aggregation.masking_clients import MaskingClients, Turn
 from ppml.aggregation.masks import complaint, letter_to, packed
@@ -17,7 +18,29 @@ def unreadable(side: MaskingClients, readers_of: Mapping[int, Collection[int]], 
         if turn.number != number or other not in readers_of.get(client, ()):
             return honest(turn, client, other, shares)
         about = letter_to(turn.about, client, other)
-        message = encrypted(shares, ClassicalKey().public, about)
+        message = encrypted(shares, ClassicalKey().public, about) + points_of(shares)
+        return message + side._signers.sign(client, about + message)
+
+    side._letter = letter  # type: ignore[method-assign]
+
+
+def points_of(shares: bytes) -> bytes:
+    return point_of(shares[:BYTES]) + point_of(shares[BYTES:])
+
+
+def with_other_shares(
+    side: MaskingClients, readers_of: Mapping[int, Collection[int]], shows: bool, number: int = 1
+) -> None:
+    """Have clients of ``side`` send these readers shares that are not those of their points, and show them or not."""
+    honest = side._letter
+
+    def letter(turn: Turn, client: int, other: int, shares: bytes) -> bytes:
+        if turn.number != number or other not in readers_of.get(client, ()):
+            return honest(turn, client, other, shares)
+        about, wrong = letter_to(turn.about, client, other), fresh_scalar() + fresh_scalar()
+        if shows:
+            turn.sent[other] = wrong
+        message = encrypted(wrong, turn.publics[other][:BYTES], about) + points_of(shares)
         return message + side._signers.sign(client, about + message)
 
     side._letter = letter  # type: ignore[method-assign]

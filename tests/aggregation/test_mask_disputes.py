@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ppml.aggregation.checksum import content_of
+from ppml.aggregation.group import BYTES
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
@@ -20,15 +20,14 @@ from ppml.aggregation.masks import (
     UNMASK,
     bound_to,
     complaint,
+    own_mask,
     packed,
     pairwise,
     unpacked,
 )
 from ppml.aggregation.protocol import SEAL, BadUpdate
-from ppml.aggregation.shamir import BYTES
-from ppml.aggregation.streams import stream
 
-from .letters import complaining, unreadable
+from .letters import complaining, unreadable, with_other_shares
 from .test_masking import Round, swapped, updates, with_entry
 
 Prepare = Callable[[Round], None]
@@ -77,6 +76,27 @@ def test_a_client_with_letters_that_others_cannot_read_shows_the_shares_or_is_le
         assert parties.left_out[2].startswith("disputes: it does not show the shares")
 
 
+@pytest.mark.parametrize("readers", [[0], [3, 6, 7], [0, 1, 3, 4, 5, 6, 7]], ids=["one", "some", "all"])
+@pytest.mark.parametrize("shows_them", [True, False])
+def test_a_client_that_sends_other_shares_than_those_of_its_points_shows_the_right_ones_or_is_left_out_alone(
+    readers, shows_them
+):
+    parties = Tolerant()
+    with_other_shares(parties.sides[2], {2: readers}, shows=shows_them)
+    check_sum(parties, [client for client in range(8) if client != 2 or not shows_them])
+    assert list(parties.left_out) == ([2] if shows_them else [])
+    if shows_them:
+        assert parties.left_out[2] == f"disputes: it shows other shares than it has sent to client {readers[0]}"
+
+
+def test_a_reader_that_does_not_compare_shares_with_their_points_is_the_one_that_gives_a_wrong_one(monkeypatch):
+    monkeypatch.setattr("ppml.aggregation.masking_clients.fit", lambda shares, points: True)
+    parties = Tolerant()
+    with_other_shares(parties.sides[2], {2: [0]}, shows=False)
+    check_sum(parties, list(range(8)))
+    assert parties.left_out == {0: "unmask: it gives another share than client 2 has sent it"}
+
+
 @pytest.mark.parametrize(("clients", "threshold"), [(3, 2), (2, 2), (8, 6)])
 def test_shares_that_were_shown_open_the_sum_where_no_reader_has_one(clients, threshold):
     parties = Tolerant(clients, threshold)
@@ -92,13 +112,13 @@ def test_a_client_with_such_letters_may_be_lost_afterwards(lost):
 
 
 def test_shown_shares_that_the_server_forgets_are_missed(monkeypatch):
-    forget = MaskingServer._shares_of
+    recovered = MaskingServer._recovered
 
-    def shares_of(self, client, given):
+    def forgetful(self, client, given):
         self._heard[DISPUTES].clear()
-        return forget(self, client, given)
+        return recovered(self, client, given)
 
-    monkeypatch.setattr(MaskingServer, "_shares_of", shares_of)
+    monkeypatch.setattr(MaskingServer, "_recovered", forgetful)
     parties = Tolerant()
     unreadable(parties.sides[2], {2: range(8)})
     with pytest.raises((BadUpdate, ValueError), match="share"):
@@ -260,9 +280,9 @@ def test_masks_of_clients_that_were_told_different_lists_of_the_sum_do_not_cance
         parties.sides[client].respond(SEAL, client, 1, packed(dict.fromkeys(told, b"")))
         turn = parties.sides[client]._turns[client]
         masked += np.frombuffer(content_of(parties.sides[client].seal(values[client], client, 1)), "<u4")
-        masked -= stream(turn.own, length, 4)
+        masked -= own_mask(turn.own, length, 4)
     left = (masked - sum(values[:7]).astype("<u4")).astype("<u4")
-    key: X25519PrivateKey = parties.sides[7]._turns[7].for_masks
+    key = parties.sides[7]._turns[7].for_masks
     turn = parties.sides[0]._turns[0]
     common = pairwise(key, {client: turn.masks_of[client] for client in range(3)}, 7, turn.about, length, 4)
     assert np.array_equal(left, np.uint32(0) - common) and len(np.unique(left)) == length

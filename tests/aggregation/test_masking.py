@@ -7,14 +7,14 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppml.aggregation.capacity import masking_threshold
-from ppml.aggregation.checksum import MARK, ORIGIN, content_of, mark_of, origin_of, sealed_of
+from ppml.aggregation.checksum import MARK, ORIGIN, content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.hpke import encrypted
+from ppml.aggregation.group import BYTES, ORDER, agreed_key, encoded, fresh_scalar, point_of
+from ppml.aggregation.hpke import ClassicalKey, encrypted
 from ppml.aggregation.identities import Register, Signers, verify_by
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
@@ -25,19 +25,24 @@ from ppml.aggregation.masks import (
     LETTERS,
     PUBLISHED,
     SHARES,
+    TWO,
     UNMASK,
     bound_to,
     letter_to,
+    mask_key,
+    own_mask,
+    own_point,
     packed,
     pairwise,
     place_of,
+    points_and_letters,
     signed_keys,
     unpacked,
 )
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.protocol import SEAL, BadUpdate, Sealed
-from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret, together
-from ppml.aggregation.streams import KEY, agreed_key, stream
+from ppml.aggregation.shamir import divided, together
+from ppml.aggregation.streams import KEY
 
 from .test_additive import check_uniform
 
@@ -185,8 +190,7 @@ def opened_by(parties: Round, victim: int, upload: Sealed, colluders: Sequence[i
     key = together({place: both[BYTES:] for place, both in shares.items()}, parties.threshold)
     turn = next(iter(turns.values()))
     values = np.frombuffer(content_of(upload), "<u4")
-    secret = X25519PrivateKey.from_private_bytes(key)
-    masks = stream(own, len(values), 4) + pairwise(secret, turn.masks_of, victim, turn.about, len(values), 4)
+    masks = own_mask(own, len(values), 4) + pairwise(key, turn.masks_of, victim, turn.about, len(values), 4)
     return (values - masks).view("<i4")
 
 
@@ -201,7 +205,7 @@ def test_fewer_clients_than_the_threshold_open_nothing_with_the_server_and_as_ma
 
 def test_five_shares_of_a_threshold_of_six_fit_every_secret():
     """Whatever the secret was, there is a polynomial through the shares that are known."""
-    secret, other = fresh_secret(), fresh_secret()
+    secret, other = fresh_scalar(), fresh_scalar()
     shares = divided(secret, range(1, 9), 6)
     known = {place: shares[place] for place in range(1, 6)}
     for wanted in (secret, other):
@@ -218,9 +222,9 @@ def sixth_share(known: dict[int, bytes], wanted: int, place: int) -> bytes:
         above, below = 1, 1
         for other in points:
             if other != at:
-                above, below = above * (place - other) % PRIME, below * (at - other) % PRIME
-        value += share * above * pow(below, -1, PRIME)
-    return (value % PRIME).to_bytes(BYTES, "little")
+                above, below = above * (place - other) % ORDER, below * (at - other) % ORDER
+        value += share * above * pow(below, -1, ORDER)
+    return encoded(value)
 
 
 # What a client refuses.
@@ -257,8 +261,7 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
     own, key = (together(shares, 6) for shares in found.values())
     turn = parties.sides[1]._turns[1]
     masked = np.frombuffer(content_of(uploads[0]), "<u4")
-    secret = X25519PrivateKey.from_private_bytes(key)
-    opened = masked - stream(own, 100, 4) - pairwise(secret, turn.masks_of, 0, turn.about, 100, 4)
+    opened = masked - own_mask(own, 100, 4) - pairwise(key, turn.masks_of, 0, turn.about, 100, 4)
     assert np.array_equal(opened.view("<i4"), values[0])
 
 
@@ -372,10 +375,10 @@ def test_an_unknown_step_is_refused():
     ("step", "content", "why"),
     [
         (KEYS, b"x" * (PUBLISHED - 1), "no keys"),
-        (KEYS, bytes(PUBLISHED), "no keys"),
+        (KEYS, bytes(PUBLISHED), "not in the form"),
         (KEYS, b"", "no keys"),
         (SHARES, b"x", "cannot be read"),
-        (SHARES, packed({1: bytes(LETTER)}), "a share to each of the others"),
+        (SHARES, bytes(TWO) + packed({1: bytes(LETTER)}), "a share to each of the others"),
         (UNMASK, packed({1: bytes(BYTES)}), "a share of each client's secret"),
     ],
 )
@@ -400,21 +403,22 @@ def retold(parties: Round, change: Callable[[dict[int, bytes]], dict[int, bytes]
     return swapped(told[0], PUBLISHED, change)
 
 
-def with_keys(parties: Round, client: int, letters: bytes, masks: bytes, mark: bytes = bytes(MARK)) -> bytes:
+def with_keys(parties: Round, client: int, letters: bytes, masks: bytes, own: bytes) -> bytes:
     """Return what a client publishes that has other keys than those that it has drawn, and signs them."""
-    keys = letters + masks + mark
+    keys = letters + masks + own
     return keys + parties.sides[client]._signers.sign(client, signed_keys(1, keys))
 
 
-def public_of(secret: X25519PrivateKey) -> bytes:
-    return secret.public_key().public_bytes_raw()
+def new_point() -> bytes:
+    return point_of(fresh_scalar())
 
 
 COPIES = {
-    "the mask key of another": lambda mine, other: (mine[:KEY], other[KEY : 2 * KEY]),
-    "the letter key of another": lambda mine, other: (other[:KEY], mine[KEY : 2 * KEY]),
-    "the letter key of another for masks": lambda mine, other: (mine[:KEY], other[:KEY]),
-    "one key for both": lambda mine, other: (mine[:KEY], mine[:KEY]),
+    "the mask key of another": lambda mine, other: (mine[:KEY], mask_key(other), own_point(mine)),
+    "the own point of another": lambda mine, other: (mine[:KEY], mask_key(mine), own_point(other)),
+    "the own point of another as a mask key": lambda mine, other: (mine[:KEY], own_point(other), own_point(mine)),
+    "the letter key of another": lambda mine, other: (other[:KEY], mask_key(mine), own_point(mine)),
+    "one point for both": lambda mine, other: (mine[:KEY], mask_key(mine), mask_key(mine)),
 }
 
 
@@ -433,17 +437,29 @@ def test_a_key_that_is_published_twice_is_refused_by_the_server_and_by_every_cli
             parties.sides[client].respond(SHARES, client, 1, told)
 
 
-@pytest.mark.parametrize("add", [2**255, 2**255 - 19], ids=["the bit that is not read", "the prime"])
-def test_a_key_in_another_form_is_refused(add):
-    """X25519 reads it as the same key, of which the bytes differ."""
+ONE = ClassicalKey().public
+OTHER_FORMS = {
+    "the bit that is not read": (0, (int.from_bytes(ONE, "little") + 2**255).to_bytes(KEY, "little")),
+    "the prime added": (0, (9 + 2**255 - 19).to_bytes(KEY, "little")),
+    "a key of small order": (0, bytes(KEY)),
+    "no point": (1, bytes(BYTES)),
+    "the neutral point": (1, (1).to_bytes(BYTES, "little")),
+    "a point of small order": (2, (2**255 - 20).to_bytes(BYTES, "little")),
+}
+
+
+@pytest.mark.parametrize(("part", "content"), OTHER_FORMS.values(), ids=OTHER_FORMS)
+def test_a_key_in_another_form_or_of_small_order_is_refused_by_the_server_and_by_every_client(part, content):
     parties = Round()
-    parties.step(KEYS, list(range(8)))
-    key = X25519PrivateKey.generate()
-    number = int.from_bytes(public_of(key), "little") if add == 2**255 else 9
-    other_form, form = (value.to_bytes(KEY, "little") for value in (number + add, number))
-    assert (agreed_key(key, other_form, b"") == agreed_key(key, form, b"")) and other_form != form
+    there = parties.step(KEYS, list(range(8)))
+    keys = [ClassicalKey().public, new_point(), new_point()]
+    keys[part] = content
+    fake = with_keys(parties, 1, *keys)
     with pytest.raises(BadUpdate, match="not in the form that its generation gives it"):
-        parties.server.hear(KEYS, 1, with_keys(parties, 1, public_of(X25519PrivateKey.generate()), other_form))
+        parties.server.hear(KEYS, 1, fake)
+    told = swapped(parties.server.tell(SHARES, there)[0], PUBLISHED, with_entry(1, fake))
+    with pytest.raises(BadUpdate, match="not in the form that its generation gives it"):
+        parties.sides[0].respond(SHARES, 0, 1, told)
 
 
 class Colluding(Round):
@@ -453,15 +469,17 @@ class Colluding(Round):
     with 3 are the same, of different signs, and so are those with 1 and with 4: all are gone from its upload.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, unchecked: bool = True) -> None:
         super().__init__(5)
         monkeypatch.setattr("ppml.aggregation.masking_clients.refuse_repeated", lambda publics: None)
         monkeypatch.setattr("ppml.aggregation.masking_server.refuse_repeated", lambda publics: None)
+        if unchecked:
+            monkeypatch.setattr("ppml.aggregation.masking_server.are_of_one_secret", lambda points, threshold: True)
         told = self.server.tell(KEYS, range(5), 1)
         said = {client: side.respond(KEYS, client, 1, told[client]) for client, side in self.sides.items()}
         for bad, copied in ((0, 3), (1, 4)):
             turn = self.sides[bad]._turns[bad]
-            fake = with_keys(self, bad, turn.for_letters.public, said[copied][KEY : 2 * KEY], mark_of(turn.own))
+            fake = with_keys(self, bad, turn.for_letters.public, mask_key(said[copied]), point_of(turn.own))
             turn.keys = lambda keys=fake[:-64]: keys
             said[bad] = fake
         for client, content in said.items():
@@ -472,12 +490,17 @@ class Colluding(Round):
         there = self.divided(list(range(5)))
         upload = self.sealed([update] * 5, there)[2]
         masked = np.frombuffer(content_of(upload), "<u4")
-        return (masked - stream(self.sides[2]._turns[2].own, len(update), 4)).view("<i4")
+        return (masked - own_mask(self.sides[2]._turns[2].own, len(update), 4)).view("<i4")
 
 
 def test_two_clients_that_copy_keys_take_no_mask_away_even_where_nobody_refuses_them(monkeypatch):
     update = updates(5)[2]
     assert not (Colluding(monkeypatch).opened(update) == update).any()
+
+
+def test_a_client_with_the_key_of_another_has_no_shares_of_its_secret(monkeypatch):
+    with pytest.raises(BadUpdate, match="the shares that it sends are not of the secrets that its keys are of"):
+        Colluding(monkeypatch, unchecked=False).opened(updates(5)[2])
 
 
 def test_masks_that_do_not_name_their_clients_are_caught(monkeypatch):
@@ -490,11 +513,10 @@ def test_masks_that_do_not_name_their_clients_are_caught(monkeypatch):
 
 def test_keys_that_the_server_puts_in_the_place_of_a_client_s_are_refused_by_every_other():
     parties = Round()
-    mine = [public_of(X25519PrivateKey.generate()) for _ in range(2)]
+    keys = ClassicalKey().public + new_point() + new_point()
     server_s = Signers(lambda client, public: None)
 
     def replaced(entries: dict[int, bytes]) -> dict[int, bytes]:
-        keys = b"".join(mine) + bytes(MARK)
         return {**entries, 1: keys + server_s.sign(1, signed_keys(1, keys))}
 
     told = retold(parties, replaced)
@@ -509,7 +531,7 @@ def test_who_may_register_keys_can_replace_them():
     mine = Signers(lambda client, public: parties.register._keys.update({client: public}))
 
     def replaced(entries: dict[int, bytes]) -> dict[int, bytes]:
-        keys = b"".join(public_of(X25519PrivateKey.generate()) for _ in range(2)) + bytes(MARK)
+        keys = ClassicalKey().public + new_point() + new_point()
         return {**entries, 1: keys + mine.sign(1, signed_keys(1, keys))}
 
     assert parties.sides[0].respond(SHARES, 0, 1, retold(parties, replaced))
@@ -541,7 +563,7 @@ def test_clients_that_are_shown_different_keys_read_no_letter_of_each_other_and_
     told = parties.server.tell(SHARES, parties.step(KEYS, list(range(8)), 1), 1)
     told[0] = swapped(told[0], PUBLISHED, lambda entries: {other: entries[other] for other in range(7)})
     letters = {client: side.respond(SHARES, client, 1, told[client]) for client, side in parties.sides.items()}
-    for_1 = packed({other: unpacked(letters[other], LETTER)[1] for other in (0, 2, 3, 4, 5, 6, 7)})
+    for_1 = packed({other: points_and_letters(letters[other])[1][1] for other in (0, 2, 3, 4, 5, 6, 7)})
     with pytest.raises(BadUpdate, match=r"client 0 sent cannot be read: .* shown different keys"):
         parties.sides[1].respond(LETTERS, 1, 1, for_1)
     with pytest.raises(BadUpdate, match="nobody has a share"):
@@ -549,8 +571,8 @@ def test_clients_that_are_shown_different_keys_read_no_letter_of_each_other_and_
 
 
 def test_masks_of_clients_that_were_shown_different_keys_do_not_cancel():
-    one, other = (X25519PrivateKey.generate() for _ in range(2))
-    publics = {0: public_of(one), 1: public_of(other)}
+    one, other = fresh_scalar(), fresh_scalar()
+    publics = {0: point_of(one), 1: point_of(other)}
     lists = [bound_to(1, {0: b"a", 1: b"b"}), bound_to(1, {0: b"a", 1: b"c"}), bound_to(2, {0: b"a", 1: b"b"})]
 
     def left(about: bytes, about_other: bytes) -> np.ndarray:
@@ -566,45 +588,34 @@ def test_a_letter_that_the_server_writes_is_refused():
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
     told, turn = parties.server.tell(LETTERS, there), parties.sides[0]._turns[0]
     about = letter_to(turn.about, 3, 0)
-    message = encrypted(bytes(2 * BYTES), turn.for_letters.public, about)
+    message = encrypted(bytes(TWO), turn.for_letters.public, about) + bytes(TWO)
     fake = message + Signers(lambda client, public: None).sign(3, about + message)
     with pytest.raises(BadUpdate, match="the shares that client 3 sent cannot be read"):
         parties.sides[0].respond(LETTERS, 0, 1, swapped(told[0], LETTER, with_entry(3, fake)))
 
 
-def with_wrong_shares(lost: Collection[int], liars: Collection[int]) -> tuple[Round, list[Sealed]]:
-    """Return a round of eight before its sum, in which some give wrong shares of what client 7 has divided."""
-    parties = Round()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    uploads = parties.sealed(updates(), there)
-    there = [client for client in there if client not in lost]
-    parties.step(UNMASK, there)
-    for liar in liars:
-        told = unpacked(parties.server._heard[UNMASK][liar], BYTES)
-        parties.server.hear(UNMASK, liar, packed({**told, 7: bytes([liar]) * BYTES}))
-    return parties, [uploads[client] for client in there]
-
-
-@pytest.mark.parametrize(
-    ("lost", "liars"),
-    [(NOBODY, {0}), (NOBODY, {6}), (NOBODY, {0, 1}), (NOBODY, {2, 5}), ({7}, {0}), ({7}, {6})],
-    ids=str,
-)
-def test_wrong_shares_of_no_more_than_can_be_spared_change_nothing(lost, liars):
-    parties, uploads = with_wrong_shares(lost, liars)
-    expected = sum(updates()[client] for client in range(8) if client not in lost)
-    assert np.array_equal(parties.sides[0].unseal(parties.server.add(uploads)), expected)
-
-
-@pytest.mark.parametrize(
-    ("lost", "liars"),
-    [(NOBODY, {0, 1, 2}), ({7}, {0, 1})],
-    ids=["of an own mask", "of the masks of a lost client"],
-)
-def test_more_wrong_shares_are_seen_before_the_sum_is_used(lost, liars):
-    parties, uploads = with_wrong_shares(lost, liars)
-    with pytest.raises(BadUpdate, match="what the masks of client 7 come from do not fit together"):
-        parties.server.add(uploads)
+@pytest.mark.parametrize("lost", [NOBODY, {7}], ids=["of an own mask", "of the masks of a lost client"])
+@pytest.mark.parametrize("liars", [{0}, {6}, {0, 1}, {2, 5}, {0, 1, 2}], ids=str)
+def test_a_client_that_gives_a_wrong_share_is_named_and_the_others_open_the_sum_if_they_are_enough(lost, liars):
+    parties, values = Round(), updates()
+    uploads = parties.sealed(values, parties.divided(parties.step(KEYS, list(range(8)))))
+    there = [client for client in range(8) if client not in lost]
+    told = parties.server.tell(UNMASK, there, 1)
+    for client in there:
+        given = parties.sides[client].respond(UNMASK, client, 1, told[client])
+        if client in liars:
+            wrong = swapped(given, BYTES, with_entry(7, fresh_scalar()))
+            with pytest.raises(BadUpdate, match="it gives another share than client 7 has sent it"):
+                parties.server.hear(UNMASK, client, wrong)
+        else:
+            parties.server.hear(UNMASK, client, given)
+    present = [uploads[client] for client in there]
+    if len(there) - len(liars) >= parties.threshold:
+        total = parties.sides[0].unseal(parties.server.add(present))
+        assert np.array_equal(total, sum(values[client] for client in there))
+    else:
+        with pytest.raises(BadUpdate, match="clients unmask it, 6 are needed"):
+            parties.server.add(present)
 
 
 def test_a_damaged_upload_or_one_of_another_length_is_refused():
@@ -620,30 +631,81 @@ def test_a_damaged_upload_or_one_of_another_length_is_refused():
         parties.server.check(PlaintextAggregation(FixedPointCodec(8.0, 20), 3).seal(np.zeros(1, np.int64)))
 
 
-def test_secrets_that_were_divided_so_that_shares_do_not_fit_stop_the_sum(monkeypatch):
-    parties = Round()
+def of_another_secret(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+    return divided(fresh_scalar(), places, threshold)
+
+
+def of_no_secret(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+    return {place: fresh_scalar() for place in places}
+
+
+def of_one_more(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+    return divided(secret, places, threshold + 1)
+
+
+def with_one_wrong(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+    return {**divided(secret, places, threshold), places[-1]: fresh_scalar()}
+
+
+def with_its_own_wrong(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+    return {**divided(secret, places, threshold), place_of(3): fresh_scalar()}
+
+
+BAD_DIVISIONS = [of_another_secret, of_no_secret, of_one_more, with_one_wrong, with_its_own_wrong]
+
+
+@pytest.mark.parametrize("which", ["the own mask's", "the pairwise masks'", "both"])
+@pytest.mark.parametrize("badly", BAD_DIVISIONS)
+def test_a_client_that_divides_its_secrets_so_that_shares_do_not_fit_is_left_out_before_it_seals(
+    badly, which, monkeypatch
+):
+    parties, values = Round(), updates()
     there = parties.step(KEYS, list(range(8)))
+    told, turn = parties.server.tell(SHARES, there), parties.sides[3]._turns[3]
+    bad = {"the own mask's": [turn.own], "the pairwise masks'": [turn.for_masks]}.get(which, [turn.own, turn.for_masks])
 
-    def unfit(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-        return {place: bytes([place]) * BYTES for place in places}
+    def division(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+        return (badly if secret in bad else divided)(secret, places, threshold)
 
+    monkeypatch.setattr("ppml.aggregation.masking_clients.divided", division)
+    for client in there:
+        said = parties.sides[client].respond(SHARES, client, 1, told[client])
+        if client == 3:
+            with pytest.raises(BadUpdate, match="the shares that it sends are not of the secrets that its keys are of"):
+                parties.server.hear(SHARES, client, said)
+        else:
+            parties.server.hear(SHARES, client, said)
+    rest = [client for client in there if client != 3]
+    rest = parties.step(DISPUTES, parties.step(LETTERS, rest))
+    uploads = parties.sealed(values, rest)
+    parties.step(UNMASK, rest)
+    total = parties.sides[0].unseal(parties.server.add(list(uploads.values())))
+    assert np.array_equal(total, sum(values[client] for client in rest))
+
+
+@pytest.mark.parametrize("badly", BAD_DIVISIONS)
+def test_without_that_test_a_client_that_divides_its_secrets_badly_spoils_the_sum(badly, monkeypatch):
+    parties, values = Round(), updates()
+    there = parties.step(KEYS, list(range(8)))
     told = parties.server.tell(SHARES, there)
+    monkeypatch.setattr("ppml.aggregation.masking_server.are_of_one_secret", lambda points, threshold: True)
     for client in there:
         with monkeypatch.context() as patch:
             if client == 3:
-                patch.setattr("ppml.aggregation.masking_clients.divided", unfit)
+                patch.setattr("ppml.aggregation.masking_clients.divided", badly)
             parties.server.hear(SHARES, client, parties.sides[client].respond(SHARES, client, 1, told[client]))
     there = parties.step(DISPUTES, parties.step(LETTERS, there))
-    uploads = parties.sealed(updates(), there)
-    parties.step(UNMASK, there)
-    with pytest.raises(BadUpdate, match="what the masks of client 3 come from do not fit together"):
-        parties.server.add(list(uploads.values()))
+    uploads = parties.sealed(values, there)
+    # Those give their shares that make the difference: the last, and the client itself.
+    parties.step(UNMASK, there, lost=[0, 1])
+    total = parties.sides[0].unseal(parties.server.add(list(uploads.values())))
+    assert not np.array_equal(total, sum(values))
 
 
 # Secrets, divided.
 
 
-@given(st.integers(0, PRIME - 1), st.integers(1, 6), st.integers(0, 4))
+@given(st.integers(0, ORDER - 1), st.integers(1, 6), st.integers(0, 4))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_as_many_shares_as_the_threshold_give_any_secret_back(value, threshold, more):
     secret = value.to_bytes(BYTES, "little")
@@ -653,14 +715,14 @@ def test_as_many_shares_as_the_threshold_give_any_secret_back(value, threshold, 
 
 
 def test_a_secret_is_divided_anew_each_time():
-    secret = fresh_secret()
+    secret = fresh_scalar()
     assert divided(secret, [1, 2, 3], 2) != divided(secret, [1, 2, 3], 2)
 
 
 @pytest.mark.parametrize(
     ("secret", "places", "threshold"),
     [
-        (PRIME.to_bytes(BYTES, "little"), [1, 2], 2),
+        (ORDER.to_bytes(BYTES, "little"), [1, 2], 2),
         (b"short", [1, 2], 2),
         (bytes(BYTES), [0, 1], 2),
         (bytes(BYTES), [1, 1], 2),
@@ -675,4 +737,4 @@ def test_a_secret_that_cannot_be_divided_is_refused(secret, places, threshold):
 
 def test_the_field_is_a_field():
     """By Fermat's little theorem to several bases, as far as that goes."""
-    assert all(pow(base, PRIME - 1, PRIME) == 1 for base in (2, 3, 5, 7, 11, 13))
+    assert all(pow(base, ORDER - 1, ORDER) == 1 for base in (2, 3, 5, 7, 11, 13))

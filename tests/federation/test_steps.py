@@ -9,12 +9,22 @@ from typing import Any
 import pytest
 from flwr.app import Error, Message, MessageType
 
-from ppml.aggregation.masking_clients import MaskingClients
-from ppml.aggregation.masks import DISPUTES, KEYS, LETTER, SHARES, UNMASK, packed, unpacked
-from ppml.aggregation.shamir import BYTES
+from ppml.aggregation.group import BYTES, fresh_scalar
+from ppml.aggregation.masking_clients import MaskingClients, Turn
+from ppml.aggregation.masks import (
+    DISPUTES,
+    KEYS,
+    KEYS_BYTES,
+    LETTER,
+    SHARES,
+    UNMASK,
+    packed,
+    points_and_letters,
+    unpacked,
+)
 from ppml.federation.messages import STEP, UPDATE, pack_step, unpack_order, unpack_step
 
-from ..aggregation.letters import complaining, unreadable
+from ..aggregation.letters import complaining, unreadable, with_other_shares
 from .parties import CKKS, Course, Meddled, Wire, federated, parties, play, with_records, with_status
 from .test_server import Late, all_but_one, check_one_answer_is_left_out, check_the_others_go_on, everybody
 
@@ -184,7 +194,8 @@ def test_a_wrong_share_of_one_who_helps_to_unmask_changes_no_sum():
         return packed({client: bytes(BYTES) for client in unpacked(content, BYTES)})
 
     course = masked(UNMASK, with_said(wrong))
-    assert course.notices == []
+    (notice,) = course.notices
+    assert notice.startswith("round 2: client 1: step 'unmask': it gives another share than client")
     check_the_others_go_on(course, everybody)
 
 
@@ -213,7 +224,8 @@ def test_a_client_whose_letters_nobody_can_read_is_named_and_left_out(readers, s
 
 def test_letters_without_a_signature_have_their_sender_left_out():
     def scrambled(content: bytes) -> bytes:
-        return packed({reader: bytes(LETTER) for reader in unpacked(content, LETTER)})
+        own, letters = points_and_letters(content)
+        return own + packed({reader: bytes(LETTER) for reader in letters})
 
     course = masked(SHARES, with_said(scrambled))
     assert course.notices == [
@@ -223,14 +235,54 @@ def test_letters_without_a_signature_have_their_sender_left_out():
     check_the_others_go_on(course, all_but_one)
 
 
+def dividing_badly(side: MaskingClients) -> None:
+    """Have client 1 divide other secrets in round 2 than those whose points it has published."""
+    honest = side._divide
+
+    def divide(turn: Turn, client: int, publics: dict[int, bytes]) -> bytes:
+        own = turn.own
+        if (client, turn.number) == (1, 2):
+            turn.own = fresh_scalar()
+            turn.keys = lambda: publics[1][:KEYS_BYTES]
+        try:
+            return honest(turn, client, publics)
+        finally:
+            turn.own = own
+
+    side._divide = divide
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (dividing_badly, "step 'shares': the shares that it sends are not of the secrets that its keys are of"),
+        (
+            partial(with_other_shares, readers_of={1: [0, 2]}, shows=True, number=2),
+            "step 'disputes': it shows other shares than it has sent to client 0",
+        ),
+    ],
+    ids=["other secrets", "other shares, and the same shown"],
+)
+def test_a_client_whose_shares_do_not_fit_is_named_and_left_out(spoil, said, monkeypatch):
+    course = by_members(monkeypatch, spoil)
+    assert course.notices == [f"round 2: client 1: {said}", GOES_ON]
+    check_the_others_go_on(course, all_but_one)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         partial(unreadable, readers_of={1: [0, 2]}, number=2),
+        partial(with_other_shares, readers_of={1: [0, 2]}, shows=False, number=2),
         partial(complaining, reader=1, senders=[0], number=2),
         partial(complaining, reader=1, senders=[0, 2], number=2),
     ],
-    ids=["letters, and shares shown", "complaint of one", "complaint of everybody"],
+    ids=[
+        "letters, and shares shown",
+        "other shares, and the right ones shown",
+        "complaint of one",
+        "complaint of everybody",
+    ],
 )
 def test_a_dispute_that_is_settled_leaves_nobody_out(spoil, monkeypatch):
     course = by_members(monkeypatch, spoil)

@@ -36,6 +36,8 @@ CLASSICAL_OVERHEAD: Final = KEM.X25519.enc_length() + TAG_BYTES
 HYBRID_OVERHEAD: Final = KEM.MLKEM768_X25519.enc_length() + TAG_BYTES
 """Bytes by which an encrypted message is longer than its content."""
 
+_CURVE_PRIME = 2**255 - 19
+
 _CLASSICAL = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _HYBRID = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -77,6 +79,20 @@ class HybridKey:
     def decrypt(self, message: bytes, context: bytes) -> bytes:
         """Return the content of a message; see :meth:`ClassicalKey.decrypt`."""
         return _decrypted(_HYBRID, message, self._secret, context)
+
+
+def is_classical_key(public: bytes) -> bool:
+    """Return whether bytes are a public X25519 key that others can encrypt to, in its one form.
+
+    Another form of a key is read as the same key (RFC 7748, section 5), so that unequal bytes are no unequal keys.
+    """
+    if len(public) != X25519_BYTES or int.from_bytes(public, "little") >= _CURVE_PRIME:
+        return False
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
 
 
 def encrypted(content: bytes, public: bytes, context: bytes) -> bytes:

@@ -16,12 +16,18 @@ in the place of a client's. The party that keeps the register could. Masks and l
 clients by their numbers, and to the whole list of published keys: clients that were shown different lists cannot read
 each other's letters, and seal nothing. A key that is in a list twice is refused, by the server and by every client.
 
-*Letters that cannot be read.* A client sends each other client two shares in a letter, which is encrypted and signed.
-The server checks the signatures and leaves out a client with a wrong one. A client that cannot open a letter with a
-right signature sends the server a signed complaint about the sender, and goes on without that letter. The sender then
-shows the server the two shares that the letter should hold, or is left out; the server uses them in place of those that
-the reader cannot give. A client is therefore left out for its own answers alone. A false complaint excludes nobody: it
-costs one more message of the client that it is about, and the shares of the client that makes it.
+*Shares that can be checked.* Each share has a point, which its sender shows to all (:mod:`ppml.aggregation.shamir`). The
+server tests that the points of a client belong to shares of the two secrets whose points its keys are, and leaves out
+a client that fails; each reader compares its shares with their points. So every secret in a sum can be given back by
+any ``threshold`` of its right shares, and a share that is given in the place of the right one is seen at once.
+
+*Letters without right shares.* A client sends each other client two shares in a letter, which is encrypted and signed,
+as their points are. The server checks the signatures and leaves out a client with a wrong one. A client that cannot
+open a letter with a right signature, or finds other shares in it than those of its points, sends the server a signed
+complaint about the sender, and goes on without that letter. The sender then shows the server the two shares of these
+points, or is left out; the server uses them in place of those that the reader cannot give. A client is therefore left
+out for its own answers alone. A false complaint excludes nobody: it costs one more message of the client that it is
+about, and the shares of the client that makes it.
 
 A shown share tells nothing new to a coalition. An honest client has no complaint about an honest one: a letter that the
 other has signed for the same round, list, sender and reader opens. So a dispute has a client that deviates on one side,
@@ -36,8 +42,8 @@ once a round, and no two groups as large as the threshold are disjoint. There is
 clients they were told are lost: by telling each another selection, a server without colluders can open a sum of fewer
 clients than the threshold says, of all but ``clients (clients - threshold) / threshold`` at the least.
 
-*Not post-quantum.* Masks and letters rest on X25519: an attacker that records all messages of a round can open its
-updates once it has a quantum computer that breaks X25519.
+*Not post-quantum.* Masks, points and letters rest on discrete logarithms in the group of Curve25519: an attacker that
+records all messages of a round can open its updates once it has a quantum computer.
 """
 
 from __future__ import annotations

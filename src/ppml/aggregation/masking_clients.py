@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ppml.aggregation.checksum import content_of, mark_of, origin_of, sealed_of
+from ppml.aggregation.checksum import content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.group import BYTES, fresh_scalar, point_of
 from ppml.aggregation.hpke import ClassicalKey, Unreadable, encrypted
 from ppml.aggregation.identities import SIGNATURE, Keys, Register, Signers, verify_by
 from ppml.aggregation.masks import (
@@ -20,18 +20,22 @@ from ppml.aggregation.masks import (
     SCHEME,
     bound_to,
     complaint,
+    fit,
     letter_to,
     mask_key,
+    own_mask,
     packed,
     pairwise,
     place_of,
+    points_in,
+    refuse_other_form,
     refuse_repeated,
     signed_keys,
     unpacked,
 )
 from ppml.aggregation.protocol import BadUpdate, Sealed
-from ppml.aggregation.shamir import BYTES, PRIME, divided, fresh_secret
-from ppml.aggregation.streams import KEY, stream
+from ppml.aggregation.shamir import divided
+from ppml.aggregation.streams import KEY
 
 
 @dataclass
@@ -44,10 +48,8 @@ class Turn:
         The round.
     for_letters : ClassicalKey
         What others encrypt their letters to.
-    for_masks : X25519PrivateKey
-        For pairwise masks.
-    own : bytes
-        The seed of its own mask.
+    for_masks, own : bytes
+        The two secrets that it divides: its key for pairwise masks, and the secret of its own mask.
     publics : dict of int to bytes
         What each client that takes part has published.
     about : bytes
@@ -66,8 +68,8 @@ class Turn:
 
     number: int
     for_letters: ClassicalKey = field(default_factory=ClassicalKey)
-    for_masks: X25519PrivateKey = field(default_factory=lambda: _small_key())
-    own: bytes = field(default_factory=fresh_secret)
+    for_masks: bytes = field(default_factory=fresh_scalar)
+    own: bytes = field(default_factory=fresh_scalar)
     publics: dict[int, bytes] = field(default_factory=dict)
     about: bytes = b""
     sent: dict[int, bytes] = field(default_factory=dict)
@@ -83,15 +85,8 @@ class Turn:
         return {client: mask_key(self.publics[client]) for client in sorted(self.partners)}
 
     def keys(self) -> bytes:
-        """Return what everybody gets to know: both public keys, and what tells the own seed from another."""
-        return self.for_letters.public + self.for_masks.public_key().public_bytes_raw() + mark_of(self.own)
-
-
-def _small_key() -> X25519PrivateKey:
-    """Return a key that can be divided: all but a few of 2^256 can."""
-    while int.from_bytes((key := X25519PrivateKey.generate()).private_bytes_raw(), "little") >= PRIME:
-        pass
-    return key
+        """Return what everybody gets to know: the public key for letters, and the points of both secrets."""
+        return self.for_letters.public + point_of(self.for_masks) + point_of(self.own)
 
 
 class MaskingClients:
@@ -163,23 +158,25 @@ class MaskingClients:
             raise BadUpdate(f"{len(publics)} clients take part, {self._threshold} to {self._most} are needed")
         refuse_repeated(publics)
         for other in publics.keys() - {client}:
+            refuse_other_form(publics[other])
             keys, signature = publics[other][:KEYS_BYTES], publics[other][KEYS_BYTES:]
             self._verify(other, signature, signed_keys(turn.number, keys))
         turn.publics, turn.about = publics, bound_to(turn.number, publics)
         places = list(map(place_of, publics))
         own = divided(turn.own, places, self._threshold)
-        key = divided(turn.for_masks.private_bytes_raw(), places, self._threshold)
+        key = divided(turn.for_masks, places, self._threshold)
         both = {other: own[place_of(other)] + key[place_of(other)] for other in publics}
         turn.held, turn.sent = {client: both.pop(client)}, both
-        return packed({other: self._letter(turn, client, other, shares) for other, shares in both.items()})
+        letters = {other: self._letter(turn, client, other, shares) for other, shares in both.items()}
+        return _points_of(turn.held[client]) + packed(letters)
 
     def _letter(self, turn: Turn, client: int, other: int, shares: bytes) -> bytes:
         about = letter_to(turn.about, client, other)
-        message = encrypted(shares, turn.publics[other][:KEY], about)
+        message = encrypted(shares, turn.publics[other][:KEY], about) + _points_of(shares)
         return message + self._signers.sign(client, about + message)
 
     def _read(self, turn: Turn, client: int, letters: dict[int, bytes]) -> bytes:
-        """Open the letters; return a signed complaint about each sender whose letter cannot be opened."""
+        """Open the letters; return a signed complaint about each sender of one that gives no shares of its points."""
         if turn.senders or not letters.keys() <= turn.sent.keys():
             raise BadUpdate("shares of clients that do not take part, or twice")
         if len(letters) + 1 < self._threshold:
@@ -190,7 +187,7 @@ class MaskingClients:
         complaints = {}
         for sender, letter in letters.items():
             try:
-                turn.held[sender] = turn.for_letters.decrypt(letter[:-SIGNATURE], letter_to(turn.about, sender, client))
+                turn.held[sender] = _shares_in(letter, turn.for_letters, letter_to(turn.about, sender, client))
             except Unreadable:
                 complaints[sender] = self._signers.sign(client, complaint(turn.about, sender, client))
         return packed(complaints)
@@ -235,7 +232,7 @@ class MaskingClients:
             raise BadUpdate("it has sealed an update of this round already")
         turn.sealed = True
         masked = update.astype(f"<i{self._width}").view(f"<u{self._width}")
-        masked = masked + stream(turn.own, len(update), self._width)
+        masked = masked + own_mask(turn.own, len(update), self._width)
         masked = masked + pairwise(turn.for_masks, turn.masks_of, client, turn.about, len(update), self._width)
         return sealed_of(SCHEME, len(update), masked.tobytes(), origin_of(client, number))
 
@@ -256,3 +253,17 @@ class MaskingClients:
     def unseal(self, total: Sealed) -> Grid:
         """Return the sum, which the server has unmasked."""
         return np.frombuffer(content_of(total), dtype=f"<i{self._width}").astype(np.int64)
+
+
+def _points_of(shares: bytes) -> bytes:
+    """Return the points of two shares; a share is 0, which has none, but for a probability of 2^-252."""
+    return point_of(shares[:BYTES]) + point_of(shares[BYTES:])
+
+
+def _shares_in(letter: bytes, key: ClassicalKey, about: bytes) -> bytes:
+    """Return the two shares in a letter, or raise :class:`Unreadable`: also where they are not those of its points."""
+    points = points_in(letter)
+    shares = key.decrypt(letter[: -SIGNATURE - len(points)], about)
+    if not fit(shares, points):
+        raise Unreadable("the shares in it are not those of its points")
+    return shares

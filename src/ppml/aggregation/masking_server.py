@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ppml.aggregation.checksum import MARK, ORIGIN, content_from, content_of, mark_of, refuse_excess, sealed_of
+from ppml.aggregation.checksum import MARK, ORIGIN, content_from, content_of, refuse_excess, sealed_of
+from ppml.aggregation.group import BYTES
 from ppml.aggregation.identities import SIGNATURE, Verify
 from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
     KEYS_BYTES,
-    LETTER,
     LETTERS,
     PUBLISHED,
     SCHEME,
     SHARES,
+    TWO,
     UNMASK,
     bound_to,
     complaint,
+    fit,
     letter_to,
     mask_key,
+    own_mask,
+    own_point,
     packed,
     pairwise,
     place_of,
+    points_and_letters,
+    points_in,
+    refuse_other_form,
     refuse_repeated,
     signed_keys,
     unpacked,
 )
 from ppml.aggregation.protocol import BadUpdate, Sealed, refuse_scheme
-from ppml.aggregation.shamir import BYTES, together
-from ppml.aggregation.streams import KEY, agreed_key, stream
+from ppml.aggregation.shamir import SECRET, are_of_one_secret, is_share, together
 
-WRONG = 2
-"""So many clients may give wrong shares, if as many more give theirs than the threshold says."""
+_OWN, _KEY = slice(0, BYTES), slice(BYTES, TWO)
+"""Where the two secrets of a client are in two shares, and in their points."""
 
 
 class MaskingServer:
@@ -62,6 +66,7 @@ class MaskingServer:
         self._number = 0
         self._heard: dict[str, dict[int, bytes]] = {}
         self._about = b""
+        self._points: dict[int, dict[int, bytes]] = {}
         self._present: tuple[int, ...] = ()
         self._partners: tuple[int, ...] = ()
 
@@ -78,7 +83,7 @@ class MaskingServer:
         if len(clients) < self._threshold:
             raise BadUpdate(f"{len(clients)} clients take part in its masks, {self._threshold} are needed")
         if step == KEYS:
-            self._heard, self._number = {}, number
+            self._heard, self._points, self._number = {}, {}, number
         self._heard[step], self._present = {}, tuple(clients)
         match step:
             case "keys":
@@ -88,7 +93,7 @@ class MaskingServer:
                 self._about = bound_to(self._number, published)
                 return dict.fromkeys(clients, packed(published))
             case "letters":
-                letters = {sender: unpacked(self._heard[SHARES][sender], LETTER) for sender in clients}
+                letters = {sender: points_and_letters(self._heard[SHARES][sender])[1] for sender in clients}
                 return {
                     reader: packed({sender: letters[sender][reader] for sender in clients if sender != reader})
                     for reader in clients
@@ -112,23 +117,29 @@ class MaskingServer:
             case "keys":
                 self._check_keys(client, content)
             case "shares":
-                self._check_letters(client, unpacked(content, LETTER))
+                self._check_letters(client, content)
             case "letters":
                 self._check_complaints(client, unpacked(content, SIGNATURE))
-            case "disputes" if unpacked(content, 2 * BYTES).keys() != self._complaints_about(client).keys():
-                raise BadUpdate("it does not show the shares that others could not read")
-            case "unmask" if unpacked(content, BYTES).keys() != set(self._partners) - self._complaints_of(client):
-                raise BadUpdate("it does not give a share of each client's secret")
+            case "disputes":
+                self._check_shown(client, unpacked(content, TWO))
+            case "unmask":
+                self._check_given(client, unpacked(content, BYTES))
         self._heard[step][client] = content
 
-    def _check_letters(self, client: int, letters: Mapping[int, bytes]) -> None:
+    def _check_letters(self, client: int, content: bytes) -> None:
+        own, letters = points_and_letters(content)
         if letters.keys() != set(self._present) - {client}:
             raise BadUpdate("it does not send a share to each of the others")
-        if self._verify is None:
-            return
         for reader, letter in letters.items():
             signed = letter_to(self._about, client, reader) + letter[:-SIGNATURE]
             self._check_signature(client, letter[-SIGNATURE:], signed, f"its letter to client {reader}")
+        points = {reader: points_in(letter) for reader, letter in letters.items()} | {client: own}
+        published = self._heard[KEYS][client]
+        for part, point in ((_OWN, own_point(published)), (_KEY, mask_key(published))):
+            shares = {place_of(reader): both[part] for reader, both in points.items()}
+            if not are_of_one_secret({SECRET: point, **shares}, self._threshold):
+                raise BadUpdate("the shares that it sends are not of the secrets that its keys are of")
+        self._points[client] = points
 
     def _check_complaints(self, client: int, complaints: Mapping[int, bytes]) -> None:
         if not complaints.keys() <= set(self._present) - {client}:
@@ -136,6 +147,24 @@ class MaskingServer:
         for sender, signature in complaints.items():
             signed = complaint(self._about, sender, client)
             self._check_signature(client, signature, signed, f"its complaint about client {sender}")
+
+    def _check_shown(self, client: int, shown: Mapping[int, bytes]) -> None:
+        if shown.keys() != self._complaints_about(client).keys():
+            raise BadUpdate("it does not show the shares that others could not read")
+        for reader, shares in shown.items():
+            if not fit(shares, self._points[client][reader]):
+                raise BadUpdate(f"it shows other shares than it has sent to client {reader}")
+
+    def _check_given(self, client: int, shares: Mapping[int, bytes]) -> None:
+        if shares.keys() != set(self._partners) - self._complaints_of(client):
+            raise BadUpdate("it does not give a share of each client's secret")
+        for sender, share in shares.items():
+            if not is_share(share, self._points[sender][client][self._part_of(sender)]):
+                raise BadUpdate(f"it gives another share than client {sender} has sent it")
+
+    def _part_of(self, client: int) -> slice:
+        """Return which secret of a client is given back: of one whose upload is there, that of its own mask."""
+        return _OWN if client in self._present else _KEY
 
     def _check_signature(self, client: int, signature: bytes, message: bytes, name: str) -> None:
         if self._verify is None:
@@ -158,11 +187,7 @@ class MaskingServer:
         """Raise an error where the others could not use these keys: all would refuse, and no sum be opened."""
         if len(content) != PUBLISHED:
             raise BadUpdate("what it sends are no keys")
-        try:
-            for start in (0, KEY):
-                agreed_key(X25519PrivateKey.generate(), content[start : start + KEY], b"")
-        except ValueError:
-            raise BadUpdate("what it sends are no keys") from None
+        refuse_other_form(content)
         refuse_repeated({**self._heard[KEYS], client: content})
         if self._verify is not None:
             self._verify(client, content[KEYS_BYTES:], signed_keys(self._number, content[:KEYS_BYTES]))
@@ -181,7 +206,7 @@ class MaskingServer:
         Raises
         ------
         BadUpdate
-            Too few clients have given what the masks come from, or too many of them something else.
+            Too few clients have given shares of what the masks come from.
         """
         length = sealed[0].length
         total = np.zeros(length, dtype=f"<u{self._width}")
@@ -190,57 +215,19 @@ class MaskingServer:
         given = {client: unpacked(content, BYTES) for client, content in self._heard[UNMASK].items()}
         if len(given) < self._threshold:
             raise BadUpdate(f"{len(given)} clients unmask it, {self._threshold} are needed")
-        present = {client: self._mask_key(client) for client in self._present}
-        wrong: set[int] = set()
+        present = {client: mask_key(self._heard[KEYS][client]) for client in self._present}
         for client in self._partners:
-            shares = self._shares_of(client, given)
+            secret = self._recovered(client, given)
             if client in present:
-                total -= stream(self._recovered(client, shares, wrong, self._is_own), length, self._width)
+                total -= own_mask(secret, length, self._width)
             else:
                 # What the others have in common with it is in the sum, and it is not.
-                key = X25519PrivateKey.from_private_bytes(self._recovered(client, shares, wrong, self._is_key))
-                total += pairwise(key, present, client, self._about, length, self._width)
+                total += pairwise(secret, present, client, self._about, length, self._width)
         return sealed_of(SCHEME, length, total.tobytes())
 
-    def _shares_of(self, client: int, given: Mapping[int, Mapping[int, bytes]]) -> dict[int, bytes]:
-        """Return the shares of a secret of ``client``, by their places: those given, and those that it has shown."""
-        part = slice(0, BYTES) if client in self._present else slice(BYTES, 2 * BYTES)
-        shown = unpacked(self._heard[DISPUTES].get(client, b""), 2 * BYTES)
-        shares = {place_of(reader): both[part] for reader, both in shown.items()}
-        return shares | {place_of(giver): one[client] for giver, one in given.items() if client in one}
-
-    def _recovered(
-        self, client: int, shares: Mapping[int, bytes], wrong: set[int], fits: Callable[[int, bytes], bool]
-    ) -> bytes:
-        """Return the secret of ``client`` that its shares give, and note of whom some are ``wrong``."""
-        # Whose were found wrong before come last, where they are not needed.
-        places = sorted(shares, key=lambda place: (place in wrong, place))
-        for left_out in few_of(places, self._threshold):
-            right = [place for place in places if place not in left_out][: self._threshold]
-            secret = together({place: shares[place] for place in right}, self._threshold)
-            if fits(client, secret):
-                wrong.update(left_out)
-                return secret
-        raise BadUpdate(f"the shares of what the masks of client {client} come from do not fit together")
-
-    def _is_own(self, client: int, secret: bytes) -> bool:
-        return mark_of(secret) == self._heard[KEYS][client][2 * KEY : KEYS_BYTES]
-
-    def _is_key(self, client: int, secret: bytes) -> bool:
-        public = X25519PrivateKey.from_private_bytes(secret).public_key()
-        return public.public_bytes_raw() == self._mask_key(client)
-
-    def _mask_key(self, client: int) -> bytes:
-        return mask_key(self._heard[KEYS][client])
-
-
-def few_of(places: Sequence[int], least: int) -> Iterator[tuple[int, ...]]:
-    """Yield which of ``places`` to leave out, few before many, so that the first ``least`` of the rest are others.
-
-    Examples
-    --------
-    >>> list(few_of([1, 2, 3], least=2))
-    [(), (1,), (2,), (3,)]
-    """
-    for count in range(min(WRONG, len(places) - least) + 1):
-        yield from combinations(places[: least + count], count)
+    def _recovered(self, client: int, given: Mapping[int, Mapping[int, bytes]]) -> bytes:
+        """Return the secret of a client from its shares, all of which were checked: those given, those it has shown."""
+        shown = unpacked(self._heard[DISPUTES].get(client, b""), TWO)
+        shares = {place_of(reader): both[self._part_of(client)] for reader, both in shown.items()}
+        shares |= {place_of(giver): one[client] for giver, one in given.items() if client in one}
+        return together(shares, self._threshold)

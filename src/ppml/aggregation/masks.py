@@ -7,26 +7,28 @@ import struct
 from collections.abc import Mapping
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from ppml.aggregation.checksum import MARK
-from ppml.aggregation.hpke import CLASSICAL_OVERHEAD
+from ppml.aggregation.group import BYTES, agreed_key, is_point
+from ppml.aggregation.hpke import CLASSICAL_OVERHEAD, is_classical_key
 from ppml.aggregation.identities import SIGNATURE
 from ppml.aggregation.protocol import BadUpdate
-from ppml.aggregation.shamir import BYTES
-from ppml.aggregation.streams import KEY, agreed_key, is_canonical, stream
+from ppml.aggregation.shamir import is_share
+from ppml.aggregation.streams import KEY, stream
 
 SCHEME = "masking"
 KEYS, SHARES, LETTERS, DISPUTES, UNMASK = "keys", "shares", "letters", "disputes", "unmask"
 """The steps of a round, in their order; the upload is between the last two."""
 
-KEYS_BYTES = 2 * KEY + MARK
+KEYS_BYTES = KEY + 2 * BYTES
 PUBLISHED = KEYS_BYTES + SIGNATURE
-"""Bytes of what a client publishes: two public keys, what its own seed is known by, and its signature."""
+"""Bytes of what a client publishes: its key for letters, the points of its two secrets, and its signature."""
 
-LETTER = 2 * BYTES + CLASSICAL_OVERHEAD + SIGNATURE
-"""Bytes of two shares, encrypted and signed."""
+TWO = 2 * BYTES
+"""Bytes of two shares, or of their points: of the own mask's secret, then of the key for pairwise masks."""
+
+LETTER = TWO + CLASSICAL_OVERHEAD + TWO + SIGNATURE
+"""Bytes of two shares, encrypted, their points, and a signature."""
 
 _CLIENT, _ROUND = struct.Struct("<I"), struct.Struct("<Q")
 
@@ -61,6 +63,19 @@ def unpacked(content: bytes, size: int) -> dict[int, bytes]:
     return entries
 
 
+def points_and_letters(content: bytes) -> tuple[bytes, dict[int, bytes]]:
+    """Return what a client sends in the step ``shares``: the points of the shares that it keeps, and its letters.
+
+    Raises
+    ------
+    BadUpdate
+        It is cut off, or a client is in it twice.
+    """
+    if len(content) < TWO:
+        raise BadUpdate("what was said about the masks cannot be read")
+    return content[:TWO], unpacked(content[TWO:], LETTER)
+
+
 def signed_keys(number: int, keys: bytes) -> bytes:
     """Return what a client signs of the keys that it publishes in round ``number``."""
     return b"ppml masks keys" + _ROUND.pack(number) + keys
@@ -83,17 +98,38 @@ def complaint(about: bytes, sender: int, reader: int) -> bytes:
 
 def mask_key(published: bytes) -> bytes:
     """Return the public key for pairwise masks in what a client has published."""
-    return published[KEY : 2 * KEY]
+    return published[KEY : KEY + BYTES]
+
+
+def own_point(published: bytes) -> bytes:
+    """Return the point of the secret of the own mask in what a client has published."""
+    return published[KEY + BYTES : KEYS_BYTES]
+
+
+def points_in(letter: bytes) -> bytes:
+    """Return the points of the two shares in a letter, which anybody can read."""
+    return letter[-SIGNATURE - TWO : -SIGNATURE]
+
+
+def fit(shares: bytes, points: bytes) -> bool:
+    """Return whether two shares are those of two points."""
+    halves = slice(0, BYTES), slice(BYTES, TWO)
+    return all(is_share(shares[half], points[half]) for half in halves)
+
+
+def own_mask(secret: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:
+    """Return the mask that comes from a client's own secret, whose point is known to all."""
+    return stream(hashlib.sha256(b"ppml masks own" + secret).digest(), length, width)
 
 
 def pairwise(
-    secret: X25519PrivateKey, publics: Mapping[int, bytes], client: int, about: bytes, length: int, width: int
+    secret: bytes, publics: Mapping[int, bytes], client: int, about: bytes, length: int, width: int
 ) -> NDArray[np.unsignedinteger]:
     """Return the sum of the masks that ``client`` has in common with others, each with its sign.
 
     Parameters
     ----------
-    secret : X25519PrivateKey
+    secret : bytes
         The key of ``client`` for masks.
     publics : mapping of int to bytes
         The public keys of the others for masks, by their numbers; one of ``client`` itself is passed over.
@@ -117,13 +153,18 @@ def pairwise(
     return total
 
 
+def refuse_other_form(published: bytes) -> None:
+    """Raise an error where a key in what a client has published is none, or not in its one form."""
+    points = mask_key(published), own_point(published)
+    if not is_classical_key(published[:KEY]) or not all(map(is_point, points)):
+        raise BadUpdate("a key of masks that is not in the form that its generation gives it")
+
+
 def refuse_repeated(publics: Mapping[int, bytes]) -> None:
-    """Raise an error where a public key is not in its one form, or in the list twice, of whatever kind it is.
+    """Raise an error where a public key is in the list twice, of whatever kind it is.
 
     A client that publishes the key of another has masks in common with all that the other has.
     """
-    keys = [entry[start : start + KEY] for entry in publics.values() for start in (0, KEY)]
-    if not all(map(is_canonical, keys)):
-        raise BadUpdate("a key of masks that is not in the form that its generation gives it")
+    keys = [part for entry in publics.values() for part in (entry[:KEY], mask_key(entry), own_point(entry))]
     if len(set(keys)) < len(keys):
         raise BadUpdate("a key of masks is published twice")

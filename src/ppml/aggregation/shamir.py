@@ -1,20 +1,22 @@
-"""Secrets divided so that enough of the shares give them back and fewer say nothing (Shamir, CACM 1979)."""
+"""Secrets divided so that enough of the shares give them back and fewer say nothing (Shamir, CACM 1979).
+
+A share is checked by a point that the dealer publishes for it: the multiple of the base point by the share (Feldman,
+FOCS 1987). That all points of a dealer belong to shares of one secret is tested at once, by a random word of the dual
+code (SCRAPE: Cascudo and David, ACNS 2017, ePrint 2017/216). So a wrong share is seen by the party that gets it, and by
+each that it is shown to, and what is published tells of a random secret what its own point tells.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from math import prod
 
-PRIME = 2**256 - 189
-"""The field: the largest prime below 2^256, so that a share takes 32 bytes."""
+from ppml.aggregation.group import BYTES, ORDER, added, encoded, multiple, point_of
 
-BYTES = 32
-"""Of a secret, and of a share."""
-
-
-def fresh_secret() -> bytes:
-    """Return a random secret of the operating system's."""
-    return secrets.randbelow(PRIME).to_bytes(BYTES, "little")
+SECRET = 0
+"""The place of the secret itself."""
 
 
 def divided(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
@@ -23,9 +25,9 @@ def divided(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, b
     Parameters
     ----------
     secret : bytes
-        32 bytes that are, as a little-endian number, below :data:`PRIME`.
+        A scalar.
     places : sequence of int
-        Who gets one: distinct numbers from 1.
+        Distinct numbers from 1.
     threshold : int
         How many shares give the secret back.
 
@@ -36,26 +38,30 @@ def divided(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, b
 
     Examples
     --------
-    >>> shares = divided(bytes(31) + b"x", [1, 2, 3, 4], threshold=3)
-    >>> together({place: shares[place] for place in (1, 2, 4)}, threshold=3) == bytes(31) + b"x"
+    >>> shares = divided(bytes(30) + b"x" + bytes(1), [1, 2, 3, 4], threshold=3)
+    >>> together({place: shares[place] for place in (1, 2, 4)}, threshold=3) == bytes(30) + b"x" + bytes(1)
     True
     """
     value = int.from_bytes(secret, "little")
-    if len(secret) != BYTES or value >= PRIME:
-        raise ValueError("a secret is 32 bytes and below 2^256 - 189")
+    if len(secret) != BYTES or value >= ORDER:
+        raise ValueError("a secret is 32 bytes and below the order of the group")
     if min(places) < 1 or len(set(places)) < len(places) or not 1 <= threshold <= len(places):
         raise ValueError(
             f"{threshold} of the places {list(places)}: they are distinct and from 1, and as many at least"
         )
     # From the constant term, which is the secret, up.
-    polynomial = [value, *(secrets.randbelow(PRIME) for _ in range(threshold - 1))]
-    return {place: _at(polynomial, place).to_bytes(BYTES, "little") for place in places}
+    polynomial = [value, *_random(threshold - 1)]
+    return {place: encoded(_at(polynomial, place)) for place in places}
+
+
+def _random(count: int) -> list[int]:
+    return [secrets.randbelow(ORDER) for _ in range(count)]
 
 
 def _at(polynomial: Sequence[int], place: int) -> int:
     value = 0
     for coefficient in reversed(polynomial):
-        value = (value * place + coefficient) % PRIME
+        value = (value * place + coefficient) % ORDER
     return value
 
 
@@ -72,9 +78,44 @@ def together(shares: Mapping[int, bytes], threshold: int) -> bytes:
     chosen = sorted(shares)[:threshold]
     value = 0
     for place in chosen:
-        above, below = 1, 1
-        for other in chosen:
-            if other != place:
-                above, below = above * other % PRIME, below * (other - place) % PRIME
-        value += int.from_bytes(shares[place], "little") * above * pow(below, -1, PRIME)
-    return (value % PRIME).to_bytes(BYTES, "little")
+        others = [other for other in chosen if other != place]
+        below = prod(other - place for other in others)
+        value += int.from_bytes(shares[place], "little") * prod(others) * pow(below, -1, ORDER)
+    return encoded(value)
+
+
+def is_share(share: bytes, point: bytes) -> bool:
+    """Return whether a share is that of the point which its dealer has published for it."""
+    try:
+        return point_of(share) == point
+    except ValueError:
+        return False
+
+
+def are_of_one_secret(points: Mapping[int, bytes], threshold: int) -> bool:
+    """Return whether the shares behind ``points`` are all of the secret behind the point at 0.
+
+    Parameters
+    ----------
+    points : mapping of int to bytes
+        The points of the secret, at 0, and of its shares, by their places.
+    threshold : int
+        How many shares give the secret back.
+
+    Returns
+    -------
+    bool
+        Always true where they are; otherwise false but for a probability of 2^-252. False also where a point is none
+        of the group.
+    """
+    # A word of the dual code: what it gives with the values of any polynomial of a degree below the threshold is 0.
+    word = _random(len(points) - threshold)
+    weights = {
+        place: _at(word, place) * pow(prod(place - other for other in points if other != place), -1, ORDER)
+        for place in points
+    }
+    try:
+        terms = [multiple(encoded(weight), points[place]) for place, weight in weights.items() if place != SECRET]
+        return reduce(added, terms) == multiple(encoded(-weights[SECRET]), points[SECRET])
+    except ValueError:
+        return False

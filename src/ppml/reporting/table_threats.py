@@ -51,9 +51,9 @@ DEVIATING = {
         "server's, so that the server alone can neither replace keys nor make up a client. The party that keeps the "
         "register can, together with the server. A server that deviates tells clients of different losses: it opens an "
         "update with fewer colluding clients than a row names, with twice as many less all that are asked; and without "
-        "any the sum of fewer clients than a row names, but of more than half of those that are asked. By letters that "
-        "others cannot read, or by false complaints about letters, a client has no other client left out, and opens "
-        "nothing; by shares that do not fit together it can stop the training."
+        "any the sum of fewer clients than a row names, but of more than half of those that are asked. By letters or "
+        "shares that are not right, or by false complaints about them, a client has no other client left out, opens "
+        "nothing and ends no round."
     ),
 }
 """What a party that does not follow the protocol can open, by the way to add."""
