@@ -22,7 +22,7 @@ from pathlib import Path
 
 PACKAGE = "ppml"
 SETTINGS = f"{PACKAGE}.config"
-DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"nacl": "pynacl", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Distributions whose name is not that of their module."""
 THREADS = f"{PACKAGE}.stages.threads"
 """What every job runs before its stage, and what decides its bits, too."""

@@ -26,7 +26,7 @@ from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 from .local import Local
 
-SMALL = {"poly_modulus_degree": 4096, "coeff_mod_bit_sizes": (54, 55), "scale_bits": 40, "fractional_bits": 20}
+SMALL = {"poly_modulus_degree": 4096, "coeff_mod_bit_sizes": (54, 40), "scale_bits": 40, "fractional_bits": 20}
 LARGE = {"poly_modulus_degree": 8192, "coeff_mod_bit_sizes": (60, 60), "scale_bits": 45, "fractional_bits": 24}
 
 

@@ -327,7 +327,7 @@ class Ckks(Encrypted):
         default=4096, description="Ring dimension N; N values a ciphertext, two a slot."
     )
     coeff_mod_bit_sizes: Annotated[tuple[int, ...], Field(strict=False)] = Field(
-        default=(54, 55),
+        default=(54, 40),
         description="Bits of the primes; the last is reserved for key switching. At 128 bits of "
         "security their sum is at most 109 (N 4096), 218 (8192), 438 (16384), 881 (32768).",
     )
