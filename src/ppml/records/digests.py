@@ -57,7 +57,7 @@ def digest_key() -> bytes:
         _make_key()
     key = KEY.read_bytes()
     if len(key) != KEY_BYTES:
-        raise UserError(f"{KEY}: has {len(key)} bytes, {KEY_BYTES} are needed; move it away, and a new one is made")
+        raise UserError(f"{KEY}: has {len(key)} bytes, {KEY_BYTES} are needed; delete it, and a new one is made")
     return key
 
 

@@ -75,7 +75,7 @@ def _load(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _damaged(path: str | Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is damaged ({error}); move it away and run again")
+    return UserError(f"{path}: is damaged ({error}); delete it and run again")
 
 
 def read_partition(path: str | Path) -> list[torch.Tensor]:
