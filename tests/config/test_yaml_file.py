@@ -10,8 +10,8 @@ from ppml.config.yaml_file import MOST_VALUES, read_yaml
 from ppml.errors import UserError
 
 
-def written(folder, content):
-    path = folder / "my.yaml"
+def written(folder, content, name="my.yaml"):
+    path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
@@ -148,5 +148,8 @@ def test_what_is_no_number_gets_no_remedy(value):
 
 
 def test_json_is_read_as_json_reads_it(tmp_path):
-    content = {"a": [1, -2, 0.25, True, None, "x"], "b": {"c": {}}}
-    assert read_yaml(written(tmp_path, json.dumps(content))) == content
+    content = {"a": [1, -2, 0.25, 1e-5, -1e30, True, None, "x", "1e-5", "e5"], "b": {"c": {}}}
+    text = json.dumps(content)
+    assert "1e-05" in text and read_yaml(written(tmp_path, text, "my.json")) == content
+    # YAML 1.1 wants a point in a number with an exponent.
+    assert read_yaml(written(tmp_path, "[1e-5, 1.0e-5]")) == ["1e-5", 1e-5]

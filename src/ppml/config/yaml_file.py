@@ -28,6 +28,7 @@ _WIDE = (
 )
 # Numbers of YAML 1.1 that hardly anybody means: 010 is 8, 1:30 is 90.
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
+_JSON_NUMBER = re.compile(r"-?[0-9]+[eE][-+]?[0-9]+")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
@@ -53,7 +54,7 @@ def read_yaml(path: str | Path) -> Any:
         raise UserError(describe_os_error(error)) from None
     text = _decoded(encoded, path)
     try:
-        return yaml.load(text, _Careful)
+        return yaml.load(text, _CarefulJson if Path(path).suffix == ".json" else _Careful)
     except _Refused as error:
         raise UserError(f"{path}: line {error.line}: {error.text}") from None
     except yaml.reader.ReaderError as error:
@@ -181,6 +182,13 @@ class _Careful(yaml.SafeLoader):
             shown = _short(node.value) if isinstance(node.value, str) else "a value"
             why = "it has too many digits" if "digits" in str(error) else error
             raise _Refused(node, f"{shown} cannot be read ({why}); write it in quotes if it is text") from None
+
+
+class _CarefulJson(_Careful):
+    """The same, with numbers as JSON has them: 1e-5 is text in YAML 1.1, and a number in JSON."""
+
+
+_CarefulJson.add_implicit_resolver("tag:yaml.org,2002:float", _JSON_NUMBER, list("-0123456789"))
 
 
 def _not_text(key: yaml.Node) -> str:
