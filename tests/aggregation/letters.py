@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
+
+from ppml.aggregation.checksum import content_of
 from ppml.aggregation.group import BYTES, fresh_scalar, point_of
 from ppml.aggregation.hpke import ClassicalKey, encrypted
+from ppml.aggregation.identities import SIGNATURE
 from ppml.aggregation.masking_clients import MaskingClients, Turn
 from ppml.aggregation.masks import complaint, letter_to, packed
+from ppml.aggregation.protocol import Sealed
 
 
 def unreadable(side: MaskingClients, readers_of: Mapping[int, Collection[int]], number: int = 1) -> None:
@@ -60,3 +65,8 @@ def complaining(side: MaskingClients, reader: int, senders: Collection[int], num
         return packed(signed)
 
     side._read = read  # type: ignore[method-assign]
+
+
+def values_in(upload: Sealed) -> np.ndarray:
+    """Return the masked values of an upload."""
+    return np.frombuffer(content_of(upload)[:-SIGNATURE], "<u4")

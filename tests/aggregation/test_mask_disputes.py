@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ppml.aggregation.checksum import content_of
 from ppml.aggregation.group import BYTES
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
@@ -27,7 +26,7 @@ from ppml.aggregation.masks import (
 )
 from ppml.aggregation.protocol import SEAL, BadUpdate
 
-from .letters import complaining, unreadable, with_other_shares
+from .letters import complaining, unreadable, values_in, with_other_shares
 from .test_masking import Round, swapped, updates, with_entry
 
 Prepare = Callable[[Round], None]
@@ -279,7 +278,7 @@ def test_masks_of_clients_that_were_told_different_lists_of_the_sum_do_not_cance
         told = range(8) if client < 3 else range(7)
         parties.sides[client].respond(SEAL, client, 1, packed(dict.fromkeys(told, b"")))
         turn = parties.sides[client]._turns[client]
-        masked += np.frombuffer(content_of(parties.sides[client].seal(values[client], client, 1)), "<u4")
+        masked += values_in(parties.sides[client].seal(values[client], client, 1))
         masked -= own_mask(turn.own, length, 4)
     left = (masked - sum(values[:7]).astype("<u4")).astype("<u4")
     key = parties.sides[7]._turns[7].for_masks

@@ -15,7 +15,7 @@ from ppml.aggregation.checksum import MARK, ORIGIN, content_of, origin_of, seale
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.group import BYTES, ORDER, agreed_key, encoded, fresh_scalar, point_of
 from ppml.aggregation.hpke import ClassicalKey, encrypted
-from ppml.aggregation.identities import Register, Signers, verify_by
+from ppml.aggregation.identities import SIGNATURE, Register, Signers, verify_by
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
@@ -44,6 +44,7 @@ from ppml.aggregation.protocol import SEAL, BadUpdate, Sealed
 from ppml.aggregation.shamir import divided, together
 from ppml.aggregation.streams import KEY
 
+from .letters import values_in
 from .test_additive import check_uniform
 
 NOBODY: frozenset[int] = frozenset()
@@ -77,7 +78,10 @@ class Round:
         told = self.server.tell(SEAL, clients, number)
         for client in clients:
             self.sides[client].respond(SEAL, client, number, told[client])
-        return {client: self.sides[client].seal(updates[client], client, number) for client in clients}
+        uploads = {client: self.sides[client].seal(updates[client], client, number) for client in clients}
+        for client, upload in uploads.items():
+            self.server.check(upload, client, number)
+        return uploads
 
     def run(
         self,
@@ -155,7 +159,7 @@ def test_every_round_has_masks_of_its_own():
         uploads = parties.sealed(values, there, number)
         parties.step(UNMASK, there, number)
         assert np.array_equal(parties.sides[0].unseal(parties.server.add(list(uploads.values()))), sum(values))
-        masked.append(np.frombuffer(content_of(uploads[0]), "<u4"))
+        masked.append(values_in(uploads[0]))
     # The difference of two uploads of one update would be 0 under the same masks.
     check_uniform_words(masked[0] - masked[1])
 
@@ -167,7 +171,7 @@ def check_uniform_words(values: np.ndarray) -> None:
 def test_an_upload_takes_what_it_takes_in_the_clear():
     parties = Round()
     there = parties.divided(parties.step(KEYS, list(range(8))))
-    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + MARK + ORIGIN}
+    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + MARK + ORIGIN + SIGNATURE}
 
 
 # Who sees what.
@@ -179,7 +183,7 @@ def test_a_masked_upload_says_nothing_of_the_update():
         there = parties.divided(parties.step(KEYS, [0, 1, 2]))
         uploads = parties.sealed([np.full(100_000, value)] * 3, there)
         for one in uploads.values():
-            check_uniform(np.frombuffer(content_of(one), "<u4"))
+            check_uniform(values_in(one))
 
 
 def opened_by(parties: Round, victim: int, upload: Sealed, colluders: Sequence[int]) -> np.ndarray:
@@ -189,7 +193,7 @@ def opened_by(parties: Round, victim: int, upload: Sealed, colluders: Sequence[i
     own = together({place: both[:BYTES] for place, both in shares.items()}, parties.threshold)
     key = together({place: both[BYTES:] for place, both in shares.items()}, parties.threshold)
     turn = next(iter(turns.values()))
-    values = np.frombuffer(content_of(upload), "<u4")
+    values = values_in(upload)
     masks = own_mask(own, len(values), 4) + pairwise(key, turn.masks_of, victim, turn.about, len(values), 4)
     return (values - masks).view("<i4")
 
@@ -242,7 +246,7 @@ def test_shares_are_given_once_so_that_nobody_is_both_present_and_lost():
     parties, told = ready()
     parties.sides[0].respond(UNMASK, 0, 1, told[0])
     with pytest.raises(BadUpdate, match="it has given its shares of this round already"):
-        parties.sides[0].respond(UNMASK, 0, 1, packed(dict.fromkeys(range(1, 8), b"")))
+        parties.sides[0].respond(UNMASK, 0, 1, parties.server.tell(UNMASK, range(7))[0])
 
 
 def test_clients_that_give_shares_twice_let_the_server_open_an_update():
@@ -256,11 +260,11 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
         for client in range(1, 7):
             turn = parties.sides[client]._turns[client]
             turn.unmasked = False
-            given = parties.sides[client].respond(UNMASK, client, 1, packed(dict.fromkeys(present, b"")))
+            given = parties.sides[client].respond(UNMASK, client, 1, parties.server.tell(UNMASK, present)[client])
             found[claim][place_of(client)] = unpacked(given, BYTES)[0]
     own, key = (together(shares, 6) for shares in found.values())
     turn = parties.sides[1]._turns[1]
-    masked = np.frombuffer(content_of(uploads[0]), "<u4")
+    masked = values_in(uploads[0])
     opened = masked - own_mask(own, 100, 4) - pairwise(key, turn.masks_of, 0, turn.about, 100, 4)
     assert np.array_equal(opened.view("<i4"), values[0])
 
@@ -276,7 +280,7 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
 def test_a_sum_of_few_or_of_strangers_is_not_unmasked(present, why):
     parties, _ = ready()
     with pytest.raises(BadUpdate, match=why):
-        parties.sides[0].respond(UNMASK, 0, 1, packed(dict.fromkeys(present, b"")))
+        parties.sides[0].respond(UNMASK, 0, 1, packed(dict.fromkeys(present, bytes(64))))
 
 
 def swapped(content: bytes, size: int, change: Callable[[dict[int, bytes]], dict[int, bytes]]) -> bytes:
@@ -324,9 +328,9 @@ def test_one_update_is_sealed_in_a_round():
 def test_two_updates_under_the_same_masks_would_show_their_difference():
     values, parties = updates(3), Round(3)
     there = parties.divided(parties.step(KEYS, [0, 1, 2]))
-    first = np.frombuffer(content_of(parties.sealed(values, there)[0]), "<u4")
+    first = values_in(parties.sealed(values, there)[0])
     parties.sides[0]._turns[0].sealed = False
-    second = np.frombuffer(content_of(parties.sides[0].seal(values[0] + 5, 0, 1)), "<u4")
+    second = values_in(parties.sides[0].seal(values[0] + 5, 0, 1))
     assert (second - first).tolist() == [5] * 100
 
 
@@ -489,7 +493,7 @@ class Colluding(Round):
         """Return what the server makes of the upload of client 2, knowing its own mask, as it does at the end."""
         there = self.divided(list(range(5)))
         upload = self.sealed([update] * 5, there)[2]
-        masked = np.frombuffer(content_of(upload), "<u4")
+        masked = values_in(upload)
         return (masked - own_mask(self.sides[2]._turns[2].own, len(update), 4)).view("<i4")
 
 

@@ -18,12 +18,12 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ppml.aggregation.group import is_point
 from ppml.aggregation.party import Line
 from ppml.aggregation.protocol import BadUpdate, PublicMaterial
 
 SIGNATURE: Final = 64
-PUBLIC_BYTES: Final = 32
-"""Bytes of a signature, and of the public key that it is checked by."""
+"""Bytes of a signature."""
 
 REGISTER, LOOK_UP = b"r", b"k"
 """Questions to a register: take a client's public key; return it."""
@@ -65,8 +65,9 @@ class Register:
         BadUpdate
             It is no key, another one is registered for this client, or the register is full.
         """
-        if len(public) != PUBLIC_BYTES:
-            raise BadUpdate(f"a signing key of {len(public)} bytes, not {PUBLIC_BYTES}")
+        # Under a key of small order one signature is right for every message.
+        if not is_point(public):
+            raise BadUpdate(f"a signing key of {len(public)} bytes that is none, or of small order")
         if self._keys.get(client, public) != public:
             raise BadUpdate(f"another key is registered for client {client}")
         if client not in self._keys and len(self._keys) >= MOST_CLIENTS:

@@ -16,7 +16,7 @@ in the place of a client's. The party that keeps the register could. Masks and l
 clients by their numbers, and to the whole list of published keys: clients that were shown different lists cannot read
 each other's letters, and seal nothing. A key that is in a list twice is refused, by the server and by every client.
 
-*Shares that can be checked.* Each share has a point, which its sender shows to all (:mod:`ppml.aggregation.shamir`). The
+*Shares that can be checked.* Each share has a point, which its sender shows (:mod:`ppml.aggregation.shamir`). The
 server tests that the points of a client belong to shares of the two secrets whose points its keys are, and leaves out
 a client that fails; each reader compares its shares with their points. So every secret in a sum can be given back by
 any ``threshold`` of its right shares, and a share that is given in the place of the right one is seen at once.
@@ -35,12 +35,14 @@ and the shares in dispute were that client's to make or to read. The server cann
 signed. A letter whose signature is wrong is no ground for a complaint: the server has altered it, or has shown the two
 clients different lists. Its reader takes no further part in the round.
 
-*A server that deviates.* One that lies about which clients are lost gets both kinds of shares of a client with
-``2 threshold - clients`` colluding clients: those give both, and of the others half is told one thing and half the
-other. Without colluders it gets no update of a client by that, since each client gives shares, and seals an update,
-once a round, and no two groups as large as the threshold are disjoint. There is no step in which clients compare which
-clients they were told are lost: by telling each another selection, a server without colluders can open a sum of fewer
-clients than the threshold says, of all but ``clients (clients - threshold) / threshold`` at the least.
+*A server that deviates.* Each client signs the list of the clients that have masks in common, as it was told, and sends
+the signature with its upload. A client gives shares where all clients that are said to be there have signed its own
+list, and gives them once a round. So two lists have ``2 threshold`` signatures, which takes ``2 threshold - clients``
+colluding clients, since an honest client signs one. As many get both kinds of shares of a client by lies about which
+clients are lost: the colluders have both, and of the others half is told one thing and half the other. With fewer
+colluders no update of a client is opened. There is no step in which clients compare which clients they were told are
+lost: by telling each another selection, a server without colluders can open a sum of fewer clients than the threshold
+says, of all but ``clients (clients - threshold) / threshold`` at the least.
 
 *Not post-quantum.* Masks, points and letters rest on discrete logarithms in the group of Curve25519: an attacker that
 records all messages of a round can open its updates once it has a quantum computer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from ppml.aggregation.masks import (
     bound_to,
     complaint,
     fit,
+    joined,
     letter_to,
     mask_key,
     own_mask,
@@ -133,7 +134,7 @@ class MaskingClients:
             case "seal":
                 return self._join(turn, client, unpacked(content, 0).keys())
             case "unmask":
-                return self._unmask(turn, client, unpacked(content, 0).keys())
+                return self._unmask(turn, client, unpacked(content, SIGNATURE))
         raise BadUpdate(f"there is no step {step!r} in this aggregation")
 
     def _begin(self, client: int, number: int) -> Turn:
@@ -234,15 +235,31 @@ class MaskingClients:
         masked = update.astype(f"<i{self._width}").view(f"<u{self._width}")
         masked = masked + own_mask(turn.own, len(update), self._width)
         masked = masked + pairwise(turn.for_masks, turn.masks_of, client, turn.about, len(update), self._width)
-        return sealed_of(SCHEME, len(update), masked.tobytes(), origin_of(client, number))
+        # The others help to open a sum of those alone that have this client's list.
+        signature = self._signers.sign(client, joined(turn.about, turn.partners))
+        return sealed_of(SCHEME, len(update), masked.tobytes() + signature, origin_of(client, number))
 
-    def _unmask(self, turn: Turn, client: int, present: Iterable[int]) -> bytes:
-        """Return a share of the own mask of each partner that is ``present``, of the key of each other one."""
-        present = set(present)
+    def _unmask(self, turn: Turn, client: int, signatures: Mapping[int, bytes]) -> bytes:
+        """Return a share of the own mask of each partner that is present, of the key of each other one.
+
+        Parameters
+        ----------
+        turn : Turn
+            What the client has for this round.
+        client : int
+            Its number.
+        signatures : mapping of int to bytes
+            What each client that is present has signed of the list of the clients that have masks in common.
+        """
+        present = set(signatures)
         if turn.unmasked:
             raise BadUpdate("it has given its shares of this round already")
+        if not turn.sealed or client not in present:
+            raise BadUpdate("it has sealed no update of this round, or is said to be lost")
         if not present <= turn.partners or len(present) < self._threshold:
             raise BadUpdate(f"a sum of {len(present)} clients is not opened, of {self._threshold} it would be")
+        for other in present - {client}:
+            self._verify(other, signatures[other], joined(turn.about, turn.partners))
         # Before anything is given: who asks again, with other clients, gets nothing.
         turn.unmasked = True
         given = {}

@@ -14,6 +14,7 @@ from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
     KEYS_BYTES,
+    LETTER,
     LETTERS,
     PUBLISHED,
     SCHEME,
@@ -23,6 +24,7 @@ from ppml.aggregation.masks import (
     bound_to,
     complaint,
     fit,
+    joined,
     letter_to,
     mask_key,
     own_mask,
@@ -67,6 +69,7 @@ class MaskingServer:
         self._heard: dict[str, dict[int, bytes]] = {}
         self._about = b""
         self._points: dict[int, dict[int, bytes]] = {}
+        self._joined: dict[int, bytes] = {}
         self._present: tuple[int, ...] = ()
         self._partners: tuple[int, ...] = ()
 
@@ -102,7 +105,9 @@ class MaskingServer:
                 complaints = {client: self._complaints_about(client) for client in clients}
                 return {client: packed(told) for client, told in complaints.items() if told}
             case "seal":
-                self._partners = self._present
+                self._partners, self._joined = self._present, {}
+            case "unmask":
+                return dict.fromkeys(clients, packed({client: self._joined[client] for client in clients}))
         return dict.fromkeys(clients, packed(dict.fromkeys(clients, b"")))
 
     def hear(self, step: str, client: int, content: bytes) -> None:
@@ -113,6 +118,8 @@ class MaskingServer:
         BadUpdate
             It cannot be read, or is not what is asked for.
         """
+        if len(content) > TWO + len(self._present) * len(packed({0: bytes(LETTER)})):
+            raise BadUpdate(f"{len(content)} bytes are more than any answer has")
         match step:
             case "keys":
                 self._check_keys(client, content)
@@ -193,12 +200,16 @@ class MaskingServer:
             self._verify(client, content[KEYS_BYTES:], signed_keys(self._number, content[:KEYS_BYTES]))
 
     def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
-        """Raise an error unless the payload is whole."""
+        """Raise an error unless the payload is whole, and its client has joined those that were named to all."""
         refuse_scheme(sealed, SCHEME)
-        refuse_excess(sealed, MARK + ORIGIN + sealed.length * self._width)
-        found = len(content_from(sealed, client, number))
+        refuse_excess(sealed, MARK + ORIGIN + sealed.length * self._width + SIGNATURE)
+        content = content_from(sealed, client, number)
+        found = len(content) - SIGNATURE
         if found != sealed.length * self._width:
             raise BadUpdate(f"{found} bytes for {sealed.length} values of {self._width} bytes each")
+        signature = content[found:]
+        self._check_signature(client, signature, joined(self._about, self._partners), "the list of its partners")
+        self._joined[client] = signature
 
     def add(self, sealed: Sequence[Sealed]) -> Sealed:
         """Return the exact sum, which this server sees, of the clients that were told to unmask it, in their order.
@@ -211,7 +222,7 @@ class MaskingServer:
         length = sealed[0].length
         total = np.zeros(length, dtype=f"<u{self._width}")
         for one in sealed:
-            total += np.frombuffer(content_of(one), dtype=total.dtype)
+            total += np.frombuffer(content_of(one)[:-SIGNATURE], dtype=total.dtype)
         given = {client: unpacked(content, BYTES) for client, content in self._heard[UNMASK].items()}
         if len(given) < self._threshold:
             raise BadUpdate(f"{len(given)} clients unmask it, {self._threshold} are needed")

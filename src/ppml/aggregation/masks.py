@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,11 @@ def letter_to(about: bytes, sender: int, reader: int) -> bytes:
 def complaint(about: bytes, sender: int, reader: int) -> bytes:
     """Return what ``reader`` signs where it cannot open a letter that ``sender`` has signed."""
     return b"ppml masks complaint" + about + _CLIENT.pack(sender) + _CLIENT.pack(reader)
+
+
+def joined(about: bytes, partners: Iterable[int]) -> bytes:
+    """Return what a client signs of the list of the clients that have masks in common, before it seals an update."""
+    return b"ppml masks partners" + about + packed(dict.fromkeys(partners, b""))
 
 
 def mask_key(published: bytes) -> bytes:

@@ -9,9 +9,8 @@ each that it is shown to, and what is published tells of a random secret what it
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from functools import reduce
-from math import prod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, reduce
 
 from ppml.aggregation.group import BYTES, ORDER, added, encoded, multiple, point_of
 
@@ -79,9 +78,22 @@ def together(shares: Mapping[int, bytes], threshold: int) -> bytes:
     value = 0
     for place in chosen:
         others = [other for other in chosen if other != place]
-        below = prod(other - place for other in others)
-        value += int.from_bytes(shares[place], "little") * prod(others) * pow(below, -1, ORDER)
+        below = _product(other - place for other in others)
+        value += int.from_bytes(shares[place], "little") * _product(others) * pow(below, -1, ORDER)
     return encoded(value)
+
+
+def _product(numbers: Iterable[int]) -> int:
+    value = 1
+    for number in numbers:
+        value = value * number % ORDER
+    return value
+
+
+@lru_cache(maxsize=4)
+def _inverses(places: tuple[int, ...]) -> dict[int, int]:
+    """Return, for each place, the inverse of the product of its differences from the others."""
+    return {place: pow(_product(place - other for other in places if other != place), -1, ORDER) for place in places}
 
 
 def is_share(share: bytes, point: bytes) -> bool:
@@ -105,15 +117,11 @@ def are_of_one_secret(points: Mapping[int, bytes], threshold: int) -> bool:
     Returns
     -------
     bool
-        Always true where they are; otherwise false but for a probability of 2^-252. False also where a point is none
-        of the group.
+        Right but for a probability of 2^-240. False also where a point is none of the group.
     """
     # A word of the dual code: what it gives with the values of any polynomial of a degree below the threshold is 0.
     word = _random(len(points) - threshold)
-    weights = {
-        place: _at(word, place) * pow(prod(place - other for other in points if other != place), -1, ORDER)
-        for place in points
-    }
+    weights = {place: _at(word, place) * inverse for place, inverse in _inverses(tuple(points)).items()}
     try:
         terms = [multiple(encoded(weight), points[place]) for place, weight in weights.items() if place != SECRET]
         return reduce(added, terms) == multiple(encoded(-weights[SECRET]), points[SECRET])

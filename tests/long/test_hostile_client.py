@@ -1,0 +1,82 @@
+"""A client that sends what crashes SEAL's reader: in process, in a deployment and on Ray the others go on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppml.aggregation import lattice
+from ppml.federation.engines.deployment import run_deployed
+from ppml.federation.engines.enclosure import enclosing
+from ppml.learning.outcome import Outcome
+from ppml.learning.vectors import digest_of, flat_parameters
+from ppml.stages.sites import hold_keys
+
+from ..federation.test_engines import arm_of, job_of, outcome
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 3
+RAY = importlib.util.find_spec("ray") is not None
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Compute as jobs and sites do: another number of threads gives other bits."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def expected() -> Outcome:
+    """Return what the training comes to in process, with client 1 left out of each round."""
+    from . import hostile
+
+    try:
+        return outcome.__wrapped__("encrypted")
+    finally:
+        lattice.PublicKeyClients.seal = hostile._seal
+
+
+def check(found: dict) -> None:
+    assert [row["clients"] for row in found["history"]] == [2] * ROUNDS
+    assert found["model"] == digest_of(flat_parameters(expected().models[0]))
+    named = [line for line in found["notices"] if "client 1: " in line]
+    assert len(named) == ROUNDS and all("it is no stream" in line for line in named), found["notices"]
+
+
+def test_in_process_the_rounds_go_on_without_it():
+    assert [row.clients for row in expected().history] == [2] * ROUNDS
+    assert arm_of("encrypted").topology.rounds == ROUNDS
+    assert not torch.equal(flat(expected()), flat(outcome("encrypted")))
+
+
+def flat(trained: Outcome) -> torch.Tensor:
+    return torch.as_tensor(flat_parameters(trained.models[0]))
+
+
+def test_in_a_deployment_the_rounds_go_on_without_it(tmp_path):
+    job, result = job_of("encrypted", tmp_path / "job"), tmp_path / "result.json"
+    with hold_keys(str(job)):
+        run_deployed(tmp_path / "sites", "tests.long.hostile", job, result, 3, seconds=900.0)
+    check(json.loads(result.read_text()))
+
+
+@pytest.mark.skipif(not RAY, reason="Ray is not installed: pip install flwr[simulation]")
+def test_on_ray_the_rounds_go_on_without_it(tmp_path):
+    job, result = job_of("encrypted", tmp_path / "job"), tmp_path / "result.json"
+    command = [*enclosing(), sys.executable, "-m", "tests.long.hostile", str(job), str(result)]
+    with hold_keys(str(job)):
+        subprocess.run(command, check=True, cwd=ROOT, env=dict(os.environ))
+    check(json.loads(result.read_text()))
