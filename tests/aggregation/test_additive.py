@@ -25,6 +25,7 @@ from ppml.aggregation.build import build_parties, build_server_side
 from ppml.aggregation.capacity import largest_value
 from ppml.aggregation.checksum import MARK, ORIGIN, content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.group import fresh_scalar, point_of
 from ppml.aggregation.hpke import encrypted_hybrid
 from ppml.aggregation.identities import REGISTER, SIGNATURE, Signers, registration
 from ppml.aggregation.plaintext import PlaintextAggregation
@@ -225,12 +226,14 @@ def test_the_line_of_the_adding_server_lets_no_client_register():
 
 
 def test_a_client_is_registered_once():
-    helper = HelpingServer()
-    helper.answer(REGISTER, registration(3, b"a" * 32))
-    helper.answer(REGISTER, registration(3, b"a" * 32))
+    helper, (key, other) = HelpingServer(), (point_of(fresh_scalar()) for _ in range(2))
+    helper.answer(REGISTER, registration(3, key))
+    helper.answer(REGISTER, registration(3, key))
     with pytest.raises(BadUpdate, match="another key is registered for client 3"):
-        helper.answer(REGISTER, registration(3, b"b" * 32))
-    for content in (b"", b"abc", registration(4, b"short"), registration(4, b"long" * 20)):
+        helper.answer(REGISTER, registration(3, other))
+    # The last is of small order: one signature is right for every message under it.
+    bad = b"short", b"long" * 20, bytes(32), (1).to_bytes(32, "little")
+    for content in (b"", b"abc", *(registration(4, key) for key in bad)):
         with pytest.raises(BadUpdate):
             helper.answer(REGISTER, content)
 
