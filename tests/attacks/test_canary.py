@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ppml.attacks.floor import epsilon_floor
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_every_kind_of_private_training_is_acquitted(name):
     found = measured(arm_of(name))
     judged = verdict(found)
-    assert judged.faults == ()
+    assert judged.faults == () and judged.unclear == ()
     assert judged.low <= SIGMA <= judged.high < 1.6 * judged.low
     assert found.canary_norm > 3 * CLIP
     assert found.contribution == pytest.approx(CLIP, rel=2e-3)
@@ -48,6 +50,17 @@ def test_owners_of_different_sizes_are_sampled_at_rates_of_their_own():
     assert verdict(found).faults == ()
     # A quarter of an epoch of each, and four rounds: 2, 5, 10 and 20 steps an epoch.
     assert found.releases == 4 * (2 + 5 + 10 + 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"measurements": 20}, "half the noise cannot be told"), ({"canary_norm": 1.9 * CLIP}, "too short to show")],
+    ids=["few measurements", "short gradients"],
+)
+def test_an_audit_that_shows_little_accuses_nobody_and_acquits_nobody(change, why):
+    judged = verdict(dataclasses.replace(measured(arm_of("one")), **change))
+    (reason,) = judged.unclear
+    assert judged.faults == () and judged.held and why in reason
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

@@ -57,6 +57,16 @@ def test_a_claim_that_does_not_hold_is_loud(failed):
     assert list(names.values()).count(ALARM.lower()) == 1
 
 
+def test_an_audit_that_shows_nothing_says_why(techniques):
+    row = techniques.audits["arm"] == "fl_dp"
+    techniques.audits["unclear"] = techniques.audits["unclear"].astype(object).mask(row, "gradients are too short")
+    cells = table_of(techniques).cells.set_index("Technique")["Verdict"]
+    assert cells["FL + DP"] == "not shown: gradients are too short"
+    assert (cells.drop("FL + DP") == "holds").all()
+    figure = audit(techniques.selection, techniques.records, techniques.audits)
+    assert "FL + DP: not shown" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
 def test_the_figure_shows_measurements_over_claims_and_the_share_of_epsilon_that_is_shown(techniques):
     ax, share = audit(techniques.selection, techniques.records, techniques.audits).axes
     (measured, *_) = ax.containers[0].lines

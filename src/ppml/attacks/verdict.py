@@ -46,6 +46,8 @@ class Verdict:
         the interval.
     faults : tuple of str
         What does not hold, in words; empty if the claim holds.
+    unclear : tuple of str
+        Why the audit shows less than it should, in words: such an arm is neither accused nor acquitted.
     """
 
     low: float
@@ -53,6 +55,7 @@ class Verdict:
     epsilon: float | None
     epsilon_low: float | None
     faults: tuple[str, ...]
+    unclear: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -82,19 +85,19 @@ def judge(
     risk = (1 - confidence) / family / 2
     low, high = noise_interval(measured["estimate"], measured["measurements"], risk)
     claimed, norm = measured["noise_multiplier"], measured["max_grad_norm"]
-    faults = []
+    faults, unclear = [], []
     if not low <= claimed <= high:
         faults.append(
             f"claims noise multiplier {claimed:.4g}, releases {measured['estimate']:.4g} [{low:.4g}, {high:.4g}]"
         )
     if high >= 2 * low:
-        faults.append("half the noise cannot be told from the claimed: the audit shows nothing")
+        unclear.append("half the noise cannot be told from the claimed")
     if not measured["contribution"] <= norm * (1 + ROUNDING):
         faults.append(f"a record adds {measured['contribution']:.4g}, more than clipping norm {norm:.4g}")
     if not measured["deviation"] <= ROUNDING:
         faults.append("a noiseless release is not the sum of the clipped gradients of its sample")
     if not measured["canary_norm"] >= FAR_ABOVE * norm:
-        faults.append("the gradients of the records are too short to show that they are clipped")
+        unclear.append("the gradients of the records are too short to show that they are clipped")
     faults += measured["accounted"]
     small = risk / len(measured["p_values"])
     faults += [CHECKS[name] for name, value in measured["p_values"].items() if not value >= small]
@@ -103,7 +106,7 @@ def judge(
         epsilon, epsilon_low = published["epsilon"], _epsilon_low(published, high / claimed)
         if epsilon_low > epsilon:
             faults.append(f"publishes epsilon {epsilon:.4g}, which the releases show to be at least {epsilon_low:.4g}")
-    return Verdict(low, high, epsilon, epsilon_low, tuple(faults))
+    return Verdict(low, high, epsilon, epsilon_low, tuple(faults), tuple(unclear))
 
 
 def _epsilon_low(published: Mapping[str, Any], more: float) -> float:
@@ -119,7 +122,7 @@ def _epsilon_low(published: Mapping[str, Any], more: float) -> float:
 COLUMNS = (
     *("arm", "seed", "noise_multiplier", "estimate", "low", "high", "epsilon", "epsilon_low"),
     *("canary_norm", "max_grad_norm", "contribution", "releases", "measurements", "drawn", "coins", "parameters"),
-    *("confidence", "family", "held", "faults"),
+    *("confidence", "family", "held", "faults", "unclear"),
 )
 """Columns of audits.csv."""
 
@@ -137,6 +140,7 @@ def audit_row(
         "family": family,
         "held": verdict.held,
         "faults": "; ".join(verdict.faults),
+        "unclear": "; ".join(verdict.unclear),
     }
     return {column: known[column] for column in COLUMNS}
 

@@ -11,6 +11,7 @@ from ppml.reporting.tables import Table
 
 HOLDS = "holds"
 FAILS = "DOES NOT HOLD"
+UNCLEAR = "not shown"
 NOT_SAMPLED = "all, always"
 
 
@@ -43,11 +44,23 @@ def audit_table(selection: Selection, records: pd.DataFrame, audits: pd.DataFram
         "Releases": [f"{value:,}" for value in rows["releases"]],
         "Measurements": [f"{value:,}" for value in rows["measurements"]],
         "Drawn": [_drawn(row) for _, row in rows.iterrows()],
-        "Verdict": [HOLDS if row["held"] else f"{FAILS}: {row['faults']}" for _, row in rows.iterrows()],
+        "Verdict": [_verdict(row) for _, row in rows.iterrows()],
     }
     cells = pd.DataFrame(columns)
     numeric = frozenset(cells.columns) - {"Technique", "Verdict"}
     return Table(selection.title, cells, numeric, _notes(selection, rows, records), rows.reset_index())
+
+
+def verdict_of(row: pd.Series) -> str:
+    """Return the verdict on an audited arm: `HOLDS`, `FAILS` or `UNCLEAR`."""
+    if not row["held"]:
+        return FAILS
+    return UNCLEAR if isinstance(row["unclear"], str) and row["unclear"] else HOLDS
+
+
+def _verdict(row: pd.Series) -> str:
+    verdict = verdict_of(row)
+    return {FAILS: f"{FAILS}: {row['faults']}", UNCLEAR: f"{UNCLEAR}: {row['unclear']}"}.get(verdict, verdict)
 
 
 def _interval(row: pd.Series, *names: str) -> str:

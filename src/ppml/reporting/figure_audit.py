@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ppml.reporting.audits import FAILS
+from ppml.reporting.audits import HOLDS, verdict_of
 from ppml.reporting.display import percent, wrapped
 from ppml.reporting.selection import Selection, audits_of
 from ppml.reporting.style import ALARM, HUES, figure_style, new_figure
@@ -57,10 +57,14 @@ def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> 
         shares = (rows["epsilon_low"] / rows["epsilon"].where(rows["epsilon"] > 0)).to_numpy(dtype=float)
         share.barh(places, shares, height=0.55, color=HUES[0], zorder=3)
         share.axvline(1.0, color="black", linewidth=1.6, zorder=4)
-        names = [row["label"] if row["held"] else f"{row['label']}: {FAILS}" for _, row in rows.iterrows()]
+        verdicts = [verdict_of(row) for _, row in rows.iterrows()]
+        names = [
+            label if verdict == HOLDS else f"{label}: {verdict}"
+            for label, verdict in zip(rows["label"], verdicts, strict=True)
+        ]
         ax.set_yticks(places, [wrapped(name, WIDEST) for name in names])
-        for tick, held in zip(ax.get_yticklabels(), rows["held"], strict=True):
-            tick.set_color("black" if held else ALARM)
+        for tick, verdict in zip(ax.get_yticklabels(), verdicts, strict=True):
+            tick.set_color("black" if verdict == HOLDS else ALARM)
         ax.set_ylim(len(rows) - 0.5, -0.5)
         _scale(ax, share)
         sure = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))

@@ -78,7 +78,7 @@ CLIENTS = ("arm", "seed", "client", "records", "label_0", "epsilon")
 AUDITS = (
     *("arm", "seed", "noise_multiplier", "estimate", "low", "high", "epsilon", "epsilon_low"),
     *("canary_norm", "max_grad_norm", "contribution", "releases", "measurements", "drawn", "coins"),
-    *("confidence", "family", "held", "faults"),
+    *("confidence", "family", "held", "faults", "unclear"),
 )
 """Columns of `audits.csv` that tables and figures use: a row an arm whose mechanism was audited."""
 
