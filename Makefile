@@ -51,7 +51,7 @@ publish: environment
 	@$(BIN)/python workflow/publish.py $(CONFIGFILE)
 
 test: lint
-	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=auto --dist=loadfile
+	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 test-long: environment
 	@$(BIN)/python -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/long

@@ -27,6 +27,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SLOW = [f"{ROOT / 'tests' / folder}{os.sep}" for folder in ("workflow", "attacks")]
+"""Folders whose files take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files: at the end, all processes are busy with short ones."""
+    items.sort(key=lambda item: not str(item.path).startswith(tuple(SLOW)))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def nothing_of_other_files() -> None:
     """End parties that nobody closed and that a circle of references keeps: who counts processes would see them."""
