@@ -50,8 +50,9 @@ pull: environment
 publish: environment
 	@$(BIN)/python workflow/publish.py $(CONFIGFILE)
 
+# One process more than there are cores: many tests wait for a workflow that they have started.
 test: lint
-	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=$$(($(CORES) + 1)) --dist=loadfile --no-loadscope-reorder
 
 test-long: environment
 	@$(BIN)/python -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/long
