@@ -27,13 +27,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-SLOW = [f"{ROOT / 'tests' / folder}{os.sep}" for folder in ("workflow", "attacks")]
+SLOW = tuple(f"{ROOT / 'tests' / folder}{os.sep}" for folder in ("workflow", "attacks"))
 """Folders whose files take minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slowest files: at the end, all processes are busy with short ones."""
-    items.sort(key=lambda item: not str(item.path).startswith(tuple(SLOW)))
+    items.sort(key=lambda item: not str(item.path).startswith(SLOW))
 
 
 @pytest.fixture(autouse=True, scope="module")

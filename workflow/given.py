@@ -1,4 +1,4 @@
-"""What Snakemake was given, ``--configfile`` and ``--config`` together, as a checked configuration."""
+"""The checked configuration that ``--configfile`` and ``--config`` give together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ppml.config.load import merged, parse_config, read_layers
 from ppml.config.model import Config
 
 
-def configuration(given: Mapping[str, Any], files: Sequence[str], *, laid: bool = True) -> Config:
+def configuration(given: Mapping[str, Any], files: Sequence[str], *, laid: bool) -> Config:
     """Return the configuration, or raise a :class:`UserError` that names the file, or ``--config``, of each mistake.
 
     Parameters
     ----------
     given : mapping
-        What files and ``--config`` say together.
+        Snakemake's configuration: that of the files and ``--config`` together.
     files : sequence of str
         The files, the lowest first.
     laid : bool

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from ppml.aggregation.checksum import content_of
-from ppml.aggregation.group import BYTES, fresh_scalar, point_of
+from ppml.aggregation.group import BYTES, fresh_scalar
 from ppml.aggregation.hpke import ClassicalKey, encrypted
 from ppml.aggregation.identities import SIGNATURE
 from ppml.aggregation.masking_clients import MaskingClients, Turn
-from ppml.aggregation.masks import complaint, letter_to, packed
+from ppml.aggregation.masks import complaint, letter_to, packed, points_of
 from ppml.aggregation.protocol import Sealed
 
 
@@ -27,10 +27,6 @@ def unreadable(side: MaskingClients, readers_of: Mapping[int, Collection[int]], 
         return message + side._signers.sign(client, about + message)
 
     side._letter = letter  # type: ignore[method-assign]
-
-
-def points_of(shares: bytes) -> bytes:
-    return point_of(shares[:BYTES]) + point_of(shares[BYTES:])
 
 
 def with_other_shares(

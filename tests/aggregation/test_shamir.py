@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from ppml.aggregation.group import (
     multiple,
     point_of,
 )
-from ppml.aggregation.shamir import are_of_one_secret, divided, is_share
+from ppml.aggregation.shamir import are_of_one_secret, divided, is_share, together
 
 SMALL_ORDER = [
     (1).to_bytes(BYTES, "little"),
@@ -46,8 +48,9 @@ def test_what_is_no_point_of_the_group_is_refused(content):
         agreed_key(fresh_scalar(), content, b"")
 
 
-def test_a_point_with_a_part_of_small_order_is_refused():
-    point = added(point_of(fresh_scalar()), SMALL_ORDER[2])
+@pytest.mark.parametrize("small", SMALL_ORDER[1:], ids=["4", "2", "8"])
+def test_a_point_with_a_part_of_small_order_is_refused(small):
+    point = added(point_of(fresh_scalar()), small)
     assert not is_point(point)
     with pytest.raises(ValueError, match="no point of the group"):
         multiple(fresh_scalar(), point)
@@ -94,3 +97,62 @@ def test_a_point_of_small_order_or_with_a_part_of_it_is_of_no_secret(place, cont
     assert not are_of_one_secret({**points, place: content}, 2)
     if content != SMALL_ORDER[0]:
         assert not are_of_one_secret({**points, place: added(points[place], content)}, 2)
+
+
+def test_five_shares_of_a_threshold_of_six_fit_every_secret():
+    """Whatever the secret was, there is a polynomial through the shares that are known."""
+    secret, other = fresh_scalar(), fresh_scalar()
+    shares = divided(secret, range(1, 9), 6)
+    known = {place: shares[place] for place in range(1, 6)}
+    for wanted in (secret, other):
+        # The sixth share that makes them say what is wanted.
+        point = sixth_share(known, int.from_bytes(wanted, "little"), 6)
+        assert together({**known, 6: point}, 6) == wanted
+
+
+def sixth_share(known: dict[int, bytes], wanted: int, place: int) -> bytes:
+    """Return the share at ``place`` of the polynomial through ``known`` that is ``wanted`` at 0."""
+    points = {0: wanted, **{at: int.from_bytes(share, "little") for at, share in known.items()}}
+    value = 0
+    for at, share in points.items():
+        above, below = 1, 1
+        for other in points:
+            if other != at:
+                above, below = above * (place - other) % ORDER, below * (at - other) % ORDER
+        value += share * above * pow(below, -1, ORDER)
+    return encoded(value)
+
+
+@given(st.integers(0, ORDER - 1), st.integers(1, 6), st.integers(0, 4))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_as_many_shares_as_the_threshold_give_any_secret_back(value, threshold, more):
+    secret = value.to_bytes(BYTES, "little")
+    shares = divided(secret, range(1, threshold + more + 1), threshold)
+    for chosen in combinations(shares, threshold):
+        assert together({place: shares[place] for place in chosen}, threshold) == secret
+
+
+def test_a_secret_is_divided_anew_each_time():
+    secret = fresh_scalar()
+    assert divided(secret, [1, 2, 3], 2) != divided(secret, [1, 2, 3], 2)
+
+
+@pytest.mark.parametrize(
+    ("secret", "places", "threshold"),
+    [
+        (ORDER.to_bytes(BYTES, "little"), [1, 2], 2),
+        (b"short", [1, 2], 2),
+        (bytes(BYTES), [0, 1], 2),
+        (bytes(BYTES), [1, 1], 2),
+        (bytes(BYTES), [1, 2], 3),
+        (bytes(BYTES), [1, 2], 0),
+    ],
+)
+def test_a_secret_that_cannot_be_divided_is_refused(secret, places, threshold):
+    with pytest.raises(ValueError):
+        divided(secret, places, threshold)
+
+
+def test_the_field_is_a_field():
+    """By Fermat's little theorem to several bases, as far as that goes."""
+    assert all(pow(base, ORDER - 1, ORDER) == 1 for base in (2, 3, 5, 7, 11, 13))

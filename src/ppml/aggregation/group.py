@@ -1,8 +1,8 @@
 """The group that masks and their shares are in: the points of Ed25519 of prime order, by libsodium.
 
-A scalar is a number modulo the order, a point is a multiple of the base point. Nobody gets the scalar from a point, as
-far as is known; a quantum computer would. Each point has one form in bytes, and libsodium refuses every other one, and
-all points of another order.
+A scalar is a number modulo the order, a point is a multiple of the base point. The scalar cannot be computed from a
+point, as far as is known; a quantum computer would do it. Each point has one form in bytes, and libsodium refuses every
+other one, and all points of another order.
 """
 
 from __future__ import annotations

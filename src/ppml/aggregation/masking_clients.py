@@ -9,13 +9,15 @@ import numpy as np
 
 from ppml.aggregation.checksum import content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.group import BYTES, fresh_scalar, point_of
+from ppml.aggregation.group import fresh_scalar, point_of
 from ppml.aggregation.hpke import ClassicalKey, Unreadable, encrypted
 from ppml.aggregation.identities import SIGNATURE, Keys, Register, Signers, verify_by
 from ppml.aggregation.masks import (
     KEYS,
     KEYS_BYTES,
     LETTER,
+    MASK_KEY,
+    OWN_MASK,
     PUBLISHED,
     SCHEME,
     bound_to,
@@ -29,6 +31,7 @@ from ppml.aggregation.masks import (
     pairwise,
     place_of,
     points_in,
+    points_of,
     refuse_other_form,
     refuse_repeated,
     signed_keys,
@@ -169,11 +172,11 @@ class MaskingClients:
         both = {other: own[place_of(other)] + key[place_of(other)] for other in publics}
         turn.held, turn.sent = {client: both.pop(client)}, both
         letters = {other: self._letter(turn, client, other, shares) for other, shares in both.items()}
-        return _points_of(turn.held[client]) + packed(letters)
+        return points_of(turn.held[client]) + packed(letters)
 
     def _letter(self, turn: Turn, client: int, other: int, shares: bytes) -> bytes:
         about = letter_to(turn.about, client, other)
-        message = encrypted(shares, turn.publics[other][:KEY], about) + _points_of(shares)
+        message = encrypted(shares, turn.publics[other][:KEY], about) + points_of(shares)
         return message + self._signers.sign(client, about + message)
 
     def _read(self, turn: Turn, client: int, letters: dict[int, bytes]) -> bytes:
@@ -245,11 +248,11 @@ class MaskingClients:
         Parameters
         ----------
         turn : Turn
-            What the client has for this round.
+            The state of the client in this round.
         client : int
             Its number.
         signatures : mapping of int to bytes
-            What each client that is present has signed of the list of the clients that have masks in common.
+            The signature of each client that is present, under its list of the clients that have masks in common.
         """
         present = set(signatures)
         if turn.unmasked:
@@ -260,21 +263,16 @@ class MaskingClients:
             raise BadUpdate(f"a sum of {len(present)} clients is not opened, of {self._threshold} it would be")
         for other in present - {client}:
             self._verify(other, signatures[other], joined(turn.about, turn.partners))
-        # Before anything is given: who asks again, with other clients, gets nothing.
+        # Before anything is given: the server that asks again, with other clients, gets nothing.
         turn.unmasked = True
         given = {}
         for other, shares in turn.held.items():
-            given[other] = shares[:BYTES] if other in present else shares[BYTES:]
+            given[other] = shares[OWN_MASK if other in present else MASK_KEY]
         return packed(given)
 
     def unseal(self, total: Sealed) -> Grid:
         """Return the sum, which the server has unmasked."""
         return np.frombuffer(content_of(total), dtype=f"<i{self._width}").astype(np.int64)
-
-
-def _points_of(shares: bytes) -> bytes:
-    """Return the points of two shares; a share is 0, which has none, but for a probability of 2^-252."""
-    return point_of(shares[:BYTES]) + point_of(shares[BYTES:])
 
 
 def _shares_in(letter: bytes, key: ClassicalKey, about: bytes) -> bytes:

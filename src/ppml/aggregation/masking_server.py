@@ -16,6 +16,8 @@ from ppml.aggregation.masks import (
     KEYS_BYTES,
     LETTER,
     LETTERS,
+    MASK_KEY,
+    OWN_MASK,
     PUBLISHED,
     SCHEME,
     SHARES,
@@ -30,6 +32,7 @@ from ppml.aggregation.masks import (
     own_mask,
     own_point,
     packed,
+    packed_size,
     pairwise,
     place_of,
     points_and_letters,
@@ -41,9 +44,6 @@ from ppml.aggregation.masks import (
 )
 from ppml.aggregation.protocol import BadUpdate, Sealed, refuse_scheme
 from ppml.aggregation.shamir import SECRET, are_of_one_secret, is_share, together
-
-_OWN, _KEY = slice(0, BYTES), slice(BYTES, TWO)
-"""Where the two secrets of a client are in two shares, and in their points."""
 
 
 class MaskingServer:
@@ -118,7 +118,7 @@ class MaskingServer:
         BadUpdate
             It cannot be read, or is not what is asked for.
         """
-        if len(content) > TWO + len(self._present) * len(packed({0: bytes(LETTER)})):
+        if len(content) > TWO + packed_size(len(self._present), LETTER):
             raise BadUpdate(f"{len(content)} bytes are more than any answer has")
         match step:
             case "keys":
@@ -142,7 +142,7 @@ class MaskingServer:
             self._check_signature(client, letter[-SIGNATURE:], signed, f"its letter to client {reader}")
         points = {reader: points_in(letter) for reader, letter in letters.items()} | {client: own}
         published = self._heard[KEYS][client]
-        for part, point in ((_OWN, own_point(published)), (_KEY, mask_key(published))):
+        for part, point in ((OWN_MASK, own_point(published)), (MASK_KEY, mask_key(published))):
             shares = {place_of(reader): both[part] for reader, both in points.items()}
             if not are_of_one_secret({SECRET: point, **shares}, self._threshold):
                 raise BadUpdate("the shares that it sends are not of the secrets that its keys are of")
@@ -171,7 +171,7 @@ class MaskingServer:
 
     def _part_of(self, client: int) -> slice:
         """Return which secret of a client is given back: of one whose upload is there, that of its own mask."""
-        return _OWN if client in self._present else _KEY
+        return OWN_MASK if client in self._present else MASK_KEY
 
     def _check_signature(self, client: int, signature: bytes, message: bytes, name: str) -> None:
         if self._verify is None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.aggregation.group import BYTES, agreed_key, is_point
+from ppml.aggregation.group import BYTES, agreed_key, is_point, point_of
 from ppml.aggregation.hpke import CLASSICAL_OVERHEAD, is_classical_key
 from ppml.aggregation.identities import SIGNATURE
 from ppml.aggregation.protocol import BadUpdate
@@ -27,6 +27,9 @@ PUBLISHED = KEYS_BYTES + SIGNATURE
 TWO = 2 * BYTES
 """Bytes of two shares, or of their points: of the own mask's secret, then of the key for pairwise masks."""
 
+OWN_MASK, MASK_KEY = slice(0, BYTES), slice(BYTES, TWO)
+"""Where the share of each of the two secrets is in two shares, and its point in their points."""
+
 LETTER = TWO + CLASSICAL_OVERHEAD + TWO + SIGNATURE
 """Bytes of two shares, encrypted, their points, and a signature."""
 
@@ -43,6 +46,11 @@ def packed(entries: Mapping[int, bytes]) -> bytes:
     return b"".join(_CLIENT.pack(client) + entries[client] for client in sorted(entries))
 
 
+def packed_size(entries: int, size: int) -> int:
+    """Return how many bytes :func:`packed` makes of so many entries of ``size`` bytes."""
+    return entries * (_CLIENT.size + size)
+
+
 def unpacked(content: bytes, size: int) -> dict[int, bytes]:
     """Return what :func:`packed` packed.
 
@@ -51,7 +59,7 @@ def unpacked(content: bytes, size: int) -> dict[int, bytes]:
     BadUpdate
         It is cut off, or a client is in it twice.
     """
-    step = _CLIENT.size + size
+    step = packed_size(1, size)
     starts = range(0, len(content), step)
     entries = {
         _CLIENT.unpack_from(content, start)[0]: content[start + _CLIENT.size : start + step]
@@ -116,10 +124,14 @@ def points_in(letter: bytes) -> bytes:
     return letter[-SIGNATURE - TWO : -SIGNATURE]
 
 
+def points_of(shares: bytes) -> bytes:
+    """Return the points of two shares; a share is 0, which has none, with a probability of 2^-252."""
+    return point_of(shares[OWN_MASK]) + point_of(shares[MASK_KEY])
+
+
 def fit(shares: bytes, points: bytes) -> bool:
     """Return whether two shares are those of two points."""
-    halves = slice(0, BYTES), slice(BYTES, TWO)
-    return all(is_share(shares[half], points[half]) for half in halves)
+    return all(is_share(shares[part], points[part]) for part in (OWN_MASK, MASK_KEY))
 
 
 def own_mask(secret: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:

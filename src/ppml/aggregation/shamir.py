@@ -74,12 +74,11 @@ def together(shares: Mapping[int, bytes], threshold: int) -> bytes:
     """
     if len(shares) < threshold:
         raise ValueError(f"{len(shares)} shares, {threshold} are needed")
-    chosen = sorted(shares)[:threshold]
+    chosen = tuple(sorted(shares)[:threshold])
     value = 0
-    for place in chosen:
-        others = [other for other in chosen if other != place]
-        below = _product(other - place for other in others)
-        value += int.from_bytes(shares[place], "little") * _product(others) * pow(below, -1, ORDER)
+    for place, inverse in _inverses(chosen).items():
+        above = _product(-other for other in chosen if other != place)
+        value += int.from_bytes(shares[place], "little") * above * inverse
     return encoded(value)
 
 
@@ -119,7 +118,7 @@ def are_of_one_secret(points: Mapping[int, bytes], threshold: int) -> bool:
     bool
         Right but for a probability of 2^-240. False also where a point is none of the group.
     """
-    # A word of the dual code: what it gives with the values of any polynomial of a degree below the threshold is 0.
+    # A word of the dual code: its product with the values of any polynomial of a degree below the threshold is 0.
     word = _random(len(points) - threshold)
     weights = {place: _at(word, place) * inverse for place, inverse in _inverses(tuple(points)).items()}
     try:

@@ -1,4 +1,4 @@
-"""What shares and masks are made of: random integers from a seed."""
+"""Random integers from a seed, for shares and masks."""
 
 from __future__ import annotations
 
