@@ -36,19 +36,19 @@ results: environment
 
 report: environment
 	@$(SNAKEMAKE)
-	@$(BIN)/python workflow/html_report.py $(CONFIGFILE)
+	@$(BIN)/python -m ppml.pipeline.html_report $(CONFIGFILE)
 
 quick: environment
 	@$(MAKE) --no-print-directory report CONFIG=config/smoke.yaml
 
 status: environment
-	@$(BIN)/python -B workflow/status.py $(CONFIGFILE)
+	@$(BIN)/python -B -m ppml.pipeline.status $(CONFIGFILE)
 
 pull: environment
-	@$(BIN)/python workflow/pull.py
+	@$(BIN)/python -m ppml.pipeline.pull
 
 publish: environment
-	@$(BIN)/python workflow/publish.py $(CONFIGFILE)
+	@$(BIN)/python -m ppml.pipeline.publish $(CONFIGFILE)
 
 # One process more than there are cores: many tests wait for a workflow that they have started.
 test: lint
@@ -89,7 +89,7 @@ lock:
 
 # The bill of materials: what requirements.lock pins, with hashes and licences, in CycloneDX's JSON.
 sbom: environment
-	@$(BIN)/python workflow/sbom.py build/sbom.cdx.json
+	@$(BIN)/python -m ppml.pipeline.sbom build/sbom.cdx.json
 
 # config/schema.json, from the models.
 schema: environment

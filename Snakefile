@@ -16,15 +16,17 @@ if not workflow.modifier.is_main_snakefile():
 
 # A dry run writes nothing, and no cache of compiled modules either.
 sys.dont_write_bytecode = sys.dont_write_bytecode or workflow.output_settings.dryrun
-sys.path.insert(0, os.path.join(workflow.basedir, "workflow"))
-from checksums import remember
-from execution import guard
-from frozen import forget_others
-from plan import RUN_FILES, Plan, prepare_jobs, project_file
-from provenance import Provenance
-from runlock import RunLock
+# The jobs of this run read the files of this project, though they run a snapshot of its code.
+os.environ["PPML_PROJECT"] = str(workflow.basedir)
+from ppml.pipeline.snakemake_checksum_cache import remember
+from ppml.pipeline.option_guard import guard
+from ppml.pipeline.code_snapshot import forget_others
+from ppml.pipeline.plan import RUN_FILES, Plan, prepare_jobs
+from ppml.pipeline.project import project_file
+from ppml.pipeline.provenance import Provenance
+from ppml.pipeline.run_lock import RunLock
 from ppml.errors import UserError
-from ppml.start import server
+from ppml.forkserver import server
 
 try:
     code = prepare_jobs(main=workflow.is_main_process)

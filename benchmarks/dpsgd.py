@@ -31,10 +31,10 @@ from torch.nn.functional import cross_entropy
 
 from ppml.learning.clipping import BookKeeping, register_norm_samplers
 from ppml.learning.dpsgd import DpSgdLearner, _private_step
+from ppml.learning.gradient_correction import NO_PULL
 from ppml.learning.learner import Settings
 from ppml.learning.loss import example_losses
 from ppml.learning.poisson import Sampling
-from ppml.learning.pull import NO_PULL
 from ppml.models.cnn import TanhCnn
 from ppml.models.resnet18 import ResNet18
 from ppml.randomness import Randomness

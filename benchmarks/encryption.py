@@ -149,14 +149,14 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
     """Return the seconds of each round but the first of a CNN's training, with the digest of the model."""
     import torch
 
-    from ppml.aggregation.build import build_parties
+    from ppml.aggregation.factory import build_parties
     from ppml.config.arm import Arm
     from ppml.data.examples import Examples
-    from ppml.federation.build import Given, build_population, build_server, party_seeds
-    from ppml.federation.release import as_it_is
+    from ppml.federation.factory import Given, build_population, build_server, party_seeds
     from ppml.federation.run import train_federated
-    from ppml.learning.repeatable import repeat_to_the_bit
-    from ppml.learning.vectors import digest_of, flat_parameters
+    from ppml.federation.sum_mechanism import as_it_is
+    from ppml.learning.determinism import repeat_to_the_bit
+    from ppml.learning.parameters import digest_of, flat_parameters
     from ppml.models.registry import build_model
     from ppml.randomness import Randomness
 
@@ -313,7 +313,7 @@ def sweep_table(costs: Mapping[str, Cost], length: int) -> Iterator[str]:
 
 def most_bits(degree: int) -> int:
     """Return how many bits a modulus may have at 128 bits of security."""
-    from ppml.aggregation.capacity import MAX_COEFFICIENT_BITS
+    from ppml.aggregation.parameters import MAX_COEFFICIENT_BITS
 
     return MAX_COEFFICIENT_BITS[degree]
 

@@ -7,7 +7,7 @@ tables, and writes them to ``federation.md`` with a figure beside it. Rows of Ra
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 import argparse
 import importlib.util
 import json
@@ -31,20 +31,20 @@ import torch
 from torch import nn
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.build import build_parties
-from ppml.aggregation.protocol import NOTHING, Sealed
+from ppml.aggregation.factory import build_parties
+from ppml.aggregation.interfaces import NOTHING, Sealed
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.client import Population, nobody
-from ppml.federation.release import as_it_is
+from ppml.federation.factory import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.run import train_federated
+from ppml.federation.sum_mechanism import as_it_is
+from ppml.learning.determinism import repeat_to_the_bit
+from ppml.learning.gradient_correction import NO_PULL, Pull
 from ppml.learning.learner import AfterEpoch, ignore_epoch
-from ppml.learning.outcome import HistoryRow
-from ppml.learning.pull import NO_PULL, Pull
-from ppml.learning.repeatable import repeat_to_the_bit
-from ppml.learning.schedule import Span
-from ppml.learning.vectors import digest_of, flat_parameters
+from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.learning.result import HistoryRow
+from ppml.learning.training_window import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 

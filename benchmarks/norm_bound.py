@@ -105,8 +105,8 @@ def update_of(length: int, bound: int) -> NDArray[np.int64]:
 
 def cost_of(length: int, rows: int, points: int) -> Cost:
     """Return what one upload of ``length`` values costs; exit where it is not accepted or not the update."""
-    from ppml.aggregation.norm.bound import NormBound
-    from ppml.aggregation.norm.proof import DRAWS, POINT, PROJECTIONS, Prover, Verifier, opened
+    from ppml.proofs.norm_bound import NormBound
+    from ppml.proofs.norm_proof import DRAWS, POINT, PROJECTIONS, Prover, Verifier, opened
 
     statement = NormBound(length, int(NORM * 2**FRACTIONAL_BITS), rows, points)
     update, clock = update_of(length, statement.bound), Clock()
@@ -152,7 +152,7 @@ def cost_of(length: int, rows: int, points: int) -> Cost:
 
 def without_proof(update: NDArray[np.int64]) -> tuple[float, int]:
     """Return the client's CPU seconds, and the bytes, of additive shares as they are configured."""
-    from ppml.aggregation.additive import HelpingServer, SharingClients
+    from ppml.aggregation.secret_sharing import HelpingServer, SharingClients
 
     clients = SharingClients([HelpingServer().answer for _ in range(SERVERS - 1)], 4)
     started = time.process_time()

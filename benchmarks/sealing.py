@@ -140,12 +140,12 @@ class Ours(Sealing):
     def __init__(self, kind: str, clients: int = CLIENTS, **options: Any) -> None:
         from pydantic import TypeAdapter
 
-        from ppml.aggregation.build import build_server_side
-        from ppml.aggregation.checksum import mark_of
-        from ppml.aggregation.key_door import scheme_of
+        from ppml.aggregation.envelope import mark_of
+        from ppml.aggregation.factory import build_server_side
+        from ppml.aggregation.interfaces import PublicMaterial, Sealed
         from ppml.aggregation.key_holder import KeyRing
+        from ppml.aggregation.key_service import scheme_of
         from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients, name_of
-        from ppml.aggregation.protocol import PublicMaterial, Sealed
         from ppml.config.technique import Bfv, Ckks, Encrypted
 
         spec: Encrypted = TypeAdapter(Ckks if kind == "ckks" else Bfv).validate_python({"kind": kind, **options})
@@ -184,7 +184,7 @@ class Ours(Sealing):
         return self._side.unseal(self._sealed(total, length)).astype(np.float64)
 
     def _sealed(self, payload: bytes, length: int) -> Any:
-        from ppml.aggregation.protocol import Sealed
+        from ppml.aggregation.interfaces import Sealed
 
         return Sealed(self._scheme.name, length, payload)
 
@@ -200,7 +200,7 @@ class BetweenServers(Sealing):
     """Additive shares; all servers are in this process, so that their time is seen."""
 
     def __init__(self) -> None:
-        from ppml.aggregation.additive import HelpingServer, SharingClients, SharingServer
+        from ppml.aggregation.secret_sharing import HelpingServer, SharingClients, SharingServer
 
         helpers = [HelpingServer() for _ in range(2)]
         self._clients = SharingClients([helper.answer for helper in helpers], 4)
@@ -214,7 +214,7 @@ class BetweenServers(Sealing):
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
         """Return the sum as it travels."""
-        from ppml.aggregation.protocol import Sealed
+        from ppml.aggregation.interfaces import Sealed
 
         sealed = [Sealed("shares", length, one) for one in uploads]
         for client, one in enumerate(sealed):
@@ -223,7 +223,7 @@ class BetweenServers(Sealing):
 
     def open(self, total: bytes, length: int) -> NDArray[np.float64]:
         """Return the sum as it is shown, in steps of the grid."""
-        from ppml.aggregation.protocol import Sealed
+        from ppml.aggregation.interfaces import Sealed
 
         return self._clients.unseal(Sealed("shares", length, total)).astype(np.float64)
 
@@ -259,7 +259,7 @@ class ByMasks(Sealing):
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
         """Return the sum as it travels."""
-        from ppml.aggregation.protocol import Sealed
+        from ppml.aggregation.interfaces import Sealed
 
         sealed = [Sealed("masking", length, one) for one in uploads]
         for client, one in enumerate(sealed):
@@ -269,7 +269,7 @@ class ByMasks(Sealing):
 
     def open(self, total: bytes, length: int) -> NDArray[np.float64]:
         """Return the sum as it is shown, in steps of the grid."""
-        from ppml.aggregation.protocol import Sealed
+        from ppml.aggregation.interfaces import Sealed
 
         return self._clients.unseal(Sealed("masking", length, total)).astype(np.float64)
 

@@ -30,8 +30,7 @@ REPEATS = 5
 
 COMMANDS = """
 import json, sys
-sys.path.insert(0, "workflow")
-from status import look
+from ppml.pipeline.status import look
 levels = look([sys.argv[1]])[1].dag.toposorted()
 print(json.dumps([job.shellcmd for level in levels for job in sorted(level, key=str) if job.shellcmd]))
 """
@@ -137,7 +136,7 @@ def look(run_in: Callable[..., str], configuration: str) -> None:
         "`python -c 'import snakemake.cli'`": ([sys.executable, "-c", "import snakemake.cli"], ""),
         "`snakemake --cores 1`": (workflow(configuration), "nothing to be done"),
         "`make status`": (
-            [sys.executable, "workflow/status.py", "--configfile", configuration],
+            [sys.executable, "-m", "ppml.pipeline.status", "--configfile", configuration],
             "results are up to date\n",
         ),
     }

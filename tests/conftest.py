@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-SLOW = tuple(f"{ROOT / 'tests' / folder}{os.sep}" for folder in ("workflow", "attacks"))
+SLOW = tuple(f"{ROOT / 'tests' / folder}{os.sep}" for folder in ("workflow", "auditing"))
 """Folders whose files take minutes."""
 
 

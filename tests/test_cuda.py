@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from ppml.config.arm import Arm
-from ppml.federation import grid
+from ppml.federation import simulation_grid as grid
 from ppml.learning.clipped_sum import clipped_sum as summed_by_clients
-from ppml.learning.clipping import bookkeeping
+from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
-from ppml.learning.outcome import Outcome
 from ppml.learning.poisson import SeededSampler
-from ppml.learning.schedule import Span
+from ppml.learning.result import Outcome
+from ppml.learning.training_window import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.techniques import train
+from ppml.training import train
 
 from .federation.runs import PRIVACY, owners
 from .learning.digits import Silent, blank, digits, one_thread, some, vector

@@ -10,7 +10,7 @@ from ppml.config.arm import Arm
 from ppml.mechanism import mechanism_values, release_name
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.techniques import draws_of
+from ppml.training import draws_of
 
 SIZES = (40, 25, 60)
 EXAMPLE = {"kind": "example", "noise_multiplier": 2.0, "max_grad_norm": 0.1}

@@ -39,7 +39,7 @@ DEEDS = {
 CODE = """
 import json, os, resource, shutil, subprocess, sys, tempfile
 from pathlib import Path
-from ppml.records.files import write_text
+from ppml.io.atomic import write_text
 from ppml.system_errors import describe_os_error
 import ppml.accounting.limits
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ppml.accounting.plan import plans
+from ppml.accounting.schedule import plans
 from ppml.config.arm import Arm, TrainingSpec
 from ppml.config.features import NoFeatures, Scattering
 from ppml.config.technique import (

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from ppml.records.files import UNFINISHED
+from ppml.io.atomic import UNFINISHED
 
 
 class Doing(Enum):

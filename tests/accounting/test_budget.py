@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppml.accounting.agreement import stated
 from ppml.accounting.budget import BudgetExhausted, PrivacyBudget
+from ppml.accounting.cross_check import stated
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings
-from ppml.learning.schedule import Span
+from ppml.learning.training_window import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ppml.accounting.calibration import UnreachableEpsilon, calibrate
 from ppml.accounting.epsilon import epsilon
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.failure import AccountantFailed
 from ppml.accounting.pld import ERROR as PLD_ERROR
 from ppml.accounting.prv import ERROR as PRV_ERROR
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ppml.accounting import calibration, gaussian, renyi
-from ppml.accounting.agreement import by_every_accountant, stated
+from ppml.accounting import calibration
+from ppml.accounting import gdp as gaussian
+from ppml.accounting import rdp as renyi
 from ppml.accounting.calibration import UnreachableEpsilon, calibrate
+from ppml.accounting.cross_check import by_every_accountant, stated
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.limits import LEAST_NOISE, MOST_NOISE
 from ppml.config.technique import ClientLevel, ExampleLevel

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ppml.accounting.agreement import stated
+from ppml.accounting.cross_check import stated
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.joint import dominating, joint_epsilon
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from ppml.accounting import pld, prv
-from ppml.accounting.agreement import by_every_accountant, choose, stated
+from ppml.accounting.cross_check import by_every_accountant, choose, stated
 from ppml.accounting.events import MechanismEvent
 
 ROUNDING = 1e-6

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ppml.accounting import replacing
-from ppml.accounting.agreement import stated
+from ppml.accounting.cross_check import stated
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.failure import AccountantFailed
 from ppml.accounting.pld import ERROR
 from ppml.accounting.replacing import epsilon_replace_one
 

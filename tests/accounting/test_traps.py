@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from ppml.accounting.calibration import calibrate
 from ppml.accounting.epsilon import curve, epsilon, epsilons_after
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.plan import poisson_plan
-from ppml.stages.storage import read_examples
+from ppml.accounting.schedule import poisson_plan
+from ppml.stages.example_files import read_examples
 
 DELTA = 1e-5
 

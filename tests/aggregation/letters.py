@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from ppml.aggregation.checksum import content_of
+from ppml.aggregation.envelope import content_of
 from ppml.aggregation.group import BYTES, fresh_scalar
 from ppml.aggregation.hpke import ClassicalKey, encrypted
 from ppml.aggregation.identities import SIGNATURE
+from ppml.aggregation.interfaces import Sealed
 from ppml.aggregation.masking_clients import MaskingClients, Turn
 from ppml.aggregation.masks import complaint, letter_to, packed, points_of
-from ppml.aggregation.protocol import Sealed
 
 
 def unreadable(side: MaskingClients, readers_of: Mapping[int, Collection[int]], number: int = 1) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppml.aggregation.build import build_parties, build_server_side
+from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.key_door import scheme_of
+from ppml.aggregation.interfaces import Parties, PublicMaterial, Sealed
 from ppml.aggregation.key_holder import KeyRing
+from ppml.aggregation.key_service import scheme_of
 from ppml.aggregation.lattice import Keys, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients, name_of
-from ppml.aggregation.protocol import Parties, PublicMaterial, Sealed
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 

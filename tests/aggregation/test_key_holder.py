@@ -18,14 +18,14 @@ import pytest
 from tenseal import sealapi
 
 from ppml.aggregation import lattice
-from ppml.aggregation.build import build_parties, build_server_side
-from ppml.aggregation.checksum import mark_of, origin_of
+from ppml.aggregation.envelope import mark_of, origin_of
+from ppml.aggregation.factory import build_parties, build_server_side
+from ppml.aggregation.interfaces import BadUpdate, Parties, Sealed
 from ppml.aggregation.key_holder import ANNOUNCE, MARK, OPEN, PUBLIC, SECRET, KeyRing, PublicLine
 from ppml.aggregation.lattice import saved
-from ppml.aggregation.party import STOP
-from ppml.aggregation.protocol import BadUpdate, Parties, Sealed
 from ppml.config.technique import Bfv, Ckks, Shares
 from ppml.errors import UserError
+from ppml.ipc.process import STOP
 
 from ..federation.scanner import secret_holders
 from .local import Local
@@ -116,7 +116,7 @@ def test_no_secret_key_is_written_to_a_disk_where_there_are_no_files_in_memory(m
 
 
 def test_what_passes_through_temporary_files_elsewhere_is_no_secret_key_and_none_is_left(monkeypatch, tmp_path):
-    monkeypatch.setattr("ppml.aggregation.seal_files.FILES_IN_MEMORY", False)
+    monkeypatch.setattr("ppml.aggregation.seal_serialization.FILES_IN_MEMORY", False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     made, saved_of = [], lattice.saved
     monkeypatch.setattr(lattice, "saved", lambda one: made.append(type(one).__name__) or saved_of(one))
@@ -353,7 +353,7 @@ def test_a_party_holds_no_line_to_another():
 HOLDERS = "kept = [build_parties(Bfv(), 3) for _ in range(2)]"
 WORKERS = (
     "kept = build_parties(Bfv(), 3); "
-    "from flwr.clientapp import ClientApp; from ppml.federation.sites import Elsewhere; "
+    "from flwr.clientapp import ClientApp; from ppml.federation.client_workers import Elsewhere; "
     "sites = [Elsewhere(ClientApp(), {}, print) for _ in range(2)]"
 )
 BUSY = WORKERS.replace("print)", "print, lambda: all(iter(lambda: True, False)))")
@@ -366,7 +366,7 @@ BUSY = WORKERS.replace("print)", "print, lambda: all(iter(lambda: True, False)))
 )
 def test_no_process_outlives_one_that_is_killed(parts, count):
     program = (
-        "import ppml.federation.quiet, time; from ppml.aggregation.build import build_parties; "
+        "import ppml.federation.flower_env, time; from ppml.aggregation.factory import build_parties; "
         "from ppml.config.technique import Bfv; from multiprocessing import active_children; "
         f"{parts}; print(*(child.pid for child in active_children()), flush=True); time.sleep(60)"
     )

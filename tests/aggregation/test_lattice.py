@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tenseal import sealapi
 
-from ppml.aggregation.build import build_parties, build_server_side
-from ppml.aggregation.checksum import mark_of, origin_of
 from ppml.aggregation.ckks import CkksEncoding
+from ppml.aggregation.envelope import mark_of, origin_of
+from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
+from ppml.aggregation.interfaces import BadUpdate, Sealed, SecretKeyExposed
 from ppml.aggregation.lattice import (
     LatticeServer,
     PublicKeyClients,
@@ -27,7 +28,6 @@ from ppml.aggregation.lattice import (
     saved,
 )
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import BadUpdate, Sealed, SecretKeyExposed
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 from ..federation.scanner import secret_holders

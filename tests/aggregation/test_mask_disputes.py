@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.group import BYTES
+from ppml.aggregation.interfaces import SEAL, BadUpdate
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
@@ -24,7 +25,6 @@ from ppml.aggregation.masks import (
     pairwise,
     unpacked,
 )
-from ppml.aggregation.protocol import SEAL, BadUpdate
 
 from .letters import complaining, unreadable, values_in, with_other_shares
 from .test_masking import Round, swapped, updates, with_entry

@@ -10,6 +10,7 @@ import pytest
 from ppml.aggregation.group import BYTES, agreed_key, fresh_scalar, point_of
 from ppml.aggregation.hpke import ClassicalKey, encrypted
 from ppml.aggregation.identities import Signers
+from ppml.aggregation.interfaces import BadUpdate
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masks import (
     KEYS,
@@ -29,8 +30,7 @@ from ppml.aggregation.masks import (
     signed_keys,
     unpacked,
 )
-from ppml.aggregation.protocol import BadUpdate
-from ppml.aggregation.streams import KEY
+from ppml.aggregation.primitives import KEY
 
 from .letters import values_in
 from .test_masking import Round, check_uniform_words, swapped, updates, with_entry

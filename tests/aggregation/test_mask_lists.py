@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.group import BYTES
+from ppml.aggregation.interfaces import SEAL, BadUpdate
 from ppml.aggregation.masks import KEYS, UNMASK, mask_key, own_mask, packed, pairwise, place_of, unpacked
-from ppml.aggregation.protocol import SEAL, BadUpdate
 from ppml.aggregation.shamir import together
 
 from .letters import values_in

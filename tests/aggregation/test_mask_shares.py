@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.group import BYTES, fresh_scalar
+from ppml.aggregation.interfaces import BadUpdate
 from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
@@ -16,7 +17,6 @@ from ppml.aggregation.masks import (
     UNMASK,
     place_of,
 )
-from ppml.aggregation.protocol import BadUpdate
 from ppml.aggregation.shamir import divided
 
 from .test_masking import NOBODY, Round, swapped, updates, with_entry

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import pytest
 
-from ppml.aggregation.capacity import masking_threshold
-from ppml.aggregation.checksum import MARK, ORIGIN, content_of, origin_of, sealed_of
+from ppml.aggregation.envelope import MARK, ORIGIN, content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.group import BYTES
 from ppml.aggregation.identities import SIGNATURE, Register, verify_by
+from ppml.aggregation.interfaces import SEAL, BadUpdate, Sealed
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
@@ -29,8 +29,8 @@ from ppml.aggregation.masks import (
     place_of,
     unpacked,
 )
+from ppml.aggregation.parameters import masking_threshold
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import SEAL, BadUpdate, Sealed
 from ppml.aggregation.shamir import together
 
 from .letters import values_in

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppml.aggregation.build import build_parties
+from ppml.aggregation.factory import build_parties
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.interfaces import BadUpdate, Sealed
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import BadUpdate, Sealed
 from ppml.config.technique import Plaintext
 
 

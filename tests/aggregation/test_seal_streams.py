@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tenseal import sealapi
 
-from ppml.aggregation import first_reader
-from ppml.aggregation.first_reader import FirstReader, read, read_all
+from ppml.aggregation import sandboxed_reader as first_reader
+from ppml.aggregation.interfaces import BadUpdate
 from ppml.aggregation.lattice import loaded, saved, unpacked
-from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.sandboxed_reader import FirstReader, read, read_all
 from ppml.aggregation.seal_streams import is_secret_key, level_of, most_bytes, public_key
 from ppml.config.technique import Bfv, Ckks
 

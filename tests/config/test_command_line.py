@@ -1,12 +1,12 @@
-"""What --configfile and --config make of the configuration, as workflow/plan.py gets it from Snakemake."""
+"""What --configfile and --config make of the configuration, as ppml.pipeline.plan gets it from Snakemake."""
 
 import pytest
 import yaml
-from plan import Plan
 from snakemake.cli import parse_config as parse_command_line
 from snakemake.utils import update_config
 
 from ppml.errors import UserError
+from ppml.pipeline.plan import Plan
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from snakemake_logger_plugin_ppml.configuration import configuration_error
 
 COMMANDS = {
     "snakemake": ["-m", "snakemake", "-n", "--cores", "1"],
-    "status": ["workflow/status.py"],
-    "publish": ["workflow/publish.py"],
-    "report": ["workflow/html_report.py"],
-    "federate": ["workflow/federate.py", "--arm", "fl", "--engine", "ray"],
+    "status": ["-m", "ppml.pipeline.status"],
+    "publish": ["-m", "ppml.pipeline.publish"],
+    "report": ["-m", "ppml.pipeline.html_report"],
+    "federate": ["-m", "ppml.pipeline.federate", "--arm", "fl", "--engine", "ray"],
 }
 
 

@@ -9,12 +9,12 @@ from pydantic import BaseModel
 from ppml.config.arm import Arm, DeformationSpec, TrainingSpec
 from ppml.config.audit import CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
+from ppml.config.error_lines import KINDS
 from ppml.config.experiment import Claim, Comparison, Experiment
 from ppml.config.features import NoFeatures, Scattering
 from ppml.config.inference import CkksInference, NoInference
 from ppml.config.load import parse_config
 from ppml.config.model import Config, Folders
-from ppml.config.problems import KINDS
 from ppml.config.technique import (
     Bfv,
     Centralized,

@@ -4,11 +4,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from plan import Plan
 
 from ppml.config.load import load_config, merged, read_layers, resolve_extends
 from ppml.config.schema import schema_text
 from ppml.data.catalogue import dataset_info
+from ppml.pipeline.plan import Plan
 
 CONFIG = Path(__file__).parents[2] / "config"
 TUNING = tuple(sorted(path.stem for path in CONFIG.glob("tune*.yaml")))

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from ppml.config.hints import reading_of
+from ppml.config.suggestions import reading_of
 from ppml.config.yaml_file import MOST_VALUES, read_yaml
 from ppml.errors import UserError
 

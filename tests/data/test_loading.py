@@ -10,7 +10,7 @@ from ppml.data import loading
 from ppml.data.catalogue import CATALOGUE, DIGITS, dataset_info
 from ppml.data.loading import load_splits
 from ppml.errors import UserError
-from ppml.stages.storage import read_examples, write_examples
+from ppml.stages.example_files import read_examples, write_examples
 
 
 def test_mnist_is_read_as_published(published):

@@ -14,23 +14,23 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.protocol import Aggregator, Sealed
+from ppml.aggregation.interfaces import Aggregator, Sealed
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds, simulated_failures
+from ppml.federation.algorithms import Member
+from ppml.federation.checkpoint import NO_CHECKPOINT, Checkpoint, Progress
 from ppml.federation.client import Population, build_client_app
-from ppml.federation.grid import Fails, InProcessGrid
+from ppml.federation.client_state import ClientState
+from ppml.federation.factory import Given, ServerParts, build_population, build_server, party_seeds, simulated_failures
 from ppml.federation.messages import STATUS, Status, pack_fields, unpack_order, unpack_status
-from ppml.federation.progress import NO_CHECKPOINT, Checkpoint, Progress
-from ppml.federation.release import Release
 from ppml.federation.run import train_federated
 from ppml.federation.server import RoundEnd, RoundPlan, Server
-from ppml.federation.standing import RoundFailed
-from ppml.federation.state import ClientState
-from ppml.federation.work import Member
-from ppml.learning.outcome import HistoryRow, Outcome
-from ppml.learning.schedule import Span
-from ppml.learning.vectors import flat_parameters, load_parameters
+from ppml.federation.server_state import RoundFailed
+from ppml.federation.simulation_grid import Fails, InProcessGrid
+from ppml.federation.sum_mechanism import Release
+from ppml.learning.parameters import flat_parameters, load_parameters
+from ppml.learning.result import HistoryRow, Outcome
+from ppml.learning.training_window import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 

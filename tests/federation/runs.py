@@ -14,26 +14,26 @@ import torch
 from flwr.app import Message
 from torch import nn
 
-from ppml.aggregation.additive import Helpers
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.identities import RegisterLine
-from ppml.aggregation.protocol import Aggregator, ClientSide, Parties
+from ppml.aggregation.interfaces import Aggregator, ClientSide, Parties
+from ppml.aggregation.secret_sharing import Helpers
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.build import ServerParts, party_seeds
+from ppml.federation.algorithms import Member, WeightedUpdates
+from ppml.federation.checkpoint import NO_CHECKPOINT, Checkpoint
 from ppml.federation.client import Population
-from ppml.federation.progress import NO_CHECKPOINT, Checkpoint
-from ppml.federation.release import as_it_is
+from ppml.federation.factory import ServerParts, party_seeds
 from ppml.federation.server import RoundPlan
-from ppml.federation.server_step import MomentumStep
-from ppml.federation.work import Member, WeightedUpdates
+from ppml.federation.server_optimizer import MomentumStep
+from ppml.federation.sum_mechanism import as_it_is
 from ppml.learning.learner import LocalLearner, Settings
-from ppml.learning.outcome import HistoryRow, Outcome
-from ppml.learning.schedule import Span
+from ppml.learning.parameters import flat_parameters, load_parameters
+from ppml.learning.result import HistoryRow, Outcome
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.vectors import flat_parameters, load_parameters
+from ppml.learning.training_window import Span
 from ppml.randomness import Randomness
-from ppml.techniques import train
+from ppml.training import train
 
 from ..aggregation.local import Material, local_parties
 from ..learning.digits import cnn, digits, some, vector
@@ -171,8 +171,8 @@ def run_and_record(
 
     A fault that has done its harm may end in an error: then the run is ``broken``.
     """
-    from ppml.aggregation import build as aggregation
-    from ppml.federation import build
+    from ppml.aggregation import factory as aggregation
+    from ppml.federation import factory as build
     from ppml.federation import run as federation
 
     traffic = Traffic()

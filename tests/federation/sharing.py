@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 from ppml.aggregation.fixed_point import Grid
-from ppml.federation.global_state import GlobalState
-from ppml.federation.server_step import MomentumStep
-from ppml.federation.shares import (
+from ppml.federation.algorithms import Contribution, LocalWork, Member, Turn
+from ppml.federation.distributed_dp import (
     ClippedUpdates,
     GradientSums,
     NoiseShares,
 )
-from ppml.federation.work import Contribution, LocalWork, Member, Turn
+from ppml.federation.global_state import GlobalState
+from ppml.federation.server_optimizer import MomentumStep
 from ppml.learning.learner import Settings
 from ppml.learning.sgd import SgdLearner
 from ppml.randomness import Randomness

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.accounting.plan import plans
+from ppml.accounting.schedule import plans
 from ppml.federation.client import build_client_app
+from ppml.federation.client_state import _EVENTS, ClientState
+from ppml.federation.client_workers import FIRST_CLIENT_NODE, fresh_context
 from ppml.federation.messages import INITIAL, ORDER, SUMS, Order, pack_events, pack_fields, pack_sums, pack_vector
-from ppml.federation.sites import FIRST_CLIENT_NODE, fresh_context
-from ppml.federation.state import _EVENTS, ClientState
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
-from ppml.learning.outcome import Outcome
+from ppml.learning.result import Outcome
 
 from .parties import PRIVATE, federated, parties, play, with_learner
 from .runs import SIZES, federated_arm, run

@@ -8,10 +8,10 @@ import pytest
 from flwr.app import Message, MessageType
 
 from ppml.accounting.events import compose
+from ppml.federation.client_state import ClientState
 from ppml.federation.messages import ACCOUNT
 from ppml.federation.server import Account, Server
-from ppml.federation.standing import RoundFailed
-from ppml.federation.state import ClientState
+from ppml.federation.server_state import RoundFailed
 
 from .parties import PRIVATE, Wire, federated, meddled, parties, play, with_records, with_status
 from .test_server import all_but_one

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ppml.aggregation import build as aggregation
+from ppml.aggregation import factory as aggregation
 from ppml.aggregation import lattice, masking
-from ppml.aggregation.protocol import Parties
+from ppml.aggregation.interfaces import Parties
 from ppml.federation import client as client_module
 
 from .runs import federated_arm, run

@@ -7,11 +7,11 @@ import errno
 import pytest
 from flwr.app import Message, MessageType, RecordDict
 
-from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.interfaces import BadUpdate
 from ppml.federation.client import LONGEST_REASON, build_client_app
-from ppml.federation.grid import InProcessGrid
+from ppml.federation.client_workers import FIRST_CLIENT_NODE
 from ppml.federation.messages import ACCOUNT, ORDER, Order, pack_fields
-from ppml.federation.sites import FIRST_CLIENT_NODE
+from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning.learner import TrainingDiverged
 
 RECORD = "[0.1307, 0.9921, 0.0039]"

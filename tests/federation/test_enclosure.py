@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from ppml.errors import UserError
-from ppml.federation.engines import enclosure, programs
-from ppml.federation.engines.enclosure import enclosing
-from ppml.federation.engines.processes import (
+from ppml.federation.engines import flower_programs as programs
+from ppml.federation.engines import namespaces as enclosure
+from ppml.federation.engines.flower_processes import (
     DeploymentFailed,
     boxed,
     environment_of,
@@ -23,12 +23,13 @@ from ppml.federation.engines.processes import (
     private_folder,
     without_proxies,
 )
+from ppml.federation.engines.namespaces import enclosing
 
 NOBODY = 65534
 
 LISTENS = """
 import socket, sys
-from ppml.federation.engines.enclosure import raise_loopback
+from ppml.federation.engines.namespaces import raise_loopback
 raise_loopback()
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 print("listening", flush=True)
@@ -179,8 +180,8 @@ def test_other_machines_reach_the_interface_of_nodes_alone(path):
 TASKS = """
 import sys, time
 from multiprocessing import Pipe
-from ppml.aggregation.secluded import seclude
-from ppml.federation.engines import programs
+from ppml.ipc.hardening import seclude
+from ppml.federation.engines import flower_programs as programs
 import os
 seclude()
 here, there = Pipe()
@@ -244,7 +245,7 @@ def test_what_a_site_writes_is_for_its_owner_alone_whatever_the_umask(tmp_path):
 
 
 def test_flower_has_no_home_that_another_user_can_have_made_before():
-    code = "import os, ppml.federation.quiet; print(os.environ['FLWR_HOME'])"
+    code = "import os, ppml.federation.flower_env; print(os.environ['FLWR_HOME'])"
     environment = {name: value for name, value in os.environ.items() if name != "FLWR_HOME"}
     homes = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout

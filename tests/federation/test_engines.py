@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppml.aggregation.build import build_parties
-from ppml.aggregation.doors import FOR_CLIENTS
+from ppml.aggregation.factory import build_parties
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.federation.build import Given, build_population, build_server, party_seeds
+from ppml.federation.factory import Given, build_population, build_server, party_seeds
 from ppml.federation.run import train_federated
-from ppml.learning.outcome import Outcome
-from ppml.learning.vectors import digest_of, flat_parameters
+from ppml.ipc.socket_server import FOR_CLIENTS
+from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.learning.result import Outcome
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.stages import sites
-from ppml.techniques import train
+from ppml.stages import federation_job as sites
+from ppml.training import train
 
 from ..learning.digits import vector
 from .parties import PRIVATE, SIZES, foreign_images, owners

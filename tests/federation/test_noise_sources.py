@@ -15,16 +15,17 @@ import pytest
 import torch
 
 from ppml.config.arm import Arm
-from ppml.federation import build as federation_build
-from ppml.federation import build_private, shares
+from ppml.federation import distributed_dp as shares
+from ppml.federation import factory as federation_build
 from ppml.federation import run as federation_run
-from ppml.federation.grid import InProcessGrid
+from ppml.federation import sum_noise_factory as build_private
+from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning import dpsgd, poisson
-from ppml.learning.build import build_learner
+from ppml.learning.factory import build_learner
 from ppml.learning.noise import SeededNoise
-from ppml.learning.outcome import Outcome
+from ppml.learning.result import Outcome
 from ppml.randomness import Randomness
-from ppml.techniques import train
+from ppml.training import train
 
 from ..learning.digits import some, vector
 from .parties import federated, foreign_images, owners

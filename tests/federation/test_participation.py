@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flwr.app import MessageType
 
-from ppml.accounting.plan import plans
-from ppml.aggregation.capacity import asked_in_a_round
+from ppml.accounting.schedule import plans
+from ppml.aggregation.parameters import asked_in_a_round
 from ppml.federation import client as client_module
-from ppml.federation.build import participants, simulated_failures
+from ppml.federation.checkpoint import Progress
+from ppml.federation.client_state import ClientState
+from ppml.federation.factory import participants, simulated_failures
 from ppml.federation.messages import INITIAL, SUMS, unpack_order, unpack_sums
-from ppml.federation.progress import Progress
-from ppml.federation.state import ClientState
-from ppml.learning.outcome import Outcome
+from ppml.learning.result import Outcome
 from ppml.randomness import Randomness
 
 from ..learning.digits import vector

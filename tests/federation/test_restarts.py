@@ -9,16 +9,16 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 
 from ppml.federation.client import build_client_app
-from ppml.federation.engines import patience
-from ppml.federation.engines.memory import remembering
-from ppml.federation.engines.patience import PatientGrid
-from ppml.federation.grid import InProcessGrid
+from ppml.federation.client_workers import FIRST_CLIENT_NODE, fresh_context
+from ppml.federation.engines import reconnection as patience
+from ppml.federation.engines.client_storage import remembering
+from ppml.federation.engines.reconnection import PatientGrid
 from ppml.federation.messages import ORDER, STATUS, Order, Status, pack_fields
 from ppml.federation.server import Server
-from ppml.federation.sites import FIRST_CLIENT_NODE, fresh_context
-from ppml.federation.standing import RoundFailed
-from ppml.learning.vectors import digest_of, flat_parameters
-from ppml.stages import sites
+from ppml.federation.server_state import RoundFailed
+from ppml.federation.simulation_grid import InProcessGrid
+from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.stages import federation_job as sites
 
 from .test_engines import job_of, outcome
 

@@ -17,11 +17,11 @@ from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Ckks
 from ppml.federation import client as client_module
 from ppml.federation import run as run_module
+from ppml.federation.checkpoint import Progress
 from ppml.federation.messages import INITIAL
-from ppml.federation.progress import Progress
-from ppml.federation.standing import RoundFailed
-from ppml.learning.outcome import HistoryRow, Outcome
-from ppml.techniques import _may_resume
+from ppml.federation.server_state import RoundFailed
+from ppml.learning.result import HistoryRow, Outcome
+from ppml.training import _may_resume
 
 from ..learning.digits import vector
 from .runs import MOMENTUM, bits, federated_arm, ignore, population, run, run_and_record, server_of

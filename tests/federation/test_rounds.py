@@ -13,10 +13,10 @@ from flwr.app import Context, Error, Message, MessageType, MetricRecord, RecordD
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.plaintext import PlaintextAggregation, unseal_plain
 from ppml.federation import client as client_module
-from ppml.federation.build import client_weights
 from ppml.federation.client import Population, build_client_app
+from ppml.federation.client_state import ClientState
+from ppml.federation.factory import client_weights
 from ppml.federation.global_state import GlobalState
-from ppml.federation.grid import InProcessGrid
 from ppml.federation.messages import (
     METRICS,
     STATUS,
@@ -32,15 +32,15 @@ from ppml.federation.messages import (
 )
 from ppml.federation.run import train_federated
 from ppml.federation.server import RoundEnd, RoundPlan, Server
-from ppml.federation.standing import RoundFailed
-from ppml.federation.state import ClientState
+from ppml.federation.server_state import RoundFailed
+from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
 from ppml.learning.learner import LocalLearner, Settings, TrainingDiverged
-from ppml.learning.outcome import Outcome
-from ppml.learning.schedule import Span
+from ppml.learning.parameters import flat_parameters, load_parameters
+from ppml.learning.result import Outcome
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.vectors import flat_parameters, load_parameters
+from ppml.learning.training_window import Span
 from ppml.randomness import Randomness
 
 from ..learning.digits import Silent, blank, cnn, vector

@@ -11,19 +11,19 @@ import pytest
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
-from ppml.aggregation.build import build_server_side
+from ppml.aggregation.factory import build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.interfaces import Sealed, SecretKeyExposed
 from ppml.aggregation.lattice import LatticeServer
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import Sealed, SecretKeyExposed
 from ppml.config.technique import Ckks
 from ppml.federation import run as run_module
-from ppml.federation.build import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.client import Population
+from ppml.federation.factory import Given, ServerParts, build_population, build_server, party_seeds
 from ppml.federation.messages import INITIAL, UPDATE
 from ppml.federation.run import build_server_app
 from ppml.federation.server import Server
-from ppml.learning.vectors import flat_parameters
+from ppml.learning.parameters import flat_parameters
 from ppml.randomness import Randomness
 
 from ..aggregation.local import Local, Material, local_parties

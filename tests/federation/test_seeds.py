@@ -10,12 +10,12 @@ import pytest
 
 from ppml.config.arm import Arm
 from ppml.federation import run as run_module
-from ppml.federation.build import party_seeds
+from ppml.federation.factory import party_seeds
 from ppml.federation.run import build_server_app, train_federated
+from ppml.io.atomic import read_json
 from ppml.randomness import Randomness
-from ppml.records.files import read_json
-from ppml.stages import sites
-from ppml.techniques import train
+from ppml.stages import federation_job as sites
+from ppml.training import train
 
 from .parties import PRIVATE, Federation, federated, foreign_images, owners, parties
 from .runs import ignore, ignore_row

@@ -13,9 +13,10 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 
 from ppml.aggregation.ckks import scheme_of
+from ppml.aggregation.interfaces import Sealed
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import Sealed
 from ppml.config.technique import Ckks
+from ppml.federation.client_state import ClientState
 from ppml.federation.messages import (
     INITIAL,
     METRICS,
@@ -32,8 +33,7 @@ from ppml.federation.messages import (
     unpack_sums,
     unpack_update,
 )
-from ppml.federation.standing import RoundFailed
-from ppml.federation.state import ClientState
+from ppml.federation.server_state import RoundFailed
 
 from ..aggregation.local import Local
 from ..fuzz.mutations import claiming_to_be_compressed, stream_with
@@ -378,7 +378,7 @@ def test_no_sum_of_one_update_is_formed_where_nobody_may_see_one(aggregation):
 
 @pytest.mark.parametrize("aggregation", SEALED_BY[:3], ids=["ckks", "bfv", "bfv shared"])
 def test_a_server_that_forms_the_sum_of_one_update_is_caught(aggregation, monkeypatch):
-    monkeypatch.setattr("ppml.federation.build._least_answers", lambda arm, clients: arm.topology.least_answers)
+    monkeypatch.setattr("ppml.federation.factory._least_answers", lambda arm, clients: arm.topology.least_answers)
     with pytest.raises(AssertionError):
         check_no_sum_of_one_is_formed(alone_in_round_2(aggregation))
 

@@ -15,20 +15,20 @@ from torch.nn import functional
 
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.data.examples import Examples
-from ppml.federation import shares as shares_module
-from ppml.federation.global_state import GlobalState
-from ppml.federation.server_step import MomentumStep
-from ppml.federation.shares import (
+from ppml.federation import distributed_dp as shares_module
+from ppml.federation.algorithms import Member
+from ppml.federation.distributed_dp import (
     TAIL,
     ClippedUpdates,
     DrawnNoise,
     GradientSums,
     NoiseShares,
 )
-from ppml.federation.work import Member
-from ppml.learning.clipping import bookkeeping
+from ppml.federation.global_state import GlobalState
+from ppml.federation.server_optimizer import MomentumStep
+from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.learner import TrainingDiverged
-from ppml.learning.vectors import load_parameters
+from ppml.learning.parameters import load_parameters
 from ppml.randomness import Randomness
 
 from ..learning.digits import blank, some

@@ -13,18 +13,18 @@ import torch
 
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.plan import plans
+from ppml.accounting.schedule import plans
 from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.interfaces import Sealed
 from ppml.aggregation.plaintext import PlaintextAggregation, seal_plain, unseal_plain
-from ppml.aggregation.protocol import Sealed
 from ppml.config.arm import Arm
-from ppml.federation import shares as shares_module
-from ppml.federation.messages import UPDATE, unpack_update
-from ppml.federation.shares import (
+from ppml.federation import distributed_dp as shares_module
+from ppml.federation.client_state import ClientState
+from ppml.federation.distributed_dp import (
     ServerNoise,
     whole_normal,
 )
-from ppml.federation.state import ClientState
+from ppml.federation.messages import UPDATE, unpack_update
 from ppml.randomness import Randomness
 
 from ..learning.digits import Silent, blank, some, vector

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from ppml.aggregation.doors import FOR_CLIENTS, FOR_SERVER, Door, enter, open_doors
-from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.interfaces import BadUpdate
 from ppml.errors import UserError
 from ppml.federation.engines import site as site_module
 from ppml.federation.engines.credentials import Authority, make_credentials
-from ppml.federation.engines.processes import DeploymentFailed, private_folder
+from ppml.federation.engines.flower_processes import DeploymentFailed, private_folder
 from ppml.federation.engines.site import Site, give_credentials, hold_keys, join, serve
 from ppml.federation.engines.tunnel import Address, Identity, Tunnels, check_expiry, connected
-from ppml.stages.site_folders import split_job
+from ppml.ipc.socket_server import FOR_CLIENTS, FOR_SERVER, Door, enter, open_doors
+from ppml.stages.deployment_folders import split_job
 
 from .test_engines import job_of
 
@@ -342,16 +342,10 @@ def test_the_holder_ends_when_the_server_has_closed_its_line(tmp_path, monkeypat
 
 # The command.
 
-FEDERATE = Path(__file__).parents[2] / "workflow" / "federate.py"
-
 
 @pytest.fixture(scope="module")
 def federate():
-    sys.path.insert(0, str(FEDERATE.parent))
-    try:
-        yield importlib.import_module("federate")
-    finally:
-        sys.path.remove(str(FEDERATE.parent))
+    return importlib.import_module("ppml.pipeline.federate")
 
 
 def test_a_folder_that_holds_anything_else_is_not_emptied(federate, tmp_path):
@@ -375,7 +369,7 @@ def test_a_folder_that_holds_anything_else_is_not_emptied(federate, tmp_path):
     ids=["no folder", "listen", "server"],
 )
 def test_what_a_site_cannot_do_is_one_line(arguments, line, tmp_path):
-    command = [sys.executable, str(FEDERATE), *arguments]
+    command = [sys.executable, "-m", "ppml.pipeline.federate", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and re.match(line, done.stderr) and done.stderr.count("\n") == 1
 
@@ -384,7 +378,7 @@ def test_a_client_that_gives_no_account_is_named_where_a_training_is_compared(fe
     found = {"model": "a", "history": [], "events": [[], None]}
     monkeypatch.setattr(federate.Plan, "check", lambda content, files: None)
     monkeypatch.setattr(federate, "prepare", lambda plan, arm, seed, folder: tmp_path / "job.json")
-    monkeypatch.setattr("ppml.stages.sites.hold_keys", lambda job: contextlib.nullcontext())
+    monkeypatch.setattr("ppml.stages.federation_job.hold_keys", lambda job: contextlib.nullcontext())
     monkeypatch.setattr(federate, "on_engine", lambda engine, job, folder, workers: found)
     monkeypatch.setattr(federate, "in_workflow", lambda plan, arm, seed, job: {**found, "events": [[], []]})
     with pytest.raises(UserError, match="client 1 gives no account"):

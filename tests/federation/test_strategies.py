@@ -13,17 +13,17 @@ from torch import nn
 from torch.nn import functional
 
 from ppml.data.examples import Examples
-from ppml.federation import work as work_module
-from ppml.federation.build import build_pull, build_server_step, reach_of
+from ppml.federation import algorithms as work_module
+from ppml.federation.algorithms import ControlVariates
+from ppml.federation.factory import build_pull, build_server_step, reach_of
 from ppml.federation.global_state import GlobalState
-from ppml.federation.grid import InProcessGrid
-from ppml.federation.server_step import AdamStep, MomentumStep
-from ppml.federation.work import ControlVariates
+from ppml.federation.server_optimizer import AdamStep, MomentumStep
+from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.gradient_correction import NO_PULL, Proximal, Shift
 from ppml.learning.learner import Settings
-from ppml.learning.pull import NO_PULL, Proximal, Shift
-from ppml.learning.schedule import Span, reach
 from ppml.learning.sgd import SgdLearner
+from ppml.learning.training_window import Span, reach
 from ppml.randomness import Randomness
 
 from ..learning.digits import Silent, blank, some, vector

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ppml.aggregation.first_reader import FirstReader
+from ppml.aggregation.sandboxed_reader import FirstReader
 
 from .mutations import Mutator
 from .targets import GROUPS, REFUSALS, Take, Target

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ppml.aggregation.build import build_parties, build_server_side
-from ppml.aggregation.checksum import ORIGIN, origin_of, sealed_of
+from ppml.aggregation.envelope import ORIGIN, origin_of, sealed_of
+from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.interfaces import SEAL, BadUpdate, Sealed, SecretKeyExposed
 from ppml.aggregation.lattice import packed, refuse_secret_key, saved, unpacked
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import SEAL, BadUpdate, Sealed, SecretKeyExposed
 from ppml.config.technique import Bfv, Ckks, Masking, Shares
-from ppml.encrypted.client import Client
-from ppml.encrypted.network import Affine, Network
-from ppml.encrypted.server import BATCH, KEYS, ONE, Server
-from ppml.federation.replies import reading
+from ppml.encrypted_inference.client import Client
+from ppml.encrypted_inference.network import Affine, Network
+from ppml.encrypted_inference.server import BATCH, KEYS, ONE, Server
+from ppml.federation.reply_validation import reading
 
 from ..aggregation.letters import unreadable
 from ..aggregation.local import Local

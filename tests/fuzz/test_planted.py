@@ -12,10 +12,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from ppml.aggregation import first_reader
-from ppml.aggregation.checksum import origin_of
+from ppml.aggregation import sandboxed_reader as first_reader
+from ppml.aggregation.envelope import origin_of
+from ppml.aggregation.interfaces import BadUpdate, Sealed
 from ppml.aggregation.lattice import unpacked
-from ppml.aggregation.protocol import BadUpdate, Sealed
 from ppml.aggregation.seal_streams import CipherShape
 from ppml.config.technique import Bfv, Ckks
 

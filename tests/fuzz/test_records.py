@@ -12,10 +12,9 @@ from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, Re
 from flwr.supercore.task_identity import TaskIdentity
 
 from ppml.accounting.events import MechanismEvent
+from ppml.aggregation.interfaces import Sealed
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.protocol import Sealed
-from ppml.federation import replies
-from ppml.federation.grid import SERVER_NODE
+from ppml.federation import reply_validation as replies
 from ppml.federation.messages import (
     ACCOUNT,
     METRICS,
@@ -28,9 +27,10 @@ from ppml.federation.messages import (
     unpack_order,
     unpack_status,
 )
-from ppml.federation.replies import Account
+from ppml.federation.reply_validation import Account
 from ppml.federation.server import RoundEnd, RoundPlan, Server
-from ppml.federation.standing import RoundFailed
+from ppml.federation.server_state import RoundFailed
+from ppml.federation.simulation_grid import SERVER_NODE
 
 from .mutations import Mutator, planted
 from .targets import CODEC

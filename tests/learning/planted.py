@@ -10,8 +10,8 @@ import torch
 
 from ppml.accounting.events import MechanismEvent
 from ppml.learning import dpsgd
-from ppml.learning.clipping import bookkeeping
-from ppml.learning.clipping.parts import Part
+from ppml.learning.clipping import layer_activations as bookkeeping
+from ppml.learning.clipping.gradient_factors import Part
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.noise import SeededNoise
 from ppml.learning.poisson import SeededSampler

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from ppml.data.examples import Examples
-from ppml.features.deformation import DRAWS, NO_DEFORMATION, Deformation
+from ppml.data.transforms.deformation import DRAWS, NO_DEFORMATION, Deformation
+from ppml.example_draws import draws_of_records, draws_of_step
 from ppml.learning.augmentation import Augmentation, deform_each, shift_batch
 from ppml.randomness import Randomness
-from ppml.record_draws import draws_of_records, draws_of_step
 
 
 def batch() -> torch.Tensor:
@@ -139,10 +139,10 @@ def test_steps_differ_and_seeds_differ(how):
 
 def test_clients_trained_side_by_side_see_the_images_that_they_see_alone():
     from ppml.learning.learner import Settings
-    from ppml.learning.schedule import Span
+    from ppml.learning.parameters import flat_parameters
     from ppml.learning.sgd import SgdLearner
-    from ppml.learning.side_by_side import Pupil, train_side_by_side
-    from ppml.learning.vectors import flat_parameters
+    from ppml.learning.training_window import Span
+    from ppml.learning.vectorized.training import Pupil, train_side_by_side
     from ppml.models.registry import build_model
 
     from .digits import some

@@ -20,19 +20,20 @@ from torch import nn
 from torch.nn import functional
 
 from ppml.accounting.epsilon import epsilon
-from ppml.accounting.plan import poisson_plan
+from ppml.accounting.schedule import poisson_plan
 from ppml.data.examples import Examples
+from ppml.example_draws import draws_of_step
 from ppml.learning import dpsgd, private_optimizer
 from ppml.learning import noise as noise_sources
 from ppml.learning.augmentation import shift_batch
-from ppml.learning.clipping import CLIPPING_MARGIN, bookkeeping
+from ppml.learning.clipping import CLIPPING_MARGIN
+from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.noise import system_normal, system_uniform
 from ppml.learning.poisson import SeededSampler
-from ppml.learning.schedule import Span
+from ppml.learning.training_window import Span
 from ppml.randomness import Randomness
-from ppml.record_draws import draws_of_step
 
 from . import planted
 from .digits import Silent, blank, cnn, digits, some, vector

@@ -11,7 +11,8 @@ from torch import nn
 
 from ppml.data.examples import Examples
 from ppml.learning.clipped_sum import clipped_sum
-from ppml.learning.clipping import CLIPPING_MARGIN, BookKeeping, bookkeeping
+from ppml.learning.clipping import CLIPPING_MARGIN, BookKeeping
+from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.loss import losses_of
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness

@@ -13,13 +13,14 @@ from torch import nn
 
 from ppml.data.examples import Examples
 from ppml.learning.clipped_sum import clipped_sum
-from ppml.learning.clipping import bookkeeping, parts
 from ppml.learning.clipping import convolution as convolutions
+from ppml.learning.clipping import gradient_factors as parts
+from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.clipping import linear as linears
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
-from ppml.learning.schedule import Span
 from ppml.learning.sgd import SgdLearner
+from ppml.learning.training_window import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 

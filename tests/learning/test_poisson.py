@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ppml.data.examples import Examples
+from ppml.example_draws import record_digests
 from ppml.learning import dpsgd, poisson
 from ppml.learning.poisson import (
     NO_SAMPLES,
@@ -27,7 +28,6 @@ from ppml.learning.poisson import (
     sampling,
 )
 from ppml.randomness import Randomness
-from ppml.record_draws import record_digests
 
 from ..federation.sharing import by_example, shares
 from .digits import some

@@ -12,19 +12,19 @@ import torch
 from scipy import stats
 from torch import nn
 
-from ppml.accounting.plan import poisson_plan
+from ppml.accounting.schedule import poisson_plan
 from ppml.data.examples import Examples
-from ppml.features.deformation import DRAWS, NO_DEFORMATION, Deformation
-from ppml.federation.server_step import MomentumStep
-from ppml.federation.work import Member, WeightedUpdates
+from ppml.data.transforms.deformation import DRAWS, NO_DEFORMATION, Deformation
+from ppml.example_draws import MOST_DRAWS, draws_of_records, draws_of_step, record_digests
+from ppml.federation.algorithms import Member, WeightedUpdates
+from ppml.federation.server_optimizer import MomentumStep
 from ppml.learning import dpsgd, loop
 from ppml.learning.augmentation import Augmentation, deform_each, shift_batch
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings
-from ppml.learning.schedule import Span
+from ppml.learning.training_window import Span
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.record_draws import MOST_DRAWS, draws_of_records, draws_of_step, record_digests
 
 from ..federation.parties import PARAMETERS
 from ..federation.sharing import by_example, shares, turn

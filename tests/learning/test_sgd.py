@@ -5,8 +5,8 @@ import torch
 
 from ppml.learning.evaluation import evaluate
 from ppml.learning.learner import Settings, TrainingDiverged
-from ppml.learning.schedule import Span
 from ppml.learning.sgd import SgdLearner
+from ppml.learning.training_window import Span
 from ppml.randomness import Randomness
 
 from .digits import cnn, digits, some, vector

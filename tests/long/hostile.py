@@ -10,13 +10,14 @@ from pathlib import Path
 import zstandard
 
 from ppml.aggregation import lattice
-from ppml.aggregation.checksum import MARK, ORIGIN, origin_of
-from ppml.aggregation.protocol import Sealed
+from ppml.aggregation.envelope import MARK, ORIGIN, origin_of
+from ppml.aggregation.interfaces import Sealed
 from ppml.federation.client import Population
-from ppml.federation.engines.enclosure import raise_loopback
+from ppml.federation.engines.namespaces import raise_loopback
 from ppml.federation.engines.ray import run_on_ray
-from ppml.records.files import read_json
-from ppml.stages import deployed, sites
+from ppml.io.atomic import read_json
+from ppml.stages import federation_job as sites
+from ppml.stages import flower_apps as deployed
 
 LIAR = 1
 _seal = lattice.PublicKeyClients.seal

@@ -19,14 +19,14 @@ import torch
 from ppml.federation.engines import deployment
 from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
-from ppml.federation.engines.inside import ServerJob
-from ppml.federation.engines.processes import private_folder
-from ppml.learning.vectors import digest_of, flat_parameters
-from ppml.stages.sites import hold_keys
+from ppml.federation.engines.flower_processes import private_folder
+from ppml.federation.engines.namespace_init import ServerJob
+from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.stages.federation_job import hold_keys
 
 from ..federation.test_engines import job_of, outcome
 
-MODULE = "ppml.stages.deployed"
+MODULE = "ppml.stages.flower_apps"
 SECONDS = 900.0
 
 
@@ -121,7 +121,7 @@ except httpx.HTTPError as error:
 for path in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         words = (path / "cmdline").read_bytes().split(b"\0")
-        if b"ppml.federation.engines.programs" in words:
+        if b"ppml.federation.engines.flower_programs" in words:
             print("seen", "token" if any(b"token" in word for word in words) else "no token")
             (path / "environ").read_bytes()
             print("environment")

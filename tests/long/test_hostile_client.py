@@ -15,10 +15,10 @@ import torch
 
 from ppml.aggregation import lattice
 from ppml.federation.engines.deployment import run_deployed
-from ppml.federation.engines.enclosure import enclosing
-from ppml.learning.outcome import Outcome
-from ppml.learning.vectors import digest_of, flat_parameters
-from ppml.stages.sites import hold_keys
+from ppml.federation.engines.namespaces import enclosing
+from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.learning.result import Outcome
+from ppml.stages.federation_job import hold_keys
 
 from ..federation.test_engines import arm_of, job_of, outcome
 

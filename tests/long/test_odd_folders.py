@@ -9,7 +9,7 @@ __all__ = ["odd"]
 
 
 def test_the_report_is_written_in_odd_folders(odd: Project) -> None:
-    status, output = odd.python("workflow/html_report.py", "--configfile", CONFIG)
+    status, output = odd.python("-m", "ppml.pipeline.html_report", "--configfile", CONFIG)
     assert status == 0, output
     text = (folders_in(odd.folder)["reports"] / "report.html").read_text(encoding="utf-8")
     assert "<html" in text and "every-epsilon" in text

@@ -14,16 +14,17 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from plan import DEFAULT, Plan
 from safetensors.torch import load_file
 
 from ppml.config.technique import NoPrivacy
 from ppml.config.yaml_file import read_yaml
+from ppml.io.atomic import read_json
 from ppml.learning import noise
-from ppml.records.files import read_json
+from ppml.pipeline.plan import Plan
+from ppml.pipeline.project import DEFAULT_CONFIG
+from ppml.stages.example_files import owned_by, read_examples
 from ppml.stages.seeds import public_data, seed_randomness
-from ppml.stages.storage import owned_by, read_examples
-from ppml.techniques import train
+from ppml.training import train
 
 from ..attacks.lines import nearness
 from ..federation.runs import ignore_row
@@ -92,7 +93,7 @@ def repeated(plan: Plan, arm: str, seed: int, *, silent: bool) -> np.ndarray:
 
 def test_no_pair_of_published_private_models_has_noise_that_cancels() -> None:
     torch.set_num_threads(1)
-    plan = Plan.check(read_yaml(ROOT / DEFAULT), [str(ROOT / DEFAULT)])
+    plan = Plan.check(read_yaml(ROOT / DEFAULT_CONFIG), [str(ROOT / DEFAULT_CONFIG)])
     runs = published(plan)
     if len(runs) < 2:
         pytest.skip("the private models of config/default.yaml are not here: `make results` or `make pull` brings them")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppml.federation.engines.enclosure import enclosing
-from ppml.learning.vectors import digest_of, flat_parameters
-from ppml.stages.sites import hold_keys
+from ppml.federation.engines.namespaces import enclosing
+from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.stages.federation_job import hold_keys
 
 from ..federation.test_engines import job_of, outcome
 
@@ -56,7 +56,7 @@ def opened_while(command: list[str]) -> set[str]:
 @pytest.mark.parametrize("name", ["cnn", "encrypted"])
 def test_a_training_on_ray_opens_no_port_that_others_see_and_comes_to_the_bits_of_the_workflow(name, tmp_path):
     job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
-    stage = [sys.executable, "-P", "-m", "ppml.stages.on_ray", str(job), str(result), "2"]
+    stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(result), "2"]
     with hold_keys(str(job)):
         assert opened_while([*enclosing(), *stage]) == set()
     found = json.loads(result.read_text())
@@ -65,7 +65,7 @@ def test_a_training_on_ray_opens_no_port_that_others_see_and_comes_to_the_bits_o
 
 def test_without_the_enclosure_its_ports_are_seen(tmp_path):
     job = job_of("cnn", tmp_path / "job")
-    stage = [sys.executable, "-P", "-m", "ppml.stages.on_ray", str(job), str(tmp_path / "result.json"), "1"]
+    stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(tmp_path / "result.json"), "1"]
     assert len(opened_while(stage)) >= 3
 
 

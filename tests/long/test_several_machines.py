@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.site import Site, give_credentials
-from ppml.learning.outcome import Outcome
-from ppml.learning.vectors import digest_of, flat_parameters
-from ppml.stages import sites
-from ppml.stages.site_folders import needs_key_holder, split_job
-from ppml.techniques import train
+from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.learning.result import Outcome
+from ppml.stages import federation_job as sites
+from ppml.stages.deployment_folders import needs_key_holder, split_job
+from ppml.training import train
 
 from ..federation.test_engines import DATA, RNG, arm_of, foreign_images, noise_of, owners
 from .networks import machines, on
@@ -85,7 +85,7 @@ class Sites:
 
     def start(self, *names: str, **environment: str) -> None:
         for name in names:
-            command = [sys.executable, str(ROOT / "workflow" / "federate.py"), COMMANDS[name], str(self.folder / name)]
+            command = [sys.executable, "-m", "ppml.pipeline.federate", COMMANDS[name], str(self.folder / name)]
             with (self.folder / f"{name}.log").open("a") as log:
                 self.running[name] = subprocess.Popen(
                     on(name, *command), stdout=log, stderr=log, text=True, env={**os.environ, **environment}

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ppml.attacks.verdict import audit_row, judge
-from ppml.records.joint import JOINT, key
-from ppml.reporting.selection import Selection
+from ppml.auditing.verdict import audit_row, judge
+from ppml.reporting.experiment_view import Selection
+from ppml.results.joint import JOINT, key
 
 
 @dataclass(frozen=True)

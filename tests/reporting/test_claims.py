@@ -6,7 +6,7 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.reporting.claims import KEPT, findings
-from ppml.reporting.selection import Selection
+from ppml.reporting.experiment_view import Selection
 from ppml.reporting.statistics import difference
 from ppml.reporting.table_claims import claims_table
 from ppml.reporting.writers import to_latex, to_markdown

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ppml.errors import UserError
-from ppml.reporting.display import epsilon_bound
 from ppml.reporting.figure_client_epsilon import POINT, client_epsilon
+from ppml.reporting.formatting import epsilon_bound
 from ppml.reporting.style import to_png
 
 from .made_up import TECHNIQUES, Collected, MadeUpArm, collect

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ppml.errors import UserError
-from ppml.reporting.client_study import client_study
+from ppml.reporting.client_grid import client_study
 from ppml.reporting.figure_clients import clients
-from ppml.reporting.published import load_published
+from ppml.reporting.literature import load_published
 from ppml.reporting.table_clients import clients_table
 
 from .made_up import Collected, MadeUpArm, collect

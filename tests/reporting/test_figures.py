@@ -22,7 +22,7 @@ from ppml.reporting.figure_history import curve, history, loss
 from ppml.reporting.figure_labels import label_counts, labels
 from ppml.reporting.figure_privacy_utility import privacy_utility
 from ppml.reporting.figure_size import privacy_levels, size
-from ppml.reporting.published import load_published
+from ppml.reporting.literature import load_published
 from ppml.reporting.statistics import wilson_interval
 from ppml.reporting.style import arm_styles, spread_out, to_png, to_svg
 

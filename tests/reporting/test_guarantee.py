@@ -9,7 +9,7 @@ import pytest
 from ppml.errors import UserError
 from ppml.reporting.guarantee import SOURCES, noise_known_to, privacy_notes
 from ppml.reporting.summaries import summarise
-from ppml.reporting.tables import summary_table
+from ppml.reporting.table_summary import summary_table
 
 from .made_up import TECHNIQUES, MadeUpArm, collect
 

@@ -6,7 +6,7 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.reporting.table_inference import inference_table
-from ppml.reporting.tables import Table
+from ppml.reporting.table_summary import Table
 
 from .made_up import Collected
 

@@ -7,7 +7,7 @@ import pytest
 
 from ppml.config.experiment import Claim
 from ppml.errors import UserError
-from ppml.reporting.published import load_published
+from ppml.reporting.literature import load_published
 from ppml.stages import figure, table
 
 TIDY = ["--records", "--costs", "--audits"]

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ppml.records.files import write_json
+from ppml.io.atomic import write_json
 
 
 @pytest.fixture(scope="package")
 def subset(real_data, tmp_path_factory):
     """Return the files of a subset of 400 images and two clients."""
-    from ppml.stages.storage import write_examples
+    from ppml.stages.example_files import write_examples
 
     folder = tmp_path_factory.mktemp("subset")
     files = SimpleNamespace(

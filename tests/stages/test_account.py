@@ -5,11 +5,11 @@ import pytest
 
 from ppml.accounting import pld
 from ppml.accounting.epsilon import ACCOUNTANTS, epsilon
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.failure import AccountantFailed
 from ppml.config.technique import ClientLevel, ExampleLevel
 from ppml.errors import UserError
-from ppml.records.files import read_json, write_json
+from ppml.io.atomic import read_json, write_json
 from ppml.stages import account
 
 PRIVACY = ExampleLevel(kind="example", epsilon=3.0, accountant="rdp", max_grad_norm=0.1)

@@ -8,9 +8,9 @@ import torch
 
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.records.files import read_json, write_json
+from ppml.io.atomic import read_json, write_json
 from ppml.stages import audit, collect
-from ppml.stages.storage import write_features
+from ppml.stages.example_files import write_features
 
 PRIVACY = {"kind": "example", "noise_multiplier": 1.5, "max_grad_norm": 0.1}
 TRAINING = {"epochs": 4, "batch_size": 100, "learning_rate": 1.0}

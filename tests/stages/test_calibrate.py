@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.records.files import read_json, write_json
+from ppml.io.atomic import read_json, write_json
 from ppml.stages import calibrate
 
 DELTA = 1e-5

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 
 from ppml.config.arm import Arm
 from ppml.config.features import Scattering
-from ppml.features.extractor import ScatteringFeatures
+from ppml.data.transforms.extractor import ScatteringFeatures
+from ppml.io.atomic import read_json, write_json
 from ppml.randomness import Randomness
-from ppml.records.files import read_json, write_json
 from ppml.stages import features, predict, train
-from ppml.stages.storage import read_examples, read_ink
+from ppml.stages.example_files import read_examples, read_ink
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ppml.encrypted import trial
-from ppml.encrypted.error import batch_bound
+from ppml.encrypted_inference import evaluation as trial
+from ppml.encrypted_inference.error_bound import batch_bound
 from ppml.errors import UserError
+from ppml.io.atomic import read_json
 from ppml.models.registry import build_model
-from ppml.records.files import read_json
-from ppml.records.inference import INFERENCES
+from ppml.results.columns import INFERENCES
 from ppml.stages import infer
-from ppml.stages.storage import read_examples
+from ppml.stages.example_files import read_examples
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ppml.errors import UserError
-from ppml.records.files import read_json
+from ppml.io.atomic import read_json
 from ppml.stages import partition
-from ppml.stages.storage import write_examples
+from ppml.stages.example_files import write_examples
 
 
 @pytest.fixture

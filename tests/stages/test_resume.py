@@ -15,14 +15,14 @@ import pytest
 from safetensors import safe_open
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation import build
+from ppml.aggregation import factory as build
 from ppml.config.arm import Arm
 from ppml.federation import client
+from ppml.federation.checkpoint import Progress
 from ppml.federation.global_state import GlobalState
-from ppml.federation.progress import Progress
-from ppml.federation.standing import Standing
-from ppml.learning.outcome import HistoryRow
-from ppml.records.files import read_json, write_json
+from ppml.federation.server_state import Standing
+from ppml.io.atomic import read_json, write_json
+from ppml.learning.result import HistoryRow
 from ppml.stages import train
 from ppml.stages.train import Clock, ProgressFile
 

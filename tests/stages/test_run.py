@@ -12,9 +12,9 @@ from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.records.files import read_json
+from ppml.io.atomic import read_json
 from ppml.stages import account, calibrate, collect, predict, train
-from ppml.stages.storage import read_examples
+from ppml.stages.example_files import read_examples
 
 PRIVATE = {
     "privacy": {"kind": "example", "noise_multiplier": 1.5, "accountant": "rdp", "max_grad_norm": 0.1},

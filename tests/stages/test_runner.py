@@ -81,7 +81,7 @@ def test_corrupted_raw_file_is_one_line_in_a_real_process(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_disk_is_one_line_in_a_real_process(tmp_path):
     code = (
-        "import sys; from ppml.records.files import atomic; from ppml.stages.runner import run\n"
+        "import sys; from ppml.io.atomic import atomic; from ppml.stages.runner import run\n"
         "def main():\n"
         "    with atomic(sys.argv[1]) as temporary:\n"
         "        temporary.unlink()\n"

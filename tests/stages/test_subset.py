@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 from ppml.data.catalogue import CATALOGUE
 from ppml.data.loading import load_splits
 from ppml.errors import UserError
-from ppml.records.files import read_json
+from ppml.io.atomic import read_json
 from ppml.stages import subset
 
 SPEC = {"dataset": "digits", "train": 200, "test": 50, "choice": "first", "evaluate_on": "test"}

@@ -19,9 +19,10 @@ import psutil
 import pytest
 
 from ppml import stages
-from ppml.start import client, parent
-from ppml.start import server as warm
-from ppml.start.needs import NEEDS
+from ppml.forkserver import job_client as client
+from ppml.forkserver import server as warm
+from ppml.forkserver.preload import NEEDS
+from ppml.ipc import parent_watch as parent
 
 PACKAGE = Path(warm.__file__).parents[1]
 JOB = [sys.executable, "-m", "ppml.stages"]
@@ -285,7 +286,7 @@ def test_another_interpreters_job_runs_by_itself(server, folder):
 
 MAIN = """
 import os, subprocess, sys, time
-from ppml.start.server import start
+from ppml.forkserver.server import start
 os.environ["PPML_PARENT"] = str(os.getpid())
 server = start() if sys.argv[1] == "server" else None
 command = f"set -euo pipefail; exec {sys.executable} -m ppml.stages overview sleep > "
@@ -317,7 +318,7 @@ def test_everything_dies_with_the_main_process(kind, number, folder):
 def test_server_ends_when_the_main_process_does(folder):
     if sys.platform != "linux":
         pytest.skip("the warm server needs Linux")
-    code = "from ppml.start.server import start; server = start(); print(server.pid)"
+    code = "from ppml.forkserver.server import start; server = start(); print(server.pid)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert soon(lambda: not alive(int(found.stdout)))
 

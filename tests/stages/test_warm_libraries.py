@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ppml.config.arm import Arm
-from ppml.records.files import write_json
-from ppml.start import parent
-from ppml.start import server as warm
-from ppml.start.client import VARIABLE
+from ppml.forkserver import server as warm
+from ppml.forkserver.job_client import VARIABLE
+from ppml.io.atomic import write_json
+from ppml.ipc import parent_watch as parent
 
 EVERYTHING = {
     "topology": {"kind": "federated", "partition": "p", "rounds": 2},
@@ -27,7 +27,7 @@ SAME = {"config": "config.json", "model": "model.safetensors", "history": "histo
 IMPORT_ALL = """
 import importlib, os, sys, threading
 from ppml.stages.threads import one_thread
-from ppml.start.needs import NEEDS
+from ppml.forkserver.preload import NEEDS
 one_thread()
 for name in dict.fromkeys(name for names in NEEDS.values() for name in names):
     importlib.import_module(name)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from publish import Checks, publish
-from pull import pull
 
 from ppml.errors import UserError
+from ppml.pipeline.publish import Checks, publish
+from ppml.pipeline.pull import pull
 from tests.workflow.project import ROOT
 
 CONFIG = """

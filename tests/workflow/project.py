@@ -29,8 +29,7 @@ MEASURED = ("cost.json", "inference-cost.json")
 """Files in the folder of a run whose content is measured: it differs from run to run."""
 LISTS_JOBS = """
 import json, sys
-sys.path.insert(0, "workflow")
-from status import look
+from ppml.pipeline.status import look
 jobs, _ = look([sys.argv[1]])
 print(json.dumps([f"{job.rule} {job.wildcards}".strip() for job in jobs if job.runs]))
 """
@@ -108,7 +107,7 @@ class Project:
     def publish(self) -> None:
         """Publish what the project has made in a folder beside it, and commit what names it."""
         (self.folder.parent / "store").mkdir(exist_ok=True)
-        status, output = self.python("workflow/publish.py", "--configfile", self.config)
+        status, output = self.python("-m", "ppml.pipeline.publish", "--configfile", self.config)
         assert status == 0, output
         self.git("add", ".")
         self.git("commit", "-q", "-m", "Publish results")

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from provenance import Provenance
 from snakemake.persistence import MetadataRecord
 from snakemake.persistence.file import FilePersistence
-from status import look
 
+from ppml.pipeline.provenance import Provenance
+from ppml.pipeline.status import look
 from tests.workflow.clock import wait_for_a_tick
 from tests.workflow.conftest import made_once
 from tests.workflow.small import Small, SmallPlan

@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from stamps import Stamp
-
+from ppml.pipeline.code_digest import Stamp
 from tests.workflow.project import ROOT
 
-PATHS = f"import sys\n\nsys.path[:0] = {[str(ROOT), str(ROOT / 'workflow')]}\n"
-SNAKEFILE = """from execution import guard
-from provenance import Provenance
+PATHS = f"import sys\n\nsys.path[:0] = {[str(ROOT)]}\n"
+SNAKEFILE = """from ppml.pipeline.option_guard import guard
+from ppml.pipeline.provenance import Provenance
 from tests.workflow.small import SmallPlan
 
 plan = SmallPlan.read()

@@ -115,7 +115,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line(
     project = Project(tmp_path)
     if content is not None:
         (tmp_path / "config/mine.yaml").write_text(content)
-    status, output = project.python(f"workflow/{script}.py", "--configfile", "config/mine.yaml")
+    status, output = project.python("-m", f"ppml.pipeline.{script}", "--configfile", "config/mine.yaml")
     assert status == 1
     assert output.startswith(f"error: config/mine.yaml: {said}")
     assert len(output.splitlines()) == 1

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provenance import UNREAD, Book, Job, Provenance, _digest_of, write_book
 
 from ppml.errors import UserError
+from ppml.pipeline.provenance import UNREAD, Book, Job, Provenance, _digest_of, write_book
 from tests.workflow.records import (
     BOOK,
     COMPARED,

@@ -126,7 +126,7 @@ def test_a_second_run_says_who_is_at_work_and_harms_nothing(almost_done: Project
     with at_rest(run):
         status, output = almost_done.run()
         looked, seen = almost_done.run("-n")
-        stated, told = almost_done.python("workflow/status.py", "--configfile", almost_done.config)
+        stated, told = almost_done.python("-m", "ppml.pipeline.status", "--configfile", almost_done.config)
     assert status != 0
     errors = [line for line in output.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, output

@@ -70,6 +70,6 @@ def test_a_change_in_their_code_computes_them_again_and_leaves_arms_on_images_al
     project: Project, tmp_path: Path
 ) -> None:
     other = project.copy(tmp_path / "other")
-    with (other.folder / "src/ppml/features/strokes.py").open("a") as file:
+    with (other.folder / "src/ppml/data/transforms/strokes.py").open("a") as file:
         file.write("\nPLANTED = 1\n")
     assert other.planned() == {FEATURES} | trained("private", "plain") | {"collect"}

@@ -86,7 +86,7 @@ def test_the_study_stands_beside_the_paper_and_says_what_a_shared_key_opens(fede
 
 def test_half_the_noise_in_the_shares_is_caught_by_the_audit(federation, tmp_path):
     project = federation.copy(tmp_path / "project")
-    with (project.folder / "src/ppml/federation/shares.py").open("a") as file:
+    with (project.folder / "src/ppml/federation/distributed_dp.py").open("a") as file:
         file.write(MEDDLES)
     status, output = project.run()
     assert status != 0

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from places import Places
-from published_files import is_publishable
-from store import LARGEST_LIST, Cache, read_list, tracked, tracked_size
 
+from ppml.pipeline.dvc_remote import LARGEST_LIST, Cache, read_list, tracked, tracked_size
+from ppml.pipeline.published_files import is_publishable
+from ppml.pipeline.safe_paths import Places
 from tests.workflow.clone import (
     FILES,
     Clone,

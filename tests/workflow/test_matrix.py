@@ -79,7 +79,7 @@ def reader(author: Project) -> Project:
     folder = author.folder.parent / "reader"
     author.git("clone", "-q", str(author.folder), str(folder))
     project = Project(folder, mirror=None, config=author.config)
-    status, output = project.python("workflow/pull.py")
+    status, output = project.python("-m", "ppml.pipeline.pull")
     assert status == 0, output
     scatter_times(project)
     return project
@@ -330,8 +330,7 @@ def date_sources(project: Project, sources: str) -> None:
 
 COMPARES_PARAMS = """
 import sys
-sys.path.insert(0, "workflow")
-from status import look
+from ppml.pipeline.status import look
 jobs = look([sys.argv[1]])[1]
 outputs = jobs.globals["plan"].outputs()
 made = {str(file): {str(param) for param in job.params} for job in jobs.dag.jobs for file in job.output}
@@ -379,7 +378,7 @@ def test_a_branch_with_another_setting_is_noticed_without_a_checkout_of_its_file
     project.git("fetch", "-q", str(other.folder), "other:other")
     project.git("checkout", "-q", "other")
     assert project.planned() == change.expected
-    status, output = project.python("workflow/pull.py")
+    status, output = project.python("-m", "ppml.pipeline.pull")
     assert status == 0, output
     assert project.planned() == set()
     project.git("checkout", "-q", "main")
@@ -422,6 +421,6 @@ def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, t
 
 
 def status_of(project: Project) -> str:
-    status, output = project.python("workflow/status.py", "--configfile", project.config)
+    status, output = project.python("-m", "ppml.pipeline.status", "--configfile", project.config)
     assert status == 0, output
     return output

@@ -143,7 +143,7 @@ def test_permissions_of_outputs_are_those_that_the_user_asks_for(plain: Project,
 
 
 def test_the_configuration_has_every_rule(plain: Project) -> None:
-    names = "import sys; sys.path.insert(0, 'workflow'); from status import look; "
+    names = "import sys; from ppml.pipeline.status import look; "
     status, output = plain.python(
         "-c", names + "print(*{job.rule.name for job in look([sys.argv[1]])[1].dag.jobs})", CONFIG
     )
@@ -162,11 +162,11 @@ def rule_lines(folder: Path) -> list[str]:
 
 
 def test_commands_work_in_odd_folders(odd: Project) -> None:
-    status, output = odd.python("workflow/status.py", "--configfile", CONFIG)
+    status, output = odd.python("-m", "ppml.pipeline.status", "--configfile", CONFIG)
     assert status == 0 and output.splitlines()[-1].endswith("results are up to date"), output
     prepare = (
-        "import sys; sys.path.insert(0, 'workflow'); from pathlib import Path\n"
-        "from federate import prepare; from plan import Plan\n"
+        "import sys; from pathlib import Path\n"
+        "from ppml.pipeline.federate import prepare; from ppml.pipeline.plan import Plan\n"
         "print(prepare(Plan.check({}, [sys.argv[1]]), 'private', 0, Path(sys.argv[2])))"
     )
     status, output = odd.python("-c", prepare, CONFIG, "build/-f $x")
@@ -178,11 +178,11 @@ def test_publishing_and_pulling_work_in_odd_folders(author: Project, tmp_path: P
     shutil.copytree(author.folder.parent, tmp_path / ODD, copy_function=shutil.copy2)
     project = Project(tmp_path / ODD / "project", config=author.config)
     before = project.files("data", "artifacts")
-    status, output = project.python("workflow/publish.py", "--configfile", project.config)
+    status, output = project.python("-m", "ppml.pipeline.publish", "--configfile", project.config)
     assert status == 0, output
     for folder in ("data", "artifacts", ".dvc/cache"):
         shutil.rmtree(project.folder / folder)
-    status, output = project.python("workflow/pull.py")
+    status, output = project.python("-m", "ppml.pipeline.pull")
     assert status == 0, output
     assert project.files("data", "artifacts") == before
 

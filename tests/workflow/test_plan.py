@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from plan import Plan, prepare_jobs
-from publish import require_published_folders
 
 from ppml.config.load import load_config
 from ppml.data.catalogue import CATALOGUE
 from ppml.errors import UserError
+from ppml.pipeline.plan import Plan, prepare_jobs
+from ppml.pipeline.publish import require_published_folders
 from tests.workflow.project import ROOT
 
 

@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from provenance import FLAW, Book, keep_records_read
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
-from ppml.records.files import UNFINISHED
+from ppml.io.atomic import UNFINISHED
+from ppml.pipeline.provenance import FLAW, Book, keep_records_read
 from tests.workflow.records import (
     BOOK,
     COMPARED,

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from packaging.utils import canonicalize_name
-from sbom import check_bom, main, make_bom, read_lock
 
 from ppml.errors import UserError
+from ppml.pipeline.sbom import check_bom, main, make_bom, read_lock
 from tests.locks import entries
 from tests.workflow.project import ROOT
 
@@ -116,10 +116,10 @@ def test_root_licences_and_what_asks_for_what(whole: dict[str, Any]) -> None:
 def test_the_same_bytes_whatever_the_order_of_sets(folder: Path) -> None:
     said = [
         subprocess.run(
-            [sys.executable, "-c", "import sys; from pathlib import Path; from sbom import make_bom; "
+            [sys.executable, "-c", "import sys; from pathlib import Path; from ppml.pipeline.sbom import make_bom; "
              "sys.stdout.write(make_bom(*map(Path, sys.argv[1:])))",
              str(folder / "requirements.lock"), str(folder / "pyproject.toml")],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": seed, "PYTHONUTF8": "1"},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONUTF8": "1"},
             capture_output=True,
             check=True,
         ).stdout

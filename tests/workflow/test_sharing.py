@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pull import main as pull_main
-from store import Cache, Store
 
+from ppml.pipeline.dvc_remote import Cache, Store
+from ppml.pipeline.pull import main as pull_main
 from tests.workflow.clone import (
     CONFIG,
     FILES,
@@ -28,12 +28,13 @@ from tests.workflow.clone import (
     stored,
     stored_list,
 )
-from tests.workflow.project import ROOT
 
 # Fixtures, used by their names.
 __all__ = ["apart", "first", "published", "published_once", "store"]
 
 # --- everything is there --------------------------------------------------------------------------------------------
+
+PULL = ("-m", "ppml.pipeline.pull")
 
 
 def test_what_one_clone_publishes_another_has(first: Clone, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,7 +283,7 @@ def test_a_place_that_cannot_be_used_is_one_line(published: Clone, place: str) -
         path.mkdir()
     else:
         path.write_text("in the way")
-    done = run(published, str(ROOT / "workflow/pull.py"))
+    done = run(published, *PULL)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
 
@@ -426,12 +427,11 @@ def test_a_damaged_cache_is_not_published(published: Clone, store: Path, capsys:
     assert ": 0 of 17 contents are new" in capsys.readouterr().out
 
 
-SENDING = f"""
+SENDING = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {str(ROOT / "workflow")!r})
-from publish import Checks, publish
-from store import Store
+from ppml.pipeline.publish import Checks, publish
+from ppml.pipeline.dvc_remote import Store
 
 def send(self, names, cache):
     print("sending", flush=True)
@@ -471,14 +471,13 @@ def test_only_what_lies_in_the_published_folders_counts(first: Clone) -> None:
 # --- the commands ---------------------------------------------------------------------------------------------------
 
 
-PUBLISH = f"""
+PUBLISH = """
 import sys, types
 from pathlib import Path
-sys.path.insert(0, {str(ROOT / "workflow")!r})
 status = sys.modules["status"] = types.ModuleType("status")
 status.unfinished = lambda files: Path("unfinished").read_text().splitlines()
 status.save_book = lambda files: Path("reports/provenance.json").write_text(str(files))
-import publish
+from ppml.pipeline import publish
 publish.main()
 """
 
@@ -499,14 +498,13 @@ def test_the_commands_as_make_calls_them(first: Clone) -> None:
     assert (first.folder / "reports/provenance.json").read_text() == "['config/default.yaml']"
     first.commit()
     other = first.clone()
-    pulling = str(ROOT / "workflow/pull.py")
-    done = run(other, pulling)
+    done = run(other, *PULL)
     assert (done.returncode, done.stderr) == (0, "")
     assert other.files() == FILES
     shutil.rmtree(other.folder / ".dvc/cache")
     shutil.rmtree(other.folder / "data")
     shutil.rmtree(first.folder.parent / "store")
-    done = run(other, pulling)
+    done = run(other, *PULL)
     assert (done.returncode, done.stdout) == (1, "")
     error, origin, otherwise = done.stderr.splitlines()
     assert error.startswith("error: the DVC remote store (") and error.endswith("store): there is no such folder.")
@@ -517,7 +515,7 @@ def test_the_commands_as_make_calls_them(first: Clone) -> None:
 def test_nothing_is_pulled_under_a_run_that_is_at_work(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     other = published.clone()
     monkeypatch.chdir(other.folder)
-    hold = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow')!r}); from runlock import RunLock; RunLock().take()"
+    hold = "import sys; from ppml.pipeline.run_lock import RunLock; RunLock().take()"
     command = [sys.executable, "-c", f"{hold}; print('held', flush=True); sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout and run.stdout.readline() == "held\n"

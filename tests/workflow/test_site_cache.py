@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from dvc.dirs import site_cache_dir
-from store import SITE_CACHE, open_repo, private_folder
 
+from ppml.pipeline.dvc_remote import SITE_CACHE, open_repo, private_folder
 from tests.workflow.clone import Clone, apart, first, published, published_once, store
 from tests.workflow.project import ROOT
 

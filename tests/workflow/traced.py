@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from plan import RUN_FILES, Plan
-from stamps import Stamp
 
 from ppml.config.load import parse_config
+from ppml.pipeline.code_digest import Stamp
+from ppml.pipeline.plan import RUN_FILES, Plan
 from tests.workflow.project import ROOT
 
 CONFIG = """
@@ -84,7 +84,7 @@ def note_call(frame, event, argument):
         calls.add((caller.f_globals.get("__name__", ""), frame.f_code.co_qualname))
 
 
-from ppml.start.needs import NEEDS
+from ppml.forkserver.preload import NEEDS
 
 # Once for all stages, and before every call is looked at.
 for name in {name for names in NEEDS.values() for name in names}:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ppml.accounting.agreement import TIGHTEST, on_all_records, stated
+from ppml.accounting.cross_check import TIGHTEST, on_all_records, stated
 from ppml.accounting.epsilon import epsilon
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.accounting.failure import AccountantFailed
 
 
 class BudgetExhausted(RuntimeError):
@@ -29,7 +29,7 @@ class PrivacyBudget:
     delta : float
         In (0, 1).
     accountant : {"tightest", "prv", "rdp", "pld", "gdp"}
-        What epsilon is stated by (:func:`ppml.accounting.agreement.stated`).
+        What epsilon is stated by (:func:`ppml.accounting.cross_check.stated`).
 
     Examples
     --------

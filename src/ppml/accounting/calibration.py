@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from itertools import count
 
-from ppml.accounting import gaussian
-from ppml.accounting.agreement import TIGHTEST, stated
+from ppml.accounting import gdp as gaussian
+from ppml.accounting.cross_check import TIGHTEST, stated
 from ppml.accounting.epsilon import epsilon
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.failure import AccountantFailed
 from ppml.accounting.limits import LEAST_NOISE, MOST_NOISE
 
 TOLERANCE, EXACT_TOLERANCE = 5e-3, 1e-6
@@ -34,7 +34,7 @@ class UnreachableEpsilon(ValueError):
 def calibrate(*, target: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
     """Return the smallest noise multiplier, to `TOLERANCE` of epsilon, that spends at most ``target``.
 
-    The number compared with the target is the one that will be stated (:func:`ppml.accounting.agreement.stated`). The
+    The number compared with the target is the one that will be stated (:func:`ppml.accounting.cross_check.stated`). The
     search brackets the noise, and interpolates where both ends have an epsilon above 0, else bisects; for ``prv``,
     ``pld`` and ``tightest`` it asks one accountant, and all of them at its end.
 

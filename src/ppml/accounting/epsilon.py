@@ -18,9 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ppml.accounting import gaussian, pld, prv, renyi
+from ppml.accounting import gdp as gaussian
+from ppml.accounting import pld, prv
+from ppml.accounting import rdp as renyi
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.accounting.failure import AccountantFailed
 
 NEIGHBOURING = "zero_out_one"
 """Neighbouring data sets differ in one record, which is replaced by a null record that contributes 0; the number of

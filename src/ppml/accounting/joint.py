@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ppml.accounting.agreement import TIGHTEST, on_all_records, stated
+from ppml.accounting.cross_check import TIGHTEST, on_all_records, stated
 from ppml.accounting.epsilon import epsilon, kinds_and_counts
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.failure import AccountantFailed
-from ppml.accounting.gaussian import mu_of
+from ppml.accounting.gdp import mu_of
 
 
 def dominating(owners: Sequence[Sequence[MechanismEvent]]) -> tuple[MechanismEvent, ...]:

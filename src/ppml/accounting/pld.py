@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from ppml.accounting.failure import AccountantFailed
+from ppml.accounting.errors import AccountantFailed
 
 ERROR = 0.01
 """What is stated is at least epsilon and, by the choice of the grid, less than this above it."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr
 
-from ppml.accounting import renyi
-from ppml.accounting.failure import AccountantFailed
+from ppml.accounting import rdp as renyi
+from ppml.accounting.errors import AccountantFailed
 
 if TYPE_CHECKING:
     from opacus.accountants.analysis.prv.domain import Domain

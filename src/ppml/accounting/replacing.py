@@ -20,11 +20,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ppml.accounting import pld, renyi
-from ppml.accounting.agreement import on_all_records
+from ppml.accounting import pld
+from ppml.accounting import rdp as renyi
+from ppml.accounting.cross_check import on_all_records
 from ppml.accounting.epsilon import LEAST_NUMERICAL_DELTA, NUMERICAL_LIMIT, epsilon, kinds_and_counts
+from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.failure import AccountantFailed
 
 
 def epsilon_replace_one(events: Sequence[MechanismEvent], delta: float) -> float:

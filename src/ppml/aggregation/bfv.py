@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.capacity import bfv_ring
 from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.interfaces import Parties, PublicMaterial
 from ppml.aggregation.key_holder import lattice_parties
 from ppml.aggregation.lattice import LatticeServer, Scheme, ring
-from ppml.aggregation.protocol import Parties, PublicMaterial
+from ppml.aggregation.parameters import bfv_ring
 from ppml.aggregation.seal_streams import CipherShape, fresh
 from ppml.config.technique import Bfv
 

@@ -6,9 +6,9 @@ import numpy as np
 from tenseal import sealapi
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
+from ppml.aggregation.interfaces import Parties, PublicMaterial
 from ppml.aggregation.key_holder import lattice_parties
 from ppml.aggregation.lattice import LatticeServer, Scheme, ring
-from ppml.aggregation.protocol import Parties, PublicMaterial
 from ppml.aggregation.seal_streams import CipherShape, fresh
 from ppml.config.technique import Ckks
 

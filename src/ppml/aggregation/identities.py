@@ -19,8 +19,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ppml.aggregation.group import is_point
-from ppml.aggregation.party import Line
-from ppml.aggregation.protocol import BadUpdate, PublicMaterial
+from ppml.aggregation.interfaces import BadUpdate, PublicMaterial
+from ppml.ipc.process import Line
 
 SIGNATURE: Final = 64
 """Bytes of a signature."""
@@ -52,7 +52,7 @@ class Keys(Protocol):
 
 
 class Register:
-    """The clients' public keys, each of which is taken once; also a :class:`~ppml.aggregation.party.Party`."""
+    """The clients' public keys, each of which is taken once; also a :class:`~ppml.ipc.process.Party`."""
 
     def __init__(self) -> None:
         self._keys: dict[int, bytes] = {}

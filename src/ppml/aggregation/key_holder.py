@@ -18,13 +18,13 @@ from functools import partial
 
 import numpy as np
 
-from ppml.aggregation.checksum import mark_of
+from ppml.aggregation.envelope import mark_of
 from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.interfaces import BadUpdate, Parties, PublicMaterial, Sealed
 from ppml.aggregation.lattice import Keys, PublicKeyClients, Scheme, SharedKeyClients, name_of
-from ppml.aggregation.party import Line, parted, start_party
-from ppml.aggregation.protocol import BadUpdate, Parties, PublicMaterial, Sealed
-from ppml.aggregation.seal_files import FILES_IN_MEMORY
+from ppml.aggregation.seal_serialization import FILES_IN_MEMORY
 from ppml.errors import UserError
+from ppml.ipc.process import Line, parted, start_party
 
 MARK, PUBLIC, ANNOUNCE, OPEN, SECRET = b"m", b"p", b"a", b"o", b"s"
 """What is said: what is the public key of now known by; what is it; this is a sum; open it; what is the secret key."""

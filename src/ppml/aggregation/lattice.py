@@ -16,10 +16,9 @@ from typing import Protocol
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.checksum import MARK, OF_ALL, ORIGIN, mark_of, origin_of, refuse_origin
-from ppml.aggregation.first_reader import FAULTS, read, read_all
+from ppml.aggregation.envelope import MARK, OF_ALL, ORIGIN, mark_of, origin_of, refuse_origin
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.protocol import (
+from ppml.aggregation.interfaces import (
     BadUpdate,
     PublicMaterial,
     Sealed,
@@ -27,7 +26,8 @@ from ppml.aggregation.protocol import (
     WithoutSteps,
     refuse_scheme,
 )
-from ppml.aggregation.seal_files import loaded, saved
+from ppml.aggregation.sandboxed_reader import FAULTS, read, read_all
+from ppml.aggregation.seal_serialization import loaded, saved
 from ppml.aggregation.seal_streams import CipherShape, is_secret_key, most_bytes, public_key
 
 _LENGTH = struct.Struct("<I")

@@ -52,14 +52,14 @@ from __future__ import annotations
 
 import weakref
 
-from ppml.aggregation.capacity import masking_threshold
 from ppml.aggregation.identities import LOOK_UP, REGISTER, REGISTER_NAME, Register, RegisterLine, verify_by
+from ppml.aggregation.interfaces import Parties, PublicMaterial
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
-from ppml.aggregation.party import parted, start_party
-from ppml.aggregation.protocol import Parties, PublicMaterial
-from ppml.aggregation.streams import width_of
+from ppml.aggregation.parameters import masking_threshold
+from ppml.aggregation.primitives import width_of
 from ppml.config.technique import Masking
+from ppml.ipc.process import parted, start_party
 
 
 def parties(spec: Masking, clients: int) -> Parties:

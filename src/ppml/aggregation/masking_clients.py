@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ppml.aggregation.checksum import content_of, origin_of, sealed_of
+from ppml.aggregation.envelope import content_of, origin_of, sealed_of
 from ppml.aggregation.fixed_point import Grid
 from ppml.aggregation.group import fresh_scalar, point_of
 from ppml.aggregation.hpke import ClassicalKey, Unreadable, encrypted
 from ppml.aggregation.identities import SIGNATURE, Keys, Register, Signers, verify_by
+from ppml.aggregation.interfaces import BadUpdate, Sealed
 from ppml.aggregation.masks import (
     KEYS,
     KEYS_BYTES,
@@ -37,9 +38,8 @@ from ppml.aggregation.masks import (
     signed_keys,
     unpacked,
 )
-from ppml.aggregation.protocol import BadUpdate, Sealed
+from ppml.aggregation.primitives import KEY
 from ppml.aggregation.shamir import divided
-from ppml.aggregation.streams import KEY
 
 
 @dataclass

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ppml.aggregation.checksum import MARK, ORIGIN, content_from, content_of, refuse_excess, sealed_of
+from ppml.aggregation.envelope import MARK, ORIGIN, content_from, content_of, refuse_excess, sealed_of
 from ppml.aggregation.group import BYTES
 from ppml.aggregation.identities import SIGNATURE, Verify
+from ppml.aggregation.interfaces import BadUpdate, Sealed, refuse_scheme
 from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
@@ -42,7 +43,6 @@ from ppml.aggregation.masks import (
     signed_keys,
     unpacked,
 )
-from ppml.aggregation.protocol import BadUpdate, Sealed, refuse_scheme
 from ppml.aggregation.shamir import SECRET, are_of_one_secret, is_share, together
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ppml.aggregation.group import BYTES, agreed_key, is_point, point_of
 from ppml.aggregation.hpke import CLASSICAL_OVERHEAD, is_classical_key
 from ppml.aggregation.identities import SIGNATURE
-from ppml.aggregation.protocol import BadUpdate
+from ppml.aggregation.interfaces import BadUpdate
+from ppml.aggregation.primitives import KEY, stream
 from ppml.aggregation.shamir import is_share
-from ppml.aggregation.streams import KEY, stream
 
 SCHEME = "masking"
 KEYS, SHARES, LETTERS, DISPUTES, UNMASK = "keys", "shares", "letters", "disputes", "unmask"

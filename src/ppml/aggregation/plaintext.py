@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.protocol import BadUpdate, Sealed, WithoutSteps, refuse_scheme
+from ppml.aggregation.interfaces import BadUpdate, Sealed, WithoutSteps, refuse_scheme
 
 
 def seal_plain(values: Grid, dtype: str) -> Sealed:

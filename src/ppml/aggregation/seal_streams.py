@@ -21,8 +21,8 @@ from functools import cache, cached_property
 import zstandard
 from tenseal import sealapi
 
-from ppml.aggregation.protocol import BadUpdate
-from ppml.aggregation.seal_files import saved
+from ppml.aggregation.interfaces import BadUpdate
+from ppml.aggregation.seal_serialization import saved
 
 _HEADER = struct.Struct("<5sBHQ")
 """Magic number, header size and version; mode of compression; reserved; bytes of the stream."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ppml.config.error_lines import problem_of, tell
 from ppml.config.model import Config
-from ppml.config.problems import problem_of, tell
 from ppml.config.spec import unknown_name
 from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ppml.aggregation.capacity import asked_in_a_round, masking_threshold
+from ppml.aggregation.parameters import asked_in_a_round, masking_threshold
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ppml.config.hints import reading_of, suggestion
+from ppml.config.suggestions import reading_of, suggestion
 
 
 class Spec(BaseModel):

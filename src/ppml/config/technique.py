@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ppml.accounting.limits import LEAST_DELTA, LEAST_NOISE, MOST_DELTA, MOST_NOISE
-from ppml.aggregation.capacity import (
+from ppml.aggregation.parameters import (
     MAX_COEFFICIENT_BITS,
     bfv_ring,
     ckks_headroom_bits,

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ppml.config.hints import nearest
+from ppml.config.suggestions import nearest
 from ppml.errors import UserError
 from ppml.system_errors import describe_os_error
 

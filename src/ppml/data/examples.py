@@ -32,7 +32,7 @@ class Examples:
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
         """A digest of each record, its label included, which its random draws are derived from; made once."""
-        from ppml.record_draws import record_digests
+        from ppml.example_draws import record_digests
 
         return record_digests(self.images, self.labels)
 

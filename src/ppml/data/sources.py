@@ -17,7 +17,7 @@ from typing import Any
 from ppml.config.paths import expanded
 from ppml.data.catalogue import CATALOGUE, dataset_info
 from ppml.errors import UserError
-from ppml.records.files import atomic, write_bytes
+from ppml.io.atomic import atomic, write_bytes
 
 PROBE_SECONDS = 5
 DOWNLOAD_SECONDS = 60

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 import functools
 import sys
 import traceback
@@ -18,8 +18,10 @@ from flwr.common.constant import ErrorCode
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.protocol import ClientSide, Sealed
+from ppml.aggregation.interfaces import ClientSide, Sealed
 from ppml.data.examples import Examples
+from ppml.federation.algorithms import LocalWork, Member, Turn, steps_of
+from ppml.federation.client_state import ClientState
 from ppml.federation.global_state import GlobalState
 from ppml.federation.messages import (
     ACCOUNT,
@@ -42,11 +44,9 @@ from ppml.federation.messages import (
     unpack_sums,
     unpack_vector,
 )
-from ppml.federation.state import ClientState
-from ppml.federation.work import LocalWork, Member, Turn, steps_of
 from ppml.learning.evaluation import evaluate
 from ppml.learning.learner import TrainingDiverged
-from ppml.learning.vectors import digest_of, load_parameters
+from ppml.learning.parameters import digest_of, load_parameters
 from ppml.randomness import Randomness
 
 LONGEST_REASON = 500

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.protocol import Sealed
+from ppml.aggregation.interfaces import Sealed
 from ppml.federation.global_state import Vectors
 
 ORDER = "order"

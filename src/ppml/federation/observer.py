@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 from typing import Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
-from ppml.aggregation.protocol import Sealed
-from ppml.federation.grid import Tap
+from ppml.aggregation.interfaces import Sealed
 from ppml.federation.messages import (
     INITIAL,
     SUMS,
@@ -21,6 +20,7 @@ from ppml.federation.messages import (
     unpack_update,
     unpack_vector,
 )
+from ppml.federation.simulation_grid import Tap
 
 
 class Observer(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,17 +11,17 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.aggregation.protocol import Apart
-from ppml.federation.build import ServerParts
+from ppml.aggregation.interfaces import Apart
+from ppml.federation.checkpoint import NO_CHECKPOINT, Checkpoint, Progress
 from ppml.federation.client import Population, build_client_app
+from ppml.federation.client_state import ClientState
+from ppml.federation.factory import ServerParts
 from ppml.federation.global_state import GlobalState
-from ppml.federation.grid import SERVER_NODE, Contexts, Fails, InProcessGrid, Meter, Tap, never
-from ppml.federation.progress import NO_CHECKPOINT, Checkpoint, Progress
 from ppml.federation.server import RoundEnd, Server
-from ppml.federation.standing import Standing
-from ppml.federation.state import ClientState
-from ppml.learning.outcome import HistoryRow, Outcome
-from ppml.learning.vectors import load_parameters
+from ppml.federation.server_state import Standing
+from ppml.federation.simulation_grid import SERVER_NODE, Contexts, Fails, InProcessGrid, Meter, Tap, never
+from ppml.learning.parameters import load_parameters
+from ppml.learning.result import HistoryRow, Outcome
 
 logging.getLogger("flwr").setLevel(logging.WARNING)
 
@@ -79,7 +79,7 @@ def train_federated(
     workers : int
         In how many processes the clients train; the bits do not depend on it.
     apart : Apart or None
-        See :class:`~ppml.aggregation.protocol.Parties`.
+        See :class:`~ppml.aggregation.interfaces.Parties`.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,8 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.protocol import SEAL, Aggregator, BadUpdate, Sealed, SecretKeyExposed
+from ppml.aggregation.interfaces import SEAL, Aggregator, BadUpdate, Sealed, SecretKeyExposed
+from ppml.federation.client_state import NOTHING_APPLIED
 from ppml.federation.messages import (
     ACCOUNT,
     APPLIED,
@@ -33,8 +34,7 @@ from ppml.federation.messages import (
     unpack_step,
     unpack_update,
 )
-from ppml.federation.release import Release, as_it_is
-from ppml.federation.replies import (
+from ppml.federation.reply_validation import (
     UNREADABLE,
     Account,
     account_of,
@@ -44,8 +44,8 @@ from ppml.federation.replies import (
     reading,
     status_of,
 )
-from ppml.federation.standing import RoundFailed, Standing
-from ppml.federation.state import NOTHING_APPLIED
+from ppml.federation.server_state import RoundFailed, Standing
+from ppml.federation.sum_mechanism import Release, as_it_is
 
 POLL_SECONDS = 0.2
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ppml.data.examples import Examples
-from ppml.features.deformation import DRAWS, Deformation, deform
+from ppml.data.transforms.deformation import DRAWS, Deformation, deform
+from ppml.example_draws import draws_of_records, draws_of_step
 from ppml.randomness import Randomness
-from ppml.record_draws import draws_of_records, draws_of_step
 
 
 class Augmentation:

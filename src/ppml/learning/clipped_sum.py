@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ppml.data.examples import Examples
+from ppml.learning.batch_independence import refuse_mixing
 from ppml.learning.clipping import BookKeeping
 from ppml.learning.loop import chosen_images
 from ppml.learning.loss import losses_of
-from ppml.learning.mixing import refuse_mixing
 
 
 def clipped_sum(model: nn.Module, records: Examples, chosen: torch.Tensor, norm: float) -> NDArray[np.float64]:

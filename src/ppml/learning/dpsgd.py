@@ -8,18 +8,18 @@ import torch
 from torch import nn
 
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.accounting.plan import poisson_plan
+from ppml.accounting.schedule import poisson_plan
 from ppml.data.examples import Examples
+from ppml.learning.batch_independence import refuse_mixing
 from ppml.learning.clipping import BookKeeping
+from ppml.learning.gradient_correction import NO_PULL, Pull
 from ppml.learning.learner import AfterEpoch, OnRelease, Settings, TrainingDiverged, ignore_epoch, ignore_release
 from ppml.learning.loop import walk
 from ppml.learning.loss import losses_of
-from ppml.learning.mixing import refuse_mixing
 from ppml.learning.noise import NoiseSource, noise_from
 from ppml.learning.poisson import PoissonSampler, Sampling, build_sampler, sampling
 from ppml.learning.private_optimizer import PrivateOptimizer
-from ppml.learning.pull import NO_PULL, Pull
-from ppml.learning.schedule import Span
+from ppml.learning.training_window import Span
 from ppml.randomness import Randomness
 
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
-from ppml.features.deformation import NO_DEFORMATION, Deformation
-from ppml.learning.pull import NO_PULL, Pull
-from ppml.learning.schedule import Span
+from ppml.data.transforms.deformation import NO_DEFORMATION, Deformation
+from ppml.learning.gradient_correction import NO_PULL, Pull
+from ppml.learning.training_window import Span
 from ppml.randomness import Randomness
 
 AfterEpoch = Callable[[int, float | None], None]

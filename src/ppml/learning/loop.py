@@ -12,7 +12,7 @@ from torch import nn
 from ppml.data.examples import Examples
 from ppml.learning.augmentation import Augmentation
 from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged
-from ppml.learning.schedule import Span, learning_rate
+from ppml.learning.training_window import Span, learning_rate
 from ppml.randomness import Randomness
 
 

@@ -7,7 +7,7 @@ process the release.
 
 Why the rounded normal value is the Gaussian mechanism. Let X be the sum in steps of the grid, and g the normal value.
 Since X is whole, ``X + rint(g) = rint(X + g)``: the release depends on X + g alone and is post-processing of the
-Gaussian mechanism. (:mod:`ppml.federation.shares` has the argument for noise that several parties round.) Two
+Gaussian mechanism. (:mod:`ppml.federation.distributed_dp` has the argument for noise that several parties round.) Two
 neighbouring sums differ by the norm of one contribution and by the effect of rounding, which :func:`grid_sensitivity`
 states and the noise covers.
 

@@ -9,11 +9,11 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
+from ppml.learning.gradient_correction import NO_PULL, Pull
 from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
 from ppml.learning.loop import walk
 from ppml.learning.loss import example_losses
-from ppml.learning.pull import NO_PULL, Pull
-from ppml.learning.schedule import Span
+from ppml.learning.training_window import Span
 from ppml.randomness import Randomness
 
 

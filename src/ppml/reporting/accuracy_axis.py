@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from ppml.reporting.display import IMAGES
-from ppml.reporting.selection import Selection
+from ppml.reporting.experiment_view import Selection
+from ppml.reporting.formatting import IMAGES
 
 SCALED = "logarithmic in the error"
 """What the label of such an axis ends with."""

@@ -12,8 +12,8 @@ import pandas as pd
 
 from ppml.config.experiment import Claim
 from ppml.errors import UserError
-from ppml.reporting.display import percent
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.formatting import percent
 from ppml.reporting.statistics import Difference, difference, estimate
 from ppml.reporting.summaries import rows_of
 

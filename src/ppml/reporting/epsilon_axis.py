@@ -10,7 +10,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from ppml.reporting.display import INFINITE
+from ppml.reporting.formatting import INFINITE
 
 APART = 0.09
 """Share of the decades shown that 0, or infinity, is away from its nearest neighbour."""

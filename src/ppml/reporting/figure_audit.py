@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ppml.reporting.audits import HOLDS, verdict_of
-from ppml.reporting.display import percent, wrapped
-from ppml.reporting.selection import Selection, audits_of
+from ppml.reporting.experiment_view import Selection, audits_of
+from ppml.reporting.formatting import percent, wrapped
 from ppml.reporting.style import ALARM, HUES, figure_style, new_figure
+from ppml.reporting.table_audit import HOLDS, verdict_of
 
 ROW_HEIGHT = 0.3
 """Inches of an arm."""

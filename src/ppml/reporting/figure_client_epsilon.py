@@ -20,9 +20,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from ppml.errors import UserError
-from ppml.reporting.display import epsilon_bound, scientific, wrapped
 from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.formatting import epsilon_bound, scientific, wrapped
 from ppml.reporting.style import HUES, figure_style, new_figure
 from ppml.reporting.summaries import rows_of
 

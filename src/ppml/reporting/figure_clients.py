@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ppml.reporting.accuracy_axis import accuracy_label, error_axis
-from ppml.reporting.client_study import ALONE, DIVISIONS, SERIES, Answer, Cell, client_study
-from ppml.reporting.published import PublishedRow
-from ppml.reporting.selection import Selection
+from ppml.reporting.client_grid import ALONE, DIVISIONS, SERIES, Answer, Cell, client_study
+from ppml.reporting.experiment_view import Selection
+from ppml.reporting.literature import PublishedRow
 from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import HUES, figure_style, new_figure
 
@@ -39,7 +39,7 @@ def clients(selection: Selection, records: pd.DataFrame, published: Mapping[str,
     records : pandas.DataFrame
         One row an arm and seed.
     published : mapping of str to PublishedRow
-        As `ppml.reporting.published.load_published` returns it.
+        As `ppml.reporting.literature.load_published` returns it.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def clients(selection: Selection, records: pd.DataFrame, published: Mapping[str,
     Raises
     ------
     UserError
-        See :func:`~ppml.reporting.client_study.client_study`.
+        See :func:`~ppml.reporting.client_grid.client_study`.
     """
     study = client_study(selection, records, published)
     sizes = list(dict.fromkeys(cell.n_train for cell in study.cells))

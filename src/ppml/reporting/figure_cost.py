@@ -12,8 +12,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ppml.reporting.display import significant
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.formatting import significant
 from ppml.reporting.statistics import estimate
 from ppml.reporting.style import ArmStyle, arm_styles, figure_style, new_figure
 from ppml.reporting.summaries import rows_of, upload

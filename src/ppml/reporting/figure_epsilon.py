@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ppml.errors import UserError
-from ppml.reporting.display import epsilon_bound, scientific
 from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.formatting import epsilon_bound, scientific
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, dark, figure_style, new_figure
 
 PANEL_HEIGHT = 2.9

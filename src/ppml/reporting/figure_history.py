@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import ScaledTranslation
 
 from ppml.reporting.accuracy_axis import SCALED, error_axis
-from ppml.reporting.display import wrapped
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.formatting import wrapped
 from ppml.reporting.statistics import estimate, wilson_interval
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, figure_style, new_figure
 

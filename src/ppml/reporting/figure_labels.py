@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppml.errors import UserError
-from ppml.reporting.selection import Selection, label_columns, require_arms
+from ppml.reporting.experiment_view import Selection, label_columns, require_arms
 from ppml.reporting.style import figure_style, new_figure
 
 PAGE_HEIGHT = 8.2

@@ -19,10 +19,11 @@ from matplotlib.transforms import ScaledTranslation
 
 from ppml.errors import UserError
 from ppml.reporting.accuracy_axis import accuracy_label, error_axis
-from ppml.reporting.display import percent, scientific
 from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
-from ppml.reporting.published import PublishedRow
-from ppml.reporting.published_points import (
+from ppml.reporting.experiment_view import Selection
+from ppml.reporting.formatting import percent, scientific
+from ppml.reporting.literature import PublishedRow
+from ppml.reporting.literature_points import (
     GREY,
     AnsweredPoint,
     PublishedPoint,
@@ -32,7 +33,6 @@ from ppml.reporting.published_points import (
     draw_series,
     published_series,
 )
-from ppml.reporting.selection import Selection
 from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import ArmStyle, arm_styles, dark, figure_style, new_figure, spread_out
 from ppml.reporting.summaries import rows_of
@@ -79,7 +79,7 @@ def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapp
     records : pandas.DataFrame
         One row an arm and seed; accuracies are shares, epsilon the maximum over clients.
     published : mapping of str to PublishedRow
-        As `ppml.reporting.published.load_published` returns it.
+        As `ppml.reporting.literature.load_published` returns it.
 
     Returns
     -------

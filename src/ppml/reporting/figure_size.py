@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppml.reporting.accuracy_axis import accuracy_label, error_axis
-from ppml.reporting.display import epsilon_bound, model_name
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.formatting import epsilon_bound, model_name
 from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import HUES, MARKERS, figure_style, new_figure
 from ppml.reporting.summaries import rows_of

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.records.joint import key
-from ppml.reporting.display import INFINITE, NOTHING, epsilon_bound, scientific
+from ppml.reporting.formatting import INFINITE, NOTHING, epsilon_bound, scientific
+from ppml.results.joint import key
 
 RELATIONS = {
     "example": "neighbouring data sets differ in one record, which is replaced by a null record that contributes 0; "

@@ -16,9 +16,9 @@ import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from ppml.reporting.display import AGGREGATIONS, dataset_name, model_name
-from ppml.reporting.notes import is_fallback
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.footnotes import is_fallback
+from ppml.reporting.formatting import AGGREGATIONS, dataset_name, model_name
 
 WIDTH = 17 / 2.54
 """Inches: the width of a text column of an A4 page."""

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.selection import Selection, require_arms
+from ppml.reporting.experiment_view import Selection, require_arms
 from ppml.reporting.statistics import estimate
 
 CONSTANT = (

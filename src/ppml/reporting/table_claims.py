@@ -6,11 +6,11 @@ import pandas as pd
 
 from ppml.errors import UserError
 from ppml.reporting.claims import Finding, findings, weakest
+from ppml.reporting.experiment_view import Selection
+from ppml.reporting.footnotes import data_notes
 from ppml.reporting.guarantee import privacy_notes
-from ppml.reporting.notes import data_notes
-from ppml.reporting.selection import Selection
 from ppml.reporting.summaries import summarise
-from ppml.reporting.tables import Table
+from ppml.reporting.table_summary import Table
 
 WRITTEN_OUT = 3
 """Up to so many comparisons each is written out; of more, the weakest."""

@@ -7,15 +7,15 @@ from itertools import combinations
 
 import pandas as pd
 
-from ppml.reporting.client_study import ALONE, DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, Study, client_study
-from ppml.reporting.display import NOTHING, percent, percent_estimate
+from ppml.reporting.client_grid import ALONE, DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, Study, client_study
+from ppml.reporting.experiment_view import Selection
+from ppml.reporting.footnotes import data_notes, spread_notes
+from ppml.reporting.formatting import NOTHING, percent, percent_estimate
 from ppml.reporting.guarantee import privacy_notes
-from ppml.reporting.notes import data_notes, spread_notes
-from ppml.reporting.published import PublishedRow
-from ppml.reporting.selection import Selection
+from ppml.reporting.literature import PublishedRow
 from ppml.reporting.statistics import difference, estimate
 from ppml.reporting.summaries import summarise
-from ppml.reporting.tables import Table
+from ppml.reporting.table_summary import Table
 
 _THEIRS = {kind: f"Theirs: {heading}" for kind, heading in SERIES.items()}
 
@@ -38,12 +38,12 @@ def clients_table(
     joint : pandas.DataFrame
         The rows of joint.csv.
     published : mapping of str to PublishedRow
-        As `ppml.reporting.published.load_published` returns it.
+        As `ppml.reporting.literature.load_published` returns it.
 
     Raises
     ------
     UserError
-        See :func:`~ppml.reporting.client_study.client_study`.
+        See :func:`~ppml.reporting.client_grid.client_study`.
     """
     study = client_study(selection, records, published)
     summary = summarise(selection, tuple(selection.arms), records, costs)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.display import human_bytes, percent_estimate, significant
-from ppml.reporting.notes import data_notes
-from ppml.reporting.selection import Selection
+from ppml.reporting.experiment_view import Selection
+from ppml.reporting.footnotes import data_notes
+from ppml.reporting.formatting import human_bytes, percent_estimate, significant
 from ppml.reporting.statistics import estimate
 from ppml.reporting.summaries import summarise
-from ppml.reporting.tables import Table
+from ppml.reporting.table_summary import Table
 
 SECONDS_AN_HOUR = 3600
 

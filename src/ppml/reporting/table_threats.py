@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ppml.reporting.display import NOTHING, epsilon_bound, scientific
+from ppml.reporting.experiment_view import Selection
+from ppml.reporting.footnotes import data_notes
+from ppml.reporting.formatting import NOTHING, epsilon_bound, scientific
 from ppml.reporting.guarantee import noise_known_to, privacy_notes
-from ppml.reporting.notes import data_notes
-from ppml.reporting.selection import Selection
 from ppml.reporting.summaries import summarise
-from ppml.reporting.tables import Table
+from ppml.reporting.table_summary import Table
 
 HOLDERS = {
     "centralized": "one owner, all of them",

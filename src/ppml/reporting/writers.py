@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from ppml.reporting.tables import Table
+from ppml.reporting.table_summary import Table
 
 _LATEX = str.maketrans(
     {

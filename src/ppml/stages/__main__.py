@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from ppml.forkserver.preload import NEEDS
+from ppml.ipc.parent_watch import die_with_parent
 from ppml.stages.runner import run_stage
-from ppml.start.needs import NEEDS
-from ppml.start.parent import die_with_parent
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
         print(f"error: unknown stage {stage!r}; allowed: {', '.join(NEEDS)}", file=sys.stderr)
         sys.exit(2)
     die_with_parent()
-    from ppml.start.client import end_as, hand_over
+    from ppml.forkserver.job_client import end_as, hand_over
 
     status = hand_over(stage, arguments)
     if status is not None:

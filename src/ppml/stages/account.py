@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ppml.accounting.agreement import by_every_accountant, choose, stated
+from ppml.accounting.cross_check import by_every_accountant, choose, stated
 from ppml.accounting.epsilon import ACCOUNTANTS, NEIGHBOURING, curve
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.joint import dominating, weakest
 from ppml.accounting.replacing import epsilon_replace_one
 from ppml.config.technique import ClientLevel, ExampleLevel, Privacy
-from ppml.records.files import read_json, write_json
-from ppml.stages.each import of_each
+from ppml.io.atomic import read_json, write_json
+from ppml.stages.parallel_map import of_each
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppml.config.arm import Arm
-from ppml.records.canonical import digest
-from ppml.records.files import read_json, write_json
+from ppml.io.atomic import read_json, write_json
+from ppml.io.canonical_json import digest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,11 +28,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
 
-    from ppml.accounting.plan import plans
-    from ppml.attacks.canary import Audited, audit
-    from ppml.learning.repeatable import repeat_to_the_bit
+    from ppml.accounting.schedule import plans
+    from ppml.auditing.canary import Audited, audit
+    from ppml.learning.determinism import repeat_to_the_bit
     from ppml.randomness import Randomness
-    from ppml.stages.storage import read_examples, read_partition
+    from ppml.stages.example_files import read_examples, read_partition
 
     repeat_to_the_bit()
     spec, about = arguments.spec, read_json(arguments.about)

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ppml.accounting.agreement import TIGHTEST
 from ppml.accounting.budget import PrivacyBudget
 from ppml.accounting.calibration import UnreachableEpsilon, calibrate
+from ppml.accounting.cross_check import TIGHTEST
 from ppml.accounting.epsilon import ACCOUNTANTS, epsilon
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.plan import Plan, plans
+from ppml.accounting.schedule import Plan, plans
 from ppml.config.arm import Schedule
 from ppml.config.technique import ClientLevel, ExampleLevel
 from ppml.errors import UserError
-from ppml.records.files import read_json, write_json
-from ppml.stages.each import of_each
+from ppml.io.atomic import read_json, write_json
+from ppml.stages.parallel_map import of_each
 
 UNITS = {"example": "records", "client": "clients"}
 

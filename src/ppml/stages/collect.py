@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from ppml.accounting.joint import joint_epsilon
-from ppml.attacks.verdict import COLUMNS, audit_row, judge
+from ppml.auditing.verdict import COLUMNS, audit_row, judge
 from ppml.errors import UserError
-from ppml.records import record as records
-from ppml.records.files import read_json, write_json, write_text
-from ppml.records.inference import INFERENCES
-from ppml.records.joint import JOINT, joint, release
+from ppml.io.atomic import read_json, write_json, write_text
+from ppml.results import rows as records
+from ppml.results.columns import INFERENCES
+from ppml.results.joint import JOINT, joint, release
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch normalisation keeps beside its parameters."""

@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from ppml.config.features import Scattering
-    from ppml.features.extractor import ScatteringFeatures
+    from ppml.data.transforms.extractor import ScatteringFeatures
     from ppml.randomness import Randomness
-    from ppml.stages.storage import read_ink, write_features
+    from ppml.stages.example_files import read_ink, write_features
 
     torch.set_num_threads(1)
     spec = arguments.spec

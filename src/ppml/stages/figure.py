@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 from ppml.config.experiment import FigureKind
-from ppml.records.files import write_bytes
-from ppml.reporting.published import parse_published
-from ppml.reporting.selection import AUDITS, CLIENTS, COSTS, EPSILONS, HISTORY, RECORDS, parse_selection, read_tidy
+from ppml.io.atomic import write_bytes
+from ppml.reporting.experiment_view import (
+    AUDITS,
+    CLIENTS,
+    COSTS,
+    EPSILONS,
+    HISTORY,
+    RECORDS,
+    parse_selection,
+    read_tidy,
+)
+from ppml.reporting.literature import parse_published
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ppml.records.files import read_json, write_json
+from ppml.io.atomic import read_json, write_json
 
 IMAGE = (1, 28, 28)
 
@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from ppml.encrypted.network import network_of
-    from ppml.encrypted.server import start_server
-    from ppml.encrypted.trial import try_network
+    from ppml.encrypted_inference.evaluation import try_network
+    from ppml.encrypted_inference.network import network_of
+    from ppml.encrypted_inference.server import start_server
     from ppml.models.registry import build_model
-    from ppml.stages.storage import read_examples
+    from ppml.stages.example_files import read_examples
 
     torch.set_num_threads(1)
     spec = arguments.spec

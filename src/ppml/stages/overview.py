@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from ppml.records.files import write_text
+from ppml.io.atomic import write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:

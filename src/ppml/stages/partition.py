@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 from ppml.config.data import PartitionSpec
 from ppml.data.partition import partition, records_to_divide
 from ppml.errors import UserError
+from ppml.io.atomic import write_json
+from ppml.io.canonical_json import canonical
 from ppml.randomness import Randomness
-from ppml.records.canonical import canonical
-from ppml.records.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppml.records.files import read_json, write_bytes
+from ppml.io.atomic import read_json, write_bytes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ppml.learning.evaluation import logits
     from ppml.models.registry import build_model
-    from ppml.stages.storage import read_examples
+    from ppml.stages.example_files import read_examples
 
     torch.set_num_threads(1)
     spec = arguments.spec

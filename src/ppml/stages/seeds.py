@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ppml.data.catalogue import dataset_info
+from ppml.io.atomic import read_json
+from ppml.io.canonical_json import canonical
+from ppml.io.digests import shown_digest
 from ppml.randomness import Randomness
-from ppml.records.canonical import canonical
-from ppml.records.digests import shown_digest
-from ppml.records.files import read_json
 
 
 def seed_randomness(root_seed: int, seed: int) -> Randomness:

@@ -13,9 +13,9 @@ from ppml.data.catalogue import dataset_info
 from ppml.data.loading import load_splits
 from ppml.data.subset import choose
 from ppml.errors import UserError
-from ppml.records.digests import content_digest
-from ppml.records.files import write_json
-from ppml.stages.storage import write_examples
+from ppml.io.atomic import write_json
+from ppml.io.digests import content_digest
+from ppml.stages.example_files import write_examples
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import get_args
 
 from ppml.config.experiment import TableKind
-from ppml.records.files import write_text
-from ppml.records.inference import INFERENCES
-from ppml.records.joint import JOINT
-from ppml.reporting.audits import audit_table
-from ppml.reporting.published import parse_published
-from ppml.reporting.readings import readings_table
-from ppml.reporting.selection import AUDITS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
+from ppml.io.atomic import write_text
+from ppml.reporting.experiment_view import AUDITS, COSTS, HISTORY, RECORDS, parse_selection, read_tidy
+from ppml.reporting.literature import parse_published
+from ppml.reporting.table_audit import audit_table
 from ppml.reporting.table_claims import claims_table
 from ppml.reporting.table_clients import clients_table
+from ppml.reporting.table_epsilon_interpretations import readings_table
 from ppml.reporting.table_inference import inference_table
+from ppml.reporting.table_summary import published_table, summary_table
 from ppml.reporting.table_threats import threats_table
-from ppml.reporting.tables import published_table, summary_table
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
+from ppml.results.columns import INFERENCES
+from ppml.results.joint import JOINT
 
 
 def main(argv: Sequence[str] | None = None) -> None:

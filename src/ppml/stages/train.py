@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.records.files import read_json, write_bytes, write_json, write_text
+from ppml.io.atomic import read_json, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ppml.federation.progress import Progress
+    from ppml.federation.checkpoint import Progress
     from ppml.learning.learner import TrainingDiverged
-    from ppml.learning.outcome import HistoryRow
+    from ppml.learning.result import HistoryRow
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from safetensors.torch import save
 
-    from ppml.accounting.plan import plans
-    from ppml.federation.standing import RoundFailed
+    from ppml.accounting.schedule import plans
+    from ppml.federation.server_state import RoundFailed
+    from ppml.learning.determinism import repeat_to_the_bit
     from ppml.learning.learner import TrainingDiverged
-    from ppml.learning.outcome import HistoryRow
-    from ppml.learning.repeatable import repeat_to_the_bit
+    from ppml.learning.result import HistoryRow
+    from ppml.stages.example_files import owned_by, read_examples
     from ppml.stages.seeds import public_data, seed_randomness
-    from ppml.stages.storage import owned_by, read_examples
-    from ppml.techniques import train
+    from ppml.training import train
 
     repeat_to_the_bit()
     spec, about = arguments.spec, read_json(arguments.about)
@@ -172,7 +172,7 @@ class Clock:
 
 
 class ProgressFile:
-    """The progress of one training, and what it has cost, in a file: a :class:`~ppml.federation.progress.Checkpoint`.
+    """The progress of one training, and what it has cost, in a file: a :class:`~ppml.federation.checkpoint.Checkpoint`.
 
     The file is safetensors: the two vectors as arrays, everything else as JSON in the metadata.
 
@@ -196,10 +196,10 @@ class ProgressFile:
         from safetensors import SafetensorError
 
         from ppml.accounting.events import MechanismEvent, compose
+        from ppml.federation.checkpoint import Progress
         from ppml.federation.global_state import GlobalState
-        from ppml.federation.progress import Progress
-        from ppml.federation.standing import Standing
-        from ppml.learning.outcome import HistoryRow
+        from ppml.federation.server_state import Standing
+        from ppml.learning.result import HistoryRow
 
         try:
             state, arrays = self._read()

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from ppml.learning.clipping import BookKeeping, bookkeeping, parts
+from ppml.learning.clipping import BookKeeping
 from ppml.learning.clipping import convolution as convolutions
+from ppml.learning.clipping import gradient_factors as parts
+from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.clipping import linear as linears
 from ppml.learning.clipping.convolution import GramMatrices
 from ppml.learning.loss import example_losses

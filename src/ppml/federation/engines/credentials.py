@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ppml.records.private_file import write_private
+from ppml.io.private_file import write_private
 
 LIFETIME = datetime.timedelta(days=2)
 HERE = ("localhost", "127.0.0.1")

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ppml.federation.engines.credentials import Credentials, make_credentials
-from ppml.federation.engines.enclosure import enclosing
-from ppml.federation.engines.inside import NodeJob, ServerJob
-from ppml.federation.engines.processes import STOP_SECONDS, DeploymentFailed, private_folder
-from ppml.federation.engines.variables import FAULT
+from ppml.federation.engines.environment import FAULT
+from ppml.federation.engines.flower_processes import STOP_SECONDS, DeploymentFailed, private_folder
+from ppml.federation.engines.namespace_init import NodeJob, ServerJob
+from ppml.federation.engines.namespaces import enclosing
 
 __all__ = ["DeploymentFailed", "Enclosed", "run_deployed"]
 
 ANSWER_SECONDS = 600.0
 """Seconds that a round waits for the answer of a client."""
 
-COMMAND = ("-P", "-m", "ppml.federation.engines.inside")
+COMMAND = ("-P", "-m", "ppml.federation.engines.namespace_init")
 POLL_SECONDS = 0.2
 
 
@@ -35,7 +35,7 @@ class Enclosed:
     folder : Path
         Gets their logs and all that they write.
     job : dict
-        What they are to do, see :mod:`ppml.federation.engines.inside`.
+        What they are to do, see :mod:`ppml.federation.engines.namespace_init`.
     keep_open : sequence of int
         Descriptors that they get.
     """

@@ -7,7 +7,7 @@ or while it sends its answer. The first order needs a task that starts at once, 
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 
 from flwr.app import Error
 from flwr.common.constant import Status, SubStatus

@@ -1,13 +1,13 @@
 """The same apps on Flower's own simulation, which runs clients in the processes of Ray.
 
 Each of Ray's processes listens, in Ray 2.55 on all interfaces whatever it is told, and a user that may join them runs
-code as their owner. So they ask for a token, which is in a file for its owner alone, and :mod:`ppml.stages.on_ray` runs
-all of them in an enclosure, which has the loopback interface alone.
+code as their owner. So they ask for a token, which is in a file for its owner alone, and
+:mod:`ppml.stages.ray_training` runs all of them in an enclosure, which has the loopback interface alone.
 """
 
 from __future__ import annotations
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 import atexit
 import importlib.util
 import logging
@@ -23,10 +23,10 @@ from pathlib import Path
 from flwr.simulation import run_simulation
 
 from ppml.errors import UserError
-from ppml.federation.build import ServerParts
 from ppml.federation.client import Population, build_client_app
 from ppml.federation.engines.result import Result, reporting_server_app
-from ppml.records.private_file import write_private
+from ppml.federation.factory import ServerParts
+from ppml.io.private_file import write_private
 
 MISSING = "engine ray: Ray is not installed; `.venv/bin/python -m pip install 'flwr[simulation]==1.41.0'` brings it"
 

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-import ppml.federation.quiet  # noqa: F401  isort: skip
+import ppml.federation.flower_env  # noqa: F401  isort: skip
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from ppml.accounting.events import MechanismEvent
-from ppml.federation.build import ServerParts
 from ppml.federation.client import Population, build_client_app, client_number
-from ppml.federation.engines.memory import App, remembering
-from ppml.federation.engines.patience import PatientGrid
-from ppml.federation.engines.variables import ANSWER_SECONDS, FAULT, JOB, NODES, RESULT
+from ppml.federation.client_state import ClientState
+from ppml.federation.engines.client_storage import App, remembering
+from ppml.federation.engines.environment import ANSWER_SECONDS, FAULT, JOB, NODES, RESULT
+from ppml.federation.engines.reconnection import PatientGrid
+from ppml.federation.factory import ServerParts
 from ppml.federation.messages import ACCOUNT
-from ppml.federation.replies import on_one_line
+from ppml.federation.reply_validation import on_one_line
 from ppml.federation.server import RoundEnd, Server
-from ppml.federation.state import ClientState
-from ppml.learning.outcome import HistoryRow
-from ppml.records.files import read_json, write_text
+from ppml.io.atomic import read_json, write_text
+from ppml.learning.result import HistoryRow
 
 PATIENCE = 300.0
 """Seconds that the server of a deployment waits for its clients to connect."""

@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ppml.aggregation.doors import FOR_CLIENTS, FOR_SERVER
 from ppml.federation.engines.credentials import Authority, make_credentials
 from ppml.federation.engines.deployment import Enclosed
-from ppml.federation.engines.enclosure import enclosing
-from ppml.federation.engines.inside import NodeJob, ServerJob
-from ppml.federation.engines.processes import DeploymentFailed, private_folder
+from ppml.federation.engines.environment import FAULT
+from ppml.federation.engines.flower_processes import DeploymentFailed, private_folder
+from ppml.federation.engines.namespace_init import NodeJob, ServerJob
+from ppml.federation.engines.namespaces import enclosing
 from ppml.federation.engines.tunnel import (
     KEY_HOLDER,
     SERVER,
@@ -32,8 +32,8 @@ from ppml.federation.engines.tunnel import (
     check_expiry,
     connected,
 )
-from ppml.federation.engines.variables import FAULT
-from ppml.records.files import read_json, write_json
+from ppml.io.atomic import read_json, write_json
+from ppml.ipc.socket_server import FOR_CLIENTS, FOR_SERVER
 
 SITE, JOB, RESULT, MODEL = "site.json", "job.json", "result.json", "model.safetensors"
 AUTHORITY, CERTIFICATE, KEY, NODE_KEY = "server-authority.pem", "server.pem", "server.key", "node.key"

@@ -1,6 +1,6 @@
 """Ways between machines: TLS in both directions to the key holder, and a way out of an enclosure to the server.
 
-The holder of the key has its doors in the file system (:mod:`ppml.aggregation.doors`). A tunnel brings a door to the
+The holder of the key has its doors in the file system (:mod:`ppml.ipc.socket_server`). A tunnel brings a door to the
 site of another party: there is a socket in the file system that leads to one listening port of the holder's machine.
 Both ends show a certificate of the holder's authority, and the one of the party says which door is its own.
 """
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from ppml.federation.engines.credentials import expiry
-from ppml.federation.engines.processes import DeploymentFailed
-from ppml.records.private_file import write_private
+from ppml.federation.engines.flower_processes import DeploymentFailed
+from ppml.io.private_file import write_private
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

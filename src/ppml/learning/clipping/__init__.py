@@ -5,8 +5,8 @@ layers; what each layer took in and the gradient of what it gave out determine t
 and then, with the output gradients scaled by the clipping factors, the sum of the clipped gradients.
 """
 
-from ppml.learning.clipping.bookkeeping import BookKeeping
+from ppml.learning.clipping.gradient_factors import CLIPPING_MARGIN
+from ppml.learning.clipping.layer_activations import BookKeeping
 from ppml.learning.clipping.layers import UnsupportedLayer, register_norm_samplers
-from ppml.learning.clipping.parts import CLIPPING_MARGIN
 
 __all__ = ["CLIPPING_MARGIN", "BookKeeping", "UnsupportedLayer", "register_norm_samplers"]

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ppml.learning.clipping.parts import Explicit, Part, inner_products, zero_where_not
+from ppml.learning.clipping.gradient_factors import Explicit, Part, inner_products, zero_where_not
 
 MOVE = 4
 """What it costs to write or read a value, in multiplications of a matrix product (measured, one core with AVX2)."""

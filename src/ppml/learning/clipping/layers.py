@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ppml.errors import UserError
 from ppml.learning.clipping.convolution import convolution_parts
+from ppml.learning.clipping.gradient_factors import Part
 from ppml.learning.clipping.linear import embedding_parts, linear_parts
 from ppml.learning.clipping.normalisation import group_norm_parts, layer_norm_parts
-from ppml.learning.clipping.parts import Part
 
 PARTS: dict[type[nn.Module], Callable[..., Iterator[Part]]] = {
     nn.Conv2d: convolution_parts,

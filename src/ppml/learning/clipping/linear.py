@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ppml.learning.clipping.parts import Explicit, Part, inner_products, zero_where_not
+from ppml.learning.clipping.gradient_factors import Explicit, Part, inner_products, zero_where_not
 
 
 def linear_parts(layer: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ppml.learning.clipping.parts import Explicit, Part
+from ppml.learning.clipping.gradient_factors import Explicit, Part
 
 Moments = tuple[torch.Tensor, torch.Tensor]
 """Mean and inverse deviation of each group of each example, shape ``(n, groups)``."""

@@ -1,0 +1,54 @@
+"""From the configuration to the parties of an aggregation."""
+
+from __future__ import annotations
+
+from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.interfaces import Aggregator, Parties, PublicMaterial
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, Shares
+
+
+def build_parties(spec: Aggregation, clients: int) -> Parties:
+    """Return the parties, with new keys where there are any, for so many ``clients`` that are asked in a round."""
+    match spec:
+        case Plaintext():
+            return Parties(PlaintextAggregation(FixedPointCodec(spec.clip, spec.fractional_bits), clients))
+        case Ckks():
+            from ppml.aggregation import ckks
+
+            return ckks.parties(spec, clients)
+        case Bfv():
+            from ppml.aggregation import bfv
+
+            return bfv.parties(spec, clients)
+        case Shares():
+            from ppml.aggregation import secret_sharing as additive
+
+            return additive.parties(spec, clients)
+        case Masking():
+            from ppml.aggregation import masking
+
+            return masking.parties(spec, clients)
+
+
+def build_server_side(spec: Aggregation, clients: int, material: PublicMaterial) -> Aggregator:
+    """Return what the server adds with; it gets ``material`` and nothing else from the clients."""
+    match spec:
+        case Plaintext():
+            return PlaintextAggregation(FixedPointCodec(spec.clip, spec.fractional_bits), clients)
+        case Ckks():
+            from ppml.aggregation import ckks
+
+            return ckks.server_side(spec, clients, material)
+        case Bfv():
+            from ppml.aggregation import bfv
+
+            return bfv.server_side(spec, clients, material)
+        case Shares():
+            from ppml.aggregation import secret_sharing as additive
+
+            return additive.server_side(spec, clients, material)
+        case Masking():
+            from ppml.aggregation import masking
+
+            return masking.server_side(spec, clients, material)

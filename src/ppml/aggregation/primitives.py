@@ -1,0 +1,26 @@
+"""Random integers from a seed, for shares and masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from numpy.typing import NDArray
+
+from ppml.aggregation.parameters import largest_value
+from ppml.config.technique import FixedPointSpec
+
+KEY = 32
+"""Bytes of a key, public or secret."""
+
+
+def width_of(clients: int, spec: FixedPointSpec) -> int:
+    """Return how many bytes hold the sum of ``clients`` values on a grid."""
+    return 4 if clients * largest_value(spec.clip, spec.fractional_bits) < 2**31 else 8
+
+
+def stream(seed: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:
+    """Return ``length`` random integers of ``width`` bytes: AES-256 in counter mode, under a key used once."""
+    encryptor = Cipher(AES(seed), CTR(bytes(16))).encryptor()
+    return np.frombuffer(encryptor.update(bytes(length * width)), dtype=f"<u{width}")

@@ -1,0 +1,98 @@
+"""From images to features, by one rule that was fixed before any record was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from ppml.config.features import Scattering
+from ppml.data.transforms.deformation import DRAWS, Deformation, deform
+from ppml.data.transforms.scattering import ScatteringTransform
+from ppml.data.transforms.strokes import draw_strokes
+from ppml.data.transforms.whitening import Whitening
+from ppml.example_draws import draws_of_records, record_digests
+from ppml.randomness import Randomness
+
+GROUPS = 27
+"""Groups of channels that are normalised together, as in arXiv 2011.11660."""
+BIAS = 0.1
+"""The constant feature: small, since it counts towards the norm that is clipped."""
+AT_ONCE = 64
+"""Images at a time: with fewer, blank ones fill them up. A matrix product of another shape may have other last bits."""
+
+
+class ScatteringFeatures:
+    """Whitened scattering coefficients of unit norm, and a constant.
+
+    An image's features are a function of that image, of random strokes and of the key of ``rng``: what deforms a copy
+    is drawn from a keyed hash of the image and of the copy's number. So they have the same bits whatever other images
+    are there, however many, and in which order, and a training on them with differential privacy owes nothing for them.
+    Equal images have equal features. Bits are those of one thread, of one processor and of one version of PyTorch.
+
+    Parameters
+    ----------
+    settings : Scattering
+        The configuration.
+    rng : Randomness
+        Strokes are drawn from it, and its keys are those of the draws of deformations.
+
+    Attributes
+    ----------
+    size : int
+        Number of features, the constant included.
+    """
+
+    def __init__(self, settings: Scattering, rng: Randomness) -> None:
+        self.size = settings.components + 1
+        self._copies = settings.copies
+        self._views = settings.views
+        self._deformation = Deformation(settings.rotation, settings.shear, settings.scale, settings.shift)
+        self._rng = rng
+        self._scattering = ScatteringTransform()
+        prior = self._coefficients(draw_strokes(settings.strokes, rng.child("strokes").torch()))
+        self._whitening = Whitening.fit(prior, settings.components, settings.regularization)
+
+    def plain(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features of ``images``, float32 ``(n, 1, 28, 28)`` with paper 0 and ink 1, as ``(n, size)``."""
+        return self._kind(images)
+
+    def copies(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features of each image and of deformed copies of it, ``(n, copies, size)``."""
+        return torch.stack(list(self._kinds(images, self._copies, "copy")), dim=1)
+
+    def viewed(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the features of each image and of deformed views of it, ``(n, size)``: what predicts."""
+        total = torch.zeros(len(images), self.size)
+        for kind in self._kinds(images, self._views, "view"):
+            total += kind
+        return total / self._views
+
+    def _kinds(self, images: torch.Tensor, count: int, name: str) -> Iterator[torch.Tensor]:
+        yield self.plain(images)
+        digests = record_digests(images) if count > 1 else ()
+        for number in range(1, count):
+            yield self._kind(images, draws_of_records(self._rng.child(name), number, digests, DRAWS))
+
+    def _kind(self, images: torch.Tensor, draws: NDArray[np.float64] | None = None) -> torch.Tensor:
+        """Return features ``(n, size)`` of images, or of copies that are deformed by ``draws``."""
+        found = torch.empty(len(images), self.size)
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE, 0]
+            if draws is not None:
+                part = deform(part, self._deformation, draws[start : start + AT_ONCE])
+            filled = functional.pad(part, (0, 0, 0, 0, 0, AT_ONCE - len(part)))
+            found[start : start + AT_ONCE] = self._features(filled)[: len(part)]
+        return found
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        white = functional.normalize(self._whitening(self._coefficients(images)), dim=1)
+        return torch.cat([white, torch.full_like(white[:, :1], BIAS)], dim=1)
+
+    def _coefficients(self, images: torch.Tensor) -> torch.Tensor:
+        """Return scattering coefficients of unit norm, ``(n, 3969)``."""
+        normalised = functional.group_norm(self._scattering(images), GROUPS)
+        return functional.normalize(normalised.flatten(1), dim=1)

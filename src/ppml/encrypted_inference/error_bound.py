@@ -1,0 +1,49 @@
+"""How far a decrypted logit may be from the plain one: errors of encryption, followed through a network.
+
+Errors are taken as independent with mean 0, as is usual (Costache et al., ePrint 2022/162). A map adds what its weights
+make of the variances before it, and the error of its encoded weights times its inputs; a square multiplies an error by
+twice the value. The two ways of evaluating have bounds of their own: a weight that all slots share is encoded nearly
+exactly, one of a slot each is not, and what lies beside the values counts, too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppml.encrypted_inference.ckks_noise import Noise
+from ppml.encrypted_inference.ckks_parameters import Ring
+from ppml.encrypted_inference.network import Network, Values
+from ppml.encrypted_inference.packing import Layout
+from ppml.encrypted_inference.slot_error import slots_of
+
+DEVIATIONS = 7.0
+"""The bound, in standard deviations: a normal value is beyond it once in 4e11."""
+
+
+def batch_bound(network: Network, images: Values) -> Values:
+    """Return a bound of the error of the logits of each of ``images``, ``(n, pixels)``, in a batch: ``(n,)``."""
+    noise = Noise(Ring(len(network.layers)))
+    values, variance = images, np.full_like(images, noise.fresh())
+    for number, layer in enumerate(network.layers):
+        of_encoding = noise.encoding_of_scalar(number) * (values**2 @ layer.reads.T.astype(np.float64))
+        variance = variance @ (layer.weights**2).T + of_encoding + noise.division(number)
+        values = layer(values)
+        if number < len(network.layers) - 1:
+            # Keys are switched before the division, which makes their error too small to count.
+            values, variance = values**2, 4 * values**2 * variance + noise.division_of_square()
+    bound: Values = DEVIATIONS * np.sqrt(variance.max(axis=1))
+    return bound
+
+
+def single_bound(network: Network, image: Values) -> float:
+    """Return a bound of the error of the logits of ``image``, ``(pixels,)``, sent alone."""
+    ring = Ring(len(network.layers))
+    answer = slots_of(network, Layout.of(network, ring.slots), Noise(ring), image)
+    return float(DEVIATIONS * np.sqrt(answer.variance[: len(network.layers[-1].bias)].max()))
+
+
+def margins(logits: Values) -> Values:
+    """Return by how much each image's largest logit is above the next, ``(n,)``."""
+    top = np.partition(logits, -2, axis=1)[:, -2:]
+    margin: Values = top[:, 1] - top[:, 0]
+    return margin

@@ -1,0 +1,1 @@
+"""Child processes, and authenticated connections between them."""

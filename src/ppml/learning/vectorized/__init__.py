@@ -1,0 +1,1 @@
+"""Several models trained in one pass, with the same bits as one after another."""

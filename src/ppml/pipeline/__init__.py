@@ -1,0 +1,1 @@
+"""The workflow: its stages, its files, and the decision which jobs run again."""

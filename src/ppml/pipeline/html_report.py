@@ -1,0 +1,46 @@
+"""Write the report of what the workflow has made: one HTML file that opens without a network."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppml.errors import UserError
+from ppml.pipeline.plan import Plan
+from ppml.pipeline.project import DEFAULT_CONFIG, project_file
+
+STYLE = project_file("workflow/report/report.css")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the report into the reports folder of the configuration, and say where it lies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configfile", default=DEFAULT_CONFIG)
+    arguments = parser.parse_args(argv)
+    try:
+        plan = Plan.check({}, [arguments.configfile])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    target = Path(plan.reports) / "report.html"
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile")]
+    # Its first page holds every figure. It is of no use but here, no book knows it, and it is made in no time.
+    for command in (
+        [plan.overview, "--cores", "1", "--forcerun", "overview"],
+        ["--report", str(target), "--report-stylesheet", STYLE],
+    ):
+        done = subprocess.run(
+            [*snakemake, *command, "--configfile", arguments.configfile],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(f"error: the report was not written:\n{done.stdout}{done.stderr}")
+    print(f"report: {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Why a job has to run, in words: which key, which module, which pin, which data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ppml.pipeline.code_digest import Stamp
+from ppml.pipeline.provenance import FLAW
+
+
+def changed_params(before: Iterable[str], now: Iterable[str], stamp: Callable[[str], Stamp | None]) -> Iterator[str]:
+    """Yield what differs between the params that a job ran with and those that it has now.
+
+    Parameters
+    ----------
+    before, now : iterable of str
+        Specification, stamp and texts; what came before may hold flaws of the files.
+    stamp : callable
+        Tells what a stamp stands for, None if no one knows.
+    """
+    before, now = list(before), list(now)
+    flaws = [param for param in before if param.startswith(FLAW)]
+    yield from (flaw.removeprefix(FLAW) for flaw in flaws)
+    if flaws == before != []:
+        return  # nobody knows more
+    old = [param for param in before if param not in now and param not in flaws]
+    new = [param for param in now if param not in before]
+    old_stamps, new_stamps = ([param for param in params if _is_stamp(param)] for params in (old, new))
+    for one, other in zip(old_stamps, new_stamps, strict=False):
+        yield from changed_stamp(stamp(one), stamp(other))
+    old_specs, new_specs = ([spec for param in params if (spec := _spec(param)) is not None] for params in (old, new))
+    for one, other in zip(old_specs, new_specs, strict=False):
+        yield from changed_keys(one, other)
+    if len(old) != len(new) or len(old_specs) != len(new_specs) or len(old_stamps) != len(new_stamps):
+        yield "the rule has other parameters"
+    elif not old_specs and not old_stamps:
+        yield from (f"{one!r} is now {other!r}" for one, other in zip(old, new, strict=False))
+
+
+def changed_stamp(before: Stamp | None, now: Stamp | None) -> Iterator[str]:
+    """Yield the modules and pins that differ."""
+    if before is None or now is None:
+        yield "code or pins have changed, and nobody knows what they were"
+        return
+    modules = [name for name in {**before.modules, **now.modules} if before.modules.get(name) != now.modules.get(name)]
+    yield from (f"module {name}" for name in sorted(modules))
+    for name in sorted({**before.pins, **now.pins}):
+        if before.pins.get(name) != now.pins.get(name):
+            yield f"pin {name} {before.pins.get(name, '(none)')} -> {now.pins.get(name, '(none)')}"
+
+
+def changed_keys(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Yield the keys whose values differ.
+
+    Examples
+    --------
+    >>> list(changed_keys({"arm": {"epochs": 1, "rate": 2}}, {"arm": {"epochs": 3, "rate": 2}}))
+    ['arm.epochs 1 -> 3']
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from changed_keys(before.get(key), now.get(key), f"{place}.{key}" if place else key)
+        if [key for key in before if key in now] != [key for key in now if key in before]:
+            yield f"{place or 'specification'} is in another order"
+    elif before != now:
+        yield f"{place or 'specification'} {_short(before)} -> {_short(now)}"
+
+
+def _is_stamp(param: str) -> bool:
+    return len(param) == 16 and all(digit in "0123456789abcdef" for digit in param)
+
+
+def _spec(param: str) -> Any:
+    try:
+        content = json.loads(param)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, (dict, list)) else None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,114 @@
+"""What a published epsilon can mean: the same noise, composed in every way that might have been meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ppml.accounting.gdp import compositions, renyi_epsilon
+from ppml.errors import UserError
+from ppml.reporting.experiment_view import Selection, require_published
+from ppml.reporting.footnotes import data_notes, spread_notes
+from ppml.reporting.formatting import NOTHING, epsilon_bound, percent_estimate, scientific, significant
+from ppml.reporting.guarantee import privacy_notes
+from ppml.reporting.literature import PublishedRow
+from ppml.reporting.summaries import rows_of, summarise
+from ppml.reporting.table_summary import Table
+
+ACCOUNTANTS = {"rdp": "RDP", "prv": "PRV", "pld": "PLD", "gdp": "exact"}
+
+
+def readings_table(
+    selection: Selection,
+    records: pd.DataFrame,
+    costs: pd.DataFrame,
+    joint: pd.DataFrame,
+    published: Mapping[str, PublishedRow],
+) -> Table:
+    """Return the table with a row a private arm that answers a published epsilon.
+
+    Parameters
+    ----------
+    selection : Selection
+        ``compare`` gives the rows, in order.
+    records, costs : pandas.DataFrame
+        One row an arm and seed.
+    joint : pandas.DataFrame
+        The rows of joint.csv.
+    published : mapping of str to PublishedRow
+        As `ppml.reporting.literature.load_published` returns it.
+
+    Raises
+    ------
+    UserError
+        No private arm answers a published row with an epsilon.
+    """
+    require_published(selection, published)
+    summary = summarise(selection, selection.compared_arms(), records, costs)
+    answers = {str(arm): row for arm, row in summary.iterrows()}
+    lines, raw = [], []
+    for comparison in selection.compare:
+        theirs = published[comparison.published].epsilon
+        if theirs is None or comparison.arm is None or answers[comparison.arm]["privacy_unit"] == "none":
+            continue
+        seeds = rows_of(records, comparison.arm)
+        ours = seeds.sort_values("epsilon", kind="stable").iloc[-1]
+        reading = _reading(theirs, ours)
+        raw.append({"published": comparison.published, "arm": comparison.arm, "their_epsilon": theirs, **reading})
+        lines.append(_line(published[comparison.published], answers[comparison.arm], ours, reading))
+    if not lines:
+        raise UserError(
+            f"table readings of {selection.title!r}: no private arm answers a published epsilon in `compare`"
+        )
+    cells = pd.DataFrame(lines)
+    shown = summary.loc[list(dict.fromkeys(row["arm"] for row in raw))]
+    notes = (
+        "ε of all steps: with amplification by the sampling that was done. Steps without sampling: how many, at the "
+        "noise of the arm and on all records each, come nearest to the published ε, and the ε of that many; exact "
+        "(Gaussian differential privacy) and by RDP. δ is ours where the paper states none.",
+        *privacy_notes(shown, joint),
+        *spread_notes(shown),
+        *data_notes(shown),
+    )
+    numeric = frozenset(cells.columns) - {"Published", "Ours"}
+    return Table(selection.title, cells, numeric, notes, pd.DataFrame(raw))
+
+
+def _reading(theirs: float, ours: pd.Series) -> dict[str, Any]:
+    noise, delta = float(ours["noise_multiplier"]), float(ours["delta"])
+    exact, exact_epsilon = compositions(noise, theirs, delta)
+    by_rdp, rdp_epsilon = compositions(noise, theirs, delta, renyi_epsilon)
+    return {
+        **{key: ours[key] for key in ("noise_multiplier", "sample_rate", "steps", "delta", "accuracy_all")},
+        **{key: ours[key] for key in ("epsilon", *(f"epsilon_{name}" for name in ACCOUNTANTS))},
+        "unsampled_steps_exact": exact,
+        "unsampled_epsilon_exact": exact_epsilon,
+        "unsampled_steps_rdp": by_rdp,
+        "unsampled_epsilon_rdp": rdp_epsilon,
+    }
+
+
+def _line(theirs: PublishedRow, summary: pd.Series, ours: pd.Series, reading: Mapping[str, Any]) -> dict[str, str]:
+    every = [
+        f"{label} {epsilon_bound(ours[f'epsilon_{name}'])}"
+        for name, label in ACCOUNTANTS.items()
+        if not pd.isna(ours[f"epsilon_{name}"])
+    ]
+    return {
+        "Published": f"{theirs.paper}: {theirs.technique}",
+        "Their ε": NOTHING if theirs.epsilon is None else significant(theirs.epsilon),
+        "Ours": summary["label"],
+        "Noise multiplier": significant(ours["noise_multiplier"]),
+        "Steps, sampling rate": f"{int(ours['steps']):,}, {significant(ours['sample_rate'])}",
+        "ε of all steps": ", ".join(every),
+        "δ": scientific(ours["delta"]),
+        "Steps without sampling for their ε": ", ".join(
+            f"{reading[f'unsampled_steps_{name}']:,} ({label}: {epsilon_bound(reading[f'unsampled_epsilon_{name}'])})"
+            for name, label in (("exact", "exact"), ("rdp", "RDP"))
+        ),
+        "Accuracy, all (%)": percent_estimate(
+            *(summary[f"accuracy_all_{part}"] for part in ("mean", "sd", "low", "high"))
+        ),
+    }

@@ -1,0 +1,199 @@
+"""One run as rows of the tidy tables; everything that reports show comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppml.aggregation.parameters import asked_in_a_round
+from ppml.aggregation.visibility import Sight, sight
+from ppml.config.arm import Arm
+from ppml.config.technique import Federated
+from ppml.io.canonical_json import digest
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages wrote about one arm and seed.
+
+    Parameters
+    ----------
+    arm : str
+        The arm's name.
+    config, privacy, cost : dict
+        Contents of config.json, privacy.json and cost.json.
+    history : list of dict
+        Rows of history.csv.
+    log_probabilities : float32 array, shape ``(models, n_test_all, classes)``
+    labels : int64 array, shape ``(n_test_all,)``
+        The first ``n_test`` are the paper's test images.
+    parameters : int
+        Number of weights of one model.
+    partition : dict or None
+        Content of the partition's file; None when one owner holds everything.
+    """
+
+    arm: str
+    config: dict[str, Any]
+    privacy: dict[str, Any]
+    cost: dict[str, Any]
+    history: list[dict[str, Any]]
+    log_probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    parameters: int
+    partition: dict[str, Any] | None
+
+    @property
+    def clients(self) -> int:
+        """Number of owners of records."""
+        return len(self.partition["clients"]) if self.partition else 1
+
+    @property
+    def n_train(self) -> int:
+        """Number of training images that have an owner."""
+        if self.partition is None:
+            return int(self.config["data"]["n_train"])
+        return sum(map(sum, self.partition["labels"]))
+
+    @property
+    def rounds(self) -> int | None:
+        """Number of rounds, None where there are none."""
+        rounds: int | None = self.config["arm"]["topology"].get("rounds")
+        return rounds
+
+    @property
+    def sight(self) -> Sight | None:
+        """Who sees what of the updates; None where there are none."""
+        arm = Arm.model_validate(self.config["arm"])
+        if not isinstance(arm.topology, Federated):
+            return None
+        return sight(arm.aggregation, asked_in_a_round(arm.topology.participation, self.clients))
+
+    def accuracies(self) -> NDArray[np.float64]:
+        """Return each model's accuracy on the paper's test images and on all, shape ``(models, 2)``."""
+        right = self.log_probabilities.argmax(axis=2) == self.labels
+        return np.stack([right[:, : self.config["data"]["n_test"]].mean(axis=1), right.mean(axis=1)], axis=1)
+
+    def loss(self) -> float:
+        """Return the mean cross-entropy (nats) on the paper's test images, over all models."""
+        chosen = slice(self.config["data"]["n_test"])
+        labels = self.labels[chosen]
+        of_truth = self.log_probabilities[:, np.arange(len(labels)), labels]
+        return float(-of_truth.astype(np.float64).mean())
+
+
+def record(run: Run) -> dict[str, Any]:
+    """Return the row of records.csv."""
+    arm, data, privacy = run.config["arm"], run.config["data"], run.privacy
+    topology, seen = arm["topology"], run.sight
+    accuracy, accuracy_all = run.accuracies().mean(axis=0)
+    identity = {key: run.config[key] for key in ("arm", "dataset", "root_seed", "device")}
+    return {
+        "arm": run.arm,
+        "dataset": run.config["dataset"],
+        "model": arm["model"],
+        "parameters": run.parameters,
+        "topology": topology["kind"],
+        "privacy_unit": privacy["unit"],
+        "noise_by": privacy["noise_by"],
+        "noise_source": privacy.get("noise_source"),
+        "sampling_source": privacy.get("sampling_source"),
+        "sampler": privacy.get("sampler"),
+        "aggregation": arm["aggregation"]["kind"] if topology["kind"] == "federated" else "none",
+        "update_opened_by": seen.update if seen else None,
+        "sum_seen_by": seen.sum if seen else None,
+        "clients": run.clients,
+        "partition": topology.get("partition"),
+        # What a partition is called here begins with its kind.
+        "division": topology["partition"].split("-")[0] if "partition" in topology else None,
+        "rounds": run.rounds,
+        "epochs": arm["training"]["epochs"],
+        "seed": run.config["seed"],
+        "n_train": run.n_train,
+        "n_test": data["n_test"],
+        "n_test_all": data["n_test_all"],
+        "evaluated_on": data["evaluate_on"],
+        "accuracy": accuracy,
+        "accuracy_all": accuracy_all,
+        "loss": run.loss(),
+        "epsilon": privacy["epsilon"],
+        **{f"epsilon_{name}": privacy.get(f"epsilon_{name}") for name in ("rdp", "prv", "pld", "gdp")},
+        "epsilon_replace_one": privacy.get("epsilon_replace_one"),
+        "epsilon_if_opened": privacy.get("epsilon_if_opened"),
+        "budget": privacy.get("budget"),
+        "delta": privacy.get("delta"),
+        "accountant": privacy.get("accountant"),
+        "neighbouring": privacy.get("neighbouring"),
+        "mechanism": privacy.get("mechanism"),
+        "noise_multiplier": privacy.get("noise_multiplier"),
+        "max_grad_norm": privacy.get("max_grad_norm"),
+        "sample_rate": privacy.get("sample_rate"),
+        "steps": privacy.get("steps"),
+        "steps_planned": privacy.get("steps_planned"),
+        "device": run.config["device"],
+        "config_digest": digest(identity),
+        "data_digest": data["digest"],
+    }
+
+
+def cost(run: Run) -> dict[str, Any]:
+    """Return the row of costs.csv; ``expansion`` is uploaded bytes over those of the same updates in float32."""
+    updates = run.clients * (run.rounds or 0)
+    plain = updates * run.parameters * FLOAT32_BYTES
+    return {
+        "arm": run.arm,
+        "seed": run.config["seed"],
+        "clients": run.clients,
+        "rounds": run.rounds,
+        "seconds": run.cost["seconds"],
+        "cpu_seconds": run.cost["cpu_seconds"],
+        "peak_memory_mb": run.cost["peak_memory_mb"],
+        "bytes_up": run.cost["bytes_up"],
+        "bytes_down": run.cost["bytes_down"],
+        "expansion": run.cost["bytes_up"] / plain if plain else None,
+    }
+
+
+def history(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of history.csv."""
+    unit = "round" if run.rounds else "epoch"
+    return [{"arm": run.arm, "seed": run.config["seed"], "unit": unit, **row} for row in run.history]
+
+
+def epsilons(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of epsilons.csv: step, passes over the records, and the epsilon spent by then.
+
+    They are of the owner with the largest epsilon; without privacy there are none.
+    """
+    return [
+        {"arm": run.arm, "seed": run.config["seed"], "accountant": run.privacy["accountant"], **point}
+        for point in run.privacy.get("curve", ())
+    ]
+
+
+def clients(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of clients.csv: each owner's records, labels, accuracy of its model, and epsilon."""
+    if run.partition is None:
+        return []
+    of_model: Sequence[float] = run.accuracies()[:, 0].tolist()
+    epsilons = run.privacy.get("epsilons", [None] * run.clients)
+    return [
+        {
+            "arm": run.arm,
+            "seed": run.config["seed"],
+            "partition": run.config["arm"]["topology"]["partition"],
+            "client": client,
+            "records": sum(counts),
+            **{f"label_{label}": count for label, count in enumerate(counts)},
+            # All clients of a federation have the same model.
+            "accuracy": of_model[client if len(of_model) > 1 else 0],
+            "epsilon": epsilons[client],
+        }
+        for client, counts in enumerate(run.partition["labels"])
+    ]

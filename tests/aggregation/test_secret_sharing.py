@@ -1,0 +1,401 @@
+"""Additive shares between servers: exact sums, nothing without all servers, and no client that a server makes up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from multiprocessing import active_children
+
+import numpy as np
+import pytest
+
+from ppml.aggregation.envelope import MARK, ORIGIN, content_of, origin_of, sealed_of
+from ppml.aggregation.factory import build_parties, build_server_side
+from ppml.aggregation.fixed_point import FixedPointCodec
+from ppml.aggregation.group import fresh_scalar, point_of
+from ppml.aggregation.hpke import encrypted_hybrid
+from ppml.aggregation.identities import REGISTER, SIGNATURE, Signers, registration
+from ppml.aggregation.interfaces import BadUpdate, Sealed
+from ppml.aggregation.parameters import largest_value
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.aggregation.primitives import stream, width_of
+from ppml.aggregation.secret_sharing import (
+    CHECK,
+    PUBLIC,
+    SEED,
+    SUM,
+    WRAPPED,
+    About,
+    HelpingServer,
+    SharingClients,
+    SharingServer,
+    question,
+)
+from ppml.config.technique import Shares
+
+CODEC = FixedPointCodec(8.0, 20)
+LARGEST = largest_value(8.0, 20)
+
+
+class Local:
+    """All servers in one process, whose keys a test can look at."""
+
+    def __init__(self, servers: int = 3, width: int = 4) -> None:
+        self.helpers = [HelpingServer() for _ in range(servers - 1)]
+        self.clients = SharingClients([helper.answer for helper in self.helpers], width)
+        self.server = SharingServer([helper.answer for helper in self.helpers], width)
+
+    def sealed(self, values: Sequence[np.ndarray], number: int = 1) -> list[Sealed]:
+        return [self.clients.seal(value, client, number) for client, value in enumerate(values)]
+
+
+def updates(count: int, length: int, clip: float = 8.0) -> list[np.ndarray]:
+    rng = np.random.default_rng(count)
+    codec = FixedPointCodec(clip, 20)
+    values = [codec.encode(rng.normal(0, 3, length)) for _ in range(count)]
+    values[0][:] = codec.encode(np.array([clip]))[0]
+    values[1][:] = codec.encode(np.array([-clip]))[0]
+    return values
+
+
+# The same bits.
+
+
+@pytest.mark.parametrize("servers", [2, 3, 5])
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("length", [1, 1000])
+def test_sums_are_those_in_the_clear_bit_for_bit(servers, width, length):
+    local, values = Local(servers, width), updates(8, length)
+    clear = PlaintextAggregation(CODEC, 8)
+    sealed = local.sealed(values)
+    for client, one in enumerate(sealed):
+        local.server.check(one, client, 1)
+    found = local.clients.unseal(local.server.add(sealed))
+    assert found.dtype == np.int64
+    assert np.array_equal(found, clear.unseal(clear.add([clear.seal(value) for value in values])))
+
+
+def test_sums_of_clients_that_are_lost_on_the_way_are_those_of_the_rest():
+    local, values = Local(), updates(8, 100)
+    sealed = local.sealed(values)
+    total = local.server.add([sealed[client] for client in (0, 1, 3, 4, 6, 7)])
+    assert np.array_equal(local.clients.unseal(total), sum(values[client] for client in (0, 1, 3, 4, 6, 7)))
+
+
+def sum_of(clients: int, width: int, update: np.ndarray) -> list[int]:
+    """Return the sum of as many updates, of which each upload here stands for several: the integers are the same."""
+    uploads = next(count for count in range(16, 1, -1) if clients % count == 0)
+    local = Local(width=width)
+    total = local.server.add(local.sealed([clients // uploads * update] * uploads))
+    return [int(value) for value in local.clients.unseal(total)]
+
+
+@pytest.mark.parametrize("clients", [2, 255, 256])
+def test_as_many_bytes_a_value_as_the_largest_sum_needs(clients):
+    width = width_of(clients, Shares())
+    assert width == (4 if clients < 256 else 8)
+    assert sum_of(clients, width, np.array([LARGEST, -LARGEST])) == [clients * LARGEST, -clients * LARGEST]
+
+
+def test_one_client_more_than_there_is_room_for_would_overflow():
+    """Room is made for 255 clients of the default grid in 4 bytes; the sum of 256 at the bound turns around."""
+    assert [sum_of(clients, 4, np.array([LARGEST])) for clients in (255, 256)] == [[255 * 2**23], [-(2**31)]]
+
+
+def test_an_upload_takes_what_it_takes_in_the_clear_and_1232_bytes_a_helping_server():
+    """A seed of 32, 1,120 of ML-KEM-768 and X25519, 16 that tell whether it is whole, and a signature of 64."""
+    sealed = Local().clients.seal(np.zeros(1000, np.int64))
+    assert len(sealed.payload) == 4000 + 2 * 1232 + MARK + ORIGIN and WRAPPED == 1232
+
+
+# Who sees what.
+
+
+def test_who_lacks_one_server_sees_values_that_say_nothing():
+    """All shares but one are of the same distribution, whatever the update: uniform."""
+    length = 100_000
+    for update in (np.zeros(length, np.int64), np.full(length, 2**23)):
+        local = Local()
+        sealed = local.clients.seal(update)
+        seeds, left = parts(sealed)
+        opened = [seed_in(helper, seed, About(length, 4, 0)) for helper, seed in zip(local.helpers, seeds, strict=True)]
+        streams = [stream(seed, length, 4) for seed in opened]
+        # Together they are the update; what the first server and one other have is not.
+        whole = np.frombuffer(left, "<u4") + streams[0] + streams[1]
+        assert np.array_equal(whole.view("<i4"), update)
+        for known in (
+            np.frombuffer(left, "<u4"),
+            np.frombuffer(left, "<u4") + streams[0],
+            np.frombuffer(left, "<u4") + streams[1],
+            streams[0] + streams[1],
+        ):
+            check_uniform(known)
+
+
+def check_uniform(values: np.ndarray) -> None:
+    """Chi-squared over the first and the last byte: 255 degrees of freedom, mean 255, deviation 22.6."""
+    for byte in (0, 3):
+        counts = np.bincount(values.astype("<u4").view(np.uint8)[byte::4], minlength=256)
+        expected = len(values) / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 255 + 6 * 22.6
+
+
+def test_a_stream_that_is_left_out_is_caught():
+    update = np.full(100_000, 2**23)
+    with pytest.raises(AssertionError):
+        check_uniform(update.astype("<u4"))
+
+
+def parts(sealed: Sealed, helpers: int = 2) -> tuple[list[bytes], bytes]:
+    content = content_of(sealed)
+    ends = helpers * WRAPPED
+    return [content[start : start + WRAPPED] for start in range(0, ends, WRAPPED)], content[ends:]
+
+
+def seed_in(helper: HelpingServer, letter: bytes, about: About, client: int = 0) -> bytes:
+    return helper._seed(about, client, letter)
+
+
+@pytest.mark.parametrize(
+    ("helper", "about", "client", "why"),
+    [
+        (1, About(7, 4, 3), 0, "cannot read the seed that is for it"),
+        (0, About(8, 4, 3), 0, "it is not signed by client 0"),
+        (0, About(7, 8, 3), 0, "it is not signed by client 0"),
+        (0, About(7, 4, 4), 0, "it is not signed by client 0"),
+        (0, About(7, 4, 3), 1, "it is not signed by client 1"),
+        (0, About(7, 4, 3), 2, "no key is registered for client 2"),
+    ],
+    ids=["another server", "length", "width", "round", "client", "stranger"],
+)
+def test_a_seed_is_read_by_its_server_alone_and_for_its_own_update(helper, about, client, why):
+    local = Local()
+    first, _ = (local.clients.seal(np.zeros(7, np.int64), client, 3) for client in range(2))
+    letters, _ = parts(first)
+    assert len(seed_in(local.helpers[0], letters[0], About(7, 4, 3))) == SEED
+    with pytest.raises(BadUpdate, match=why):
+        seed_in(local.helpers[helper], letters[0], about, client)
+
+
+# A server that makes clients up.
+
+
+def made_up(helper: HelpingServer, seed: bytes, about: About, client: int, signer: Signers) -> bytes:
+    """Return a seed that is signed by a key of the adding server's."""
+    bound = about.of(client)
+    message = encrypted_hybrid(seed, helper.answer(PUBLIC, b""), bound)
+    return message + signer.sign(client, bound + message)
+
+
+def opened_beside_one_made_up(local: Local, update: np.ndarray, client: int = 99, registered: bool = False) -> bool:
+    """Return whether the adding server opens an update by a sum of it and of a client that it makes up."""
+    victim, about = local.clients.seal(update, 0, 1), About(len(update), 4, 1)
+    letters, values = parts(victim)
+    left = np.frombuffer(values, "<u4").copy()
+    for helper, letter in zip(local.helpers, letters, strict=True):
+        own = os.urandom(SEED)
+        # Its line lets no registration through; one that did is the fault.
+        register = helper._register.take if registered else lambda client, public: None
+        fake = made_up(helper, own, about, client, Signers(register))
+        given = helper.answer(SUM, question(about, [(0, letter), (client, fake)]))
+        left += np.frombuffer(given, "<u4") - stream(own, len(update), 4)
+    return np.array_equal(left.view("<i4"), update)
+
+
+def test_a_client_that_the_adding_server_makes_up_is_noticed_and_no_update_is_opened():
+    local = Local()
+    with pytest.raises(BadUpdate, match="no key is registered for client 99"):
+        opened_beside_one_made_up(local, np.arange(-500, 500))
+    # Nor in the place of a client that there is.
+    local.clients.seal(np.zeros(1000, np.int64), 1, 1)
+    with pytest.raises(BadUpdate, match="it is not signed by client 1"):
+        opened_beside_one_made_up(local, np.arange(-500, 500), client=1)
+
+
+def test_a_server_that_could_register_clients_opens_an_update():
+    """What the two tests around guard against: with a registered key of its own the server subtracts its own share."""
+    assert opened_beside_one_made_up(Local(), np.arange(-500, 500), registered=True)
+
+
+def test_the_line_of_the_adding_server_lets_no_client_register():
+    made = build_parties(Shares(), 3)
+    for line in made.material.lines:
+        with pytest.raises(BadUpdate, match="gives no answer to that"):
+            line.ask(REGISTER, registration(99, bytes(32)))
+    made.close()
+
+
+def test_a_client_is_registered_once():
+    helper, (key, other) = HelpingServer(), (point_of(fresh_scalar()) for _ in range(2))
+    helper.answer(REGISTER, registration(3, key))
+    helper.answer(REGISTER, registration(3, key))
+    with pytest.raises(BadUpdate, match="another key is registered for client 3"):
+        helper.answer(REGISTER, registration(3, other))
+    # The last is of small order: one signature is right for every message under it.
+    bad = b"short", b"long" * 20, bytes(32), (1).to_bytes(32, "little")
+    for content in (b"", b"abc", *(registration(4, key) for key in bad)):
+        with pytest.raises(BadUpdate):
+            helper.answer(REGISTER, content)
+
+
+def test_a_seed_is_given_in_no_sum_of_another_round():
+    """Else an adding server would take what a client sent in one round for a client of another."""
+    local = Local()
+    early, late = local.sealed([np.arange(5)] * 3, 1), local.sealed([np.arange(5)] * 3, 2)
+    with pytest.raises(BadUpdate, match="it is not signed by client 1"):
+        local.server.add([early[0], late[1]])
+    local.server.add(late)
+    with pytest.raises(BadUpdate, match="a sum of round 2 was given and one of round 1 is not"):
+        local.server.add(early)
+
+
+def test_a_client_is_in_a_sum_once():
+    local = Local()
+    first, second = (local.clients.seal(np.arange(5), 0, 1) for _ in range(2))
+    with pytest.raises(BadUpdate, match="a client is in a question twice"):
+        local.server.add([first, second])
+
+
+def test_seeds_and_keys_are_fresh_and_no_seed_drives_them():
+    np.random.seed(0)  # noqa: NPY002  the point is that it does not matter
+    first = Local().clients.seal(np.zeros(10, np.int64))
+    np.random.seed(0)  # noqa: NPY002
+    second = Local().clients.seal(np.zeros(10, np.int64))
+    assert first.payload != second.payload
+    local = Local()
+    assert len({local.clients.seal(np.zeros(10, np.int64)).payload for _ in range(5)}) == 5
+
+
+def test_a_helping_server_gives_one_sum_a_round_and_no_share_alone():
+    local = Local()
+    sealed = local.sealed([np.arange(5)] * 3)
+    with pytest.raises(BadUpdate, match="a sum of fewer than 2 updates is not opened: it would show one"):
+        local.server.add(sealed[:1])
+    assert local.clients.unseal(local.server.add(sealed)).tolist() == (3 * np.arange(5)).tolist()
+    # Two sums of which one has a client more would show that client's update.
+    with pytest.raises(BadUpdate, match="what two sums differ by would show one"):
+        local.server.add(sealed[:2])
+
+
+def test_a_helping_server_that_gives_two_sums_a_round_is_caught():
+    local = Local()
+    values = updates(3, 50)
+    sealed, sums = local.sealed(values), []
+    for count in (3, 2):
+        for helper in local.helpers:
+            helper._last = -1
+        sums.append(local.clients.unseal(local.server.add(sealed[:count])))
+    assert np.array_equal(sums[0] - sums[1], values[2]), "the server learns the update of the third client"
+
+
+def test_the_adding_server_with_one_client_opens_the_update_of_another():
+    """What is said of the threat: nothing more than a sum of two is asked for, and one of the two knows its own."""
+    local, values = Local(), updates(2, 50)
+    total = local.clients.unseal(local.server.add(local.sealed(values)))
+    assert np.array_equal(total - values[1], values[0])
+
+
+# Bad uploads.
+
+DAMAGES = {
+    "cut off": lambda payload: payload[:-1],
+    "nothing": lambda payload: b"",
+    "longer": lambda payload: payload + b"xyz",
+    "a bit": lambda payload: payload[:-3] + bytes([payload[-3] ^ 1]) + payload[-2:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_payload_is_refused(damage):
+    local = Local()
+    sealed = local.clients.seal(np.zeros(10, np.int64))
+    with pytest.raises(BadUpdate, match=r"^it was cut off or altered on the way"):
+        local.server.check(Sealed(sealed.scheme, sealed.length, damage(sealed.payload)))
+
+
+FAULTS = {
+    "too few values": (lambda content: content[:-4], "36 bytes for 10 values of 4 bytes each"),
+    "too many values": (lambda content: content + bytes(4), "44 bytes for 10 values of 4 bytes each"),
+    "another seed": (lambda content: bytes(32) + content[32:], "it is not signed by client 0"),
+    "another signature": (
+        lambda content: content[: WRAPPED - SIGNATURE] + bytes(SIGNATURE) + content[WRAPPED:],
+        "it is not signed by client 0",
+    ),
+    "a seed for another server": (
+        lambda content: content[WRAPPED : 2 * WRAPPED] + content[:WRAPPED] + content[2 * WRAPPED :],
+        "cannot read the seed",
+    ),
+    "no seeds": (lambda content: b"", "0 bytes for 10 values"),
+}
+
+
+@pytest.mark.parametrize(("change", "why"), FAULTS.values(), ids=FAULTS)
+def test_what_a_client_makes_of_it_is_refused_before_it_is_added(change, why):
+    local = Local()
+    sealed = local.clients.seal(np.zeros(10, np.int64))
+    with pytest.raises(BadUpdate, match=why):
+        local.server.check(sealed_of("shares", 10, change(content_of(sealed)), origin_of(0, 0)))
+
+
+def test_an_upload_for_the_servers_of_another_run_is_refused():
+    local = Local()
+    local.clients.seal(np.zeros(10, np.int64))
+    for here, why in ((Local(), "no key is registered for client 0"), (local, "it is not signed by client 0")):
+        with pytest.raises(BadUpdate, match=why):
+            here.server.check(Local().clients.seal(np.zeros(10, np.int64)))
+
+
+def test_another_scheme_is_refused():
+    with pytest.raises(BadUpdate, match="sealed by 'plaintext', not by 'shares'"):
+        Local().server.check(PlaintextAggregation(CODEC, 3).seal(np.zeros(10, np.int64)))
+
+
+# Processes.
+
+
+def test_helping_servers_are_processes_of_their_own_with_keys_of_their_own():
+    parties = build_parties(Shares(), 3)
+    server = build_server_side(Shares(), 3, parties.material)
+    names = {process.name: process.pid for process in active_children()}
+    assert {"server 2 of 3", "server 3 of 3"} <= set(names) and os.getpid() not in names.values()
+    sealed = [parties.clients.seal(np.array([1, -2, 3]), client, 1) for client in range(3)]
+    for client, one in enumerate(sealed):
+        server.check(one, client, 1)
+    assert parties.clients.unseal(server.add(sealed)).tolist() == [3, -6, 9]
+    parties.close()
+    assert not {"server 2 of 3", "server 3 of 3"} & {process.name for process in active_children()}
+    with pytest.raises(ChildProcessError, match="server 2 of 3 is gone"):
+        server.check(sealed[0], 0, 1)
+
+
+def test_a_helping_server_answers_nothing_else():
+    (line, _) = (parties := build_parties(Shares(), 3)).material.lines
+    for other in (b"o", b"y", b"", PUBLIC, REGISTER):
+        with pytest.raises(BadUpdate, match="server 2 of 3 gives no answer to that"):
+            line.ask(other)
+    parties.close()
+
+
+@pytest.mark.parametrize("what", [CHECK, SUM])
+def test_a_helping_server_survives_what_makes_no_sense(what):
+    parties = build_parties(Shares(), 3)
+    (line, _), letter = parties.material.lines, (0, bytes(WRAPPED))
+    for content in (
+        b"",
+        b"abc",
+        b"x" * 100,
+        question(About(2**40, 4, 1), [letter]),
+        question(About(10, 5, 1), [letter]),
+        question(About(10, 4, 1), [letter, (1, bytes(WRAPPED))]),
+        question(About(10, 4, 1), [letter])[:-1],
+    ):
+        with pytest.raises(BadUpdate):
+            line.ask(what, content)
+    upload = parties.clients.seal(np.arange(3), 0, 1)
+    build_server_side(Shares(), 3, parties.material).check(upload, 0, 1)
+    parties.close()
+
+
+def test_the_same_seed_is_encrypted_differently_each_time():
+    public = HelpingServer().answer(PUBLIC, b"")
+    assert encrypted_hybrid(bytes(32), public, b"a") != encrypted_hybrid(bytes(32), public, b"a")

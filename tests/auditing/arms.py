@@ -1,0 +1,70 @@
+"""Small private arms of every topology, and how each is audited."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppml.accounting.schedule import plans
+from ppml.auditing.canary import Audited, Measurement, audit
+from ppml.auditing.verdict import Verdict, judge
+from ppml.config.arm import Arm
+from ppml.randomness import Randomness
+
+SIGMA, CLIP, DELTA = 1.3, 0.1, 1e-5
+OWNED = {"kind": "example", "noise_multiplier": SIGMA, "max_grad_norm": CLIP}
+TRAINING = {"epochs": 3, "batch_size": 100, "learning_rate": 1.0}
+FEDERATED = {"kind": "federated", "partition": "p", "rounds": 6, "server": {"kind": "sgd", "momentum": 0.5}}
+ONE_EPOCH = {**TRAINING, "epochs": 1}
+
+ARMS: dict[str, dict[str, Any]] = {
+    "one": {"privacy": OWNED, "training": TRAINING},
+    "full batch": {"privacy": OWNED, "training": {**TRAINING, "batch_size": "all"}},
+    "budget": {"privacy": {**OWNED, "budget": 3.0}, "training": TRAINING},
+    "local": {"privacy": OWNED, "training": TRAINING, "topology": {"kind": "local", "partition": "p"}},
+    "federated": {"privacy": OWNED, "training": ONE_EPOCH, "topology": FEDERATED},
+    "shares": {
+        "privacy": {**OWNED, "noise_by": "shares"},
+        "training": ONE_EPOCH,
+        "topology": FEDERATED,
+        "aggregation": {"kind": "ckks", "clip": 64.0},
+    },
+    "server": {
+        "privacy": {"kind": "client", "noise_multiplier": SIGMA, "max_update_norm": CLIP},
+        "training": {**ONE_EPOCH, "epochs": 2},
+        "topology": {**FEDERATED, "weighting": "uniform"},
+    },
+    "client shares": {
+        "privacy": {"kind": "client", "noise_multiplier": SIGMA, "max_update_norm": CLIP, "noise_by": "shares"},
+        "training": {**ONE_EPOCH, "epochs": 2},
+        "topology": {**FEDERATED, "weighting": "uniform"},
+        "aggregation": {"kind": "ckks", "clip": 64.0},
+    },
+}
+"""An arm of each mechanism, all of them on a logistic regression."""
+
+
+def arm_of(name: str, **privacy: Any) -> Arm:
+    """Return an arm of :data:`ARMS`, with other values of its privacy."""
+    keys = ARMS[name]
+    return Arm.model_validate({"model": "logistic", **keys, "privacy": {**keys["privacy"], **privacy}})
+
+
+def measured(arm: Arm, *, sizes: tuple[int, ...] = (), releases: int = 40, seed: int = 0) -> Measurement:
+    """Return what the audit of ``arm`` measures, of owners with so many records."""
+    owners = sizes or (1000,) * (1 if arm.topology.kind == "centralized" else 4)
+    planned = tuple(plan.steps for plan in plans(arm, owners))
+    limits = tuple(steps * 2 // 3 for steps in planned) if getattr(arm.privacy, "budget", None) else None
+    audited = Audited(arm, owners, (SIGMA,) * len(owners), limits, planned, classes=10)
+    return audit(audited, releases=releases, rng=Randomness(seed).child("audit"))
+
+
+def verdict(measurement: Measurement, *, confidence: float = 0.99, family: int = 30) -> Verdict:
+    """Return the verdict on a measurement."""
+    return judge(measurement.to_json(), confidence=confidence, family=family)
+
+
+def halved(values: Any) -> Any:
+    """Return half of whole values."""
+    return np.rint(values / 2).astype(np.int64)

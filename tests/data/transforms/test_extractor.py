@@ -1,0 +1,214 @@
+"""Features of an image: what they depend on, and that copies of it cost no privacy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ppml.config.features import Scattering
+from ppml.data.examples import Examples
+from ppml.data.transforms import extractor
+from ppml.data.transforms.extractor import ScatteringFeatures
+from ppml.data.transforms.strokes import draw_strokes
+from ppml.data.transforms.whitening import Whitening
+from ppml.example_draws import draws_of_records
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.learner import Settings
+from ppml.learning.training_window import Span
+from ppml.models.registry import build_model
+from ppml.randomness import Randomness
+
+SETTINGS = Scattering(components=50, strokes=60, copies=3)
+
+
+@pytest.fixture(scope="module")
+def images(real_data):
+    return torch.from_numpy(real_data.train.images[:30].copy())[:, None].float() / 255
+
+
+@pytest.fixture(scope="module")
+def features(images):
+    return ScatteringFeatures(SETTINGS, Randomness(1))
+
+
+def test_features_have_unit_norm_and_a_constant(features, images):
+    plain, copies = features.plain(images), features.copies(images)
+    assert plain.shape == (30, 51) == (30, features.size) and copies.shape == (30, 3, 51)
+    torch.testing.assert_close(plain[:, :-1].norm(dim=1), torch.ones(30))
+    assert (copies[..., -1] == 0.1).all()
+    assert torch.equal(copies[:, 0], plain)
+    # A copy is another image, and more like its own than like another's.
+    other = copies[:, 1, :-1] @ plain[:, :-1].T
+    assert (other.diagonal() < 0.999).all() and (other.argmax(dim=1) == torch.arange(30)).float().mean() > 0.9
+
+
+def test_the_same_seed_gives_the_same_bits(features, images):
+    assert torch.equal(ScatteringFeatures(SETTINGS, Randomness(1)).copies(images), features.copies(images))
+    assert not torch.equal(ScatteringFeatures(SETTINGS, Randomness(2)).plain(images), features.plain(images))
+
+
+def test_views_are_averaged_and_are_not_the_copies_that_were_trained_on(features, images):
+    plain, copies = features.plain(images), features.copies(images)
+    assert torch.equal(features.viewed(images), plain), "one view is the image"
+    two = ScatteringFeatures(SETTINGS.model_copy(update={"views": 2}), Randomness(1)).viewed(images)
+    view = 2 * two - plain
+    torch.testing.assert_close(view[:, :-1].norm(dim=1), torch.ones(30))
+    assert ((view - copies[:, 1]).norm(dim=1) > 0.01).all()
+    assert (view[:, :-1] @ plain[:, :-1].T).argmax(dim=1).eq(torch.arange(30)).float().mean() > 0.8
+
+
+def with_duplicates(real_data, count):
+    """Return so many images; where there are three or more, some are equal: next to each other, and far apart."""
+    images = torch.from_numpy(real_data.train.images[:count].copy())[:, None].float() / 255
+    if count > 2:
+        images[1], images[-1] = images[0], images[count // 2]
+    return images
+
+
+FEW = SETTINGS.model_copy(update={"copies": 2, "views": 2})
+
+
+def rule(records=None):
+    return ScatteringFeatures(FEW, Randomness(1))
+
+
+@pytest.fixture(scope="module")
+def made():
+    return rule()
+
+
+def everything(rule, images):
+    """Return all features of each image, ``(n, kinds, size)``; the first copy is the image."""
+    return torch.cat([rule.copies(images), rule.viewed(images)[:, None]], dim=1)
+
+
+def check_features_are_those_of_the_record(make, images, left_out=("first", "middle", "last"), of=everything):
+    """Leave out a record, or change the order: the features of the others must have the same bits."""
+    whole, count = of(make(images), images), len(images)
+    places = {"first": 0, "middle": count // 2, "last": count - 1}
+    changes = [[other for other in range(count) if other != place] for place in {places[name] for name in left_out}]
+    if count < 1000:
+        changes.append(torch.randperm(count, generator=torch.Generator().manual_seed(1)).tolist())
+    for others in changes:
+        assert torch.equal(of(make(images[others]), images[others]), whole[others])
+
+
+@pytest.mark.parametrize("count", [1, 2, 37])
+def test_the_features_of_a_record_have_the_same_bits_whatever_other_records_are_there(made, real_data, count):
+    check_features_are_those_of_the_record(lambda records: made, with_duplicates(real_data, count))
+
+
+def test_they_have_the_same_bits_among_a_thousand_records(made, real_data):
+    images = with_duplicates(real_data, 1000)
+    check_features_are_those_of_the_record(lambda records: made, images, of=ScatteringFeatures.copies)
+
+
+def test_nothing_is_learned_from_the_records(images):
+    check_features_are_those_of_the_record(rule, images, ["first"])
+
+
+def test_no_records_have_no_features(made, images):
+    assert made.copies(images[:0]).shape == (0, 2, 51) and made.viewed(images[:0]).shape == (0, 51)
+
+
+def test_equal_images_have_equal_features_and_copies_of_an_image_differ(real_data):
+    images = with_duplicates(real_data, 20)
+    found = ScatteringFeatures(SETTINGS, Randomness(1)).copies(images)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[-1], found[10])
+    assert not torch.equal(found[0, 1], found[0, 2]) and not torch.equal(found[0, 1], found[2, 1])
+
+
+def by_position(rng, number, digests, count):
+    """Draw for all records in order from one generator, as many programs do."""
+    return rng.child(number).numpy().random((len(digests), count))
+
+
+def without_key(rng, number, digests, count):
+    """Draw alike for all copies and all purposes."""
+    return draws_of_records(Randomness(0), 0, digests, count)
+
+
+@pytest.mark.parametrize("place", ["first", "middle"])
+def test_draws_by_position_are_noticed(made, images, monkeypatch, place):
+    monkeypatch.setattr(extractor, "draws_of_records", by_position)
+    with pytest.raises(AssertionError):
+        check_features_are_those_of_the_record(lambda records: made, images, [place])
+
+
+def test_a_statistic_of_all_images_is_noticed(made, images, monkeypatch):
+    def centred(self, images, draws=None):
+        return kind(self, images - images.mean(dim=0), draws)
+
+    kind = ScatteringFeatures._kind
+    monkeypatch.setattr(ScatteringFeatures, "_kind", centred)
+    with pytest.raises(AssertionError):
+        check_features_are_those_of_the_record(lambda records: made, images, ["last"])
+
+
+def test_copies_that_are_drawn_alike_are_noticed(real_data, monkeypatch):
+    monkeypatch.setattr(extractor, "draws_of_records", without_key)
+    with pytest.raises(AssertionError):
+        test_equal_images_have_equal_features_and_copies_of_an_image_differ(real_data)
+
+
+@pytest.mark.parametrize("place", ["strokes", "whitening"])
+def test_records_among_the_strokes_or_in_the_whitening_are_noticed(images, monkeypatch, place):
+    def leaky(records):
+        if place == "strokes":
+
+            def drawn(count, generator):
+                return torch.cat([draw_strokes(count - 20, generator), records[-20:, 0]])
+
+            monkeypatch.setattr(extractor, "draw_strokes", drawn)
+            return rule()
+        made = rule()
+        made._whitening, made.size = Whitening.fit(made._coefficients(records[:, 0]), 20, 1e-3), 21
+        return made
+
+    with pytest.raises(AssertionError):
+        check_features_are_those_of_the_record(leaky, images, ["first"])
+
+
+def released(records, *, copies_as_records=False):
+    """Return the sum of clipped gradients, without noise, of one full-batch step from trained-looking weights."""
+    if copies_as_records:
+        copies = records.images.shape[1]
+        records = Examples(records.images.flatten(0, 1), records.labels.repeat_interleave(copies))
+    model = build_model("linear", 10, torch.Generator(), records.images.shape[-1])
+    torch.nn.init.normal_(model[0].weight, generator=torch.Generator().manual_seed(5))
+    sums = []
+    learner = DpSgdLearner(
+        Settings(epochs=1, batch_size="all", learning_rate=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=0.5,
+        on_release=lambda gradients: sums.append(gradients[0].clone() * len(records)),
+    )
+    events = learner.fit(model, records, span=Span(), rng=Randomness(1))
+    assert [(event.sample_rate, event.steps) for event in events] == [(1.0, 1)]
+    return sums[0]
+
+
+def check_one_record_moves_the_sum_by_at_most_the_clipping_norm(features, images, **how):
+    """Compare sums over all images with sums over features that are made anew, of the images that are left."""
+    labels = torch.arange(len(images)) % 10
+    whole = released(Examples(features.copies(images), labels), **how)
+    for left_out in (0, 7):
+        others = torch.tensor([place for place in range(len(images)) if place != left_out])
+        without = released(Examples(features.copies(images[others]), labels[others]), **how)
+        # All of them are clipped here, so that the bound is reached.
+        assert 0.45 < (whole - without).norm() <= 0.5 * (1 + 1e-5)
+
+
+def test_copies_change_no_sensitivity(features, images):
+    check_one_record_moves_the_sum_by_at_most_the_clipping_norm(features, images)
+
+
+def test_copies_that_are_clipped_one_by_one_are_noticed(features, images):
+    with pytest.raises(AssertionError):
+        check_one_record_moves_the_sum_by_at_most_the_clipping_norm(features, images, copies_as_records=True)
+
+
+def test_copies_that_are_drawn_by_position_move_the_sum_further(features, images, monkeypatch):
+    monkeypatch.setattr(extractor, "draws_of_records", by_position)
+    with pytest.raises(AssertionError):
+        check_one_record_moves_the_sum_by_at_most_the_clipping_norm(features, images)

@@ -1,0 +1,146 @@
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ppml.io.atomic import atomic, read_json, write_bytes, write_json, write_text
+from ppml.io.private_file import write_private
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_file_appears_whole_with_the_folders_it_needs(tmp_path):
+    write_text(tmp_path / "a" / "b" / "x.csv", "ε\n")
+    assert (tmp_path / "a" / "b" / "x.csv").read_bytes() == "ε\n".encode()
+    assert names(tmp_path / "a" / "b") == ["x.csv"]
+
+
+def test_name_does_not_exist_while_the_content_is_written(tmp_path):
+    with atomic(tmp_path / "x.csv") as temporary:
+        temporary.write_text("half")
+        assert not (tmp_path / "x.csv").exists()
+        assert (temporary.parent, temporary.suffix) == (tmp_path, ".csv")
+    assert (tmp_path / "x.csv").read_text() == "half"
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_exception_inside_leaves_what_was_there_and_no_temporary_file(old, tmp_path):
+    target = tmp_path / "x.csv"
+    if old:
+        target.write_text(old)
+    with pytest.raises(ValueError, match="stop"), atomic(target) as temporary:
+        temporary.write_text("half")
+        raise ValueError("stop")
+    assert names(tmp_path) == (["x.csv"] if old else [])
+    assert not old or target.read_text() == old
+
+
+def test_full_disk_leaves_what_was_there_and_the_error_names_the_file(tmp_path, monkeypatch):
+    target = tmp_path / "x.json"
+    write_json(target, "old")
+
+    def fill_up(path, data):
+        with path.open("wb") as file:
+            file.write(data[:1])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(OSError) as caught:
+        write_json(target, "new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(target))
+    monkeypatch.undo()
+    assert names(tmp_path) == ["x.json"]
+    assert read_json(target) == "old"
+
+
+def test_disk_that_is_full_only_when_content_is_synced_is_noticed(tmp_path, monkeypatch):
+    def fail(handle):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError) as caught:
+        write_bytes(tmp_path / "x.bin", b"new")
+    assert caught.value.filename == str(tmp_path / "x.bin")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_real_full_device_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught, atomic(tmp_path / "x.bin") as temporary:
+        temporary.unlink()
+        temporary.symlink_to("/dev/full")
+        temporary.write_bytes(b"new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x.bin"))
+    assert names(tmp_path) == []
+
+
+def test_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, atomic(tmp_path / "x.bin"):
+        (tmp_path / "none").read_bytes()
+    assert caught.value.filename == str(tmp_path / "none")
+
+
+def test_folder_below_a_file_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        write_text(tmp_path / "file" / "below" / "x.csv", "")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_permissions_follow_the_umask(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "x.csv", "")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.csv").stat().st_mode) == 0o666 & ~mask
+
+
+def test_equal_content_gives_equal_bytes_of_json(tmp_path):
+    write_json(tmp_path / "1.json", {"b": [1, 0.1], "a": {"y": None, "x": "ε"}})
+    write_json(tmp_path / "2.json", {"a": {"x": "ε", "y": None}, "b": [1, 0.1]})
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+    assert read_json(tmp_path / "1.json") == {"a": {"x": "ε", "y": None}, "b": [1, 0.1]}
+
+
+def test_floats_survive_json_exactly(tmp_path):
+    values = [0.1, 1e-300, 1 / 3, 2.0**-1074]
+    write_json(tmp_path / "x.json", values)
+    assert read_json(tmp_path / "x.json") == values
+
+
+def test_content_that_is_no_json_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {1, 2})
+    assert names(tmp_path) == []
+
+
+def test_json_ends_in_one_newline(tmp_path):
+    write_json(tmp_path / "x.json", [])
+    assert (tmp_path / "x.json").read_text() == json.dumps([]) + "\n"
+
+
+@pytest.mark.parametrize("old", [None, b"older"])
+def test_private_file_is_never_open_to_others_while_it_has_content(old, tmp_path, monkeypatch):
+    target, modes, mask = tmp_path / "seed", [], os.umask(0)
+    if old:
+        target.write_bytes(old)
+    opened = os.fdopen
+
+    def seen(number, mode):
+        modes.append(stat.S_IMODE(os.fstat(number).st_mode))
+        return opened(number, mode)
+
+    monkeypatch.setattr(os, "fdopen", seen)
+    try:
+        write_private(target, b"secret")
+    finally:
+        os.umask(mask)
+    assert modes == [0o600] and stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert target.read_bytes() == b"secret" and names(tmp_path) == ["seed"]

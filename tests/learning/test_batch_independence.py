@@ -1,0 +1,207 @@
+"""A model that mixes the examples of a batch in its forward function is refused before it is trained."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ppml.data.examples import Examples
+from ppml.learning import clipped_sum as sums
+from ppml.learning import dpsgd
+from ppml.learning.batch_independence import refuse_mixing
+from ppml.learning.clipped_sum import clipped_sum
+from ppml.learning.clipping import UnsupportedLayer
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.learner import Settings
+from ppml.learning.training_window import Span
+from ppml.models.registry import MODELS, ON_FEATURES, WITH_STATISTICS, build_model
+from ppml.randomness import Randomness
+
+from .digits import cnn, some, vector
+
+
+class Base(nn.Module):
+    """A model of images of digits that does something to the batch first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last = nn.Linear(784, 10)
+
+    def mix(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows
+
+    def forward(self, images):
+        return self.last(self.mix(images.flatten(1)))
+
+
+class Apart(Base):
+    pass
+
+
+class Mean(Base):
+    def mix(self, rows):
+        return rows - rows.mean(0)
+
+
+class FaintMean(Base):
+    def mix(self, rows):
+        return rows + 1e-12 * rows.mean(0)
+
+
+class DetachedMean(Base):
+    def mix(self, rows):
+        return rows - rows.mean(0).detach()
+
+
+class Sorted(Base):
+    def mix(self, rows):
+        return rows.sort(dim=0).values
+
+
+class Cumulative(Base):
+    def mix(self, rows):
+        return rows.cumsum(0)
+
+
+class DetachedFirst(Base):
+    def mix(self, rows):
+        return rows * rows[:1].detach()
+
+
+class DividedByTheNumber(Base):
+    def mix(self, rows):
+        return rows / len(rows)
+
+
+class Numbered(Base):
+    def mix(self, rows):
+        return rows * (1.0 + torch.arange(len(rows))[:, None])
+
+
+class Reversed(Base):
+    def mix(self, rows):
+        return rows.flip(0)
+
+
+class DropsOut(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def mix(self, rows):
+        return self.drop(rows)
+
+
+class Remembers(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(784))
+
+    def mix(self, rows):
+        self.seen += rows.detach().mean(0)
+        return rows + self.seen
+
+
+MIXING = {
+    Mean: "has a gradient at another",
+    FaintMean: "has a gradient at another",
+    Sorted: "has a gradient at another",
+    Cumulative: "has a gradient at another",
+    Reversed: "has a gradient at another",
+    DetachedMean: "differs with the others",
+    DetachedFirst: "differs with the others",
+    DividedByTheNumber: "differs with their number or its place",
+    Numbered: "differs with their number or its place",
+    DropsOut: "another loss in a second pass",
+    Remembers: "another loss in a second pass",
+}
+LEARNER = DpSgdLearner(Settings(1, 10, 0.1), noise_multiplier=1.0, max_grad_norm=0.1)
+
+
+@pytest.mark.parametrize(("kind", "says"), MIXING.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_a_model_that_mixes_examples_is_refused_in_one_line_before_a_step_is_taken(kind, says):
+    for train in (
+        lambda model: LEARNER.fit(model, some(30), span=Span(), rng=Randomness(1)),
+        lambda model: clipped_sum(model, some(30), torch.arange(30), 0.1),
+    ):
+        model = kind()
+        before = vector(model)
+        with pytest.raises(UnsupportedLayer, match=rf"^model {kind.__name__} .*{says}.*; .* GroupNorm .*$") as raised:
+            train(model)
+        assert "\n" not in str(raised.value)
+        assert torch.equal(vector(model), before)
+
+
+def test_the_same_model_without_the_mixing_is_trained():
+    LEARNER.fit(Apart(), some(30), span=Span(), rng=Randomness(1))
+
+
+@pytest.mark.parametrize("module", [dpsgd, sums])
+def test_a_learner_that_does_not_check_is_caught(module, monkeypatch):
+    monkeypatch.setattr(module, "refuse_mixing", lambda model, images: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_a_model_that_mixes_examples_is_refused_in_one_line_before_a_step_is_taken(Mean, MIXING[Mean])
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - WITH_STATISTICS))
+def test_every_model_that_is_trained_with_privacy_passes(name):
+    for shape in [(50,), (4, 50)] if name in ON_FEATURES else [(1, 28, 28)]:
+        model = build_model(name, 10, Randomness(0).torch(), shape[-1])
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.01 * torch.randn(parameter.shape, generator=Randomness(1).torch()))
+        refuse_mixing(model, torch.zeros(3, *shape))
+
+
+def test_indices_pass():
+    model = nn.Sequential(nn.Embedding(2, 3), nn.Flatten(), nn.Linear(12, 5))
+    refuse_mixing(model, torch.zeros(7, 4, dtype=torch.int64))
+
+
+def test_a_layer_that_mixes_examples_is_named_as_before():
+    with pytest.raises(UnsupportedLayer, match=r"^layer 1 \(BatchNorm1d\) mixes the examples"):
+        refuse_mixing(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784)), some(3).images)
+
+
+def test_the_check_reads_no_record_and_changes_neither_model_nor_generators():
+    model, images = cnn().train(), torch.full((5, 1, 28, 28), float("nan"))
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    refuse_mixing(model, images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_dropout_draws_nothing_from_the_global_generator_in_the_check():
+    model = DropsOut()
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    with pytest.raises(UnsupportedLayer):
+        refuse_mixing(model, some(3).images)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_is_checked_once_for_each_shape_of_an_example():
+    passes = []
+
+    class Counted(Base):
+        def mix(self, rows):
+            passes.append(len(rows))
+            return rows
+
+    model = Counted()
+    refuse_mixing(model, some(3).images)
+    first = len(passes)
+    refuse_mixing(model, some(9).images)
+    assert len(passes) == first > 0
+    refuse_mixing(model, some(3).images.view(3, 1, 14, 56))
+    assert len(passes) == 2 * first
+    empty = Examples(some(3).images[:0], some(3).labels[:0])
+    assert not clipped_sum(model, empty, torch.arange(0), 0.1).any()

@@ -1,0 +1,581 @@
+"""A norm bound that servers check without seeing an update: what holds is accepted, whatever is planted is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ppml.aggregation.interfaces import BadUpdate
+from ppml.proofs import norm_proof as norm_proof
+from ppml.proofs.coin_tossing import Coin, tossed
+from ppml.proofs.norm_bound import NormBound, squared_norm
+from ppml.proofs.norm_proof import (
+    DRAWS,
+    POINT,
+    PROJECTIONS,
+    PROOF,
+    UPDATE,
+    OverBound,
+    Prover,
+    Verifier,
+    opened,
+    stream_of,
+    summed,
+)
+from ppml.proofs.prime_field import PRIME, elements, integers, minus, packed, plus, unpacked
+from ppml.proofs.projection import projected, signs
+from ppml.proofs.square_proof import Proof, bit_wires, proof_length, proof_of, wires
+
+STATEMENT = NormBound(length=300, bound=1000)
+SERVERS = 3
+
+Change = Callable[[list[bytes]], list[bytes]]
+
+
+def alone(parts: list[bytes]) -> list[bytes]:
+    """Leave what is sent as it is."""
+    return parts
+
+
+class Upload:
+    """One upload, of which each message can be altered on its way."""
+
+    def __init__(self, statement: NormBound = STATEMENT, prover: type[Prover] = Prover) -> None:
+        self.servers = [Verifier(statement, place) for place in range(SERVERS)]
+        said = {use: [server.commitment(use) for server in self.servers] for use in DRAWS}
+        for server in self.servers:
+            for use in DRAWS:
+                server.hear(use, said[use])
+        self.client = prover(statement, said[PROJECTIONS])
+        self.openings: list[bytes] = []
+
+    def share(self, update: np.ndarray, change: Change = alone) -> list[bytes]:
+        parts = change(self.client.shares(update))
+        for server, part in zip(self.servers, parts, strict=True):
+            server.take_share(part)
+        shown = [server.show(PROJECTIONS) for server in self.servers]
+        for server in self.servers:
+            server.project(shown)
+        return shown
+
+    def prove(self, shown: list[bytes], change: Change = alone) -> None:
+        for server, part in zip(self.servers, change(self.client.proof(shown)), strict=True):
+            server.take_proof(part)
+
+    def judge(self, change: Change = alone) -> Upload:
+        shown = [server.show(POINT) for server in self.servers]
+        self.openings = change([server.opening(shown) for server in self.servers])
+        reasons = {self._reason(server) for server in self.servers}
+        assert len(reasons) == 1, "all servers come to the same"
+        if (reason := reasons.pop()) is not None:
+            raise BadUpdate(reason)
+        return self
+
+    def _reason(self, server: Verifier) -> str | None:
+        try:
+            server.judge(self.openings)
+        except BadUpdate as reason:
+            return str(reason)
+        return None
+
+    def run(self, update: np.ndarray, share: Change = alone, proof: Change = alone, opening: Change = alone) -> Upload:
+        self.prove(self.share(update, share), proof)
+        return self.judge(opening)
+
+    @property
+    def total(self) -> np.ndarray:
+        """What the servers' openings come to."""
+        values = [unpacked(one, len(one) // 8) for one in self.openings]
+        return plus(plus(values[0], values[1]), values[2])
+
+
+class Cheat(Prover):
+    """A client that proves what is not true as well as it can: with the bits that a false number has at its end."""
+
+    def _refuse(self, update):
+        pass
+
+    def _bits(self, update, seed):
+        statement = self._statement
+        return self._written(integers(projected(seed, statement.rows, update)) + statement.interval, update)
+
+
+def at_the_bound(length: int, bound: int) -> np.ndarray:
+    """Return an update whose squares add up to the bound's: half of its values are alike, some more take the rest."""
+    update = np.zeros(length, np.int64)
+    update[: length // 2] = math.isqrt(bound**2 // length)
+    for place in range(length // 2, length):
+        update[place] = math.isqrt(bound**2 - squared_norm(update))
+    assert squared_norm(update[: length - 1]) == bound**2
+    return update * np.where(np.arange(length) % 2, -1, 1)
+
+
+def drawn_update(number: int, statement: NormBound = STATEMENT, norm: float = 0.99) -> np.ndarray:
+    values = np.random.default_rng(number).normal(size=statement.length)
+    return np.rint(values / np.linalg.norm(values) * norm * statement.bound).astype(np.int64)
+
+
+# What holds is accepted.
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 5000])
+@pytest.mark.parametrize("bound", [1, 1000, 2**20])
+def test_an_update_within_the_bound_is_accepted(length, bound):
+    statement = NormBound(length, bound)
+    update = drawn_update(length, statement, 0.9) if bound > 1 else np.eye(1, length, dtype=np.int64)[0]
+    upload = Upload(statement).run(update)
+    assert np.array_equal(opened([server.share for server in upload.servers]), update)
+
+
+UPDATES = {
+    "nothing": np.zeros(300, np.int64),
+    "at the bound, one value": np.eye(1, 300, 7, dtype=np.int64)[0] * -1000,
+    "at the bound, many values": at_the_bound(300, 1000),
+}
+
+
+@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
+def test_an_update_at_the_bound_is_accepted(update):
+    Upload().run(update)
+
+
+def test_the_model_of_this_project_is_accepted():
+    statement = NormBound.of(26_106, 1.0, 20)
+    upload = Upload(statement).run(drawn_update(1, statement, 0.999))
+    assert proof_length(statement) * 8 < 0.25 * 26_106 * 8
+    assert np.array_equal(opened([server.share for server in upload.servers]), drawn_update(1, statement, 0.999))
+
+
+# What does not hold is refused.
+
+
+def over_by(steps: int) -> np.ndarray:
+    """Return an update whose squares add up to ``steps`` more than the bound's."""
+    update = at_the_bound(300, 1000)
+    update[np.flatnonzero(update == 0)[:steps]] = 1
+    assert squared_norm(update) == 1000**2 + steps
+    return update
+
+
+def squares_that_wrap_round() -> np.ndarray:
+    """Return two huge values whose squares add up to 4 modulo the prime, by which a root is a power."""
+    for first in range(2**50, 2**50 + 100):
+        root = pow(4 - first**2, (PRIME + 1) // 4, PRIME)
+        if (root**2 + first**2) % PRIME == 4:
+            update = np.zeros(300, np.int64)
+            update[[3, 200]] = integers(np.array([first, root], dtype=np.uint64))
+            return update
+    raise AssertionError("every second number has a root")
+
+
+FALSE = {
+    "squares one over": (over_by(1), "its norm exceeds the bound"),
+    "one step over": (np.eye(1, 300, dtype=np.int64)[0] * 1001, "its norm exceeds the bound"),
+    "twice the bound": (drawn_update(1, norm=2.0), "its norm exceeds the bound"),
+    "a thousand times": (drawn_update(2, norm=1000.0), "a random projection"),
+    "squares that wrap round": (squares_that_wrap_round(), "a random projection"),
+    "half the field": (np.full(300, PRIME // 2), "a random projection"),
+}
+
+
+@pytest.mark.parametrize(("update", "why"), FALSE.values(), ids=FALSE)
+def test_an_update_over_the_bound_is_refused(update, why):
+    with pytest.raises(BadUpdate, match=why):
+        Upload(prover=Cheat).run(update)
+    with pytest.raises(OverBound, match="of which this is not true"):
+        Upload().run(update)
+
+
+def test_without_projections_squares_that_wrap_round_are_accepted(monkeypatch):
+    """The fault that the projections are there for, planted: what they say is looked away from."""
+    honest = Verifier._zeros
+
+    def blind(self: Verifier, proof: Proof) -> np.ndarray:
+        zeros = honest(self, proof)
+        zeros[:-1] = 0
+        return zeros
+
+    monkeypatch.setattr(Verifier, "_zeros", blind)
+    upload = Upload(prover=Cheat).run(squares_that_wrap_round())
+    assert np.abs(opened([server.share for server in upload.servers])).max() >= 2**50
+
+
+class NoBits(Cheat):
+    """Writes a number into the place of its lowest bit."""
+
+    def _written(self, rows, update):
+        bits = super()._written(rows, update)
+        lines = bits[: -self._statement.slack_bits].reshape(len(rows), -1)
+        lines[:] = 0
+        lines[:, 0] = elements(rows)
+        return bits
+
+
+class NoSlack(Cheat):
+    """Writes what is left of the bound, which is negative, into the place of a bit."""
+
+    def _written(self, rows, update):
+        bits = super()._written(rows, update)
+        left = np.zeros(self._statement.slack_bits, np.uint64)
+        left[0] = PRIME + self._statement.bound**2 - squared_norm(integers(update))
+        return np.concatenate([bits[: -len(left)], left])
+
+
+@pytest.mark.parametrize(
+    ("cheat", "update"), [(NoBits, squares_that_wrap_round()), (NoSlack, over_by(1))], ids=["projections", "slack"]
+)
+def test_what_is_no_bit_is_refused(cheat, update):
+    with pytest.raises(BadUpdate, match="what its proof calls bits is something else"):
+        Upload(prover=cheat).run(update)
+
+
+# Shares, proofs and openings that are altered.
+
+
+def shifted(content: bytes, place: int, before: int = 0) -> bytes:
+    """Return elements of which one is one more, behind ``before`` bytes."""
+    values = unpacked(content[before:], len(content[before:]) // 8).copy()
+    values[place] = plus(values[place], np.uint64(1))
+    return content[:before] + packed(values)
+
+
+@pytest.mark.parametrize("place", [0, 150, 299])
+def test_a_share_that_is_altered_on_its_way_is_refused(place):
+    with pytest.raises(BadUpdate, match="the squares of its update are not those of its proof"):
+        Upload().run(drawn_update(1), share=lambda parts: [shifted(parts[0], place), *parts[1:]])
+
+
+def test_a_seed_that_is_altered_on_its_way_is_refused():
+    with pytest.raises(BadUpdate, match="the squares of its update"):
+        Upload().run(drawn_update(1), share=lambda parts: [*parts[:2], bytes(32)])
+
+
+PLACES = np.cumsum([0, bit_wires(STATEMENT) * 128, bit_wires(STATEMENT), wires(STATEMENT), bit_wires(STATEMENT) * 129])
+PARTS = {
+    "bits": (PLACES[0], "bits"),
+    "bit_masks": (PLACES[1], "bits"),
+    "wire_masks": (PLACES[2], "squares"),
+    "bit_values": (PLACES[3], "bits"),
+    "square_values": (PLACES[4] + 7, "squares"),
+}
+
+
+@pytest.mark.parametrize(("place", "why"), PARTS.values(), ids=PARTS)
+def test_a_proof_that_is_altered_is_refused(place, why):
+    with pytest.raises(BadUpdate, match=why):
+        Upload().run(drawn_update(1), proof=lambda parts: [shifted(parts[0], place, 32), *parts[1:]])
+
+
+@pytest.mark.parametrize("place", [0, wires(STATEMENT), wires(STATEMENT) + 1, -98, -1])
+@pytest.mark.parametrize("server", range(SERVERS))
+def test_an_opening_that_is_altered_is_refused(server, place):
+    def change(parts: list[bytes]) -> list[bytes]:
+        return [shifted(part, place) if number == server else part for number, part in enumerate(parts)]
+
+    with pytest.raises(BadUpdate):
+        Upload().run(drawn_update(1), opening=change)
+
+
+LENGTHS = {
+    "a share cut off": {"share": lambda parts: [parts[0][:-8], *parts[1:]]},
+    "a longer share": {"share": lambda parts: [parts[0] + bytes(8), *parts[1:]]},
+    "a short seed": {"share": lambda parts: [parts[0], parts[1][:-1], parts[2]]},
+    "a proof cut off": {"proof": lambda parts: [parts[0][:-8], *parts[1:]]},
+    "a longer proof": {"proof": lambda parts: [parts[0] + bytes(8), *parts[1:]]},
+    "no proof": {"proof": lambda parts: [b"", *parts[1:]]},
+    "no number": {"share": lambda parts: [b"\xff" * 8 + parts[0][8:], *parts[1:]]},
+}
+
+
+@pytest.mark.parametrize("change", LENGTHS.values(), ids=LENGTHS)
+def test_what_has_another_length_is_refused(change):
+    with pytest.raises(BadUpdate):
+        Upload().run(drawn_update(1), **change)
+
+
+def test_an_opening_of_another_length_is_refused():
+    with pytest.raises(BadUpdate, match=r"bytes for \d+ numbers"):
+        Upload().run(drawn_update(1), opening=lambda parts: [parts[0][:-8], *parts[1:]])
+
+
+def test_the_client_itself_shares_no_update_of_another_length():
+    with pytest.raises(OverBound):
+        Upload().run(np.zeros(299, np.int64))
+
+
+# Proofs of something else.
+
+
+class OfAnother(Prover):
+    """Shares one update and proves another."""
+
+    def shares(self, update):
+        parts = super().shares(update)
+        self._update = elements(drawn_update(77))
+        return parts
+
+
+def test_a_proof_of_another_update_is_refused():
+    with pytest.raises(BadUpdate):
+        Upload(prover=OfAnother).run(drawn_update(1))
+
+
+def test_a_proof_for_other_projections_is_refused():
+    """First as it is; then with the new projections named, and the old proof split for the new seeds."""
+    first, second, third = Upload(), Upload(), Upload()
+    old: list[bytes] = []
+    first.prove(first.share(drawn_update(1)), lambda parts: old.extend(parts) or parts)
+    first.judge()
+    shown = second.share(drawn_update(1))
+    with pytest.raises(BadUpdate, match="a proof is for the projections that were drawn for its update"):
+        second.prove(shown, lambda parts: old)
+
+    shown = third.share(drawn_update(1))
+    count = proof_length(STATEMENT)
+    whole = unpacked(old[0][32:], count)
+    for seed in first.client._seeds:
+        whole = plus(whole, stream_of(seed, PROOF, count))
+    for seed in third.client._seeds:
+        whole = minus(whole, stream_of(seed, PROOF, count))
+    third.prove(shown, lambda parts: [parts[0][:32] + packed(whole), *parts[1:]])
+    with pytest.raises(BadUpdate, match="a random projection"):
+        third.judge()
+
+
+def test_servers_open_nothing_where_the_client_was_told_other_projections():
+    upload = Upload()
+    shown = upload.share(drawn_update(1))
+    with pytest.raises(BadUpdate, match="a proof is for the projections that were drawn"):
+        upload.prove(shown, lambda parts: [parts[0], bytes(32), parts[2]])
+    with pytest.raises(BadUpdate, match="a coin is not shown before"):
+        upload.servers[1].show(POINT)
+
+
+def test_a_client_shares_once_and_proves_once():
+    upload = Upload()
+    shown = upload.share(drawn_update(1))
+    with pytest.raises(RuntimeError, match="seeds serve one update"):
+        upload.client.shares(drawn_update(2))
+    upload.prove(shown)
+    with pytest.raises(RuntimeError, match="proven once"):
+        upload.client.proof(shown)
+    with pytest.raises(BadUpdate, match="an update is shared once"):
+        upload.servers[0].take_share(packed(elements(drawn_update(2))))
+
+
+# What is drawn together.
+
+
+def test_no_coin_is_shown_before_what_it_questions():
+    upload = Upload()
+    for use in DRAWS:
+        with pytest.raises(BadUpdate, match="a coin is not shown before"):
+            upload.servers[0].show(use)
+    upload.share(drawn_update(1))
+    with pytest.raises(BadUpdate, match="a coin is not shown before"):
+        upload.servers[0].show(POINT)
+
+
+def test_no_share_is_taken_before_the_servers_have_committed_themselves():
+    with pytest.raises(BadUpdate, match="after the servers have committed themselves"):
+        Verifier(STATEMENT, 1).take_share(bytes(32))
+
+
+def test_a_server_commits_itself_once():
+    server = Verifier(STATEMENT, 0)
+    server.hear(POINT, [b"a", b"b", b"c"])
+    with pytest.raises(BadUpdate, match="a server commits itself once"):
+        server.hear(POINT, [b"a", b"b", b"d"])
+
+
+def test_a_coin_that_is_another_than_committed_is_seen_by_client_and_servers():
+    upload = Upload()
+    shown = upload.share(drawn_update(1))
+    with pytest.raises(BadUpdate, match="another nonce than the one that it committed itself to"):
+        upload.client.proof([shown[0], shown[1], bytes(32)])
+
+
+def test_a_coin_that_is_copied_does_not_count():
+    first, second = Coin(0, PROJECTIONS), Coin(1, PROJECTIONS)
+    tossed([first.commitment, second.commitment], [first.nonce, second.nonce], PROJECTIONS)
+    for commitments, nonces, use in (
+        ([first.commitment] * 2, [first.nonce] * 2, PROJECTIONS),
+        ([first.commitment], [first.nonce, second.nonce], PROJECTIONS),
+        ([first.commitment, second.commitment], [first.nonce, second.nonce], POINT),
+    ):
+        with pytest.raises(BadUpdate):
+            tossed(commitments, nonces, use)
+
+
+# Random projections.
+
+
+@pytest.mark.parametrize("length", [1, 2047, 2048, 2049, 5000])
+def test_projections_are_exact_and_add_up_over_shares(length):
+    seed = bytes(31) + b"r"
+    update = np.random.default_rng(length).integers(-(2**59), 2**59, length)
+    blocks = [signs(seed, number, 5) for number in range(-(-length // 2048))]
+    wanted = np.concatenate(blocks, axis=1)[:, :length].astype(np.int64).astype(object) @ update.astype(object) % PRIME
+    assert projected(seed, 5, elements(update)).tolist() == wanted.tolist()
+    share = stream_of(bytes(32), UPDATE, length)
+    parts = [projected(seed, 5, part) for part in (share, minus(elements(update), share))]
+    assert plus(*parts).tolist() == wanted.tolist()
+
+
+def test_half_of_the_signs_are_0_and_a_quarter_each_of_the_others():
+    values, counts = np.unique(signs(bytes(32), 0, 96), return_counts=True)
+    assert values.tolist() == [-1, 0, 1]
+    assert np.allclose(counts / counts.sum(), [0.25, 0.5, 0.25], atol=0.01)
+
+
+FAR = {
+    "one value": lambda interval: np.eye(1, 2048, dtype=np.int64)[0] * 2 * interval,
+    "one value, half the field": lambda interval: np.eye(1, 2048, dtype=np.int64)[0] * (PRIME // 2),
+    "two values that cancel": lambda interval: (
+        np.eye(1, 2048, dtype=np.int64)[0] * (PRIME // 2) - np.eye(1, 2048, 1, dtype=np.int64)[0] * (PRIME // 2 - 1)
+    ),
+    "many values": lambda interval: np.full(2048, int(16 * interval / math.sqrt(2048)) + 1),
+}
+
+
+@pytest.mark.parametrize("far", FAR.values(), ids=FAR)
+def test_a_projection_of_what_is_far_away_misses_the_interval_as_often_as_is_said(far):
+    """The bound on the probability of a hit is .672; over 20,000 projections a deviation is .0033."""
+    interval, rows = STATEMENT.interval, 20_000
+    found = integers(projected(bytes(32), rows, elements(far(interval))))
+    hit = np.mean((found >= -interval) & (found < interval))
+    assert hit < 1 - (127 / 128) ** 2 / 3 + 5 * 0.0033
+
+
+def test_errors_are_as_documented():
+    assert -52.7 < math.log2(STATEMENT.soundness_error) < -52.6
+    largest = max(NormBound(100, bound).completeness_error for bound in range(1, 3000))
+    assert largest < 2**-44
+
+
+@pytest.mark.parametrize("wrong", [(100, 12 * 2**20), (2**40, 2**20)])
+def test_a_statement_that_the_field_is_too_small_for_is_refused(wrong):
+    with pytest.raises(OverflowError, match="squares may wrap round"):
+        NormBound(*wrong)
+
+
+def test_a_statement_of_nothing_is_refused():
+    for length, bound in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="both are at least 1"):
+            NormBound(length, bound)
+    assert NormBound(26_106, 8 * 2**20).interval == 2**26, "a norm of 8 on the default grid has room"
+
+
+# Who sees what.
+
+WIDE = NormBound(length=8_000, bound=2**20, points=8)
+"""Many short wires, of which as many values are opened."""
+
+
+def views(update: np.ndarray, uploads: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Return the wires that were opened, and what the first two servers have together, over some uploads."""
+    lines, known = [], []
+    for _ in range(uploads):
+        upload = Upload(WIDE)
+        kept: list[bytes] = []
+        upload.run(update, proof=lambda parts, kept=kept: kept.extend(parts) or parts)
+        values, ends = upload.total, (wires(WIDE), wires(WIDE) + 1)
+        lines += [values[: ends[0]], values[ends[1] : -WIDE.rows - 2]]
+        flat = unpacked(kept[0][32:], proof_length(WIDE))
+        second = stream_of(upload.client._seeds[0], PROOF, len(flat))
+        known += [plus(upload.servers[0].share, upload.servers[1].share), plus(flat, second)]
+    return np.concatenate(lines), np.concatenate(known)
+
+
+def check_uniform(values: np.ndarray) -> None:
+    """Chi-squared over the lowest 8 bits and the highest: 255 degrees of freedom, mean 255, deviation 22.6."""
+    for bits in (0, 53):
+        counts = np.bincount((values >> np.uint64(bits)) & np.uint64(255), minlength=256)
+        expected = len(values) / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 255 + 6 * 22.6
+
+
+SEEN = {"nothing": np.zeros(8_000, np.int64), "at the bound": at_the_bound(8_000, 2**20)}
+
+
+@pytest.mark.parametrize("update", SEEN.values(), ids=SEEN)
+def test_what_is_opened_and_what_two_servers_have_is_uniform_whatever_the_update_is(update):
+    for values in views(update):
+        check_uniform(values)
+
+
+@pytest.mark.parametrize("update", SEEN.values(), ids=SEEN)
+def test_all_else_that_is_opened_follows_from_the_wires_or_is_zero(update):
+    upload = Upload(WIDE).run(update)
+    values, ends = upload.total.astype(object), (wires(WIDE), wires(WIDE) + 1)
+    assert (values[: ends[0]] ** 2).sum() % PRIME == values[ends[0]]
+    assert not upload.total[-WIDE.rows - 1 :].any()
+    factors, bits = upload.servers[0]._point.factors, values[ends[1] : -WIDE.rows - 2]
+    assert (factors.astype(object) * (bits**2 - bits)).sum() % PRIME == values[-WIDE.rows - 2]
+
+
+def test_a_wire_without_its_mask_is_caught(monkeypatch):
+    honest = norm_proof.proven
+
+    def bare(*given):
+        zeros = np.zeros(10**4, np.uint64)
+        monkeypatch.setattr("ppml.proofs.square_proof.drawn", lambda seed, count: zeros[:count])
+        proof = honest(*given)
+        monkeypatch.undo()
+        return proof
+
+    upload = Upload(WIDE)
+    shown = upload.share(SEEN["nothing"])
+    monkeypatch.setattr(norm_proof, "proven", bare)
+    upload.prove(shown)
+    upload.judge()
+    assert not upload.total[: wires(WIDE)].any(), "an update of zeros shows itself"
+
+
+def test_nothing_repeats_between_two_uploads_of_one_update():
+    first, second = (Upload().run(drawn_update(1)) for _ in range(2))
+    for one, other in zip(first.servers, second.servers, strict=True):
+        assert not (one.share == other.share).any()
+    count = wires(STATEMENT)
+    assert not (first.total[:count] == second.total[:count]).any()
+
+
+# Sums.
+
+
+def test_the_sum_of_what_is_accepted_is_that_of_the_integers():
+    values = [drawn_update(number) for number in range(5)]
+    uploads = [Upload().run(value) for value in values]
+    sums = [summed([upload.servers[place].share for upload in uploads]) for place in range(SERVERS)]
+    assert np.array_equal(opened(sums), sum(values))
+
+
+def test_one_bad_client_is_left_out_and_the_sum_of_the_others_is_right():
+    values = [drawn_update(number) for number in range(4)]
+    values[2] = squares_that_wrap_round()
+    accepted = []
+    for value in values:
+        upload = Upload(prover=Cheat)
+        try:
+            accepted.append(upload.run(value))
+        except BadUpdate:
+            continue
+    assert len(accepted) == 3
+    sums = [summed([upload.servers[place].share for upload in accepted]) for place in range(SERVERS)]
+    assert np.array_equal(opened(sums), values[0] + values[1] + values[3])
+
+
+def test_a_sum_of_one_is_not_opened():
+    upload = Upload().run(drawn_update(1))
+    with pytest.raises(BadUpdate, match="a sum of fewer than 2 updates is not opened"):
+        summed([upload.servers[0].share])
+
+
+def test_a_proof_travels_as_it_is():
+    flat = stream_of(bytes(32), PROOF, proof_length(STATEMENT))
+    proof = proof_of(flat, STATEMENT)
+    assert np.array_equal(proof.flat, flat)
+    assert proof.bits.shape == (bit_wires(STATEMENT), 128) and proof.square_values.shape == (257,)

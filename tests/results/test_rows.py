@@ -1,0 +1,239 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from ppml.config.arm import Arm
+from ppml.io.canonical_json import digest
+from ppml.results.rows import Run, clients, cost, history, record
+
+N_TEST, N_ALL, CLASSES = 40, 100, 10
+LABELS = np.random.default_rng(1).integers(0, CLASSES, N_ALL)
+PARTITION = {"clients": [[0, 3], [1], [2, 4, 5]], "labels": [[1, 1, 0], [0, 1, 0], [1, 0, 2]]}
+
+
+def log_probabilities(models):
+    logits = torch.randn(models, N_ALL, CLASSES, generator=torch.Generator().manual_seed(2))
+    return logits.log_softmax(dim=2).numpy()
+
+
+def made_run(arm=None, *, models=1, privacy=None, partition=None, bytes_up=0, **changes):
+    """Return a run as the stages would leave it; by default of one owner without privacy."""
+    made = Run(
+        arm="made",
+        config={
+            "arm": Arm.model_validate(arm or {}).technique(),
+            "dataset": "mnist",
+            "root_seed": 2024,
+            "device": "cpu",
+            "seed": 3,
+            "data": {
+                "n_train": 6,
+                "n_test": N_TEST,
+                "n_test_all": N_ALL,
+                "evaluate_on": "test",
+                "digest": "0123456789abcdef",
+            },
+        },
+        privacy=privacy or {"unit": "none", "noise_by": "none", "epsilon": None},
+        cost={"seconds": 1.5, "cpu_seconds": 1.25, "peak_memory_mb": 300.0, "bytes_up": bytes_up, "bytes_down": 7},
+        history=[{"step": 1, "train_loss": 0.5, "loss": 0.4, "accuracy": 0.8}, {"step": 2, "train_loss": 0.3}],
+        log_probabilities=log_probabilities(models),
+        labels=LABELS,
+        parameters=1000,
+        partition=partition,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+LOCAL = {"topology": {"kind": "local", "partition": "p3"}}
+FEDERATED = {"topology": {"kind": "federated", "partition": "p3", "rounds": 5}, "aggregation": {"kind": "ckks"}}
+PRIVATE = {
+    "unit": "example",
+    "noise_by": "owner",
+    "noise_source": "seeded",
+    "epsilon": 2.0,
+    "epsilons": [1.0, 2.0, 0.5],
+    "delta": 1e-5,
+    "accountant": "prv",
+    "neighbouring": "zero_out_one",
+    "sampling_source": "secure",
+    "sampler": "poisson",
+    "epsilon_replace_one": 4.4,
+    "mechanism": "0123456789abcdef",
+    "noise_multiplier": 1.1,
+    "sample_rate": 0.5,
+    "steps": 12,
+    "max_grad_norm": 0.1,
+}
+
+
+def test_accuracy_is_of_the_first_n_test_images_and_accuracy_all_of_the_whole_file():
+    run = made_run()
+    right = run.log_probabilities[0].argmax(axis=1) == LABELS
+    row = record(run)
+    assert (row["accuracy"], row["accuracy_all"]) == (right[:N_TEST].mean(), right.mean())
+    assert row["accuracy"] != row["accuracy_all"]
+    assert (row["n_test"], row["n_test_all"]) == (N_TEST, N_ALL)
+
+
+def test_perfect_predictions_on_the_first_images_alone_are_told_apart():
+    perfect = np.full((1, N_ALL, CLASSES), -np.inf, dtype=np.float32)
+    perfect[0, np.arange(N_ALL), LABELS] = 0.0
+    perfect[0, N_TEST:] = perfect[0, N_TEST:, ::-1]
+    wrong_by_mirroring = (LABELS[N_TEST:] == CLASSES - 1 - LABELS[N_TEST:]).mean()
+    row = record(made_run(log_probabilities=perfect))
+    assert row["accuracy"] == 1.0
+    assert row["accuracy_all"] == pytest.approx((N_TEST + wrong_by_mirroring * (N_ALL - N_TEST)) / N_ALL)
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_loss_is_torchs_cross_entropy_on_the_first_n_test_images_over_all_models(models):
+    run = made_run(models=models)
+    logits = torch.from_numpy(run.log_probabilities[:, :N_TEST]).double().reshape(-1, CLASSES)
+    expected = functional.cross_entropy(logits, torch.from_numpy(LABELS[:N_TEST]).repeat(models)).item()
+    assert run.loss() == pytest.approx(expected, rel=1e-6)
+
+
+def test_accuracy_of_clients_that_train_alone_is_the_mean_over_their_models():
+    run = made_run(LOCAL, models=3, partition=PARTITION)
+    each = (run.log_probabilities.argmax(axis=2) == LABELS)[:, :N_TEST].mean(axis=1)
+    assert record(run)["accuracy"] == pytest.approx(each.mean())
+    assert [row["accuracy"] for row in clients(run)] == each.tolist()
+
+
+def test_clients_of_a_federation_share_the_accuracy_of_its_model():
+    run = made_run(FEDERATED, partition=PARTITION)
+    assert {row["accuracy"] for row in clients(run)} == {record(run)["accuracy"]}
+
+
+def test_client_rows_sum_to_the_records_and_label_counts_of_the_run():
+    rows = clients(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))
+    assert [row["records"] for row in rows] == [len(part) for part in PARTITION["clients"]]
+    assert sum(row["records"] for row in rows) == record(made_run())["n_train"]
+    assert all(sum(row[f"label_{label}"] for label in range(3)) == row["records"] for row in rows)
+    assert [row["client"] for row in rows] == [0, 1, 2]
+    assert {row["partition"] for row in rows} == {"p3"}
+
+
+def test_client_rows_have_each_owners_own_epsilon():
+    assert [row["epsilon"] for row in clients(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))] == [
+        1.0,
+        2.0,
+        0.5,
+    ]
+    assert [row["epsilon"] for row in clients(made_run(FEDERATED, partition=PARTITION))] == [None] * 3
+
+
+def test_one_owner_has_no_client_rows():
+    assert clients(made_run()) == []
+
+
+def test_expansion_is_uploaded_bytes_over_those_of_the_updates_in_float32():
+    plain = 3 * 5 * 1000 * 4
+    row = cost(made_run(FEDERATED, partition=PARTITION, bytes_up=10 * plain))
+    assert (row["expansion"], row["clients"], row["rounds"]) == (10.0, 3, 5)
+    assert (row["bytes_up"], row["bytes_down"]) == (10 * plain, 7)
+
+
+@pytest.mark.parametrize(("arm", "partition"), [({}, None), (LOCAL, PARTITION)])
+def test_nothing_is_uploaded_without_a_federation(arm, partition):
+    row = cost(made_run(arm, partition=partition))
+    assert (row["expansion"], row["rounds"], row["bytes_up"]) == (None, None, 0)
+
+
+def test_history_counts_rounds_when_federated_and_epochs_else():
+    for arm, partition, unit in (({}, None, "epoch"), (FEDERATED, PARTITION, "round")):
+        rows = history(made_run(arm, partition=partition))
+        assert [(row["arm"], row["seed"], row["unit"], row["step"]) for row in rows] == [
+            ("made", 3, unit, 1),
+            ("made", 3, unit, 2),
+        ]
+
+
+def test_record_states_no_privacy_by_empty_cells():
+    row = record(made_run())
+    assert (row["privacy_unit"], row["noise_by"]) == ("none", "none")
+    empty = (
+        "epsilon",
+        "delta",
+        "accountant",
+        "neighbouring",
+        "noise_multiplier",
+        "noise_source",
+        "sampling_source",
+        "epsilon_replace_one",
+        "mechanism",
+        "sample_rate",
+        "steps",
+    )
+    assert all(row[key] is None for key in empty)
+
+
+def test_record_states_privacy_with_everything_that_qualifies_it():
+    row = record(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))
+    for key in set(PRIVATE) - {"unit", "epsilons"}:
+        assert row[key] == PRIVATE[key]
+    assert row["privacy_unit"] == "example"
+
+
+def test_record_says_who_opens_an_update_and_who_is_shown_the_sum():
+    assert record(made_run())["update_opened_by"] is record(made_run())["sum_seen_by"] is None
+    seen = {}
+    for aggregation in ("plaintext", "ckks", "bfv", "shares", "masking"):
+        arm = {**FEDERATED, "aggregation": {"kind": aggregation}}
+        seen[aggregation] = record(made_run(arm, partition=PARTITION))["update_opened_by"]
+    assert seen == {
+        "plaintext": "the server",
+        "ckks": "the key holder together with the server",
+        "bfv": "the key holder together with the server",
+        "shares": "all 3 servers together",
+        "masking": "3 of 3 clients together with the server",
+    }
+    shared = {**FEDERATED, "aggregation": {"kind": "ckks", "keys": "shared"}}
+    assert record(made_run(shared, partition=PARTITION))["update_opened_by"] == "any client together with the server"
+
+
+def test_record_names_the_aggregation_only_where_something_is_aggregated():
+    assert record(made_run())["aggregation"] == "none"
+    assert record(made_run(LOCAL, models=3, partition=PARTITION))["aggregation"] == "none"
+    assert record(made_run(FEDERATED, partition=PARTITION))["aggregation"] == "ckks"
+
+
+@pytest.mark.parametrize(
+    ("arm", "division"),
+    [
+        ({}, None),
+        ({"topology": {"kind": "local", "partition": "dirichlet-3-0.3"}}, "dirichlet"),
+        ({"topology": {"kind": "federated", "partition": "iid-3-6", "rounds": 5}}, "iid"),
+        ({"topology": {"kind": "federated", "partition": "shards-3-2", "rounds": 5}}, "shards"),
+    ],
+)
+def test_record_says_how_the_records_were_divided(arm, division):
+    row = record(made_run(arm, partition=PARTITION if arm else None))
+    assert row["division"] == division
+
+
+def test_record_counts_the_training_images_that_have_an_owner():
+    some = {"clients": [[0], [4, 5]], "labels": [[1, 0, 0], [0, 1, 1]]}
+    assert record(made_run())["n_train"] == 6
+    assert record(made_run(FEDERATED, partition=PARTITION))["n_train"] == 6
+    assert record(made_run(FEDERATED, partition=some))["n_train"] == 3
+
+
+def test_config_digest_depends_on_what_was_trained_and_not_on_name_seed_or_result():
+    base = made_run()
+    same = made_run(arm={"label": "Another label"}, models=3)
+    same = dataclasses.replace(same, arm="other", config={**same.config, "seed": 9})
+    other = made_run({"training": {"epochs": 11}})
+    assert record(base)["config_digest"] == record(same)["config_digest"] != record(other)["config_digest"]
+    identity = {key: base.config[key] for key in ("arm", "dataset", "root_seed", "device")}
+    assert record(base)["config_digest"] == digest(identity)
+    assert record(base)["data_digest"] == "0123456789abcdef"
+
+
+def test_every_record_has_the_same_columns_in_the_same_order():
+    rows = [record(made_run()), record(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))]
+    assert list(rows[0]) == list(rows[1])

@@ -1,0 +1,210 @@
+"""Techniques as a whole: what must be the same to the bit, and what must differ."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ppml.aggregation.lattice import PublicKeyClients
+from ppml.config.arm import Arm
+from ppml.federation.factory import client_weights, party_seeds
+from ppml.learning.result import Outcome
+from ppml.learning.vectorized.clients import Together, TogetherLearner
+from ppml.models.registry import build_model
+from ppml.randomness import Randomness
+from ppml.training import train
+
+from .federation.runs import MOMENTUM, QUICK, SIZES, by_hand, federated_arm, foreign_images, owners, run
+from .learning.digits import one_thread, some, vector
+
+__all__ = ["one_thread"]
+
+TECHNIQUES = {
+    "fl": {},
+    "fl_he": {"encrypted": True},
+    "fl_dp": {"private": True},
+    "fl_dp_he": {"private": True, "encrypted": True},
+}
+
+
+@cache
+def outcome_of(name: str, seed: int = 1) -> Outcome:
+    return run(federated_arm(**TECHNIQUES[name], server=MOMENTUM), seed=seed)
+
+
+def weights_of(outcome: Outcome) -> list[torch.Tensor]:
+    return [vector(model) for model in outcome.models]
+
+
+def check_same(first: Outcome, second: Outcome) -> None:
+    assert all(map(torch.equal, weights_of(first), weights_of(second)))
+    assert first.history == second.history
+    assert first.events == second.events
+
+
+@pytest.mark.parametrize(("clear", "encrypted"), [("fl", "fl_he"), ("fl_dp", "fl_dp_he")])
+def test_encryption_changes_no_bit_of_the_result(clear, encrypted):
+    check_same(outcome_of(clear), outcome_of(encrypted))
+    assert outcome_of(encrypted).bytes_up > 2 * outcome_of(clear).bytes_up
+
+
+AGGREGATIONS = {
+    "ckks, a key a round": {"kind": "ckks", "rounds_a_key": 1},
+    "ckks, shared key": {"kind": "ckks", "keys": "shared"},
+    "bfv": {"kind": "bfv"},
+    "bfv, a key a round": {"kind": "bfv", "rounds_a_key": 1},
+    "bfv, shared key": {"kind": "bfv", "keys": "shared"},
+    "shares between 2": {"kind": "shares", "servers": 2},
+    "shares between 3": {"kind": "shares"},
+    "masking": {"kind": "masking", "threshold": 2},
+}
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS)
+def test_no_aggregation_changes_a_bit_of_the_result(aggregation):
+    for clear, technique in (("fl", {}), ("fl_dp", {"private": True})):
+        check_same(outcome_of(clear), run(federated_arm(**technique, aggregation=aggregation, server=MOMENTUM)))
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS)
+def test_no_aggregation_changes_a_bit_where_answers_get_lost(aggregation):
+    """Three clients, of whom another one is lost in each of four rounds."""
+    lossy = {"failures": 0.3, "rounds": 4, "least_answers": 2}
+    clear, sealed = (
+        run(federated_arm(aggregation=one, server=MOMENTUM, **lossy), seed=74, workers=workers)
+        for one, workers in ((None, 1), (aggregation, 2))
+    )
+    assert [row.clients for row in clear.history] == [2, 2, 2, 2]
+    check_same(clear, sealed)
+
+
+def test_a_sum_that_is_off_by_one_grid_step_is_caught(monkeypatch):
+    original = PublicKeyClients.unseal
+
+    def off(side, total):
+        values = original(side, total).copy()
+        values[0] += 1
+        return values
+
+    monkeypatch.setattr(PublicKeyClients, "unseal", off)
+    with pytest.raises(AssertionError):
+        check_same(outcome_of("fl"), run(federated_arm(encrypted=True, server=MOMENTUM)))
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_repeat_is_the_same_to_the_bit_whatever_the_global_seed(name):
+    torch.manual_seed(123)
+    check_same(outcome_of(name), run(federated_arm(**TECHNIQUES[name], server=MOMENTUM)))
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_another_seed_is_another_result(name):
+    for first, second in zip(weights_of(outcome_of(name)), weights_of(outcome_of(name, seed=2)), strict=True):
+        assert not torch.equal(first, second)
+
+
+def test_noise_changes_the_result():
+    assert not torch.equal(weights_of(outcome_of("fl"))[0], weights_of(outcome_of("fl_dp"))[0])
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_no_training_loss_leaves_the_clients(name):
+    rows = outcome_of(name).history
+    assert [(row.step, row.train_loss, row.clients) for row in rows] == [(1, None, 3), (2, None, 3)]
+
+
+def alone(kind: str, *, private: bool) -> Outcome:
+    topology = {"kind": kind} if kind == "centralized" else {"kind": kind, "partition": "three"}
+    arm = Arm.model_validate(
+        {
+            "topology": topology,
+            "privacy": {"kind": "example", "noise_multiplier": 1.0} if private else {"kind": "none"},
+            "training": {"epochs": 2, "batch_size": 10, "learning_rate": 0.1},
+        }
+    )
+    owned = [some(60)] if kind == "centralized" else owners()
+    noise = [1.0 if private else None] * len(owned)
+    return train(arm, owned, noise, foreign_images(), classes=10, rng=Randomness(1), report=lambda row: None)
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["without privacy", "private"])
+@pytest.mark.parametrize(("kind", "models"), [("centralized", 1), ("local", 3)])
+def test_owners_who_train_alone_repeat_to_the_bit_and_send_nothing(kind, models, private):
+    first = alone(kind, private=private)
+    check_same(first, alone(kind, private=private))
+    assert len(first.models) == len(first.events) == models
+    assert (first.bytes_up, first.bytes_down) == (0, 0)
+    assert all(bool(own) == private for own in first.events)
+    assert all((row.train_loss is None) == private for row in first.history)
+    assert {row.clients for row in first.history} == {None}
+
+
+def test_all_owners_start_from_the_same_weights_in_every_topology(monkeypatch):
+    starts = []
+    original = train.__globals__["build_model"]
+
+    def spied(*arguments):
+        model = original(*arguments)
+        starts.append(vector(model))
+        return model
+
+    monkeypatch.setitem(train.__globals__, "build_model", spied)
+    alone("local", private=False)
+    alone("centralized", private=False)
+    run(federated_arm())
+    # One of each who trains alone, and one of the federation.
+    assert len(starts) == 3 + 1 + 1
+    assert all(torch.equal(start, starts[0]) for start in starts)
+
+
+def test_private_arms_without_calibrated_noise_are_refused():
+    with pytest.raises(ValueError, match="noise multiplier"):
+        train(
+            federated_arm(private=True),
+            owners(),
+            [None] * 3,
+            foreign_images(),
+            classes=10,
+            rng=Randomness(1),
+            report=lambda row: None,
+        )
+
+
+def test_each_client_gets_its_own_noise():
+    noise = [0.5, 1.0, 2.0]
+    outcome = train(
+        federated_arm(private=True),
+        owners(),
+        noise,
+        foreign_images(),
+        classes=10,
+        rng=Randomness(1),
+        report=lambda row: None,
+    )
+    assert [[event.noise_multiplier for event in own] for own in outcome.events] == [[one] for one in noise]
+
+
+def start() -> nn.Module:
+    return build_model("tanh_cnn", 10, Randomness(1).child("initial-weights").torch())
+
+
+@pytest.mark.parametrize("weighting", ["examples", "uniform"])
+def test_clients_count_as_the_weighting_says(weighting):
+    arm = federated_arm(weighting=weighting, server={"kind": "sgd", "learning_rate": 0.5}, training={"shift": 0})
+    # Each by itself, which is to come to the same bits as among the others.
+    seeds = party_seeds(Randomness(1), 3).clients
+    alone = [
+        TogetherLearner(client, Together(QUICK.settings, {client: own}, seeds)) for client, own in enumerate(owners())
+    ]
+    weights = client_weights(SIZES, weighting)
+    expected = by_hand(weights, rounds=2, step=2.0**-20, rate=0.5, start=start(), learners=alone)
+    assert np.array_equal(weights_of(run(arm))[0].numpy(), expected)
+
+
+def test_weights_are_public_numbers_of_at_most_1():
+    assert max(client_weights(SIZES, "examples")) == 1.0
+    assert client_weights([3], "examples") == [1.0]

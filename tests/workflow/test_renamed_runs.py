@@ -1,0 +1,239 @@
+"""Runs of an arm that was renamed are copied into places of planned results, with the bytes of the book."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ppml.pipeline.provenance import Book, Provenance, _digest_of
+from ppml.pipeline.renamed_runs import Adoption
+from ppml.pipeline.safe_paths import Places
+from tests.workflow.records import (
+    BOOK,
+    JOBS,
+    NEWER,
+    NOBODY,
+    begin,
+    done,
+    forget_records,
+    record,
+    rewrite,
+    save,
+    small,
+    stale,
+    tree,
+)
+from tests.workflow.small import SETTINGS, Small, SmallPlan
+
+# Fixtures, used by their names.
+__all__ = ["done", "small"]
+
+NEW = {"private-again": SETTINGS["arms"]["private"], "alone-again": SETTINGS["arms"]["alone"]}
+
+
+@pytest.mark.parametrize("here", ["on this machine", "in a clone"])
+def test_runs_of_an_arm_that_was_renamed_are_taken_over(small: Small, here: str) -> None:
+    before = {path: path.read_bytes() for path in Path("runs").rglob("*.*")}
+    if here == "in a clone":
+        forget_records()
+    small.set(arms=NEW)
+    begin()
+    assert set(stale()) == {"collect"}
+    for old, content in before.items():
+        new = Path(str(old).replace("private", "private-again").replace("alone", "alone-again"))
+        assert old.read_bytes() == content
+        # What depends on all arms together is made anew.
+        assert not new.exists() if new.name == "record.txt" else new.read_bytes() == content
+    noise, model, cost = (f"runs/private-again/seed1/{name}" for name in ("noise.json", "model.txt", "cost.txt"))
+    assert record(model).input == ["data/data.txt", noise]
+    assert set(record(model).input_checksums) == {"data/data.txt", noise}
+    assert record(cost).rule == "train" and record(noise).rule == "calibrate"
+    if here == "in a clone":
+        assert small.run() == ["collect"]
+        assert stale() == {}
+    save()
+    assert {Path(name).parts[1] for name in Book(BOOK).jobs if name.startswith("runs/")} == set(NEW)
+
+
+def test_a_run_with_other_bytes_is_not_taken_over(small: Small) -> None:
+    rewrite("runs/alone/seed0/cost.txt", "0")
+    small.set(arms=NEW)
+    begin()
+    assert set(stale()) == {"train alone-again/0", "predict alone-again/0", "collect"}
+    assert not Path("runs/alone-again/seed0").exists()
+
+
+def test_a_run_that_lacks_a_file_is_not_taken_over(small: Small) -> None:
+    Path("runs/alone/seed0/predictions.txt").unlink()
+    small.set(arms=NEW)
+    begin()
+    assert set(stale()) == {"train alone-again/0", "predict alone-again/0", "collect"}
+
+
+def test_a_run_whose_noise_nobody_knows_is_not_taken_over(small: Small) -> None:
+    book = json.loads(BOOK.read_text())
+    book["jobs"] = [job for job in book["jobs"] if job["rule"] != "calibrate"]
+    BOOK.write_text(json.dumps(book))
+    small.set(arms=NEW)
+    begin()
+    causes = stale()
+    assert {"calibrate private-again/0", "train private-again/1"} <= set(causes)
+    assert "train alone-again/0" not in causes
+
+
+def test_a_run_of_another_technique_is_not_taken_over(small: Small) -> None:
+    small.set(arms={**NEW, "alone-again": '{"epochs":3}'})
+    begin()
+    assert {name for name in stale() if name.startswith(("train", "calibrate"))} == {
+        "train alone-again/0",
+        "train alone-again/1",
+    }
+
+
+def test_a_run_made_by_other_code_is_not_taken_over(small: Small) -> None:
+    small.set(arms=NEW, stamp=NEWER)
+    begin()
+    assert len(stale()) == len(JOBS)
+
+
+def test_a_folder_that_is_there_is_left_alone(small: Small) -> None:
+    target = Path("runs/alone-again/seed0")
+    target.mkdir(parents=True)
+    (target / "model.txt").write_text("half")
+    small.set(arms=NEW)
+    begin()
+    assert stale()["train alone-again/0"] == ("missing", NOBODY)
+    assert (target / "model.txt").read_text() == "half" and not (target / "cost.txt").exists()
+
+
+def test_an_arm_that_says_the_same_as_another_takes_its_runs(small: Small) -> None:
+    small.set(arms={**SETTINGS["arms"], "alone-again": SETTINGS["arms"]["alone"]})
+    begin()
+    assert set(stale()) == {"collect"}
+
+
+def test_what_would_be_taken_over_is_shown_and_left_where_nothing_runs(small: Small) -> None:
+    small.set(arms=NEW)
+    before = tree()
+    causes = stale()
+    assert causes["train alone-again/0"] == ("a run takes it over from runs/alone/seed0",)
+    assert causes["calibrate private-again/1"] == ("a run takes it over from runs/private/seed1",)
+    assert tree() == before
+
+
+# --- books of somebody else -------------------------------------------------------------------------------------
+
+HOSTILE = b"import os; os.abort()\n"
+TARGET = ".venv/lib/site.py"
+
+
+def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> None:
+    """Say in the book that a training as the one of ``alone-again`` made ``outputs``, and put them where it says."""
+    book = json.loads(BOOK.read_text())
+    victim = next(job for job in book["jobs"] if "runs/alone/seed0/model.txt" in job["outputs"])
+    for name, content in outputs.items():
+        path = Path(os.path.normpath(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in outputs.items()}
+    entry = {**victim, "inputs": inputs or {}, "outputs": digests}
+    entry["digest"] = _digest_of(entry)
+    book["jobs"] = [job for job in book["jobs"] if job["rule"] != "train"] + [entry]
+    BOOK.write_text(json.dumps(book))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "runs/x/seed0/../../../.venv/lib/site.py",
+            "runs/x/seed0/../../alone/seed1/model.txt",
+            "runs/x/seed0/site.py",
+        ),
+        *("runs/x/seed0/deep/model.txt", "runs/x/y/seed0/model.txt", "other/x/seed0/model.txt", "model.txt"),
+        *("./runs/x/seed0/model.txt", "runs//x/seed0/model.txt", "runs/x/seed0/MODEL.TXT", "source.txt"),
+    ],
+)
+@pytest.mark.parametrize("beside", [[], ["runs/x/seed0/model.txt"]], ids=["alone", "beside a model"])
+def test_a_forged_entry_writes_planned_results_and_nothing_else(small: Small, name: str, beside: list[str]) -> None:
+    forge(dict.fromkeys(beside, b"x") | {name: HOSTILE})
+    small.set(arms=NEW)
+    before = tree()
+    begin()
+    after = tree()
+    new = set(after) - set(before)
+    assert new <= {f"runs/alone-again/seed0{part}" for part in ("", "/model.txt")} | {"runs/alone-again"}
+    # A new folder changes the time of the one above.
+    assert all(after[path] == content for path, content in before.items() if Path(path).is_file())
+    assert not Path(TARGET).exists() or name.endswith("site.py")
+
+
+def test_without_the_check_of_places_a_forged_entry_would_write_elsewhere(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: a copy that goes where it is told."""
+    forge({"runs/x/seed0/model.txt": HOSTILE})
+    small.set(arms=NEW)
+    (adoption,) = Provenance(SmallPlan.read()).adoptions()
+    (job,) = adoption.jobs.values()
+    shown = hashlib.sha256(HOSTILE).hexdigest()
+    told = Adoption(adoption.source, adoption.folder, {f"{adoption.folder}/../../../.venv/model.txt": job})
+    job.outputs.update({f"{adoption.folder}/../../../.venv/model.txt": shown})
+    assert not told.take_over(lambda one, other: one == other)
+    assert not Path(".venv/model.txt").exists()
+    monkeypatch.setattr(Places, "check", lambda self, name: Path(os.path.normpath(name)))
+    Path(".venv").mkdir()
+    assert told.take_over(lambda one, other: one == other)
+    assert Path(".venv/model.txt").read_bytes() == HOSTILE
+
+
+@pytest.mark.parametrize("link", ["runs", "runs/alone-again", "runs/alone-again/seed0", "runs/x", "runs/x/seed0"])
+def test_nothing_is_copied_along_a_link(small: Small, tmp_path: Path, link: str) -> None:
+    forge({"runs/x/seed0/model.txt": HOSTILE})
+    elsewhere = tmp_path / "elsewhere"
+    if Path(link).exists():
+        shutil.move(link, elsewhere)
+    else:
+        elsewhere.mkdir()
+        Path(link).parent.mkdir(parents=True, exist_ok=True)
+    Path(link).symlink_to(elsewhere)
+    small.set(arms=NEW)
+    before = tree(elsewhere)
+    begin()
+    assert tree(elsewhere) == before
+    assert not Path("runs/alone-again/seed0/model.txt").exists()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_bytes_that_change_while_they_are_copied_are_not_taken(
+    small: Small, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """The last of the files: those before it are not left either."""
+    small.set(arms=NEW)
+    changed = Path("runs/alone/seed0/predictions.txt")
+    copy = shutil.copyfile
+
+    def copies(source: Path, target: Path) -> object:
+        if late and Path(source) == changed:
+            changed.write_text("other")
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copies)
+    begin()
+    assert Path("runs/alone-again/seed0/predictions.txt").exists() is not late
+    assert Path("runs/alone-again/seed0").exists() is not late
+    assert Path("runs/alone-again/seed1/predictions.txt").exists()
+
+
+def test_a_pipe_in_a_place_of_a_result_stops_nothing(small: Small) -> None:
+    path = Path("runs/alone/seed0/model.txt")
+    path.unlink()
+    os.mkfifo(path)
+    small.set(arms=NEW)
+    begin()
+    assert not Path("runs/alone-again/seed0").exists() and Path("runs/alone-again/seed1").exists()

@@ -1,0 +1,123 @@
+"""Why a job has to run, in words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ppml.pipeline.code_digest import Stamp
+from ppml.pipeline.provenance import FLAW
+from ppml.pipeline.rerun_reasons import changed_keys, changed_params, changed_stamp
+
+OLD = Stamp({"ppml": "0" * 16, "ppml.stages.train": "1" * 16, "ppml.gone": "2" * 16}, {"torch": "2.14.1", "old": "1"})
+NEW = Stamp({"ppml": "0" * 16, "ppml.stages.train": "3" * 16, "ppml.added": "4" * 16}, {"torch": "2.15.0", "new": "2"})
+STAMPS = {OLD.text: OLD, NEW.text: NEW}
+CODE = ["module ppml.added", "module ppml.gone", "module ppml.stages.train"]
+PINS = ["pin new (none) -> 2", "pin old 1 -> (none)", "pin torch 2.14.1 -> 2.15.0"]
+SPEC, OTHER_SPEC = '{"arm":{"epochs":1}}', '{"arm":{"epochs":2}}'
+
+
+def why(before: list[str], now: list[str]) -> list[str]:
+    return list(changed_params(before, now, STAMPS.get))
+
+
+def test_equal_params_give_no_cause() -> None:
+    assert why([SPEC, OLD.text, "text"], ["text", OLD.text, SPEC]) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "causes"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1, "b": 2}, []),
+        ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}, ["a.b.c 1 -> 2"]),
+        ({"a": 1}, {"a": 1, "b": "x"}, ['b null -> "x"']),
+        ({"a": 1, "b": None}, {"a": 1}, []),
+        ({"a": 1}, {}, ["a 1 -> null"]),
+        ({"a": {"b": 1}}, {"a": 3}, ['a {"b": 1} -> 3']),
+        ({"a": [1, 2]}, {"a": [2, 1]}, ["a [1, 2] -> [2, 1]"]),
+        ({"a": 1, "b": 2}, {"b": 3, "a": 1}, ["b 2 -> 3", "specification is in another order"]),
+        ({"x": {"a": 1, "b": 2}}, {"x": {"b": 2, "a": 1}}, ["x is in another order"]),
+        ([1], [2], ["specification [1] -> [2]"]),
+        ({"a": "ü"}, {"a": "é"}, ['a "ü" -> "é"']),
+        ({"a": "x" * 58}, {"a": "x" * 59}, [f'a "{"x" * 58}" -> "{"x" * 56}...']),
+    ],
+)
+def test_keys_that_changed_are_named_with_both_values(before: object, now: object, causes: list[str]) -> None:
+    assert list(changed_keys(before, now)) == causes
+
+
+def test_modules_and_pins_that_changed_are_named() -> None:
+    assert list(changed_stamp(OLD, NEW)) == [*CODE, *PINS]
+    assert list(changed_stamp(OLD, OLD)) == []
+    unknown = ["code or pins have changed, and nobody knows what they were"]
+    assert list(changed_stamp(None, NEW)) == list(changed_stamp(OLD, None)) == unknown
+
+
+def test_a_changed_specification_is_told_by_its_keys() -> None:
+    assert why([SPEC, OLD.text], [OLD.text, OTHER_SPEC]) == ["arm.epochs 1 -> 2"]
+    assert why(["[1]"], ["[2]"]) == ["specification [1] -> [2]"]
+
+
+def test_a_changed_stamp_is_told_by_its_parts() -> None:
+    assert why([SPEC, OLD.text], [NEW.text, SPEC]) == [*CODE, *PINS]
+    assert why([SPEC, "f" * 16], [OLD.text, SPEC]) == ["code or pins have changed, and nobody knows what they were"]
+
+
+def test_both_are_told() -> None:
+    assert why([SPEC, OLD.text], [NEW.text, OTHER_SPEC]) == [*CODE, *PINS, "arm.epochs 1 -> 2"]
+
+
+def test_a_changed_text_is_told_unless_the_specification_tells_it() -> None:
+    assert why(["title", SPEC], ["Title", SPEC]) == ["'title' is now 'Title'"]
+    assert why(["title", '{"title":"title"}'], ["Title", '{"title":"Title"}']) == ['title "title" -> "Title"']
+
+
+def test_flaws_come_first_and_are_no_params() -> None:
+    assert why([SPEC, f"{FLAW}x has changed"], [SPEC]) == ["x has changed"]
+    assert why([SPEC, f"{FLAW}one", f"{FLAW}two"], [OTHER_SPEC]) == ["one", "two", "arm.epochs 1 -> 2"]
+
+
+def test_where_nothing_was_known_the_flaw_is_all_there_is_to_say() -> None:
+    assert why([f"{FLAW}nobody knows how it was made"], [SPEC, OLD.text]) == ["nobody knows how it was made"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ([], [SPEC]),
+        ([SPEC], []),
+        ([SPEC], [SPEC, "text"]),
+        ([SPEC, "text"], [SPEC]),
+        ([SPEC], [SPEC, OLD.text]),
+        ([SPEC], [OLD.text]),
+        ([SPEC, "text"], [SPEC, OLD.text]),
+    ],
+)
+def test_params_that_come_or_go_are_told(before: list[str], now: list[str]) -> None:
+    assert "the rule has other parameters" in why(before, now)
+
+
+@pytest.mark.parametrize("text", ["12", "null", '"text"', "0123456789ABCDEF", "0123456789abcde", "0123456789abcdefg"])
+def test_a_text_is_neither_a_specification_nor_a_stamp(text: str) -> None:
+    assert why([text], ["other"]) == [f"{text!r} is now 'other'"]
+
+
+def test_whatever_differs_has_a_cause() -> None:
+    params = [
+        SPEC,
+        OTHER_SPEC,
+        json.dumps([1]),
+        OLD.text,
+        NEW.text,
+        "f" * 16,
+        "text",
+        "",
+        '{"b":1,"a":2}',
+        '{"a":2,"b":1}',
+    ]
+    for one in params:
+        for other in params:
+            for kept in ([], [SPEC], ["kept"]):
+                causes = why([one, *kept], [other, *kept])
+                assert bool(causes) == ({one, *kept} != {other, *kept}), (one, other, kept)

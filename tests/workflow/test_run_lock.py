@@ -1,0 +1,280 @@
+"""The lock of a run: one process has it, and with that process it is gone, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from snakemake.exceptions import ProtectedOutputException, WorkflowError
+from snakemake.jobs import Job
+
+from ppml.errors import UserError
+from ppml.pipeline.run_lock import RunLock
+
+HOLDS = """
+import subprocess, sys
+from ppml.pipeline.run_lock import RunLock
+
+lock = RunLock()
+print(lock.take(), lock.held, flush=True)
+if "job" in sys.argv:
+    # As careless as a job can be started.
+    job = subprocess.Popen(["sleep", "60"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    print(job.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+FOLLOWS = """
+import sys
+from ppml.pipeline.run_lock import RunLock
+from ppml.errors import UserError
+
+try:
+    RunLock().follow()
+except UserError as error:
+    sys.exit(f"error: {error}")
+print("follows", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, in a process that holds no lock."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunLock, "_held", {})
+    # Taking it sets this.
+    monkeypatch.setenv("PPML_RUN", "")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Return a function that starts a process that takes the lock and keeps it."""
+    started = []
+
+    def call(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLDS, *arguments]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+
+
+def test_one_process_at_a_time_holds_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
+    first = start("--cores", "2", "a b")
+    assert first.stdout.readline() == "True True\n"
+    assert start().stdout.readline() == "False False\n"
+    lock = RunLock()
+    assert (lock.take(), lock.held) == (False, False)
+    assert f"process {first.pid} on {socket.gethostname()}, since 20" in lock.holder()
+    assert lock.holder().endswith(": -c --cores 2 'a b'")
+    assert lock.refusal() == f"another run is at work in this folder: {lock.holder()}; wait for it, or stop it first"
+    assert lock.warning().startswith(f"another run is at work in this folder: {lock.holder()}; what is shown may be ")
+    # Who was refused has not written over who holds it, nor taken it away.
+    assert start().stdout.readline() == "False False\n"
+    assert f"process {first.pid} on" in lock.holder()
+
+
+class Removed(str):
+    """An output that was there, and is not by the time that Snakemake asks whether it may be written."""
+
+    async def protected(self) -> bool:
+        return True
+
+
+def test_who_only_looks_takes_nothing_for_write_protected_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("check_protected_output", "prepare"):
+        monkeypatch.setattr(Job, name, getattr(Job, name))
+    rule = SimpleNamespace(name="train", lineno=1, snakefile="Snakefile")
+    job = SimpleNamespace(output=[Removed("model.safetensors")], rule=rule, wildcards={})
+    with pytest.raises(ProtectedOutputException):
+        asyncio.run(Job.check_protected_output(job))
+    RunLock().only_look()
+    asyncio.run(Job.check_protected_output(job))
+    with pytest.raises(WorkflowError, match="another run is at work in this folder"):
+        asyncio.run(Job.prepare(job))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None])
+def test_the_lock_is_free_as_soon_as_its_holder_has_ended(
+    start: Callable[..., subprocess.Popen[str]], number: signal.Signals | None
+) -> None:
+    holder = start()
+    holder.stdout.readline()
+    lock = RunLock()
+    assert not lock.take()
+    if number:
+        holder.send_signal(number)
+    else:
+        holder.stdin.close()
+    holder.wait()
+    assert lock.take() and lock.held
+    assert f"process {os.getpid()} on" in lock.holder()
+
+
+def test_a_job_that_outlives_its_run_does_not_hold_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
+    holder = start("job")
+    holder.stdout.readline()
+    job = int(holder.stdout.readline())
+    try:
+        holder.kill()
+        holder.wait()
+        os.kill(job, 0)
+        assert RunLock().take()
+    finally:
+        os.kill(job, signal.SIGKILL)
+
+
+def test_a_process_that_holds_the_lock_may_take_it_again(start: Callable[..., subprocess.Popen[str]]) -> None:
+    lock = RunLock()
+    assert not lock.held
+    assert lock.take() and lock.take()
+    # As Snakemake does, which may read the workflow twice.
+    again = RunLock()
+    assert again.held and again.take()
+    assert start().stdout.readline() == "False False\n"
+    del lock, again
+    assert start().stdout.readline() == "False False\n"
+
+
+def test_each_folder_has_a_lock_of_its_own(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    assert RunLock().take()
+    Path("other").mkdir()
+    os.chdir("other")
+    assert not RunLock().held
+    assert start().stdout.readline() == "True True\n"
+    assert not RunLock().take()
+    assert RunLock(tmp_path / ".snakemake/ppml/lock").held
+
+
+def test_where_nothing_can_be_locked_a_run_warns_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    lock = RunLock()
+    assert lock.take() and lock.held
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / '.snakemake/ppml'} cannot be locked (No locks available): make sure ")
+    assert f"process {os.getpid()} on" in lock.holder()
+
+
+@pytest.fixture
+def follow() -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Return a function that starts a process which belongs to the run that the lock names, as a job of Slurm does."""
+    started = []
+
+    def call() -> subprocess.Popen[str]:
+        run = json.loads(Path(".snakemake/ppml/lock").read_text())["run"]
+        command, pipe = [sys.executable, "-c", FOLLOWS], subprocess.PIPE
+        environment = {**os.environ, "PPML_RUN": run}
+        started.append(subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+GONE = "error: the run that this job belongs to is gone"
+
+
+def test_a_job_on_another_machine_ends_with_its_run(
+    start: Callable[..., subprocess.Popen[str]], follow: Callable[[], subprocess.Popen[str]]
+) -> None:
+    holder = start()
+    holder.stdout.readline()
+    job = follow()
+    assert job.stdout.readline() == "follows\n"
+    time.sleep(2)
+    assert job.poll() is None
+    # Who looks whether the lock is held does not keep the next run from it.
+    holder.kill()
+    holder.wait()
+    assert RunLock().take()
+    assert job.wait(5) == 1
+    assert job.stderr.read() == f"{GONE}\n"
+
+
+def test_a_job_that_begins_after_its_run_has_ended_does_nothing(
+    start: Callable[..., subprocess.Popen[str]], follow: Callable[[], subprocess.Popen[str]]
+) -> None:
+    holder = start()
+    holder.stdout.readline()
+    holder.kill()
+    holder.wait()
+    late = follow()
+    assert late.wait(10) == 1
+    assert late.stderr.read() == f"{GONE}; nothing was done\n"
+    assert late.stdout.read() == ""
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_job_of_an_earlier_run_is_told_from_one_of_the_present_run(
+    locks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", no_locks)
+    lock = RunLock()
+    assert lock.take()
+    run = os.environ["PPML_RUN"]
+    assert run == json.loads(lock._path.read_text())["run"]
+    assert not lock._is_gone(run)
+    assert lock._is_gone("0" * 16)
+    about = json.loads(lock._path.read_text())
+    # Whether a lock is held on another machine is nothing to rely on.
+    RunLock._held.pop(lock._path).close()
+    for host, gone in ((socket.gethostname(), locks), ("elsewhere", False)):
+        lock._path.write_text(json.dumps({**about, "host": host}))
+        assert lock._is_gone(run) == gone
+    for content in ("", "{", "{}"):
+        lock._path.write_text(content)
+        assert not lock._is_gone(run)
+    lock._path.unlink()
+    assert lock._is_gone(run)
+
+
+def test_who_belongs_to_no_run_follows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PPML_RUN", raising=False)
+    RunLock().follow()
+
+
+def test_a_lock_that_cannot_be_written_is_one_line() -> None:
+    Path(".snakemake").write_text("in the way")
+    with pytest.raises(UserError, match=r"\.snakemake/ppml"):
+        RunLock().take()
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", '{"pid": 1}'])
+def test_a_holder_that_has_not_said_who_it_is_gets_a_sentence_as_well(content: str | None) -> None:
+    path = Path(".snakemake/ppml/lock")
+    if content is not None:
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    assert RunLock().holder() == "a process that has just started or ended"
+    # Whatever is in the file, it is free.
+    assert RunLock().take()
+    assert f"process {os.getpid()} on" in RunLock().holder()
