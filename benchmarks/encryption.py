@@ -119,7 +119,7 @@ def cost_of(way: Way, length: int) -> Cost:
         update = np.clip(np.rint(rng.normal(0, deviation, length)), -largest, largest).astype(np.int64)
         exact += update
         started = time.process_time()
-        uploads.append(sealing.seal(update))
+        uploads.append(sealing.protect(update))
         spent.append(time.process_time() - started)
     up = len(uploads[0])
     started = time.process_time()
@@ -152,15 +152,15 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
     from ppml.aggregation.factory import build_parties
     from ppml.config.arm import Arm
     from ppml.data.examples import Examples
-    from ppml.federation.factory import Given, build_population, build_server, party_seeds
+    from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds
     from ppml.federation.run import train_federated
-    from ppml.federation.sum_mechanism import as_it_is
-    from ppml.learning.determinism import repeat_to_the_bit
-    from ppml.learning.parameters import digest_of, flat_parameters
+    from ppml.federation.sum_mechanism import identity
+    from ppml.learning.determinism import make_deterministic
+    from ppml.learning.parameters import digest_of, flatten
     from ppml.models.registry import build_model
     from ppml.randomness import Randomness
 
-    repeat_to_the_bit()
+    make_deterministic()
     rng = Randomness(1)
     arm = Arm.model_validate(
         {
@@ -176,7 +176,7 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
         return Examples(torch.randn(count, 1, 28, 28, generator=generator), labels)
 
     nothing: list[Any] = [None] * CLIENTS
-    given = Given(arm, [records] * CLIENTS, nothing, nothing)
+    given = FederationSpec(arm, [records] * CLIENTS, nothing, nothing)
     seeds = party_seeds(rng, CLIENTS)
     model = build_model("tanh_cnn", 10, rng.child("initial-weights").torch())
     owned = {client: images(records, rng.child("client", client)) for client in range(CLIENTS)}
@@ -185,15 +185,15 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
 
     def released(total: Any, number: int) -> Any:
         moments.append(time.perf_counter())
-        return as_it_is(total, number)
+        return identity(total, number)
 
-    population = build_population(given, model, owned, parties.clients, images(1000, rng.child("test")), seeds.clients)
-    server = replace(build_server(given, flat_parameters(model), parties.material, seeds.server), release=released)
+    population = build_client_pool(given, model, owned, parties.clients, images(1000, rng.child("test")), seeds.clients)
+    server = replace(build_server(given, flatten(model), parties.material, seeds.server), release=released)
     outcome = train_federated(population, server, lambda row: None, apart=parties.apart)
     parties.close()
     return {
         "seconds": statistics.median(later - earlier for earlier, later in pairwise(moments)),
-        "model": digest_of(flat_parameters(outcome.models[0])),
+        "model": digest_of(flatten(outcome.models[0])),
         "up": outcome.bytes_up // rounds // CLIENTS,
         "down": outcome.bytes_down // rounds // CLIENTS,
     }
@@ -313,7 +313,7 @@ def sweep_table(costs: Mapping[str, Cost], length: int) -> Iterator[str]:
 
 def most_bits(degree: int) -> int:
     """Return how many bits a modulus may have at 128 bits of security."""
-    from ppml.aggregation.parameters import MAX_COEFFICIENT_BITS
+    from ppml.config.aggregation_parameters import MAX_COEFFICIENT_BITS
 
     return MAX_COEFFICIENT_BITS[degree]
 
@@ -346,14 +346,14 @@ def figure(ways: Mapping[str, Cost], sweep: Mapping[str, Cost], length: int, sam
 
     plt.rcParams["svg.hashsalt"] = "encryption"
     drawing, panel = plt.subplots(figsize=(6.2, 4.0))
-    swept = [(cost.seal * VALUES / sampled, cost.up / sampled / FLOAT32) for cost in sweep.values()]
+    swept = [(cost.protect * VALUES / sampled, cost.up / sampled / FLOAT32) for cost in sweep.values()]
     seconds, sizes = zip(*swept, strict=True)
     panel.scatter(seconds, sizes, s=16, color="lightgray", label="other parameters", zorder=2)
     shown = {name: cost for name, cost in ways.items() if name != CLEAR}
     colours = ("tab:red", "tab:orange", "tab:blue", "tab:green", "tab:blue", "tab:green", "tab:purple", "tab:brown")
     markers = ("X", "X", "o", "o", "s", "s", "D", "P")
     for (name, cost), colour, marker in zip(shown.items(), colours, markers, strict=True):
-        place = cost.seal * VALUES / length, cost.up / length / FLOAT32
+        place = cost.protect * VALUES / length, cost.up / length / FLOAT32
         panel.scatter(*place, s=42, color=colour, marker=marker, label=name, zorder=3)
     panel.axhline(1, color="gray", linewidth=0.8, linestyle="--")
     panel.text(

@@ -32,19 +32,19 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.factory import build_parties
-from ppml.aggregation.interfaces import NOTHING, Sealed
+from ppml.aggregation.interfaces import NO_MATERIAL, ProtectedUpdate
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.client import Population, nobody
-from ppml.federation.factory import Given, ServerParts, build_population, build_server, party_seeds
+from ppml.federation.client import ClientPool, no_prefetch
+from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds
 from ppml.federation.run import train_federated
-from ppml.federation.sum_mechanism import as_it_is
-from ppml.learning.determinism import repeat_to_the_bit
-from ppml.learning.gradient_correction import NO_PULL, Pull
-from ppml.learning.learner import AfterEpoch, ignore_epoch
-from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.federation.sum_mechanism import identity
+from ppml.learning.determinism import make_deterministic
+from ppml.learning.gradient_correction import NO_CORRECTION, GradientCorrection
+from ppml.learning.learner import AfterEpoch, no_op
+from ppml.learning.parameters import digest_of, flatten
 from ppml.learning.result import HistoryRow
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
@@ -122,11 +122,11 @@ class Idle:
         model: nn.Module,
         records: Examples,
         *,
-        span: Span,
+        window: TrainingWindow,
         rng: Randomness,
-        after_epoch: AfterEpoch = ignore_epoch,
-        pull: Pull = NO_PULL,
-        most_steps: int | None = None,
+        after_epoch: AfterEpoch = no_op,
+        correction: GradientCorrection = NO_CORRECTION,
+        max_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Return at once."""
         return ()
@@ -144,10 +144,10 @@ class Clock:
     def __init__(self) -> None:
         self.moments: list[float] = []
 
-    def __call__(self, total: Sealed, number: int) -> tuple[Sealed, tuple[MechanismEvent, ...]]:
+    def __call__(self, total: ProtectedUpdate, number: int) -> tuple[ProtectedUpdate, tuple[MechanismEvent, ...]]:
         """Return the sum as it is."""
         self.moments.append(time.perf_counter())
-        return as_it_is(total, number)
+        return identity(total, number)
 
 
 def images(count: int, rng: Randomness) -> Examples:
@@ -157,7 +157,7 @@ def images(count: int, rng: Randomness) -> Examples:
     return Examples(torch.randn(count, 1, 28, 28, generator=generator), labels)
 
 
-def given(case: Case) -> Given:
+def given(case: Case) -> FederationSpec:
     """Return what server and clients know."""
     each, more = divmod(case.records, case.clients)
     arm = Arm.model_validate(
@@ -168,7 +168,7 @@ def given(case: Case) -> Given:
         }
     )
     nothing = [None] * case.clients
-    return Given(arm, [each + (client < more) for client in range(case.clients)], nothing, nothing)
+    return FederationSpec(arm, [each + (client < more) for client in range(case.clients)], nothing, nothing)
 
 
 def initial(case: Case) -> nn.Module:
@@ -176,27 +176,27 @@ def initial(case: Case) -> nn.Module:
     return build_model(case.model, CLASSES, RNG.child("initial-weights").torch())
 
 
-def server(case: Case, clock: Clock) -> ServerParts:
+def server(case: Case, clock: Clock) -> ServerComponents:
     """Return what the server has."""
     return replace(
-        build_server(given(case), flat_parameters(initial(case)), NOTHING, RNG.party("server")), release=clock
+        build_server(given(case), flatten(initial(case)), NO_MATERIAL, RNG.party("server")), release=clock
     )
 
 
 @cache
-def population(case: Case) -> Population:
+def population(case: Case) -> ClientPool:
     """Return the clients, the same object each time that a process asks."""
     # Another number of threads gives other bits.
-    repeat_to_the_bit()
+    make_deterministic()
     public = given(case)
     owned = {client: images(size, RNG.child("client", client)) for client, size in enumerate(public.sizes)}
     side = build_parties(public.arm.aggregation, case.clients).clients
     seeds = party_seeds(RNG, case.clients).clients
-    clients = build_population(public, initial(case), owned, side, images(TEST, RNG.child("test")), seeds)
+    clients = build_client_pool(public, initial(case), owned, side, images(TEST, RNG.child("test")), seeds)
     if case.trains:
         return clients
     idle = {client: replace(member, learner=Idle()) for client, member in clients.members.items()}
-    return replace(clients, members=idle, expect=nobody)
+    return replace(clients, members=idle, prefetch=no_prefetch)
 
 
 def train(case: Case, way: Way, clock: Clock) -> str:
@@ -220,7 +220,7 @@ def train(case: Case, way: Way, clock: Clock) -> str:
         outcome = train_federated(
             population(case), server(case, clock), lambda row: None, notice=notices.append, workers=way.workers
         )
-        model, history = digest_of(flat_parameters(outcome.models[0])), outcome.history
+        model, history = digest_of(flatten(outcome.models[0])), outcome.history
     if notices or [row.clients for row in history] != [case.clients] * case.rounds:
         raise RuntimeError(f"not all clients took part in all rounds: {notices}")
     return model
@@ -471,7 +471,7 @@ def report(
 ) -> Iterator[str]:
     """Yield the whole text, in Markdown."""
     yield machine(ray)
-    size = {name: len(flat_parameters(initial(case))) for name, case in ENGINES.items()}
+    size = {name: len(flatten(initial(case))) for name, case in ENGINES.items()}
     case = engines["MLP"][TWO].case
     steps = case.records // case.clients // BATCH
     where = "In process and on Ray" if ray else f"In 1 process and in {CORES}"
@@ -489,7 +489,7 @@ def report(
         f"in process, {CORES} processes, from the start of the program to its end: {written(row.total)} seconds, "
         f"{row.megabytes:.0f} MB."
     )
-    weights = len(flat_parameters(initial(many)))
+    weights = len(flatten(initial(many)))
     yield (
         f"\nAs clients grow in number, with {many.records:,} records in all and {weights:,} weights, in process, "
         f"{CORES} processes:\n"

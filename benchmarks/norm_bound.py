@@ -106,7 +106,7 @@ def update_of(length: int, bound: int) -> NDArray[np.int64]:
 def cost_of(length: int, rows: int, points: int) -> Cost:
     """Return what one upload of ``length`` values costs; exit where it is not accepted or not the update."""
     from ppml.proofs.norm_bound import NormBound
-    from ppml.proofs.norm_proof import DRAWS, POINT, PROJECTIONS, Prover, Verifier, opened
+    from ppml.proofs.norm_proof import DRAWS, POINT, PROJECTIONS, Prover, Verifier, reveal_sum
 
     statement = NormBound(length, int(NORM * 2**FRACTIONAL_BITS), rows, points)
     update, clock = update_of(length, statement.bound), Clock()
@@ -131,7 +131,7 @@ def cost_of(length: int, rows: int, points: int) -> Cost:
     for place, server in enumerate(servers):
         clock(f"{place}", server.judge, openings)
 
-    if not np.array_equal(opened([server.share for server in servers if server.share is not None]), update):
+    if not np.array_equal(reveal_sum([server.share for server in servers if server.share is not None]), update):
         sys.exit("error: the shares are not those of the update")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     plain, plain_bytes = without_proof(update)
@@ -152,11 +152,11 @@ def cost_of(length: int, rows: int, points: int) -> Cost:
 
 def without_proof(update: NDArray[np.int64]) -> tuple[float, int]:
     """Return the client's CPU seconds, and the bytes, of additive shares as they are configured."""
-    from ppml.aggregation.secret_sharing import HelpingServer, SharingClients
+    from ppml.aggregation.secret_sharing import ShareServer, SharingClients
 
-    clients = SharingClients([HelpingServer().answer for _ in range(SERVERS - 1)], 4)
+    clients = SharingClients([ShareServer().answer for _ in range(SERVERS - 1)], 4)
     started = time.process_time()
-    sealed = clients.seal(update)
+    sealed = clients.protect(update)
     return time.process_time() - started, len(sealed.payload)
 
 

@@ -44,7 +44,7 @@ class Sealing(Protocol):
     besides: int = 0
     """Bytes that a client sends beside its upload, once a sum is formed."""
 
-    def seal(self, update: NDArray[np.int64]) -> bytes:
+    def protect(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
         ...
 
@@ -64,7 +64,7 @@ class Sealing(Protocol):
 class Clear(Sealing):
     """Fixed-point numbers of 4 bytes."""
 
-    def seal(self, update: NDArray[np.int64]) -> bytes:
+    def protect(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
         return update.astype("<i4").tobytes()
 
@@ -96,7 +96,7 @@ class ByTenSeal(Sealing):
         )
         self._context.global_scale = 2.0**40
 
-    def seal(self, update: NDArray[np.int64]) -> bytes:
+    def protect(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
         values, slots = update * 2.0**-FRACTIONAL_BITS, self.DEGREE // 2
         chunks = (values[start : start + slots] for start in range(0, len(values), slots))
@@ -140,37 +140,37 @@ class Ours(Sealing):
     def __init__(self, kind: str, clients: int = CLIENTS, **options: Any) -> None:
         from pydantic import TypeAdapter
 
-        from ppml.aggregation.envelope import mark_of
+        from ppml.aggregation.envelope import fingerprint
         from ppml.aggregation.factory import build_server_side
-        from ppml.aggregation.interfaces import PublicMaterial, Sealed
-        from ppml.aggregation.key_holder import KeyRing
+        from ppml.aggregation.interfaces import ServerKeyMaterial, ProtectedUpdate
+        from ppml.aggregation.key_holder import KeyHolderService
         from ppml.aggregation.key_service import scheme_of
-        from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients, name_of
+        from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients, ciphertext_id
         from ppml.config.technique import Bfv, Ckks, Encrypted
 
         spec: Encrypted = TypeAdapter(Ckks if kind == "ckks" else Bfv).validate_python({"kind": kind, **options})
-        spec.refuse_overflow(clients)  # type: ignore[attr-defined]
+        spec.check_sum(clients)  # type: ignore[attr-defined]
         self._spec, self._clients_count = spec, clients
         self._scheme = scheme_of(spec, clients)  # type: ignore[arg-type]
-        ring = KeyRing(self._scheme)
+        ring = KeyHolderService(self._scheme)
 
-        class Material(PublicMaterial):
+        class Material(ServerKeyMaterial):
             def __call__(self) -> bytes:
                 return ring.public()
 
-            def announce(self, total: Sealed) -> None:
-                ring.announce(name_of(total))
+            def announce(self, total: ProtectedUpdate) -> None:
+                ring.announce(ciphertext_id(total))
 
         self._side: PublicKeyClients | SharedKeyClients = (
             PublicKeyClients(self._scheme, ring)
             if spec.keys == "public"
-            else SharedKeyClients(self._scheme, mark_of(ring.public()), ring.secret)
+            else SharedKeyClients(self._scheme, fingerprint(ring.public()), ring.secret)
         )
         self._server = build_server_side(spec, clients, Material())  # type: ignore[arg-type]
 
-    def seal(self, update: NDArray[np.int64]) -> bytes:
+    def protect(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
-        return self._side.seal(update).payload
+        return self._side.protect(update).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
         """Return the sum as it travels."""
@@ -181,12 +181,12 @@ class Ours(Sealing):
 
     def open(self, total: bytes, length: int) -> NDArray[np.float64]:
         """Return the sum as it is shown, in steps of the grid."""
-        return self._side.unseal(self._sealed(total, length)).astype(np.float64)
+        return self._side.reveal(self._sealed(total, length)).astype(np.float64)
 
     def _sealed(self, payload: bytes, length: int) -> Any:
-        from ppml.aggregation.interfaces import Sealed
+        from ppml.aggregation.interfaces import ProtectedUpdate
 
-        return Sealed(self._scheme.name, length, payload)
+        return ProtectedUpdate(self._scheme.name, length, payload)
 
     def about(self) -> dict[str, Any]:
         """Return ring dimension, bits of the modulus, and those behind the binary point."""
@@ -200,32 +200,32 @@ class BetweenServers(Sealing):
     """Additive shares; all servers are in this process, so that their time is seen."""
 
     def __init__(self) -> None:
-        from ppml.aggregation.secret_sharing import HelpingServer, SharingClients, SharingServer
+        from ppml.aggregation.secret_sharing import ShareServer, SharingClients, SharingServer
 
-        helpers = [HelpingServer() for _ in range(2)]
+        helpers = [ShareServer() for _ in range(2)]
         self._clients = SharingClients([helper.answer for helper in helpers], 4)
         self._server = SharingServer([helper.answer for helper in helpers], 4)
         self._sealed = 0
 
-    def seal(self, update: NDArray[np.int64]) -> bytes:
+    def protect(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
         self._sealed += 1
-        return self._clients.seal(update, self._sealed - 1, 1).payload
+        return self._clients.protect(update, self._sealed - 1, 1).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
         """Return the sum as it travels."""
-        from ppml.aggregation.interfaces import Sealed
+        from ppml.aggregation.interfaces import ProtectedUpdate
 
-        sealed = [Sealed("shares", length, one) for one in uploads]
+        sealed = [ProtectedUpdate("shares", length, one) for one in uploads]
         for client, one in enumerate(sealed):
             self._server.check(one, client, 1)
         return self._server.add(sealed).payload
 
     def open(self, total: bytes, length: int) -> NDArray[np.float64]:
         """Return the sum as it is shown, in steps of the grid."""
-        from ppml.aggregation.interfaces import Sealed
+        from ppml.aggregation.interfaces import ProtectedUpdate
 
-        return self._clients.unseal(Sealed("shares", length, total)).astype(np.float64)
+        return self._clients.reveal(ProtectedUpdate("shares", length, total)).astype(np.float64)
 
     def about(self) -> dict[str, Any]:
         """Return ring dimension, bits of the modulus, and those behind the binary point."""
@@ -243,25 +243,25 @@ class ByMasks(Sealing):
         self._sealed = 0
 
     def _step(self, step: str) -> None:
-        for client, told in self._server.tell(step, range(CLIENTS), 1).items():
+        for client, told in self._server.request(step, range(CLIENTS), 1).items():
             said = self._clients.respond(step, client, 1, told)
             self.besides += len(said) if client == 0 else 0
             if step != "seal":
-                self._server.hear(step, client, said)
+                self._server.handle_reply(step, client, said)
 
-    def seal(self, update: NDArray[np.int64]) -> bytes:
+    def protect(self, update: NDArray[np.int64]) -> bytes:
         """Return an update as it travels."""
         if self._sealed == 0:
             for step in ("keys", "shares", "letters", "disputes", "seal"):
                 self._step(step)
         self._sealed += 1
-        return self._clients.seal(update, self._sealed - 1, 1).payload
+        return self._clients.protect(update, self._sealed - 1, 1).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
         """Return the sum as it travels."""
-        from ppml.aggregation.interfaces import Sealed
+        from ppml.aggregation.interfaces import ProtectedUpdate
 
-        sealed = [Sealed("masking", length, one) for one in uploads]
+        sealed = [ProtectedUpdate("masking", length, one) for one in uploads]
         for client, one in enumerate(sealed):
             self._server.check(one, client, 1)
         self._step("unmask")
@@ -269,9 +269,9 @@ class ByMasks(Sealing):
 
     def open(self, total: bytes, length: int) -> NDArray[np.float64]:
         """Return the sum as it is shown, in steps of the grid."""
-        from ppml.aggregation.interfaces import Sealed
+        from ppml.aggregation.interfaces import ProtectedUpdate
 
-        return self._clients.unseal(Sealed("masking", length, total)).astype(np.float64)
+        return self._clients.reveal(ProtectedUpdate("masking", length, total)).astype(np.float64)
 
     def about(self) -> dict[str, Any]:
         """Return ring dimension, bits of the modulus, and those behind the binary point."""

@@ -12,8 +12,8 @@ from torch import nn
 from ppml.aggregation.lattice import PublicKeyClients
 from ppml.config.arm import Arm
 from ppml.federation.factory import client_weights, party_seeds
-from ppml.learning.result import Outcome
-from ppml.learning.vectorized.clients import Together, TogetherLearner
+from ppml.learning.result import TrainingResult
+from ppml.learning.vectorized.clients import BatchedClients, BatchedClientLearner
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.training import train
@@ -32,15 +32,15 @@ TECHNIQUES = {
 
 
 @cache
-def outcome_of(name: str, seed: int = 1) -> Outcome:
+def outcome_of(name: str, seed: int = 1) -> TrainingResult:
     return run(federated_arm(**TECHNIQUES[name], server=MOMENTUM), seed=seed)
 
 
-def weights_of(outcome: Outcome) -> list[torch.Tensor]:
+def weights_of(outcome: TrainingResult) -> list[torch.Tensor]:
     return [vector(model) for model in outcome.models]
 
 
-def check_same(first: Outcome, second: Outcome) -> None:
+def check_same(first: TrainingResult, second: TrainingResult) -> None:
     assert all(map(torch.equal, weights_of(first), weights_of(second)))
     assert first.history == second.history
     assert first.events == second.events
@@ -53,13 +53,13 @@ def test_encryption_changes_no_bit_of_the_result(clear, encrypted):
 
 
 AGGREGATIONS = {
-    "ckks, a key a round": {"kind": "ckks", "rounds_a_key": 1},
+    "ckks, a key a round": {"kind": "ckks", "rounds_per_key": 1},
     "ckks, shared key": {"kind": "ckks", "keys": "shared"},
     "bfv": {"kind": "bfv"},
-    "bfv, a key a round": {"kind": "bfv", "rounds_a_key": 1},
+    "bfv, a key a round": {"kind": "bfv", "rounds_per_key": 1},
     "bfv, shared key": {"kind": "bfv", "keys": "shared"},
-    "shares between 2": {"kind": "shares", "servers": 2},
-    "shares between 3": {"kind": "shares"},
+    "shares between 2": {"kind": "secret_sharing", "servers": 2},
+    "shares between 3": {"kind": "secret_sharing"},
     "masking": {"kind": "masking", "threshold": 2},
 }
 
@@ -73,7 +73,7 @@ def test_no_aggregation_changes_a_bit_of_the_result(aggregation):
 @pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS)
 def test_no_aggregation_changes_a_bit_where_answers_get_lost(aggregation):
     """Three clients, of whom another one is lost in each of four rounds."""
-    lossy = {"failures": 0.3, "rounds": 4, "least_answers": 2}
+    lossy = {"dropout_rate": 0.3, "rounds": 4, "min_clients": 2}
     clear, sealed = (
         run(federated_arm(aggregation=one, server=MOMENTUM, **lossy), seed=74, workers=workers)
         for one, workers in ((None, 1), (aggregation, 2))
@@ -83,7 +83,7 @@ def test_no_aggregation_changes_a_bit_where_answers_get_lost(aggregation):
 
 
 def test_a_sum_that_is_off_by_one_grid_step_is_caught(monkeypatch):
-    original = PublicKeyClients.unseal
+    original = PublicKeyClients.reveal
 
     def off(side, total):
         values = original(side, total).copy()
@@ -117,7 +117,7 @@ def test_no_training_loss_leaves_the_clients(name):
     assert [(row.step, row.train_loss, row.clients) for row in rows] == [(1, None, 3), (2, None, 3)]
 
 
-def alone(kind: str, *, private: bool) -> Outcome:
+def alone(kind: str, *, private: bool) -> TrainingResult:
     topology = {"kind": kind} if kind == "centralized" else {"kind": kind, "partition": "three"}
     arm = Arm.model_validate(
         {
@@ -132,7 +132,7 @@ def alone(kind: str, *, private: bool) -> Outcome:
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["without privacy", "private"])
-@pytest.mark.parametrize(("kind", "models"), [("centralized", 1), ("local", 3)])
+@pytest.mark.parametrize(("kind", "models"), [("centralized", 1), ("independent", 3)])
 def test_owners_who_train_alone_repeat_to_the_bit_and_send_nothing(kind, models, private):
     first = alone(kind, private=private)
     check_same(first, alone(kind, private=private))
@@ -153,7 +153,7 @@ def test_all_owners_start_from_the_same_weights_in_every_topology(monkeypatch):
         return model
 
     monkeypatch.setitem(train.__globals__, "build_model", spied)
-    alone("local", private=False)
+    alone("independent", private=False)
     alone("centralized", private=False)
     run(federated_arm())
     # One of each who trains alone, and one of the federation.
@@ -198,7 +198,7 @@ def test_clients_count_as_the_weighting_says(weighting):
     # Each by itself, which is to come to the same bits as among the others.
     seeds = party_seeds(Randomness(1), 3).clients
     alone = [
-        TogetherLearner(client, Together(QUICK.settings, {client: own}, seeds)) for client, own in enumerate(owners())
+        BatchedClientLearner(client, BatchedClients(QUICK.settings, {client: own}, seeds)) for client, own in enumerate(owners())
     ]
     weights = client_weights(SIZES, weighting)
     expected = by_hand(weights, rounds=2, step=2.0**-20, rate=0.5, start=start(), learners=alone)

@@ -1,4 +1,4 @@
-"""The one exception that a user may see."""
+"""The exceptions that several packages raise and catch."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     Stages and the command line print its message as one line, without a traceback, and exit with status 1. The message
     names the key or the file, the value, what is allowed and where to change it.
     """
+
+
+class InvalidUpdate(ValueError):
+    """A message of another party that fails a check, for instance an update that cannot be added."""

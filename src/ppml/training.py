@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ppml.config.arm import Arm
-from ppml.config.technique import Centralized, Federated, LocalOnly, NoPrivacy
+from ppml.config.technique import Centralized, Federated, Independent, NoPrivacy
 from ppml.data.examples import Examples
-from ppml.federation.checkpoint import NO_CHECKPOINT, Checkpoint
-from ppml.learning.result import HistoryRow, Outcome
+from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore
+from ppml.learning.result import HistoryRow, TrainingResult
 from ppml.mechanism import Value, mechanism_values, release_name
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
 if TYPE_CHECKING:
-    from ppml.federation.simulation_grid import Tap
+    from ppml.federation.simulation_grid import MessageObserver
 
 
 def train(
@@ -32,10 +32,10 @@ def train(
     report: Callable[[HistoryRow], None],
     data: Sequence[Value] = (),
     affordable_steps: Sequence[int] | None = None,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
+    checkpoint: CheckpointStore = NO_CHECKPOINT,
     workers: int = 1,
-    taps: Sequence[Tap] = (),
-) -> Outcome:
+    observers: Sequence[MessageObserver] = (),
+) -> TrainingResult:
     """Train ``arm``.
 
     Parameters
@@ -68,43 +68,43 @@ def train(
     taps : sequence of callable
         Each sees every message of a federation, for an auditor.
     """
-    device = owned[0].images.device
+    device = owned[0].inputs.device
 
     def build() -> nn.Module:
-        features = owned[0].images.shape[-1]
+        features = owned[0].inputs.shape[-1]
         return build_model(arm.model, classes, rng.child("initial-weights").torch(), features).to(device)
 
     limits: Sequence[int | None] = affordable_steps or [None] * len(owned)
     model = build()
     draws, release = draws_of(arm, [len(own) for own in owned], noise_multipliers, limits, model, rng, data)
     match arm.topology:
-        case Centralized() | LocalOnly():
-            from ppml.learning.cohort_factory import build_cohort
-            from ppml.learning.independent import train_alone
+        case Centralized() | Independent():
+            from ppml.learning.cohort_factory import build_cohort_trainer
+            from ppml.learning.independent import train_independently
 
             models = [model, *(build() for _ in owned[1:])]
-            cohort = build_cohort(arm.training, arm.privacy, noise_multipliers, limits, models[0])
+            cohort = build_cohort_trainer(arm.training, arm.privacy, noise_multipliers, limits, models[0])
             every = getattr(arm.topology, "evaluate_every", 1)
-            return replace(train_alone(models, cohort, owned, test, draws, report, every), release=release)
+            return replace(train_independently(models, cohort, owned, test, draws, report, every), release=release)
         case Federated() as topology:
             from ppml.aggregation.factory import build_parties
-            from ppml.aggregation.parameters import asked_in_a_round
-            from ppml.federation.factory import Given, build_population, build_server, party_seeds, simulated_failures
+            from ppml.config.aggregation_parameters import clients_per_round
+            from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds, simulate_dropouts
             from ppml.federation.run import train_federated
-            from ppml.learning.parameters import flat_parameters
+            from ppml.learning.parameters import flatten
 
-            given = Given(arm, [len(records) for records in owned], noise_multipliers, limits)
+            given = FederationSpec(arm, [len(records) for records in owned], noise_multipliers, limits)
             seeds = party_seeds(draws, len(owned))
-            parties = build_parties(arm.aggregation, asked_in_a_round(topology.participation, len(owned)))
+            parties = build_parties(arm.aggregation, clients_per_round(topology.participation, len(owned)))
             repeats = _may_resume(arm, owned[0].labels.device.type)
             try:
                 outcome = train_federated(
-                    build_population(given, model, dict(enumerate(owned)), parties.clients, test, seeds.clients),
-                    build_server(given, flat_parameters(model), parties.material, seeds.server),
+                    build_client_pool(given, model, dict(enumerate(owned)), parties.clients, test, seeds.clients),
+                    build_server(given, flatten(model), parties.material, seeds.server),
                     report,
                     checkpoint=checkpoint if repeats else NO_CHECKPOINT,
-                    fails=simulated_failures(topology.failures, rng),
-                    taps=taps,
+                    drops_reply=simulate_dropouts(topology.dropout_rate, rng),
+                    observers=observers,
                     workers=workers,
                     # A process that is forked cannot use a GPU that this one has begun to use.
                     apart=parties.apart if device.type == "cpu" else None,

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import Parties, PublicMaterial, Sealed
-from ppml.aggregation.key_holder import KeyRing
+from ppml.aggregation.interfaces import Parties, ServerKeyMaterial, ProtectedUpdate
+from ppml.aggregation.key_holder import KeyHolderService
 from ppml.aggregation.key_service import scheme_of
-from ppml.aggregation.lattice import Keys, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients, name_of
+from ppml.aggregation.lattice import KeyPair, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients, ciphertext_id
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 
-class Material(PublicMaterial):
+class Material(ServerKeyMaterial):
     """What the server has of a key holder in its own process, or of a made-up one.
 
     Parameters
@@ -30,8 +30,8 @@ class Material(PublicMaterial):
     def __call__(self) -> bytes:
         return self._give()
 
-    def announce(self, total: Sealed) -> None:
-        self._announce(name_of(total))
+    def announce(self, total: ProtectedUpdate) -> None:
+        self._announce(ciphertext_id(total))
 
 
 class Local:
@@ -48,7 +48,7 @@ class Local:
     def __init__(self, spec: Ckks | Bfv, clients: int) -> None:
         self.spec, self.clients = spec, clients
         self.scheme: Scheme = scheme_of(spec, clients)
-        self.ring = KeyRing(self.scheme, spec.rounds_a_key)
+        self.ring = KeyHolderService(self.scheme, spec.rounds_per_key)
         self.material = Material(self.ring.public, self.ring.announce)
         if spec.keys == "public":
             self.side: PublicKeyClients | SharedKeyClients = PublicKeyClients(self.scheme, self.ring)
@@ -56,7 +56,7 @@ class Local:
             self.side = SharedKeyClients(self.scheme, self.keys.mark, self.ring.secret)
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> KeyPair:
         return self.ring._current
 
     @property
@@ -68,13 +68,13 @@ class Local:
         assert isinstance(server, LatticeServer)
         return server
 
-    def seal(self, update: Grid, *turn: int) -> Sealed:
-        return self.side.seal(update, *turn)
+    def protect(self, update: Grid, *turn: int) -> ProtectedUpdate:
+        return self.side.protect(update, *turn)
 
-    def unseal(self, total: Sealed) -> Grid:
+    def reveal(self, total: ProtectedUpdate) -> Grid:
         """Open anything, as if the server had announced it."""
         self.material.announce(total)
-        return self.side.unseal(total)
+        return self.side.reveal(total)
 
 
 def local_parties(spec: Plaintext | Encrypted, clients: int) -> Parties:

@@ -18,7 +18,7 @@ from tenseal import sealapi
 
 from ppml.aggregation.ckks import CkksEncoding
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.lattice import loaded, ring
+from ppml.aggregation.lattice import loaded, seal_context
 from ppml.config.technique import Bfv, Ckks
 
 from .local import Local
@@ -109,7 +109,7 @@ def sums(side: Local, values: np.ndarray, real: bool) -> list[bytes]:
     """
     server = side.server()
     if not real:
-        sealed = [side.seal(CODEC.encode(update)) for update in values]
+        sealed = [side.protect(CODEC.encode(update)) for update in values]
         return list(side.scheme.ciphertexts(server.add(sealed), side.mark))
     slots = DEGREE // 2
     under_key = sealapi.Encryptor(side.scheme.context, side.keys._secret)
@@ -153,7 +153,7 @@ def updates(seed: int, ciphertexts: int, real: bool) -> np.ndarray:
     return CODEC.decode(CODEC.encode(values))
 
 
-def as_it_is(values: np.ndarray) -> np.ndarray:
+def identity(values: np.ndarray) -> np.ndarray:
     """Show the float64 sum of an approximate decryption, as everybody does."""
     return values
 
@@ -178,15 +178,15 @@ def attack(side: Local, real: bool, rounds: int, shown: Shown) -> float:
 @pytest.mark.parametrize("real", [True, False], ids=["one value a slot", "two values a slot"])
 def test_the_key_falls_where_raw_sums_are_shown_and_not_where_they_are_rounded(real, rounds, keys):
     side = Local(Ckks(keys=keys), CLIENTS)
-    assert attack(side, real, rounds, as_it_is) == 1.0
+    assert attack(side, real, rounds, identity) == 1.0
     assert attack(side, real, rounds, on_the_grid) < 0.01
 
 
 def opened_gives(side: Local) -> tuple[bool, float]:
     """Return whether what clients open is the exact sum, and the share of the key that the server finds from it."""
     values = updates(0, 1, real=False)
-    total = side.server().add([side.seal(CODEC.encode(update)) for update in values])
-    opened = side.unseal(total) * CODEC.step
+    total = side.server().add([side.protect(CODEC.encode(update)) for update in values])
+    opened = side.reveal(total) * CODEC.step
     (chunk,) = side.scheme.ciphertexts(total, side.mark)
     cipher = loaded(sealapi.Ciphertext(), side.scheme.context, chunk)
     average = (opened[: DEGREE // 2] + 1j * opened[DEGREE // 2 :]) / CLIENTS
@@ -213,7 +213,7 @@ def test_a_fresh_key_a_round_does_not_help():
     """One round fills several ciphertexts, and two of them, or one with two values a slot, are enough."""
     for real in (True, False):
         for _ in range(2):
-            assert attack(Local(SPEC, CLIENTS), real, 1, as_it_is) == 1.0
+            assert attack(Local(SPEC, CLIENTS), real, 1, identity) == 1.0
 
 
 def test_bfv_shows_nothing_but_the_exact_sum():
@@ -222,12 +222,12 @@ def test_bfv_shows_nothing_but_the_exact_sum():
     server = side.server()
     values = updates(0, 1, real=False)
     opened = [
-        side.unseal(server.add([side.seal(CODEC.encode(update)) for update in values])).tolist() for _ in range(2)
+        side.reveal(server.add([side.protect(CODEC.encode(update)) for update in values])).tolist() for _ in range(2)
     ]
     assert opened[0] == opened[1] == CODEC.encode(values.sum(axis=0)).tolist()
 
 
 def test_the_ring_of_this_attack_is_the_one_that_is_shipped():
     shipped = Local(SPEC, CLIENTS).scheme.context
-    again = ring(sealapi.SCHEME_TYPE.CKKS, DEGREE, SPEC.coeff_mod_bit_sizes)
+    again = seal_context(sealapi.SCHEME_TYPE.CKKS, DEGREE, SPEC.coeff_mod_bit_sizes)
     assert modulus(shipped) == modulus(again) and modulus(shipped).bit_length() == 54

@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 from tenseal import sealapi
 
 from ppml.aggregation.ckks import CkksEncoding
-from ppml.aggregation.envelope import mark_of, origin_of
+from ppml.aggregation.envelope import fingerprint, header_of
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.interfaces import BadUpdate, Sealed, SecretKeyExposed
+from ppml.aggregation.interfaces import ProtectedUpdate, SecretKeyExposed
 from ppml.aggregation.lattice import (
     LatticeServer,
     PublicKeyClients,
     loaded,
-    refuse_secret_key,
-    ring,
+    require_public_key,
+    seal_context,
     saved,
 )
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
+from ppml.errors import InvalidUpdate
 
 from ..federation.scanner import secret_holders
 from .local import Local, Material
@@ -89,7 +90,7 @@ def some_updates(count: int, length: int, kind: str) -> np.ndarray:
 def check_same_sum_as_in_the_clear(clients: Local, server: LatticeServer, updates: np.ndarray) -> None:
     clear = PlaintextAggregation(CODEC, len(updates))
     sums = [
-        side.unseal(adds.add([side.seal(CODEC.encode(update)) for update in updates]))
+        side.reveal(adds.add([side.protect(CODEC.encode(update)) for update in updates]))
         for side, adds in ((clear, clear), (clients, server))
     ]
     assert sums[0].dtype == sums[1].dtype == np.int64
@@ -115,7 +116,7 @@ def test_every_length_fills_its_ciphertexts(clients, server, full, more):
     length = max(1, full * a_ciphertext(clients) + more)
     check_same_sum_as_in_the_clear(clients, server, some_updates(2, length, "random"))
     needed = -(-length // a_ciphertext(clients))
-    assert len(chunks_of(clients, clients.seal(np.zeros(length, np.int64)))) == needed
+    assert len(chunks_of(clients, clients.protect(np.zeros(length, np.int64)))) == needed
 
 
 class OffByRounding(CkksEncoding):
@@ -147,7 +148,7 @@ def test_a_sum_without_rounding_to_the_grid_or_without_a_client_is_caught(monkey
 def test_updates_of_different_length_do_not_add(clients, server):
     full = a_ciphertext(clients)
     with pytest.raises(ValueError):
-        server.add([clients.seal(np.zeros(full, np.int64)), clients.seal(np.zeros(full + 1, np.int64))])
+        server.add([clients.protect(np.zeros(full, np.int64)), clients.protect(np.zeros(full + 1, np.int64))])
 
 
 # How large they are.
@@ -156,14 +157,14 @@ def test_updates_of_different_length_do_not_add(clients, server):
 def test_uploads_are_as_lean_as_is_said():
     length = 200_000
     update = CODEC.encode(some_updates(1, length, "random")[0])
-    sizes = {name: len(pair(name)[0].seal(update).payload) / (4 * length) for name in SPECS}
+    sizes = {name: len(pair(name)[0].protect(update).payload) / (4 * length) for name in SPECS}
     assert sizes["ckks public"] < 4.0 and sizes["bfv public"] < 3.6
     assert sizes["ckks shared"] < 2.0 and sizes["bfv shared"] < 1.7
 
 
 def test_a_sum_of_seeded_ciphertexts_is_as_large_as_one_of_others():
     clients, server = pair("ckks shared")
-    sealed = clients.seal(np.zeros(4096, np.int64))
+    sealed = clients.protect(np.zeros(4096, np.int64))
     assert len(server.add([sealed, sealed]).payload) > 1.9 * len(sealed.payload)
 
 
@@ -172,16 +173,16 @@ def test_a_sum_of_seeded_ciphertexts_is_as_large_as_one_of_others():
 
 @pytest.mark.parametrize("length", [1, 2048, 4097])
 def test_what_a_client_seals_passes_the_check(clients, server, length):
-    server.check(clients.seal(np.zeros(length, np.int64)))
+    server.check(clients.protect(np.zeros(length, np.int64)))
 
 
-def resealed(side: Local, sealed: Sealed, change: Callable[[list[bytes]], Iterable[bytes]]) -> Sealed:
+def resealed(side: Local, sealed: ProtectedUpdate, change: Callable[[list[bytes]], Iterable[bytes]]) -> ProtectedUpdate:
     """Return an update whose client has made something else of its ciphertexts, and says that it is whole."""
     chunks = change(chunks_of(side, sealed))
-    return side.scheme.sealed(side.mark, sealed.length, chunks, origin_of(0, 0))
+    return side.scheme.sealed(side.mark, sealed.length, chunks, header_of(0, 0))
 
 
-def chunks_of(side: Local, sealed: Sealed) -> list[bytes]:
+def chunks_of(side: Local, sealed: ProtectedUpdate) -> list[bytes]:
     return [bytes(chunk) for chunk in side.scheme.ciphertexts(sealed, side.mark)]
 
 
@@ -204,17 +205,17 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_payload_is_refused_before_it_is_added(clients, server, damage):
-    sealed = clients.seal(np.zeros(a_ciphertext(clients) + 1, np.int64))
-    damaged = Sealed(sealed.scheme, sealed.length, damage(sealed.payload))
-    for refuses in (server.check, lambda one: server.add([one, one]), clients.unseal):
-        with pytest.raises(BadUpdate, match=r"^it was cut off or altered on the way$"):
+    sealed = clients.protect(np.zeros(a_ciphertext(clients) + 1, np.int64))
+    damaged = ProtectedUpdate(sealed.scheme, sealed.length, damage(sealed.payload))
+    for refuses in (server.check, lambda one: server.add([one, one]), clients.reveal):
+        with pytest.raises(InvalidUpdate, match=r"^it was cut off or altered on the way$"):
             refuses(damaged)
 
 
 def test_a_payload_of_another_length_than_it_says_is_refused(clients, server):
-    sealed = clients.seal(np.zeros(10, np.int64))
-    with pytest.raises(BadUpdate, match="cut off or altered"):
-        server.check(Sealed(sealed.scheme, 11, sealed.payload))
+    sealed = clients.protect(np.zeros(10, np.int64))
+    with pytest.raises(InvalidUpdate, match="cut off or altered"):
+        server.check(ProtectedUpdate(sealed.scheme, 11, sealed.payload))
 
 
 FAULTS = {
@@ -237,8 +238,8 @@ FAULTS = {
 
 @pytest.mark.parametrize(("change", "why"), FAULTS.values(), ids=FAULTS)
 def test_what_a_client_makes_of_its_ciphertexts_is_refused_before_it_is_added(clients, server, change, why):
-    sealed = clients.seal(np.zeros(a_ciphertext(clients) + 1, np.int64))
-    with pytest.raises(BadUpdate, match=why):
+    sealed = clients.protect(np.zeros(a_ciphertext(clients) + 1, np.int64))
+    with pytest.raises(InvalidUpdate, match=why):
         server.check(resealed(clients, sealed, change))
 
 
@@ -247,71 +248,71 @@ def test_what_a_client_makes_of_its_ciphertexts_is_refused_before_it_is_added(cl
     [(b"xyz", "within a length"), (b"\x09\x00\x00\x00xyz", "within a ciphertext")],
 )
 def test_ciphertexts_whose_lengths_do_not_add_up_are_refused(clients, server, content, why):
-    mark = mark_of(clients.mark + (10).to_bytes(4, "little") + origin_of(0, 0) + content)
-    with pytest.raises(BadUpdate, match=f"the payload is cut off {why}"):
-        server.check(Sealed(clients.scheme.name, 10, clients.mark + mark + origin_of(0, 0) + content))
+    mark = fingerprint(clients.mark + (10).to_bytes(4, "little") + header_of(0, 0) + content)
+    with pytest.raises(InvalidUpdate, match=f"the payload is cut off {why}"):
+        server.check(ProtectedUpdate(clients.scheme.name, 10, clients.mark + mark + header_of(0, 0) + content))
 
 
 def test_an_update_is_of_one_client_and_round_and_no_sum(clients, server):
-    sealed = clients.seal(np.zeros(10, np.int64), 3, 7)
+    sealed = clients.protect(np.zeros(10, np.int64), 3, 7)
     server.check(sealed, 3, 7)
     for turn, why in (((4, 7), "sealed by client 3"), ((3, 8), "sealed in round 7")):
-        with pytest.raises(BadUpdate, match=why):
+        with pytest.raises(InvalidUpdate, match=why):
             server.check(sealed, *turn)
-    with pytest.raises(BadUpdate, match="it is a sum, and no update"):
+    with pytest.raises(InvalidUpdate, match="it is a sum, and no update"):
         server.check(server.add([sealed, sealed]), 3, 7)
 
 
 def test_a_ciphertext_of_another_key_is_refused(name, clients, server):
-    foreign = Local(SPECS[name], MOST).seal(np.zeros(1, np.int64))
-    for refuses in (server.check, clients.unseal):
-        with pytest.raises(BadUpdate, match=r"^it is under another key than that of this run$"):
+    foreign = Local(SPECS[name], MOST).protect(np.zeros(1, np.int64))
+    for refuses in (server.check, clients.reveal):
+        with pytest.raises(InvalidUpdate, match=r"^it is under another key than that of this run$"):
             refuses(foreign)
 
 
-def under(side: Local, foreign: Local, values: int) -> Sealed:
+def under(side: Local, foreign: Local, values: int) -> ProtectedUpdate:
     """Return an update of another ring or key that says that it is under the one of ``side``."""
-    chunks = chunks_of(foreign, foreign.seal(np.zeros(values, np.int64)))
-    return side.scheme.sealed(side.mark, values, chunks, origin_of(0, 0))
+    chunks = chunks_of(foreign, foreign.protect(np.zeros(values, np.int64)))
+    return side.scheme.sealed(side.mark, values, chunks, header_of(0, 0))
 
 
 def test_a_ciphertext_of_another_ring_is_refused(clients, server, name):
     spec = SPECS[name]
     larger = {"poly_modulus_degree": 8192} if spec.kind == "ckks" else {"clip": 64.0}
     foreign = Local(type(spec)(keys=spec.keys, **larger), MOST)
-    with pytest.raises(BadUpdate, match=r"no ciphertext of this ring|which take \d+ at most"):
+    with pytest.raises(InvalidUpdate, match=r"no ciphertext of this ring|which take \d+ at most"):
         server.check(under(clients, foreign, 1))
 
 
 def test_a_ciphertext_at_another_scale_is_refused():
     clients, server = pair("ckks public")
     foreign = Local(Ckks(scale_bits=41), MOST)
-    with pytest.raises(BadUpdate, match=r"a ciphertext at scale 2\.19902e\+12, not 1\.09951e\+12"):
+    with pytest.raises(InvalidUpdate, match=r"a ciphertext at scale 2\.19902e\+12, not 1\.09951e\+12"):
         server.check(under(clients, foreign, 1))
 
 
 def test_a_product_is_refused_as_no_fresh_ciphertext():
     clients, server = pair("bfv public")
-    sealed = clients.seal(np.ones(10, np.int64))
+    sealed = clients.protect(np.ones(10, np.int64))
     (chunk,) = chunks_of(clients, sealed)
     cipher = loaded(sealapi.Ciphertext(), clients.scheme.context, chunk)
     sealapi.Evaluator(clients.scheme.context).square_inplace(cipher)
-    with pytest.raises(BadUpdate, match=r"\d+ bytes for 10 values, which take \d+ at most"):
+    with pytest.raises(InvalidUpdate, match=r"\d+ bytes for 10 values, which take \d+ at most"):
         server.check(resealed(clients, sealed, lambda chunks: [saved(cipher)]))
-    with pytest.raises(BadUpdate, match="not fresh"):
+    with pytest.raises(InvalidUpdate, match="not fresh"):
         clients.scheme.shape.uncompressed(saved(cipher))
 
 
 def test_another_scheme_is_refused():
-    with pytest.raises(BadUpdate, match="sealed by 'bfv', not by 'ckks'"):
-        pair("ckks public")[1].check(pair("bfv public")[0].seal(np.zeros(1, np.int64)))
+    with pytest.raises(InvalidUpdate, match="sealed by 'bfv', not by 'ckks'"):
+        pair("ckks public")[1].check(pair("bfv public")[0].protect(np.zeros(1, np.int64)))
 
 
 # Keys.
 
 
 def test_public_material_has_no_secret_key(clients):
-    refuse_secret_key(clients.scheme.context, clients.material())
+    require_public_key(clients.scheme.context, clients.material())
 
 
 PRIVATE = {
@@ -342,7 +343,7 @@ def check_keys_are_fresh(make: Callable[[], Local]) -> None:
     assert first.keys.secret() != second.keys.secret()
     # What one seals, the other reads as noise.
     update = CODEC.encode(np.linspace(-1, 1, 500))
-    foreign = second.unseal(resealed(second, second.seal(update), lambda chunks: chunks_of(first, first.seal(update))))
+    foreign = second.reveal(resealed(second, second.protect(update), lambda chunks: chunks_of(first, first.protect(update))))
     assert (foreign == update).mean() < 0.01
 
 
@@ -358,19 +359,19 @@ def test_a_key_that_repeats_is_caught(clients):
 def test_sealing_twice_gives_different_ciphertexts_of_the_same_update(clients):
     update = CODEC.encode(np.linspace(-1, 1, 500))
     torch.manual_seed(0)
-    first = clients.seal(update)
+    first = clients.protect(update)
     torch.manual_seed(0)
-    second = clients.seal(update)
+    second = clients.protect(update)
     assert first.payload != second.payload
-    assert np.array_equal(clients.unseal(first), clients.unseal(second))
+    assert np.array_equal(clients.reveal(first), clients.reveal(second))
 
 
 def test_clients_of_different_keys_get_no_sum(name, clients, server):
     update = CODEC.encode(np.linspace(-1, 1, 500))
     other = Local(SPECS[name], MOST)
-    theirs = resealed(clients, clients.seal(update), lambda chunks: chunks_of(other, other.seal(update)))
-    mixed = server.add([clients.seal(update), theirs])
-    assert (clients.unseal(mixed) == 2 * update).mean() < 0.01
+    theirs = resealed(clients, clients.protect(update), lambda chunks: chunks_of(other, other.protect(update)))
+    mixed = server.add([clients.protect(update), theirs])
+    assert (clients.reveal(mixed) == 2 * update).mean() < 0.01
 
 
 def test_under_a_shared_key_a_colluder_opens_what_others_have_sealed_and_under_a_public_one_it_has_no_key():
@@ -378,17 +379,17 @@ def test_under_a_shared_key_a_colluder_opens_what_others_have_sealed_and_under_a
     update = CODEC.encode(np.linspace(-1, 1, 500))
     for name in SPECS:
         local, _ = pair(name)
-        upload = local.seal(update)
+        upload = local.protect(update)
         # The client's own part, without the holder that is in this process only in these tests.
         colluder = local.side
         if local.spec.keys == "shared":
-            assert np.array_equal(colluder.unseal(upload), update)
+            assert np.array_equal(colluder.reveal(upload), update)
         else:
             colluder = PublicKeyClients(local.scheme, NoHolder(local.material()))
-            colluder.seal(update)
+            colluder.protect(update)
             assert not secret_holders(colluder)
             with pytest.raises(LookupError):
-                colluder.unseal(upload)
+                colluder.reveal(upload)
 
 
 @dataclass(frozen=True)
@@ -400,7 +401,7 @@ class NoHolder:
     def public(self) -> bytes:
         return self.key
 
-    def open(self, total: Sealed) -> Grid:
+    def open(self, total: ProtectedUpdate) -> Grid:
         raise LookupError("no secret key here")
 
 
@@ -409,7 +410,7 @@ class NoHolder:
 
 def test_a_ring_under_128_bits_of_security_is_refused_by_the_library():
     with pytest.raises(ValueError, match="secure"):
-        ring(sealapi.SCHEME_TYPE.BFV, 2048, [55], 30)
+        seal_context(sealapi.SCHEME_TYPE.BFV, 2048, [55], 30)
 
 
 # From the configuration.
@@ -419,7 +420,7 @@ def test_a_ring_under_128_bits_of_security_is_refused_by_the_library():
 def test_a_configured_aggregation_adds(spec: Plaintext | Encrypted):
     parties = build_parties(spec, 3)
     server = build_server_side(spec, 3, parties.material)
-    sealed = [parties.clients.seal(np.array([1, -2, 3])) for _ in range(3)]
+    sealed = [parties.clients.protect(np.array([1, -2, 3])) for _ in range(3)]
     assert {one.scheme for one in sealed} == {spec.kind}
-    assert parties.clients.unseal(server.add(sealed)).tolist() == [3, -6, 9]
+    assert parties.clients.reveal(server.add(sealed)).tolist() == [3, -6, 9]
     parties.close()

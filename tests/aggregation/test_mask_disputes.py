@@ -7,24 +7,25 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ppml.aggregation.group import BYTES
-from ppml.aggregation.interfaces import SEAL, BadUpdate
+from ppml.aggregation.group import ELEMENT_BYTES
+from ppml.aggregation.interfaces import UPLOAD
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
-    LETTER,
-    LETTERS,
+    ENCRYPTED_SHARES_BYTES,
+    ENCRYPTED_SHARES,
     SHARES,
     UNMASK,
-    bound_to,
-    complaint,
-    own_mask,
-    packed,
-    pairwise,
-    unpacked,
+    round_context,
+    complaint_message,
+    self_mask,
+    pack_entries,
+    pairwise_mask_sum,
+    unpack_entries,
 )
+from ppml.errors import InvalidUpdate
 
 from .letters import complaining, unreadable, values_in, with_other_shares
 from .test_masking import Round, swapped, updates, with_entry
@@ -40,12 +41,12 @@ class Tolerant(Round):
         self.left_out: dict[int, str] = {}
 
     def step(self, step, clients, number=1, lost=frozenset()):
-        told = self.server.tell(step, clients, number)
+        told = self.server.request(step, clients, number)
         there = [client for client in clients if client not in lost]
         for client in [client for client in there if client in told]:
             try:
-                self.server.hear(step, client, self.sides[client].respond(step, client, number, told[client]))
-            except BadUpdate as fault:
+                self.server.handle_reply(step, client, self.sides[client].respond(step, client, number, told[client]))
+            except InvalidUpdate as fault:
                 self.left_out[client] = f"{step}: {fault}"
         return [client for client in there if client not in self.left_out]
 
@@ -120,7 +121,7 @@ def test_shown_shares_that_the_server_forgets_are_missed(monkeypatch):
     monkeypatch.setattr(MaskingServer, "_recovered", forgetful)
     parties = Tolerant()
     unreadable(parties.sides[2], {2: range(8)})
-    with pytest.raises((BadUpdate, ValueError), match="share"):
+    with pytest.raises((InvalidUpdate, ValueError), match="share"):
         parties.run(updates())
 
 
@@ -144,7 +145,7 @@ def test_as_many_as_can_be_spared_complain_of_everybody_and_nobody_is_left_out()
 def test_without_disputes_no_client_is_asked_about_any():
     parties = Tolerant()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    assert parties.server.tell(DISPUTES, parties.step(LETTERS, there)) == {}
+    assert parties.server.request(DISPUTES, parties.step(ENCRYPTED_SHARES, there)) == {}
 
 
 # What a client shows.
@@ -154,38 +155,38 @@ def disputed() -> tuple[Tolerant, dict[int, bytes]]:
     """Return a round in which client 3 complains about client 1, and what each client is told of disputes."""
     parties = Tolerant()
     complaining(parties.sides[3], 3, [1])
-    there = parties.step(LETTERS, parties.step(SHARES, parties.step(KEYS, list(range(8)))))
-    return parties, parties.server.tell(DISPUTES, there)
+    there = parties.step(ENCRYPTED_SHARES, parties.step(SHARES, parties.step(KEYS, list(range(8)))))
+    return parties, parties.server.request(DISPUTES, there)
 
 
 def test_a_client_shows_what_it_has_sent_to_those_that_complain_and_nothing_else():
     parties, told = disputed()
     assert list(told) == [1]
     sent = dict(parties.sides[1]._turns[1].sent)
-    assert unpacked(parties.sides[1].respond(DISPUTES, 1, 1, told[1]), 2 * BYTES) == {3: sent[3]}
+    assert unpack_entries(parties.sides[1].respond(DISPUTES, 1, 1, told[1]), 2 * ELEMENT_BYTES) == {3: sent[3]}
 
 
 def test_a_client_shows_nothing_for_a_complaint_that_its_reader_has_not_signed_for_this_round():
     parties, told = disputed()
-    (signature,) = unpacked(told[1], 64).values()
+    (signature,) = unpack_entries(told[1], 64).values()
     side, about = parties.sides[1], parties.sides[1]._turns[1].about
-    other_list = bound_to(2, {0: b""})
+    other_list = round_context(2, {0: b""})
     fakes = {
         "of another reader": {4: signature},
-        "about another client": {3: parties.sides[3]._signers.sign(3, complaint(about, 2, 3))},
-        "about another list": {3: parties.sides[3]._signers.sign(3, complaint(other_list, 1, 3))},
-        "of the client itself": {1: side._signers.sign(1, complaint(about, 1, 1))},
+        "about another client": {3: parties.sides[3]._signers.sign(3, complaint_message(about, 2, 3))},
+        "about another list": {3: parties.sides[3]._signers.sign(3, complaint_message(other_list, 1, 3))},
+        "of the client itself": {1: side._signers.sign(1, complaint_message(about, 1, 1))},
         "of a stranger": {9: signature},
     }
     for fake in fakes.values():
-        with pytest.raises(BadUpdate, match=r"it is not signed by client|clients that do not take part"):
-            side.respond(DISPUTES, 1, 1, packed(fake))
+        with pytest.raises(InvalidUpdate, match=r"it is not signed by client|clients that do not take part"):
+            side.respond(DISPUTES, 1, 1, pack_entries(fake))
 
 
 def test_a_client_shows_nothing_once_the_clients_of_the_sum_are_named():
     parties, told = disputed()
-    parties.sides[1].respond(SEAL, 1, 1, packed(dict.fromkeys(range(8), b"")))
-    with pytest.raises(BadUpdate, match="after the clients of the sum were named"):
+    parties.sides[1].respond(UPLOAD, 1, 1, pack_entries(dict.fromkeys(range(8), b"")))
+    with pytest.raises(InvalidUpdate, match="after the clients of the sum were named"):
         parties.sides[1].respond(DISPUTES, 1, 1, told[1])
 
 
@@ -195,7 +196,7 @@ def test_what_was_shown_says_no_more_than_the_clients_that_complained_know():
     for liar in (3, 5):
         complaining(parties.sides[liar], liar, [1])
     there = parties.divided(parties.step(KEYS, list(range(8))))
-    shown = unpacked(parties.server._heard[DISPUTES][1], 2 * BYTES)
+    shown = unpack_entries(parties.server._heard[DISPUTES][1], 2 * ELEMENT_BYTES)
     assert there == list(range(8)) and shown.keys() == {3, 5} and len(shown) < parties.threshold
 
 
@@ -205,21 +206,21 @@ def test_what_was_shown_says_no_more_than_the_clients_that_complained_know():
 def test_letters_are_read_once():
     parties = Tolerant()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told = parties.server.tell(LETTERS, there)
-    parties.sides[0].respond(LETTERS, 0, 1, told[0])
-    with pytest.raises(BadUpdate, match="or twice"):
-        parties.sides[0].respond(LETTERS, 0, 1, told[0])
+    told = parties.server.request(ENCRYPTED_SHARES, there)
+    parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, told[0])
+    with pytest.raises(InvalidUpdate, match="or twice"):
+        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, told[0])
 
 
 def test_a_letter_without_its_sender_s_signature_is_no_ground_for_a_complaint():
     """The server has altered it: a complaint would have its sender show what the server asks for."""
     parties = Tolerant()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told = parties.server.tell(LETTERS, there)[0]
-    altered = bytearray(unpacked(told, LETTER)[1])
+    told = parties.server.request(ENCRYPTED_SHARES, there)[0]
+    altered = bytearray(unpack_entries(told, ENCRYPTED_SHARES_BYTES)[1])
     altered[5] ^= 1
-    with pytest.raises(BadUpdate, match="the shares that client 1 sent cannot be read"):
-        parties.sides[0].respond(LETTERS, 0, 1, swapped(told, LETTER, with_entry(1, bytes(altered))))
+    with pytest.raises(InvalidUpdate, match="the shares that client 1 sent cannot be read"):
+        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(told, ENCRYPTED_SHARES_BYTES, with_entry(1, bytes(altered))))
 
 
 def test_a_letter_that_is_badly_signed_has_its_sender_left_out_before_it_is_delivered():
@@ -237,7 +238,7 @@ def test_a_letter_that_is_badly_signed_has_its_sender_left_out_before_it_is_deli
 )
 def test_a_complaint_that_is_not_right_has_its_own_client_left_out(complaints, why):
     parties = Tolerant()
-    parties.sides[0]._read = lambda turn, client, letters: packed(complaints)
+    parties.sides[0]._read = lambda turn, client, letters: pack_entries(complaints)
     check_sum(parties, list(range(1, 8)))
     assert list(parties.left_out) == [0] and why in parties.left_out[0]
 
@@ -246,18 +247,18 @@ def test_a_complaint_that_is_not_right_has_its_own_client_left_out(complaints, w
 def test_a_list_of_the_sum_that_a_client_can_tell_to_be_wrong_is_refused(partners):
     parties = Tolerant()
     parties.divided(parties.step(KEYS, list(range(8))))
-    with pytest.raises(BadUpdate, match="masks in common"):
-        parties.sides[0].respond(SEAL, 0, 1, packed(dict.fromkeys(partners, b"")))
-    with pytest.raises(BadUpdate, match="nobody has a share"):
-        parties.sides[0].seal(np.zeros(3, np.int64), 0, 1)
+    with pytest.raises(InvalidUpdate, match="masks in common"):
+        parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(partners, b"")))
+    with pytest.raises(InvalidUpdate, match="nobody has a share"):
+        parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
 def test_a_second_list_of_the_sum_is_refused():
     parties = Tolerant()
     there = parties.divided(parties.step(KEYS, list(range(8))))
     parties.sealed(updates(), there)
-    with pytest.raises(BadUpdate, match="or a second list"):
-        parties.sides[0].respond(SEAL, 0, 1, packed(dict.fromkeys(range(7), b"")))
+    with pytest.raises(InvalidUpdate, match="or a second list"):
+        parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(range(7), b"")))
 
 
 def test_nobody_gives_a_share_of_a_client_that_was_left_out_of_the_sum():
@@ -265,7 +266,7 @@ def test_nobody_gives_a_share_of_a_client_that_was_left_out_of_the_sum():
     unreadable(parties.sides[2], {2: [0]})
     silent(parties.sides[2])
     parties.run(updates())
-    given = [unpacked(said, BYTES).keys() for said in parties.server._heard[UNMASK].values()]
+    given = [unpack_entries(said, ELEMENT_BYTES).keys() for said in parties.server._heard[UNMASK].values()]
     assert all(2 not in clients for clients in given) and len(given) == 7
 
 
@@ -276,12 +277,12 @@ def test_masks_of_clients_that_were_told_different_lists_of_the_sum_do_not_cance
     masked, length = np.zeros(100, "<u4"), 100
     for client in range(7):
         told = range(8) if client < 3 else range(7)
-        parties.sides[client].respond(SEAL, client, 1, packed(dict.fromkeys(told, b"")))
+        parties.sides[client].respond(UPLOAD, client, 1, pack_entries(dict.fromkeys(told, b"")))
         turn = parties.sides[client]._turns[client]
-        masked += values_in(parties.sides[client].seal(values[client], client, 1))
-        masked -= own_mask(turn.own, length, 4)
+        masked += values_in(parties.sides[client].protect(values[client], client, 1))
+        masked -= self_mask(turn.own, length, 4)
     left = (masked - sum(values[:7]).astype("<u4")).astype("<u4")
     key = parties.sides[7]._turns[7].for_masks
     turn = parties.sides[0]._turns[0]
-    common = pairwise(key, {client: turn.masks_of[client] for client in range(3)}, 7, turn.about, length, 4)
+    common = pairwise_mask_sum(key, {client: turn.masks_of[client] for client in range(3)}, 7, turn.about, length, 4)
     assert np.array_equal(left, np.uint32(0) - common) and len(np.unique(left)) == length

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppml.aggregation.group import BYTES
-from ppml.aggregation.interfaces import SEAL, BadUpdate
-from ppml.aggregation.masks import KEYS, UNMASK, mask_key, own_mask, packed, pairwise, place_of, unpacked
-from ppml.aggregation.shamir import together
+from ppml.aggregation.group import ELEMENT_BYTES
+from ppml.aggregation.interfaces import UPLOAD
+from ppml.aggregation.masks import KEYS, UNMASK, pairwise_public_key, self_mask, pack_entries, pairwise_mask_sum, share_index, unpack_entries
+from ppml.aggregation.shamir import combine
+from ppml.errors import InvalidUpdate
 
 from .letters import values_in
 from .test_masking import Round, updates
@@ -34,9 +35,9 @@ class TwoLists:
         self.update = updates(clients)[0]
         for client in (0, *self.honest):
             partners = self.named if client == 0 else range(clients)
-            self.round.sides[client].respond(SEAL, client, 1, packed(dict.fromkeys(partners, b"")))
+            self.round.sides[client].respond(UPLOAD, client, 1, pack_entries(dict.fromkeys(partners, b"")))
         sides = self.round.sides
-        self.uploads = {client: sides[client].seal(self.update, client, 1) for client in (0, *self.honest)}
+        self.uploads = {client: sides[client].protect(self.update, client, 1) for client in (0, *self.honest)}
 
     def opened(self) -> np.ndarray:
         """Return what the server makes of the upload of client 0."""
@@ -48,32 +49,32 @@ class TwoLists:
             others = [client for client in self.few if client != helper]
             lost = sorted(others, key=lambda client: -missing[client])[: self.clients - self.threshold]
             given = self._given(helper, [client for client in range(self.clients) if client not in lost])
-            own[place_of(helper)] = given[0]
+            own[share_index(helper)] = given[0]
             for client in lost:
                 missing[client] -= 1
-                keys[client][place_of(helper)] = given[client]
-        own[place_of(0)] = self._given(0, self.named)[0]
+                keys[client][share_index(helper)] = given[client]
+        own[share_index(0)] = self._given(0, self.named)[0]
         for client in self.colluding:
             held = sides[client]._turns[client].held
-            own[place_of(client)] = held[0][:BYTES]
+            own[share_index(client)] = held[0][:ELEMENT_BYTES]
             for other in self.few:
-                keys[other][place_of(client)] = held[other][BYTES:]
+                keys[other][share_index(client)] = held[other][ELEMENT_BYTES:]
         server = self.round.server
-        public = {0: mask_key(server._heard[KEYS][0])}
-        values = values_in(self.uploads[0]) - own_mask(together(own, self.threshold), len(self.update), 4)
+        public = {0: pairwise_public_key(server._heard[KEYS][0])}
+        values = values_in(self.uploads[0]) - self_mask(combine(own, self.threshold), len(self.update), 4)
         for client in self.named[1:]:
             secret = (
                 sides[client]._turns[client].for_masks
                 if client in self.colluding
-                else together(keys[client], self.threshold)
+                else combine(keys[client], self.threshold)
             )
-            values = values + pairwise(secret, public, client, server._about, len(self.update), 4)
+            values = values + pairwise_mask_sum(secret, public, client, server._about, len(self.update), 4)
         return values.view("<i4")
 
     def _given(self, helper: int, present: list[int]) -> dict[int, bytes]:
         signatures = {client: self.uploads[client].payload[-64:] for client in self.uploads if client in present}
-        told = packed({client: signatures.get(client, UNSIGNED) for client in present})
-        return unpacked(self.round.sides[helper].respond(UNMASK, helper, 1, told), BYTES)
+        told = pack_entries({client: signatures.get(client, UNSIGNED) for client in present})
+        return unpack_entries(self.round.sides[helper].respond(UNMASK, helper, 1, told), ELEMENT_BYTES)
 
 
 FEW = [(10, 6, 0), (10, 7, 2), (8, 6, 3)]
@@ -82,7 +83,7 @@ FEW = [(10, 6, 0), (10, 7, 2), (8, 6, 3)]
 
 @pytest.mark.parametrize(("clients", "threshold", "colluders"), FEW)
 def test_a_client_gives_no_shares_where_another_has_signed_another_list(clients, threshold, colluders):
-    with pytest.raises(BadUpdate, match="it is not signed by client"):
+    with pytest.raises(InvalidUpdate, match="it is not signed by client"):
         TwoLists(clients, threshold, colluders).opened()
 
 
@@ -102,32 +103,32 @@ def ready() -> Round:
 
 def test_a_client_that_is_said_to_be_lost_gives_nothing():
     parties = ready()
-    told = parties.server.tell(UNMASK, range(1, 8))[1]
-    with pytest.raises(BadUpdate, match="or is said to be lost"):
+    told = parties.server.request(UNMASK, range(1, 8))[1]
+    with pytest.raises(InvalidUpdate, match="or is said to be lost"):
         parties.sides[0].respond(UNMASK, 0, 1, told)
 
 
 def test_a_client_that_has_sealed_nothing_gives_nothing():
     parties = Round()
     there = parties.divided(parties.step(KEYS, list(range(8))))
-    for client, told in parties.server.tell(SEAL, there).items():
-        parties.sides[client].respond(SEAL, client, 1, told)
-    with pytest.raises(BadUpdate, match="it has sealed no update of this round"):
-        parties.sides[0].respond(UNMASK, 0, 1, packed(dict.fromkeys(there, UNSIGNED)))
+    for client, told in parties.server.request(UPLOAD, there).items():
+        parties.sides[client].respond(UPLOAD, client, 1, told)
+    with pytest.raises(InvalidUpdate, match="it has sealed no update of this round"):
+        parties.sides[0].respond(UNMASK, 0, 1, pack_entries(dict.fromkeys(there, UNSIGNED)))
 
 
 def test_an_upload_of_another_list_is_refused():
     parties = Round()
     there = parties.divided(parties.step(KEYS, list(range(8))))
-    parties.server.tell(SEAL, there)
-    parties.sides[0].respond(SEAL, 0, 1, packed(dict.fromkeys(range(7), b"")))
-    with pytest.raises(BadUpdate, match="the list of its partners does not have its signature"):
-        parties.server.check(parties.sides[0].seal(updates()[0], 0, 1), 0, 1)
+    parties.server.request(UPLOAD, there)
+    parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(range(7), b"")))
+    with pytest.raises(InvalidUpdate, match="the list of its partners does not have its signature"):
+        parties.server.check(parties.sides[0].protect(updates()[0], 0, 1), 0, 1)
 
 
 @pytest.mark.parametrize("step", [KEYS, UNMASK])
 def test_an_answer_that_is_longer_than_any_is_refused_before_it_is_read(step):
     parties = ready()
-    parties.server.tell(step, range(8), 2)
-    with pytest.raises(BadUpdate, match="50000000 bytes are more than any answer has"):
-        parties.server.hear(step, 0, bytes(50_000_000))
+    parties.server.request(step, range(8), 2)
+    with pytest.raises(InvalidUpdate, match="50000000 bytes are more than any answer has"):
+        parties.server.handle_reply(step, 0, bytes(50_000_000))

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ppml.aggregation.group import BYTES, fresh_scalar
-from ppml.aggregation.interfaces import BadUpdate
+from ppml.aggregation.group import ELEMENT_BYTES, random_scalar
 from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
-    LETTERS,
+    ENCRYPTED_SHARES,
     SHARES,
     UNMASK,
-    place_of,
+    share_index,
 )
-from ppml.aggregation.shamir import divided
+from ppml.aggregation.shamir import split
+from ppml.errors import InvalidUpdate
 
 from .test_masking import NOBODY, Round, swapped, updates, with_entry
 
@@ -28,42 +28,42 @@ def test_a_client_that_gives_a_wrong_share_is_named_and_the_others_open_the_sum_
     parties, values = Round(), updates()
     uploads = parties.sealed(values, parties.divided(parties.step(KEYS, list(range(8)))))
     there = [client for client in range(8) if client not in lost]
-    told = parties.server.tell(UNMASK, there, 1)
+    told = parties.server.request(UNMASK, there, 1)
     for client in there:
         given = parties.sides[client].respond(UNMASK, client, 1, told[client])
         if client in liars:
-            wrong = swapped(given, BYTES, with_entry(7, fresh_scalar()))
-            with pytest.raises(BadUpdate, match="it gives another share than client 7 has sent it"):
-                parties.server.hear(UNMASK, client, wrong)
+            wrong = swapped(given, ELEMENT_BYTES, with_entry(7, random_scalar()))
+            with pytest.raises(InvalidUpdate, match="it gives another share than client 7 has sent it"):
+                parties.server.handle_reply(UNMASK, client, wrong)
         else:
-            parties.server.hear(UNMASK, client, given)
+            parties.server.handle_reply(UNMASK, client, given)
     present = [uploads[client] for client in there]
     if len(there) - len(liars) >= parties.threshold:
-        total = parties.sides[0].unseal(parties.server.add(present))
+        total = parties.sides[0].reveal(parties.server.add(present))
         assert np.array_equal(total, sum(values[client] for client in there))
     else:
-        with pytest.raises(BadUpdate, match="clients unmask it, 6 are needed"):
+        with pytest.raises(InvalidUpdate, match="clients unmask it, 6 are needed"):
             parties.server.add(present)
 
 
 def of_another_secret(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-    return divided(fresh_scalar(), places, threshold)
+    return split(random_scalar(), places, threshold)
 
 
 def of_no_secret(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-    return {place: fresh_scalar() for place in places}
+    return {place: random_scalar() for place in places}
 
 
 def of_one_more(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-    return divided(secret, places, threshold + 1)
+    return split(secret, places, threshold + 1)
 
 
 def with_one_wrong(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-    return {**divided(secret, places, threshold), places[-1]: fresh_scalar()}
+    return {**split(secret, places, threshold), places[-1]: random_scalar()}
 
 
 def with_its_own_wrong(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-    return {**divided(secret, places, threshold), place_of(3): fresh_scalar()}
+    return {**split(secret, places, threshold), share_index(3): random_scalar()}
 
 
 BAD_DIVISIONS = [of_another_secret, of_no_secret, of_one_more, with_one_wrong, with_its_own_wrong]
@@ -76,25 +76,25 @@ def test_a_client_that_divides_its_secrets_so_that_shares_do_not_fit_is_left_out
 ):
     parties, values = Round(), updates()
     there = parties.step(KEYS, list(range(8)))
-    told, turn = parties.server.tell(SHARES, there), parties.sides[3]._turns[3]
+    told, turn = parties.server.request(SHARES, there), parties.sides[3]._turns[3]
     bad = {"the own mask's": [turn.own], "the pairwise masks'": [turn.for_masks]}.get(which, [turn.own, turn.for_masks])
 
     def division(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-        return (badly if secret in bad else divided)(secret, places, threshold)
+        return (badly if secret in bad else split)(secret, places, threshold)
 
     monkeypatch.setattr("ppml.aggregation.masking_clients.divided", division)
     for client in there:
         said = parties.sides[client].respond(SHARES, client, 1, told[client])
         if client == 3:
-            with pytest.raises(BadUpdate, match="the shares that it sends are not of the secrets that its keys are of"):
-                parties.server.hear(SHARES, client, said)
+            with pytest.raises(InvalidUpdate, match="the shares that it sends are not of the secrets that its keys are of"):
+                parties.server.handle_reply(SHARES, client, said)
         else:
-            parties.server.hear(SHARES, client, said)
+            parties.server.handle_reply(SHARES, client, said)
     rest = [client for client in there if client != 3]
-    rest = parties.step(DISPUTES, parties.step(LETTERS, rest))
+    rest = parties.step(DISPUTES, parties.step(ENCRYPTED_SHARES, rest))
     uploads = parties.sealed(values, rest)
     parties.step(UNMASK, rest)
-    total = parties.sides[0].unseal(parties.server.add(list(uploads.values())))
+    total = parties.sides[0].reveal(parties.server.add(list(uploads.values())))
     assert np.array_equal(total, sum(values[client] for client in rest))
 
 
@@ -102,16 +102,16 @@ def test_a_client_that_divides_its_secrets_so_that_shares_do_not_fit_is_left_out
 def test_without_that_test_a_client_that_divides_its_secrets_badly_spoils_the_sum(badly, monkeypatch):
     parties, values = Round(), updates()
     there = parties.step(KEYS, list(range(8)))
-    told = parties.server.tell(SHARES, there)
+    told = parties.server.request(SHARES, there)
     monkeypatch.setattr("ppml.aggregation.masking_server.are_of_one_secret", lambda points, threshold: True)
     for client in there:
         with monkeypatch.context() as patch:
             if client == 3:
                 patch.setattr("ppml.aggregation.masking_clients.divided", badly)
-            parties.server.hear(SHARES, client, parties.sides[client].respond(SHARES, client, 1, told[client]))
-    there = parties.step(DISPUTES, parties.step(LETTERS, there))
+            parties.server.handle_reply(SHARES, client, parties.sides[client].respond(SHARES, client, 1, told[client]))
+    there = parties.step(DISPUTES, parties.step(ENCRYPTED_SHARES, there))
     uploads = parties.sealed(values, there)
     # Those give their shares that make the difference: the last, and the client itself.
     parties.step(UNMASK, there, lost=[0, 1])
-    total = parties.sides[0].unseal(parties.server.add(list(uploads.values())))
+    total = parties.sides[0].reveal(parties.server.add(list(uploads.values())))
     assert not np.array_equal(total, sum(values))

@@ -7,31 +7,32 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import pytest
 
-from ppml.aggregation.envelope import MARK, ORIGIN, content_of, origin_of, sealed_of
+from ppml.aggregation.envelope import FINGERPRINT_BYTES, HEADER_BYTES, verified_payload, header_of, make_envelope
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.group import BYTES
-from ppml.aggregation.identities import SIGNATURE, Register, verify_by
-from ppml.aggregation.interfaces import SEAL, BadUpdate, Sealed
+from ppml.aggregation.group import ELEMENT_BYTES
+from ppml.aggregation.identities import SIGNATURE_BYTES, KeyRegister, signature_verifier
+from ppml.aggregation.interfaces import UPLOAD, ProtectedUpdate
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
-    LETTER,
-    LETTERS,
-    PUBLISHED,
+    ENCRYPTED_SHARES_BYTES,
+    ENCRYPTED_SHARES,
+    SIGNED_KEYS_BYTES,
     SHARES,
-    TWO,
+    SHARE_PAIR_BYTES,
     UNMASK,
-    own_mask,
-    packed,
-    pairwise,
-    place_of,
-    unpacked,
+    self_mask,
+    pack_entries,
+    pairwise_mask_sum,
+    share_index,
+    unpack_entries,
 )
-from ppml.aggregation.parameters import masking_threshold
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.shamir import together
+from ppml.aggregation.shamir import combine
+from ppml.config.aggregation_parameters import masking_threshold
+from ppml.errors import InvalidUpdate
 
 from .letters import values_in
 from .test_additive import check_uniform
@@ -44,30 +45,30 @@ class Round:
 
     def __init__(self, clients: int = 8, threshold: int | None = None, width: int = 4) -> None:
         self.threshold = masking_threshold(threshold, clients)
-        self.register = Register()
-        self.server = MaskingServer(self.threshold, width, verify_by(self.register))
+        self.register = KeyRegister()
+        self.server = MaskingServer(self.threshold, width, signature_verifier(self.register))
         self.sides = {
             client: MaskingClients(self.threshold, clients, width, self.register) for client in range(clients)
         }
 
     def step(self, step: str, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
-        told = self.server.tell(step, clients, number)
+        told = self.server.request(step, clients, number)
         there = [client for client in clients if client not in lost]
         for client in there:
             if client in told:
-                self.server.hear(step, client, self.sides[client].respond(step, client, number, told[client]))
+                self.server.handle_reply(step, client, self.sides[client].respond(step, client, number, told[client]))
         return there
 
     def divided(self, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
         """Take clients that have published keys up to the upload; return those that are there."""
         there = self.step(SHARES, clients, number, lost)
-        return self.step(DISPUTES, self.step(LETTERS, there, number), number)
+        return self.step(DISPUTES, self.step(ENCRYPTED_SHARES, there, number), number)
 
-    def sealed(self, updates: Sequence[np.ndarray], clients: Sequence[int], number: int = 1) -> dict[int, Sealed]:
-        told = self.server.tell(SEAL, clients, number)
+    def sealed(self, updates: Sequence[np.ndarray], clients: Sequence[int], number: int = 1) -> dict[int, ProtectedUpdate]:
+        told = self.server.request(UPLOAD, clients, number)
         for client in clients:
-            self.sides[client].respond(SEAL, client, number, told[client])
-        uploads = {client: self.sides[client].seal(updates[client], client, number) for client in clients}
+            self.sides[client].respond(UPLOAD, client, number, told[client])
+        uploads = {client: self.sides[client].protect(updates[client], client, number) for client in clients}
         for client, upload in uploads.items():
             self.server.check(upload, client, number)
         return uploads
@@ -87,7 +88,7 @@ class Round:
         there = [client for client in there if client not in lost]
         self.step(UNMASK, there, number, lost=late)
         total = self.server.add([uploads[client] for client in there])
-        return self.sides[there[0]].unseal(total), there
+        return self.sides[there[0]].reveal(total), there
 
 
 def updates(clients: int = 8, length: int = 100) -> list[np.ndarray]:
@@ -108,7 +109,7 @@ def test_sums_are_those_in_the_clear_bit_for_bit(clients, width):
     clear = PlaintextAggregation(FixedPointCodec(8.0, 20), clients)
     found, there = Round(clients, width=width).run(values)
     assert there == list(range(clients)) and found.dtype == np.int64
-    assert np.array_equal(found, clear.unseal(clear.add([clear.seal(value) for value in values])))
+    assert np.array_equal(found, clear.reveal(clear.add([clear.protect(value) for value in values])))
 
 
 @pytest.mark.parametrize("moment", ["early", "lost", "late"])
@@ -136,7 +137,7 @@ def test_clients_that_are_lost_at_different_moments_are_recovered_from():
     ],
 )
 def test_with_three_of_eight_lost_no_sum_is_opened(moment, why):
-    with pytest.raises(BadUpdate, match=why):
+    with pytest.raises(InvalidUpdate, match=why):
         Round().run(updates(), **{moment: [1, 2, 3]})
 
 
@@ -147,7 +148,7 @@ def test_every_round_has_masks_of_its_own():
         there = parties.divided(parties.step(KEYS, [0, 1, 2], number), number)
         uploads = parties.sealed(values, there, number)
         parties.step(UNMASK, there, number)
-        assert np.array_equal(parties.sides[0].unseal(parties.server.add(list(uploads.values()))), sum(values))
+        assert np.array_equal(parties.sides[0].reveal(parties.server.add(list(uploads.values()))), sum(values))
         masked.append(values_in(uploads[0]))
     # The difference of two uploads of one update would be 0 under the same masks.
     check_uniform_words(masked[0] - masked[1])
@@ -160,22 +161,22 @@ def check_uniform_words(values: np.ndarray) -> None:
 def test_an_upload_takes_what_it_takes_in_the_clear_and_a_signature():
     parties = Round()
     there = parties.divided(parties.step(KEYS, list(range(8))))
-    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + MARK + ORIGIN + SIGNATURE}
+    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + FINGERPRINT_BYTES + HEADER_BYTES + SIGNATURE_BYTES}
 
 
 @pytest.mark.parametrize("clients", [2, 8, 9])
 def test_messages_beside_the_upload_take_as_many_bytes_as_the_documents_say(clients):
-    parties, up, down = Round(clients), SIGNATURE, 0
+    parties, up, down = Round(clients), SIGNATURE_BYTES, 0
     there = list(range(clients))
-    for step in (KEYS, SHARES, LETTERS, DISPUTES, SEAL, UNMASK):
-        told = parties.server.tell(step, there, 1)
-        if step == SEAL:
+    for step in (KEYS, SHARES, ENCRYPTED_SHARES, DISPUTES, UPLOAD, UNMASK):
+        told = parties.server.request(step, there, 1)
+        if step == UPLOAD:
             parties.sealed(updates(clients), there)
         elif told:
             said = {client: parties.sides[client].respond(step, client, 1, told[client]) for client in there}
             up += len(said[0])
             for client, content in said.items():
-                parties.server.hear(step, client, content)
+                parties.server.handle_reply(step, client, content)
         down += len(told.get(0, b""))
     assert (up, down) == (324 + 280 * (clients - 1), 236 + 480 * (clients - 1))
 
@@ -192,15 +193,15 @@ def test_a_masked_upload_says_nothing_of_the_update():
             check_uniform(values_in(one))
 
 
-def opened_by(parties: Round, victim: int, upload: Sealed, colluders: Sequence[int]) -> np.ndarray:
+def opened_by(parties: Round, victim: int, upload: ProtectedUpdate, colluders: Sequence[int]) -> np.ndarray:
     """Return what the server and some clients make of another's upload, from all that they have."""
     turns = {client: parties.sides[client]._turns[client] for client in colluders}
-    shares = {place_of(client): turn.held[victim] for client, turn in turns.items()}
-    own = together({place: both[:BYTES] for place, both in shares.items()}, parties.threshold)
-    key = together({place: both[BYTES:] for place, both in shares.items()}, parties.threshold)
+    shares = {share_index(client): turn.held[victim] for client, turn in turns.items()}
+    own = combine({place: both[:ELEMENT_BYTES] for place, both in shares.items()}, parties.threshold)
+    key = combine({place: both[ELEMENT_BYTES:] for place, both in shares.items()}, parties.threshold)
     turn = next(iter(turns.values()))
     values = values_in(upload)
-    masks = own_mask(own, len(values), 4) + pairwise(key, turn.masks_of, victim, turn.about, len(values), 4)
+    masks = self_mask(own, len(values), 4) + pairwise_mask_sum(key, turn.masks_of, victim, turn.about, len(values), 4)
     return (values - masks).view("<i4")
 
 
@@ -221,14 +222,14 @@ def ready(clients: int = 8) -> tuple[Round, dict[int, bytes]]:
     parties = Round(clients)
     there = parties.divided(parties.step(KEYS, list(range(clients))))
     parties.sealed(updates(clients), there)
-    return parties, parties.server.tell(UNMASK, there)
+    return parties, parties.server.request(UNMASK, there)
 
 
 def test_shares_are_given_once_so_that_nobody_is_both_present_and_lost():
     parties, told = ready()
     parties.sides[0].respond(UNMASK, 0, 1, told[0])
-    with pytest.raises(BadUpdate, match="it has given its shares of this round already"):
-        parties.sides[0].respond(UNMASK, 0, 1, parties.server.tell(UNMASK, range(7))[0])
+    with pytest.raises(InvalidUpdate, match="it has given its shares of this round already"):
+        parties.sides[0].respond(UNMASK, 0, 1, parties.server.request(UNMASK, range(7))[0])
 
 
 def test_clients_that_give_shares_twice_let_the_server_open_an_update():
@@ -242,12 +243,12 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
         for client in range(1, 7):
             turn = parties.sides[client]._turns[client]
             turn.unmasked = False
-            given = parties.sides[client].respond(UNMASK, client, 1, parties.server.tell(UNMASK, present)[client])
-            found[claim][place_of(client)] = unpacked(given, BYTES)[0]
-    own, key = (together(shares, 6) for shares in found.values())
+            given = parties.sides[client].respond(UNMASK, client, 1, parties.server.request(UNMASK, present)[client])
+            found[claim][share_index(client)] = unpack_entries(given, ELEMENT_BYTES)[0]
+    own, key = (combine(shares, 6) for shares in found.values())
     turn = parties.sides[1]._turns[1]
     masked = values_in(uploads[0])
-    opened = masked - own_mask(own, 100, 4) - pairwise(key, turn.masks_of, 0, turn.about, 100, 4)
+    opened = masked - self_mask(own, 100, 4) - pairwise_mask_sum(key, turn.masks_of, 0, turn.about, 100, 4)
     assert np.array_equal(opened.view("<i4"), values[0])
 
 
@@ -261,12 +262,12 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
 )
 def test_a_sum_of_few_or_of_strangers_is_not_unmasked(present, why):
     parties, _ = ready()
-    with pytest.raises(BadUpdate, match=why):
-        parties.sides[0].respond(UNMASK, 0, 1, packed(dict.fromkeys(present, bytes(64))))
+    with pytest.raises(InvalidUpdate, match=why):
+        parties.sides[0].respond(UNMASK, 0, 1, pack_entries(dict.fromkeys(present, bytes(64))))
 
 
 def swapped(content: bytes, size: int, change: Callable[[dict[int, bytes]], dict[int, bytes]]) -> bytes:
-    return packed(change(unpacked(content, size)))
+    return pack_entries(change(unpack_entries(content, size)))
 
 
 def with_entry(client: int, value: bytes) -> Callable[[dict[int, bytes]], dict[int, bytes]]:
@@ -274,37 +275,37 @@ def with_entry(client: int, value: bytes) -> Callable[[dict[int, bytes]], dict[i
 
 
 KEY_FAULTS = {
-    "its own keys are others": (with_entry(0, bytes(PUBLISHED)), "not those that were sent"),
+    "its own keys are others": (with_entry(0, bytes(SIGNED_KEYS_BYTES)), "not those that were sent"),
     "it is left out": (lambda entries: {client: key for client, key in entries.items() if client}, "not those that"),
     "one client is there twice": (lambda entries: {**entries, 7: entries[6]}, "is published twice"),
     "too few": (
         lambda entries: {client: entries[client] for client in range(5)},
         "5 clients take part, 6 to 8 are needed",
     ),
-    "too many": (lambda entries: {**entries, 8: b"k" * PUBLISHED}, "9 clients take part, 6 to 8 are needed"),
+    "too many": (lambda entries: {**entries, 8: b"k" * SIGNED_KEYS_BYTES}, "9 clients take part, 6 to 8 are needed"),
 }
 
 
 @pytest.mark.parametrize(("change", "why"), KEY_FAULTS.values(), ids=KEY_FAULTS)
 def test_keys_that_a_client_can_tell_to_be_wrong_are_refused(change, why):
     parties = Round()
-    told = parties.server.tell(SHARES, parties.step(KEYS, list(range(8))))
-    with pytest.raises(BadUpdate, match=why):
-        parties.sides[0].respond(SHARES, 0, 1, swapped(told[0], PUBLISHED, change))
+    told = parties.server.request(SHARES, parties.step(KEYS, list(range(8))))
+    with pytest.raises(InvalidUpdate, match=why):
+        parties.sides[0].respond(SHARES, 0, 1, swapped(told[0], SIGNED_KEYS_BYTES, change))
 
 
 def test_secrets_are_divided_once_a_round():
     parties = Round()
     there = parties.step(KEYS, list(range(8)))
     parties.step(SHARES, there)
-    with pytest.raises(BadUpdate, match="divided already"):
-        parties.sides[0].respond(SHARES, 0, 1, parties.server.tell(SHARES, there)[0])
+    with pytest.raises(InvalidUpdate, match="divided already"):
+        parties.sides[0].respond(SHARES, 0, 1, parties.server.request(SHARES, there)[0])
 
 
 def test_one_update_is_sealed_in_a_round():
     parties, _ = ready()
-    with pytest.raises(BadUpdate, match="it has sealed an update of this round already"):
-        parties.sides[0].seal(np.zeros(3, np.int64), 0, 1)
+    with pytest.raises(InvalidUpdate, match="it has sealed an update of this round already"):
+        parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
 def test_two_updates_under_the_same_masks_would_show_their_difference():
@@ -312,7 +313,7 @@ def test_two_updates_under_the_same_masks_would_show_their_difference():
     there = parties.divided(parties.step(KEYS, [0, 1, 2]))
     first = values_in(parties.sealed(values, there)[0])
     parties.sides[0]._turns[0].sealed = False
-    second = values_in(parties.sides[0].seal(values[0] + 5, 0, 1))
+    second = values_in(parties.sides[0].protect(values[0] + 5, 0, 1))
     assert (second - first).tolist() == [5] * 100
 
 
@@ -320,37 +321,37 @@ def test_two_updates_under_the_same_masks_would_show_their_difference():
 def test_a_client_has_one_turn_in_a_round(number):
     parties, _ = ready()
     parties.sides[0].respond(KEYS, 0, 2, b"")
-    with pytest.raises(BadUpdate, match=f"it has had its turn in round {number}"):
+    with pytest.raises(InvalidUpdate, match=f"it has had its turn in round {number}"):
         parties.sides[0].respond(KEYS, 0, number, b"")
 
 
 def test_letters_that_cannot_be_read_are_refused_before_anything_is_sealed():
     parties = Round()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told = parties.server.tell(LETTERS, there)
-    with pytest.raises(BadUpdate, match="the shares that client 3 sent cannot be read"):
-        parties.sides[0].respond(LETTERS, 0, 1, swapped(told[0], LETTER, with_entry(3, bytes(LETTER))))
-    with pytest.raises(BadUpdate, match="to have masks in common"):
-        parties.sides[0].respond(SEAL, 0, 1, packed(dict.fromkeys(there, b"")))
-    with pytest.raises(BadUpdate, match="nobody has a share"):
-        parties.sides[0].seal(np.zeros(3, np.int64), 0, 1)
+    told = parties.server.request(ENCRYPTED_SHARES, there)
+    with pytest.raises(InvalidUpdate, match="the shares that client 3 sent cannot be read"):
+        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(told[0], ENCRYPTED_SHARES_BYTES, with_entry(3, bytes(ENCRYPTED_SHARES_BYTES))))
+    with pytest.raises(InvalidUpdate, match="to have masks in common"):
+        parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(there, b"")))
+    with pytest.raises(InvalidUpdate, match="nobody has a share"):
+        parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
 def test_nothing_is_sealed_before_others_have_shares_or_in_another_round():
     parties = Round()
     there = parties.step(KEYS, list(range(8)))
-    with pytest.raises(BadUpdate, match="nobody has a share"):
-        parties.sides[0].seal(np.zeros(3, np.int64), 0, 1)
+    with pytest.raises(InvalidUpdate, match="nobody has a share"):
+        parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
     parties.step(SHARES, there)
-    with pytest.raises(BadUpdate, match="it has no keys of round 2"):
-        parties.sides[0].seal(np.zeros(3, np.int64), 0, 2)
-    with pytest.raises(BadUpdate, match="it has no keys of round 1"):
+    with pytest.raises(InvalidUpdate, match="it has no keys of round 2"):
+        parties.sides[0].protect(np.zeros(3, np.int64), 0, 2)
+    with pytest.raises(InvalidUpdate, match="it has no keys of round 1"):
         MaskingClients(6, 8, 4).respond(SHARES, 0, 1, b"")
 
 
 def test_an_unknown_step_is_refused():
     parties, _ = ready()
-    with pytest.raises(BadUpdate, match="there is no step 'other'"):
+    with pytest.raises(InvalidUpdate, match="there is no step 'other'"):
         parties.sides[0].respond("other", 0, 1, b"")
 
 
@@ -360,12 +361,12 @@ def test_an_unknown_step_is_refused():
 @pytest.mark.parametrize(
     ("step", "content", "why"),
     [
-        (KEYS, b"x" * (PUBLISHED - 1), "no keys"),
-        (KEYS, bytes(PUBLISHED), "not in the form"),
+        (KEYS, b"x" * (SIGNED_KEYS_BYTES - 1), "no keys"),
+        (KEYS, bytes(SIGNED_KEYS_BYTES), "not in the form"),
         (KEYS, b"", "no keys"),
         (SHARES, b"x", "cannot be read"),
-        (SHARES, bytes(TWO) + packed({1: bytes(LETTER)}), "a share to each of the others"),
-        (UNMASK, packed({1: bytes(BYTES)}), "a share of each client's secret"),
+        (SHARES, bytes(SHARE_PAIR_BYTES) + pack_entries({1: bytes(ENCRYPTED_SHARES_BYTES)}), "a share to each of the others"),
+        (UNMASK, pack_entries({1: bytes(ELEMENT_BYTES)}), "a share of each client's secret"),
     ],
 )
 def test_what_a_client_says_amiss_is_refused(step, content, why):
@@ -375,9 +376,9 @@ def test_what_a_client_says_amiss_is_refused(step, content, why):
         there = parties.divided(there) if step == UNMASK else parties.step(SHARES, there)
     if step == UNMASK:
         parties.sealed(updates(), there)
-        parties.server.tell(UNMASK, there)
-    with pytest.raises(BadUpdate, match=why):
-        parties.server.hear(step, 0, content)
+        parties.server.request(UNMASK, there)
+    with pytest.raises(InvalidUpdate, match=why):
+        parties.server.handle_reply(step, 0, content)
 
 
 def test_a_damaged_upload_or_one_of_another_length_is_refused():
@@ -385,9 +386,9 @@ def test_a_damaged_upload_or_one_of_another_length_is_refused():
     there = parties.divided(parties.step(KEYS, list(range(8))))
     upload = parties.sealed(updates(), there)[0]
     parties.server.check(upload, 0, 1)
-    with pytest.raises(BadUpdate, match="cut off or altered"):
-        parties.server.check(Sealed(upload.scheme, upload.length, upload.payload[:-1]), 0, 1)
-    with pytest.raises(BadUpdate, match="396 bytes for 100 values of 4 bytes each"):
-        parties.server.check(sealed_of("masking", 100, content_of(upload)[:-4], origin_of(0, 1)), 0, 1)
-    with pytest.raises(BadUpdate, match="sealed by 'plaintext'"):
-        parties.server.check(PlaintextAggregation(FixedPointCodec(8.0, 20), 3).seal(np.zeros(1, np.int64)))
+    with pytest.raises(InvalidUpdate, match="cut off or altered"):
+        parties.server.check(ProtectedUpdate(upload.scheme, upload.length, upload.payload[:-1]), 0, 1)
+    with pytest.raises(InvalidUpdate, match="396 bytes for 100 values of 4 bytes each"):
+        parties.server.check(make_envelope("masking", 100, verified_payload(upload)[:-4], header_of(0, 1)), 0, 1)
+    with pytest.raises(InvalidUpdate, match="sealed by 'plaintext'"):
+        parties.server.check(PlaintextAggregation(FixedPointCodec(8.0, 20), 3).protect(np.zeros(1, np.int64)))

@@ -11,9 +11,10 @@ from tenseal import sealapi
 
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.lattice import loaded
-from ppml.aggregation.parameters import (
-    LARGEST_PRIME_BITS,
+from ppml.aggregation.plaintext import PlaintextAggregation
+from ppml.config.aggregation_parameters import (
     MAX_COEFFICIENT_BITS,
+    MAX_PRIME_BITS,
     bfv_plain_bits,
     bfv_ring,
     ckks_error,
@@ -21,7 +22,6 @@ from ppml.aggregation.parameters import (
     ckks_precision_sigmas,
     plaintext_headroom_bits,
 )
-from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 from .local import Local
@@ -32,7 +32,7 @@ LARGE = {"poly_modulus_degree": 8192, "coeff_mod_bit_sizes": (60, 60), "scale_bi
 
 def accepts(spec: Encrypted | Plaintext, clients: int) -> bool:
     try:
-        spec.refuse_overflow(clients)
+        spec.check_sum(clients)
     except Exception:
         return False
     return True
@@ -44,7 +44,7 @@ def wrong_values(spec: Encrypted, clients: int, updates: np.ndarray) -> int:
     server = side.server()
     grids = [codec.encode(update) for update in updates]
     try:
-        total = side.unseal(server.add([side.seal(grid) for grid in grids]))
+        total = side.reveal(server.add([side.protect(grid) for grid in grids]))
     except ValueError:
         return len(grids[0])
     return int((total != np.sum(grids, axis=0)).sum())
@@ -70,7 +70,7 @@ def test_the_predicted_error_is_the_measured_one_to_5_percent(parameters, client
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
     rng = np.random.default_rng(0)
     grids = [codec.encode(rng.uniform(-1, 1, 8 * spec.poly_modulus_degree)) for _ in range(clients)]
-    total = server.add([side.seal(grid) for grid in grids])
+    total = server.add([side.protect(grid) for grid in grids])
     raw = np.concatenate([raw_values(side, one) for one in side.scheme.ciphertexts(total, side.mark)])
     errors = raw - codec.decode(np.sum(grids, axis=0))
     predicted = ckks_error(clients, spec.scale_bits, spec.poly_modulus_degree)
@@ -186,7 +186,7 @@ def test_the_largest_plaintext_sum_that_is_accepted_is_exact():
     codec = FixedPointCodec(2.0**38, 20)
     aggregation = PlaintextAggregation(codec, 16)
     update = codec.encode(np.array([codec.clip, -codec.clip]))
-    total = aggregation.unseal(aggregation.add([aggregation.seal(update)] * 16))
+    total = aggregation.reveal(aggregation.add([aggregation.protect(update)] * 16))
     assert [int(value) for value in total] == [2**62, -(2**62)]
 
 
@@ -198,8 +198,8 @@ def bfv_sum_is_exact(spec: Bfv, clients: int, counted: int) -> bool:
     side = Local(spec, clients)
     server = side.server()
     update = FixedPointCodec(spec.clip, spec.fractional_bits).encode(np.array([spec.clip, -spec.clip] * 1024))
-    total = server.add([side.seal(update) for _ in range(counted)])
-    return bool(np.array_equal(side.unseal(total), counted * update))
+    total = server.add([side.protect(update) for _ in range(counted)])
+    return bool(np.array_equal(side.reveal(total), counted * update))
 
 
 @pytest.mark.parametrize("keys", ["public", "shared"])
@@ -219,9 +219,9 @@ def test_bfv_sums_overflow_at_the_boundary_and_not_before():
     encoding = side.scheme.encoding
     assert encoding.decode(encoding.encode(np.array([most, -most])))[:2].tolist() == [most, -most]
     server = side.server()
-    edge, one = side.seal(np.array([most - 1, 1 - most])), side.seal(np.array([1, -1]))
-    assert side.unseal(server.add([edge, one])).tolist() == [most, -most]
-    assert side.unseal(server.add([edge, one, one])).tolist() == [-most, most]
+    edge, one = side.protect(np.array([most - 1, 1 - most])), side.protect(np.array([1, -1]))
+    assert side.reveal(server.add([edge, one])).tolist() == [most, -most]
+    assert side.reveal(server.add([edge, one, one])).tolist() == [-most, most]
 
 
 def largest_bfv_clients(spec: Bfv) -> int:
@@ -237,12 +237,12 @@ def largest_bfv_clients(spec: Bfv) -> int:
 def test_the_most_bfv_clients_that_are_accepted_add_exactly_and_one_more_is_refused(keys, fractional_bits):
     spec = Bfv(keys=keys, clip=64.0, fractional_bits=fractional_bits)
     most = largest_bfv_clients(spec)
-    assert bfv_ring(most, spec.clip, fractional_bits, keys).modulus_bits <= LARGEST_PRIME_BITS
+    assert bfv_ring(most, spec.clip, fractional_bits, keys).modulus_bits <= MAX_PRIME_BITS
     side = Local(spec, most)
     update = FixedPointCodec(spec.clip, fractional_bits).encode(np.array([spec.clip, -spec.clip]))
-    assert side.unseal(side.seal(most * update)).tolist() == (most * update).tolist()
+    assert side.reveal(side.protect(most * update)).tolist() == (most * update).tolist()
     with pytest.raises(ValueError, match=rf"overflows: {most + 1} clients x clip 64.0 .* needs \d+ bits more"):
-        spec.refuse_overflow(most + 1)
+        spec.check_sum(most + 1)
 
 
 def test_too_many_clients_for_a_bfv_ring_would_give_wrong_sums():
@@ -252,7 +252,7 @@ def test_too_many_clients_for_a_bfv_ring_would_give_wrong_sums():
 
 @pytest.mark.parametrize("degree", [2048, 4096])
 def test_bfv_primes_lack_as_little_of_a_power_of_2_as_is_allowed_for(degree):
-    for bits in range(24, LARGEST_PRIME_BITS + 1):
+    for bits in range(24, MAX_PRIME_BITS + 1):
         assert math.log2(sealapi.PlainModulus.Batching(degree, bits).value()) > bits - 2.0**-5
 
 
@@ -265,7 +265,7 @@ def test_the_predicted_error_of_bfv_is_the_measured_one(keys):
     side = Local(spec, clients)
     server = side.server()
     zeros = np.zeros(16 * found.degree, np.int64)
-    total = server.add([side.seal(zeros) for _ in range(clients)])
+    total = server.add([side.protect(zeros) for _ in range(clients)])
     left = min(
         side.keys._decryptor.invariant_noise_budget(loaded(sealapi.Ciphertext(), side.scheme.context, one))
         for one in side.scheme.ciphertexts(total, side.mark)

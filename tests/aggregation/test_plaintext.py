@@ -5,13 +5,14 @@ import pytest
 
 from ppml.aggregation.factory import build_parties
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.interfaces import BadUpdate, Sealed
+from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Plaintext
+from ppml.errors import InvalidUpdate
 
 
 def bytes_a_value(clip: float, fractional_bits: int, clients: int) -> int:
-    return len(PlaintextAggregation(FixedPointCodec(clip, fractional_bits), clients).seal(np.array([0])).payload)
+    return len(PlaintextAggregation(FixedPointCodec(clip, fractional_bits), clients).protect(np.array([0])).payload)
 
 
 @pytest.mark.parametrize(
@@ -28,19 +29,19 @@ def test_the_largest_sum_on_either_side_of_32_bits_is_exact(clients, sign):
     codec = FixedPointCodec(8.0, 20)
     aggregation = PlaintextAggregation(codec, clients)
     update = codec.encode(np.array([sign * 8.0, sign * 7.5, 0.0]))
-    total = aggregation.unseal(aggregation.add([aggregation.seal(update)] * clients))
+    total = aggregation.reveal(aggregation.add([aggregation.protect(update)] * clients))
     assert np.array_equal(total, clients * update)
 
 
 def test_a_sum_keeps_length_and_scheme():
     aggregation = PlaintextAggregation(FixedPointCodec(1.0, 20), 2)
-    total = aggregation.add([aggregation.seal(np.arange(7)), aggregation.seal(np.arange(7))])
+    total = aggregation.add([aggregation.protect(np.arange(7)), aggregation.protect(np.arange(7))])
     assert (total.scheme, total.length) == ("plaintext", 7)
 
 
 def test_integers_are_little_endian_on_every_machine():
-    sealed = PlaintextAggregation(FixedPointCodec(1.0, 20), 1).seal(np.array([1, -2]))
-    assert sealed == Sealed("plaintext", 2, b"\x01\x00\x00\x00\xfe\xff\xff\xff")
+    sealed = PlaintextAggregation(FixedPointCodec(1.0, 20), 1).protect(np.array([1, -2]))
+    assert sealed == ProtectedUpdate("plaintext", 2, b"\x01\x00\x00\x00\xfe\xff\xff\xff")
 
 
 def test_adding_needs_nothing_from_the_clients():
@@ -51,13 +52,13 @@ def test_adding_needs_nothing_from_the_clients():
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_the_largest_value_of_an_update_passes_the_check_and_one_step_more_does_not(clients, sign):
     aggregation = PlaintextAggregation(FixedPointCodec(8.0, 20), clients)
-    aggregation.check(aggregation.seal(np.array([0, sign * 2**23])))
-    with pytest.raises(BadUpdate, match=r"^a value beyond what updates are clipped to$"):
-        aggregation.check(aggregation.seal(np.array([0, sign * (2**23 + 1)])))
+    aggregation.check(aggregation.protect(np.array([0, sign * 2**23])))
+    with pytest.raises(InvalidUpdate, match=r"^a value beyond what updates are clipped to$"):
+        aggregation.check(aggregation.protect(np.array([0, sign * (2**23 + 1)])))
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00" * 7, b"\x00" * 12], ids=len)
 def test_a_payload_of_another_length_is_refused(payload):
     aggregation = PlaintextAggregation(FixedPointCodec(8.0, 20), 3)
-    with pytest.raises(BadUpdate, match=f"^{len(payload)} bytes for 2 values of 4 or 8 bytes each$"):
-        aggregation.check(Sealed("plaintext", 2, payload))
+    with pytest.raises(InvalidUpdate, match=f"^{len(payload)} bytes for 2 values of 4 or 8 bytes each$"):
+        aggregation.check(ProtectedUpdate("plaintext", 2, payload))

@@ -14,11 +14,11 @@ import pytest
 from tenseal import sealapi
 
 from ppml.aggregation import sandboxed_reader as first_reader
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.aggregation.lattice import loaded, saved, unpacked
-from ppml.aggregation.sandboxed_reader import FirstReader, read, read_all
-from ppml.aggregation.seal_streams import is_secret_key, level_of, most_bytes, public_key
+from ppml.aggregation.lattice import loaded, saved, split_length_prefixed
+from ppml.aggregation.sandboxed_reader import SandboxedReader, read, read_all
+from ppml.aggregation.seal_streams import is_secret_key, parms_id_bytes, max_stream_bytes, public_key_format
 from ppml.config.technique import Bfv, Ckks
+from ppml.errors import InvalidUpdate
 
 from ..fuzz.mutations import HEADER, PLAIN, ZLIB, ZSTD, bomb, stream_of, stream_with, uncompressed
 from .local import Local
@@ -35,13 +35,13 @@ UPDATE = np.arange(-50, 50)
 def sealed(name: str) -> tuple[Local, bytes]:
     """Return clients, and one ciphertext of theirs."""
     local = Local(SPECS[name], 3)
-    (stream,) = unpacked(memoryview(local.seal(UPDATE, 0, 1).payload)[44:])
+    (stream,) = split_length_prefixed(memoryview(local.protect(UPDATE, 0, 1).payload)[44:])
     return local, bytes(stream)
 
 
 def refusal(name: str, stream: bytes) -> str:
     """Return why a ciphertext is refused."""
-    with pytest.raises(BadUpdate) as refused:
+    with pytest.raises(InvalidUpdate) as refused:
         sealed(name)[0].scheme.shape.uncompressed(stream)
     return str(refused.value)
 
@@ -116,15 +116,15 @@ def test_a_stream_within_a_stream_ends_no_process_and_a_cut_one_is_refused() -> 
 
 def test_coefficients_beyond_their_prime_are_refused_by_seal_in_the_other_process() -> None:
     local, stream = sealed("bfv public")
-    with pytest.raises(BadUpdate, match="SEAL cannot read it: ciphertext data is invalid"):
+    with pytest.raises(InvalidUpdate, match="SEAL cannot read it: ciphertext data is invalid"):
         read(sealapi.Ciphertext(), local.scheme.shape, stream_with(stream, 97, b"\xff" * 8))
 
 
 def test_no_honest_stream_is_longer_than_the_bound() -> None:
     for name in SPECS:
         local, stream = sealed(name)
-        assert len(stream) <= most_bytes(len(uncompressed(stream))) < len(uncompressed(stream)) + 400
-        assert len(local.seal(UPDATE).payload) <= local.scheme.most_bytes(len(UPDATE))
+        assert len(stream) <= max_stream_bytes(len(uncompressed(stream))) < len(uncompressed(stream)) + 400
+        assert len(local.protect(UPDATE).payload) <= local.scheme.most_bytes(len(UPDATE))
 
 
 def test_a_secret_key_is_told_from_all_else() -> None:
@@ -132,7 +132,7 @@ def test_a_secret_key_is_told_from_all_else() -> None:
     context = local.scheme.context
     assert is_secret_key(context, local.keys.secret())
     assert not any(is_secret_key(context, one) for one in (stream, local.keys.public, b"", b"x" * 100))
-    assert public_key(context).level == level_of(context.key_parms_id())
+    assert public_key_format(context).level == parms_id_bytes(context.key_parms_id())
 
 
 # The process that reads first.
@@ -163,9 +163,9 @@ class Growing:
 def why_not(kind: type, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return why a new reader cannot read what a kind of object reads, and look that it reads the next."""
     local, stream = sealed("bfv public")
-    monkeypatch.setattr(first_reader, "KINDS", (*first_reader.KINDS, kind))
+    monkeypatch.setattr(first_reader, "KINDS", (*first_reader.OBJECT_TYPES, kind))
     monkeypatch.setattr(first_reader, "CPU_SECONDS", 0)
-    reader = FirstReader(local.scheme.context)
+    reader = SandboxedReader(local.scheme.context)
     with first_reader.file_of(local.scheme.shape.uncompressed(stream)) as (number, _):
         why = reader.why_not(kind, [number], 10)
         assert reader.why_not(sealapi.Ciphertext, [number], 10) == ""
@@ -182,7 +182,7 @@ def test_where_reading_ends_a_process_that_stream_is_refused_and_the_next_is_rea
 
 
 def test_a_process_that_ends_by_a_fault_of_the_machine_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = FirstReader(sealed("bfv public")[0].scheme.context)
+    reader = SandboxedReader(sealed("bfv public")[0].scheme.context)
     ended = []
     start = reader._start
 
@@ -211,7 +211,7 @@ def test_the_process_has_no_file_of_the_one_that_asks() -> None:
 def test_a_process_that_is_forked_later_has_a_reader_of_its_own() -> None:
     local, stream = sealed("bfv public")
     read(sealapi.Ciphertext(), local.scheme.shape, stream)
-    before = first_reader._readers[level_of(local.scheme.context.key_parms_id())]._process
+    before = first_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process
     child = os.fork()
     if child == 0:
         fresh = not first_reader._readers
@@ -219,22 +219,22 @@ def test_a_process_that_is_forked_later_has_a_reader_of_its_own() -> None:
         os._exit(0 if fresh else 1)
     assert os.waitpid(child, 0)[1] == 0
     read(sealapi.Ciphertext(), local.scheme.shape, stream)
-    assert first_reader._readers[level_of(local.scheme.context.key_parms_id())]._process == before
+    assert first_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process == before
 
 
 def test_the_process_ends_with_the_last_object_of_its_ring() -> None:
     ring = Local(Bfv(clip=2.0), 3)
-    key = level_of(ring.scheme.context.key_parms_id())
+    key = parms_id_bytes(ring.scheme.context.key_parms_id())
     other = Local(Bfv(clip=2.0), 3)
     for local in (ring, other):
-        read(sealapi.PublicKey(), public_key(local.scheme.context), local.keys.public)
+        read(sealapi.PublicKey(), public_key_format(local.scheme.context), local.keys.public)
     process, _ = first_reader._readers[key]._process  # type: ignore[misc]
     del ring, local
     gc.collect()
     # Those that are left read on, also in a new process.
     assert first_reader._readers[key]._process[0] == process  # type: ignore[index]
     os.kill(process, signal.SIGKILL)
-    read(sealapi.PublicKey(), public_key(other.scheme.context), other.keys.public)
+    read(sealapi.PublicKey(), public_key_format(other.scheme.context), other.keys.public)
     process, _ = first_reader._readers[key]._process  # type: ignore[misc]
     del other
     gc.collect()

@@ -9,44 +9,45 @@ from multiprocessing import active_children
 import numpy as np
 import pytest
 
-from ppml.aggregation.envelope import MARK, ORIGIN, content_of, origin_of, sealed_of
+from ppml.aggregation.envelope import FINGERPRINT_BYTES, HEADER_BYTES, verified_payload, header_of, make_envelope
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.group import fresh_scalar, point_of
-from ppml.aggregation.hpke import encrypted_hybrid
-from ppml.aggregation.identities import REGISTER, SIGNATURE, Signers, registration
-from ppml.aggregation.interfaces import BadUpdate, Sealed
-from ppml.aggregation.parameters import largest_value
+from ppml.aggregation.group import random_scalar, base_multiple
+from ppml.aggregation.hpke import encrypt_hybrid
+from ppml.aggregation.identities import REGISTER, SIGNATURE_BYTES, ClientSigners, registration_request
+from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.aggregation.primitives import stream, width_of
+from ppml.aggregation.primitives import prg, integer_width
 from ppml.aggregation.secret_sharing import (
     CHECK,
-    PUBLIC,
-    SEED,
+    PUBLIC_KEY,
+    SEED_BYTES,
     SUM,
-    WRAPPED,
-    About,
-    HelpingServer,
+    ENCRYPTED_SEED_BYTES,
+    SeedContext,
+    ShareServer,
     SharingClients,
     SharingServer,
-    question,
+    seed_request,
 )
-from ppml.config.technique import Shares
+from ppml.config.aggregation_parameters import max_grid_value
+from ppml.config.technique import SecretSharing
+from ppml.errors import InvalidUpdate
 
 CODEC = FixedPointCodec(8.0, 20)
-LARGEST = largest_value(8.0, 20)
+LARGEST = max_grid_value(8.0, 20)
 
 
 class Local:
     """All servers in one process, whose keys a test can look at."""
 
     def __init__(self, servers: int = 3, width: int = 4) -> None:
-        self.helpers = [HelpingServer() for _ in range(servers - 1)]
+        self.helpers = [ShareServer() for _ in range(servers - 1)]
         self.clients = SharingClients([helper.answer for helper in self.helpers], width)
         self.server = SharingServer([helper.answer for helper in self.helpers], width)
 
-    def sealed(self, values: Sequence[np.ndarray], number: int = 1) -> list[Sealed]:
-        return [self.clients.seal(value, client, number) for client, value in enumerate(values)]
+    def sealed(self, values: Sequence[np.ndarray], number: int = 1) -> list[ProtectedUpdate]:
+        return [self.clients.protect(value, client, number) for client, value in enumerate(values)]
 
 
 def updates(count: int, length: int, clip: float = 8.0) -> list[np.ndarray]:
@@ -70,16 +71,16 @@ def test_sums_are_those_in_the_clear_bit_for_bit(servers, width, length):
     sealed = local.sealed(values)
     for client, one in enumerate(sealed):
         local.server.check(one, client, 1)
-    found = local.clients.unseal(local.server.add(sealed))
+    found = local.clients.reveal(local.server.add(sealed))
     assert found.dtype == np.int64
-    assert np.array_equal(found, clear.unseal(clear.add([clear.seal(value) for value in values])))
+    assert np.array_equal(found, clear.reveal(clear.add([clear.protect(value) for value in values])))
 
 
 def test_sums_of_clients_that_are_lost_on_the_way_are_those_of_the_rest():
     local, values = Local(), updates(8, 100)
     sealed = local.sealed(values)
     total = local.server.add([sealed[client] for client in (0, 1, 3, 4, 6, 7)])
-    assert np.array_equal(local.clients.unseal(total), sum(values[client] for client in (0, 1, 3, 4, 6, 7)))
+    assert np.array_equal(local.clients.reveal(total), sum(values[client] for client in (0, 1, 3, 4, 6, 7)))
 
 
 def sum_of(clients: int, width: int, update: np.ndarray) -> list[int]:
@@ -87,12 +88,12 @@ def sum_of(clients: int, width: int, update: np.ndarray) -> list[int]:
     uploads = next(count for count in range(16, 1, -1) if clients % count == 0)
     local = Local(width=width)
     total = local.server.add(local.sealed([clients // uploads * update] * uploads))
-    return [int(value) for value in local.clients.unseal(total)]
+    return [int(value) for value in local.clients.reveal(total)]
 
 
 @pytest.mark.parametrize("clients", [2, 255, 256])
 def test_as_many_bytes_a_value_as_the_largest_sum_needs(clients):
-    width = width_of(clients, Shares())
+    width = integer_width(clients, SecretSharing())
     assert width == (4 if clients < 256 else 8)
     assert sum_of(clients, width, np.array([LARGEST, -LARGEST])) == [clients * LARGEST, -clients * LARGEST]
 
@@ -104,8 +105,8 @@ def test_one_client_more_than_there_is_room_for_would_overflow():
 
 def test_an_upload_takes_what_it_takes_in_the_clear_and_1232_bytes_a_helping_server():
     """A seed of 32, 1,120 of ML-KEM-768 and X25519, 16 that tell whether it is whole, and a signature of 64."""
-    sealed = Local().clients.seal(np.zeros(1000, np.int64))
-    assert len(sealed.payload) == 4000 + 2 * 1232 + MARK + ORIGIN and WRAPPED == 1232
+    sealed = Local().clients.protect(np.zeros(1000, np.int64))
+    assert len(sealed.payload) == 4000 + 2 * 1232 + FINGERPRINT_BYTES + HEADER_BYTES and ENCRYPTED_SEED_BYTES == 1232
 
 
 # Who sees what.
@@ -116,10 +117,10 @@ def test_who_lacks_one_server_sees_values_that_say_nothing():
     length = 100_000
     for update in (np.zeros(length, np.int64), np.full(length, 2**23)):
         local = Local()
-        sealed = local.clients.seal(update)
+        sealed = local.clients.protect(update)
         seeds, left = parts(sealed)
-        opened = [seed_in(helper, seed, About(length, 4, 0)) for helper, seed in zip(local.helpers, seeds, strict=True)]
-        streams = [stream(seed, length, 4) for seed in opened]
+        opened = [seed_in(helper, seed, SeedContext(length, 4, 0)) for helper, seed in zip(local.helpers, seeds, strict=True)]
+        streams = [prg(seed, length, 4) for seed in opened]
         # Together they are the update; what the first server and one other have is not.
         whole = np.frombuffer(left, "<u4") + streams[0] + streams[1]
         assert np.array_equal(whole.view("<i4"), update)
@@ -146,69 +147,69 @@ def test_a_stream_that_is_left_out_is_caught():
         check_uniform(update.astype("<u4"))
 
 
-def parts(sealed: Sealed, helpers: int = 2) -> tuple[list[bytes], bytes]:
-    content = content_of(sealed)
-    ends = helpers * WRAPPED
-    return [content[start : start + WRAPPED] for start in range(0, ends, WRAPPED)], content[ends:]
+def parts(sealed: ProtectedUpdate, helpers: int = 2) -> tuple[list[bytes], bytes]:
+    content = verified_payload(sealed)
+    ends = helpers * ENCRYPTED_SEED_BYTES
+    return [content[start : start + ENCRYPTED_SEED_BYTES] for start in range(0, ends, ENCRYPTED_SEED_BYTES)], content[ends:]
 
 
-def seed_in(helper: HelpingServer, letter: bytes, about: About, client: int = 0) -> bytes:
+def seed_in(helper: ShareServer, letter: bytes, about: SeedContext, client: int = 0) -> bytes:
     return helper._seed(about, client, letter)
 
 
 @pytest.mark.parametrize(
     ("helper", "about", "client", "why"),
     [
-        (1, About(7, 4, 3), 0, "cannot read the seed that is for it"),
-        (0, About(8, 4, 3), 0, "it is not signed by client 0"),
-        (0, About(7, 8, 3), 0, "it is not signed by client 0"),
-        (0, About(7, 4, 4), 0, "it is not signed by client 0"),
-        (0, About(7, 4, 3), 1, "it is not signed by client 1"),
-        (0, About(7, 4, 3), 2, "no key is registered for client 2"),
+        (1, SeedContext(7, 4, 3), 0, "cannot read the seed that is for it"),
+        (0, SeedContext(8, 4, 3), 0, "it is not signed by client 0"),
+        (0, SeedContext(7, 8, 3), 0, "it is not signed by client 0"),
+        (0, SeedContext(7, 4, 4), 0, "it is not signed by client 0"),
+        (0, SeedContext(7, 4, 3), 1, "it is not signed by client 1"),
+        (0, SeedContext(7, 4, 3), 2, "no key is registered for client 2"),
     ],
     ids=["another server", "length", "width", "round", "client", "stranger"],
 )
 def test_a_seed_is_read_by_its_server_alone_and_for_its_own_update(helper, about, client, why):
     local = Local()
-    first, _ = (local.clients.seal(np.zeros(7, np.int64), client, 3) for client in range(2))
+    first, _ = (local.clients.protect(np.zeros(7, np.int64), client, 3) for client in range(2))
     letters, _ = parts(first)
-    assert len(seed_in(local.helpers[0], letters[0], About(7, 4, 3))) == SEED
-    with pytest.raises(BadUpdate, match=why):
+    assert len(seed_in(local.helpers[0], letters[0], SeedContext(7, 4, 3))) == SEED_BYTES
+    with pytest.raises(InvalidUpdate, match=why):
         seed_in(local.helpers[helper], letters[0], about, client)
 
 
 # A server that makes clients up.
 
 
-def made_up(helper: HelpingServer, seed: bytes, about: About, client: int, signer: Signers) -> bytes:
+def made_up(helper: ShareServer, seed: bytes, about: SeedContext, client: int, signer: ClientSigners) -> bytes:
     """Return a seed that is signed by a key of the adding server's."""
     bound = about.of(client)
-    message = encrypted_hybrid(seed, helper.answer(PUBLIC, b""), bound)
+    message = encrypt_hybrid(seed, helper.answer(PUBLIC_KEY, b""), bound)
     return message + signer.sign(client, bound + message)
 
 
 def opened_beside_one_made_up(local: Local, update: np.ndarray, client: int = 99, registered: bool = False) -> bool:
     """Return whether the adding server opens an update by a sum of it and of a client that it makes up."""
-    victim, about = local.clients.seal(update, 0, 1), About(len(update), 4, 1)
+    victim, about = local.clients.protect(update, 0, 1), SeedContext(len(update), 4, 1)
     letters, values = parts(victim)
     left = np.frombuffer(values, "<u4").copy()
     for helper, letter in zip(local.helpers, letters, strict=True):
-        own = os.urandom(SEED)
+        own = os.urandom(SEED_BYTES)
         # Its line lets no registration through; one that did is the fault.
         register = helper._register.take if registered else lambda client, public: None
-        fake = made_up(helper, own, about, client, Signers(register))
-        given = helper.answer(SUM, question(about, [(0, letter), (client, fake)]))
-        left += np.frombuffer(given, "<u4") - stream(own, len(update), 4)
+        fake = made_up(helper, own, about, client, ClientSigners(register))
+        given = helper.answer(SUM, seed_request(about, [(0, letter), (client, fake)]))
+        left += np.frombuffer(given, "<u4") - prg(own, len(update), 4)
     return np.array_equal(left.view("<i4"), update)
 
 
 def test_a_client_that_the_adding_server_makes_up_is_noticed_and_no_update_is_opened():
     local = Local()
-    with pytest.raises(BadUpdate, match="no key is registered for client 99"):
+    with pytest.raises(InvalidUpdate, match="no key is registered for client 99"):
         opened_beside_one_made_up(local, np.arange(-500, 500))
     # Nor in the place of a client that there is.
-    local.clients.seal(np.zeros(1000, np.int64), 1, 1)
-    with pytest.raises(BadUpdate, match="it is not signed by client 1"):
+    local.clients.protect(np.zeros(1000, np.int64), 1, 1)
+    with pytest.raises(InvalidUpdate, match="it is not signed by client 1"):
         opened_beside_one_made_up(local, np.arange(-500, 500), client=1)
 
 
@@ -218,23 +219,23 @@ def test_a_server_that_could_register_clients_opens_an_update():
 
 
 def test_the_line_of_the_adding_server_lets_no_client_register():
-    made = build_parties(Shares(), 3)
+    made = build_parties(SecretSharing(), 3)
     for line in made.material.lines:
-        with pytest.raises(BadUpdate, match="gives no answer to that"):
-            line.ask(REGISTER, registration(99, bytes(32)))
+        with pytest.raises(InvalidUpdate, match="gives no answer to that"):
+            line.ask(REGISTER, registration_request(99, bytes(32)))
     made.close()
 
 
 def test_a_client_is_registered_once():
-    helper, (key, other) = HelpingServer(), (point_of(fresh_scalar()) for _ in range(2))
-    helper.answer(REGISTER, registration(3, key))
-    helper.answer(REGISTER, registration(3, key))
-    with pytest.raises(BadUpdate, match="another key is registered for client 3"):
-        helper.answer(REGISTER, registration(3, other))
+    helper, (key, other) = ShareServer(), (base_multiple(random_scalar()) for _ in range(2))
+    helper.answer(REGISTER, registration_request(3, key))
+    helper.answer(REGISTER, registration_request(3, key))
+    with pytest.raises(InvalidUpdate, match="another key is registered for client 3"):
+        helper.answer(REGISTER, registration_request(3, other))
     # The last is of small order: one signature is right for every message under it.
     bad = b"short", b"long" * 20, bytes(32), (1).to_bytes(32, "little")
-    for content in (b"", b"abc", *(registration(4, key) for key in bad)):
-        with pytest.raises(BadUpdate):
+    for content in (b"", b"abc", *(registration_request(4, key) for key in bad)):
+        with pytest.raises(InvalidUpdate):
             helper.answer(REGISTER, content)
 
 
@@ -242,38 +243,38 @@ def test_a_seed_is_given_in_no_sum_of_another_round():
     """Else an adding server would take what a client sent in one round for a client of another."""
     local = Local()
     early, late = local.sealed([np.arange(5)] * 3, 1), local.sealed([np.arange(5)] * 3, 2)
-    with pytest.raises(BadUpdate, match="it is not signed by client 1"):
+    with pytest.raises(InvalidUpdate, match="it is not signed by client 1"):
         local.server.add([early[0], late[1]])
     local.server.add(late)
-    with pytest.raises(BadUpdate, match="a sum of round 2 was given and one of round 1 is not"):
+    with pytest.raises(InvalidUpdate, match="a sum of round 2 was given and one of round 1 is not"):
         local.server.add(early)
 
 
 def test_a_client_is_in_a_sum_once():
     local = Local()
-    first, second = (local.clients.seal(np.arange(5), 0, 1) for _ in range(2))
-    with pytest.raises(BadUpdate, match="a client is in a question twice"):
+    first, second = (local.clients.protect(np.arange(5), 0, 1) for _ in range(2))
+    with pytest.raises(InvalidUpdate, match="a client is in a question twice"):
         local.server.add([first, second])
 
 
 def test_seeds_and_keys_are_fresh_and_no_seed_drives_them():
     np.random.seed(0)  # noqa: NPY002  the point is that it does not matter
-    first = Local().clients.seal(np.zeros(10, np.int64))
+    first = Local().clients.protect(np.zeros(10, np.int64))
     np.random.seed(0)  # noqa: NPY002
-    second = Local().clients.seal(np.zeros(10, np.int64))
+    second = Local().clients.protect(np.zeros(10, np.int64))
     assert first.payload != second.payload
     local = Local()
-    assert len({local.clients.seal(np.zeros(10, np.int64)).payload for _ in range(5)}) == 5
+    assert len({local.clients.protect(np.zeros(10, np.int64)).payload for _ in range(5)}) == 5
 
 
 def test_a_helping_server_gives_one_sum_a_round_and_no_share_alone():
     local = Local()
     sealed = local.sealed([np.arange(5)] * 3)
-    with pytest.raises(BadUpdate, match="a sum of fewer than 2 updates is not opened: it would show one"):
+    with pytest.raises(InvalidUpdate, match="a sum of fewer than 2 updates is not opened: it would show one"):
         local.server.add(sealed[:1])
-    assert local.clients.unseal(local.server.add(sealed)).tolist() == (3 * np.arange(5)).tolist()
+    assert local.clients.reveal(local.server.add(sealed)).tolist() == (3 * np.arange(5)).tolist()
     # Two sums of which one has a client more would show that client's update.
-    with pytest.raises(BadUpdate, match="what two sums differ by would show one"):
+    with pytest.raises(InvalidUpdate, match="what two sums differ by would show one"):
         local.server.add(sealed[:2])
 
 
@@ -284,14 +285,14 @@ def test_a_helping_server_that_gives_two_sums_a_round_is_caught():
     for count in (3, 2):
         for helper in local.helpers:
             helper._last = -1
-        sums.append(local.clients.unseal(local.server.add(sealed[:count])))
+        sums.append(local.clients.reveal(local.server.add(sealed[:count])))
     assert np.array_equal(sums[0] - sums[1], values[2]), "the server learns the update of the third client"
 
 
 def test_the_adding_server_with_one_client_opens_the_update_of_another():
     """What is said of the threat: nothing more than a sum of two is asked for, and one of the two knows its own."""
     local, values = Local(), updates(2, 50)
-    total = local.clients.unseal(local.server.add(local.sealed(values)))
+    total = local.clients.reveal(local.server.add(local.sealed(values)))
     assert np.array_equal(total - values[1], values[0])
 
 
@@ -308,9 +309,9 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_payload_is_refused(damage):
     local = Local()
-    sealed = local.clients.seal(np.zeros(10, np.int64))
-    with pytest.raises(BadUpdate, match=r"^it was cut off or altered on the way"):
-        local.server.check(Sealed(sealed.scheme, sealed.length, damage(sealed.payload)))
+    sealed = local.clients.protect(np.zeros(10, np.int64))
+    with pytest.raises(InvalidUpdate, match=r"^it was cut off or altered on the way"):
+        local.server.check(ProtectedUpdate(sealed.scheme, sealed.length, damage(sealed.payload)))
 
 
 FAULTS = {
@@ -318,11 +319,11 @@ FAULTS = {
     "too many values": (lambda content: content + bytes(4), "44 bytes for 10 values of 4 bytes each"),
     "another seed": (lambda content: bytes(32) + content[32:], "it is not signed by client 0"),
     "another signature": (
-        lambda content: content[: WRAPPED - SIGNATURE] + bytes(SIGNATURE) + content[WRAPPED:],
+        lambda content: content[: ENCRYPTED_SEED_BYTES - SIGNATURE_BYTES] + bytes(SIGNATURE_BYTES) + content[ENCRYPTED_SEED_BYTES:],
         "it is not signed by client 0",
     ),
     "a seed for another server": (
-        lambda content: content[WRAPPED : 2 * WRAPPED] + content[:WRAPPED] + content[2 * WRAPPED :],
+        lambda content: content[ENCRYPTED_SEED_BYTES : 2 * ENCRYPTED_SEED_BYTES] + content[:ENCRYPTED_SEED_BYTES] + content[2 * ENCRYPTED_SEED_BYTES :],
         "cannot read the seed",
     ),
     "no seeds": (lambda content: b"", "0 bytes for 10 values"),
@@ -332,36 +333,36 @@ FAULTS = {
 @pytest.mark.parametrize(("change", "why"), FAULTS.values(), ids=FAULTS)
 def test_what_a_client_makes_of_it_is_refused_before_it_is_added(change, why):
     local = Local()
-    sealed = local.clients.seal(np.zeros(10, np.int64))
-    with pytest.raises(BadUpdate, match=why):
-        local.server.check(sealed_of("shares", 10, change(content_of(sealed)), origin_of(0, 0)))
+    sealed = local.clients.protect(np.zeros(10, np.int64))
+    with pytest.raises(InvalidUpdate, match=why):
+        local.server.check(make_envelope("shares", 10, change(verified_payload(sealed)), header_of(0, 0)))
 
 
 def test_an_upload_for_the_servers_of_another_run_is_refused():
     local = Local()
-    local.clients.seal(np.zeros(10, np.int64))
+    local.clients.protect(np.zeros(10, np.int64))
     for here, why in ((Local(), "no key is registered for client 0"), (local, "it is not signed by client 0")):
-        with pytest.raises(BadUpdate, match=why):
-            here.server.check(Local().clients.seal(np.zeros(10, np.int64)))
+        with pytest.raises(InvalidUpdate, match=why):
+            here.server.check(Local().clients.protect(np.zeros(10, np.int64)))
 
 
 def test_another_scheme_is_refused():
-    with pytest.raises(BadUpdate, match="sealed by 'plaintext', not by 'shares'"):
-        Local().server.check(PlaintextAggregation(CODEC, 3).seal(np.zeros(10, np.int64)))
+    with pytest.raises(InvalidUpdate, match="sealed by 'plaintext', not by 'shares'"):
+        Local().server.check(PlaintextAggregation(CODEC, 3).protect(np.zeros(10, np.int64)))
 
 
 # Processes.
 
 
 def test_helping_servers_are_processes_of_their_own_with_keys_of_their_own():
-    parties = build_parties(Shares(), 3)
-    server = build_server_side(Shares(), 3, parties.material)
+    parties = build_parties(SecretSharing(), 3)
+    server = build_server_side(SecretSharing(), 3, parties.material)
     names = {process.name: process.pid for process in active_children()}
     assert {"server 2 of 3", "server 3 of 3"} <= set(names) and os.getpid() not in names.values()
-    sealed = [parties.clients.seal(np.array([1, -2, 3]), client, 1) for client in range(3)]
+    sealed = [parties.clients.protect(np.array([1, -2, 3]), client, 1) for client in range(3)]
     for client, one in enumerate(sealed):
         server.check(one, client, 1)
-    assert parties.clients.unseal(server.add(sealed)).tolist() == [3, -6, 9]
+    assert parties.clients.reveal(server.add(sealed)).tolist() == [3, -6, 9]
     parties.close()
     assert not {"server 2 of 3", "server 3 of 3"} & {process.name for process in active_children()}
     with pytest.raises(ChildProcessError, match="server 2 of 3 is gone"):
@@ -369,33 +370,33 @@ def test_helping_servers_are_processes_of_their_own_with_keys_of_their_own():
 
 
 def test_a_helping_server_answers_nothing_else():
-    (line, _) = (parties := build_parties(Shares(), 3)).material.lines
-    for other in (b"o", b"y", b"", PUBLIC, REGISTER):
-        with pytest.raises(BadUpdate, match="server 2 of 3 gives no answer to that"):
+    (line, _) = (parties := build_parties(SecretSharing(), 3)).material.lines
+    for other in (b"o", b"y", b"", PUBLIC_KEY, REGISTER):
+        with pytest.raises(InvalidUpdate, match="server 2 of 3 gives no answer to that"):
             line.ask(other)
     parties.close()
 
 
 @pytest.mark.parametrize("what", [CHECK, SUM])
 def test_a_helping_server_survives_what_makes_no_sense(what):
-    parties = build_parties(Shares(), 3)
-    (line, _), letter = parties.material.lines, (0, bytes(WRAPPED))
+    parties = build_parties(SecretSharing(), 3)
+    (line, _), letter = parties.material.lines, (0, bytes(ENCRYPTED_SEED_BYTES))
     for content in (
         b"",
         b"abc",
         b"x" * 100,
-        question(About(2**40, 4, 1), [letter]),
-        question(About(10, 5, 1), [letter]),
-        question(About(10, 4, 1), [letter, (1, bytes(WRAPPED))]),
-        question(About(10, 4, 1), [letter])[:-1],
+        seed_request(SeedContext(2**40, 4, 1), [letter]),
+        seed_request(SeedContext(10, 5, 1), [letter]),
+        seed_request(SeedContext(10, 4, 1), [letter, (1, bytes(ENCRYPTED_SEED_BYTES))]),
+        seed_request(SeedContext(10, 4, 1), [letter])[:-1],
     ):
-        with pytest.raises(BadUpdate):
+        with pytest.raises(InvalidUpdate):
             line.ask(what, content)
-    upload = parties.clients.seal(np.arange(3), 0, 1)
-    build_server_side(Shares(), 3, parties.material).check(upload, 0, 1)
+    upload = parties.clients.protect(np.arange(3), 0, 1)
+    build_server_side(SecretSharing(), 3, parties.material).check(upload, 0, 1)
     parties.close()
 
 
 def test_the_same_seed_is_encrypted_differently_each_time():
-    public = HelpingServer().answer(PUBLIC, b"")
-    assert encrypted_hybrid(bytes(32), public, b"a") != encrypted_hybrid(bytes(32), public, b"a")
+    public = ShareServer().answer(PUBLIC_KEY, b"")
+    assert encrypt_hybrid(bytes(32), public, b"a") != encrypt_hybrid(bytes(32), public, b"a")

@@ -7,10 +7,10 @@ from functools import cache
 import torch
 from torch import nn
 
-from ppml.encrypted_inference.network import Network, Values, network_of
+from ppml.encrypted_inference.network import PolynomialNetwork, Values, extract_polynomial_network
 from ppml.learning.learner import Settings
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.models.square_cnn import Square
 from ppml.randomness import Randomness
@@ -38,22 +38,22 @@ def small() -> nn.Sequential:
 def trained(name: str) -> tuple[nn.Sequential, torch.Tensor]:
     """Return a model and images of the test set that it predicts."""
     train, test = digits()
-    images = test.images[:64]
+    images = test.inputs[:64]
     if name == "small":
         torch.manual_seed(0)
         model, crop = small(), slice(4, 28, 2)
-        train = type(train)(train.images[:, :, crop, crop].contiguous(), train.labels)
+        train = type(train)(train.inputs[:, :, crop, crop].contiguous(), train.labels)
         images = images[:, :, crop, crop].contiguous()
     else:
         model = build_model(name, 10, torch.Generator().manual_seed(0))
     settings = Settings(epochs=3, batch_size=32, learning_rate=0.02)
-    SgdLearner(settings).fit(model, train, span=Span(), rng=Randomness(0))
+    SgdLearner(settings).fit(model, train, window=TrainingWindow(), rng=Randomness(0))
     assert isinstance(model, nn.Sequential)
     return model.eval(), images
 
 
 @cache
-def known(name: str) -> tuple[Network, Values]:
+def known(name: str) -> tuple[PolynomialNetwork, Values]:
     """Return the maps of a trained model, and images as rows of pixels."""
     model, images = trained(name)
-    return network_of(model, images.shape[1:]), images.flatten(1).double().numpy()
+    return extract_polynomial_network(model, images.shape[1:]), images.flatten(1).double().numpy()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppml.encrypted_inference.network import network_of
+from ppml.encrypted_inference.network import extract_polynomial_network
 from ppml.models.registry import MODELS, ON_FEATURES, POLYNOMIAL, build_model
 from ppml.models.square_cnn import SquareCnn
 
@@ -30,31 +30,31 @@ def test_folding_uses_the_statistics_of_training_not_those_of_the_images() -> No
     alone = [network.logits(one[None])[0] for one in pixels[:5]]
     assert np.allclose(alone, network.logits(pixels)[:5], rtol=1e-12)
     statistics = {name: value.clone() for name, value in model.named_buffers()}
-    network_of(model, images.shape[1:])
+    extract_polynomial_network(model, images.shape[1:])
     assert all(torch.equal(value, dict(model.named_buffers())[name]) for name, value in statistics.items())
 
 
 def test_what_an_output_reads_is_a_matter_of_the_architecture_alone() -> None:
     model = SquareCnn(10, torch.Generator().manual_seed(0))
-    before = network_of(model, (1, 28, 28))
+    before = extract_polynomial_network(model, (1, 28, 28))
     nn.init.zeros_(model[1].weight)
-    after = network_of(model, (1, 28, 28))
+    after = extract_polynomial_network(model, (1, 28, 28))
     for one, other in zip(before.layers, after.layers, strict=True):
-        assert (one.reads == other.reads).all()
-    taps = before.layers[0].reads.sum(axis=1)
+        assert (one.support == other.support).all()
+    taps = before.layers[0].support.sum(axis=1)
     assert set(taps) == {64}
     assert before.layers[0].weights.shape == (245, 784)
     # A border of one pixel is read by nothing, nor sent.
     inside = np.arange(784).reshape(28, 28)[1:-1, 1:-1]
     assert (before.pixels == inside.ravel()).all()
-    assert before.layers[1].reads.all() and before.layers[2].weights.shape == (10, 64)
+    assert before.layers[1].support.all() and before.layers[2].weights.shape == (10, 64)
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - ON_FEATURES - {"resnet18"}))
 def test_models_that_do_more_than_add_and_multiply_are_refused(name: str) -> None:
     model = build_model(name, 10, torch.Generator())
     if name in POLYNOMIAL:
-        assert len(network_of(model, (1, 28, 28)).layers) in (1, 3)
+        assert len(extract_polynomial_network(model, (1, 28, 28)).layers) in (1, 3)
     else:
         with pytest.raises(TypeError, match=r"(Tanh|GroupNorm) is neither affine nor a square"):
-            network_of(model, (1, 28, 28))
+            extract_polynomial_network(model, (1, 28, 28))

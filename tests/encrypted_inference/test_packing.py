@@ -8,26 +8,26 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ppml.encrypted_inference.ckks_noise import Noise
+from ppml.encrypted_inference.ckks_noise import CkksNoise
 from ppml.encrypted_inference.ckks_parameters import Ring
-from ppml.encrypted_inference.network import Affine, Network, Values
-from ppml.encrypted_inference.packing import Columns, Layout, Rows, Taps, repeated
-from ppml.encrypted_inference.slot_error import slots_of
+from ppml.encrypted_inference.network import Affine, PolynomialNetwork, Values
+from ppml.encrypted_inference.packing import ColumnPacking, Layout, RowPacking, InputPacking, tile
+from ppml.encrypted_inference.slot_error import predict_slots
 
 SLOTS = 512
 
 
-def dense(outputs: int, inputs: int, rng: np.random.Generator, reads: float = 1.0) -> Affine:
-    mask = rng.random((outputs, inputs)) < reads
+def dense(outputs: int, inputs: int, rng: np.random.Generator, support: float = 1.0) -> Affine:
+    mask = rng.random((outputs, inputs)) < support
     mask[:, 0] = True
     return Affine(rng.normal(size=(outputs, inputs)) * mask, rng.normal(size=outputs), mask)
 
 
-def network(*sizes: int, reads: float = 1.0) -> Network:
+def network(*sizes: int, support: float = 1.0) -> PolynomialNetwork:
     rng = np.random.default_rng(sum(sizes))
-    layers = [dense(sizes[1], sizes[0], rng, reads)]
+    layers = [dense(sizes[1], sizes[0], rng, support)]
     layers += [dense(after, before, rng) for before, after in pairwise(sizes[1:])]
-    return Network(tuple(layers))
+    return PolynomialNetwork(tuple(layers))
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class SmallRing(Ring):
         return 2 * SLOTS
 
 
-def predicted(network: Network, image: Values) -> tuple[Values, Layout]:
+def predicted(network: PolynomialNetwork, image: Values) -> tuple[Values, Layout]:
     """Return all slots at the end."""
     layout = Layout.of(network, SLOTS)
-    return slots_of(network, layout, Noise(SmallRing(len(network.layers))), image).values, layout
+    return predict_slots(network, layout, CkksNoise(SmallRing(len(network.layers))), image).values, layout
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def predicted(network: Network, image: Values) -> tuple[Values, Layout]:
     [(20, 10), (64, 40, 20, 10), (30, 100, 17, 9), (9, 5, 3, 4), (50, 64, 33, 8), (9, 8, 8, 8, 8, 3)],
 )
 @pytest.mark.parametrize("reads", [1.0, 0.3])
-def test_the_slots_end_as_the_logits(sizes: tuple[int, ...], reads: float) -> None:
-    net = network(*sizes, reads=reads)
+def test_the_slots_end_as_the_logits(sizes: tuple[int, ...], support: float) -> None:
+    net = network(*sizes, support=support)
     image = np.random.default_rng(1).normal(size=sizes[0])
     slots, _ = predicted(net, image)
     assert np.allclose(slots[: sizes[-1]], net.logits(image[None])[0])
@@ -62,31 +62,31 @@ def test_slots_beside_the_logits_hold_nothing_but_the_logits_and_0(sizes: tuple[
     net = network(*sizes)
     image = np.random.default_rng(1).normal(size=sizes[0])
     slots, layout = predicted(net, image)
-    period = layout.taps.period
+    period = layout.input_packing.period
     if layout.maps:
-        assert isinstance(layout.maps[-1], Columns)
+        assert isinstance(layout.maps[-1], ColumnPacking)
         period = layout.maps[-1].width
-    assert np.allclose(slots, repeated(net.logits(image[None])[0], period, SLOTS))
+    assert np.allclose(slots, tile(net.logits(image[None])[0], period, SLOTS))
 
 
 def test_the_network_of_the_comparison_takes_four_ciphertexts_and_few_rotations() -> None:
     from .networks import known
 
     layout = Layout.of(known("square_cnn")[0], 4096)
-    assert layout.taps.index.shape == (4, 4096) and layout.taps.period == 256
+    assert layout.input_packing.index.shape == (4, 4096) and layout.input_packing.period == 256
     rows, columns = layout.maps
-    assert isinstance(rows, Rows) and rows.turns() == [0, 64, 128, 192]
-    assert isinstance(columns, Columns) and columns.width == 64
-    assert list(layout.rotations()) == [-1, 1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048]
+    assert isinstance(rows, RowPacking) and rows.rotations() == [0, 64, 128, 192]
+    assert isinstance(columns, ColumnPacking) and columns.width == 64
+    assert list(layout.required_rotations()) == [-1, 1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048]
 
 
 def test_what_lies_in_a_slot_is_read_by_its_output_and_each_tap_is_there_once() -> None:
-    reads = network(30, 6, reads=0.4).layers[0].reads
-    taps = Taps.of(reads, 64)
-    for output, row in enumerate(reads):
-        mine = taps.index[:, output :: taps.period].ravel()
+    support = network(30, 6, support=0.4).layers[0].support
+    input_packing = InputPacking.of(support, 64)
+    for output, row in enumerate(support):
+        mine = input_packing.index[:, output :: input_packing.period].ravel()
         assert sorted(mine[mine >= 0]) == list(np.flatnonzero(row))
-    assert (taps.index[:, len(reads) :: taps.period] == -1).all()
+    assert (input_packing.index[:, len(support) :: input_packing.period] == -1).all()
 
 
 def test_an_even_number_of_maps_is_refused_for_it_would_leave_partial_sums_beside_the_logits() -> None:

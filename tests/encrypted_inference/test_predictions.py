@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 from tenseal import sealapi
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.aggregation.lattice import loaded, packed, saved, unpacked
+from ppml.aggregation.lattice import loaded, length_prefixed, saved, split_length_prefixed
 from ppml.encrypted_inference import evaluation as trials
-from ppml.encrypted_inference.ckks_parameters import LARGEST_LOGIT, SCALE, Ring
-from ppml.encrypted_inference.client import Client
+from ppml.encrypted_inference.ckks_parameters import MAX_LOGIT, SCALE, Ring
+from ppml.encrypted_inference.client import ImageOwner
 from ppml.encrypted_inference.error_bound import batch_bound, single_bound
-from ppml.encrypted_inference.evaluation import Measured, Trial, try_network
-from ppml.encrypted_inference.network import Affine, Network
-from ppml.encrypted_inference.server import BATCH, KEYS, ONE, SECONDS, Server, start_server
-from ppml.errors import UserError
-from ppml.ipc.process import Line
+from ppml.encrypted_inference.evaluation import InferenceCost, InferenceResult, evaluate_encrypted
+from ppml.encrypted_inference.network import Affine, PolynomialNetwork
+from ppml.encrypted_inference.server import BATCH, KEYS, ONE, SECONDS, InferenceServer, start_inference_server
+from ppml.errors import InvalidUpdate, UserError
+from ppml.ipc.process import RpcConnection
 
 from ..federation.scanner import holds_a_run, telling_words
 from .networks import known
@@ -37,13 +36,13 @@ class Pair:
 
     def __init__(self, name: str) -> None:
         self.network, self.images = known(name)
-        self.client, self.server = Client(self.network), Server(self.network)
+        self.client, self.server = ImageOwner(self.network), InferenceServer(self.network)
         self.material = self.client.evaluation_keys()
         self.server.answer(KEYS, self.material)
         self.plain = self.network.logits(self.images)
 
     def one(self, place: int) -> np.ndarray:
-        return self.client.open_one(self.server.answer(ONE, self.client.seal_one(self.images[place])))
+        return self.client.decrypt_image(self.server.answer(ONE, self.client.encrypt_image(self.images[place])))
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,8 @@ def cnn() -> Pair:
 
 
 def test_a_batch_is_predicted_within_the_bound_and_the_bound_is_no_empty_word(small: Pair) -> None:
-    answer = small.server.answer(BATCH, small.client.seal_batch(small.images))
-    found = small.client.open_batch(answer, len(small.images))
+    answer = small.server.answer(BATCH, small.client.encrypt_batch(small.images))
+    found = small.client.decrypt_batch(answer, len(small.images))
     shares = np.abs(found - small.plain).max(axis=1) / batch_bound(small.network, small.images)
     assert 1 / 30 < shares.max() < 1
 
@@ -88,12 +87,12 @@ def test_a_logistic_regression_is_evaluated_by_adding_and_multiplying_and_needs_
 def test_the_bound_follows_the_weights(times: float) -> None:
     network, images = known("small")
     first, *others = network.layers
-    other = Network((Affine(times * first.weights, first.bias, first.reads), *others))
+    other = PolynomialNetwork((Affine(times * first.weights, first.bias, first.support), *others))
     plain = other.logits(images)
-    client, server = Client(other), Server(other)
+    client, server = ImageOwner(other), InferenceServer(other)
     server.answer(KEYS, client.evaluation_keys())
     for image, logits in zip(images[:4], plain, strict=False):
-        error = np.abs(client.open_one(server.answer(ONE, client.seal_one(image))) - logits).max()
+        error = np.abs(client.decrypt_image(server.answer(ONE, client.encrypt_image(image))) - logits).max()
         assert error < single_bound(other, image)
     assert (batch_bound(other, images).mean() > batch_bound(network, images).mean()) == (times > 1)
 
@@ -105,11 +104,11 @@ def test_units_that_died_in_training_are_no_obstacle() -> None:
     _, second, last = network.layers
     second.weights[2], last.weights[:, 2], last.weights[4] = 0.0, 0.0, 0.0
     plain = network.logits(images)
-    client, server = Client(network), Server(network)
+    client, server = ImageOwner(network), InferenceServer(network)
     server.answer(KEYS, client.evaluation_keys())
-    found = client.open_one(server.answer(ONE, client.seal_one(images[0])))
+    found = client.decrypt_image(server.answer(ONE, client.encrypt_image(images[0])))
     assert np.abs(found - plain[0]).max() < single_bound(network, images[0])
-    many = client.open_batch(server.answer(BATCH, client.seal_batch(images[:2])), 2)
+    many = client.decrypt_batch(server.answer(BATCH, client.encrypt_batch(images[:2])), 2)
     assert np.abs(many - plain[:2]).max() < batch_bound(network, images[:2]).max()
 
 
@@ -128,7 +127,7 @@ def test_a_network_too_deep_for_any_ring_is_refused() -> None:
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
-def secret_words(client: Client) -> np.ndarray:
+def secret_words(client: ImageOwner) -> np.ndarray:
     secret = client._generator.secret_key()
     polynomial = secret.data()
     coefficients = np.array([polynomial[place] for place in range(polynomial.coeff_count())], dtype="<u8")
@@ -138,26 +137,26 @@ def secret_words(client: Client) -> np.ndarray:
 
 def test_nothing_that_reaches_the_server_holds_the_secret_key(small: Pair) -> None:
     words = secret_words(small.client)
-    sent = [small.material, small.client.seal_one(small.images[0]), small.client.seal_batch(small.images)]
+    sent = [small.material, small.client.encrypt_image(small.images[0]), small.client.encrypt_batch(small.images)]
     assert not any(holds_a_run(message, words) for message in sent)
     # The scan finds what it looks for.
-    planted = packed([*map(bytes, unpacked(memoryview(small.material))), saved(small.client._generator.secret_key())])
+    planted = length_prefixed([*map(bytes, split_length_prefixed(memoryview(small.material))), saved(small.client._generator.secret_key())])
     assert holds_a_run(planted, words)
 
 
 def test_a_secret_key_among_the_material_is_refused(small: Pair) -> None:
-    streams = [bytes(stream) for stream in unpacked(memoryview(small.material))]
+    streams = [bytes(stream) for stream in split_length_prefixed(memoryview(small.material))]
     secret = saved(small.client._generator.secret_key())
     for planted in ([*streams, secret], [secret, streams[1]], [streams[0], secret]):
-        with pytest.raises(BadUpdate, match="holds a secret key"):
-            Server(small.network).answer(KEYS, packed(planted))
+        with pytest.raises(InvalidUpdate, match="holds a secret key"):
+            InferenceServer(small.network).answer(KEYS, length_prefixed(planted))
 
 
 def test_a_server_that_was_sent_a_secret_key_says_so_and_lives(small: Pair) -> None:
-    line, stop = start_server(small.network)
+    line, stop = start_inference_server(small.network)
     try:
-        with pytest.raises(BadUpdate, match="holds a secret key"):
-            line.ask(KEYS, packed([saved(small.client._generator.secret_key())]))
+        with pytest.raises(InvalidUpdate, match="holds a secret key"):
+            line.ask(KEYS, length_prefixed([saved(small.client._generator.secret_key())]))
         assert line.ask(KEYS, small.material) == b""
     finally:
         stop()
@@ -170,7 +169,7 @@ def test_the_server_keeps_no_object_that_could_decrypt(small: Pair) -> None:
         if id(one) in seen or isinstance(one, type):
             continue
         seen.add(id(one))
-        assert not isinstance(one, sealapi.SecretKey | sealapi.Decryptor | sealapi.KeyGenerator | Client)
+        assert not isinstance(one, sealapi.SecretKey | sealapi.Decryptor | sealapi.KeyGenerator | ImageOwner)
         if type(one).__module__.startswith(("ppml", "builtins")):
             waiting += gc.get_referents(one)
     assert len(seen) > 20
@@ -180,19 +179,19 @@ def test_the_server_keeps_no_object_that_could_decrypt(small: Pair) -> None:
 
 
 def chunks(message: bytes) -> list[bytes]:
-    return [bytes(chunk) for chunk in unpacked(memoryview(message))]
+    return [bytes(chunk) for chunk in split_length_prefixed(memoryview(message))]
 
 
 FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off": (lambda sent: sent[:-1], "cut off"),
-    "one too few": (lambda sent: packed(chunks(sent)[:-1]), r"\d+ ciphertexts where \d+ are needed"),
+    "one too few": (lambda sent: length_prefixed(chunks(sent)[:-1]), r"\d+ ciphertexts where \d+ are needed"),
     "one too many": (
-        lambda sent: packed([*chunks(sent), chunks(sent)[0]]),
+        lambda sent: length_prefixed([*chunks(sent), chunks(sent)[0]]),
         r"\d+ ciphertexts where \d+ are needed|a message of \d+ bytes, where \d+ are enough",
     ),
     "nothing": (lambda sent: b"", r"0 ciphertexts where \d+ are needed"),
-    "no ciphertext": (lambda sent: packed([b"x" * 40] * len(chunks(sent))), "it is not as long as it says"),
-    "cut within": (lambda sent: packed([one[:-9] for one in chunks(sent)]), "it is not as long as it says"),
+    "no ciphertext": (lambda sent: length_prefixed([b"x" * 40] * len(chunks(sent))), "it is not as long as it says"),
+    "cut within": (lambda sent: length_prefixed([one[:-9] for one in chunks(sent)]), "it is not as long as it says"),
 }
 
 
@@ -201,8 +200,8 @@ FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 def test_a_damaged_question_is_refused_and_the_next_is_answered(small: Pair, fault: str, question: bytes) -> None:
     spoil, says = FAULTS[fault]
     image = small.images[0]
-    sent = small.client.seal_one(image) if question == ONE else small.client.seal_batch(image[None])
-    with pytest.raises(BadUpdate, match=says):
+    sent = small.client.encrypt_image(image) if question == ONE else small.client.encrypt_batch(image[None])
+    with pytest.raises(InvalidUpdate, match=says):
         small.server.answer(question, spoil(sent))
     assert np.abs(small.one(0) - small.plain[0]).max() < 1e-2
 
@@ -237,43 +236,43 @@ ODD: dict[str, tuple[Callable[[Pair], sealapi.Ciphertext], str]] = {
 @pytest.mark.parametrize("kind", ODD)
 def test_a_ciphertext_that_is_not_as_a_client_makes_it_is_refused(small: Pair, kind: str) -> None:
     make, says = ODD[kind]
-    with pytest.raises(BadUpdate, match=says):
-        small.server.answer(ONE, packed([saved(make(small))] * len(small.client.layout.taps.index)))
+    with pytest.raises(InvalidUpdate, match=says):
+        small.server.answer(ONE, length_prefixed([saved(make(small))] * len(small.client.layout.input_packing.index)))
 
 
 def test_a_ciphertext_of_another_ring_is_refused(small: Pair) -> None:
     other = Pair("logistic").client
-    wrong = packed([chunks(other.seal_one(np.zeros(784)))[0]] * len(small.client.layout.taps.index))
-    with pytest.raises(BadUpdate, match="no ciphertext of this ring"):
+    wrong = length_prefixed([chunks(other.encrypt_image(np.zeros(784)))[0]] * len(small.client.layout.input_packing.index))
+    with pytest.raises(InvalidUpdate, match="no ciphertext of this ring"):
         small.server.answer(ONE, wrong)
 
 
 def test_an_answer_sent_back_as_a_question_is_refused(small: Pair) -> None:
-    answer = small.server.answer(ONE, small.client.seal_one(small.images[0]))
-    with pytest.raises(BadUpdate, match="not fresh"):
-        small.server.answer(ONE, packed(chunks(answer) * len(small.client.layout.taps.index)))
+    answer = small.server.answer(ONE, small.client.encrypt_image(small.images[0]))
+    with pytest.raises(InvalidUpdate, match="not fresh"):
+        small.server.answer(ONE, length_prefixed(chunks(answer) * len(small.client.layout.input_packing.index)))
 
 
 @pytest.mark.parametrize("question", [ONE, BATCH])
 def test_without_keys_there_is_no_answer(small: Pair, question: bytes) -> None:
-    with pytest.raises(BadUpdate, match="no evaluation keys were sent"):
-        Server(small.network).answer(question, small.client.seal_one(small.images[0]))
+    with pytest.raises(InvalidUpdate, match="no evaluation keys were sent"):
+        InferenceServer(small.network).answer(question, small.client.encrypt_image(small.images[0]))
 
 
 def lacking(pair: Pair) -> bytes:
     """Return evaluation keys without those for the rotations but one."""
     few = pair.client._generator.create_galois_keys([3])
-    return packed([chunks(pair.material)[0], saved(few)])
+    return length_prefixed([chunks(pair.material)[0], saved(few)])
 
 
 BAD_KEYS: dict[str, tuple[Callable[[Pair], bytes], str]] = {
     "another ring's": (lambda pair: Pair("logistic").material, "no evaluation keys of this ring"),
-    "in the other order": (lambda pair: packed(chunks(pair.material)[::-1]), "lack the one for squares"),
-    "one twice": (lambda pair: packed(chunks(pair.material)[:1] * 2), "lack the one for squares"),
+    "in the other order": (lambda pair: length_prefixed(chunks(pair.material)[::-1]), "lack the one for squares"),
+    "one twice": (lambda pair: length_prefixed(chunks(pair.material)[:1] * 2), "lack the one for squares"),
     "too few rotations": (lacking, "for some rotation"),
-    "one alone": (lambda pair: packed(chunks(pair.material)[:1]), "no evaluation keys of this ring"),
+    "one alone": (lambda pair: length_prefixed(chunks(pair.material)[:1]), "no evaluation keys of this ring"),
     "another client's, then nothing": (
-        lambda pair: packed([chunks(Client(pair.network).evaluation_keys())[0], b"x" * 40]),
+        lambda pair: length_prefixed([chunks(ImageOwner(pair.network).evaluation_keys())[0], b"x" * 40]),
         "no evaluation keys of this ring",
     ),
 }
@@ -282,33 +281,33 @@ BAD_KEYS: dict[str, tuple[Callable[[Pair], bytes], str]] = {
 @pytest.mark.parametrize("kind", BAD_KEYS)
 def test_bad_keys_are_refused_and_those_that_were_there_stay(small: Pair, kind: str) -> None:
     make, says = BAD_KEYS[kind]
-    with pytest.raises(BadUpdate, match=says):
+    with pytest.raises(InvalidUpdate, match=says):
         small.server.answer(KEYS, make(small))
     assert np.abs(small.one(0) - small.plain[0]).max() < 1e-2
 
 
 def test_more_images_than_slots_are_refused_by_the_client(small: Pair) -> None:
     with pytest.raises(ValueError, match="5000 images in a batch of 4096 slots"):
-        small.client.seal_batch(np.zeros((5000, 144)))
+        small.client.encrypt_batch(np.zeros((5000, 144)))
 
 
-@pytest.mark.parametrize("answer", [b"", packed([b"x" * 40]), packed([b"x" * 40] * 10)])
+@pytest.mark.parametrize("answer", [b"", length_prefixed([b"x" * 40]), length_prefixed([b"x" * 40] * 10)])
 def test_an_answer_that_is_none_is_refused_by_the_client(small: Pair, answer: bytes) -> None:
-    with pytest.raises(BadUpdate, match="answer"):
-        small.client.open_one(answer)
-    with pytest.raises(BadUpdate, match="answer"):
-        small.client.open_batch(answer, 3)
+    with pytest.raises(InvalidUpdate, match="answer"):
+        small.client.decrypt_image(answer)
+    with pytest.raises(InvalidUpdate, match="answer"):
+        small.client.decrypt_batch(answer, 3)
 
 
 # --- the trial ------------------------------------------------------------------------------------------------------
 
 
-def tried(network: Network, *, served: Network | None = None, singly: int = 1) -> tuple[Trial, Measured]:
+def tried(network: PolynomialNetwork, *, served: PolynomialNetwork | None = None, single_images: int = 1) -> tuple[InferenceResult, InferenceCost]:
     """Try ``network`` on images, by a server that predicts with ``served``."""
     images = known("small")[1]
-    line, stop = start_server(served or network)
+    line, stop = start_inference_server(served or network)
     try:
-        return try_network(network, line, images, LABELS, singly=singly, say=silent)
+        return evaluate_encrypted(network, line, images, LABELS, single_images=single_images, report=silent)
     finally:
         stop()
 
@@ -318,12 +317,12 @@ def test_a_trial_says_what_was_predicted_and_what_it_cost() -> None:
     labels = network.logits(images).argmax(axis=1)
     labels[:4] = (labels[:4] + 1) % 10
     lines: list[str] = []
-    line, stop = start_server(network)
+    line, stop = start_inference_server(network)
     try:
-        found, measured = try_network(network, line, images, labels, singly=2, say=lines.append)
+        found, measured = evaluate_encrypted(network, line, images, labels, single_images=2, report=lines.append)
     finally:
         stop()
-    assert (found.images, measured.right, found.plain_right, found.singly) == (64, 60, 60, 2)
+    assert (found.images, measured.right, found.plain_right, found.single_images) == (64, 60, 60, 2)
     assert (found.degree, found.modulus_bits) == (8192, 218)
     assert found.sure >= 60 and measured.differ == 0
     assert 0 < measured.error < found.bound and 0 < measured.error_share < 1
@@ -335,9 +334,9 @@ def test_a_trial_says_what_was_predicted_and_what_it_cost() -> None:
 
 
 def test_the_server_of_a_trial_is_another_process_and_ends_with_it() -> None:
-    line, stop = start_server(known("small")[0])
-    assert isinstance(line, Line) and len(line.ask(SECONDS)) == 8
-    with pytest.raises(BadUpdate, match="gives no answer to that"):
+    line, stop = start_inference_server(known("small")[0])
+    assert isinstance(line, RpcConnection) and len(line.ask(SECONDS)) == 8
+    with pytest.raises(InvalidUpdate, match="gives no answer to that"):
         line.ask(b"?")
     stop()
     with pytest.raises(ChildProcessError, match="the server is gone"):
@@ -346,18 +345,18 @@ def test_the_server_of_a_trial_is_another_process_and_ends_with_it() -> None:
 
 def test_a_server_that_is_gone_is_an_error_of_one_line() -> None:
     network, images = known("small")
-    line, stop = start_server(network)
+    line, stop = start_inference_server(network)
     stop()
     with pytest.raises(UserError, match="inference: the server is gone"):
-        try_network(network, line, images, LABELS, singly=1, say=silent)
+        evaluate_encrypted(network, line, images, LABELS, single_images=1, report=silent)
 
 
 def test_evaluation_keys_of_another_client_are_noticed_and_nothing_is_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Confused(Client):
+    class Confused(ImageOwner):
         def evaluation_keys(self) -> bytes:
-            return Client(known("small")[0]).evaluation_keys()
+            return ImageOwner(known("small")[0]).evaluation_keys()
 
     monkeypatch.setattr(trials, "Client", Confused)
     with pytest.raises(UserError, match=r"64 of 64 images in a batch .* nothing is published while"):
@@ -368,13 +367,13 @@ def test_a_server_with_other_weights_is_noticed() -> None:
     network, _ = known("small")
     *others, last = network.layers
     with pytest.raises(UserError, match="off by more than the bound of its error"):
-        tried(network, served=Network((*others, Affine(last.weights + 1e-3, last.bias, last.reads))))
+        tried(network, served=PolynomialNetwork((*others, Affine(last.weights + 1e-3, last.bias, last.support))))
 
 
 def test_logits_that_would_wrap_round_are_refused_before_anything_is_encrypted() -> None:
     network, images = known("small")
     *others, last = network.layers
     largest = np.abs(network.logits(images) - last.bias).max()
-    wide = Network((*others, Affine(last.weights * (1.1 * LARGEST_LOGIT / largest), last.bias, last.reads)))
+    wide = PolynomialNetwork((*others, Affine(last.weights * (1.1 * MAX_LOGIT / largest), last.bias, last.support)))
     with pytest.raises(UserError, match=r"largest logit is .*, and the ring holds 128"):
         tried(wide)

@@ -14,23 +14,23 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.interfaces import Aggregator, Sealed
+from ppml.aggregation.interfaces import Aggregator, ProtectedUpdate
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.algorithms import Member
-from ppml.federation.checkpoint import NO_CHECKPOINT, Checkpoint, Progress
-from ppml.federation.client import Population, build_client_app
+from ppml.federation.algorithms import ClientData
+from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore, TrainingCheckpoint
+from ppml.federation.client import ClientPool, build_client_app
 from ppml.federation.client_state import ClientState
-from ppml.federation.factory import Given, ServerParts, build_population, build_server, party_seeds, simulated_failures
-from ppml.federation.messages import STATUS, Status, pack_fields, unpack_order, unpack_status
+from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds, simulate_dropouts
+from ppml.federation.messages import STATUS, Status, pack_fields, unpack_request, unpack_status
 from ppml.federation.run import train_federated
-from ppml.federation.server import RoundEnd, RoundPlan, Server
+from ppml.federation.server import RoundResult, ServerSettings, FederatedServer
 from ppml.federation.server_state import RoundFailed
-from ppml.federation.simulation_grid import Fails, InProcessGrid
-from ppml.federation.sum_mechanism import Release
-from ppml.learning.parameters import flat_parameters, load_parameters
-from ppml.learning.result import HistoryRow, Outcome
-from ppml.learning.training_window import Span
+from ppml.federation.simulation_grid import DropsReply, InProcessGrid
+from ppml.federation.sum_mechanism import SumMechanism
+from ppml.learning.parameters import flatten, unflatten_into
+from ppml.learning.result import HistoryRow, TrainingResult
+from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
@@ -81,11 +81,11 @@ def federated(
 class Federation:
     """The clients, what the server has, and which answers get lost."""
 
-    population: Population
-    plan: RoundPlan
+    population: ClientPool
+    plan: ServerSettings
     aggregator: Aggregator
-    release: Release
-    fails: Fails
+    release: SumMechanism
+    drops_reply: DropsReply
 
 
 def parties(
@@ -101,17 +101,17 @@ def parties(
     owned, model, rng = owned or owners(), model or logistic(), Randomness(seed)
     noise = getattr(arm.privacy, "noise_multiplier", None)
     nobody: list[int | None] = [None] * len(owned)
-    given = Given(arm, [len(records) for records in owned], [noise] * len(owned), budgets or nobody)
+    given = FederationSpec(arm, [len(records) for records in owned], [noise] * len(owned), budgets or nobody)
     seeds = party_seeds(rng, len(owned))
     both = local_parties(arm.aggregation, len(owned))
     test = test or foreign_images()
-    population = build_population(given, model, dict(enumerate(owned)), both.clients, test, seeds.clients)
-    server = build_server(given, flat_parameters(model), both.material, seeds.server)
-    fails = simulated_failures(given.topology.failures, rng)
-    return Federation(population, server.plan, server.aggregator, server.release, fails)
+    population = build_client_pool(given, model, dict(enumerate(owned)), both.clients, test, seeds.clients)
+    server = build_server(given, flatten(model), both.material, seeds.server)
+    drops_reply = simulate_dropouts(given.topology.dropout_rate, rng)
+    return Federation(population, server.plan, server.aggregator, server.release, drops_reply)
 
 
-def with_members(parts: Federation, change: Callable[[int, Member], Member]) -> Federation:
+def with_members(parts: Federation, change: Callable[[int, ClientData], ClientData]) -> Federation:
     """Return the same parties with other clients."""
     members = {client: change(client, member) for client, member in parts.population.members.items()}
     return replace(parts, population=replace(parts.population, members=members))
@@ -120,7 +120,7 @@ def with_members(parts: Federation, change: Callable[[int, Member], Member]) -> 
 def with_learner(parts: Federation, client: int, wrap: Callable[[Any], Any]) -> Federation:
     """Return the same parties, one of which has its learner wrapped."""
 
-    def change(number: int, member: Member) -> Member:
+    def change(number: int, member: ClientData) -> ClientData:
         return replace(member, learner=wrap(member.learner)) if number == client else member
 
     return with_members(parts, change)
@@ -138,7 +138,7 @@ def with_plan(parts: Federation, **changes: Any) -> Federation:
 class Course:
     """What a training came to, for a test that knows more than any party."""
 
-    ends: list[RoundEnd] = field(default_factory=list)
+    ends: list[RoundResult] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     sums: list[Grid] = field(default_factory=list)
     added: list[int] = field(default_factory=list)
@@ -161,7 +161,7 @@ class Course:
         found: dict[int, list[int]] = {}
         for direction, message in self.messages:
             if direction == "down" and message.metadata.message_type == MessageType.TRAIN:
-                number = unpack_order(message.content).number
+                number = unpack_request(message.content).number
                 found.setdefault(number, []).append(message.metadata.dst_node_id - 2)
         return found
 
@@ -171,12 +171,12 @@ class Listening:
     """Adds as ``aggregator`` does, and says what: how many contributions, and the sum."""
 
     aggregator: Aggregator
-    heard: Callable[[int, Sealed], None]
+    heard: Callable[[int, ProtectedUpdate], None]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.aggregator, name)
 
-    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         total = self.aggregator.add(sealed)
         self.heard(len(sealed), total)
         return total
@@ -196,7 +196,7 @@ class Wire:
     def __init__(self, parts: Federation, listen: Callable[[str, Message], None]) -> None:
         self.app = build_client_app(lambda context: parts.population)
         people = parts.population
-        self.inner = InProcessGrid(self.app, len(people.members), [listen], parts.fails, expect=people.expect)
+        self.inner = InProcessGrid(self.app, len(people.members), [listen], parts.drops_reply, prefetch=people.prefetch)
         self.listen = listen
         self.extra: dict[int, Context] = {}
 
@@ -238,15 +238,15 @@ class Wire:
 
 
 def play(parts: Federation, wire_of: Callable[..., Wire] = Wire) -> Course:
-    """Run the server of ``parts``; a round that fails ends it and is kept."""
+    """Run the server of ``parts``; a round that drops_reply ends it and is kept."""
     course = Course()
 
-    def hear(count: int, total: Sealed) -> None:
+    def handle_reply(count: int, total: ProtectedUpdate) -> None:
         course.added.append(count)
-        course.sums.append(parts.population.side.unseal(total))
+        course.sums.append(parts.population.side.reveal(total))
 
     wire = wire_of(parts, lambda *seen: course.messages.append(seen))
-    server = Server(
+    server = FederatedServer(
         parts.plan, Listening(parts.aggregator, hear), course.ends.append, course.notices.append, parts.release
     )
     try:
@@ -254,7 +254,7 @@ def play(parts: Federation, wire_of: Callable[..., Wire] = Wire) -> Course:
     except RoundFailed as failure:
         course.failure = failure
     course.states = [ClientState(context.state) for _, context in sorted(wire.contexts().items())]
-    accepted = course.ends[-1].standing.accepted if course.ends else {}
+    accepted = course.ends[-1].server_state.accepted if course.ends else {}
     for client, state in enumerate(course.states):
         state.settle(accepted.get(client, 0))
     return course
@@ -286,7 +286,7 @@ class Meddled(Wire):
         return list(self._after(*self._place(message), message, reply))
 
     def _place(self, message: Message) -> tuple[int, int]:
-        return unpack_order(message.content).number, message.metadata.dst_node_id - 2
+        return unpack_request(message.content).number, message.metadata.dst_node_id - 2
 
 
 def meddled(client: int, number: int, fault: Callable[[Message, Message], list[Message]]) -> Callable[..., Wire]:
@@ -331,11 +331,11 @@ def changes_by_hand(parts: Federation, parameters: np.ndarray, number: int, clie
     people, changes = parts.population, []
     for client in clients:
         model = deepcopy(people.model)
-        load_parameters(model, parameters)
+        unflatten_into(model, parameters)
         people.members[client].learner.fit(
             model,
             people.members[client].records,
-            span=Span((number - 1) / people.rounds, number / people.rounds),
+            window=TrainingWindow((number - 1) / people.rounds, number / people.rounds),
             rng=people.seeds[client].child("round", number),
         )
         changes.append(vector(model).numpy().astype(np.float64) - parameters)
@@ -368,21 +368,21 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
 class Memory:
     """Keeps the progress after each round, and starts from ``progress``."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: TrainingCheckpoint | None = None) -> None:
         self.progress = progress
-        self.after: dict[int, Progress] = {}
+        self.after: dict[int, TrainingCheckpoint] = {}
 
-    def load(self) -> Progress | None:
+    def load(self) -> TrainingCheckpoint | None:
         return self.progress
 
-    def save(self, reached: Callable[[], Progress]) -> None:
+    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
         self.progress = reached()
         self.after[self.progress.number] = self.progress
 
 
 def trained(
-    parts: Federation, *, checkpoint: Checkpoint = NO_CHECKPOINT, notice: Callable[[str], None] = lambda line: None
-) -> Outcome:
+    parts: Federation, *, checkpoint: CheckpointStore = NO_CHECKPOINT, notice: Callable[[str], None] = lambda line: None
+) -> TrainingResult:
     """Train as the stages do."""
 
     def ignore(row: HistoryRow) -> None:
@@ -390,9 +390,9 @@ def trained(
 
     return train_federated(
         parts.population,
-        ServerParts(parts.plan, parts.aggregator, parts.release),
+        ServerComponents(parts.plan, parts.aggregator, parts.release),
         ignore,
         checkpoint=checkpoint,
         notice=notice,
-        fails=parts.fails,
+        drops_reply=parts.drops_reply,
     )

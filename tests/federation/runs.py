@@ -15,23 +15,23 @@ from flwr.app import Message
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.identities import RegisterLine
+from ppml.aggregation.identities import KeyRegisterClient
 from ppml.aggregation.interfaces import Aggregator, ClientSide, Parties
-from ppml.aggregation.secret_sharing import Helpers
+from ppml.aggregation.secret_sharing import ShareServers
 from ppml.config.arm import Arm
 from ppml.data.examples import Examples
-from ppml.federation.algorithms import Member, WeightedUpdates
-from ppml.federation.checkpoint import NO_CHECKPOINT, Checkpoint
-from ppml.federation.client import Population
-from ppml.federation.factory import ServerParts, party_seeds
-from ppml.federation.server import RoundPlan
-from ppml.federation.server_optimizer import MomentumStep
-from ppml.federation.sum_mechanism import as_it_is
+from ppml.federation.algorithms import ClientData, FedAvg
+from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore
+from ppml.federation.client import ClientPool
+from ppml.federation.factory import ServerComponents, party_seeds
+from ppml.federation.server import ServerSettings
+from ppml.federation.server_optimizer import FedAvgM
+from ppml.federation.sum_mechanism import identity
 from ppml.learning.learner import LocalLearner, Settings
-from ppml.learning.parameters import flat_parameters, load_parameters
-from ppml.learning.result import HistoryRow, Outcome
+from ppml.learning.parameters import flatten, unflatten_into
+from ppml.learning.result import HistoryRow, TrainingResult
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 from ppml.training import train
 
@@ -103,9 +103,9 @@ def run(
     seed: int = 1,
     sizes: Sequence[int] = SIZES,
     report: Callable[[HistoryRow], None] = ignore_row,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
+    checkpoint: CheckpointStore = NO_CHECKPOINT,
     workers: int = 1,
-) -> Outcome:
+) -> TrainingResult:
     """Train ``arm`` on digits."""
     return train(
         arm,
@@ -128,7 +128,7 @@ class Traffic:
     public_material: list[bytes] = field(default_factory=list)
     sides: list[ClientSide] = field(default_factory=list)
     updates: list[np.ndarray] = field(default_factory=list)
-    outcome: Outcome | None = None
+    outcome: TrainingResult | None = None
 
     def reaching_the_server(self) -> list[bytes]:
         """Return every byte that the server gets to see, what it sends included."""
@@ -165,7 +165,7 @@ def run_and_record(
     *,
     make_side: Callable[[ClientSide], ClientSide] = lambda side: side,
     broken: bool = False,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
+    checkpoint: CheckpointStore = NO_CHECKPOINT,
 ) -> Traffic:
     """Train ``arm`` and record what travels; ``make_side`` plants a fault at the clients.
 
@@ -183,13 +183,13 @@ def run_and_record(
     def built(spec, clients):
         both = local_parties(spec, clients)
         side = make_side(both.clients)
-        seal = side.seal
+        seal = side.protect
 
         def recorded(update, *turn):
             traffic.updates.append(update)
             return seal(update, *turn)
 
-        side.seal = recorded
+        side.protect = recorded
         traffic.sides.append(side)
         return Parties(side, getattr(side, "material", both.material), both.close)
 
@@ -202,7 +202,7 @@ def run_and_record(
             return told
 
         return build_server_side(
-            spec, clients, material if isinstance(material, Helpers | RegisterLine) else Material(heard)
+            spec, clients, material if isinstance(material, ShareServers | KeyRegisterClient) else Material(heard)
         )
 
     train_federated = federation.train_federated
@@ -223,39 +223,39 @@ def members(
     learners: Sequence[LocalLearner] = (QUICK,) * len(SIZES),
     owned: Sequence[Examples] | None = None,
     weights: Sequence[float] = (1.0,) * len(SIZES),
-) -> dict[int, Member]:
+) -> dict[int, ClientData]:
     """Return clients of ``learners`` by their numbers, by default plain ones on digits."""
-    return dict(enumerate(Member(*parts) for parts in zip(learners, owned or owners(), weights, strict=True)))
+    return dict(enumerate(ClientData(*parts) for parts in zip(learners, owned or owners(), weights, strict=True)))
 
 
 def population(
     side: ClientSide, codec: FixedPointCodec, *, momentum: float = 0.0, rate: float = 1.0, **others: Any
-) -> Population:
+) -> ClientPool:
     """Return a population of plain learners that average; ``others`` replace its parts."""
     parts: dict[str, Any] = {
         "model": cnn(),
         "members": members(),
-        "work": WeightedUpdates(MomentumStep(rate, momentum), unit=min(1.0, codec.clip)),
+        "work": FedAvg(FedAvgM(rate, momentum), unit=min(1.0, codec.clip)),
         "side": side,
         "codec": codec,
         "test": foreign_images(),
         "seeds": party_seeds(Randomness(1), len(others.get("members", SIZES))).clients,
         "rounds": 2,
     }
-    return Population(**{**parts, **others})
+    return ClientPool(**{**parts, **others})
 
 
-def server_of(clients: Population, aggregator: Aggregator | None = None) -> ServerParts:
+def server_of(clients: ClientPool, aggregator: Aggregator | None = None) -> ServerComponents:
     """Return what the server of ``clients`` has, who are all asked in every round; in the clear it adds as they do."""
-    initial, count = flat_parameters(clients.model), len(clients.members)
-    plan = RoundPlan(
+    initial, count = flatten(clients.model), len(clients.members)
+    plan = ServerSettings(
         rounds=clients.rounds,
         clients=count,
         initial=initial,
         length=clients.work.length(len(initial)),
-        participants=lambda number: range(count),
+        sample_clients=lambda number: range(count),
     )
-    return ServerParts(plan, aggregator or clients.side, as_it_is)
+    return ServerComponents(plan, aggregator or clients.side, identity)
 
 
 def change_by_hand(
@@ -263,11 +263,11 @@ def change_by_hand(
 ) -> np.ndarray:
     """Return how a client of :func:`members` changes ``parameters`` in a round, in float64."""
     model = cnn()
-    load_parameters(model, parameters)
+    unflatten_into(model, parameters)
     learner.fit(
         model,
         owners()[client],
-        span=Span((number - 1) / rounds, number / rounds),
+        window=TrainingWindow((number - 1) / rounds, number / rounds),
         rng=Randomness(1).party("client", client).child("round", number),
     )
     change: np.ndarray = vector(model).numpy().astype(np.float64) - parameters

@@ -11,7 +11,7 @@ import numpy as np
 import tenseal as ts
 from tenseal import sealapi
 
-from ppml.aggregation.lattice import loaded, unpacked
+from ppml.aggregation.lattice import loaded, split_length_prefixed
 from ppml.config.technique import Ckks
 
 from ..aggregation.local import Local
@@ -77,7 +77,7 @@ def pieces(payload: bytes) -> list[bytes]:
     """Return ``payload`` and what is packed in it, if anything, as far as it can be read."""
     found = [payload]
     with suppress(ValueError):
-        for piece in unpacked(memoryview(payload)):
+        for piece in split_length_prefixed(memoryview(payload)):
             found.append(bytes(piece))
     return found
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent, compose
-from ppml.accounting.schedule import plans
+from ppml.accounting.schedule import mechanism_schedules
 from ppml.federation.client import build_client_app
 from ppml.federation.client_state import _EVENTS, ClientState
-from ppml.federation.client_workers import FIRST_CLIENT_NODE, fresh_context
-from ppml.federation.messages import INITIAL, ORDER, SUMS, Order, pack_events, pack_fields, pack_sums, pack_vector
+from ppml.federation.client_workers import FIRST_CLIENT_NODE, new_context
+from ppml.federation.messages import INITIAL, ORDER, SUMS, RoundRequest, pack_events, pack_fields, pack_sums, pack_vector
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
-from ppml.learning.result import Outcome
+from ppml.learning.result import TrainingResult
 
 from .parties import PRIVATE, federated, parties, play, with_learner
 from .runs import SIZES, federated_arm, run
@@ -24,8 +24,8 @@ from .runs import SIZES, federated_arm, run
 ARM = federated_arm(private=True, rounds=3, training={"epochs": 2})
 
 
-def check_each_account_covers_every_round(outcome: Outcome) -> None:
-    for own, records, plan in zip(outcome.events, SIZES, plans(ARM, SIZES), strict=True):
+def check_each_account_covers_every_round(outcome: TrainingResult) -> None:
+    for own, records, plan in zip(outcome.events, SIZES, mechanism_schedules(ARM, SIZES), strict=True):
         assert plan.steps == 3 * 2 * round(records / 10), "rounds x epochs x steps"
         assert [(event.sample_rate, event.steps) for event in own] == [(plan.sample_rate, plan.steps)]
         assert {(event.noise_multiplier, event.max_grad_norm, event.sampler) for event in own} == {
@@ -125,9 +125,9 @@ def test_a_client_that_fails_answers_so_that_no_engine_loses_its_account():
         return DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=10.0)
 
     population = with_learner(parts, 1, wild).population
-    app, context = build_client_app(lambda context: population), fresh_context(1, 3)
+    app, context = build_client_app(lambda context: population), new_context(1, 3)
     content = RecordDict(
-        {ORDER: pack_fields(Order(1, 0)), INITIAL: pack_vector(parts.plan.initial), SUMS: pack_sums({})}
+        {ORDER: pack_fields(RoundRequest(1, 0)), INITIAL: pack_vector(parts.plan.initial), SUMS: pack_sums({})}
     )
     reply = app(Message(content, dst_node_id=FIRST_CLIENT_NODE + 1, message_type=MessageType.TRAIN), context)
     assert reply.has_error() and "not finite" in reply.error.reason

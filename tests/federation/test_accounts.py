@@ -10,7 +10,7 @@ from flwr.app import Message, MessageType
 from ppml.accounting.events import compose
 from ppml.federation.client_state import ClientState
 from ppml.federation.messages import ACCOUNT
-from ppml.federation.server import Account, Server
+from ppml.federation.server import Account, FederatedServer
 from ppml.federation.server_state import RoundFailed
 
 from .parties import PRIVATE, Wire, federated, meddled, parties, play, with_records, with_status
@@ -36,7 +36,7 @@ def accounts(fault: Fault | None = None) -> tuple[dict[int, Account], list[str],
     wire = AtTheEnd(parts, lambda direction, message: None)
     if fault is not None:
         wire.fault = fault
-    server = Server(parts.plan, parts.aggregator, lambda end: None, notices.append, parts.release)
+    server = FederatedServer(parts.plan, parts.aggregator, lambda end: None, notices.append, parts.release)
     server.run(wire)
     try:
         return server.accounts(wire), notices, wire

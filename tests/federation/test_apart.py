@@ -20,7 +20,7 @@ SECRETIVE = [
     {"kind": "ckks"},
     {"kind": "ckks", "keys": "shared"},
     {"kind": "bfv", "keys": "shared"},
-    {"kind": "shares"},
+    {"kind": "secret_sharing"},
     {"kind": "masking"},
 ]
 

@@ -7,10 +7,10 @@ import errno
 import pytest
 from flwr.app import Message, MessageType, RecordDict
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.federation.client import LONGEST_REASON, build_client_app
+from ppml.errors import InvalidUpdate
+from ppml.federation.client import MAX_REASON_CHARACTERS, build_client_app
 from ppml.federation.client_workers import FIRST_CLIENT_NODE
-from ppml.federation.messages import ACCOUNT, ORDER, Order, pack_fields
+from ppml.federation.messages import ACCOUNT, ORDER, RoundRequest, pack_fields
 from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning.learner import TrainingDiverged
 
@@ -20,11 +20,11 @@ RECORD = "[0.1307, 0.9921, 0.0039]"
 def reason(error: Exception, kind: str = MessageType.TRAIN) -> str:
     """Return what the server hears of an error at the client."""
 
-    def population_of(context):
+    def pool_of(context):
         raise error
 
-    grid = InProcessGrid(build_client_app(population_of), clients=1)
-    order = RecordDict({ORDER: pack_fields(Order(1, 0))})
+    grid = InProcessGrid(build_client_app(pool_of), clients=1)
+    order = RecordDict({ORDER: pack_fields(RoundRequest(1, 0))})
     (reply,) = grid.send_and_receive([Message(order, FIRST_CLIENT_NODE, kind)])
     assert reply.has_error()
     return reply.error.reason
@@ -38,7 +38,7 @@ def test_what_a_library_says_of_a_record_stays_with_the_client(error, kind, capf
     assert RECORD not in told + log and "class 7" not in told + log
     assert told.startswith(f"{error.__name__} in test_client_errors.py, line ")
     # The client can find the place.
-    assert "population_of" in log
+    assert "pool_of" in log
 
 
 def test_names_of_files_stay_with_the_client():
@@ -46,10 +46,10 @@ def test_names_of_files_stay_with_the_client():
 
 
 def test_the_projects_own_errors_are_told_in_full():
-    assert reason(BadUpdate("its account is lost")) == "BadUpdate: its account is lost"
+    assert reason(InvalidUpdate("its account is lost")) == "InvalidUpdate: its account is lost"
     diverged = TrainingDiverged("the loss is not finite in step 3", step=3, restored=0, model=None)
     assert reason(diverged) == "the loss is not finite in step 3"
 
 
 def test_what_is_told_has_a_bound():
-    assert len(reason(BadUpdate("x" * 10_000))) == LONGEST_REASON
+    assert len(reason(InvalidUpdate("x" * 10_000))) == MAX_REASON_CHARACTERS

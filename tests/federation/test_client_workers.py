@@ -10,13 +10,13 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from ppml.federation import client_workers as sites
-from ppml.federation.client_workers import FIRST_CLIENT_NODE, Elsewhere, fresh_context
+from ppml.federation.client_workers import FIRST_CLIENT_NODE, ForkedWorker, new_context
 from ppml.federation.simulation_grid import InProcessGrid
 
 NODE = FIRST_CLIENT_NODE
 
 
-def site(seconds: float) -> Elsewhere:
+def site(seconds: float) -> ForkedWorker:
     """Return one that has a client which takes its time."""
     app = ClientApp()
 
@@ -25,7 +25,7 @@ def site(seconds: float) -> Elsewhere:
         time.sleep(seconds)
         return Message(RecordDict({"seen": ConfigRecord({"node": message.metadata.dst_node_id})}), reply_to=message)
 
-    return Elsewhere(app, {NODE: fresh_context(0, 1)}, lambda clients: None)
+    return ForkedWorker(app, {NODE: new_context(0, 1)}, lambda clients: None)
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from scipy import stats
 
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.errors import UserError
-from ppml.federation.algorithms import LocalWork, Member
+from ppml.federation.algorithms import FederatedAlgorithm, ClientData
 from ppml.federation.distributed_dp import (
-    LEAST_DEVIATION,
+    MIN_SIGMA,
     TAIL,
-    NoiseShares,
-    whole_normal,
+    DistributedGaussian,
+    rounded_gaussian,
 )
 from ppml.learning import noise as noise_module
 from ppml.learning.poisson import Sampling
@@ -100,7 +100,7 @@ def test_a_share_of_the_least_deviation_and_a_clip_of_twice_the_margin_are_allow
     exact = shares(
         1.000001 * 16 / math.sqrt(3), size=4, norm=2.0**-4, codec=FixedPointCodec(64.0, 4), clipping_margin=0.0
     )
-    assert exact.deviation == pytest.approx(LEAST_DEVIATION, rel=1e-5)
+    assert exact.deviation == pytest.approx(MIN_SIGMA, rel=1e-5)
     margin = shares().margin
     assert margin == pytest.approx(TAIL * shares().deviation * STEP)
     with pytest.raises(UserError, match="aggregation"):
@@ -113,7 +113,7 @@ def test_a_share_of_the_least_deviation_and_a_clip_of_twice_the_margin_are_allow
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
 def test_a_share_is_a_rounded_normal_value_of_the_stated_deviation(source):
-    drawn, told = whole_normal(400_000, 1000.0, source, Randomness(1))
+    drawn, told = rounded_gaussian(400_000, 1000.0, source, Randomness(1))
     assert told == source
     assert drawn.dtype == np.int64
     assert abs(drawn.mean()) < 8.0
@@ -124,27 +124,27 @@ def test_a_share_is_a_rounded_normal_value_of_the_stated_deviation(source):
 
 def test_seeded_shares_repeat_and_secure_ones_do_not():
     for source, same in [("seeded", True), ("secure", False)]:
-        first, again, other = (whole_normal(100, 50.0, source, Randomness(seed)).values for seed in (1, 1, 2))
+        first, again, other = (rounded_gaussian(100, 50.0, source, Randomness(seed)).values for seed in (1, 1, 2))
         assert np.array_equal(first, again) == same
         assert not np.array_equal(first, other)
 
 
 def test_a_share_never_leaves_its_margin():
     with mock.patch.object(noise_module, "TAIL", 1.5):
-        drawn = whole_normal(10_000, 100.0, "seeded", Randomness(1)).values
+        drawn = rounded_gaussian(10_000, 100.0, "seeded", Randomness(1)).values
     assert drawn.max() == 150 and drawn.min() == -150 and np.median(np.abs(drawn)) == pytest.approx(67, abs=3)
 
 
 # The noise of a sum.
 
 
-def check_noise_against_colluders_and_dropouts(make: Callable[[NoiseShares], LocalWork], plant: Plant = honest) -> None:
+def check_noise_against_colluders_and_dropouts(make: Callable[[DistributedGaussian], FederatedAlgorithm], plant: Plant = honest) -> None:
     """Compare what is accounted with the noise that is left at worst: colluders know theirs, dropouts send none."""
     for clients, colluders, dropouts in [(2, 1, 0), (5, 1, 2), (8, 3, 0)]:
         work = plant(make(shares(1.5, clients, colluders, dropouts, codec=FixedPointCodec(16.0, 20))))
         left = np.sum(contributions(work)[colluders + dropouts :], axis=0) * STEP
         stated = work.contribute(
-            Silent(), Member(IDLE, blank(8)), turn(0, parameters=np.zeros(VALUES, np.float32))
+            Silent(), ClientData(IDLE, blank(8)), turn(0, parameters=np.zeros(VALUES, np.float32))
         ).events[0]
         assert stated.noise_multiplier == pytest.approx(1.5, rel=1e-9)
         # Five standard errors of 78,400 values.
@@ -166,7 +166,7 @@ def half_the_noise(work):
     return Changed(work, lambda made, turn: replace(made, noise=made.noise // 2))
 
 
-class CountsDropouts(NoiseShares):
+class CountsDropouts(DistributedGaussian):
     """Relies on the shares of clients that may fail."""
 
     @property
@@ -174,7 +174,7 @@ class CountsDropouts(NoiseShares):
         return self.clients - self.colluders
 
 
-class CountsColluders(NoiseShares):
+class CountsColluders(DistributedGaussian):
     """Relies on the shares of clients that may tell theirs."""
 
     @property
@@ -259,5 +259,5 @@ def test_without_the_argument_the_errors_would_be_far_from_uniform():
 
 @pytest.mark.parametrize("clients", [2, 3, 10, 10**6])
 def test_at_the_least_deviation_that_is_allowed_the_term_is_nothing(clients):
-    logarithm = -2 * math.pi**2 * LEAST_DEVIATION**2 * (1 - 1 / clients) / math.log(10)
+    logarithm = -2 * math.pi**2 * MIN_SIGMA**2 * (1 - 1 / clients) / math.log(10)
     assert logarithm + math.log10(2 * clients) < -600

@@ -17,11 +17,11 @@ import torch
 from ppml.aggregation.factory import build_parties
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.federation.factory import Given, build_population, build_server, party_seeds
+from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds
 from ppml.federation.run import train_federated
-from ppml.ipc.socket_server import FOR_CLIENTS
-from ppml.learning.parameters import digest_of, flat_parameters
-from ppml.learning.result import Outcome
+from ppml.ipc.socket_server import CLIENT_ENDPOINT
+from ppml.learning.parameters import digest_of, flatten
+from ppml.learning.result import TrainingResult
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.stages import federation_job as sites
@@ -72,7 +72,7 @@ def noise_of(arm: Arm) -> list[float | None]:
 
 
 @cache
-def outcome(name: str, workers: int = 1) -> Outcome:
+def outcome(name: str, workers: int = 1) -> TrainingResult:
     arm = arm_of(name)
     return train(
         arm,
@@ -87,7 +87,7 @@ def outcome(name: str, workers: int = 1) -> Outcome:
     )
 
 
-def check_same(first: Outcome, second: Outcome) -> None:
+def check_same(first: TrainingResult, second: TrainingResult) -> None:
     assert torch.equal(vector(first.models[0]), vector(second.models[0]))
     assert (first.history, first.events) == (second.history, second.events)
 
@@ -115,11 +115,11 @@ def children() -> set[str]:
 
 def test_a_process_that_dies_ends_the_training_with_an_error_that_says_so(monkeypatch):
     arm = arm_of("cnn")
-    given = Given(arm, list(SIZES), noise_of(arm), [None] * 3)
+    given = FederationSpec(arm, list(SIZES), noise_of(arm), [None] * 3)
     seeds = party_seeds(RNG, 3)
     model = build_model("tanh_cnn", 10, RNG.child("initial-weights").torch())
     both = build_parties(arm.aggregation, 3)
-    population = build_population(
+    population = build_client_pool(
         given, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients
     )
     own = os.getpid()
@@ -130,7 +130,7 @@ def test_a_process_that_dies_ends_the_training_with_an_error_that_says_so(monkey
             os._exit(7)
 
     population.members[1].__dict__["learner"] = Dies()
-    server = build_server(given, flat_parameters(model), both.material, seeds.server)
+    server = build_server(given, flatten(model), both.material, seeds.server)
     with pytest.raises(ChildProcessError, match="exit code 7"):
         train_federated(population, server, lambda row: None, workers=2)
 
@@ -169,7 +169,7 @@ def test_a_site_reads_its_own_records_and_nobody_elses(tmp_path):
             {"kind": "masking"},
             r"aggregation\.kind: got 'masking'; engines other than the one in process take plaintext, ",
         ),
-        ({"kind": "shares"}, r"aggregation\.kind: got 'shares'; .* reach no helping servers"),
+        ({"kind": "secret_sharing"}, r"aggregation\.kind: got 'secret_sharing'; .* reach no helping servers"),
         ({"kind": "bfv", "keys": "shared"}, r"aggregation\.keys: got 'shared'; .* take public: no secret key travels"),
     ],
     ids=["masks", "shares", "a shared key"],
@@ -186,7 +186,7 @@ def test_sites_that_encrypt_come_to_the_bits_of_the_workflow_and_neither_side_ha
     with sites.hold_keys(job):
         parts, clients = sites.server(job), sites.population(job, (0, 1, 2))
         assert not secret_holders(parts, clients)
-        assert FOR_CLIENTS not in Path(job).read_text(), "what is public leads to no door"
+        assert CLIENT_ENDPOINT not in Path(job).read_text(), "what is public leads to no door"
         check_same(train_federated(clients, parts, lambda row: None), outcome("encrypted"))
     with pytest.raises(ChildProcessError, match="the holder of the secret key cannot be reached"):
         sites.server(job)
@@ -210,7 +210,7 @@ def test_on_ray_the_bits_are_those_of_the_workflow(name, tmp_path):
     for workers in (1, 2):
         with sites.hold_keys(job):
             result = run_on_ray(sites.server(job), partial(sites.population, job, (0, 1, 2)), workers=workers)
-        assert result.model == digest_of(flat_parameters(outcome(name).models[0]))
+        assert result.model == digest_of(flatten(outcome(name).models[0]))
         assert (result.history, result.events, result.notices) == (outcome(name).history, outcome(name).events, [])
 
 

@@ -23,7 +23,7 @@ from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning import dpsgd, poisson
 from ppml.learning.factory import build_learner
 from ppml.learning.noise import SeededNoise
-from ppml.learning.result import Outcome
+from ppml.learning.result import TrainingResult
 from ppml.randomness import Randomness
 from ppml.training import train
 
@@ -43,15 +43,15 @@ def centralized(privacy: dict[str, Any]) -> Arm:
 ARMS: dict[str, Callable[[str], Arm]] = {
     "centralized": lambda source: centralized({**EXAMPLE, "noise_source": source}),
     "by each owner": lambda source: federated({**EXAMPLE, "noise_source": source}),
-    "by shares": lambda source: federated({**EXAMPLE, "noise_by": "shares", "noise_source": source}, MASKS),
+    "by shares": lambda source: federated({**EXAMPLE, "noise": "distributed", "noise_source": source}, MASKS),
     "of clients, by shares": lambda source: federated(
-        {**CLIENT, "noise_by": "shares", "noise_source": source}, MASKS, weighting="uniform"
+        {**CLIENT, "noise": "distributed", "noise_source": source}, MASKS, weighting="uniform"
     ),
     "of clients, by the server": lambda source: federated({**CLIENT, "noise_source": source}, weighting="uniform"),
 }
 
 
-def run(arm: Arm) -> tuple[Outcome, list[tuple[Any, ...]]]:
+def run(arm: Arm) -> tuple[TrainingResult, list[tuple[Any, ...]]]:
     """Train, and return with the outcome the paths of all generators that were made from a seed."""
     made: list[tuple[Any, ...]] = []
 
@@ -138,21 +138,21 @@ def seeded_learner(training, privacy, noise_multiplier):
 
 
 FAULTS = {
-    "the noise of an owner": ("by each owner", dpsgd, "noise_from", always_seeded),
-    "the noise of a centralized owner": ("centralized", dpsgd, "noise_from", always_seeded),
+    "the noise of an owner": ("by each owner", dpsgd, "build_noise_source", always_seeded),
+    "the noise of a centralized owner": ("centralized", dpsgd, "build_noise_source", always_seeded),
     "the samples of an owner": ("by each owner", dpsgd, "build_sampler", seeded_sampler),
     "the learner from the configuration": ("by each owner", federation_build, "build_learner", seeded_learner),
-    "shares": ("by shares", shares, "noise_from", always_seeded),
+    "shares": ("by shares", shares, "build_noise_source", always_seeded),
     "the samples of a round": ("by shares", shares, "build_sampler", seeded_sampler),
-    "shares of clients": ("of clients, by shares", shares, "noise_from", always_seeded),
-    "the noise of a server": ("of clients, by the server", shares, "noise_from", always_seeded),
+    "shares of clients": ("of clients, by shares", shares, "build_noise_source", always_seeded),
+    "the noise of a server": ("of clients, by the server", shares, "build_noise_source", always_seeded),
     "shares from the configuration": (
-        *("by shares", build_private, "NoiseShares"),
-        with_seeded_source(shares.NoiseShares),
+        *("by shares", build_private, "DistributedGaussian"),
+        with_seeded_source(shares.DistributedGaussian),
     ),
     "the server's noise from the configuration": (
-        *("of clients, by the server", build_private, "ServerNoise"),
-        with_seeded_source(shares.ServerNoise),
+        *("of clients, by the server", build_private, "CentralGaussian"),
+        with_seeded_source(shares.CentralGaussian),
     ),
 }
 
@@ -167,6 +167,6 @@ def test_secure_that_is_replaced_by_seeded_is_caught(name, module, attribute, fa
 @pytest.mark.parametrize("name", ["by each owner", "by shares", "of clients, by the server"])
 def test_noise_that_is_seeded_is_stated_as_such_whatever_the_configuration_says(name, monkeypatch):
     for module in (dpsgd, shares):
-        monkeypatch.setattr(module, "noise_from", always_seeded)
+        monkeypatch.setattr(module, "build_noise_source", always_seeded)
     outcome, _ = run(ARMS[name]("secure"))
     assert {event.noise_source for own in outcome.events for event in own} == {"seeded"}

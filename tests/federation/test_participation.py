@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flwr.app import MessageType
 
-from ppml.accounting.schedule import plans
-from ppml.aggregation.parameters import asked_in_a_round
+from ppml.accounting.schedule import mechanism_schedules
+from ppml.config.aggregation_parameters import clients_per_round
 from ppml.federation import client as client_module
-from ppml.federation.checkpoint import Progress
+from ppml.federation.checkpoint import TrainingCheckpoint
 from ppml.federation.client_state import ClientState
-from ppml.federation.factory import participants, simulated_failures
-from ppml.federation.messages import INITIAL, SUMS, unpack_order, unpack_sums
-from ppml.learning.result import Outcome
+from ppml.federation.factory import sample_clients, simulate_dropouts
+from ppml.federation.messages import INITIAL, SUMS, unpack_request, unpack_sums
+from ppml.learning.result import TrainingResult
 from ppml.randomness import Randomness
 
 from ..learning.digits import vector
@@ -49,19 +49,19 @@ def four(arm, **others) -> Federation:
 
 @pytest.mark.parametrize(("clients", "share", "count"), [(10, 0.5, 5), (10, 0.01, 1), (3, 0.67, 2), (8, 0.3, 2)])
 def test_so_many_are_asked_each_once_and_in_order(clients, share, count):
-    asked = participants(clients, asked_in_a_round(share, clients), Randomness(1))
+    asked = sample_clients(clients, clients_per_round(share, clients), Randomness(1))
     for number in range(1, 50):
         drawn = list(asked(number))
         assert len(drawn) == count and drawn == sorted(set(drawn)) and set(drawn) <= set(range(clients))
 
 
 def test_all_are_asked_where_the_share_is_1():
-    assert list(participants(5, 5, Randomness(1))(3)) == [0, 1, 2, 3, 4]
+    assert list(sample_clients(5, 5, Randomness(1))(3)) == [0, 1, 2, 3, 4]
 
 
 def test_who_is_asked_is_drawn_anew_for_each_round_and_the_same_in_every_run():
     first, again, other = (
-        [tuple(participants(10, 5, Randomness(seed))(number)) for number in range(1, 401)] for seed in (1, 1, 2)
+        [tuple(sample_clients(10, 5, Randomness(seed))(number)) for number in range(1, 401)] for seed in (1, 1, 2)
     )
     assert first == again != other
     assert len(set(first)) > 150, "252 sets of five are equally likely"
@@ -75,7 +75,7 @@ def test_who_is_asked_is_drawn_anew_for_each_round_and_the_same_in_every_run():
 def test_the_server_asks_those_who_are_drawn_and_nobody_else():
     parts = four(federated(participation=0.5, rounds=ROUNDS))
     course = play(parts)
-    assert course.asked() == {number: list(parts.plan.participants(number)) for number in range(1, ROUNDS + 1)}
+    assert course.asked() == {number: list(parts.plan.sample_clients(number)) for number in range(1, ROUNDS + 1)}
     assert len({tuple(drawn) for drawn in course.asked().values()}) > 2
     assert course.notices == [], "who is not asked has not failed"
     assert [end.clients for end in course.ends] == [2] * ROUNDS
@@ -93,7 +93,7 @@ def check_models_are_those_by_hand(parts: Federation, course: Course, answered) 
 
 def test_the_mean_is_that_of_those_who_were_asked():
     parts = four(federated(participation=0.5, rounds=ROUNDS))
-    check_models_are_those_by_hand(parts, play(parts), parts.plan.participants)
+    check_models_are_those_by_hand(parts, play(parts), parts.plan.sample_clients)
 
 
 def test_a_mean_over_all_clients_is_told_from_that_over_those_who_were_asked():
@@ -108,7 +108,7 @@ def test_a_mean_over_all_clients_is_told_from_that_over_those_who_were_asked():
 def test_a_client_that_missed_rounds_gets_the_sums_that_it_missed_and_holds_the_same_bits():
     # Client 1 is there in the first and the last round, client 3 in the last alone.
     there = {1: [0, 1, 2], 2: [0, 2], 3: [0], 4: [2], 5: [0, 2], 6: [0, 1, 2, 3]}
-    parts = with_plan(four(federated(rounds=ROUNDS)), participants=there.__getitem__)
+    parts = with_plan(four(federated(rounds=ROUNDS)), sample_clients=there.__getitem__)
     course = play(parts)
     told = {
         client: [list(unpack_sums(message.content.array_records[SUMS])) for message in course.told(client)]
@@ -142,7 +142,7 @@ def twice(monkeypatch) -> None:
 @pytest.mark.parametrize("plant", [left_out, twice])
 def test_a_missed_sum_that_is_left_out_or_applied_twice_is_caught(monkeypatch, plant):
     there = {1: [0, 1], 2: [0], 3: [0, 1], 4: [0, 1]}
-    parts = with_plan(four(federated(rounds=4)), participants=there.__getitem__)
+    parts = with_plan(four(federated(rounds=4)), sample_clients=there.__getitem__)
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         check_models_are_those_by_hand(parts, play(parts), there.__getitem__)
@@ -153,24 +153,24 @@ def test_a_missed_sum_that_is_left_out_or_applied_twice_is_caught(monkeypatch, p
 
 def test_answers_get_lost_as_often_as_stated_each_for_itself_and_the_same_in_every_run():
     lost, again = (
-        np.array([[simulated_failures(0.2, Randomness(1))(number, client) for client in range(4)] for number in every])
+        np.array([[simulate_dropouts(0.2, Randomness(1))(number, client) for client in range(4)] for number in every])
         for every in [range(1, 1001)] * 2
     )
     assert np.array_equal(lost, again)
     # 4,000 draws: the standard error is 0.006.
     assert lost.mean() == pytest.approx(0.2, abs=0.03)
     assert np.abs(np.corrcoef(lost.T) - np.eye(4)).max() < 0.15
-    assert not any(simulated_failures(0.0, Randomness(1))(number, 0) for number in range(100))
+    assert not any(simulate_dropouts(0.0, Randomness(1))(number, 0) for number in range(100))
 
 
 def answered_of(parts: Federation):
     """Return whose answers come, by round."""
-    return lambda number: [client for client in parts.plan.participants(number) if not parts.fails(number, client)]
+    return lambda number: [client for client in parts.plan.sample_clients(number) if not parts.drops_reply(number, client)]
 
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
 def test_the_mean_is_that_of_those_whose_answer_came(weighting):
-    parts = four(federated(failures=0.3, rounds=ROUNDS, weighting=weighting))
+    parts = four(federated(dropout_rate=0.3, rounds=ROUNDS, weighting=weighting))
     answered, course = answered_of(parts), play(parts)
     count = [len(answered(number)) for number in range(1, ROUNDS + 1)]
     assert [end.clients for end in course.ends] == count and min(count) < 4
@@ -186,11 +186,11 @@ def test_the_mean_is_that_of_those_whose_answer_came(weighting):
     assert course.notices == expected
 
 
-ACCOUNTED = federated(PRIVATE, participation=0.75, failures=0.3, rounds=ROUNDS)
+ACCOUNTED = federated(PRIVATE, participation=0.75, dropout_rate=0.3, rounds=ROUNDS)
 
 
 def check_accounts_have_what_ran(course: Course) -> None:
-    for client, (state, plan) in enumerate(zip(course.states, plans(ACCOUNTED, SIZES), strict=True)):
+    for client, (state, plan) in enumerate(zip(course.states, mechanism_schedules(ACCOUNTED, SIZES), strict=True)):
         turns = sum(client in clients for clients in course.asked().values())
         (event,) = state.events
         assert event.steps == plan.steps // ROUNDS * turns <= plan.steps
@@ -201,14 +201,14 @@ def test_what_ran_counts_where_the_answer_was_lost_and_never_more_than_was_plann
     parts = four(ACCOUNTED)
     course = play(parts)
     turns = [(number, client) for number, clients in course.asked().items() for client in clients]
-    assert len(turns) == 3 * ROUNDS and sum(parts.fails(*turn) for turn in turns) > 1
+    assert len(turns) == 3 * ROUNDS and sum(parts.drops_reply(*turn) for turn in turns) > 1
     check_accounts_have_what_ran(course)
 
 
 def test_an_answer_that_was_lost_spends_of_the_budget():
     parts = replace(
         parties(federated(PRIVATE, rounds=4), budgets=[4, 100, 100]),
-        fails=lambda number, client: client == 0 and number < 3,
+        drops_reply=lambda number, client: client == 0 and number < 3,
     )
     course = play(parts)
     assert sum(event.steps for event in course.states[0].events) == 4
@@ -217,10 +217,10 @@ def test_an_answer_that_was_lost_spends_of_the_budget():
 
 def test_an_account_that_forgets_lost_answers_is_caught(monkeypatch):
     remember, parts = ClientState.remember, four(ACCOUNTED)
-    turns = ((number, client) for number in range(1, ROUNDS + 1) for client in parts.plan.participants(number))
+    turns = ((number, client) for number in range(1, ROUNDS + 1) for client in parts.plan.sample_clients(number))
 
     def forgetful(state: ClientState, events) -> None:
-        if not parts.fails(*next(turns)):
+        if not parts.drops_reply(*next(turns)):
             remember(state, events)
 
     monkeypatch.setattr(ClientState, "remember", forgetful)
@@ -237,7 +237,7 @@ def bytes_by_hand(parts: Federation) -> tuple[int, int]:
     up = down = 0
     for number in range(1, parts.plan.rounds + 1):
         came = answered(number)
-        for client in parts.plan.participants(number):
+        for client in parts.plan.sample_clients(number):
             down += 4 * PARAMETERS if known[client] < 0 else 0
             down += 4 * parts.plan.length * (number - 1 - max(known[client], 0))
             if client in came:
@@ -251,7 +251,7 @@ def bytes_by_hand(parts: Federation) -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     "topology",
-    [{}, {"participation": 0.5}, {"failures": 0.3}, {"participation": 0.5, "failures": 0.2}],
+    [{}, {"participation": 0.5}, {"dropout_rate": 0.3}, {"participation": 0.5, "dropout_rate": 0.2}],
     ids=["all", "participation", "failures", "both"],
 )
 def test_bytes_are_those_of_what_each_client_had_not_seen(topology):
@@ -269,27 +269,27 @@ def test_control_variates_double_what_travels():
 
 TECHNIQUES = {
     "scaffold": federated(
-        participation=0.5, failures=0.2, rounds=ROUNDS, correction={"kind": "scaffold"}, server={"kind": "adam"}
+        participation=0.5, dropout_rate=0.2, rounds=ROUNDS, correction={"kind": "scaffold"}, server={"kind": "adam"}
     ),
     "private": federated(
-        PRIVATE, participation=0.5, failures=0.2, rounds=ROUNDS, server={"kind": "sgd", "momentum": 0.5}
+        PRIVATE, participation=0.5, dropout_rate=0.2, rounds=ROUNDS, server={"kind": "sgd", "momentum": 0.5}
     ),
 }
 SEED = 2
 
 
 @cache
-def undisturbed(name: str) -> tuple[Outcome, Memory]:
+def undisturbed(name: str) -> tuple[TrainingResult, Memory]:
     memory = Memory()
     return trained(four(TECHNIQUES[name], seed=SEED), checkpoint=memory), memory
 
 
-def resumed(name: str, progress: Progress) -> tuple[Outcome, Memory]:
+def resumed(name: str, progress: TrainingCheckpoint) -> tuple[TrainingResult, Memory]:
     memory = Memory(progress)
     return trained(four(TECHNIQUES[name], seed=SEED), checkpoint=memory), memory
 
 
-def check_same(name: str, found: tuple[Outcome, Memory]) -> None:
+def check_same(name: str, found: tuple[TrainingResult, Memory]) -> None:
     """Compare a resumed training, and everything that it kept on its way, with the one that nobody disturbed."""
     (outcome, memory), (expected, whole) = found, undisturbed(name)
     (model,), (other,) = outcome.models, expected.models
@@ -297,7 +297,7 @@ def check_same(name: str, found: tuple[Outcome, Memory]) -> None:
     assert (outcome.history, outcome.events) == (expected.history, expected.events)
     assert (outcome.bytes_up, outcome.bytes_down) == (expected.bytes_up, expected.bytes_down)
     for number, progress in memory.after.items():
-        for one in fields(Progress):
+        for one in fields(TrainingCheckpoint):
             assert identical(getattr(progress, one.name), getattr(whole.after[number], one.name)), one.name
 
 
@@ -321,7 +321,7 @@ def test_the_training_that_is_resumed_has_everything_in_it():
         parts = four(arm, seed=SEED)
         answered = answered_of(parts)
         lost = sum(2 - len(answered(number)) for number in range(1, ROUNDS + 1))
-        known = undisturbed(name)[1].after[ROUNDS - 1].standing.known
+        known = undisturbed(name)[1].after[ROUNDS - 1].server_state.known
         assert lost and len(set(known.values())) > 1, "answers get lost, and clients miss rounds"
 
 
@@ -341,13 +341,13 @@ FAULTS = {
         )
     },
     "known": lambda progress: {
-        "standing": replace(progress.standing, known=dict.fromkeys(progress.standing.known, progress.number))
+        "standing": replace(progress.server_state, known=dict.fromkeys(progress.server_state.known, progress.number))
     },
     "bytes of a sum": lambda progress: {
-        "standing": replace(progress.standing, sum_bytes={**progress.standing.sum_bytes, progress.number: 0})
+        "standing": replace(progress.server_state, sum_bytes={**progress.server_state.sum_bytes, progress.number: 0})
     },
     "a sum": lambda progress: {
-        "standing": replace(progress.standing, sum_bytes={progress.number: progress.standing.sum_bytes[1]})
+        "standing": replace(progress.server_state, sum_bytes={progress.number: progress.server_state.sum_bytes[1]})
     },
 }
 
@@ -366,11 +366,11 @@ def test_events_that_are_lost_are_caught():
 
 
 def test_the_orders_of_a_training_name_the_round_from_which_their_sums_begin():
-    parts = four(federated(participation=0.5, failures=0.2, rounds=ROUNDS))
+    parts = four(federated(participation=0.5, dropout_rate=0.2, rounds=ROUNDS))
     course = play(parts)
     for client in range(4):
         for kind in (MessageType.TRAIN, MessageType.EVALUATE):
             for message in course.told(client, kind):
-                order, sums = unpack_order(message.content), list(unpack_sums(message.content.array_records[SUMS]))
+                order, sums = unpack_request(message.content), list(unpack_sums(message.content.array_records[SUMS]))
                 last = order.number - (kind == MessageType.TRAIN)
                 assert sums == list(range(order.begins + 1, last + 1))

@@ -9,15 +9,15 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 
 from ppml.federation.client import build_client_app
-from ppml.federation.client_workers import FIRST_CLIENT_NODE, fresh_context
+from ppml.federation.client_workers import FIRST_CLIENT_NODE, new_context
 from ppml.federation.engines import reconnection as patience
 from ppml.federation.engines.client_storage import remembering
 from ppml.federation.engines.reconnection import PatientGrid
-from ppml.federation.messages import ORDER, STATUS, Order, Status, pack_fields
-from ppml.federation.server import Server
+from ppml.federation.messages import ORDER, STATUS, RoundRequest, Status, pack_fields
+from ppml.federation.server import FederatedServer
 from ppml.federation.server_state import RoundFailed
 from ppml.federation.simulation_grid import InProcessGrid
-from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.learning.parameters import digest_of, flatten
 from ppml.stages import federation_job as sites
 
 from .test_engines import job_of, outcome
@@ -37,7 +37,7 @@ class KilledSites(InProcessGrid):
         for message in messages:
             client = message.metadata.dst_node_id - FIRST_CLIENT_NODE
             while True:
-                reply = self._app(message, fresh_context(client, CLIENTS))
+                reply = self._app(message, new_context(client, CLIENTS))
                 self._count += 1
                 # The answer is lost with the site, which is asked again.
                 if not self._loses or self._count % self._loses:
@@ -52,7 +52,7 @@ def trained(name: str, folder: Path, keep: bool, loses: int = 0):
     app = build_client_app(lambda context: sites.population(job, (0, 1, 2)))
     used = remembering(app, lambda: folder) if keep else app
     parts = sites.server(job)
-    server = Server(parts.plan, parts.aggregator, lambda end: None, lambda line: None, parts.release)
+    server = FederatedServer(parts.plan, parts.aggregator, lambda end: None, lambda line: None, parts.release)
     grid = KilledSites(used, loses)
     server.run(grid)
     accounts = server.accounts(grid)
@@ -62,7 +62,7 @@ def trained(name: str, folder: Path, keep: bool, loses: int = 0):
 @pytest.mark.parametrize("name", ["private", "a part, scaffold"])
 def test_sites_that_lose_memory_and_answers_come_to_the_bits_and_accounts_of_the_workflow(name, tmp_path):
     model, events = trained(name, tmp_path, keep=True, loses=3)
-    assert model == digest_of(flat_parameters(outcome(name).models[0]))
+    assert model == digest_of(flatten(outcome(name).models[0]))
     assert events == outcome(name).events
     files = list(tmp_path.glob("client*.state"))
     assert len(files) == CLIENTS and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
@@ -74,7 +74,7 @@ def test_without_a_memory_on_disk_such_sites_come_to_nothing(tmp_path):
 
 
 def order(number: int, kind: str = MessageType.TRAIN) -> Message:
-    return Message(RecordDict({ORDER: pack_fields(Order(number, 0))}), dst_node_id=2, message_type=kind)
+    return Message(RecordDict({ORDER: pack_fields(RoundRequest(number, 0))}), dst_node_id=2, message_type=kind)
 
 
 @pytest.fixture
@@ -95,20 +95,20 @@ def counting(tmp_path):
 
 def test_a_round_is_done_once_and_one_that_is_over_is_not_done_again(counting):
     app, runs = counting
-    first = app(order(1), fresh_context(0, 1)).content["answer"]
-    again = app(order(1), fresh_context(0, 1)).content["answer"]
+    first = app(order(1), new_context(0, 1)).content["answer"]
+    again = app(order(1), new_context(0, 1)).content["answer"]
     assert dict(first) == dict(again) == {"of": 1, "run": 1} and runs == [1]
-    app(order(2), fresh_context(0, 1))
-    late = app(order(1), fresh_context(0, 1))
+    app(order(2), new_context(0, 1))
+    late = app(order(1), new_context(0, 1))
     assert late.has_error() and "round 1 is over" in late.error.reason and runs == [1, 2]
 
 
 def test_a_round_that_failed_is_tried_again_and_clients_and_runs_are_kept_apart(counting):
     app, runs = counting
-    assert app(order(13), fresh_context(0, 1)).has_error()
-    assert app(order(13), fresh_context(0, 1)).has_error() and runs == [13, 13]
-    app(order(2), fresh_context(0, 2)), app(order(2), fresh_context(1, 2))
-    other = fresh_context(0, 2)
+    assert app(order(13), new_context(0, 1)).has_error()
+    assert app(order(13), new_context(0, 1)).has_error() and runs == [13, 13]
+    app(order(2), new_context(0, 2)), app(order(2), new_context(1, 2))
+    other = new_context(0, 2)
     other.__dict__["run_id"] = 99
     app(order(2), other)
     assert runs == [13, 13, 2, 2, 2]

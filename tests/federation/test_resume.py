@@ -17,10 +17,10 @@ from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Ckks
 from ppml.federation import client as client_module
 from ppml.federation import run as run_module
-from ppml.federation.checkpoint import Progress
+from ppml.federation.checkpoint import TrainingCheckpoint
 from ppml.federation.messages import INITIAL
 from ppml.federation.server_state import RoundFailed
-from ppml.learning.result import HistoryRow, Outcome
+from ppml.learning.result import HistoryRow, TrainingResult
 from ppml.training import _may_resume
 
 from ..learning.digits import vector
@@ -44,13 +44,13 @@ TECHNIQUES = {
 class Memory:
     """Keeps the progress after each round, and starts from ``progress``."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: TrainingCheckpoint | None = None) -> None:
         self.progress = progress
 
-    def load(self) -> Progress | None:
+    def load(self) -> TrainingCheckpoint | None:
         return self.progress
 
-    def save(self, reached: Callable[[], Progress]) -> None:
+    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
         self.progress = reached()
 
 
@@ -63,12 +63,12 @@ def arm_of(name: str):
 
 
 @cache
-def undisturbed(name: str) -> Outcome:
+def undisturbed(name: str) -> TrainingResult:
     return run(arm_of(name))
 
 
 @cache
-def progress_after(name: str, last: int) -> Progress:
+def progress_after(name: str, last: int) -> TrainingCheckpoint:
     """Return what is kept of a training that is stopped after round ``last``."""
     memory = Memory()
 
@@ -81,7 +81,7 @@ def progress_after(name: str, last: int) -> Progress:
     return memory.progress
 
 
-def check_same(name: str, outcome: Outcome) -> None:
+def check_same(name: str, outcome: TrainingResult) -> None:
     """Compare with the training that nobody disturbed."""
     expected = undisturbed(name)
     (model,), (other,) = outcome.models, expected.models
@@ -152,7 +152,7 @@ def test_a_round_that_was_interrupted_is_repeated_and_is_not_in_what_was_kept(na
 
 def test_a_training_that_cannot_save_a_round_goes_on_from_the_one_before():
     class Full(Memory):
-        def save(self, reached: Callable[[], Progress]) -> None:
+        def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
             if reached().number == 2:
                 raise OSError("disk full")
             super().save(reached)
@@ -180,32 +180,32 @@ def test_a_round_that_fails_leaves_those_before_it_to_go_on_from(monkeypatch):
     check_same("fl", run(arm_of("fl"), checkpoint=memory))
 
 
-def shifted(progress: Progress):
+def shifted(progress: TrainingCheckpoint):
     return replace(progress.common, parameters=progress.common.parameters + np.float32(1e-6))
 
 
-def at_rest(progress: Progress):
+def at_rest(progress: TrainingCheckpoint):
     still = {name: np.zeros_like(vector) for name, vector in progress.common.memory.items()}
     return replace(progress.common, memory=still)
 
 
-def standing(**parts):
+def server_state(**parts):
     """Return a loss of parts of the standing, given as functions of it."""
     return lambda progress: {
-        "standing": replace(progress.standing, **{name: part(progress.standing) for name, part in parts.items()})
+        "standing": replace(progress.server_state, **{name: part(progress.server_state) for name, part in parts.items()})
     }
 
 
 FAULTS = {
     "parameters": lambda progress: {"common": shifted(progress)},
     "velocity": lambda progress: {"common": at_rest(progress)},
-    "round": standing(number=lambda server: server.number - 1),
+    "round": server_state(number=lambda server: server.number - 1),
     "history": lambda progress: {"history": ()},
     "events": lambda progress: {"events": [() for _ in progress.events]},
     "bytes": lambda progress: {"bytes_up": 0, "bytes_down": 0},
-    "bytes of the sums": standing(sum_bytes=lambda server: dict.fromkeys(server.sum_bytes, 0)),
-    "what each client has": standing(known=lambda server: dict.fromkeys(server.known, -1)),
-    "who is finished": standing(finished=lambda server: (0,)),
+    "bytes of the sums": server_state(sum_bytes=lambda server: dict.fromkeys(server.sum_bytes, 0)),
+    "what each client has": server_state(known=lambda server: dict.fromkeys(server.known, -1)),
+    "who is finished": server_state(finished=lambda server: (0,)),
 }
 
 
@@ -237,7 +237,7 @@ def test_a_part_of_its_own_that_a_technique_loses_is_caught(name, fault):
 
 
 @cache
-def accounted(last: int) -> Progress:
+def accounted(last: int) -> TrainingCheckpoint:
     memory = Memory()
     with pytest.raises(Interrupted):
         run(ACCOUNTED, report=lambda row: interrupt() if row.step == last else None, checkpoint=memory)
@@ -315,18 +315,18 @@ def test_progress_is_what_clients_know():
         "bytes_down",
     }
     assert set(vars(progress)) == expected
-    assert set(vars(progress.standing)) == {"number", "known", "sum_bytes", "finished", "accepted"}
+    assert set(vars(progress.server_state)) == {"number", "known", "sum_bytes", "finished", "accepted"}
     assert set(vars(progress.common)) == {"parameters", "memory"}
     kept = [progress.common.parameters, *progress.common.memory.values()]
     assert len(kept) == 2 and all(vector.dtype == np.float32 for vector in kept)
     # Bit for bit what the sums in the clear give: nothing of a decryption is in it.
     sizes = {"bytes_up": 0, "bytes_down": 0}
     blind = [
-        replace(one, **sizes, standing=replace(one.standing, sum_bytes=dict.fromkeys(one.standing.sum_bytes)))
+        replace(one, **sizes, server_state=replace(one.server_state, sum_bytes=dict.fromkeys(one.server_state.sum_bytes)))
         for one in (progress, clear)
     ]
     assert bits(blind[0]) == bits(blind[1])
-    assert all(type(size) is int for size in progress.standing.sum_bytes.values())
+    assert all(type(size) is int for size in progress.server_state.sum_bytes.values())
 
 
 def test_the_server_of_a_resumed_training_sees_neither_a_key_nor_the_model_nor_an_update():
@@ -380,13 +380,13 @@ def check_the_server_app_leads_to_no_model(build) -> None:
 
 def test_nothing_that_the_server_app_of_a_resumed_training_holds_leads_to_the_model():
     check_the_server_app_leads_to_no_model(
-        lambda server, progress: run_module.build_server_app(server, ignore, ignore, progress.standing)
+        lambda server, progress: run_module.build_server_app(server, ignore, ignore, progress.server_state)
     )
 
 
 def test_a_server_app_that_holds_the_progress_is_caught():
     def careless(server, progress):
-        app = run_module.build_server_app(server, ignore, ignore, progress.standing)
+        app = run_module.build_server_app(server, ignore, ignore, progress.server_state)
         app.kept = progress
         return app
 

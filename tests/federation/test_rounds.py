@@ -11,9 +11,9 @@ import torch
 from flwr.app import Context, Error, Message, MessageType, MetricRecord, RecordDict
 
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.plaintext import PlaintextAggregation, unseal_plain
+from ppml.aggregation.plaintext import PlaintextAggregation, from_plaintext
 from ppml.federation import client as client_module
-from ppml.federation.client import Population, build_client_app
+from ppml.federation.client import ClientPool, build_client_app
 from ppml.federation.client_state import ClientState
 from ppml.federation.factory import client_weights
 from ppml.federation.global_state import GlobalState
@@ -26,21 +26,21 @@ from ppml.federation.messages import (
     pack_fields,
     pack_update,
     pack_vector,
-    unpack_order,
+    unpack_request,
     unpack_sums,
     unpack_vector,
 )
 from ppml.federation.run import train_federated
-from ppml.federation.server import RoundEnd, RoundPlan, Server
+from ppml.federation.server import RoundResult, ServerSettings, FederatedServer
 from ppml.federation.server_state import RoundFailed
 from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
 from ppml.learning.learner import LocalLearner, Settings, TrainingDiverged
-from ppml.learning.parameters import flat_parameters, load_parameters
-from ppml.learning.result import Outcome
+from ppml.learning.parameters import flatten, unflatten_into
+from ppml.learning.result import TrainingResult
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 
 from ..learning.digits import Silent, blank, cnn, vector
@@ -63,11 +63,11 @@ from .runs import (
 CODEC = FixedPointCodec(8.0, 20)
 
 
-def in_the_clear(codec: FixedPointCodec = CODEC, *, clients: int = 3, **parts) -> Population:
+def in_the_clear(codec: FixedPointCodec = CODEC, *, clients: int = 3, **parts) -> ClientPool:
     return population(PlaintextAggregation(codec, clients), codec, **parts)
 
 
-def trained(clients: Population, **others) -> Outcome:
+def trained(clients: ClientPool, **others) -> TrainingResult:
     return train_federated(clients, server_of(clients), ignore_row, **others)
 
 
@@ -103,7 +103,7 @@ def test_one_client_of_full_weight_trains_as_it_would_alone_up_to_the_grid():
     learner = SgdLearner(Settings(2, 10, 0.1))
     clients = in_the_clear(clients=1, members=members([learner], [records], [1.0]), rounds=1)
     alone = cnn()
-    learner.fit(alone, records, span=Span(), rng=Randomness(1).party("client", 0).child("round", 1))
+    learner.fit(alone, records, window=TrainingWindow(), rng=Randomness(1).party("client", 0).child("round", 1))
     difference = vector(trained(clients).models[0]) - vector(alone)
     assert difference.abs().max() <= CODEC.step
 
@@ -155,7 +155,7 @@ def test_all_clients_that_catch_up_hold_the_same_model_bit_for_bit(monkeypatch):
 @pytest.mark.parametrize("differs", ["nothing", "model", "memory", "sum", "round"])
 def test_a_client_takes_the_step_of_the_one_before_only_from_the_same_state_along_the_same_sum(differs):
     clients = in_the_clear(momentum=0.5)
-    size = len(flat_parameters(clients.model))
+    size = len(flatten(clients.model))
     ones, opened = np.ones(size, dtype=np.float32), np.full(size + 1, 2**20)
     taken = []
     for spoiled in (None, differs):
@@ -172,11 +172,11 @@ def test_a_client_takes_the_step_of_the_one_before_only_from_the_same_state_alon
 
 
 def test_parameters_survive_the_way_into_a_message_and_a_model():
-    parameters = flat_parameters(cnn(3))
+    parameters = flatten(cnn(3))
     again = unpack_vector(pack_vector(parameters))
     assert again.dtype == np.float32
     model = cnn(4)
-    load_parameters(model, again)
+    unflatten_into(model, again)
     assert torch.equal(vector(model), vector(cnn(3)))
 
 
@@ -189,8 +189,8 @@ class SameDraws:
     def __init__(self, learner: DpSgdLearner) -> None:
         self._learner = learner
 
-    def fit(self, model, records, *, span, rng, **others):
-        return self._learner.fit(model, records, span=span, rng=Randomness(1), **others)
+    def fit(self, model, records, *, window, rng, **others):
+        return self._learner.fit(model, records, window=window, rng=Randomness(1), **others)
 
 
 def check_noise_of_clients_and_rounds_is_independent(wrap) -> None:
@@ -273,7 +273,7 @@ def notice_of(why: str, number: int, client: int) -> str:
 def sums_sent(messages: Iterable[tuple[str, Message]]) -> dict[int, np.ndarray]:
     """Return the sum of each round, as the server sends it."""
     return {
-        number: unseal_plain(total)
+        number: from_plaintext(total)
         for _, message in messages
         if SUMS in message.content
         for number, total in unpack_sums(message.content.array_records[SUMS]).items()
@@ -285,7 +285,7 @@ def check_the_others_go_on(learner: LocalLearner, why: str, side: PlaintextAggre
     weights = client_weights(SIZES, "examples")
     clients = population(side, CODEC, members=members([QUICK, learner, QUICK], weights=weights))
     said, travelled = [], []
-    outcome = trained(clients, notice=said.append, taps=[lambda *seen: travelled.append(seen)])
+    outcome = trained(clients, notice=said.append, observers=[lambda *seen: travelled.append(seen)])
     assert said == [
         line for number in (1, 2) for line in (notice_of(why, number, 1), f"round {number} goes on with 2 of 3 clients")
     ]
@@ -310,9 +310,9 @@ class Faulty(PlaintextAggregation):
         self._place, self._amount = place, amount
 
     def add(self, sealed):
-        values = unseal_plain(super().add(sealed))
+        values = from_plaintext(super().add(sealed))
         values[self._place] += self._amount
-        return self.seal(values)
+        return self.protect(values)
 
 
 @pytest.mark.parametrize(("place", "amount"), [(0, 1), (-1, 2**20)], ids=["a grid step", "a weight"])
@@ -322,12 +322,12 @@ def test_a_sum_of_others_than_those_who_answered_is_caught(place, amount):
 
 
 def test_a_client_that_is_not_named_is_caught(monkeypatch):
-    original = Server._accept
+    original = FederatedServer._accept
 
     def silent(server, client, reply, number):
         return None if reply.has_error() else original(server, client, reply, number)
 
-    monkeypatch.setattr(Server, "_accept", silent)
+    monkeypatch.setattr(FederatedServer, "_accept", silent)
     with pytest.raises(AssertionError):
         check_the_others_go_on(*FAILURES["diverges"], PlaintextAggregation(CODEC, 3))
 
@@ -369,11 +369,11 @@ class Scripted:
 
 def honest(message: Message) -> list[Message]:
     """Answer as a client should: the number of its node is what it contributes."""
-    node, number = message.metadata.dst_node_id, unpack_order(message.content).number
+    node, number = message.metadata.dst_node_id, unpack_request(message.content).number
     content = RecordDict({STATUS: pack_fields(Status(CLIENT_AT[node], number, applied=0))})
     match message.metadata.message_type:
         case MessageType.TRAIN:
-            content[UPDATE] = pack_update(PlaintextAggregation(CODEC, 2).seal(np.array([node])))
+            content[UPDATE] = pack_update(PlaintextAggregation(CODEC, 2).protect(np.array([node])))
         case MessageType.EVALUATE:
             content[METRICS] = MetricRecord({"loss": 1.0, "accuracy": 0.5})
     return [Message(content, reply_to=message)]
@@ -389,14 +389,14 @@ def unless(kind: str, client: int, other: Answer) -> Answer:
     return answer
 
 
-def served(answer: Answer) -> tuple[Scripted, list[RoundEnd], list[str]]:
+def served(answer: Answer) -> tuple[Scripted, list[RoundResult], list[str]]:
     """Run one round on what ``answer`` gives; return the grid, how the round ended and what was said."""
     InProcessGrid(lambda message, context: message, 2)  # gives messages their sender
     grid, ends, said = Scripted(answer), [], []
-    plan = RoundPlan(
-        rounds=1, clients=2, initial=np.zeros(3, np.float32), length=1, participants=lambda number: range(2)
+    plan = ServerSettings(
+        rounds=1, clients=2, initial=np.zeros(3, np.float32), length=1, sample_clients=lambda number: range(2)
     )
-    Server(plan, PlaintextAggregation(CODEC, 2), ends.append, said.append).run(grid)
+    FederatedServer(plan, PlaintextAggregation(CODEC, 2), ends.append, said.append).run(grid)
     return grid, ends, said
 
 
@@ -404,7 +404,7 @@ def test_the_server_adds_what_comes_back():
     grid, (end,), said = served(honest)
     assert grid.asked(MessageType.TRAIN) == [7, 5], "in the order of the clients"
     assert sums_sent(grid.seen)[1].tolist() == [12]
-    assert (end.standing.number, end.clients, end.loss, end.accuracy, end.events) == (1, 2, 1.0, 0.5, ())
+    assert (end.server_state.number, end.clients, end.loss, end.accuracy, end.events) == (1, 2, 1.0, 0.5, ())
     assert said == []
 
 

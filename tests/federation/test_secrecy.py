@@ -13,17 +13,17 @@ from flwr.serverapp import ServerApp
 
 from ppml.aggregation.factory import build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.interfaces import Sealed, SecretKeyExposed
+from ppml.aggregation.interfaces import ProtectedUpdate, SecretKeyExposed
 from ppml.aggregation.lattice import LatticeServer
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Ckks
 from ppml.federation import run as run_module
-from ppml.federation.client import Population
-from ppml.federation.factory import Given, ServerParts, build_population, build_server, party_seeds
+from ppml.federation.client import ClientPool
+from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds
 from ppml.federation.messages import INITIAL, UPDATE
 from ppml.federation.run import build_server_app
-from ppml.federation.server import Server
-from ppml.learning.parameters import flat_parameters
+from ppml.federation.server import FederatedServer
+from ppml.learning.parameters import flatten
 from ppml.randomness import Randomness
 
 from ..aggregation.local import Local, Material, local_parties
@@ -78,7 +78,7 @@ def test_no_part_of_a_key_or_an_update_reaches_the_server_whatever_is_encrypted_
     assert secret_key_in([*traffic.reaching_the_server(), b"x" + serialized_secret(side)], side)
 
 
-@pytest.mark.parametrize("aggregation", [{"kind": "shares"}, {"kind": "masking"}], ids=["shares", "masking"])
+@pytest.mark.parametrize("aggregation", [{"kind": "secret_sharing"}, {"kind": "masking"}], ids=["shares", "masking"])
 def test_no_part_of_an_update_is_readable_among_shares_and_masks(aggregation):
     traffic = run_and_record(federated_arm(aggregation=aggregation))
     # The sum is in what goes down: its server sees it.
@@ -90,13 +90,13 @@ def leaking(how) -> Traffic:
     """Return the traffic of clients that add ``how(side)`` to what they seal."""
 
     def make_side(side: Local) -> Local:
-        seal = side.seal
+        seal = side.protect
 
-        def leaky(update: np.ndarray, *turn: int) -> Sealed:
+        def leaky(update: np.ndarray, *turn: int) -> ProtectedUpdate:
             sealed = seal(update, *turn)
-            return Sealed(sealed.scheme, sealed.length, sealed.payload + how(side))
+            return ProtectedUpdate(sealed.scheme, sealed.length, sealed.payload + how(side))
 
-        side.seal = leaky
+        side.protect = leaky
         return side
 
     return run_and_record(federated_arm(encrypted=True), make_side=make_side, broken=True)
@@ -137,14 +137,14 @@ def test_private_material_stops_the_run_before_it_begins():
     assert traffic.messages == []
 
 
-def parties() -> tuple[Population, ServerParts]:
+def parties() -> tuple[ClientPool, ServerComponents]:
     """Return clients that encrypt, and what their server has."""
     arm, model = federated_arm(encrypted=True), cnn()
-    given = Given(arm, SIZES, [None] * 3, [None] * 3)
+    given = FederationSpec(arm, SIZES, [None] * 3, [None] * 3)
     seeds = party_seeds(Randomness(1), 3)
     both = local_parties(arm.aggregation, 3)
-    clients = build_population(given, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients)
-    return clients, build_server(given, flat_parameters(model), both.material, seeds.server)
+    clients = build_client_pool(given, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients)
+    return clients, build_server(given, flatten(model), both.material, seeds.server)
 
 
 def check_the_server_app_leads_to_no_key(build) -> None:
@@ -158,13 +158,13 @@ def test_nothing_that_the_server_app_holds_leads_to_a_secret_key():
 
 
 def test_a_server_app_that_holds_the_clients_is_caught():
-    def careless(server: ServerParts, clients: Population) -> ServerApp:
+    def careless(server: ServerComponents, clients: ClientPool) -> ServerApp:
         app = ServerApp()
 
         @app.main()
         def main(grid, context):
             plan = replace(server.plan, rounds=clients.rounds)
-            Server(plan, server.aggregator, ignore, ignore).run(grid)
+            FederatedServer(plan, server.aggregator, ignore, ignore).run(grid)
 
         return app
 
@@ -213,13 +213,13 @@ def test_plaintext_aggregation_is_caught():
 
 def test_a_client_that_sends_some_values_in_the_clear_beside_the_ciphertext_is_caught():
     def make_side(side: Local) -> Local:
-        seal = side.seal
+        seal = side.protect
 
-        def leaky(update: np.ndarray, *turn: int) -> Sealed:
+        def leaky(update: np.ndarray, *turn: int) -> ProtectedUpdate:
             sealed = seal(update, *turn)
-            return Sealed(sealed.scheme, sealed.length, sealed.payload + update[5000:5100].astype("<i4").tobytes())
+            return ProtectedUpdate(sealed.scheme, sealed.length, sealed.payload + update[5000:5100].astype("<i4").tobytes())
 
-        side.seal = leaky
+        side.protect = leaky
         return side
 
     # The server refuses such an update, and the first round is the last.

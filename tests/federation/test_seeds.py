@@ -57,7 +57,7 @@ def test_in_process_server_and_clients_are_given_seeds_of_their_own(arm):
 def test_a_server_that_is_given_the_root_or_a_clients_seed_is_caught():
     parts = parties(ARMS["noise of each owner"], seed=5)
     for wrong in (Randomness(5), parts.population.seeds[1]):
-        plan = replace(parts.plan, participants=partial(ignore, wrong))
+        plan = replace(parts.plan, sample_clients=partial(ignore, wrong))
         with pytest.raises(AssertionError, match="seed"):
             check_each_holds_its_own(parts, (plan,))
 

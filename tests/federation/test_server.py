@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 
 from ppml.aggregation.ckks import scheme_of
-from ppml.aggregation.interfaces import Sealed
+from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Ckks
 from ppml.federation.client_state import ClientState
@@ -24,11 +24,11 @@ from ppml.federation.messages import (
     STATUS,
     SUMS,
     UPDATE,
-    Order,
+    RoundRequest,
     Status,
     pack_fields,
     pack_update,
-    unpack_order,
+    unpack_request,
     unpack_status,
     unpack_sums,
     unpack_update,
@@ -99,7 +99,7 @@ def check_one_answer_is_left_out(course: Course, reason: str) -> None:
 # Answers that are none.
 
 
-def with_update(change: Callable[[Sealed], Sealed]) -> Callable[[Message, Message], list[Message]]:
+def with_update(change: Callable[[ProtectedUpdate], ProtectedUpdate]) -> Callable[[Message, Message], list[Message]]:
     """Return a fault: another contribution."""
 
     def fault(message: Message, reply: Message) -> list[Message]:
@@ -112,10 +112,10 @@ def with_update(change: Callable[[Sealed], Sealed]) -> Callable[[Message, Messag
 def with_value(place: int, value: int, dtype: str = "<i8") -> Callable[[Message, Message], list[Message]]:
     """Return a fault: one value of the contribution is another."""
 
-    def change(update: Sealed) -> Sealed:
-        values = PLAIN.unseal(update)
+    def change(update: ProtectedUpdate) -> ProtectedUpdate:
+        values = PLAIN.reveal(update)
         values[place] = value
-        return Sealed("plaintext", len(values), values.astype(dtype).tobytes())
+        return ProtectedUpdate("plaintext", len(values), values.astype(dtype).tobytes())
 
     return with_update(change)
 
@@ -125,7 +125,7 @@ def with_record(**records) -> Callable[[Message, Message], list[Message]]:
     return lambda message, reply: [with_records(message, reply, **records)]
 
 
-def shortened(update: Sealed, missing: int) -> Sealed:
+def shortened(update: ProtectedUpdate, missing: int) -> ProtectedUpdate:
     return replace(update, payload=update.payload[:-missing])
 
 
@@ -135,8 +135,8 @@ def failed(message: Message, reply: Message) -> list[Message]:
 
 BAD_REPLIES = {
     "an error": (failed, "it failed: out of memory"),
-    "one value more": (with_update(lambda _: PLAIN.seal(np.zeros(VALUES + 1, np.int64))), "7852 values, 7851 are "),
-    "one value less": (with_update(lambda _: PLAIN.seal(np.zeros(VALUES - 1, np.int64))), "7850 values, 7851 are "),
+    "one value more": (with_update(lambda _: PLAIN.protect(np.zeros(VALUES + 1, np.int64))), "7852 values, 7851 are "),
+    "one value less": (with_update(lambda _: PLAIN.protect(np.zeros(VALUES - 1, np.int64))), "7850 values, 7851 are "),
     "one byte less": (with_update(partial(shortened, missing=1)), "31403 bytes for 7851 values of 4 or 8 bytes each"),
     "one value cut off": (with_update(partial(shortened, missing=4)), "31400 bytes for 7851 values of 4 or 8 bytes "),
     "no payload": (with_update(lambda update: replace(update, payload=b"")), "0 bytes for 7851 values of 4 or 8 "),
@@ -235,7 +235,7 @@ def test_whoever_stops_the_process_is_no_bad_answer():
 def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Message, Message], list[Message]]:
     """Return a fault: a client that sends other ciphertexts, and says that they are whole."""
 
-    def changed(update: Sealed) -> Sealed:
+    def changed(update: ProtectedUpdate) -> ProtectedUpdate:
         scheme, key, origin = scheme_of(Ckks()), update.payload[:16], update.payload[32:44]
         chunks = change([bytes(chunk) for chunk in scheme.ciphertexts(update, key)])
         return scheme.sealed(key, update.length, chunks, origin)
@@ -250,7 +250,7 @@ BAD_CIPHERTEXTS = {
         "it was cut off or altered on the way",
     ),
     "under another key": (
-        with_update(lambda update: Local(Ckks(), 3).seal(np.zeros(update.length, np.int64))),
+        with_update(lambda update: Local(Ckks(), 3).protect(np.zeros(update.length, np.int64))),
         "it is under another key than that of this run",
     ),
     "one less": (of_ciphertexts(lambda parts: parts[:-1]), "1 ciphertexts where 2 are needed"),
@@ -300,7 +300,7 @@ def test_an_answer_of_a_node_that_was_not_asked_counts_for_nothing():
 
 
 def test_an_answer_of_a_client_that_was_not_asked_counts_for_nothing():
-    parts = with_plan(parties(federated()), participants=lambda number: [0, 2] if number == 2 else [0, 1, 2])
+    parts = with_plan(parties(federated()), sample_clients=lambda number: [0, 2] if number == 2 else [0, 1, 2])
 
     def foreign(message: Message, reply: Message) -> list[Message]:
         content = {**reply.content, STATUS: pack_fields(Status(1, 2, 1))}
@@ -312,8 +312,8 @@ def test_an_answer_of_a_client_that_was_not_asked_counts_for_nothing():
 
 
 def test_a_bad_answer_that_is_added_nevertheless_is_caught():
-    def doubled(update: Sealed) -> Sealed:
-        return PLAIN.seal(2 * PLAIN.unseal(update))
+    def doubled(update: ProtectedUpdate) -> ProtectedUpdate:
+        return PLAIN.protect(2 * PLAIN.reveal(update))
 
     course = play(parties(federated()), meddled(1, 2, with_update(doubled)))
     assert course.notices == []
@@ -334,7 +334,7 @@ def test_a_client_that_has_lost_its_state_gets_everything_again_and_holds_the_sa
     course = play(parties(federated(aggregation=aggregation)), partial(Meddled, before=forget))
     check_one_answer_is_left_out(course, "it has lost its state and begins anew in the next round")
     told = [message.content for message in course.told(1)]
-    assert [unpack_order(content) for content in told] == [Order(1, 0), Order(2, 0, 1), Order(3, 0, 1)]
+    assert [unpack_request(content) for content in told] == [RoundRequest(1, 0), RoundRequest(2, 0, 1), RoundRequest(3, 0, 1)]
     assert [INITIAL in content for content in told] == [True, False, True]
     assert [list(unpack_sums(content.array_records[SUMS])) for content in told] == [[], [1], [1, 2]]
 
@@ -357,7 +357,7 @@ def test_a_client_that_states_a_round_that_it_does_not_have_is_found_out_and_cat
 def alone_in_round_2(aggregation: dict[str, object]) -> Course:
     """Return the course of a training in whose second round two of three answers get lost."""
     return play(
-        replace(parties(federated(aggregation=aggregation)), fails=lambda number, client: number == 2 and client > 0)
+        replace(parties(federated(aggregation=aggregation)), drops_reply=lambda number, client: number == 2 and client > 0)
     )
 
 
@@ -368,7 +368,7 @@ def check_no_sum_of_one_is_formed(course: Course) -> None:
     assert [end.clients for end in course.ends] == [3] and len(course.sums) == 1
 
 
-SEALED_BY = [CKKS, {"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "shares"}]
+SEALED_BY = [CKKS, {"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "secret_sharing"}]
 
 
 @pytest.mark.parametrize("aggregation", SEALED_BY, ids=["ckks", "bfv", "bfv shared", "shares"])
@@ -378,7 +378,7 @@ def test_no_sum_of_one_update_is_formed_where_nobody_may_see_one(aggregation):
 
 @pytest.mark.parametrize("aggregation", SEALED_BY[:3], ids=["ckks", "bfv", "bfv shared"])
 def test_a_server_that_forms_the_sum_of_one_update_is_caught(aggregation, monkeypatch):
-    monkeypatch.setattr("ppml.federation.factory._least_answers", lambda arm, clients: arm.topology.least_answers)
+    monkeypatch.setattr("ppml.federation.factory._least_answers", lambda arm, clients: arm.topology.min_clients)
     with pytest.raises(AssertionError):
         check_no_sum_of_one_is_formed(alone_in_round_2(aggregation))
 
@@ -539,28 +539,28 @@ def lost_in(number: int, *clients: int):
 def test_fewer_answers_than_the_least_stop_the_training_and_the_rounds_before_stand():
     undisturbed, memory = Memory(), Memory()
     trained(parties(federated()), checkpoint=undisturbed)
-    parts = replace(parties(federated(least_answers=2)), fails=lost_in(3, 0, 2))
+    parts = replace(parties(federated(min_clients=2)), drops_reply=lost_in(3, 0, 2))
     notices: list[str] = []
     with pytest.raises(RoundFailed, match=r"^round 3: 1 of 3 clients answered as they should, 2 are needed; "):
         trained(parts, checkpoint=memory, notice=notices.append)
     assert notices == ["round 3: client 0 did not answer", "round 3: client 2 did not answer"]
     kept, expected = memory.progress, undisturbed.after[2]
     assert kept.number == 2 and kept.history == expected.history
-    assert kept.standing == expected.standing
+    assert kept.server_state == expected.server_state
     assert same_bits(kept.common.parameters, expected.common.parameters)
     # When the clients are back, the training ends as if they had never been away.
-    outcome = trained(parties(federated(least_answers=2)), checkpoint=memory)
+    outcome = trained(parties(federated(min_clients=2)), checkpoint=memory)
     assert len(outcome.history) == 3
     assert same_bits(memory.progress.common.parameters, undisturbed.progress.common.parameters)
 
 
 def test_the_least_that_is_asked_for_is_enough():
-    course = play(replace(parties(federated(least_answers=2)), fails=lost_in(2, 1)))
+    course = play(replace(parties(federated(min_clients=2)), drops_reply=lost_in(2, 1)))
     check_the_others_go_on(course, all_but_one)
 
 
 def test_a_round_without_any_answer_stops_the_training():
-    course = play(replace(parties(federated()), fails=lost_in(1, 0, 1, 2)))
+    course = play(replace(parties(federated()), drops_reply=lost_in(1, 0, 1, 2)))
     assert str(course.failure).startswith("round 1: 0 of 3 clients answered as they should, 1 are needed")
     assert course.ends == [] and course.added == []
 
@@ -607,7 +607,7 @@ def test_a_client_whose_budget_is_spent_is_named_once_and_asked_no_more_and_the_
         "round 4: no client trains any more; the training ends after round 3",
     ]
     assert course.failure is None
-    assert [(end.standing.number, end.clients) for end in course.ends] == [(1, 3), (2, 3), (3, 1)]
+    assert [(end.server_state.number, end.clients) for end in course.ends] == [(1, 3), (2, 3), (3, 1)]
     assert [sum(event.steps for event in state.events) for state in course.states] == [4, 2, 7]
     assert course.asked() == {1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [2]}
 
@@ -617,7 +617,7 @@ def test_a_training_that_ended_early_ends_at_once_when_it_is_resumed():
     memory = Memory()
     first = trained(parts, checkpoint=memory)
     notices: list[str] = []
-    assert memory.progress.standing.finished == (0, 1)
+    assert memory.progress.server_state.finished == (0, 1)
     again = trained(parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7]), checkpoint=memory, notice=notices.append)
     assert notices[-1] == "round 4: no client trains any more; the training ends after round 3"
     assert (again.history, again.events) == (first.history, first.events)

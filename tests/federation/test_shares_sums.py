@@ -16,19 +16,19 @@ from torch.nn import functional
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.data.examples import Examples
 from ppml.federation import distributed_dp as shares_module
-from ppml.federation.algorithms import Member
+from ppml.federation.algorithms import ClientData
 from ppml.federation.distributed_dp import (
     TAIL,
-    ClippedUpdates,
-    DrawnNoise,
-    GradientSums,
-    NoiseShares,
+    DpFedAvg,
+    NoiseSample,
+    DistributedDpSgd,
+    DistributedGaussian,
 )
 from ppml.federation.global_state import GlobalState
-from ppml.federation.server_optimizer import MomentumStep
+from ppml.federation.server_optimizer import FedAvgM
 from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.learner import TrainingDiverged
-from ppml.learning.parameters import load_parameters
+from ppml.learning.parameters import unflatten_into
 from ppml.randomness import Randomness
 
 from ..learning.digits import blank, some
@@ -62,7 +62,7 @@ from .sharing import (
 def gradients_one_by_one(model: torch.nn.Module, records: Examples, norm: float) -> np.ndarray:
     """Return the clipped gradient of each record, in float64, one backward pass a record."""
     found = []
-    for image, label in zip(records.images, records.labels, strict=True):
+    for image, label in zip(records.inputs, records.labels, strict=True):
         loss = functional.cross_entropy(model(image[None]), label[None])
         gradient = torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(model.parameters()))]).double()
         found.append((gradient * min(1.0, norm / gradient.norm().item())).numpy())
@@ -76,10 +76,10 @@ def somewhere() -> np.ndarray:
     return rng.normal(0.0, 1.0, PARAMETERS).astype(np.float32)
 
 
-def chosen_by(work: GradientSums, client: int, records: int | Examples, number: int = 1) -> np.ndarray:
+def chosen_by(work: DistributedDpSgd, client: int, records: int | Examples, number: int = 1) -> np.ndarray:
     """Return the positions that a client samples of its records, or of so many without gradients."""
     seen = []
-    zeros = DrawnNoise(np.zeros(PARAMETERS, np.int64), "seeded")
+    zeros = NoiseSample(np.zeros(PARAMETERS, np.int64), "seeded")
 
     def heard(model, records, chosen, norm):
         seen.append(chosen.numpy())
@@ -87,20 +87,20 @@ def chosen_by(work: GradientSums, client: int, records: int | Examples, number: 
 
     with (
         mock.patch.object(shares_module, "clipped_sum", heard),
-        mock.patch.object(shares_module, "whole_normal", lambda *_: zeros),
+        mock.patch.object(shares_module, "rounded_gaussian", lambda *_: zeros),
     ):
-        model, member = idle(records) if isinstance(records, int) else (logistic(), Member(IDLE, records))
+        model, member = idle(records) if isinstance(records, int) else (logistic(), ClientData(IDLE, records))
         work.contribute(model, member, turn(client, number))
     return seen[0]
 
 
 @cache
-def idle(records: int) -> tuple[torch.nn.Module, Member]:
+def idle(records: int) -> tuple[torch.nn.Module, ClientData]:
     """Return a model and a client with so many records without gradients."""
-    return logistic(), Member(IDLE, blank(records))
+    return logistic(), ClientData(IDLE, blank(records))
 
 
-def small_shares(noise: float = 1.0, **others) -> NoiseShares:
+def small_shares(noise: float = 1.0, **others) -> DistributedGaussian:
     return shares(noise, 3, size=PARAMETERS, codec=FixedPointCodec(16.0, 20), **others)
 
 
@@ -113,9 +113,9 @@ def check_sums_of_gradients(rate: float, plant: Plant = honest) -> None:
         for client, records in enumerate(owners()):
             chosen = torch.from_numpy(chosen_by(work, client, records, number))
             model = logistic()
-            load_parameters(model, state.parameters)
+            unflatten_into(model, state.parameters)
             gradients = gradients_one_by_one(model, records.select(chosen), 0.5)
-            made = work.contribute(logistic(), Member(IDLE, records), replace(turn(client, number), state=state))
+            made = work.contribute(logistic(), ClientData(IDLE, records), replace(turn(client, number), state=state))
             np.testing.assert_allclose(made.values, -gradients.sum(axis=0), atol=1e-5)
             assert not np.array_equal(made.noise, np.zeros(PARAMETERS))
             expected += -gradients.sum(axis=0) + made.noise * STEP
@@ -135,7 +135,7 @@ def test_the_clients_send_the_clipped_gradients_of_their_samples_and_all_step_al
 
 def test_some_gradients_are_clipped_and_some_are_not():
     model = logistic()
-    load_parameters(model, somewhere())
+    unflatten_into(model, somewhere())
     norms = np.linalg.norm(gradients_one_by_one(model, some(125), math.inf), axis=1)
     assert (norms > 0.5).sum() > 20 and (norms < 0.5).sum() > 5
 
@@ -150,7 +150,7 @@ def without_clipping(work):
     return changed
 
 
-class DividesByTheSampled(GradientSums):
+class DividesByTheSampled(DistributedDpSgd):
     """Divides by how many were sampled, which is private."""
 
     def contribute(self, model, member, turn):
@@ -159,23 +159,23 @@ class DividesByTheSampled(GradientSums):
 
     def apply(self, total, state, number):
         # The check asks each of the three clients twice.
-        return GradientSums.apply(replace(self, expected=sum(sampled[-6:]) / 2), total, state, number)
+        return DistributedDpSgd.apply(replace(self, expected=sum(sampled[-6:]) / 2), total, state, number)
 
 
 sampled: list[int] = []
 
 
-class StepsUphill(GradientSums):
+class StepsUphill(DistributedDpSgd):
     def contribute(self, model, member, turn):
         made = super().contribute(model, member, turn)
         return replace(made, values=-made.values)
 
 
-class SamplesAtItsOwnRate(GradientSums):
+class SamplesAtItsOwnRate(DistributedDpSgd):
     """Samples a batch from each client, however many records that has."""
 
     def _sampler(self, records, rng):
-        return GradientSums._sampler(replace(self, sample_rate=min(1.0, 20 / len(records))), records, rng)
+        return DistributedDpSgd._sampler(replace(self, sample_rate=min(1.0, 20 / len(records))), records, rng)
 
 
 def as_a(kind):
@@ -196,7 +196,7 @@ def test_a_wrong_sum_of_gradients_is_caught(plant):
         check_sums_of_gradients(0.4, plant)
 
 
-def check_the_clients_samples_are_one_poisson_sample(work: GradientSums, sizes: Sequence[int] = (5, 30, 90)) -> None:
+def check_the_clients_samples_are_one_poisson_sample(work: DistributedDpSgd, sizes: Sequence[int] = (5, 30, 90)) -> None:
     rounds, rate = 500, work.sample_rate
     drawn = np.zeros((rounds, sum(sizes)), dtype=bool)
     for number in range(rounds):
@@ -220,7 +220,7 @@ def test_the_clients_samples_are_together_one_poisson_sample_of_all_records(sour
     check_the_clients_samples_are_one_poisson_sample(by_example(small_shares(source=source), rate=0.2))
 
 
-class FixedBatches(GradientSums):
+class FixedBatches(DistributedDpSgd):
     """Takes exactly so many records of each client."""
 
     def _sampler(self, records, rng):
@@ -228,12 +228,12 @@ class FixedBatches(GradientSums):
         return [torch.from_numpy(np.sort(rng.child("sampling").numpy().permutation(len(records))[:count]))]
 
 
-class TheSameEveryRound(GradientSums):
+class TheSameEveryRound(DistributedDpSgd):
     def _sampler(self, records, rng):
         return super()._sampler(records, Randomness(rng.root))
 
 
-class TheSameAtAllClients(GradientSums):
+class TheSameAtAllClients(DistributedDpSgd):
     def _sampler(self, records, rng):
         return super()._sampler(records, Randomness(1).child(*rng.path))
 
@@ -247,7 +247,7 @@ def test_samples_that_are_no_poisson_sample_are_caught(kind):
 def test_a_client_with_an_empty_sample_sends_its_noise_and_accounts_for_the_step():
     work = by_example(small_shares(), rate=1e-6)
     assert len(chosen_by(work, 0, 40)) == 0
-    made = work.contribute(logistic(), Member(IDLE, some(40)), turn(0))
+    made = work.contribute(logistic(), ClientData(IDLE, some(40)), turn(0))
     assert not made.values.any()
     assert made.noise.std() == pytest.approx(work.shares.deviation, rel=0.05)
     assert [(event.sample_rate, event.steps) for event in made.events] == [(1e-6, 1)]
@@ -260,19 +260,19 @@ def test_a_rate_of_1_takes_every_record():
 def test_contribution_and_noise_together_fit_what_a_value_may_be():
     work = by_example(small_shares(norm=0.5), rate=1.0)
     with mock.patch.object(shares_module, "clipped_sum", lambda *_: np.full(PARAMETERS, -1e9, np.float32)):
-        made = work.contribute(logistic(), Member(IDLE, some(5)), turn(0))
+        made = work.contribute(logistic(), ClientData(IDLE, some(5)), turn(0))
     assert made.values.max() == work.shares.limit == pytest.approx(16.0 - TAIL * work.shares.deviation * STEP)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_records_that_are_not_finite_leave_the_sum_of_the_others_and_the_noise(value):
     work, client = by_example(small_shares(norm=0.5), rate=1.0), some(5)
-    images = client.images.clone()
+    images = client.inputs.clone()
     images[2, 0, 9] = value
-    made = work.contribute(logistic(), Member(IDLE, Examples(images, client.labels)), turn(0))
+    made = work.contribute(logistic(), ClientData(IDLE, Examples(images, client.labels)), turn(0))
     others = gradients_one_by_one(logistic(), client.select(torch.tensor([0, 1, 3, 4])), 0.5)
     np.testing.assert_allclose(made.values, -others.sum(axis=0), atol=1e-5)
-    plain = work.contribute(logistic(), Member(IDLE, client), turn(0))
+    plain = work.contribute(logistic(), ClientData(IDLE, client), turn(0))
     assert np.array_equal(made.noise, plain.noise) and made.events == plain.events
 
 
@@ -295,8 +295,8 @@ class Goes:
 @pytest.mark.parametrize("own", [None, small_shares(norm=0.2)], ids=["server", "shares"])
 @pytest.mark.parametrize(("distance", "norm"), [(1.0, 0.2), (-0.01, 0.2), (1e-3, 1e-3 * math.sqrt(PARAMETERS)), (0, 0)])
 def test_an_update_is_clipped_to_its_norm_and_keeps_its_direction(own, distance, norm):
-    work = ClippedUpdates(MomentumStep(), 0.2, 3, own)
-    made = work.contribute(logistic(), Member(Goes(distance), some(5), 0.4), turn(0))
+    work = DpFedAvg(FedAvgM(), 0.2, 3, own)
+    made = work.contribute(logistic(), ClientData(Goes(distance), some(5), 0.4), turn(0))
     assert len(made.values) == work.length(PARAMETERS) == PARAMETERS, "no weight is sent"
     assert np.linalg.norm(made.values) == pytest.approx(norm, rel=1e-4) and np.linalg.norm(made.values) < 0.2 + 1e-9
     assert np.ptp(made.values) == pytest.approx(0.0, abs=1e-9) and np.sign(made.values[0]) == np.sign(distance)
@@ -321,9 +321,9 @@ class Diverges:
 @pytest.mark.parametrize("says_so", [True, False])
 @pytest.mark.parametrize("own", [None, small_shares(norm=0.2)], ids=["server", "shares"])
 def test_an_update_that_is_not_finite_is_0_and_the_noise_is_as_planned(own, says_so, capsys, recwarn):
-    work = ClippedUpdates(MomentumStep(), 0.2, 3, own)
-    made = work.contribute(logistic(), Member(Diverges(says_so=says_so), some(5)), turn(0))
-    plain = work.contribute(logistic(), Member(Goes(0.1), some(5)), turn(0))
+    work = DpFedAvg(FedAvgM(), 0.2, 3, own)
+    made = work.contribute(logistic(), ClientData(Diverges(says_so=says_so), some(5)), turn(0))
+    plain = work.contribute(logistic(), ClientData(Goes(0.1), some(5)), turn(0))
     assert len(made.values) == PARAMETERS and not made.values.any()
     assert np.array_equal(made.noise, plain.noise) if own else made.noise is None
     assert made.events == plain.events
@@ -344,11 +344,11 @@ def test_a_federation_goes_on_where_the_update_of_a_client_is_not_finite():
     assert np.array_equal(diverged[1], still[1])
 
 
-@pytest.mark.parametrize("work", [by_example(small_shares()), ClippedUpdates(MomentumStep(), 0.2, 3)])
+@pytest.mark.parametrize("work", [by_example(small_shares()), DpFedAvg(FedAvgM(), 0.2, 3)])
 def test_global_weights_that_are_not_finite_stop_a_training_since_they_carry_noise(work):
     lost = np.full(PARAMETERS, np.nan, np.float32)
     with pytest.raises(TrainingDiverged, match=r"^client 2, round 3: the global weights are not finite$"):
-        work.contribute(logistic(), Member(Goes(0.1), some(5)), turn(2, 3, parameters=lost))
+        work.contribute(logistic(), ClientData(Goes(0.1), some(5)), turn(2, 3, parameters=lost))
 
 
 def check_no_client_moves_the_mean_further_than_its_share(privacy, plant: Plant = honest) -> None:
@@ -372,14 +372,14 @@ def test_no_client_moves_the_mean_further_than_its_norm_over_the_number_of_clien
     check_no_client_moves_the_mean_further_than_its_share(BY_CLIENT)
 
 
-class Unclipped(ClippedUpdates):
+class Unclipped(DpFedAvg):
     def contribute(self, model, member, turn):
-        return ClippedUpdates.contribute(replace(self, norm=math.inf), model, member, turn)
+        return DpFedAvg.contribute(replace(self, norm=math.inf), model, member, turn)
 
 
-class DividesByOne(ClippedUpdates):
+class DividesByOne(DpFedAvg):
     def apply(self, total, state, number):
-        return self.server_step.step(state, total)
+        return self.server_optimizer.step(state, total)
 
 
 @pytest.mark.parametrize("kind", [Unclipped, DividesByOne])
@@ -389,7 +389,7 @@ def test_a_client_that_moves_the_mean_further_is_caught(kind):
 
 
 def test_the_mean_is_over_the_public_number_of_clients_where_one_is_missing():
-    work = ClippedUpdates(MomentumStep(), 0.2, 4)
+    work = DpFedAvg(FedAvgM(), 0.2, 4)
     state = GlobalState(np.zeros(10, np.float32), work.start(10))
     after = work.apply(np.full(10, 0.3), state, 1)
     np.testing.assert_allclose(after.parameters, 0.075)

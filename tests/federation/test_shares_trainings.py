@@ -13,16 +13,16 @@ import torch
 
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.schedule import plans
+from ppml.accounting.schedule import mechanism_schedules
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import Sealed
-from ppml.aggregation.plaintext import PlaintextAggregation, seal_plain, unseal_plain
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.aggregation.plaintext import PlaintextAggregation, to_plaintext, from_plaintext
 from ppml.config.arm import Arm
 from ppml.federation import distributed_dp as shares_module
 from ppml.federation.client_state import ClientState
 from ppml.federation.distributed_dp import (
-    ServerNoise,
-    whole_normal,
+    CentralGaussian,
+    rounded_gaussian,
 )
 from ppml.federation.messages import UPDATE, unpack_update
 from ppml.randomness import Randomness
@@ -50,20 +50,20 @@ from .sharing import (
 # Noise of a server.
 
 
-def server_noise(noise: float = 1.5, source: str = "seeded") -> ServerNoise:
-    return ServerNoise(noise, 0.2, VALUES, CODEC, source, Randomness(1))
+def server_noise(noise: float = 1.5, source: str = "seeded") -> CentralGaussian:
+    return CentralGaussian(noise, 0.2, VALUES, CODEC, source, Randomness(1))
 
 
-def check_noise_of_the_server(release: ServerNoise) -> None:
+def check_noise_of_the_server(release: CentralGaussian) -> None:
     values = np.arange(VALUES)
     drawn = []
     for number in (1, 2):
-        total, events = release(seal_plain(values, "<i4"), number)
+        total, events = release(to_plaintext(values, "<i4"), number)
         assert (total.scheme, total.length, len(total.payload)) == ("plaintext", VALUES, 8 * VALUES)
         (event,) = events
         assert (event.sample_rate, event.steps, event.max_grad_norm) == (1.0, 1, 0.2)
         assert event.noise_multiplier == pytest.approx(1.5, rel=1e-12)
-        noise = (unseal_plain(total) - values) * STEP / sensitivity(0.2, VALUES, 0.0)
+        noise = (from_plaintext(total) - values) * STEP / sensitivity(0.2, VALUES, 0.0)
         assert noise.std() == pytest.approx(1.5, rel=0.013)
         assert abs(noise.mean()) < 5 * 1.5 / math.sqrt(VALUES)
         drawn.append(noise)
@@ -76,24 +76,24 @@ def test_a_server_adds_the_stated_noise_anew_in_each_round(source):
 
 
 def half_in_the_server(size, deviation, source, rng):
-    return whole_normal(size, deviation / 2, source, rng)
+    return rounded_gaussian(size, deviation / 2, source, rng)
 
 
 def same_in_each_round(size, deviation, source, rng):
-    return whole_normal(size, deviation, source, Randomness(1))
+    return rounded_gaussian(size, deviation, source, Randomness(1))
 
 
 @pytest.mark.parametrize("fault", [half_in_the_server, same_in_each_round])
 def test_noise_of_a_server_that_is_less_than_stated_is_caught(fault, monkeypatch):
-    monkeypatch.setattr(shares_module, "whole_normal", fault)
+    monkeypatch.setattr(shares_module, "rounded_gaussian", fault)
     with pytest.raises(AssertionError):
         check_noise_of_the_server(server_noise())
 
 
 def test_noise_of_a_server_may_be_larger_than_any_sum():
     release = replace(server_noise(1e6), size=100)
-    total, _ = release(seal_plain(np.zeros(100, np.int64), "<i4"), 1)
-    assert np.abs(unseal_plain(total)).max() > 2**31
+    total, _ = release(to_plaintext(np.zeros(100, np.int64), "<i4"), 1)
+    assert np.abs(from_plaintext(total)).max() > 2**31
 
 
 # Whole trainings.
@@ -115,9 +115,9 @@ def heard(parts: Federation) -> tuple[Federation, list[Grid]]:
         def __getattr__(self, name):
             return getattr(self.side, name)
 
-        def seal(self, update: Grid, *turn: int) -> Sealed:
+        def protect(self, update: Grid, *turn: int) -> ProtectedUpdate:
             sealed.append(update)
-            return self.side.seal(update, *turn)
+            return self.side.protect(update, *turn)
 
     return replace(parts, population=replace(parts.population, side=Hears(parts.population.side))), sealed
 
@@ -125,7 +125,7 @@ def heard(parts: Federation) -> tuple[Federation, list[Grid]]:
 @pytest.mark.parametrize("clients", [2, 4, 8])
 @pytest.mark.parametrize("kind", ["example", "client"])
 def test_an_opened_sum_has_the_accounted_noise_beyond_the_share_of_a_client_who_knows_its_own(kind, clients):
-    privacy = {**(SHARED if kind == "example" else BY_CLIENT), "noise_by": "shares"}
+    privacy = {**(SHARED if kind == "example" else BY_CLIENT), "noise": "distributed"}
     arm = federated(privacy, CKKS, {"batch_size": 8}, rounds=1, weighting="uniform")
     parts, sealed = heard(silent(arm, clients))
     course = play(parts)
@@ -153,7 +153,7 @@ def test_the_noise_of_a_server_is_in_what_it_sends_and_in_every_account():
 
 
 def test_what_the_model_moves_is_the_noise_of_all_rounds_over_the_expected_number():
-    arm = federated(SHARED, CKKS, {"batch_size": 8, "decay": "constant"}, rounds=2)
+    arm = federated(SHARED, CKKS, {"batch_size": 8, "learning_rate_schedule": "constant"}, rounds=2)
     outcome = trained(silent(arm, 3))
     # A step of 0.1 along a sum over the expected batch of 8; three shares of which two count.
     expected = math.sqrt(2) * 0.1 / 8 * math.sqrt(3 / 2) * sensitivity(0.1, VALUES)
@@ -164,7 +164,7 @@ LARGE = {**CKKS, "clip": 64.0, "scale_bits": 42}
 
 
 def check_each_account_has_every_round(outcome, arm: Arm, sizes: Sequence[int]) -> None:
-    for own, plan in zip(outcome.events, plans(arm, sizes), strict=True):
+    for own, plan in zip(outcome.events, mechanism_schedules(arm, sizes), strict=True):
         assert [(event.sample_rate, event.steps) for event in own] == [(plan.sample_rate, plan.steps)]
         assert own[0].noise_multiplier == pytest.approx(1.0, rel=1e-9)
 
@@ -177,10 +177,10 @@ def forgetful(state: ClientState, events: Sequence[MechanismEvent], remember=Cli
 
 @pytest.mark.parametrize("kind", ["example", "client", "server"])
 def test_each_account_has_every_round_and_one_that_starts_anew_is_caught(kind, monkeypatch):
-    privacy = SHARED if kind == "example" else {**BY_CLIENT, "noise_by": "shares" if kind == "client" else "server"}
+    privacy = SHARED if kind == "example" else {**BY_CLIENT, "noise": "distributed" if kind == "client" else "server"}
     arm = federated(privacy, LARGE if kind != "server" else None, {"batch_size": 50}, weighting="uniform")
     sizes = [40, 25, 60]
-    plan = plans(arm, sizes)[0]
+    plan = mechanism_schedules(arm, sizes)[0]
     assert (plan.sample_rate, plan.steps) == ((50 / 125 if kind == "example" else 1.0), 3)
     true = trained(parties(arm))
     check_each_account_has_every_round(true, arm, sizes)
@@ -214,15 +214,15 @@ def test_no_contribution_can_be_opened_without_the_key():
     assert len(ups) == len(sealed) == 3
     side = parts.population.side.side
     for update, own in zip(ups, sealed, strict=True):
-        assert np.array_equal(side.unseal(update), own), "who has the key reads the contribution"
+        assert np.array_equal(side.reveal(update), own), "who has the key reads the contribution"
         assert not updates_in([update.payload], [own], STEP)
     assert not secret_key_in([update.payload for update in ups], side)
     assert not secret_holders(parts.aggregator)
 
 
 def test_a_contribution_in_the_clear_is_told_from_one_that_is_sealed():
-    own = whole_normal(VALUES, 1e5, "seeded", Randomness(1)).values
-    assert updates_in([PlaintextAggregation(CODEC, 3).seal(own).payload], [own], STEP)
+    own = rounded_gaussian(VALUES, 1e5, "seeded", Randomness(1)).values
+    assert updates_in([PlaintextAggregation(CODEC, 3).protect(own).payload], [own], STEP)
 
 
 # Too few shares.
@@ -233,16 +233,16 @@ def lost(*turns: tuple[int, int]):
 
 
 def with_dropouts(dropouts: int, *turns: tuple[int, int]) -> Course:
-    arm = federated({**SHARED, "dropouts": dropouts}, LARGE, {"batch_size": 50}, rounds=2)
+    arm = federated({**SHARED, "max_dropouts": dropouts}, LARGE, {"batch_size": 50}, rounds=2)
     parts = parties(arm, owned=[some(20, start=20 * client) for client in range(4)])
-    return play(replace(parts, fails=lost(*turns)))
+    return play(replace(parts, drops_reply=lost(*turns)))
 
 
 def test_no_sum_is_formed_where_more_clients_fail_than_their_shares_are_spared():
     course = with_dropouts(1, (2, 0), (2, 3))
     assert course.added == [4], "the sum of the second round is never formed"
     assert str(course.failure).startswith("round 2: 2 of 4 clients answered as they should, 3 are needed; ")
-    assert [end.standing.number for end in course.ends] == [1]
+    assert [end.server_state.number for end in course.ends] == [1]
 
 
 def test_a_sum_is_formed_where_as_many_clients_fail_as_may():
@@ -256,5 +256,5 @@ def test_every_share_is_needed_where_no_client_may_fail():
 
 
 def test_more_answers_than_the_shares_need_may_be_asked_for():
-    arm = federated({**SHARED, "dropouts": 2}, LARGE, {"batch_size": 50}, rounds=2, least_answers=4)
+    arm = federated({**SHARED, "max_dropouts": 2}, LARGE, {"batch_size": 50}, rounds=2, min_clients=4)
     assert parties(arm, owned=[some(20, start=20 * client) for client in range(4)]).plan.least == 4

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.errors import UserError
+from ppml.errors import InvalidUpdate, UserError
 from ppml.federation.engines import site as site_module
 from ppml.federation.engines.credentials import Authority, make_credentials
 from ppml.federation.engines.flower_processes import DeploymentFailed, private_folder
 from ppml.federation.engines.site import Site, give_credentials, hold_keys, join, serve
 from ppml.federation.engines.tunnel import Address, Identity, Tunnels, check_expiry, connected
-from ppml.ipc.socket_server import FOR_CLIENTS, FOR_SERVER, Door, enter, open_doors
+from ppml.ipc.socket_server import CLIENT_ENDPOINT, SERVER_ENDPOINT, EndpointSpec, connect, serve_sockets
 from ppml.stages.deployment_folders import split_job
 
 from .test_engines import job_of
@@ -112,8 +111,8 @@ class Echo:
 @contextlib.contextmanager
 def holding(job: str):
     """Stand for the holder of a key: clients may ask `o`, the server `a`."""
-    doors = {FOR_CLIENTS: Door(frozenset({b"o"})), FOR_SERVER: Door(frozenset({b"a"}))}
-    with open_doors("party", Echo, Path(job).parent, doors):
+    doors = {CLIENT_ENDPOINT: EndpointSpec(frozenset({b"o"})), SERVER_ENDPOINT: EndpointSpec(frozenset({b"a"}))}
+    with serve_sockets("party", Echo, Path(job).parent, doors):
         yield
 
 
@@ -126,8 +125,8 @@ class Holder:
         self._stack.enter_context(holding(str(own / "job.json")))
         tunnels = self._stack.enter_context(Tunnels())
         self.seen: list[tuple[str, int]] = []
-        doors = {"server": FOR_SERVER, **{f"client{one}": FOR_CLIENTS for one in range(3)}}
-        tunnels.open_doors(
+        doors = {"server": SERVER_ENDPOINT, **{f"client{one}": CLIENT_ENDPOINT for one in range(3)}}
+        tunnels.serve_sockets(
             listener,
             site_module._identity(own),
             lambda name: own / doors[name] if name in doors else None,
@@ -149,30 +148,30 @@ def door_of(tunnels: Tunnels, folder: Path, site: Site, name: str, door: str) ->
 def test_each_party_is_led_to_its_own_door_and_large_messages_pass(tmp_path):
     site = prepared(tmp_path)
     with Holder(tmp_path, site) as holder, Tunnels() as tunnels:
-        door_of(tunnels, tmp_path, site, "client1", FOR_CLIENTS)
-        door_of(tunnels, tmp_path, site, "server", FOR_SERVER)
-        client = enter("party", tmp_path / "client1" / FOR_CLIENTS)
-        server = enter("party", tmp_path / "server" / FOR_SERVER)
+        door_of(tunnels, tmp_path, site, "client1", CLIENT_ENDPOINT)
+        door_of(tunnels, tmp_path, site, "server", SERVER_ENDPOINT)
+        client = connect("party", tmp_path / "client1" / CLIENT_ENDPOINT)
+        server = connect("party", tmp_path / "server" / SERVER_ENDPOINT)
         large = os.urandom(5_000_000)
         assert client.ask(b"o", large) == b"o" + large
         assert server.ask(b"a", b"name") == b"aname"
         for line, forbidden in ((client, b"a"), (server, b"o")):
-            with pytest.raises(BadUpdate):
+            with pytest.raises(InvalidUpdate):
                 line.ask(forbidden)
         assert ("server", 1) in holder.seen and ("client1", 1) in holder.seen
-        known = json.loads((tmp_path / "client1" / FOR_CLIENTS).read_text())
-        assert stat.S_IMODE((tmp_path / "client1" / FOR_CLIENTS).stat().st_mode) == 0o600
+        known = json.loads((tmp_path / "client1" / CLIENT_ENDPOINT).read_text())
+        assert stat.S_IMODE((tmp_path / "client1" / CLIENT_ENDPOINT).stat().st_mode) == 0o600
         assert stat.S_IMODE(Path(known["address"]).parent.stat().st_mode) == 0o700
         client.close(), server.close()
-    assert not (tmp_path / "client1" / FOR_CLIENTS).exists() and not Path(known["address"]).exists()
+    assert not (tmp_path / "client1" / CLIENT_ENDPOINT).exists() and not Path(known["address"]).exists()
 
 
 def test_ways_that_end_while_parties_are_there_say_nothing(tmp_path, caplog):
     site = prepared(tmp_path)
     with Tunnels() as tunnels:
         with Holder(tmp_path, site):
-            door_of(tunnels, tmp_path, site, "server", FOR_SERVER)
-            line = enter("party", tmp_path / "server" / FOR_SERVER)
+            door_of(tunnels, tmp_path, site, "server", SERVER_ENDPOINT)
+            line = connect("party", tmp_path / "server" / SERVER_ENDPOINT)
             assert line.ask(b"a") == b"a"
         line.close()
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
@@ -215,9 +214,9 @@ def test_a_site_with_other_credentials_is_not_let_in(fault, message, tmp_path):
     spoiled(fault, tmp_path, site)
     with Holder(tmp_path, site) as holder, Tunnels() as tunnels:
         with pytest.raises(DeploymentFailed, match=message) as caught:
-            door_of(tunnels, tmp_path, site, "client0", FOR_CLIENTS)
+            door_of(tunnels, tmp_path, site, "client0", CLIENT_ENDPOINT)
         assert "\n" not in str(caught.value)
-        assert holder.seen == [] and not (tmp_path / "client0" / FOR_CLIENTS).exists()
+        assert holder.seen == [] and not (tmp_path / "client0" / CLIENT_ENDPOINT).exists()
 
 
 def test_a_machine_without_a_certificate_learns_nothing_from_the_holder(tmp_path):
@@ -330,8 +329,8 @@ def test_the_holder_ends_when_the_server_has_closed_its_line(tmp_path, monkeypat
         said.append(line)
         if len(said) == 1:
             with Tunnels() as tunnels:
-                door_of(tunnels, tmp_path, site, "server", FOR_SERVER)
-                line = enter("party", tmp_path / "server" / FOR_SERVER)
+                door_of(tunnels, tmp_path, site, "server", SERVER_ENDPOINT)
+                line = connect("party", tmp_path / "server" / SERVER_ENDPOINT)
                 assert line.ask(b"a") == b"a"
                 line.close()
 

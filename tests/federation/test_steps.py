@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from flwr.app import Error, Message, MessageType
 
-from ppml.aggregation.group import BYTES, fresh_scalar
-from ppml.aggregation.masking_clients import MaskingClients, Turn
+from ppml.aggregation.group import ELEMENT_BYTES, random_scalar
+from ppml.aggregation.masking_clients import MaskingClients, RoundContext
 from ppml.aggregation.masks import (
     DISPUTES,
     KEYS,
-    KEYS_BYTES,
-    LETTER,
+    PUBLIC_KEYS_BYTES,
+    ENCRYPTED_SHARES_BYTES,
     SHARES,
     UNMASK,
-    packed,
-    points_and_letters,
-    unpacked,
+    pack_entries,
+    parse_shares_reply,
+    unpack_entries,
 )
-from ppml.federation.messages import STEP, UPDATE, pack_step, unpack_order, unpack_step
+from ppml.federation.messages import STEP, UPDATE, pack_step, unpack_request, unpack_step
 
 from ..aggregation.letters import complaining, unreadable, with_other_shares
 from .parties import CKKS, Course, Meddled, Wire, federated, parties, play, with_records, with_status
@@ -33,7 +33,7 @@ SEALED_BY = {
     "ckks": CKKS,
     "bfv": {"kind": "bfv"},
     "bfv shared": {"kind": "bfv", "keys": "shared"},
-    "shares": {"kind": "shares"},
+    "shares": {"kind": "secret_sharing"},
     "masking": MASKING,
 }
 GOES_ON = "round 2 goes on with 2 of 3 clients"
@@ -91,7 +91,7 @@ class InStep(Wire):
     def after(self, message: Message, reply: Message) -> list[Message]:
         if message.metadata.message_type != f"{MessageType.QUERY}.{STEP}" or message.metadata.dst_node_id != 3:
             return [reply]
-        if unpack_order(message.content).number != 2 or unpack_step(message.content)[0] != self._step:
+        if unpack_request(message.content).number != 2 or unpack_step(message.content)[0] != self._step:
             return [reply]
         return self._fault(message, reply)
 
@@ -190,7 +190,7 @@ def test_answers_of_an_earlier_round_open_nothing_in_this_one():
 
 def test_a_wrong_share_of_one_who_helps_to_unmask_changes_no_sum():
     def wrong(content: bytes) -> bytes:
-        return packed({client: bytes(BYTES) for client in unpacked(content, BYTES)})
+        return pack_entries({client: bytes(ELEMENT_BYTES) for client in unpack_entries(content, ELEMENT_BYTES)})
 
     course = masked(UNMASK, with_said(wrong))
     (notice,) = course.notices
@@ -223,8 +223,8 @@ def test_a_client_whose_letters_nobody_can_read_is_named_and_left_out(readers, s
 
 def test_letters_without_a_signature_have_their_sender_left_out():
     def scrambled(content: bytes) -> bytes:
-        own, letters = points_and_letters(content)
-        return own + packed({reader: bytes(LETTER) for reader in letters})
+        own, letters = parse_shares_reply(content)
+        return own + pack_entries({reader: bytes(ENCRYPTED_SHARES_BYTES) for reader in letters})
 
     course = masked(SHARES, with_said(scrambled))
     assert course.notices == [
@@ -238,11 +238,11 @@ def dividing_badly(side: MaskingClients) -> None:
     """Have client 1 divide other secrets in round 2 than those whose points it has published."""
     honest = side._divide
 
-    def divide(turn: Turn, client: int, publics: dict[int, bytes]) -> bytes:
+    def divide(turn: RoundContext, client: int, publics: dict[int, bytes]) -> bytes:
         own = turn.own
         if (client, turn.number) == (1, 2):
-            turn.own = fresh_scalar()
-            turn.keys = lambda: publics[1][:KEYS_BYTES]
+            turn.own = random_scalar()
+            turn.keys = lambda: publics[1][:PUBLIC_KEYS_BYTES]
         try:
             return honest(turn, client, publics)
         finally:

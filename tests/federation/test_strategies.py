@@ -14,16 +14,16 @@ from torch.nn import functional
 
 from ppml.data.examples import Examples
 from ppml.federation import algorithms as work_module
-from ppml.federation.algorithms import ControlVariates
-from ppml.federation.factory import build_pull, build_server_step, reach_of
+from ppml.federation.algorithms import ScaffoldAlgorithm
+from ppml.federation.factory import build_correction, build_server_optimizer, cumulative_learning_rate
 from ppml.federation.global_state import GlobalState
-from ppml.federation.server_optimizer import AdamStep, MomentumStep
+from ppml.federation.server_optimizer import FedAdam, FedAvgM
 from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning.dpsgd import DpSgdLearner
-from ppml.learning.gradient_correction import NO_PULL, Proximal, Shift
+from ppml.learning.gradient_correction import NO_CORRECTION, Proximal, ConstantOffset
 from ppml.learning.learner import Settings
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span, reach
+from ppml.learning.training_window import TrainingWindow, reach
 from ppml.randomness import Randomness
 
 from ..learning.digits import Silent, blank, some, vector
@@ -83,27 +83,27 @@ def adam_by_hand(rate: float, beta1: float, beta2: float, tau: float) -> list[np
 @pytest.mark.parametrize(("rate", "momentum"), [(1.0, 0.0), (1.0, 0.9), (0.3, 0.5)])
 def test_the_step_with_momentum_is_that_by_hand(rate, momentum):
     np.testing.assert_allclose(
-        walked(MomentumStep(rate, momentum)), momentum_by_hand(rate, momentum), rtol=1e-5, atol=1e-5
+        walked(FedAvgM(rate, momentum)), momentum_by_hand(rate, momentum), rtol=1e-5, atol=1e-5
     )
 
 
 def test_without_momentum_a_step_is_the_mean_and_nothing_else():
-    state = MomentumStep().step(GlobalState(FIRST, MomentumStep().start(SIZE)), MEANS[0])
+    state = FedAvgM().step(GlobalState(FIRST, FedAvgM().start(SIZE)), MEANS[0])
     assert same_bits(state.parameters, (FIRST.astype(np.float64) + MEANS[0]).astype(np.float32))
 
 
 @pytest.mark.parametrize("settings", [(0.01, 0.9, 0.99, 1e-3), (0.1, 0.0, 0.9, 1e-2), (1.0, 0.5, 0.0, 0.1)])
 def test_the_adaptive_step_is_that_by_hand(settings):
-    np.testing.assert_allclose(walked(AdamStep(*settings)), adam_by_hand(*settings), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(walked(FedAdam(*settings)), adam_by_hand(*settings), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [(0.011, 0.9, 0.99, 1e-3), (0.01, 0.8, 0.99, 1e-3), (0.01, 0.9, 0.9, 1e-3)])
 def test_another_adaptive_step_is_told_from_it(wrong):
     with pytest.raises(AssertionError):
-        np.testing.assert_allclose(walked(AdamStep(0.01, 0.9, 0.99, 1e-3)), adam_by_hand(*wrong), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(walked(FedAdam(0.01, 0.9, 0.99, 1e-3)), adam_by_hand(*wrong), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("step", [MomentumStep(0.5, 0.5), AdamStep(0.1, 0.9, 0.99, 1e-2)], ids=["momentum", "adam"])
+@pytest.mark.parametrize("step", [FedAvgM(0.5, 0.5), FedAdam(0.1, 0.9, 0.99, 1e-2)], ids=["momentum", "adam"])
 def test_a_rate_multiplies_the_length_of_a_step(step):
     (half, *_), (whole, *_) = walked(step, 0.5), walked(step)
     np.testing.assert_allclose(half - FIRST, (whole - FIRST) / 2, atol=1e-6)
@@ -136,7 +136,7 @@ ONE = {"min_train_nodes": 1, "min_available_nodes": 1}
 
 def test_the_step_with_momentum_is_that_of_flower():
     flower = walked_by_flower(FedAvgM(server_learning_rate=0.3, server_momentum=0.5, **ONE))
-    np.testing.assert_allclose(walked(MomentumStep(0.3, 0.5)), flower, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(walked(FedAvgM(0.3, 0.5)), flower, rtol=1e-5, atol=1e-5)
 
 
 def flower_adam() -> list[np.ndarray]:
@@ -148,14 +148,14 @@ def flower_adam() -> list[np.ndarray]:
 
 
 def test_the_adaptive_step_is_that_of_flower_where_that_does_what_the_paper_says():
-    np.testing.assert_allclose(walked(AdamStep(0.01, 0.9, 0.99, 1e-3)), flower_adam(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(walked(FedAdam(0.01, 0.9, 0.99, 1e-3)), flower_adam(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_configuration_leads_to_these_steps():
     arms = [federated(server={"kind": "adam", "beta1": 0.8}), federated(server={"kind": "sgd", "momentum": 0.5})]
-    assert [build_server_step(arm.topology.server) for arm in arms] == [
-        AdamStep(0.01, 0.8, 0.99, 1e-3),
-        MomentumStep(1.0, 0.5),
+    assert [build_server_optimizer(arm.topology.server) for arm in arms] == [
+        FedAdam(0.01, 0.8, 0.99, 1e-3),
+        FedAvgM(1.0, 0.5),
     ]
 
 
@@ -193,13 +193,13 @@ def test_the_pull_is_the_gradient_of_the_proximal_term():
     anchor = [torch.randn(one.shape, generator=torch.Generator().manual_seed(2)) for one in model.parameters()]
 
     def loss() -> torch.Tensor:
-        return functional.cross_entropy(model(records.images), records.labels)
+        return functional.cross_entropy(model(records.inputs), records.labels)
 
     distance = sum(((one - start) ** 2).sum() for one, start in zip(model.parameters(), anchor, strict=True))
     expected = torch.autograd.grad(loss() + 0.7 / 2 * distance, list(model.parameters()))
     loss().backward()
     before = [one.detach().clone() for one in model.parameters()]
-    Proximal(0.7, anchor).adjust(list(model.parameters()))
+    Proximal(0.7, anchor).add_to_gradients(list(model.parameters()))
     for parameter, value, gradient in zip(model.parameters(), before, expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
         assert torch.equal(parameter, value), "the weights themselves stay"
@@ -216,8 +216,8 @@ def test_a_private_client_is_pulled_after_the_noise():
         on_release=lambda gradients: released.append(gradients[0].clone()),
     )
     anchor = torch.full_like(model[1].weight, 0.1)
-    pull = Proximal(0.4, [anchor])
-    learner.fit(model, blank(30), span=Span(), rng=Randomness(1), pull=pull)
+    correction = Proximal(0.4, [anchor])
+    learner.fit(model, blank(30), window=TrainingWindow(), rng=Randomness(1), correction=correction)
     expected = torch.zeros_like(anchor)
     for noise in released:
         expected = expected - 0.5 * (noise + 0.4 * (expected - anchor))
@@ -227,12 +227,12 @@ def test_a_private_client_is_pulled_after_the_noise():
 
 def distances(strength: float | None) -> np.ndarray:
     """Return how far each client goes from the global model in the first round."""
-    correction = {"kind": "proximal", "strength": strength} if strength else {"kind": "none"}
-    training = {"epochs": 20, "batch_size": "all", "learning_rate": 0.002, "momentum": 0.0, "decay": "constant"}
+    correction = {"kind": "proximal", "mu": strength} if strength else {"kind": "none"}
+    training = {"epochs": 20, "batch_size": "all", "learning_rate": 0.002, "momentum": 0.0, "learning_rate_schedule": "constant"}
     parts = parties(federated(training=training, correction=correction, rounds=1, weighting="uniform"))
     people, found = parts.population, []
     for client, member in people.members.items():
-        turn = work_module.Turn(
+        turn = work_module.RoundContext(
             client,
             1,
             1,
@@ -252,14 +252,14 @@ def test_the_stronger_the_term_the_nearer_clients_stay_and_a_weak_one_changes_li
 
 
 def test_the_configuration_leads_to_the_pull():
-    (strong,) = [federated(correction={"kind": "proximal", "strength": 0.5}).topology.correction]
+    (strong,) = [federated(correction={"kind": "proximal", "mu": 0.5}).topology.correction]
     model = logistic()
-    pull = build_pull(strong)(model)
+    correction = build_correction(strong)(model)
     nn.init.ones_(model[1].weight)
     model[1].weight.grad = torch.zeros_like(model[1].weight)
-    pull.adjust([model[1].weight, model[1].bias])
+    correction.add_to_gradients([model[1].weight, model[1].bias])
     assert (model[1].weight.grad == 0.5).all() and model[1].bias.grad is None, "the anchor is a copy"
-    assert build_pull(federated().topology.correction)(model) is NO_PULL
+    assert build_correction(federated().topology.correction)(model) is NO_CORRECTION
 
 
 # How far a unit of gradient goes.
@@ -286,14 +286,14 @@ def test_the_reach_is_how_far_torch_moves_a_weight_of_constant_gradient(rates, m
 @pytest.mark.parametrize("batch_size", [10, "all"])
 @pytest.mark.parametrize("decay", ["linear", "constant"])
 def test_the_reach_of_an_arm_is_how_far_its_learner_moves_under_a_constant_gradient(private, batch_size, decay):
-    training = {"epochs": 2, "batch_size": batch_size, "momentum": 0.9, "decay": decay, "learning_rate": 0.1}
+    training = {"epochs": 2, "batch_size": batch_size, "momentum": 0.9, "learning_rate_schedule": decay, "learning_rate": 0.1}
     privacy = {"kind": "example", "noise_multiplier": 1.0} if private else None
     arm = federated(privacy, training=training)
     settings = Settings(2, batch_size, 0.1, momentum=0.9, decay=decay)
     learner = DpSgdLearner(settings, noise_multiplier=0.0, max_grad_norm=1.0) if private else SgdLearner(settings)
-    model, span = Silent(), Span(1 / 3, 2 / 3)
-    learner.fit(model, blank(25), span=span, rng=Randomness(1), pull=Shift([torch.full_like(model[1].weight, 2.0)]))
-    assert model[1].weight.unique().item() == pytest.approx(-2.0 * reach_of(arm)(25, span), rel=1e-5)
+    model, window = Silent(), TrainingWindow(1 / 3, 2 / 3)
+    learner.fit(model, blank(25), window=window, rng=Randomness(1), correction=ConstantOffset([torch.full_like(model[1].weight, 2.0)]))
+    assert model[1].weight.unique().item() == pytest.approx(-2.0 * cumulative_learning_rate(arm)(25, window), rel=1e-5)
 
 
 # Control variates.
@@ -302,7 +302,7 @@ def test_the_reach_of_an_arm_is_how_far_its_learner_moves_under_a_constant_gradi
 def halves(*labels: int, count: int = 150) -> Examples:
     """Return digits of ``labels``, shrunk to two by two values of mean 0 and deviation 1, to tell odd from even."""
     records = some(1437)
-    values = functional.adaptive_avg_pool2d(records.images, 2)
+    values = functional.adaptive_avg_pool2d(records.inputs, 2)
     values = (values - values.mean(dim=0)) / values.std(dim=0)
     chosen = torch.isin(records.labels, torch.tensor(labels)).nonzero()[:count, 0]
     return Examples(values[chosen], records.labels[chosen] % 2)
@@ -319,7 +319,7 @@ class Plane(nn.Sequential):
 
 def joint_loss(model: nn.Module) -> torch.Tensor:
     """Return the loss over the records of both clients, which have as many each."""
-    losses = [functional.cross_entropy(model(one.images), one.labels) for one in different()]
+    losses = [functional.cross_entropy(model(one.inputs), one.labels) for one in different()]
     return sum(losses) / len(losses)
 
 
@@ -343,7 +343,7 @@ def least_joint_loss() -> float:
     return joint_loss(model).item()
 
 
-LOCAL = {"epochs": 20, "batch_size": "all", "learning_rate": 0.5, "momentum": 0.0, "decay": "constant"}
+LOCAL = {"epochs": 20, "batch_size": "all", "learning_rate": 0.5, "momentum": 0.0, "learning_rate_schedule": "constant"}
 
 
 @cache
@@ -368,7 +368,7 @@ def test_control_variates_bring_two_different_clients_closer_to_their_joint_opti
 
 
 def test_control_variates_that_are_never_subtracted_are_caught(monkeypatch):
-    monkeypatch.setattr(work_module, "Shift", lambda values: NO_PULL)
+    monkeypatch.setattr(work_module, "Shift", lambda values: NO_CORRECTION)
     assert excess(corrected.__wrapped__("scaffold")) > excess(corrected("none")) / 20
 
 
@@ -389,18 +389,18 @@ class Overheard:
     def __init__(self, learner: SgdLearner, heard: list[list[torch.Tensor]]) -> None:
         self._learner, self._heard = learner, heard
 
-    def fit(self, model, records, *, pull, **others):
+    def fit(self, model, records, *, correction, **others):
         class Hears:
-            def adjust(_, parameters):
+            def add_to_gradients(_, parameters):
                 self._heard.append([parameter.grad.clone() for parameter in parameters])
-                pull.adjust(parameters)
+                correction.add_to_gradients(parameters)
 
-        return self._learner.fit(model, records, pull=Hears(), **others)
+        return self._learner.fit(model, records, correction=Hears(), **others)
 
 
 def test_a_control_variate_is_the_mean_of_the_gradients_that_the_client_met():
     heard: list[list[torch.Tensor]] = []
-    training = {"momentum": 0.0, "decay": "constant", "epochs": 2}
+    training = {"momentum": 0.0, "learning_rate_schedule": "constant", "epochs": 2}
     parts = parties(federated(training=training, correction={"kind": "scaffold"}))
     course = play(with_learner(parts, 0, lambda learner: Overheard(learner, heard)))
     # Two epochs of two steps in each of three rounds: the last turn is the last four.
@@ -427,7 +427,7 @@ def test_a_control_variate_weighs_gradients_as_the_schedule_and_momentum_do():
 
 def test_control_variates_start_at_nothing_so_that_the_first_round_is_federated_averaging():
     parts = parties(federated(correction={"kind": "scaffold"}, rounds=1))
-    assert isinstance(parts.population.work, ControlVariates)
+    assert isinstance(parts.population.work, ScaffoldAlgorithm)
     plain = parties(federated(rounds=1))
     (model,) = trained(parts).models
     expected = by_hand(plain, lambda number: range(3)).parameters[-1]

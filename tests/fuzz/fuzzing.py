@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ppml.aggregation.sandboxed_reader import FirstReader
+from ppml.aggregation.sandboxed_reader import SandboxedReader
 
 from .mutations import Mutator
 from .targets import GROUPS, REFUSALS, Take, Target
@@ -61,13 +61,13 @@ class Figures:
 def fuzz(target: Target, count: int, seed: int) -> Figures:
     """Let ``target`` read ``count`` mutated messages, in this process."""
     figures, mutator = Figures(target.name), Mutator(seed)
-    ended = FirstReader._end
+    ended = SandboxedReader._end
 
-    def counted(reader: FirstReader) -> str:
+    def counted(reader: SandboxedReader) -> str:
         figures.ends += 1
         return ended(reader)
 
-    FirstReader._end = counted  # type: ignore[method-assign]
+    SandboxedReader._end = counted  # type: ignore[method-assign]
     try:
         # The first fills caches.
         for _ in range(2):
@@ -83,7 +83,7 @@ def fuzz(target: Target, count: int, seed: int) -> Figures:
             figures.memory = max(figures.memory, _memory("VmHWM") - before)
         target.honest()
     finally:
-        FirstReader._end = ended  # type: ignore[method-assign]
+        SandboxedReader._end = ended  # type: ignore[method-assign]
     return figures
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ppml.aggregation.envelope import ORIGIN, origin_of, sealed_of
+from ppml.aggregation.envelope import HEADER_BYTES, header_of, make_envelope
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.interfaces import SEAL, BadUpdate, Sealed, SecretKeyExposed
-from ppml.aggregation.lattice import packed, refuse_secret_key, saved, unpacked
+from ppml.aggregation.interfaces import UPLOAD, ProtectedUpdate, SecretKeyExposed
+from ppml.aggregation.lattice import length_prefixed, require_public_key, saved, split_length_prefixed
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Bfv, Ckks, Masking, Shares
-from ppml.encrypted_inference.client import Client
-from ppml.encrypted_inference.network import Affine, Network
-from ppml.encrypted_inference.server import BATCH, KEYS, ONE, Server
+from ppml.encrypted_inference.client import ImageOwner
+from ppml.encrypted_inference.network import Affine, PolynomialNetwork
+from ppml.encrypted_inference.server import BATCH, KEYS, ONE, InferenceServer
+from ppml.errors import InvalidUpdate
 from ppml.federation.reply_validation import reading
 
 from ..aggregation.letters import unreadable
@@ -49,7 +50,7 @@ class Target:
     honest: Take
 
 
-REFUSALS = (BadUpdate, SecretKeyExposed)
+REFUSALS = (InvalidUpdate, SecretKeyExposed)
 
 
 def updates(count: int) -> list[np.ndarray]:
@@ -63,15 +64,15 @@ def updates(count: int) -> list[np.ndarray]:
 def in_the_clear() -> Iterator[Target]:
     """Yield the reader of uploads in the clear."""
     side = PlaintextAggregation(CODEC, 3)
-    sent = [side.seal(update) for update in updates(500)]
+    sent = [side.protect(update) for update in updates(500)]
 
-    def take(sealed: Sealed) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         side.check(sealed, 0, 1)
-        side.unseal(side.add([sealed, sent[1]]))
+        side.reveal(side.add([sealed, sent[1]]))
 
     def changed(mutator: Mutator) -> Take:
         payload = mutator.changed(sent[0].payload, [one.payload for one in sent[1:]])
-        return partial(take, Sealed("plaintext", 500, payload))
+        return partial(take, ProtectedUpdate("plaintext", 500, payload))
 
     yield Target("plaintext: uploads", changed, partial(take, sent[0]))
 
@@ -81,41 +82,41 @@ def encrypted(spec: Ckks | Bfv) -> Iterator[Target]:
     local = Local(spec, 3)
     server, scheme, count = local.server(), local.scheme, local.scheme.encoding.values + 100
     name = f"{spec.kind} {spec.keys}"
-    sent = [local.seal(update, client, 1) for client, update in enumerate(updates(count))]
-    sent.append(local.seal(updates(count)[0], 0, 2))
-    foreign = Local(spec, 3).seal(updates(count)[0], 0, 1)
+    sent = [local.protect(update, client, 1) for client, update in enumerate(updates(count))]
+    sent.append(local.protect(updates(count)[0], 0, 2))
+    foreign = Local(spec, 3).protect(updates(count)[0], 0, 1)
     total = server.add(sent[:2])
     payloads = [one.payload for one in (*sent[1:], foreign, total)]
 
-    def streams_of(sealed: Sealed) -> list[bytes]:
-        return [bytes(one) for one in unpacked(memoryview(sealed.payload)[32 + ORIGIN :])]
+    def streams_of(sealed: ProtectedUpdate) -> list[bytes]:
+        return [bytes(one) for one in split_length_prefixed(memoryview(sealed.payload)[32 + HEADER_BYTES :])]
 
     streams = [one for each in (*sent[1:], foreign, total) for one in streams_of(each)]
     streams.append(local.material())
 
-    def resealed(mutator: Mutator, sealed: Sealed, origin: bytes) -> Sealed:
+    def resealed(mutator: Mutator, sealed: ProtectedUpdate, origin: bytes) -> ProtectedUpdate:
         if mutator.rng.random() < 0.25:
-            return Sealed(scheme.name, count, mutator.changed(sealed.payload, payloads))
+            return ProtectedUpdate(scheme.name, count, mutator.changed(sealed.payload, payloads))
         return scheme.sealed(local.mark, count, mutator.chunks(streams_of(sealed), streams), origin)
 
-    def take(sealed: Sealed) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         server.check(sealed, 0, 1)
         server.add([sealed, sent[1]])
 
-    def opened(sealed: Sealed) -> None:
-        local.unseal(sealed)
+    def opened(sealed: ProtectedUpdate) -> None:
+        local.reveal(sealed)
 
     def public(material: bytes) -> None:
-        refuse_secret_key(scheme.context, material)
+        require_public_key(scheme.context, material)
 
     yield Target(
         f"{name}: uploads",
-        lambda mutator: partial(take, resealed(mutator, sent[0], origin_of(0, 1))),
+        lambda mutator: partial(take, resealed(mutator, sent[0], header_of(0, 1))),
         partial(take, sent[0]),
     )
     yield Target(
         f"{name}: sums",
-        lambda mutator: partial(opened, resealed(mutator, total, bytes(ORIGIN))),
+        lambda mutator: partial(opened, resealed(mutator, total, bytes(HEADER_BYTES))),
         partial(opened, total),
     )
     key = local.material()
@@ -139,29 +140,29 @@ def masks() -> Iterator[Target]:
             # Clients 0 and 1 complain about each other, so that there is something to read in each step.
             unreadable(both.clients, {0: [1], 1: [0]})
         heard[step] = _step(server, both.clients, step)
-    told = server.tell(SEAL, clients, 1)
+    told = server.request(UPLOAD, clients, 1)
     for client in clients:
-        both.clients.respond(SEAL, client, 1, told[client])
+        both.clients.respond(UPLOAD, client, 1, told[client])
     values = updates(300)[0]
-    uploads = [both.clients.seal(values, client, 1) for client in clients]
+    uploads = [both.clients.protect(values, client, 1) for client in clients]
     for one, client in zip(uploads, clients, strict=True):
         server.check(one, client, 1)
 
-    def take(sealed: Sealed) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         server.check(sealed, 0, 1)
 
     yield Target("masks: uploads", partial(_changed_upload, uploads, take), partial(take, uploads[0]))
     heard["unmask"] = _step(server, both.clients, "unmask")
     for step, said in heard.items():
 
-        def hear(content: bytes, step: str = step) -> None:
+        def handle_reply(content: bytes, step: str = step) -> None:
             try:
                 with reading("its answer"):
-                    server.hear(step, 0, content)
+                    server.handle_reply(step, 0, content)
                     if step == "unmask":
                         server.add(uploads)
             finally:
-                server.hear(step, 0, heard[step][0])
+                server.handle_reply(step, 0, heard[step][0])
 
         def changed(mutator: Mutator, said: dict[int, bytes] = said, hear: Any = hear) -> Take:
             return partial(hear, mutator.changed(said[0], [said[client] for client in sorted(said)[1:3]]))
@@ -170,29 +171,29 @@ def masks() -> Iterator[Target]:
 
 
 def _step(server: Any, side: Any, step: str) -> dict[int, bytes]:
-    told = server.tell(step, range(4), 1)
+    told = server.request(step, range(4), 1)
     said = {client: side.respond(step, client, 1, content) for client, content in told.items()}
     for client, content in said.items():
-        server.hear(step, client, content)
+        server.handle_reply(step, client, content)
     return said
 
 
-def _changed_upload(uploads: Sequence[Sealed], take: Callable[[Sealed], object], mutator: Mutator) -> Take:
+def _changed_upload(uploads: Sequence[ProtectedUpdate], take: Callable[[ProtectedUpdate], object], mutator: Mutator) -> Take:
     """Return the reading of a changed upload, most often one whose checksum is right."""
     one, others = uploads[0], [other.payload for other in uploads[1:]]
     if mutator.rng.random() < 0.3:
-        return partial(take, Sealed(one.scheme, one.length, mutator.changed(one.payload, others)))
-    content = mutator.changed(one.payload[16 + ORIGIN :], [other[16 + ORIGIN :] for other in others])
-    return partial(take, sealed_of(one.scheme, one.length, content, origin_of(0, 1)))
+        return partial(take, ProtectedUpdate(one.scheme, one.length, mutator.changed(one.payload, others)))
+    content = mutator.changed(one.payload[16 + HEADER_BYTES :], [other[16 + HEADER_BYTES :] for other in others])
+    return partial(take, make_envelope(one.scheme, one.length, content, header_of(0, 1)))
 
 
 def shares() -> Iterator[Target]:
     """Yield the reader of uploads that are shared between servers, two of which are processes of their own."""
     both = build_parties(Shares(), 3)
     server = build_server_side(Shares(), 3, both.material)
-    uploads = [both.clients.seal(update, client, 1) for client, update in enumerate(updates(300))]
+    uploads = [both.clients.protect(update, client, 1) for client, update in enumerate(updates(300))]
 
-    def take(sealed: Sealed) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         with reading("its contribution"):
             server.check(sealed, 0, 1)
 
@@ -206,23 +207,23 @@ def prediction() -> Iterator[Target]:
     """Yield the readers of questions, of evaluation keys and of answers."""
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 0.1, (10, 64))
-    network = Network((Affine(weights, rng.normal(0, 0.1, 10), np.ones_like(weights, dtype=bool)),))
-    server, client, other = Server(network), Client(network), Client(network)
+    network = PolynomialNetwork((Affine(weights, rng.normal(0, 0.1, 10), np.ones_like(weights, dtype=bool)),))
+    server, client, other = InferenceServer(network), ImageOwner(network), ImageOwner(network)
     images = rng.random((3, 64))
     keys = client.evaluation_keys()
     server.answer(KEYS, keys)
     of_keys = [keys, other.evaluation_keys()]
-    one = [client.seal_one(image) for image in images]
-    many = client.seal_batch(images)
+    one = [client.encrypt_image(image) for image in images]
+    many = client.encrypt_batch(images)
     answers = [server.answer(ONE, one[0]), server.answer(BATCH, many)]
     secret = saved(client._generator.secret_key())
-    others = [*one[1:], other.seal_one(images[0]), answers[0]]
+    others = [*one[1:], other.encrypt_image(images[0]), answers[0]]
     streams = [*(stream for message in others for stream in _streams(message)), *_streams(keys), secret]
 
     def changed(message: bytes, mutator: Mutator) -> bytes:
         if mutator.rng.random() < 0.2:
             return mutator.changed(message, [*others, *of_keys, many])
-        return packed(mutator.chunks(_streams(message), streams))
+        return length_prefixed(mutator.chunks(_streams(message), streams))
 
     def target(name: str, message: bytes, take: Callable[[bytes], object]) -> Target:
         return Target(name, lambda mutator: partial(take, changed(message, mutator)), partial(take, message))
@@ -230,15 +231,15 @@ def prediction() -> Iterator[Target]:
     yield target("prediction: questions", one[0], partial(server.answer, ONE))
     yield target("prediction: batches", many, partial(server.answer, BATCH))
     yield target("prediction: keys", keys, partial(_with_keys, server, keys))
-    yield target("prediction: answers", answers[0], client.open_one)
-    yield target("prediction: answers to batches", answers[1], lambda answer: client.open_batch(answer, 3))
+    yield target("prediction: answers", answers[0], client.decrypt_image)
+    yield target("prediction: answers to batches", answers[1], lambda answer: client.decrypt_batch(answer, 3))
 
 
 def _streams(message: bytes) -> list[bytes]:
-    return [bytes(stream) for stream in unpacked(memoryview(message))]
+    return [bytes(stream) for stream in split_length_prefixed(memoryview(message))]
 
 
-def _with_keys(server: Server, honest: bytes, material: bytes) -> None:
+def _with_keys(server: InferenceServer, honest: bytes, material: bytes) -> None:
     kept = server._keys
     try:
         server.answer(KEYS, material)

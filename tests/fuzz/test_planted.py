@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from ppml.aggregation import sandboxed_reader as first_reader
-from ppml.aggregation.envelope import origin_of
-from ppml.aggregation.interfaces import BadUpdate, Sealed
-from ppml.aggregation.lattice import unpacked
-from ppml.aggregation.seal_streams import CipherShape
+from ppml.aggregation.envelope import header_of
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.aggregation.lattice import split_length_prefixed
+from ppml.aggregation.seal_streams import CiphertextFormat
 from ppml.config.technique import Bfv, Ckks
+from ppml.errors import InvalidUpdate
 
 from ..aggregation.local import Local
 from .mutations import claiming_to_be_compressed
@@ -25,32 +26,32 @@ from .mutations import claiming_to_be_compressed
 SPECS = {"ckks": Ckks(), "bfv": Bfv()}
 
 
-def stream_of(local: Local, sealed: Sealed) -> bytes:
+def stream_of(local: Local, sealed: ProtectedUpdate) -> bytes:
     """Return the one ciphertext of an update."""
-    (one,) = unpacked(memoryview(sealed.payload)[44:])
+    (one,) = split_length_prefixed(memoryview(sealed.payload)[44:])
     return bytes(one)
 
 
 @contextmanager
 def without_the_comparison() -> Iterator[None]:
     """Plant a fault: SEAL is given streams as they were sent."""
-    with mock.patch.object(CipherShape, "uncompressed", lambda shape, stream: [bytes(stream)]):
+    with mock.patch.object(CiphertextFormat, "uncompressed", lambda shape, stream: [bytes(stream)]):
         yield
 
 
 @contextmanager
 def without_the_process() -> Iterator[None]:
     """Plant a fault: nothing reads streams first."""
-    with mock.patch.object(first_reader.FirstReader, "why_not", lambda *given: ""):
+    with mock.patch.object(first_reader.SandboxedReader, "why_not", lambda *given: ""):
         yield
 
 
 def ending(faults: list[Callable[[], object]], spec: Ckks | Bfv) -> tuple[int, str]:
     """Return how a process ends that is sent such a ciphertext, and what it says of it."""
     local = Local(spec, 3)
-    server, honest = local.server(), local.seal(np.arange(10), 0, 1)
+    server, honest = local.server(), local.protect(np.arange(10), 0, 1)
     stream = claiming_to_be_compressed(stream_of(local, honest))
-    sealed = local.scheme.sealed(local.mark, 10, [stream], origin_of(0, 1))
+    sealed = local.scheme.sealed(local.mark, 10, [stream], header_of(0, 1))
     ours, theirs = os.pipe()
     process = os.fork()
     if process == 0:
@@ -62,7 +63,7 @@ def ending(faults: list[Callable[[], object]], spec: Ckks | Bfv) -> tuple[int, s
                 stack.enter_context(fault())  # type: ignore[arg-type]
             try:
                 server.check(sealed, 0, 1)
-            except BadUpdate as refusal:
+            except InvalidUpdate as refusal:
                 os.write(theirs, str(refusal).encode())
                 # And it goes on.
                 server.check(honest, 0, 1)

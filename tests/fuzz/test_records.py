@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, Re
 from flwr.supercore.task_identity import TaskIdentity
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.interfaces import Sealed
+from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.federation import reply_validation as replies
 from ppml.federation.messages import (
@@ -24,11 +24,11 @@ from ppml.federation.messages import (
     pack_events,
     pack_fields,
     pack_update,
-    unpack_order,
+    unpack_request,
     unpack_status,
 )
 from ppml.federation.reply_validation import Account
-from ppml.federation.server import RoundEnd, RoundPlan, Server
+from ppml.federation.server import RoundResult, ServerSettings, FederatedServer
 from ppml.federation.server_state import RoundFailed
 from ppml.federation.simulation_grid import SERVER_NODE
 
@@ -53,9 +53,9 @@ class Summing(PlaintextAggregation):
         super().__init__(CODEC, 3)
         self.sums: list[np.ndarray] = []
 
-    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         total = super().add(sealed)
-        self.sums.append(self.unseal(total))
+        self.sums.append(self.reveal(total))
         return total
 
 
@@ -101,11 +101,11 @@ class HostileGrid:
 
 def honest(message: Message, client: int) -> Message:
     """Return the answer of a client that does what it is asked."""
-    kind, number = message.metadata.message_type, unpack_order(message.content).number
+    kind, number = message.metadata.message_type, unpack_request(message.content).number
     applied = {MessageType.QUERY: -1, MessageType.TRAIN: number - 1}.get(kind, number)
     content = RecordDict({STATUS: pack_fields(Status(client, number, applied))})
     if kind == MessageType.TRAIN:
-        content[UPDATE] = pack_update(SIDE.seal(update_of(client, number)))
+        content[UPDATE] = pack_update(SIDE.protect(update_of(client, number)))
     elif kind == MessageType.EVALUATE:
         content[METRICS] = MetricRecord({"loss": 0.5, "accuracy": 0.75})
     elif kind == f"{MessageType.QUERY}.{ACCOUNT}":
@@ -114,11 +114,11 @@ def honest(message: Message, client: int) -> Message:
     return Message(content, reply_to=message)
 
 
-def train(seed: int) -> tuple[list[np.ndarray], list[RoundEnd], dict[int, Account], list[str]]:
+def train(seed: int) -> tuple[list[np.ndarray], list[RoundResult], dict[int, Account], list[str]]:
     """Return sums, rounds, accounts and notices of a training with a hostile client."""
-    summing, ends, notices, grid = Summing(), list[RoundEnd](), list[str](), HostileGrid(Mutator(seed))
-    plan = RoundPlan(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
-    server = Server(plan, summing, ends.append, notices.append)
+    summing, ends, notices, grid = Summing(), list[RoundResult](), list[str](), HostileGrid(Mutator(seed))
+    plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
+    server = FederatedServer(plan, summing, ends.append, notices.append)
     server.run(grid)  # type: ignore[arg-type]
     return summing.sums, ends, server.accounts(grid), notices  # type: ignore[arg-type]
 
@@ -132,7 +132,7 @@ def check_training(seed: int) -> bool:
         # Where its answer counts, it counts as any value that a client may send.
         assert end.clients == 3 or not of_hostile.any()
         assert np.abs(of_hostile).max() <= CODEC.clip / CODEC.step
-        assert end.standing.known[HOSTILE] <= number and 0 <= end.accuracy <= 1
+        assert end.server_state.known[HOSTILE] <= number and 0 <= end.accuracy <= 1
     assert {0, 2} <= accounts.keys() and {accounts[client].model for client in accounts} == {MODEL}
     assert accounts[0].events == accounts[2].events == (EVENT,)
     assert all("\n" not in line and len(line) < 500 for line in notices)
@@ -208,8 +208,8 @@ ACCOUNTS = {
 @pytest.mark.parametrize("given", ACCOUNTS.values(), ids=ACCOUNTS)
 def test_a_bad_account_is_named_and_the_training_stands_for_the_others(given: object) -> None:
     notices = list[str]()
-    plan = RoundPlan(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
-    server = Server(plan, Summing(), lambda end: None, notices.append)
+    plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
+    server = FederatedServer(plan, Summing(), lambda end: None, notices.append)
     grid = Saying(given)
     server.run(grid)  # type: ignore[arg-type]
     assert server.accounts(grid) == dict.fromkeys((0, 2), Account((EVENT,), MODEL))  # type: ignore[arg-type]
@@ -223,8 +223,8 @@ def test_where_no_model_is_that_of_most_clients_no_training_is_stated() -> None:
             answers = super().send_and_receive(messages)
             return [reply for reply in answers if ACCOUNT not in reply.content or reply.metadata.src_node_id < 4]
 
-    plan = RoundPlan(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
-    server, grid = Server(plan, Summing(), lambda end: None, list[str]().append), Split(account(model="cd" * 32))
+    plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
+    server, grid = FederatedServer(plan, Summing(), lambda end: None, list[str]().append), Split(account(model="cd" * 32))
     server.run(grid)  # type: ignore[arg-type]
     with pytest.raises(RoundFailed, match="the clients have come to different models, at most 1 of 2 to one"):
         server.accounts(grid)  # type: ignore[arg-type]

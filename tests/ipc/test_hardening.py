@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.factory import build_parties, build_server_side
-from ppml.config.technique import Bfv, Masking, Shares
+from ppml.config.technique import Bfv, Masking, SecretSharing
 from ppml.ipc import process as party_module
-from ppml.ipc.hardening import is_secluded, seclude
-from ppml.ipc.process import parted, start_party
-from ppml.ipc.socket_server import Door, enter, open_doors
+from ppml.ipc.hardening import is_hardened, harden_process
+from ppml.ipc.process import isolation_hooks, start_process
+from ppml.ipc.socket_server import EndpointSpec, connect, serve_sockets
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has what is looked at")
 
@@ -32,14 +32,14 @@ class Witness:
     """Says whether its process was secluded when it was made, which is when a party draws its keys."""
 
     def __init__(self) -> None:
-        self._then = is_secluded()
+        self._then = is_hardened()
 
     def answer(self, what: bytes, content: bytes) -> bytes:
-        return bytes([self._then, is_secluded()])
+        return bytes([self._then, is_hardened()])
 
 
 def told_by_a_party() -> bytes:
-    (line,), end = start_party("witness", Witness, [frozenset({b"?"})])
+    (line,), end = start_process("witness", Witness, [frozenset({b"?"})])
     try:
         return line.ask(b"?")
     finally:
@@ -48,7 +48,7 @@ def told_by_a_party() -> bytes:
 
 def test_a_party_is_secluded_before_it_draws_a_key_and_its_starter_is_not():
     assert told_by_a_party() == b"\1\1"
-    assert not is_secluded()
+    assert not is_hardened()
 
 
 def test_a_party_that_is_not_is_caught(monkeypatch):
@@ -57,15 +57,15 @@ def test_a_party_that_is_not_is_caught(monkeypatch):
 
 
 def test_a_party_behind_doors_is_secluded_before_it_draws_a_key(tmp_path):
-    with open_doors("witness", Witness, tmp_path, {"front": Door(frozenset({b"?"}))}):
-        assert enter("witness", tmp_path / "front").ask(b"?") == b"\1\1"
+    with serve_sockets("witness", Witness, tmp_path, {"front": EndpointSpec(frozenset({b"?"}))}):
+        assert connect("witness", tmp_path / "front").ask(b"?") == b"\1\1"
 
 
 @pytest.mark.parametrize(
     ("spec", "answered"),
     [
         (Bfv(), lambda made: made.material()),
-        (Shares(), lambda made: made.clients.seal(np.arange(3))),
+        (SecretSharing(), lambda made: made.clients.protect(np.arange(3))),
         (Masking(), lambda made: made.clients.respond("keys", 0, 1, b"")),
     ],
     ids=["bfv", "shares", "masking"],
@@ -99,8 +99,8 @@ def in_a_child(work: Callable[[], bool]) -> bool:
 
 def test_clients_are_secluded_where_they_part_from_the_server():
     def parts() -> bool:
-        parted([], []).at_clients()
-        return is_secluded()
+        isolation_hooks([], []).at_clients()
+        return is_hardened()
 
     assert in_a_child(parts)
 
@@ -130,7 +130,7 @@ def readable(process: int, name: str) -> bool:
 def test_the_same_user_reads_neither_memory_nor_environment_of_a_party(name):
     def can_be_read() -> bool:
         with as_nobody():
-            (line,), end = start_party("witness", Witness, [frozenset({b"?"})])
+            (line,), end = start_process("witness", Witness, [frozenset({b"?"})])
             line.ask(b"?")
             (party,) = [one for one in active_children() if one.name == "witness"]
             try:
@@ -150,10 +150,10 @@ def test_parties_of_a_user_without_rights_do_their_work():
 
     def works() -> bool:
         with as_nobody():
-            holder, helpers = build_parties(Bfv(), 3), build_parties(Shares(), 3)
-            server = build_server_side(Shares(), 3, helpers.material)
-            uploads = [helpers.clients.seal(np.arange(4), client, 1) for client in range(3)]
-            found = helpers.clients.unseal(server.add(uploads)).tolist()
+            holder, helpers = build_parties(Bfv(), 3), build_parties(SecretSharing(), 3)
+            server = build_server_side(SecretSharing(), 3, helpers.material)
+            uploads = [helpers.clients.protect(np.arange(4), client, 1) for client in range(3)]
+            found = helpers.clients.reveal(server.add(uploads)).tolist()
             right = found == [0, 3, 6, 9] and len(holder.material()) > 10_000
             holder.close()
             helpers.close()
@@ -161,7 +161,7 @@ def test_parties_of_a_user_without_rights_do_their_work():
 
     # What is imported late cannot be read by that user where the tests are the administrator's.
     told_by_a_party()
-    for spec in (Bfv(), Shares()):
+    for spec in (Bfv(), SecretSharing()):
         build_parties(spec, 3).close()
     assert in_a_child(works)
 
@@ -175,4 +175,4 @@ def test_a_refusal_of_the_system_is_named(monkeypatch):
     monkeypatch.setattr("ppml.ipc.hardening._libc", Refuses)
     monkeypatch.setattr("resource.setrlimit", lambda *given: None)
     with pytest.raises(OSError, match="cannot be secluded"):
-        seclude()
+        harden_process()

@@ -19,19 +19,20 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.factory import build_server_side
-from ppml.aggregation.interfaces import BadUpdate, Sealed
-from ppml.aggregation.key_holder import ANNOUNCE, MARK, OPEN, SECRET, KeyRing
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.aggregation.key_holder import ANNOUNCE, KEY_ID, DECRYPT, SECRET_KEY, KeyHolderService
 from ppml.aggregation.key_service import (
     HOLDER,
     client_side,
-    hold_keys,
+    start_key_service,
     server_material,
 )
-from ppml.aggregation.lattice import name_of
+from ppml.aggregation.lattice import ciphertext_id
 from ppml.config.technique import Bfv, Ckks
+from ppml.errors import InvalidUpdate
 from ppml.ipc import socket_server as doors_module
 from ppml.ipc.process import STOP
-from ppml.ipc.socket_server import FOR_CLIENTS, FOR_SERVER, Door, enter, open_doors
+from ppml.ipc.socket_server import CLIENT_ENDPOINT, SERVER_ENDPOINT, EndpointSpec, connect, serve_sockets
 
 from ..federation.scanner import secret_holders
 
@@ -53,7 +54,7 @@ class Counter:
         if what == b"l":
             return bytes(LONG_ANSWER)
         if content == b"bad":
-            raise BadUpdate("that is bad")
+            raise InvalidUpdate("that is bad")
         time.sleep(0.001)
         self.count = before + 1
         return str(self.count).encode()
@@ -61,19 +62,19 @@ class Counter:
 
 @pytest.fixture
 def doors(tmp_path):
-    with open_doors(
-        "counter", Counter, tmp_path, {"front": Door(frozenset({b"c"}), LONGEST), "back": Door(frozenset({b"d"}))}
+    with serve_sockets(
+        "counter", Counter, tmp_path, {"front": EndpointSpec(frozenset({b"c"}), LONGEST), "back": EndpointSpec(frozenset({b"d"}))}
     ):
         yield tmp_path
 
 
 def test_each_door_lets_its_own_questions_through(doors):
-    front, back = enter("counter", doors / "front"), enter("counter", doors / "back")
+    front, back = connect("counter", doors / "front"), connect("counter", doors / "back")
     assert [front.ask(b"c"), back.ask(b"d"), front.ask(b"c")] == [b"1", b"2", b"3"]
     for line, other in ((front, b"d"), (back, b"c"), (front, b""), (front, STOP)):
-        with pytest.raises(BadUpdate, match="the counter gives no answer to that"):
+        with pytest.raises(InvalidUpdate, match="the counter gives no answer to that"):
             line.ask(other)
-    with pytest.raises(BadUpdate, match="that is bad"):
+    with pytest.raises(InvalidUpdate, match="that is bad"):
         front.ask(b"c", b"bad")
     assert front.ask(b"c") == b"4"
 
@@ -82,7 +83,7 @@ def test_many_who_ask_at_once_are_answered_one_after_the_other(doors):
     told: list[bytes] = []
 
     def ask() -> None:
-        line = enter("counter", doors / "front")
+        line = connect("counter", doors / "front")
         told.extend(line.ask(b"c") for _ in range(25))
 
     guests = [threading.Thread(target=ask) for _ in range(8)]
@@ -101,7 +102,7 @@ def forged(door: Path, **changes: str | int) -> Path:
 
 def test_who_does_not_know_the_key_is_not_let_in_and_nothing_that_it_says_is_read(doors):
     with pytest.raises(ChildProcessError, match="the counter cannot be reached by"):
-        enter("counter", forged(doors / "front", key="00" * 32))
+        connect("counter", forged(doors / "front", key="00" * 32))
     known = json.loads((doors / "front").read_text())
     stranger = Client(known["address"], "AF_UNIX")
     stranger.send_bytes(b"c")
@@ -110,23 +111,23 @@ def test_who_does_not_know_the_key_is_not_let_in_and_nothing_that_it_says_is_rea
         stranger.recv_bytes()
     # The key of one door does not open the other.
     with pytest.raises(ChildProcessError):
-        enter("counter", forged(doors / "back", key=known["key"]))
-    assert enter("counter", doors / "front").ask(b"c") == b"1", "nobody has asked before"
+        connect("counter", forged(doors / "back", key=known["key"]))
+    assert connect("counter", doors / "front").ask(b"c") == b"1", "nobody has asked before"
 
 
 @pytest.mark.parametrize("content", ["", "{}", "no json", '{"address": "/nowhere", "key": "00"}', '{"key": 5}'])
 def test_a_file_that_is_no_door_is_named(content, tmp_path):
     (tmp_path / "door").write_text(content)
     with pytest.raises(ChildProcessError, match=r"the counter cannot be reached by .*door"):
-        enter("counter", tmp_path / "door")
+        connect("counter", tmp_path / "door")
 
 
 def test_files_and_socket_are_for_their_owner_alone_and_gone_in_the_end(tmp_path):
-    with open_doors("counter", Counter, tmp_path, {"front": Door(frozenset({b"c"}))}):
+    with serve_sockets("counter", Counter, tmp_path, {"front": EndpointSpec(frozenset({b"c"}))}):
         door = tmp_path / "front"
         address = Path(json.loads(door.read_text())["address"])
         assert door.stat().st_mode & 0o077 == 0 and address.parent.stat().st_mode & 0o077 == 0
-        line = enter("counter", door)
+        line = connect("counter", door)
         assert line.ask(b"c") == b"1"
     assert not door.exists() and not address.parent.exists()
     assert [one for one in multiprocessing.active_children() if one.name == "counter"] == []
@@ -136,28 +137,28 @@ def test_files_and_socket_are_for_their_owner_alone_and_gone_in_the_end(tmp_path
 
 def test_who_says_nothing_keeps_nobody_waiting(doors):
     silent = [Client(json.loads((doors / "front").read_text())["address"], "AF_UNIX") for _ in range(3)]
-    assert enter("counter", doors / "front").ask(b"c") == b"1"
+    assert connect("counter", doors / "front").ask(b"c") == b"1"
     for one in silent:
         one.close()
-    assert enter("counter", doors / "front").ask(b"c") == b"2"
+    assert connect("counter", doors / "front").ask(b"c") == b"2"
 
 
 def test_a_party_that_was_killed_is_named_to_who_is_inside_and_to_who_comes(doors):
-    line = enter("counter", doors / "front")
+    line = connect("counter", doors / "front")
     (party,) = [one for one in multiprocessing.active_children() if one.name == "counter"]
     os.kill(party.pid, signal.SIGKILL)
     party.join()
     with pytest.raises(ChildProcessError, match="the counter is gone"):
         line.ask(b"c")
     with pytest.raises(ChildProcessError, match="the counter cannot be reached by"):
-        enter("counter", doors / "front")
+        connect("counter", doors / "front")
 
 
 def test_a_party_that_cannot_be_made_says_why_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with (
         pytest.raises(ChildProcessError, match="the counter cannot be made: ZeroDivisionError"),
-        open_doors("counter", lambda: 1 / 0, tmp_path / "files", {"front": Door(frozenset())}),
+        serve_sockets("counter", lambda: 1 / 0, tmp_path / "files", {"front": EndpointSpec(frozenset())}),
     ):
         pass
     assert not [path for path in tmp_path.rglob("*") if path.name != "files"]
@@ -166,14 +167,14 @@ def test_a_party_that_cannot_be_made_says_why_and_leaves_nothing(tmp_path, monke
     monkeypatch.setattr("tempfile.tempdir", str(deep))
     with (
         pytest.raises(ChildProcessError, match="the counter cannot be made: OSError: AF_UNIX path too long"),
-        open_doors("counter", Counter, tmp_path / "files", {"front": Door(frozenset())}),
+        serve_sockets("counter", Counter, tmp_path / "files", {"front": EndpointSpec(frozenset())}),
     ):
         pass
     assert list(deep.iterdir()) == []
 
 
 def test_what_fails_within_ends_the_party_as_well(tmp_path):
-    with pytest.raises(ZeroDivisionError), open_doors("counter", Counter, tmp_path, {"front": Door(frozenset())}):
+    with pytest.raises(ZeroDivisionError), serve_sockets("counter", Counter, tmp_path, {"front": EndpointSpec(frozenset())}):
         raise ZeroDivisionError
     assert [one for one in multiprocessing.active_children() if one.name == "counter"] == []
 
@@ -182,9 +183,9 @@ def test_what_fails_within_ends_the_party_as_well(tmp_path):
 def test_a_party_ends_with_the_program_that_opened_its_doors(tmp_path):
     program = (
         "import sys, time, multiprocessing; from pathlib import Path\n"
-        "from ppml.ipc.socket_server import Door, open_doors\n"
+        "from ppml.ipc.socket_server import Door, serve_sockets\n"
         "from tests.ipc.test_socket_server import Counter\n"
-        "with open_doors('counter', Counter, Path(sys.argv[1]), {'front': Door(frozenset())}):\n"
+        "with serve_sockets('counter', Counter, Path(sys.argv[1]), {'front': Door(frozenset())}):\n"
         "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -242,18 +243,18 @@ HUGE = {
 @pytest.mark.parametrize("header", HUGE.values(), ids=HUGE)
 @pytest.mark.parametrize("proven", [True, False], ids=["proven", "unproven"])
 def test_a_message_that_is_too_long_is_refused_by_its_first_bytes_and_others_are_served(header, proven, doors):
-    guest, line = raw_guest(doors / "front", proven=proven), enter("counter", doors / "front")
+    guest, line = raw_guest(doors / "front", proven=proven), connect("counter", doors / "front")
     guest.sendall(header)
     assert is_cut_off(guest)
     assert line.ask(b"c", bytes(LONGEST - 1)) == b"1", "as many bytes as there may be"
-    with pytest.raises(BadUpdate, match="a question of 1001 bytes to the counter, which takes 1000"):
+    with pytest.raises(InvalidUpdate, match="a question of 1001 bytes to the counter, which takes 1000"):
         line.ask(b"c", bytes(LONGEST))
-    assert enter("counter", doors / "front").ask(b"c") == b"2"
+    assert connect("counter", doors / "front").ask(b"c") == b"2"
 
 
 def test_a_longer_message_is_read_where_no_door_limits_it(doors):
     """The fault that the test before guards against: the other door has the limit of all messages alone."""
-    assert enter("counter", doors / "back").ask(b"d", bytes(10 * LONGEST)) == b"1"
+    assert connect("counter", doors / "back").ask(b"d", bytes(10 * LONGEST)) == b"1"
 
 
 def test_no_memory_is_taken_for_a_message_that_is_announced(doors):
@@ -283,33 +284,33 @@ GARBAGE = {
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
 @pytest.mark.parametrize("proven", [True, False], ids=["proven", "unproven"])
 def test_a_guest_that_sends_garbage_and_goes_harms_no_other(content, proven, doors):
-    line = enter("counter", doors / "front")
+    line = connect("counter", doors / "front")
     for _ in range(3):
         with raw_guest(doors / "front", proven=proven) as guest, contextlib.suppress(OSError):
             guest.sendall(content)
-    assert line.ask(b"c") == b"1" and enter("counter", doors / "front").ask(b"c") == b"2"
+    assert line.ask(b"c") == b"1" and connect("counter", doors / "front").ask(b"c") == b"2"
 
 
 @pytest.fixture
 def hasty(tmp_path, monkeypatch):
     """Start a party that waits for a short time, and has room for two guests at its door and three behind it."""
-    monkeypatch.setattr(doors_module, "PROOF_SECONDS", 0.3)
+    monkeypatch.setattr(doors_module, "AUTHENTICATION_SECONDS", 0.3)
     monkeypatch.setattr(doors_module, "MESSAGE_SECONDS", 0.3)
-    monkeypatch.setattr(doors_module, "MOST_UNPROVEN", 2)
-    monkeypatch.setattr(doors_module, "MOST_GUESTS", 3)
-    with open_doors("counter", Counter, tmp_path, {"front": Door(frozenset({b"c", b"l"}))}):
+    monkeypatch.setattr(doors_module, "MAX_UNAUTHENTICATED", 2)
+    monkeypatch.setattr(doors_module, "MAX_CONNECTIONS", 3)
+    with serve_sockets("counter", Counter, tmp_path, {"front": EndpointSpec(frozenset({b"c", b"l"}))}):
         yield tmp_path / "front"
 
 
 def test_a_guest_that_does_not_prove_to_know_the_key_is_cut_off_in_time(hasty):
     silent = [raw_guest(hasty, proven=False) for _ in range(6)]
     # More than there is room for at once: they are cut off one after the other.
-    assert enter("counter", hasty).ask(b"c") == b"1"
+    assert connect("counter", hasty).ask(b"c") == b"1"
     assert all(map(is_cut_off, silent))
 
 
 def test_a_guest_that_drips_its_message_is_cut_off_in_time_and_others_are_served_meanwhile(hasty):
-    slow, line = raw_guest(hasty, proven=True), enter("counter", hasty)
+    slow, line = raw_guest(hasty, proven=True), connect("counter", hasty)
     slow.sendall((100).to_bytes(4, "big"))
     began = time.monotonic()
     with contextlib.suppress(OSError):
@@ -321,7 +322,7 @@ def test_a_guest_that_drips_its_message_is_cut_off_in_time_and_others_are_served
 
 
 def test_a_guest_that_does_not_take_its_answer_is_cut_off_in_time(hasty):
-    deaf, line = raw_guest(hasty, proven=True), enter("counter", hasty)
+    deaf, line = raw_guest(hasty, proven=True), connect("counter", hasty)
     deaf.sendall(b"\0\0\0\1l" * 8)
     time.sleep(1)
     assert line.ask(b"c")
@@ -335,81 +336,81 @@ def test_a_guest_that_does_not_take_its_answer_is_cut_off_in_time(hasty):
 
 
 def test_a_guest_may_be_silent_between_two_questions(hasty):
-    line = enter("counter", hasty)
+    line = connect("counter", hasty)
     assert line.ask(b"c") == b"1"
     time.sleep(1)
     assert line.ask(b"c") == b"2"
 
 
 def test_no_more_guests_are_let_in_than_there_is_room_for(hasty):
-    lines = [enter("counter", hasty) for _ in range(3)]
+    lines = [connect("counter", hasty) for _ in range(3)]
     with pytest.raises(ChildProcessError, match="the counter is gone"):
-        enter("counter", hasty).ask(b"c")
+        connect("counter", hasty).ask(b"c")
     for line in lines:
         line.ask(b"c")
     lines.pop().close()
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         with contextlib.suppress(ChildProcessError):
-            assert int(enter("counter", hasty).ask(b"c")) >= 4
+            assert int(connect("counter", hasty).ask(b"c")) >= 4
             break
     else:
         pytest.fail("the place of a guest that has left is not free")
 
 
 def test_the_server_s_door_of_a_key_holder_takes_names_and_no_sums(tmp_path):
-    with hold_keys(Bfv(), 3, tmp_path):
-        line = enter(HOLDER, tmp_path / FOR_SERVER)
+    with start_key_service(Bfv(), 3, tmp_path):
+        line = connect(HOLDER, tmp_path / SERVER_ENDPOINT)
         line.ask(ANNOUNCE, bytes(32))
-        with pytest.raises(BadUpdate, match="a question of 2001 bytes to the holder"):
+        with pytest.raises(InvalidUpdate, match="a question of 2001 bytes to the holder"):
             line.ask(ANNOUNCE, bytes(2000))
-        liar = enter(HOLDER, forged(tmp_path / FOR_SERVER, longest=10_000))
+        liar = connect(HOLDER, forged(tmp_path / SERVER_ENDPOINT, longest=10_000))
         with pytest.raises(ChildProcessError, match="is gone"):
             liar.ask(ANNOUNCE, bytes(2000))
-        assert enter(HOLDER, tmp_path / FOR_SERVER).ask(MARK)
+        assert connect(HOLDER, tmp_path / SERVER_ENDPOINT).ask(KEY_ID)
 
 
 # The holder of a key behind two doors.
 
 
-@pytest.mark.parametrize("spec", [Ckks(), Bfv(), Bfv(rounds_a_key=1)], ids=["ckks", "bfv", "a key a round"])
+@pytest.mark.parametrize("spec", [Ckks(), Bfv(), Bfv(rounds_per_key=1)], ids=["ckks", "bfv", "a key a round"])
 def test_sites_seal_add_and_open_by_their_doors(spec, tmp_path):
-    with hold_keys(spec, 3, tmp_path):
+    with start_key_service(spec, 3, tmp_path):
         sites = [client_side(spec, 3, tmp_path) for _ in range(3)]
         server = build_server_side(spec, 3, server_material(tmp_path))
         assert not secret_holders(sites, server)
         for number in (1, 2):
-            uploads = [site.seal(UPDATE, client, number) for client, site in enumerate(sites)]
+            uploads = [site.protect(UPDATE, client, number) for client, site in enumerate(sites)]
             for client, upload in enumerate(uploads):
                 server.check(upload, client, number)
-            with pytest.raises(BadUpdate, match="no sum that the server has announced"):
-                sites[0].unseal(uploads[1])
+            with pytest.raises(InvalidUpdate, match="no sum that the server has announced"):
+                sites[0].reveal(uploads[1])
             total = server.add(uploads)
-            assert all(site.unseal(total).tolist() == (3 * UPDATE).tolist() for site in sites)
+            assert all(site.reveal(total).tolist() == (3 * UPDATE).tolist() for site in sites)
 
 
 def test_the_server_s_door_opens_no_sum_and_no_door_gives_the_key(tmp_path):
-    with hold_keys(Bfv(), 3, tmp_path):
+    with start_key_service(Bfv(), 3, tmp_path):
         site = client_side(Bfv(), 3, tmp_path)
         server = build_server_side(Bfv(), 3, server_material(tmp_path))
-        total = server.add([site.seal(UPDATE, client, 1) for client in range(3)])
-        by_server, by_client = enter(HOLDER, tmp_path / FOR_SERVER), enter(HOLDER, tmp_path / FOR_CLIENTS)
-        for line, question in ((by_server, OPEN), (by_server, SECRET), (by_client, SECRET), (by_client, ANNOUNCE)):
-            with pytest.raises(BadUpdate, match="gives no answer to that"):
-                line.ask(question, name_of(total))
-        assert by_server.ask(MARK) == by_client.ask(MARK)
+        total = server.add([site.protect(UPDATE, client, 1) for client in range(3)])
+        by_server, by_client = connect(HOLDER, tmp_path / SERVER_ENDPOINT), connect(HOLDER, tmp_path / CLIENT_ENDPOINT)
+        for line, question in ((by_server, DECRYPT), (by_server, SECRET_KEY), (by_client, SECRET_KEY), (by_client, ANNOUNCE)):
+            with pytest.raises(InvalidUpdate, match="gives no answer to that"):
+                line.ask(question, ciphertext_id(total))
+        assert by_server.ask(KEY_ID) == by_client.ask(KEY_ID)
 
 
 def test_a_holder_that_would_give_the_key_by_a_door_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(KeyRing, "public", KeyRing.secret)
-    with hold_keys(Bfv(), 3, tmp_path), pytest.raises(RuntimeError, match="holds a secret key"):
+    monkeypatch.setattr(KeyHolderService, "public", KeyHolderService.secret)
+    with start_key_service(Bfv(), 3, tmp_path), pytest.raises(RuntimeError, match="holds a secret key"):
         build_server_side(Bfv(), 3, server_material(tmp_path))
 
 
 def test_a_holder_that_is_gone_is_named(tmp_path):
-    with hold_keys(Bfv(), 3, tmp_path):
+    with start_key_service(Bfv(), 3, tmp_path):
         site = client_side(Bfv(), 3, tmp_path)
     with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
-        site.unseal(Sealed("bfv", 3, b""))
+        site.reveal(ProtectedUpdate("bfv", 3, b""))
     with pytest.raises(ChildProcessError, match="the holder of the secret key cannot be reached"):
         client_side(Bfv(), 3, tmp_path)

@@ -10,9 +10,9 @@ from pathlib import Path
 import zstandard
 
 from ppml.aggregation import lattice
-from ppml.aggregation.envelope import MARK, ORIGIN, origin_of
-from ppml.aggregation.interfaces import Sealed
-from ppml.federation.client import Population
+from ppml.aggregation.envelope import FINGERPRINT_BYTES, HEADER_BYTES, header_of
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.federation.client import ClientPool
 from ppml.federation.engines.namespaces import raise_loopback
 from ppml.federation.engines.ray import run_on_ray
 from ppml.io.atomic import read_json
@@ -20,16 +20,16 @@ from ppml.stages import federation_job as sites
 from ppml.stages import flower_apps as deployed
 
 LIAR = 1
-_seal = lattice.PublicKeyClients.seal
+_seal = lattice.PublicKeyClients.protect
 
 
-def seal(self: lattice.PublicKeyClients, update, client: int = 0, number: int = 0) -> Sealed:
+def protect(self: lattice.PublicKeyClients, update, client: int = 0, number: int = 0) -> ProtectedUpdate:
     """Seal as an honest client does, or in each round something else."""
     honest = _seal(self, update, client, number)
     if client != LIAR:
         return honest
-    key, rest = honest.payload[:MARK], memoryview(honest.payload)[2 * MARK + ORIGIN :]
-    chunks = [bytes(chunk) for chunk in lattice.unpacked(rest)]
+    key, rest = honest.payload[:FINGERPRINT_BYTES], memoryview(honest.payload)[2 * FINGERPRINT_BYTES + HEADER_BYTES :]
+    chunks = [bytes(chunk) for chunk in lattice.split_length_prefixed(rest)]
     stream = bytearray(zstandard.ZstdDecompressor().decompressobj().decompress(chunks[0][16:]))
     compressed = 0
     if number == 1:
@@ -45,17 +45,17 @@ def seal(self: lattice.PublicKeyClients, update, client: int = 0, number: int = 
     head[5] = compressed
     struct.pack_into("<Q", head, 8, 16 + len(stream))
     chunks[0] = bytes(head) + bytes(stream)
-    return self._scheme.sealed(key, honest.length, chunks, origin_of(client, number))
+    return self._scheme.sealed(key, honest.length, chunks, header_of(client, number))
 
 
-lattice.PublicKeyClients.seal = seal  # type: ignore[method-assign]
+lattice.PublicKeyClients.protect = seal  # type: ignore[method-assign]
 
 # Flower looks for these names in the text of the module.
 server_app = deployed.server_app
 client_app = deployed.client_app
 
 
-def population(job: str, clients: tuple[int, ...]) -> Population:
+def population(job: str, clients: tuple[int, ...]) -> ClientPool:
     """Return the clients, in a process that has imported this module."""
     return sites.population(job, clients)
 

@@ -21,7 +21,7 @@ from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
 from ppml.federation.engines.flower_processes import private_folder
 from ppml.federation.engines.namespace_init import ServerJob
-from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.learning.parameters import digest_of, flatten
 from ppml.stages.federation_job import hold_keys
 
 from ..federation.test_engines import job_of, outcome
@@ -54,7 +54,7 @@ def running() -> str:
 def test_a_deployment_comes_to_the_bits_of_the_workflow_and_leaves_nothing_running(name, tmp_path):
     before = running()
     found = deploy(tmp_path, name)
-    assert found["model"] == digest_of(flat_parameters(outcome(name).models[0]))
+    assert found["model"] == digest_of(flatten(outcome(name).models[0]))
     assert found["events"] == [[event.to_json() for event in own] for own in outcome(name).events]
     assert [row["accuracy"] for row in found["history"]] == [row.accuracy for row in outcome(name).history]
     assert found["notices"] == []

@@ -16,8 +16,8 @@ import torch
 from ppml.aggregation import lattice
 from ppml.federation.engines.deployment import run_deployed
 from ppml.federation.engines.namespaces import enclosing
-from ppml.learning.parameters import digest_of, flat_parameters
-from ppml.learning.result import Outcome
+from ppml.learning.parameters import digest_of, flatten
+from ppml.learning.result import TrainingResult
 from ppml.stages.federation_job import hold_keys
 
 from ..federation.test_engines import arm_of, job_of, outcome
@@ -40,19 +40,19 @@ def one_thread(monkeypatch):
 
 
 @cache
-def expected() -> Outcome:
+def expected() -> TrainingResult:
     """Return what the training comes to in process, with client 1 left out of each round."""
     from . import hostile
 
     try:
         return outcome.__wrapped__("encrypted")
     finally:
-        lattice.PublicKeyClients.seal = hostile._seal
+        lattice.PublicKeyClients.protect = hostile._seal
 
 
 def check(found: dict) -> None:
     assert [row["clients"] for row in found["history"]] == [2] * ROUNDS
-    assert found["model"] == digest_of(flat_parameters(expected().models[0]))
+    assert found["model"] == digest_of(flatten(expected().models[0]))
     named = [line for line in found["notices"] if line.endswith("; its answer is left out")]
     assert [line.split(": ")[:2] for line in named] == [[f"round {number}", "client 1"] for number in (1, 2, 3)]
 
@@ -63,8 +63,8 @@ def test_in_process_the_rounds_go_on_without_it():
     assert not torch.equal(flat(expected()), flat(outcome("encrypted")))
 
 
-def flat(trained: Outcome) -> torch.Tensor:
-    return torch.as_tensor(flat_parameters(trained.models[0]))
+def flat(trained: TrainingResult) -> torch.Tensor:
+    return torch.as_tensor(flatten(trained.models[0]))
 
 
 def test_in_a_deployment_the_rounds_go_on_without_it(tmp_path):

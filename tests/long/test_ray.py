@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ppml.federation.engines.namespaces import enclosing
-from ppml.learning.parameters import digest_of, flat_parameters
+from ppml.learning.parameters import digest_of, flatten
 from ppml.stages.federation_job import hold_keys
 
 from ..federation.test_engines import job_of, outcome
@@ -60,7 +60,7 @@ def test_a_training_on_ray_opens_no_port_that_others_see_and_comes_to_the_bits_o
     with hold_keys(str(job)):
         assert opened_while([*enclosing(), *stage]) == set()
     found = json.loads(result.read_text())
-    assert found["model"] == digest_of(flat_parameters(outcome(name).models[0])) and found["notices"] == []
+    assert found["model"] == digest_of(flatten(outcome(name).models[0])) and found["notices"] == []
 
 
 def test_without_the_enclosure_its_ports_are_seen(tmp_path):

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.site import Site, give_credentials
-from ppml.learning.parameters import digest_of, flat_parameters
-from ppml.learning.result import Outcome
+from ppml.learning.parameters import digest_of, flatten
+from ppml.learning.result import TrainingResult
 from ppml.stages import federation_job as sites
 from ppml.stages.deployment_folders import needs_key_holder, split_job
 from ppml.training import train
@@ -48,7 +48,7 @@ def network():
 
 
 @cache
-def in_process(name: str) -> Outcome:
+def in_process(name: str) -> TrainingResult:
     arm = arm_of(name)
     given = {"classes": 10, "rng": RNG, "data": DATA, "report": lambda row: None}
     return train(arm, owners()[:CLIENTS], noise_of(arm)[:CLIENTS], foreign_images(), **given)
@@ -143,7 +143,7 @@ def check_nothing_is_left(folder: Path) -> None:
 def check_result(found: dict, folder: Path, name: str) -> None:
     expected = in_process(name)
     assert found["notices"] == []
-    assert found["model"] == digest_of(flat_parameters(expected.models[0]))
+    assert found["model"] == digest_of(flatten(expected.models[0]))
     assert found["events"] == [[event.to_json() for event in own] for own in expected.events]
     assert [row["accuracy"] for row in found["history"]] == [row.accuracy for row in expected.history]
     for client in range(CLIENTS):

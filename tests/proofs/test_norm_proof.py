@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ppml.aggregation.interfaces import BadUpdate
+from ppml.errors import InvalidUpdate
 from ppml.proofs import norm_proof as norm_proof
-from ppml.proofs.coin_tossing import Coin, tossed
+from ppml.proofs.coin_tossing import CoinCommitment, joint_coin
 from ppml.proofs.norm_bound import NormBound, squared_norm
 from ppml.proofs.norm_proof import (
     DRAWS,
@@ -18,16 +18,16 @@ from ppml.proofs.norm_proof import (
     PROJECTIONS,
     PROOF,
     UPDATE,
-    OverBound,
+    UnprovableUpdate,
     Prover,
     Verifier,
-    opened,
-    stream_of,
-    summed,
+    reveal_sum,
+    expand_share,
+    sum_shares,
 )
-from ppml.proofs.prime_field import PRIME, elements, integers, minus, packed, plus, unpacked
-from ppml.proofs.projection import projected, signs
-from ppml.proofs.square_proof import Proof, bit_wires, proof_length, proof_of, wires
+from ppml.proofs.prime_field import PRIME, to_elements, to_integers, subtract, serialize, add, deserialize
+from ppml.proofs.projection import project, signs
+from ppml.proofs.square_proof import Proof, bit_wire_count, proof_length, parse_proof, wire_count
 
 STATEMENT = NormBound(length=300, bound=1000)
 SERVERS = 3
@@ -71,13 +71,13 @@ class Upload:
         reasons = {self._reason(server) for server in self.servers}
         assert len(reasons) == 1, "all servers come to the same"
         if (reason := reasons.pop()) is not None:
-            raise BadUpdate(reason)
+            raise InvalidUpdate(reason)
         return self
 
     def _reason(self, server: Verifier) -> str | None:
         try:
             server.judge(self.openings)
-        except BadUpdate as reason:
+        except InvalidUpdate as reason:
             return str(reason)
         return None
 
@@ -88,8 +88,8 @@ class Upload:
     @property
     def total(self) -> np.ndarray:
         """What the servers' openings come to."""
-        values = [unpacked(one, len(one) // 8) for one in self.openings]
-        return plus(plus(values[0], values[1]), values[2])
+        values = [deserialize(one, len(one) // 8) for one in self.openings]
+        return add(add(values[0], values[1]), values[2])
 
 
 class Cheat(Prover):
@@ -100,7 +100,7 @@ class Cheat(Prover):
 
     def _bits(self, update, seed):
         statement = self._statement
-        return self._written(integers(projected(seed, statement.rows, update)) + statement.interval, update)
+        return self._written(to_integers(project(seed, statement.rows, update)) + statement.interval, update)
 
 
 def at_the_bound(length: int, bound: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_an_update_within_the_bound_is_accepted(length, bound):
     statement = NormBound(length, bound)
     update = drawn_update(length, statement, 0.9) if bound > 1 else np.eye(1, length, dtype=np.int64)[0]
     upload = Upload(statement).run(update)
-    assert np.array_equal(opened([server.share for server in upload.servers]), update)
+    assert np.array_equal(reveal_sum([server.share for server in upload.servers]), update)
 
 
 UPDATES = {
@@ -146,7 +146,7 @@ def test_the_model_of_this_project_is_accepted():
     statement = NormBound.of(26_106, 1.0, 20)
     upload = Upload(statement).run(drawn_update(1, statement, 0.999))
     assert proof_length(statement) * 8 < 0.25 * 26_106 * 8
-    assert np.array_equal(opened([server.share for server in upload.servers]), drawn_update(1, statement, 0.999))
+    assert np.array_equal(reveal_sum([server.share for server in upload.servers]), drawn_update(1, statement, 0.999))
 
 
 # What does not hold is refused.
@@ -166,7 +166,7 @@ def squares_that_wrap_round() -> np.ndarray:
         root = pow(4 - first**2, (PRIME + 1) // 4, PRIME)
         if (root**2 + first**2) % PRIME == 4:
             update = np.zeros(300, np.int64)
-            update[[3, 200]] = integers(np.array([first, root], dtype=np.uint64))
+            update[[3, 200]] = to_integers(np.array([first, root], dtype=np.uint64))
             return update
     raise AssertionError("every second number has a root")
 
@@ -183,9 +183,9 @@ FALSE = {
 
 @pytest.mark.parametrize(("update", "why"), FALSE.values(), ids=FALSE)
 def test_an_update_over_the_bound_is_refused(update, why):
-    with pytest.raises(BadUpdate, match=why):
+    with pytest.raises(InvalidUpdate, match=why):
         Upload(prover=Cheat).run(update)
-    with pytest.raises(OverBound, match="of which this is not true"):
+    with pytest.raises(UnprovableUpdate, match="of which this is not true"):
         Upload().run(update)
 
 
@@ -200,7 +200,7 @@ def test_without_projections_squares_that_wrap_round_are_accepted(monkeypatch):
 
     monkeypatch.setattr(Verifier, "_zeros", blind)
     upload = Upload(prover=Cheat).run(squares_that_wrap_round())
-    assert np.abs(opened([server.share for server in upload.servers])).max() >= 2**50
+    assert np.abs(reveal_sum([server.share for server in upload.servers])).max() >= 2**50
 
 
 class NoBits(Cheat):
@@ -210,7 +210,7 @@ class NoBits(Cheat):
         bits = super()._written(rows, update)
         lines = bits[: -self._statement.slack_bits].reshape(len(rows), -1)
         lines[:] = 0
-        lines[:, 0] = elements(rows)
+        lines[:, 0] = to_elements(rows)
         return bits
 
 
@@ -220,7 +220,7 @@ class NoSlack(Cheat):
     def _written(self, rows, update):
         bits = super()._written(rows, update)
         left = np.zeros(self._statement.slack_bits, np.uint64)
-        left[0] = PRIME + self._statement.bound**2 - squared_norm(integers(update))
+        left[0] = PRIME + self._statement.bound**2 - squared_norm(to_integers(update))
         return np.concatenate([bits[: -len(left)], left])
 
 
@@ -228,7 +228,7 @@ class NoSlack(Cheat):
     ("cheat", "update"), [(NoBits, squares_that_wrap_round()), (NoSlack, over_by(1))], ids=["projections", "slack"]
 )
 def test_what_is_no_bit_is_refused(cheat, update):
-    with pytest.raises(BadUpdate, match="what its proof calls bits is something else"):
+    with pytest.raises(InvalidUpdate, match="what its proof calls bits is something else"):
         Upload(prover=cheat).run(update)
 
 
@@ -237,23 +237,23 @@ def test_what_is_no_bit_is_refused(cheat, update):
 
 def shifted(content: bytes, place: int, before: int = 0) -> bytes:
     """Return elements of which one is one more, behind ``before`` bytes."""
-    values = unpacked(content[before:], len(content[before:]) // 8).copy()
-    values[place] = plus(values[place], np.uint64(1))
-    return content[:before] + packed(values)
+    values = deserialize(content[before:], len(content[before:]) // 8).copy()
+    values[place] = add(values[place], np.uint64(1))
+    return content[:before] + serialize(values)
 
 
 @pytest.mark.parametrize("place", [0, 150, 299])
 def test_a_share_that_is_altered_on_its_way_is_refused(place):
-    with pytest.raises(BadUpdate, match="the squares of its update are not those of its proof"):
+    with pytest.raises(InvalidUpdate, match="the squares of its update are not those of its proof"):
         Upload().run(drawn_update(1), share=lambda parts: [shifted(parts[0], place), *parts[1:]])
 
 
 def test_a_seed_that_is_altered_on_its_way_is_refused():
-    with pytest.raises(BadUpdate, match="the squares of its update"):
+    with pytest.raises(InvalidUpdate, match="the squares of its update"):
         Upload().run(drawn_update(1), share=lambda parts: [*parts[:2], bytes(32)])
 
 
-PLACES = np.cumsum([0, bit_wires(STATEMENT) * 128, bit_wires(STATEMENT), wires(STATEMENT), bit_wires(STATEMENT) * 129])
+PLACES = np.cumsum([0, bit_wire_count(STATEMENT) * 128, bit_wire_count(STATEMENT), wire_count(STATEMENT), bit_wire_count(STATEMENT) * 129])
 PARTS = {
     "bits": (PLACES[0], "bits"),
     "bit_masks": (PLACES[1], "bits"),
@@ -265,17 +265,17 @@ PARTS = {
 
 @pytest.mark.parametrize(("place", "why"), PARTS.values(), ids=PARTS)
 def test_a_proof_that_is_altered_is_refused(place, why):
-    with pytest.raises(BadUpdate, match=why):
+    with pytest.raises(InvalidUpdate, match=why):
         Upload().run(drawn_update(1), proof=lambda parts: [shifted(parts[0], place, 32), *parts[1:]])
 
 
-@pytest.mark.parametrize("place", [0, wires(STATEMENT), wires(STATEMENT) + 1, -98, -1])
+@pytest.mark.parametrize("place", [0, wire_count(STATEMENT), wire_count(STATEMENT) + 1, -98, -1])
 @pytest.mark.parametrize("server", range(SERVERS))
 def test_an_opening_that_is_altered_is_refused(server, place):
     def change(parts: list[bytes]) -> list[bytes]:
         return [shifted(part, place) if number == server else part for number, part in enumerate(parts)]
 
-    with pytest.raises(BadUpdate):
+    with pytest.raises(InvalidUpdate):
         Upload().run(drawn_update(1), opening=change)
 
 
@@ -292,17 +292,17 @@ LENGTHS = {
 
 @pytest.mark.parametrize("change", LENGTHS.values(), ids=LENGTHS)
 def test_what_has_another_length_is_refused(change):
-    with pytest.raises(BadUpdate):
+    with pytest.raises(InvalidUpdate):
         Upload().run(drawn_update(1), **change)
 
 
 def test_an_opening_of_another_length_is_refused():
-    with pytest.raises(BadUpdate, match=r"bytes for \d+ numbers"):
+    with pytest.raises(InvalidUpdate, match=r"bytes for \d+ numbers"):
         Upload().run(drawn_update(1), opening=lambda parts: [parts[0][:-8], *parts[1:]])
 
 
 def test_the_client_itself_shares_no_update_of_another_length():
-    with pytest.raises(OverBound):
+    with pytest.raises(UnprovableUpdate):
         Upload().run(np.zeros(299, np.int64))
 
 
@@ -314,12 +314,12 @@ class OfAnother(Prover):
 
     def shares(self, update):
         parts = super().shares(update)
-        self._update = elements(drawn_update(77))
+        self._update = to_elements(drawn_update(77))
         return parts
 
 
 def test_a_proof_of_another_update_is_refused():
-    with pytest.raises(BadUpdate):
+    with pytest.raises(InvalidUpdate):
         Upload(prover=OfAnother).run(drawn_update(1))
 
 
@@ -330,27 +330,27 @@ def test_a_proof_for_other_projections_is_refused():
     first.prove(first.share(drawn_update(1)), lambda parts: old.extend(parts) or parts)
     first.judge()
     shown = second.share(drawn_update(1))
-    with pytest.raises(BadUpdate, match="a proof is for the projections that were drawn for its update"):
+    with pytest.raises(InvalidUpdate, match="a proof is for the projections that were drawn for its update"):
         second.prove(shown, lambda parts: old)
 
     shown = third.share(drawn_update(1))
     count = proof_length(STATEMENT)
-    whole = unpacked(old[0][32:], count)
+    whole = deserialize(old[0][32:], count)
     for seed in first.client._seeds:
-        whole = plus(whole, stream_of(seed, PROOF, count))
+        whole = add(whole, expand_share(seed, PROOF, count))
     for seed in third.client._seeds:
-        whole = minus(whole, stream_of(seed, PROOF, count))
-    third.prove(shown, lambda parts: [parts[0][:32] + packed(whole), *parts[1:]])
-    with pytest.raises(BadUpdate, match="a random projection"):
+        whole = subtract(whole, expand_share(seed, PROOF, count))
+    third.prove(shown, lambda parts: [parts[0][:32] + serialize(whole), *parts[1:]])
+    with pytest.raises(InvalidUpdate, match="a random projection"):
         third.judge()
 
 
 def test_servers_open_nothing_where_the_client_was_told_other_projections():
     upload = Upload()
     shown = upload.share(drawn_update(1))
-    with pytest.raises(BadUpdate, match="a proof is for the projections that were drawn"):
+    with pytest.raises(InvalidUpdate, match="a proof is for the projections that were drawn"):
         upload.prove(shown, lambda parts: [parts[0], bytes(32), parts[2]])
-    with pytest.raises(BadUpdate, match="a coin is not shown before"):
+    with pytest.raises(InvalidUpdate, match="a coin is not shown before"):
         upload.servers[1].show(POINT)
 
 
@@ -362,8 +362,8 @@ def test_a_client_shares_once_and_proves_once():
     upload.prove(shown)
     with pytest.raises(RuntimeError, match="proven once"):
         upload.client.proof(shown)
-    with pytest.raises(BadUpdate, match="an update is shared once"):
-        upload.servers[0].take_share(packed(elements(drawn_update(2))))
+    with pytest.raises(InvalidUpdate, match="an update is shared once"):
+        upload.servers[0].take_share(serialize(to_elements(drawn_update(2))))
 
 
 # What is drawn together.
@@ -372,42 +372,42 @@ def test_a_client_shares_once_and_proves_once():
 def test_no_coin_is_shown_before_what_it_questions():
     upload = Upload()
     for use in DRAWS:
-        with pytest.raises(BadUpdate, match="a coin is not shown before"):
+        with pytest.raises(InvalidUpdate, match="a coin is not shown before"):
             upload.servers[0].show(use)
     upload.share(drawn_update(1))
-    with pytest.raises(BadUpdate, match="a coin is not shown before"):
+    with pytest.raises(InvalidUpdate, match="a coin is not shown before"):
         upload.servers[0].show(POINT)
 
 
 def test_no_share_is_taken_before_the_servers_have_committed_themselves():
-    with pytest.raises(BadUpdate, match="after the servers have committed themselves"):
+    with pytest.raises(InvalidUpdate, match="after the servers have committed themselves"):
         Verifier(STATEMENT, 1).take_share(bytes(32))
 
 
 def test_a_server_commits_itself_once():
     server = Verifier(STATEMENT, 0)
     server.hear(POINT, [b"a", b"b", b"c"])
-    with pytest.raises(BadUpdate, match="a server commits itself once"):
+    with pytest.raises(InvalidUpdate, match="a server commits itself once"):
         server.hear(POINT, [b"a", b"b", b"d"])
 
 
 def test_a_coin_that_is_another_than_committed_is_seen_by_client_and_servers():
     upload = Upload()
     shown = upload.share(drawn_update(1))
-    with pytest.raises(BadUpdate, match="another nonce than the one that it committed itself to"):
+    with pytest.raises(InvalidUpdate, match="another nonce than the one that it committed itself to"):
         upload.client.proof([shown[0], shown[1], bytes(32)])
 
 
 def test_a_coin_that_is_copied_does_not_count():
-    first, second = Coin(0, PROJECTIONS), Coin(1, PROJECTIONS)
-    tossed([first.commitment, second.commitment], [first.nonce, second.nonce], PROJECTIONS)
+    first, second = CoinCommitment(0, PROJECTIONS), CoinCommitment(1, PROJECTIONS)
+    joint_coin([first.commitment, second.commitment], [first.nonce, second.nonce], PROJECTIONS)
     for commitments, nonces, use in (
         ([first.commitment] * 2, [first.nonce] * 2, PROJECTIONS),
         ([first.commitment], [first.nonce, second.nonce], PROJECTIONS),
         ([first.commitment, second.commitment], [first.nonce, second.nonce], POINT),
     ):
-        with pytest.raises(BadUpdate):
-            tossed(commitments, nonces, use)
+        with pytest.raises(InvalidUpdate):
+            joint_coin(commitments, nonces, use)
 
 
 # Random projections.
@@ -419,10 +419,10 @@ def test_projections_are_exact_and_add_up_over_shares(length):
     update = np.random.default_rng(length).integers(-(2**59), 2**59, length)
     blocks = [signs(seed, number, 5) for number in range(-(-length // 2048))]
     wanted = np.concatenate(blocks, axis=1)[:, :length].astype(np.int64).astype(object) @ update.astype(object) % PRIME
-    assert projected(seed, 5, elements(update)).tolist() == wanted.tolist()
-    share = stream_of(bytes(32), UPDATE, length)
-    parts = [projected(seed, 5, part) for part in (share, minus(elements(update), share))]
-    assert plus(*parts).tolist() == wanted.tolist()
+    assert project(seed, 5, to_elements(update)).tolist() == wanted.tolist()
+    share = expand_share(bytes(32), UPDATE, length)
+    parts = [project(seed, 5, part) for part in (share, subtract(to_elements(update), share))]
+    assert add(*parts).tolist() == wanted.tolist()
 
 
 def test_half_of_the_signs_are_0_and_a_quarter_each_of_the_others():
@@ -445,7 +445,7 @@ FAR = {
 def test_a_projection_of_what_is_far_away_misses_the_interval_as_often_as_is_said(far):
     """The bound on the probability of a hit is .672; over 20,000 projections a deviation is .0033."""
     interval, rows = STATEMENT.interval, 20_000
-    found = integers(projected(bytes(32), rows, elements(far(interval))))
+    found = to_integers(project(bytes(32), rows, to_elements(far(interval))))
     hit = np.mean((found >= -interval) & (found < interval))
     assert hit < 1 - (127 / 128) ** 2 / 3 + 5 * 0.0033
 
@@ -482,11 +482,11 @@ def views(update: np.ndarray, uploads: int = 10) -> tuple[np.ndarray, np.ndarray
         upload = Upload(WIDE)
         kept: list[bytes] = []
         upload.run(update, proof=lambda parts, kept=kept: kept.extend(parts) or parts)
-        values, ends = upload.total, (wires(WIDE), wires(WIDE) + 1)
+        values, ends = upload.total, (wire_count(WIDE), wire_count(WIDE) + 1)
         lines += [values[: ends[0]], values[ends[1] : -WIDE.rows - 2]]
-        flat = unpacked(kept[0][32:], proof_length(WIDE))
-        second = stream_of(upload.client._seeds[0], PROOF, len(flat))
-        known += [plus(upload.servers[0].share, upload.servers[1].share), plus(flat, second)]
+        flat = deserialize(kept[0][32:], proof_length(WIDE))
+        second = expand_share(upload.client._seeds[0], PROOF, len(flat))
+        known += [add(upload.servers[0].share, upload.servers[1].share), add(flat, second)]
     return np.concatenate(lines), np.concatenate(known)
 
 
@@ -510,7 +510,7 @@ def test_what_is_opened_and_what_two_servers_have_is_uniform_whatever_the_update
 @pytest.mark.parametrize("update", SEEN.values(), ids=SEEN)
 def test_all_else_that_is_opened_follows_from_the_wires_or_is_zero(update):
     upload = Upload(WIDE).run(update)
-    values, ends = upload.total.astype(object), (wires(WIDE), wires(WIDE) + 1)
+    values, ends = upload.total.astype(object), (wire_count(WIDE), wire_count(WIDE) + 1)
     assert (values[: ends[0]] ** 2).sum() % PRIME == values[ends[0]]
     assert not upload.total[-WIDE.rows - 1 :].any()
     factors, bits = upload.servers[0]._point.factors, values[ends[1] : -WIDE.rows - 2]
@@ -532,14 +532,14 @@ def test_a_wire_without_its_mask_is_caught(monkeypatch):
     monkeypatch.setattr(norm_proof, "proven", bare)
     upload.prove(shown)
     upload.judge()
-    assert not upload.total[: wires(WIDE)].any(), "an update of zeros shows itself"
+    assert not upload.total[: wire_count(WIDE)].any(), "an update of zeros shows itself"
 
 
 def test_nothing_repeats_between_two_uploads_of_one_update():
     first, second = (Upload().run(drawn_update(1)) for _ in range(2))
     for one, other in zip(first.servers, second.servers, strict=True):
         assert not (one.share == other.share).any()
-    count = wires(STATEMENT)
+    count = wire_count(STATEMENT)
     assert not (first.total[:count] == second.total[:count]).any()
 
 
@@ -549,8 +549,8 @@ def test_nothing_repeats_between_two_uploads_of_one_update():
 def test_the_sum_of_what_is_accepted_is_that_of_the_integers():
     values = [drawn_update(number) for number in range(5)]
     uploads = [Upload().run(value) for value in values]
-    sums = [summed([upload.servers[place].share for upload in uploads]) for place in range(SERVERS)]
-    assert np.array_equal(opened(sums), sum(values))
+    sums = [sum_shares([upload.servers[place].share for upload in uploads]) for place in range(SERVERS)]
+    assert np.array_equal(reveal_sum(sums), sum(values))
 
 
 def test_one_bad_client_is_left_out_and_the_sum_of_the_others_is_right():
@@ -561,21 +561,21 @@ def test_one_bad_client_is_left_out_and_the_sum_of_the_others_is_right():
         upload = Upload(prover=Cheat)
         try:
             accepted.append(upload.run(value))
-        except BadUpdate:
+        except InvalidUpdate:
             continue
     assert len(accepted) == 3
-    sums = [summed([upload.servers[place].share for upload in accepted]) for place in range(SERVERS)]
-    assert np.array_equal(opened(sums), values[0] + values[1] + values[3])
+    sums = [sum_shares([upload.servers[place].share for upload in accepted]) for place in range(SERVERS)]
+    assert np.array_equal(reveal_sum(sums), values[0] + values[1] + values[3])
 
 
 def test_a_sum_of_one_is_not_opened():
     upload = Upload().run(drawn_update(1))
-    with pytest.raises(BadUpdate, match="a sum of fewer than 2 updates is not opened"):
-        summed([upload.servers[0].share])
+    with pytest.raises(InvalidUpdate, match="a sum of fewer than 2 updates is not opened"):
+        sum_shares([upload.servers[0].share])
 
 
 def test_a_proof_travels_as_it_is():
-    flat = stream_of(bytes(32), PROOF, proof_length(STATEMENT))
-    proof = proof_of(flat, STATEMENT)
+    flat = expand_share(bytes(32), PROOF, proof_length(STATEMENT))
+    proof = parse_proof(flat, STATEMENT)
     assert np.array_equal(proof.flat, flat)
-    assert proof.bits.shape == (bit_wires(STATEMENT), 128) and proof.square_values.shape == (257,)
+    assert proof.bits.shape == (bit_wire_count(STATEMENT), 128) and proof.square_values.shape == (257,)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppml.aggregation.interfaces import BadUpdate
+from ppml.errors import InvalidUpdate
 from ppml.proofs import prime_field
 from ppml.proofs.prime_field import (
     PRIME,
-    drawn,
-    elements,
-    integers,
-    lagrange,
-    minus,
-    packed,
-    plus,
-    product,
-    times,
+    uniform_elements,
+    to_elements,
+    to_integers,
+    lagrange_weights,
+    subtract,
+    serialize,
+    add,
+    matrix_product,
+    multiply,
     total,
-    turned,
-    unpacked,
+    multiply_by_power_of_two,
+    deserialize,
 )
 
 EDGES = [0, 1, 2, 2**29, 2**32 - 1, 2**32, 2**60, PRIME // 2, PRIME // 2 + 1, PRIME - 2, PRIME - 1]
@@ -29,7 +29,7 @@ EDGES = [0, 1, 2, 2**29, 2**32 - 1, 2**32, 2**60, PRIME // 2, PRIME // 2 + 1, PR
 def pairs() -> tuple[np.ndarray, np.ndarray]:
     """Every pair of edges, and random ones."""
     left, right = (side.ravel() for side in np.meshgrid(EDGES, EDGES))
-    random = drawn(bytes(32), 2000)
+    random = uniform_elements(bytes(32), 2000)
     return (
         np.concatenate([left.astype(np.uint64), random[:1000]]),
         np.concatenate([right.astype(np.uint64), random[1000:]]),
@@ -38,7 +38,7 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(plus, lambda a, b: a + b), (minus, lambda a, b: a - b), (times, lambda a, b: a * b)],
+    [(add, lambda a, b: a + b), (subtract, lambda a, b: a - b), (multiply, lambda a, b: a * b)],
     ids=["plus", "minus", "times"],
 )
 def test_elements_are_calculated_with_as_integers_are(ours, theirs):
@@ -50,7 +50,7 @@ def test_elements_are_calculated_with_as_integers_are(ours, theirs):
 @pytest.mark.parametrize("bits", [0, 1, 21, 42, 60, 61, 63, 84])
 def test_powers_of_two_turn_the_bits(bits):
     left, _ = pairs()
-    assert turned(left, bits).tolist() == [value * 2**bits % PRIME for value in left.tolist()]
+    assert multiply_by_power_of_two(left, bits).tolist() == [value * 2**bits % PRIME for value in left.tolist()]
 
 
 def test_sums_are_exact_where_every_element_is_the_largest():
@@ -62,52 +62,52 @@ def test_sums_are_exact_where_every_element_is_the_largest():
 @pytest.mark.parametrize("inner", [1, 129, 257, 682])
 def test_matrices_are_multiplied_exactly_up_to_the_longest_that_is_taken(inner):
     for left, right in (
-        (drawn(bytes(32), 4 * inner).reshape(4, inner), drawn(bytes(31) + b"x", inner * 3).reshape(inner, 3)),
+        (uniform_elements(bytes(32), 4 * inner).reshape(4, inner), uniform_elements(bytes(31) + b"x", inner * 3).reshape(inner, 3)),
         (np.full((4, inner), PRIME - 1, np.uint64), np.full((inner, 3), PRIME - 1, np.uint64)),
     ):
         wanted = left.astype(object) @ right.astype(object) % PRIME
-        assert np.array_equal(product(left, right), wanted.astype(np.uint64))
+        assert np.array_equal(matrix_product(left, right), wanted.astype(np.uint64))
 
 
 def test_a_product_that_float64_might_round_is_refused():
     with pytest.raises(ValueError, match="sums of 683 products, of which 682 are exact"):
-        product(np.zeros((1, 683), np.uint64), np.zeros((683, 1), np.uint64))
+        matrix_product(np.zeros((1, 683), np.uint64), np.zeros((683, 1), np.uint64))
 
 
 def test_integers_and_elements_are_the_same():
     values = np.array([0, 1, -1, 2**23, -(2**23), PRIME // 2, -(PRIME // 2)])
-    assert np.array_equal(integers(elements(values)), values)
+    assert np.array_equal(to_integers(to_elements(values)), values)
 
 
 @pytest.mark.parametrize("point", [5, 9, 12345, PRIME - 1])
 def test_a_polynomial_is_found_at_any_point(point):
     coefficients = [7, PRIME - 3, 11, 2**60, 5]
     values = [sum(c * node**power for power, c in enumerate(coefficients)) % PRIME for node in range(5)]
-    found = int(total(times(lagrange(5, point), np.array(values, dtype=np.uint64))))
+    found = int(total(multiply(lagrange_weights(5, point), np.array(values, dtype=np.uint64))))
     assert found == sum(c * point**power for power, c in enumerate(coefficients)) % PRIME
 
 
 def test_what_is_drawn_is_below_the_prime_and_repeats():
-    found = drawn(bytes(32), 100_000)
+    found = uniform_elements(bytes(32), 100_000)
     assert found.max() < PRIME and found.max() > 0.99 * PRIME and len(found) == 100_000
-    assert np.array_equal(found[:10], drawn(bytes(32), 10))
+    assert np.array_equal(found[:10], uniform_elements(bytes(32), 10))
 
 
 def test_a_word_that_is_no_element_is_left_out(monkeypatch):
     words = np.array([5, PRIME, 7] + [9] * 8, dtype=np.uint64)
     monkeypatch.setattr(prime_field, "stream", lambda seed, length, width: words[:length])
-    assert drawn(bytes(32), 3).tolist() == [5, 7, 9]
+    assert uniform_elements(bytes(32), 3).tolist() == [5, 7, 9]
 
 
 @pytest.mark.parametrize("content", [b"", bytes(7), bytes(9), bytes(24)])
 def test_other_than_so_many_elements_is_refused(content):
-    with pytest.raises(BadUpdate, match=rf"^{len(content)} bytes for 2 numbers of 8 bytes each$"):
-        unpacked(content, 2)
+    with pytest.raises(InvalidUpdate, match=rf"^{len(content)} bytes for 2 numbers of 8 bytes each$"):
+        deserialize(content, 2)
 
 
 @pytest.mark.parametrize("value", [PRIME, 2**61, 2**64 - 1])
 def test_a_number_that_is_not_below_the_prime_is_refused(value):
-    good = packed(np.array([PRIME - 1], dtype=np.uint64))
-    assert unpacked(good, 1).tolist() == [PRIME - 1]
-    with pytest.raises(BadUpdate, match="a number that is not below the prime"):
-        unpacked(good + value.to_bytes(8, "little"), 2)
+    good = serialize(np.array([PRIME - 1], dtype=np.uint64))
+    assert deserialize(good, 1).tolist() == [PRIME - 1]
+    with pytest.raises(InvalidUpdate, match="a number that is not below the prime"):
+        deserialize(good + value.to_bytes(8, "little"), 2)

@@ -6,11 +6,11 @@ import numpy as np
 from tenseal import sealapi
 
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import Parties, PublicMaterial
+from ppml.aggregation.interfaces import Parties, ServerKeyMaterial
 from ppml.aggregation.key_holder import lattice_parties
-from ppml.aggregation.lattice import LatticeServer, Scheme, ring
-from ppml.aggregation.parameters import bfv_ring
-from ppml.aggregation.seal_streams import CipherShape, fresh
+from ppml.aggregation.lattice import LatticeServer, Scheme, seal_context
+from ppml.aggregation.seal_streams import CiphertextFormat, fresh_ciphertext
+from ppml.config.aggregation_parameters import bfv_ring
 from ppml.config.technique import Bfv
 
 
@@ -42,23 +42,23 @@ class BfvEncoding:
         """Return the values."""
         return np.array(self._encoder.decode_int64(plain), dtype=np.int64)
 
-    def shape(self) -> CipherShape:
+    def shape(self) -> CiphertextFormat:
         """Return what a fresh ciphertext is like: not in NTT form."""
-        return fresh(self._context, ntt=False)
+        return fresh_ciphertext(self._context, ntt=False)
 
 
 def scheme_of(spec: Bfv, clients: int) -> Scheme:
     """Return the smallest ring that holds the sum of so many updates, and how values lie in it."""
     found = bfv_ring(clients, spec.clip, spec.fractional_bits, spec.keys)
-    context = ring(sealapi.SCHEME_TYPE.BFV, found.degree, [found.modulus_bits], found.plain_bits)
+    context = seal_context(sealapi.SCHEME_TYPE.BFV, found.degree, [found.modulus_bits], found.plain_bits)
     return Scheme("bfv", context, BfvEncoding(context))
 
 
 def parties(spec: Bfv, clients: int) -> Parties:
     """Return the clients, and the holder of a new key."""
-    return lattice_parties(lambda: scheme_of(spec, clients), spec.keys, spec.rounds_a_key)
+    return lattice_parties(lambda: scheme_of(spec, clients), spec.keys, spec.rounds_per_key)
 
 
-def server_side(spec: Bfv, clients: int, material: PublicMaterial) -> LatticeServer:
+def server_side(spec: Bfv, clients: int, material: ServerKeyMaterial) -> LatticeServer:
     """Return the server."""
     return LatticeServer(scheme_of(spec, clients), material)

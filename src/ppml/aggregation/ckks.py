@@ -6,10 +6,10 @@ import numpy as np
 from tenseal import sealapi
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.interfaces import Parties, PublicMaterial
+from ppml.aggregation.interfaces import Parties, ServerKeyMaterial
 from ppml.aggregation.key_holder import lattice_parties
-from ppml.aggregation.lattice import LatticeServer, Scheme, ring
-from ppml.aggregation.seal_streams import CipherShape, fresh
+from ppml.aggregation.lattice import LatticeServer, Scheme, seal_context
+from ppml.aggregation.seal_streams import CiphertextFormat, fresh_ciphertext
 from ppml.config.technique import Ckks
 
 
@@ -55,23 +55,23 @@ class CkksEncoding:
         slots = np.array(self._encoder.decode_complex(plain))
         return np.rint(np.concatenate([slots.real, slots.imag]) / self._codec.step).astype(np.int64)
 
-    def shape(self) -> CipherShape:
+    def shape(self) -> CiphertextFormat:
         """Return what a fresh ciphertext is like: in NTT form, at the scale."""
-        return fresh(self._context, ntt=True, scale=self._scale)
+        return fresh_ciphertext(self._context, ntt=True, scale=self._scale)
 
 
 def scheme_of(spec: Ckks) -> Scheme:
     """Return the ring and how values lie in it."""
-    context = ring(sealapi.SCHEME_TYPE.CKKS, spec.poly_modulus_degree, spec.coeff_mod_bit_sizes)
+    context = seal_context(sealapi.SCHEME_TYPE.CKKS, spec.poly_modulus_degree, spec.coeff_mod_bit_sizes)
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
     return Scheme("ckks", context, CkksEncoding(context, codec, 2.0**spec.scale_bits))
 
 
 def parties(spec: Ckks, clients: int) -> Parties:
     """Return the clients, and the holder of a new key."""
-    return lattice_parties(lambda: scheme_of(spec), spec.keys, spec.rounds_a_key)
+    return lattice_parties(lambda: scheme_of(spec), spec.keys, spec.rounds_per_key)
 
 
-def server_side(spec: Ckks, clients: int, material: PublicMaterial) -> LatticeServer:
+def server_side(spec: Ckks, clients: int, material: ServerKeyMaterial) -> LatticeServer:
     """Return the server."""
     return LatticeServer(scheme_of(spec), material)

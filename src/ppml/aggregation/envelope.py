@@ -5,97 +5,98 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from ppml.aggregation.interfaces import BadUpdate, Sealed
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.errors import InvalidUpdate
 
-MARK = 16
+FINGERPRINT_BYTES = 16
 """Bytes of a mark."""
 
-_ORIGIN = struct.Struct("<IQ")
-_FEW = 4096
+_HEADER = struct.Struct("<IQ")
+_TOLERANCE_BYTES = 4096
 
-ORIGIN = _ORIGIN.size
+HEADER_BYTES = _HEADER.size
 """Bytes of what says whose an update is, and of which round."""
 
-OF_ALL = bytes(ORIGIN)
+SUM_HEADER = bytes(HEADER_BYTES)
 """Stands there in a sum."""
 
 
-def origin_of(client: int, number: int) -> bytes:
+def header_of(client: int, number: int) -> bytes:
     """Return what says that an update is of ``client`` in round ``number``."""
-    return _ORIGIN.pack(client + 1, number)
+    return _HEADER.pack(client + 1, number)
 
 
-def refuse_origin(said: bytes | memoryview, client: int, number: int) -> None:
+def check_header(said: bytes | memoryview, client: int, number: int) -> None:
     """Raise an error unless an update that says ``said`` is of ``client`` in round ``number``."""
-    who, when = _ORIGIN.unpack(said)
+    who, when = _HEADER.unpack(said)
     if who == 0:
-        raise BadUpdate("it is a sum, and no update")
+        raise InvalidUpdate("it is a sum, and no update")
     if who != client + 1:
-        raise BadUpdate(f"it was sealed by client {who - 1}")
+        raise InvalidUpdate(f"it was sealed by client {who - 1}")
     if when != number:
-        raise BadUpdate(f"it was sealed in round {when}")
+        raise InvalidUpdate(f"it was sealed in round {when}")
 
 
-def origin_in(sealed: Sealed) -> tuple[int, int]:
+def client_and_round(sealed: ProtectedUpdate) -> tuple[int, int]:
     """Return of which client and round an update says that it is.
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         It is cut off, or a sum.
     """
-    said = sealed.payload[MARK : MARK + ORIGIN]
-    if len(said) < ORIGIN or said == OF_ALL:
-        raise BadUpdate("it does not say of which client and round it is")
-    who, when = _ORIGIN.unpack(said)
+    said = sealed.payload[FINGERPRINT_BYTES : FINGERPRINT_BYTES + HEADER_BYTES]
+    if len(said) < HEADER_BYTES or said == SUM_HEADER:
+        raise InvalidUpdate("it does not say of which client and round it is")
+    who, when = _HEADER.unpack(said)
     return who - 1, when
 
 
-def mark_of(*parts: bytes | memoryview) -> bytes:
+def fingerprint(*parts: bytes | memoryview) -> bytes:
     """Return what ``parts``, one after the other, are known by; they are not copied together for it."""
-    digest = hashlib.blake2b(digest_size=MARK)
+    digest = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
     for part in parts:
         digest.update(part)
     return digest.digest()
 
 
-def refuse_excess(sealed: Sealed, most: int) -> None:
+def check_size(sealed: ProtectedUpdate, most: int) -> None:
     """Raise an error where an update has more than ``most`` bytes, before any of them is read; a few do no harm."""
-    if len(sealed.payload) > most + _FEW:
-        raise BadUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values, which take {most}")
+    if len(sealed.payload) > most + _TOLERANCE_BYTES:
+        raise InvalidUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values, which take {most}")
 
 
-def sealed_of(scheme: str, length: int, content: bytes, origin: bytes = OF_ALL) -> Sealed:
+def make_envelope(scheme: str, length: int, content: bytes, origin: bytes = SUM_HEADER) -> ProtectedUpdate:
     """Return ``content``, which stands for ``length`` values, as it travels: with a checksum, and of whom it is."""
-    return Sealed(scheme, length, b"".join([_checksum(length, origin, content), origin, content]))
+    return ProtectedUpdate(scheme, length, b"".join([_checksum(length, origin, content), origin, content]))
 
 
-def content_of(sealed: Sealed) -> bytes:
-    """Return what :func:`sealed_of` was given.
+def verified_payload(sealed: ProtectedUpdate) -> bytes:
+    """Return what :func:`make_envelope` was given.
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         It is damaged.
     """
-    mark, rest = sealed.payload[:MARK], memoryview(sealed.payload)[MARK:]
-    if len(rest) < ORIGIN or mark != _checksum(sealed.length, rest):
-        raise BadUpdate("it was cut off or altered on the way")
-    return sealed.payload[MARK + ORIGIN :]
+    mark, rest = sealed.payload[:FINGERPRINT_BYTES], memoryview(sealed.payload)[FINGERPRINT_BYTES:]
+    if len(rest) < HEADER_BYTES or mark != _checksum(sealed.length, rest):
+        raise InvalidUpdate("it was cut off or altered on the way")
+    return sealed.payload[FINGERPRINT_BYTES + HEADER_BYTES :]
 
 
-def content_from(sealed: Sealed, client: int, number: int) -> bytes:
-    """Return what :func:`sealed_of` was given by ``client`` in round ``number``.
+def payload_from(sealed: ProtectedUpdate, client: int, number: int) -> bytes:
+    """Return what :func:`make_envelope` was given by ``client`` in round ``number``.
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         It is damaged, or of another client or round.
     """
-    content = content_of(sealed)
-    refuse_origin(sealed.payload[MARK : MARK + ORIGIN], client, number)
+    content = verified_payload(sealed)
+    check_header(sealed.payload[FINGERPRINT_BYTES : FINGERPRINT_BYTES + HEADER_BYTES], client, number)
     return content
 
 
 def _checksum(length: int, *parts: bytes | memoryview) -> bytes:
-    return mark_of(length.to_bytes(8, "little"), *parts)
+    return fingerprint(length.to_bytes(8, "little"), *parts)

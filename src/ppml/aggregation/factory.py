@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.interfaces import Aggregator, Parties, PublicMaterial
+from ppml.aggregation.interfaces import Aggregator, Parties, ServerKeyMaterial
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, Shares
+from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, SecretSharing
 
 
 def build_parties(spec: Aggregation, clients: int) -> Parties:
@@ -21,7 +21,7 @@ def build_parties(spec: Aggregation, clients: int) -> Parties:
             from ppml.aggregation import bfv
 
             return bfv.parties(spec, clients)
-        case Shares():
+        case SecretSharing():
             from ppml.aggregation import secret_sharing as additive
 
             return additive.parties(spec, clients)
@@ -31,7 +31,7 @@ def build_parties(spec: Aggregation, clients: int) -> Parties:
             return masking.parties(spec, clients)
 
 
-def build_server_side(spec: Aggregation, clients: int, material: PublicMaterial) -> Aggregator:
+def build_server_side(spec: Aggregation, clients: int, material: ServerKeyMaterial) -> Aggregator:
     """Return what the server adds with; it gets ``material`` and nothing else from the clients."""
     match spec:
         case Plaintext():
@@ -44,7 +44,7 @@ def build_server_side(spec: Aggregation, clients: int, material: PublicMaterial)
             from ppml.aggregation import bfv
 
             return bfv.server_side(spec, clients, material)
-        case Shares():
+        case SecretSharing():
             from ppml.aggregation import secret_sharing as additive
 
             return additive.server_side(spec, clients, material)

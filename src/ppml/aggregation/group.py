@@ -23,23 +23,23 @@ from nacl.exceptions import CryptoError
 ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 """A prime (RFC 8032, section 5.1)."""
 
-BYTES: Final = 32
+ELEMENT_BYTES: Final = 32
 """Bytes of a scalar, and of a point."""
 
-_KEY: Final = 32
+_KEY_BYTES: Final = 32
 
 
-def fresh_scalar() -> bytes:
+def random_scalar() -> bytes:
     """Return a random scalar of the operating system's, which is not 0."""
-    return encoded(1 + secrets.randbelow(ORDER - 1))
+    return encode_scalar(1 + secrets.randbelow(ORDER - 1))
 
 
-def encoded(scalar: int) -> bytes:
+def encode_scalar(scalar: int) -> bytes:
     """Return a scalar as bytes."""
-    return (scalar % ORDER).to_bytes(BYTES, "little")
+    return (scalar % ORDER).to_bytes(ELEMENT_BYTES, "little")
 
 
-def point_of(scalar: bytes) -> bytes:
+def base_multiple(scalar: bytes) -> bytes:
     """Return the multiple of the base point.
 
     Raises
@@ -47,17 +47,17 @@ def point_of(scalar: bytes) -> bytes:
     ValueError
         The scalar is 0, or not below the order.
     """
-    if len(scalar) != BYTES or not 0 < int.from_bytes(scalar, "little") < ORDER:
+    if len(scalar) != ELEMENT_BYTES or not 0 < int.from_bytes(scalar, "little") < ORDER:
         raise ValueError("a scalar is 32 bytes, from 1 and below the order of the group")
     return crypto_scalarmult_ed25519_base_noclamp(scalar)
 
 
 def is_point(content: bytes) -> bool:
     """Return whether bytes are a point of the group, other than its neutral one."""
-    return len(content) == BYTES and crypto_core_ed25519_is_valid_point(content)
+    return len(content) == ELEMENT_BYTES and crypto_core_ed25519_is_valid_point(content)
 
 
-def multiple(scalar: bytes, point: bytes) -> bytes:
+def scalar_multiple(scalar: bytes, point: bytes) -> bytes:
     """Return a multiple of a point.
 
     Raises
@@ -71,12 +71,12 @@ def multiple(scalar: bytes, point: bytes) -> bytes:
         raise ValueError("no point of the group, or a scalar of 0") from None
 
 
-def added(point: bytes, other: bytes) -> bytes:
+def add_points(point: bytes, other: bytes) -> bytes:
     """Return the sum of two points."""
     return crypto_core_ed25519_add(point, other)
 
 
-def agreed_key(secret: bytes, public: bytes, about: bytes) -> bytes:
+def derive_shared_key(secret: bytes, public: bytes, about: bytes) -> bytes:
     """Return the key that two parties have in common for one use: Diffie and Hellman's, then HKDF-SHA256.
 
     Parameters
@@ -98,5 +98,5 @@ def agreed_key(secret: bytes, public: bytes, about: bytes) -> bytes:
     ValueError
         ``public`` is no point of the group.
     """
-    common = multiple(secret, public)
-    return HKDF(algorithm=SHA256(), length=_KEY, salt=None, info=b"ppml " + about).derive(common)
+    common = scalar_multiple(secret, public)
+    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=b"ppml " + about).derive(common)

@@ -42,7 +42,7 @@ _CLASSICAL = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _HYBRID = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
-class Unreadable(ValueError):
+class DecryptionError(ValueError):
     """A message that was altered, or encrypted to another key or under another context."""
 
 
@@ -65,7 +65,7 @@ class ClassicalKey:
         Unreadable
             The message cannot be opened under this key and ``context``.
         """
-        return _decrypted(_CLASSICAL, message, self._secret, context)
+        return _decrypt(_CLASSICAL, message, self._secret, context)
 
 
 class HybridKey:
@@ -78,7 +78,7 @@ class HybridKey:
 
     def decrypt(self, message: bytes, context: bytes) -> bytes:
         """Return the content of a message; see :meth:`ClassicalKey.decrypt`."""
-        return _decrypted(_HYBRID, message, self._secret, context)
+        return _decrypt(_HYBRID, message, self._secret, context)
 
 
 def is_classical_key(public: bytes) -> bool:
@@ -95,7 +95,7 @@ def is_classical_key(public: bytes) -> bool:
     return True
 
 
-def encrypted(content: bytes, public: bytes, context: bytes) -> bytes:
+def encrypt_classical(content: bytes, public: bytes, context: bytes) -> bytes:
     """Return ``content`` for the holder of the secret key to ``public``, under X25519.
 
     Raises
@@ -106,7 +106,7 @@ def encrypted(content: bytes, public: bytes, context: bytes) -> bytes:
     return _CLASSICAL.encrypt(content, X25519PublicKey.from_public_bytes(public), context)
 
 
-def encrypted_hybrid(content: bytes, public: bytes, context: bytes) -> bytes:
+def encrypt_hybrid(content: bytes, public: bytes, context: bytes) -> bytes:
     """Return ``content`` for the holder of the secret key to ``public``, under ML-KEM-768 with X25519.
 
     Raises
@@ -119,10 +119,10 @@ def encrypted_hybrid(content: bytes, public: bytes, context: bytes) -> bytes:
     return _HYBRID.encrypt(content, MLKEM768X25519PublicKey(lattice, curve), context)
 
 
-def _decrypted(
+def _decrypt(
     suite: Suite, message: bytes, secret: X25519PrivateKey | MLKEM768X25519PrivateKey, context: bytes
 ) -> bytes:
     try:
         return suite.decrypt(message, secret, context)
     except (InvalidTag, ValueError):
-        raise Unreadable("it was altered, or encrypted to another key or under another context") from None
+        raise DecryptionError("it was altered, or encrypted to another key or under another context") from None

@@ -19,10 +19,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ppml.aggregation.group import is_point
-from ppml.aggregation.interfaces import BadUpdate, PublicMaterial
-from ppml.ipc.process import Line
+from ppml.aggregation.interfaces import ServerKeyMaterial
+from ppml.errors import InvalidUpdate
+from ppml.ipc.process import RpcConnection
 
-SIGNATURE: Final = 64
+SIGNATURE_BYTES: Final = 64
 """Bytes of a signature."""
 
 REGISTER, LOOK_UP = b"r", b"k"
@@ -30,16 +31,16 @@ REGISTER, LOOK_UP = b"r", b"k"
 
 REGISTER_NAME = "register of the clients' keys"
 
-MOST_CLIENTS = 2**20
+MAX_CLIENTS = 2**20
 """Keys that a register takes, so that it cannot be filled without end."""
 
 _CLIENT = struct.Struct("<I")
 
 Verify = Callable[[int, bytes, bytes], None]
-"""Raises :class:`BadUpdate` unless a client has signed a message: called with client, signature and message."""
+"""Raises :class:`InvalidUpdate` unless a client has signed a message: called with client, signature and message."""
 
 
-class Keys(Protocol):
+class KeyDirectory(Protocol):
     """A register, near or behind a line."""
 
     def take(self, client: int, public: bytes) -> None:
@@ -51,8 +52,8 @@ class Keys(Protocol):
         ...
 
 
-class Register:
-    """The clients' public keys, each of which is taken once; also a :class:`~ppml.ipc.process.Party`."""
+class KeyRegister:
+    """The clients' public keys, each of which is taken once; also a :class:`~ppml.ipc.process.RequestHandler`."""
 
     def __init__(self) -> None:
         self._keys: dict[int, bytes] = {}
@@ -62,16 +63,16 @@ class Register:
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             It is no key, another one is registered for this client, or the register is full.
         """
         # Under a key of small order one signature is right for every message.
         if not is_point(public):
-            raise BadUpdate(f"a signing key of {len(public)} bytes that is none, or of small order")
+            raise InvalidUpdate(f"a signing key of {len(public)} bytes that is none, or of small order")
         if self._keys.get(client, public) != public:
-            raise BadUpdate(f"another key is registered for client {client}")
-        if client not in self._keys and len(self._keys) >= MOST_CLIENTS:
-            raise BadUpdate(f"the register has the keys of {MOST_CLIENTS} clients and takes no more")
+            raise InvalidUpdate(f"another key is registered for client {client}")
+        if client not in self._keys and len(self._keys) >= MAX_CLIENTS:
+            raise InvalidUpdate(f"the register has the keys of {MAX_CLIENTS} clients and takes no more")
         self._keys[client] = public
 
     def key_of(self, client: int) -> bytes:
@@ -79,17 +80,17 @@ class Register:
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             None is registered.
         """
         if client not in self._keys:
-            raise BadUpdate(f"no key is registered for client {client}")
+            raise InvalidUpdate(f"no key is registered for client {client}")
         return self._keys[client]
 
     def answer(self, what: bytes, content: bytes) -> bytes:
         """Take a key, or return one."""
         if len(content) < _CLIENT.size:
-            raise BadUpdate("a question to the register that names no client")
+            raise InvalidUpdate("a question to the register that names no client")
         client, rest = _CLIENT.unpack_from(content)[0], content[_CLIENT.size :]
         if what == LOOK_UP:
             return self.key_of(client)
@@ -97,25 +98,25 @@ class Register:
         return b""
 
 
-class RegisterLine(PublicMaterial):
+class KeyRegisterClient(ServerKeyMaterial):
     """A register in another process; keys that were looked up are remembered, since none changes."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: RpcConnection) -> None:
         self.line = line
         self._known: dict[int, bytes] = {}
 
     def take(self, client: int, public: bytes) -> None:
-        """Have a key registered; see :meth:`Register.take`."""
-        self.line.ask(REGISTER, registration(client, public))
+        """Have a key registered; see :meth:`KeyRegister.take`."""
+        self.line.ask(REGISTER, registration_request(client, public))
 
     def key_of(self, client: int) -> bytes:
-        """Return the public key of a client; see :meth:`Register.key_of`."""
+        """Return the public key of a client; see :meth:`KeyRegister.key_of`."""
         if client not in self._known:
             self._known[client] = self.line.ask(LOOK_UP, _CLIENT.pack(client))
         return self._known[client]
 
 
-class Signers:
+class ClientSigners:
     """The signing keys of the clients of one process, each drawn and registered when its client first signs.
 
     Parameters
@@ -137,12 +138,12 @@ class Signers:
         return self._secrets[client].sign(message)
 
 
-def registration(client: int, public: bytes) -> bytes:
+def registration_request(client: int, public: bytes) -> bytes:
     """Return what asks a register to take a key."""
     return _CLIENT.pack(client) + public
 
 
-def verify_by(keys: Keys) -> Verify:
+def signature_verifier(keys: KeyDirectory) -> Verify:
     """Return what checks signatures by the keys of a register."""
 
     def verify(client: int, signature: bytes, message: bytes) -> None:
@@ -150,6 +151,6 @@ def verify_by(keys: Keys) -> Verify:
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
         except (InvalidSignature, ValueError):
-            raise BadUpdate(f"it is not signed by client {client}") from None
+            raise InvalidUpdate(f"it is not signed by client {client}") from None
 
     return verify

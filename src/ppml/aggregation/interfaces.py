@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from ppml.aggregation.fixed_point import Grid
+from ppml.errors import InvalidUpdate
+from ppml.ipc.isolation import IsolationHooks
 
-SEAL = "seal"
+UPLOAD = "seal"
 """The step in which clients seal their updates; it goes with the order to train."""
 
 
 @dataclass(frozen=True)
-class Sealed:
+class ProtectedUpdate:
     """An update, or a sum of updates, as it travels.
 
     Parameters
@@ -31,10 +33,10 @@ class Sealed:
     payload: bytes
 
 
-class Sealer(Protocol):
+class ClientProtector(Protocol):
     """A client."""
 
-    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
+    def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
         """Return ``update`` of ``client`` in round ``number`` as it may leave the client."""
         ...
 
@@ -51,38 +53,38 @@ class Aggregator(Protocol):
     before: ClassVar[tuple[str, ...]]
     after: ClassVar[tuple[str, ...]]
 
-    def tell(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
+    def request(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
         """Return what each of ``clients`` is told in a step of round ``number``; the upload's own is ``"seal"``.
 
         A client that is told nothing has nothing to do in a step before or after the upload, and has taken it.
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             They are too few.
         """
         ...
 
-    def hear(self, step: str, client: int, content: bytes) -> None:
-        """Take what a client answers in a step, or raise :class:`BadUpdate`."""
+    def handle_reply(self, step: str, client: int, content: bytes) -> None:
+        """Take what a client answers in a step, or raise :class:`InvalidUpdate`."""
         ...
 
-    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
-        """Raise :class:`BadUpdate` if ``sealed`` is not what ``client`` may add in round ``number``.
+    def check(self, sealed: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
+        """Raise :class:`InvalidUpdate` if ``sealed`` is not what ``client`` may add in round ``number``.
 
         It is called before anything of it touches a sum.
         """
         ...
 
-    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         """Return the sum of updates, sealed as they are."""
         ...
 
 
-class KeyHolder(Protocol):
+class SumReceiver(Protocol):
     """Whoever may see the sum; who that is belongs to the threat statement."""
 
-    def unseal(self, total: Sealed) -> Grid:
+    def reveal(self, total: ProtectedUpdate) -> Grid:
         """Return the sum as exact grid points."""
         ...
 
@@ -91,71 +93,51 @@ class SecretKeyExposed(RuntimeError):
     """A secret key reached a party that must not hold it; the run stops."""
 
 
-class BadUpdate(ValueError):
-    """A sealed update that cannot be added; the message says why, in a few words."""
-
-
-def refuse_scheme(sealed: Sealed, scheme: str) -> None:
+def check_scheme(sealed: ProtectedUpdate, scheme: str) -> None:
     """Raise an error unless ``sealed`` says that it is of ``scheme``."""
     if sealed.scheme != scheme:
-        raise BadUpdate(f"it is sealed by {sealed.scheme!r}, not by {scheme!r}")
+        raise InvalidUpdate(f"it is sealed by {sealed.scheme!r}, not by {scheme!r}")
 
 
-class ClientSide(Sealer, KeyHolder, Protocol):
+class ClientSide(ClientProtector, SumReceiver, Protocol):
     """What the clients have: they seal, and learn the sum."""
 
     def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
-        """Take a step of round ``number``, or raise :class:`BadUpdate` where that would give something away."""
+        """Take a step of round ``number``, or raise :class:`InvalidUpdate` where that would give something away."""
         ...
 
 
-class WithoutSteps:
+class SingleStep:
     """A side of an aggregation in which clients send their updates and say nothing else."""
 
     before: ClassVar[tuple[str, ...]] = ()
     after: ClassVar[tuple[str, ...]] = ()
 
-    def tell(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
+    def request(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
         """Tell nobody anything."""
         return {}
 
-    def hear(self, step: str, client: int, content: bytes) -> None:
+    def handle_reply(self, step: str, client: int, content: bytes) -> None:
         """Refuse."""
-        raise BadUpdate(f"there is no step {step!r} in this aggregation")
+        raise InvalidUpdate(f"there is no step {step!r} in this aggregation")
 
     def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
         """Refuse."""
-        raise BadUpdate(f"there is no step {step!r} in this aggregation")
+        raise InvalidUpdate(f"there is no step {step!r} in this aggregation")
 
 
-class PublicMaterial:
+class ServerKeyMaterial:
     """What the server has of whoever opens sums; this is where nobody holds a key: there is nothing."""
 
     def __call__(self) -> bytes:
         """Return what the server needs to add in this round: never a secret key."""
         return b""
 
-    def announce(self, total: Sealed) -> None:
+    def announce(self, total: ProtectedUpdate) -> None:
         """Say that ``total`` is a sum: who holds a key opens nothing else."""
 
 
-NOTHING = PublicMaterial()
-
-
-@dataclass(frozen=True)
-class Apart:
-    """What is closed when clients and server part: lines that were forked along, and are the other's.
-
-    Parameters
-    ----------
-    at_server : callable
-        Called in the server's process, when the clients live in another one.
-    at_clients : callable
-        Called where they live, before they do anything.
-    """
-
-    at_server: Callable[[], None] = lambda: None
-    at_clients: Callable[[], None] = lambda: None
+NO_MATERIAL = ServerKeyMaterial()
 
 
 @dataclass(frozen=True)
@@ -166,7 +148,7 @@ class Parties:
     ----------
     clients : ClientSide
         What the clients have.
-    material : PublicMaterial
+    material : ServerKeyMaterial
         What the server gets of them.
     close : callable
         Ends what holds the keys, and forgets them.
@@ -176,6 +158,6 @@ class Parties:
     """
 
     clients: ClientSide
-    material: PublicMaterial = NOTHING
+    material: ServerKeyMaterial = NO_MATERIAL
     close: Callable[[], None] = lambda: None
-    apart: Apart | None = None
+    apart: IsolationHooks | None = None

@@ -18,42 +18,42 @@ from functools import partial
 
 import numpy as np
 
-from ppml.aggregation.envelope import mark_of
+from ppml.aggregation.envelope import fingerprint
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import BadUpdate, Parties, PublicMaterial, Sealed
-from ppml.aggregation.lattice import Keys, PublicKeyClients, Scheme, SharedKeyClients, name_of
+from ppml.aggregation.interfaces import Parties, ServerKeyMaterial, ProtectedUpdate
+from ppml.aggregation.lattice import KeyPair, PublicKeyClients, Scheme, SharedKeyClients, ciphertext_id
 from ppml.aggregation.seal_serialization import FILES_IN_MEMORY
-from ppml.errors import UserError
-from ppml.ipc.process import Line, parted, start_party
+from ppml.errors import InvalidUpdate, UserError
+from ppml.ipc.process import RpcConnection, isolation_hooks, start_process
 
-MARK, PUBLIC, ANNOUNCE, OPEN, SECRET = b"m", b"p", b"a", b"o", b"s"
+KEY_ID, PUBLIC_KEY, ANNOUNCE, DECRYPT, SECRET_KEY = b"m", b"p", b"a", b"o", b"s"
 """What is said: what is the public key of now known by; what is it; this is a sum; open it; what is the secret key."""
 
-HOLDER = "holder of the secret key"
-BY_SERVER = frozenset({MARK, PUBLIC, ANNOUNCE})
-BY_CLIENTS = {"public": frozenset({MARK, PUBLIC, OPEN}), "shared": frozenset({MARK, PUBLIC, SECRET})}
+KEY_HOLDER = "holder of the secret key"
+SERVER_REQUESTS = frozenset({KEY_ID, PUBLIC_KEY, ANNOUNCE})
+CLIENT_REQUESTS = {"public": frozenset({KEY_ID, PUBLIC_KEY, DECRYPT}), "shared": frozenset({KEY_ID, PUBLIC_KEY, SECRET_KEY})}
 """Who may say what, clients by what they encrypt under: who shares the key opens sums without the holder."""
 
-_COUNT = struct.Struct("<Q")
+_LENGTH = struct.Struct("<Q")
 
-REMEMBERED = 4
+CACHED_SUMS = 4
 """Sums that the holder remembers: all clients ask for the same one, one after the other."""
 
 
-class KeyRing:
+class KeyHolderService:
     """The keys of one run.
 
     Parameters
     ----------
     scheme : Scheme
         What is encrypted in.
-    rounds_a_key : int or None
+    rounds_per_key : int or None
         After how many sums a new key is made; None: one key for the whole run.
     """
 
-    def __init__(self, scheme: Scheme, rounds_a_key: int | None = None) -> None:
-        self._scheme, self._rounds_a_key = scheme, rounds_a_key
-        self._current = Keys(scheme)
+    def __init__(self, scheme: Scheme, rounds_per_key: int | None = None) -> None:
+        self._scheme, self._rounds_per_key = scheme, rounds_per_key
+        self._current = KeyPair(scheme)
         # Who has missed a round asks for a sum under an earlier one.
         self._all = {self._current.mark: self._current}
         self._opened: OrderedDict[bytes, Grid] = OrderedDict()
@@ -62,8 +62,8 @@ class KeyRing:
 
     def public(self) -> bytes:
         """Return the public key that updates are to be encrypted under now."""
-        if self._rounds_a_key is not None and self._under_current >= self._rounds_a_key:
-            self._current, self._under_current = Keys(self._scheme), 0
+        if self._rounds_per_key is not None and self._under_current >= self._rounds_per_key:
+            self._current, self._under_current = KeyPair(self._scheme), 0
             self._all[self._current.mark] = self._current
         return self._current.public
 
@@ -77,21 +77,21 @@ class KeyRing:
         """Return the secret key, for clients that share it."""
         return self._current.secret()
 
-    def open(self, total: Sealed) -> Grid:
+    def open(self, total: ProtectedUpdate) -> Grid:
         """Return a sum as exact grid points.
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             The server has not announced it, or it is damaged.
         """
-        name = name_of(total)
+        name = ciphertext_id(total)
         if name not in self._announced:
-            raise BadUpdate("it is no sum that the server has announced")
+            raise InvalidUpdate("it is no sum that the server has announced")
         if name not in self._opened:
             keys = self._all.get(name[: len(self._current.mark)], self._current)
             self._opened[name] = keys.open(total)
-            if len(self._opened) > REMEMBERED:
+            if len(self._opened) > CACHED_SUMS:
                 self._opened.popitem(last=False)
         return self._opened[name]
 
@@ -99,7 +99,7 @@ class KeyRing:
         """Return what is asked for, as bytes."""
         match what:
             case b"m":
-                return mark_of(self.public())
+                return fingerprint(self.public())
             case b"p":
                 return self.public()
             case b"s":
@@ -108,44 +108,44 @@ class KeyRing:
                 self.announce(content)
                 return b""
         try:
-            (length,) = _COUNT.unpack_from(content)
-            return self.open(Sealed(self._scheme.name, length, content[_COUNT.size :])).astype("<i8").tobytes()
+            (length,) = _LENGTH.unpack_from(content)
+            return self.open(ProtectedUpdate(self._scheme.name, length, content[_LENGTH.size :])).astype("<i8").tobytes()
         except (RuntimeError, ValueError, struct.error) as error:
-            raise BadUpdate(str(error)) from None
+            raise InvalidUpdate(str(error)) from None
 
 
-class PublicLine(PublicMaterial):
+class PublicKeyClient(ServerKeyMaterial):
     """What the server has of the holder: a line on which it gives the public key, and is told what is a sum."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: RpcConnection) -> None:
         self._line = line
         self._key, self._mark = b"", b""
 
     def __call__(self) -> bytes:
         """Return the public key of the round, which is sent only where it is a new one."""
-        if self._line.ask(MARK) != self._mark:
-            self._key = self._line.ask(PUBLIC)
-            self._mark = mark_of(self._key)
+        if self._line.ask(KEY_ID) != self._mark:
+            self._key = self._line.ask(PUBLIC_KEY)
+            self._mark = fingerprint(self._key)
         return self._key
 
-    def announce(self, total: Sealed) -> None:
+    def announce(self, total: ProtectedUpdate) -> None:
         """Tell the holder that it may open ``total``."""
-        self._line.ask(ANNOUNCE, name_of(total))
+        self._line.ask(ANNOUNCE, ciphertext_id(total))
 
 
-class HolderLine:
+class KeyHolderClient:
     """What the clients have of the holder."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: RpcConnection) -> None:
         self._line = line
-        self.public = PublicLine(line)
+        self.public = PublicKeyClient(line)
 
-    def open(self, total: Sealed) -> Grid:
+    def open(self, total: ProtectedUpdate) -> Grid:
         """Return a sum as exact grid points."""
-        return np.frombuffer(self._line.ask(OPEN, _COUNT.pack(total.length) + total.payload), dtype="<i8")
+        return np.frombuffer(self._line.ask(DECRYPT, _LENGTH.pack(total.length) + total.payload), dtype="<i8")
 
 
-def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | None) -> Parties:
+def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_per_key: int | None) -> Parties:
     """Return the parties of an encrypted aggregation, whose keys are made in a process of its own.
 
     Parameters
@@ -154,7 +154,7 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | N
         Returns the scheme; the holder makes one of its own.
     keys : {"public", "shared"}
         What updates are encrypted under.
-    rounds_a_key : int or None
+    rounds_per_key : int or None
         After how many sums a new key is made.
 
     Raises
@@ -167,12 +167,12 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_a_key: int | N
             "aggregation.keys: got 'shared'; this system has no files in memory, so that the secret key would be "
             "written to a disk; allowed: public"
         )
-    lines, end = start_party(HOLDER, lambda: KeyRing(make(), rounds_a_key), [BY_CLIENTS[keys], BY_SERVER])
-    clients, server = lines[0], PublicLine(lines[1])
+    lines, end = start_process(KEY_HOLDER, lambda: KeyHolderService(make(), rounds_per_key), [CLIENT_REQUESTS[keys], SERVER_REQUESTS])
+    clients, server = lines[0], PublicKeyClient(lines[1])
     side = (
-        PublicKeyClients(make(), HolderLine(clients))
+        PublicKeyClients(make(), KeyHolderClient(clients))
         if keys == "public"
-        else SharedKeyClients(make(), mark_of(server()), partial(clients.ask, SECRET))
+        else SharedKeyClients(make(), fingerprint(server()), partial(clients.ask, SECRET_KEY))
     )
     # Also where nobody closes it: a process that holds a key shall not stay.
-    return Parties(side, server, weakref.finalize(side, end), parted([clients], [lines[1]]))
+    return Parties(side, server, weakref.finalize(side, end), isolation_hooks([clients], [lines[1]]))

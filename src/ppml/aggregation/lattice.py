@@ -16,19 +16,13 @@ from typing import Protocol
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.envelope import MARK, OF_ALL, ORIGIN, mark_of, origin_of, refuse_origin
+from ppml.aggregation.envelope import FINGERPRINT_BYTES, SUM_HEADER, HEADER_BYTES, fingerprint, header_of, check_header
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import (
-    BadUpdate,
-    PublicMaterial,
-    Sealed,
-    SecretKeyExposed,
-    WithoutSteps,
-    refuse_scheme,
-)
-from ppml.aggregation.sandboxed_reader import FAULTS, read, read_all
-from ppml.aggregation.seal_serialization import loaded, saved
-from ppml.aggregation.seal_streams import CipherShape, is_secret_key, most_bytes, public_key
+from ppml.aggregation.interfaces import ServerKeyMaterial, ProtectedUpdate, SecretKeyExposed, SingleStep, check_scheme
+from ppml.aggregation.sandboxed_reader import SEAL_ERRORS, read, read_all
+from ppml.aggregation.seal_serialization import deserialize, serialize
+from ppml.aggregation.seal_streams import CiphertextFormat, is_secret_key, max_stream_bytes, public_key_format
+from ppml.errors import InvalidUpdate
 
 _LENGTH = struct.Struct("<I")
 
@@ -49,7 +43,7 @@ class Encoding(Protocol):
         """Return the grid points of a decrypted sum: exact, whatever the decryption adds."""
         ...
 
-    def shape(self) -> CipherShape:
+    def shape(self) -> CiphertextFormat:
         """Return what a fresh ciphertext is like: all such add."""
         ...
 
@@ -73,7 +67,7 @@ class Scheme:
     encoding: Encoding
 
     @cached_property
-    def shape(self) -> CipherShape:
+    def shape(self) -> CiphertextFormat:
         """What a ciphertext of an update, or of a sum, is like."""
         return self.encoding.shape()
 
@@ -81,9 +75,9 @@ class Scheme:
         """Return how many ciphertexts ``length`` values take."""
         return -(-length // self.encoding.values)
 
-    def most_bytes(self, length: int) -> int:
+    def max_bytes(self, length: int) -> int:
         """Return how many bytes an update or a sum of ``length`` values takes at most."""
-        return 2 * MARK + ORIGIN + self.needed(length) * longest(max(self.shape.sizes))
+        return 2 * FINGERPRINT_BYTES + HEADER_BYTES + self.needed(length) * max_packed_bytes(max(self.shape.sizes))
 
     def plains(self, update: Grid) -> Iterator[sealapi.Plaintext]:
         """Yield ``update`` as polynomials, as many values each as fit."""
@@ -91,16 +85,16 @@ class Scheme:
         for start in range(0, len(update), step):
             yield self.encoding.encode(update[start : start + step])
 
-    def sealed(self, key: bytes, length: int, chunks: Iterable[bytes], origin: bytes = OF_ALL) -> Sealed:
+    def sealed(self, key: bytes, length: int, chunks: Iterable[bytes], origin: bytes = SUM_HEADER) -> ProtectedUpdate:
         """Return ciphertexts of ``length`` values as they travel.
 
         Before them are the key that they are under, a checksum, and of whom they are.
         """
-        parts = [origin, *with_lengths(chunks)]
+        parts = [origin, *length_prefixed_parts(chunks)]
         # Joined once: an upload may have hundreds of megabytes.
-        return Sealed(self.name, length, b"".join([key, mark_of(key, _LENGTH.pack(length), *parts), *parts]))
+        return ProtectedUpdate(self.name, length, b"".join([key, fingerprint(key, _LENGTH.pack(length), *parts), *parts]))
 
-    def ciphertexts(self, sealed: Sealed, key: bytes) -> Iterator[memoryview]:
+    def ciphertexts(self, sealed: ProtectedUpdate, key: bytes) -> Iterator[memoryview]:
         """Yield what :meth:`sealed` packed, where it lies.
 
         A ciphertext whose bits were changed opens as well as any, so that it has to be told by a checksum. It is for
@@ -108,31 +102,31 @@ class Scheme:
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             It is damaged, or under another key than ``key``, or longer than any of its length: then it is not read.
         """
         if not 0 <= sealed.length < 1 << 8 * _LENGTH.size:
-            raise BadUpdate("it does not say how many values it has")
-        if len(sealed.payload) > self.most_bytes(sealed.length):
-            raise BadUpdate(
+            raise InvalidUpdate("it does not say how many values it has")
+        if len(sealed.payload) > self.max_bytes(sealed.length):
+            raise InvalidUpdate(
                 f"{len(sealed.payload)} bytes for {sealed.length} values, which take "
-                f"{self.most_bytes(sealed.length)} at most"
+                f"{self.max_bytes(sealed.length)} at most"
             )
         whole = memoryview(sealed.payload)
-        said, mark, content = whole[:MARK], whole[MARK : 2 * MARK], whole[2 * MARK :]
-        if len(content) < ORIGIN or mark != mark_of(said, _LENGTH.pack(sealed.length), content):
-            raise BadUpdate("it was cut off or altered on the way")
+        said, mark, content = whole[:FINGERPRINT_BYTES], whole[FINGERPRINT_BYTES : 2 * FINGERPRINT_BYTES], whole[2 * FINGERPRINT_BYTES :]
+        if len(content) < HEADER_BYTES or mark != fingerprint(said, _LENGTH.pack(sealed.length), content):
+            raise InvalidUpdate("it was cut off or altered on the way")
         if said != key:
-            raise BadUpdate("it is under another key than that of this run")
-        yield from cut_up(content[ORIGIN:], len(content))
+            raise InvalidUpdate("it is under another key than that of this run")
+        yield from split_streams(content[HEADER_BYTES:], len(content))
 
 
-def name_of(sealed: Sealed) -> bytes:
+def ciphertext_id(sealed: ProtectedUpdate) -> bytes:
     """Return what ciphertexts are known by: their key and their checksum, which is looked at before they are opened."""
-    return sealed.payload[: 2 * MARK]
+    return sealed.payload[: 2 * FINGERPRINT_BYTES]
 
 
-def ring(
+def seal_context(
     kind: sealapi.SCHEME_TYPE, degree: int, primes: Sequence[int], plain_bits: int | None = None
 ) -> sealapi.SEALContext:
     """Return a ring of ``degree`` coefficients modulo primes of so many bits each.
@@ -153,7 +147,7 @@ def ring(
     return context
 
 
-class Keys:
+class KeyPair:
     """A key pair, and what only its holder does.
 
     Parameters
@@ -170,57 +164,57 @@ class Keys:
         generator.create_public_key(public)
         self._secret = generator.secret_key()
         self._decryptor = sealapi.Decryptor(scheme.context, self._secret)
-        self.public = saved(public)
-        self.mark = mark_of(self.public)
+        self.public = serialize(public)
+        self.mark = fingerprint(self.public)
 
     def secret(self) -> bytes:
         """Return the secret key."""
-        return saved(self._secret)
+        return serialize(self._secret)
 
-    def open(self, total: Sealed) -> Grid:
+    def open(self, total: ProtectedUpdate) -> Grid:
         """Return a sum as exact grid points: the raw decryption is not shown to anyone.
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             It is damaged, or under another key.
         """
-        return opened(self._scheme, self._decryptor, total, self.mark)
+        return decrypt_sum(self._scheme, self._decryptor, total, self.mark)
 
 
-def opened(scheme: Scheme, decryptor: sealapi.Decryptor, total: Sealed, mark: bytes) -> Grid:
-    """Return what is in ``total``, on the grid; what cannot be opened raises :class:`BadUpdate`."""
+def decrypt_sum(scheme: Scheme, decryptor: sealapi.Decryptor, total: ProtectedUpdate, mark: bytes) -> Grid:
+    """Return what is in ``total``, on the grid; what cannot be opened raises :class:`InvalidUpdate`."""
     chunks = list(scheme.ciphertexts(total, mark))
-    _refuse_count(scheme, total.length, len(chunks))
+    _check_count(scheme, total.length, len(chunks))
     parts = [np.zeros(0, dtype=np.int64)]
     for cipher in read_all(sealapi.Ciphertext, scheme.shape, chunks):
         plain = sealapi.Plaintext()
         try:
             decryptor.decrypt(cipher, plain)
             parts.append(scheme.encoding.decode(plain))
-        except FAULTS as error:
-            raise BadUpdate(f"it cannot be opened: {error}") from None
+        except SEAL_ERRORS as error:
+            raise InvalidUpdate(f"it cannot be opened: {error}") from None
     return np.concatenate(parts)[: total.length]
 
 
-def _refuse_count(scheme: Scheme, length: int, count: int) -> None:
+def _check_count(scheme: Scheme, length: int, count: int) -> None:
     if count != scheme.needed(length):
-        raise BadUpdate(f"{count} ciphertexts where {scheme.needed(length)} are needed")
+        raise InvalidUpdate(f"{count} ciphertexts where {scheme.needed(length)} are needed")
 
 
-class Holder(Protocol):
+class KeyHolder(Protocol):
     """Whoever has the secret key, seen by the clients."""
 
     def public(self) -> bytes:
         """Return the public key that updates are to be encrypted under now."""
         ...
 
-    def open(self, total: Sealed) -> Grid:
+    def open(self, total: ProtectedUpdate) -> Grid:
         """Return a sum as exact grid points."""
         ...
 
 
-class PublicKeyClients(WithoutSteps):
+class PublicKeyClients(SingleStep):
     """Clients that encrypt under a public key: none of them can open what another has sealed.
 
     Parameters
@@ -231,33 +225,33 @@ class PublicKeyClients(WithoutSteps):
         Opens sums.
     """
 
-    def __init__(self, scheme: Scheme, holder: Holder) -> None:
+    def __init__(self, scheme: Scheme, holder: KeyHolder) -> None:
         self._scheme = scheme
         self._holder = holder
         self._under: tuple[bytes, sealapi.Encryptor] | None = None
 
-    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
+    def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
         """Return ``update`` encrypted, as many values a ciphertext as fit."""
         public = self._holder.public()
-        mark = mark_of(public)
+        mark = fingerprint(public)
         if self._under is None or self._under[0] != mark:
-            key = read(sealapi.PublicKey(), public_key(self._scheme.context), public)
+            key = read(sealapi.PublicKey(), public_key_format(self._scheme.context), public)
             self._under = mark, sealapi.Encryptor(self._scheme.context, key)
         chunks = map(self._encrypt, self._scheme.plains(update))
-        return self._scheme.sealed(mark, len(update), chunks, origin_of(client, number))
+        return self._scheme.sealed(mark, len(update), chunks, header_of(client, number))
 
     def _encrypt(self, plain: sealapi.Plaintext) -> bytes:
         assert self._under is not None
         cipher = sealapi.Ciphertext()
         self._under[1].encrypt(plain, cipher)
-        return saved(cipher)
+        return serialize(cipher)
 
-    def unseal(self, total: Sealed) -> Grid:
+    def reveal(self, total: ProtectedUpdate) -> Grid:
         """Return the sum, which the key holder opens."""
         return self._holder.open(total)
 
 
-class SharedKeyClients(WithoutSteps):
+class SharedKeyClients(SingleStep):
     """Clients that all have the secret key, and encrypt under it: half of a ciphertext is a seed then.
 
     Parameters
@@ -275,7 +269,7 @@ class SharedKeyClients(WithoutSteps):
 
     @cached_property
     def _key(self) -> sealapi.SecretKey:
-        return loaded(sealapi.SecretKey(), self._scheme.context, self._secret())
+        return deserialize(sealapi.SecretKey(), self._scheme.context, self._secret())
 
     @cached_property
     def _encryptor(self) -> sealapi.Encryptor:
@@ -285,24 +279,24 @@ class SharedKeyClients(WithoutSteps):
     def _decryptor(self) -> sealapi.Decryptor:
         return sealapi.Decryptor(self._scheme.context, self._key)
 
-    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
+    def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
         """Return ``update`` encrypted, as many values a ciphertext as fit."""
-        chunks = (saved(self._encryptor.encrypt_symmetric(plain)) for plain in self._scheme.plains(update))
-        return self._scheme.sealed(self._mark, len(update), chunks, origin_of(client, number))
+        chunks = (serialize(self._encryptor.encrypt_symmetric(plain)) for plain in self._scheme.plains(update))
+        return self._scheme.sealed(self._mark, len(update), chunks, header_of(client, number))
 
-    def unseal(self, total: Sealed) -> Grid:
+    def reveal(self, total: ProtectedUpdate) -> Grid:
         """Return the sum, which each client opens for itself."""
-        return opened(self._scheme, self._decryptor, total, self._mark)
+        return decrypt_sum(self._scheme, self._decryptor, total, self._mark)
 
 
-class LatticeServer(WithoutSteps):
+class LatticeServer(SingleStep):
     """The server's side: adds ciphertexts, for which it needs no key.
 
     Parameters
     ----------
     scheme : Scheme
         What is encrypted in.
-    material : PublicMaterial
+    material : ServerKeyMaterial
         Gives the public key of the round, which the server looks at to know that it is no secret one, and what updates
         of this round say that they are under; is told which ciphertexts are a sum.
 
@@ -312,7 +306,7 @@ class LatticeServer(WithoutSteps):
         The material is, or holds, a secret key, or is no public key of this ring.
     """
 
-    def __init__(self, scheme: Scheme, material: PublicMaterial) -> None:
+    def __init__(self, scheme: Scheme, material: ServerKeyMaterial) -> None:
         self._scheme = scheme
         self._material = material
         self._seen = b""
@@ -324,30 +318,30 @@ class LatticeServer(WithoutSteps):
     def _key(self) -> bytes:
         """Return what the key of this round is known by."""
         material = self._material()
-        mark = mark_of(material)
+        mark = fingerprint(material)
         if mark != self._seen:
-            refuse_secret_key(self._scheme.context, material)
+            require_public_key(self._scheme.context, material)
             self._seen = mark
         return mark
 
-    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
+    def check(self, sealed: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
         """Raise an error unless it is of ``client``, and has what its length needs: ciphertexts of this ring and key.
 
         That they were encrypted, and not made up, cannot be told.
         """
-        refuse_scheme(sealed, self._scheme.name)
+        check_scheme(sealed, self._scheme.name)
         chunks = list(self._scheme.ciphertexts(sealed, self._key()))
-        refuse_origin(sealed.payload[2 * MARK : 2 * MARK + ORIGIN], client, number)
-        _refuse_count(self._scheme, sealed.length, len(chunks))
+        check_header(sealed.payload[2 * FINGERPRINT_BYTES : 2 * FINGERPRINT_BYTES + HEADER_BYTES], client, number)
+        _check_count(self._scheme, sealed.length, len(chunks))
         for cipher in read_all(sealapi.Ciphertext, self._scheme.shape, chunks):
-            _refuse_transparent(cipher)
-        self._read_before.add(name_of(sealed))
+            _check_not_transparent(cipher)
+        self._read_before.add(ciphertext_id(sealed))
 
-    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         """Return the encrypted sum, ciphertext by ciphertext."""
         key = self._key()
         columns = zip(*(self._scheme.ciphertexts(one, key) for one in sealed), strict=True)
-        again = all(name_of(one) in self._read_before for one in sealed)
+        again = all(ciphertext_id(one) in self._read_before for one in sealed)
         self._read_before.clear()
         chunks = (self._add_column(column, again) for column in columns)
         total = self._scheme.sealed(key, sealed[0].length, chunks)
@@ -357,43 +351,43 @@ class LatticeServer(WithoutSteps):
     def _add_column(self, chunks: Sequence[memoryview], again: bool) -> bytes:
         each = read_all(sealapi.Ciphertext, self._scheme.shape, chunks, again=again)
         total = next(each)
-        _refuse_transparent(total)
+        _check_not_transparent(total)
         for other in each:
-            _refuse_transparent(other)
+            _check_not_transparent(other)
             try:
                 self._evaluator.add_inplace(total, other)
-            except FAULTS as error:
-                raise BadUpdate(f"SEAL cannot add them: {error}") from None
-        return saved(total)
+            except SEAL_ERRORS as error:
+                raise InvalidUpdate(f"SEAL cannot add them: {error}") from None
+        return serialize(total)
 
 
-def _refuse_transparent(cipher: sealapi.Ciphertext) -> None:
+def _check_not_transparent(cipher: sealapi.Ciphertext) -> None:
     if cipher.is_transparent():
-        raise BadUpdate("a ciphertext that hides nothing")
+        raise InvalidUpdate("a ciphertext that hides nothing")
 
 
-def refuse_secret_key(context: sealapi.SEALContext, material: bytes) -> None:
+def require_public_key(context: sealapi.SEALContext, material: bytes) -> None:
     """Raise an error unless ``material`` is a public key of this ring, and nothing besides."""
     if is_secret_key(context, material):
         raise SecretKeyExposed("the material sent to the server holds a secret key")
     try:
-        read(sealapi.PublicKey(), public_key(context), material)
-    except BadUpdate as error:
+        read(sealapi.PublicKey(), public_key_format(context), material)
+    except InvalidUpdate as error:
         # What follows a key that can be read may be anything.
         raise SecretKeyExposed(f"the material sent to the server is no public key: {error}") from None
 
 
-def with_lengths(chunks: Iterable[bytes]) -> list[bytes]:
+def length_prefixed_parts(chunks: Iterable[bytes]) -> list[bytes]:
     """Return ``chunks`` with the length of each before it."""
     return [part for chunk in chunks for part in (_LENGTH.pack(len(chunk)), chunk)]
 
 
-def packed(chunks: Iterable[bytes]) -> bytes:
+def length_prefixed(chunks: Iterable[bytes]) -> bytes:
     """Return ``chunks`` as one payload."""
-    return b"".join(with_lengths(chunks))
+    return b"".join(length_prefixed_parts(chunks))
 
 
-def unpacked(payload: memoryview) -> Iterator[memoryview]:
+def split_length_prefixed(payload: memoryview) -> Iterator[memoryview]:
     """Yield what has its length before it, or raise a ValueError where the payload is cut off."""
     place = 0
     while place < len(payload):
@@ -407,22 +401,22 @@ def unpacked(payload: memoryview) -> Iterator[memoryview]:
         place += length
 
 
-def longest(*sizes: int) -> int:
+def max_packed_bytes(*sizes: int) -> int:
     """Return the most bytes that streams which take ``sizes`` uncompressed are packed in."""
-    return sum(_LENGTH.size + most_bytes(size) for size in sizes)
+    return sum(_LENGTH.size + max_stream_bytes(size) for size in sizes)
 
 
-def cut_up(message: bytes | memoryview, most: int) -> list[memoryview]:
+def split_streams(message: bytes | memoryview, most: int) -> list[memoryview]:
     """Return the streams in a message of somebody else, of at most ``most`` bytes.
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         It is longer, or cut off.
     """
     if len(message) > most:
-        raise BadUpdate(f"a message of {len(message)} bytes, where {most} are enough")
+        raise InvalidUpdate(f"a message of {len(message)} bytes, where {most} are enough")
     try:
-        return list(unpacked(memoryview(message)))
+        return list(split_length_prefixed(memoryview(message)))
     except ValueError as error:
-        raise BadUpdate(str(error)) from None
+        raise InvalidUpdate(str(error)) from None

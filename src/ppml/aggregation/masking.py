@@ -52,26 +52,26 @@ from __future__ import annotations
 
 import weakref
 
-from ppml.aggregation.identities import LOOK_UP, REGISTER, REGISTER_NAME, Register, RegisterLine, verify_by
-from ppml.aggregation.interfaces import Parties, PublicMaterial
+from ppml.aggregation.identities import LOOK_UP, REGISTER, REGISTER_NAME, KeyRegister, KeyRegisterClient, signature_verifier
+from ppml.aggregation.interfaces import Parties, ServerKeyMaterial
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
-from ppml.aggregation.parameters import masking_threshold
-from ppml.aggregation.primitives import width_of
+from ppml.aggregation.primitives import integer_width
+from ppml.config.aggregation_parameters import masking_threshold
 from ppml.config.technique import Masking
-from ppml.ipc.process import parted, start_party
+from ppml.ipc.process import isolation_hooks, start_process
 
 
 def parties(spec: Masking, clients: int) -> Parties:
     """Return the clients, which have no keys yet, and a register of their signing keys in a process of its own."""
-    (near, far), end = start_party(REGISTER_NAME, Register, [frozenset({REGISTER, LOOK_UP}), frozenset({LOOK_UP})])
+    (near, far), end = start_process(REGISTER_NAME, KeyRegister, [frozenset({REGISTER, LOOK_UP}), frozenset({LOOK_UP})])
     side = MaskingClients(
-        masking_threshold(spec.threshold, clients), clients, width_of(clients, spec), RegisterLine(near)
+        masking_threshold(spec.threshold, clients), clients, integer_width(clients, spec), KeyRegisterClient(near)
     )
-    return Parties(side, RegisterLine(far), weakref.finalize(side, end), parted([near], [far]))
+    return Parties(side, KeyRegisterClient(far), weakref.finalize(side, end), isolation_hooks([near], [far]))
 
 
-def server_side(spec: Masking, clients: int, material: PublicMaterial) -> MaskingServer:
+def server_side(spec: Masking, clients: int, material: ServerKeyMaterial) -> MaskingServer:
     """Return the server, which looks signing keys up in the register."""
-    assert isinstance(material, RegisterLine)
-    return MaskingServer(masking_threshold(spec.threshold, clients), width_of(clients, spec), verify_by(material))
+    assert isinstance(material, KeyRegisterClient)
+    return MaskingServer(masking_threshold(spec.threshold, clients), integer_width(clients, spec), signature_verifier(material))

@@ -8,34 +8,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.interfaces import BadUpdate, Sealed, WithoutSteps, refuse_scheme
+from ppml.aggregation.interfaces import ProtectedUpdate, SingleStep, check_scheme
+from ppml.errors import InvalidUpdate
 
 
-def seal_plain(values: Grid, dtype: str) -> Sealed:
+def to_plaintext(values: Grid, dtype: str) -> ProtectedUpdate:
     """Return ``values`` as little-endian integers of ``dtype``, ``<i4`` or ``<i8``."""
-    return Sealed("plaintext", len(values), values.astype(dtype).tobytes())
+    return ProtectedUpdate("plaintext", len(values), values.astype(dtype).tobytes())
 
 
-def unseal_plain(sealed: Sealed) -> Grid:
-    """Return the integers; see :func:`integers_in`."""
-    return integers_in(sealed).astype(np.int64)
+def from_plaintext(sealed: ProtectedUpdate) -> Grid:
+    """Return the integers; see :func:`payload_integers`."""
+    return payload_integers(sealed).astype(np.int64)
 
 
-def integers_in(sealed: Sealed) -> NDArray[np.signedinteger]:
+def payload_integers(sealed: ProtectedUpdate) -> NDArray[np.signedinteger]:
     """Return the integers as they lie in the payload, 4 or 8 bytes each, whichever it has; nothing is copied.
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         The payload has another length.
     """
     for dtype in ("<i4", "<i8"):
         if len(sealed.payload) == sealed.length * np.dtype(dtype).itemsize:
             return np.frombuffer(sealed.payload, dtype=dtype)
-    raise BadUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values of 4 or 8 bytes each")
+    raise InvalidUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values of 4 or 8 bytes each")
 
 
-class PlaintextAggregation(WithoutSteps):
+class PlaintextAggregation(SingleStep):
     """Both sides of an aggregation in the clear.
 
     Parameters
@@ -50,25 +51,25 @@ class PlaintextAggregation(WithoutSteps):
         self._largest = int(np.rint(codec.clip / codec.step))
         self._dtype = "<i4" if clients * self._largest < 2**31 else "<i8"
 
-    def seal(self, update: Grid, client: int = 0, number: int = 0) -> Sealed:
+    def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
         """Return ``update`` as little-endian integers."""
-        return seal_plain(update, self._dtype)
+        return to_plaintext(update, self._dtype)
 
-    def check(self, sealed: Sealed, client: int = 0, number: int = 0) -> None:
+    def check(self, sealed: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
         """Raise an error unless every value is one that a client may send: what overflows a sum is no update."""
-        refuse_scheme(sealed, "plaintext")
-        values = integers_in(sealed)
+        check_scheme(sealed, "plaintext")
+        values = payload_integers(sealed)
         # Not by their absolute values: that of the smallest integer is negative.
         if len(values) and not -self._largest <= values.min() <= values.max() <= self._largest:
-            raise BadUpdate("a value beyond what updates are clipped to")
+            raise InvalidUpdate("a value beyond what updates are clipped to")
 
-    def add(self, sealed: Sequence[Sealed]) -> Sealed:
+    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         """Return the exact sum."""
         total = np.zeros(sealed[0].length, dtype=np.int64)
         for one in sealed:
-            total += integers_in(one)
-        return self.seal(total)
+            total += payload_integers(one)
+        return self.protect(total)
 
-    def unseal(self, total: Sealed) -> Grid:
+    def reveal(self, total: ProtectedUpdate) -> Grid:
         """Return the integers."""
-        return unseal_plain(total)
+        return from_plaintext(total)

@@ -8,19 +8,19 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
-from ppml.aggregation.parameters import largest_value
+from ppml.config.aggregation_parameters import max_grid_value
 from ppml.config.technique import FixedPointSpec
 
-KEY = 32
+KEY_BYTES = 32
 """Bytes of a key, public or secret."""
 
 
-def width_of(clients: int, spec: FixedPointSpec) -> int:
+def integer_width(clients: int, spec: FixedPointSpec) -> int:
     """Return how many bytes hold the sum of ``clients`` values on a grid."""
-    return 4 if clients * largest_value(spec.clip, spec.fractional_bits) < 2**31 else 8
+    return 4 if clients * max_grid_value(spec.clip, spec.fractional_bits) < 2**31 else 8
 
 
-def stream(seed: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:
+def prg(seed: bytes, length: int, width: int) -> NDArray[np.unsignedinteger]:
     """Return ``length`` random integers of ``width`` bytes: AES-256 in counter mode, under a key used once."""
     encryptor = Cipher(AES(seed), CTR(bytes(16))).encryptor()
     return np.frombuffer(encryptor.update(bytes(length * width)), dtype=f"<u{width}")

@@ -23,37 +23,37 @@ from typing import Any, NoReturn
 
 from tenseal import sealapi
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.aggregation.seal_serialization import file_of, path_of
-from ppml.aggregation.seal_streams import CipherShape, SwitchingShape, level_of
+from ppml.aggregation.seal_serialization import temporary_file, descriptor_path
+from ppml.aggregation.seal_streams import CiphertextFormat, SwitchingKeyFormat, parms_id_bytes
+from ppml.errors import InvalidUpdate
 
-KINDS: tuple[type, ...] = (sealapi.Ciphertext, sealapi.PublicKey, sealapi.RelinKeys, sealapi.GaloisKeys)
+OBJECT_TYPES: tuple[type, ...] = (sealapi.Ciphertext, sealapi.PublicKey, sealapi.RelinKeys, sealapi.GaloisKeys)
 
-CPU_SECONDS, BYTES_A_CPU_SECOND = 2, 4 << 20
+CPU_SECONDS, BYTES_PER_CPU_SECOND = 2, 4 << 20
 """How long a stream may be read for: so many seconds of a processor, and one more for so many bytes."""
 
 WAIT_SECONDS = 60.0
 """As many times the processor's seconds as a busy machine may take."""
 
-ROOM, ROOM_A_BYTE = 256 << 20, 8
+EXTRA_MEMORY, EXTRA_MEMORY_PER_BYTE = 256 << 20, 8
 """How much more memory than before a stream may take: so many bytes, and so many for each of its own."""
 
 ATTEMPTS = 2
 """In how many processes a stream is tried before it is refused since they ended."""
 
-TOGETHER, BYTES_TOGETHER = 32, 4 << 20
+BATCH_STREAMS, BATCH_BYTES = 32, 4 << 20
 """Streams that it is given at once: so many, and of so many bytes, but for the last."""
 
-_ANSWER = 1 << 12
+_REPLY_BYTES = 1 << 12
 
-_ASKED = struct.Struct("<BBQ")
-"""Which of :data:`KINDS`, how many, and of how many bytes together."""
+_REQUEST = struct.Struct("<BBQ")
+"""Which of :data:`OBJECT_TYPES`, how many, and of how many bytes together."""
 
-FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+SEAL_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 """What SEAL's reader, and its calculations, raise at streams that they cannot take."""
 
 
-Shape = CipherShape | SwitchingShape
+Shape = CiphertextFormat | SwitchingKeyFormat
 Stream = bytes | memoryview
 
 
@@ -62,7 +62,7 @@ def read(one: Any, shape: Shape, stream: Stream) -> Any:
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         It is none; the message says why.
     """
     (one,) = read_all(lambda: one, shape, [stream])
@@ -74,37 +74,37 @@ def read_all(make: Callable[[], Any], shape: Shape, streams: Iterable[Stream], *
 
     See :func:`read`. Where the same bytes were read before, ``again`` spares the other process.
     """
-    for group in _groups(map(shape.uncompressed, streams)):
+    for group in _batches(map(shape.uncompressed, streams)):
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(file_of(parts)) for parts in group]
+            files = [stack.enter_context(temporary_file(parts)) for parts in group]
             made = [make() for _ in files]
             if not again:
                 size = sum(len(part) for parts in group for part in parts)
                 why = _reader_of(shape.context).why_not(type(made[0]), [number for number, _ in files], size)
                 if why:
-                    raise BadUpdate(f"SEAL cannot read it: {why}")
+                    raise InvalidUpdate(f"SEAL cannot read it: {why}")
             for one, (_, path) in zip(made, files, strict=True):
                 try:
                     one.load(shape.context, path)
-                except FAULTS as error:
-                    raise BadUpdate(f"SEAL cannot read it: {error}") from None
+                except SEAL_ERRORS as error:
+                    raise InvalidUpdate(f"SEAL cannot read it: {error}") from None
         yield from made
 
 
-def _groups(each: Iterable[Sequence[bytes]]) -> Iterator[list[Sequence[bytes]]]:
+def _batches(each: Iterable[Sequence[bytes]]) -> Iterator[list[Sequence[bytes]]]:
     """Yield what is given to the other process at once."""
     group, size = list[Sequence[bytes]](), 0
     for parts in each:
         group.append(parts)
         size += sum(map(len, parts))
-        if len(group) == TOGETHER or size >= BYTES_TOGETHER:
+        if len(group) == BATCH_STREAMS or size >= BATCH_BYTES:
             yield group
             group, size = [], 0
     if group:
         yield group
 
 
-class FirstReader:
+class SandboxedReader:
     """Reads streams of one ring in a process that may end; it ends with the one that asks, at the latest.
 
     Parameters
@@ -131,7 +131,7 @@ class FirstReader:
         with self._turn:
             # Where it ended by a fault of the machine's, or since it was forked at a bad moment, another one can.
             for _ in range(ATTEMPTS):
-                answer = self._answer(_ASKED.pack(KINDS.index(kind), len(files), size), files, size)
+                answer = self._answer(_REQUEST.pack(OBJECT_TYPES.index(kind), len(files), size), files, size)
                 if answer:
                     return answer[1:].decode(errors="replace")
                 why = self._end()
@@ -142,10 +142,10 @@ class FirstReader:
         if self._process is None:
             self._process = self._start()
         _, line = self._process
-        seconds = WAIT_SECONDS * (1 + size / BYTES_A_CPU_SECOND)
+        seconds = WAIT_SECONDS * (1 + size / BYTES_PER_CPU_SECOND)
         try:
             socket.send_fds(line, [asked], files)
-            return line.recv(_ANSWER) if select.select([line], [], [], seconds)[0] else b""
+            return line.recv(_REPLY_BYTES) if select.select([line], [], [], seconds)[0] else b""
         except OSError:
             return b""
 
@@ -162,7 +162,7 @@ class FirstReader:
         line.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        return _end_of(process)
+        return _describe_end(process)
 
     def forget(self) -> None:
         """Leave the process to the one that has started it: this one was forked from that."""
@@ -181,21 +181,21 @@ class FirstReader:
         return process, ours
 
 
-_readers: dict[bytes, FirstReader] = {}
+_readers: dict[bytes, SandboxedReader] = {}
 
 
-def _reader_of(context: sealapi.SEALContext) -> FirstReader:
+def _reader_of(context: sealapi.SEALContext) -> SandboxedReader:
     """Return the reader of a ring in this process."""
-    ring = level_of(context.key_parms_id())
-    reader = _readers.setdefault(ring, FirstReader(context))
+    ring = parms_id_bytes(context.key_parms_id())
+    reader = _readers.setdefault(ring, SandboxedReader(context))
     reader.context = weakref.ref(context)
     if id(context) not in reader.users:
         reader.users.add(id(context))
-        weakref.finalize(context, _leave, ring, id(context)).atexit = False
+        weakref.finalize(context, _remove_user, ring, id(context)).atexit = False
     return reader
 
 
-def _leave(ring: bytes, user: int) -> None:
+def _remove_user(ring: bytes, user: int) -> None:
     """End the reader of a ring that nothing in this process is of any more."""
     reader = _readers.get(ring)
     if reader is not None and user in reader.users:
@@ -205,17 +205,17 @@ def _leave(ring: bytes, user: int) -> None:
             reader.close()
 
 
-def _forget() -> None:
+def _forget_readers() -> None:
     for reader in _readers.values():
         reader.forget()
     _readers.clear()
 
 
 # A process that is forked later starts its own: two that ask on one line would read each other's answers.
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_readers)
 
 
-def _end_of(process: int) -> str:
+def _describe_end(process: int) -> str:
     """Return in words how a process ended."""
     try:
         _, status = os.waitpid(process, 0)
@@ -230,19 +230,19 @@ def _serve(line: socket.socket, context: sealapi.SEALContext) -> NoReturn:
     """Say of streams whether they can be read, until nobody is left to ask."""
     code = 1
     try:
-        _leave_all_but(line.fileno())
+        _close_all_but(line.fileno())
         most = 0
         while True:
-            asked, files, _, _ = socket.recv_fds(line, _ASKED.size, TOGETHER)
+            asked, files, _, _ = socket.recv_fds(line, _REQUEST.size, BATCH_STREAMS)
             if not asked:
                 code = 0
                 break
-            kind, count, size = _ASKED.unpack(asked)
+            kind, count, size = _REQUEST.unpack(asked)
             _limit_time(size)
             if size > most:
                 _limit_memory(size)
                 most = size
-            said = "files are missing" if len(files) < count else _tried(KINDS[kind], context, files)
+            said = "files are missing" if len(files) < count else _try_to_load(OBJECT_TYPES[kind], context, files)
             line.send(b"." + said.encode())
             for number in files:
                 os.close(number)
@@ -250,16 +250,16 @@ def _serve(line: socket.socket, context: sealapi.SEALContext) -> NoReturn:
         os._exit(code)
 
 
-def _tried(kind: type, context: sealapi.SEALContext, files: Sequence[int]) -> str:
+def _try_to_load(kind: type, context: sealapi.SEALContext, files: Sequence[int]) -> str:
     try:
         for number in files:
-            kind().load(context, path_of(number))
-    except FAULTS as error:
+            kind().load(context, descriptor_path(number))
+    except SEAL_ERRORS as error:
         return str(error)[:300] or type(error).__name__
     return ""
 
 
-def _leave_all_but(number: int) -> None:
+def _close_all_but(number: int) -> None:
     """Keep no file of the process that this one is a copy of, and none of its ways to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -275,14 +275,14 @@ def _leave_all_but(number: int) -> None:
 
 def _limit_time(size: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS + size // BYTES_A_CPU_SECOND
+    seconds = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS + size // BYTES_PER_CPU_SECOND
     _limit(resource.RLIMIT_CPU, seconds)
 
 
 def _limit_memory(size: int) -> None:
     """Let streams of ``size`` bytes take no more memory than that calls for, where the system tells what there is."""
     if used := _memory_in_use():
-        _limit(resource.RLIMIT_AS, used + ROOM + ROOM_A_BYTE * size)
+        _limit(resource.RLIMIT_AS, used + EXTRA_MEMORY + EXTRA_MEMORY_PER_BYTE * size)
 
 
 def _limit(which: int, soft: int) -> None:

@@ -15,18 +15,18 @@ from tenseal import sealapi
 FILES_IN_MEMORY = hasattr(os, "memfd_create")
 """Whether what SEAL writes stays off the disk; elsewhere ciphertexts and public keys pass through temporary files."""
 
-SIZE = struct.Struct("<8xQ")
+STREAM_SIZE = struct.Struct("<8xQ")
 """Where every stream of SEAL says how long it is."""
 
 
-def saved(one: Any) -> bytes:
+def serialize(one: Any) -> bytes:
     """Return what SEAL writes of a key or ciphertext."""
-    with file_of(()) as (number, path):
+    with temporary_file(()) as (number, path):
         one.save(path)
         return os.pread(number, os.fstat(number).st_size, 0)
 
 
-def loaded(one: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *, whole: bool = True) -> Any:
+def deserialize(one: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *, whole: bool = True) -> Any:
     """Let SEAL read ``stream`` into ``one``, a new key or ciphertext, and return it.
 
     SEAL ends the process at some streams that its writer never makes: see
@@ -37,25 +37,25 @@ def loaded(one: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *
     RuntimeError, ValueError
         It is cut off or longer than it says, or not of this ring.
     """
-    if whole and (len(stream) < SIZE.size or SIZE.unpack_from(stream)[0] != len(stream)):
+    if whole and (len(stream) < STREAM_SIZE.size or STREAM_SIZE.unpack_from(stream)[0] != len(stream)):
         raise ValueError("it is not as long as it says")
-    with file_of([stream]) as (_, path):
+    with temporary_file([stream]) as (_, path):
         one.load(context, path)
     return one
 
 
 @contextlib.contextmanager
-def file_of(parts: Sequence[bytes | memoryview]) -> Iterator[tuple[int, str]]:
+def temporary_file(parts: Sequence[bytes | memoryview]) -> Iterator[tuple[int, str]]:
     """Give a file that holds ``parts``, one after the other: its descriptor and its path in this process."""
     if FILES_IN_MEMORY:
         number = os.memfd_create("ppml")
-        path, leave = path_of(number), None
+        path, leave = descriptor_path(number), None
     else:
         number, path = leave = tempfile.mkstemp()
     try:
         place = 0
         for part in parts:
-            place += _put(number, part, place)
+            place += _write_all(number, part, place)
         yield number, path
     finally:
         os.close(number)
@@ -63,12 +63,12 @@ def file_of(parts: Sequence[bytes | memoryview]) -> Iterator[tuple[int, str]]:
             Path(path).unlink()
 
 
-def path_of(number: int) -> str:
+def descriptor_path(number: int) -> str:
     """Return the path of an open file in the process that has it open."""
     return f"/dev/fd/{number}"
 
 
-def _put(number: int, part: bytes | memoryview, place: int) -> int:
+def _write_all(number: int, part: bytes | memoryview, place: int) -> int:
     """Write all of ``part``; the system takes at most 2 GiB at once."""
     whole = memoryview(part)
     done = 0

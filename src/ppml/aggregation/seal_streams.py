@@ -21,13 +21,13 @@ from functools import cache, cached_property
 import zstandard
 from tenseal import sealapi
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.aggregation.seal_serialization import saved
+from ppml.aggregation.seal_serialization import serialize
+from ppml.errors import InvalidUpdate
 
 _HEADER = struct.Struct("<5sBHQ")
 """Magic number, header size and version; mode of compression; reserved; bytes of the stream."""
 
-_CIPHER = struct.Struct("<32sBQQQdQ")
+_CIPHERTEXT = struct.Struct("<32sBQQQdQ")
 """Level, whether in NTT form, polynomials, degree, primes, scale, correction factor."""
 
 _COUNT = struct.Struct("<Q")
@@ -48,22 +48,22 @@ _BLAKE2XB = b"\x01"
 @cache
 def _prefix() -> bytes:
     """Return how each stream begins that this version of SEAL writes."""
-    return saved(sealapi.Plaintext())[:5]
+    return serialize(sealapi.Plaintext())[:5]
 
 
-def level_of(parms_id: Collection[int]) -> bytes:
+def parms_id_bytes(parms_id: Collection[int]) -> bytes:
     """Return a level of a ring as streams name it."""
     return struct.pack("<4Q", *parms_id)
 
 
-def most_bytes(size: int) -> int:
+def max_stream_bytes(size: int) -> int:
     """Return the largest stream of an object that takes ``size`` bytes uncompressed: what cannot be compressed."""
     # ZSTD_COMPRESSBOUND of zstd.h.
     return int(_HEADER.size + size + (size >> 8) + (((128 << 10) - size) >> 11 if size < 128 << 10 else 0))
 
 
 @dataclass(frozen=True)
-class CipherShape:
+class CiphertextFormat:
     """What a ciphertext, or a public key, is like.
 
     Parameters
@@ -93,7 +93,7 @@ class CipherShape:
     @cached_property
     def level(self) -> bytes:
         """The level, as streams name it."""
-        return level_of(self.data.parms_id())
+        return parms_id_bytes(self.data.parms_id())
 
     @cached_property
     def degree(self) -> int:
@@ -109,16 +109,16 @@ class CipherShape:
     def sizes(self) -> list[int]:
         """Bytes that it may take uncompressed, without the header of the stream."""
         words = self.degree * self.primes
-        array = _CIPHER.size + _HEADER.size + _COUNT.size + words * _WORD
+        array = _CIPHERTEXT.size + _HEADER.size + _COUNT.size + words * _WORD
         whole, seeded = array + words * _WORD, array + _HEADER.size + 1 + _SEED_BYTES
         return [size for size, may in ((whole, self.whole), (seeded, self.seeded)) if may]
 
     @cached_property
     def _levels(self) -> frozenset[bytes]:
         """All levels of the ring."""
-        found, data = {level_of(self.context.key_parms_id())}, self.context.first_context_data()
+        found, data = {parms_id_bytes(self.context.key_parms_id())}, self.context.first_context_data()
         while data is not None:
-            found.add(level_of(data.parms_id()))
+            found.add(parms_id_bytes(data.parms_id()))
             data = data.next_context_data()
         return frozenset(found)
 
@@ -127,50 +127,50 @@ class CipherShape:
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             It is no ciphertext of this shape; the message says what is different.
         """
-        frame, said = _opened(stream)
+        frame, said = _parse_header(stream)
         if said not in self.sizes:
-            self._compare_fields(_begin(frame, _CIPHER.size))
-            raise BadUpdate(f"a ciphertext of {said} bytes, not {' or '.join(map(str, self.sizes))}")
-        body = _decompressed(frame, said)
+            self._compare_fields(_decompress_prefix(frame, _CIPHERTEXT.size))
+            raise InvalidUpdate(f"a ciphertext of {said} bytes, not {' or '.join(map(str, self.sizes))}")
+        body = _decompress(frame, said)
         self.check(memoryview(body))
         return [_header(len(body)), body]
 
     def check(self, body: memoryview) -> None:
-        """Raise :class:`BadUpdate` unless ``body``, of one of :attr:`sizes`, is a ciphertext of this shape."""
+        """Raise :class:`InvalidUpdate` unless ``body``, of one of :attr:`sizes`, is a ciphertext of this shape."""
         self._compare_fields(body)
         words = self.degree * self.primes
-        at = _CIPHER.size
+        at = _CIPHERTEXT.size
         length, seeded = len(body) - at, len(body) < max(self.sizes) or not self.whole
         array = _HEADER.size + _COUNT.size + (1 if seeded else _POLYNOMIALS) * words * _WORD
         _check_header(body[at:], array)
         (count,) = _COUNT.unpack_from(body, at + _HEADER.size)
         if count * _WORD != array - _HEADER.size - _COUNT.size:
-            raise BadUpdate(f"a ciphertext that says that it has {count} coefficients")
+            raise InvalidUpdate(f"a ciphertext that says that it has {count} coefficients")
         if seeded:
             _check_header(body[at + array :], length - array)
             if body[at + array + _HEADER.size :][:1] != _BLAKE2XB:
-                raise BadUpdate("a seed of another generator than that of SEAL")
+                raise InvalidUpdate("a seed of another generator than that of SEAL")
 
     def _compare_fields(self, body: memoryview | bytes) -> None:
-        if len(body) < _CIPHER.size:
-            raise BadUpdate("no ciphertext of this ring: it is too short")
-        level, ntt, size, degree, primes, scale, correction = _CIPHER.unpack_from(body)
+        if len(body) < _CIPHERTEXT.size:
+            raise InvalidUpdate("no ciphertext of this ring: it is too short")
+        level, ntt, size, degree, primes, scale, correction = _CIPHERTEXT.unpack_from(body)
         if level not in self._levels:
-            raise BadUpdate("no ciphertext of this ring: its parameters are others")
+            raise InvalidUpdate("no ciphertext of this ring: its parameters are others")
         if level != self.level or size != _POLYNOMIALS or ntt != self.ntt:
-            raise BadUpdate("a ciphertext that is not fresh: it was multiplied, or is of another level or form")
+            raise InvalidUpdate("a ciphertext that is not fresh: it was multiplied, or is of another level or form")
         if (degree, primes, correction) != (self.degree, self.primes, 1):
-            raise BadUpdate("no ciphertext of this ring: what it says of its size is wrong")
+            raise InvalidUpdate("no ciphertext of this ring: what it says of its size is wrong")
         # Not a number is no scale either.
         if not abs(scale / self.scale - 1) <= self.rounding:
-            raise BadUpdate(f"a ciphertext at scale {scale:g}, not {self.scale:g}")
+            raise InvalidUpdate(f"a ciphertext at scale {scale:g}, not {self.scale:g}")
 
 
 @dataclass(frozen=True)
-class SwitchingShape:
+class SwitchingKeyFormat:
     """What keys for squares, or for rotations, are like.
 
     Parameters
@@ -188,9 +188,9 @@ class SwitchingShape:
     places: frozenset[int]
 
     @cached_property
-    def one(self) -> CipherShape:
+    def one(self) -> CiphertextFormat:
         """A key of those."""
-        return CipherShape(self.context, self.context.key_context_data(), ntt=True, whole=False)
+        return CiphertextFormat(self.context, self.context.key_context_data(), ntt=True, whole=False)
 
     @cached_property
     def size(self) -> int:
@@ -200,12 +200,12 @@ class SwitchingShape:
         return int(_KEYS.size + self.groups * _COUNT.size + len(self.places) * each)
 
     def uncompressed(self, stream: bytes | memoryview) -> list[bytes]:
-        """Return header and content of the same keys uncompressed; what are none raises :class:`BadUpdate`."""
-        frame, said = _opened(stream)
+        """Return header and content of the same keys uncompressed; what are none raises :class:`InvalidUpdate`."""
+        frame, said = _parse_header(stream)
         if said != self.size:
-            self._compare_fields(_begin(frame, _KEYS.size))
-            raise BadUpdate(LACKING)
-        body = _decompressed(frame, said)
+            self._compare_fields(_decompress_prefix(frame, _KEYS.size))
+            raise InvalidUpdate(WRONG_SWITCHING_KEYS)
+        body = _decompress(frame, said)
         self._check(memoryview(body))
         return [_header(len(body)), body]
 
@@ -216,7 +216,7 @@ class SwitchingShape:
             (count,) = _COUNT.unpack_from(body, at)
             at += _COUNT.size
             if count != (each if place in self.places else 0):
-                raise BadUpdate(LACKING)
+                raise InvalidUpdate(WRONG_SWITCHING_KEYS)
             for _ in range(count):
                 _check_header(body[at:], _HEADER.size + size)
                 self.one.check(body[at + _HEADER.size : at + _HEADER.size + size])
@@ -224,37 +224,37 @@ class SwitchingShape:
 
     def _compare_fields(self, body: memoryview | bytes) -> None:
         if len(body) < _KEYS.size or _KEYS.unpack_from(body)[0] != self.one.level:
-            raise BadUpdate("their parameters are others")
+            raise InvalidUpdate("their parameters are others")
         if _KEYS.unpack_from(body)[1] != self.groups:
-            raise BadUpdate(LACKING)
+            raise InvalidUpdate(WRONG_SWITCHING_KEYS)
 
 
-LACKING = "they lack the one for squares, or for some rotation, or have others"
+WRONG_SWITCHING_KEYS = "they lack the one for squares, or for some rotation, or have others"
 """Said of evaluation keys that are not those asked for."""
 
 
-def fresh(context: sealapi.SEALContext, ntt: bool, scale: float = 1.0) -> CipherShape:
+def fresh_ciphertext(context: sealapi.SEALContext, ntt: bool, scale: float = 1.0) -> CiphertextFormat:
     """Return what a ciphertext is like that a client has just encrypted, or a sum of such."""
-    return CipherShape(context, context.first_context_data(), ntt, scale)
+    return CiphertextFormat(context, context.first_context_data(), ntt, scale)
 
 
-def public_key(context: sealapi.SEALContext) -> CipherShape:
+def public_key_format(context: sealapi.SEALContext) -> CiphertextFormat:
     """Return what a public key is like."""
-    return CipherShape(context, context.key_context_data(), ntt=True, seeded=False)
+    return CiphertextFormat(context, context.key_context_data(), ntt=True, seeded=False)
 
 
 def is_secret_key(context: sealapi.SEALContext, stream: bytes | memoryview) -> bool:
     """Return whether ``stream`` begins as a secret key of this ring."""
     try:
         length = _HEADER.unpack_from(stream)[3] if len(stream) >= _HEADER.size else 0
-        frame, _ = _opened(memoryview(stream)[:length])
-        begin = _begin(frame, _PLAIN.size)
-    except BadUpdate:
+        frame, _ = _parse_header(memoryview(stream)[:length])
+        begin = _decompress_prefix(frame, _PLAIN.size)
+    except InvalidUpdate:
         return False
     if len(begin) < _PLAIN.size:
         return False
     level, coefficients, _, prefix = _PLAIN.unpack(begin)
-    key = public_key(context)
+    key = public_key_format(context)
     return bool((level, coefficients, prefix) == (key.level, key.degree * key.primes, _prefix()))
 
 
@@ -265,31 +265,31 @@ def _header(size: int) -> bytes:
 def _check_header(body: memoryview, size: int) -> None:
     """Refuse an inner stream that is not uncompressed, of ``size`` bytes: SEAL's reader may end the process at it."""
     if _HEADER.unpack_from(body) != (_prefix(), _UNCOMPRESSED, 0, size):
-        raise BadUpdate("a stream within it that SEAL does not write so")
+        raise InvalidUpdate("a stream within it that SEAL does not write so")
 
 
-def _opened(stream: bytes | memoryview) -> tuple[memoryview, int]:
+def _parse_header(stream: bytes | memoryview) -> tuple[memoryview, int]:
     """Return what is compressed in ``stream``, and how many bytes that says to be uncompressed."""
     if len(stream) < _HEADER.size or _HEADER.unpack_from(stream)[3] != len(stream):
-        raise BadUpdate("it is not as long as it says")
+        raise InvalidUpdate("it is not as long as it says")
     prefix, mode, reserved, _ = _HEADER.unpack_from(stream)
     if (prefix, mode, reserved) != (_prefix(), _ZSTD, 0):
-        raise BadUpdate("it is no stream of this version of SEAL, or not compressed as this project's are")
+        raise InvalidUpdate("it is no stream of this version of SEAL, or not compressed as this project's are")
     frame = memoryview(stream)[_HEADER.size :]
     try:
         return frame, int(zstandard.frame_content_size(frame))
     except zstandard.ZstdError as error:
-        raise BadUpdate(f"it cannot be decompressed: {error}") from None
+        raise InvalidUpdate(f"it cannot be decompressed: {error}") from None
 
 
-def _decompressed(frame: memoryview, size: int) -> bytes:
+def _decompress(frame: memoryview, size: int) -> bytes:
     """Return the content of ``frame``, which says that it is of ``size`` bytes, as much as there is room made for."""
     try:
         body = _decompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise BadUpdate(f"it cannot be decompressed: {error}") from None
+        raise InvalidUpdate(f"it cannot be decompressed: {error}") from None
     if len(body) != size:
-        raise BadUpdate("it has another size than it says")
+        raise InvalidUpdate("it has another size than it says")
     return body
 
 
@@ -304,10 +304,10 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 _own = threading.local()
 
 
-def _begin(frame: memoryview, count: int) -> bytes:
+def _decompress_prefix(frame: memoryview, count: int) -> bytes:
     """Return the first ``count`` bytes of the content, which may be as large as it likes."""
     try:
         with zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(frame) as reader:
             return bytes(reader.read(count))
     except zstandard.ZstdError as error:
-        raise BadUpdate(f"it cannot be decompressed: {error}") from None
+        raise InvalidUpdate(f"it cannot be decompressed: {error}") from None

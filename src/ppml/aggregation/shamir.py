@@ -12,13 +12,13 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, reduce
 
-from ppml.aggregation.group import BYTES, ORDER, added, encoded, multiple, point_of
+from ppml.aggregation.group import ELEMENT_BYTES, ORDER, add_points, encode_scalar, scalar_multiple, base_multiple
 
-SECRET = 0
+SECRET_INDEX = 0
 """The place of the secret itself."""
 
 
-def divided(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
+def split(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
     """Return a share of ``secret`` for each of ``places``: the values there of a random polynomial.
 
     Parameters
@@ -42,7 +42,7 @@ def divided(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, b
     True
     """
     value = int.from_bytes(secret, "little")
-    if len(secret) != BYTES or value >= ORDER:
+    if len(secret) != ELEMENT_BYTES or value >= ORDER:
         raise ValueError("a secret is 32 bytes and below the order of the group")
     if min(places) < 1 or len(set(places)) < len(places) or not 1 <= threshold <= len(places):
         raise ValueError(
@@ -50,21 +50,21 @@ def divided(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, b
         )
     # From the constant term, which is the secret, up.
     polynomial = [value, *_random(threshold - 1)]
-    return {place: encoded(_at(polynomial, place)) for place in places}
+    return {place: encode_scalar(_evaluate(polynomial, place)) for place in places}
 
 
 def _random(count: int) -> list[int]:
     return [secrets.randbelow(ORDER) for _ in range(count)]
 
 
-def _at(polynomial: Sequence[int], place: int) -> int:
+def _evaluate(polynomial: Sequence[int], place: int) -> int:
     value = 0
     for coefficient in reversed(polynomial):
         value = (value * place + coefficient) % ORDER
     return value
 
 
-def together(shares: Mapping[int, bytes], threshold: int) -> bytes:
+def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
     """Return the secret that ``shares`` are of, by Lagrange's formula at 0.
 
     Raises
@@ -79,7 +79,7 @@ def together(shares: Mapping[int, bytes], threshold: int) -> bytes:
     for place, inverse in _inverses(chosen).items():
         above = _product(-other for other in chosen if other != place)
         value += int.from_bytes(shares[place], "little") * above * inverse
-    return encoded(value)
+    return encode_scalar(value)
 
 
 def _product(numbers: Iterable[int]) -> int:
@@ -95,15 +95,15 @@ def _inverses(places: tuple[int, ...]) -> dict[int, int]:
     return {place: pow(_product(place - other for other in places if other != place), -1, ORDER) for place in places}
 
 
-def is_share(share: bytes, point: bytes) -> bool:
+def share_matches_point(share: bytes, point: bytes) -> bool:
     """Return whether a share is that of the point which its dealer has published for it."""
     try:
-        return point_of(share) == point
+        return base_multiple(share) == point
     except ValueError:
         return False
 
 
-def are_of_one_secret(points: Mapping[int, bytes], threshold: int) -> bool:
+def is_valid_sharing(points: Mapping[int, bytes], threshold: int) -> bool:
     """Return whether the shares behind ``points`` are all of the secret behind the point at 0.
 
     Parameters
@@ -120,9 +120,9 @@ def are_of_one_secret(points: Mapping[int, bytes], threshold: int) -> bool:
     """
     # A word of the dual code: its product with the values of any polynomial of a degree below the threshold is 0.
     word = _random(len(points) - threshold)
-    weights = {place: _at(word, place) * inverse for place, inverse in _inverses(tuple(points)).items()}
+    weights = {place: _evaluate(word, place) * inverse for place, inverse in _inverses(tuple(points)).items()}
     try:
-        terms = [multiple(encoded(weight), points[place]) for place, weight in weights.items() if place != SECRET]
-        return reduce(added, terms) == multiple(encoded(-weights[SECRET]), points[SECRET])
+        terms = [scalar_multiple(encode_scalar(weight), points[place]) for place, weight in weights.items() if place != SECRET_INDEX]
+        return reduce(add_points, terms) == scalar_multiple(encode_scalar(-weights[SECRET_INDEX]), points[SECRET_INDEX])
     except ValueError:
         return False

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppml.aggregation.parameters import masking_threshold
-from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, Shares
+from ppml.config.aggregation_parameters import masking_threshold
+from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, SecretSharing
 
 
 @dataclass(frozen=True)
-class Sight:
+class Visibility:
     """What parties see that follow the protocol and put together what they have.
 
     Parameters
@@ -24,17 +24,17 @@ class Sight:
     sum: str
 
 
-def sight(spec: Aggregation, clients: int) -> Sight:
+def visibility_of(spec: Aggregation, clients: int) -> Visibility:
     """Return who sees what where so many ``clients`` are asked in a round."""
     match spec:
         case Plaintext():
-            return Sight("the server", "all clients and the server")
+            return Visibility("the server", "all clients and the server")
         case Ckks(keys="shared") | Bfv(keys="shared"):
-            return Sight("any client together with the server", "all clients")
+            return Visibility("any client together with the server", "all clients")
         case Ckks() | Bfv():
-            return Sight("the key holder together with the server", "all clients and the key holder")
-        case Shares():
-            return Sight(f"all {spec.servers} servers together", "all clients and the server that adds")
+            return Visibility("the key holder together with the server", "all clients and the key holder")
+        case SecretSharing():
+            return Visibility(f"all {spec.servers} servers together", "all clients and the server that adds")
         case Masking():
             colluding = f"{masking_threshold(spec.threshold, clients)} of {clients} clients together with the server"
-            return Sight(colluding, "all clients and the server")
+            return Visibility(colluding, "all clients and the server")

@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.interfaces import Sealed
-from ppml.aggregation.plaintext import unseal_plain
-from ppml.auditing.observation import Step, Watcher
-from ppml.auditing.reference_gradients import Reference, along, clipping_factor, length
-from ppml.auditing.releases import Added, Claim, OwnersNoise, owners_of
-from ppml.auditing.statistics import Coins, Noise
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.aggregation.plaintext import from_plaintext
+from ppml.auditing.observation import ObservedStep, TrainingObserver
+from ppml.auditing.reference_gradients import ReferenceGradients, along, clipping_factor, norm_of
+from ppml.auditing.releases import Claim, Contributions, StepReleases, owner_by_example
+from ppml.auditing.statistics import Inclusions, NoiseStatistics
 from ppml.config.technique import ClientLevel, Federated
-from ppml.federation.algorithms import LocalWork
-from ppml.federation.factory import build_work
+from ppml.federation.algorithms import FederatedAlgorithm
+from ppml.federation.factory import build_algorithm
 from ppml.federation.global_state import GlobalState
 
 
-def federated_listener(claim: Claim, reference: Reference, shapes: tuple[int, ...]) -> ClientsNoise | NoiseInSums:
+def federated_collector(claim: Claim, reference: ReferenceGradients, shapes: tuple[int, ...]) -> ClientReleases | SumReleases:
     """Return what listens to a federation: to its clients' steps, or to its sums, wherever the noise is.
 
     Parameters
@@ -34,15 +34,15 @@ def federated_listener(claim: Claim, reference: Reference, shapes: tuple[int, ..
     shapes : tuple of int
         The size of each parameter tensor.
     """
-    if claim.privacy.noise_by == "owner":
-        return ClientsNoise(claim, reference)
-    arm = claim.scaled.arm
+    if claim.privacy.noise == "local":
+        return ClientReleases(claim, reference)
+    arm = claim.reduced.arm
     codec = FixedPointCodec(arm.aggregation.clip, arm.aggregation.fractional_bits)
-    work = build_work(arm, codec, sum(shapes), claim.scaled.sizes, claim.noise_multipliers)
-    return NoiseInSums(claim, reference, work, shapes)
+    work = build_algorithm(arm, codec, sum(shapes), claim.reduced.sizes, claim.noise_multipliers)
+    return SumReleases(claim, reference, work, shapes)
 
 
-class ClientsNoise(OwnersNoise):
+class ClientReleases(StepReleases):
     """Steps of clients, each of which has noise, and what the clients send of them.
 
     Parameters
@@ -53,11 +53,11 @@ class ClientsNoise(OwnersNoise):
         Computes gradients.
     """
 
-    def __init__(self, claim: Claim, reference: Reference) -> None:
+    def __init__(self, claim: Claim, reference: ReferenceGradients) -> None:
         super().__init__(claim, reference)
         self._walks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def step(self, step: Step) -> None:
+    def step(self, step: ObservedStep) -> None:
         """Take the step of one client, and remember where its walk began and where it ends."""
         before, after = step.before.clone(), step.after.clone()
         super().step(step)
@@ -65,14 +65,14 @@ class ClientsNoise(OwnersNoise):
         start = before if step.fresh or owner not in self._walks else self._walks[owner][0]
         self._walks[owner] = start, after
 
-    def see_update(self, client: int, update: Sealed) -> None:
+    def see_update(self, client: int, update: ProtectedUpdate) -> None:
         """Compare what a client sends with how its noisy steps moved its weights: nothing else may leave it."""
-        arm = self._claim.scaled.arm
+        arm = self._claim.reduced.arm
         assert isinstance(arm.topology, Federated)
-        sizes = self._claim.scaled.sizes
+        sizes = self._claim.reduced.sizes
         weight = sizes[client] / max(sizes) if arm.topology.weighting == "examples" else 1.0
         codec = FixedPointCodec(arm.aggregation.clip, arm.aggregation.fractional_bits)
-        sent = codec.decode(unseal_plain(update))[:-1]
+        sent = codec.decode(from_plaintext(update))[:-1]
         if client not in self._walks:
             self.faults.append("a client sends an update without a step")
             return
@@ -84,11 +84,11 @@ class ClientsNoise(OwnersNoise):
     def see_initial(self, weights: NDArray[np.float32]) -> None:
         """Leave the initial weights alone: they are public."""
 
-    def see_sum(self, number: int, total: Sealed) -> None:
+    def see_sum(self, number: int, total: ProtectedUpdate) -> None:
         """Leave sums alone: the noise is in each update."""
 
 
-class NoiseInSums:
+class SumReleases:
     """Sums of rounds, each of which has noise: from the clients, a share each, or from the server.
 
     Parameters
@@ -97,55 +97,55 @@ class NoiseInSums:
         What is claimed.
     reference : Reference
         Computes gradients.
-    work : LocalWork
+    work : FederatedAlgorithm
         Says where a sum leads.
     shapes : tuple of int
         The size of each parameter tensor.
     """
 
-    def __init__(self, claim: Claim, reference: Reference, work: LocalWork, shapes: tuple[int, ...]) -> None:
-        self.added, self.faults = Added(), []  # type: tuple[Added, list[str]]
-        self.noise: Noise | None = Noise(shapes)
+    def __init__(self, claim: Claim, reference: ReferenceGradients, work: FederatedAlgorithm, shapes: tuple[int, ...]) -> None:
+        self.added, self.faults = Contributions(), []  # type: tuple[Added, list[str]]
+        self.noise: NoiseStatistics | None = NoiseStatistics(shapes)
         self._claim, self._reference, self._work = claim, reference, work
         self._values, self._shapes = sum(shapes), shapes
         self._directions: list[torch.Tensor] = []
         self._turned = 0
-        self._owners = np.array(owners_of(claim.scaled.sizes))
+        self._owners = np.array(owner_by_example(claim.reduced.sizes))
         # Clients that may tell the server their shares, or fail, do not count.
-        missing = claim.privacy.colluders + claim.privacy.dropouts if claim.privacy.noise_by == "shares" else 0
-        self._counted = range(missing, len(claim.scaled.sizes))
-        grid = claim.scaled.arm.aggregation
+        missing = claim.privacy.max_colluding + claim.privacy.max_dropouts if claim.privacy.noise == "distributed" else 0
+        self._counted = range(missing, len(claim.reduced.sizes))
+        grid = claim.reduced.arm.aggregation
         self._codec = FixedPointCodec(grid.clip, grid.fractional_bits)
-        self.coins = {0: Coins(claim.scaled.rates[0])}
-        self.watcher: Watcher | None = None
+        self.coins = {0: Inclusions(claim.reduced.rates[0])}
+        self.watcher: TrainingObserver | None = None
         self._state: GlobalState | None = None
         self._sent: dict[int, Grid] = {}
         self._rounds = 0
 
-    def step(self, step: Step) -> None:
+    def step(self, step: ObservedStep) -> None:
         """Leave a step of a client alone: the sum is what has noise."""
 
-    def see_update(self, client: int, update: Sealed) -> None:
+    def see_update(self, client: int, update: ProtectedUpdate) -> None:
         """Keep the update of a client until the sum comes."""
-        self._sent[client] = unseal_plain(update)
+        self._sent[client] = from_plaintext(update)
 
     def see_initial(self, weights: NDArray[np.float32]) -> None:
         """Begin with the initial weights, which come once for each client."""
         if self._state is None:
             self._state = GlobalState(weights, self._work.start(len(weights)))
 
-    def see_sum(self, number: int, total: Sealed) -> None:
+    def see_sum(self, number: int, total: ProtectedUpdate) -> None:
         """Take the sum of a round, which comes once for each client."""
         if number > self._rounds:
             self._end(number, total)
 
-    def _end(self, number: int, total: Sealed) -> None:
+    def _end(self, number: int, total: ProtectedUpdate) -> None:
         """Take the sum of a round."""
         assert self._state is not None and self.watcher is not None
-        self._rounds, opened = number, unseal_plain(total)
+        self._rounds, opened = number, from_plaintext(total)
         weights = torch.from_numpy(self._state.parameters.copy())
         drawn = self.watcher.drawn()
-        with self.watcher.away():
+        with self.watcher.paused():
             parts, expected, drawn = self._parts(number, weights, drawn)
         sent = sum(self._sent.values())
         claim, codec = self._claim, self._codec
@@ -156,7 +156,7 @@ class NoiseInSums:
                 self.added.add(part + expected[client], expected[client], count, claim.norm, rounding)
         else:
             self._measure(parts, expected, (opened - sent) * codec.step, len(drawn))
-        if claim.privacy.noise_by == "shares" and not np.array_equal(opened, sent):
+        if claim.privacy.noise == "distributed" and not np.array_equal(opened, sent):
             self.faults.append("the sum that is released is not that of what the clients sent")
         self._sent.clear()
         self._state = self._work.apply(codec.decode(opened), self._state, number)
@@ -165,14 +165,14 @@ class NoiseInSums:
         self, number: int, weights: torch.Tensor, drawn: tuple[int, ...]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], tuple[int, ...]]:
         """Return what each client sent beyond what its records add, what they add, and the records of the sample."""
-        claim, scaled = self._claim, self._claim.scaled
-        assert isinstance(scaled.arm.topology, Federated)
-        clients, rounds = range(len(scaled.sizes)), scaled.arm.topology.rounds
+        claim, reduced = self._claim, self._claim.reduced
+        assert isinstance(reduced.arm.topology, Federated)
+        clients, rounds = range(len(reduced.sizes)), reduced.arm.topology.rounds
         if isinstance(claim.privacy, ClientLevel):
             drawn, sign = tuple(clients), 1.0
             found = {
                 client: self._reference.change(
-                    weights, client, scaled.arm.training, (number - 1) / rounds, number / rounds
+                    weights, client, reduced.arm.training, (number - 1) / rounds, number / rounds
                 )
                 for client in clients
             }
@@ -183,7 +183,7 @@ class NoiseInSums:
             self.coins[0].drawn.append(np.isin(np.arange(len(self._reference)), drawn))
         expected = [torch.zeros(self._values, dtype=torch.float64) for _ in clients]
         for record, vector in found.items():
-            norm = length(vector)
+            norm = norm_of(vector)
             if claim.noiseless:
                 self.added.norms.append(norm)
             expected[self._owners[record]] += vector * clipping_factor(norm, claim.norm)
@@ -209,7 +209,7 @@ class NoiseInSums:
         claim, codec = self._claim, self._codec
         # On a grid a record may change the sum by half a step more, twice, in each value.
         unit = claim.noise_multipliers[0] * (claim.norm + math.sqrt(self._values) * codec.step)
-        if claim.privacy.noise_by == "shares":
+        if claim.privacy.noise == "distributed":
             share = unit / math.sqrt(len(self._counted))
             for client, part in enumerate(parts):
                 self.noise.add_share((part / share).float(), client)
@@ -224,4 +224,4 @@ class NoiseInSums:
 
     def counted(self) -> list[int]:
         """Return how many sums each client was in."""
-        return [self._rounds] * len(self._claim.scaled.sizes)
+        return [self._rounds] * len(self._claim.reduced.sizes)

@@ -6,21 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ppml.aggregation.parameters import asked_in_a_round, masking_threshold
+from ppml.config.aggregation_parameters import clients_per_round, masking_threshold
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.inference import NoInference
-from ppml.config.paths import output_folder
-from ppml.config.spec import Seed, Spec, invalid, unknown_name
+from ppml.config.paths import expand_output_folder
+from ppml.config.spec import Seed, Spec, config_error, unknown_name
 from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking, NoPrivacy
 from ppml.data.catalogue import require_dataset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 
 
-Folder = Annotated[str, AfterValidator(output_folder)]
+Folder = Annotated[str, AfterValidator(expand_output_folder)]
 
 
 class Folders(Spec):
@@ -60,33 +60,33 @@ class Config(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        _refuse_twice(self.seeds, "seeds")
+        _check_distinct(self.seeds, "seeds")
         require_dataset(self.data.dataset, "data.dataset")
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
         audited = self.audited()
-        for name in self.audit.steps_of if isinstance(self.audit, CanaryAudit) else ():
+        for name in self.audit.steps_by_arm if isinstance(self.audit, CanaryAudit) else ():
             if name not in audited:
-                raise _at("audit.steps_of", "audited arm", name, audited)
+                raise _name_error("audit.steps_by_arm", "audited arm", name, audited)
         for name, experiment in self.experiments.items():
             for arm_name in experiment.arms:
                 if arm_name not in self.arms:
-                    raise _at(f"experiments.{name}.arms", "arm", arm_name, self.arms)
+                    raise _name_error(f"experiments.{name}.arms", "arm", arm_name, self.arms)
             for section, kinds in (("tables", experiment.tables), ("figures", experiment.figures)):
                 if "audit" in kinds and not set(experiment.arms) & set(audited):
-                    raise invalid(
+                    raise config_error(
                         f"experiments.{name}.{section}: 'audit' shows arms that are audited, and none of "
                         f"{', '.join(experiment.arms) or '(no arm)'} is; take an arm with privacy other than none, "
                         "and set `audit: {kind: canary}`"
                     )
             if "inference" in experiment.tables and not any(self._encrypts(arm) for arm in experiment.arms):
-                raise invalid(
+                raise config_error(
                     f"experiments.{name}.tables: 'inference' shows arms that predict encrypted images, and none of "
                     f"{', '.join(experiment.arms) or '(no arm)'} does; take an arm with `inference: {{kind: ckks}}`"
                 )
             for row in experiment.compare:
                 if row.arm and row.arm not in experiment.arms:
-                    raise _at(f"experiments.{name}.compare", "arm", row.arm, experiment.arms)
+                    raise _name_error(f"experiments.{name}.compare", "arm", row.arm, experiment.arms)
             for place, claim in enumerate(experiment.claims):
                 self._check_claim(f"experiments.{name}.claims.{place}.arms", claim)
         return self
@@ -97,66 +97,66 @@ class Config(Spec):
     def _check_arm(self, name: str, arm: Arm) -> None:
         if arm.dataset:
             require_dataset(arm.dataset, f"arms.{name}.dataset")
-        _refuse_twice(arm.seeds or (), f"arms.{name}.seeds")
+        _check_distinct(arm.seeds or (), f"arms.{name}.seeds")
         self._check_accountant(name, arm)
         if arm.partition is None:
             return
         if arm.partition not in self.partitions:
-            raise _at(f"arms.{name}.topology.partition", "partition", arm.partition, self.partitions)
+            raise _name_error(f"arms.{name}.topology.partition", "partition", arm.partition, self.partitions)
         self._check_partition(arm.partition)
         clients = self.partitions[arm.partition].clients
         if isinstance(arm.topology, Federated):
             self._check_answers(name, arm, clients)
             try:
-                arm.aggregation.refuse_overflow(asked_in_a_round(arm.topology.participation, clients))
+                arm.aggregation.check_sum(clients_per_round(arm.topology.participation, clients))
             except Exception as error:
-                raise invalid(f"arms.{name}.{error}") from None
+                raise config_error(f"arms.{name}.{error}") from None
 
     def _check_answers(self, name: str, arm: Arm, clients: int) -> None:
         """Raise an error where no round could be closed."""
         assert isinstance(arm.topology, Federated)
-        asked = asked_in_a_round(arm.topology.participation, clients)
-        if arm.topology.least_answers > asked:
-            raise invalid(
-                f"arms.{name}.topology.least_answers: got {arm.topology.least_answers}, more than the {asked} clients "
+        asked = clients_per_round(arm.topology.participation, clients)
+        if arm.topology.min_clients > asked:
+            raise config_error(
+                f"arms.{name}.topology.min_clients: got {arm.topology.min_clients}, more than the {asked} clients "
                 f"that are asked in a round; at most {asked} are allowed"
             )
-        if isinstance(arm.privacy, ExampleLevel | ClientLevel) and arm.privacy.noise_by == "shares":
-            missing = arm.privacy.colluders + arm.privacy.dropouts
+        if isinstance(arm.privacy, ExampleLevel | ClientLevel) and arm.privacy.noise == "distributed":
+            missing = arm.privacy.max_colluding + arm.privacy.max_dropouts
             if missing >= clients:
-                raise invalid(
-                    f"arms.{name}.privacy.colluders and dropouts: {arm.privacy.colluders} + {arm.privacy.dropouts} of "
+                raise config_error(
+                    f"arms.{name}.privacy.max_colluding and max_dropouts: {arm.privacy.max_colluding} + {arm.privacy.max_dropouts} of "
                     f"{clients} clients: no share of the noise is left; at most {clients - 1} together are allowed"
                 )
-            counted = clients - arm.privacy.dropouts
+            counted = clients - arm.privacy.max_dropouts
             if isinstance(arm.aggregation, Masking) and masking_threshold(arm.aggregation.threshold, asked) < counted:
                 threshold = masking_threshold(arm.aggregation.threshold, asked)
-                raise invalid(
-                    f"arms.{name}.aggregation.threshold: got {threshold} beside privacy.dropouts "
-                    f"{arm.privacy.dropouts} of {clients} clients: a sum of fewer than {counted} has less noise than "
-                    f"is accounted; at least {counted} are needed, or more dropouts"
+                raise config_error(
+                    f"arms.{name}.aggregation.threshold: got {threshold} beside privacy.max_dropouts "
+                    f"{arm.privacy.max_dropouts} of {clients} clients: a sum of fewer than {counted} has less noise than "
+                    f"is accounted; at least {counted} are needed, or more max_dropouts"
                 )
 
     def _check_partition(self, name: str) -> None:
         partition = self.partitions[name]
-        if partition.records is not None and partition.records > self.data.train:
-            raise invalid(
-                f"partitions.{name}.records: got {partition.records}, more than the {self.data.train} samples of "
+        if partition.sample_size is not None and partition.sample_size > self.data.train:
+            raise config_error(
+                f"partitions.{name}.sample_size: got {partition.sample_size}, more than the {self.data.train} samples of "
                 f"data.train; at most {self.data.train} are allowed"
             )
         records, source = (
-            (partition.records, f"partitions.{name}.records")
-            if partition.records is not None
+            (partition.sample_size, f"partitions.{name}.sample_size")
+            if partition.sample_size is not None
             else (self.data.train, "data.train")
         )
         if partition.clients > records:
-            raise invalid(
+            raise config_error(
                 f"partitions.{name}.clients: got {partition.clients}, more than the {records} samples of {source}; "
                 f"at most {records} are allowed"
             )
         shards = getattr(partition, "shards_per_client", 1) * partition.clients
         if shards > records:
-            raise invalid(
+            raise config_error(
                 f"partitions.{name}.shards_per_client: {shards} shards in all, more than the {records} samples of "
                 f"{source}; at most {records // partition.clients} a client are allowed"
             )
@@ -169,10 +169,10 @@ class Config(Spec):
     def _check_claim(self, place: str, claim: Claim) -> None:
         for arm in claim.arms:
             if arm not in self.arms:
-                raise _at(place, "arm", arm, self.arms)
+                raise _name_error(place, "arm", arm, self.arms)
         public = [arm for arm in claim.arms if isinstance(self.arms[arm].privacy, NoPrivacy)]
         if len(public) != 1 or len(claim.arms) < 2:
-            raise invalid(
+            raise config_error(
                 f"{place}: {len(public)} without privacy ({', '.join(public) or 'none'}) of {len(claim.arms)}; exactly "
                 "one is allowed, beside at least one that is private"
             )
@@ -181,7 +181,7 @@ class Config(Spec):
         batch_size = arm.training.batch_size
         exact = isinstance(arm.privacy, ExampleLevel) and arm.privacy.accountant == "gdp"
         if exact and isinstance(batch_size, int) and batch_size < self.data.train:
-            raise invalid(
+            raise config_error(
                 f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
                 f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
                 "allowed: prv, rdp, pld, or 'all' for training.batch_size"
@@ -206,7 +206,7 @@ class Config(Spec):
         if name is None:
             return self.data.train
         partition = self.partitions[name]
-        return (partition.records or self.data.train) // partition.clients
+        return (partition.sample_size or self.data.train) // partition.clients
 
     def warnings(self) -> list[str]:
         """Return what is allowed but unwise, one line each."""
@@ -214,7 +214,7 @@ class Config(Spec):
         for name, arm in self.arms.items():
             if isinstance(arm.privacy, ExampleLevel):
                 # Where the sum has the noise, an owner's record is one among all.
-                shared = arm.privacy.noise_by == "shares"
+                shared = arm.privacy.noise == "distributed"
                 records = self.records_per_client(name) * (self.clients_of(name) if shared else 1)
                 if arm.privacy.delta >= 1 / records:
                     lines.append(
@@ -229,10 +229,10 @@ class Config(Spec):
         return lines
 
 
-def _refuse_twice(seeds: tuple[int, ...], key: str) -> None:
+def _check_distinct(seeds: tuple[int, ...], key: str) -> None:
     if len(set(seeds)) != len(seeds):
-        raise invalid(f"{key}: {list(seeds)} names a seed twice; each may occur once")
+        raise config_error(f"{key}: {list(seeds)} names a seed twice; each may occur once")
 
 
-def _at(place: str, what: str, name: str, allowed: object) -> Exception:
-    return invalid(f"{place}: {unknown_name(what, name, allowed).message()}")
+def _name_error(place: str, what: str, name: str, allowed: object) -> Exception:
+    return config_error(f"{place}: {unknown_name(what, name, allowed).message()}")

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ppml.accounting.limits import LEAST_DELTA, LEAST_NOISE, MOST_DELTA, MOST_NOISE
-from ppml.aggregation.parameters import (
+from ppml.accounting.limits import MIN_DELTA, MIN_NOISE, MAX_DELTA, MAX_NOISE
+from ppml.config.aggregation_parameters import (
     MAX_COEFFICIENT_BITS,
     bfv_ring,
     ckks_headroom_bits,
@@ -15,7 +15,7 @@ from ppml.aggregation.parameters import (
     masking_threshold,
     plaintext_headroom_bits,
 )
-from ppml.config.spec import Spec, invalid
+from ppml.config.spec import Spec, config_error
 
 
 class Centralized(Spec):
@@ -24,10 +24,10 @@ class Centralized(Spec):
     kind: Literal["centralized"] = "centralized"
 
 
-class LocalOnly(Spec):
+class Independent(Spec):
     """Each client trains alone on its own records; the accuracy is the mean over the clients."""
 
-    kind: Literal["local"] = "local"
+    kind: Literal["independent"] = "independent"
     partition: str = Field(description="A name from `partitions`.")
     evaluate_every: int = Field(
         default=1,
@@ -52,7 +52,7 @@ class ServerAdam(Spec):
     learning_rate: float = Field(default=0.01, gt=0, description="Their eta.")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="Of the first moment.")
     beta2: float = Field(default=0.99, ge=0, lt=1, description="Of the second moment.")
-    adaptivity: float = Field(default=1.0e-3, gt=0, description="Their tau, added to the root of the second moment.")
+    tau: float = Field(default=1.0e-3, gt=0, description="Their tau, added to the root of the second moment.")
 
 
 class NoCorrection(Spec):
@@ -65,7 +65,7 @@ class ProximalTerm(Spec):
     """Clients are drawn back to the global model (FedProx, arXiv 1812.06127)."""
 
     kind: Literal["proximal"] = "proximal"
-    strength: float = Field(
+    mu: float = Field(
         default=0.01, gt=0, description="Their mu: half of it times the squared distance is added to the loss."
     )
 
@@ -76,7 +76,7 @@ class Scaffold(Spec):
     kind: Literal["scaffold"] = "scaffold"
 
 
-ServerStepSpec = Annotated[ServerSgd | ServerAdam, Field(discriminator="kind")]
+ServerOptimizer = Annotated[ServerSgd | ServerAdam, Field(discriminator="kind")]
 Correction = Annotated[NoCorrection | ProximalTerm | Scaffold, Field(discriminator="kind")]
 
 
@@ -89,15 +89,15 @@ class Federated(Spec):
     weighting: Literal["examples", "uniform"] = Field(
         default="examples", description="Weight updates by the clients' number of records, or equally."
     )
-    server: ServerStepSpec = ServerSgd()
+    server: ServerOptimizer = ServerSgd()
     correction: Correction = NoCorrection()
     participation: float = Field(
         default=1.0, gt=0, le=1, description="Share of the clients that are asked in a round, drawn anew for each."
     )
-    failures: float = Field(
+    dropout_rate: float = Field(
         default=0.0, ge=0, lt=1, description="Simulated: how likely the answer of a client gets lost in a round."
     )
-    least_answers: int = Field(
+    min_clients: int = Field(
         default=1, ge=1, description="So many clients must answer in a round, or training stops after the one before."
     )
 
@@ -116,35 +116,35 @@ class DifferentialPrivacy(Spec):
     )
     noise_multiplier: float | None = Field(
         default=None,
-        ge=LEAST_NOISE,
-        le=MOST_NOISE,
+        ge=MIN_NOISE,
+        le=MAX_NOISE,
         description="The noise itself, in units of the clipping norm, where `epsilon` is not given.",
     )
     delta: float = Field(
-        default=1.0e-5, ge=LEAST_DELTA, le=MOST_DELTA, description="Write 1.0e-5: YAML reads 1e-5 as text."
+        default=1.0e-5, ge=MIN_DELTA, le=MAX_DELTA, description="Write 1.0e-5: YAML reads 1e-5 as text."
     )
     noise_source: Literal["seeded", "secure"] = Field(
         default="seeded",
         description="`seeded` noise and samples repeat, and the holder of the seed can subtract the noise; `secure` "
         "ones are drawn from the operating system, for a model that is to be released.",
     )
-    colluders: int = Field(
+    max_colluding: int = Field(
         default=1,
         ge=1,
-        description="With `noise_by: shares`: clients that may tell the server their shares of the noise, which do not "
+        description="With `noise: distributed`: clients that may tell the server their shares of the noise, which do not "
         "count then. At least 1: who takes part knows its own.",
     )
-    dropouts: int = Field(
+    max_dropouts: int = Field(
         default=0,
         ge=0,
-        description="With `noise_by: shares`: clients that may fail in a round; their shares do not count, and "
+        description="With `noise: distributed`: clients that may fail in a round; their shares do not count, and "
         "where more fail training stops before the sum is formed.",
     )
 
     @model_validator(mode="after")
     def _one_of_epsilon_and_noise(self) -> Self:
         if (self.epsilon is None) == (self.noise_multiplier is None):
-            raise invalid(
+            raise config_error(
                 f"give exactly one of epsilon and noise_multiplier, got epsilon {self.epsilon} and noise_multiplier "
                 f"{self.noise_multiplier}"
             )
@@ -171,8 +171,8 @@ class ExampleLevel(DifferentialPrivacy):
         description="What epsilon is stated and calibrated by: `tightest` is exact where every step is on all records, "
         "else the lesser of `prv` and `pld`; `gdp` only where every step is on all records.",
     )
-    noise_by: Literal["owner", "shares"] = Field(
-        default="owner",
+    noise: Literal["local", "distributed"] = Field(
+        default="local",
         description="Who adds the noise: the owner of the records, before anything leaves it; or every client a share, "
         "so that the sum carries the noise, where nobody sees more than the sum.",
     )
@@ -180,7 +180,7 @@ class ExampleLevel(DifferentialPrivacy):
     @model_validator(mode="after")
     def _budget_beside_noise(self) -> ExampleLevel:
         if self.budget is not None and self.noise_multiplier is None:
-            raise invalid(
+            raise config_error(
                 f"budget {self.budget} beside epsilon {self.epsilon}: the noise is calibrated to epsilon, and all "
                 "steps fit; give noise_multiplier instead of epsilon, or leave budget out"
             )
@@ -198,8 +198,8 @@ class ClientLevel(DifferentialPrivacy):
     accountant: Literal["tightest", "prv", "rdp", "pld", "gdp"] = Field(
         default="gdp", description="What epsilon is stated and calibrated by; every round is on all clients."
     )
-    noise_by: Literal["server", "shares"] = Field(
-        default="server",
+    noise: Literal["central", "distributed"] = Field(
+        default="central",
         description="Who adds the noise: a server that sees the updates, or every client a share of it.",
     )
 
@@ -213,37 +213,37 @@ class FixedPointSpec(Spec):
     @model_validator(mode="after")
     def _grid_finer_than_clip(self) -> Self:
         if self.clip < 2.0**-self.fractional_bits:
-            raise invalid(
+            raise config_error(
                 f"clip {self.clip} is below the grid step 2^-{self.fractional_bits}: every update would be 0; raise "
                 "clip or fractional_bits"
             )
         return self
 
 
-def refuse_one_client(spec: Encrypted | Shares | Masking, clients: int) -> None:
+def require_two_clients(spec: Encrypted | SecretSharing | Masking, clients: int) -> None:
     """Raise an error where the sum would be one update, which nobody may see."""
     if clients < 2:
-        raise invalid(
+        raise config_error(
             f"aggregation {spec.kind!r} with 1 client that is asked in a round: the sum of one update shows it; at "
             "least 2 are needed"
         )
 
 
-def refuse_plain_overflow(spec: FixedPointSpec, clients: int) -> None:
+def check_plaintext_headroom(spec: FixedPointSpec, clients: int) -> None:
     """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
     headroom = plaintext_headroom_bits(clients, spec.clip, spec.fractional_bits)
     if headroom < 0:
-        raise invalid(
+        raise config_error(
             f"aggregation: the fixed-point grid overflows: {clients} clients x clip {spec.clip} at "
             f"fractional_bits {spec.fractional_bits} needs {max(0.1, -headroom):.1f} bits more than a 64-bit "
             "integer has; lower clip or fractional_bits"
         )
 
 
-class Shares(FixedPointSpec):
+class SecretSharing(FixedPointSpec):
     """Clients split their updates into additive shares between servers, which open the sum together."""
 
-    kind: Literal["shares"] = "shares"
+    kind: Literal["secret_sharing"] = "secret_sharing"
     servers: int = Field(
         default=3,
         ge=2,
@@ -252,10 +252,10 @@ class Shares(FixedPointSpec):
         "protocol. The one that adds, if it deviates, needs one colluding client.",
     )
 
-    def refuse_overflow(self, clients: int) -> None:
+    def check_sum(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or shows one."""
-        refuse_one_client(self, clients)
-        refuse_plain_overflow(self, clients)
+        require_two_clients(self, clients)
+        check_plaintext_headroom(self, clients)
 
 
 class Masking(FixedPointSpec):
@@ -270,16 +270,16 @@ class Masking(FixedPointSpec):
         "it is left out.",
     )
 
-    def refuse_overflow(self, clients: int) -> None:
+    def check_sum(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or be opened, or shows one."""
-        refuse_one_client(self, clients)
+        require_two_clients(self, clients)
         threshold = masking_threshold(self.threshold, clients)
         if not clients < 2 * threshold <= 2 * clients:
-            raise invalid(
+            raise config_error(
                 f"aggregation.threshold: got {threshold} of {clients} clients that are asked in a round; more than "
                 "half of them are needed, or two groups could be told of different sums"
             )
-        refuse_plain_overflow(self, clients)
+        check_plaintext_headroom(self, clients)
 
 
 class Plaintext(FixedPointSpec):
@@ -287,9 +287,9 @@ class Plaintext(FixedPointSpec):
 
     kind: Literal["plaintext"] = "plaintext"
 
-    def refuse_overflow(self, clients: int) -> None:
+    def check_sum(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
-        refuse_plain_overflow(self, clients)
+        check_plaintext_headroom(self, clients)
 
 
 class Encrypted(FixedPointSpec):
@@ -303,7 +303,7 @@ class Encrypted(FixedPointSpec):
         "what the server announces as a sum. `shared`: the secret key, which every client has then; uploads are half "
         "as large, and one client that colludes with the server opens everybody's.",
     )
-    rounds_a_key: int | None = Field(
+    rounds_per_key: int | None = Field(
         default=None,
         ge=1,
         description="After how many sums the holder makes a new key; without it, one key is for the whole training.",
@@ -311,10 +311,10 @@ class Encrypted(FixedPointSpec):
 
     @model_validator(mode="after")
     def _one_shared_key(self) -> Self:
-        if self.keys == "shared" and self.rounds_a_key is not None:
-            raise invalid(
-                f"rounds_a_key {self.rounds_a_key} with keys 'shared': all clients would have to come to a new key at "
-                "once; allowed with keys public; or leave rounds_a_key out"
+        if self.keys == "shared" and self.rounds_per_key is not None:
+            raise config_error(
+                f"rounds_per_key {self.rounds_per_key} with keys 'shared': all clients would have to come to a new key at "
+                "once; allowed with keys public; or leave rounds_per_key out"
             )
         return self
 
@@ -337,31 +337,31 @@ class Ckks(Encrypted):
     def _secure(self) -> Ckks:
         limit, total = MAX_COEFFICIENT_BITS[self.poly_modulus_degree], sum(self.coeff_mod_bit_sizes)
         if total > limit:
-            raise invalid(
+            raise config_error(
                 f"coeff_mod_bit_sizes {list(self.coeff_mod_bit_sizes)} has {total} bits: under 128 bits of security at "
                 f"poly_modulus_degree {self.poly_modulus_degree}, where at most {limit} are allowed; use fewer bits or "
                 "a larger degree"
             )
         if len(self.coeff_mod_bit_sizes) < 2 or not all(30 <= bits <= 60 for bits in self.coeff_mod_bit_sizes):
-            raise invalid(
+            raise config_error(
                 f"coeff_mod_bit_sizes {list(self.coeff_mod_bit_sizes)}: at least two primes of 30 to 60 bits each"
             )
         return self
 
-    def refuse_overflow(self, clients: int) -> None:
+    def check_sum(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may overflow, round to another grid value, or shows one."""
-        refuse_one_client(self, clients)
+        require_two_clients(self, clients)
         data_bits = sum(self.coeff_mod_bit_sizes[:-1])
         headroom = ckks_headroom_bits(clients, self.clip, self.scale_bits, data_bits)
         if headroom < 0:
-            raise invalid(
+            raise config_error(
                 f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at scale_bits "
                 f"{self.scale_bits} needs {max(0.1, -headroom):.1f} bits more than the {data_bits} of "
                 "coeff_mod_bit_sizes without its last prime, or than float64 can encode (62); lower clip or scale_bits"
             )
         sigmas = ckks_precision_sigmas(clients, self.fractional_bits, self.scale_bits, self.poly_modulus_degree)
         if sigmas < 8:
-            raise invalid(
+            raise config_error(
                 f"aggregation: the grid 2^-{self.fractional_bits} is too fine for scale_bits {self.scale_bits} and "
                 f"{clients} clients: half a step is {sigmas:.1f} standard deviations of the encryption error in "
                 "a bad slot and must be at least 8; raise scale_bits or lower fractional_bits"
@@ -373,18 +373,18 @@ class Bfv(Encrypted):
 
     kind: Literal["bfv"] = "bfv"
 
-    def refuse_overflow(self, clients: int) -> None:
+    def check_sum(self, clients: int) -> None:
         """Raise an error if the sum of ``clients`` updates may overflow, or shows one."""
-        refuse_one_client(self, clients)
+        require_two_clients(self, clients)
         try:
             bfv_ring(clients, self.clip, self.fractional_bits, self.keys)
         except OverflowError as error:
-            raise invalid(
+            raise config_error(
                 f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at "
                 f"fractional_bits {self.fractional_bits} needs {error}; lower clip or fractional_bits"
             ) from None
 
 
-Topology = Annotated[Centralized | LocalOnly | Federated, Field(discriminator="kind")]
+Topology = Annotated[Centralized | Independent | Federated, Field(discriminator="kind")]
 Privacy = Annotated[NoPrivacy | ExampleLevel | ClientLevel, Field(discriminator="kind")]
-Aggregation = Annotated[Plaintext | Ckks | Bfv | Shares | Masking, Field(discriminator="kind")]
+Aggregation = Annotated[Plaintext | Ckks | Bfv | SecretSharing | Masking, Field(discriminator="kind")]

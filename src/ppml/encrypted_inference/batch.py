@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tenseal import sealapi
 
-from ppml.encrypted_inference.ckks_parameters import Arithmetic
-from ppml.encrypted_inference.network import Affine, Network
+from ppml.encrypted_inference.ckks_parameters import CkksEvaluator
+from ppml.encrypted_inference.network import Affine, PolynomialNetwork
 
 
 def predict_batch(
-    network: Network, arithmetic: Arithmetic, relin: sealapi.RelinKeys, pixels: Iterable[sealapi.Ciphertext]
+    network: PolynomialNetwork, evaluator: CkksEvaluator, relin: sealapi.RelinKeys, pixels: Iterable[sealapi.Ciphertext]
 ) -> list[sealapi.Ciphertext]:
     """Return the encrypted logits of all images, a ciphertext a class.
 
@@ -31,21 +31,21 @@ def predict_batch(
     first, *others = network.layers
     for number, layer in enumerate([first.of(network.pixels), *others]):
         if number:
-            values = _squares(values, arithmetic, relin)
-        values = _affine(layer, number, arithmetic, values)
+            values = _squares(values, evaluator, relin)
+        values = _affine(layer, number, evaluator, values)
     return list(values)
 
 
 def _squares(
-    values: Iterable[sealapi.Ciphertext], arithmetic: Arithmetic, relin: sealapi.RelinKeys
+    values: Iterable[sealapi.Ciphertext], evaluator: CkksEvaluator, relin: sealapi.RelinKeys
 ) -> Iterator[sealapi.Ciphertext]:
     for value in values:
-        arithmetic.square_inplace(value, relin)
+        evaluator.square_inplace(value, relin)
         yield value
 
 
 def _affine(
-    layer: Affine, number: int, arithmetic: Arithmetic, inputs: Iterable[sealapi.Ciphertext]
+    layer: Affine, number: int, evaluator: CkksEvaluator, inputs: Iterable[sealapi.Ciphertext]
 ) -> list[sealapi.Ciphertext]:
     """Return the outputs of a map, input by input.
 
@@ -54,14 +54,14 @@ def _affine(
     sums: list[sealapi.Ciphertext | None] = [None] * len(layer.weights)
     plain, product = sealapi.Plaintext(), sealapi.Ciphertext()
     for place, given in enumerate(inputs):
-        for output in np.flatnonzero(layer.reads[:, place]).tolist():
-            arithmetic.weight(float(layer.weights[output, place]), number, plain)
-            arithmetic.evaluator.multiply_plain(given, plain, product)
+        for output in np.flatnonzero(layer.support[:, place]).tolist():
+            evaluator.weight(float(layer.weights[output, place]), number, plain)
+            evaluator.seal.multiply_plain(given, plain, product)
             total = sums[output]
             if total is None:
                 sums[output], product = product, sealapi.Ciphertext()
             else:
-                arithmetic.evaluator.add_inplace(total, product)
+                evaluator.seal.add_inplace(total, product)
     for total, bias in zip(sums, layer.bias, strict=True):
-        arithmetic.finish_inplace(total, arithmetic.bias(float(bias), number))
+        evaluator.finish_inplace(total, evaluator.bias(float(bias), number))
     return sums

@@ -17,14 +17,14 @@ KEY_ERROR = 10.5
 """The variance of a coefficient of SEAL's errors: a centred binomial of 21 bits on either side."""
 ROUNDING = 1 / 12
 """The variance of rounding to a whole number."""
-UNLUCKY = 20.0
+KEY_TAIL_FACTOR = 20.0
 """Where an error is multiplied by the key, its variance in a slot is that of the mean slot times the square of the
 key's value there, which is about exponential: one of 4,096 slots is above 20 with one key in 100,000."""
 
 
 @dataclass(frozen=True)
-class Noise:
-    """The errors of a ring, for a key that is as unlucky as ``UNLUCKY``.
+class CkksNoise:
+    """The errors of a ring, for a key that is as unlucky as ``KEY_TAIL_FACTOR``.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Noise:
         """Return the variance of dividing by a prime after a square."""
         return self._of_division() / SCALE**2
 
-    def switching(self, number: int) -> Values:
+    def key_switching(self, number: int) -> Values:
         """Return the variance in each slot of a rotation of the inputs of map ``number``.
 
         SEAL multiplies the digits of a polynomial, its residues modulo each prime ``q``, by errors and divides by the
@@ -71,12 +71,12 @@ class Noise:
         powers = np.array([pow(3, slot, 2 * degree) for slot in range(self.ring.slots)])
         from_one = 4 * np.sin(np.pi * powers / (2 * degree)) ** 2
         of_digits = digits * KEY_ERROR * (degree**2 * ROUNDING / 2 + degree / (2 * from_one))
-        variance: Values = (UNLUCKY * of_digits + self._of_division()) / SCALE**2
+        variance: Values = (KEY_TAIL_FACTOR * of_digits + self._of_division()) / SCALE**2
         return variance
 
     def _of_division(self) -> float:
         """Return the variance of two roundings, one of them times a ternary key of ``2N / 3`` entries."""
-        return self._in_slots(ROUNDING * (1 + UNLUCKY * 2 * self.ring.degree / 3))
+        return self._in_slots(ROUNDING * (1 + KEY_TAIL_FACTOR * 2 * self.ring.degree / 3))
 
     def _in_slots(self, coefficient: float) -> float:
         return self.ring.degree / 2 * coefficient

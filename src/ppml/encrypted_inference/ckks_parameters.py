@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tenseal import sealapi
 
-from ppml.aggregation.lattice import ring as checked_ring
-from ppml.aggregation.parameters import MAX_COEFFICIENT_BITS
+from ppml.aggregation.lattice import seal_context as checked_ring
+from ppml.config.aggregation_parameters import MAX_COEFFICIENT_BITS
 
 OUTER_BITS, INNER_BITS = 34, 30
 """Of the first and the last prime, and of those between, each of which is one multiplication."""
@@ -15,7 +15,7 @@ SCALE = 2.0**INNER_BITS
 """What values are multiplied by before they are rounded to whole coefficients."""
 LOGIT_SCALE = 2.0 ** (INNER_BITS - 5)
 """The same of logits, of which one prime is left: room for larger ones, at less precision."""
-LARGEST_LOGIT = 2.0 ** (OUTER_BITS - 2) / LOGIT_SCALE
+MAX_LOGIT = 2.0 ** (OUTER_BITS - 2) / LOGIT_SCALE
 """Twice as much would wrap round the last prime."""
 
 
@@ -83,7 +83,7 @@ class Level:
         self.last = int(data.parms().coeff_modulus()[-1].value())
 
 
-class Arithmetic:
+class CkksEvaluator:
     """What a server does with ciphertexts, without a secret key.
 
     Parameters
@@ -92,10 +92,10 @@ class Arithmetic:
         Where ciphertexts live.
     """
 
-    def __init__(self, ring: Ring) -> None:
-        self.ring = ring
-        self.context = ring.context()
-        self.evaluator = sealapi.Evaluator(self.context)
+    def __init__(self, seal_context: Ring) -> None:
+        self.ring = seal_context
+        self.context = seal_context.context()
+        self.seal = sealapi.Evaluator(self.context)
         self._encoder = sealapi.CKKSEncoder(self.context)
         self.levels = []
         data = self.context.first_context_data()
@@ -143,11 +143,11 @@ class Arithmetic:
 
     def finish_inplace(self, products: sealapi.Ciphertext, bias: sealapi.Plaintext) -> None:
         """Add the bias to ``products``, and go to the next level."""
-        self.evaluator.add_plain_inplace(products, bias)
-        self.evaluator.rescale_to_next_inplace(products)
+        self.seal.add_plain_inplace(products, bias)
+        self.seal.rescale_to_next_inplace(products)
 
     def square_inplace(self, cipher: sealapi.Ciphertext, relin: sealapi.RelinKeys) -> None:
         """Square ``cipher``, and go to the next level."""
-        self.evaluator.square_inplace(cipher)
-        self.evaluator.relinearize_inplace(cipher, relin)
-        self.evaluator.rescale_to_next_inplace(cipher)
+        self.seal.square_inplace(cipher)
+        self.seal.relinearize_inplace(cipher, relin)
+        self.seal.rescale_to_next_inplace(cipher)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.aggregation.lattice import cut_up, longest, packed
-from ppml.aggregation.sandboxed_reader import FAULTS, read_all
-from ppml.aggregation.seal_serialization import saved
-from ppml.aggregation.seal_streams import CipherShape
+from ppml.aggregation.lattice import split_streams, max_packed_bytes, length_prefixed
+from ppml.aggregation.sandboxed_reader import SEAL_ERRORS, read_all
+from ppml.aggregation.seal_serialization import serialize
+from ppml.aggregation.seal_streams import CiphertextFormat
 from ppml.encrypted_inference.ckks_parameters import LOGIT_SCALE, SCALE, Ring
-from ppml.encrypted_inference.network import Network, Values
+from ppml.encrypted_inference.network import PolynomialNetwork, Values
 from ppml.encrypted_inference.packing import Layout
+from ppml.errors import InvalidUpdate
 
 
-class Client:
+class ImageOwner:
     """The one who has the secret key; it is drawn from the operating system's entropy by SEAL.
 
     Parameters
@@ -24,7 +24,7 @@ class Client:
         Whose architecture says how an image is laid out, and how many logits there are. Its weights are not looked at.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: PolynomialNetwork) -> None:
         self.ring = Ring(len(network.layers))
         self.layout = Layout.of(network, self.ring.slots)
         self._pixels, self._classes = network.pixels, len(network.layers[-1].bias)
@@ -37,16 +37,16 @@ class Client:
         self._decryptor = sealapi.Decryptor(self._context, secret)
         # One prime is left; scales were multiplied and divided on the way.
         last = self._context.last_context_data()
-        self._answer = CipherShape(self._context, last, ntt=True, scale=LOGIT_SCALE, seeded=False, rounding=1e-9)
+        self._answer = CiphertextFormat(self._context, last, ntt=True, scale=LOGIT_SCALE, seeded=False, rounding=1e-9)
 
     def evaluation_keys(self) -> bytes:
         """Return what the server multiplies and rotates with; it opens nothing."""
-        relin = saved(self._generator.create_relin_keys())
+        relin = serialize(self._generator.create_relin_keys())
         # SEAL takes a list as powers of the roots.
-        powers = [self.ring.power(step) for step in self.layout.rotations()]
-        return packed([relin, saved(self._generator.create_galois_keys(powers))])
+        powers = [self.ring.power(step) for step in self.layout.required_rotations()]
+        return length_prefixed([relin, serialize(self._generator.create_galois_keys(powers))])
 
-    def seal_batch(self, images: Values) -> bytes:
+    def encrypt_batch(self, images: Values) -> bytes:
         """Return images, ``(n, pixels)``, encrypted: a ciphertext a pixel, an image a slot.
 
         Pixels that no output reads are left out.
@@ -58,36 +58,36 @@ class Client:
         """
         if len(images) > self.ring.slots:
             raise ValueError(f"{len(images)} images in a batch of {self.ring.slots} slots")
-        return packed(map(self._sealed, images.T[self._pixels]))
+        return length_prefixed(map(self._encrypt, images.T[self._pixels]))
 
-    def open_batch(self, answer: bytes, count: int) -> Values:
-        """Return the logits of ``count`` images, ``(count, classes)``; a bad answer raises :class:`BadUpdate`."""
-        return np.stack([slots[:count] for slots in self._opened(answer, self._classes)], axis=1)
+    def decrypt_batch(self, answer: bytes, count: int) -> Values:
+        """Return the logits of ``count`` images, ``(count, classes)``; a bad answer raises :class:`InvalidUpdate`."""
+        return np.stack([slots[:count] for slots in self._decrypt(answer, self._classes)], axis=1)
 
-    def seal_one(self, image: Values) -> bytes:
+    def encrypt_image(self, image: Values) -> bytes:
         """Return one image, ``(pixels,)``, encrypted."""
-        return packed(map(self._sealed, self.layout.taps.spread(image)))
+        return length_prefixed(map(self._encrypt, self.layout.input_packing.pack(image)))
 
-    def open_one(self, answer: bytes) -> Values:
-        """Return the logits of one image, ``(classes,)``; a bad answer raises :class:`BadUpdate`."""
-        (slots,) = self._opened(answer, 1)
+    def decrypt_image(self, answer: bytes) -> Values:
+        """Return the logits of one image, ``(classes,)``; a bad answer raises :class:`InvalidUpdate`."""
+        (slots,) = self._decrypt(answer, 1)
         return slots[: self._classes]
 
-    def _sealed(self, values: Values) -> bytes:
+    def _encrypt(self, values: Values) -> bytes:
         plain = sealapi.Plaintext()
         self._encoder.encode(values.tolist(), SCALE, plain)
-        return saved(self._encryptor.encrypt_symmetric(plain))
+        return serialize(self._encryptor.encrypt_symmetric(plain))
 
-    def _opened(self, answer: bytes, wanted: int) -> list[Values]:
+    def _decrypt(self, answer: bytes, wanted: int) -> list[Values]:
         try:
-            chunks = cut_up(answer, longest(*self._answer.sizes * wanted))
+            chunks = split_streams(answer, max_packed_bytes(*self._answer.sizes * wanted))
             if len(chunks) != wanted:
-                raise BadUpdate(f"{len(chunks)} ciphertexts where {wanted} are wanted")
-            return [self._decoded(cipher) for cipher in read_all(sealapi.Ciphertext, self._answer, chunks)]
-        except FAULTS as error:
-            raise BadUpdate(f"an answer that cannot be opened: {error}") from None
+                raise InvalidUpdate(f"{len(chunks)} ciphertexts where {wanted} are wanted")
+            return [self._decode(cipher) for cipher in read_all(sealapi.Ciphertext, self._answer, chunks)]
+        except SEAL_ERRORS as error:
+            raise InvalidUpdate(f"an answer that cannot be opened: {error}") from None
 
-    def _decoded(self, cipher: sealapi.Ciphertext) -> Values:
+    def _decode(self, cipher: sealapi.Ciphertext) -> Values:
         plain = sealapi.Plaintext()
         self._decryptor.decrypt(cipher, plain)
         return np.array(self._encoder.decode_double(plain))

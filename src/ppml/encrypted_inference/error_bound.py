@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppml.encrypted_inference.ckks_noise import Noise
+from ppml.encrypted_inference.ckks_noise import CkksNoise
 from ppml.encrypted_inference.ckks_parameters import Ring
-from ppml.encrypted_inference.network import Network, Values
+from ppml.encrypted_inference.network import PolynomialNetwork, Values
 from ppml.encrypted_inference.packing import Layout
-from ppml.encrypted_inference.slot_error import slots_of
+from ppml.encrypted_inference.slot_error import predict_slots
 
 DEVIATIONS = 7.0
 """The bound, in standard deviations: a normal value is beyond it once in 4e11."""
 
 
-def batch_bound(network: Network, images: Values) -> Values:
+def batch_bound(network: PolynomialNetwork, images: Values) -> Values:
     """Return a bound of the error of the logits of each of ``images``, ``(n, pixels)``, in a batch: ``(n,)``."""
-    noise = Noise(Ring(len(network.layers)))
+    noise = CkksNoise(Ring(len(network.layers)))
     values, variance = images, np.full_like(images, noise.fresh())
     for number, layer in enumerate(network.layers):
-        of_encoding = noise.encoding_of_scalar(number) * (values**2 @ layer.reads.T.astype(np.float64))
+        of_encoding = noise.encoding_of_scalar(number) * (values**2 @ layer.support.T.astype(np.float64))
         variance = variance @ (layer.weights**2).T + of_encoding + noise.division(number)
         values = layer(values)
         if number < len(network.layers) - 1:
@@ -35,14 +35,14 @@ def batch_bound(network: Network, images: Values) -> Values:
     return bound
 
 
-def single_bound(network: Network, image: Values) -> float:
+def single_bound(network: PolynomialNetwork, image: Values) -> float:
     """Return a bound of the error of the logits of ``image``, ``(pixels,)``, sent alone."""
     ring = Ring(len(network.layers))
-    answer = slots_of(network, Layout.of(network, ring.slots), Noise(ring), image)
+    answer = predict_slots(network, Layout.of(network, ring.slots), CkksNoise(ring), image)
     return float(DEVIATIONS * np.sqrt(answer.variance[: len(network.layers[-1].bias)].max()))
 
 
-def margins(logits: Values) -> Values:
+def logit_margins(logits: Values) -> Values:
     """Return by how much each image's largest logit is above the next, ``(n,)``."""
     top = np.partition(logits, -2, axis=1)[:, -2:]
     margin: Values = top[:, 1] - top[:, 0]

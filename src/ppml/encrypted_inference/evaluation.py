@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.encrypted_inference.ckks_parameters import LARGEST_LOGIT
-from ppml.encrypted_inference.client import Client
-from ppml.encrypted_inference.error_bound import batch_bound, margins, single_bound
-from ppml.encrypted_inference.network import Network, Values
+from ppml.encrypted_inference.ckks_parameters import MAX_LOGIT
+from ppml.encrypted_inference.client import ImageOwner
+from ppml.encrypted_inference.error_bound import batch_bound, logit_margins, single_bound
+from ppml.encrypted_inference.network import PolynomialNetwork, Values
 from ppml.encrypted_inference.server import BATCH, CPU_SECONDS, KEYS, ONE, SECONDS
-from ppml.errors import UserError
-from ppml.ipc.process import Line
+from ppml.errors import InvalidUpdate, UserError
+from ppml.ipc.process import RpcConnection
 
 
 @dataclass(frozen=True)
-class Trial:
+class InferenceResult:
     """What was tried, and what is the same each time.
 
     Parameters
@@ -35,7 +34,7 @@ class Trial:
         Images whose largest logit is above the next by more than twice the bound: on these both must agree.
     bound : float
         The largest bound of a logit's error, over images and ways of evaluating.
-    singly : int
+    single_images : int
         Images that were also sent one by one.
     degree : int
         Of the ring.
@@ -47,13 +46,13 @@ class Trial:
     plain_right: int
     sure: int
     bound: float
-    singly: int
+    single_images: int
     degree: int
     modulus_bits: int
 
 
 @dataclass(frozen=True)
-class Measured:
+class InferenceCost:
     """What came out and what it took; seconds are of one core.
 
     Parameters
@@ -111,15 +110,15 @@ class Query:
     down: int
 
 
-def try_network(
-    network: Network,
-    line: Line,
+def evaluate_encrypted(
+    network: PolynomialNetwork,
+    line: RpcConnection,
     images: Values,
     labels: NDArray[np.int64],
     *,
-    singly: int,
-    say: Callable[[str], None],
-) -> tuple[Trial, Measured]:
+    single_images: int,
+    report: Callable[[str], None],
+) -> tuple[InferenceResult, InferenceCost]:
     """Predict ``images`` by a server that cannot see them, and compare with predictions in the clear.
 
     Parameters
@@ -130,7 +129,7 @@ def try_network(
         To the server.
     images : float64 array, shape ``(n, pixels)``
     labels : int64 array, shape ``(n,)``
-    singly : int
+    single_images : int
         How many of the first images are also sent one by one.
     say : callable
         Gets a line after each batch.
@@ -141,36 +140,36 @@ def try_network(
         A logit is too large for the ring, off by more than its bound, or the server refuses or is gone.
     """
     plain = network.logits(images)
-    refuse_large(plain)
+    check_logit_range(plain)
     try:
-        asker = _Asker(line, Client(network))
+        asker = _TimedClient(line, ImageOwner(network))
         batches = []
         for start in range(0, len(images), asker.slots):
             batches.append(asker.batch(images[start : start + asker.slots]))
-            say(f"{start + len(batches[-1].logits)} of {len(images)} images in batches")
-        alone = [asker.one(image) for image in images[:singly]]
-        say(f"{len(alone)} images one by one")
-    except (BadUpdate, ChildProcessError) as error:
+            report(f"{start + len(batches[-1].logits)} of {len(images)} images in batches")
+        alone = [asker.one(image) for image in images[:single_images]]
+        report(f"{len(alone)} images one by one")
+    except (InvalidUpdate, ChildProcessError) as error:
         raise UserError(f"inference: {error}") from None
     logits = np.concatenate([batch.logits for batch in batches])
     each = np.concatenate([one.logits for one in alone])
     bounds = batch_bound(network, images)
     bounds_alone = np.array([single_bound(network, image) for image in images[: len(each)]])
     shares = [
-        refuse_difference(plain, logits, bounds, "a batch"),
-        refuse_difference(plain[: len(each)], each, bounds_alone, "images sent alone"),
+        check_error_bound(plain, logits, bounds, "a batch"),
+        check_error_bound(plain[: len(each)], each, bounds_alone, "images sent alone"),
     ]
     guessed, said = logits.argmax(axis=1), plain.argmax(axis=1)
-    trial = Trial(
+    trial = InferenceResult(
         images=len(images),
         plain_right=int((said == labels).sum()),
-        sure=int((margins(plain) > 2 * bounds).sum()),
+        sure=int((logit_margins(plain) > 2 * bounds).sum()),
         bound=float(max(bounds.max(), bounds_alone.max())),
-        singly=len(each),
+        single_images=len(each),
         degree=asker.ring.degree,
         modulus_bits=sum(asker.ring.bits),
     )
-    measured = Measured(
+    measured = InferenceCost(
         right=int((guessed == labels).sum()),
         differ=int((guessed != said).sum()),
         error=float(max(np.abs(logits - plain).max(), np.abs(each - plain[: len(each)]).max())),
@@ -180,10 +179,10 @@ def try_network(
     return trial, measured
 
 
-class _Asker:
+class _TimedClient:
     """Asks the server and measures."""
 
-    def __init__(self, line: Line, client: Client) -> None:
+    def __init__(self, line: RpcConnection, client: ImageOwner) -> None:
         self._line, self._client = line, client
         self.ring, self.slots = client.ring, client.ring.slots
         started = time.process_time()
@@ -194,15 +193,15 @@ class _Asker:
     def batch(self, images: Values) -> Query:
         return self._ask(
             BATCH,
-            lambda: self._client.seal_batch(images),
-            lambda answer: self._client.open_batch(answer, len(images)),
+            lambda: self._client.encrypt_batch(images),
+            lambda answer: self._client.decrypt_batch(answer, len(images)),
         )
 
     def one(self, image: Values) -> Query:
-        return self._ask(ONE, lambda: self._client.seal_one(image), lambda answer: self._client.open_one(answer)[None])
+        return self._ask(ONE, lambda: self._client.encrypt_image(image), lambda answer: self._client.decrypt_image(answer)[None])
 
     def costs(self, alone: Sequence[Query], batches: Sequence[Query]) -> dict[str, Any]:
-        """Return the part of :class:`Measured` that is about seconds and bytes."""
+        """Return the part of :class:`InferenceCost` that is about seconds and bytes."""
         found: dict[str, Any] = {"slots": self.slots, **self._keys}
         for name, queries in (("one", alone), ("batch", batches)):
             found[f"{name}_client"] = _median([query.client_seconds for query in queries])
@@ -225,17 +224,17 @@ class _Asker:
         return seconds
 
 
-def refuse_large(logits: Values) -> None:
+def check_logit_range(logits: Values) -> None:
     """Raise an error where a logit would not fit."""
     largest = float(np.abs(logits).max())
-    if largest > LARGEST_LOGIT:
+    if largest > MAX_LOGIT:
         raise UserError(
-            f"inference: the network's largest logit is {largest:.3g}, and the ring holds {LARGEST_LOGIT:g}; train "
+            f"inference: the network's largest logit is {largest:.3g}, and the ring holds {MAX_LOGIT:g}; train "
             "with a lower training.learning_rate, or for fewer epochs"
         )
 
 
-def refuse_difference(plain: Values, logits: Values, bounds: Values, how: str) -> float:
+def check_error_bound(plain: Values, logits: Values, bounds: Values, how: str) -> float:
     """Return the largest error of an image's logits over its bound.
 
     Raises

@@ -33,11 +33,11 @@ class Affine:
 
     weights: Values
     bias: Values
-    reads: NDArray[np.bool_]
+    support: NDArray[np.bool_]
 
     def of(self, chosen: NDArray[np.intp]) -> Affine:
-        """Return the map of the ``chosen`` inputs alone, where no output reads another."""
-        return Affine(self.weights[:, chosen], self.bias, self.reads[:, chosen])
+        """Return the map of the ``chosen`` inputs alone, where no output support another."""
+        return Affine(self.weights[:, chosen], self.bias, self.support[:, chosen])
 
     def __call__(self, inputs: Values) -> Values:
         """Return the outputs for ``inputs``, ``(n, inputs)``."""
@@ -46,7 +46,7 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Network:
+class PolynomialNetwork:
     """Affine maps, with a square between one and the next.
 
     Parameters
@@ -60,7 +60,7 @@ class Network:
     @property
     def pixels(self) -> NDArray[np.intp]:
         """Which pixels anything is read from, in their order."""
-        return np.flatnonzero(self.layers[0].reads.any(axis=0))
+        return np.flatnonzero(self.layers[0].support.any(axis=0))
 
     def logits(self, inputs: Values) -> Values:
         """Return the logits of ``inputs``, ``(n, pixels)``."""
@@ -70,7 +70,7 @@ class Network:
         return values
 
 
-def network_of(model: nn.Sequential, shape: Sequence[int]) -> Network:
+def extract_polynomial_network(model: nn.Sequential, shape: Sequence[int]) -> PolynomialNetwork:
     """Return what ``model`` computes for one image of ``shape``, batch normalisation folded into the maps.
 
     Raises
@@ -89,10 +89,10 @@ def network_of(model: nn.Sequential, shape: Sequence[int]) -> Network:
     layers, shape = [], tuple(shape)
     for stretch, probed in zip(_stretches(exact), _stretches(probe), strict=True):
         weights, bias, after = _affine(stretch, shape)
-        reads, _, _ = _affine(probed, shape)
-        layers.append(Affine(weights, bias, reads != 0))
+        support, _, _ = _affine(probed, shape)
+        layers.append(Affine(weights, bias, support != 0))
         shape = after
-    return Network(tuple(layers))
+    return PolynomialNetwork(tuple(layers))
 
 
 def _stretches(model: nn.Sequential) -> Iterator[nn.Sequential]:

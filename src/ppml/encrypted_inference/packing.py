@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.encrypted_inference.network import Network, Values
+from ppml.encrypted_inference.network import PolynomialNetwork, Values
 
 
-def power_of_two(count: int) -> int:
+def next_power_of_two(count: int) -> int:
     """Return the smallest power of two that is at least ``count``."""
     return 1 << (count - 1).bit_length()
 
 
-def doublings(first: int, end: int) -> list[int]:
+def power_of_two_steps(first: int, end: int) -> list[int]:
     """Return ``first``, twice that, and so on below ``end``.
 
     Examples
@@ -38,8 +38,8 @@ def doublings(first: int, end: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Taps:
-    """How an image's owner lays it out: slot ``g * period + j`` of ciphertext ``c`` is a value that output ``j`` reads.
+class InputPacking:
+    """How an image's owner lays it out: slot ``g * period + j`` of ciphertext ``c`` is a value that output ``j`` support.
 
     Parameters
     ----------
@@ -53,18 +53,18 @@ class Taps:
     period: int
 
     @classmethod
-    def of(cls, reads: NDArray[np.bool_], slots: int) -> Taps:
+    def of(cls, support: NDArray[np.bool_], slots: int) -> InputPacking:
         """Return the layout for a map whose outputs read so, ``(outputs, inputs)``."""
-        period = power_of_two(len(reads))
+        period = next_power_of_two(len(support))
         groups = slots // period
-        ciphertexts = -(-int(reads.sum(axis=1).max()) // groups)
+        ciphertexts = -(-int(support.sum(axis=1).max()) // groups)
         index = np.full((ciphertexts * groups, period), -1)
-        for output, row in enumerate(reads):
+        for output, row in enumerate(support):
             taps = np.flatnonzero(row)
             index[: len(taps), output] = taps
         return cls(index.reshape(ciphertexts, slots), period)
 
-    def spread(self, image: Values) -> Values:
+    def pack(self, image: Values) -> Values:
         """Return the slots of each ciphertext for an image, ``(pixels,)``."""
         return np.append(image, 0.0)[self.index]
 
@@ -75,13 +75,13 @@ class Taps:
         output = np.arange(self.index.shape[1]) % self.period
         return padded[output, self.index]
 
-    def folds(self) -> list[int]:
+    def reduction_rotations(self) -> list[int]:
         """Return the rotations that add up what belongs to an output, in all its places."""
-        return doublings(self.period, self.index.shape[1])
+        return power_of_two_steps(self.period, self.index.shape[1])
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowPacking:
     """A map of a repeated vector, an output a row of slots.
 
     Parameters
@@ -103,12 +103,12 @@ class Rows:
         """Slots of a row."""
         return self.slots // self.outputs
 
-    def turns(self) -> list[int]:
+    def rotations(self) -> list[int]:
         """Return by how much the inputs are rotated, so that each row meets all of them."""
         return list(range(0, self.period, self.width))
 
     def weights(self, weights: Values) -> Values:
-        """Return the weights for each turn, ``(turns, slots)``."""
+        """Return the weights for each turn, ``(rotations, slots)``."""
         padded = np.zeros((self.outputs, self.period))
         padded[: weights.shape[0], : weights.shape[1]] = weights
         slot = np.arange(self.slots)
@@ -116,21 +116,21 @@ class Rows:
         return np.stack(
             [
                 np.where(place + turn < self.period, padded[row, (slot + turn) % self.period], 0.0)
-                for turn in self.turns()
+                for turn in self.rotations()
             ]
         )
 
     def bias(self, bias: Values) -> Values:
         """Return what is added to the slots."""
-        return in_rows(bias, self.width, self.slots)
+        return place_in_rows(bias, self.width, self.slots)
 
-    def folds(self) -> list[int]:
+    def reduction_rotations(self) -> list[int]:
         """Return the rotations that add up a row in its first slot."""
-        return doublings(1, self.width)
+        return power_of_two_steps(1, self.width)
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnPacking:
     """A map of values in the first slots of rows; what other slots hold is multiplied by 0.
 
     Parameters
@@ -146,25 +146,25 @@ class Columns:
 
     def weights(self, weights: Values) -> Values:
         """Return the weights for each output, ``(outputs, slots)``."""
-        return np.stack([in_rows(row, self.width, self.slots) for row in weights])
+        return np.stack([place_in_rows(row, self.width, self.slots) for row in weights])
 
     def bias(self, bias: Values) -> Values:
         """Return what is added to the slots."""
-        return repeated(bias, self.width, self.slots)
+        return tile(bias, self.width, self.slots)
 
-    def folds(self) -> list[int]:
+    def reduction_rotations(self) -> list[int]:
         """Return the rotations that add up all rows, in each."""
-        return doublings(self.width, self.slots)
+        return power_of_two_steps(self.width, self.slots)
 
 
-def in_rows(values: Values, width: int, slots: int) -> Values:
+def place_in_rows(values: Values, width: int, slots: int) -> Values:
     """Return slots with ``values`` in the first slots of rows, and 0 in all others."""
     filled = np.zeros(slots)
     filled[: len(values) * width : width] = values
     return filled
 
 
-def repeated(values: Values, period: int, slots: int) -> Values:
+def tile(values: Values, period: int, slots: int) -> Values:
     """Return slots with ``values`` every ``period``, and 0 where there are fewer than that."""
     filled = np.zeros(period)
     filled[: len(values)] = values
@@ -183,11 +183,11 @@ class Layout:
         Of those after it, in turns.
     """
 
-    taps: Taps
-    maps: tuple[Rows | Columns, ...]
+    taps: InputPacking
+    maps: tuple[RowPacking | ColumnPacking, ...]
 
     @classmethod
-    def of(cls, network: Network, slots: int) -> Layout:
+    def of(cls, network: PolynomialNetwork, slots: int) -> Layout:
         """Return the layout of a network, which its architecture decides.
 
         Raises
@@ -197,24 +197,24 @@ class Layout:
         """
         if len(network.layers) % 2 == 0:
             raise ValueError(f"{len(network.layers)} maps: an odd number is needed for slots that hold logits alone")
-        taps = Taps.of(network.layers[0].reads, slots)
-        maps: list[Rows | Columns] = []
+        taps = InputPacking.of(network.layers[0].support, slots)
+        maps: list[RowPacking | ColumnPacking] = []
         period = taps.period
         for number, layer in enumerate(network.layers[1:]):
-            outputs = power_of_two(len(layer.bias))
+            outputs = next_power_of_two(len(layer.bias))
             if number % 2 == 0:
-                maps.append(Rows(period, outputs, slots))
+                maps.append(RowPacking(period, outputs, slots))
                 period = slots // outputs
             elif outputs > period:
                 raise ValueError(f"map {number + 2} has {outputs} outputs, and a row {period} slots")
             else:
-                maps.append(Columns(period, slots))
+                maps.append(ColumnPacking(period, slots))
         return cls(taps, tuple(maps))
 
-    def rotations(self) -> Sequence[int]:
+    def required_rotations(self) -> Sequence[int]:
         """Return every rotation that is done, each once."""
-        steps = {*self.taps.folds()}
+        steps = {*self.taps.reduction_rotations()}
         for one in self.maps:
-            steps |= {*one.folds()}
-            steps |= {-1} if isinstance(one, Columns) else {*one.turns()[1:]}
+            steps |= {*one.reduction_rotations()}
+            steps |= {-1} if isinstance(one, ColumnPacking) else {*one.rotations()[1:]}
         return sorted(steps)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from tenseal import sealapi
 
-from ppml.encrypted_inference.ckks_parameters import Arithmetic
-from ppml.encrypted_inference.network import Network, Values
-from ppml.encrypted_inference.packing import Columns, Layout, Rows, repeated
+from ppml.encrypted_inference.ckks_parameters import CkksEvaluator
+from ppml.encrypted_inference.network import PolynomialNetwork, Values
+from ppml.encrypted_inference.packing import ColumnPacking, Layout, RowPacking, tile
 
 
-class OneImage:
+class SingleImagePredictor:
     """A network, encoded once, that predicts one image at a time.
 
     Parameters
@@ -22,18 +22,18 @@ class OneImage:
         A ring of its depth.
     """
 
-    def __init__(self, network: Network, arithmetic: Arithmetic) -> None:
-        self.layout = Layout.of(network, arithmetic.ring.slots)
-        self._arithmetic, self._evaluator = arithmetic, arithmetic.evaluator
-        taps, slots = self.layout.taps, arithmetic.ring.slots
+    def __init__(self, network: PolynomialNetwork, evaluator: CkksEvaluator) -> None:
+        self.layout = Layout.of(network, evaluator.ring.slots)
+        self._arithmetic, self._evaluator = evaluator, evaluator.seal
+        input_packing, slots = self.layout.input_packing, evaluator.ring.slots
         first, *others = network.layers
-        weights = [taps.weights(first.weights)]
-        biases = [repeated(first.bias, taps.period, slots)]
+        weights = [input_packing.weights(first.weights)]
+        biases = [tile(first.bias, input_packing.period, slots)]
         for place, layer in zip(self.layout.maps, others, strict=True):
             weights.append(place.weights(layer.weights))
             biases.append(place.bias(layer.bias))
         self._weights = [self._encoded(rows, number) for number, rows in enumerate(weights)]
-        self._biases = [arithmetic.bias(bias.tolist(), number) for number, bias in enumerate(biases)]
+        self._biases = [evaluator.bias(bias.tolist(), number) for number, bias in enumerate(biases)]
 
     def _encoded(self, rows: Values, number: int) -> list[sealapi.Plaintext]:
         return [self._arithmetic.weight(row.tolist(), number) for row in rows]
@@ -41,23 +41,23 @@ class OneImage:
     def predict(
         self, ciphers: Sequence[sealapi.Ciphertext], relin: sealapi.RelinKeys, galois: sealapi.GaloisKeys
     ) -> sealapi.Ciphertext:
-        """Return the encrypted logits of one image, packed as in :class:`~ppml.encrypted_inference.packing.Taps`."""
+        """Return the encrypted logits of one image, packed as in :class:`~ppml.encrypted_inference.packing.InputPacking`."""
         products = [self._times(cipher, weight) for cipher, weight in zip(ciphers, self._weights[0], strict=True)]
-        value = self._finished(self._total(products), self.layout.taps.folds(), 0, galois)
+        value = self._finished(self._total(products), self.layout.input_packing.reduction_rotations(), 0, galois)
         for number, place in enumerate(self.layout.maps, start=1):
             self._arithmetic.square_inplace(value, relin)
             match place:
-                case Rows():
+                case RowPacking():
                     total = self._by_rows(value, place, number, galois)
-                case Columns():
+                case ColumnPacking():
                     total = self._by_columns(value, number, galois)
-            value = self._finished(total, place.folds(), number, galois)
+            value = self._finished(total, place.reduction_rotations(), number, galois)
         return value
 
     def _by_rows(
-        self, value: sealapi.Ciphertext, rows: Rows, number: int, galois: sealapi.GaloisKeys
+        self, value: sealapi.Ciphertext, rows: RowPacking, number: int, galois: sealapi.GaloisKeys
     ) -> sealapi.Ciphertext:
-        turned = [self._rotated(value, turn, galois) if turn else value for turn in rows.turns()]
+        turned = [self._rotated(value, turn, galois) if turn else value for turn in rows.rotations()]
         return self._total(
             [self._times(one, weight) for one, weight in zip(turned, self._weights[number], strict=True)]
         )
@@ -72,13 +72,13 @@ class OneImage:
         return total
 
     def _finished(
-        self, total: sealapi.Ciphertext, folds: Sequence[int], number: int, galois: sealapi.GaloisKeys
+        self, total: sealapi.Ciphertext, reduction_rotations: Sequence[int], number: int, galois: sealapi.GaloisKeys
     ) -> sealapi.Ciphertext:
         """Return the sums over slots with the bias added.
 
         Rotations come before the division by a prime, which makes their error small, too.
         """
-        for step in folds:
+        for step in reduction_rotations:
             self._evaluator.add_inplace(total, self._rotated(total, step, galois))
         self._arithmetic.finish_inplace(total, self._biases[number])
         return total

@@ -14,16 +14,16 @@ from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.fixed_point import Grid
 from ppml.data.examples import Examples
 from ppml.federation.global_state import GlobalState, Vectors
-from ppml.federation.server_optimizer import Mean, ServerStep
-from ppml.learning.gradient_correction import NO_PULL, Proximal, Pull, Shift
+from ppml.federation.server_optimizer import Mean, ServerOptimizer
+from ppml.learning.gradient_correction import NO_CORRECTION, Proximal, GradientCorrection, ConstantOffset
 from ppml.learning.learner import LocalLearner, TrainingDiverged
-from ppml.learning.parameters import as_tensors, flat_parameters, load_parameters
-from ppml.learning.training_window import Span
+from ppml.learning.parameters import unflatten, flatten, unflatten_into
+from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 
 
 @dataclass(frozen=True)
-class Member:
+class ClientData:
     """A client: what it has, and nothing of the others.
 
     Parameters
@@ -45,7 +45,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Turn:
+class RoundContext:
     """One client's part in one round.
 
     Parameters
@@ -71,13 +71,13 @@ class Turn:
     rng: Randomness
 
     @property
-    def span(self) -> Span:
+    def window(self) -> TrainingWindow:
         """The stretch of the whole training that the round is."""
-        return Span((self.number - 1) / self.rounds, self.number / self.rounds)
+        return TrainingWindow((self.number - 1) / self.rounds, self.number / self.rounds)
 
 
 @dataclass(frozen=True)
-class Contribution:
+class ClientUpdate:
     """What a client sends, before it is rounded and sealed.
 
     Parameters
@@ -98,7 +98,7 @@ class Contribution:
     own: Vectors = field(default_factory=dict)
 
 
-class LocalWork(Protocol):
+class FederatedAlgorithm(Protocol):
     """One way of taking part in a federation."""
 
     def start(self, size: int) -> Vectors:
@@ -109,7 +109,7 @@ class LocalWork(Protocol):
         """Return how many values a contribution has."""
         ...
 
-    def contribute(self, model: nn.Module, member: Member, turn: Turn) -> Contribution:
+    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
         """Do a client's part; ``model`` is a place to calculate in."""
         ...
 
@@ -118,62 +118,62 @@ class LocalWork(Protocol):
         ...
 
 
-PullOf = Callable[[nn.Module], Pull]
+CorrectionFactory = Callable[[nn.Module], GradientCorrection]
 """Makes a pull from the model that holds the global weights."""
 
 
-def no_pull(model: nn.Module) -> Pull:
+def no_correction(model: nn.Module) -> GradientCorrection:
     """Return none."""
-    return NO_PULL
+    return NO_CORRECTION
 
 
-def proximal(strength: float) -> PullOf:
+def proximal_correction(strength: float) -> CorrectionFactory:
     """Return what pulls towards the global model with ``strength``."""
     return lambda model: Proximal(strength, [parameter.detach().clone() for parameter in model.parameters()])
 
 
 @dataclass(frozen=True)
-class WeightedUpdates:
+class FedAvg:
     """Federated averaging: each sends its weighted change and its weight, all take the step along their quotient.
 
     Parameters
     ----------
-    server_step : ServerStep
+    server_optimizer : ServerOptimizer
         The rule of the global step.
     unit : float
         What a weight of 1 is sent as: clipping, which changes are made for, must not change the weights.
-    pull_of : callable
+    correction_factory : callable
         What draws a client's steps towards the global model.
     """
 
-    server_step: ServerStep
+    server_optimizer: ServerOptimizer
     unit: float
-    pull_of: PullOf = no_pull
+    correction_factory: CorrectionFactory = no_correction
 
     def start(self, size: int) -> Vectors:
         """Return the memory of the global step."""
-        return self.server_step.start(size)
+        return self.server_optimizer.start(size)
 
     def length(self, size: int) -> int:
         """Return the number of parameters, and one for the weight."""
         return size + 1
 
-    def contribute(self, model: nn.Module, member: Member, turn: Turn) -> Contribution:
+    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
         """Train from the global model."""
-        load_parameters(model, turn.state.parameters)
-        change, events = trained_change(model, member, turn, self.pull_of(model))
+        unflatten_into(model, turn.state.parameters)
+        change, events = train_and_diff(model, member, turn, self.correction_factory(model))
         values = np.empty(len(change) + 1)
         np.multiply(change, member.weight, out=values[:-1])
         values[-1] = member.weight * self.unit
-        return Contribution(values, events, own=turn.own)
+        return ClientUpdate(values, events, own=turn.own)
 
     def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
         """Take the step along the weighted mean of those who answered."""
-        return self.server_step.step(state, weighted_mean(total, self.unit))
+        return self.server_optimizer.step(state, weighted_mean(total, self.unit))
 
 
 @dataclass(frozen=True)
-class ControlVariates:
+class ScaffoldAlgorithm:
     """SCAFFOLD (arXiv 1910.06378, algorithm 1 with option II): each corrects its steps by how it differs from all.
 
     A client's control variate is the mean of the gradients that it met in its last turn, which its change tells: it
@@ -181,10 +181,10 @@ class ControlVariates:
 
     Parameters
     ----------
-    server_step : ServerStep
+    server_optimizer : ServerOptimizer
         The rule of the global step.
     unit : float
-        See :class:`WeightedUpdates`.
+        See :class:`FedAvg`.
     clients : int
         Of how many clients the common control variate is the mean.
     reach : callable
@@ -192,41 +192,41 @@ class ControlVariates:
         records: the sum of the learning rates, each with what momentum carries on.
     """
 
-    server_step: ServerStep
+    server_optimizer: ServerOptimizer
     unit: float
     clients: int
-    reach: Callable[[int, Span], float]
+    cumulative_step: Callable[[int, TrainingWindow], float]
 
     def start(self, size: int) -> Vectors:
         """Return the memory of the global step, and a common control variate of 0."""
-        return {**self.server_step.start(size), "control": np.zeros(size, dtype=np.float32)}
+        return {**self.server_optimizer.start(size), "control": np.zeros(size, dtype=np.float32)}
 
     def length(self, size: int) -> int:
         """Return twice the number of parameters, and one for the weight."""
         return 2 * size + 1
 
-    def contribute(self, model: nn.Module, member: Member, turn: Turn) -> Contribution:
+    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
         """Train from the global model with corrected gradients."""
-        load_parameters(model, turn.state.parameters)
+        unflatten_into(model, turn.state.parameters)
         common = turn.state.memory["control"]
         mine = turn.own.get("control", np.zeros_like(common))
-        change, events = trained_change(model, member, turn, Shift(as_tensors(common - mine, model)))
-        renewed = (mine - common - change / self.reach(len(member.records), turn.span)).astype(np.float32)
+        change, events = train_and_diff(model, member, turn, ConstantOffset(unflatten(common - mine, model)))
+        renewed = (mine - common - change / self.cumulative_step(len(member.records), turn.window)).astype(np.float32)
         shift = (renewed.astype(np.float64) - mine) / self.clients
         values = np.concatenate([member.weight * change, shift, [member.weight * self.unit]])
-        return Contribution(values, events, own={"control": renewed})
+        return ClientUpdate(values, events, own={"control": renewed})
 
     def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
         """Take the step, and move the common control variate."""
         size = len(state.parameters)
         change, shift, weight = total[:size], total[size : 2 * size], total[2 * size :]
-        after = self.server_step.step(state, weighted_mean(np.append(change, weight), self.unit))
+        after = self.server_optimizer.step(state, weighted_mean(np.append(change, weight), self.unit))
         control = state.memory["control"].astype(np.float64) + shift
         return GlobalState(after.parameters, {**after.memory, "control": control.astype(np.float32)})
 
 
-def trained_change(
-    model: nn.Module, member: Member, turn: Turn, pull: Pull
+def train_and_diff(
+    model: nn.Module, member: ClientData, turn: RoundContext, correction: GradientCorrection
 ) -> tuple[NDArray[np.float64], tuple[MechanismEvent, ...]]:
     """Train ``model``, which holds the global weights, and return how they changed and what ran on the records.
 
@@ -238,11 +238,11 @@ def trained_change(
     where = f"client {turn.client}, round {turn.number}"
     try:
         events = member.learner.fit(
-            model, member.records, span=turn.span, rng=turn.rng, pull=pull, most_steps=turn.steps_left
+            model, member.records, window=turn.window, rng=turn.rng, correction=correction, max_steps=turn.steps_left
         )
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{where}: {error}", events=error.events) from error
-    change = np.subtract(flat_parameters(model), turn.state.parameters, dtype=np.float64)
+    change = np.subtract(flatten(model), turn.state.parameters, dtype=np.float64)
     if not np.isfinite(change).all():
         raise TrainingDiverged(f"{where}: the weights are not finite", events=events)
     return change, events
@@ -254,6 +254,6 @@ def weighted_mean(total: NDArray[np.float64], unit: float) -> Mean:
     return mean
 
 
-def steps_of(events: tuple[MechanismEvent, ...]) -> int:
+def count_steps(events: tuple[MechanismEvent, ...]) -> int:
     """Return how many steps ran."""
     return sum(event.steps for event in events)

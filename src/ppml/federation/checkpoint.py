@@ -8,12 +8,12 @@ from typing import Protocol
 
 from ppml.accounting.events import MechanismEvent
 from ppml.federation.global_state import GlobalState, Vectors
-from ppml.federation.server_state import Standing
+from ppml.federation.server_state import ServerState
 from ppml.learning.result import HistoryRow
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingCheckpoint:
     """The state after a round: what clients know, never a key, a ciphertext or a raw decryption.
 
     Parameters
@@ -36,7 +36,7 @@ class Progress:
         Sent until now.
     """
 
-    standing: Standing
+    server_state: ServerState
     rounds: int
     common: GlobalState
     own: Sequence[Vectors]
@@ -49,29 +49,29 @@ class Progress:
     @property
     def number(self) -> int:
         """The round that ended, from 1."""
-        return self.standing.number
+        return self.server_state.number
 
 
-class Checkpoint(Protocol):
+class CheckpointStore(Protocol):
     """Where the progress of one training is kept."""
 
-    def load(self) -> Progress | None:
+    def load(self) -> TrainingCheckpoint | None:
         """Return what was saved last, None where the training starts from the beginning."""
         ...
 
-    def save(self, reached: Callable[[], Progress]) -> None:
+    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
         """Keep what ``reached`` returns in place of what was kept before: whole, or not at all."""
         ...
 
 
-class NoCheckpoint:
+class NullCheckpointStore:
     """Keeps nothing: every training starts from the beginning."""
 
     def load(self) -> None:
         """Return None."""
 
-    def save(self, reached: Callable[[], Progress]) -> None:
+    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
         """Do nothing: what clients remember is not even looked at."""
 
 
-NO_CHECKPOINT = NoCheckpoint()
+NO_CHECKPOINT = NullCheckpointStore()

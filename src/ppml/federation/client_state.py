@@ -14,7 +14,7 @@ from ppml.federation.messages import (
     pack_events,
     pack_vector,
     pack_vectors,
-    record_of,
+    get_record,
     unpack_events,
     unpack_vector,
     unpack_vectors,
@@ -22,7 +22,7 @@ from ppml.federation.messages import (
 
 _PARAMETERS, _MEMORY, _OWN, _EVENTS, _ROUND = "parameters", "memory", "own", "events", "round"
 _PROPOSED, _PROPOSAL = "proposed", "proposal"
-NOTHING_APPLIED = -1
+NO_MODEL = -1
 
 
 class ClientState:
@@ -47,13 +47,13 @@ class ClientState:
     def applied(self) -> int:
         """The last round whose sum is in the global model; 0 at the start, -1 before it has a model."""
         if _ROUND not in self._state:
-            return NOTHING_APPLIED
-        return cast(int, record_of(self._state, ConfigRecord, _ROUND)["applied"])
+            return NO_MODEL
+        return cast(int, get_record(self._state, ConfigRecord, _ROUND)["applied"])
 
     @property
     def packed(self) -> tuple[ArrayRecord, ArrayRecord]:
         """What :attr:`common` is unpacked from."""
-        return record_of(self._state, ArrayRecord, _PARAMETERS), record_of(self._state, ArrayRecord, _MEMORY)
+        return get_record(self._state, ArrayRecord, _PARAMETERS), get_record(self._state, ArrayRecord, _MEMORY)
 
     def advance(self, common: GlobalState, applied: int) -> None:
         """Remember the state after round ``applied``."""
@@ -71,7 +71,7 @@ class ClientState:
     @property
     def own(self) -> Vectors:
         """What the client keeps for itself."""
-        return unpack_vectors(record_of(self._state, ArrayRecord, _OWN)) if _OWN in self._state else {}
+        return unpack_vectors(get_record(self._state, ArrayRecord, _OWN)) if _OWN in self._state else {}
 
     def keep(self, own: Vectors) -> None:
         """Keep ``own`` in place of what was kept before."""
@@ -88,16 +88,16 @@ class ClientState:
         """Keep what was proposed in round ``accepted``, or forget it if it was proposed in another one."""
         if _PROPOSED not in self._state:
             return
-        if record_of(self._state, ConfigRecord, _PROPOSAL)["number"] == accepted:
+        if get_record(self._state, ConfigRecord, _PROPOSAL)["number"] == accepted:
             self._state[_OWN] = self._state[_PROPOSED]
         del self._state[_PROPOSED], self._state[_PROPOSAL]
 
     @property
     def events(self) -> tuple[MechanismEvent, ...]:
         """The mechanisms that ran on this client's records over all rounds."""
-        return unpack_events(record_of(self._state, ConfigRecord, _EVENTS)) if _EVENTS in self._state else ()
+        return unpack_events(get_record(self._state, ConfigRecord, _EVENTS)) if _EVENTS in self._state else ()
 
     def remember(self, events: Sequence[MechanismEvent]) -> None:
-        """Add ``events`` to those of earlier rounds: one account a client, never a new one each round."""
+        """Add ``events`` to those of earlier rounds: one account a client, no_dropouts a new one each round."""
         if events:
             self._state[_EVENTS] = pack_events(compose([*self.events, *events]))

@@ -17,17 +17,17 @@ from typing import Protocol, cast
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from ppml.federation.client import failure
+from ppml.federation.client import error_reply
 
 FIRST_CLIENT_NODE = 2
 STOP, CONTEXTS = "stop", "contexts"
 STOP_SECONDS = 5.0
 """How long a process may take to end before it is killed."""
 
-Expect = Callable[[Sequence[int]], None]
+Prefetch = Callable[[Sequence[int]], None]
 
 
-class Site(Protocol):
+class ClientWorker(Protocol):
     """Some clients that run one app."""
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -48,7 +48,7 @@ def client_of(message: Message) -> int:
     return message.metadata.dst_node_id - FIRST_CLIENT_NODE
 
 
-def fresh_context(client: int, clients: int) -> Context:
+def new_context(client: int, clients: int) -> Context:
     """Return the Flower context of a client that remembers nothing."""
     return Context(
         run_id=1,
@@ -59,7 +59,7 @@ def fresh_context(client: int, clients: int) -> Context:
     )
 
 
-class Here:
+class InlineWorker:
     """Clients in this process, which answer one after the other.
 
     Parameters
@@ -72,15 +72,15 @@ class Here:
         Called with the clients that are asked to train, before the first of them is.
     """
 
-    def __init__(self, client_app: ClientApp, contexts: Mapping[int, Context], expect: Expect) -> None:
+    def __init__(self, client_app: ClientApp, contexts: Mapping[int, Context], prefetch: Prefetch) -> None:
         self._client_app = client_app
         self._contexts = contexts
-        self._expect = expect
+        self._prefetch = prefetch
         self._answers: list[Message] = []
 
     def send(self, messages: Sequence[Message]) -> None:
         """Let each client answer."""
-        self._expect([client_of(one) for one in messages if one.metadata.message_type == MessageType.TRAIN])
+        self._prefetch([client_of(one) for one in messages if one.metadata.message_type == MessageType.TRAIN])
         self._answers = [self._answer(message) for message in messages]
 
     def receive(self) -> list[Message]:
@@ -98,16 +98,16 @@ class Here:
             return self._client_app(own, self._contexts[message.metadata.dst_node_id])
         except Exception as error:
             # What a client raises is an answer, as it is over a network; the server names it.
-            return failure(message, error)
+            return error_reply(message, error)
 
 
-class Elsewhere:
+class ForkedWorker:
     """Clients in a process of their own, which has all that this one had when it was started.
 
     Parameters
     ----------
     client_app, contexts, expect
-        See :class:`Here`.
+        See :class:`InlineWorker`.
     begin : callable
         Called in that process before anything else.
     """
@@ -116,14 +116,14 @@ class Elsewhere:
         self,
         client_app: ClientApp,
         contexts: Mapping[int, Context],
-        expect: Expect,
+        prefetch: Prefetch,
         begin: Callable[[], None] = lambda: None,
     ) -> None:
         # Forked: nothing of what the clients have is copied or written anywhere, their keys included.
         context = multiprocessing.get_context("fork")
         self._line, far_end = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(self._line, far_end, client_app, contexts, expect, begin), daemon=True
+            target=_serve, args=(self._line, far_end, client_app, contexts, prefetch, begin), daemon=True
         )
         self._waiting = False
         self._process.start()
@@ -188,7 +188,7 @@ def _serve(
     line: Connection,
     client_app: ClientApp,
     contexts: Mapping[int, Context],
-    expect: Expect,
+    prefetch: Prefetch,
     begin: Callable[[], None],
 ) -> None:
     """Answer until it is told to end, or the process that started it is gone."""
@@ -200,7 +200,7 @@ def _serve(
     import torch
 
     torch.set_num_threads(1)
-    here = Here(client_app, contexts, expect)
+    here = InlineWorker(client_app, contexts, prefetch)
     while (asked := _heard(line)) != STOP:
         if asked == CONTEXTS:
             answer: object = contexts

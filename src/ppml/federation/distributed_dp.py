@@ -8,7 +8,7 @@ deviation s in steps of the grid. What is opened is ``Y = X + sum(rint(g_k))``, 
 rounding errors r_k = g_k - rint(g_k), with G the sum of the g_k. X + G is the Gaussian mechanism, whose neighbouring
 outputs differ by integers. By Poisson's summation formula the errors (r_1, ..., r_K), given G, are distributed
 uniformly over those that agree with G modulo 1, but for terms of the order of ``exp(-pi^2 s^2)``: so they depend on X +
-G alone, since X is whole, and Y is post-processing of it. For ``s >= LEAST_DEVIATION`` these terms are below 10^-600,
+G alone, since X is whole, and Y is post-processing of it. For ``s >= MIN_SIGMA`` these terms are below 10^-600,
 and no accountant sees them. (Given its rounding error a rounded normal value is a discrete Gaussian on a shifted grid,
 arXiv 2102.06387; at small s, where this argument ends, shares are refused.)
 """
@@ -25,27 +25,27 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
-from ppml.aggregation.interfaces import Sealed
-from ppml.aggregation.plaintext import seal_plain, unseal_plain
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.aggregation.plaintext import to_plaintext, from_plaintext
 from ppml.data.examples import Examples
 from ppml.errors import UserError
-from ppml.federation.algorithms import Contribution, Member, PullOf, Turn, no_pull, trained_change
+from ppml.federation.algorithms import ClientUpdate, ClientData, CorrectionFactory, RoundContext, no_correction, train_and_diff
 from ppml.federation.global_state import GlobalState, Vectors
-from ppml.federation.server_optimizer import ServerStep
+from ppml.federation.server_optimizer import ServerOptimizer
 from ppml.learning.clipped_sum import clipped_sum
 from ppml.learning.clipping import CLIPPING_MARGIN
 from ppml.learning.learner import TrainingDiverged
-from ppml.learning.noise import TAIL, grid_sensitivity, noise_from
-from ppml.learning.parameters import load_parameters
-from ppml.learning.poisson import NO_SAMPLES, PoissonSampler, Sampling, build_sampler, sampling
+from ppml.learning.noise import TAIL, grid_sensitivity, build_noise_source
+from ppml.learning.parameters import unflatten_into
+from ppml.learning.poisson import NO_SAMPLES, PoissonSampler, Sampling, build_sampler, describe_sampling
 from ppml.learning.training_window import learning_rate
 from ppml.randomness import Randomness
 
-LEAST_DEVIATION = 16.0
+MIN_SIGMA = 16.0
 """Steps of the grid that the deviation of a share must have at least."""
 
 
-class DrawnNoise(NamedTuple):
+class NoiseSample(NamedTuple):
     """Noise in steps of the grid.
 
     Parameters
@@ -61,7 +61,7 @@ class DrawnNoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NoiseShares:
+class DistributedGaussian:
     """How the noise of a sum is divided.
 
     Parameters
@@ -106,12 +106,12 @@ class NoiseShares:
         if self.counted < 1:
             raise UserError(
                 f"privacy: {self.clients} clients, of whom {self.colluders} may collude and {self.dropouts} drop out: "
-                "no share of the noise is left; lower privacy.colluders or privacy.dropouts, or take more clients"
+                "no share of the noise is left; lower privacy.max_colluding or privacy.max_dropouts, or take more clients"
             )
-        if 0 < self.deviation < LEAST_DEVIATION:
+        if 0 < self.deviation < MIN_SIGMA:
             raise UserError(
                 f"aggregation.fractional_bits: got {self.codec.fractional_bits}; a share of the noise has a deviation "
-                f"of {self.deviation:.3g} steps of the grid, at least {LEAST_DEVIATION:g} are needed; raise it"
+                f"of {self.deviation:.3g} steps of the grid, at least {MIN_SIGMA:g} are needed; raise it"
             )
         if self.limit < self.codec.clip / 2:
             raise UserError(
@@ -144,9 +144,9 @@ class NoiseShares:
         """What is left of the range for the contribution itself."""
         return self.codec.clip - self.margin
 
-    def draw(self, rng: Randomness) -> DrawnNoise:
+    def draw(self, rng: Randomness) -> NoiseSample:
         """Return one share."""
-        return whole_normal(self.size, self.deviation, self.source, rng)
+        return rounded_gaussian(self.size, self.deviation, self.source, rng)
 
     def event(self, drawn_by: Sampling, noise_source: str) -> MechanismEvent:
         """Return what one sum is to the accountant: the noise that counts, and where noise and sample came from."""
@@ -154,17 +154,17 @@ class NoiseShares:
         # The last bit that going back and forth may cost is not worth another epsilon.
         noise = self.noise_multiplier if math.isclose(drawn, self.noise_multiplier, rel_tol=1e-12) else drawn
         return MechanismEvent(
-            drawn_by.rate, noise, 1, self.norm, drawn_by.kind, noise_source, drawn_by.or_of(noise_source)
+            drawn_by.rate, noise, 1, self.norm, drawn_by.kind, noise_source, drawn_by.source_or(noise_source)
         )
 
 
-def whole_normal(size: int, deviation: float, source: str, rng: Randomness) -> DrawnNoise:
+def rounded_gaussian(size: int, deviation: float, source: str, rng: Randomness) -> NoiseSample:
     """Return normal values rounded to integers and cut off at ``TAIL`` deviations, shape ``(size,)``."""
-    noise = noise_from(source, rng.child("noise"))
-    return DrawnNoise(noise.whole(size, deviation), noise.source)
+    noise = build_noise_source(source, rng.child("noise"))
+    return NoiseSample(noise.rounded_normal(size, deviation), noise.source)
 
 
-def refuse_lost(turn: Turn) -> None:
+def require_finite_state(turn: RoundContext) -> None:
     """Refuse to train from global weights that are not finite: they carry noise, and may decide.
 
     Raises
@@ -177,7 +177,7 @@ def refuse_lost(turn: Turn) -> None:
 
 
 @dataclass(frozen=True)
-class GradientSums:
+class DistributedDpSgd:
     """DP-SGD over all records together: a round is one step, whose sum of gradients is never seen without noise.
 
     Every record enters with the same probability, wherever it lies, and the sum is divided by the public expected
@@ -186,9 +186,9 @@ class GradientSums:
 
     Parameters
     ----------
-    server_step : ServerStep
+    server_optimizer : ServerOptimizer
         The rule of the global step.
-    shares : NoiseShares
+    shares : DistributedGaussian
         The noise; its norm is that which each record's gradient is clipped to.
     sample_rate : float
         With which a record enters.
@@ -200,8 +200,8 @@ class GradientSums:
         How many there are.
     """
 
-    server_step: ServerStep
-    shares: NoiseShares
+    server_optimizer: ServerOptimizer
+    shares: DistributedGaussian
     sample_rate: float
     expected: float
     peak: float
@@ -210,22 +210,22 @@ class GradientSums:
 
     def start(self, size: int) -> Vectors:
         """Return the memory of the global step."""
-        return self.server_step.start(size)
+        return self.server_optimizer.start(size)
 
     def length(self, size: int) -> int:
         """Return the number of parameters: neither a weight nor a number of records is sent."""
         return size
 
-    def contribute(self, model: nn.Module, member: Member, turn: Turn) -> Contribution:
+    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
         """Sum the clipped gradients of a sample."""
-        refuse_lost(turn)
-        load_parameters(model, turn.state.parameters)
+        require_finite_state(turn)
+        unflatten_into(model, turn.state.parameters)
         sampler = self._sampler(member.records, turn.rng)
         (chosen,) = sampler
         total = clipped_sum(model, member.records, chosen, self.shares.norm)
         values = np.clip(-total, -self.shares.limit, self.shares.limit)
         noise = self.shares.draw(turn.rng)
-        return Contribution(values, (self.shares.event(sampling(sampler), noise.source),), noise.values, turn.own)
+        return ClientUpdate(values, (self.shares.event(describe_sampling(sampler), noise.source),), noise.values, turn.own)
 
     def _sampler(self, records: Examples, rng: Randomness) -> PoissonSampler:
         return build_sampler(records, self.sample_rate, 1, self.shares.source, rng.child("sampling"))
@@ -233,11 +233,11 @@ class GradientSums:
     def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
         """Take the step along the noisy mean gradient."""
         rate = learning_rate(self.peak, self.decay, (number - 1) / self.rounds)
-        return self.server_step.step(state, rate * total / self.expected)
+        return self.server_optimizer.step(state, rate * total / self.expected)
 
 
 @dataclass(frozen=True)
-class ClippedUpdates:
+class DpFedAvg:
     """Client-level DP: each sends its change, clipped to a norm, with weight 1; the sum carries the noise (DP-FedAvg).
 
     Neighbouring federations differ in all that one client contributes, so that its weight may not show: all weigh the
@@ -246,60 +246,60 @@ class ClippedUpdates:
 
     Parameters
     ----------
-    server_step : ServerStep
+    server_optimizer : ServerOptimizer
         The rule of the global step.
     norm : float
         What a change is clipped to.
     clients : int
         The public number.
-    shares : NoiseShares or None
+    shares : DistributedGaussian or None
         The noise, where the clients add it.
-    pull_of : callable
+    correction_factory : callable
         What draws a client's steps towards the global model.
     """
 
-    server_step: ServerStep
+    server_optimizer: ServerOptimizer
     norm: float
     clients: int
-    shares: NoiseShares | None = None
-    pull_of: PullOf = no_pull
+    shares: DistributedGaussian | None = None
+    correction_factory: CorrectionFactory = no_correction
 
     def start(self, size: int) -> Vectors:
         """Return the memory of the global step."""
-        return self.server_step.start(size)
+        return self.server_optimizer.start(size)
 
     def length(self, size: int) -> int:
         """Return the number of parameters: no weight is sent."""
         return size
 
-    def contribute(self, model: nn.Module, member: Member, turn: Turn) -> Contribution:
+    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
         """Train from the global model and clip the change; one that is not finite is 0, and nothing tells of it."""
-        refuse_lost(turn)
-        load_parameters(model, turn.state.parameters)
+        require_finite_state(turn)
+        unflatten_into(model, turn.state.parameters)
         try:
-            change, _ = trained_change(model, member, turn, self.pull_of(model))
+            change, _ = train_and_diff(model, member, turn, self.correction_factory(model))
         except TrainingDiverged:
             change = np.zeros(len(turn.state.parameters))
         change *= min(1.0, self.norm / (float(np.linalg.norm(change)) + 1e-12))
         if self.shares is None:
-            return Contribution(change, (), own=turn.own)
+            return ClientUpdate(change, (), own=turn.own)
         values = np.clip(change, -self.shares.limit, self.shares.limit)
         noise = self.shares.draw(turn.rng)
-        return Contribution(values, (self.shares.event(NO_SAMPLES, noise.source),), noise.values, turn.own)
+        return ClientUpdate(values, (self.shares.event(NO_SAMPLES, noise.source),), noise.values, turn.own)
 
     def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
         """Take the step along the noisy mean change."""
-        return self.server_step.step(state, total / self.clients)
+        return self.server_optimizer.step(state, total / self.clients)
 
 
 @dataclass(frozen=True)
-class ServerNoise:
+class CentralGaussian:
     """Noise of a server that sees the updates, for sums in the clear.
 
     Parameters
     ----------
     noise_multiplier, norm, size, codec, source
-        See :class:`NoiseShares`.
+        See :class:`DistributedGaussian`.
     rng : Randomness
         What noise is drawn from.
     """
@@ -311,12 +311,12 @@ class ServerNoise:
     source: str
     rng: Randomness
 
-    def __call__(self, total: Sealed, number: int) -> tuple[Sealed, tuple[MechanismEvent, ...]]:
+    def __call__(self, total: ProtectedUpdate, number: int) -> tuple[ProtectedUpdate, tuple[MechanismEvent, ...]]:
         """Return the sum with noise, as 64-bit integers: it may be larger than any sum of updates."""
         sensitivity = grid_sensitivity(self.norm, self.size, self.codec.step) / self.codec.step
         deviation = self.noise_multiplier * sensitivity
-        noise = whole_normal(self.size, deviation, self.source, self.rng.child("round", number, "server"))
+        noise = rounded_gaussian(self.size, deviation, self.source, self.rng.child("round", number, "server"))
         event = MechanismEvent(
             1.0, deviation / sensitivity, 1, self.norm, noise_source=noise.source, sampling_source=noise.source
         )
-        return seal_plain(unseal_plain(total) + noise.values, "<i8"), (event,)
+        return to_plaintext(from_plaintext(total) + noise.values, "<i8"), (event,)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ppml.accounting.schedule import poisson_plan
+from ppml.accounting.schedule import poisson_schedule
 from ppml.aggregation.factory import build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.interfaces import Aggregator, ClientSide, PublicMaterial
-from ppml.aggregation.parameters import asked_in_a_round
+from ppml.aggregation.interfaces import Aggregator, ClientSide, ServerKeyMaterial
+from ppml.config.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import (
     ClientLevel,
@@ -31,26 +31,26 @@ from ppml.config.technique import (
     ServerSgd,
 )
 from ppml.data.examples import Examples
-from ppml.federation.algorithms import ControlVariates, LocalWork, Member, PullOf, WeightedUpdates, no_pull, proximal
-from ppml.federation.client import Population, nobody
-from ppml.federation.server import RoundPlan
-from ppml.federation.server_optimizer import AdamStep, MomentumStep, ServerStep
-from ppml.federation.simulation_grid import Fails, never
-from ppml.federation.sum_mechanism import Release, as_it_is
-from ppml.learning.factory import build_learner, settings_of
+from ppml.federation.algorithms import ScaffoldAlgorithm, FederatedAlgorithm, ClientData, CorrectionFactory, FedAvg, no_correction, proximal_correction
+from ppml.federation.client import ClientPool, no_prefetch
+from ppml.federation.server import ServerSettings
+from ppml.federation.server_optimizer import FedAdam, FedAvgM, ServerOptimizer
+from ppml.federation.simulation_grid import DropsReply, no_dropouts
+from ppml.federation.sum_mechanism import SumMechanism, identity
+from ppml.learning.factory import build_learner, training_settings
 from ppml.learning.learner import LocalLearner
-from ppml.learning.parameters import flat_parameters
-from ppml.learning.training_window import Span, learning_rate, reach
-from ppml.learning.vectorized.clients import Together, TogetherLearner
-from ppml.learning.vectorized.training import trains_side_by_side
+from ppml.learning.parameters import flatten
+from ppml.learning.training_window import TrainingWindow, learning_rate, cumulative_step
+from ppml.learning.vectorized.clients import BatchedClients, BatchedClientLearner
+from ppml.learning.vectorized.training import can_vectorize
 from ppml.randomness import Randomness
 
-NOISE_IN_THE_SUM = {"shares": "ppml.federation.sum_noise_factory:gradient_sums"}
+SUM_NOISE_BUILDERS = {"distributed": "ppml.federation.sum_noise_factory:build_distributed_dp_sgd"}
 """Who adds the noise, where it is no single owner -> ``module:function``, imported where it is chosen."""
 
 
 @dataclass(frozen=True)
-class Given:
+class FederationSpec:
     """What is public of a federation, to server and clients.
 
     Parameters
@@ -104,12 +104,12 @@ def party_seeds(rng: Randomness, clients: int) -> Seeds:
 
 
 @dataclass(frozen=True)
-class ServerParts:
+class ServerComponents:
     """What the server has.
 
     Parameters
     ----------
-    plan : RoundPlan
+    plan : ServerSettings
         What there is to do.
     aggregator : Aggregator
         What it adds with.
@@ -117,19 +117,19 @@ class ServerParts:
         What it does to a sum.
     """
 
-    plan: RoundPlan
+    plan: ServerSettings
     aggregator: Aggregator
-    release: Release
+    release: SumMechanism
 
 
-def build_population(
-    given: Given,
+def build_client_pool(
+    given: FederationSpec,
     model: nn.Module,
     owned: Mapping[int, Examples],
     side: ClientSide,
     test: Examples,
     seeds: Mapping[int, Randomness],
-) -> Population:
+) -> ClientPool:
     """Return the clients whose records are ``owned``, by their numbers; ``model`` is a place to calculate in.
 
     Of ``seeds``, those of these clients are taken.
@@ -137,114 +137,114 @@ def build_population(
     arm, sizes = given.arm, given.sizes
     weights = client_weights(sizes, given.topology.weighting)
     own = {client: seeds[client] for client in owned}
-    learners, expect = _learners(given, model, owned, own)
+    learners, prefetch = _learners(given, model, owned, own)
     members = {
-        client: Member(learners[client], records, weights[client], given.budgets[client])
+        client: ClientData(learners[client], records, weights[client], given.budgets[client])
         for client, records in owned.items()
     }
-    return Population(
+    return ClientPool(
         model=model,
         members=members,
-        work=build_work(arm, given.codec, len(flat_parameters(model)), sizes, given.noise_multipliers),
+        work=build_algorithm(arm, given.codec, len(flatten(model)), sizes, given.noise_multipliers),
         side=side,
         codec=given.codec,
         test=test,
         seeds=own,
         rounds=given.topology.rounds,
-        expect=expect,
+        prefetch=prefetch,
     )
 
 
 def _learners(
-    given: Given, model: nn.Module, owned: Mapping[int, Examples], seeds: Mapping[int, Randomness]
+    given: FederationSpec, model: nn.Module, owned: Mapping[int, Examples], seeds: Mapping[int, Randomness]
 ) -> tuple[dict[int, LocalLearner], Callable[[Sequence[int]], None]]:
     """Return each client's learner, and what tells them who will train next."""
     training, privacy = given.arm.training, given.arm.privacy
     without_noise = isinstance(privacy, NoPrivacy | ClientLevel)
-    if without_noise and isinstance(given.topology.correction, NoCorrection) and trains_side_by_side(model):
-        together = Together(settings_of(training), owned, seeds)
-        return {client: TogetherLearner(client, together) for client in owned}, together.expect
+    if without_noise and isinstance(given.topology.correction, NoCorrection) and can_vectorize(model):
+        together = BatchedClients(training_settings(training), owned, seeds)
+        return {client: BatchedClientLearner(client, together) for client in owned}, together.prefetch
     learners = {client: build_learner(training, privacy, given.noise_multipliers[client]) for client in owned}
-    return learners, nobody
+    return learners, no_prefetch
 
 
-def build_server(given: Given, initial: NDArray[np.float32], material: PublicMaterial, seed: Randomness) -> ServerParts:
+def build_server(given: FederationSpec, initial: NDArray[np.float32], material: ServerKeyMaterial, seed: Randomness) -> ServerComponents:
     """Return what the server has: ``seed``, which is its own, and of the clients ``material`` alone."""
     arm, topology, clients = given.arm, given.topology, len(given.sizes)
-    work = build_work(arm, given.codec, len(initial), given.sizes, given.noise_multipliers)
-    asked = asked_in_a_round(topology.participation, clients)
-    plan = RoundPlan(
+    work = build_algorithm(arm, given.codec, len(initial), given.sizes, given.noise_multipliers)
+    asked = clients_per_round(topology.participation, clients)
+    plan = ServerSettings(
         rounds=topology.rounds,
         clients=clients,
         initial=initial,
         length=work.length(len(initial)),
-        participants=participants(clients, asked, seed),
+        sample_clients=sample_clients(clients, asked, seed),
         least=_least_answers(arm, clients),
         accounted=not isinstance(arm.privacy, NoPrivacy),
     )
-    release = build_release(arm, given.codec, len(initial), given.noise_multipliers, seed)
-    return ServerParts(plan, build_server_side(arm.aggregation, asked, material), release)
+    release = build_sum_mechanism(arm, given.codec, len(initial), given.noise_multipliers, seed)
+    return ServerComponents(plan, build_server_side(arm.aggregation, asked, material), release)
 
 
-def build_work(
+def build_algorithm(
     arm: Arm,
     codec: FixedPointCodec,
     size: int,
     records: Sequence[int],
     noise_multipliers: Sequence[float | None],
-) -> LocalWork:
+) -> FederatedAlgorithm:
     """Return what each client does in a round of ``arm``, for a model of ``size`` parameters."""
     topology, privacy = arm.topology, arm.privacy
     assert isinstance(topology, Federated)
-    step = build_server_step(topology.server)
+    step = build_server_optimizer(topology.server)
     # A weight of 1 must not be clipped.
     unit = min(1.0, codec.clip)
 
     match privacy:
         case ClientLevel():
-            from ppml.federation.sum_noise_factory import clipped_updates
+            from ppml.federation.sum_noise_factory import build_dp_fedavg
 
-            pull = build_pull(topology.correction)
-            return clipped_updates(privacy, step, codec, size, len(records), noise_multipliers, pull)
-        case ExampleLevel() if privacy.noise_by in NOISE_IN_THE_SUM:
-            module, _, name = NOISE_IN_THE_SUM[privacy.noise_by].partition(":")
+            correction = build_correction(topology.correction)
+            return build_dp_fedavg(privacy, step, codec, size, len(records), noise_multipliers, correction)
+        case ExampleLevel() if privacy.noise in SUM_NOISE_BUILDERS:
+            module, _, name = SUM_NOISE_BUILDERS[privacy.noise].partition(":")
             build = getattr(importlib.import_module(module), name)
-            work: LocalWork = build(arm, privacy, step, codec, size, records, noise_multipliers)
+            work: FederatedAlgorithm = build(arm, privacy, step, codec, size, records, noise_multipliers)
             return work
     match topology.correction:
         case Scaffold():
-            return ControlVariates(step, unit, len(records), reach_of(arm))
+            return ScaffoldAlgorithm(step, unit, len(records), cumulative_learning_rate(arm))
         case _:
-            return WeightedUpdates(step, unit, build_pull(topology.correction))
+            return FedAvg(step, unit, build_correction(topology.correction))
 
 
-def build_server_step(spec: ServerSgd | ServerAdam) -> ServerStep:
+def build_server_optimizer(spec: ServerSgd | ServerAdam) -> ServerOptimizer:
     """Return the rule of the global step."""
     match spec:
         case ServerAdam():
-            return AdamStep(spec.learning_rate, spec.beta1, spec.beta2, spec.adaptivity)
+            return FedAdam(spec.learning_rate, spec.beta1, spec.beta2, spec.tau)
         case ServerSgd():
-            return MomentumStep(spec.learning_rate, spec.momentum)
+            return FedAvgM(spec.learning_rate, spec.momentum)
 
 
-def build_pull(spec: NoCorrection | ProximalTerm | Scaffold) -> PullOf:
+def build_correction(spec: NoCorrection | ProximalTerm | Scaffold) -> CorrectionFactory:
     """Return what draws a client's steps towards the global model."""
-    return proximal(spec.strength) if isinstance(spec, ProximalTerm) else no_pull
+    return proximal_correction(spec.mu) if isinstance(spec, ProximalTerm) else no_correction
 
 
-def build_release(
+def build_sum_mechanism(
     arm: Arm, codec: FixedPointCodec, size: int, noise_multipliers: Sequence[float | None], rng: Randomness
-) -> Release:
+) -> SumMechanism:
     """Return what the server does to a sum."""
     match arm.privacy:
-        case ClientLevel(noise_by="server") as privacy:
-            from ppml.federation.sum_noise_factory import server_noise
+        case ClientLevel(noise="central") as privacy:
+            from ppml.federation.sum_noise_factory import build_server_noise
 
-            return server_noise(privacy, codec, size, noise_multipliers, rng)
-    return as_it_is
+            return build_server_noise(privacy, codec, size, noise_multipliers, rng)
+    return identity
 
 
-def participants(clients: int, count: int, rng: Randomness) -> Callable[[int], Sequence[int]]:
+def sample_clients(clients: int, count: int, rng: Randomness) -> Callable[[int], Sequence[int]]:
     """Return who is asked in a round, by its number: ``count`` of the clients, drawn anew for each."""
 
     def asked(number: int) -> Sequence[int]:
@@ -256,25 +256,25 @@ def participants(clients: int, count: int, rng: Randomness) -> Callable[[int], S
     return asked
 
 
-def simulated_failures(likelihood: float, rng: Randomness) -> Fails:
+def simulate_dropouts(likelihood: float, rng: Randomness) -> DropsReply:
     """Return which answers get lost."""
     if not likelihood:
-        return never
+        return no_dropouts
     return lambda number, client: rng.child("round", number, "client", client, "failure").numpy().random() < likelihood
 
 
-def reach_of(arm: Arm) -> Callable[[int, Span], float]:
+def cumulative_learning_rate(arm: Arm) -> Callable[[int, TrainingWindow], float]:
     """Return how far a unit of gradient moves a client with so many records in a stretch of the training of ``arm``."""
     training = arm.training
 
-    def of(records: int, span: Span) -> float:
+    def of(records: int, window: TrainingWindow) -> float:
         if isinstance(arm.privacy, NoPrivacy):
             steps = 1 if training.batch_size == "all" else math.ceil(records / training.batch_size)
         else:
-            _, steps = poisson_plan(records, training.batch_size)
+            _, steps = poisson_schedule(records, training.batch_size)
         places = (step / (steps * training.epochs) for step in range(steps * training.epochs))
-        rates = [learning_rate(training.learning_rate, training.decay, span.at(place)) for place in places]
-        return reach(rates, training.momentum)
+        rates = [learning_rate(training.learning_rate, training.learning_rate_schedule, window.at(place)) for place in places]
+        return cumulative_step(rates, training.momentum)
 
     return of
 
@@ -297,9 +297,9 @@ def client_weights(sizes: Sequence[int], weighting: str) -> list[float]:
 def _least_answers(arm: Arm, clients: int) -> int:
     """Return how many must answer: the sum of one shows it, and one without shares of the noise is not to be opened."""
     assert isinstance(arm.topology, Federated)
-    least, privacy = arm.topology.least_answers, arm.privacy
+    least, privacy = arm.topology.min_clients, arm.privacy
     if not isinstance(arm.aggregation, Plaintext):
         least = max(2, least)
-    if isinstance(privacy, ExampleLevel | ClientLevel) and privacy.noise_by == "shares":
-        return max(least, clients - privacy.dropouts)
+    if isinstance(privacy, ExampleLevel | ClientLevel) and privacy.noise == "distributed":
+        return max(least, clients - privacy.max_dropouts)
     return least

@@ -12,11 +12,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.interfaces import Sealed
+from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.federation.global_state import Vectors
 
 ORDER = "order"
-"""From the server: an :class:`Order`."""
+"""From the server: an :class:`RoundRequest`."""
 
 INITIAL = "initial"
 """From the server: the weights that the training begins with, to a client that has none."""
@@ -36,7 +36,7 @@ METRICS = "metrics"
 ACCOUNT = "account"
 """From a client, when all is done: what ran on its records, and which model it has come to."""
 
-APPLIED = "applied"
+PLACEHOLDER = "applied"
 """The scheme of what stands for a sum that every client has applied."""
 
 STEP = "step"
@@ -51,7 +51,7 @@ FLOATS, RAW = np.dtype("<f4"), "ppml.raw"
 
 
 @dataclass(frozen=True)
-class Order:
+class RoundRequest:
     """What a client is to do.
 
     Parameters
@@ -91,7 +91,7 @@ class Status:
     finished: bool = False
 
 
-def record_of(content: RecordDict, kind: type[Record], name: str) -> Record:
+def get_record(content: RecordDict, kind: type[Record], name: str) -> Record:
     """Return a record of a message or a state; Flower's own views of one kind copy all of them at each look.
 
     Raises
@@ -108,14 +108,14 @@ def record_of(content: RecordDict, kind: type[Record], name: str) -> Record:
 STATUS_FIELDS = tuple(field.name for field in fields(Status))
 
 
-def pack_fields(one: Order | Status) -> ConfigRecord:
+def pack_fields(one: RoundRequest | Status) -> ConfigRecord:
     """Return an order or a status as a record."""
     return ConfigRecord({name: int(value) for name, value in vars(one).items()})
 
 
-def unpack_order(content: RecordDict) -> Order:
+def unpack_request(content: RecordDict) -> RoundRequest:
     """Return the order in a message."""
-    return Order(**cast(dict[str, Any], dict(record_of(content, ConfigRecord, ORDER))))
+    return RoundRequest(**cast(dict[str, Any], dict(get_record(content, ConfigRecord, ORDER))))
 
 
 def unpack_status(content: RecordDict) -> Status:
@@ -128,7 +128,7 @@ def unpack_status(content: RecordDict) -> Status:
     TypeError
         A field is no number, or none that there is.
     """
-    fields = record_of(content, ConfigRecord, STATUS)
+    fields = get_record(content, ConfigRecord, STATUS)
     client, number, applied, finished = (_whole(fields[name]) for name in STATUS_FIELDS)
     if min(number, applied + 1) < 0:
         raise TypeError("a field that is too small")
@@ -142,22 +142,22 @@ def _whole(value: object) -> int:
     return int(value)
 
 
-def sealed_array(sealed: Sealed) -> Array:
+def pack_sealed(sealed: ProtectedUpdate) -> Array:
     """Return a sealed update or sum as an array."""
     return Array(dtype="bytes", shape=(sealed.length,), stype=f"ppml.{sealed.scheme}", data=sealed.payload)
 
 
-def unseal_array(array: Array) -> Sealed:
-    """Return what :func:`sealed_array` packed."""
-    return Sealed(array.stype.removeprefix("ppml."), array.shape[0], array.data)
+def unpack_sealed(array: Array) -> ProtectedUpdate:
+    """Return what :func:`pack_sealed` packed."""
+    return ProtectedUpdate(array.stype.removeprefix("ppml."), array.shape[0], array.data)
 
 
-def pack_update(sealed: Sealed) -> ArrayRecord:
+def pack_update(sealed: ProtectedUpdate) -> ArrayRecord:
     """Return a client's sealed contribution as a record."""
-    return ArrayRecord({SEALED: sealed_array(sealed)})
+    return ArrayRecord({SEALED: pack_sealed(sealed)})
 
 
-def unpack_update(record: ArrayRecord) -> Sealed:
+def unpack_update(record: ArrayRecord) -> ProtectedUpdate:
     """Return what :func:`pack_update` packed.
 
     Raises
@@ -169,17 +169,17 @@ def unpack_update(record: ArrayRecord) -> Sealed:
     (length,) = map(_whole, array.shape) if len(array.shape) == 1 else (None,)
     if length is None or not isinstance(array.stype, str) or not isinstance(array.data, bytes):
         raise TypeError("a contribution that is no sealed one")
-    return unseal_array(array)
+    return unpack_sealed(array)
 
 
-def pack_sums(sums: Mapping[int, Sealed]) -> ArrayRecord:
+def pack_sums(sums: Mapping[int, ProtectedUpdate]) -> ArrayRecord:
     """Return the sums of rounds as a record."""
-    return ArrayRecord({str(number): sealed_array(total) for number, total in sums.items()})
+    return ArrayRecord({str(number): pack_sealed(total) for number, total in sums.items()})
 
 
-def unpack_sums(record: ArrayRecord) -> dict[int, Sealed]:
+def unpack_sums(record: ArrayRecord) -> dict[int, ProtectedUpdate]:
     """Return what :func:`pack_sums` packed, in the order of the rounds."""
-    return {int(number): unseal_array(record[number]) for number in sorted(record, key=int)}
+    return {int(number): unpack_sealed(record[number]) for number in sorted(record, key=int)}
 
 
 def pack_step(step: str, content: bytes) -> ArrayRecord:
@@ -195,7 +195,7 @@ def unpack_step(content: RecordDict) -> tuple[str, bytes]:
     KeyError, TypeError, ValueError
         There is none, or more than one, or it is no step.
     """
-    ((step, array),) = record_of(content, ArrayRecord, STEP).items()
+    ((step, array),) = get_record(content, ArrayRecord, STEP).items()
     if not isinstance(array.data, bytes):
         raise TypeError("a step that is not said in bytes")
     return step, array.data

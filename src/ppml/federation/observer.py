@@ -9,24 +9,24 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
-from ppml.aggregation.interfaces import Sealed
+from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.federation.messages import (
     INITIAL,
     SUMS,
     UPDATE,
-    record_of,
+    get_record,
     unpack_status,
     unpack_sums,
     unpack_update,
     unpack_vector,
 )
-from ppml.federation.simulation_grid import Tap
+from ppml.federation.simulation_grid import MessageObserver
 
 
-class Observer(Protocol):
+class TrafficObserver(Protocol):
     """Takes what parties send, in the order in which they send it."""
 
-    def see_update(self, client: int, update: Sealed) -> None:
+    def see_update(self, client: int, update: ProtectedUpdate) -> None:
         """Take the update that a client sends."""
         ...
 
@@ -34,12 +34,12 @@ class Observer(Protocol):
         """Take the initial weights, as often as the server sends them."""
         ...
 
-    def see_sum(self, number: int, total: Sealed) -> None:
+    def see_sum(self, number: int, total: ProtectedUpdate) -> None:
         """Take the sum of a round, as often as the server sends it."""
         ...
 
 
-def observing(observer: Observer) -> Tap:
+def observe_messages(observer: TrafficObserver) -> MessageObserver:
     """Return a tap that tells ``observer`` of every message."""
 
     def tap(direction: str, message: Message) -> None:
@@ -47,12 +47,12 @@ def observing(observer: Observer) -> Tap:
             return
         content = message.content
         if direction == "up" and UPDATE in content:
-            update = unpack_update(record_of(content, ArrayRecord, UPDATE))
+            update = unpack_update(get_record(content, ArrayRecord, UPDATE))
             observer.see_update(unpack_status(content).client, update)
         if direction == "down" and INITIAL in content:
-            observer.see_initial(unpack_vector(record_of(content, ArrayRecord, INITIAL)))
+            observer.see_initial(unpack_vector(get_record(content, ArrayRecord, INITIAL)))
         if direction == "down" and SUMS in content:
-            for number, total in unpack_sums(record_of(content, ArrayRecord, SUMS)).items():
+            for number, total in unpack_sums(get_record(content, ArrayRecord, SUMS)).items():
                 observer.see_sum(number, total)
 
     return tap

@@ -15,43 +15,44 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.aggregation.interfaces import SEAL, Aggregator, BadUpdate, Sealed, SecretKeyExposed
-from ppml.federation.client_state import NOTHING_APPLIED
+from ppml.aggregation.interfaces import UPLOAD, Aggregator, ProtectedUpdate, SecretKeyExposed
+from ppml.errors import InvalidUpdate
+from ppml.federation.client_state import NO_MODEL
 from ppml.federation.messages import (
     ACCOUNT,
-    APPLIED,
+    PLACEHOLDER,
     INITIAL,
     ORDER,
     STEP,
     SUMS,
     UPDATE,
-    Order,
+    RoundRequest,
     pack_fields,
     pack_step,
     pack_sums,
     pack_vector,
-    record_of,
+    get_record,
     unpack_step,
     unpack_update,
 )
 from ppml.federation.reply_validation import (
     UNREADABLE,
     Account,
-    account_of,
-    answer_of,
-    metrics_of,
-    on_one_line,
+    parse_account,
+    validate_reply,
+    parse_metrics,
+    sanitize_for_log,
     reading,
-    status_of,
+    parse_status,
 )
-from ppml.federation.server_state import RoundFailed, Standing
-from ppml.federation.sum_mechanism import Release, as_it_is
+from ppml.federation.server_state import RoundFailed, ServerState
+from ppml.federation.sum_mechanism import SumMechanism, identity
 
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class RoundPlan:
+class ServerSettings:
     """What the server knows of the training.
 
     Parameters
@@ -80,7 +81,7 @@ class RoundPlan:
     clients: int
     initial: NDArray[np.float32]
     length: int
-    participants: Callable[[int], Sequence[int]]
+    sample_clients: Callable[[int], Sequence[int]]
     least: int = 1
     accounted: bool = False
     timeout: float | None = None
@@ -88,7 +89,7 @@ class RoundPlan:
 
 
 @dataclass(frozen=True)
-class RoundEnd:
+class RoundResult:
     """What a round came to.
 
     Parameters
@@ -103,19 +104,19 @@ class RoundEnd:
         Of the global model, as a client measured them.
     """
 
-    standing: Standing
+    server_state: ServerState
     clients: int
     events: tuple[MechanismEvent, ...]
     loss: float
     accuracy: float
 
 
-class Server:
+class FederatedServer:
     """Runs the rounds over a grid.
 
     Parameters
     ----------
-    plan : RoundPlan
+    plan : ServerSettings
         What there is to do.
     aggregator : Aggregator
         Adds sealed contributions; never holds a secret key.
@@ -131,26 +132,26 @@ class Server:
 
     def __init__(
         self,
-        plan: RoundPlan,
+        plan: ServerSettings,
         aggregator: Aggregator,
-        after_round: Callable[[RoundEnd], None],
+        after_round: Callable[[RoundResult], None],
         notice: Callable[[str], None],
-        release: Release = as_it_is,
-        standing: Standing | None = None,
+        release: SumMechanism = identity,
+        server_state: ServerState | None = None,
     ) -> None:
         self._plan = plan
         self._aggregator = aggregator
         self._after_round = after_round
         self._notice = notice
         self._release = release
-        self._done = standing.number if standing else 0
-        self._known = dict(standing.known) if standing else dict.fromkeys(range(plan.clients), NOTHING_APPLIED)
+        self._done = server_state.number if server_state else 0
+        self._known = dict(server_state.known) if server_state else dict.fromkeys(range(plan.clients), NO_MODEL)
         # Clients that resume have applied these sums and open nothing. What they get in their place is of the same
         # size, so that the cost is that of the training, whether it was interrupted or not.
-        sizes = standing.sum_bytes if standing else {}
-        self._sums = {number: Sealed(APPLIED, 0, bytes(size)) for number, size in sizes.items()}
-        self._finished = set(standing.finished) if standing else set()
-        self._accepted = dict(standing.accepted) if standing else {}
+        sizes = server_state.sum_bytes if server_state else {}
+        self._sums = {number: ProtectedUpdate(PLACEHOLDER, 0, bytes(size)) for number, size in sizes.items()}
+        self._finished = set(server_state.finished) if server_state else set()
+        self._accepted = dict(server_state.accepted) if server_state else {}
         self._lost: set[int] = set()
         self._packed: tuple[range, ArrayRecord] | None = None
         self._nodes: dict[int, int] = {}
@@ -167,8 +168,8 @@ class Server:
         """
         for number in range(self._done + 1, self._plan.rounds + 1):
             self._call_the_roll(grid)
-            asked = [client for client in self._plan.participants(number) if client not in self._finished]
-            answers = self._ask(grid, self._steps(grid, self._aggregator.before, asked, number), number)
+            asked = [client for client in self._plan.sample_clients(number) if client not in self._finished]
+            answers = self._ask(grid, self._steps(grid, self._aggregator.setup_steps, asked, number), number)
             if len(self._finished) == self._plan.clients and not answers:
                 self._notice(f"round {number}: no client trains any more; the training ends after round {number - 1}")
                 return
@@ -183,14 +184,14 @@ class Server:
                 )
                 return
             self._close(asked, answers, number)
-            self._steps(grid, self._aggregator.after, sorted(answers), number)
+            self._steps(grid, self._aggregator.unmask_steps, sorted(answers), number)
             total, events = self._release(self._sum(answers, number), number)
             self._sums[number] = total
             loss, accuracy = self._measure(grid, sorted(answers), number)
             sizes = {past: len(one.payload) for past, one in self._sums.items()}
             self._accepted.update(dict.fromkeys(answers, number))
-            standing = Standing(number, dict(self._known), sizes, tuple(sorted(self._finished)), dict(self._accepted))
-            self._after_round(RoundEnd(standing, len(answers), events, loss, accuracy))
+            server_state = ServerState(number, dict(self._known), sizes, tuple(sorted(self._finished)), dict(self._accepted))
+            self._after_round(RoundResult(server_state, len(answers), events, loss, accuracy))
 
     def accounts(self, grid: Grid) -> dict[int, Account]:
         """Return the account of each client that gives one, after the last round.
@@ -210,9 +211,9 @@ class Server:
         replies = list(grid.send_and_receive(orders, timeout=self._plan.timeout))
         for client, reply in self._by_client(present, replies, last):
             try:
-                found[client] = account_of(reply, client, last)
-            except BadUpdate as fault:
-                self._notice(f"client {client}: {on_one_line(str(fault))}")
+                found[client] = parse_account(reply, client, last)
+            except InvalidUpdate as fault:
+                self._notice(f"client {client}: {sanitize_for_log(str(fault))}")
         counted = Counter(account.model for account in found.values()).most_common(1)
         if not counted:
             raise RoundFailed("no client gives an account of its training, or says which model it has come to")
@@ -236,7 +237,7 @@ class Server:
             new = sorted(present - set(self._nodes.values()) - self._ignored)
             if new:
                 calls = [
-                    Message(RecordDict({ORDER: pack_fields(Order(0, 0))}), node, MessageType.QUERY) for node in new
+                    Message(RecordDict({ORDER: pack_fields(RoundRequest(0, 0))}), node, MessageType.QUERY) for node in new
                 ]
                 replies = grid.send_and_receive(calls, timeout=self._plan.timeout)
                 # The first answer of each node that was called, in the order of the nodes.
@@ -260,10 +261,10 @@ class Server:
     def _admit(self, node: int, reply: Message) -> str | None:
         """Take in the node that a reply to the roll is of, or return a line that says why not."""
         try:
-            status = status_of(reply)
-        except BadUpdate as fault:
+            status = parse_status(reply)
+        except InvalidUpdate as fault:
             # It is called again.
-            return f"node {node} does not answer the roll: {on_one_line(str(fault))}"
+            return f"node {node} does not answer the roll: {sanitize_for_log(str(fault))}"
         first = self._nodes.get(status.client)
         if status.client not in self._known or first is not None:
             self._ignored.add(node)
@@ -295,7 +296,7 @@ class Server:
         return [client for client in asked if client in self._nodes]
 
     def _step(self, grid: Grid, step: str, asked: Sequence[int], number: int) -> list[int]:
-        told, order = self._told(step, asked, number), pack_fields(Order(number, 0))
+        told, order = self._told(step, asked, number), pack_fields(RoundRequest(number, 0))
         addressed = [client for client in asked if client in told]
         # A client that is told nothing has nothing to do, and has taken the step.
         taken = set(asked) - set(addressed)
@@ -312,39 +313,39 @@ class Server:
             try:
                 self._hear(step, client, reply, number)
                 taken.add(client)
-            except BadUpdate as fault:
-                self._notice(f"round {number}: client {client}: step {step!r}: {on_one_line(str(fault))}")
+            except InvalidUpdate as fault:
+                self._notice(f"round {number}: client {client}: step {step!r}: {sanitize_for_log(str(fault))}")
         return [client for client in asked if client in taken]
 
     def _hear(self, step: str, client: int, reply: Message, number: int) -> None:
-        answer_of(reply, client, number, number)
+        validate_reply(reply, client, number, number)
         with reading("its answer"):
             said, content = unpack_step(reply.content)
             if said != step:
-                raise BadUpdate(f"its answer is of step {said!r}")
-            self._aggregator.hear(step, client, content)
+                raise InvalidUpdate(f"its answer is of step {said!r}")
+            self._aggregator.handle_reply(step, client, content)
 
     def _told(self, step: str, clients: Sequence[int], number: int) -> dict[int, bytes]:
         try:
-            return self._aggregator.tell(step, clients, number)
-        except BadUpdate as fault:
+            return self._aggregator.request(step, clients, number)
+        except InvalidUpdate as fault:
             raise RoundFailed(f"round {number}: {fault}; the rounds before stand") from None
 
-    def _ask(self, grid: Grid, asked: Sequence[int], number: int) -> dict[int, Sealed]:
+    def _ask(self, grid: Grid, asked: Sequence[int], number: int) -> dict[int, ProtectedUpdate]:
         """Return the contributions of those who answered as they should, by client."""
         present = self._connected(asked, number)
         orders = [self._order(client, MessageType.TRAIN, number, number - 1) for client in present]
-        if self._aggregator.before:
-            told = self._told(SEAL, present, number)
+        if self._aggregator.setup_steps:
+            told = self._told(UPLOAD, present, number)
             for client, order in zip(present, orders, strict=True):
-                order.content[STEP] = pack_step(SEAL, told[client])
+                order.content[STEP] = pack_step(UPLOAD, told[client])
         replies = list(grid.send_and_receive(orders, timeout=self._plan.timeout))
-        answers: dict[int, Sealed] = {}
+        answers: dict[int, ProtectedUpdate] = {}
         for client, reply in self._by_client(present, replies, number):
             try:
                 update = self._accept(client, reply, number)
-            except BadUpdate as fault:
-                self._notice(f"round {number}: client {client}: {on_one_line(str(fault))}; its answer is left out")
+            except InvalidUpdate as fault:
+                self._notice(f"round {number}: client {client}: {sanitize_for_log(str(fault))}; its answer is left out")
                 continue
             if update is not None:
                 answers[client] = update
@@ -370,15 +371,15 @@ class Server:
             else:
                 self._notice(f"round {number}: client {client} did not answer")
 
-    def _accept(self, client: int, reply: Message, number: int) -> Sealed | None:
+    def _accept(self, client: int, reply: Message, number: int) -> ProtectedUpdate | None:
         """Return the contribution in ``reply``; None from a client whose budget is spent.
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             It is none, or not of this round, or cannot be added.
         """
-        status = answer_of(reply, client, number, number - 1)
+        status = validate_reply(reply, client, number, number - 1)
         self._remember(client, status.applied)
         if status.finished:
             self._finished.add(client)
@@ -386,17 +387,17 @@ class Server:
             return None
         if UPDATE not in reply.content:
             if status.applied >= number - 1:
-                raise BadUpdate("its answer holds no contribution")
+                raise InvalidUpdate("its answer holds no contribution")
             anew = "" if self._plan.accounted else " and begins anew in the next round"
-            raise BadUpdate(f"it has lost its state{anew}")
+            raise InvalidUpdate(f"it has lost its state{anew}")
         with reading("its contribution"):
-            update = unpack_update(record_of(reply.content, ArrayRecord, UPDATE))
+            update = unpack_update(get_record(reply.content, ArrayRecord, UPDATE))
             if update.length != self._plan.length:
-                raise BadUpdate(f"{update.length} values, {self._plan.length} are expected")
+                raise InvalidUpdate(f"{update.length} values, {self._plan.length} are expected")
             self._aggregator.check(update, client, number)
             return update
 
-    def _close(self, asked: Sequence[int], answers: dict[int, Sealed], number: int) -> None:
+    def _close(self, asked: Sequence[int], answers: dict[int, ProtectedUpdate], number: int) -> None:
         if len(answers) < max(1, self._plan.least):
             raise RoundFailed(
                 f"round {number}: {len(answers)} of {len(asked)} clients answered as they should, "
@@ -405,13 +406,13 @@ class Server:
         if len(answers) < len(asked):
             self._notice(f"round {number} goes on with {len(answers)} of {len(asked)} clients")
 
-    def _sum(self, answers: dict[int, Sealed], number: int) -> Sealed:
+    def _sum(self, answers: dict[int, ProtectedUpdate], number: int) -> ProtectedUpdate:
         try:
             return self._aggregator.add([answers[client] for client in sorted(answers)])
         except SecretKeyExposed:
             raise
         except UNREADABLE as fault:
-            why = on_one_line(str(fault)) if isinstance(fault, BadUpdate) else type(fault).__name__
+            why = sanitize_for_log(str(fault)) if isinstance(fault, InvalidUpdate) else type(fault).__name__
             raise RoundFailed(f"round {number}: no sum can be formed: {why}; the rounds before stand") from fault
 
     def _measure(self, grid: Grid, answered: Sequence[int], number: int) -> tuple[float, float]:
@@ -421,8 +422,8 @@ class Server:
             replies = list(grid.send_and_receive([order], timeout=self._plan.timeout))
             mine = [reply for reply in replies if reply.metadata.src_node_id == self._nodes[client]]
             for reply in mine[:1]:
-                with suppress(BadUpdate):
-                    loss, accuracy, status = metrics_of(reply, client, number)
+                with suppress(InvalidUpdate):
+                    loss, accuracy, status = parse_metrics(reply, client, number)
                     self._remember(client, status.applied)
                     return loss, accuracy
             self._notice(f"round {number}: client {client} did not measure the global model; the next is asked")
@@ -431,7 +432,7 @@ class Server:
     def _order(self, client: int, kind: str, number: int, until: int) -> Message:
         """Return what a client is told, with the sums until a round that it has not seen."""
         known = self._known[client]
-        order = Order(number, max(known, 0), self._accepted.get(client, 0))
+        order = RoundRequest(number, max(known, 0), self._accepted.get(client, 0))
         content = RecordDict({ORDER: pack_fields(order), SUMS: self._sums_after(known, until)})
         if known < 0:
             content[INITIAL] = pack_vector(self._plan.initial)

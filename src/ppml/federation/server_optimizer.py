@@ -19,7 +19,7 @@ Mean = NDArray[np.float64]
 """The mean update, shape ``(parameters,)``: the direction in which the model shall go."""
 
 
-class ServerStep(Protocol):
+class ServerOptimizer(Protocol):
     """A rule with a memory."""
 
     def start(self, size: int) -> Vectors:
@@ -32,7 +32,7 @@ class ServerStep(Protocol):
 
 
 @dataclass(frozen=True)
-class MomentumStep:
+class FedAvgM:
     """Federated averaging, with momentum over rounds (FedAvgM, arXiv 1909.06335).
 
     Parameters
@@ -59,7 +59,7 @@ class MomentumStep:
 
 
 @dataclass(frozen=True)
-class AdamStep:
+class FedAdam:
     """FedAdam (arXiv 2003.00295, algorithm 2).
 
     Parameters

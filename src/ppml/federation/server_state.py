@@ -10,7 +10,7 @@ class RoundFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Standing:
+class ServerState:
     """How far the server's side has come, without the sums themselves.
 
     Parameters

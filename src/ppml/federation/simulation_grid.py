@@ -11,21 +11,21 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from ppml.aggregation.interfaces import Apart
-from ppml.federation.client import nobody
-from ppml.federation.client_workers import FIRST_CLIENT_NODE, Elsewhere, Expect, Here, Site, client_of, fresh_context
-from ppml.federation.messages import payload_bytes, unpack_order
+from ppml.federation.client import no_prefetch
+from ppml.federation.client_workers import FIRST_CLIENT_NODE, ForkedWorker, Prefetch, InlineWorker, ClientWorker, client_of, new_context
+from ppml.federation.messages import payload_bytes, unpack_request
+from ppml.ipc.isolation import IsolationHooks
 
 SERVER_NODE = 1
 
-Tap = Callable[[str, Message], None]
+MessageObserver = Callable[[str, Message], None]
 """Sees every message, with the direction ``"up"`` (to the server) or ``"down"``."""
 
-Fails = Callable[[int, int], bool]
+DropsReply = Callable[[int, int], bool]
 """Tells by round and client whether a client fails in that round: it does its part, and its answer never comes."""
 
 
-def never(number: int, client: int) -> bool:
+def no_dropouts(number: int, client: int) -> bool:
     """Return False: every client answers."""
     return False
 
@@ -41,7 +41,7 @@ class Contexts:
 
     def __init__(self, contexts: dict[int, Context]) -> None:
         self._contexts = contexts
-        self.elsewhere: list[Elsewhere] = []
+        self.elsewhere: list[ForkedWorker] = []
 
     def __call__(self) -> dict[int, Context]:
         """Return the contexts, or, where the clients live in other processes, copies of them."""
@@ -76,22 +76,22 @@ class InProcessGrid(Grid):
         self,
         client_app: ClientApp,
         clients: int,
-        taps: Sequence[Tap] = (),
-        fails: Fails = never,
+        observers: Sequence[MessageObserver] = (),
+        drops_reply: DropsReply = no_dropouts,
         workers: int = 1,
-        expect: Expect = nobody,
-        apart: Apart | None = None,
+        prefetch: Prefetch = no_prefetch,
+        apart: IsolationHooks | None = None,
     ) -> None:
         # Flower's messages ask this class who sends them; it is internal, which is one reason why Flower is pinned.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
         self._client_app = client_app
-        self._taps = taps
-        self._fails = fails
+        self._observers = observers
+        self._drops_reply = drops_reply
         self._workers = min(workers, clients)
-        self._expect = expect
+        self._prefetch = prefetch
         self._apart = apart
-        self._contexts = {FIRST_CLIENT_NODE + client: fresh_context(client, clients) for client in range(clients)}
-        self._sites: list[Site] = []
+        self._contexts = {FIRST_CLIENT_NODE + client: new_context(client, clients) for client in range(clients)}
+        self._sites: list[ClientWorker] = []
         self.contexts = Contexts(self._contexts)
 
     def close(self) -> None:
@@ -122,15 +122,15 @@ class InProcessGrid(Grid):
             replies.update(zip(share, site.receive(), strict=True))
         return [replies[place] for place, message in enumerate(asked) if self._arrives(message, replies[place])]
 
-    def _open(self) -> list[Site]:
+    def _open(self) -> list[ClientWorker]:
         shares: list[dict[int, Context]] = [{} for _ in range(self._workers)]
         for place, (node, context) in enumerate(self._contexts.items()):
             shares[place % self._workers][node] = context
         if self._workers == 1 and self._apart is None:
-            return [Here(self._client_app, shares[0], self._expect)]
-        apart = self._apart or Apart()
+            return [InlineWorker(self._client_app, shares[0], self._prefetch)]
+        apart = self._apart or IsolationHooks()
         self.contexts.elsewhere = [
-            Elsewhere(self._client_app, share, self._expect, apart.at_clients) for share in shares
+            ForkedWorker(self._client_app, share, self._prefetch, apart.at_clients) for share in shares
         ]
         apart.at_server()
         return list(self.contexts.elsewhere)
@@ -139,15 +139,15 @@ class InProcessGrid(Grid):
         """Return whether a reply reaches the server, which sees it then."""
         if reply.has_error():
             return True
-        if message.metadata.message_type == MessageType.TRAIN and self._fails(
-            unpack_order(message.content).number, client_of(message)
+        if message.metadata.message_type == MessageType.TRAIN and self._drops_reply(
+            unpack_request(message.content).number, client_of(message)
         ):
             return False
         self._tell("up", reply)
         return True
 
     def _tell(self, direction: str, message: Message) -> None:
-        for tap in self._taps:
+        for tap in self._observers:
             tap(direction, message)
 
     def set_run(self, run: Run) -> None:
@@ -173,7 +173,7 @@ class InProcessGrid(Grid):
         raise NotImplementedError("use send_and_receive: the in-process grid answers at once")
 
 
-class Meter:
+class TrafficCounter:
     """A tap that counts payload bytes in both directions.
 
     Parameters

@@ -4,66 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppml.accounting.schedule import plans
+from ppml.accounting.schedule import mechanism_schedules
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.config.arm import Arm
 from ppml.config.technique import ClientLevel, ExampleLevel
-from ppml.federation.algorithms import PullOf
-from ppml.federation.distributed_dp import ClippedUpdates, GradientSums, NoiseShares, ServerNoise
-from ppml.federation.server_optimizer import ServerStep
-from ppml.federation.sum_mechanism import Release
+from ppml.federation.algorithms import CorrectionFactory
+from ppml.federation.distributed_dp import DpFedAvg, DistributedDpSgd, DistributedGaussian, CentralGaussian
+from ppml.federation.server_optimizer import ServerOptimizer
+from ppml.federation.sum_mechanism import SumMechanism
 from ppml.learning.clipping import CLIPPING_MARGIN
 from ppml.randomness import Randomness
 
 
-def gradient_sums(
+def build_distributed_dp_sgd(
     arm: Arm,
     privacy: ExampleLevel,
-    step: ServerStep,
+    step: ServerOptimizer,
     codec: FixedPointCodec,
     size: int,
     records: Sequence[int],
     noise_multipliers: Sequence[float | None],
-) -> GradientSums:
+) -> DistributedDpSgd:
     """Return DP-SGD over the records of all clients, who have so many ``records``."""
-    plan = plans(arm, records)[0]
-    return GradientSums(
+    plan = mechanism_schedules(arm, records)[0]
+    return DistributedDpSgd(
         step,
         _shares(privacy, privacy.max_grad_norm, codec, size, len(records), noise_multipliers),
         sample_rate=plan.sample_rate,
         expected=plan.sample_rate * sum(records),
         peak=arm.training.learning_rate,
-        decay=arm.training.decay,
+        decay=arm.training.learning_rate_schedule,
         rounds=plan.steps,
     )
 
 
-def clipped_updates(
+def build_dp_fedavg(
     privacy: ClientLevel,
-    step: ServerStep,
+    step: ServerOptimizer,
     codec: FixedPointCodec,
     size: int,
     clients: int,
     noise_multipliers: Sequence[float | None],
-    pull: PullOf,
-) -> ClippedUpdates:
+    correction: CorrectionFactory,
+) -> DpFedAvg:
     """Return client-level DP among so many ``clients``."""
     norm, shares = privacy.max_update_norm, None
-    if privacy.noise_by == "shares":
+    if privacy.noise == "distributed":
         shares = _shares(privacy, norm, codec, size, clients, noise_multipliers)
-    return ClippedUpdates(step, norm, clients, shares, pull)
+    return DpFedAvg(step, norm, clients, shares, correction)
 
 
-def server_noise(
+def build_server_noise(
     privacy: ClientLevel,
     codec: FixedPointCodec,
     size: int,
     noise_multipliers: Sequence[float | None],
     rng: Randomness,
-) -> Release:
+) -> SumMechanism:
     """Return the noise of a server that sees the updates."""
     noise = _noise_of_the_sum(noise_multipliers)
-    return ServerNoise(noise, privacy.max_update_norm, size, codec, privacy.noise_source, rng)
+    return CentralGaussian(noise, privacy.max_update_norm, size, codec, privacy.noise_source, rng)
 
 
 def _shares(
@@ -73,12 +73,12 @@ def _shares(
     size: int,
     clients: int,
     noise_multipliers: Sequence[float | None],
-) -> NoiseShares:
+) -> DistributedGaussian:
     noise = _noise_of_the_sum(noise_multipliers)
     # The update of a client is clipped in float64.
     margin = 0.0 if isinstance(privacy, ClientLevel) else CLIPPING_MARGIN
-    return NoiseShares(
-        noise, clients, privacy.colluders, privacy.dropouts, norm, size, codec, privacy.noise_source, margin
+    return DistributedGaussian(
+        noise, clients, privacy.max_colluding, privacy.max_dropouts, norm, size, codec, privacy.noise_source, margin
     )
 
 

@@ -1,4 +1,4 @@
-"""A job ends when the process that it runs for is gone, so that no orphan writes what the next run makes again."""
+"""Processes that end when their parent ends, so that no orphan writes files that the next run makes again."""
 
 from __future__ import annotations
 
@@ -12,55 +12,67 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     import socket
 
-VARIABLE = "PPML_PARENT"
-"""Holds the id of the process that starts the jobs; unset, a job depends on nobody."""
+ENV_PARENT = "PPML_PARENT"
+"""Process id of the workflow, for its jobs; unset, a job runs without a parent watch."""
 
+MESSAGE = b"error: the process that started this job has ended\n"
 POLL_SECONDS = 0.2
 
 
-def die_with_parent() -> None:
-    """End this process as soon as its parent, which ``PPML_PARENT`` names, is gone."""
-    if not (expected := os.environ.get(VARIABLE)):
-        return
-    parent = int(expected)
-    if os.getppid() != parent:
-        _end()
+def exit_with_workflow() -> None:
+    """Exit this job as soon as its parent, the process in ``PPML_PARENT``, ends."""
+    if parent := os.environ.get(ENV_PARENT):
+        exit_with_parent(int(parent), MESSAGE)
 
-    def parent_is_gone() -> None:
+
+def exit_with_parent(parent: int, message: bytes = b"") -> None:
+    """Exit this process as soon as the process ``parent``, which started it, ends.
+
+    Parameters
+    ----------
+    parent : int
+        Process id of the parent.
+    message : bytes
+        Text for the standard error at that exit.
+    """
+    if os.getppid() != parent:
+        _exit(message)
+
+    def wait() -> None:
         while os.getppid() == parent:
             time.sleep(POLL_SECONDS)
 
-    _end_after(parent_is_gone)
+    _exit_after(wait, message)
 
 
-def die_with_client(client: socket.socket, server: int) -> None:
-    """End this process as soon as ``client`` or its parent ``server`` is gone; raise what signals ``client`` sends."""
+def exit_with_client(client: socket.socket, server: int) -> None:
+    """Exit this job when ``client`` or the fork server ``server`` ends; raise the signals that ``client`` sends."""
 
-    def either_is_gone() -> None:
+    def wait() -> None:
         while os.getppid() == server:
             if select.select([client], [], [], POLL_SECONDS)[0]:
-                if not (said := client.recv(1)):
+                if not (signals := client.recv(1)):
                     return
-                os.kill(os.getpid(), said[0])
+                os.kill(os.getpid(), signals[0])
 
-    _end_after(either_is_gone)
+    _exit_after(wait, MESSAGE)
 
 
-def _end_after(wait: Callable[[], None]) -> None:
-    """End this process once ``wait`` returns, wherever its main thread is then."""
+def _exit_after(wait: Callable[[], None], message: bytes) -> None:
+    """Exit this process once ``wait`` returns, also in the middle of a calculation."""
 
     def watch() -> None:
         try:
             wait()
         finally:
-            _end()
+            _exit(message)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end() -> NoReturn:
+def _exit(message: bytes) -> NoReturn:
     try:
-        # Not by sys.stderr, which the main thread may hold.
-        os.write(2, b"error: the process that started this job is gone\n")
+        # Not through sys.stderr: the main thread may hold its lock.
+        os.write(2, message)
     finally:
         os._exit(1)

@@ -1,7 +1,7 @@
-"""A party of an aggregation in a process of its own: what it knows, such as a secret key, nobody else has in memory.
+"""Child processes that answer requests, so that their keys are in no other process.
 
-Nor may other programs of the same user look into its memory, or a crash write it to a disk: see
-:mod:`ppml.ipc.hardening`.
+A request is a message of one code byte and content, a reply one of a status byte and content. Messages are bytes and
+no objects: unpickling runs code of the sender.
 """
 
 from __future__ import annotations
@@ -13,211 +13,256 @@ import signal
 import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-from ppml.aggregation.interfaces import Apart, BadUpdate
-from ppml.ipc.hardening import seclude
+from ppml.errors import InvalidUpdate
+from ppml.ipc.hardening import harden_process
+from ppml.ipc.isolation import IsolationHooks
 
 STOP = b"x"
-"""What ends a party; who has started it may say so, and what that has forked."""
+"""Message on the first connection of a child process that ends it."""
 
-LONGEST = 2**31 - 1
-"""Most bytes of a message: a longer one is refused by its first bytes, before there is memory for it."""
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""Most bytes of a message; a longer one is refused by its header, before memory is allocated for it."""
 
 STOP_SECONDS = 5.0
-"""How long a process may take to end before it is killed."""
+"""Seconds from a stop message until a child process is killed."""
 
-TURN_SECONDS = 600.0
-"""How long one waits for others that ask."""
+LOCK_TIMEOUT_S = 600.0
+"""Seconds that a process waits for a connection that another process uses."""
 
-_GIVEN, _REFUSED = b"+", b"-"
+STATUS_OK, STATUS_ERROR = b"+", b"-"
 
-_near: weakref.WeakSet[Connection] = weakref.WeakSet()
-"""This process's ends of the lines to all its parties."""
+_parent_ends: weakref.WeakSet[Connection] = weakref.WeakSet()
+"""This process's ends of the connections to all its child processes."""
 
 
-class Party(Protocol):
-    """What lives in the process."""
+class RequestHandler(Protocol):
+    """The object in a child process that answers requests, one at a time."""
 
-    def answer(self, what: bytes, content: bytes) -> bytes:
-        """Return the answer to a question, or raise :class:`BadUpdate`.
+    def answer(self, code: bytes, content: bytes) -> bytes:
+        """Return the reply to a request, or raise :class:`InvalidUpdate` to refuse it.
 
         Parameters
         ----------
-        what : bytes
-            One byte, which of the questions.
+        code : bytes
+            One byte, the kind of the request.
         content : bytes
-            What goes with it. Bytes and no objects, since unpickling runs what it is sent.
+            Content of the request.
         """
         ...
 
 
-class Line:
-    """A connection to a party, on which one asks at a time.
+class RpcConnection:
+    """A connection to a process that answers requests.
 
     Parameters
     ----------
     name : str
-        What the party is called where it is gone.
+        Name of that process in error messages.
     connection : Connection
-        This end of it; processes that are forked share it.
-    longest : int
-        Most bytes of a question that the party takes.
+        This end of the connection; forked processes share it.
+    max_bytes : int or None
+        Most bytes of a request that the process accepts; None: no limit on requests and replies.
     """
 
-    def __init__(self, name: str, connection: Connection, longest: int = LONGEST) -> None:
+    def __init__(self, name: str, connection: Connection, max_bytes: int | None = MAX_MESSAGE_BYTES) -> None:
         self._name = name
         self._connection = connection
-        self._longest = longest
-        self._turn = multiprocessing.get_context("fork").Lock()
+        self._max_bytes = max_bytes
+        self._lock = multiprocessing.get_context("fork").Lock()
 
-    def ask(self, what: bytes, content: bytes = b"") -> bytes:
-        """Return the party's answer.
+    def ask(self, code: bytes, content: bytes = b"") -> bytes:
+        """Return the reply to a request.
 
         Raises
         ------
-        BadUpdate
-            The party refuses; the message says why.
+        InvalidUpdate
+            The process refuses the request; the message gives the reason.
         ChildProcessError
-            It is gone.
+            The process has ended.
         """
-        if len(content) >= self._longest:
-            raise BadUpdate(f"a question of {len(content) + 1} bytes to the {self._name}, which takes {self._longest}")
-        # One that was killed while it was asking never gives its turn back.
-        if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise ChildProcessError(f"the {self._name} is waiting for another process that has asked and is gone")
+        # A process killed while it holds the lock never releases it.
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
+            raise ChildProcessError(f"the {self._name} cannot be asked: a process that asked it was killed")
         try:
-            self._connection.send_bytes(what + content)
-            answer = self._connection.recv_bytes(LONGEST)
-        except (EOFError, OSError):
-            raise ChildProcessError(f"the {self._name} is gone, and all that it held with it") from None
+            self.send(code, content)
+            return self.receive()
         finally:
-            self._turn.release()
-        if answer[:1] == _REFUSED:
-            raise BadUpdate(answer[1:].decode())
-        return answer[1:]
+            self._lock.release()
+
+    def send(self, code: bytes, content: bytes = b"") -> None:
+        """Send a request without waiting for its reply; raises as :meth:`ask` does."""
+        if self._max_bytes is not None and len(content) >= self._max_bytes:
+            raise InvalidUpdate(
+                f"a request of {len(content) + 1} bytes to the {self._name}, which accepts {self._max_bytes}"
+            )
+        try:
+            self._connection.send_bytes(code + content)
+        except OSError:
+            raise self._error() from None
+
+    def receive(self) -> bytes:
+        """Return the reply to the last request; raises as :meth:`ask` does."""
+        try:
+            reply = self._connection.recv_bytes(None if self._max_bytes is None else MAX_MESSAGE_BYTES)
+        except (EOFError, OSError):
+            raise self._error() from None
+        if reply[:1] == STATUS_ERROR:
+            raise InvalidUpdate(reply[1:].decode())
+        return reply[1:]
 
     def close(self) -> None:
-        """Close this end in this process; those that were forked keep theirs."""
+        """Close this end in this process; forked processes keep theirs."""
         self._connection.close()
 
-
-def parted(clients: Sequence[Line], server: Sequence[Line]) -> Apart:
-    """Return what is done where clients and server part: each closes the other's lines, and the clients are secluded.
-
-    Parameters
-    ----------
-    clients, server : sequence of Line
-        The lines that are for the clients alone, and for the server alone.
-    """
-
-    def at_clients() -> None:
-        seclude()
-        for line in server:
-            line.close()
-
-    def at_server() -> None:
-        for line in clients:
-            line.close()
-
-    return Apart(at_server, at_clients)
+    def _error(self) -> ChildProcessError:
+        return ChildProcessError(f"the {self._name} is gone, and all that it held with it")
 
 
-def start_party(
-    name: str, make: Callable[[], Party], allowed: Sequence[frozenset[bytes]]
-) -> tuple[list[Line], Callable[[], None]]:
-    """Start a party, and return its lines and what ends it.
+class ChildProcess:
+    """A forked process, with connections to this one; it ends with this process at the latest.
+
+    It is forked, so that keys are never pickled or written to disk. Ctrl-C does not reach it: the parent stops it.
 
     Parameters
     ----------
     name : str
-        What it is called, for instance ``"holder of the secret key"``.
-    make : callable
-        Makes it, in its process, where it draws its keys.
-    allowed : sequence of frozenset of bytes
-        For each line, which questions it may carry.
+        Name of the process.
+    run : callable
+        Called in the process with its ends of the connections; it returns at :data:`STOP` on the first connection, and
+        when all other ends of that connection are closed.
+    connections : int
+        Number of connections.
     """
-    fork = multiprocessing.get_context("fork")
-    # The first is for ending it alone.
-    allowed = [frozenset(), *allowed]
-    pipes = [fork.Pipe() for _ in allowed]
-    near, far = [ours for ours, _ in pipes], [theirs for _, theirs in pipes]
-    # Forked: what it is made of is not written anywhere.
-    process = fork.Process(target=_serve, args=(name, make, allowed, near, far), name=name, daemon=True)
-    process.start()
-    for end in far:
-        end.close()
-    _near.update(near)
-    parent = os.getpid()
-    return [Line(name, end) for end in near[1:]], lambda: _end(process, near[0], parent)
+
+    def __init__(self, name: str, run: Callable[[list[Connection]], None], connections: int = 1) -> None:
+        fork = multiprocessing.get_context("fork")
+        pipes = [fork.Pipe() for _ in range(connections)]
+        self.connections, theirs = [end for end, _ in pipes], [end for _, end in pipes]
+        self._parent = os.getpid()
+        self._process = fork.Process(target=_run, args=(run, self.connections, theirs), name=name, daemon=True)
+        self._process.start()
+        for end in theirs:
+            end.close()
+        _parent_ends.update(self.connections)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the process once it has ended; waits a short time for that end."""
+        self._process.join(timeout=STOP_SECONDS)
+        return self._process.exitcode
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop the process, and kill it after `STOP_SECONDS` or, with `kill`, at once.
+
+        In a process that was forked from the parent later this does nothing.
+        """
+        if os.getpid() != self._parent:
+            return
+        if kill:
+            self._process.kill()
+        # A message, since forked processes may hold this end open as well.
+        with contextlib.suppress(OSError), self.connections[0] as first:
+            first.send_bytes(STOP)
+        if self.exit_code is None:
+            self._process.kill()
+            self._process.join()
 
 
-def _end(process: BaseProcess, line: Connection, parent: int) -> None:
-    # Not from a process that was forked later, in which clients live.
-    if os.getpid() != parent:
-        return
-    with contextlib.suppress(OSError):
-        line.send_bytes(STOP)
-    process.join(timeout=STOP_SECONDS)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-
-
-def _serve(
-    name: str,
-    make: Callable[[], Party],
-    allowed: Sequence[frozenset[bytes]],
-    near: Sequence[Connection],
-    far: Sequence[Connection],
-) -> None:
-    """Answer until it is told to end, or until who started it is gone, and all that it has forked."""
-    # Ctrl-C is for who started it, and who then ends it.
+def _run(run: Callable[[list[Connection]], None], ours: Sequence[Connection], theirs: list[Connection]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Before there is a key.
-    seclude()
-    # Those to parties that were started before are not for this one.
-    for end in [*near, *_near]:
+    for end in ours:
         end.close()
-    party = make()
-    left = list(far)
+    run(theirs)
+
+
+def isolate() -> None:
+    """Prepare a child process for keys: harden it, and close inherited connections to other child processes."""
+    harden_process()
+    for end in _parent_ends:
+        end.close()
+
+
+def isolation_hooks(clients: Sequence[RpcConnection], server: Sequence[RpcConnection]) -> IsolationHooks:
+    """Return hooks for separate processes of clients and server: each closes the other's connections.
+
+    Parameters
+    ----------
+    clients, server : sequence of RpcConnection
+        Connections for the clients alone, and for the server alone.
+    """
+
+    def at_clients() -> None:
+        harden_process()
+        for connection in server:
+            connection.close()
+
+    def at_server() -> None:
+        for connection in clients:
+            connection.close()
+
+    return IsolationHooks(at_server, at_clients)
+
+
+def start_process(
+    name: str, make: Callable[[], RequestHandler], allowed: Sequence[frozenset[bytes]]
+) -> tuple[list[RpcConnection], Callable[[], None]]:
+    """Start an isolated child process, and return connections to it and a function that stops it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the process, for instance ``"holder of the secret key"``.
+    make : callable
+        Makes the handler of the requests, in the child process, and its keys there.
+    allowed : sequence of frozenset of bytes
+        Allowed request codes of each connection.
+    """
+
+    def run(connections: list[Connection]) -> None:
+        isolate()
+        serve_requests(name, make(), codes, connections)
+
+    # The first connection stops the process and carries no requests.
+    codes = [frozenset[bytes](), *allowed]
+    process = ChildProcess(name, run, len(codes))
+    return [RpcConnection(name, end) for end in process.connections[1:]], process.stop
+
+
+def serve_requests(
+    name: str,
+    handler: RequestHandler,
+    allowed: Sequence[frozenset[bytes]],
+    connections: Sequence[Connection],
+    max_bytes: int | None = MAX_MESSAGE_BYTES,
+) -> None:
+    """Answer the requests on all connections until the first one is closed or carries :data:`STOP`.
+
+    An unhandled exception of the handler ends the process; its callers get a ChildProcessError.
+    """
+    served = list(connections)
     while True:
-        for line in wait(left):
-            assert isinstance(line, Connection)
-            place = far.index(line)
-            question = _heard(line)
-            if place == 0 and question in (STOP, None):
-                return
-            # What a party fails with ends it: whoever waits for its answer is told that it is gone.
-            if question is None or not _said(line, answered(name, party, allowed[place], question[:1], question[1:])):
-                # Nobody asks on this line any more.
-                left.remove(line)
-                line.close()
+        for connection in wait(served):
+            assert isinstance(connection, Connection)
+            index = connections.index(connection)
+            try:
+                request = connection.recv_bytes(max_bytes)
+                if index == 0 and request == STOP:
+                    return
+                connection.send_bytes(dispatch(name, handler, allowed[index], request[:1], request[1:]))
+            except (EOFError, OSError):
+                if index == 0:
+                    return
+                served.remove(connection)
+                connection.close()
 
 
-def _heard(line: Connection) -> bytes | None:
-    """Return what is asked, or None where nobody is left to ask."""
+def dispatch(name: str, handler: RequestHandler, allowed: frozenset[bytes], code: bytes, content: bytes) -> bytes:
+    """Return the reply to a request with its status, which is an error where the code is not `allowed`."""
+    if code not in allowed:
+        return STATUS_ERROR + f"the {name} gives no answer to that".encode()
     try:
-        return line.recv_bytes(LONGEST)
-    except (EOFError, OSError):
-        return None
-
-
-def _said(line: Connection, answer: bytes) -> bool:
-    """Say ``answer``, and return whether somebody is left to hear it."""
-    try:
-        line.send_bytes(answer)
-    except OSError:
-        return False
-    return True
-
-
-def answered(name: str, party: Party, allowed: frozenset[bytes], what: bytes, content: bytes) -> bytes:
-    """Return what a :class:`Line` takes for the party's answer, or for its refusal of what is not ``allowed``."""
-    if what not in allowed:
-        return _REFUSED + f"the {name} gives no answer to that".encode()
-    try:
-        return _GIVEN + party.answer(what, content)
-    except BadUpdate as error:
-        return _REFUSED + str(error).encode()
+        return STATUS_OK + handler.answer(code, content)
+    except InvalidUpdate as error:
+        return STATUS_ERROR + str(error).encode()

@@ -1,7 +1,7 @@
 """A party that other programs reach: by sockets, each of which lets in who proves to know its key.
 
-Whoever is let in asks as on a :class:`~ppml.ipc.process.Line`. The proof is that of Python's own
-``multiprocessing.connection``: a challenge, answered under the key, in both directions. It is checked before anything
+Whoever is let in asks as on a :class:`~ppml.ipc.process.RpcConnection`. The proof is that of Python's own
+``multiprocessing.connection``: a challenge, dispatch under the key, in both directions. It is checked before anything
 that is said is read; what follows is not encrypted, for which a socket within one machine has no need. Between machines
 it would go through a tunnel that is.
 
@@ -30,29 +30,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ppml.io.private_file import write_private
-from ppml.ipc.hardening import seclude
-from ppml.ipc.process import LONGEST, STOP, STOP_SECONDS, Line, Party, answered
+from ppml.ipc.hardening import harden_process
+from ppml.ipc.process import MAX_MESSAGE_BYTES, STOP, STOP_SECONDS, RpcConnection, RequestHandler, dispatch
 
-FOR_CLIENTS, FOR_SERVER = "holder-for-clients.json", "holder-for-server.json"
+CLIENT_ENDPOINT, SERVER_ENDPOINT = "holder-for-clients.json", "holder-for-server.json"
 """Files of the doors to the key holder: the first is for the sites of clients alone, the second for the server."""
 
 KEY_BYTES = 32
 PAUSE_SECONDS = 0.1
 """How long a door stays shut where the system has no room for a guest."""
 
-PROOF_SECONDS = 20.0
+AUTHENTICATION_SECONDS = 20.0
 """How long a guest may take to prove that it knows the key."""
 
 MESSAGE_SECONDS = 120.0
 """How long a message may take from its first byte to its last, in either direction."""
 
-MOST_UNPROVEN, MOST_GUESTS = 64, 1024
+MAX_UNAUTHENTICATED, MAX_CONNECTIONS = 64, 1024
 """Guests at a door that have not proven to know its key, others wait; and guests that have, others are turned away."""
 
 READY = b"ready"
 
 
-class Door(NamedTuple):
+class EndpointSpec(NamedTuple):
     """What may be asked behind a door.
 
     Parameters
@@ -64,11 +64,11 @@ class Door(NamedTuple):
     """
 
     questions: frozenset[bytes]
-    longest: int = LONGEST
+    longest: int = MAX_MESSAGE_BYTES
 
 
 @contextmanager
-def open_doors(name: str, make: Callable[[], Party], folder: Path, doors: Mapping[str, Door]) -> Iterator[None]:
+def serve_sockets(name: str, make: Callable[[], RequestHandler], folder: Path, doors: Mapping[str, EndpointSpec]) -> Iterator[None]:
     """Start a party in a process of its own, which ends with the block.
 
     Parameters
@@ -119,7 +119,7 @@ def open_doors(name: str, make: Callable[[], Party], folder: Path, doors: Mappin
         yield
 
 
-def enter(name: str, door: Path) -> Line:
+def connect(name: str, door: Path) -> RpcConnection:
     """Return a line to the party behind a door.
 
     Raises
@@ -130,24 +130,24 @@ def enter(name: str, door: Path) -> Line:
     try:
         known = json.loads(door.read_text(encoding="utf-8"))
         key, longest = bytes.fromhex(known["key"]), int(known["longest"])
-        return Line(name, Client(known["address"], "AF_UNIX", authkey=key), longest)
+        return RpcConnection(name, Client(known["address"], "AF_UNIX", authkey=key), longest)
     except (AuthenticationError, EOFError, OSError, ValueError, TypeError, KeyError) as error:
         raise ChildProcessError(f"the {name} cannot be reached by {door}: {error}") from None
 
 
 def _serve(
     name: str,
-    make: Callable[[], Party],
+    make: Callable[[], RequestHandler],
     place: Path,
     folder: Path,
-    doors: Mapping[str, Door],
+    doors: Mapping[str, EndpointSpec],
     other: Connection,
     line: Connection,
 ) -> None:
     """Let in and answer until it is told to end, or the process that started it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Before there is a key.
-    seclude()
+    harden_process()
     other.close()
     listeners: list[Listener] = []
     try:
@@ -155,7 +155,7 @@ def _serve(
         for number, (name_of_door, door) in enumerate(doors.items()):
             key, address = os.urandom(KEY_BYTES), str(place / str(number))
             listeners.append(Listener(address, "AF_UNIX"))
-            room = _Room(name, party, turn, door, key)
+            room = _Endpoint(name, party, turn, door, key)
             threading.Thread(target=_let_in, args=(listeners[-1], room), daemon=True).start()
             known = {"address": address, "key": key.hex(), "longest": door.longest}
             write_private(folder / name_of_door, json.dumps(known).encode())
@@ -174,7 +174,7 @@ def _serve(
         (folder / name_of_door).unlink(missing_ok=True)
 
 
-def _let_in(listener: Listener, room: _Room) -> None:
+def _let_in(listener: Listener, room: _Endpoint) -> None:
     while True:
         room.unproven.acquire()
         try:
@@ -193,14 +193,14 @@ def _let_in(listener: Listener, room: _Room) -> None:
             time.sleep(PAUSE_SECONDS)
 
 
-class _Room:
+class _Endpoint:
     """What is behind a door."""
 
-    def __init__(self, name: str, party: Party, turn: threading.Lock, door: Door, key: bytes) -> None:
+    def __init__(self, name: str, party: RequestHandler, turn: threading.Lock, door: EndpointSpec, key: bytes) -> None:
         self._name, self._party, self._turn = name, party, turn
         self._door, self._key = door, key
-        self.unproven = threading.BoundedSemaphore(MOST_UNPROVEN)
-        self._places = threading.BoundedSemaphore(MOST_GUESTS)
+        self.unproven = threading.BoundedSemaphore(MAX_UNAUTHENTICATED)
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def receive(self, guest: Connection) -> None:
         """Answer a guest that proves to know the key, until it goes, or breaks a limit."""
@@ -215,7 +215,7 @@ class _Room:
 
     def _have_proven(self, guest: Connection) -> None:
         try:
-            with _within(PROOF_SECONDS, guest):
+            with _within(AUTHENTICATION_SECONDS, guest):
                 deliver_challenge(guest, self._key)
                 answer_challenge(guest, self._key)
         except AssertionError:
@@ -236,7 +236,7 @@ class _Room:
     def _answer(self, question: bytes) -> bytes:
         # A party answers one question at a time.
         with self._turn:
-            return answered(self._name, self._party, self._door.questions, question[:1], question[1:])
+            return dispatch(self._name, self._party, self._door.questions, question[:1], question[1:])
 
 
 def _wait_for(guest: Connection) -> None:

@@ -10,13 +10,14 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-from ppml.aggregation.interfaces import BadUpdate
+from ppml.errors import InvalidUpdate
 
-NONCE = 32
+
+NONCE_BYTES = 32
 """Bytes of a nonce, of a commitment to one, and of what is drawn."""
 
 
-class Coin:
+class CoinCommitment:
     """What one party adds to a draw.
 
     Parameters
@@ -28,24 +29,24 @@ class Coin:
     """
 
     def __init__(self, place: int, use: bytes) -> None:
-        self.nonce = os.urandom(NONCE)
-        self.commitment = committed(self.nonce, place, use)
+        self.nonce = os.urandom(NONCE_BYTES)
+        self.commitment = commitment_to(self.nonce, place, use)
 
 
-def committed(nonce: bytes, place: int, use: bytes) -> bytes:
+def commitment_to(nonce: bytes, place: int, use: bytes) -> bytes:
     """Return the commitment to a nonce."""
     return hashlib.sha256(b"ppml coin" + bytes([place]) + nonce + use).digest()
 
 
-def tossed(commitments: Sequence[bytes], nonces: Sequence[bytes], use: bytes) -> bytes:
+def joint_coin(commitments: Sequence[bytes], nonces: Sequence[bytes], use: bytes) -> bytes:
     """Return what was drawn.
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         A party shows another nonce than it committed itself to, or none.
     """
-    found = [committed(nonce, place, use) for place, nonce in enumerate(nonces)]
-    if any(len(nonce) != NONCE for nonce in nonces) or found != list(commitments):
-        raise BadUpdate("a server shows another nonce than the one that it committed itself to")
+    found = [commitment_to(nonce, place, use) for place, nonce in enumerate(nonces)]
+    if any(len(nonce) != NONCE_BYTES for nonce in nonces) or found != list(commitments):
+        raise InvalidUpdate("a server shows another nonce than the one that it committed itself to")
     return hashlib.sha256(b"ppml toss" + b"".join(nonces) + use).digest()

@@ -37,10 +37,10 @@ from ppml.proofs.prime_field import PRIME
 SLACK = 6
 """The interval is at least so many times the bound."""
 
-_FURTHER = 16
+_NORM_FACTOR = 16
 """Who passes the projections has a norm of at most so many intervals."""
 
-_MISSED = (1 - 1 / 128) ** 2 / 3
+_REJECTION_PROBABILITY = (1 - 1 / 128) ** 2 / 3
 """How probably one projection of a larger update misses the interval, at least."""
 
 
@@ -87,7 +87,7 @@ class NormBound:
     def __post_init__(self) -> None:
         if self.length < 1 or self.bound < 1:
             raise ValueError(f"{self.length} values and a bound of {self.bound} steps: both are at least 1")
-        furthest = (_FURTHER * self.interval) ** 2
+        furthest = (_NORM_FACTOR * self.interval) ** 2
         if furthest + 2**self.slack_bits > PRIME or 4 * self.interval * self.length >= PRIME:
             raise OverflowError(
                 f"a norm of {self.bound} steps at {self.length} values: squares may wrap round modulo 2^61 - 1; "
@@ -127,7 +127,7 @@ class NormBound:
     @property
     def soundness_error(self) -> float:
         """How probably an update of a larger norm is accepted, at most; see :mod:`ppml.proofs.norm_proof`."""
-        projections = math.pow(1 - _MISSED, self.rows)
+        projections = math.pow(1 - _REJECTION_PROBABILITY, self.rows)
         return projections + 2 * self.points / (PRIME - 2 * self.points - 1) + 1 / PRIME
 
     @property

@@ -40,37 +40,37 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.aggregation.secret_sharing import LEAST
-from ppml.proofs.coin_tossing import NONCE, Coin, tossed
+from ppml.aggregation.secret_sharing import MIN_CLIENTS
+from ppml.errors import InvalidUpdate
+from ppml.proofs.coin_tossing import NONCE_BYTES, CoinCommitment, joint_coin
 from ppml.proofs.norm_bound import NormBound
 from ppml.proofs.prime_field import (
     Elements,
-    constant,
-    drawn,
-    elements,
-    integers,
-    minus,
-    packed,
-    plus,
-    times,
+    element,
+    uniform_elements,
+    to_elements,
+    to_integers,
+    subtract,
+    serialize,
+    add,
+    multiply,
     total,
-    unpacked,
+    deserialize,
 )
-from ppml.proofs.projection import projected
+from ppml.proofs.projection import project
 from ppml.proofs.square_proof import (
     Point,
     Proof,
-    bit_wires,
+    bit_wire_count,
     bits_at,
-    bits_of,
-    lines_of,
-    numbers_of,
+    to_bits,
+    to_lines,
+    from_bits,
     proof_length,
-    proof_of,
-    proven,
+    parse_proof,
+    prove,
     square_at,
-    wires,
+    wire_count,
     wires_at,
 )
 
@@ -80,15 +80,15 @@ DRAWS = PROJECTIONS, POINT = b"projections", b"point"
 UPDATE, PROOF = b"update", b"proof"
 """What is shared."""
 
-SEED = 32
+SEED_BYTES = 32
 
 
-def stream_of(seed: bytes, what: bytes, count: int) -> Elements:
+def expand_share(seed: bytes, what: bytes, count: int) -> Elements:
     """Return the share that a seed stands for."""
-    return drawn(hashlib.sha256(b"ppml share" + what + seed).digest(), count)
+    return uniform_elements(hashlib.sha256(b"ppml share" + what + seed).digest(), count)
 
 
-class OverBound(ValueError):
+class UnprovableUpdate(ValueError):
     """An update that cannot be proven."""
 
 
@@ -105,7 +105,7 @@ class Prover:
 
     def __init__(self, statement: NormBound, commitments: Sequence[bytes]) -> None:
         self._statement, self._commitments = statement, tuple(commitments)
-        self._seeds = [os.urandom(SEED) for _ in self._commitments[1:]]
+        self._seeds = [os.urandom(SEED_BYTES) for _ in self._commitments[1:]]
         self._update: Elements | None = None
 
     def shares(self, update: Grid) -> list[bytes]:
@@ -113,7 +113,7 @@ class Prover:
         if self._update is not None:
             raise RuntimeError("seeds serve one update")
         self._refuse(update)
-        self._update = elements(update)
+        self._update = to_elements(update)
         return [self._left(self._update, UPDATE), *self._seeds]
 
     def proof(self, nonces: Sequence[bytes]) -> list[bytes]:
@@ -121,39 +121,39 @@ class Prover:
 
         Raises
         ------
-        OverBound
+        UnprovableUpdate
             A projection is outside the interval.
-        BadUpdate
+        InvalidUpdate
             A server shows another coin than it committed itself to.
         """
         if self._update is None:
             raise RuntimeError("an update is shared once and proven once")
         update, self._update = self._update, None
-        seed = tossed(self._commitments, nonces, PROJECTIONS)
-        whole = proven(update, self._bits(update, seed), self._statement, os.urandom(SEED))
+        seed = joint_coin(self._commitments, nonces, PROJECTIONS)
+        whole = prove(update, self._bits(update, seed), self._statement, os.urandom(SEED_BYTES))
         return [seed + self._left(whole.flat, PROOF), *(seed for _ in self._seeds)]
 
     def _refuse(self, update: Grid) -> None:
         if not self._statement.holds(update):
-            raise OverBound(f"an update of {len(update)} values of which this is not true: {self._statement}")
+            raise UnprovableUpdate(f"an update of {len(update)} values of which this is not true: {self._statement}")
 
     def _bits(self, update: Elements, seed: bytes) -> Elements:
         statement = self._statement
-        rows = integers(projected(seed, statement.rows, update)) + statement.interval
+        rows = to_integers(project(seed, statement.rows, update)) + statement.interval
         if rows.min() < 0 or rows.max() >= 2 * statement.interval:
-            raise OverBound("a random projection of the update is outside the interval; share it anew")
+            raise UnprovableUpdate("a random projection of the update is outside the interval; share it anew")
         return self._written(rows, update)
 
     def _written(self, rows: Grid, update: Elements) -> Elements:
         """Return the bits of projections and of what the squares leave of the bound's."""
-        left = minus(constant(self._statement.bound**2), total(times(update, update)))
-        slack = bits_of(left.astype(np.int64), self._statement.slack_bits)
-        return np.concatenate([bits_of(rows, self._statement.row_bits).ravel(), slack]).astype(np.uint64)
+        left = subtract(element(self._statement.bound**2), total(multiply(update, update)))
+        slack = to_bits(left.astype(np.int64), self._statement.slack_bits)
+        return np.concatenate([to_bits(rows, self._statement.row_bits).ravel(), slack]).astype(np.uint64)
 
     def _left(self, values: Elements, what: bytes) -> bytes:
         for seed in self._seeds:
-            values = minus(values, stream_of(seed, what, len(values)))
-        return packed(values)
+            values = subtract(values, expand_share(seed, what, len(values)))
+        return serialize(values)
 
 
 class Verifier:
@@ -169,7 +169,7 @@ class Verifier:
 
     def __init__(self, statement: NormBound, place: int) -> None:
         self._statement, self._place = statement, place
-        self._coins = {use: Coin(place, use) for use in DRAWS}
+        self._coins = {use: CoinCommitment(place, use) for use in DRAWS}
         self._commitments: dict[bytes, tuple[bytes, ...]] = {}
         self._seed = self._heard = b""
         self._rows: Elements | None = None
@@ -184,12 +184,12 @@ class Verifier:
     def hear(self, use: bytes, commitments: Sequence[bytes]) -> None:
         """Take the commitments of all servers to their coins for a draw, once."""
         if self._commitments.setdefault(use, tuple(commitments)) != tuple(commitments):
-            raise BadUpdate("a server commits itself once")
+            raise InvalidUpdate("a server commits itself once")
 
     def take_share(self, content: bytes) -> None:
         """Take the share of the update, once, and after the commitments to what will question it."""
         if self.share is not None or len(self._commitments) < len(DRAWS):
-            raise BadUpdate("an update is shared once, and after the servers have committed themselves")
+            raise InvalidUpdate("an update is shared once, and after the servers have committed themselves")
         self.share = self._received(content, UPDATE, self._statement.length)
 
     def show(self, use: bytes) -> bytes:
@@ -197,73 +197,73 @@ class Verifier:
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             It is not: the client could choose what is questioned by the coin.
         """
         if (self.share if use == PROJECTIONS else self._proof) is None:
-            raise BadUpdate("a coin is not shown before what it questions is there")
+            raise InvalidUpdate("a coin is not shown before what it questions is there")
         return self._coins[use].nonce
 
     def project(self, nonces: Sequence[bytes]) -> None:
         """Calculate the share of the projections that were drawn."""
         assert self.share is not None
-        self._seed = tossed(self._commitments[PROJECTIONS], nonces, PROJECTIONS)
-        self._rows = projected(self._seed, self._statement.rows, self.share)
+        self._seed = joint_coin(self._commitments[PROJECTIONS], nonces, PROJECTIONS)
+        self._rows = project(self._seed, self._statement.rows, self.share)
 
     def take_proof(self, content: bytes) -> None:
         """Take the share of the proof, once, for the projections that this server has drawn."""
-        told, content = content[:NONCE], content[NONCE:]
+        told, content = content[:NONCE_BYTES], content[NONCE_BYTES:]
         if self._proof is not None or self._rows is None or told != self._seed:
-            raise BadUpdate("a proof is for the projections that were drawn for its update, and there once")
+            raise InvalidUpdate("a proof is for the projections that were drawn for its update, and there once")
         count = proof_length(self._statement)
-        flat = stream_of(self._heard, PROOF, count) if self._place else unpacked(content, count)
-        self._proof = proof_of(flat, self._statement)
+        flat = expand_share(self._heard, PROOF, count) if self._place else deserialize(content, count)
+        self._proof = parse_proof(flat, self._statement)
 
     def opening(self, nonces: Sequence[bytes]) -> bytes:
         """Return what the shares come to at the point that was drawn: wires, polynomials, and what is to be 0."""
         assert self.share is not None and self._proof is not None
-        self._point = point = Point.drawn(tossed(self._commitments[POINT], nonces, POINT), self._statement)
+        self._point = point = Point.drawn(joint_coin(self._commitments[POINT], nonces, POINT), self._statement)
         parts = [
-            wires_at(point, lines_of(self.share, self._statement.points), self._proof.wire_masks),
+            wires_at(point, to_lines(self.share, self._statement.points), self._proof.wire_masks),
             square_at(point, self._proof)[None],
             wires_at(point, self._proof.bits, self._proof.bit_masks),
             bits_at(point, self._proof)[None],
             self._zeros(self._proof),
         ]
-        return packed(np.concatenate(parts))
+        return serialize(np.concatenate(parts))
 
     def judge(self, openings: Sequence[bytes]) -> None:
         """Return if the upload is accepted, given what all servers have sent.
 
         Raises
         ------
-        BadUpdate
+        InvalidUpdate
             It is refused, for a reason that is the same at all servers.
         """
         assert self._point is not None
-        lines, bit_lines = wires(self._statement), bit_wires(self._statement)
+        lines, bit_lines = wire_count(self._statement), bit_wire_count(self._statement)
         count = lines + bit_lines + self._statement.rows + 3
-        opened = np.zeros(count, dtype=np.uint64)
+        reveal_sum = np.zeros(count, dtype=np.uint64)
         for one in openings:
-            opened = plus(opened, unpacked(one, count))
+            reveal_sum = add(reveal_sum, deserialize(one, count))
         ends = np.cumsum([lines, 1, bit_lines, 1])
-        line, square, bit, bit_sum, zeros = np.split(opened, ends)
-        if total(times(line, line)) != square[0]:
-            raise BadUpdate("the squares of its update are not those of its proof")
-        if total(times(self._point.factors, minus(times(bit, bit), bit))) != bit_sum[0]:
-            raise BadUpdate("what its proof calls bits is something else")
+        line, square, bit, bit_sum, zeros = np.split(reveal_sum, ends)
+        if total(multiply(line, line)) != square[0]:
+            raise InvalidUpdate("the squares of its update are not those of its proof")
+        if total(multiply(self._point.factors, subtract(multiply(bit, bit), bit))) != bit_sum[0]:
+            raise InvalidUpdate("what its proof calls bits is something else")
         if zeros[:-1].any():
-            raise BadUpdate("a random projection of its update is not the small number that its proof says")
+            raise InvalidUpdate("a random projection of its update is not the small number that its proof says")
         if zeros[-1]:
-            raise BadUpdate("its norm exceeds the bound")
+            raise InvalidUpdate("its norm exceeds the bound")
 
     def _received(self, content: bytes, what: bytes, count: int) -> Elements:
         if not self._place:
-            return unpacked(content, count)
-        if len(content) != SEED:
-            raise BadUpdate(f"a seed of {len(content)} bytes")
+            return deserialize(content, count)
+        if len(content) != SEED_BYTES:
+            raise InvalidUpdate(f"a seed of {len(content)} bytes")
         self._heard = content
-        return stream_of(content, what, count)
+        return expand_share(content, what, count)
 
     def _zeros(self, proof: Proof) -> Elements:
         """Return shares of zeros: of projections, and of what the squares leave, the bits less what they are of."""
@@ -274,30 +274,30 @@ class Verifier:
         squares = total(proof.square_values[1 : statement.points + 1])
         # What is public is one server's to take away.
         first = not self._place
-        interval, bound = constant(statement.interval * first), constant(statement.bound**2 * first)
-        of_rows = minus(minus(numbers_of(rows), self._rows), interval)
-        return np.concatenate([of_rows, minus(plus(numbers_of(slack), squares), bound)])
+        interval, bound = element(statement.interval * first), element(statement.bound**2 * first)
+        of_rows = subtract(subtract(from_bits(rows), self._rows), interval)
+        return np.concatenate([of_rows, subtract(add(from_bits(slack), squares), bound)])
 
 
-def summed(shares: Sequence[Elements]) -> Elements:
+def sum_shares(shares: Sequence[Elements]) -> Elements:
     """Return one server's share of the sum of accepted updates.
 
     Raises
     ------
-    BadUpdate
+    InvalidUpdate
         They are too few: the sum of one would show it.
     """
-    if len(shares) < LEAST:
-        raise BadUpdate(f"a sum of fewer than {LEAST} updates is not opened: it would show one")
+    if len(shares) < MIN_CLIENTS:
+        raise InvalidUpdate(f"a sum of fewer than {MIN_CLIENTS} updates is not opened: it would show one")
     result = shares[0]
     for share in shares[1:]:
-        result = plus(result, share)
+        result = add(result, share)
     return result
 
 
-def opened(sums: Sequence[Elements]) -> Grid:
+def reveal_sum(sums: Sequence[Elements]) -> Grid:
     """Return the sum of updates, of what all servers give."""
     result = sums[0]
     for share in sums[1:]:
-        result = plus(result, share)
-    return integers(result)
+        result = add(result, share)
+    return to_integers(result)

@@ -7,28 +7,28 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.aggregation.primitives import stream
-from ppml.proofs.prime_field import Elements, parts_of, whole
+from ppml.aggregation.primitives import prg
+from ppml.proofs.prime_field import Elements, split_limbs, join_limbs
 
 BLOCK = 2048
 """Values that are taken at once, so that what is calculated with them stays near the processor."""
 
 
-def projected(seed: bytes, rows: int, values: Elements) -> Elements:
+def project(seed: bytes, rows: int, values: Elements) -> Elements:
     """Return ``rows`` projections, whose signs come from ``seed``; linear in ``values``.
 
     Sums are of parts of 21 bits in float64, exact up to 2^32 values.
     """
-    sums = np.zeros((rows, len(parts_of(values[:0]))))
+    sums = np.zeros((rows, len(split_limbs(values[:0]))))
     for number, start in enumerate(range(0, len(values), BLOCK)):
-        parts = parts_of(values[start : start + BLOCK])
+        parts = split_limbs(values[start : start + BLOCK])
         sums += signs(seed, number, rows)[:, : parts.shape[1]] @ parts.T
-    return whole(sums.T)
+    return join_limbs(sums.T)
 
 
 def signs(seed: bytes, number: int, rows: int) -> NDArray[np.float64]:
     """Return the signs of one block: the differences of two random bits each."""
     key = hashlib.sha256(b"ppml signs" + number.to_bytes(8, "little") + seed).digest()
-    bits = np.unpackbits(stream(key, 2 * rows * BLOCK // 8, 1).astype(np.uint8)).reshape(2, rows, BLOCK).view(np.int8)
+    bits = np.unpackbits(prg(key, 2 * rows * BLOCK // 8, 1).astype(np.uint8)).reshape(2, rows, BLOCK).view(np.int8)
     differences: NDArray[np.int8] = bits[0] - bits[1]
     return differences.astype(np.float64)

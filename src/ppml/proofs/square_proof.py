@@ -24,7 +24,7 @@ import numpy as np
 
 from ppml.aggregation.fixed_point import Grid
 from ppml.proofs.norm_bound import NormBound
-from ppml.proofs.prime_field import PRIME, Elements, drawn, lagrange, minus, plus, product, times, total
+from ppml.proofs.prime_field import PRIME, Elements, uniform_elements, lagrange_weights, subtract, add, matrix_product, multiply, total
 
 _LINES = 256
 """Wires that are squared at once."""
@@ -58,30 +58,30 @@ class Proof:
         return np.concatenate([getattr(self, field.name).ravel() for field in fields(self)])
 
 
-def wires(statement: NormBound) -> int:
+def wire_count(statement: NormBound) -> int:
     """Return how many lines an update has."""
     return -(-statement.length // statement.points)
 
 
-def bit_wires(statement: NormBound) -> int:
+def bit_wire_count(statement: NormBound) -> int:
     """Return how many lines the bits have."""
     return -(-statement.bits // statement.points)
 
 
-def bits_of(values: Grid, count: int) -> Grid:
+def to_bits(values: Grid, count: int) -> Grid:
     """Return the ``count`` lowest bits of each value, the lowest first."""
     return (values[..., None] >> np.arange(count)) & 1
 
 
-def numbers_of(bits: Elements) -> Elements:
+def from_bits(bits: Elements) -> Elements:
     """Return the numbers whose bits, or shares of them, are in lines."""
     powers = np.array([1 << place for place in range(bits.shape[1])], dtype=np.uint64)
-    return product(bits, powers[:, None])[:, 0]
+    return matrix_product(bits, powers[:, None])[:, 0]
 
 
 def _shapes(statement: NormBound) -> list[tuple[int, ...]]:
-    points, lines = statement.points, bit_wires(statement)
-    return [(lines, points), (lines,), (wires(statement),), (lines, points + 1), (2 * points + 1,)]
+    points, lines = statement.points, bit_wire_count(statement)
+    return [(lines, points), (lines,), (wire_count(statement),), (lines, points + 1), (2 * points + 1,)]
 
 
 def proof_length(statement: NormBound) -> int:
@@ -89,14 +89,14 @@ def proof_length(statement: NormBound) -> int:
     return sum(int(np.prod(shape)) for shape in _shapes(statement))
 
 
-def proof_of(flat: Elements, statement: NormBound) -> Proof:
+def parse_proof(flat: Elements, statement: NormBound) -> Proof:
     """Return the proof that travels as ``flat``."""
     ends = np.cumsum([int(np.prod(shape)) for shape in _shapes(statement)])
     parts = np.split(flat, ends[:-1])
     return Proof(*(part.reshape(shape) for part, shape in zip(parts, _shapes(statement), strict=True)))
 
 
-def lines_of(values: Elements, points: int) -> Elements:
+def to_lines(values: Elements, points: int) -> Elements:
     """Return a vector in lines, the last padded with zeros."""
     padded = np.zeros(-(-len(values) // points) * points, dtype=np.uint64)
     padded[: len(values)] = values
@@ -106,28 +106,28 @@ def lines_of(values: Elements, points: int) -> Elements:
 @cache
 def _extension(points: int) -> Elements:
     """Return the matrix that takes values at 0 to ``points`` to those at ``points + 1`` to ``2 points``."""
-    return np.stack([lagrange(points + 1, point) for point in range(points + 1, 2 * points + 1)], axis=1)
+    return np.stack([lagrange_weights(points + 1, point) for point in range(points + 1, 2 * points + 1)], axis=1)
 
 
-def _everywhere(lines: Elements, masks: Elements) -> Elements:
+def _extend(lines: Elements, masks: Elements) -> Elements:
     """Return the values of wires at 0 to twice the points, a line each."""
     known = np.concatenate([masks[:, None], lines], axis=1)
-    return np.concatenate([known, product(known, _extension(lines.shape[1]))], axis=1)
+    return np.concatenate([known, matrix_product(known, _extension(lines.shape[1]))], axis=1)
 
 
-def proven(update: Elements, bits: Elements, statement: NormBound, seed: bytes) -> Proof:
+def prove(update: Elements, bits: Elements, statement: NormBound, seed: bytes) -> Proof:
     """Return the proof for an update and its bits; masks are drawn from ``seed``, which is used for nothing else."""
     points = statement.points
-    update_lines, bit_lines = lines_of(update, points), lines_of(bits, points)
-    masks = drawn(seed, len(update_lines) + len(bit_lines))
+    update_lines, bit_lines = to_lines(update, points), to_lines(bits, points)
+    masks = uniform_elements(seed, len(update_lines) + len(bit_lines))
     wire_masks, bit_masks = masks[: len(update_lines)], masks[len(update_lines) :]
     squares = np.zeros(2 * points + 1, dtype=np.uint64)
     for start in range(0, len(update_lines), _LINES):
         chosen = slice(start, start + _LINES)
-        values = _everywhere(update_lines[chosen], wire_masks[chosen])
-        squares = plus(squares, total(times(values, values), axis=0))
-    values = _everywhere(bit_lines, bit_masks)
-    differences = minus(times(values, values), values)
+        values = _extend(update_lines[chosen], wire_masks[chosen])
+        squares = add(squares, total(multiply(values, values), axis=0))
+    values = _extend(bit_lines, bit_masks)
+    differences = subtract(multiply(values, values), values)
     return Proof(bit_lines, bit_masks, wire_masks, np.delete(differences, np.s_[1 : points + 1], axis=1), squares)
 
 
@@ -148,31 +148,31 @@ class Point:
     factors: Elements
 
     @classmethod
-    def drawn(cls, seed: bytes, statement: NormBound) -> Point:
+    def uniform_elements(cls, seed: bytes, statement: NormBound) -> Point:
         """Return a uniform one among those where no polynomial was given."""
         points, number = statement.points, 0
         while True:
             key = hashlib.sha256(b"ppml point" + number.to_bytes(8, "little") + seed).digest()
-            found = drawn(key, 1 + bit_wires(statement))
+            found = uniform_elements(key, 1 + bit_wire_count(statement))
             if 2 * points < int(found[0]) < PRIME:
                 break
             number += 1
         place = int(found[0])
-        return cls(lagrange(points + 1, place), lagrange(2 * points + 1, place), found[1:])
+        return cls(lagrange_weights(points + 1, place), lagrange_weights(2 * points + 1, place), found[1:])
 
 
 def wires_at(point: Point, lines: Elements, masks: Elements) -> Elements:
     """Return the wires' values at a point."""
-    return plus(product(lines, point.narrow[1:, None])[:, 0], times(masks, point.narrow[0]))
+    return add(matrix_product(lines, point.narrow[1:, None])[:, 0], multiply(masks, point.narrow[0]))
 
 
 def square_at(point: Point, proof: Proof) -> Elements:
     """Return what the proof says that the sum of all wires squared is at a point."""
-    return total(times(proof.square_values, point.wide))
+    return total(multiply(proof.square_values, point.wide))
 
 
 def bits_at(point: Point, proof: Proof) -> Elements:
     """Return what the proof says that the polynomials of the bits are at a point, added with the point's factors."""
     points = proof.bits.shape[1]
     weights = np.delete(point.wide, np.s_[1 : points + 1])
-    return total(times(product(proof.bit_values, weights[:, None])[:, 0], point.factors))
+    return total(multiply(matrix_product(proof.bit_values, weights[:, None])[:, 0], point.factors))

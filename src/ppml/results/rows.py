@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.aggregation.parameters import asked_in_a_round
-from ppml.aggregation.visibility import Sight, sight
+from ppml.aggregation.visibility import Visibility, visibility_of
+from ppml.config.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import Federated
 from ppml.io.canonical_json import digest
@@ -68,12 +68,12 @@ class Run:
         return rounds
 
     @property
-    def sight(self) -> Sight | None:
+    def visibility_of(self) -> Visibility | None:
         """Who sees what of the updates; None where there are none."""
         arm = Arm.model_validate(self.config["arm"])
         if not isinstance(arm.topology, Federated):
             return None
-        return sight(arm.aggregation, asked_in_a_round(arm.topology.participation, self.clients))
+        return visibility_of(arm.aggregation, clients_per_round(arm.topology.participation, self.clients))
 
     def accuracies(self) -> NDArray[np.float64]:
         """Return each model's accuracy on the paper's test images and on all, shape ``(models, 2)``."""
@@ -88,7 +88,7 @@ class Run:
         return float(-of_truth.astype(np.float64).mean())
 
 
-def record(run: Run) -> dict[str, Any]:
+def record_row(run: Run) -> dict[str, Any]:
     """Return the row of records.csv."""
     arm, data, privacy = run.config["arm"], run.config["data"], run.privacy
     topology, seen = arm["topology"], run.sight
@@ -101,7 +101,7 @@ def record(run: Run) -> dict[str, Any]:
         "parameters": run.parameters,
         "topology": topology["kind"],
         "privacy_unit": privacy["unit"],
-        "noise_by": privacy["noise_by"],
+        "noise": arm["privacy"].get("noise", "none"),
         "noise_source": privacy.get("noise_source"),
         "sampling_source": privacy.get("sampling_source"),
         "sampler": privacy.get("sampler"),
@@ -142,7 +142,7 @@ def record(run: Run) -> dict[str, Any]:
     }
 
 
-def cost(run: Run) -> dict[str, Any]:
+def cost_row(run: Run) -> dict[str, Any]:
     """Return the row of costs.csv; ``expansion`` is uploaded bytes over those of the same updates in float32."""
     updates = run.clients * (run.rounds or 0)
     plain = updates * run.parameters * FLOAT32_BYTES
@@ -160,13 +160,13 @@ def cost(run: Run) -> dict[str, Any]:
     }
 
 
-def history(run: Run) -> list[dict[str, Any]]:
+def history_rows(run: Run) -> list[dict[str, Any]]:
     """Return the rows of history.csv."""
     unit = "round" if run.rounds else "epoch"
     return [{"arm": run.arm, "seed": run.config["seed"], "unit": unit, **row} for row in run.history]
 
 
-def epsilons(run: Run) -> list[dict[str, Any]]:
+def epsilon_rows(run: Run) -> list[dict[str, Any]]:
     """Return the rows of epsilons.csv: step, passes over the records, and the epsilon spent by then.
 
     They are of the owner with the largest epsilon; without privacy there are none.
@@ -177,7 +177,7 @@ def epsilons(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def clients(run: Run) -> list[dict[str, Any]]:
+def client_rows(run: Run) -> list[dict[str, Any]]:
     """Return the rows of clients.csv: each owner's records, labels, accuracy of its model, and epsilon."""
     if run.partition is None:
         return []

@@ -16,19 +16,19 @@ import torch
 from safetensors.torch import load_file, save
 
 from ppml.aggregation.factory import build_parties
-from ppml.aggregation.interfaces import NOTHING, ClientSide
-from ppml.aggregation.parameters import asked_in_a_round
+from ppml.aggregation.interfaces import NO_MATERIAL, ClientSide
+from ppml.config.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import Bfv, Ckks, Plaintext
 from ppml.data.examples import Examples
 from ppml.errors import UserError
-from ppml.federation.client import Population
+from ppml.federation.client import ClientPool
 from ppml.federation.engines.flower_processes import private_folder
-from ppml.federation.factory import Given, ServerParts, build_population, build_server, party_seeds
+from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds
 from ppml.io.atomic import read_json, write_bytes, write_json
 from ppml.io.private_file import write_private
-from ppml.learning.determinism import repeat_to_the_bit
-from ppml.learning.parameters import flat_parameters, load_parameters
+from ppml.learning.determinism import make_deterministic
+from ppml.learning.parameters import flatten, unflatten_into
 from ppml.mechanism import Value
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
@@ -68,13 +68,13 @@ def write_job(
         raise UserError(
             "aggregation.keys: got 'shared'; engines other than the one in process take public: no secret key travels"
         )
-    failures = getattr(arm.topology, "failures", 0.0)
-    if failures:
-        raise UserError(f"topology.failures: got {failures:g}; only the engine in process simulates failures")
+    dropout_rate = getattr(arm.topology, "dropout_rate", 0.0)
+    if dropout_rate:
+        raise UserError(f"topology.dropout_rate: got {dropout_rate:g}; only the engine in process simulates dropouts")
     job = {
         "arm": arm.technique(),
         "classes": classes,
-        "features": owned[0].images.shape[-1],
+        "features": owned[0].inputs.shape[-1],
         "sizes": [len(records) for records in owned],
         "noise_multipliers": calibrated.get("noise_multipliers", [None] * len(owned)),
         "budgets": calibrated.get("affordable_steps", [None] * len(owned)),
@@ -83,7 +83,7 @@ def write_job(
     model = build_model(arm.model, classes, rng.child("initial-weights").torch(), job["features"])
     draws, _ = draws_of(arm, job["sizes"], job["noise_multipliers"], job["budgets"], model, rng, data)
     seeds = party_seeds(draws, len(owned))
-    write_bytes(folder / INITIAL, save({"weights": torch.from_numpy(flat_parameters(model))}))
+    write_bytes(folder / INITIAL, save({"weights": torch.from_numpy(flatten(model))}))
     write_seed(folder / SERVER_SEED, seeds.server)
     for client, records in enumerate(owned):
         write_records(folder / records_of(client), records)
@@ -116,7 +116,7 @@ def read_seed(path: Path) -> Randomness:
 
 def write_records(path: Path, records: Examples) -> None:
     """Write examples as they are trained on."""
-    write_bytes(path, save({"images": records.images.contiguous(), "labels": records.labels.contiguous()}))
+    write_bytes(path, save({"images": records.inputs.contiguous(), "labels": records.labels.contiguous()}))
 
 
 def read_records(path: Path) -> Examples:
@@ -125,25 +125,25 @@ def read_records(path: Path) -> Examples:
     return Examples(tensors["images"], tensors["labels"])
 
 
-def given(job: dict[str, Any]) -> Given:
+def given(job: dict[str, Any]) -> FederationSpec:
     """Return what is public of a training."""
-    return Given(Arm.model_validate(job["arm"]), job["sizes"], job["noise_multipliers"], job["budgets"])
+    return FederationSpec(Arm.model_validate(job["arm"]), job["sizes"], job["noise_multipliers"], job["budgets"])
 
 
 @cache
-def population(path: str, clients: tuple[int, ...]) -> Population:
+def population(path: str, clients: tuple[int, ...]) -> ClientPool:
     """Return the clients whose numbers are ``clients``, with the records of nobody else; the same object each time."""
     # Another number of threads gives other bits.
-    repeat_to_the_bit()
+    make_deterministic()
     folder, job = Path(path).parent, read_json(path)
     public = given(job)
     owned = {client: read_records(folder / records_of(client)) for client in clients}
     seeds = {client: read_seed(folder / seed_of(client)) for client in clients}
     test = read_records(folder / TEST)
-    return build_population(public, initial_model(path), owned, _side(public, folder), test, seeds)
+    return build_client_pool(public, initial_model(path), owned, _side(public, folder), test, seeds)
 
 
-def _side(public: Given, folder: Path) -> ClientSide:
+def _side(public: FederationSpec, folder: Path) -> ClientSide:
     spec, asked = public.arm.aggregation, _asked(public)
     if isinstance(spec, Ckks | Bfv):
         from ppml.aggregation.key_service import client_side
@@ -152,8 +152,8 @@ def _side(public: Given, folder: Path) -> ClientSide:
     return build_parties(spec, asked).clients
 
 
-def _asked(public: Given) -> int:
-    return asked_in_a_round(public.topology.participation, len(public.sizes))
+def _asked(public: FederationSpec) -> int:
+    return clients_per_round(public.topology.participation, len(public.sizes))
 
 
 def hold_keys(path: str) -> AbstractContextManager[None]:
@@ -163,21 +163,21 @@ def hold_keys(path: str) -> AbstractContextManager[None]:
     if isinstance(spec, Ckks | Bfv):
         from ppml.aggregation import key_service as key_door
 
-        return key_door.hold_keys(spec, _asked(public), Path(path).parent)
+        return key_door.start_key_service(spec, _asked(public), Path(path).parent)
     return nullcontext()
 
 
-def server(path: str) -> ServerParts:
+def server(path: str) -> ServerComponents:
     """Return what the server of a training has; it reads no records."""
     job = read_json(path)
     public = given(job)
-    material = NOTHING
+    material = NO_MATERIAL
     if isinstance(public.arm.aggregation, Ckks | Bfv):
         from ppml.aggregation.key_service import server_material
 
         material = server_material(Path(path).parent)
     seed = read_seed(Path(path).with_name(SERVER_SEED))
-    return build_server(public, flat_parameters(initial_model(path)), material, seed)
+    return build_server(public, flatten(initial_model(path)), material, seed)
 
 
 def initial_model(path: str) -> torch.nn.Module:
@@ -185,5 +185,5 @@ def initial_model(path: str) -> torch.nn.Module:
     job = read_json(path)
     model = build_model(given(job).arm.model, job["classes"], torch.Generator(), job["features"])
     weights: torch.Tensor = load_file(Path(path).with_name(INITIAL))["weights"]
-    load_parameters(model, weights.numpy())
+    unflatten_into(model, weights.numpy())
     return model

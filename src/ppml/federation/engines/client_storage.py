@@ -15,9 +15,9 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Packed
 
-from ppml.aggregation.interfaces import BadUpdate
-from ppml.federation.client import client_number, failure
-from ppml.federation.messages import record_of, unpack_order
+from ppml.errors import InvalidUpdate
+from ppml.federation.client import client_number, error_reply
+from ppml.federation.messages import get_record, unpack_request
 from ppml.io.private_file import write_private
 
 STATE, ANSWER, ROUND = "state.", "answer.", "round"
@@ -44,15 +44,15 @@ def remembering(app: App, folder: Callable[[], Path]) -> App:
             context.state[name] = record
         trains = message.metadata.message_type == MessageType.TRAIN
         if trains and ROUND in kept:
-            number, last = unpack_order(message.content).number, record_of(kept, ConfigRecord, ROUND)["number"]
+            number, last = unpack_request(message.content).number, get_record(kept, ConfigRecord, ROUND)["number"]
             if number == last:
                 return Message(_of(kept, ANSWER), reply_to=message)
             if isinstance(last, int) and number < last:
-                return failure(message, BadUpdate(f"round {number} is over at this site, which has answered {last}"))
+                return error_reply(message, InvalidUpdate(f"round {number} is over at this site, which has answered {last}"))
         reply = app(message, context)
         if trains and not reply.has_error():
             answer = {f"{ANSWER}{name}": record for name, record in reply.content.items()}
-            kept = RecordDict({**answer, ROUND: ConfigRecord({"number": unpack_order(message.content).number})})
+            kept = RecordDict({**answer, ROUND: ConfigRecord({"number": unpack_request(message.content).number})})
         else:
             kept = RecordDict({name: one for name, one in kept.items() if not name.startswith(STATE)})
         for name, record in context.state.items():

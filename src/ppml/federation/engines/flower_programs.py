@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from ppml.federation.engines.environment import APP, PUBLIC_SOCKET
-from ppml.ipc.hardening import seclude
+from ppml.ipc.hardening import harden_process
 
 FOR_NODES = "/v1/fleet/"
 """What the paths of the interface of nodes begin with."""
@@ -199,7 +199,7 @@ def write_programs(folder: Path) -> Path:
 
 def main() -> None:
     """Be the program that the first argument names."""
-    seclude()
+    harden_process()
     sys.argv = sys.argv[1:]
     PROGRAMS[sys.argv[0]]()
 

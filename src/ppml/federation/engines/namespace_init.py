@@ -28,7 +28,7 @@ from ppml.federation.engines.flower_processes import DeploymentFailed, Processes
 from ppml.federation.engines.namespaces import raise_loopback
 from ppml.federation.engines.tunnel import Address, connected
 from ppml.io.atomic import read_json, write_json
-from ppml.ipc.hardening import seclude
+from ppml.ipc.hardening import harden_process
 
 NAME = "here"
 OWN_PORT, FIRST_NODE_PORT = 9092, 9100
@@ -292,7 +292,7 @@ def _end_with_input() -> None:
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Do the job, and return the exit status."""
-    seclude()
+    harden_process()
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -23,9 +23,9 @@ from pathlib import Path
 from flwr.simulation import run_simulation
 
 from ppml.errors import UserError
-from ppml.federation.client import Population, build_client_app
+from ppml.federation.client import ClientPool, build_client_app
 from ppml.federation.engines.result import Result, reporting_server_app
-from ppml.federation.factory import ServerParts
+from ppml.federation.factory import ServerComponents
 from ppml.io.private_file import write_private
 
 MISSING = "engine ray: Ray is not installed; `.venv/bin/python -m pip install 'flwr[simulation]==1.41.0'` brings it"
@@ -58,12 +58,12 @@ def private_session() -> Path:
     return folder
 
 
-def run_on_ray(parts: ServerParts, population: Callable[[], Population], *, workers: int) -> Result:
+def run_on_ray(parts: ServerComponents, population: Callable[[], ClientPool], *, workers: int) -> Result:
     """Train on Ray and return what the clients come to.
 
     Parameters
     ----------
-    parts : ServerParts
+    parts : ServerComponents
         What the server has.
     population : callable
         Returns the clients, the same object each time it is asked in one process; can be pickled.

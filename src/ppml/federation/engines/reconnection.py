@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from ppml.federation.messages import STATUS, record_of
+from ppml.federation.messages import STATUS, get_record
 
 POLL_SECONDS = 1.0
 ASK_AGAIN_SECONDS = 90.0
@@ -84,7 +84,7 @@ class PatientGrid:
         if reply.has_error() or STATUS not in reply.content:
             return True
         try:
-            said = record_of(reply.content, ConfigRecord, STATUS).get("client")
+            said = get_record(reply.content, ConfigRecord, STATUS).get("client")
         except KeyError:
             return True
         if said == self._clients[node]:

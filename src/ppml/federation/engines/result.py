@@ -13,15 +13,15 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from ppml.accounting.events import MechanismEvent
-from ppml.federation.client import Population, build_client_app, client_number
+from ppml.federation.client import ClientPool, build_client_app, client_number
 from ppml.federation.client_state import ClientState
 from ppml.federation.engines.client_storage import App, remembering
 from ppml.federation.engines.environment import ANSWER_SECONDS, FAULT, JOB, NODES, RESULT
 from ppml.federation.engines.reconnection import PatientGrid
-from ppml.federation.factory import ServerParts
+from ppml.federation.factory import ServerComponents
 from ppml.federation.messages import ACCOUNT
-from ppml.federation.reply_validation import on_one_line
-from ppml.federation.server import RoundEnd, Server
+from ppml.federation.reply_validation import sanitize_for_log
+from ppml.federation.server import RoundResult, FederatedServer
 from ppml.io.atomic import read_json, write_text
 from ppml.learning.result import HistoryRow
 
@@ -52,7 +52,7 @@ class Result:
 
 
 def reporting_server_app(
-    parts_of: Callable[[Context], ServerParts],
+    parts_of: Callable[[Context], ServerComponents],
     result: Result,
     *,
     report: Callable[[], None] = lambda: None,
@@ -73,8 +73,8 @@ def reporting_server_app(
     """
     app = ServerApp()
 
-    def after_round(end: RoundEnd) -> None:
-        result.history.append(HistoryRow(end.standing.number, None, end.loss, end.accuracy, end.clients))
+    def after_round(end: RoundResult) -> None:
+        result.history.append(HistoryRow(end.server_state.number, None, end.loss, end.accuracy, end.clients))
         report()
 
     def notice(line: str) -> None:
@@ -84,7 +84,7 @@ def reporting_server_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         parts = parts_of(context)
-        server = Server(parts.plan, parts.aggregator, after_round, notice, parts.release)
+        server = FederatedServer(parts.plan, parts.aggregator, after_round, notice, parts.release)
         used = grid_of(grid, notice)
         server.run(used)
         accounts = server.accounts(used)
@@ -97,8 +97,8 @@ def reporting_server_app(
 
 
 def deployed_apps(
-    server_of: Callable[[str], ServerParts],
-    population_of: Callable[[str, int], Population],
+    server_of: Callable[[str], ServerComponents],
+    pool_of: Callable[[str, int], ClientPool],
     write: Callable[[str, Result], None],
     keep: Callable[[str, ClientState], None],
 ) -> tuple[ServerApp, App]:
@@ -108,7 +108,7 @@ def deployed_apps(
     ----------
     server_of : callable
         Returns what the server has, by the job.
-    population_of : callable
+    pool_of : callable
         Returns the population of one client, by the job and the client's number.
     write : callable
         Gets the name of the result and what it is, at the server.
@@ -117,7 +117,7 @@ def deployed_apps(
     """
     result = Result()
 
-    def parts_of(context: Context) -> ServerParts:
+    def parts_of(context: Context) -> ServerComponents:
         parts = server_of(os.environ[JOB])
         seconds = float(os.environ[ANSWER_SECONDS])
         return replace(parts, plan=replace(parts.plan, patience=min(PATIENCE, seconds), timeout=seconds))
@@ -138,10 +138,10 @@ def deployed_apps(
             inner(grid, context)
         except Exception as error:
             # The process that waits for the result learns of this one's end alone.
-            write_text(f"{os.environ[RESULT]}{FAULT}", on_one_line(str(error) or type(error).__name__))
+            write_text(f"{os.environ[RESULT]}{FAULT}", sanitize_for_log(str(error) or type(error).__name__))
             raise
 
-    client_app = build_client_app(lambda context: population_of(os.environ[JOB], client_number(context)))
+    client_app = build_client_app(lambda context: pool_of(os.environ[JOB], client_number(context)))
 
     def client(message: Message, context: Context) -> Message:
         reply = client_app(message, context)

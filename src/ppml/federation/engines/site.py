@@ -33,7 +33,7 @@ from ppml.federation.engines.tunnel import (
     connected,
 )
 from ppml.io.atomic import read_json, write_json
-from ppml.ipc.socket_server import FOR_CLIENTS, FOR_SERVER
+from ppml.ipc.socket_server import CLIENT_ENDPOINT, SERVER_ENDPOINT
 
 SITE, JOB, RESULT, MODEL = "site.json", "job.json", "result.json", "model.safetensors"
 AUTHORITY, CERTIFICATE, KEY, NODE_KEY = "server-authority.pem", "server.pem", "server.key", "node.key"
@@ -195,7 +195,7 @@ def serve(folder: Path, module: str, *, listen: str = "", notice: Notice = print
     )
     with _listening(listen or site.server) as listener, Tunnels() as tunnels:
         if site.key_holder:
-            _bring_door(tunnels, folder, FOR_SERVER, Address.parse(site.key_holder), notice)
+            _bring_door(tunnels, folder, SERVER_ENDPOINT, Address.parse(site.key_holder), notice)
         public = {**asdict(job), "public_socket": listener.fileno()}
         with Enclosed(folder / "flower", {"module": module, "server": public}, [listener.fileno()]) as enclosed:
             notice(f"the server listens on port {listener.getsockname()[1]}; log: {folder / 'flower'}")
@@ -241,7 +241,7 @@ def join(folder: Path, module: str, *, notice: Notice = print) -> Path:
     with Tunnels() as tunnels:
         _wait_for(SERVER, address, lambda: _shake_hands(folder, address), notice)
         if site.key_holder:
-            _bring_door(tunnels, folder, FOR_CLIENTS, Address.parse(site.key_holder), notice)
+            _bring_door(tunnels, folder, CLIENT_ENDPOINT, Address.parse(site.key_holder), notice)
         model.unlink(missing_ok=True)
         ours, theirs = socket.socketpair()
         node = NodeJob(
@@ -319,14 +319,14 @@ def hold_keys(
     folder = folder.resolve()
     site = Site.read(folder, KEY_HOLDER)
     identity = _identity(folder)
-    doors = {SERVER_FOLDER: FOR_SERVER, **{folder_of(client): FOR_CLIENTS for client in range(site.clients)}}
+    doors = {SERVER_FOLDER: SERVER_ENDPOINT, **{folder_of(client): CLIENT_ENDPOINT for client in range(site.clients)}}
     lines = _Lines()
 
     def door(name: str) -> Path | None:
         return folder / doors[name] if name in doors else None
 
     with _listening(listen or site.key_holder) as listener, holding(str(folder / JOB)), Tunnels() as tunnels:
-        tunnels.open_doors(listener, identity, door, lines.seen)
+        tunnels.serve_key_holder(listener, identity, door, lines.seen)
         notice(f"the key holder listens on port {listener.getsockname()[1]}")
         while not lines.closed_for(LAST_SECONDS):
             if not all((folder / name).is_file() for name in set(doors.values())):

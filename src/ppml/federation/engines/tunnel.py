@@ -208,7 +208,7 @@ class Tunnels:
         write_private(door, json.dumps({**told, "address": str(place / "holder")}).encode())
         self._exit.callback(door.unlink, missing_ok=True)
 
-    def open_doors(
+    def serve_key_holder(
         self,
         listener: socket.socket,
         identity: Identity,
