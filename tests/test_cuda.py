@@ -16,8 +16,8 @@ from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
 from ppml.learning.poisson import SeededSampler
-from ppml.learning.result import Outcome
-from ppml.learning.training_window import Span
+from ppml.learning.result import TrainingResult
+from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.training import train
@@ -35,7 +35,7 @@ SIZES = (400, 250, 600)
 NONE: dict[str, Any] = {"kind": "none"}
 CLIENT = {"kind": "client", "noise_multiplier": 1.0, "max_update_norm": 1.0}
 CENTRALIZED = {"kind": "centralized"}
-LOCAL = {"kind": "local", "partition": "three"}
+LOCAL = {"kind": "independent", "partition": "three"}
 FEDERATED = {"kind": "federated", "partition": "three", "rounds": 3}
 ARMS = {
     "centralized": (CENTRALIZED, NONE, "plaintext"),
@@ -49,11 +49,11 @@ ARMS = {
     "ckks": (FEDERATED, NONE, "ckks"),
     "bfv": (FEDERATED, PRIVACY, "bfv"),
     "masking": (FEDERATED, PRIVACY, "masking"),
-    "shares": (FEDERATED, NONE, "shares"),
+    "shares": (FEDERATED, NONE, "secret_sharing"),
 }
 
 
-def trained(name: str, device: str) -> Outcome:
+def trained(name: str, device: str) -> TrainingResult:
     topology, privacy, aggregation = ARMS[name]
     # Poisson sampling with little noise, so that what is learnt on two devices can be compared.
     arm = Arm.model_validate(
@@ -82,7 +82,7 @@ def test_a_training_comes_to_the_same_account_and_as_far(name):
     assert on_gpu.events == on_cpu.events
     assert {parameter.device.type for model in on_gpu.models for parameter in model.parameters()} == {"cuda"}
     assert [row.step for row in on_gpu.history] == [row.step for row in on_cpu.history]
-    if ARMS[name][2] in ("plaintext", "masking", "shares"):
+    if ARMS[name][2] in ("plaintext", "masking", "secret_sharing"):
         assert (on_gpu.bytes_up, on_gpu.bytes_down) == (on_cpu.bytes_up, on_cpu.bytes_down)
     for ours, theirs in zip(on_gpu.models, on_cpu.models, strict=True):
         accuracy = [evaluate(model, digits()[1].to(where))[1] for model, where in ((ours, "cuda"), (theirs, "cpu"))]
@@ -122,7 +122,7 @@ def test_seeded_noise_is_that_of_a_cpu_to_the_bit():
             noise_multiplier=1.5,
             max_grad_norm=0.2,
             on_release=lambda gradients, kept=kept: kept.append(gradients[0].cpu()),
-        ).fit(Silent().to(device), blank(50).to(device), span=Span(), rng=Randomness(1))
+        ).fit(Silent().to(device), blank(50).to(device), span=TrainingWindow(), rng=Randomness(1))
     assert len(released["cpu"]) == 5
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(released["cuda"], released["cpu"], strict=True))
 
@@ -142,6 +142,6 @@ def test_who_seals_stays_in_the_process_which_has_begun_to_use_the_gpu(monkeypat
     def forked(*given):
         raise AssertionError("a process that is forked cannot use a GPU")
 
-    monkeypatch.setattr(grid, "Elsewhere", forked)
+    monkeypatch.setattr(grid, "ForkedWorker", forked)
     clear, sealed = (vector(trained(name, "cuda").models[0]) for name in ("federated", "ckks"))
     assert (clear - sealed).norm() < 0.02 * clear.norm()

@@ -1,4 +1,4 @@
-"""What is checked before the first job besides the configuration itself: device, folders, data."""
+"""Checks before the first job, besides the configuration itself: device, folders, data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,26 @@ from ppml.data.sources import available
 from ppml.errors import UserError
 from ppml.models.registry import WITH_STATISTICS
 
-OF_MNIST = 60_000
+MNIST_TRAINING_IMAGES = 60_000
 """Training images of MNIST, and of the data sets made after it."""
 TRAINING_IMAGES = {DIGITS: 1_437}
 """Training images of other data sets."""
 
-OWN = ("src", "workflow", "config", "profiles", "tests", "docs", "benchmarks", ".git", ".dvc", ".venv", ".snakemake")
-"""Folders of the project that no output may lie in."""
-PARTS = {
+PROJECT_FOLDERS = (
+    "src",
+    "workflow",
+    "config",
+    "profiles",
+    "tests",
+    "docs",
+    "benchmarks",
+    ".git",
+    ".dvc",
+    ".venv",
+    ".snakemake",
+)
+"""Folders of the project that may not contain outputs."""
+SUBFOLDERS = {
     "data": ("raw", "subsets", "features"),
     "artifacts": ("partitions", "runs"),
     "reports": ("tables", "figures"),
@@ -31,22 +43,22 @@ PARTS = {
         *("table", "figure"),
     ),
 }
-"""What the workflow makes in each folder."""
+"""Outputs of the workflow in each folder."""
 
 
 def check_device(config: Config) -> None:
-    """Raise a :class:`UserError` if the configuration asks for a device that is not there."""
+    """Raise a :class:`UserError` if the configured device is not available."""
     if config.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            raise UserError("device: got cuda, but torch finds no CUDA device here; allowed here: cpu")
+            raise UserError("device: got cuda, but torch finds no CUDA device; allowed on this machine: cpu")
 
 
 def check_folders(folders: Mapping[str, str], project: Path) -> None:
-    """Raise a :class:`UserError` unless each folder can be written to, and holds nothing but what belongs there.
+    """Raise a :class:`UserError` unless each folder is writable and reserved for its outputs.
 
-    Nothing is written: the folders are made when there is something to write.
+    The check creates no folder.
 
     Parameters
     ----------
@@ -55,51 +67,51 @@ def check_folders(folders: Mapping[str, str], project: Path) -> None:
     project : Path
         The folder of the Snakefile.
     """
-    _refuse_occupied(folders, project)
-    _refuse_shared(folders)
+    _check_foreign_content(folders, project)
+    _check_overlap(folders)
     for key, folder in folders.items():
         path = Path(folder)
         try:
-            # The folder itself, or the nearest one above it that is there.
-            there = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
-            if not stat.S_ISDIR(there.stat().st_mode):
+            # The folder itself, or its nearest parent that exists.
+            existing = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
+            if not stat.S_ISDIR(existing.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         except OSError as error:
             raise UserError(
                 f"folders.{key}: {folder} cannot be made: {error.strerror}; name a folder that can be written"
             ) from None
-        if not os.access(there, os.W_OK | os.X_OK):
-            within = "" if there == path else f", since {there} cannot"
+        if not os.access(existing, os.W_OK | os.X_OK):
+            within = "" if existing == path else f", since {existing} cannot"
             raise UserError(
                 f"folders.{key}: {folder} cannot be written{within}; name a folder that can, or grant permission"
             )
 
 
-def _refuse_occupied(folders: Mapping[str, str], project: Path) -> None:
-    """Refuse folders of outputs that hold what is no output."""
-    kept = {(project / name).resolve() for name in OWN}
+def _check_foreign_content(folders: Mapping[str, str], project: Path) -> None:
+    """Raise a :class:`UserError` if an output folder contains other files by its purpose."""
+    reserved = {(project / name).resolve() for name in PROJECT_FOLDERS}
     above = {Path.home().resolve(), project.resolve(), Path.cwd()}
     for key, folder in folders.items():
         path = Path(folder).resolve()
         if any(path == one or path in one.parents for one in above):
             why = "holds more than results: it is the folder of the project or of a user, or one above"
-        elif any(path == one or one in path.parents for one in kept):
+        elif any(path == one or one in path.parents for one in reserved):
             why = "belongs to the project's own files"
         else:
             continue
-        raise UserError(f"folders.{key}: {folder} {why}; name a folder for {key} alone, for instance build/{key}")
+        raise UserError(f"folders.{key}: {folder} {why}; name a separate folder for {key}, for instance build/{key}")
 
 
-def _refuse_shared(folders: Mapping[str, str]) -> None:
-    """Refuse one folder for two kinds of outputs, or one where another puts its own."""
+def _check_overlap(folders: Mapping[str, str]) -> None:
+    """Raise a :class:`UserError` if two kinds of outputs share a folder."""
     places = {key: Path(folder).resolve() for key, folder in folders.items()}
     for (key, path), (other, outer) in itertools.permutations(places.items(), 2):
         if path == outer:
-            raise UserError(f"folders.{key}: {folders[key]} is also folders.{other}; give each a folder of its own")
-        if outer in path.parents and (part := path.relative_to(outer).parts[0]) in PARTS[other]:
+            raise UserError(f"folders.{key}: {folders[key]} is also folders.{other}; give each a separate folder")
+        if outer in path.parents and (part := path.relative_to(outer).parts[0]) in SUBFOLDERS[other]:
             raise UserError(
-                f"folders.{key}: {folders[key]} lies in {part} of folders.{other}, {folders[other]}, which has that "
-                "for itself; give each a folder of its own"
+                f"folders.{key}: {folders[key]} lies in {part} of folders.{other}, {folders[other]}, which uses it "
+                "for its own outputs; give each a separate folder"
             )
 
 
@@ -116,7 +128,7 @@ def check_last_batch(config: Config, fallback: str | None) -> None:
     for name, arm in config.arms.items():
         if arm.model not in WITH_STATISTICS:
             continue
-        official = TRAINING_IMAGES.get(fallback or config.dataset_of(name), OF_MNIST)
+        official = TRAINING_IMAGES.get(fallback or config.dataset_of(name), MNIST_TRAINING_IMAGES)
         records = min(config.data.train, official)
         batch = records if arm.training.batch_size == "all" else arm.training.batch_size
         if (records % batch or min(batch, records)) == 1:

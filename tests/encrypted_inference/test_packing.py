@@ -11,7 +11,7 @@ import pytest
 from ppml.encrypted_inference.ckks_noise import CkksNoise
 from ppml.encrypted_inference.ckks_parameters import Ring
 from ppml.encrypted_inference.network import Affine, PolynomialNetwork, Values
-from ppml.encrypted_inference.packing import ColumnPacking, Layout, RowPacking, InputPacking, tile
+from ppml.encrypted_inference.packing import ColumnPacking, InputPacking, Layout, RowPacking, tile
 from ppml.encrypted_inference.slot_error import predict_slots
 
 SLOTS = 512

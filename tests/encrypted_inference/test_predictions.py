@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tenseal import sealapi
 
-from ppml.aggregation.lattice import loaded, length_prefixed, saved, split_length_prefixed
+from ppml.aggregation.lattice import length_prefixed, loaded, saved, split_length_prefixed
 from ppml.encrypted_inference import evaluation as trials
 from ppml.encrypted_inference.ckks_parameters import MAX_LOGIT, SCALE, Ring
 from ppml.encrypted_inference.client import ImageOwner
@@ -140,7 +140,9 @@ def test_nothing_that_reaches_the_server_holds_the_secret_key(small: Pair) -> No
     sent = [small.material, small.client.encrypt_image(small.images[0]), small.client.encrypt_batch(small.images)]
     assert not any(holds_a_run(message, words) for message in sent)
     # The scan finds what it looks for.
-    planted = length_prefixed([*map(bytes, split_length_prefixed(memoryview(small.material))), saved(small.client._generator.secret_key())])
+    planted = length_prefixed(
+        [*map(bytes, split_length_prefixed(memoryview(small.material))), saved(small.client._generator.secret_key())]
+    )
     assert holds_a_run(planted, words)
 
 
@@ -242,7 +244,9 @@ def test_a_ciphertext_that_is_not_as_a_client_makes_it_is_refused(small: Pair, k
 
 def test_a_ciphertext_of_another_ring_is_refused(small: Pair) -> None:
     other = Pair("logistic").client
-    wrong = length_prefixed([chunks(other.encrypt_image(np.zeros(784)))[0]] * len(small.client.layout.input_packing.index))
+    wrong = length_prefixed(
+        [chunks(other.encrypt_image(np.zeros(784)))[0]] * len(small.client.layout.input_packing.index)
+    )
     with pytest.raises(InvalidUpdate, match="no ciphertext of this ring"):
         small.server.answer(ONE, wrong)
 
@@ -302,7 +306,9 @@ def test_an_answer_that_is_none_is_refused_by_the_client(small: Pair, answer: by
 # --- the trial ------------------------------------------------------------------------------------------------------
 
 
-def tried(network: PolynomialNetwork, *, served: PolynomialNetwork | None = None, single_images: int = 1) -> tuple[InferenceResult, InferenceCost]:
+def tried(
+    network: PolynomialNetwork, *, served: PolynomialNetwork | None = None, single_images: int = 1
+) -> tuple[InferenceResult, InferenceCost]:
     """Try ``network`` on images, by a server that predicts with ``served``."""
     images = known("small")[1]
     line, stop = start_inference_server(served or network)

@@ -7,9 +7,9 @@ from functools import cache
 
 import pytest
 import torch
+from ppml.data.catalogue import DIGITS_INFO
 from torch import nn
 
-from ppml.data.catalogue import DIGITS_INFO
 from ppml.data.examples import Examples
 from ppml.data.loading import Split, load_splits
 from ppml.models.registry import build_model
@@ -33,7 +33,7 @@ def digits() -> tuple[Examples, Examples]:
 
 
 def _normalised(split: Split) -> Examples:
-    pixels = torch.from_numpy(split.images.copy())[:, None].float() / 255.0
+    pixels = torch.from_numpy(split.inputs.copy())[:, None].float() / 255.0
     return Examples((pixels - DIGITS_INFO.mean) / DIGITS_INFO.deviation, torch.from_numpy(split.labels.copy()))
 
 

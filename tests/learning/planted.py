@@ -11,7 +11,7 @@ import torch
 from ppml.accounting.events import MechanismEvent
 from ppml.learning import dpsgd
 from ppml.learning.clipping import layer_activations as bookkeeping
-from ppml.learning.clipping.gradient_factors import Part
+from ppml.learning.clipping.gradient_factors import PerExampleGradient
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.noise import SeededNoise
 from ppml.learning.poisson import SeededSampler
@@ -68,7 +68,7 @@ class NoClipping(DpSgdLearner):
             return super().fit(*arguments, **settings)
 
 
-def unclipped(parts: Sequence[Part], max_grad_norm: float) -> torch.Tensor:
+def unclipped(parts: Sequence[PerExampleGradient], max_grad_norm: float) -> torch.Tensor:
     """Return factors of 1."""
     return torch.ones_like(parts[0].squared_norms())
 
@@ -89,8 +89,8 @@ class ActualBatchSize(DpSgdLearner):
 class ShuffledBatches(DpSgdLearner):
     """Fixed batches of a shuffled order, accounted for as Poisson samples."""
 
-    def _sampler(self, records, rate, steps, rng):
-        order = torch.randperm(len(records), generator=rng.child("sampling").torch())
+    def _sampler(self, examples, rate, steps, rng):
+        order = torch.randperm(len(examples), generator=rng.child("sampling").torch())
         return [part.tolist() for part in torch.tensor_split(order, steps)]
 
 
@@ -104,8 +104,8 @@ class SkipsEmpty(DpSgdLearner):
 class InvertedRate(DpSgdLearner):
     """Takes as many steps as Opacus' default, which loses one at some sizes."""
 
-    def _sampler(self, records, rate, steps, rng):
-        return SeededSampler(records, rate, int(1 / rate), rng.child("sampling"))
+    def _sampler(self, examples, rate, steps, rng):
+        return SeededSampler(examples, rate, int(1 / rate), rng.child("sampling"))
 
 
 class StatesOneStepLess(DpSgdLearner):
@@ -118,14 +118,14 @@ class StatesOneStepLess(DpSgdLearner):
 
 
 class TellsLoss(DpSgdLearner):
-    """Releases a training loss of private records."""
+    """Releases a training loss of private examples."""
 
-    def fit(self, model, records, *, after_epoch, **settings):
-        return super().fit(model, records, after_epoch=lambda epoch, loss: after_epoch(epoch, 0.5), **settings)
+    def fit(self, model, examples, *, after_epoch, **settings):
+        return super().fit(model, examples, after_epoch=lambda epoch, loss: after_epoch(epoch, 0.5), **settings)
 
 
 class SeededSampling(DpSgdLearner):
     """Draws secure noise on samples from a seeded generator."""
 
-    def _sampler(self, records, rate, steps, rng):
-        return SeededSampler(records, rate, steps, Randomness(1))
+    def _sampler(self, examples, rate, steps, rng):
+        return SeededSampler(examples, rate, steps, Randomness(1))

@@ -6,7 +6,7 @@ import torch
 
 from ppml.data.examples import Examples
 from ppml.data.transforms.deformation import DRAWS, NO_DEFORMATION, Deformation
-from ppml.example_draws import draws_of_records, draws_of_step
+from ppml.example_draws import draws_per_example, draws_per_step
 from ppml.learning.augmentation import Augmentation, deform_each, shift_batch
 from ppml.randomness import Randomness
 
@@ -114,44 +114,44 @@ def test_images_of_several_channels_are_not_deformed_by_their_first():
         deformed(batch().repeat(1, 3, 1, 1))
 
 
-def some_records() -> Examples:
+def some_examples() -> Examples:
     return Examples(batch(), torch.tensor([3, 1, 4]))
 
 
 def test_a_step_deforms_first_and_shifts_then_each_by_its_own_draws():
-    rng, records = Randomness(3), some_records()
-    augment, index = Augmentation(records, 2, FAR, rng), torch.tensor([2, 0])
+    rng, examples = Randomness(3), some_examples()
+    augment, index = Augmentation(examples, 2, FAR, rng), torch.tensor([2, 0])
     for step in range(3):
-        drawn = draws_of_records(rng.child("deformation"), step, [records.digests[2], records.digests[0]], DRAWS)
-        deformed_ = deform_each(records.images[index], FAR, drawn)
-        expected = shift_batch(deformed_, 2, draws_of_step(rng.child("shift"), step, 2))
-        assert torch.equal(augment(records.images[index], index), expected)
-    assert not augment.is_none and Augmentation(records, 0, NO_DEFORMATION, rng).is_none
+        drawn = draws_per_example(rng.child("deformation"), step, [examples.digests[2], examples.digests[0]], DRAWS)
+        deformed_ = deform_each(examples.inputs[index], FAR, drawn)
+        expected = shift_batch(deformed_, 2, draws_per_step(rng.child("shift"), step, 2))
+        assert torch.equal(augment(examples.inputs[index], index), expected)
+    assert not augment.is_none and Augmentation(examples, 0, NO_DEFORMATION, rng).is_none
 
 
 @pytest.mark.parametrize("how", [(2, NO_DEFORMATION), (0, FAR), (2, FAR)], ids=["shift", "deformation", "both"])
 def test_steps_differ_and_seeds_differ(how):
-    records, everything = some_records(), torch.arange(3)
-    first, other = Augmentation(records, *how, Randomness(1)), Augmentation(records, *how, Randomness(2))
-    seen = [augment(records.images, everything) for augment in (first, other) for _ in range(5)]
+    examples, everything = some_examples(), torch.arange(3)
+    first, other = Augmentation(examples, *how, Randomness(1)), Augmentation(examples, *how, Randomness(2))
+    seen = [augment(examples.inputs, everything) for augment in (first, other) for _ in range(5)]
     assert len({one.numpy().tobytes() for one in seen}) > 6, "two shifts of 25 may be equal"
 
 
 def test_clients_trained_side_by_side_see_the_images_that_they_see_alone():
     from ppml.learning.learner import Settings
-    from ppml.learning.parameters import flat_parameters
+    from ppml.learning.parameters import flatten
     from ppml.learning.sgd import SgdLearner
-    from ppml.learning.training_window import Span
-    from ppml.learning.vectorized.training import Pupil, train_side_by_side
+    from ppml.learning.training_window import TrainingWindow
+    from ppml.learning.vectorized.training import Replica, train_vectorized
     from ppml.models.registry import build_model
 
     from .digits import some
 
     settings = Settings(epochs=2, batch_size=16, learning_rate=0.05, deformation=FAR)
     model = build_model("logistic", 10, torch.Generator())
-    pupils = [Pupil(some(40), Randomness(1)), Pupil(some(30, 100), Randomness(2))]
-    together = train_side_by_side(model, pupils, settings, Span())
-    for pupil, found in zip(pupils, together, strict=True):
+    replicas = [Replica(some(40), Randomness(1)), Replica(some(30, 100), Randomness(2))]
+    together = train_vectorized(model, replicas, settings, TrainingWindow())
+    for replica, found in zip(replicas, together, strict=True):
         alone = build_model("logistic", 10, torch.Generator())
-        SgdLearner(settings).fit(alone, pupil.records, span=Span(), rng=pupil.rng)
-        assert np.allclose(found, flat_parameters(alone), atol=1e-5)
+        SgdLearner(settings).fit(alone, replica.examples, window=TrainingWindow(), rng=replica.rng)
+        assert np.allclose(found, flatten(alone), atol=1e-5)

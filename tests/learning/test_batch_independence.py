@@ -11,12 +11,12 @@ from torch import nn
 from ppml.data.examples import Examples
 from ppml.learning import clipped_sum as sums
 from ppml.learning import dpsgd
-from ppml.learning.batch_independence import refuse_mixing
+from ppml.learning.batch_independence import check_batch_independence
 from ppml.learning.clipped_sum import clipped_sum
 from ppml.learning.clipping import UnsupportedLayer
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import MODELS, ON_FEATURES, WITH_STATISTICS, build_model
 from ppml.randomness import Randomness
 
@@ -125,7 +125,7 @@ LEARNER = DpSgdLearner(Settings(1, 10, 0.1), noise_multiplier=1.0, max_grad_norm
 @pytest.mark.parametrize(("kind", "says"), MIXING.items(), ids=lambda one: getattr(one, "__name__", ""))
 def test_a_model_that_mixes_examples_is_refused_in_one_line_before_a_step_is_taken(kind, says):
     for train in (
-        lambda model: LEARNER.fit(model, some(30), span=Span(), rng=Randomness(1)),
+        lambda model: LEARNER.fit(model, some(30), window=TrainingWindow(), rng=Randomness(1)),
         lambda model: clipped_sum(model, some(30), torch.arange(30), 0.1),
     ):
         model = kind()
@@ -137,12 +137,12 @@ def test_a_model_that_mixes_examples_is_refused_in_one_line_before_a_step_is_tak
 
 
 def test_the_same_model_without_the_mixing_is_trained():
-    LEARNER.fit(Apart(), some(30), span=Span(), rng=Randomness(1))
+    LEARNER.fit(Apart(), some(30), window=TrainingWindow(), rng=Randomness(1))
 
 
 @pytest.mark.parametrize("module", [dpsgd, sums])
 def test_a_learner_that_does_not_check_is_caught(module, monkeypatch):
-    monkeypatch.setattr(module, "refuse_mixing", lambda model, images: None)
+    monkeypatch.setattr(module, "check_batch_independence", lambda model, images: None)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         test_a_model_that_mixes_examples_is_refused_in_one_line_before_a_step_is_taken(Mean, MIXING[Mean])
 
@@ -154,25 +154,25 @@ def test_every_model_that_is_trained_with_privacy_passes(name):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.01 * torch.randn(parameter.shape, generator=Randomness(1).torch()))
-        refuse_mixing(model, torch.zeros(3, *shape))
+        check_batch_independence(model, torch.zeros(3, *shape))
 
 
 def test_indices_pass():
     model = nn.Sequential(nn.Embedding(2, 3), nn.Flatten(), nn.Linear(12, 5))
-    refuse_mixing(model, torch.zeros(7, 4, dtype=torch.int64))
+    check_batch_independence(model, torch.zeros(7, 4, dtype=torch.int64))
 
 
 def test_a_layer_that_mixes_examples_is_named_as_before():
     with pytest.raises(UnsupportedLayer, match=r"^layer 1 \(BatchNorm1d\) mixes the examples"):
-        refuse_mixing(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784)), some(3).images)
+        check_batch_independence(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784)), some(3).inputs)
 
 
-def test_the_check_reads_no_record_and_changes_neither_model_nor_generators():
+def test_the_check_reads_no_example_and_changes_neither_model_nor_generators():
     model, images = cnn().train(), torch.full((5, 1, 28, 28), float("nan"))
     before = copy.deepcopy(model.state_dict())
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    refuse_mixing(model, images)
+    check_batch_independence(model, images)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -184,7 +184,7 @@ def test_dropout_draws_nothing_from_the_global_generator_in_the_check():
     torch.manual_seed(7)
     state = torch.get_rng_state()
     with pytest.raises(UnsupportedLayer):
-        refuse_mixing(model, some(3).images)
+        check_batch_independence(model, some(3).inputs)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -197,11 +197,11 @@ def test_a_model_is_checked_once_for_each_shape_of_an_example():
             return rows
 
     model = Counted()
-    refuse_mixing(model, some(3).images)
+    check_batch_independence(model, some(3).inputs)
     first = len(passes)
-    refuse_mixing(model, some(9).images)
+    check_batch_independence(model, some(9).inputs)
     assert len(passes) == first > 0
-    refuse_mixing(model, some(3).images.view(3, 1, 14, 56))
+    check_batch_independence(model, some(3).inputs.view(3, 1, 14, 56))
     assert len(passes) == 2 * first
-    empty = Examples(some(3).images[:0], some(3).labels[:0])
+    empty = Examples(some(3).inputs[:0], some(3).labels[:0])
     assert not clipped_sum(model, empty, torch.arange(0), 0.1).any()

@@ -22,21 +22,21 @@ def test_evaluate_agrees_with_torch_on_real_digits():
     model, (_, test) = cnn(), digits()
     loss, accuracy = evaluate(model, test)
     with torch.no_grad():
-        outputs = model(test.images)
+        outputs = model(test.inputs)
     assert loss == pytest.approx(functional.cross_entropy(outputs, test.labels).item(), rel=1e-6)
     assert accuracy == pytest.approx((outputs.argmax(1) == test.labels).float().mean().item())
 
 
 def test_logits_come_in_the_order_of_the_images_whatever_the_batch():
     model, (_, test) = cnn(), digits()
-    together = logits(model, test.images)
+    together = logits(model, test.inputs)
     assert together.shape == (360, 10)
-    assert torch.allclose(logits(model, test.images, batch_size=7), together, atol=1e-5)
+    assert torch.allclose(logits(model, test.inputs, batch_size=7), together, atol=1e-5)
 
 
 def test_evaluation_leaves_the_weights_and_keeps_no_graph():
     model = cnn()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    outputs = logits(model, digits()[1].images[:10])
+    outputs = logits(model, digits()[1].inputs[:10])
     assert not outputs.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

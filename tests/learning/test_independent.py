@@ -5,10 +5,10 @@ import torch
 
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.evaluation import evaluate
-from ppml.learning.independent import train_alone
+from ppml.learning.independent import train_independently
 from ppml.learning.learner import Settings
-from ppml.learning.result import HistoryRow, Outcome
-from ppml.learning.sequential import OneByOne
+from ppml.learning.result import HistoryRow, TrainingResult
+from ppml.learning.sequential import SequentialTrainer
 from ppml.learning.sgd import SgdLearner
 from ppml.randomness import Randomness
 
@@ -21,13 +21,15 @@ def private() -> DpSgdLearner:
     return DpSgdLearner(TWO_EPOCHS, noise_multiplier=1.0, max_grad_norm=0.1)
 
 
-def alone(learners, owned, limits=None, every=1) -> tuple[Outcome, list[HistoryRow]]:
-    return alone_in(OneByOne(learners, limits or [None] * len(owned)), owned, every)
+def alone(learners, owned, limits=None, every=1) -> tuple[TrainingResult, list[HistoryRow]]:
+    return alone_in(SequentialTrainer(learners, limits or [None] * len(owned)), owned, every)
 
 
-def alone_in(cohort, owned, every=1) -> tuple[Outcome, list[HistoryRow]]:
+def alone_in(cohort, owned, every=1) -> tuple[TrainingResult, list[HistoryRow]]:
     told: list[HistoryRow] = []
-    return train_alone([cnn() for _ in owned], cohort, owned, digits()[1], Randomness(1), told.append, every), told
+    return train_independently(
+        [cnn() for _ in owned], cohort, owned, digits()[1], Randomness(1), told.append, every
+    ), told
 
 
 def test_one_owner_reports_every_epoch_as_it_ends():
@@ -52,7 +54,7 @@ def test_an_owner_trains_the_same_model_whoever_else_trains():
     assert torch.equal(vector(by_itself.models[0]), vector(with_another.models[0]))
 
 
-def test_owners_of_equal_records_draw_differently():
+def test_owners_of_equal_examples_draw_differently():
     outcome, _ = alone([private()] * 2, [some(60)] * 2)
     assert not torch.equal(vector(outcome.models[0]), vector(outcome.models[1]))
 

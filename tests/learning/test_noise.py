@@ -17,14 +17,14 @@ from ppml.learning import noise as noise_module
 from ppml.learning.clipping import CLIPPING_MARGIN
 from ppml.learning.noise import (
     GRID_BITS,
-    VALUES_AT_ONCE,
+    VALUES_PER_PASS,
     NoiseSource,
     SecureNoise,
     SeededNoise,
+    add_grid_noise,
+    build_noise_source,
     grid_sensitivity,
-    noise_from,
     noise_grid,
-    with_noise,
 )
 from ppml.learning.private_optimizer import PrivateOptimizer
 from ppml.randomness import Randomness
@@ -81,8 +81,8 @@ def test_the_noise_of_two_steps_is_independent_and_repeats_from_the_seed():
 
 def test_each_source_says_what_it_is_and_only_seeded_noise_repeats():
     for name, same in (("seeded", True), ("secure", False)):
-        first, again, other = (noise_from(name, Randomness(seed)).whole(100, 1e6) for seed in (1, 1, 2))
-        assert noise_from(name, Randomness(1)).source == name
+        first, again, other = (build_noise_source(name, Randomness(seed)).whole(100, 1e6) for seed in (1, 1, 2))
+        assert build_noise_source(name, Randomness(1)).source == name
         assert np.array_equal(first, again) == same
         assert not np.array_equal(first, other)
 
@@ -101,9 +101,9 @@ def test_secure_noise_takes_16_bytes_a_value_from_the_operating_system():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_value_gets_noise_of_its_own_whatever_its_order_in_memory(make, order, dtype):
     total = torch.full((5, 3, 50, 60), 7.0, dtype=dtype).to(memory_format=order)
-    assert total.numel() > VALUES_AT_ONCE, "more than one piece"
+    assert total.numel() > VALUES_PER_PASS, "more than one piece"
     grid = noise_grid(2.0, 1.0, total.numel())
-    noisy = with_noise(total, make(), grid, 4.0, torch.float32)
+    noisy = add_grid_noise(total, make(), grid, 4.0, torch.float32)
     assert (noisy.dtype, noisy.stride()) == (torch.float32, total.stride())
     noise = (noisy - 7.0 / 4.0).flatten()
     assert noise.unique().numel() > 0.99 * noise.numel()
@@ -122,7 +122,7 @@ class Fixed:
         return self.values[:count].copy()
 
 
-def check_only_the_grid_point_shows(release: Callable[..., torch.Tensor] = with_noise) -> None:
+def check_only_the_grid_point_shows(release: Callable[..., torch.Tensor] = add_grid_noise) -> None:
     """Two sums at one grid point, which differ in the last bits, must give the same release."""
     rng = np.random.default_rng(1)
     grid = noise_grid(1.0, 1.0, 1000)
@@ -167,7 +167,7 @@ def test_a_grid_is_fine_enough_and_its_noise_covers_rounding(noise_multiplier, n
 
 
 def test_the_sensitivity_covers_the_effect_of_rounding():
-    # A coarse grid, so that the effect is large: each value may be rounded the other way when one record is added.
+    # A coarse grid, so that the effect is large: each value may be rounded the other way when one example is added.
     rng, step, norm = np.random.default_rng(1), 1 / 16, 0.3
     largest = 0.0
     for _ in range(300):
@@ -180,7 +180,7 @@ def test_the_sensitivity_covers_the_effect_of_rounding():
 
 def test_a_sum_that_is_larger_than_64_bits_is_cut_off():
     grid = noise_grid(1e-3, 1.0, 4)
-    noisy = with_noise(torch.tensor([1e30, -1e30, 0.0, 1.0]), seeded(), grid, 1.0, torch.float32)
+    noisy = add_grid_noise(torch.tensor([1e30, -1e30, 0.0, 1.0]), seeded(), grid, 1.0, torch.float32)
     assert noisy[:2].tolist() == pytest.approx([2.0**62 * grid.step, -(2.0**62) * grid.step], rel=1e-6)
     assert noisy[2:].tolist() == pytest.approx([0.0, 1.0], abs=0.01)
 

@@ -1,4 +1,4 @@
-"""Records that give a value that is not finite, under privacy: they contribute 0, and nothing tells of them."""
+"""Examples that give a value that is not finite, under privacy: they contribute 0, and nothing tells of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ppml.learning.clipping import linear as linears
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
@@ -29,10 +29,10 @@ from .digits import cnn, some, vector
 WRONG, COUNT = 3, 20
 
 
-def spoilt(records: Examples, value: float, position: int = WRONG) -> Examples:
-    images = records.images.clone()
+def spoilt(examples: Examples, value: float, position: int = WRONG) -> Examples:
+    images = examples.inputs.clone()
     images[position].view(-1)[5] = value
-    return Examples(images, records.labels)
+    return Examples(images, examples.labels)
 
 
 def null(all_parts, max_grad_norm, *, true=bookkeeping.clipping_factors):
@@ -42,8 +42,8 @@ def null(all_parts, max_grad_norm, *, true=bookkeeping.clipping_factors):
 
 
 def with_copies() -> Examples:
-    """Return features of records that come as three copies each."""
-    rows = some(COUNT).images.flatten(1)[:, ::4]
+    """Return features of examples that come as three copies each."""
+    rows = some(COUNT).inputs.flatten(1)[:, ::4]
     return Examples(torch.stack([rows, rows.roll(1, 1), rows.roll(2, 1)], dim=1), some(COUNT).labels)
 
 
@@ -54,17 +54,17 @@ def linear() -> nn.Module:
 CASES = {"network": (cnn, lambda: some(COUNT)), "features with copies": (linear, with_copies)}
 
 
-def trained(model: nn.Module, records: Examples) -> tuple[torch.Tensor, tuple]:
-    """Return the weights after two steps on all records, with seeded noise, and the events."""
+def trained(model: nn.Module, examples: Examples) -> tuple[torch.Tensor, tuple]:
+    """Return the weights after two steps on all examples, with seeded noise, and the events."""
     learner = DpSgdLearner(Settings(2, COUNT, 0.5), noise_multiplier=1.0, max_grad_norm=0.1)
-    events = learner.fit(model, records, span=Span(), rng=Randomness(1))
+    events = learner.fit(model, examples, window=TrainingWindow(), rng=Randomness(1))
     return vector(model), events
 
 
-def check_a_record_counts_as_null(model, records: Examples, value: float) -> None:
+def check_an_example_counts_as_null(model, examples: Examples, value: float) -> None:
     with mock.patch.object(bookkeeping, "clipping_factors", null):
-        expected, stated = trained(model(), records)
-    found, events = trained(model(), spoilt(records, value))
+        expected, stated = trained(model(), examples)
+    found, events = trained(model(), spoilt(examples, value))
     assert found.isfinite().all()
     assert torch.equal(found, expected)
     assert events == stated
@@ -72,45 +72,47 @@ def check_a_record_counts_as_null(model, records: Examples, value: float) -> Non
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("case", CASES)
-def test_a_record_that_is_not_finite_counts_as_one_that_contributes_0_and_nothing_is_said(case, value, capsys, caplog):
-    model, records = CASES[case]
+def test_an_example_that_is_not_finite_counts_as_one_that_contributes_0_and_nothing_is_said(
+    case, value, capsys, caplog
+):
+    model, examples = CASES[case]
     with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
-        check_a_record_counts_as_null(model, records(), value)
+        check_an_example_counts_as_null(model, examples(), value)
     assert capsys.readouterr() == ("", "")
-    assert not caplog.records
+    assert not caplog.examples
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_old_way_0_times_what_is_not_finite_is_caught(case, monkeypatch):
     for module in (parts, linears, convolutions):
-        monkeypatch.setattr(module, "zero_where_not", lambda kept, values: values)
+        monkeypatch.setattr(module, "zero_excluded", lambda kept, values: values)
     with pytest.raises((AssertionError, TrainingDiverged, RuntimeWarning)), warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_a_record_counts_as_null(CASES[case][0], CASES[case][1](), math.nan)
+        check_an_example_counts_as_null(CASES[case][0], CASES[case][1](), math.nan)
 
 
-def test_where_no_record_is_finite_a_step_is_noise_and_is_stated():
-    records = Examples(torch.full_like(some(COUNT).images, math.nan), some(COUNT).labels)
+def test_where_no_example_is_finite_a_step_is_noise_and_is_stated():
+    examples = Examples(torch.full_like(some(COUNT).inputs, math.nan), some(COUNT).labels)
     model = cnn()
     before = vector(model)
     learner = DpSgdLearner(Settings(1, COUNT, 1.0, momentum=0.0), noise_multiplier=2.0, max_grad_norm=0.5)
-    (event,) = learner.fit(model, records, span=Span(), rng=Randomness(1))
+    (event,) = learner.fit(model, examples, window=TrainingWindow(), rng=Randomness(1))
     assert event.steps == 1
     assert ((vector(model) - before).std() * COUNT).item() == pytest.approx(2.0 * 0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("case", CASES)
-def test_a_sum_of_a_federation_leaves_such_a_record_out(case, value):
-    model, records = CASES[case][0](), CASES[case][1]()
+def test_a_sum_of_a_federation_leaves_such_an_example_out(case, value):
+    model, examples = CASES[case][0](), CASES[case][1]()
     with mock.patch.object(bookkeeping, "clipping_factors", null):
-        expected = clipped_sum(model, records, torch.arange(COUNT), 0.1)
-    found = clipped_sum(model, spoilt(records, value), torch.arange(COUNT), 0.1)
+        expected = clipped_sum(model, examples, torch.arange(COUNT), 0.1)
+    found = clipped_sum(model, spoilt(examples, value), torch.arange(COUNT), 0.1)
     assert (found == expected).all() and found.any()
 
 
 def test_without_privacy_the_step_is_named():
     learner = SgdLearner(Settings(1, COUNT, 0.1))
     with pytest.raises(TrainingDiverged, match=r"^the loss is not finite in step 1 of 1, epoch 1 of 1; "):
-        learner.fit(cnn(), spoilt(some(COUNT), math.nan), span=Span(), rng=Randomness(1))
+        learner.fit(cnn(), spoilt(some(COUNT), math.nan), window=TrainingWindow(), rng=Randomness(1))

@@ -1,4 +1,4 @@
-"""Poisson sampling: independent coins at the stated rate, each of which belongs to a record and to nothing else."""
+"""Poisson sampling: independent coins at the stated rate, each of which belongs to an example and to nothing else."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ppml.data.examples import Examples
-from ppml.example_draws import record_digests
+from ppml.example_draws import example_digests
 from ppml.learning import dpsgd, poisson
 from ppml.learning.poisson import (
     NO_SAMPLES,
-    STEPS_AT_ONCE,
+    STEPS_PER_BLOCK,
     PoissonSampler,
     Sampling,
     SecureSampler,
     SeededSampler,
     build_sampler,
-    sampling,
+    describe_sampling,
 )
 from ppml.randomness import Randomness
 
@@ -40,7 +40,7 @@ def equal(count: int) -> Examples:
 
 
 def drawn(sampler: PoissonSampler) -> np.ndarray:
-    """Return which record is in which sample, shape ``(steps, count)``."""
+    """Return which example is in which sample, shape ``(steps, count)``."""
     return np.stack([np.bincount(sample.numpy(), minlength=sampler.count) for sample in sampler])
 
 
@@ -48,7 +48,7 @@ def drawn(sampler: PoissonSampler) -> np.ndarray:
 
 
 def check_coins_are_independent(source: str) -> None:
-    """Look at coins of 200 records that are equal, where a hash of the record alone would give one coin for all."""
+    """Look at coins of 200 examples that are equal, where a hash of the example alone would give one coin for all."""
     entered = drawn(build_sampler(equal(200), RATE, 400, source, Randomness(1)))
     assert entered.shape == (400, 200) and set(np.unique(entered)) == {0, 1}
     deviation = np.sqrt(RATE * (1 - RATE))
@@ -56,24 +56,24 @@ def check_coins_are_independent(source: str) -> None:
     assert entered.mean() == pytest.approx(RATE, abs=5 * deviation / 80_000**0.5)
     for axis, each in ((0, 400), (1, 200)):
         assert np.abs(entered.mean(axis=axis) - RATE).max() < 5.5 * deviation / each**0.5
-    # Of the number of records in a step, and of the number of steps of a record.
+    # Of the number of examples in a step, and of the number of steps of an example.
     for axis, each in ((1, 200), (0, 400)):
         assert entered.sum(axis=axis).var() == pytest.approx(each * RATE * (1 - RATE), rel=0.5)
     centred = entered - RATE
     together = np.abs(np.corrcoef(entered.T)[np.triu_indices(200, 1)]).max()
     assert together < 6 / 400**0.5
-    for lag in (1, STEPS_AT_ONCE):
+    for lag in (1, STEPS_PER_BLOCK):
         following = (centred[lag:] * centred[:-lag]).mean() / deviation**2
         assert abs(following) < 5 / (200 * (400 - lag)) ** 0.5
 
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
-def test_coins_of_equal_records_are_independent_and_fall_at_the_rate(source):
+def test_coins_of_equal_examples_are_independent_and_fall_at_the_rate(source):
     check_coins_are_independent(source)
 
 
 FAULTS: dict[str, tuple[str, object]] = {
-    "equal records have equal coins": ("told_apart", lambda digests: [digest + bytes(8) for digest in digests]),
+    "equal examples have equal coins": ("unique_names", lambda digests: [digest + bytes(8) for digest in digests]),
     "the same coins in every block": ("SeededSampler._hashed", None),
 }
 
@@ -92,7 +92,7 @@ def test_coins_that_depend_on_each_other_are_caught(fault, monkeypatch):
 
 def test_coins_are_uniform_over_64_bits():
     sampler = SeededSampler(equal(2000), RATE, 1, Randomness(3))
-    coins = np.concatenate([sampler._coins() for _ in range(STEPS_AT_ONCE + 1)])
+    coins = np.concatenate([sampler._coins() for _ in range(STEPS_PER_BLOCK + 1)])
     assert len(np.unique(coins)) == len(coins)
     assert stats.kstest(coins / 2.0**64, "uniform").pvalue > 1e-6
     bits = np.unpackbits(coins.view(np.uint8).reshape(-1, 8), axis=1).mean(axis=0)
@@ -100,7 +100,7 @@ def test_coins_are_uniform_over_64_bits():
 
 
 @pytest.mark.parametrize(("rate", "below"), [(0.25, 2**62), (2.0**-40, 2**24), (1.0 - 2.0**-53, 2**64 - 2**11)])
-def test_a_record_enters_by_coins_below_the_rate_and_by_no_other(rate, below):
+def test_an_example_enters_by_coins_below_the_rate_and_by_no_other(rate, below):
     class Known(SecureSampler):
         def _coins(self):
             return np.array([0, below - 1, below, 2**64 - 1], dtype=np.uint64)
@@ -109,11 +109,11 @@ def test_a_record_enters_by_coins_below_the_rate_and_by_no_other(rate, below):
 
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
-def test_a_rate_of_1_takes_every_record_and_draws_nothing(source):
+def test_a_rate_of_1_takes_every_example_and_draws_nothing(source):
     sampler = build_sampler(equal(4), 1.0, 2, source, Randomness(1))
     with mock.patch.object(os, "urandom", side_effect=AssertionError):
         assert [sample.tolist() for sample in sampler] == [[0, 1, 2, 3]] * 2
-    assert sampling(sampler) == NO_SAMPLES
+    assert describe_sampling(sampler) == NO_SAMPLES
 
 
 def test_secure_coins_are_bytes_of_the_operating_system_and_do_not_repeat():
@@ -144,70 +144,70 @@ def test_the_next_epoch_goes_on_where_the_last_one_ended():
     assert np.array_equal(epochs, drawn(SeededSampler(equal(50), RATE, 40, Randomness(1))))
 
 
-# To which record a coin belongs.
+# To which example a coin belongs.
 
 Sample = Callable[[Examples], PoissonSampler]
 
 
-def centralized(records: Examples) -> PoissonSampler:
+def centralized(examples: Examples) -> PoissonSampler:
     learner = dpsgd.DpSgdLearner(None, noise_multiplier=1.0, max_grad_norm=1.0)
-    return learner._sampler(records, RATE, 40, Randomness(1))
+    return learner._sampler(examples, RATE, 40, Randomness(1))
 
 
-def federated(records: Examples) -> PoissonSampler:
-    sampler = by_example(shares(1.0, 3), rate=RATE)._sampler(records, Randomness(1))
+def federated(examples: Examples) -> PoissonSampler:
+    sampler = by_example(shares(1.0, 3), rate=RATE)._sampler(examples, Randomness(1))
     # A client samples for one round at a time.
     sampler.steps = 40
     return sampler
 
 
-def coins(records: Examples, sample: Sample) -> Counter[tuple[bytes, bytes]]:
-    """Return how many records of which kind are in exactly which steps."""
-    entered = drawn(sample(records)).T if len(records) else []
-    kinds = record_digests(records.images, records.labels)
+def coins(examples: Examples, sample: Sample) -> Counter[tuple[bytes, bytes]]:
+    """Return how many examples of which kind are in exactly which steps."""
+    entered = drawn(sample(examples)).T if len(examples) else []
+    kinds = example_digests(examples.inputs, examples.labels)
     return Counter((kind, row.tobytes()) for kind, row in zip(kinds, entered, strict=True))
 
 
-def check_coins_belong_to_the_record(records: Examples, place: int, sample: Sample) -> None:
-    """Leave out the record at ``place``, and change the order: every other record must keep its coins."""
-    others = torch.tensor([other for other in range(len(records)) if other != place], dtype=torch.int64)
-    whole, without = coins(records, sample), coins(records.select(others), sample)
+def check_coins_belong_to_the_example(examples: Examples, place: int, sample: Sample) -> None:
+    """Leave out the example at ``place``, and change the order: every other example must keep its coins."""
+    others = torch.tensor([other for other in range(len(examples)) if other != place], dtype=torch.int64)
+    whole, without = coins(examples, sample), coins(examples.select(others), sample)
     assert not without - whole
     gone = whole - without
-    assert [kind for kind, _ in gone.elements()] == [record_digests(records.images, records.labels)[place]]
-    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(place))
-    assert coins(records.select(order), sample) == whole
+    assert [kind for kind, _ in gone.elements()] == [example_digests(examples.inputs, examples.labels)[place]]
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(place))
+    assert coins(examples.select(order), sample) == whole
 
 
 def with_duplicates(count: int) -> Examples:
-    """Return real records, a third of them equal to another one, some of these but for the label."""
-    records = some(min(count, 700))
-    records = records.select(torch.arange(count) % max(1, 2 * count // 3))
-    labels = records.labels.clone()
+    """Return real examples, a third of them equal to another one, some of these but for the label."""
+    examples = some(min(count, 700))
+    examples = examples.select(torch.arange(count) % max(1, 2 * count // 3))
+    labels = examples.labels.clone()
     labels[::7] = (labels[::7] + 1) % 10
-    return Examples(records.images, labels)
+    return Examples(examples.inputs, labels)
 
 
 @pytest.mark.parametrize("sample", [centralized, federated])
 @pytest.mark.parametrize("count", [1, 2, 37, 1000])
-def test_every_record_keeps_its_coins_where_another_is_added_or_removed(count, sample):
+def test_every_example_keeps_its_coins_where_another_is_added_or_removed(count, sample):
     for place in {0, count // 2, count - 1}:
-        check_coins_belong_to_the_record(with_duplicates(count), place, sample)
+        check_coins_belong_to_the_example(with_duplicates(count), place, sample)
 
 
 @given(kinds=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=12), data=st.data())
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_every_record_keeps_its_coins_in_small_sets_with_many_equal_records(kinds, data):
+def test_every_example_keeps_its_coins_in_small_sets_with_many_equal_examples(kinds, data):
     values, labels = torch.tensor(kinds).unbind(dim=1)
-    records = Examples(values[:, None, None, None].float(), labels)
-    check_coins_belong_to_the_record(records, data.draw(st.integers(0, len(kinds) - 1)), centralized)
+    examples = Examples(values[:, None, None, None].float(), labels)
+    check_coins_belong_to_the_example(examples, data.draw(st.integers(0, len(kinds) - 1)), centralized)
 
 
 class ByPosition(SeededSampler):
-    """Draws the coins of all records in order from one generator."""
+    """Draws the coins of all examples in order from one generator."""
 
-    def __init__(self, records, rate, steps, rng):
-        super().__init__(records, rate, steps, rng)
+    def __init__(self, examples, rate, steps, rng):
+        super().__init__(examples, rate, steps, rng)
         self._generator = rng.torch()
 
     def _coins(self):
@@ -222,26 +222,26 @@ class BlocksByNumberOfRecords(SeededSampler):
 
 
 class WithoutLabels(SeededSampler):
-    """Takes records for equal that differ in their labels."""
+    """Takes examples for equal that differ in their labels."""
 
-    def __init__(self, records, rate, steps, rng):
-        super().__init__(records, rate, steps, rng)
-        self._names = poisson.told_apart(record_digests(records.images))
+    def __init__(self, examples, rate, steps, rng):
+        super().__init__(examples, rate, steps, rng)
+        self._names = poisson.unique_names(example_digests(examples.inputs))
 
 
 class WithPositions(SeededSampler):
-    """Tells equal records apart by where they are."""
+    """Tells equal examples apart by where they are."""
 
-    def __init__(self, records, rate, steps, rng):
-        super().__init__(records, rate, steps, rng)
-        self._names = [digest + place.to_bytes(8, "little") for place, digest in enumerate(records.digests)]
+    def __init__(self, examples, rate, steps, rng):
+        super().__init__(examples, rate, steps, rng)
+        self._names = [digest + place.to_bytes(8, "little") for place, digest in enumerate(examples.digests)]
 
 
 @pytest.mark.parametrize("fault", [ByPosition, BlocksByNumberOfRecords, WithoutLabels, WithPositions])
-def test_coins_of_another_record_or_of_a_position_are_caught(fault):
+def test_coins_of_another_example_or_of_a_position_are_caught(fault):
     with pytest.raises(AssertionError):
-        check_coins_belong_to_the_record(
-            with_duplicates(37), 0, lambda records: fault(records, RATE, 40, Randomness(1))
+        check_coins_belong_to_the_example(
+            with_duplicates(37), 0, lambda examples: fault(examples, RATE, 40, Randomness(1))
         )
 
 
@@ -250,9 +250,9 @@ def test_coins_of_another_record_or_of_a_position_are_caught(fault):
 
 def test_samplers_state_how_they_draw_and_an_unknown_one_claims_nothing():
     seeded, secure = (build_sampler(equal(4), 0.25, 1, source, Randomness(1)) for source in ("seeded", "secure"))
-    assert sampling(seeded) == Sampling("poisson", 0.25, "seeded")
-    assert sampling(secure) == Sampling("poisson", 0.25, "secure")
-    assert (sampling(secure).or_of("seeded"), NO_SAMPLES.or_of("secure")) == ("secure", "secure")
-    assert sampling([torch.arange(2)]) == Sampling("list", 1.0, "seeded")
+    assert describe_sampling(seeded) == Sampling("poisson", 0.25, "seeded")
+    assert describe_sampling(secure) == Sampling("poisson", 0.25, "secure")
+    assert (describe_sampling(secure).source_or("seeded"), NO_SAMPLES.source_or("secure")) == ("secure", "secure")
+    assert describe_sampling([torch.arange(2)]) == Sampling("list", 1.0, "seeded")
     # What it changes is not known.
-    assert sampling(ByPosition(equal(4), 0.25, 1, Randomness(1))) == Sampling("ByPosition", 1.0, "seeded")
+    assert describe_sampling(ByPosition(equal(4), 0.25, 1, Randomness(1))) == Sampling("ByPosition", 1.0, "seeded")

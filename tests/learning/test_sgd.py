@@ -6,7 +6,7 @@ import torch
 from ppml.learning.evaluation import evaluate
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 
 from .digits import cnn, digits, some, vector
@@ -14,15 +14,19 @@ from .digits import cnn, digits, some, vector
 QUICK = Settings(epochs=1, batch_size=32, learning_rate=0.05)
 
 
-def trained(settings: Settings = QUICK, *, records=None, seed: int = 1, after_epoch=lambda epoch, loss: None, **others):
-    model, records = cnn(), records or some(150)
-    SgdLearner(settings).fit(model, records, span=Span(), rng=Randomness(seed), after_epoch=after_epoch, **others)
+def trained(
+    settings: Settings = QUICK, *, examples=None, seed: int = 1, after_epoch=lambda epoch, loss: None, **others
+):
+    model, examples = cnn(), examples or some(150)
+    SgdLearner(settings).fit(
+        model, examples, window=TrainingWindow(), rng=Randomness(seed), after_epoch=after_epoch, **others
+    )
     return model
 
 
 def test_learns_digits_that_generalise_to_the_test_split():
     train, test = digits()
-    _, accuracy = evaluate(trained(Settings(4, 32, 0.06), records=train), test)
+    _, accuracy = evaluate(trained(Settings(4, 32, 0.06), examples=train), test)
     assert accuracy > 0.8, "chance is 0.1"
 
 
@@ -39,23 +43,23 @@ def test_another_seed_gives_other_weights():
 
 def test_most_steps_end_a_training_within_an_epoch():
     told = {}
-    stopped = [vector(trained(Settings(3, 50, 0.05), most_steps=most)) for most in (4, 5, 9, None)]
-    trained(Settings(3, 50, 0.05), most_steps=4, after_epoch=told.__setitem__)
+    stopped = [vector(trained(Settings(3, 50, 0.05), max_steps=most)) for most in (4, 5, 9, None)]
+    trained(Settings(3, 50, 0.05), max_steps=4, after_epoch=told.__setitem__)
     assert list(told) == [1, 2]
     assert not torch.equal(stopped[0], stopped[1])
     assert torch.equal(stopped[2], stopped[3])
 
 
 def test_states_no_mechanism():
-    assert SgdLearner(QUICK).fit(cnn(), some(40), span=Span(), rng=Randomness(1)) == ()
+    assert SgdLearner(QUICK).fit(cnn(), some(40), window=TrainingWindow(), rng=Randomness(1)) == ()
 
 
-@pytest.mark.parametrize("records", [64, 70], ids=["equal batches", "a last batch of 6"])
-def test_tells_the_mean_loss_over_the_examples(records):
+@pytest.mark.parametrize("examples", [64, 70], ids=["equal batches", "a last batch of 6"])
+def test_tells_the_mean_loss_over_the_examples(examples):
     still = Settings(epochs=2, batch_size=32, learning_rate=1e-12)
     told = {}
-    model = trained(still, records=some(records), after_epoch=told.__setitem__)
-    loss, _ = evaluate(model, some(records))
+    model = trained(still, examples=some(examples), after_epoch=told.__setitem__)
+    loss, _ = evaluate(model, some(examples))
     assert told == pytest.approx({1: loss, 2: loss}, rel=1e-5)
 
 

@@ -11,7 +11,7 @@ from ppml.learning import loop
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span, learning_rate
+from ppml.learning.training_window import TrainingWindow, learning_rate
 from ppml.randomness import Randomness
 
 from .digits import cnn, some
@@ -20,7 +20,7 @@ from .digits import cnn, some
 @given(rounds=st.integers(1, 60))
 @settings(deadline=None, derandomize=True)
 def test_the_spans_of_all_rounds_tile_the_training(rounds):
-    spans = [Span((number - 1) / rounds, number / rounds) for number in range(1, rounds + 1)]
+    spans = [TrainingWindow((number - 1) / rounds, number / rounds) for number in range(1, rounds + 1)]
     assert spans[0].at(0.0) == 0.0
     assert spans[-1].at(1.0) == pytest.approx(1.0)
     for before, after in pairwise(spans):
@@ -43,8 +43,8 @@ def rates_of(make, monkeypatch, *, rounds: int, epochs: int) -> list[float]:
     monkeypatch.setattr(loop, "learning_rate", recorded)
     learner = make(Settings(epochs=epochs, batch_size=10, learning_rate=0.1))
     for number in range(1, rounds + 1):
-        span = Span((number - 1) / rounds, number / rounds)
-        learner.fit(cnn(), some(40), span=span, rng=Randomness(number))
+        window = TrainingWindow((number - 1) / rounds, number / rounds)
+        learner.fit(cnn(), some(40), window=window, rng=Randomness(number))
     return used
 
 
@@ -65,5 +65,5 @@ def test_rounds_together_use_the_learning_rates_of_one_training(make, monkeypatc
 )
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_a_span_keeps_order(start, length, shares):
-    span = Span(start, start + length)
-    assert span.at(shares[0]) <= span.at(shares[1])
+    window = TrainingWindow(start, start + length)
+    assert window.at(shares[0]) <= window.at(shares[1])

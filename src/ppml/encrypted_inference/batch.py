@@ -1,4 +1,4 @@
-"""Many images at once: a ciphertext holds one pixel of each, and every weight multiplies a ciphertext."""
+"""Batched inference: a ciphertext holds one pixel of each image, and every weight multiplies a ciphertext."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from ppml.encrypted_inference.network import Affine, PolynomialNetwork
 def predict_batch(
     network: PolynomialNetwork, evaluator: CkksEvaluator, relin: sealapi.RelinKeys, pixels: Iterable[sealapi.Ciphertext]
 ) -> list[sealapi.Ciphertext]:
-    """Return the encrypted logits of all images, a ciphertext a class.
+    """Return the encrypted logits of all images, one ciphertext per class.
 
     Parameters
     ----------
-    network : Network
-        What is evaluated.
-    arithmetic : Arithmetic
-        A ring of its depth.
+    network : PolynomialNetwork
+        The model.
+    evaluator : CkksEvaluator
+        Evaluator of a ring with the depth of the network.
     relin : RelinKeys
-        What squares are brought back to two polynomials by.
+        Relinearization keys for squares.
     pixels : iterable of Ciphertext
-        A ciphertext for each of ``network.pixels``, an image a slot. Each is read once and may be forgotten then.
+        One ciphertext per entry of ``network.pixels``, one image per slot. Each is read once.
     """
     values: Iterable[sealapi.Ciphertext] = pixels
     first, *others = network.layers
-    for number, layer in enumerate([first.of(network.pixels), *others]):
+    for number, layer in enumerate([first.select_inputs(network.pixels), *others]):
         if number:
-            values = _squares(values, evaluator, relin)
-        values = _affine(layer, number, evaluator, values)
+            values = _square(values, evaluator, relin)
+        values = _apply_affine(layer, number, evaluator, values)
     return list(values)
 
 
-def _squares(
+def _square(
     values: Iterable[sealapi.Ciphertext], evaluator: CkksEvaluator, relin: sealapi.RelinKeys
 ) -> Iterator[sealapi.Ciphertext]:
     for value in values:
@@ -44,19 +44,19 @@ def _squares(
         yield value
 
 
-def _affine(
+def _apply_affine(
     layer: Affine, number: int, evaluator: CkksEvaluator, inputs: Iterable[sealapi.Ciphertext]
 ) -> list[sealapi.Ciphertext]:
     """Return the outputs of a map, input by input.
 
-    Which products are formed depends on the architecture alone, not on the weights.
+    The set of products depends on the architecture only, not on the weights.
     """
     sums: list[sealapi.Ciphertext | None] = [None] * len(layer.weights)
     plain, product = sealapi.Plaintext(), sealapi.Ciphertext()
-    for place, given in enumerate(inputs):
+    for place, cipher in enumerate(inputs):
         for output in np.flatnonzero(layer.support[:, place]).tolist():
             evaluator.weight(float(layer.weights[output, place]), number, plain)
-            evaluator.seal.multiply_plain(given, plain, product)
+            evaluator.seal.multiply_plain(cipher, plain, product)
             total = sums[output]
             if total is None:
                 sums[output], product = product, sealapi.Ciphertext()

@@ -1,4 +1,4 @@
-"""Rings of CKKS that are just deep enough for a network, and arithmetic in them."""
+"""CKKS rings with the depth of a network, and arithmetic in them."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from ppml.aggregation.lattice import seal_context as checked_ring
 from ppml.config.aggregation_parameters import MAX_COEFFICIENT_BITS
 
 OUTER_BITS, INNER_BITS = 34, 30
-"""Of the first and the last prime, and of those between, each of which is one multiplication."""
+"""Bits of the first and the last prime, and of each prime between, one per multiplication."""
 SCALE = 2.0**INNER_BITS
-"""What values are multiplied by before they are rounded to whole coefficients."""
+"""Scale of values before they are rounded to integer coefficients."""
 LOGIT_SCALE = 2.0 ** (INNER_BITS - 5)
-"""The same of logits, of which one prime is left: room for larger ones, at less precision."""
+"""Scale of logits, which have one prime left: a larger range, at less precision."""
 MAX_LOGIT = 2.0 ** (OUTER_BITS - 2) / LOGIT_SCALE
-"""Twice as much would wrap round the last prime."""
+"""Largest logit; twice this value would wrap around the last prime."""
 
 
 @dataclass(frozen=True)
 class Ring:
-    """The ring for so many affine maps with squares between them.
+    """The ring for a number of affine maps with squares between them.
 
     Parameters
     ----------
     maps : int
-        Each is one multiplication, and each square between two is one.
+        Number of maps; each map and each square between two maps is one multiplication.
     """
 
     maps: int
 
     @property
     def bits(self) -> tuple[int, ...]:
-        """Bits of the primes; the last is for switching keys."""
+        """Bits of the primes; the last prime is for key switching."""
         return (OUTER_BITS, *[INNER_BITS] * (2 * self.maps - 1), OUTER_BITS)
 
     @property
     def degree(self) -> int:
-        """The smallest ring that has 128 bits of security with these primes.
+        """The smallest degree with 128 bits of security for these primes.
 
         Raises
         ------
         ValueError
-            There is none.
+            No ring is large enough.
         """
         for degree, most in MAX_COEFFICIENT_BITS.items():
             if sum(self.bits) <= most:
@@ -52,30 +52,30 @@ class Ring:
 
     @property
     def slots(self) -> int:
-        """Values in a ciphertext."""
+        """Number of values in a ciphertext."""
         return self.degree // 2
 
     def power(self, step: int) -> int:
-        """Return the power of the roots that rotates by ``step`` slots to the left."""
+        """Return the power of the roots that rotates left by ``step`` slots."""
         return pow(3, step % self.slots, 2 * self.degree)
 
     def context(self) -> sealapi.SEALContext:
-        """Return the ring, checked to give 128 bits of security."""
+        """Return SEAL's context, checked for 128 bits of security."""
         return checked_ring(sealapi.SCHEME_TYPE.CKKS, self.degree, self.bits)
 
 
 class Level:
-    """Ciphertexts from which so many primes have been divided away.
+    """A level of ciphertexts, given by the number of divisions.
 
     Parameters
     ----------
     data : ContextData
-        SEAL's view of the level.
+        SEAL's data of the level.
 
     Attributes
     ----------
     last : int
-        The prime that is divided away next.
+        The prime of the next division.
     """
 
     def __init__(self, data: sealapi.SEALContext.ContextData) -> None:
@@ -84,12 +84,12 @@ class Level:
 
 
 class CkksEvaluator:
-    """What a server does with ciphertexts, without a secret key.
+    """Server-side arithmetic on ciphertexts, without a secret key.
 
     Parameters
     ----------
     ring : Ring
-        Where ciphertexts live.
+        Ring of the ciphertexts.
     """
 
     def __init__(self, seal_context: Ring) -> None:
@@ -105,9 +105,9 @@ class CkksEvaluator:
         self.weight_scales, self.product_scales = self._scales()
 
     def _scales(self) -> tuple[list[float], list[float]]:
-        """Return at which scale the weights of each map are encoded so that its result has the scale wanted; and both.
+        """Return the scales of each map's weights, chosen for the target scale of its result, and of its products.
 
-        Each division takes a prime away that is near a power of two, but none.
+        Each division removes a prime that is close, but not equal, to a power of two.
         """
         scale, weights, products = SCALE, [], []
         for number in range(self.ring.maps):
@@ -123,10 +123,10 @@ class CkksEvaluator:
     def weight(
         self, values: float | list[float], number: int, plain: sealapi.Plaintext | None = None
     ) -> sealapi.Plaintext:
-        """Return a weight of map ``number``, the same in all slots, or one a slot, ready to multiply.
+        """Encode a weight of map ``number``, the same in all slots or one per slot.
 
-        SEAL refuses to multiply by 0. What would be rounded to it, such as the weights of a unit that died in training,
-        is taken as the smallest value there is.
+        SEAL refuses to multiply by 0. A weight that would be rounded to 0, such as those of a dead unit, is replaced by
+        the smallest encodable value.
         """
         plain = plain or sealapi.Plaintext()
         parms_id, scale = self.levels[2 * number].parms_id, self.weight_scales[number]
@@ -136,18 +136,18 @@ class CkksEvaluator:
         return plain
 
     def bias(self, values: float | list[float], number: int) -> sealapi.Plaintext:
-        """Return what is added to the products of map ``number``."""
+        """Encode the bias of map ``number`` at the scale of its products."""
         plain = sealapi.Plaintext()
         self._encoder.encode(values, self.levels[2 * number].parms_id, self.product_scales[number], plain)
         return plain
 
     def finish_inplace(self, products: sealapi.Ciphertext, bias: sealapi.Plaintext) -> None:
-        """Add the bias to ``products``, and go to the next level."""
+        """Add the bias to ``products``, and divide by a prime."""
         self.seal.add_plain_inplace(products, bias)
         self.seal.rescale_to_next_inplace(products)
 
     def square_inplace(self, cipher: sealapi.Ciphertext, relin: sealapi.RelinKeys) -> None:
-        """Square ``cipher``, and go to the next level."""
+        """Square ``cipher``, relinearize, and divide by a prime."""
         self.seal.square_inplace(cipher)
         self.seal.relinearize_inplace(cipher, relin)
         self.seal.rescale_to_next_inplace(cipher)

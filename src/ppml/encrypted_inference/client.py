@@ -1,11 +1,11 @@
-"""The owner of images: makes the keys, encrypts, and opens what comes back."""
+"""The client: makes the keys, encrypts images, decrypts logits."""
 
 from __future__ import annotations
 
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.lattice import split_streams, max_packed_bytes, length_prefixed
+from ppml.aggregation.lattice import length_prefixed, max_packed_bytes, split_streams
 from ppml.aggregation.sandboxed_reader import SEAL_ERRORS, read_all
 from ppml.aggregation.seal_serialization import serialize
 from ppml.aggregation.seal_streams import CiphertextFormat
@@ -16,12 +16,12 @@ from ppml.errors import InvalidUpdate
 
 
 class ImageOwner:
-    """The one who has the secret key; it is drawn from the operating system's entropy by SEAL.
+    """The client with the secret key, which SEAL draws from the operating system's entropy.
 
     Parameters
     ----------
-    network : Network
-        Whose architecture says how an image is laid out, and how many logits there are. Its weights are not looked at.
+    network : PolynomialNetwork
+        Its architecture gives the packing of an image and the number of logits. The weights are not read.
     """
 
     def __init__(self, network: PolynomialNetwork) -> None:
@@ -32,24 +32,24 @@ class ImageOwner:
         self._encoder = sealapi.CKKSEncoder(self._context)
         self._generator = sealapi.KeyGenerator(self._context)
         secret = self._generator.secret_key()
-        # Under the secret key: half of a ciphertext is a seed then.
+        # Symmetric encryption: half of a ciphertext is a seed.
         self._encryptor = sealapi.Encryptor(self._context, secret)
         self._decryptor = sealapi.Decryptor(self._context, secret)
-        # One prime is left; scales were multiplied and divided on the way.
+        # An answer has one prime left, and rounding errors in its scale.
         last = self._context.last_context_data()
         self._answer = CiphertextFormat(self._context, last, ntt=True, scale=LOGIT_SCALE, seeded=False, rounding=1e-9)
 
     def evaluation_keys(self) -> bytes:
-        """Return what the server multiplies and rotates with; it opens nothing."""
+        """Return the server's keys for squares and rotations; they decrypt nothing."""
         relin = serialize(self._generator.create_relin_keys())
-        # SEAL takes a list as powers of the roots.
+        # SEAL expects rotations as powers of the roots.
         powers = [self.ring.power(step) for step in self.layout.required_rotations()]
         return length_prefixed([relin, serialize(self._generator.create_galois_keys(powers))])
 
     def encrypt_batch(self, images: Values) -> bytes:
-        """Return images, ``(n, pixels)``, encrypted: a ciphertext a pixel, an image a slot.
+        """Encrypt images, ``(n, pixels)``: one ciphertext per pixel, one image per slot.
 
-        Pixels that no output reads are left out.
+        Pixels without an effect on the outputs are omitted.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class ImageOwner:
         return np.stack([slots[:count] for slots in self._decrypt(answer, self._classes)], axis=1)
 
     def encrypt_image(self, image: Values) -> bytes:
-        """Return one image, ``(pixels,)``, encrypted."""
+        """Encrypt one image, ``(pixels,)``."""
         return length_prefixed(map(self._encrypt, self.layout.input_packing.pack(image)))
 
     def decrypt_image(self, answer: bytes) -> Values:
@@ -78,14 +78,14 @@ class ImageOwner:
         self._encoder.encode(values.tolist(), SCALE, plain)
         return serialize(self._encryptor.encrypt_symmetric(plain))
 
-    def _decrypt(self, answer: bytes, wanted: int) -> list[Values]:
+    def _decrypt(self, answer: bytes, expected: int) -> list[Values]:
         try:
-            chunks = split_streams(answer, max_packed_bytes(*self._answer.sizes * wanted))
-            if len(chunks) != wanted:
-                raise InvalidUpdate(f"{len(chunks)} ciphertexts where {wanted} are wanted")
+            chunks = split_streams(answer, max_packed_bytes(*self._answer.sizes * expected))
+            if len(chunks) != expected:
+                raise InvalidUpdate(f"{len(chunks)} ciphertexts instead of {expected}")
             return [self._decode(cipher) for cipher in read_all(sealapi.Ciphertext, self._answer, chunks)]
         except SEAL_ERRORS as error:
-            raise InvalidUpdate(f"an answer that cannot be opened: {error}") from None
+            raise InvalidUpdate(f"invalid answer: {error}") from None
 
     def _decode(self, cipher: sealapi.Ciphertext) -> Values:
         plain = sealapi.Plaintext()

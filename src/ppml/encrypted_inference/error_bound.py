@@ -1,9 +1,9 @@
-"""How far a decrypted logit may be from the plain one: errors of encryption, followed through a network.
+"""Bounds of the error of decrypted logits.
 
-Errors are taken as independent with mean 0, as is usual (Costache et al., ePrint 2022/162). A map adds what its weights
-make of the variances before it, and the error of its encoded weights times its inputs; a square multiplies an error by
-twice the value. The two ways of evaluating have bounds of their own: a weight that all slots share is encoded nearly
-exactly, one of a slot each is not, and what lies beside the values counts, too.
+Errors are taken as independent with mean 0, as is usual (Costache et al., ePrint 2022/162). An affine map applies its
+squared weights to the variances, and adds the error of its encoded weights times its inputs. A square multiplies an
+error by twice the value. Batches and single images have separate bounds: a weight that all slots share is encoded
+nearly exactly, a vector of weights is not, and unused slots of a single image have errors, too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ppml.encrypted_inference.packing import Layout
 from ppml.encrypted_inference.slot_error import predict_slots
 
 DEVIATIONS = 7.0
-"""The bound, in standard deviations: a normal value is beyond it once in 4e11."""
+"""The bound in standard deviations: a normal value exceeds it once in 4e11."""
 
 
 def batch_bound(network: PolynomialNetwork, images: Values) -> Values:
-    """Return a bound of the error of the logits of each of ``images``, ``(n, pixels)``, in a batch: ``(n,)``."""
+    """Return a bound of the logits' error for each of ``images``, ``(n, pixels)``, in a batch: ``(n,)``."""
     noise = CkksNoise(Ring(len(network.layers)))
     values, variance = images, np.full_like(images, noise.fresh())
     for number, layer in enumerate(network.layers):
@@ -29,21 +29,21 @@ def batch_bound(network: PolynomialNetwork, images: Values) -> Values:
         variance = variance @ (layer.weights**2).T + of_encoding + noise.division(number)
         values = layer(values)
         if number < len(network.layers) - 1:
-            # Keys are switched before the division, which makes their error too small to count.
+            # The division follows the key switching and makes its error negligible.
             values, variance = values**2, 4 * values**2 * variance + noise.division_of_square()
     bound: Values = DEVIATIONS * np.sqrt(variance.max(axis=1))
     return bound
 
 
 def single_bound(network: PolynomialNetwork, image: Values) -> float:
-    """Return a bound of the error of the logits of ``image``, ``(pixels,)``, sent alone."""
+    """Return a bound of the logits' error for a single ``image``, ``(pixels,)``."""
     ring = Ring(len(network.layers))
     answer = predict_slots(network, Layout.of(network, ring.slots), CkksNoise(ring), image)
     return float(DEVIATIONS * np.sqrt(answer.variance[: len(network.layers[-1].bias)].max()))
 
 
 def logit_margins(logits: Values) -> Values:
-    """Return by how much each image's largest logit is above the next, ``(n,)``."""
+    """Return the difference of each image's two largest logits, ``(n,)``."""
     top = np.partition(logits, -2, axis=1)[:, -2:]
     margin: Values = top[:, 1] - top[:, 0]
     return margin

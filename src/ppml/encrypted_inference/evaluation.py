@@ -1,4 +1,4 @@
-"""One network tried on encrypted images: does it predict what it predicts in the clear, and what does that cost."""
+"""Evaluation of a network on encrypted images: agreement with plain predictions, error, and cost."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from ppml.ipc.process import RpcConnection
 
 @dataclass(frozen=True)
 class InferenceResult:
-    """What was tried, and what is the same each time.
+    """Results that repeat exactly.
 
     Parameters
     ----------
     images : int
-        Sent in batches.
+        Images in batches.
     plain_right : int
-        Predictions in the clear that are the label.
+        Correct plain predictions.
     sure : int
-        Images whose largest logit is above the next by more than twice the bound: on these both must agree.
+        Images whose two largest logits differ by more than twice the bound; both predictions must agree on these.
     bound : float
-        The largest bound of a logit's error, over images and ways of evaluating.
+        The largest bound of a logit's error, over images and both methods.
     single_images : int
         Images that were also sent one by one.
     degree : int
-        Of the ring.
+        Degree of the ring.
     modulus_bits : int
-        Of all its primes; at 128 bits of security at most 109 (degree 4096), 218 (8192).
+        Total bits of the primes; for 128 bits of security at most 109 (degree 4096), 218 (8192).
     """
 
     images: int
@@ -53,33 +53,32 @@ class InferenceResult:
 
 @dataclass(frozen=True)
 class InferenceCost:
-    """What came out and what it took; seconds are of one core.
+    """Measured errors and costs; seconds are CPU seconds of one core.
 
     Parameters
     ----------
     right : int
-        Predictions from encrypted images, in batches, that are the label. Where an image is not sure, that may be
-        another number the next time.
+        Correct encrypted predictions, in batches. It may vary between runs if some images are not sure.
     differ : int
-        Images whose encrypted prediction is not the plain one.
+        Images with different encrypted and plain predictions.
     error : float
         The largest error of a logit.
     error_share : float
-        The largest error of an image's logits over its bound.
+        The largest error of an image's logits divided by its bound.
     one_client, one_server : float
-        CPU seconds for one image, sent alone: the median.
+        Median seconds for a single image.
     one_up, one_down : int
-        Bytes for one image, sent alone.
+        Bytes for a single image.
     slots : int
-        Images of a full batch. One that is not full takes as long.
+        Images in a full batch. A smaller batch takes as long.
     batch_client, batch_server : float
-        CPU seconds for one batch: the median.
+        Median seconds for one batch.
     batch_up, batch_down : int
         Bytes for one batch.
     keys : int
         Bytes of the evaluation keys, sent once.
     keys_client : float
-        CPU seconds for making them.
+        Seconds for making the keys.
     """
 
     right: int
@@ -101,7 +100,7 @@ class InferenceCost:
 
 @dataclass(frozen=True)
 class Query:
-    """One question and its answer."""
+    """The answer to one request, with its cost."""
 
     logits: Values
     client_seconds: float
@@ -119,68 +118,70 @@ def evaluate_encrypted(
     single_images: int,
     report: Callable[[str], None],
 ) -> tuple[InferenceResult, InferenceCost]:
-    """Predict ``images`` by a server that cannot see them, and compare with predictions in the clear.
+    """Predict encrypted ``images`` with a server, and compare with plain predictions.
 
     Parameters
     ----------
-    network : Network
-        What predicts: the one who tries it compares, and so has both sides' part, which no client would.
-    line : Line
-        To the server.
+    network : PolynomialNetwork
+        The model. The evaluator has both client's and server's view, for the comparison.
+    line : RpcConnection
+        Connection to the server.
     images : float64 array, shape ``(n, pixels)``
+        The images.
     labels : int64 array, shape ``(n,)``
+        Their classes.
     single_images : int
-        How many of the first images are also sent one by one.
-    say : callable
-        Gets a line after each batch.
+        Number of images, from the first, that are also sent one by one.
+    report : callable
+        Called with a line after each batch.
 
     Raises
     ------
     UserError
-        A logit is too large for the ring, off by more than its bound, or the server refuses or is gone.
+        A logit is too large for the ring or has an error above its bound, or the server refuses or fails.
     """
     plain = network.logits(images)
     check_logit_range(plain)
     try:
-        asker = _TimedClient(line, ImageOwner(network))
+        client = _TimedClient(line, ImageOwner(network))
         batches = []
-        for start in range(0, len(images), asker.slots):
-            batches.append(asker.batch(images[start : start + asker.slots]))
+        for start in range(0, len(images), client.slots):
+            batches.append(client.batch(images[start : start + client.slots]))
             report(f"{start + len(batches[-1].logits)} of {len(images)} images in batches")
-        alone = [asker.one(image) for image in images[:single_images]]
-        report(f"{len(alone)} images one by one")
+        singles = [client.single(image) for image in images[:single_images]]
+        report(f"{len(singles)} images one by one")
     except (InvalidUpdate, ChildProcessError) as error:
         raise UserError(f"inference: {error}") from None
     logits = np.concatenate([batch.logits for batch in batches])
-    each = np.concatenate([one.logits for one in alone])
+    single_logits = np.concatenate([single.logits for single in singles])
     bounds = batch_bound(network, images)
-    bounds_alone = np.array([single_bound(network, image) for image in images[: len(each)]])
-    shares = [
+    single_bounds = np.array([single_bound(network, image) for image in images[: len(single_logits)]])
+    fractions = [
         check_error_bound(plain, logits, bounds, "a batch"),
-        check_error_bound(plain[: len(each)], each, bounds_alone, "images sent alone"),
+        check_error_bound(plain[: len(single_logits)], single_logits, single_bounds, "single images"),
     ]
-    guessed, said = logits.argmax(axis=1), plain.argmax(axis=1)
-    trial = InferenceResult(
+    encrypted_class, plain_class = logits.argmax(axis=1), plain.argmax(axis=1)
+    result = InferenceResult(
         images=len(images),
-        plain_right=int((said == labels).sum()),
+        plain_right=int((plain_class == labels).sum()),
         sure=int((logit_margins(plain) > 2 * bounds).sum()),
-        bound=float(max(bounds.max(), bounds_alone.max())),
-        single_images=len(each),
-        degree=asker.ring.degree,
-        modulus_bits=sum(asker.ring.bits),
+        bound=float(max(bounds.max(), single_bounds.max())),
+        single_images=len(single_logits),
+        degree=client.ring.degree,
+        modulus_bits=sum(client.ring.bits),
     )
-    measured = InferenceCost(
-        right=int((guessed == labels).sum()),
-        differ=int((guessed != said).sum()),
-        error=float(max(np.abs(logits - plain).max(), np.abs(each - plain[: len(each)]).max())),
-        error_share=max(shares),
-        **asker.costs(alone, batches),
+    cost = InferenceCost(
+        right=int((encrypted_class == labels).sum()),
+        differ=int((encrypted_class != plain_class).sum()),
+        error=float(max(np.abs(logits - plain).max(), np.abs(single_logits - plain[: len(single_logits)]).max())),
+        error_share=max(fractions),
+        **client.costs(singles, batches),
     )
-    return trial, measured
+    return result, cost
 
 
 class _TimedClient:
-    """Asks the server and measures."""
+    """Sends requests to the server and measures their cost."""
 
     def __init__(self, line: RpcConnection, client: ImageOwner) -> None:
         self._line, self._client = line, client
@@ -197,27 +198,31 @@ class _TimedClient:
             lambda answer: self._client.decrypt_batch(answer, len(images)),
         )
 
-    def one(self, image: Values) -> Query:
-        return self._ask(ONE, lambda: self._client.encrypt_image(image), lambda answer: self._client.decrypt_image(answer)[None])
+    def single(self, image: Values) -> Query:
+        return self._ask(
+            ONE,
+            lambda: self._client.encrypt_image(image),
+            lambda answer: self._client.decrypt_image(answer)[None],
+        )
 
-    def costs(self, alone: Sequence[Query], batches: Sequence[Query]) -> dict[str, Any]:
-        """Return the part of :class:`InferenceCost` that is about seconds and bytes."""
+    def costs(self, singles: Sequence[Query], batches: Sequence[Query]) -> dict[str, Any]:
+        """Return the fields of :class:`InferenceCost` about seconds and bytes."""
         found: dict[str, Any] = {"slots": self.slots, **self._keys}
-        for name, queries in (("one", alone), ("batch", batches)):
+        for name, queries in (("one", singles), ("batch", batches)):
             found[f"{name}_client"] = _median([query.client_seconds for query in queries])
             found[f"{name}_server"] = _median([query.server_seconds for query in queries])
             found |= {f"{name}_up": queries[0].up, f"{name}_down": queries[0].down}
         return found
 
-    def _ask(self, what: bytes, seal: Callable[[], bytes], unseal: Callable[[bytes], Values]) -> Query:
+    def _ask(self, code: bytes, encrypt: Callable[[], bytes], decrypt: Callable[[bytes], Values]) -> Query:
         started = time.process_time()
-        sealed = seal()
-        sealing, before = time.process_time() - started, self._server_seconds()
-        answer = self._line.ask(what, sealed)
+        request = encrypt()
+        encryption, before = time.process_time() - started, self._server_seconds()
+        answer = self._line.ask(code, request)
         after, started = self._server_seconds(), time.process_time()
-        logits = unseal(answer)
-        seconds = sealing + time.process_time() - started
-        return Query(logits, seconds, after - before, len(sealed), len(answer))
+        logits = decrypt(answer)
+        seconds = encryption + time.process_time() - started
+        return Query(logits, seconds, after - before, len(request), len(answer))
 
     def _server_seconds(self) -> float:
         seconds: float = CPU_SECONDS.unpack(self._line.ask(SECONDS))[0]
@@ -225,30 +230,30 @@ class _TimedClient:
 
 
 def check_logit_range(logits: Values) -> None:
-    """Raise an error where a logit would not fit."""
+    """Raise a :class:`UserError` if a logit is too large for the ring."""
     largest = float(np.abs(logits).max())
     if largest > MAX_LOGIT:
         raise UserError(
-            f"inference: the network's largest logit is {largest:.3g}, and the ring holds {MAX_LOGIT:g}; train "
+            f"inference: the network's largest logit is {largest:.3g}; at most {MAX_LOGIT:g} fits in the ring; train "
             "with a lower training.learning_rate, or for fewer epochs"
         )
 
 
-def check_error_bound(plain: Values, logits: Values, bounds: Values, how: str) -> float:
-    """Return the largest error of an image's logits over its bound.
+def check_error_bound(plain: Values, logits: Values, bounds: Values, method: str) -> float:
+    """Return the largest error of an image's logits divided by its bound.
 
     Raises
     ------
     UserError
-        It is above 1: then a prediction may differ where it must not.
+        An error exceeds its bound, so that a prediction may differ.
     """
     errors = np.abs(logits - plain).max(axis=1)
     off = np.flatnonzero(~(errors <= bounds))
     if len(off):
         raise UserError(
-            f"inference: {len(off)} of {len(plain)} images in {how} have a logit that is off by more than the bound of "
-            f"its error, the first {errors[off[0]]:.3g} where at most {bounds[off[0]]:.3g} is possible; nothing is "
-            "published while encrypted predictions are not those in the clear"
+            f"inference: {len(off)} of {len(plain)} images in {method} have an error above the bound, the first "
+            f"{errors[off[0]]:.3g} with bound {bounds[off[0]]:.3g}; encrypted predictions may differ from plain ones, "
+            "so nothing is published"
         )
     return float((errors / bounds).max())
 

@@ -1,4 +1,4 @@
-"""What a polynomial network computes: affine maps with squares between them, and nothing else."""
+"""Polynomial networks: affine maps with squares between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppml.models.square_cnn import Square
 Values = NDArray[np.float64]
 
 AFFINE = (nn.Conv2d, nn.Linear, nn.Flatten, nn.ZeroPad2d, nn.BatchNorm1d, nn.BatchNorm2d)
-"""Layers that are affine maps when a model predicts: normalisation by fixed statistics is one."""
+"""Layers that are affine maps in evaluation mode; normalisation uses fixed statistics then."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class Affine:
     Parameters
     ----------
     weights : float64 array, shape ``(outputs, inputs)``
+        Matrix of the map.
     bias : float64 array, shape ``(outputs,)``
-    reads : bool array, shape ``(outputs, inputs)``
-        Which inputs an output depends on by the architecture, whatever the weights: public.
+        Constant term.
+    support : bool array, shape ``(outputs, inputs)``
+        Public pattern of the weights that can be nonzero under the architecture.
     """
 
     weights: Values
     bias: Values
     support: NDArray[np.bool_]
 
-    def of(self, chosen: NDArray[np.intp]) -> Affine:
-        """Return the map of the ``chosen`` inputs alone, where no output support another."""
+    def select_inputs(self, chosen: NDArray[np.intp]) -> Affine:
+        """Return the map on the ``chosen`` inputs; all others must be outside the support."""
         return Affine(self.weights[:, chosen], self.bias, self.support[:, chosen])
 
     def __call__(self, inputs: Values) -> Values:
@@ -47,7 +49,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class PolynomialNetwork:
-    """Affine maps, with a square between one and the next.
+    """Affine maps with a square between each map and the next.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ class PolynomialNetwork:
 
     @property
     def pixels(self) -> NDArray[np.intp]:
-        """Which pixels anything is read from, in their order."""
+        """Indices of the pixels in the support of the first map, in order."""
         return np.flatnonzero(self.layers[0].support.any(axis=0))
 
     def logits(self, inputs: Values) -> Values:
@@ -71,7 +73,7 @@ class PolynomialNetwork:
 
 
 def extract_polynomial_network(model: nn.Sequential, shape: Sequence[int]) -> PolynomialNetwork:
-    """Return what ``model`` computes for one image of ``shape``, batch normalisation folded into the maps.
+    """Return the polynomial network of ``model`` for images of ``shape``; maps include the batch normalisation.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def extract_polynomial_network(model: nn.Sequential, shape: Sequence[int]) -> Po
         A layer is neither an affine map nor a square.
     """
     exact = copy.deepcopy(model).double().eval()
-    # With all weights 1 nothing cancels: what does not depend on an input then, never does.
+    # With all weights 1 nothing cancels, so a zero of the probe is a zero for all weights.
     probe = copy.deepcopy(exact)
     for parameter in probe.parameters():
         nn.init.ones_(parameter)
@@ -87,33 +89,33 @@ def extract_polynomial_network(model: nn.Sequential, shape: Sequence[int]) -> Po
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_running_stats()
     layers, shape = [], tuple(shape)
-    for stretch, probed in zip(_stretches(exact), _stretches(probe), strict=True):
-        weights, bias, after = _affine(stretch, shape)
-        support, _, _ = _affine(probed, shape)
+    for part, probed in zip(_affine_parts(exact), _affine_parts(probe), strict=True):
+        weights, bias, after = _affine_map(part, shape)
+        support, _, _ = _affine_map(probed, shape)
         layers.append(Affine(weights, bias, support != 0))
         shape = after
     return PolynomialNetwork(tuple(layers))
 
 
-def _stretches(model: nn.Sequential) -> Iterator[nn.Sequential]:
-    """Yield the affine stretches between squares."""
-    stretch: list[nn.Module] = []
+def _affine_parts(model: nn.Sequential) -> Iterator[nn.Sequential]:
+    """Yield the affine parts between squares."""
+    layers: list[nn.Module] = []
     for module in model:
         if isinstance(module, Square):
-            yield nn.Sequential(*stretch)
-            stretch = []
+            yield nn.Sequential(*layers)
+            layers = []
         elif isinstance(module, AFFINE):
-            stretch.append(module)
+            layers.append(module)
         else:
             raise TypeError(f"{type(module).__name__} is neither affine nor a square: it cannot be evaluated encrypted")
-    yield nn.Sequential(*stretch)
+    yield nn.Sequential(*layers)
 
 
 @torch.no_grad()
-def _affine(stretch: nn.Sequential, shape: tuple[int, ...]) -> tuple[Values, Values, tuple[int, ...]]:
-    """Return weights, bias and the shape of the output of an affine map of one input of ``shape``, by trying it."""
+def _affine_map(part: nn.Sequential, shape: tuple[int, ...]) -> tuple[Values, Values, tuple[int, ...]]:
+    """Return weights, bias and output shape of an affine part for inputs of ``shape``, evaluated on unit vectors."""
     size = int(np.prod(shape))
-    origin = stretch(torch.zeros(1, *shape, dtype=torch.float64))
-    images = stretch(torch.eye(size, dtype=torch.float64).reshape(size, *shape))
+    origin = part(torch.zeros(1, *shape, dtype=torch.float64))
+    images = part(torch.eye(size, dtype=torch.float64).reshape(size, *shape))
     weights = (images - origin).reshape(size, -1).T.contiguous().numpy()
     return weights, origin.flatten().numpy(), tuple(origin.shape[1:])

@@ -1,9 +1,9 @@
-"""One image: where its values lie in the slots of a few ciphertexts, so that one product serves many weights.
+"""Packing of a single image into the slots of a few ciphertexts, so that one product serves many weights.
 
-The first map reads values that the image's owner has laid out: one for each input that each output reads. Its result is
-*repeated*: every so many slots the outputs come again. A map of a repeated vector by *rows* leaves each output in the
-first slot of its row; a map of such a vector by *columns* is repeated again. Sums over slots are by doubling: with each
-rotation twice as many slots are added.
+The client packs one value per input of each output of the first map. Its result is *periodic*: the outputs repeat after
+a fixed number of slots. A map of a periodic vector by *rows* leaves each output in the first slot of its row; a map of
+such a vector by *columns* is periodic again. Sums over slots use doubling: each rotation doubles the number of summed
+slots.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def power_of_two_steps(first: int, end: int) -> list[int]:
 
     Examples
     --------
-    >>> doublings(4, 32)
+    >>> power_of_two_steps(4, 32)
     [4, 8, 16]
     """
     steps = []
@@ -39,14 +39,14 @@ def power_of_two_steps(first: int, end: int) -> list[int]:
 
 @dataclass(frozen=True)
 class InputPacking:
-    """How an image's owner lays it out: slot ``g * period + j`` of ciphertext ``c`` is a value that output ``j`` support.
+    """Packing of an image: slot ``g * period + j`` of ciphertext ``c`` holds an input of output ``j``.
 
     Parameters
     ----------
     index : int64 array, shape ``(ciphertexts, slots)``
-        Which pixel lies in a slot; -1 where nothing does.
+        The pixel of each slot; -1 for an empty slot.
     period : int
-        Slots after which the outputs come again.
+        Number of slots after which the outputs repeat.
     """
 
     index: NDArray[np.int64]
@@ -54,7 +54,7 @@ class InputPacking:
 
     @classmethod
     def of(cls, support: NDArray[np.bool_], slots: int) -> InputPacking:
-        """Return the layout for a map whose outputs read so, ``(outputs, inputs)``."""
+        """Return the packing for a map with this support, ``(outputs, inputs)``."""
         period = next_power_of_two(len(support))
         groups = slots // period
         ciphertexts = -(-int(support.sum(axis=1).max()) // groups)
@@ -69,29 +69,29 @@ class InputPacking:
         return np.append(image, 0.0)[self.index]
 
     def weights(self, weights: Values) -> Values:
-        """Return the weights that the slots of each ciphertext are multiplied by."""
+        """Return the weights for the slots of each ciphertext."""
         padded = np.zeros((self.period, weights.shape[1] + 1))
         padded[: len(weights), :-1] = weights
         output = np.arange(self.index.shape[1]) % self.period
         return padded[output, self.index]
 
     def reduction_rotations(self) -> list[int]:
-        """Return the rotations that add up what belongs to an output, in all its places."""
+        """Return the rotations that add up the products of each output."""
         return power_of_two_steps(self.period, self.index.shape[1])
 
 
 @dataclass(frozen=True)
 class RowPacking:
-    """A map of a repeated vector, an output a row of slots.
+    """A map of a periodic vector with one row of slots per output.
 
     Parameters
     ----------
     period : int
-        Slots after which the inputs come again.
+        Number of slots after which the inputs repeat.
     outputs : int
         A power of two.
     slots : int
-        Of a ciphertext.
+        Number of slots of a ciphertext.
     """
 
     period: int
@@ -100,28 +100,28 @@ class RowPacking:
 
     @property
     def width(self) -> int:
-        """Slots of a row."""
+        """Number of slots in a row."""
         return self.slots // self.outputs
 
     def rotations(self) -> list[int]:
-        """Return by how much the inputs are rotated, so that each row meets all of them."""
+        """Return the rotations of the inputs that bring all of them to each row."""
         return list(range(0, self.period, self.width))
 
     def weights(self, weights: Values) -> Values:
-        """Return the weights for each turn, ``(rotations, slots)``."""
+        """Return the weights for each rotation, ``(rotations, slots)``."""
         padded = np.zeros((self.outputs, self.period))
         padded[: weights.shape[0], : weights.shape[1]] = weights
         slot = np.arange(self.slots)
         row, place = slot // self.width, slot % self.width
         return np.stack(
             [
-                np.where(place + turn < self.period, padded[row, (slot + turn) % self.period], 0.0)
-                for turn in self.rotations()
+                np.where(place + step < self.period, padded[row, (slot + step) % self.period], 0.0)
+                for step in self.rotations()
             ]
         )
 
     def bias(self, bias: Values) -> Values:
-        """Return what is added to the slots."""
+        """Return the bias in the slots."""
         return place_in_rows(bias, self.width, self.slots)
 
     def reduction_rotations(self) -> list[int]:
@@ -131,14 +131,14 @@ class RowPacking:
 
 @dataclass(frozen=True)
 class ColumnPacking:
-    """A map of values in the first slots of rows; what other slots hold is multiplied by 0.
+    """A map of values in the first slots of rows; the other slots have weight 0.
 
     Parameters
     ----------
     width : int
-        Slots of a row, and after how many the outputs come again.
+        Number of slots in a row, and after which the outputs repeat.
     slots : int
-        Of a ciphertext.
+        Number of slots of a ciphertext.
     """
 
     width: int
@@ -149,11 +149,11 @@ class ColumnPacking:
         return np.stack([place_in_rows(row, self.width, self.slots) for row in weights])
 
     def bias(self, bias: Values) -> Values:
-        """Return what is added to the slots."""
+        """Return the bias in the slots."""
         return tile(bias, self.width, self.slots)
 
     def reduction_rotations(self) -> list[int]:
-        """Return the rotations that add up all rows, in each."""
+        """Return the rotations that add up all rows, in each row."""
         return power_of_two_steps(self.width, self.slots)
 
 
@@ -165,7 +165,7 @@ def place_in_rows(values: Values, width: int, slots: int) -> Values:
 
 
 def tile(values: Values, period: int, slots: int) -> Values:
-    """Return slots with ``values`` every ``period``, and 0 where there are fewer than that."""
+    """Return slots with ``values``, padded by 0, repeated every ``period`` slots."""
     filled = np.zeros(period)
     filled[: len(values)] = values
     return np.tile(filled, slots // period)
@@ -173,33 +173,33 @@ def tile(values: Values, period: int, slots: int) -> Values:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies.
+    """The packings of all maps.
 
     Parameters
     ----------
-    taps : Taps
-        Of the first map.
-    maps : tuple of Rows or Columns
-        Of those after it, in turns.
+    input_packing : InputPacking
+        Packing of the first map.
+    maps : tuple of RowPacking or ColumnPacking
+        Packings of the later maps, alternating.
     """
 
-    taps: InputPacking
+    input_packing: InputPacking
     maps: tuple[RowPacking | ColumnPacking, ...]
 
     @classmethod
     def of(cls, network: PolynomialNetwork, slots: int) -> Layout:
-        """Return the layout of a network, which its architecture decides.
+        """Return the layout of a network, a function of its architecture.
 
         Raises
         ------
         ValueError
-            A map is too wide for the ring, or there is an even number: other slots would be left with partial sums.
+            A map is too wide for the ring, or the number of maps is even: other slots would contain partial sums.
         """
         if len(network.layers) % 2 == 0:
-            raise ValueError(f"{len(network.layers)} maps: an odd number is needed for slots that hold logits alone")
-        taps = InputPacking.of(network.layers[0].support, slots)
+            raise ValueError(f"{len(network.layers)} maps: an odd number is needed for slots with only logits")
+        packing = InputPacking.of(network.layers[0].support, slots)
         maps: list[RowPacking | ColumnPacking] = []
-        period = taps.period
+        period = packing.period
         for number, layer in enumerate(network.layers[1:]):
             outputs = next_power_of_two(len(layer.bias))
             if number % 2 == 0:
@@ -209,11 +209,11 @@ class Layout:
                 raise ValueError(f"map {number + 2} has {outputs} outputs, and a row {period} slots")
             else:
                 maps.append(ColumnPacking(period, slots))
-        return cls(taps, tuple(maps))
+        return cls(packing, tuple(maps))
 
     def required_rotations(self) -> Sequence[int]:
-        """Return every rotation that is done, each once."""
-        steps = {*self.taps.reduction_rotations()}
+        """Return all rotations of the evaluation, each once."""
+        steps = {*self.input_packing.reduction_rotations()}
         for one in self.maps:
             steps |= {*one.reduction_rotations()}
             steps |= {-1} if isinstance(one, ColumnPacking) else {*one.rotations()[1:]}

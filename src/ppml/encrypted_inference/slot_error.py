@@ -1,4 +1,4 @@
-"""What the slots of one image hold, calculated in the clear, each with the variance of its error under encryption."""
+"""Plain simulation of the slots of a single image, with the variance of each slot's error."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ class Slots:
     Parameters
     ----------
     values, variance : float64 arrays, shape ``(slots,)``
+        Value and error variance of each slot.
     """
 
     values: Values
     variance: Values
 
     def rotate(self, step: int) -> Slots:
-        """Return the slots rotated to the left."""
+        """Return the slots rotated left by ``step``."""
         return Slots(np.roll(self.values, -step), np.roll(self.variance, -step))
 
     def multiply(self, weights: Values, encoding: float) -> Slots:
-        """Return the products with ``weights`` whose encoding has an error of variance ``encoding``."""
+        """Return the products with ``weights``, whose encoding error has variance ``encoding``."""
         return Slots(self.values * weights, self.variance * weights**2 + encoding * self.values**2)
 
     def add(self, other: Slots) -> Slots:
-        """Return the sums with slots whose errors are others."""
+        """Return the sums with slots of independent errors."""
         return Slots(self.values + other.values, self.variance + other.variance)
 
     def add_error(self, variance: float | Values) -> Slots:
-        """Return the slots with an error more."""
+        """Return the slots with an additional error."""
         return Slots(self.values, self.variance + variance)
 
     def square(self) -> Slots:
@@ -44,7 +45,7 @@ class Slots:
         return Slots(self.values**2, 4 * self.values**2 * self.variance)
 
     def reduce(self, steps: list[int]) -> Slots:
-        """Return the sums over slots that these rotations add up."""
+        """Return the sums over slots for these rotations."""
         total = self
         for step in steps:
             total = total.add(total.rotate(step))
@@ -52,11 +53,10 @@ class Slots:
 
 
 def predict_slots(network: PolynomialNetwork, layout: Layout, noise: CkksNoise, image: Values) -> Slots:
-    """Return what the server's answer holds for ``image``, ``(pixels,)``: the logits, and what lies beside them.
+    """Return all slots of the server's answer for ``image``, ``(pixels,)``, with the logits first.
 
-    It follows :class:`~ppml.encrypted_inference.single_image.SingleImagePredictor`.
-    Rotations of what is divided by a prime afterwards add
-    no error that would count.
+    The steps are those of :class:`~ppml.encrypted_inference.single_image.SingleImagePredictor`. Rotations before a
+    division by a prime add a negligible error.
     """
     first, *others = network.layers
     size = layout.input_packing.index.shape[1]
@@ -66,7 +66,7 @@ def predict_slots(network: PolynomialNetwork, layout: Layout, noise: CkksNoise, 
         fresh = Slots(values, np.full(size, noise.fresh()))
         total = total.add(fresh.multiply(row, noise.encoding_of_vector(0)))
     bias = tile(first.bias, layout.input_packing.period, size)
-    state = _finished(total.reduce(layout.input_packing.reduction_rotations()), bias, noise.division(0))
+    state = _add_bias(total.reduce(layout.input_packing.reduction_rotations()), bias, noise.division(0))
     for number, (place, layer) in enumerate(zip(layout.maps, others, strict=True), start=1):
         state = state.square().add_error(noise.division_of_square())
         match place:
@@ -74,15 +74,15 @@ def predict_slots(network: PolynomialNetwork, layout: Layout, noise: CkksNoise, 
                 total = _by_rows(state, place, layer.weights, noise, number)
             case ColumnPacking():
                 total = _by_columns(state, place, layer.weights, noise, number)
-        state = _finished(total.reduce(place.reduction_rotations()), place.bias(layer.bias), noise.division(number))
+        state = _add_bias(total.reduce(place.reduction_rotations()), place.bias(layer.bias), noise.division(number))
     return state
 
 
 def _by_rows(state: Slots, rows: RowPacking, weights: Values, noise: CkksNoise, number: int) -> Slots:
     total = Slots(np.zeros_like(state.values), np.zeros_like(state.values))
-    for turn, row in zip(rows.rotations(), rows.weights(weights), strict=True):
-        rotate = state.rotate(turn).add_error(noise.key_switching(number)) if turn else state
-        total = total.add(rotate.multiply(row, noise.encoding_of_vector(number)))
+    for step, row in zip(rows.rotations(), rows.weights(weights), strict=True):
+        rotated = state.rotate(step).add_error(noise.key_switching(number)) if step else state
+        total = total.add(rotated.multiply(row, noise.encoding_of_vector(number)))
     return total
 
 
@@ -93,5 +93,5 @@ def _by_columns(state: Slots, columns: ColumnPacking, weights: Values, noise: Ck
     return total
 
 
-def _finished(total: Slots, bias: Values, division: float) -> Slots:
+def _add_bias(total: Slots, bias: Values, division: float) -> Slots:
     return Slots(total.values + bias, total.variance + division)

@@ -1,1 +1,1 @@
-"""How one owner of records trains."""
+"""Local training: learners, clipping, noise, sampling."""

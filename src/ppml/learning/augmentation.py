@@ -1,4 +1,4 @@
-"""Augmentation: one random shift for a whole batch, or a random deformation for each image."""
+"""Augmentation: one random shift per batch, or one random deformation per image."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from torch.nn import functional
 
 from ppml.data.examples import Examples
 from ppml.data.transforms.deformation import DRAWS, Deformation, deform
-from ppml.example_draws import draws_of_records, draws_of_step
+from ppml.example_draws import draws_per_example, draws_per_step
 from ppml.randomness import Randomness
 
 
 class Augmentation:
-    """What is done to the images of every step.
+    """Random shifts and deformations of the images of each step.
 
-    A deformation is drawn from a keyed hash of the record and of the number of the step, a shift from one of the number
-    of the step alone. So the image that a record is trained on in a step is a function of that record and of the step:
-    other records, their order and the sample do not enter it. Clipped gradients of such images add up to a sum that
-    changes by at most the clipping norm where a record contributes nothing. That holds for every key, one that an
-    adversary knows as well: where noise and samples come from the operating system, augmentation stays seeded.
+    A keyed hash of the example and the step number gives the deformation; a keyed hash of the step number alone gives
+    the shift. So the augmented image is a function of its example and the step. It does not depend on other examples,
+    their order or the sample. Adding an example therefore changes the sum of clipped gradients by at most the clipping
+    norm. This holds for every key, also for a key that the adversary knows: augmentation stays seeded if noise and
+    samples come from the operating system.
 
-    Equal records are deformed alike in a step. That costs no privacy, since the clipped gradient of each of them is
-    still a function of that record alone.
+    Equal examples get the same deformation in a step. This has no privacy cost, since the clipped gradient of each of
+    them is still a function of that example alone.
 
     Parameters
     ----------
-    records : Examples
-        What is trained on.
+    examples : Examples
+        Training data.
     pixels : int
-        Of :func:`shift_batch`.
+        Largest shift; see :func:`shift_batch`.
     deformation : Deformation
-        Of :func:`deform_each`.
+        Ranges; see :func:`deform_each`.
     rng : Randomness
-        Its keys are those of the hashes.
+        Source of the hash keys.
     """
 
-    def __init__(self, records: Examples, pixels: int, deformation: Deformation, rng: Randomness) -> None:
-        self._records, self._pixels, self._deformation = records, pixels, deformation
+    def __init__(self, examples: Examples, pixels: int, deformation: Deformation, rng: Randomness) -> None:
+        self._examples, self._pixels, self._deformation = examples, pixels, deformation
         self._shifts, self._deformations = rng.child("shift"), rng.child("deformation")
         self._step = 0
 
     @property
     def is_none(self) -> bool:
-        """Whether images stay as they are."""
+        """True if images stay unchanged."""
         return self._pixels == 0 and self._deformation.is_none
 
     def __call__(self, images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Return ``images``, which are those of the records at the positions ``index``, as the next step sees them."""
+        """Return the augmented ``images`` of the examples at the positions ``index`` for the next step."""
         number, self._step = self._step, self._step + 1
         if not self._deformation.is_none:
-            digests = [self._records.digests[place] for place in index.tolist()]
-            drawn = draws_of_records(self._deformations, number, digests, DRAWS)
+            digests = [self._examples.digests[place] for place in index.tolist()]
+            drawn = draws_per_example(self._deformations, number, digests, DRAWS)
             images = deform_each(images, self._deformation, drawn)
-        # Empty steps count, too: otherwise a later step's shift would tell that an earlier sample was empty.
-        return shift_batch(images, self._pixels, draws_of_step(self._shifts, number, 2)) if self._pixels else images
+        # Count empty steps, too: otherwise a later shift would reveal that an earlier sample was empty.
+        return shift_batch(images, self._pixels, draws_per_step(self._shifts, number, 2)) if self._pixels else images
 
 
 def shift_batch(images: torch.Tensor, pixels: int, draws: NDArray[np.float64]) -> torch.Tensor:
     """Shift all images of a batch by one offset of at most ``pixels`` in each direction.
 
-    What moves in from outside repeats the border, which in the data sets here is background.
+    New border pixels repeat the old border, which is background in these data sets.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def shift_batch(images: torch.Tensor, pixels: int, draws: NDArray[np.float64]) -
     pixels : int
         Largest offset.
     draws : NDArray[np.float64]
-        Uniform in [0, 1), shape ``(2,)``: the offsets down and to the right, of the step and not of a record.
+        Uniform in [0, 1), shape ``(2,)``: the offsets of the step, down and to the right.
     """
     if pixels == 0 or len(images) == 0:
         return images
@@ -81,9 +81,9 @@ def shift_batch(images: torch.Tensor, pixels: int, draws: NDArray[np.float64]) -
 
 
 def deform_each(images: torch.Tensor, deformation: Deformation, draws: NDArray[np.float64]) -> torch.Tensor:
-    """Return each of ``images``, ``(n, 1, height, width)``, turned, sheared, scaled and moved by its own draws.
+    """Rotate, shear, scale and shift each of ``images``, ``(n, 1, height, width)``, by its own draws.
 
-    What comes in from outside repeats the border.
+    New border pixels repeat the old border.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From the configuration to what trains owners without each other."""
+"""Cohort trainers from the configuration."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from torch import nn
 
 from ppml.config.arm import TrainingSpec
 from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
-from ppml.learning.factory import build_learner, settings_of
-from ppml.learning.sequential import Cohort, OneByOne
+from ppml.learning.factory import build_learner, training_settings
+from ppml.learning.sequential import CohortTrainer, SequentialTrainer
 
 
-def build_cohort(
+def build_cohort_trainer(
     training: TrainingSpec,
     privacy: NoPrivacy | ExampleLevel | ClientLevel,
     noise_multipliers: Sequence[float | None],
     limits: Sequence[int | None],
     model: nn.Module,
-) -> Cohort:
-    """Return what trains copies of ``model`` for owners without each other, one for each noise multiplier.
+) -> CohortTrainer:
+    """Return the trainer of independent copies of ``model``, one copy per noise multiplier.
 
-    ``limits`` is how many steps each owner's privacy budget allows, None for all.
+    ``limits`` is the number of steps within each owner's privacy budget, None for no limit.
     """
     match privacy:
         case NoPrivacy():
-            from ppml.learning.vectorized.cohort import SideBySide
-            from ppml.learning.vectorized.training import trains_side_by_side
+            from ppml.learning.vectorized.cohort import VectorizedTrainer
+            from ppml.learning.vectorized.training import can_vectorize
 
-            if trains_side_by_side(model):
-                return SideBySide(settings_of(training))
-    return OneByOne([build_learner(training, privacy, noise) for noise in noise_multipliers], limits)
+            if can_vectorize(model):
+                return VectorizedTrainer(training_settings(training))
+    return SequentialTrainer([build_learner(training, privacy, noise) for noise in noise_multipliers], limits)

@@ -1,4 +1,4 @@
-"""What a model says of images, and how right it is."""
+"""Logits, loss and accuracy of a model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ppml.data.examples import Examples
 def logits(model: nn.Module, images: torch.Tensor, *, batch_size: int = 250) -> torch.Tensor:
     """Return the logits of ``model`` for ``images``, shape ``(n, classes)``.
 
-    The batch is fixed, because the last bits of a matrix product depend on its shape; it is small enough for the cache.
-    The weights get the layout in memory that they are trained in, in which small convolutions are twice as fast.
+    The batch size is fixed, because the last bits of a matrix product depend on its shape; it is small enough for the
+    cache. The weights get the memory format of the training, in which small convolutions are twice as fast.
     """
     model.to(memory_format=torch.channels_last)
     model.eval()
@@ -22,7 +22,7 @@ def logits(model: nn.Module, images: torch.Tensor, *, batch_size: int = 250) -> 
 
 
 def score(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Return the mean cross-entropy (nats; lower is better) and the accuracy (share in [0, 1]; higher is better)."""
+    """Return the mean cross-entropy (nats; lower is better) and the accuracy (in [0, 1]; higher is better)."""
     loss = functional.cross_entropy(outputs, labels).item()
     accuracy = (outputs.argmax(dim=1) == labels).double().mean().item()
     return loss, accuracy
@@ -30,4 +30,4 @@ def score(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
 
 def evaluate(model: nn.Module, examples: Examples) -> tuple[float, float]:
     """Return loss and accuracy of ``model`` on ``examples``."""
-    return score(logits(model, examples.images), examples.labels)
+    return score(logits(model, examples.inputs), examples.labels)

@@ -1,35 +1,35 @@
-"""From the configuration to a learner."""
+"""Learners from the configuration."""
 
 from __future__ import annotations
 
 from ppml.config.arm import TrainingSpec
 from ppml.config.technique import ClientLevel, ExampleLevel, NoPrivacy
 from ppml.data.transforms.deformation import Deformation
-from ppml.learning.learner import LocalLearner, OnRelease, Settings, ignore_release
+from ppml.learning.learner import LocalLearner, OnRelease, Settings, no_op
 
 
 def build_learner(
     training: TrainingSpec,
     privacy: NoPrivacy | ExampleLevel | ClientLevel,
     noise_multiplier: float | None,
-    on_release: OnRelease = ignore_release,
+    on_release: OnRelease = no_op,
 ) -> LocalLearner:
     """Return the learner of one owner.
 
     Parameters
     ----------
     training : TrainingSpec
-        Epochs, batch and learning rate.
+        Epochs, batch size and learning rate.
     privacy : NoPrivacy, ExampleLevel or ClientLevel
         The guarantee.
     noise_multiplier : float or None
-        What calibration found for the owner, None without privacy.
+        The calibrated value of the owner, None without privacy.
     on_release : callable
-        Called with what each step of a private learner releases, for an auditor.
+        Called with the release of each step of a private learner, for an auditor.
     """
-    settings = settings_of(training)
+    settings = training_settings(training)
     match privacy:
-        # Client-level noise is added to what a client sends; its own training has none.
+        # Client-level noise is added to the client's update, not to the gradients.
         case NoPrivacy() | ClientLevel():
             from ppml.learning.sgd import SgdLearner
 
@@ -38,7 +38,7 @@ def build_learner(
             from ppml.learning.dpsgd import DpSgdLearner
 
             if noise_multiplier is None:
-                raise ValueError("a private learner needs the noise multiplier that calibration found")
+                raise ValueError("a private learner needs a calibrated noise multiplier")
             return DpSgdLearner(
                 settings,
                 noise_multiplier=noise_multiplier,
@@ -48,15 +48,15 @@ def build_learner(
             )
 
 
-def settings_of(training: TrainingSpec) -> Settings:
-    """Return how a learner walks through its records."""
+def training_settings(training: TrainingSpec) -> Settings:
+    """Return the learner's settings for a training configuration."""
     far = training.deformation
     return Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         momentum=training.momentum,
-        decay=training.decay,
+        decay=training.learning_rate_schedule,
         shift=training.shift,
         deformation=Deformation(far.rotation, far.shear, far.scale, far.shift),
     )

@@ -1,6 +1,6 @@
-"""What draws a client's steps towards the others: added to every gradient, after noise if there is any.
+"""Gradient corrections against client drift (FedProx, SCAFFOLD), added after the noise.
 
-It depends on public values only, the global model and what earlier rounds released, so that it costs no privacy.
+A correction depends on public values only, the global model and earlier releases, so it has no privacy cost.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import torch
 from torch import nn
 
 
-class Pull(Protocol):
+class GradientCorrection(Protocol):
     """Changes the gradients of a step."""
 
-    def adjust(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add to ``grad`` of each parameter, in place."""
+    def add_to_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add the correction to ``grad`` of each parameter, in place."""
         ...
 
 
-class NoPull:
-    """Changes nothing: every client goes where its own records lead."""
+class ZeroCorrection:
+    """No correction, as in FedAvg."""
 
-    def adjust(self, parameters: Sequence[nn.Parameter]) -> None:
+    def add_to_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Do nothing."""
 
 
-NO_PULL = NoPull()
+NO_CORRECTION = ZeroCorrection()
 
 
 class Proximal:
@@ -36,9 +36,9 @@ class Proximal:
     Parameters
     ----------
     strength : float
-        Their mu, above 0.
+        The paper's mu, above 0.
     anchor : sequence of torch.Tensor
-        Their w0, the global model: one tensor a parameter.
+        The paper's w0, the global model: one tensor per parameter.
     """
 
     def __init__(self, strength: float, anchor: Sequence[torch.Tensor]) -> None:
@@ -46,27 +46,27 @@ class Proximal:
         self._anchor = anchor
 
     @torch.no_grad()
-    def adjust(self, parameters: Sequence[nn.Parameter]) -> None:
+    def add_to_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add ``strength * (w - w0)``."""
         for parameter, anchor in zip(parameters, self._anchor, strict=True):
             if parameter.grad is not None:
                 parameter.grad.add_(parameter - anchor, alpha=self._strength)
 
 
-class Shift:
-    """A constant: the drift of a client from the others, as SCAFFOLD estimates it (arXiv 1910.06378, equation 3).
+class ConstantOffset:
+    """A constant: the client's drift as SCAFFOLD estimates it (arXiv 1910.06378, equation 3).
 
     Parameters
     ----------
     values : sequence of torch.Tensor
-        Their ``c - c_i``: one tensor a parameter.
+        The paper's ``c - c_i``: one tensor per parameter.
     """
 
     def __init__(self, values: Sequence[torch.Tensor]) -> None:
         self._values = values
 
     @torch.no_grad()
-    def adjust(self, parameters: Sequence[nn.Parameter]) -> None:
+    def add_to_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add the constant."""
         for parameter, value in zip(parameters, self._values, strict=True):
             if parameter.grad is not None:

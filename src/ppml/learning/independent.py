@@ -1,7 +1,8 @@
-"""Owners who train without each other: one who holds everything, or each client for itself."""
+"""Independent training: one model per owner, without communication. A centralized training has one owner."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,57 +10,63 @@ from torch import nn
 
 from ppml.data.examples import Examples
 from ppml.learning.evaluation import evaluate
-from ppml.learning.result import HistoryRow, Outcome
-from ppml.learning.sequential import Cohort
+from ppml.learning.learner import TrainingDiverged, no_op
+from ppml.learning.result import HistoryRow, TrainingResult
+from ppml.learning.sequential import CohortTrainer
 from ppml.randomness import Randomness
 
 Report = Callable[[HistoryRow], None]
 
 
-def train_alone(
+def train_independently(
     models: Sequence[nn.Module],
-    cohort: Cohort,
+    cohort: CohortTrainer,
     owned: Sequence[Examples],
     test: Examples,
     rng: Randomness,
     report: Report,
     every: int = 1,
-) -> Outcome:
+) -> TrainingResult:
     """Train one model for each owner.
 
     Parameters
     ----------
     models : sequence of nn.Module
-        One for each owner, all with the same initial weights; they are trained in place.
-    cohort : Cohort
-        What trains the models.
+        One model per owner, all with the same initial weights; trained in place.
+    cohort : CohortTrainer
+        Trains the models.
     owned : sequence of Examples
-        Each owner's records.
+        Examples of each owner.
     test : Examples
-        What the history is measured on.
+        Public examples for the history.
     rng : Randomness
         Owner ``k`` has the seed ``rng.party("client", k)``.
     report : callable
-        Gets each epoch of a single owner as it ends, and the mean over several owners at the end.
+        Called with each row of a single owner after its epoch, and with the mean rows of several owners at the end.
     every : int
-        Epochs between rows of the history; the last epoch has one in any case.
+        Epochs between rows of the history; the last epoch always has a row.
+
+    Raises
+    ------
+    TrainingDiverged
+        A training loss, a weight or the loss on ``test`` is not finite.
     """
-    stretches = [rng.party("client", client) for client in range(len(owned))]
-    histories = [_History(model, test, every, report if len(owned) == 1 else _untold) for model in models]
-    events = cohort.fit(models, owned, stretches, [history.after_epoch for history in histories])
+    seeds = [rng.party("client", client) for client in range(len(owned))]
+    histories = [_History(model, test, every, report if len(owned) == 1 else no_op) for model in models]
+    events = cohort.fit(models, owned, seeds, [history.after_epoch for history in histories])
     for history in histories:
-        # A budget may have made this epoch the last.
-        history.tell()
+        # A privacy budget may end the training before the last planned epoch.
+        history.add_row()
     if len(owned) == 1:
-        return Outcome(list(models), histories[0].rows, events)
+        return TrainingResult(list(models), histories[0].rows, events)
     means = [_mean(rows) for rows in zip(*(history.rows for history in histories), strict=True)]
     for row in means:
         report(row)
-    return Outcome(list(models), means, events)
+    return TrainingResult(list(models), means, events)
 
 
 class _History:
-    """What one owner's model comes to after every so many epochs, and after the last."""
+    """The history rows of one owner."""
 
     def __init__(self, model: nn.Module, test: Examples, every: int, report: Report) -> None:
         self.rows: list[HistoryRow] = []
@@ -67,21 +74,20 @@ class _History:
         self._ended: tuple[int, float | None] | None = None
 
     def after_epoch(self, epoch: int, loss: float | None) -> None:
-        """Take note of an epoch; add a row if it is time for one."""
+        """Store the epoch, and add a row at the configured interval."""
         self._ended = epoch, loss
         if epoch % self._every == 0:
-            self.tell()
+            self.add_row()
 
-    def tell(self) -> None:
-        """Add a row for the epoch that ended last, unless it has one."""
+    def add_row(self) -> None:
+        """Add a row for the last epoch, unless it has one."""
         if self._ended is not None:
-            self.rows.append(HistoryRow(*self._ended, *evaluate(self._model, self._test)))
-            self._report(self.rows[-1])
+            row = HistoryRow(*self._ended, *evaluate(self._model, self._test))
+            if not math.isfinite(row.loss):
+                raise TrainingDiverged(f"the loss on public examples is not finite after epoch {row.step}")
+            self.rows.append(row)
+            self._report(row)
             self._ended = None
-
-
-def _untold(row: HistoryRow) -> None:
-    """Keep the row of one of several owners."""
 
 
 def _mean(rows: Sequence[HistoryRow]) -> HistoryRow:

@@ -1,4 +1,4 @@
-"""What every way of learning from records has in common."""
+"""The interface of local learners."""
 
 from __future__ import annotations
 
@@ -12,49 +12,45 @@ from torch import nn
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
 from ppml.data.transforms.deformation import NO_DEFORMATION, Deformation
-from ppml.learning.gradient_correction import NO_PULL, Pull
-from ppml.learning.training_window import Span
+from ppml.learning.gradient_correction import NO_CORRECTION, GradientCorrection
+from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 
 AfterEpoch = Callable[[int, float | None], None]
 """Called after each epoch with its number, from 1, and the mean training loss (nats).
 
-The loss is None under privacy: it is a statistic of private records that no noise covers.
+The loss is None under privacy: it is a statistic of private examples without noise.
 """
 
 
-def ignore_epoch(epoch: int, loss: float | None) -> None:
-    """Do nothing after an epoch."""
+def no_op(*_: object) -> None:
+    """Ignore the arguments: the default of all callbacks."""
 
 
 OnRelease = Callable[[Sequence[torch.Tensor]], None]
-"""Gets the noisy gradient of a step, one tensor a parameter, divided by the expected batch size: what SGD gets."""
-
-
-def ignore_release(gradients: Sequence[torch.Tensor]) -> None:
-    """Do nothing with what the mechanism releases."""
+"""Called with the noisy gradient of a step, one tensor per parameter, divided by the expected batch size."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a learner walks through its records.
+    """Settings of a local training.
 
     Parameters
     ----------
     epochs : int
-        Passes over the records in one call.
+        Passes over the examples in one call.
     batch_size : int or "all"
-        Records a step; under Poisson sampling, the expected number.
+        Examples per step; under Poisson sampling, the expected number.
     learning_rate : float
         The peak, at the start of the training.
     momentum : float
-        Of stochastic gradient descent; starts anew with each call.
+        Momentum of SGD; reset at the start of each call.
     decay : {"linear", "constant"}
-        How the learning rate falls over the whole training.
+        Learning-rate schedule over the whole training.
     shift : int
         Largest random shift of a batch, in pixels.
     deformation : Deformation
-        How far each image is deformed at random.
+        Ranges of the random deformation of each image.
     """
 
     epochs: int
@@ -67,57 +63,57 @@ class Settings:
 
 
 class LocalLearner(Protocol):
-    """Trains a model on the records of one owner."""
+    """Trains a model on the examples of one owner."""
 
     def fit(
         self,
         model: nn.Module,
-        records: Examples,
+        examples: Examples,
         *,
-        span: Span,
+        window: TrainingWindow,
         rng: Randomness,
-        after_epoch: AfterEpoch = ignore_epoch,
-        pull: Pull = NO_PULL,
-        most_steps: int | None = None,
+        after_epoch: AfterEpoch = no_op,
+        correction: GradientCorrection = NO_CORRECTION,
+        max_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
-        """Train ``model`` in place and return the mechanisms that were executed, empty without privacy.
+        """Train ``model`` in place and return the executed mechanisms, empty without privacy.
 
         Parameters
         ----------
         model : nn.Module
-            What is trained.
-        records : Examples
-            What it is trained on.
-        span : Span
-            Which part of the whole training this call is.
+            Initial weights; changed in place.
+        examples : Examples
+            Training data.
+        window : TrainingWindow
+            Part of the whole training that this call covers.
         rng : Randomness
-            What everything is drawn from, except secure noise.
+            Seed of all draws except secure noise.
         after_epoch : callable
             Called after each epoch.
-        pull : Pull
+        correction : GradientCorrection
             Added to each gradient, after the noise.
-        most_steps : int or None
-            Stop after so many steps, within an epoch if need be: what a privacy budget has left. None: all steps.
+        max_steps : int or None
+            Stop after this number of steps, if necessary within an epoch: the rest of a privacy budget. None: no limit.
         """
         ...
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is not a number; the message names the step and the epoch, and the client and round if there are any.
+    """The loss is not finite; the message names the step and the epoch, and the client and round if there are any.
 
     Parameters
     ----------
     message : str
         One line.
     step : int or None
-        The step of the call whose loss was not finite, from 1; None where that is not known.
+        The step of the call whose loss was not finite, from 1; None if unknown.
     restored : int or None
-        After which step of the call the model had the weights that it has now, 0 for its initial ones; their loss was
-        finite, except that nothing is known of initial weights. None where the model was not restored.
+        Number of steps of the call before the restored weights, 0 for the initial ones. The loss of restored weights
+        was finite, but initial weights are not checked. None if the model was not restored.
     model : nn.Module or None
-        The model, so restored.
+        The restored model.
     events : tuple of MechanismEvent
-        What ran on the records until then: it has run, whatever came of it.
+        Mechanisms that were executed on the examples before the divergence; they count all the same.
     """
 
     def __init__(

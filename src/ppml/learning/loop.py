@@ -1,4 +1,4 @@
-"""The one walk over the records that every learner does; what a step is differs."""
+"""The training loop that all learners share."""
 
 from __future__ import annotations
 
@@ -12,81 +12,80 @@ from torch import nn
 from ppml.data.examples import Examples
 from ppml.learning.augmentation import Augmentation
 from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged
-from ppml.learning.training_window import Span, learning_rate
+from ppml.learning.training_window import TrainingWindow, learning_rate
 from ppml.randomness import Randomness
 
 
-def walk(
+def run_epochs(
     model: nn.Module,
-    records: Examples,
+    examples: Examples,
     settings: Settings,
     *,
     batches: Callable[[], Iterable[torch.Tensor]],
     steps: int,
     step: Callable[[torch.Tensor, torch.Tensor], float | None],
     groups: list[dict[str, Any]],
-    span: Span,
+    window: TrainingWindow,
     rng: Randomness,
     after_epoch: AfterEpoch,
     private: bool,
-    most_steps: int | None = None,
+    max_steps: int | None = None,
 ) -> None:
-    """Take every step of every epoch, each at the learning rate that its place in the whole training has.
+    """Run all steps of all epochs with the learning-rate schedule.
 
     Parameters
     ----------
     model : nn.Module
-        In training mode when a step is taken.
+        In training mode during each step.
     batches : callable
-        Returns the positions of the records of each step of one epoch, int64; called once an epoch.
+        Returns the positions of the examples of each step of one epoch, int64; called once per epoch.
     steps : int
-        Steps of an epoch.
+        Steps per epoch.
     step : callable
-        Takes images and labels, does one step and returns the sum of the losses; None where it stays untold.
+        Does one step on images and labels and returns the sum of the losses; None if the loss is private.
     groups : list of dict
-        The optimiser's parameter groups.
+        Parameter groups of the optimiser.
     private : bool
-        Whether the steps return no loss. Weights, which have noise, are then all that decides whether the training
-        goes on.
-    most_steps : int or None
-        Stop after so many steps, within an epoch if need be, which then counts as one; None: take all.
+        True if the steps return no loss. The decision to continue then depends on the noisy weights only.
+    max_steps : int or None
+        Stop after this number of steps, if necessary within an epoch, which then counts as one; None: no limit.
 
     Raises
     ------
     TrainingDiverged
-        The loss of a step, or a weight after the last one, is not finite; under privacy: a weight after any step.
-        ``model`` then has the weights again that the last epoch with a finite loss in its first step began with; under
-        privacy: the last one that began with finite weights.
+        The loss of a step, or a weight after the last step, is not finite; under privacy: a weight after any step.
+        ``model`` then has the weights from the start of the last epoch whose first step had a finite loss; under
+        privacy: of the last epoch that started with finite weights.
     """
-    augment = Augmentation(records, settings.shift, settings.deformation, rng)
-    good, done = Weights(model, 0), 0
+    augment = Augmentation(examples, settings.shift, settings.deformation, rng)
+    good, done = WeightSnapshot(model, 0), 0
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total, seen = 0.0, 0
         if private and finite(model):
-            good = Weights(model, done)
+            good = WeightSnapshot(model, done)
         for number, index in enumerate(batches()):
-            if done == most_steps:
+            if done == max_steps:
                 break
-            position = span.at((epoch - 1 + number / steps) / settings.epochs)
+            position = window.at((epoch - 1 + number / steps) / settings.epochs)
             for group in groups:
                 group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
-            # Without privacy the first records of an epoch tell whether the weights that it starts with are good.
-            candidate = good if private or seen or not len(index) else Weights(model, done)
-            images, labels = chosen_images(records, index), records.labels[index]
+            # Without privacy the first loss of an epoch shows whether its initial weights are finite.
+            candidate = good if private or seen or not len(index) else WeightSnapshot(model, done)
+            images, labels = select_batch(examples, index), examples.labels[index]
             loss = step(augment(images, index), labels)
             done += 1
-            # The effect of the last step shows in no loss.
-            last = done == most_steps or done == settings.epochs * steps
-            wrong = None
+            # No later loss depends on the last step.
+            last = done == max_steps or done == settings.epochs * steps
+            non_finite = None
             if loss is not None and not math.isfinite(loss):
-                wrong = "the loss"
+                non_finite = "the loss"
             elif (private or last) and not finite(model):
-                wrong = "a weight"
-            if wrong:
+                non_finite = "a weight"
+            if non_finite:
                 good.restore(model)
                 raise TrainingDiverged(
-                    f"{wrong} is not finite in step {done} of {settings.epochs * steps}, epoch {epoch} of "
+                    f"{non_finite} is not finite in step {done} of {settings.epochs * steps}, epoch {epoch} of "
                     f"{settings.epochs}; the model has its weights after step {good.step} again",
                     step=done,
                     restored=good.step,
@@ -96,35 +95,35 @@ def walk(
             total += loss or 0.0
             seen += len(index)
         after_epoch(epoch, None if private else total / seen)
-        if done == most_steps:
+        if done == max_steps:
             return
 
 
 def finite(model: nn.Module) -> bool:
-    """Return whether every weight of ``model`` is a number."""
-    # Twenty times as fast as a look at each value, which is written down; both bounds are NaN where a value is.
+    """Return whether every weight of ``model`` is finite."""
+    # 20 times as fast as isfinite on each value, which writes a mask. If a value is NaN, both bounds are NaN.
     bounds = [torch.stack(value.detach().aminmax()) for value in model.parameters() if value.numel()]
     return all(bool(pair.isfinite().all()) for pair in bounds)
 
 
-def chosen_images(records: Examples, index: torch.Tensor) -> torch.Tensor:
-    """Return the images at the positions ``index``, without a copy where these are all of them in order.
+def select_batch(examples: Examples, index: torch.Tensor) -> torch.Tensor:
+    """Return the inputs at the positions ``index``, without a copy if ``index`` is all positions in order.
 
     The copy takes as long as a full-batch step of a linear model.
     """
-    everything = torch.arange(len(records), device=index.device)
-    return records.images if torch.equal(index, everything) else records.images[index]
+    everything = torch.arange(len(examples), device=index.device)
+    return examples.inputs if torch.equal(index, everything) else examples.inputs[index]
 
 
-class Weights:
+class WeightSnapshot:
     """A copy of the weights of a model.
 
     Parameters
     ----------
     model : nn.Module
-        Whose weights these are.
+        Source of the weights.
     step : int
-        After how many steps it had them.
+        Number of steps before the copy.
     """
 
     def __init__(self, model: nn.Module, step: int) -> None:
@@ -132,5 +131,5 @@ class Weights:
         self._values = {name: value.clone() for name, value in model.state_dict().items()}
 
     def restore(self, model: nn.Module) -> None:
-        """Give the weights back to ``model``."""
+        """Copy the weights back into ``model``."""
         model.load_state_dict(self._values)

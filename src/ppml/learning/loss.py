@@ -1,4 +1,4 @@
-"""The loss of an example, which may come as several copies of itself."""
+"""The loss of each example, with or without augmented copies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from torch import nn
 from torch.nn import functional
 
 
-def example_losses(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def cross_entropies(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of each example (nats), shape ``(n,)``.
 
     Parameters
     ----------
     outputs : torch.Tensor
-        Logits, shape ``(n, classes)``, or ``(n, copies, classes)`` where an example comes as several augmented copies:
-        its loss is then their mean, so that its gradient is their mean, too, and is clipped as one (arXiv 2204.13650).
+        Logits, shape ``(n, classes)``, or ``(n, copies, classes)`` if an example comes as several augmented copies. The
+        loss of the example is then the mean over its copies. So is its gradient, which is clipped once
+        (arXiv 2204.13650).
     labels : torch.Tensor
         int64, shape ``(n,)``.
     """
@@ -25,9 +26,9 @@ def example_losses(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return losses.view(-1, copies).mean(dim=1)
 
 
-def losses_of(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the loss of each example under ``model``, shape ``(n,)``."""
+def per_example_losses(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the loss of ``model`` on each example, shape ``(n,)``."""
     if images.dim() == 4:
-        # Convolutions on a CPU are about twice as fast in this order.
+        # Convolutions on a CPU are about twice as fast in this memory format.
         images = images.contiguous(memory_format=torch.channels_last)
-    return example_losses(model(images), labels)
+    return cross_entropies(model(images), labels)

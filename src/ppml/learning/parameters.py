@@ -1,4 +1,4 @@
-"""The weights of a model as one vector, and back."""
+"""Conversion between a model's weights and one vector."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
-def flat_parameters(model: nn.Module) -> NDArray[np.float32]:
+def flatten(model: nn.Module) -> NDArray[np.float32]:
     """Return the weights of ``model`` as one vector, shape ``(parameters,)``."""
     with torch.no_grad():
         vector: NDArray[np.float32] = parameters_to_vector(model.parameters()).cpu().numpy()
     return vector
 
 
-def load_parameters(model: nn.Module, parameters: NDArray[np.float32]) -> None:
-    """Put a vector of :func:`flat_parameters` into ``model``."""
+def unflatten_into(model: nn.Module, parameters: NDArray[np.float32]) -> None:
+    """Write a vector from :func:`flatten` into the weights of ``model``."""
     device = next(model.parameters()).device
     with torch.no_grad():
         vector_to_parameters(torch.from_numpy(parameters.copy()).to(device), model.parameters())
@@ -30,9 +30,9 @@ def digest_of(parameters: NDArray[np.float32]) -> str:
     return hashlib.sha256(parameters.astype("<f4").tobytes()).hexdigest()
 
 
-def as_tensors(values: NDArray[np.float32], model: nn.Module) -> list[torch.Tensor]:
-    """Return a vector of the length of ``model`` as one tensor a parameter, of its shape."""
+def unflatten(values: NDArray[np.float32], model: nn.Module) -> list[torch.Tensor]:
+    """Split a vector of the length of :func:`flatten` into one tensor per parameter, with the shapes of ``model``."""
     shapes = [parameter.shape for parameter in model.parameters()]
-    pieces = torch.from_numpy(values.copy()).split([shape.numel() for shape in shapes])
+    chunks = torch.from_numpy(values.copy()).split([shape.numel() for shape in shapes])
     device = next(model.parameters()).device
-    return [piece.reshape(shape).to(device) for piece, shape in zip(pieces, shapes, strict=True)]
+    return [chunk.reshape(shape).to(device) for chunk, shape in zip(chunks, shapes, strict=True)]

@@ -1,4 +1,4 @@
-"""Poisson sampling: each record enters each step by a coin of its own."""
+"""Poisson sampling: each example enters each step with an independent coin."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from numpy.typing import NDArray
 from ppml.data.examples import Examples
 from ppml.randomness import Randomness
 
-STEPS_AT_ONCE = 16
-"""Steps that the coins of a record are hashed for at a time, 128 bytes a record.
+STEPS_PER_BLOCK = 16
+"""Steps per hash of an example: 128 bytes per example.
 
-Not to be chosen by the number of records: the coins of a record must not depend on how many others there are.
+A constant, since an example's coins must not depend on the number of examples.
 """
 
 
 class PoissonSampler(ABC):
-    """The samples of some steps; iterating again gives those of as many further steps.
+    """The samples of some steps; a second iteration gives the samples of the following steps.
 
     Parameters
     ----------
     count : int
-        How many records there are.
+        Number of examples.
     rate : float
-        Probability in (0, 1] with which each record enters each step, independently.
+        Probability in (0, 1] that an example enters a step, independently.
     steps : int
-        How many samples one iteration gives.
+        Number of samples per iteration.
 
     Attributes
     ----------
     kind : str
         ``"poisson"``.
     source : {"seeded", "secure"}
-        Where coins come from.
+        Source of the coins.
     """
 
     kind: ClassVar[str] = "poisson"
@@ -48,7 +48,7 @@ class PoissonSampler(ABC):
 
     def __init__(self, count: int, rate: float, steps: int) -> None:
         self.count, self.rate, self.steps = count, rate, steps
-        # Exact but for rates below 2^-11, which are rounded by less than 2^-64.
+        # Exact for rates of at least 2^-11; smaller rates are rounded by less than 2^-64.
         self._threshold = np.uint64(min(int(rate * 2.0**64), 2**64 - 1))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
@@ -67,43 +67,43 @@ class PoissonSampler(ABC):
 class SeededSampler(PoissonSampler):
     """Poisson sampling that repeats bit for bit.
 
-    The coins of a record are SHAKE128 (FIPS 202) of a key, of the record with its label, and of its number among the
-    records that are equal to it. So equal records have independent coins, and where a record is added or removed every
-    other one keeps its coins; among equal records, which of them has which coins means nothing.
+    The coins of an example are SHAKE128 (FIPS 202) of a key, the example with its label, and its number among equal
+    examples. So equal examples have independent coins. If an example is added or removed, every other one keeps its
+    coins; equal examples are interchangeable.
 
     Parameters
     ----------
-    records : Examples
-        What is sampled.
+    examples : Examples
+        The data set.
     rate, steps : float, int
         See :class:`PoissonSampler`.
     rng : Randomness
-        Its key is that of the hash.
+        Source of the hash key.
     """
 
     source: ClassVar[str] = "seeded"
 
-    def __init__(self, records: Examples, rate: float, steps: int, rng: Randomness) -> None:
-        super().__init__(len(records), rate, steps)
-        # What is not sampled needs no coins: a step on all records is taken without a look at them.
-        self._names = told_apart(records.digests) if rate < 1.0 else []
+    def __init__(self, examples: Examples, rate: float, steps: int, rng: Randomness) -> None:
+        super().__init__(len(examples), rate, steps)
+        # Rate 1 needs no coins, so no digests either.
+        self._names = unique_names(examples.digests) if rate < 1.0 else []
         self._key = rng.key
         self._done = 0
         self._block = np.empty((0, 0), dtype=np.uint64)
 
     def _coins(self) -> NDArray[np.uint64]:
-        block, place = divmod(self._done, STEPS_AT_ONCE)
-        if place == 0:
-            self._block = self._hashed(block)
+        block, step = divmod(self._done, STEPS_PER_BLOCK)
+        if step == 0:
+            self._block = self._hash_block(block)
         self._done += 1
-        coins: NDArray[np.uint64] = self._block[:, place]
+        coins: NDArray[np.uint64] = self._block[:, step]
         return coins
 
-    def _hashed(self, block: int) -> NDArray[np.uint64]:
-        """Return the coins of a block of steps, shape ``(count, STEPS_AT_ONCE)``."""
-        prefix, size = self._key + block.to_bytes(8, "little"), 8 * STEPS_AT_ONCE
+    def _hash_block(self, block: int) -> NDArray[np.uint64]:
+        """Return the coins of a block of steps, shape ``(count, STEPS_PER_BLOCK)``."""
+        prefix, size = self._key + block.to_bytes(8, "little"), 8 * STEPS_PER_BLOCK
         drawn = b"".join([hashlib.shake_128(prefix + name).digest(size) for name in self._names])
-        return np.frombuffer(drawn, dtype="<u8").reshape(self.count, STEPS_AT_ONCE)
+        return np.frombuffer(drawn, dtype="<u8").reshape(self.count, STEPS_PER_BLOCK)
 
 
 class SecureSampler(PoissonSampler):
@@ -115,55 +115,55 @@ class SecureSampler(PoissonSampler):
         return np.frombuffer(os.urandom(8 * self.count), dtype=np.uint64)
 
 
-def build_sampler(records: Examples, rate: float, steps: int, source: str, rng: Randomness) -> PoissonSampler:
-    """Return what samples ``records`` with coins from ``source``, "seeded" or "secure"; ``rng`` is for the seeded."""
+def build_sampler(examples: Examples, rate: float, steps: int, source: str, rng: Randomness) -> PoissonSampler:
+    """Return a sampler of ``examples`` with the source "seeded", which uses ``rng``, or "secure"."""
     if source == "secure":
-        return SecureSampler(len(records), rate, steps)
-    return SeededSampler(records, rate, steps, rng)
+        return SecureSampler(len(examples), rate, steps)
+    return SeededSampler(examples, rate, steps, rng)
 
 
 class Sampling(NamedTuple):
-    """How samples are drawn, as what draws them says.
+    """The executed sampling, as the sampler states it.
 
     Parameters
     ----------
     kind : str
-        ``"poisson"``, or the name of a class for which no amplification is claimed.
+        ``"poisson"``, or a class name without a claim of amplification.
     rate : float
-        With which a record enters a step.
+        Probability that an example enters a step.
     source : {"seeded", "secure"} or None
-        Where samples come from; None where a step takes every record, and no sample is drawn.
+        Source of the samples; None if each step takes every example, without a draw.
     """
 
     kind: str
     rate: float
     source: str | None
 
-    def or_of(self, noise_source: str) -> str:
-        """Return where samples come from; ``noise_source`` where none are drawn: the step has no other draws."""
+    def source_or(self, noise_source: str) -> str:
+        """Return the source of the samples; ``noise_source`` without sampling, since noise is then the only draw."""
         return self.source or noise_source
 
 
 NO_SAMPLES = Sampling(PoissonSampler.kind, 1.0, None)
-"""Steps that every record, or every client, takes part in."""
+"""Sampling of steps with all examples or all clients."""
 
 
-def sampling(sampler: object) -> Sampling:
-    """Return how ``sampler`` draws: a step is stated with what drew its sample, not with the plan.
+def describe_sampling(sampler: object) -> Sampling:
+    """Return the sampling that ``sampler`` executes, independent of the schedule.
 
-    What is not known to be Poisson sampling has its own name, for which no amplification is claimed, the rate 1, and
-    counts as seeded. A class that is derived from a known one is not known.
+    An unknown sampler gets its class name, which has no claim of amplification, rate 1, and the source "seeded". A
+    subclass of a known sampler is unknown.
     """
     if isinstance(sampler, PoissonSampler) and type(sampler) in (SeededSampler, SecureSampler):
         return Sampling(sampler.kind, sampler.rate, sampler.source if sampler.rate < 1.0 else None)
     return Sampling(type(sampler).__name__, 1.0, "seeded")
 
 
-def told_apart(digests: Sequence[bytes]) -> list[bytes]:
-    """Return a name of each record: its digest, and how many equal records come before it."""
-    before: Counter[bytes] = Counter()
+def unique_names(digests: Sequence[bytes]) -> list[bytes]:
+    """Return a unique name for each example: its digest and the number of equal examples before it."""
+    seen: Counter[bytes] = Counter()
     names = []
     for digest in digests:
-        names.append(digest + before[digest].to_bytes(8, "little"))
-        before[digest] += 1
+        names.append(digest + seen[digest].to_bytes(8, "little"))
+        seen[digest] += 1
     return names

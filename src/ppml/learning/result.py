@@ -1,4 +1,4 @@
-"""What a training leaves behind, whatever its topology."""
+"""The result of a training, for every topology."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class HistoryRow:
     step : int
         Number of the epoch or round, from 1.
     train_loss : float or None
-        Mean training loss (nats); None where no one may know it: under privacy, and where it stays at the clients.
+        Mean training loss (nats); None if it is private or stays at the clients.
     loss, accuracy : float
-        On the evaluation images; the mean over the models where there are several.
+        On the evaluation images; the mean over the models if there are several.
     clients : int or None
-        How many clients' updates are in the sum of the round; None after an epoch.
+        Number of clients' updates in the sum of the round; None after an epoch.
     """
 
     step: int
@@ -33,21 +33,22 @@ class HistoryRow:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Trained models and how they came about.
+class TrainingResult:
+    """Trained models and their history.
 
     Parameters
     ----------
     models : list of nn.Module
-        One, or one a client where each trains alone.
+        One model, or one per client under independent training.
     history : list of HistoryRow
         In order.
     events : list of tuple of MechanismEvent
-        What ran on each owner's records, over the whole training; one tuple an owner, empty without privacy.
+        Mechanisms executed on each owner's examples over the whole training, one tuple per owner; empty without
+        privacy.
     bytes_up, bytes_down : int
-        Sent by all clients to the server and by the server to all clients, over the whole training.
+        Bytes from all clients to the server and back, over the whole training.
     release : str or None
-        The name of what is released, None without privacy; see :func:`~ppml.mechanism.release_name`.
+        Name of the released quantity, None without privacy; see :func:`~ppml.mechanism.release_name`.
     """
 
     models: list[nn.Module]

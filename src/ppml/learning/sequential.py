@@ -1,4 +1,4 @@
-"""Owners who train without each other."""
+"""Training of several owners, one after another."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
 from ppml.learning.learner import AfterEpoch, LocalLearner
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 
 
-class Cohort(Protocol):
-    """Trains a model of each owner."""
+class CohortTrainer(Protocol):
+    """Trains one model for each owner."""
 
     def fit(
         self,
@@ -24,16 +24,16 @@ class Cohort(Protocol):
         rngs: Sequence[Randomness],
         after_epoch: Sequence[AfterEpoch],
     ) -> list[tuple[MechanismEvent, ...]]:
-        """Train ``models`` in place and return the mechanisms that were executed on each owner's records.
+        """Train ``models`` in place and return the executed mechanisms of each owner.
 
         Parameters
         ----------
         models : sequence of nn.Module
-            One for each owner, all with the same weights.
+            One model per owner, all with the same weights.
         owned, rngs : sequences of the same length
-            Each owner's records, and what it draws from.
+            Examples and seed of each owner.
         after_epoch : sequence of callable
-            What is called after each epoch of an owner, whose model then has the weights of that epoch.
+            Called after each epoch of an owner; its model has the weights of that epoch during the call.
 
         Raises
         ------
@@ -43,15 +43,15 @@ class Cohort(Protocol):
         ...
 
 
-class OneByOne:
-    """Each owner has a learner of its own.
+class SequentialTrainer:
+    """Trains the owners one after another, each with its own learner.
 
     Parameters
     ----------
     learners : sequence of LocalLearner
-        One for each owner.
+        One learner per owner.
     limits : sequence of int or None
-        How many steps each owner's privacy budget allows; None for all.
+        Number of steps within each owner's privacy budget; None: no limit.
     """
 
     def __init__(self, learners: Sequence[LocalLearner], limits: Sequence[int | None]) -> None:
@@ -64,9 +64,9 @@ class OneByOne:
         rngs: Sequence[Randomness],
         after_epoch: Sequence[AfterEpoch],
     ) -> list[tuple[MechanismEvent, ...]]:
-        """Train; see :class:`Cohort`."""
-        parts = zip(self._learners, models, owned, rngs, after_epoch, self._limits, strict=True)
+        """Train the models; see :class:`CohortTrainer`."""
+        owners = zip(self._learners, models, owned, rngs, after_epoch, self._limits, strict=True)
         return [
-            learner.fit(model, records, span=Span(), rng=rng, after_epoch=tell, most_steps=limit)
-            for learner, model, records, rng, tell, limit in parts
+            learner.fit(model, examples, window=TrainingWindow(), rng=rng, after_epoch=callback, max_steps=limit)
+            for learner, model, examples, rng, callback, limit in owners
         ]

@@ -9,16 +9,16 @@ from torch import nn
 
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
-from ppml.learning.gradient_correction import NO_PULL, Pull
-from ppml.learning.learner import AfterEpoch, Settings, ignore_epoch
-from ppml.learning.loop import walk
-from ppml.learning.loss import example_losses
-from ppml.learning.training_window import Span
+from ppml.learning.gradient_correction import NO_CORRECTION, GradientCorrection
+from ppml.learning.learner import AfterEpoch, Settings, no_op
+from ppml.learning.loop import run_epochs
+from ppml.learning.loss import cross_entropies
+from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 
 
 class SgdLearner:
-    """Shuffled mini-batches and momentum.
+    """SGD with momentum on shuffled mini-batches.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ class SgdLearner:
     def fit(
         self,
         model: nn.Module,
-        records: Examples,
+        examples: Examples,
         *,
-        span: Span,
+        window: TrainingWindow,
         rng: Randomness,
-        after_epoch: AfterEpoch = ignore_epoch,
-        pull: Pull = NO_PULL,
-        most_steps: int | None = None,
+        after_epoch: AfterEpoch = no_op,
+        correction: GradientCorrection = NO_CORRECTION,
+        max_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Train ``model`` in place; see :class:`~ppml.learning.learner.LocalLearner`.
 
@@ -48,8 +48,8 @@ class SgdLearner:
             The loss is not finite.
         """
         settings = self.settings
-        batch_size = len(records) if settings.batch_size == "all" else settings.batch_size
-        # Convolutions on a CPU are about twice as fast in this order.
+        batch_size = len(examples) if settings.batch_size == "all" else settings.batch_size
+        # Convolutions on a CPU are about twice as fast in this memory format.
         model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=settings.learning_rate, momentum=settings.momentum, fused=True
@@ -59,25 +59,25 @@ class SgdLearner:
 
         def step(images: torch.Tensor, labels: torch.Tensor) -> float:
             optimizer.zero_grad()
-            loss = example_losses(model(images), labels).mean()
+            loss = cross_entropies(model(images), labels).mean()
             loss.backward()
-            pull.adjust(parameters)
+            correction.add_to_gradients(parameters)
             optimizer.step()
             return loss.item() * len(labels)
 
-        walk(
+        run_epochs(
             model,
-            records,
+            examples,
             settings,
-            batches=lambda: torch.randperm(len(records), generator=order).split(batch_size),
-            steps=math.ceil(len(records) / batch_size),
+            batches=lambda: torch.randperm(len(examples), generator=order).split(batch_size),
+            steps=math.ceil(len(examples) / batch_size),
             step=step,
             groups=optimizer.param_groups,
-            span=span,
+            window=window,
             rng=rng,
             after_epoch=after_epoch,
             private=False,
-            most_steps=most_steps,
+            max_steps=max_steps,
         )
         model.to(memory_format=torch.contiguous_format)
         return ()

@@ -1,4 +1,4 @@
-"""Which part of the whole training one call does, and the learning rate there."""
+"""The window of the training that one call covers, and its learning rates."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Span:
-    """The stretch ``[start, stop]`` of a training that runs from 0 to 1.
+class TrainingWindow:
+    """The interval ``[start, stop]`` of a training that runs from 0 to 1.
 
-    A centralized training is the whole of it; round ``r`` of ``R`` federated rounds is ``[(r - 1) / R, r / R]``.
+    A centralized training is the whole interval; round ``r`` of ``R`` federated rounds is ``[(r - 1) / R, r / R]``.
     """
 
     start: float = 0.0
     stop: float = 1.0
 
-    def at(self, share: float) -> float:
-        """Return the position in the whole training after ``share`` of this stretch."""
-        return self.start + share * (self.stop - self.start)
+    def at(self, fraction: float) -> float:
+        """Return the position in the whole training after ``fraction`` of this window."""
+        return self.start + fraction * (self.stop - self.start)
 
 
 def learning_rate(peak: float, decay: str, position: float) -> float:
@@ -29,14 +29,14 @@ def learning_rate(peak: float, decay: str, position: float) -> float:
     return peak if decay == "constant" else peak * (1.0 - position)
 
 
-def reach(rates: Sequence[float], momentum: float) -> float:
-    """Return how far one unit of gradient in every step moves a weight: each rate, and what momentum carries on of it.
+def cumulative_step(rates: Sequence[float], momentum: float) -> float:
+    """Return the change of a weight under a unit gradient in every step, momentum included.
 
     Examples
     --------
-    >>> reach([0.1, 0.1], 0.0)
+    >>> cumulative_step([0.1, 0.1], 0.0)
     0.2
-    >>> round(reach([0.1, 0.1], 0.5), 6)
+    >>> round(cumulative_step([0.1, 0.1], 0.5), 6)
     0.25
     """
     velocity = total = 0.0

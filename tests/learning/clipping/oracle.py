@@ -42,7 +42,7 @@ def check_sums(model: nn.Module, inputs: torch.Tensor, losses: Losses = squares)
     norm = norms(rows).median().item() * 0.9 if rows else 1.0
     factors = (norm / (norms(rows) + 1e-6)).clamp(max=1.0) if rows else []
     with BookKeeping(model) as keeping:
-        keeping.sum_clipped(lambda: losses(model, inputs), len(inputs), norm)
+        keeping.clipped_gradient_sum(lambda: losses(model, inputs), len(inputs), norm)
     for number, parameter in enumerate(trained):
         expected = sum((f * row[number] for f, row in zip(factors, rows, strict=True)), torch.zeros_like(parameter))
         assert parameter.grad.shape == parameter.shape

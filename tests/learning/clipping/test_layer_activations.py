@@ -60,8 +60,8 @@ def test_clipping_that_is_missing_or_overlooks_a_layer_is_caught(faulty, monkeyp
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear, nn.GroupNorm])
 def test_a_bias_that_is_forgotten_is_caught(kind, monkeypatch):
-    true = layers.PARTS[kind]
-    monkeypatch.setitem(layers.PARTS, kind, lambda layer, *known: [*true(layer, *known)][:1])
+    true = layers.GRADIENTS_BY_LAYER[kind]
+    monkeypatch.setitem(layers.GRADIENTS_BY_LAYER, kind, lambda layer, *known: [*true(layer, *known)][:1])
     with pytest.raises(AssertionError):
         check_sums(small(), seeded(7, 2, 6, 6))
 
@@ -101,7 +101,7 @@ def convolution_layers(draw):
 def test_convolutions_of_any_shape_in_any_form(drawn, form, sparse, last):
     layer, images = drawn
     forms = {
-        "explicit": lambda one: one.explicit(),
+        "explicit": lambda one: one.materialize(),
         "patches": lambda one: GramMatrices(one, unfolded=True),
         "pixels": lambda one: GramMatrices(one, unfolded=False),
         None: convolutions.cheapest,
@@ -109,9 +109,9 @@ def test_convolutions_of_any_shape_in_any_form(drawn, form, sparse, last):
     order = torch.channels_last if last else torch.contiguous_format
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolutions, "cheapest", forms[form])
-        patch.setattr(convolutions, "SPARSE", 2.0 if sparse else 0.0)
+        patch.setattr(convolutions, "SPARSE_FRACTION", 2.0 if sparse else 0.0)
         # A gradient of a single value may well be close to 0; float64 has the digits.
-        patch.setattr(parts, "LEAST_SHARE", 0.0)
+        patch.setattr(parts, "CANCELLATION_FLOOR", 0.0)
         check_sums(layer.to(memory_format=order), images.to(memory_format=order))
 
 
@@ -130,7 +130,7 @@ def test_in_float32_no_example_is_longer_than_the_clipping_norm(drawn, form):
             (row,) = gradients(layer, example)
             true = torch.cat([one.double().flatten() for one in row]).norm().item()
             for norm in (0.5 * true, 2.0 * true):
-                keeping.sum_clipped(lambda example=example: squares(layer, example), 1, norm)
+                keeping.clipped_gradient_sum(lambda example=example: squares(layer, example), 1, norm)
                 clipped = torch.cat([one.grad.double().flatten() for one in layer.parameters()]).norm().item()
                 assert clipped <= 1.001 * norm + 1e-6
                 assert clipped <= 1.001 * true + 1e-6
@@ -158,7 +158,7 @@ def test_linear_layers_of_any_shape(between, inputs, outputs, count, bias):
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "LEAST_SHARE", 0.0)
+        patch.setattr(parts, "CANCELLATION_FLOOR", 0.0)
         check_sums(layer, seeded(count, *between, inputs))
 
 
@@ -185,7 +185,7 @@ def test_embeddings_of_any_shape(rows, columns, places, count, data):
     size = [count, *places]
     indices = torch.randint(rows, size, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "LEAST_SHARE", 0.0)
+        patch.setattr(parts, "CANCELLATION_FLOOR", 0.0)
         check_sums(layer, indices)
 
 
@@ -218,12 +218,12 @@ def test_an_example_whose_terms_cancel_is_not_let_through():
     signs = (torch.arange(49) % 2 * 2.0 - 1.0).view(1, 1, 7, 7) * 1e3
     outputs = signs.expand(1, 64, 7, 7).clone()
     outputs[..., 0] = outputs[..., -1] = outputs[..., 0, :] = outputs[..., -1, :] = outputs[..., 3, 3] = 0.0
-    (part,) = convolutions.convolution_parts(layer, images, outputs)
+    (part,) = convolutions.convolution_gradients(layer, images, outputs)
     assert isinstance(part, GramMatrices)
-    exact = as_convolution(layer, images.double(), outputs.double()).explicit().squared_norms()
+    exact = as_convolution(layer, images.double(), outputs.double()).materialize().squared_norms()
     assert part.squared_norms() >= 0.998 * exact
     scale = images.double().square().sum() * outputs.double().square().sum()
-    assert exact < parts.LEAST_SHARE * scale, "the digits are not lost here"
+    assert exact < parts.CANCELLATION_FLOOR * scale, "the digits are not lost here"
 
 
 # What is left alone, and what is refused.
@@ -329,20 +329,20 @@ def test_what_opacus_would_replace_passes_once_replaced():
 def test_a_layer_that_is_used_twice_is_refused_when_it_is():
     model = Twice()
     with BookKeeping(model) as keeping, pytest.raises(UnsupportedLayer, match=r"inner \(Linear\) is used twice"):
-        keeping.sum_clipped(lambda: squares(model, seeded(3, 4)), 3, 1.0)
+        keeping.clipped_gradient_sum(lambda: squares(model, seeded(3, 4)), 3, 1.0)
 
 
 def test_examples_that_are_not_first_are_refused():
     model = nn.Linear(4, 1)
     with BookKeeping(model) as keeping, pytest.raises(UnsupportedLayer, match="6 examples, and there are 3 losses"):
-        keeping.sum_clipped(lambda: model(seeded(6, 4)).view(3, 2).sum(1), 3, 1.0)
+        keeping.clipped_gradient_sum(lambda: model(seeded(6, 4)).view(3, 2).sum(1), 3, 1.0)
 
 
 def test_nothing_stays_on_the_model():
     model = small()
     with BookKeeping(model) as keeping:
-        keeping.sum_clipped(lambda: squares(model, seeded(3, 2, 6, 6)), 3, 1.0)
-        assert not keeping._records
+        keeping.clipped_gradient_sum(lambda: squares(model, seeded(3, 2, 6, 6)), 3, 1.0)
+        assert not keeping._activations
     assert not any(module._forward_hooks for module in model.modules())
 
 

@@ -16,7 +16,7 @@ from ppml.learning.clipping import gradient_factors as parts
 from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.clipping import linear as linears
 from ppml.learning.clipping.convolution import GramMatrices
-from ppml.learning.loss import example_losses
+from ppml.learning.loss import cross_entropies
 
 from .oracle import squares
 
@@ -54,7 +54,7 @@ CASES: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
     "embedding": lambda: (nn.Embedding(9, 4), torch.arange(7 * 5).view(7, 5) % 9),
 }
 FORMS = {
-    "explicit": lambda one: one.explicit(),
+    "explicit": lambda one: one.materialize(),
     "patches": lambda one: GramMatrices(one, unfolded=True),
     "pixels": lambda one: GramMatrices(one, unfolded=False),
 }
@@ -69,7 +69,7 @@ LOSSES = {
 
 def summed(model: nn.Module, inputs: torch.Tensor, spoil: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
     with BookKeeping(model) as keeping:
-        keeping.sum_clipped(lambda: spoil(squares(model, inputs)), len(inputs), 1.0)
+        keeping.clipped_gradient_sum(lambda: spoil(squares(model, inputs)), len(inputs), 1.0)
     return [parameter.grad for parameter in model.parameters()]
 
 
@@ -119,7 +119,7 @@ def test_an_example_whose_loss_or_gradient_is_not_finite_contributes_0(case, spo
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
 def test_every_form_of_the_gradients_of_a_convolution(form, sparse, order, monkeypatch):
     monkeypatch.setattr(convolutions, "cheapest", form)
-    monkeypatch.setattr(convolutions, "SPARSE", sparse)
+    monkeypatch.setattr(convolutions, "SPARSE_FRACTION", sparse)
     model, inputs = CASES["convolution"]()
     for value in (math.nan, math.inf):
         check_the_others_are_untouched(model.to(memory_format=order), inputs.to(memory_format=order), value=value)
@@ -130,10 +130,10 @@ def test_one_copy_that_is_not_finite_makes_its_example_contribute_0(value):
     model, inputs, labels = nn.Linear(6, 4, bias=False), seeded(7, 3, 6), torch.arange(7) % 4
     with BookKeeping(model) as keeping:
         with mock.patch.object(bookkeeping, "clipping_factors", null):
-            keeping.sum_clipped(lambda: example_losses(model(inputs), labels), 7, 0.1)
+            keeping.clipped_gradient_sum(lambda: cross_entropies(model(inputs), labels), 7, 0.1)
         expected = model.weight.grad
         inputs[WRONG, 1, 4] = value
-        keeping.sum_clipped(lambda: example_losses(model(inputs), labels), 7, 0.1)
+        keeping.clipped_gradient_sum(lambda: cross_entropies(model(inputs), labels), 7, 0.1)
     assert torch.equal(model.weight.grad, expected)
 
 
@@ -149,7 +149,7 @@ def test_where_no_example_is_finite_the_sum_is_0(case):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_factor_of_0_alone_does_not_do(value, monkeypatch):
     for module in (parts, linears, convolutions):
-        monkeypatch.setattr(module, "zero_where_not", lambda kept, values: values)
+        monkeypatch.setattr(module, "zero_excluded", lambda kept, values: values)
     for case in ("convolution", "linear", "layer normalisation"):
         with pytest.raises(AssertionError):
             check_the_others_are_untouched(*CASES[case](), value=value)

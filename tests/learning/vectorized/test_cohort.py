@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ppml.learning.independent import train_alone
+from ppml.learning.independent import train_independently
 from ppml.learning.learner import Settings, TrainingDiverged
-from ppml.learning.result import Outcome
-from ppml.learning.sequential import OneByOne
+from ppml.learning.result import TrainingResult
+from ppml.learning.sequential import SequentialTrainer
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.vectorized.cohort import SideBySide
+from ppml.learning.vectorized.cohort import VectorizedTrainer
 from ppml.learning.vectorized.network import StackedNetwork
 from ppml.randomness import Randomness
 
@@ -22,17 +22,19 @@ SETTINGS = Settings(epochs=4, batch_size=16, learning_rate=0.02)
 OWNED = [some(60), some(35, start=60), some(90, start=100)]
 
 
-def trained(cohort, owned=OWNED, every: int = 1) -> Outcome:
-    return train_alone([cnn() for _ in owned], cohort, owned, digits()[1], Randomness(1), lambda row: None, every)
+def trained(cohort, owned=OWNED, every: int = 1) -> TrainingResult:
+    return train_independently(
+        [cnn() for _ in owned], cohort, owned, digits()[1], Randomness(1), lambda row: None, every
+    )
 
 
 @pytest.fixture(scope="module")
-def together() -> Outcome:
-    return trained(SideBySide(SETTINGS))
+def together() -> TrainingResult:
+    return trained(VectorizedTrainer(SETTINGS))
 
 
 def test_each_comes_to_what_it_learns_by_itself(together):
-    one_by_one = trained(OneByOne([SgdLearner(SETTINGS)] * 3, [None] * 3))
+    one_by_one = trained(SequentialTrainer([SgdLearner(SETTINGS)] * 3, [None] * 3))
     for model, other in zip(together.models, one_by_one.models, strict=True):
         assert torch.allclose(vector(model), vector(other), rtol=0, atol=1e-4)
     rows = [(row.step, row.train_loss, row.loss, row.accuracy) for row in together.history]
@@ -41,17 +43,19 @@ def test_each_comes_to_what_it_learns_by_itself(together):
     assert together.events == one_by_one.events == [(), (), ()]
 
 
-@pytest.mark.parametrize("limits", [{}, {"IMAGES": 1}, {"CACHE": 1}], ids=str)
+@pytest.mark.parametrize("limits", [{}, {"MAX_IMAGES": 1}, {"CACHE_BYTES": 1}], ids=str)
 @pytest.mark.parametrize("batch_size", [16, 7, "all"])
 def test_an_owner_trains_the_same_model_whoever_else_trains(batch_size, limits, monkeypatch):
     """Also where not all fit in the cache, or batches differ, so that some begin when others have ended."""
     settings = replace(SETTINGS, batch_size=batch_size)
     for limit, value in limits.items():
         monkeypatch.setattr(f"ppml.learning.vectorized.network.{limit}", value)
-    together = trained(SideBySide(settings))
-    for place, records in enumerate(OWNED):
+    together = trained(VectorizedTrainer(settings))
+    for place, examples in enumerate(OWNED):
         alone = cnn()
-        SideBySide(settings).fit([alone], [records], [Randomness(1).party("client", place)], [lambda *told: None])
+        VectorizedTrainer(settings).fit(
+            [alone], [examples], [Randomness(1).party("client", place)], [lambda *told: None]
+        )
         assert torch.equal(vector(alone), vector(together.models[place]))
 
 
@@ -59,12 +63,12 @@ def test_a_training_that_has_diverged_stops(monkeypatch):
     steps, backward = [], StackedNetwork.backward
     monkeypatch.setattr(StackedNetwork, "backward", lambda network: steps.append(1) or backward(network) * float("nan"))
     with pytest.raises(TrainingDiverged):
-        trained(SideBySide(SETTINGS))
+        trained(VectorizedTrainer(SETTINGS))
     assert len(steps) == 1
 
 
 def test_the_history_has_every_third_epoch_and_the_last_and_the_models_are_the_same(together):
-    seldom = trained(SideBySide(SETTINGS), every=3)
+    seldom = trained(VectorizedTrainer(SETTINGS), every=3)
     assert seldom.history == [row for row in together.history if row.step in (3, 4)]
     assert all(
         torch.equal(vector(one), vector(other)) for one, other in zip(seldom.models, together.models, strict=True)
@@ -75,19 +79,19 @@ def diverging(monkeypatch, step: int) -> TrainingDiverged:
     """Train three owners of whom the second has a loss that is not finite in ``step``, of 3 an epoch."""
     from ppml.learning.vectorized import training as side_by_side
 
-    take, taken = side_by_side._Walk.take, [0]
+    take, taken = side_by_side._ReplicaSchedule.take, [0]
 
-    def spoiled(walk, rows, labels):
-        count = take(walk, rows, labels)
-        if walk.pupil == 1:
+    def spoiled(schedule, rows, labels):
+        count = take(schedule, rows, labels)
+        if schedule.replica == 1:
             taken[0] += 1
             if taken[0] == step:
                 rows[:count] = float("nan")
         return count
 
-    monkeypatch.setattr(side_by_side._Walk, "take", spoiled)
+    monkeypatch.setattr(side_by_side._ReplicaSchedule, "take", spoiled)
     with pytest.raises(TrainingDiverged) as raised:
-        trained(SideBySide(SETTINGS))
+        trained(VectorizedTrainer(SETTINGS))
     return raised.value
 
 
@@ -102,7 +106,7 @@ def test_one_who_diverges_is_named_and_gets_the_weights_that_its_last_good_epoch
     def keep(epoch, loss):
         weights[3 * epoch] = vector(model).clone()
 
-    SideBySide(SETTINGS).fit([model], OWNED[1:2], [Randomness(1).party("client", 1)], [keep])
+    VectorizedTrainer(SETTINGS).fit([model], OWNED[1:2], [Randomness(1).party("client", 1)], [keep])
     error = diverging(monkeypatch, step)
     assert str(error) == (
         f"client 1: the loss is not finite in step {step} of 12, epoch {epoch} of 4; "
@@ -116,5 +120,5 @@ def test_weights_that_are_not_finite_after_the_last_step_are_told_and_not_evalua
     far = Settings(epochs=1, batch_size=64, learning_rate=1e39)
     rows = []
     with pytest.raises(TrainingDiverged, match=r"^a weight is not finite after step 1, epoch 1 of 1; .* step 0"):
-        train_alone([cnn()], SideBySide(far), OWNED[:1], digits()[1], Randomness(1), rows.append)
+        train_independently([cnn()], VectorizedTrainer(far), OWNED[:1], digits()[1], Randomness(1), rows.append)
     assert rows == []

@@ -12,17 +12,17 @@ from torch import nn
 from ppml.data.examples import Examples
 from ppml.data.transforms.deformation import Deformation
 from ppml.learning.learner import Settings, TrainingDiverged
-from ppml.learning.parameters import flat_parameters
+from ppml.learning.parameters import flatten
 from ppml.learning.sgd import SgdLearner
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.learning.vectorized.network import StackedNetwork
-from ppml.learning.vectorized.training import Pupil, train_side_by_side, trains_side_by_side
+from ppml.learning.vectorized.training import Replica, can_vectorize, train_vectorized
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
 from .digits import some
 
-SPAN = Span(0.25, 0.5)
+SPAN = TrainingWindow(0.25, 0.5)
 SIZES = (60, 35, 7)
 FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
 
@@ -31,68 +31,72 @@ def model_of(name: str, features: int = 0) -> nn.Module:
     return build_model(name, 10, torch.Generator().manual_seed(0), features)
 
 
-def pupils() -> list[Pupil]:
+def replicas() -> list[Replica]:
     owned = [some(size, start=100 * place) for place, size in enumerate(SIZES)]
-    return [Pupil(records, Randomness(1, ("client", place))) for place, records in enumerate(owned)]
+    return [Replica(examples, Randomness(1, ("client", place))) for place, examples in enumerate(owned)]
 
 
 def settings(**changes: object) -> Settings:
     return Settings(**{"epochs": 2, "batch_size": 16, "learning_rate": 0.05, **changes})  # type: ignore[arg-type]
 
 
-def by_itself(model: nn.Module, pupil: Pupil, how: Settings) -> np.ndarray:
+def by_itself(model: nn.Module, replica: Replica, how: Settings) -> np.ndarray:
     mine = copy.deepcopy(model)
-    SgdLearner(how).fit(mine, pupil.records, span=SPAN, rng=pupil.rng)
-    return flat_parameters(mine)
+    SgdLearner(how).fit(mine, replica.examples, window=SPAN, rng=replica.rng)
+    return flatten(mine)
 
 
 @pytest.mark.parametrize("name", ["mlp", "logistic", "tanh_cnn"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"shift": 1}, {"batch_size": "all"}, {"momentum": 0.0}, {"decay": "constant"}], ids=str
+    "changes",
+    [{}, {"shift": 1}, {"batch_size": "all"}, {"momentum": 0.0}, {"learning_rate_schedule": "constant"}],
+    ids=str,
 )
 def test_each_comes_to_what_it_learns_alone(name, changes):
     model, how = model_of(name), settings(**changes)
-    for pupil, found in zip(pupils(), train_side_by_side(model, pupils(), how, SPAN), strict=True):
-        alone = by_itself(model, pupil, how)
-        assert np.abs(alone - flat_parameters(model)).max() > 1e-3
+    for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, SPAN), strict=True):
+        alone = by_itself(model, replica, how)
+        assert np.abs(alone - flatten(model)).max() > 1e-3
         # Rounding, which differs from processor to processor: 2e-6 with AVX2.
         assert np.allclose(found, alone, rtol=0, atol=5e-6)
 
 
-def test_the_copies_of_a_record_are_rows_of_their_own():
+def test_the_copies_of_an_example_are_rows_of_their_own():
     images = torch.randn(20, 3, 12, generator=torch.Generator().manual_seed(1))
-    pupil = Pupil(Examples(images, torch.arange(20) % 10), Randomness(1, ("client", 0)))
+    replica = Replica(Examples(images, torch.arange(20) % 10), Randomness(1, ("client", 0)))
     model = model_of("linear", features=12)
-    (found,) = train_side_by_side(model, [pupil], settings(), SPAN)
-    assert np.allclose(found, by_itself(model, pupil, settings()), rtol=0, atol=1e-6)
+    (found,) = train_vectorized(model, [replica], settings(), SPAN)
+    assert np.allclose(found, by_itself(model, replica, settings()), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("limits", [{"CACHE": 1}, {"IMAGES": 1}, {"CACHE": 2**30, "IMAGES": 2**30}], ids=str)
+@pytest.mark.parametrize(
+    "limits", [{"CACHE_BYTES": 1}, {"MAX_IMAGES": 1}, {"CACHE_BYTES": 2**30, "MAX_IMAGES": 2**30}], ids=str
+)
 @pytest.mark.parametrize("name", ["mlp", "tanh_cnn"])
 def test_each_gets_the_same_bits_whoever_else_trains(name, limits, monkeypatch):
     model = model_of(name)
-    alone = [train_side_by_side(model, [pupil], settings(), SPAN)[0] for pupil in pupils()]
+    alone = [train_vectorized(model, [replica], settings(), SPAN)[0] for replica in replicas()]
     for limit, value in limits.items():
         monkeypatch.setattr(f"ppml.learning.vectorized.network.{limit}", value)
-    together = train_side_by_side(model, pupils(), settings(), SPAN)
+    together = train_vectorized(model, replicas(), settings(), SPAN)
     assert [one.tobytes() for one in together] == [one.tobytes() for one in alone]
     # Nor does it matter who comes first, and so lies where in memory.
-    turned = train_side_by_side(model, pupils()[::-1], settings(), SPAN)[::-1]
+    turned = train_vectorized(model, replicas()[::-1], settings(), SPAN)[::-1]
     assert [one.tobytes() for one in turned] == [one.tobytes() for one in alone]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 30], ids=str)
 def test_batches_of_any_size_are_filled_up_with_what_weighs_nothing(batch_size):
     model, how = model_of("tanh_cnn"), settings(batch_size=batch_size, learning_rate=0.002)
-    for pupil, found in zip(pupils(), train_side_by_side(model, pupils(), how, SPAN), strict=True):
-        assert np.allclose(found, by_itself(model, pupil, how), rtol=0, atol=1e-4)
+    for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, SPAN), strict=True):
+        assert np.allclose(found, by_itself(model, replica, how), rtol=0, atol=1e-4)
 
 
-def test_whoever_has_more_records_goes_on_without_the_others(monkeypatch):
+def test_whoever_has_more_examples_goes_on_without_the_others(monkeypatch):
     """The network gets smaller as one after the other has taken its steps."""
     kept, keep = [], StackedNetwork.keep
     monkeypatch.setattr(StackedNetwork, "keep", lambda network, left: kept.append(left) or keep(network, left))
-    train_side_by_side(model_of("tanh_cnn"), pupils(), settings(), SPAN)
+    train_vectorized(model_of("tanh_cnn"), replicas(), settings(), SPAN)
     assert kept == [2, 1]
 
 
@@ -103,17 +107,17 @@ def test_after_each_epoch_of_each_its_loss_and_weights_are_told():
         told.setdefault(place, []).append((epoch, loss, weights()))
 
     model, how = model_of("tanh_cnn"), settings(epochs=3)
-    found = train_side_by_side(model, pupils(), how, SPAN, tell)
-    for place, pupil in enumerate(pupils()):
+    found = train_vectorized(model, replicas(), how, SPAN, tell)
+    for place, replica in enumerate(replicas()):
         epochs, losses, weights = zip(*told[place], strict=True)
         assert epochs == (1, 2, 3) and np.array_equal(weights[-1], found[place])
         alone: list[float] = []
         mine = copy.deepcopy(model)
         SgdLearner(how).fit(
             mine,
-            pupil.records,
-            span=SPAN,
-            rng=pupil.rng,
+            replica.examples,
+            window=SPAN,
+            rng=replica.rng,
             after_epoch=lambda epoch, loss, alone=alone: alone.append(loss),
         )
         assert losses == pytest.approx(alone, abs=1e-4)
@@ -121,19 +125,19 @@ def test_after_each_epoch_of_each_its_loss_and_weights_are_told():
 
 @pytest.mark.parametrize("name", ["mlp", "tanh_cnn"])
 def test_one_who_diverges_is_told_and_the_others_are_not_touched(name):
-    spoiled = pupils()
-    spoiled[1].records.images.fill_(float("nan"))
-    found = train_side_by_side(model_of(name), spoiled, settings(), SPAN)
+    spoiled = replicas()
+    spoiled[1].examples.inputs.fill_(float("nan"))
+    found = train_vectorized(model_of(name), spoiled, settings(), SPAN)
     assert isinstance(found[1], TrainingDiverged) and found[1].step == 1
-    kept = train_side_by_side(model_of(name), [spoiled[0], spoiled[2]], settings(), SPAN)
+    kept = train_vectorized(model_of(name), [spoiled[0], spoiled[2]], settings(), SPAN)
     assert [one.tobytes() for one in (found[0], found[2])] == [one.tobytes() for one in kept]
 
 
 def test_the_model_itself_is_not_changed():
     model = model_of("mlp")
-    before = flat_parameters(model).copy()
-    train_side_by_side(model, pupils(), settings(), SPAN)
-    assert np.array_equal(flat_parameters(model), before)
+    before = flatten(model).copy()
+    train_vectorized(model, replicas(), settings(), SPAN)
+    assert np.array_equal(flatten(model), before)
 
 
 def convolution(**changes: object) -> nn.Module:
@@ -182,7 +186,7 @@ def convolution(**changes: object) -> nn.Module:
     ],
 )
 def test_what_is_trained_side_by_side(model, stacked):
-    assert trains_side_by_side(model) is stacked
+    assert can_vectorize(model) is stacked
 
 
 @pytest.mark.parametrize(
@@ -200,17 +204,17 @@ def test_convolutions_of_any_shape_come_to_what_they_learn_alone(layers, batch_s
     layers, how = copy.deepcopy(layers), settings(batch_size=batch_size, learning_rate=0.005)
     flat = [] if any(isinstance(layer, nn.Flatten) for layer in layers) else [nn.Flatten()]
     model = nn.Sequential(*layers, *flat, nn.LazyLinear(10))
-    model(some(2).images)
-    together = train_side_by_side(model, pupils(), how, SPAN)
-    for pupil, found in zip(pupils(), together, strict=True):
-        assert np.allclose(found, by_itself(model, pupil, how), rtol=0, atol=1e-4)
-        assert found.tobytes() == train_side_by_side(model, [pupil], how, SPAN)[0].tobytes()
+    model(some(2).inputs)
+    together = train_vectorized(model, replicas(), how, SPAN)
+    for replica, found in zip(replicas(), together, strict=True):
+        assert np.allclose(found, by_itself(model, replica, how), rtol=0, atol=1e-4)
+        assert found.tobytes() == train_vectorized(model, [replica], how, SPAN)[0].tobytes()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 10, 32, 125], ids=str)
 def test_many_get_the_bits_that_they_get_alone(batch_size):
     model, how = model_of("tanh_cnn"), settings(epochs=1, batch_size=batch_size, shift=1, deformation=FAR)
-    many = [Pupil(some(40, start=40 * place), Randomness(1, ("client", place))) for place in range(17)]
-    together = train_side_by_side(model, many, how, SPAN)
+    many = [Replica(some(40, start=40 * place), Randomness(1, ("client", place))) for place in range(17)]
+    together = train_vectorized(model, many, how, SPAN)
     for place in (0, 8, 16):
-        assert together[place].tobytes() == train_side_by_side(model, [many[place]], how, SPAN)[0].tobytes()
+        assert together[place].tobytes() == train_vectorized(model, [many[place]], how, SPAN)[0].tobytes()

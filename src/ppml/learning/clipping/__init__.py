@@ -1,8 +1,8 @@
-"""Sums of clipped gradients, exact for each example, without a gradient for each example.
+"""Exact sums of per-example clipped gradients without materialising each gradient.
 
-"Book-keeping" (Bu et al., arXiv 2210.00038): one forward pass and one backward pass that stops at the outputs of the
-layers; what each layer took in and the gradient of what it gave out determine the norm of every example's gradient,
-and then, with the output gradients scaled by the clipping factors, the sum of the clipped gradients.
+"Book-keeping" (Bu et al., arXiv 2210.00038): one forward pass, and one backward pass to the outputs of the layers. The
+inputs and output gradients of each layer determine the norm of every example's gradient. With the output gradients
+scaled by the clipping factors, they determine the sum of the clipped gradients, too.
 """
 
 from ppml.learning.clipping.gradient_factors import CLIPPING_MARGIN

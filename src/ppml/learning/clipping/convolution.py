@@ -1,9 +1,9 @@
-"""Gradients of two-dimensional convolutions.
+"""Per-example gradients of two-dimensional convolutions.
 
-With ``T`` positions of the output, ``D`` inputs and ``O`` outputs a position, an example's gradient is the product of
-its output gradients, ``O x T``, with its unfolded input, ``T x D``. Its squared norm is the inner product of two ``T x
-T`` Gram matrices. That of the unfolded input needs no unfolding: each of its entries is a sum over the places of the
-kernel of products of pixels, so that it is a sum of shifted slices of the Gram matrix of the pixels.
+With ``T`` output positions, ``D`` inputs and ``O`` outputs per position, an example's gradient is the product of its
+output gradients, ``O x T``, with its unfolded input, ``T x D``. Its squared norm is the inner product of two ``T x T``
+Gram matrices. The Gram matrix of the unfolded input needs no unfolding: each entry is a sum over the kernel positions
+of products of pixels, so the matrix is a sum of shifted slices of the Gram matrix of the pixels.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ppml.learning.clipping.gradient_factors import Explicit, Part, inner_products, zero_where_not
+from ppml.learning.clipping.gradient_factors import (
+    Materialized,
+    PerExampleGradient,
+    gram_squared_norms,
+    zero_rows_except,
+)
 
-MOVE = 4
-"""What it costs to write or read a value, in multiplications of a matrix product (measured, one core with AVX2)."""
+MEMORY_ACCESS_COST = 4
+"""Cost of reading or writing a value, in multiplications of a matrix product (measured, one core with AVX2)."""
 
-SPARSE = 0.75
-"""Below this share of places of the kernel that lie on the image, one product a place beats unfolding."""
+SPARSE_FRACTION = 0.75
+"""Below this fraction of kernel positions on the image, one product per position is faster than unfolding."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Axis:
     Parameters
     ----------
     size, outputs, kernel, stride, padding, dilation : int
-        Pixels, positions of the output, and the layer's settings.
+        Pixels, output positions, and the layer's settings.
     """
 
     size: int
@@ -43,7 +48,7 @@ class Axis:
     dilation: int
 
     def taps(self) -> Iterator[tuple[int, slice, slice]]:
-        """Yield each place of the kernel, the positions where it lies on the image, and the pixels there."""
+        """Yield each kernel position, the output positions where it lies on the image, and the pixels under it."""
         for place in range(self.kernel):
             offset = place * self.dilation - self.padding
             first = max(0, -(offset // self.stride))
@@ -55,25 +60,25 @@ class Axis:
 
     @cached_property
     def on_image(self) -> float:
-        """Share of the pairs of a position and a place of the kernel that lie on the image."""
+        """Fraction of the pairs of output position and kernel position that lie on the image."""
         pairs: int = sum(positions.stop - positions.start for _, positions, _ in self.taps())
         return pairs / (self.outputs * self.kernel)
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """What the gradients of a convolution's weight come from.
+    """Inputs and output gradients of a convolution, the factors of its weight gradient.
 
     Parameters
     ----------
     parameter : torch.Tensor
         Shape ``(out_channels, in_channels / groups, height, width)``.
     inputs, outputs : torch.Tensor
-        What the layer took in, and the gradient of what it gave out; shape ``(n, channels, height, width)``.
+        Layer inputs and output gradients, shape ``(n, channels, height, width)``.
     rows, columns : Axis
         The two dimensions.
     groups : int
-        As the layer has them.
+        Number of groups of the layer.
     """
 
     parameter: torch.Tensor
@@ -92,7 +97,7 @@ class Convolution:
         return _by_position(self.inputs, self.groups)
 
     def patches(self) -> torch.Tensor:
-        """Return the unfolded inputs, shape ``(n, groups, positions, D)``; ``D`` runs over rows, columns, channels."""
+        """Return the unfolded inputs, shape ``(n, groups, positions, D)``; ``D`` is rows, columns, channels."""
         rows, columns = self.rows, self.columns
         padding = (columns.padding, columns.padding, rows.padding, rows.padding)
         padded = functional.pad(self.inputs, padding) if any(padding) else self.inputs
@@ -112,14 +117,14 @@ class Convolution:
         return patches
 
     def as_weight(self, products: torch.Tensor) -> torch.Tensor:
-        """Return values in the order output, row, column, channel in the shape of the weight."""
+        """Reshape values in the order output, row, column, channel to the weight."""
         out, channels, height, width = self.parameter.shape
         weight: torch.Tensor = products.reshape(out, height, width, channels).permute(0, 3, 1, 2)
         return weight
 
-    def explicit(self) -> Explicit:
-        """Return the gradients one by one."""
-        return Explicit(self.parameter, self.gradients_by_position().mT @ self.patches(), self.as_weight)
+    def materialize(self) -> Materialized:
+        """Return the materialised gradients."""
+        return Materialized(self.parameter, self.gradients_by_position().mT @ self.patches(), self.as_weight)
 
 
 def _by_position(values: torch.Tensor, groups: int) -> torch.Tensor:
@@ -129,14 +134,14 @@ def _by_position(values: torch.Tensor, groups: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class GramMatrices:
-    """Gradients that stay apart as inputs and output gradients.
+    """Gradients in the factors inputs and output gradients.
 
     Parameters
     ----------
     convolution : Convolution
         Inputs and output gradients.
     unfolded : bool
-        Whether the Gram matrix of the inputs comes from unfolded inputs, and not from pixels.
+        True to compute the Gram matrix of the inputs from unfolded inputs instead of pixels.
     """
 
     convolution: Convolution
@@ -144,17 +149,17 @@ class GramMatrices:
 
     @property
     def parameter(self) -> torch.Tensor:
-        """Whose gradients these are."""
+        """The parameter of these gradients."""
         return self.convolution.parameter
 
     def squared_norms(self) -> torch.Tensor:
         """Return the squared norm of each example's gradient, shape ``(n,)``."""
         gradients = self.convolution.gradients_by_position()
-        return inner_products(self.input_gram(), gradients @ gradients.mT)
+        return gram_squared_norms(self.input_gram(), gradients @ gradients.mT)
 
-    def only(self, kept: torch.Tensor) -> GramMatrices:
-        """Return the gradients of the examples that are ``kept``, and 0 for the others."""
-        inputs, outputs = (zero_where_not(kept, one) for one in (self.convolution.inputs, self.convolution.outputs))
+    def zero_except(self, kept: torch.Tensor) -> GramMatrices:
+        """Return the gradients of the ``kept`` examples, and 0 for the others."""
+        inputs, outputs = (zero_rows_except(kept, one) for one in (self.convolution.inputs, self.convolution.outputs))
         return replace(self, convolution=replace(self.convolution, inputs=inputs, outputs=outputs))
 
     def input_gram(self) -> torch.Tensor:
@@ -165,24 +170,24 @@ class GramMatrices:
         rows, columns = self.convolution.rows, self.convolution.columns
         pixels = self.convolution.pixels()
         gram = (pixels @ pixels.mT).unflatten(3, (rows.size, columns.size)).unflatten(2, (rows.size, columns.size))
-        # One dimension after the other: height + width additions, not height * width.
-        gram = _along(gram, rows, 2)
-        gram = _along(gram, columns, 3)
+        # Separable: height + width additions instead of height * width.
+        gram = _sum_slices(gram, rows, 2)
+        gram = _sum_slices(gram, columns, 3)
         return gram.flatten(4, 5).flatten(2, 3)
 
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
         """Return the sum of the gradients, each times its factor."""
         convolution = self.convolution
         scaled = convolution.outputs * factors[:, None, None, None]
-        if convolution.groups == 1 and convolution.rows.on_image * convolution.columns.on_image < SPARSE:
-            return _tap_by_tap(convolution, scaled)
+        if convolution.groups == 1 and convolution.rows.on_image * convolution.columns.on_image < SPARSE_FRACTION:
+            return _sum_by_tap(convolution, scaled)
         gradients = _by_position(scaled, convolution.groups).transpose(0, 1).flatten(1, 2)
         patches = convolution.patches().transpose(0, 1).flatten(1, 2)
         return convolution.as_weight(gradients.mT @ patches)
 
 
-def _along(gram: torch.Tensor, axis: Axis, dimension: int) -> torch.Tensor:
-    """Sum the slices that the places of the kernel see along one dimension of both positions of each entry."""
+def _sum_slices(gram: torch.Tensor, axis: Axis, dimension: int) -> torch.Tensor:
+    """Sum the slices under the kernel positions along one dimension of both positions of each entry."""
     other = dimension + 2
     shape = list(gram.shape)
     shape[dimension] = shape[other] = axis.outputs
@@ -195,8 +200,8 @@ def _along(gram: torch.Tensor, axis: Axis, dimension: int) -> torch.Tensor:
     return total
 
 
-def _tap_by_tap(convolution: Convolution, gradients: torch.Tensor) -> torch.Tensor:
-    """Return the weight's gradient, one matrix product for each place of the kernel, and none with padding."""
+def _sum_by_tap(convolution: Convolution, gradients: torch.Tensor) -> torch.Tensor:
+    """Return the weight's gradient by one matrix product per kernel position, without padding."""
     out, channels, height, width = convolution.parameter.shape
     total = gradients.new_zeros((height, width, out, channels))
     inputs, gradients = convolution.inputs.movedim(1, 3), gradients.movedim(1, 3)
@@ -208,25 +213,27 @@ def _tap_by_tap(convolution: Convolution, gradients: torch.Tensor) -> torch.Tens
     return total.permute(2, 3, 0, 1)
 
 
-def convolution_parts(layer: nn.Conv2d, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:
+def convolution_gradients(
+    layer: nn.Conv2d, inputs: torch.Tensor, outputs: torch.Tensor
+) -> Iterator[PerExampleGradient]:
     """Yield the gradients of weight and bias.
 
     Parameters
     ----------
     inputs : torch.Tensor
-        What the layer took in, shape ``(n, in_channels, height, width)``.
+        Layer inputs, shape ``(n, in_channels, height, width)``.
     outputs : torch.Tensor
-        Gradient of what it gave out, shape ``(n, out_channels, height, width)``.
+        Output gradients, shape ``(n, out_channels, height, width)``.
     """
     if layer.weight.requires_grad:
         convolution = as_convolution(layer, inputs, outputs)
         yield cheapest(convolution)
     if layer.bias is not None and layer.bias.requires_grad:
-        yield Explicit(layer.bias, outputs.sum((2, 3)))
+        yield Materialized(layer.bias, outputs.sum((2, 3)))
 
 
 def as_convolution(layer: nn.Conv2d, inputs: torch.Tensor, outputs: torch.Tensor) -> Convolution:
-    """Return the convolution of the weight, with padding that is not the same number of zeros around made explicit."""
+    """Return the convolution of the weight, with any padding other than symmetric zeros applied to the inputs."""
     if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         around = layer._reversed_padding_repeated_twice
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
@@ -244,8 +251,8 @@ def as_convolution(layer: nn.Conv2d, inputs: torch.Tensor, outputs: torch.Tensor
     return Convolution(layer.weight, inputs, outputs, rows, columns, layer.groups)
 
 
-def cheapest(convolution: Convolution) -> Part:
-    """Return the gradients in the form that costs least; all forms give the same."""
+def cheapest(convolution: Convolution) -> PerExampleGradient:
+    """Return the gradients in the cheapest form; all forms have the same values."""
     rows, columns, groups = convolution.rows, convolution.columns, convolution.groups
     positions = rows.outputs * columns.outputs
     pixels = rows.size * columns.size
@@ -254,12 +261,14 @@ def cheapest(convolution: Convolution) -> Part:
     unfolded = channels * rows.kernel * columns.kernel
     gram = groups * positions**2
     costs = {
-        # The product that forms the gradients is the one that their sum would need.
-        "explicit": MOVE * (3 * weight + positions * unfolded),
-        "patches": positions**2 * (unfolded + out) + MOVE * (2 * gram + positions * unfolded),
-        "pixels": pixels**2 * channels + positions**2 * out + MOVE * (rows.kernel + columns.kernel + 2) * gram,
+        # The product of materialised gradients replaces the product of their sum.
+        "explicit": MEMORY_ACCESS_COST * (3 * weight + positions * unfolded),
+        "patches": positions**2 * (unfolded + out) + MEMORY_ACCESS_COST * (2 * gram + positions * unfolded),
+        "pixels": pixels**2 * channels
+        + positions**2 * out
+        + MEMORY_ACCESS_COST * (rows.kernel + columns.kernel + 2) * gram,
     }
     form = min(costs, key=costs.__getitem__)
     if form == "explicit":
-        return convolution.explicit()
+        return convolution.materialize()
     return GramMatrices(convolution, unfolded=form == "patches")

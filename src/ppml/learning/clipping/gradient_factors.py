@@ -1,4 +1,4 @@
-"""What a layer tells of the gradients of one of its parameters, one gradient an example."""
+"""Per-example gradients of one parameter, in factored or materialised form."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing import Protocol
 
 import torch
 
-LEAST_SHARE = 1e-4
-"""A squared norm out of Gram matrices counts as at least this share of what it would be without cancellation.
+CANCELLATION_FLOOR = 1e-4
+"""Smallest squared norm from Gram matrices, as a fraction of its value without cancellation.
 
-Its terms may cancel, and float32 keeps an error of 1e-7 of their size. Where less than this share is left, the true
-norm may be larger than the digits say by more than 0.1 %, and the example is clipped harder instead.
+Its terms may cancel, and float32 has an error of 1e-7 of their size. Below this fraction the error of the norm may
+exceed 0.1 %; the floor then clips the example harder.
 """
 
 CLIPPING_MARGIN = 2e-3
-"""Share of the clipping norm by which one example may move a sum of clipped gradients further than by the norm itself.
+"""Largest excess of an example's effect on a sum of clipped gradients, as a fraction of the clipping norm.
 
-A clipped gradient is too long by .1 % at worst (:data:`LEAST_SHARE`), and rounding moves a float32 sum. Noise is drawn
-for a sensitivity that is larger by this share.
+A clipped gradient is too long by at most .1 % (:data:`CANCELLATION_FLOOR`), and a float32 sum is rounded. The noise
+uses a sensitivity that is larger by this fraction.
 """
 
 
-class Part(Protocol):
-    """The gradients of one parameter for each of ``n`` examples, in whatever form is cheap."""
+class PerExampleGradient(Protocol):
+    """The gradients of one parameter for each of ``n`` examples, in any form."""
 
     @property
     def parameter(self) -> torch.Tensor:
-        """Whose gradients these are."""
+        """The parameter of these gradients."""
         ...
 
     def squared_norms(self) -> torch.Tensor:
-        """Return the squared norm of each example's gradient, shape ``(n,)``; never below the true one by 0.2 %."""
+        """Return the squared norm of each example's gradient, shape ``(n,)``; at most 0.2 % below the true value."""
         ...
 
-    def only(self, kept: torch.Tensor) -> Part:
-        """Return the same gradients with 0 in place of those of the examples that are not ``kept``, bool, ``(n,)``."""
+    def zero_except(self, kept: torch.Tensor) -> PerExampleGradient:
+        """Return the same gradients with 0 for the examples that are not ``kept``, bool, ``(n,)``."""
         ...
 
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
@@ -45,17 +45,17 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class Explicit:
-    """Gradients that are there, one an example.
+class Materialized:
+    """Materialised gradients, one per example.
 
     Parameters
     ----------
     parameter : torch.Tensor
-        Whose gradients these are.
+        The parameter of these gradients.
     gradients : torch.Tensor
         Shape ``(n, ...)``.
     arrange : callable
-        Brings one of them, flat, into the shape of the parameter; without it, they are in its order.
+        Reshapes a flat gradient to the parameter; by default the gradient has the order of the parameter.
     """
 
     parameter: torch.Tensor
@@ -67,9 +67,9 @@ class Explicit:
         norms: torch.Tensor = torch.linalg.vector_norm(self.gradients.flatten(1), dim=1)
         return norms.square()
 
-    def only(self, kept: torch.Tensor) -> Explicit:
-        """Return the gradients of the examples that are ``kept``, and 0 for the others."""
-        return replace(self, gradients=zero_where_not(kept, self.gradients))
+    def zero_except(self, kept: torch.Tensor) -> Materialized:
+        """Return the gradients of the ``kept`` examples, and 0 for the others."""
+        return replace(self, gradients=zero_rows_except(kept, self.gradients))
 
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
         """Return the sum of the gradients, each times its factor."""
@@ -77,17 +77,17 @@ class Explicit:
         return self.arrange(total) if self.arrange else total.view(self.parameter.shape)
 
 
-def zero_where_not(kept: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+def zero_rows_except(kept: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Return a copy of ``values``, ``(n, ...)``, with zeros for the examples that are not ``kept``, bool, ``(n,)``.
 
-    Whatever a value is: 0 times a value that is not finite is not 0.
+    A product with 0 would keep values that are not finite.
     """
     copy = values.clone()
     copy[~kept] = 0
     return copy
 
 
-def inner_products(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+def gram_squared_norms(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """Return the squared norms of ``sum_p g_p x_p'`` from the Gram matrices of ``x`` and ``g`` over the positions.
 
     Parameters
@@ -98,8 +98,9 @@ def inner_products(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        ``sum_pq <x_p, x_q> <g_p, g_q>``, shape ``(n,)``, at least ``LEAST_SHARE`` of ``sum_p |x_p|^2 sum_q |g_q|^2``.
+        ``sum_pq <x_p, x_q> <g_p, g_q>``, shape ``(n,)``, at least ``CANCELLATION_FLOOR`` times
+        ``sum_p |x_p|^2 sum_q |g_q|^2``.
     """
     trace = inputs.diagonal(dim1=-2, dim2=-1).sum(-1) * outputs.diagonal(dim1=-2, dim2=-1).sum(-1)
     product = torch.linalg.vecdot(inputs.flatten(1), outputs.flatten(1))
-    return torch.maximum(product, LEAST_SHARE * trace.sum(1))
+    return torch.maximum(product, CANCELLATION_FLOOR * trace.sum(1))

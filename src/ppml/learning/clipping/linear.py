@@ -1,4 +1,4 @@
-"""Gradients of linear layers and embeddings."""
+"""Per-example gradients of linear layers and embeddings."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ppml.learning.clipping.gradient_factors import Explicit, Part, inner_products, zero_where_not
+from ppml.learning.clipping.gradient_factors import (
+    Materialized,
+    PerExampleGradient,
+    gram_squared_norms,
+    zero_rows_except,
+)
 
 
-def linear_parts(layer: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:
+def linear_gradients(layer: nn.Linear, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[PerExampleGradient]:
     """Yield the gradients of weight and bias.
 
     Parameters
     ----------
     inputs : torch.Tensor
-        What the layer took in, shape ``(n, ..., in_features)``; all positions between belong to one example.
+        Layer inputs, shape ``(n, ..., in_features)``; all middle dimensions are positions of one example.
     outputs : torch.Tensor
-        Gradient of what it gave out, shape ``(n, ..., out_features)``.
+        Output gradients, shape ``(n, ..., out_features)``.
     """
     inputs = inputs.reshape(len(inputs), -1, inputs.shape[-1])
     outputs = outputs.reshape(len(outputs), -1, outputs.shape[-1])
     if layer.weight.requires_grad:
         positions = inputs.shape[1]
-        # The gradient itself has as many values as the weight, the two Gram matrices have 2 T^2.
+        # The gradient has as many values as the weight, the two Gram matrices have 2 T^2.
         if 2 * positions**2 <= layer.weight.numel():
             yield OuterProducts(layer.weight, inputs, outputs)
         else:
-            yield Explicit(layer.weight, outputs.mT @ inputs)
+            yield Materialized(layer.weight, outputs.mT @ inputs)
     if layer.bias is not None and layer.bias.requires_grad:
-        yield Explicit(layer.bias, outputs.sum(1))
+        yield Materialized(layer.bias, outputs.sum(1))
 
 
 @dataclass(frozen=True)
 class OuterProducts:
-    """Gradients ``sum_p g_p x_p'`` that stay apart as ``g`` and ``x``.
+    """Gradients ``sum_p g_p x_p'`` in the factors ``g`` and ``x``.
 
     Parameters
     ----------
@@ -55,11 +60,11 @@ class OuterProducts:
         if self.inputs.shape[1] == 1:
             return self.inputs.square().sum((1, 2)) * self.outputs.square().sum((1, 2))
         inputs, outputs = self.inputs[:, None], self.outputs[:, None]
-        return inner_products(inputs @ inputs.mT, outputs @ outputs.mT)
+        return gram_squared_norms(inputs @ inputs.mT, outputs @ outputs.mT)
 
-    def only(self, kept: torch.Tensor) -> OuterProducts:
-        """Return the gradients of the examples that are ``kept``, and 0 for the others."""
-        return replace(self, inputs=zero_where_not(kept, self.inputs), outputs=zero_where_not(kept, self.outputs))
+    def zero_except(self, kept: torch.Tensor) -> OuterProducts:
+        """Return the gradients of the ``kept`` examples, and 0 for the others."""
+        return replace(self, inputs=zero_rows_except(kept, self.inputs), outputs=zero_rows_except(kept, self.outputs))
 
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
         """Return the sum of the gradients, each times its factor."""
@@ -67,27 +72,29 @@ class OuterProducts:
         return scaled.flatten(0, 1).T @ self.inputs.flatten(0, 1)
 
 
-def embedding_parts(layer: nn.Embedding, inputs: torch.Tensor, outputs: torch.Tensor) -> Iterator[Part]:
-    """Yield the gradients of the vectors.
+def embedding_gradients(
+    layer: nn.Embedding, inputs: torch.Tensor, outputs: torch.Tensor
+) -> Iterator[PerExampleGradient]:
+    """Yield the gradient of the embedding table.
 
     Parameters
     ----------
     inputs : torch.Tensor
         Indices, shape ``(n, ...)``.
     outputs : torch.Tensor
-        Gradient of what the layer gave out, shape ``(n, ..., embedding_dim)``.
+        Output gradients, shape ``(n, ..., embedding_dim)``.
     """
     if layer.weight.requires_grad:
         inputs = inputs.reshape(len(inputs), -1)
         outputs = outputs.reshape(*inputs.shape, -1)
         if layer.padding_idx is not None:
             outputs = outputs * (inputs != layer.padding_idx)[..., None]
-        yield Rows(layer.weight, inputs, outputs)
+        yield EmbeddingRows(layer.weight, inputs, outputs)
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Gradients of a table of which each position of an example used one row.
+class EmbeddingRows:
+    """Gradients of a table from which each position of an example used one row.
 
     Parameters
     ----------
@@ -96,7 +103,7 @@ class Rows:
     indices : torch.Tensor
         The row of each position, shape ``(n, positions)``.
     outputs : torch.Tensor
-        The gradient there, shape ``(n, positions, columns)``.
+        Output gradients, shape ``(n, positions, columns)``.
     """
 
     parameter: torch.Tensor
@@ -106,11 +113,11 @@ class Rows:
     def squared_norms(self) -> torch.Tensor:
         """Return the squared norm of each example's gradient, shape ``(n,)``."""
         same = (self.indices[:, :, None] == self.indices[:, None, :]).to(self.outputs.dtype)
-        return inner_products(same[:, None], (self.outputs @ self.outputs.mT)[:, None])
+        return gram_squared_norms(same[:, None], (self.outputs @ self.outputs.mT)[:, None])
 
-    def only(self, kept: torch.Tensor) -> Rows:
-        """Return the gradients of the examples that are ``kept``, and 0 for the others."""
-        return replace(self, outputs=zero_where_not(kept, self.outputs))
+    def zero_except(self, kept: torch.Tensor) -> EmbeddingRows:
+        """Return the gradients of the ``kept`` examples, and 0 for the others."""
+        return replace(self, outputs=zero_rows_except(kept, self.outputs))
 
     def weighted_sum(self, factors: torch.Tensor) -> torch.Tensor:
         """Return the sum of the gradients, each times its factor."""

@@ -1,1 +1,1 @@
-"""Several models trained in one pass, with the same bits as one after another."""
+"""Vectorized training of several models, with the same bits as sequential training."""

@@ -1,4 +1,4 @@
-"""Owners of small models, who train without each other but at once."""
+"""Vectorized training of several owners of small models."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import nn
 from ppml.accounting.events import MechanismEvent
 from ppml.data.examples import Examples
 from ppml.learning.learner import AfterEpoch, Settings, TrainingDiverged
-from ppml.learning.parameters import flat_parameters, load_parameters
-from ppml.learning.training_window import Span
-from ppml.learning.vectorized.training import Pupil, Weights, train_side_by_side
+from ppml.learning.parameters import flatten, unflatten_into
+from ppml.learning.training_window import TrainingWindow
+from ppml.learning.vectorized.training import Replica, Weights, train_vectorized
 from ppml.randomness import Randomness
 
 
-class SideBySide:
-    """All train at once by SGD without privacy, each with the bits that it gets alone.
+class VectorizedTrainer:
+    """Trains all owners together by SGD without privacy; the bits do not depend on the other owners.
 
     Parameters
     ----------
     settings : Settings
-        How each walks through its records.
+        Settings of each owner's training.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -35,33 +35,35 @@ class SideBySide:
         rngs: Sequence[Randomness],
         after_epoch: Sequence[AfterEpoch],
     ) -> list[tuple[MechanismEvent, ...]]:
-        """Train; see :class:`~ppml.learning.sequential.Cohort`."""
-        pupils = [Pupil(records, rng) for records, rng in zip(owned, rngs, strict=True)]
-        begun = [_Begun(flat_parameters(models[0])) for _ in models]
+        """Train the models; see :class:`~ppml.learning.sequential.CohortTrainer`."""
+        replicas = [Replica(examples, rng) for examples, rng in zip(owned, rngs, strict=True)]
+        starts = [_EpochStarts(flatten(models[0])) for _ in models]
 
-        def tell(place: int, epoch: int, loss: float, weights: Callable[[], Weights]) -> None:
-            begun[place].add(epoch, weights())
-            load_parameters(models[place], begun[place].last)
+        def end_epoch(place: int, epoch: int, loss: float, weights: Callable[[], Weights]) -> None:
+            starts[place].add(epoch, weights())
+            unflatten_into(models[place], starts[place].last)
             after_epoch[place](epoch, loss)
 
-        for place, found in enumerate(train_side_by_side(models[0], pupils, self._settings, Span(), tell)):
+        for place, found in enumerate(
+            train_vectorized(models[0], replicas, self._settings, TrainingWindow(), end_epoch)
+        ):
             if isinstance(found, TrainingDiverged):
-                whose = f"client {place}: " if len(models) > 1 else ""
-                raise self._restored(whose, found, models[place], begun[place], len(owned[place]))
+                owner = f"client {place}: " if len(models) > 1 else ""
+                raise self._restore(owner, found, models[place], starts[place], len(owned[place]))
         return [()] * len(models)
 
-    def _restored(
-        self, whose: str, found: TrainingDiverged, model: nn.Module, begun: _Begun, records: int
+    def _restore(
+        self, owner: str, found: TrainingDiverged, model: nn.Module, starts: _EpochStarts, examples: int
     ) -> TrainingDiverged:
-        """Give ``model`` the weights that the last epoch with a finite loss in its first step began with."""
+        """Give ``model`` the weights from the start of the last epoch whose first step had a finite loss."""
         settings = self._settings
         assert found.step is not None
-        steps = 1 if settings.batch_size == "all" else math.ceil(records / settings.batch_size)
+        steps = 1 if settings.batch_size == "all" else math.ceil(examples / settings.batch_size)
         epoch, taken = divmod(found.step - 1, steps)
         good = max(0, epoch if taken else epoch - 1)
-        load_parameters(model, begun.weights[good])
+        unflatten_into(model, starts.weights[good])
         return TrainingDiverged(
-            f"{whose}{found}, epoch {epoch + 1} of {settings.epochs}; the model has its weights after step "
+            f"{owner}{found}, epoch {epoch + 1} of {settings.epochs}; the model has its weights after step "
             f"{good * steps} again",
             step=found.step,
             restored=good * steps,
@@ -69,18 +71,18 @@ class SideBySide:
         )
 
 
-class _Begun:
-    """The weights that an owner began its last two epochs with, by how many epochs it had behind it."""
+class _EpochStarts:
+    """Weights of an owner at the start of its last two epochs, by number of finished epochs."""
 
     def __init__(self, initial: Weights) -> None:
         self.weights = {0: initial}
 
     def add(self, epochs: int, weights: Weights) -> None:
-        """Keep what the next epoch begins with."""
+        """Store the initial weights of the next epoch."""
         self.weights.pop(epochs - 2, None)
         self.weights[epochs] = weights
 
     @property
     def last(self) -> Weights:
-        """What was added last."""
+        """The weights added last."""
         return self.weights[max(self.weights)]

@@ -1,7 +1,7 @@
-"""Convolutional layers of which every pupil has its own, calculated as one convolution with a group for each.
+"""Stacked convolutional layers: one grouped convolution for all replicas.
 
-Small convolutions on small batches are waiting for the next call more than they calculate, so that those of many pupils
-at once take little longer than those of one.
+Small convolutions on small batches are dominated by the cost of the call, so a grouped convolution of many replicas
+takes little longer than one of a single replica.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-HALVES = 2
-"""Each pupil's batch is cut in so many groups: one pupil alone, too, has groups, and so the same kernels."""
+GROUPS_PER_REPLICA = 2
+"""Groups per replica's batch: a single replica has groups, too, and so runs the same kernels."""
 
 
-def is_convolutional(layer: nn.Module) -> bool:
-    """Return whether ``layer`` can be calculated for several groups of channels at once."""
+def is_stackable_convolution(layer: nn.Module) -> bool:
+    """Return whether ``layer`` supports several groups of channels."""
     if isinstance(layer, nn.Conv2d):
         return layer.padding_mode == "zeros"
     return isinstance(layer, nn.GroupNorm | nn.Tanh | nn.MaxPool2d)
 
 
 class StackedConvolutions:
-    """The convolutional layers of every pupil.
+    """The convolutional layers of all replicas.
 
     Parameters
     ----------
     layers : sequence of nn.Module
-        Hold the weights that all begin with; :func:`is_convolutional`.
-    pupils : int
-        How many there are.
+        Initial weights of all replicas; see :func:`is_stackable_convolution`.
+    replicas : int
+        Number of replicas.
     shape : sequence of int
-        Of an image: channels, height, width.
+        Channels, height and width of an image.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], pupils: int, shape: Sequence[int]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], replicas: int, shape: Sequence[int]) -> None:
         self._layers, self._shape = layers, tuple(shape)
         self._weights = [
-            parameter.detach().contiguous().repeat(pupils, *[1] * parameter.dim())
+            parameter.detach().contiguous().repeat(replicas, *[1] * parameter.dim())
             for layer in layers
             for parameter in layer.parameters()
         ]
@@ -50,49 +50,49 @@ class StackedConvolutions:
         self._velocities = [torch.zeros_like(weight) for weight in self._weights]
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the features of the images ``values``, both of shape ``(pupils, size, values)``."""
-        pupils, size, _ = values.shape
-        groups = pupils * HALVES
-        images = values.view(pupils, HALVES, size // HALVES, *self._shape)
+        """Return the features of the images ``values``, both of shape ``(replicas, size, values)``."""
+        replicas, size, _ = values.shape
+        groups = replicas * GROUPS_PER_REPLICA
+        images = values.view(replicas, GROUPS_PER_REPLICA, size // GROUPS_PER_REPLICA, *self._shape)
         images = images.permute(2, 0, 1, 3, 4, 5).flatten(1, 3)
-        # Convolutions on a CPU are about twice as fast in this order.
+        # Convolutions on a CPU are about twice as fast in this memory format.
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.enable_grad():
-            weights = iter([_for_each_half(weight) for weight in self._weights])
+            weights = iter([_repeat_for_groups(weight) for weight in self._weights])
             for layer in self._layers:
-                images = _calculate(layer, images, groups, [next(weights) for _ in layer.parameters()])
-            features = images.unflatten(1, (pupils, HALVES, -1)).permute(1, 2, 0, 3, 4, 5)
-            self._features: torch.Tensor = features.reshape(pupils, size, -1)
-        given: torch.Tensor = self._features.detach()
-        return given
+                images = _apply_layer(layer, images, groups, [next(weights) for _ in layer.parameters()])
+            features = images.unflatten(1, (replicas, GROUPS_PER_REPLICA, -1)).permute(1, 2, 0, 3, 4, 5)
+            self._features: torch.Tensor = features.reshape(replicas, size, -1)
+        detached: torch.Tensor = self._features.detach()
+        return detached
 
-    def backward(self, slope: torch.Tensor) -> None:
-        """Keep the gradients of the weights, ``slope`` being that of the features."""
-        self._gradients = torch.autograd.grad(self._features, self._weights, slope)
+    def backward(self, gradient: torch.Tensor) -> None:
+        """Store the gradients of the weights for the ``gradient`` of the features."""
+        self._gradients = torch.autograd.grad(self._features, self._weights, gradient)
 
     def step(self, rates: torch.Tensor, momentum: float) -> None:
-        """Take a step of SGD, at each pupil's rate."""
+        """Do a step of SGD with each replica's learning rate."""
         for weight, gradient, velocity in zip(self._weights, self._gradients, self._velocities, strict=True):
             torch.add(gradient, velocity, alpha=momentum, out=velocity)
             weight.addcmul_(velocity, rates.view(-1, *[1] * (weight.dim() - 1)), value=-1)
 
-    def keep(self, pupils: int) -> None:
-        """Go on with the first ``pupils`` alone."""
-        self._weights = [weight.detach()[:pupils].requires_grad_() for weight in self._weights]
-        self._velocities = [velocity[:pupils] for velocity in self._velocities]
+    def truncate(self, replicas: int) -> None:
+        """Drop all replicas after the first ``replicas``."""
+        self._weights = [weight.detach()[:replicas].requires_grad_() for weight in self._weights]
+        self._velocities = [velocity[:replicas] for velocity in self._velocities]
 
-    def weights_of(self, place: int) -> list[NDArray[np.float32]]:
-        """Return the weights of one pupil, as they lie here."""
+    def replica_weights(self, place: int) -> list[NDArray[np.float32]]:
+        """Return views of the weights of replica ``place``."""
         return [weight.detach()[place].numpy() for weight in self._weights]
 
 
-def _for_each_half(weight: torch.Tensor) -> torch.Tensor:
-    """Return the weights of all pupils side by side, those of each as often as its batch has parts."""
-    halves = weight[:, None].expand(len(weight), HALVES, *weight.shape[1:]).flatten(0, 2)
-    return halves.contiguous(memory_format=torch.channels_last) if halves.dim() == 4 else halves
+def _repeat_for_groups(weight: torch.Tensor) -> torch.Tensor:
+    """Return the concatenated weights of all replicas, repeated for each group."""
+    repeated = weight[:, None].expand(len(weight), GROUPS_PER_REPLICA, *weight.shape[1:]).flatten(0, 2)
+    return repeated.contiguous(memory_format=torch.channels_last) if repeated.dim() == 4 else repeated
 
 
-def _calculate(layer: nn.Module, images: torch.Tensor, groups: int, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+def _apply_layer(layer: nn.Module, images: torch.Tensor, groups: int, weights: Sequence[torch.Tensor]) -> torch.Tensor:
     if isinstance(layer, nn.Conv2d):
         stride, padding, dilation = layer.stride, layer.padding, layer.dilation
         bias = weights[1] if len(weights) > 1 else None

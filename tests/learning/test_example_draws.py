@@ -1,4 +1,4 @@
-"""No record's draws depend on another record: what a record is trained on, and by how much it moves the clipped sum."""
+"""No example's draws depend on another example: what an example is trained on, and by how much it moves the clipped sum."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from scipy import stats
 from torch import nn
 
-from ppml.accounting.schedule import poisson_plan
+from ppml.accounting.schedule import poisson_schedule
 from ppml.data.examples import Examples
 from ppml.data.transforms.deformation import DRAWS, NO_DEFORMATION, Deformation
-from ppml.example_draws import MOST_DRAWS, draws_of_records, draws_of_step, record_digests
-from ppml.federation.algorithms import Member, WeightedUpdates
-from ppml.federation.server_optimizer import MomentumStep
+from ppml.example_draws import MAX_DRAWS, draws_per_example, draws_per_step, example_digests
+from ppml.federation.algorithms import ClientData, FedAvg
+from ppml.federation.server_optimizer import FedAvgM
 from ppml.learning import dpsgd, loop
 from ppml.learning.augmentation import Augmentation, deform_each, shift_batch
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings
-from ppml.learning.training_window import Span
+from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
@@ -37,15 +37,15 @@ COUNTS = [1, 2, 37, 1000]
 # The draws themselves.
 
 
-def test_draws_are_uniform_and_independent_between_records_numbers_and_purposes():
-    records = [place.to_bytes(32, "little") for place in range(20_000)]
-    drawn = draws_of_records(Randomness(1).child("a"), 7, records, MOST_DRAWS)
-    assert drawn.shape == (20_000, MOST_DRAWS) and drawn.min() >= 0 and drawn.max() < 1
+def test_draws_are_uniform_and_independent_between_examples_numbers_and_purposes():
+    examples = [place.to_bytes(32, "little") for place in range(20_000)]
+    drawn = draws_per_example(Randomness(1).child("a"), 7, examples, MAX_DRAWS)
+    assert drawn.shape == (20_000, MAX_DRAWS) and drawn.min() >= 0 and drawn.max() < 1
     assert stats.kstest(drawn.ravel(), "uniform").pvalue > 1e-6
     others = [
-        draws_of_records(Randomness(1).child("a"), 8, records, MOST_DRAWS),
-        draws_of_records(Randomness(1).child("b"), 7, records, MOST_DRAWS),
-        draws_of_records(Randomness(2).child("a"), 7, records, MOST_DRAWS),
+        draws_per_example(Randomness(1).child("a"), 8, examples, MAX_DRAWS),
+        draws_per_example(Randomness(1).child("b"), 7, examples, MAX_DRAWS),
+        draws_per_example(Randomness(2).child("a"), 7, examples, MAX_DRAWS),
         np.roll(drawn, 1, axis=0),
         np.roll(drawn, 1, axis=1),
     ]
@@ -53,27 +53,29 @@ def test_draws_are_uniform_and_independent_between_records_numbers_and_purposes(
         assert abs(np.corrcoef(drawn.ravel(), other.ravel())[0, 1]) < 6 / drawn.size**0.5
 
 
-def test_equal_records_have_equal_draws_and_a_step_has_some_of_its_own():
+def test_equal_examples_have_equal_draws_and_a_step_has_some_of_its_own():
     rng = Randomness(1)
-    first, second, third = draws_of_records(rng, 0, [b"one", b"other", b"one"], 3)
+    first, second, third = draws_per_example(rng, 0, [b"one", b"other", b"one"], 3)
     assert np.array_equal(first, third) and not np.array_equal(first, second)
-    assert not np.array_equal(draws_of_step(rng, 0, 2), draws_of_step(rng, 1, 2))
+    assert not np.array_equal(draws_per_step(rng, 0, 2), draws_per_step(rng, 1, 2))
 
 
 def test_a_digest_is_of_every_value_and_of_the_label_whatever_the_order_of_memory():
-    records = some(40)
-    assert len(set(records.digests)) == 40 and {len(digest) for digest in records.digests} == {32}
-    there = records.images.expand(-1, 3, -1, -1)
+    examples = some(40)
+    assert len(set(examples.digests)) == 40 and {len(digest) for digest in examples.digests} == {32}
+    there = examples.inputs.expand(-1, 3, -1, -1)
     in_memory = there.to(memory_format=torch.channels_last)
-    assert record_digests(there) == record_digests(in_memory.contiguous()) == record_digests(in_memory)
-    relabelled = Examples(records.images, (records.labels + 1) % 10)
-    assert not set(relabelled.digests) & set(records.digests)
-    assert record_digests(records.images) == record_digests(relabelled.images)
-    changed = records.images.clone()
+    assert example_digests(there) == example_digests(in_memory.contiguous()) == example_digests(in_memory)
+    relabelled = Examples(examples.inputs, (examples.labels + 1) % 10)
+    assert not set(relabelled.digests) & set(examples.digests)
+    assert example_digests(examples.inputs) == example_digests(relabelled.inputs)
+    changed = examples.inputs.clone()
     changed[3, 0, 27, 27] += 1e-6
-    differ = [one != other for one, other in zip(record_digests(changed), record_digests(records.images), strict=True)]
+    differ = [
+        one != other for one, other in zip(example_digests(changed), example_digests(examples.inputs), strict=True)
+    ]
     assert differ == [place == 3 for place in range(40)]
-    assert record_digests(records.images[:0]) == ()
+    assert example_digests(examples.inputs[:0]) == ()
 
 
 # What the model is given in a training.
@@ -86,11 +88,11 @@ def logistic() -> nn.Module:
 
 
 def with_duplicates(count: int) -> Examples:
-    """Return real records, a third of them equal to another one, some of these but for the label."""
-    records = some(min(count, 700)).select(torch.arange(count) % max(1, 2 * count // 3))
-    labels = records.labels.clone()
+    """Return real examples, a third of them equal to another one, some of these but for the label."""
+    examples = some(min(count, 700)).select(torch.arange(count) % max(1, 2 * count // 3))
+    labels = examples.labels.clone()
     labels[::7] = (labels[::7] + 1) % 10
-    return Examples(records.images, labels)
+    return Examples(examples.inputs, labels)
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class Training:
     def __str__(self) -> str:
         return f"{'federated' if self.federated else 'centralized'}-{self.source}"
 
-    def __call__(self, records: Examples, batch_size: int | str = "all", epochs: int = 3) -> list[torch.Tensor]:
-        """Return what each step releases, times the number of records, shape ``(parameters,)``."""
+    def __call__(self, examples: Examples, batch_size: int | str = "all", epochs: int = 3) -> list[torch.Tensor]:
+        """Return what each step releases, times the number of examples, shape ``(parameters,)``."""
         released: list[torch.Tensor] = []
         learner = DpSgdLearner(
             Settings(epochs, batch_size, 0.0, shift=self.shift, deformation=self.deformation),  # type: ignore[arg-type]
@@ -114,19 +116,19 @@ class Training:
             max_grad_norm=NORM,
             noise_source=self.source,
             on_release=lambda gradients: released.append(
-                torch.cat([gradient.flatten().double() for gradient in gradients]) * len(records)
+                torch.cat([gradient.flatten().double() for gradient in gradients]) * len(examples)
             ),
         )
         if self.federated:
             start = np.concatenate([parameter.detach().numpy().ravel() for parameter in logistic().parameters()])
-            work = WeightedUpdates(MomentumStep(), 1.0)
-            work.contribute(logistic(), Member(learner, records), turn(parameters=start))
+            work = FedAvg(FedAvgM(), 1.0)
+            work.contribute(logistic(), ClientData(learner, examples), turn(parameters=start))
         else:
-            learner.fit(logistic(), records, span=Span(), rng=Randomness(1))
+            learner.fit(logistic(), examples, window=TrainingWindow(), rng=Randomness(1))
         return released
 
 
-def met(train: Callable[..., object], records: Examples, *how: object) -> list[np.ndarray]:
+def met(train: Callable[..., object], examples: Examples, *how: object) -> list[np.ndarray]:
     """Return the images that the model is given in each step."""
     steps: list[np.ndarray] = []
 
@@ -134,7 +136,7 @@ def met(train: Callable[..., object], records: Examples, *how: object) -> list[n
         steps.append(images.numpy().copy())
 
     with mock.patch.object(dpsgd, "_private_step", look):
-        train(records, *how)
+        train(examples, *how)
     return steps
 
 
@@ -143,13 +145,13 @@ def places(count: int, left_out: str) -> tuple[int, list[int]]:
     return place, [other for other in range(count) if other != place]
 
 
-def check_images_are_those_of_the_record(train: Training, records: Examples, left_out: str) -> None:
-    """Leave out a record, and change the order: every other record must be trained on the same images."""
-    whole, (_, others) = met(train, records), places(len(records), left_out)
-    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(1)).tolist()
+def check_images_are_those_of_the_example(train: Training, examples: Examples, left_out: str) -> None:
+    """Leave out an example, and change the order: every other example must be trained on the same images."""
+    whole, (_, others) = met(train, examples), places(len(examples), left_out)
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1)).tolist()
     for chosen in (others, order):
         if chosen:
-            steps = met(train, records.select(torch.tensor(chosen)))
+            steps = met(train, examples.select(torch.tensor(chosen)))
             assert len(steps) == len(whole) == 3
             assert all(np.array_equal(step, before[chosen]) for step, before in zip(steps, whole, strict=True))
 
@@ -159,16 +161,16 @@ TRAININGS = [Training(federated, source) for federated in (False, True) for sour
 
 @pytest.mark.parametrize("train", TRAININGS, ids=str)
 @pytest.mark.parametrize("count", COUNTS)
-def test_every_record_keeps_its_images_where_another_is_added_or_removed(train, count):
+def test_every_example_keeps_its_images_where_another_is_added_or_removed(train, count):
     for left_out in ("first", "middle", "last"):
-        check_images_are_those_of_the_record(train, with_duplicates(count), left_out)
+        check_images_are_those_of_the_example(train, with_duplicates(count), left_out)
 
 
 def check_images_do_not_depend_on_the_sample(train: Training, count: int) -> None:
-    """Compare small samples, some of them empty, with steps on all records."""
-    records = some(count)
-    everything = met(train, records, "all", 24)
-    sampled = met(train, records, 1, max(1, 24 // poisson_plan(count, 1)[1]))
+    """Compare small samples, some of them empty, with steps on all examples."""
+    examples = some(count)
+    everything = met(train, examples, "all", 24)
+    sampled = met(train, examples, 1, max(1, 24 // poisson_schedule(count, 1)[1]))
     sizes = {len(step) for step in sampled}
     assert len(sampled) == 24 and 0 in sizes and len(sizes) > 1
     for sample, step in zip(sampled, everything, strict=True):
@@ -177,28 +179,28 @@ def check_images_do_not_depend_on_the_sample(train: Training, count: int) -> Non
 
 @pytest.mark.parametrize("train", TRAININGS, ids=str)
 @pytest.mark.parametrize("count", [2, 12])
-def test_a_record_has_the_same_images_in_any_sample_and_after_an_empty_one(train, count):
+def test_an_example_has_the_same_images_in_any_sample_and_after_an_empty_one(train, count):
     check_images_do_not_depend_on_the_sample(train, count)
 
 
-def test_images_differ_from_step_to_step_and_from_record_to_record():
+def test_images_differ_from_step_to_step_and_from_example_to_example():
     seen = [image.tobytes() for step in met(Training(shift=0), some(37)) for image in step]
     assert len(set(seen)) == 3 * 37
     shifts = {step.tobytes() for step in met(Training(deformation=NO_DEFORMATION), some(1), "all", 20)}
     assert len(shifts) > 10
 
 
-# By how much a record moves the clipped sum.
+# By how much an example moves the clipped sum.
 
 
-def check_a_record_moves_the_sum_by_at_most_the_norm(
-    total: Callable[[Examples], list[torch.Tensor]], records: Examples, left_out: str
+def check_an_example_moves_the_sum_by_at_most_the_norm(
+    total: Callable[[Examples], list[torch.Tensor]], examples: Examples, left_out: str
 ) -> None:
-    _, others = places(len(records), left_out)
-    whole = total(records)
-    without = total(records.select(torch.tensor(others, dtype=torch.int64))) if others else [torch.zeros(())] * 3
+    _, others = places(len(examples), left_out)
+    whole = total(examples)
+    without = total(examples.select(torch.tensor(others, dtype=torch.int64))) if others else [torch.zeros(())] * 3
     moved = [float((one - other).norm()) for one, other in zip(whole, without, strict=True)]
-    # Every gradient here is longer than the norm; a step that did not sample the record does not move.
+    # Every gradient here is longer than the norm; a step that did not sample the example does not move.
     assert len(moved) >= 3 and all(one <= NORM * (1 + 2e-3) for one in moved)
     assert max(moved) == pytest.approx(NORM, rel=2e-2)
 
@@ -206,21 +208,21 @@ def check_a_record_moves_the_sum_by_at_most_the_norm(
 @pytest.mark.parametrize("train", TRAININGS, ids=str)
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("left_out", ["first", "middle", "last"])
-def test_a_record_moves_the_clipped_sum_by_at_most_the_clipping_norm(train, count, left_out):
-    check_a_record_moves_the_sum_by_at_most_the_norm(train, with_duplicates(count), left_out)
+def test_an_example_moves_the_clipped_sum_by_at_most_the_clipping_norm(train, count, left_out):
+    check_an_example_moves_the_sum_by_at_most_the_norm(train, with_duplicates(count), left_out)
 
 
-def at_a_fixed_rate(records: Examples) -> list[torch.Tensor]:
-    """Return the sums of 12 steps at rate 1/2, whatever the number of records."""
-    with mock.patch.object(dpsgd, "poisson_plan", lambda count, batch_size: (0.5, 4)):
-        return [total * 0.5 for total in Training()(records)]
+def at_a_fixed_rate(examples: Examples) -> list[torch.Tensor]:
+    """Return the sums of 12 steps at rate 1/2, whatever the number of examples."""
+    with mock.patch.object(dpsgd, "poisson_schedule", lambda count, batch_size: (0.5, 4)):
+        return [total * 0.5 for total in Training()(examples)]
 
 
-def by_shares(records: Examples) -> list[torch.Tensor]:
+def by_shares(examples: Examples) -> list[torch.Tensor]:
     """Return a client's part of the sums of 12 rounds at rate 1/2."""
     work = by_example(shares(1.0, 3, size=PARAMETERS, norm=NORM), rate=0.5)
     start = np.concatenate([parameter.detach().numpy().ravel() for parameter in logistic().parameters()])
-    member = Member(None, records)  # type: ignore[arg-type]
+    member = ClientData(None, examples)  # type: ignore[arg-type]
     return [
         torch.from_numpy(work.contribute(logistic(), member, turn(number=number, parameters=start)).values)
         for number in range(1, 13)
@@ -230,8 +232,8 @@ def by_shares(records: Examples) -> list[torch.Tensor]:
 @pytest.mark.parametrize("total", [at_a_fixed_rate, by_shares])
 @pytest.mark.parametrize("count", COUNTS[1:])
 @pytest.mark.parametrize("left_out", ["first", "middle", "last"])
-def test_a_record_moves_a_sampled_sum_by_at_most_the_clipping_norm(total, count, left_out):
-    check_a_record_moves_the_sum_by_at_most_the_norm(total, with_duplicates(count), left_out)
+def test_an_example_moves_a_sampled_sum_by_at_most_the_clipping_norm(total, count, left_out):
+    check_an_example_moves_the_sum_by_at_most_the_norm(total, with_duplicates(count), left_out)
 
 
 # The faults.
@@ -250,19 +252,19 @@ class ByPosition(Augmentation):
 
 
 class SkipsEmpty(Augmentation):
-    """Draws a shift for steps that have records."""
+    """Draws a shift for steps that have examples."""
 
     def __call__(self, images, index):
         return super().__call__(images, index) if len(images) else images
 
 
 class ByPlaceInTheRecords(Augmentation):
-    """Hashes the position of a record in the place of the record."""
+    """Hashes the position of an example in the place of the example."""
 
-    def __init__(self, records, *how):
-        super().__init__(records, *how)
-        numbers = torch.arange(len(records), dtype=torch.float32)[:, None]
-        self._records = Examples(numbers, torch.zeros_like(records.labels))
+    def __init__(self, examples, *how):
+        super().__init__(examples, *how)
+        numbers = torch.arange(len(examples), dtype=torch.float32)[:, None]
+        self._examples = Examples(numbers, torch.zeros_like(examples.labels))
 
 
 @pytest.mark.parametrize("fault", [ByPosition, ByPlaceInTheRecords])
@@ -270,9 +272,9 @@ class ByPlaceInTheRecords(Augmentation):
 def test_draws_by_position_are_caught(fault, left_out, monkeypatch):
     monkeypatch.setattr(loop, "Augmentation", fault)
     with pytest.raises(AssertionError):
-        check_images_are_those_of_the_record(Training(), some(37), left_out)
+        check_images_are_those_of_the_example(Training(), some(37), left_out)
     with pytest.raises(AssertionError):
-        check_a_record_moves_the_sum_by_at_most_the_norm(Training(), some(37), left_out)
+        check_an_example_moves_the_sum_by_at_most_the_norm(Training(), some(37), left_out)
     whole, (_, others) = Training()(some(300))[0], places(300, left_out)
     moved = float((whole - Training()(some(300).select(torch.tensor(others)))[0]).norm())
     assert moved > 2 * NORM, "far beyond what the noise is drawn for"
@@ -286,10 +288,10 @@ def test_draws_that_an_empty_sample_changes_are_caught(fault, monkeypatch):
 
 
 def test_samples_by_position_are_caught(monkeypatch):
-    def by_position(records, rate, steps, source, rng):
+    def by_position(examples, rate, steps, source, rng):
         generator = rng.torch()
-        return [torch.nonzero(torch.rand(len(records), generator=generator) < rate)[:, 0] for _ in range(12)]
+        return [torch.nonzero(torch.rand(len(examples), generator=generator) < rate)[:, 0] for _ in range(12)]
 
     monkeypatch.setattr(dpsgd, "build_sampler", by_position)
     with pytest.raises(AssertionError):
-        check_a_record_moves_the_sum_by_at_most_the_norm(at_a_fixed_rate, some(37), "first")
+        check_an_example_moves_the_sum_by_at_most_the_norm(at_a_fixed_rate, some(37), "first")
