@@ -9,7 +9,6 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ppml.federation import client_workers as sites
 from ppml.federation.client_workers import FIRST_CLIENT_NODE, ForkedWorker, new_context
 from ppml.federation.simulation_grid import InProcessGrid
 
@@ -42,23 +41,22 @@ def test_one_that_has_answered_ends_when_it_is_told_to(question):
     assert one.receive()[0].content["seen"]["node"] == NODE
     assert list(one.contexts()) == [NODE]
     one.close()
-    assert one._process.exitcode == 0
+    assert one._process.wait() == 0
 
 
 def test_one_for_whose_answer_nobody_waits_is_ended_at_once(question, monkeypatch):
-    monkeypatch.setattr(sites, "STOP_SECONDS", 60)
+    monkeypatch.setattr("ppml.ipc.process.STOP_SECONDS", 60)
     one = site(600)
     one.send([question])
     begun = time.monotonic()
     one.close()
-    assert one._process.exitcode == -signal.SIGKILL
+    assert one._process.wait() == -signal.SIGKILL
     assert time.monotonic() - begun < 30
 
 
 def test_one_that_nobody_listens_to_any_more_ends_without_a_word(question, capfd):
     one = site(0.3)
     one.send([question])
-    one._line.close()
-    one._process.join(timeout=60)
-    assert one._process.exitcode == 0
+    one._connection.close()
+    assert one._process.wait() == 0
     assert capfd.readouterr() == ("", "")

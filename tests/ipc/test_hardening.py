@@ -16,7 +16,7 @@ import pytest
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.config.technique import Bfv, Masking, SecretSharing
 from ppml.ipc import process as party_module
-from ppml.ipc.hardening import is_hardened, harden_process
+from ppml.ipc.hardening import harden_process, is_hardened
 from ppml.ipc.process import isolation_hooks, start_process
 from ppml.ipc.socket_server import EndpointSpec, connect, serve_sockets
 
@@ -174,5 +174,5 @@ def test_a_refusal_of_the_system_is_named(monkeypatch):
 
     monkeypatch.setattr("ppml.ipc.hardening._libc", Refuses)
     monkeypatch.setattr("resource.setrlimit", lambda *given: None)
-    with pytest.raises(OSError, match="cannot be secluded"):
+    with pytest.raises(OSError, match="cannot be protected"):
         harden_process()

@@ -20,12 +20,12 @@ import pytest
 
 from ppml.aggregation.factory import build_server_side
 from ppml.aggregation.interfaces import ProtectedUpdate
-from ppml.aggregation.key_holder import ANNOUNCE, KEY_ID, DECRYPT, SECRET_KEY, KeyHolderService
+from ppml.aggregation.key_holder import ANNOUNCE, DECRYPT, KEY_ID, SECRET_KEY, KeyHolderService
 from ppml.aggregation.key_service import (
     HOLDER,
     client_side,
-    start_key_service,
     server_material,
+    start_key_service,
 )
 from ppml.aggregation.lattice import ciphertext_id
 from ppml.config.technique import Bfv, Ckks
@@ -63,7 +63,10 @@ class Counter:
 @pytest.fixture
 def doors(tmp_path):
     with serve_sockets(
-        "counter", Counter, tmp_path, {"front": EndpointSpec(frozenset({b"c"}), LONGEST), "back": EndpointSpec(frozenset({b"d"}))}
+        "counter",
+        Counter,
+        tmp_path,
+        {"front": EndpointSpec(frozenset({b"c"}), LONGEST), "back": EndpointSpec(frozenset({b"d"}))},
     ):
         yield tmp_path
 
@@ -174,7 +177,10 @@ def test_a_party_that_cannot_be_made_says_why_and_leaves_nothing(tmp_path, monke
 
 
 def test_what_fails_within_ends_the_party_as_well(tmp_path):
-    with pytest.raises(ZeroDivisionError), serve_sockets("counter", Counter, tmp_path, {"front": EndpointSpec(frozenset())}):
+    with (
+        pytest.raises(ZeroDivisionError),
+        serve_sockets("counter", Counter, tmp_path, {"front": EndpointSpec(frozenset())}),
+    ):
         raise ZeroDivisionError
     assert [one for one in multiprocessing.active_children() if one.name == "counter"] == []
 
@@ -183,9 +189,9 @@ def test_what_fails_within_ends_the_party_as_well(tmp_path):
 def test_a_party_ends_with_the_program_that_opened_its_doors(tmp_path):
     program = (
         "import sys, time, multiprocessing; from pathlib import Path\n"
-        "from ppml.ipc.socket_server import Door, serve_sockets\n"
+        "from ppml.ipc.socket_server import EndpointSpec, serve_sockets\n"
         "from tests.ipc.test_socket_server import Counter\n"
-        "with serve_sockets('counter', Counter, Path(sys.argv[1]), {'front': Door(frozenset())}):\n"
+        "with serve_sockets('counter', Counter, Path(sys.argv[1]), {'front': EndpointSpec(frozenset())}):\n"
         "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -247,7 +253,7 @@ def test_a_message_that_is_too_long_is_refused_by_its_first_bytes_and_others_are
     guest.sendall(header)
     assert is_cut_off(guest)
     assert line.ask(b"c", bytes(LONGEST - 1)) == b"1", "as many bytes as there may be"
-    with pytest.raises(InvalidUpdate, match="a question of 1001 bytes to the counter, which takes 1000"):
+    with pytest.raises(InvalidUpdate, match="a request of 1001 bytes to the counter, which accepts 1000"):
         line.ask(b"c", bytes(LONGEST))
     assert connect("counter", doors / "front").ask(b"c") == b"2"
 
@@ -362,7 +368,7 @@ def test_the_server_s_door_of_a_key_holder_takes_names_and_no_sums(tmp_path):
     with start_key_service(Bfv(), 3, tmp_path):
         line = connect(HOLDER, tmp_path / SERVER_ENDPOINT)
         line.ask(ANNOUNCE, bytes(32))
-        with pytest.raises(InvalidUpdate, match="a question of 2001 bytes to the holder"):
+        with pytest.raises(InvalidUpdate, match="a request of 2001 bytes to the holder"):
             line.ask(ANNOUNCE, bytes(2000))
         liar = connect(HOLDER, forged(tmp_path / SERVER_ENDPOINT, longest=10_000))
         with pytest.raises(ChildProcessError, match="is gone"):
@@ -395,7 +401,12 @@ def test_the_server_s_door_opens_no_sum_and_no_door_gives_the_key(tmp_path):
         server = build_server_side(Bfv(), 3, server_material(tmp_path))
         total = server.add([site.protect(UPDATE, client, 1) for client in range(3)])
         by_server, by_client = connect(HOLDER, tmp_path / SERVER_ENDPOINT), connect(HOLDER, tmp_path / CLIENT_ENDPOINT)
-        for line, question in ((by_server, DECRYPT), (by_server, SECRET_KEY), (by_client, SECRET_KEY), (by_client, ANNOUNCE)):
+        for line, question in (
+            (by_server, DECRYPT),
+            (by_server, SECRET_KEY),
+            (by_client, SECRET_KEY),
+            (by_client, ANNOUNCE),
+        ):
             with pytest.raises(InvalidUpdate, match="gives no answer to that"):
                 line.ask(question, ciphertext_id(total))
         assert by_server.ask(KEY_ID) == by_client.ask(KEY_ID)

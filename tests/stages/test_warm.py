@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pkgutil
 import re
 import shutil
 import signal
@@ -18,15 +18,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ppml import stages
 from ppml.forkserver import job_client as client
 from ppml.forkserver import server as warm
-from ppml.forkserver.preload import NEEDS
 from ppml.ipc import parent_watch as parent
+from ppml.pipeline.stages import OVERVIEW, STAGES
+from ppml.stages.runner import stage_names
 
 PACKAGE = Path(warm.__file__).parents[1]
 JOB = [sys.executable, "-m", "ppml.stages"]
-GONE = "error: the process that started this job is gone\n"
+PRELOAD = {"overview": ("numpy.random", "no_such_library")}
+GONE = "error: the process that started this job has ended\n"
 
 # Takes the place of a stage that needs no library: says who it is, and does what it is told.
 PROBE = """
@@ -34,9 +35,10 @@ import os, random, signal, sys, time, warnings
 from pathlib import Path
 from ppml import edited
 from ppml.errors import UserError
+from ppml.stages.job import Job
 
-def main():
-    what, *given = sys.argv[1:]
+def run(job: Job):
+    what, *given = job.spec
     print(os.getpid(), os.getppid(), flush=True)
     if what == "say":
         print(ascii([str(Path.cwd()), os.environ.get("COLOUR"), os.environ["OMP_NUM_THREADS"], edited.VALUE, *given]))
@@ -87,21 +89,19 @@ def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a package in which the stage overview is the probe; jobs of this test find it first."""
     package = tmp_path / "code" / "ppml"
-    shutil.copytree(PACKAGE / "start", package / "start")
-    for name in ("stages", "records"):
-        (package / name).mkdir()
-    shared = ("__init__", "errors", "system_errors", "records/__init__", "records/files")
-    for name in (*shared, *(f"stages/{one}" for one in ("__init__", "__main__", "runner", "threads"))):
+    for name in ("forkserver", "ipc", "io"):
+        shutil.copytree(PACKAGE / name, package / name)
+    (package / "stages").mkdir()
+    shared = ("__init__", "errors", "system_errors")
+    for name in (*shared, *(f"stages/{one}" for one in ("__init__", "__main__", "job", "runner", "threads"))):
         shutil.copy(PACKAGE / f"{name}.py", package / f"{name}.py")
     (package / "stages" / "overview.py").write_text(PROBE)
-    needs = package / "start" / "needs.py"
-    needs.write_text(needs.read_text().replace('("jinja2",)', '("numpy.random", "no_such_library")'))
     (package / "edited.py").write_text("VALUE = 'before'\n")
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv(client.VARIABLE, "")
-    monkeypatch.setenv(parent.VARIABLE, "")
+    monkeypatch.setenv(client.ENV_SERVER, "")
+    monkeypatch.setenv(parent.ENV_PARENT, "")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -110,8 +110,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Return a warm server."""
     if sys.platform != "linux":
-        pytest.skip("the warm server needs Linux")
-    process = warm.start()
+        pytest.skip("the fork server needs Linux")
+    process = warm.start(PRELOAD)
     assert process and process.stdin
     yield process
     process.stdin.close()
@@ -131,7 +131,7 @@ def starter(request: pytest.FixtureRequest) -> int | None:
 def begin(*arguments: str, **options: object) -> subprocess.Popen[str]:
     """Start a job of the stage overview, as the workflow does."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*JOB, "overview", *arguments], text=True, **{**pipes, **options})
+    return subprocess.Popen([*JOB, "overview", "--spec", json.dumps(arguments)], text=True, **{**pipes, **options})
 
 
 def finish(job: subprocess.Popen[str], starter: int | None) -> tuple[int, str, str]:
@@ -182,27 +182,15 @@ def test_what_the_user_can_mend_is_one_line_and_what_nobody_foresaw_a_traceback(
 
 
 @pytest.mark.parametrize("arguments", [[], ["storage"], ["../train"], ["--help"]])
-def test_unknown_stage_is_one_line(arguments, folder):
+def test_unknown_stage_is_one_line(arguments):
     found = subprocess.run([*JOB, *arguments], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr.startswith("error: unknown stage ") and found.stderr.count("\n") == 1
-    assert ", ".join(NEEDS) in found.stderr
+    assert ", ".join(stage_names()) in found.stderr
 
 
-def test_every_stage_is_known():
-    names = {name for _, name, _ in pkgutil.iter_modules(stages.__path__)} - {
-        "__main__",
-        "deployed",
-        "each",
-        "on_ray",
-        "runner",
-        "seeds",
-        "site_folders",
-        "sites",
-        "storage",
-        "threads",
-    }
-    assert set(NEEDS) == names
+def test_every_stage_is_declared():
+    assert set(stage_names()) == {stage.name for stage in (*STAGES, OVERVIEW)}
 
 
 def test_a_job_starts_in_the_state_of_a_fresh_process(starter):
@@ -266,12 +254,12 @@ def test_job_dies_with_the_server_and_fails_as_killed_and_the_next_one_needs_non
 
 def test_server_that_ends_before_a_job_starts_is_done_without(folder, monkeypatch):
     if sys.platform != "linux":
-        pytest.skip("the warm server needs Linux")
+        pytest.skip("the fork server needs Linux")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("")
         listener.listen()
         listener.settimeout(30)
-        monkeypatch.setenv(client.VARIABLE, listener.getsockname()[1:].decode())
+        monkeypatch.setenv(client.ENV_SERVER, listener.getsockname()[1:].decode())
         job = begin("exit", "3")
         listener.accept()[0].close()
         assert finish(job, None) == (3, "", "")
@@ -279,17 +267,17 @@ def test_server_that_ends_before_a_job_starts_is_done_without(folder, monkeypatc
 
 def test_another_interpreters_job_runs_by_itself(server, folder):
     assert finish(begin("exit", "3"), server.pid) == (3, "", "")
-    code = folder / "code" / "ppml" / "start" / "client.py"
+    code = folder / "code" / "ppml" / "forkserver" / "job_client.py"
     code.write_text(code.read_text().replace("[sys.prefix, sys.version]", "['elsewhere', sys.version]"))
     assert finish(begin("exit", "3"), None) == (3, "", "")
 
 
-MAIN = """
+MAIN = r"""
 import os, subprocess, sys, time
 from ppml.forkserver.server import start
 os.environ["PPML_PARENT"] = str(os.getpid())
-server = start() if sys.argv[1] == "server" else None
-command = f"set -euo pipefail; exec {sys.executable} -m ppml.stages overview sleep > "
+server = start({}) if sys.argv[1] == "server" else None
+command = f"set -euo pipefail; exec {sys.executable} -m ppml.stages overview --spec '[\"sleep\"]' > "
 jobs = [subprocess.Popen(f"{command} {name}.log 2>&1", shell=True, executable="/bin/bash") for name in "ab"]
 print(*[one.pid for one in [*jobs, server] if one], flush=True)
 time.sleep(60)
@@ -317,18 +305,18 @@ def test_everything_dies_with_the_main_process(kind, number, folder):
 
 def test_server_ends_when_the_main_process_does(folder):
     if sys.platform != "linux":
-        pytest.skip("the warm server needs Linux")
-    code = "from ppml.forkserver.server import start; server = start(); print(server.pid)"
+        pytest.skip("the fork server needs Linux")
+    code = "from ppml.forkserver.server import start; server = start({}); print(server.pid)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert soon(lambda: not alive(int(found.stdout)))
 
 
 def test_job_whose_parent_is_gone_already_does_not_begin(folder, monkeypatch):
-    monkeypatch.setenv(parent.VARIABLE, "1")
+    monkeypatch.setenv(parent.ENV_PARENT, "1")
     assert begin("exit", "0").communicate() == ("", GONE)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the warm server needs Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
 def test_another_users_job_is_refused(monkeypatch):
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:

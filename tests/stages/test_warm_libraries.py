@@ -1,4 +1,4 @@
-"""What the warm server holds: every library that a job needs, nothing begun, and the same results."""
+"""The preloaded modules of the fork server: they start no thread and no CUDA, and results stay the same."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 
 from ppml.config.arm import Arm
 from ppml.forkserver import server as warm
-from ppml.forkserver.job_client import VARIABLE
+from ppml.forkserver.job_client import ENV_SERVER
 from ppml.io.atomic import write_json
 from ppml.ipc import parent_watch as parent
+from ppml.pipeline.stages import STAGES
+from ppml.stages.job import Job
 
 EVERYTHING = {
     "topology": {"kind": "federated", "partition": "p", "rounds": 2},
@@ -26,10 +28,9 @@ SAME = {"config": "config.json", "model": "model.safetensors", "history": "histo
 
 IMPORT_ALL = """
 import importlib, os, sys, threading
-from ppml.stages.threads import one_thread
-from ppml.forkserver.preload import NEEDS
-one_thread()
-for name in dict.fromkeys(name for names in NEEDS.values() for name in names):
+from ppml.stages.threads import use_one_thread
+use_one_thread()
+for name in sys.argv[1:]:
     importlib.import_module(name)
 import torch
 threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else threading.active_count()
@@ -42,35 +43,35 @@ os.wait()
 """
 
 
-def test_libraries_can_be_imported_and_begin_neither_a_thread_nor_cuda():
-    found = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True)
+def test_preloaded_modules_start_neither_a_thread_nor_cuda():
+    names = dict.fromkeys(name for stage in STAGES for name in stage.preload)
+    found = subprocess.run([sys.executable, "-c", IMPORT_ALL, *names], capture_output=True, text=True, check=True)
     assert found.stdout == "1 False\nFalse 1\n"
 
 
 def train(folder: Path, subset, dataset: str) -> tuple[dict[str, bytes], float]:
-    """Run the stage train as a job; return what must always be the same, and the memory that it measured."""
+    """Run the stage train as a job; return the reproducible files and the peak memory."""
     folder.mkdir()
     write_json(folder / "noise.json", {"noise_multipliers": [1.5, 1.5]})
     spec = {"arm": Arm.model_validate(EVERYTHING).technique(), "dataset": dataset, "root_seed": 1, "device": "cpu"}
-    given = ["--train", subset.train, "--test", subset.test, "--about", subset.about, "--partition", subset.partition]
-    given += ["--noise", folder / "noise.json", "--progress", folder / "progress", "--stamp", "code"]
-    for name, file in {**SAME, "cost": "cost.json"}.items():
-        given += [f"--output-{name}", folder / file]
-    command = [sys.executable, "-m", "ppml.stages", "train", "--spec", json.dumps(spec), "--seed", "0"]
-    subprocess.run([*command, *map(str, given)], check=True)
+    inputs = {name: getattr(subset, name) for name in ("train", "test", "about", "partition")}
+    inputs["noise"] = folder / "noise.json"
+    outputs = {name: folder / file for name, file in {**SAME, "cost": "cost.json"}.items()}
+    job = Job(spec, inputs, outputs, digest="code")
+    subprocess.run([sys.executable, *job.command("train")], check=True)
     cost = json.loads((folder / "cost.json").read_text())
     return {name: (folder / file).read_bytes() for name, file in SAME.items()}, cost["peak_memory_mb"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the warm server needs Linux")
-def test_training_gives_the_same_bytes_with_the_server_and_without(subset, real_data, tmp_path, monkeypatch):
-    monkeypatch.setenv(parent.VARIABLE, str(os.getpid()))
-    monkeypatch.setenv(VARIABLE, "")
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
+def test_fork_server_keeps_the_bytes_of_a_training(subset, real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv(parent.ENV_PARENT, str(os.getpid()))
+    monkeypatch.setenv(ENV_SERVER, "")
     alone, _ = train(tmp_path / "alone", subset, real_data.dataset)
-    server = warm.start()
+    server = warm.start({stage.name: stage.preload for stage in STAGES})
     assert server and server.stdin
     served, memory = train(tmp_path / "served", subset, real_data.dataset)
-    assert "torch" in Path(f"/proc/{server.pid}/maps").read_text(), "the server was not asked"
+    assert "torch" in Path(f"/proc/{server.pid}/maps").read_text(), "the server ran no job"
     assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1
     server.stdin.close()
     server.wait(5)

@@ -1,15 +1,11 @@
-"""Where clients live: in this process, or shared out among processes of one thread each, so that all cores are used."""
+"""Clients in this process, or in forked processes of one thread each, so that all cores are used."""
 
 from __future__ import annotations
 
 import ppml.federation.flower_env  # noqa: F401  isort: skip
-import contextlib
 import copy
-import multiprocessing
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Protocol, cast
@@ -18,11 +14,14 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from ppml.federation.client import error_reply
+from ppml.ipc.parent_watch import exit_with_parent
+from ppml.ipc.process import ChildProcess, RpcConnection, serve_requests
 
 FIRST_CLIENT_NODE = 2
-STOP, CONTEXTS = "stop", "contexts"
-STOP_SECONDS = 5.0
-"""How long a process may take to end before it is killed."""
+MESSAGES, CONTEXTS = b"m", b"c"
+"""Request codes of a worker process: messages to its clients, copies of their contexts."""
+
+NAME = "process of some clients"
 
 Prefetch = Callable[[Sequence[int]], None]
 
@@ -31,25 +30,25 @@ class ClientWorker(Protocol):
     """Some clients that run one app."""
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Hand over messages, each to the client that it names."""
+        """Send messages, each to its client."""
         ...
 
     def receive(self) -> list[Message]:
-        """Return the answer to each message of the last :meth:`send`, in order."""
+        """Return the reply to each message of the last :meth:`send`, in order."""
         ...
 
     def close(self) -> None:
-        """End what runs for these clients."""
+        """Stop the processes of these clients."""
         ...
 
 
-def client_of(message: Message) -> int:
-    """Return the number of the client that a message is for."""
+def recipient(message: Message) -> int:
+    """Return the number of the client that receives a message."""
     return message.metadata.dst_node_id - FIRST_CLIENT_NODE
 
 
 def new_context(client: int, clients: int) -> Context:
-    """Return the Flower context of a client that remembers nothing."""
+    """Return a Flower context without state for a client."""
     return Context(
         run_id=1,
         node_id=FIRST_CLIENT_NODE + client,
@@ -60,56 +59,64 @@ def new_context(client: int, clients: int) -> Context:
 
 
 class InlineWorker:
-    """Clients in this process, which answer one after the other.
+    """Clients in this process, which reply one after the other.
 
     Parameters
     ----------
     client_app : ClientApp
-        What each runs.
+        App of each client.
     contexts : mapping of int to Context
-        What each remembers, by node.
-    expect : callable
-        Called with the clients that are asked to train, before the first of them is.
+        State of each client, by node.
+    prefetch : callable
+        Called with the clients that are to train, before the first of them trains.
     """
 
     def __init__(self, client_app: ClientApp, contexts: Mapping[int, Context], prefetch: Prefetch) -> None:
         self._client_app = client_app
         self._contexts = contexts
         self._prefetch = prefetch
-        self._answers: list[Message] = []
+        self._replies: list[Message] = []
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Let each client answer."""
-        self._prefetch([client_of(one) for one in messages if one.metadata.message_type == MessageType.TRAIN])
-        self._answers = [self._answer(message) for message in messages]
+        """Let each client reply."""
+        self._prefetch([recipient(one) for one in messages if one.metadata.message_type == MessageType.TRAIN])
+        self._replies = [self._reply(message) for message in messages]
 
     def receive(self) -> list[Message]:
-        """Return the answers."""
-        return self._answers
+        """Return the replies."""
+        return self._replies
 
     def close(self) -> None:
         """Do nothing."""
 
-    def _answer(self, message: Message) -> Message:
-        # A client gets its own copy, as it would from a socket.
-        own = copy.copy(message)
-        own.content = copy.deepcopy(message.content)
+    def answer(self, code: bytes, content: bytes) -> bytes:
+        """Return the pickled replies to pickled messages, or the contexts, to the process that forked this one."""
+        result: object = self._contexts
+        if code == MESSAGES:
+            self.send(pickle.loads(content))
+            result = self._replies
+        return pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def _reply(self, message: Message) -> Message:
+        # A client gets a copy, as it would from a socket.
+        received = copy.copy(message)
+        received.content = copy.deepcopy(message.content)
         try:
-            return self._client_app(own, self._contexts[message.metadata.dst_node_id])
+            return self._client_app(received, self._contexts[message.metadata.dst_node_id])
         except Exception as error:
-            # What a client raises is an answer, as it is over a network; the server names it.
+            # As over a network, an exception of a client is a reply; the server names it.
             return error_reply(message, error)
 
 
 class ForkedWorker:
-    """Clients in a process of their own, which has all that this one had when it was started.
+    """Clients in a child process, which has a copy of all objects of this process at its start.
 
     Parameters
     ----------
-    client_app, contexts, expect
+    client_app, contexts, prefetch
         See :class:`InlineWorker`.
     begin : callable
-        Called in that process before anything else.
+        Called first in the child process.
     """
 
     def __init__(
@@ -119,113 +126,52 @@ class ForkedWorker:
         prefetch: Prefetch,
         begin: Callable[[], None] = lambda: None,
     ) -> None:
-        # Forked: nothing of what the clients have is copied or written anywhere, their keys included.
-        context = multiprocessing.get_context("fork")
-        self._line, far_end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(self._line, far_end, client_app, contexts, prefetch, begin), daemon=True
-        )
-        self._waiting = False
-        self._process.start()
-        far_end.close()
+        parent = os.getpid()
+
+        def run(connections: list[Connection]) -> None:
+            # Also in the middle of a training, whose reply would be lost.
+            exit_with_parent(parent)
+            begin()
+            import torch
+
+            torch.set_num_threads(1)
+            worker = InlineWorker(client_app, contexts, prefetch)
+            serve_requests(NAME, worker, [frozenset({MESSAGES, CONTEXTS})], connections, max_bytes=None)
+
+        self._process = ChildProcess(NAME, run)
+        self._connection = RpcConnection(NAME, self._process.connections[0], max_bytes=None)
+        self._busy = False
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Send the messages over, and do not wait."""
-        self._give(list(messages))
+        """Send the messages without waiting."""
+        self._busy = True
+        try:
+            self._connection.send(MESSAGES, pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL))
+        except ChildProcessError:
+            raise self._error() from None
 
     def receive(self) -> list[Message]:
-        """Wait for the answers.
+        """Wait for the replies.
 
         Raises
         ------
         ChildProcessError
-            The process is gone.
+            The process has ended.
         """
-        return cast(list[Message], self._take())
+        try:
+            reply = self._connection.receive()
+        except ChildProcessError:
+            raise self._error() from None
+        self._busy = False
+        return cast(list[Message], pickle.loads(reply))
 
     def contexts(self) -> Mapping[int, Context]:
         """Return copies of the contexts."""
-        self._give(CONTEXTS)
-        return cast(Mapping[int, Context], self._take())
+        return cast(Mapping[int, Context], pickle.loads(self._connection.ask(CONTEXTS)))
 
     def close(self) -> None:
-        """End the process."""
-        if self._waiting:
-            # It is amid an answer for which nobody waits any more.
-            self._process.kill()
-        else:
-            # Told in words: others that were forked later hold this line open, too, so that its end would not be seen.
-            with contextlib.suppress(OSError):
-                self._line.send_bytes(pickle.dumps(STOP))
-        self._line.close()
-        self._process.join(timeout=STOP_SECONDS)
-        if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
+        """Stop the process; kill it if it still computes replies, which would not be read."""
+        self._process.stop(kill=self._busy)
 
-    def _give(self, what: object) -> None:
-        self._waiting = True
-        try:
-            self._line.send_bytes(pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL))
-        except OSError:
-            raise self._gone() from None
-
-    def _take(self) -> object:
-        try:
-            answer = self._line.recv_bytes()
-        except (EOFError, OSError):
-            raise self._gone() from None
-        self._waiting = False
-        return pickle.loads(answer)
-
-    def _gone(self) -> ChildProcessError:
-        self._process.join()
-        return ChildProcessError(f"a process that clients live in ended with exit code {self._process.exitcode}")
-
-
-def _serve(
-    other: Connection,
-    line: Connection,
-    client_app: ClientApp,
-    contexts: Mapping[int, Context],
-    prefetch: Prefetch,
-    begin: Callable[[], None],
-) -> None:
-    """Answer until it is told to end, or the process that started it is gone."""
-    # Ctrl-C is for who started it, and who then ends it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    other.close()
-    begin()
-    import torch
-
-    torch.set_num_threads(1)
-    here = InlineWorker(client_app, contexts, prefetch)
-    while (asked := _heard(line)) != STOP:
-        if asked == CONTEXTS:
-            answer: object = contexts
-        else:
-            here.send(cast(list[Message], asked))
-            answer = here.receive()
-        try:
-            line.send_bytes(pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
-        except OSError:
-            # Nobody is left to hear it.
-            return
-
-
-def _heard(line: Connection) -> object:
-    """Return what is asked, or to stop where nobody is left to ask."""
-    try:
-        asked = line.recv_bytes()
-    except (EOFError, OSError):
-        return STOP
-    return pickle.loads(asked)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, also amid a training that nobody waits for now."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    def _error(self) -> ChildProcessError:
+        return ChildProcessError(f"the {NAME} ended with exit code {self._process.wait()}")

@@ -1,1 +1,1 @@
-"""How jobs start: at once, from a process that holds the slow libraries, and how they end with who started them."""
+"""Jobs that start fast: forked from a server process that has already imported the slow libraries."""

@@ -1,4 +1,4 @@
-"""A job's side of the warm server: hand the job over, wait, and end as it ended."""
+"""The job's side of the fork server: submit the job, wait, and exit like it."""
 
 from __future__ import annotations
 
@@ -12,52 +12,49 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-VARIABLE = "PPML_WARM"
-"""Holds the server's address; unset, there is no server."""
+ENV_SERVER = "PPML_WARM"
+"""Address of the server; unset, there is no server."""
 
-LENGTH = struct.Struct("=Q")
 STARTED = b"s"
 ENDED = struct.Struct("=ci")
 """The letter e and the wait status."""
 
 
-def hand_over(stage: str, arguments: list[str]) -> int | None:
-    """Have the warm server run a stage, and return its wait status; None where it cannot, and nothing has run."""
-    address = os.environ.get(VARIABLE)
+def submit(stage: str, arguments: list[str]) -> int | None:
+    """Run a stage on the fork server, and return its wait status; None where the server cannot start it."""
+    address = os.environ.get(ENV_SERVER)
     if sys.platform != "linux" or not address:
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         interrupted = False
 
-        def pass_on(number: int, _: FrameType | None) -> None:
+        def forward(number: int, _: FrameType | None) -> None:
             nonlocal interrupted
             interrupted = True
-            # A job that has just ended no longer listens.
+            # A job that has just ended no longer reads.
             with contextlib.suppress(OSError):
                 server.sendall(bytes([number]))
 
-        before = signal.getsignal(signal.SIGINT)
+        handler = signal.getsignal(signal.SIGINT)
         try:
             server.connect(f"\0{address}")
             if not same_user(server):
                 return None
-            request = marshal.dumps(_request(stage, arguments))
-            socket.send_fds(server, [LENGTH.pack(len(request))], [0, 1, 2])
-            server.sendall(request)
-            # Control-C in a terminal reaches the job as well, which takes the first of the two.
-            signal.signal(signal.SIGINT, pass_on)
+            _send_request(server, _request(stage, arguments))
+            # Ctrl-C in a terminal reaches the job as well, which uses the first of the two signals.
+            signal.signal(signal.SIGINT, forward)
             if server.recv(1) == STARTED:
                 return _wait(server)
         except OSError:
             pass
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
         if interrupted:
             raise KeyboardInterrupt
         return None
 
 
-def end_as(status: int) -> None:
-    """End this process as the job ended: with the same exit status, or by the same signal."""
+def exit_like(status: int) -> None:
+    """Exit this process with the exit status of a job, or by the signal that ended the job."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number != signal.SIGKILL:
@@ -66,16 +63,24 @@ def end_as(status: int) -> None:
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
-def same_user(other: socket.socket) -> bool:
-    """Return whether the other end is the same user's, since an address that is no file has no permissions."""
+def same_user(peer: socket.socket) -> bool:
+    """Return whether the same user runs the other end: an abstract socket address has no permissions."""
     credentials = struct.Struct("iII")
-    _, user, _ = credentials.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    _, user, _ = credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
     return bool(user == os.getuid())
 
 
 def interpreter() -> list[str]:
-    """Return what must be the same in a job and in the server that runs it."""
+    """Return the properties of Python that a job and the server must have in common."""
     return [sys.prefix, sys.version]
+
+
+def _send_request(server: socket.socket, request: dict[str, object]) -> None:
+    """Send the standard files and the request, as a file in memory: a message could be too long for the socket."""
+    with os.fdopen(os.memfd_create("request"), "w+b") as file:
+        marshal.dump(request, file)
+        file.seek(0)
+        socket.send_fds(server, [b"r"], [0, 1, 2, file.fileno()])
 
 
 def _request(stage: str, arguments: list[str]) -> dict[str, object]:
@@ -94,8 +99,8 @@ def _request(stage: str, arguments: list[str]) -> dict[str, object]:
 
 def _wait(server: socket.socket) -> int:
     try:
-        said = server.recv(ENDED.size)
+        message = server.recv(ENDED.size)
     except OSError:
-        said = b""
-    # A server that is gone takes its jobs with it.
-    return int(ENDED.unpack(said)[1]) if len(said) == ENDED.size else int(signal.SIGKILL)
+        message = b""
+    # A server that has ended takes its jobs with it.
+    return int(ENDED.unpack(message)[1]) if len(message) == ENDED.size else int(signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""The warm server: a process that has imported the slow libraries, and becomes a job by forking, in no time.
+"""The fork server: a process that has imported the slow libraries, and forks a child process for each job.
 
-It computes nothing and has one thread, so that a job starts like a fresh process that has just imported them.
+It computes nothing and has one thread, so that a job starts like a new process after the same imports.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import json
 import marshal
 import os
 import select
@@ -16,63 +17,70 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ppml.forkserver.job_client import ENDED, LENGTH, STARTED, VARIABLE, interpreter, same_user
-from ppml.forkserver.preload import NEEDS
-from ppml.ipc.parent_watch import die_with_client
-from ppml.stages.threads import one_thread
+from ppml.forkserver.job_client import ENDED, ENV_SERVER, STARTED, interpreter, same_user
+from ppml.ipc.parent_watch import exit_with_client
+from ppml.stages.threads import use_one_thread
 
-PATIENCE_SECONDS = 5
-"""How long a client may take to describe its job: it sends all of it at once."""
+REQUEST_SECONDS = 5
+"""Seconds from the connection of a client to its request."""
 
 
-def start() -> subprocess.Popen[bytes] | None:
-    """Start a server for the jobs of this process, and name it in the environment; None where there can be none.
+def start(preload: Mapping[str, Sequence[str]]) -> subprocess.Popen[bytes] | None:
+    """Start a server for the jobs of this process, and set its address in the environment; None except on Linux.
 
-    It ends when its standard input does: with this process, however that ends, or once the result is dropped.
+    The server ends when its standard input ends: with this process in any case, or when the result is deleted.
+
+    Parameters
+    ----------
+    preload : mapping
+        Stage -> modules; see :class:`ForkServer`.
     """
     if sys.platform != "linux":
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        # Linux chooses an address that is no file: nothing is left behind.
+        # Linux chooses an abstract address: no file remains.
         listener.bind("")
         listener.listen(128)
         server = subprocess.Popen(
-            [sys.executable, "-m", "ppml.forkserver.server", str(listener.fileno())],
+            [sys.executable, "-m", "ppml.forkserver.server", str(listener.fileno()), json.dumps(preload)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=[listener.fileno()],
         )
-        os.environ[VARIABLE] = listener.getsockname()[1:].decode()
+        os.environ[ENV_SERVER] = listener.getsockname()[1:].decode()
     return server
 
 
-class Server:
-    """Starts jobs, and tells their clients how they ended.
+class ForkServer:
+    """A server that starts jobs and reports their exit statuses to their clients.
 
     Parameters
     ----------
     listener : socket.socket
-        Where clients come.
+        Socket that accepts the clients.
+    preload : mapping
+        Stage -> slow third-party modules; a job imports ``ppml`` itself.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, preload: Mapping[str, Sequence[str]]) -> None:
         self.listener = listener
+        self.preload = preload
         self.clients: dict[int, socket.socket] = {}
-        # Control-C is for the jobs; when the server ends, the workflow decides.
+        # Ctrl-C is for the jobs; the workflow ends the server.
         self.on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         # A handler, because a job may end while libraries are imported for another one.
-        signal.signal(signal.SIGCHLD, self.tell)
+        signal.signal(signal.SIGCHLD, self.report_exit_statuses)
 
     def serve(self) -> NoReturn:
-        """Start jobs until the standard input ends, and end with all jobs then."""
+        """Start jobs until the standard input ends, then kill all jobs and exit."""
         while True:
             ready, _, _ = select.select([0, self.listener.fileno()], [], [])
             if 0 in ready:
-                # No job is waited for any more, so that none of these numbers can be another process by now.
+                # Without the handler no job is reaped, so that each of these numbers is still that of its job.
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for pid in self.clients:
                     os.kill(pid, signal.SIGKILL)
@@ -81,11 +89,11 @@ class Server:
             try:
                 pid = self.fork(client)
             except Exception:
-                # It runs its job itself then, and shows what is wrong.
+                # The client then runs its job itself, and shows the error.
                 client.close()
                 continue
             self.clients[pid] = client
-            self.tell()
+            self.report_exit_statuses()
 
     def fork(self, client: socket.socket) -> int:
         """Read a job from ``client``, start it, and return its process id."""
@@ -93,8 +101,8 @@ class Server:
             request, files = receive(client)
             for file in files:
                 stack.callback(os.close, file)
-            warm(NEEDS[request["stage"]])
-            # A job need not search for garbage, and thereby copy, what is here already.
+            import_modules(self.preload.get(request["stage"], ()))
+            # The garbage collector of a job would otherwise copy all memory pages of the server.
             gc.freeze()
             server = os.getpid()
             if pid := os.fork():
@@ -105,20 +113,20 @@ class Server:
                     other.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, interrupt_once if callable(self.on_interrupt) else signal.SIG_IGN)
-                become(request, files)
+                apply_job_environment(request, files)
                 client.sendall(STARTED)
-                die_with_client(client, server)
-                run_to_the_end(request["stage"], request["arguments"])
+                exit_with_client(client, server)
+                run_and_exit(request["stage"], request["arguments"])
             finally:
-                # Never back into the server's loop.
+                # The job must not return into the server's loop.
                 os._exit(1)
 
-    def tell(self, *_: object) -> None:
-        """Tell the clients of the jobs that have ended."""
+    def report_exit_statuses(self, *_: object) -> None:
+        """Send the exit statuses of ended jobs to their clients."""
         for pid in list(self.clients):
             try:
                 ended, status = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:  # the signal came again meanwhile, and this job was told of
+            except ChildProcessError:  # a second signal during this loop has reported this job
                 continue
             if ended:
                 with self.clients.pop(pid) as client, contextlib.suppress(OSError):
@@ -129,38 +137,33 @@ def receive(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Return a client's job and its standard files."""
     if not same_user(client):
         raise PermissionError("another user's job")
-    client.settimeout(PATIENCE_SECONDS)
-    head, files, _, _ = socket.recv_fds(client, LENGTH.size, 3)
+    client.settimeout(REQUEST_SECONDS)
+    _, files, _, _ = socket.recv_fds(client, 1, 4)
+    client.settimeout(None)
     try:
-        (length,) = LENGTH.unpack(head)
-        request = b""
-        while len(request) < length:
-            if not (part := client.recv(length - len(request))):
-                raise EOFError
-            request += part
-        client.settimeout(None)
-        job = marshal.loads(request)
+        with os.fdopen(files.pop(), "rb") as file:
+            job: dict[str, Any] = marshal.load(file)
         if job["interpreter"] != interpreter():
             raise ValueError("another environment's job")
     except BaseException:
-        for file in files:
-            os.close(file)
+        for number in files:
+            os.close(number)
         raise
     return job, files
 
 
-def warm(modules: Iterable[str]) -> None:
-    """Import ``modules``; one that fails is left to the job, which fails likewise."""
+def import_modules(modules: Iterable[str]) -> None:
+    """Import ``modules``; an import that fails is repeated by the job, which then reports the error."""
     for name in modules:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    # What they printed is not for the job's log.
+    # Output of the imports does not belong in the job's log.
     sys.stdout.flush()
     sys.stderr.flush()
 
 
-def become(request: dict[str, Any], files: list[int]) -> None:
-    """Take over a client's files and surroundings, and forget what a fresh process does not know."""
+def apply_job_environment(request: dict[str, Any], files: list[int]) -> None:
+    """Set the files, the folder, the environment and the import path of a job, and reset the state of the server."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -169,23 +172,23 @@ def become(request: dict[str, Any], files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[:] = request["path"]
-    # Our own code is read anew: it may have been edited since the server started.
+    # Import `ppml` again: its code may have changed since the server started.
     for name in [name for name in sys.modules if name.partition(".")[0] == "ppml"]:
         del sys.modules[name]
     tempfile.tempdir = None
-    # Python's own generator does so by itself.
+    # Python's own generator reseeds itself after a fork.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
 
 
 def interrupt_once(*_: object) -> NoReturn:
-    """Raise a KeyboardInterrupt, the first time: both the terminal and the client may say it."""
+    """Raise a KeyboardInterrupt the first time: the terminal and the client may both send the signal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def run_to_the_end(stage: str, arguments: list[str]) -> NoReturn:
-    """Run a stage and end this process as Python ends one, without what the server's libraries do at their end."""
+def run_and_exit(stage: str, arguments: list[str]) -> NoReturn:
+    """Run a stage and exit as Python does, but without the exit handlers of the server's libraries."""
     from ppml.stages.runner import run_stage
 
     status = 0
@@ -210,5 +213,5 @@ def run_to_the_end(stage: str, arguments: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    one_thread()
-    Server(socket.socket(fileno=int(sys.argv[1]))).serve()
+    use_one_thread()
+    ForkServer(socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2])).serve()

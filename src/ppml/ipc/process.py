@@ -147,9 +147,8 @@ class ChildProcess:
             end.close()
         _parent_ends.update(self.connections)
 
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code of the process once it has ended; waits a short time for that end."""
+    def wait(self) -> int | None:
+        """Return the exit code of the process; None if it still runs after `STOP_SECONDS`."""
         self._process.join(timeout=STOP_SECONDS)
         return self._process.exitcode
 
@@ -165,7 +164,7 @@ class ChildProcess:
         # A message, since forked processes may hold this end open as well.
         with contextlib.suppress(OSError), self.connections[0] as first:
             first.send_bytes(STOP)
-        if self.exit_code is None:
+        if self.wait() is None:
             self._process.kill()
             self._process.join()
 
@@ -246,16 +245,33 @@ def serve_requests(
         for connection in wait(served):
             assert isinstance(connection, Connection)
             index = connections.index(connection)
-            try:
-                request = connection.recv_bytes(max_bytes)
-                if index == 0 and request == STOP:
-                    return
-                connection.send_bytes(dispatch(name, handler, allowed[index], request[:1], request[1:]))
-            except (EOFError, OSError):
+            request = _receive(connection, max_bytes)
+            if index == 0 and request in (STOP, None):
+                return
+            if request is None or not _send(
+                connection, dispatch(name, handler, allowed[index], request[:1], request[1:])
+            ):
                 if index == 0:
                     return
                 served.remove(connection)
                 connection.close()
+
+
+def _receive(connection: Connection, max_bytes: int | None) -> bytes | None:
+    """Return the next request, or None at the end of the connection."""
+    try:
+        return connection.recv_bytes(max_bytes)
+    except (EOFError, OSError):
+        return None
+
+
+def _send(connection: Connection, reply: bytes) -> bool:
+    """Send ``reply``, and return whether the other end is still open."""
+    try:
+        connection.send_bytes(reply)
+    except OSError:
+        return False
+    return True
 
 
 def dispatch(name: str, handler: RequestHandler, allowed: frozenset[bytes], code: bytes, content: bytes) -> bytes:

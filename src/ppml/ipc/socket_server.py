@@ -1,13 +1,11 @@
-"""A party that other programs reach: by sockets, each of which lets in who proves to know its key.
+"""A process that answers requests of other programs, through Unix sockets that authenticate their clients.
 
-Whoever is let in asks as on a :class:`~ppml.ipc.process.RpcConnection`. The proof is that of Python's own
-``multiprocessing.connection``: a challenge, dispatch under the key, in both directions. It is checked before anything
-that is said is read; what follows is not encrypted, for which a socket within one machine has no need. Between machines
-it would go through a tunnel that is.
+A client is authenticated by the challenge of Python's ``multiprocessing.connection``, in both directions, before any of
+its requests is read; then it uses the connection like one to a child process (:mod:`ppml.ipc.process`). Messages are
+not encrypted: a socket within one machine needs no encryption, and between machines a tunnel encrypts.
 
-A guest may send anything, or stop amid a message: each door has a longest message, which a longer one is refused for by
-its first bytes, before there is memory for it; the proof, and the rest of a message that has begun, have a time limit;
-and so many guests are there at once at most. The party goes on serving the others.
+A client may send any bytes, or stop in the middle of a message, and others are still served: each endpoint limits the
+bytes of a message, the seconds for the authentication and for a message that has begun, and the number of connections.
 """
 
 from __future__ import annotations
@@ -17,250 +15,234 @@ import json
 import os
 import select
 import shutil
-import signal
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from multiprocessing import AuthenticationError, get_context
+from functools import partial
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import NamedTuple
 
 from ppml.io.private_file import write_private
-from ppml.ipc.hardening import harden_process
-from ppml.ipc.process import MAX_MESSAGE_BYTES, STOP, STOP_SECONDS, RpcConnection, RequestHandler, dispatch
+from ppml.ipc.process import MAX_MESSAGE_BYTES, ChildProcess, RequestHandler, RpcConnection, dispatch, isolate
 
 CLIENT_ENDPOINT, SERVER_ENDPOINT = "holder-for-clients.json", "holder-for-server.json"
-"""Files of the doors to the key holder: the first is for the sites of clients alone, the second for the server."""
+"""Files of the key holder's endpoints: the first for the clients alone, the second for the server."""
 
 KEY_BYTES = 32
-PAUSE_SECONDS = 0.1
-"""How long a door stays shut where the system has no room for a guest."""
+RETRY_SECONDS = 0.1
+"""Seconds before accepting again after ``accept()`` failed."""
 
 AUTHENTICATION_SECONDS = 20.0
-"""How long a guest may take to prove that it knows the key."""
+"""Seconds that the authentication of a client may take."""
 
 MESSAGE_SECONDS = 120.0
-"""How long a message may take from its first byte to its last, in either direction."""
+"""Seconds from the first byte of a message to its last, in either direction."""
 
 MAX_UNAUTHENTICATED, MAX_CONNECTIONS = 64, 1024
-"""Guests at a door that have not proven to know its key, others wait; and guests that have, others are turned away."""
+"""Connections of an endpoint before authentication, others wait; and after it, others are closed."""
 
 READY = b"ready"
 
 
 class EndpointSpec(NamedTuple):
-    """What may be asked behind a door.
+    """The requests of one endpoint.
 
     Parameters
     ----------
-    questions : frozenset of bytes
-        The first byte of each question that may be asked.
-    longest : int
-        Most bytes of a question.
+    codes : frozenset of bytes
+        Allowed request codes.
+    max_bytes : int
+        Most bytes of a request.
     """
 
-    questions: frozenset[bytes]
-    longest: int = MAX_MESSAGE_BYTES
+    codes: frozenset[bytes]
+    max_bytes: int = MAX_MESSAGE_BYTES
 
 
 @contextmanager
-def serve_sockets(name: str, make: Callable[[], RequestHandler], folder: Path, doors: Mapping[str, EndpointSpec]) -> Iterator[None]:
-    """Start a party in a process of its own, which ends with the block.
+def serve_sockets(
+    name: str, make: Callable[[], RequestHandler], folder: Path, endpoints: Mapping[str, EndpointSpec]
+) -> Iterator[None]:
+    """Start an isolated process that answers requests on sockets; it ends with the block.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        Name of the process.
     make : callable
-        Makes it, in its process, where it draws its keys.
+        Makes the handler of the requests, in the process, and its keys there.
     folder : Path
-        Gets a file for each door: its address and its key. Who can read that file is let in.
-    doors : mapping of str to Door
-        What may be asked there, by the name of the door.
+        Folder for a file of each endpoint, with its address and its key: the readers of that file can connect.
+    endpoints : mapping of str to EndpointSpec
+        Allowed requests, by the name of the endpoint's file.
 
     Raises
     ------
     ChildProcessError
-        The party cannot be made, or its sockets cannot; the message says why.
+        The handler or the sockets cannot be made; the message gives the reason.
     """
-    fork = get_context("fork")
-    ours, theirs = fork.Pipe()
     with ExitStack() as stack:
-        # Nobody else may list this folder, and the path of a socket must be short.
-        place = Path(tempfile.mkdtemp(prefix="ppml-"))
-        stack.callback(shutil.rmtree, place, ignore_errors=True)
-        process = fork.Process(
-            target=_serve, args=(name, make, place, folder, doors, ours, theirs), name=name, daemon=True
-        )
-        process.start()
-        theirs.close()
-
-        def end() -> None:
-            with contextlib.suppress(OSError), ours:
-                ours.send_bytes(STOP)
-            process.join(timeout=STOP_SECONDS)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-            for door in doors:
-                (folder / door).unlink(missing_ok=True)
-
-        stack.callback(end)
+        # Other users cannot list this folder, and the path of a socket must be short.
+        sockets = Path(tempfile.mkdtemp(prefix="ppml-"))
+        stack.callback(_remove, sockets, folder, endpoints)
+        process = ChildProcess(name, partial(_serve, name, make, sockets, folder, endpoints))
+        stack.callback(process.stop)
         try:
-            said = ours.recv_bytes()
+            status = process.connections[0].recv_bytes()
         except (EOFError, OSError):
-            said = b"it has ended"
-        if said != READY:
-            raise ChildProcessError(f"the {name} cannot be made: {said.decode()}")
+            status = b"it has ended"
+        if status != READY:
+            raise ChildProcessError(f"the {name} cannot be made: {status.decode()}")
         yield
 
 
-def connect(name: str, door: Path) -> RpcConnection:
-    """Return a line to the party behind a door.
+def connect(name: str, endpoint: Path) -> RpcConnection:
+    """Return a connection to the process ``name`` through the file of an endpoint.
 
     Raises
     ------
     ChildProcessError
-        It is gone, or does not let in whoever has this file.
+        The process has ended, or does not accept the key in this file.
     """
     try:
-        known = json.loads(door.read_text(encoding="utf-8"))
-        key, longest = bytes.fromhex(known["key"]), int(known["longest"])
-        return RpcConnection(name, Client(known["address"], "AF_UNIX", authkey=key), longest)
+        known = json.loads(endpoint.read_text(encoding="utf-8"))
+        key, max_bytes = bytes.fromhex(known["key"]), int(known["longest"])
+        return RpcConnection(name, Client(known["address"], "AF_UNIX", authkey=key), max_bytes)
     except (AuthenticationError, EOFError, OSError, ValueError, TypeError, KeyError) as error:
-        raise ChildProcessError(f"the {name} cannot be reached by {door}: {error}") from None
+        raise ChildProcessError(f"the {name} cannot be reached by {endpoint}: {error}") from None
+
+
+def _remove(sockets: Path, folder: Path, endpoints: Mapping[str, EndpointSpec]) -> None:
+    shutil.rmtree(sockets, ignore_errors=True)
+    for file in endpoints:
+        (folder / file).unlink(missing_ok=True)
 
 
 def _serve(
     name: str,
     make: Callable[[], RequestHandler],
-    place: Path,
+    sockets: Path,
     folder: Path,
-    doors: Mapping[str, EndpointSpec],
-    other: Connection,
-    line: Connection,
+    endpoints: Mapping[str, EndpointSpec],
+    connections: list[Connection],
 ) -> None:
-    """Let in and answer until it is told to end, or the process that started it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Before there is a key.
-    harden_process()
-    other.close()
+    """Answer requests until the process that started this one ends or stops it."""
+    isolate()
+    (control,) = connections
     listeners: list[Listener] = []
     try:
-        party, turn = make(), threading.Lock()
-        for number, (name_of_door, door) in enumerate(doors.items()):
-            key, address = os.urandom(KEY_BYTES), str(place / str(number))
+        handler, lock = make(), threading.Lock()
+        for number, (file, spec) in enumerate(endpoints.items()):
+            key, address = os.urandom(KEY_BYTES), str(sockets / str(number))
             listeners.append(Listener(address, "AF_UNIX"))
-            room = _Endpoint(name, party, turn, door, key)
-            threading.Thread(target=_let_in, args=(listeners[-1], room), daemon=True).start()
-            known = {"address": address, "key": key.hex(), "longest": door.longest}
-            write_private(folder / name_of_door, json.dumps(known).encode())
+            endpoint = _Endpoint(name, handler, lock, spec, key)
+            threading.Thread(target=_accept_clients, args=(listeners[-1], endpoint), daemon=True).start()
+            known = {"address": address, "key": key.hex(), "longest": spec.max_bytes}
+            write_private(folder / file, json.dumps(known).encode())
     except Exception as error:
-        line.send_bytes(f"{type(error).__name__}: {error}".encode())
+        control.send_bytes(f"{type(error).__name__}: {error}".encode())
         return
-    line.send_bytes(READY)
+    control.send_bytes(READY)
     with contextlib.suppress(EOFError, OSError):
-        line.recv_bytes()
+        control.recv_bytes()
         return
-    # Who would have removed them is gone.
+    # The process that would have removed the files has ended.
     for listener in listeners:
         listener.close()
-    shutil.rmtree(place, ignore_errors=True)
-    for name_of_door in doors:
-        (folder / name_of_door).unlink(missing_ok=True)
+    _remove(sockets, folder, endpoints)
 
 
-def _let_in(listener: Listener, room: _Endpoint) -> None:
+def _accept_clients(listener: Listener, endpoint: _Endpoint) -> None:
     while True:
-        room.unproven.acquire()
+        endpoint.unauthenticated.acquire()
         try:
-            guest = listener.accept()
+            client = listener.accept()
         except OSError:
-            room.unproven.release()
-            time.sleep(PAUSE_SECONDS)
+            endpoint.unauthenticated.release()
+            time.sleep(RETRY_SECONDS)
             continue
         try:
-            # A guest that says nothing keeps no other one waiting.
-            threading.Thread(target=room.receive, args=(guest,), daemon=True).start()
+            # A thread each: a silent client does not block others.
+            threading.Thread(target=endpoint.serve, args=(client,), daemon=True).start()
         except RuntimeError:
-            # No thread can be started now.
-            guest.close()
-            room.unproven.release()
-            time.sleep(PAUSE_SECONDS)
+            # The system cannot start a thread now.
+            client.close()
+            endpoint.unauthenticated.release()
+            time.sleep(RETRY_SECONDS)
 
 
 class _Endpoint:
-    """What is behind a door."""
+    """The connections of one endpoint."""
 
-    def __init__(self, name: str, party: RequestHandler, turn: threading.Lock, door: EndpointSpec, key: bytes) -> None:
-        self._name, self._party, self._turn = name, party, turn
-        self._door, self._key = door, key
-        self.unproven = threading.BoundedSemaphore(MAX_UNAUTHENTICATED)
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+    def __init__(
+        self, name: str, handler: RequestHandler, lock: threading.Lock, spec: EndpointSpec, key: bytes
+    ) -> None:
+        self._name, self._handler, self._lock = name, handler, lock
+        self._spec, self._key = spec, key
+        self.unauthenticated = threading.BoundedSemaphore(MAX_UNAUTHENTICATED)
+        self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
-    def receive(self, guest: Connection) -> None:
-        """Answer a guest that proves to know the key, until it goes, or breaks a limit."""
-        with contextlib.suppress(AuthenticationError, EOFError, OSError), guest:
-            self._have_proven(guest)
-            if not self._places.acquire(blocking=False):
+    def serve(self, client: Connection) -> None:
+        """Authenticate a client, and answer its requests until it disconnects or exceeds a limit."""
+        with contextlib.suppress(AuthenticationError, EOFError, OSError), client:
+            self._authenticate(client)
+            if not self._connections.acquire(blocking=False):
                 return
             try:
-                self._serve(guest)
+                self._answer_requests(client)
             finally:
-                self._places.release()
+                self._connections.release()
 
-    def _have_proven(self, guest: Connection) -> None:
+    def _authenticate(self, client: Connection) -> None:
         try:
-            with _within(AUTHENTICATION_SECONDS, guest):
-                deliver_challenge(guest, self._key)
-                answer_challenge(guest, self._key)
+            with _time_limit(AUTHENTICATION_SECONDS, client):
+                deliver_challenge(client, self._key)
+                answer_challenge(client, self._key)
         except AssertionError:
-            # What the standard library raises where a guest sends no challenge.
-            raise AuthenticationError("it sends no challenge") from None
+            # The standard library raises it where a client sends no challenge.
+            raise AuthenticationError("the client sends no challenge") from None
         finally:
-            self.unproven.release()
+            self.unauthenticated.release()
 
-    def _serve(self, guest: Connection) -> None:
+    def _answer_requests(self, client: Connection) -> None:
         while True:
-            _wait_for(guest)
-            with _within(MESSAGE_SECONDS, guest):
-                question = guest.recv_bytes(self._door.longest)
-            answer = self._answer(question)
-            with _within(MESSAGE_SECONDS, guest):
-                guest.send_bytes(answer)
-
-    def _answer(self, question: bytes) -> bytes:
-        # A party answers one question at a time.
-        with self._turn:
-            return dispatch(self._name, self._party, self._door.questions, question[:1], question[1:])
+            _wait_for_byte(client)
+            with _time_limit(MESSAGE_SECONDS, client):
+                request = client.recv_bytes(self._spec.max_bytes)
+            # The handler answers one request at a time.
+            with self._lock:
+                reply = dispatch(self._name, self._handler, self._spec.codes, request[:1], request[1:])
+            with _time_limit(MESSAGE_SECONDS, client):
+                client.send_bytes(reply)
 
 
-def _wait_for(guest: Connection) -> None:
-    """Wait for the first byte of a message, as long as it takes: between two rounds hours may pass."""
-    waiting = select.poll()
-    waiting.register(guest.fileno(), select.POLLIN)
-    waiting.poll()
+def _wait_for_byte(client: Connection) -> None:
+    """Wait for the first byte of a message without a limit: there may be hours between two rounds."""
+    poll = select.poll()
+    poll.register(client.fileno(), select.POLLIN)
+    poll.poll()
 
 
 @contextmanager
-def _within(seconds: float, guest: Connection) -> Iterator[None]:
-    """Break the connection to a guest if the block takes longer; what waits for the guest then fails."""
-    with socket.socket(fileno=os.dup(guest.fileno())) as same:
-        limit = threading.Timer(seconds, _break, [same])
-        limit.daemon = True
-        limit.start()
+def _time_limit(seconds: float, client: Connection) -> Iterator[None]:
+    """Shut the connection down if the block takes longer, so that its reads and writes fail."""
+    with socket.socket(fileno=os.dup(client.fileno())) as duplicate:
+        timer = threading.Timer(seconds, _shut_down, [duplicate])
+        timer.daemon = True
+        timer.start()
         try:
             yield
         finally:
-            limit.cancel()
-            # A limit that has passed just now may be at work on the socket.
-            limit.join()
+            timer.cancel()
+            # An expired timer may still use the socket.
+            timer.join()
 
 
-def _break(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
