@@ -1,4 +1,4 @@
-"""Different privacy, different noise: the path that a private training draws from."""
+"""Different mechanisms draw different noise: the path of the randomness of a private training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppml.training import draws_of
 
 SIZES = (40, 25, 60)
 EXAMPLE = {"kind": "example", "noise_multiplier": 2.0, "max_grad_norm": 0.1}
-SHARED = {**EXAMPLE, "noise_by": "shares"}
+DISTRIBUTED_NOISE = {**EXAMPLE, "noise": "distributed"}
 CLIENT = {"kind": "client", "noise_multiplier": 2.0}
 CENTRAL: dict[str, Any] = {"privacy": EXAMPLE}
 FEDERATED: dict[str, Any] = {
@@ -22,12 +22,12 @@ FEDERATED: dict[str, Any] = {
     "privacy": EXAMPLE,
     "training": {"epochs": 1, "batch_size": 10},
 }
-BY_SHARES = {**FEDERATED, "privacy": SHARED, "aggregation": {"kind": "ckks"}}
-BY_CLIENT = {**FEDERATED, "privacy": CLIENT, "topology": {**FEDERATED["topology"], "weighting": "uniform"}}
+DISTRIBUTED = {**FEDERATED, "privacy": DISTRIBUTED_NOISE, "aggregation": {"kind": "ckks"}}
+CLIENT_LEVEL = {**FEDERATED, "privacy": CLIENT, "topology": {**FEDERATED["topology"], "weighting": "uniform"}}
 
 
-def laid_over(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``change`` laid over it, section by section."""
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the keys of ``change``, merged section by section."""
     return {
         **base,
         **{key: {**base.get(key, {}), **value} if isinstance(value, dict) else value for key, value in change.items()},
@@ -37,7 +37,7 @@ def laid_over(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 def path(
     arm: dict[str, Any], sizes=SIZES, noise: float = 2.0, limit: int | None = None, seed: int = 0, data=("digits", 125)
 ) -> tuple[Any, ...]:
-    """Return the path that a training of ``arm`` draws from."""
+    """Return the path of the randomness of a training of ``arm``."""
     spec = Arm.model_validate(arm)
     features = 20 if spec.features.kind == "scattering" else 28
     model = build_model(spec.model, 10, Randomness(0).torch(), features)
@@ -57,11 +57,11 @@ OTHERS = {
     "epochs": (CENTRAL, {"training": {"epochs": 11}}, {}),
     "learning rate": (CENTRAL, {"training": {"learning_rate": 0.05}}, {}),
     "momentum": (CENTRAL, {"training": {"momentum": 0.5}}, {}),
-    "decay": (CENTRAL, {"training": {"decay": "constant"}}, {}),
+    "decay": (CENTRAL, {"training": {"learning_rate_schedule": "constant"}}, {}),
     "shift": (CENTRAL, {"training": {"shift": 1}}, {}),
     "deformation": (CENTRAL, {"training": {"deformation": {"rotation": 5.0}}}, {}),
     "model": (CENTRAL, {"model": "logistic"}, {}),
-    "topology": (CENTRAL, {"topology": {"kind": "local", "partition": "one"}}, {}),
+    "topology": (CENTRAL, {"topology": {"kind": "independent", "partition": "one"}}, {}),
     "rounds": (FEDERATED, {"topology": {"rounds": 4}}, {}),
     "server momentum": (FEDERATED, {"topology": {"server": {"kind": "sgd", "momentum": 0.5}}}, {}),
     "server Adam": (FEDERATED, {"topology": {"server": {"kind": "adam"}}}, {}),
@@ -71,11 +71,11 @@ OTHERS = {
     "participation": (FEDERATED, {"topology": {"participation": 0.5}}, {}),
     "grid": (FEDERATED, {"aggregation": {"kind": "plaintext", "fractional_bits": 19}}, {}),
     "range": (FEDERATED, {"aggregation": {"kind": "plaintext", "clip": 4.0}}, {}),
-    "party that adds noise": (BY_SHARES, {"privacy": {"noise_by": "owner"}}, {}),
-    "colluders": (BY_SHARES, {"privacy": {"colluders": 2}}, {}),
-    "dropouts": (BY_SHARES, {"privacy": {"dropouts": 1}}, {}),
-    "unit": (BY_CLIENT, {"privacy": {"kind": "example"}}, {}),
-    "norm of an update": (BY_CLIENT, {"privacy": {"max_update_norm": 0.5}}, {}),
+    "party that adds noise": (DISTRIBUTED, {"privacy": {"noise": "local"}}, {}),
+    "colluders": (DISTRIBUTED, {"privacy": {"max_colluding": 2}}, {}),
+    "dropouts": (DISTRIBUTED, {"privacy": {"max_dropouts": 1}}, {}),
+    "unit": (CLIENT_LEVEL, {"privacy": {"kind": "example"}}, {}),
+    "norm of an update": (CLIENT_LEVEL, {"privacy": {"max_update_norm": 0.5}}, {}),
     "copies": (
         {**CENTRAL, "features": {"kind": "scattering", "components": 19}, "model": "linear"},
         {"features": {"copies": 4}},
@@ -85,45 +85,48 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_a_mechanism_that_differs_anywhere_draws_other_noise(other):
+def test_different_mechanisms_draw_different_noise(other):
     base, change, values = OTHERS[other]
-    assert path(laid_over(base, change), **values) != path(base)
+    assert path(merge(base, change), **values) != path(base)
 
 
 SAME = {
     "label": (CENTRAL, {"label": "another name"}),
     "accountant": (CENTRAL, {"privacy": {"accountant": "rdp"}}),
     "delta": (CENTRAL, {"privacy": {"delta": 1e-6}}),
-    # What the noise is calibrated to is a statement; the noise that is found for it is the mechanism.
+    # The target epsilon is a statement; the calibrated noise is the mechanism.
     "target": (CENTRAL, {"privacy": {"epsilon": 1.0, "noise_multiplier": None}}),
     "name of the partition": (FEDERATED, {"topology": {"partition": "another"}}),
     "CKKS": (FEDERATED, {"aggregation": {"kind": "ckks"}}),
     "masks": (FEDERATED, {"aggregation": {"kind": "masking"}}),
-    "shares": (BY_SHARES, {"aggregation": {"kind": "shares"}}),
-    "BFV": (BY_SHARES, {"aggregation": {"kind": "bfv"}}),
-    "colluders without shares": (FEDERATED, {"privacy": {"colluders": 2}}),
+    "shares": (DISTRIBUTED, {"aggregation": {"kind": "secret_sharing"}}),
+    "BFV": (DISTRIBUTED, {"aggregation": {"kind": "bfv"}}),
+    "colluders without shares": (FEDERATED, {"privacy": {"max_colluding": 2}}),
 }
 
 
 @pytest.mark.parametrize("same", SAME)
-def test_a_name_a_statement_or_the_aggregation_changes_no_draw(same):
+def test_names_statements_and_the_aggregation_change_no_draw(same):
     base, change = SAME[same]
-    changed = laid_over(base, change)
+    changed = merge(base, change)
     if same in ("shares", "BFV"):
         changed["aggregation"] = change["aggregation"]
     assert path(changed) == path(base)
 
 
-def test_no_word_of_the_configuration_is_part_of_the_path():
+def test_path_contains_no_word_of_the_configuration():
     words = {
-        value for arm in (CENTRAL, FEDERATED, BY_SHARES, BY_CLIENT) for value in path(arm) if isinstance(value, str)
+        value
+        for arm in (CENTRAL, FEDERATED, DISTRIBUTED, CLIENT_LEVEL)
+        for value in path(arm)
+        if isinstance(value, str)
     }
     assert words <= {"seed", "mechanism", "digits", "Sequential", "Conv2d", "Tanh", "MaxPool", "Flatten", "Linear"} | {
         name for name in words if name[:1].isupper()
     }
 
 
-def test_groups_of_values_cannot_be_taken_for_each_other():
+def test_groups_of_values_are_prefix_free():
     arm = Arm.model_validate(FEDERATED)
     model = build_model("logistic", 10, Randomness(0).torch(), 28)
     one, other = (
@@ -132,15 +135,15 @@ def test_groups_of_values_cannot_be_taken_for_each_other():
     assert one != other[: len(one)]
 
 
-def test_an_arm_without_privacy_draws_from_its_seed_alone():
+def test_arm_without_privacy_draws_from_its_seed_only():
     arm = Arm.model_validate({})
     model = build_model("logistic", 10, Randomness(0).torch(), 28)
     assert draws_of(arm, [4], [None], [None], model, Randomness(1), ("digits",)) == (Randomness(1), None)
 
 
-def test_releases_of_one_name_are_those_that_a_seed_repeats():
+def test_release_names_repeat_only_for_seeded_noise():
     assert release_name(("a", 1), repeats=True) == release_name(("a", 1), repeats=True)
     assert release_name(("a", 1), repeats=True) != release_name(("a", 2), repeats=True)
     assert release_name(("a", 1), repeats=False) != release_name(("a", 1), repeats=False), (
-        "secure noise is new each time"
+        "each secure training has a new name"
     )

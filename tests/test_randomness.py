@@ -1,4 +1,4 @@
-"""Seeds: what tells one generator from another, and what the seed of a party tells of the others."""
+"""Seeds: independence of generators, and secrecy of the seeds of parties."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def words(generator: torch.Generator) -> np.ndarray:
     return generator.get_state().numpy()[24 : 24 + 8 * 624].view(np.uint64)
 
 
-def grown_from_32_bits(generator: torch.Generator) -> bool:
-    """Return whether each word of the state follows from the one before, as ``manual_seed`` makes them."""
+def has_32_bit_seed(generator: torch.Generator) -> bool:
+    """Return whether each word of the state follows from the previous one, as after ``manual_seed``."""
     state = words(generator)
-    before = state[:-1]
-    grown = (1812433253 * (before ^ (before >> np.uint64(30))) + np.arange(1, 624, dtype=np.uint64)) % 2**32
-    return bool(np.array_equal(grown, state[1:]))
+    previous = state[:-1]
+    expected = (1812433253 * (previous ^ (previous >> np.uint64(30))) + np.arange(1, 624, dtype=np.uint64)) % 2**32
+    return bool(np.array_equal(expected, state[1:]))
 
 
-def test_a_torch_generator_has_more_state_than_32_bits():
-    assert not grown_from_32_bits(Randomness(1).child("noise").torch())
-    assert grown_from_32_bits(torch.Generator().manual_seed(2**40 + 5)), "the check sees a state of 32 bits"
+def test_torch_generator_has_more_than_32_bits_of_state():
+    assert not has_32_bit_seed(Randomness(1).child("noise").torch())
+    assert has_32_bit_seed(torch.Generator().manual_seed(2**40 + 5)), "the check detects a seed of 32 bits"
 
 
 def test_torch_keeps_32_bits_of_a_seed():
@@ -35,7 +35,7 @@ def test_torch_keeps_32_bits_of_a_seed():
 @pytest.mark.parametrize(
     "draw", [lambda rng: torch.rand(64, generator=rng.torch()), lambda rng: rng.numpy().random(64)]
 )
-def test_a_node_repeats_and_differs_from_every_other(draw):
+def test_nodes_repeat_and_differ_from_each_other(draw):
     paths = [(), ("a",), ("b",), ("a", "b"), ("ab",), (1,), ("1",), (1.0,), ("a", 1), ("a", 2)]
     nodes = [Randomness(7, path) for path in paths] + [Randomness(8), Randomness(7).party("a"), Randomness(b"7" * 32)]
     drawn = [np.asarray(draw(node)) for node in nodes]
@@ -44,7 +44,7 @@ def test_a_node_repeats_and_differs_from_every_other(draw):
     assert len(distinct) == len(nodes)
 
 
-def test_a_torch_generator_draws_uniform_and_normal_values():
+def test_torch_generator_draws_uniform_and_normal_values():
     generator = Randomness(3).torch()
     uniform, normal = torch.rand(200_000, generator=generator), torch.randn(200_000, generator=generator)
     assert uniform.mean().item() == pytest.approx(0.5, abs=0.003) and uniform.var().item() == pytest.approx(
@@ -53,11 +53,11 @@ def test_a_torch_generator_draws_uniform_and_normal_values():
     assert normal.mean().item() == pytest.approx(0.0, abs=0.012) and normal.var().item() == pytest.approx(1.0, rel=0.02)
 
 
-def test_a_path_may_be_walked_in_one_step_or_in_several():
+def test_path_is_independent_of_the_number_of_calls():
     assert Randomness(1).child("a", 2).key == Randomness(1).child("a").child(2).key
 
 
-def test_the_seed_of_a_party_tells_neither_the_root_nor_the_path_nor_another_party():
+def test_party_seed_reveals_no_other_seed():
     root = Randomness(2024).child("seed", 0)
     one, other = root.party("client", 0), root.party("client", 1)
     assert one.path == other.path == () and len(one.root) == 32
@@ -65,7 +65,7 @@ def test_the_seed_of_a_party_tells_neither_the_root_nor_the_path_nor_another_par
     assert "2024" not in repr(root) and one.root.hex() not in repr(one)
 
 
-def test_keys_are_of_256_bits_and_use_all_of_them():
+def test_keys_use_all_of_256_bits():
     keys = np.array([list(Randomness(1).child(number).key) for number in range(4000)], dtype=np.uint8)
     bits = np.unpackbits(keys, axis=1)
     assert bits.shape == (4000, 256)

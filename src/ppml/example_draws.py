@@ -1,12 +1,12 @@
-"""Random draws that belong to a record: neither another record nor a position enters them.
+"""Random draws of single examples, independent of all other examples and of their positions.
 
-A draw is a keyed hash (BLAKE2b, RFC 7693) of a number, of a step or a copy, and of the record itself. Where a record
-is added or removed, every other record keeps its draws to the bit: what is calculated of a record from its draws
-depends on that record alone, and a sum over records of terms of norm at most C changes by at most C.
+A draw is a keyed hash (BLAKE2b, RFC 7693) of a number, of a step or a view, and of the example itself. If an example is
+added or removed, every other example keeps its draws to the bit. A term that depends on an example and its draws is a
+function of that example only, so a sum over examples of terms of norm at most C changes by at most C.
 
-Equal records have equal draws here. That is harmless for such a sum: the term of each of them is still a function of
-that record alone, and none of them changes where the others are missing. Samples are another matter, since a record
-must enter a step whether or not its equal does; :mod:`ppml.learning.poisson` tells equal records apart.
+Equal examples have equal draws. That is harmless for such a sum: each term remains a function of its example only.
+Samples are different, since an example must enter a step independently of its duplicates;
+:mod:`ppml.learning.poisson` distinguishes duplicates.
 """
 
 from __future__ import annotations
@@ -21,61 +21,61 @@ from numpy.typing import NDArray
 from ppml.randomness import Randomness
 
 DIGEST_BYTES = 32
-"""Length of the digest of a record: no two different records have the same by chance or by design."""
+"""Length of the digest of an example; collisions are infeasible."""
 
-MOST_DRAWS = 8
-"""Draws of a record in a step, at most: 8 bytes each of a hash that has 64."""
+MAX_DRAWS = 8
+"""Largest number of draws of an example in a step: a hash has 64 bytes, a draw 8."""
 
-_RECORDS_AT_ONCE = 1000
+_CHUNK = 1000
 
 
-def record_digests(values: torch.Tensor, labels: torch.Tensor | None = None) -> tuple[bytes, ...]:
-    """Return a digest of each record: of all bytes of its values, and of its label where there are labels.
+def example_digests(values: torch.Tensor, labels: torch.Tensor | None = None) -> tuple[bytes, ...]:
+    """Return a digest of each example: of all bytes of its values, and of its label if given.
 
     Parameters
     ----------
     values : torch.Tensor
-        Shape ``(n, ...)``, of any type, in any order of memory and on any device.
+        Values of shape ``(n, ...)``, of any type, memory order and device.
     labels : torch.Tensor or None
-        int64, shape ``(n,)``.
+        Labels, int64, shape ``(n,)``.
 
     Returns
     -------
     tuple of bytes
-        :data:`DIGEST_BYTES` each. They have no key and stand for the records: they belong where the records belong.
+        Digests of :data:`DIGEST_BYTES` each. They have no key, so they need the same protection as the examples.
     """
     digests: list[bytes] = []
-    for start in range(0, len(values), _RECORDS_AT_ONCE):
-        part = values[start : start + _RECORDS_AT_ONCE].detach().cpu().contiguous()
-        rows = part.reshape(len(part), -1).numpy().view(np.uint8)
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK].detach().cpu().contiguous()
+        rows = chunk.reshape(len(chunk), -1).numpy().view(np.uint8)
         digests += [hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows]
     if labels is None:
         return tuple(digests)
-    told = labels.detach().cpu().numpy().astype("<i8").tobytes()
+    label_bytes = labels.detach().cpu().numpy().astype("<i8").tobytes()
     return tuple(
-        hashlib.blake2b(digest + told[8 * place : 8 * place + 8], digest_size=DIGEST_BYTES).digest()
+        hashlib.blake2b(digest + label_bytes[8 * place : 8 * place + 8], digest_size=DIGEST_BYTES).digest()
         for place, digest in enumerate(digests)
     )
 
 
-def draws_of_records(rng: Randomness, number: int, digests: Sequence[bytes], count: int) -> NDArray[np.float64]:
-    """Return ``count`` draws of each record, uniform in [0, 1) with 53 bits, shape ``(n, count)``.
+def draws_per_example(rng: Randomness, number: int, digests: Sequence[bytes], count: int) -> NDArray[np.float64]:
+    """Return ``count`` draws of each example, uniform in [0, 1) with 53 bits, shape ``(n, count)``.
 
     Parameters
     ----------
     rng : Randomness
-        The purpose of the draws; its key is that of the hash.
+        The node of the draws; its key is the key of the hash.
     number : int
-        Of the step or the copy, at least 0.
+        The number of the step or the view, at least 0.
     digests : sequence of bytes
-        Of :func:`record_digests`.
+        The digests of :func:`example_digests`.
     count : int
-        At most :data:`MOST_DRAWS`.
+        The number of draws, at most :data:`MAX_DRAWS`.
 
     Examples
     --------
-    >>> rng, records = Randomness(1).child("shift"), [b"one", b"other"]
-    >>> bool((draws_of_records(rng, 3, records, 2)[1] == draws_of_records(rng, 3, records[1:], 2)[0]).all())
+    >>> rng, digests = Randomness(1).child("shift"), [b"one", b"other"]
+    >>> bool((draws_per_example(rng, 3, digests, 2)[1] == draws_per_example(rng, 3, digests[1:], 2)[0]).all())
     True
     """
     key, prefix, size = rng.key, number.to_bytes(8, "little"), 8 * count
@@ -85,7 +85,7 @@ def draws_of_records(rng: Randomness, number: int, digests: Sequence[bytes], cou
     return uniform
 
 
-def draws_of_step(rng: Randomness, number: int, count: int) -> NDArray[np.float64]:
-    """Return ``count`` draws of a step, which no record enters, uniform in [0, 1), shape ``(count,)``."""
-    drawn: NDArray[np.float64] = draws_of_records(rng, number, [b""], count)[0]
+def draws_per_step(rng: Randomness, number: int, count: int) -> NDArray[np.float64]:
+    """Return ``count`` draws of a step, independent of all examples, uniform in [0, 1), shape ``(count,)``."""
+    drawn: NDArray[np.float64] = draws_per_example(rng, number, [b""], count)[0]
     return drawn

@@ -1,12 +1,12 @@
-"""What tells one private training from another: the values of its mechanism, as a path of randomness.
+"""The values of a mechanism, as a path of randomness that identifies a private training.
 
-Two releases that carry the same noise can be combined so that the noise cancels: from two models of the same records
-with noise of deviations a and b, ``(a W_b - b W_a) / (a - b)`` is free of noise. So noise and samples are drawn below a
-path that differs wherever anything differs that the released model depends on. The aggregation alone is left out: it
-adds the same updates by other means, and the release is one and the same, bit for bit.
+Noise that two releases share can cancel: from two models of the same examples with noise of deviations a and b,
+``(a W_b - b W_a) / (a - b)`` is free of noise. So the path of all noise and samples contains every value on which the
+released model depends. It omits the aggregation only: every aggregation adds the same updates, and the release has the
+same bits.
 
-The path is made of values, never of the names that the configuration has for them: a key that is renamed changes no
-draw. The codes below are part of the path, so that they are never reordered.
+The path contains values and no names of configuration keys, so a renamed key changes no draw. The codes below are part
+of the path and never change.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ppml.accounting.schedule import plans
+from ppml.accounting.schedule import mechanism_schedules
 from ppml.config.arm import Arm, TrainingSpec
-from ppml.config.features import NoFeatures, Scattering
 from ppml.config.technique import (
     Centralized,
     ClientLevel,
     ExampleLevel,
     Federated,
-    LocalOnly,
+    Independent,
     NoCorrection,
     NoPrivacy,
     ProximalTerm,
@@ -33,14 +32,18 @@ from ppml.config.technique import (
     ServerAdam,
     ServerSgd,
 )
+from ppml.config.transforms import Transform
 
 Value = str | int | float
 
 EXAMPLE, CLIENT = 1, 2
 """Codes of the unit of privacy."""
 
-OWNER, SERVER, SHARES = 1, 2, 3
-"""Codes of the party that adds the noise."""
+LOCAL, CENTRAL, DISTRIBUTED = 1, 2, 3
+"""Codes of local, central and distributed noise."""
+
+LAYER_NAMES = {"MaxPool2x2": "MaxOfFour"}
+"""Class of a layer -> its name in the path, if the class was renamed: a renamed class changes no draw."""
 
 
 def mechanism_values(
@@ -50,53 +53,53 @@ def mechanism_values(
     limits: Sequence[int | None],
     model: nn.Module,
 ) -> tuple[Value, ...]:
-    """Return the values that tell the mechanism of a private ``arm`` from any other on the same records.
+    """Return the values that identify the mechanism of a private ``arm`` among all mechanisms on the same examples.
 
     Parameters
     ----------
     arm : Arm
-        Its privacy is not none.
+        A private arm.
     sizes : sequence of int
-        The number of records of each owner.
+        The number of examples of each owner.
     noise_multipliers : sequence of float or None
-        The noise of each owner, or of the sum, once for each.
+        The noise multiplier of each owner, or that of the sum, repeated for each owner.
     limits : sequence of int or None
         The number of steps that the privacy budget of each owner allows; None without one.
     model : nn.Module
-        The model that is trained: its layers and the shapes of its parameters count, its weights do not.
+        The trained model: its layers and the shapes of its parameters count, its weights do not.
 
     Returns
     -------
     tuple
-        Numbers, and names of layers. Each group begins with its length, so that two mechanisms never have one path.
+        Numbers, and names of layers. Each group begins with its length, so different mechanisms have different paths.
     """
-    planned = plans(arm, sizes)
+    schedules = mechanism_schedules(arm, sizes)
     groups: list[Sequence[Value]] = [
         _privacy(arm.privacy),
         [float(noise or 0.0) for noise in noise_multipliers],
         list(sizes),
-        [value for plan in planned for value in (plan.sample_rate, plan.steps)],
+        [value for schedule in schedules for value in (schedule.sample_rate, schedule.steps)],
         [-1 if limit is None else limit for limit in limits],
-        # The grid that updates are rounded to decides their last bits, whatever adds them.
+        # The grid of the updates determines their last bits, under every aggregation.
         [float(arm.aggregation.clip), arm.aggregation.fractional_bits],
         _training(arm.training),
         _topology(arm.topology),
-        _features(arm.features),
-        [type(layer).__name__ for layer in model.modules()],
+        _transforms(arm.transforms),
+        [_layer_name(layer) for layer in model.modules()],
         [size for parameter in model.parameters() for size in (parameter.dim(), *parameter.shape)],
     ]
     return tuple(value for group in groups for value in (len(group), *group))
 
 
 def release_name(path: Sequence[Value], *, repeats: bool) -> str:
-    """Return the name of a release: two releases with one name are one and the same model.
+    """Return the name of a release: two releases with equal names are the same model.
 
     Parameters
     ----------
     path : sequence
         Seed, data and values of the mechanism.
     repeats : bool
-        Whether the noise comes from a seed. Noise from the operating system makes each run a release of its own.
+        Whether the noise comes from a seed. With noise from the operating system, each run is a separate release.
     """
     if not repeats:
         return secrets.token_hex(8)
@@ -104,7 +107,7 @@ def release_name(path: Sequence[Value], *, repeats: bool) -> str:
 
 
 def _privacy(privacy: NoPrivacy | ExampleLevel | ClientLevel) -> list[Value]:
-    adders = {"owner": OWNER, "server": SERVER, "shares": SHARES}
+    codes = {"local": LOCAL, "central": CENTRAL, "distributed": DISTRIBUTED}
     match privacy:
         case ExampleLevel():
             unit, norm = EXAMPLE, privacy.max_grad_norm
@@ -112,26 +115,26 @@ def _privacy(privacy: NoPrivacy | ExampleLevel | ClientLevel) -> list[Value]:
             unit, norm = CLIENT, privacy.max_update_norm
         case _:
             raise ValueError("an arm without privacy has no mechanism")
-    adder = adders[privacy.noise_by]
-    # Colluders and dropouts decide the size of each share; elsewhere they are without meaning.
-    shared = [privacy.colluders, privacy.dropouts] if adder == SHARES else [0, 0]
-    return [unit, adder, float(norm), *shared]
+    adder = codes[privacy.noise]
+    # The numbers of colluding clients and of dropouts determine the noise of each client in distributed DP only.
+    distributed = [privacy.max_colluding, privacy.max_dropouts] if adder == DISTRIBUTED else [0, 0]
+    return [unit, adder, float(norm), *distributed]
 
 
 def _training(training: TrainingSpec) -> list[Value]:
-    far = training.deformation
+    limits = training.deformation
     return [
         training.epochs,
         0 if training.batch_size == "all" else training.batch_size,
         float(training.learning_rate),
         float(training.momentum),
-        {"linear": 1, "constant": 2}[training.decay],
+        {"linear": 1, "constant": 2}[training.learning_rate_schedule],
         training.shift,
-        *(float(value) for value in (far.rotation, far.shear, far.scale, far.shift)),
+        *(float(value) for value in (limits.rotation, limits.shear, limits.scale, limits.shift)),
     ]
 
 
-def _topology(topology: Centralized | LocalOnly | Federated) -> list[Value]:
+def _topology(topology: Centralized | Independent | Federated) -> list[Value]:
     match topology:
         case Federated():
             return [
@@ -139,36 +142,46 @@ def _topology(topology: Centralized | LocalOnly | Federated) -> list[Value]:
                 topology.rounds,
                 {"examples": 1, "uniform": 2}[topology.weighting],
                 float(topology.participation),
-                float(topology.failures),
-                topology.least_answers,
-                *_server_step(topology.server),
+                float(topology.dropout_rate),
+                topology.min_clients,
+                *_server_optimizer(topology.server),
                 *_correction(topology.correction),
             ]
-        case LocalOnly():
+        case Independent():
             return [2]
     return [1]
 
 
-def _server_step(server: ServerSgd | ServerAdam) -> list[Value]:
+def _server_optimizer(server: ServerSgd | ServerAdam) -> list[Value]:
     match server:
         case ServerAdam():
-            return [2, float(server.learning_rate), float(server.beta1), float(server.beta2), float(server.adaptivity)]
+            return [2, float(server.learning_rate), float(server.beta1), float(server.beta2), float(server.tau)]
     return [1, float(server.learning_rate), float(server.momentum)]
 
 
 def _correction(correction: NoCorrection | ProximalTerm | Scaffold) -> list[Value]:
     match correction:
         case ProximalTerm():
-            return [2, float(correction.strength)]
+            return [2, float(correction.mu)]
         case Scaffold():
             return [3]
     return [1]
 
 
-def _features(features: NoFeatures | Scattering) -> list[Value]:
-    match features:
-        case Scattering() as given:
-            far = (given.rotation, given.shear, given.scale, given.shift)
-            counts = (given.components, given.strokes, given.copies, given.views)
-            return [*counts, float(given.regularization), *(float(value) for value in far)]
-    return []
+def _transforms(transforms: Sequence[Transform]) -> list[Value]:
+    """Return the values of all transforms; a chain begins with its negative length, unlike a single transform."""
+    groups = [_transform(transform) for transform in transforms]
+    if len(groups) <= 1:
+        return [value for group in groups for value in group]
+    return [-len(groups), *(value for group in groups for value in (len(group), *group))]
+
+
+def _transform(transform: Transform) -> list[Value]:
+    limits = (transform.rotation, transform.shear, transform.scale, transform.shift)
+    counts = (transform.components, transform.strokes, transform.copies, transform.views)
+    return [*counts, float(transform.regularization), *(float(value) for value in limits)]
+
+
+def _layer_name(layer: nn.Module) -> str:
+    name = type(layer).__name__
+    return LAYER_NAMES.get(name, name)

@@ -1,10 +1,9 @@
 """Randomness as an argument: every generator is derived from one root seed and a path of names.
 
-Two generators with different paths are independent for all practical purposes, and neither depends on how many others
-were made before, on the number of cores or on the order in which jobs run. Every generator starts from at least 128
-bits of key, a CUDA generator from 64: no two of them coincide by chance. The root seed is in the configuration, so a
-generator is no secret from a reader of the configuration. Keys and encryption never use this module: they draw from
-the operating system.
+Generators with different paths are independent for all practical purposes. A generator does not depend on the number of
+earlier generators, on the number of cores or on the order of jobs. Every generator starts from at least 128 bits of
+key, a CUDA generator from 64, so no two coincide by chance. The root seed is in the configuration, so generators are no
+secrets. Keys and encryption never use this module: they draw from the operating system.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ KEY_BYTES = 32
 
 _TWISTER_WORDS = 624
 _TWISTER_HEADER = 24
-"""Bytes of torch's state of a Mersenne twister before its words: seed, words left, whether seeded, next word."""
+"""Bytes before the words in torch's state of a Mersenne twister: seed, remaining words, seeded flag, next word."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class Randomness:
     Parameters
     ----------
     root : int or bytes
-        The root seed, from the configuration; or the seed of a party, which :meth:`party` returns.
+        The root seed, from the configuration; or the seed of a party, from :meth:`party`.
     path : tuple of str, int or float
-        Where in the tree this node is, for instance ``("seed", 0, "round", 3)``.
+        The path of the node in the tree, for example ``("seed", 0, "round", 3)``.
 
     Examples
     --------
@@ -50,13 +49,13 @@ class Randomness:
     path: tuple[str | int | float, ...] = field(default=())
 
     def child(self, *names: str | int | float) -> Randomness:
-        """Return the node below this one that ``names`` lead to."""
+        """Return the descendant of this node at the path ``names``."""
         return Randomness(self.root, (*self.path, *names))
 
     def party(self, *names: str | int) -> Randomness:
-        """Return the root of a tree of its own, which a party draws from.
+        """Return the root of the separate tree of a party.
 
-        The seed of a party is derived by HMAC-SHA-256: it tells neither the root seed nor the seed of another party.
+        HMAC-SHA-256 derives the seed of a party: it reveals neither the root seed nor the seed of another party.
         """
         return Randomness(self.child(*names)._derive("party"))
 
@@ -72,7 +71,7 @@ class Randomness:
     def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Return a torch generator that starts at this node.
 
-        ``manual_seed`` keeps 32 bits of a seed on a CPU, so that the whole state of the Mersenne twister is set there.
+        ``manual_seed`` keeps 32 bits of a seed on a CPU, so this method sets the whole state of the Mersenne twister.
         """
         import torch
 
@@ -89,13 +88,13 @@ class Randomness:
 
 
 def _twister_state(key: bytes) -> torch.Tensor:
-    """Return torch's state of a Mersenne twister whose words are SHAKE-256 of ``key``."""
+    """Return torch's state of a Mersenne twister with the words SHAKE-256 of ``key``."""
     import numpy as np
     import torch
 
     state = torch.Generator().get_state().numpy().copy()
     words = np.frombuffer(hashlib.shake_256(key).digest(4 * _TWISTER_WORDS), dtype="<u4")
-    # torch keeps each word of 32 bits in 64.
+    # torch stores each word of 32 bits in 64 bits.
     end = _TWISTER_HEADER + 8 * _TWISTER_WORDS
     state[_TWISTER_HEADER:end] = words.astype(np.uint64).view(np.uint8)
     return torch.from_numpy(state)

@@ -1,4 +1,4 @@
-"""What all tests here share."""
+"""Fixtures of the accounting tests."""
 
 from __future__ import annotations
 

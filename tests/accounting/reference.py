@@ -1,4 +1,4 @@
-"""Epsilon by other means than the accountants of the project: closed forms, and privacy losses composed by FFT."""
+"""Independent references of epsilon: closed forms, and privacy losses composed by FFT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import optimize, special, stats
 
 
 def exact_epsilon_of_gaussians(noise_multiplier: float, steps: int, delta: float) -> float:
-    """Return the exact epsilon of ``steps`` Gaussian mechanisms on all records (Balle & Wang 2018, theorem 8)."""
+    """Return the exact epsilon of ``steps`` Gaussian mechanisms without sampling (Balle & Wang 2018, theorem 8)."""
     mu = math.sqrt(steps) / noise_multiplier
 
     def excess(epsilon: float) -> float:
@@ -21,7 +21,7 @@ def exact_epsilon_of_gaussians(noise_multiplier: float, steps: int, delta: float
 
 
 def renyi_epsilon_of_gaussians(noise_multiplier: float, steps: int, delta: float) -> float:
-    """Return epsilon by Renyi orders, order a costing ``steps * a / (2 sigma^2)``, converted by arXiv 2004.00010."""
+    """Return epsilon by Renyi divergences ``steps * a / (2 sigma^2)`` of order a, converted by arXiv 2004.00010."""
     orders = np.concatenate([np.arange(1.01, 11.0, 0.01), np.arange(11.0, 200.0, 0.1)])
     spent = steps * orders / (2 * noise_multiplier**2)
     return float((spent + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)).min())
@@ -30,8 +30,8 @@ def renyi_epsilon_of_gaussians(noise_multiplier: float, steps: int, delta: float
 def epsilon_bracket(rate: float, noise_multiplier: float, steps: int, delta: float) -> tuple[float, float]:
     """Return a lower and an upper bound on epsilon of the Poisson-subsampled Gaussian mechanism.
 
-    The privacy loss of one step is put on a grid, rounded down for one bound and up for the other, composed by
-    convolution, and the larger of the two directions, a record added or removed, is taken.
+    The function rounds the privacy loss of one step to a grid, down for one bound and up for the other, and composes it
+    by convolution. The result is the larger of the two directions, a record added or removed.
     """
     lower, upper = zip(
         *(_bracket(loss, rate, noise_multiplier, steps, delta) for loss in (_removed, _added)), strict=True
@@ -39,17 +39,17 @@ def epsilon_bracket(rate: float, noise_multiplier: float, steps: int, delta: flo
     return max(lower), max(upper)
 
 
-STEP, REACH = 2e-4, 12.0
+STEP, RANGE = 2e-4, 12.0
 
 
 def _bracket(loss_cdf: Callable, rate: float, noise: float, steps: int, delta: float) -> tuple[float, float]:
-    edges = np.arange(-REACH, REACH + STEP / 2, STEP)
+    edges = np.arange(-RANGE, RANGE + STEP / 2, STEP)
     mass = np.diff(loss_cdf(edges, rate, noise))
     below, above = loss_cdf(edges[:1], rate, noise)[0], 1.0 - loss_cdf(edges[-1:], rate, noise)[0]
     bounds = []
     for up in (False, True):
         grid = edges[1:] if up else edges[:-1]
-        # What lies below the grid is lifted onto it for an upper bound and is lost for a lower one.
+        # Losses below the grid move onto it for an upper bound, and are lost for a lower bound.
         one = mass.copy()
         one[0] += below if up else 0.0
         total, first = _compose(one, grid[0], steps)
@@ -59,10 +59,10 @@ def _bracket(loss_cdf: Callable, rate: float, noise: float, steps: int, delta: f
 
 
 def _compose(mass: np.ndarray, first: float, times: int) -> tuple[np.ndarray, float]:
-    """Return the distribution of a sum of ``times`` losses and where its grid begins."""
+    """Return the distribution of a sum of ``times`` losses, and the start of its grid."""
     length = len(mass) * 2
     centre = len(mass) // 2
-    # The sum is kept within the reach of one loss around zero, in which a circular convolution of this length stays.
+    # The sum stays within the range of one loss around zero, so a circular convolution of this length suffices.
     padded = np.zeros(length)
     padded[np.arange(len(mass)) - centre] = mass
     total = np.fft.irfft(np.fft.rfft(padded) ** times, length)
@@ -81,7 +81,7 @@ def _epsilon(mass: np.ndarray, first: float, infinite: float, delta: float) -> f
 
 
 def _removed(loss: np.ndarray, rate: float, noise: float) -> np.ndarray:
-    """Return the chance that log(P/Q) is at most ``loss`` under P, the mixture with the record."""
+    """Return the probability that log(P/Q) is at most ``loss`` under P, the mixture with the record."""
     with np.errstate(divide="ignore", invalid="ignore"):
         place = noise**2 * np.log((np.exp(loss) - (1 - rate)) / rate) + 0.5
     place = np.where(np.exp(loss) <= 1 - rate, -np.inf, place)
@@ -89,20 +89,20 @@ def _removed(loss: np.ndarray, rate: float, noise: float) -> np.ndarray:
 
 
 def _added(loss: np.ndarray, rate: float, noise: float) -> np.ndarray:
-    """Return the chance that log(Q/P) is at most ``loss`` under Q, without the record."""
+    """Return the probability that log(Q/P) is at most ``loss`` under Q, without the record."""
     with np.errstate(divide="ignore", invalid="ignore"):
         place = noise**2 * np.log((np.exp(-loss) - (1 - rate)) / rate) + 0.5
     place = np.where(np.exp(-loss) <= 1 - rate, -np.inf, place)
     return stats.norm.sf(place / noise)
 
 
-# What follows rounds each loss to the nearest point of a grid, whose errors cancel: it is no bound, but exact to 1e-4.
+# The following functions round each loss to the nearest point of a grid: no bounds, but exact to 1e-4.
 
-FINE, FAR = 1e-4, 32.0
+FINE_STEP, FINE_RANGE = 1e-4, 32.0
 
 
 def zeroed_epsilons(rate: float, noise: float, steps: Sequence[int], delta: float) -> list[float]:
-    """Return epsilon after each number of ``steps``: a record that is sampled with ``rate`` against a null record."""
+    """Return epsilon after each number of ``steps``: a null record replaces a record of sample rate ``rate``."""
     with_record, without = _mixture(rate, 1.0, noise), _mixture(rate, 0.0, noise)
     removed, added = (
         _composed(one, other, noise, steps, delta) for one, other in ((with_record, without), (without, with_record))
@@ -111,18 +111,18 @@ def zeroed_epsilons(rate: float, noise: float, steps: Sequence[int], delta: floa
 
 
 def replaced_epsilons(rate: float, noise: float, steps: Sequence[int], delta: float) -> list[float]:
-    """Return epsilon after each number of ``steps``: a record against one that contributes the opposite."""
+    """Return epsilon after each number of ``steps``: a record of opposite contribution replaces one."""
     return _composed(_mixture(rate, 1.0, noise), _mixture(rate, -1.0, noise), noise, steps, delta)
 
 
 def _mixture(rate: float, shift: float, noise: float) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return distribution function and logarithm of density, as functions of x, of two mixed normal variables."""
+    """Return the distribution function and the log density of a mixture of two normal variables."""
 
     def at(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        there = (x - shift) / noise
-        mass = (1 - rate) * special.ndtr(x / noise) + rate * special.ndtr(there)
+        shifted = (x - shift) / noise
+        mass = (1 - rate) * special.ndtr(x / noise) + rate * special.ndtr(shifted)
         with np.errstate(divide="ignore"):
-            density = np.logaddexp(np.log(1 - rate) - (x / noise) ** 2 / 2, np.log(rate) - there**2 / 2)
+            density = np.logaddexp(np.log(1 - rate) - (x / noise) ** 2 / 2, np.log(rate) - shifted**2 / 2)
         return mass, density
 
     return at
@@ -132,11 +132,11 @@ def _composed(one: Callable, other: Callable, noise: float, steps: Sequence[int]
     x = np.linspace(-12 * noise - 2, 12 * noise + 2, 400_001)
     (mass, _), middle = one(x), (x[1:] + x[:-1]) / 2
     losses = one(middle)[1] - other(middle)[1]
-    length = round(2 * FAR / FINE)
-    places = np.rint(losses / FINE).astype(int)
+    length = round(2 * FINE_RANGE / FINE_STEP)
+    places = np.rint(losses / FINE_STEP).astype(int)
     assert abs(places).max() < length // 2
     spectrum = np.fft.rfft(np.bincount(places % length, weights=np.diff(mass), minlength=length))
-    grid = FINE * np.arange(-length // 2, length // 2)
+    grid = FINE_STEP * np.arange(-length // 2, length // 2)
     shrink = np.exp(-grid)
     found = []
     for times in steps:

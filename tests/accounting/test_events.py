@@ -25,7 +25,7 @@ def kind(event: MechanismEvent) -> tuple[object, ...]:
 
 @given(st.lists(EVENTS, max_size=12))
 @settings(deadline=None, derandomize=True)
-def test_composing_keeps_every_step_and_the_order_of_mechanisms(events):
+def test_compose_keeps_all_steps_and_their_order(events):
     composed = compose(events)
     assert [kind(event) for event in composed] == [key for key, _ in groupby(events, kind)]
     for key in set(map(kind, events)):
@@ -36,7 +36,7 @@ def test_composing_keeps_every_step_and_the_order_of_mechanisms(events):
 
 @given(st.lists(EVENTS, max_size=12))
 @settings(deadline=None, derandomize=True)
-def test_composing_twice_changes_nothing(events):
+def test_compose_is_idempotent(events):
     assert compose(compose(events)) == compose(events)
 
 
@@ -50,10 +50,10 @@ def test_composing_twice_changes_nothing(events):
     ],
     ids=["rate", "noise", "norm", "sampler"],
 )
-def test_mechanisms_that_differ_are_not_joined(other):
+def test_compose_keeps_different_mechanisms_separate(other):
     assert len(compose([MechanismEvent(0.1, 1.0, 3, 1.0), other])) == 2
 
 
-def test_an_event_survives_json():
+def test_event_survives_json():
     event = MechanismEvent(1 / 3, 0.1 + 0.2, 7, 1.0, "shuffle")
     assert MechanismEvent(**json.loads(json.dumps(event.to_json()))) == event

@@ -1,4 +1,4 @@
-"""The accountants stand in their proven order: exact, PLD, the upper end of PRV's bracket, RDP."""
+"""The epsilons of the accountants have the proven order: exact, PLD, the upper end of the bracket of PRV, RDP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from ppml.accounting import pld, prv
-from ppml.accounting.cross_check import by_every_accountant, choose, stated
+from ppml.accounting.cross_check import epsilons_by_accountant, select_epsilon, stated_epsilon
 from ppml.accounting.events import MechanismEvent
 
 ROUNDING = 1e-6
@@ -33,25 +33,25 @@ def check_order(found: dict[str, float | None]) -> None:
     assert by_prv <= by_rdp + 2 * prv.ERROR
     if exact is not None:
         assert exact - ROUNDING <= by_pld <= exact + pld.ERROR
-    # The tightest bound is stated, and it is one of them.
-    tightest, name = choose(found, "tightest")
+    # The stated epsilon is the tightest of them.
+    tightest, name = select_epsilon(found, "tightest")
     assert tightest == found[name] == (by_pld if exact is None else exact)
 
 
 @pytest.mark.parametrize(("rate", "noise", "steps", "delta"), [*FULL, *SAMPLED])
-def test_exact_is_at_most_pld_at_most_prv_at_most_rdp(rate, noise, steps, delta):
+def test_accountants_are_in_their_proven_order(rate, noise, steps, delta):
     events = [MechanismEvent(rate, noise, steps, 1.0)]
-    found = by_every_accountant(events, delta)
+    found = epsilons_by_accountant(events, delta)
     assert (found["gdp"] is None) == (rate < 1)
     check_order(found)
-    assert stated(events, delta, "tightest") == choose(found, "tightest")
+    assert stated_epsilon(events, delta, "tightest") == select_epsilon(found, "tightest")
 
 
 @pytest.mark.parametrize(
     ("name", "factor"), [("pld", 0.97), ("pld", 1.02), ("prv", 0.97), ("prv", 1.05), ("rdp", 0.9), ("gdp", 1.02)]
 )
-def test_an_accountant_that_is_off_is_caught(name, factor):
-    found = by_every_accountant([MechanismEvent(1.0, 1.5, 4, 1.0)], 1e-5)
+def test_check_detects_a_wrong_accountant(name, factor):
+    found = epsilons_by_accountant([MechanismEvent(1.0, 1.5, 4, 1.0)], 1e-5)
     check_order(found)
     with pytest.raises(AssertionError):
         check_order({**found, name: factor * found[name]})

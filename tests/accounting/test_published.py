@@ -1,4 +1,4 @@
-"""Every published epsilon against a second implementation: FFT of privacy losses, and a closed form."""
+"""Every published epsilon against an independent implementation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .reference import exact_epsilon_of_gaussians, replaced_epsilons, zeroed_eps
 REPORTS = Path(__file__).parents[2] / "reports"
 FOLDERS = sorted(path.parent for path in REPORTS.rglob("records.csv"))
 PRECISION = 1e-4
-"""Of the reference: see test_the_reference_is_exact_where_there_is_a_closed_form."""
+"""Precision of the reference: see test_reference_matches_the_closed_form."""
 
 POINTS = 3
-"""Of each curve that are computed anew: each takes a Fourier transform."""
+"""Number of tested points of each curve: each takes a Fourier transform."""
 
 
 @cache
@@ -42,7 +42,7 @@ def mechanism(row: pd.Series) -> tuple[float, float, tuple[int, ...], float]:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
-def test_every_published_row_is_the_epsilon_of_its_mechanism(folder):
+def test_published_epsilons_match_their_mechanisms(folder):
     for _, row in private_rows(folder).iterrows():
         (true,) = true_epsilons(*mechanism(row))
         check_published(row["epsilon"], true)
@@ -53,13 +53,13 @@ def test_every_published_row_is_the_epsilon_of_its_mechanism(folder):
             check_published(row["epsilon_replace_one"], replaced)
 
 
-def test_there_are_published_rows_of_both_kinds():
+def test_published_rows_include_full_batches_and_samples():
     rates = pd.concat(map(private_rows, FOLDERS))["sample_rate"]
     assert (rates == 1).sum() > 10 and (rates < 1).sum() > 10
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
-def test_every_published_curve_is_the_epsilon_of_its_steps(folder):
+def test_published_curves_match_their_steps(folder):
     try:
         curves = pd.read_csv(folder / "epsilons.csv")
     except pd.errors.EmptyDataError:
@@ -88,7 +88,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_a_published_epsilon_that_is_too_small_is_caught(wrong):
+def test_check_detects_a_small_published_epsilon(wrong):
     rows = private_rows(REPORTS).drop_duplicates("arm").set_index("arm", drop=False)
     for arm in ("dp", "scatter_2.9"):
         row = rows.loc[arm]
@@ -97,7 +97,7 @@ def test_a_published_epsilon_that_is_too_small_is_caught(wrong):
             check_published(wrong(true + PRECISION / 2, row.to_dict()), true)
 
 
-def test_the_reference_is_exact_where_there_is_a_closed_form():
+def test_reference_matches_the_closed_form():
     for noise, steps in ((2.0, 4), (40.0, 40), (10.0, 60)):
         exact = exact_epsilon_of_gaussians(noise, steps, 1e-5)
         assert zeroed_epsilons(1.0, noise, (steps,), 1e-5) == pytest.approx([exact], abs=PRECISION / 4)

@@ -1,4 +1,4 @@
-"""Epsilon towards a record replaced by any other, and why the pair that is composed is the worst."""
+"""Epsilon of the replace-one relation, and the proof that the composed pair is the worst."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ppml.accounting import replacing
-from ppml.accounting.cross_check import stated
+from ppml.accounting.cross_check import stated_epsilon
 from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.pld import ERROR
@@ -23,7 +23,7 @@ DELTA = 1e-5
     ("noise", "steps", "replaced"),
     [(39.8883385488507, 40, 1.20), (14.327942132425612, 100, 6.47), (6.1223604815685455, 150, 24.4)],
 )
-def test_at_full_batches_it_is_exact(noise, steps, replaced):
+def test_full_batches_are_exact(noise, steps, replaced):
     found = epsilon_replace_one([MechanismEvent(1.0, noise, steps, 0.1)], DELTA)
     assert found == pytest.approx(exact_epsilon_of_gaussians(noise / 2, steps, DELTA), abs=1e-7)
     assert round(found, 2 if found < 20 else 1) == replaced
@@ -38,26 +38,26 @@ def test_sampled_steps_are_bounded_within_the_error_of_pld(rate, noise, steps):
     (true,) = replaced_epsilons(rate, noise, (steps,), DELTA)
     found = epsilon_replace_one(events, DELTA)
     assert true - 1e-4 <= found <= true + ERROR
-    assert found > stated(events, DELTA, "tightest")[0]
+    assert found > stated_epsilon(events, DELTA, "tightest")[0]
 
 
-def test_where_pld_fails_or_delta_is_too_small_two_replacements_bound_it(monkeypatch):
+def test_two_replacements_give_the_bound_if_pld_fails(monkeypatch):
     events = [MechanismEvent(0.1, 6.53, 100, 1.0)]
     found = epsilon_replace_one(events, DELTA)
 
     def fails(*given):
-        raise AccountantFailed("no number")
+        raise AccountantFailed("no epsilon")
 
     small = epsilon_replace_one(events, 1e-12)
-    monkeypatch.setattr(replacing.pld, "epsilons_of_replacing", fails)
+    monkeypatch.setattr(replacing.pld, "replace_one_epsilons", fails)
     by_two = epsilon_replace_one(events, DELTA)
     assert found < by_two < small
-    # Each of the two spends half of it at delta / (1 + exp(half)).
+    # Each replacement has half of the epsilon at delta / (1 + exp(half)).
     half = by_two / 2
-    assert stated(events, DELTA / (1 + math.exp(half)), "rdp")[0] == pytest.approx(half, rel=1e-5)
+    assert stated_epsilon(events, DELTA / (1 + math.exp(half)), "rdp")[0] == pytest.approx(half, rel=1e-5)
 
 
-def test_the_edges():
+def test_replace_one_epsilon_of_extreme_values():
     assert epsilon_replace_one([], DELTA) == 0.0
     assert epsilon_replace_one([MechanismEvent(0.1, 0.0, 1, 1.0)], DELTA) == math.inf
     assert 1000 < epsilon_replace_one([MechanismEvent(0.5, 0.1, 100, 1.0)], DELTA) < math.inf

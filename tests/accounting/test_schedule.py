@@ -1,4 +1,4 @@
-"""The plan that noise is calibrated to is what training does, in every topology."""
+"""Training follows the schedule of the calibration, in every topology."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppml.accounting.schedule import Plan, plans, poisson_plan
+from ppml.accounting.schedule import MechanismSchedule, mechanism_schedules, poisson_schedule
 from ppml.config.arm import Arm
 from ppml.randomness import Randomness
 from ppml.training import train
@@ -15,7 +15,7 @@ from ..learning.digits import digits, some
 
 TOPOLOGIES = {
     "centralized": {"kind": "centralized"},
-    "local": {"kind": "local", "partition": "three"},
+    "local": {"kind": "independent", "partition": "three"},
     "federated": {"kind": "federated", "partition": "three", "rounds": 3},
 }
 
@@ -30,38 +30,39 @@ def private_arm(topology: dict[str, object]) -> Arm:
     )
 
 
-@given(records=st.integers(1, 100_000), batch_size=st.integers(1, 100_000))
+@given(examples=st.integers(1, 100_000), batch_size=st.integers(1, 100_000))
 @settings(deadline=None, derandomize=True)
-def test_the_rate_is_a_probability_and_the_steps_cover_the_records_about_once(records, batch_size):
-    rate, steps = poisson_plan(records, batch_size)
+def test_schedule_covers_the_examples_about_once(examples, batch_size):
+    rate, steps = poisson_schedule(examples, batch_size)
     assert 0 < rate <= 1
-    assert rate == batch_size / records or batch_size >= records
+    assert rate == batch_size / examples or batch_size >= examples
     assert steps >= 1
     assert abs(rate * steps - 1) <= rate / 2 + 1e-9
 
 
-@pytest.mark.parametrize("records", [93, 99, 105, 117, 123, 234])
-def test_no_step_is_lost_where_inverting_the_rate_loses_one(records):
-    assert poisson_plan(records, 1)[1] == records
+@pytest.mark.parametrize("examples", [93, 99, 105, 117, 123, 234])
+def test_rounding_of_the_rate_loses_no_step(examples):
+    assert poisson_schedule(examples, 1)[1] == examples
 
 
-@pytest.mark.parametrize("records", [1, 93, 60_000])
-def test_all_records_at_once_are_one_step_an_epoch_at_rate_one(records):
-    assert poisson_plan(records, "all") == (1.0, 1)
+@pytest.mark.parametrize("examples", [1, 93, 60_000])
+def test_full_batch_is_one_step_per_epoch(examples):
+    assert poisson_schedule(examples, "all") == (1.0, 1)
 
 
 @pytest.mark.parametrize(("topology", "factor"), [("centralized", 2), ("local", 2), ("federated", 6)])
-def test_the_plan_counts_epochs_and_rounds(topology, factor):
-    assert plans(private_arm(TOPOLOGIES[topology]), [40]) == [Plan(0.2, 5 * factor, 40)]
+def test_schedule_counts_epochs_and_rounds(topology, factor):
+    assert mechanism_schedules(private_arm(TOPOLOGIES[topology]), [40]) == [MechanismSchedule(0.2, 5 * factor, 40)]
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_training_executes_the_plan_for_every_owner(topology):
+def test_training_executes_the_schedule_of_every_owner(topology):
     sizes = [40] if topology == "centralized" else [40, 23, 5]
     arm = private_arm(TOPOLOGIES[topology])
     owned = [some(size, start=50 * owner) for owner, size in enumerate(sizes)]
     test = digits()[1].select(digits()[1].labels < 3)
     outcome = train(arm, owned, [1.0] * len(sizes), test, classes=10, rng=Randomness(1), report=lambda row: None)
+    schedules = mechanism_schedules(arm, sizes)
     executed = [[(event.sample_rate, event.steps) for event in own] for own in outcome.events]
-    assert executed == [[(plan.sample_rate, plan.steps)] for plan in plans(arm, sizes)]
-    assert [plan.out_of for plan in plans(arm, sizes)] == sizes
+    assert executed == [[(one.sample_rate, one.steps)] for one in schedules]
+    assert [one.population for one in schedules] == sizes

@@ -1,1 +1,1 @@
-"""From the mechanism that was executed to epsilon."""
+"""Privacy accounting: the epsilon of the mechanism that a training executed."""

@@ -1,35 +1,35 @@
-"""A privacy budget: what may be spent on one owner's records, refused before it is exceeded."""
+"""A privacy budget: the limit of the epsilon of one owner's examples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from ppml.accounting.cross_check import TIGHTEST, on_all_records, stated
+from ppml.accounting.cross_check import TIGHTEST, is_full_batch, stated_epsilon
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent, compose
 
 
 class BudgetExhausted(RuntimeError):
-    """A step would spend more than the budget has left; it was not taken."""
+    """A step would exceed the budget; it is not executed."""
 
 
 class PrivacyBudget:
-    """An account with a limit: every step is asked for before it is taken, and refused if it does not fit.
+    """An accountant with a limit: each step is requested before its execution, and refused if it exceeds the limit.
 
-    The steps are composed, not their epsilons added: a budget of 1 is worth many more steps than 1 over the epsilon of
-    one. What is spent never exceeds the limit, which was fixed before the training, so that stopping there is itself
-    covered by the guarantee (a privacy filter, arXiv 1605.08294; each step's mechanism is fixed in advance).
+    The budget composes the steps and does not add their epsilons: a budget of 1 allows many more steps than 1 over the
+    epsilon of one step. The limit is fixed before the training, so the guarantee also covers the decision to stop (a
+    privacy filter, arXiv 1605.08294; each step's mechanism is fixed in advance).
 
     Parameters
     ----------
     limit : float
-        The largest epsilon that may be spent, above 0.
+        The largest allowed epsilon, above 0.
     delta : float
         In (0, 1).
     accountant : {"tightest", "prv", "rdp", "pld", "gdp"}
-        What epsilon is stated by (:func:`ppml.accounting.cross_check.stated`).
+        The accountant of the stated epsilon (:func:`ppml.accounting.cross_check.stated_epsilon`).
 
     Examples
     --------
@@ -51,25 +51,25 @@ class PrivacyBudget:
         self.delta = delta
         self.accountant = accountant
         self.events: tuple[MechanismEvent, ...] = ()
-        # How many more steps of the kind that was asked for last fit: most askers come again with the same step.
+        # The latest kind of step, and the number of such steps that still fit: most callers repeat the same step.
         self._fits: tuple[MechanismEvent, int] | None = None
 
     @property
     def spent(self) -> float:
-        """Epsilon of everything that was spent, composed."""
+        """Epsilon of all recorded steps, composed."""
         return self._epsilon(self.events)
 
     def spend(self, event: MechanismEvent) -> None:
-        """Record the steps of ``event``; to be called before they are taken.
+        """Record the steps of ``event`` before their execution.
 
         Raises
         ------
         BudgetExhausted
-            They do not all fit: none is recorded, and none may be taken.
+            Not all steps fit: the budget records none, and the caller must execute none.
         """
         kind = replace(event, steps=1)
         if self._fits is None or self._fits[0] != kind:
-            self._fits = kind, self.affordable(kind)
+            self._fits = kind, self.affordable_steps(kind)
         fits = self._fits[1]
         if event.steps > fits:
             wanted = self._epsilon(compose([*self.events, event]))
@@ -80,11 +80,11 @@ class PrivacyBudget:
         self.events = compose([*self.events, event])
         self._fits = kind, fits - event.steps
 
-    def affordable(self, event: MechanismEvent, at_most: int = 2**24) -> int:
-        """Return how many further steps like those of ``event`` fit into the budget, ``at_most`` if more do.
+    def affordable_steps(self, event: MechanismEvent, at_most: int = 2**24) -> int:
+        """Return the number of further steps of ``event`` that fit into the budget, at most ``at_most``.
 
-        Found by bisection on the composed epsilon: after that many steps it is within the limit, after one more it is
-        not. One accountant narrows it down; that both hold is asked of the number that is stated.
+        The search bisects on the composed epsilon of one accountant. The stated epsilon then confirms that this number
+        of steps is within the limit and one more step is not.
         """
 
         def spending(steps: int) -> tuple[MechanismEvent, ...]:
@@ -93,28 +93,28 @@ class PrivacyBudget:
         def fits(steps: int) -> bool:
             return steps == 0 or self._epsilon(spending(steps)) <= self.limit
 
-        def seems_to_fit(steps: int) -> bool:
-            return self._by_one(spending(steps)) <= self.limit
+        def fits_one_accountant(steps: int) -> bool:
+            return self._single_accountant_epsilon(spending(steps)) <= self.limit
 
-        found = _most(seems_to_fit, at_most)
+        found = _max_fitting(fits_one_accountant, at_most)
         if fits(found) and (found == at_most or not fits(found + 1)):
             return found
-        return _most(fits, at_most)
+        return _max_fitting(fits, at_most)
 
     def _epsilon(self, events: tuple[MechanismEvent, ...]) -> float:
-        return stated(events, self.delta, self.accountant)[0]
+        return stated_epsilon(events, self.delta, self.accountant)[0]
 
-    def _by_one(self, events: tuple[MechanismEvent, ...]) -> float:
-        """Return epsilon by one accountant, which is most often the number that is stated."""
-        tightest = "gdp" if on_all_records(events) else "pld"
+    def _single_accountant_epsilon(self, events: tuple[MechanismEvent, ...]) -> float:
+        """Return epsilon by the accountant that most often states it."""
+        tightest = "gdp" if is_full_batch(events) else "pld"
         try:
             return epsilon(events, self.delta, tightest if self.accountant == TIGHTEST else self.accountant)
         except AccountantFailed:
             return epsilon(events, self.delta, "rdp")
 
 
-def _most(fits: Callable[[int], bool], at_most: int) -> int:
-    """Return the number of steps that fit where one more does not, ``at_most`` if so many do."""
+def _max_fitting(fits: Callable[[int], bool], at_most: int) -> int:
+    """Return the largest number of steps that fits, at most ``at_most``."""
     low, high = 0, 1
     while high <= at_most and fits(high):
         low, high = high, min(2 * high, at_most + 1) if high < at_most else at_most + 1

@@ -1,7 +1,7 @@
-"""What goes wrong in accounting."""
+"""Errors of the accountants."""
 
 from __future__ import annotations
 
 
 class AccountantFailed(ArithmeticError):
-    """An accountant has no trustworthy number for these mechanisms; another may have one."""
+    """An accountant has no trustworthy epsilon for these events; another accountant may have one."""

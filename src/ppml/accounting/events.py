@@ -1,4 +1,4 @@
-"""The mechanism that was executed: what is necessary and sufficient to account for it."""
+"""The executed mechanism: the parameters that are necessary and sufficient for accounting."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class MechanismEvent:
-    """Steps of the Poisson-subsampled Gaussian mechanism on one owner's records.
+    """Steps of the Poisson-subsampled Gaussian mechanism on one owner's examples.
 
     Parameters
     ----------
     sample_rate : float
-        Probability in (0, 1] with which each record enters a step, independently.
+        Probability in (0, 1] with which each example enters a step, independently.
     noise_multiplier : float
         Standard deviation of the noise in units of the clipping norm.
     steps : int
-        How many times the mechanism ran: counted where the noise is added.
+        Number of executions of the mechanism, counted by the code that adds the noise.
     max_grad_norm : float
-        The clipping norm of one record's gradient. Epsilon does not depend on it.
+        The clipping norm of one example's gradient. Epsilon does not depend on it.
     sampler : str
-        ``"poisson"``, the only one that amplification by sampling is claimed for.
+        ``"poisson"``, the only sampler with amplification by sampling.
     noise_source, sampling_source : {"seeded", "secure"}
-        The source of the noise and that of the samples, written by the code that drew them: generators that a seed
-        repeats, or the operating system. A step on all records draws no sample; it has the source of its noise.
+        The source of the noise and that of the samples, recorded by the code that draws them: seeded generators, or
+        the operating system. A step on all examples draws no sample; its sampling source is that of its noise.
     """
 
     sample_rate: float
@@ -42,7 +42,7 @@ class MechanismEvent:
 
 
 def compose(events: Iterable[MechanismEvent]) -> tuple[MechanismEvent, ...]:
-    """Join neighbouring events that differ in nothing but their number of steps.
+    """Join adjacent events that differ in their number of steps only.
 
     Examples
     --------

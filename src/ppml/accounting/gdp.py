@@ -1,4 +1,4 @@
-"""The Gaussian mechanism on all records, where epsilon has a closed form: no sampling, nothing numerical to trust."""
+"""Gaussian differential privacy: the closed form of epsilon of Gaussian mechanisms without sampling."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scipy.special import erfcx, log_ndtr
 from ppml.accounting.errors import AccountantFailed
 
 TOLERANCE = 1e-9
-"""Of the root that epsilon is; it is added, so that what is stated is never below."""
+"""Tolerance of the root, added to it, so that the stated epsilon is never below the exact one."""
 
 
 def exact_epsilon(mu: float, delta: float) -> float:
     """Return the smallest epsilon that a ``mu``-GDP mechanism satisfies at ``delta``.
 
     The root of ``delta = Phi(-eps/mu + mu/2) - exp(eps) Phi(-eps/mu - mu/2)`` (arXiv 1905.02383, corollary 1), exact
-    for the composition of Gaussian mechanisms on all records, with ``mu = sqrt(sum steps / noise_multiplier^2)``. It is
-    bracketed by 0 and a tail bound, and found by bisection, for which only the sign of a difference counts.
+    for the composition of Gaussian mechanisms without sampling, with ``mu = sqrt(sum steps / noise_multiplier^2)``. The
+    bisection starts from 0 and a tail bound; only the sign of a difference counts.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def exact_epsilon(mu: float, delta: float) -> float:
     Returns
     -------
     float
-        At least 0: 0 where ``delta`` is at least the total variation; infinity where no floating-point number holds it.
+        At least 0: 0 if ``delta`` is at least the total variation; infinity if epsilon exceeds the range of a float.
 
     Examples
     --------
@@ -40,10 +40,10 @@ def exact_epsilon(mu: float, delta: float) -> float:
     >>> exact_epsilon(0.02, 0.01)
     0.0
     """
-    # At epsilon 0 the two terms of delta cancel; the error function has no such difference.
+    # At epsilon 0 the two terms of delta cancel; the error function avoids the difference.
     if math.erf(mu / math.sqrt(8)) <= delta:
         return 0.0
-    # P(loss > eps) <= delta there, for the loss is normal with mean mu^2 / 2 and deviation mu.
+    # P(loss > high) <= delta: the loss is normal with mean mu^2 / 2 and deviation mu.
     low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))
     if math.isinf(high):
         return math.inf
@@ -54,11 +54,11 @@ def exact_epsilon(mu: float, delta: float) -> float:
 
 
 def _log_delta(epsilon: float, mu: float) -> float:
-    """Return the logarithm of delta at ``epsilon``: its terms overflow and underflow."""
+    """Return the logarithm of delta at ``epsilon``; the terms of delta itself overflow and underflow."""
     first, second = -epsilon / mu + mu / 2, -epsilon / mu - mu / 2
     # Phi(x) = erfcx(-x / sqrt(2)) exp(-x^2 / 2) / 2, and half the squares differ by epsilon: the exponentials cancel.
-    share = 1 - float(erfcx(-second / math.sqrt(2)) / erfcx(-first / math.sqrt(2)))
-    return float(log_ndtr(first)) + math.log(share) if share > 0 else -math.inf
+    factor = 1 - float(erfcx(-second / math.sqrt(2)) / erfcx(-first / math.sqrt(2)))
+    return float(log_ndtr(first)) + math.log(factor) if factor > 0 else -math.inf
 
 
 def largest_mu(epsilon: float, delta: float) -> float:
@@ -71,9 +71,9 @@ def largest_mu(epsilon: float, delta: float) -> float:
 
 
 def renyi_epsilon(mu: float, delta: float) -> float:
-    """Return the epsilon that Renyi accounting finds for a ``mu``-GDP mechanism: an upper bound, never tight.
+    """Return the epsilon of a ``mu``-GDP mechanism by Renyi accounting: an upper bound, never tight.
 
-    Order ``a`` costs ``a mu^2 / 2``, converted by arXiv 2004.00010, proposition 12, at the best order.
+    Order ``a`` has divergence ``a mu^2 / 2``, converted by arXiv 2004.00010, proposition 12, at the best order.
     """
     if mu == 0:
         return 0.0
@@ -82,15 +82,15 @@ def renyi_epsilon(mu: float, delta: float) -> float:
     return max(0.0, float(spent.min()))
 
 
-def compositions(
+def steps_for_epsilon(
     noise_multiplier: float, epsilon: float, delta: float, spent: Callable[[float, float], float] = exact_epsilon
 ) -> tuple[int, float]:
-    """Return how many steps on all records come nearest to ``epsilon``, and what that many spend.
+    """Return the number of steps on all examples with the epsilon nearest to ``epsilon``, and that epsilon.
 
     Parameters
     ----------
     noise_multiplier : float
-        Of each step.
+        Noise multiplier of each step.
     epsilon, delta : float
         The guarantee to match.
     spent : callable
@@ -121,15 +121,15 @@ def mu_of(kinds: Sequence[tuple[float, float]], counts: Sequence[int]) -> float:
     Raises
     ------
     AccountantFailed
-        A step sampled its records: Gaussian differential privacy is exact without sampling only.
+        A step sampled its examples: Gaussian differential privacy is exact without sampling only.
     """
     sampled = [rate for (_, rate), count in zip(kinds, counts, strict=True) if count and rate < 1]
     if sampled:
-        raise AccountantFailed(f"gdp is exact for steps on all records only, got sample rate {sampled[0]:g}")
+        raise AccountantFailed(f"gdp needs full batches, got sample rate {sampled[0]:g}")
     # In this order no intermediate value overflows or underflows.
     return math.hypot(*(math.sqrt(count) / noise for (noise, _), count in zip(kinds, counts, strict=True)))
 
 
 def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float) -> list[float]:
-    """Return the exact epsilon of each row of ``counts``, as `ppml.accounting.epsilon` asks for it."""
+    """Return the exact epsilon of each row of ``counts``; see `ppml.accounting.epsilon` for the parameters."""
     return [exact_epsilon(mu_of(kinds, row), delta) for row in counts]

@@ -1,33 +1,33 @@
-"""What several models of the same records spend together."""
+"""The joint epsilon of several models of the same examples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ppml.accounting.cross_check import TIGHTEST, on_all_records, stated
+from ppml.accounting.cross_check import TIGHTEST, is_full_batch, stated_epsilon
 from ppml.accounting.epsilon import epsilon, kinds_and_counts
 from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.gdp import mu_of
 
 
-def dominating(owners: Sequence[Sequence[MechanismEvent]]) -> tuple[MechanismEvent, ...]:
-    """Return a mechanism that spends at least what the mechanism of every owner does.
+def dominating_mechanism(owners: Sequence[Sequence[MechanismEvent]]) -> tuple[MechanismEvent, ...]:
+    """Return a mechanism with at least the epsilon of every owner's mechanism.
 
-    Its steps have the largest rate and the least noise of all, and it takes as many as the owner with the most: a step
-    with more noise, a smaller rate, or no step at all can be had from a dominating one by processing what it releases,
-    or by mixing it with what is released without the record.
+    Its steps have the largest rate and the least noise of all, and their number is that of the owner with the most. A
+    step with more noise, a smaller rate, or no step at all follows from a dominating step by processing its release, or
+    by mixing it with the release without the example.
 
     Parameters
     ----------
     owners : sequence of sequence of MechanismEvent
-        What ran on each owner's records.
+        The events of each owner.
 
     Returns
     -------
     tuple of MechanismEvent
-        One event, or none where nothing ran. Its sources are secure only where all are.
+        One event, or none without steps. Its sources are secure only if all sources are.
 
     Raises
     ------
@@ -44,34 +44,34 @@ def dominating(owners: Sequence[Sequence[MechanismEvent]]) -> tuple[MechanismEve
             noise_multiplier=min(event.noise_multiplier for event in ran),
             steps=max(sum(event.steps for event in own) for own in owners),
             max_grad_norm=max(event.max_grad_norm for event in ran),
-            noise_source=weakest([event.noise_source for event in ran]),
-            sampling_source=weakest([event.sampling_source for event in ran]),
+            noise_source=weakest_source([event.noise_source for event in ran]),
+            sampling_source=weakest_source([event.sampling_source for event in ran]),
         ),
     )
 
 
-def weakest(sources: Sequence[str]) -> str:
-    """Return ``"secure"`` where every source is, else ``"seeded"``."""
+def weakest_source(sources: Sequence[str]) -> str:
+    """Return ``"secure"`` if every source is secure, else ``"seeded"``."""
     return "secure" if all(source == "secure" for source in sources) else "seeded"
 
 
 def joint_epsilon(releases: Sequence[Sequence[MechanismEvent]], delta: float) -> tuple[float, str]:
-    """Return an upper bound of the epsilon of all ``releases`` together, and the accountant that states it.
+    """Return an upper bound of the joint epsilon of all ``releases``, and the name of its accountant.
 
-    The releases are composed: their noise must be independent, and a model that is published twice counts once.
+    The function composes the releases: their noise must be independent. A model that is published twice counts once.
 
     Parameters
     ----------
     releases : sequence of sequence of MechanismEvent
-        What ran for each model on the same records, for instance by :func:`dominating` over their owners.
+        The events of each model of the same examples, for example of :func:`dominating_mechanism` over the owners.
     delta : float
-        Of all together, in (0, 1).
+        Delta of the joint guarantee, in (0, 1).
 
     Returns
     -------
     tuple of float and str
-        0 where nothing ran, infinity where a step had no noise; exact (``gdp``) where every step is on all records,
-        else the lesser of ``pld`` and ``rdp``.
+        0 without steps, infinity if a step had no noise; exact (``gdp``) for full batches, else the lesser of ``pld``
+        and ``rdp``.
 
     Examples
     --------
@@ -81,9 +81,9 @@ def joint_epsilon(releases: Sequence[Sequence[MechanismEvent]], delta: float) ->
     (1.36, 'gdp')
     """
     events = _few_kinds([event for release in releases for event in release if event.steps])
-    if on_all_records(events):
-        return stated(events, delta, TIGHTEST)
-    # PRV takes most of a minute for models of five kinds, PLD a second: it stands alone here, below RDP.
+    if is_full_batch(events):
+        return stated_epsilon(events, delta, TIGHTEST)
+    # PRV takes most of a minute for models of five kinds, PLD a second: so only PLD and RDP are compared.
     by_rdp = epsilon(events, delta, "rdp")
     try:
         by_pld = epsilon(events, delta, "pld")
@@ -93,10 +93,9 @@ def joint_epsilon(releases: Sequence[Sequence[MechanismEvent]], delta: float) ->
 
 
 def _few_kinds(events: Sequence[MechanismEvent]) -> list[MechanismEvent]:
-    """Return events of as few kinds as possible that spend the same.
+    """Return events of as few kinds as possible with the same epsilon.
 
-    Steps of one rate and noise are one kind. All steps on all records, whatever their noise, spend what one Gaussian
-    mechanism spends.
+    Steps of equal rate and noise are one kind. All steps on all examples together equal one Gaussian mechanism.
     """
     kinds, counts = kinds_and_counts(events)
     steps = [MechanismEvent(rate, noise, count, 1.0) for (noise, rate), count in zip(kinds, counts, strict=True)]

@@ -1,15 +1,15 @@
-"""The values of delta and of the noise that an epsilon is stated for."""
+"""The allowed values of delta and of the noise."""
 
 from __future__ import annotations
 
-LEAST_DELTA = 1e-15
-"""Normal noise drawn in double precision has no tail much thinner: a smaller delta does not hold of what is drawn."""
+MIN_DELTA = 1e-15
+"""Normal noise in double precision has a tail of about this probability: a smaller delta does not hold for it."""
 
-MOST_DELTA = 0.5
-"""Above it, a mechanism that publishes a record as it is with a chance of one half would be private at epsilon 0."""
+MAX_DELTA = 0.5
+"""Above it, a mechanism that publishes a raw example with probability 1/2 counts as private at epsilon 0."""
 
-LEAST_NOISE = 1e-3
-"""Below it, one step on all records spends an epsilon above 500,000."""
+MIN_NOISE = 1e-3
+"""Below it, one step on all examples has an epsilon above 500,000."""
 
-MOST_NOISE = 1e6
-"""Above it, the noise of one step outweighs a million records, and epsilon is lost in rounding."""
+MAX_NOISE = 1e6
+"""Above it, the noise of one step exceeds the sum of a million examples, and epsilon is within rounding errors."""

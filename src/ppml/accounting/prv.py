@@ -1,4 +1,4 @@
-"""Privacy loss random variables, composed numerically, by Opacus."""
+"""Privacy loss random variables, composed numerically by Opacus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr
 
-from ppml.accounting import rdp as renyi
+from ppml.accounting import rdp
 from ppml.accounting.errors import AccountantFailed
 
 if TYPE_CHECKING:
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from opacus.accountants.analysis.prv.prvs import DiscretePRV
 
 ERROR = 0.01
-"""Half the width of the interval that epsilon is bracketed with; its upper end is stated."""
+"""Half the width of the bracket of epsilon; the result is its upper end."""
 
-MOST_CELLS = 2**24
-"""How many losses a grid may have; Opacus makes it as fine as the bracket needs."""
+MAX_CELLS = 2**24
+"""Largest number of losses of a grid; Opacus makes the grid as fine as the bracket requires."""
 
 
 def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float) -> list[float]:
     """Return an upper bound of epsilon (arXiv 2106.02848) for each row of ``counts``.
 
-    See `ppml.accounting.epsilon` for the parameters. The grid is that of the row with the most steps, which bounds the
-    error of the others, too: most of the time goes into making it. The two orders of the
-    dominating pair are composed apart; the larger epsilon counts. 0 where the upper end of the bracket is negative.
+    See `ppml.accounting.epsilon` for the parameters. All rows share the grid of the row with the most steps, which
+    bounds the error of the others, too: its construction takes most of the time. Each order of the dominating pair is
+    composed separately; the larger epsilon counts. The result is 0 if the upper end of the bracket is negative.
 
     Raises
     ------
     AccountantFailed
-        Opacus found no number, as happens at a very small delta, or the grid outgrows memory.
+        Opacus finds no epsilon, as happens at a very small delta, or the grid does not fit into memory.
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -57,7 +57,7 @@ def _epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[in
     found = [0.0] * len(counts)
     pairs: list[list[Any]] = [[PoissonSubsampledGaussianPRV(rate, noise) for noise, rate in kinds]]
     if any(rate < 1 for _, rate in kinds):
-        pairs.append([_LossOfAbsence(rate, noise) for noise, rate in kinds])
+        pairs.append([_AdditionLoss(rate, noise) for noise, rate in kinds])
     for pair in pairs:
         grids = [discretize(TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max), domain) for loss in pair]
         for place, row in enumerate(counts):
@@ -70,27 +70,27 @@ def _epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[in
 def _domain(kinds: Sequence[tuple[float, float]], counts: Sequence[int], delta_error: float) -> Domain:
     """Return the grid of losses that brackets epsilon to `ERROR` (arXiv 2106.02848, theorem 5.5 and remark 5.6).
 
-    It is the one of Opacus, whose Renyi divergences take minutes for some rates.
+    It is the grid of Opacus, but the Renyi divergences of Opacus take minutes for some rates.
     """
     from opacus.accountants.analysis.prv import Domain
 
     steps = sum(counts)
     ones = [[int(place == other) for other in range(len(kinds))] for place in range(len(kinds))]
-    orders, (total, *each) = renyi.costs(kinds, [counts, *ones])
-    reach = renyi.converted(orders, total, math.log(delta_error / 4))
+    orders, (total, *each) = rdp.rdp_curves(kinds, [counts, *ones])
+    reach = rdp.rdp_to_epsilon(orders, total, math.log(delta_error / 4))
     for one in each:
-        reach = max(reach, renyi.converted(orders, one, math.log(delta_error / (8 * steps))))
+        reach = max(reach, rdp.rdp_to_epsilon(orders, one, math.log(delta_error / (8 * steps))))
     reach = max(reach, ERROR) + 3
     mesh = ERROR / math.sqrt(steps * math.log(12 / delta_error) / 2)
-    if not 2 * reach / mesh <= MOST_CELLS:
-        raise AccountantFailed(f"prv: the grid would have {2 * reach / mesh:.0f} losses, more than {MOST_CELLS}")
+    if not 2 * reach / mesh <= MAX_CELLS:
+        raise AccountantFailed(f"prv: the grid would have {2 * reach / mesh:.0f} losses, more than {MAX_CELLS}")
     return Domain.create_aligned(-reach, reach, mesh)
 
 
-class _LossOfAbsence:
-    """The loss of a record's absence from a sampled step against its presence, which Opacus leaves out.
+class _AdditionLoss:
+    """The privacy loss of adding an example to a sampled step, which Opacus does not compute.
 
-    Without sampling it has the distribution of the loss in the other order.
+    Without sampling it has the distribution of the loss of removing the example.
     """
 
     def __init__(self, sample_rate: float, noise_multiplier: float) -> None:
@@ -98,7 +98,7 @@ class _LossOfAbsence:
         self.noise_multiplier = noise_multiplier
 
     def cdf(self, loss: Any) -> Any:
-        """Return the chance that ``-log(1 - q + q exp((x - 1/2) / noise^2))`` of normal noise ``x`` is at most this."""
+        """Return the probability that ``-log(1 - q + q exp((x - 1/2) / noise^2)) <= loss`` for normal ``x``."""
         rate, noise = self.sample_rate, self.noise_multiplier
         excess = (np.exp(-np.asarray(loss)) - (1 - rate)) / rate
         least = noise**2 * np.log(np.where(excess > 0, excess, 1.0)) + 0.5
@@ -106,8 +106,8 @@ class _LossOfAbsence:
 
 
 def _upper_end(total: DiscretePRV, delta: float, delta_error: float) -> float:
-    """Return the upper end of the bracket of epsilon, 0 where it is below."""
-    # Opacus searches among the losses, where it finds nothing if delta is as large as the total variation.
+    """Return the upper end of the bracket of epsilon, at least 0."""
+    # The search of Opacus fails if delta is as large as the total variation.
     if total.compute_delta_estimate(-ERROR) <= delta - delta_error:
         return 0.0
     found = float(total.compute_epsilon(delta, delta_error, ERROR)[2])

@@ -1,7 +1,7 @@
 """Renyi differential privacy: an upper bound that never fails, and is never tight.
 
-The divergence of a record's presence from its absence is composed, which is at least that of the other direction
-(arXiv 1908.10530, theorem 5), so that the bound holds in both.
+The composed divergence is that of removing a record, which is at least that of adding it (arXiv 1908.10530, theorem 5),
+so the bound holds in both directions.
 """
 
 from __future__ import annotations
@@ -15,44 +15,45 @@ from scipy.special import binom
 
 Floats = NDArray[np.float64]
 
-LEAST_INTEGRATED_NOISE = 0.05
-"""Below this noise multiplier the moments of orders between whole numbers are interpolated, which is an upper bound."""
+MIN_INTEGRATED_NOISE = 0.05
+"""Below this noise multiplier, interpolation bounds the moments of fractional orders from above."""
 
 INTEGRATION_ERROR = 1e-13
-"""Added to the logarithm of a moment that is integrated: it is above the rounding of the sum."""
+"""Added to the logarithm of an integrated moment: it exceeds the rounding of the sum."""
 
 FEW_ORDERS = (1.25, 1.5, 2, 3, 4, 6, 8, 16, 32, 64)
+"""Orders of a rough bound."""
 
 ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *range(12, 64), 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Larger ones are for a small epsilon: no order states less than ``log(1/delta) / (order - 1)``."""
+"""Orders of the bound. A small epsilon needs large orders: no order gives less than ``log(1/delta) / (order - 1)``."""
 
 
 def epsilons(kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], delta: float) -> list[float]:
     """Return epsilon (arXiv 1702.07476, 1908.10530) of each row of ``counts``.
 
-    See `ppml.accounting.epsilon` for the parameters. 0 where the bound is negative.
+    See `ppml.accounting.epsilon` for the parameters. The result is 0 if the bound is negative.
     """
-    orders, rows = costs(kinds, counts)
-    return [converted(orders, row, math.log(delta)) for row in rows]
+    orders, rows = rdp_curves(kinds, counts)
+    return [rdp_to_epsilon(orders, row, math.log(delta)) for row in rows]
 
 
 def rough_epsilon(kinds: Sequence[tuple[float, float]], counts: Sequence[int], delta: float) -> float:
-    """Return an upper bound of epsilon by few orders: a tenth of the work."""
-    orders, (row,) = costs(kinds, [counts], FEW_ORDERS)
-    return converted(orders, row, math.log(delta))
+    """Return an upper bound of epsilon by few orders, in a tenth of the time."""
+    orders, (row,) = rdp_curves(kinds, [counts], FEW_ORDERS)
+    return rdp_to_epsilon(orders, row, math.log(delta))
 
 
-def costs(
+def rdp_curves(
     kinds: Sequence[tuple[float, float]], counts: Sequence[Sequence[int]], orders: Sequence[float] = ORDERS
 ) -> tuple[Floats, list[Floats]]:
-    """Return the orders, and for each row of ``counts`` its Renyi divergence at each of them."""
+    """Return the orders, and for each row of ``counts`` the Renyi divergence at each order."""
     one_step = [_one_step(rate, noise, orders) for noise, rate in kinds]
     return np.asarray(orders, dtype=np.float64), [
-        np.sum([count * cost for count, cost in zip(row, one_step, strict=True) if count], axis=0) for row in counts
+        np.sum([count * curve for count, curve in zip(row, one_step, strict=True) if count], axis=0) for row in counts
     ]
 
 
-def converted(orders: Floats, spent: Floats, log_delta: float) -> float:
+def rdp_to_epsilon(orders: Floats, spent: Floats, log_delta: float) -> float:
     """Return the epsilon of the best order, at least 0 (arXiv 2004.00010, proposition 12).
 
     Parameters
@@ -60,7 +61,7 @@ def converted(orders: Floats, spent: Floats, log_delta: float) -> float:
     orders, spent : ndarray
         Orders above 1 and the divergence at each.
     log_delta : float
-        Natural logarithm of delta: it may be of a delta that no floating-point number holds.
+        Natural logarithm of delta, which may be below the smallest floating-point number.
     """
     found = spent + np.log1p(-1 / orders) - (log_delta + np.log(orders)) / (orders - 1)
     return max(0.0, float(found.min()))
@@ -75,7 +76,7 @@ def _one_step(rate: float, noise: float, orders: Sequence[float]) -> Floats:
     whole = every == np.floor(every)
     moments = np.empty_like(every)
     moments[whole] = [_moment(rate, noise, int(order)) for order in every[whole]]
-    if noise >= LEAST_INTEGRATED_NOISE:
+    if noise >= MIN_INTEGRATED_NOISE:
         moments[~whole] = _integrated_moments(rate, noise, every[~whole])
     else:
         moments[~whole] = [_interpolated_moment(rate, noise, order) for order in every[~whole]]
@@ -95,8 +96,8 @@ def _moment(rate: float, noise: float, order: int) -> float:
 def _integrated_moments(rate: float, noise: float, orders: Floats) -> Floats:
     """Return the logarithms of ``E (1 - q + q exp((z - 1 / (2 noise)) / noise))^order`` over standard normal z.
 
-    The trapezoidal rule, whose error falls exponentially for a function that is smooth on the scale of the step. A
-    series (arXiv 1908.10530, section 3.3) takes a million terms for some rates.
+    The error of the trapezoidal rule falls exponentially for a function that is smooth on the scale of the step. The
+    series of arXiv 1908.10530, section 3.3, takes a million terms for some rates.
     """
     step = min(0.05, noise / 8)
     z = np.arange(-12.0, float(orders.max()) / noise + 12.0, step)
@@ -109,7 +110,7 @@ def _integrated_moments(rate: float, noise: float, orders: Floats) -> Floats:
 
 
 def _interpolated_moment(rate: float, noise: float, order: float) -> float:
-    """Return an upper bound of the logarithm of the moment of an order: it is a convex function of the order."""
+    """Return an upper bound of the logarithm of a moment, which is a convex function of the order."""
     below = math.floor(order)
-    share = order - below
-    return share * _moment(rate, noise, below + 1) + (1 - share) * _moment(rate, noise, below)
+    fraction = order - below
+    return fraction * _moment(rate, noise, below + 1) + (1 - fraction) * _moment(rate, noise, below)

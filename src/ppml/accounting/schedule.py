@@ -1,4 +1,4 @@
-"""How many steps an owner of records will take, and at which rate: the plan that calibration and training share."""
+"""The sampling schedule of each owner: sample rate and number of steps, shared by calibration and training."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from ppml.config.arm import Arm, Schedule
 from ppml.config.technique import ClientLevel, ExampleLevel
 
 
-def poisson_plan(records: int, batch_size: int | Literal["all"]) -> tuple[float, int]:
-    """Return the sample rate and the steps of one epoch for an expected batch of ``batch_size``.
+def poisson_schedule(examples: int, batch_size: int | Literal["all"]) -> tuple[float, int]:
+    """Return the sample rate and the number of steps of one epoch for an expected batch of ``batch_size``.
 
-    The steps are a stated number and never ``int(1 / rate)``, which loses a step at some sizes.
+    The number of steps is ``round(1 / rate)``: ``int(1 / rate)`` loses a step at some sizes.
 
     Examples
     --------
-    >>> poisson_plan(records=1000, batch_size=250)
+    >>> poisson_schedule(examples=1000, batch_size=250)
     (0.25, 4)
-    >>> poisson_plan(records=100, batch_size=250)
+    >>> poisson_schedule(examples=100, batch_size=250)
     (1.0, 1)
-    >>> poisson_plan(records=100, batch_size="all")
+    >>> poisson_schedule(examples=100, batch_size="all")
     (1.0, 1)
     """
     if batch_size == "all":
         return 1.0, 1
-    rate = min(1.0, batch_size / records)
+    rate = min(1.0, batch_size / examples)
     return rate, max(1, round(1.0 / rate))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the mechanism of one owner will do.
+class MechanismSchedule:
+    """The planned mechanism of one owner.
 
     Parameters
     ----------
     sample_rate : float
-        With which a record, or a client, enters a step.
+        Probability with which an example, or a client, enters a step.
     steps : int
-        Over the whole training.
-    out_of : int
-        Of how many records, or clients, a step samples.
+        Number of steps of the whole training.
+    population : int
+        Number of examples, or clients, from which a step samples.
     """
 
     sample_rate: float
     steps: int
-    out_of: int
+    population: int
 
 
-def plans(arm: Arm | Schedule, records: Sequence[int]) -> list[Plan]:
-    """Return the plan of each owner of so many ``records``.
+def mechanism_schedules(arm: Arm | Schedule, sizes: Sequence[int]) -> list[MechanismSchedule]:
+    """Return the schedule of each owner; ``sizes`` are their numbers of examples.
 
-    Where the owners' sum carries the noise, all have the same: a step samples the records, or clients, of all.
+    If the sum of all owners carries the noise, all schedules are equal: a step samples all examples, or clients.
     """
     rounds = getattr(arm.topology, "rounds", 1)
     match arm.privacy:
         case ClientLevel():
-            return [Plan(1.0, rounds, len(records))] * len(records)
-        case ExampleLevel(noise_by="shares"):
-            rate, _ = poisson_plan(sum(records), arm.training.batch_size)
-            return [Plan(rate, rounds, sum(records))] * len(records)
-    return [_own_plan(arm, own, rounds) for own in records]
+            return [MechanismSchedule(1.0, rounds, len(sizes))] * len(sizes)
+        case ExampleLevel(noise="distributed"):
+            rate, _ = poisson_schedule(sum(sizes), arm.training.batch_size)
+            return [MechanismSchedule(rate, rounds, sum(sizes))] * len(sizes)
+    return [_owner_schedule(arm, size, rounds) for size in sizes]
 
 
-def _own_plan(arm: Arm | Schedule, records: int, rounds: int) -> Plan:
-    rate, steps = poisson_plan(records, arm.training.batch_size)
-    return Plan(rate, steps * arm.training.epochs * rounds, records)
+def _owner_schedule(arm: Arm | Schedule, examples: int, rounds: int) -> MechanismSchedule:
+    rate, steps = poisson_schedule(examples, arm.training.batch_size)
+    return MechanismSchedule(rate, steps * arm.training.epochs * rounds, examples)
