@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.io.atomic import atomic, read_json, write_bytes, write_json, write_text
+from ppml.io.atomic import atomic_write, read_json, write_bytes, write_json, write_text
 from ppml.io.private_file import write_private
 
 
@@ -14,14 +14,14 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_file_appears_whole_with_the_folders_it_needs(tmp_path):
+def test_write_creates_missing_folders(tmp_path):
     write_text(tmp_path / "a" / "b" / "x.csv", "ε\n")
     assert (tmp_path / "a" / "b" / "x.csv").read_bytes() == "ε\n".encode()
     assert names(tmp_path / "a" / "b") == ["x.csv"]
 
 
-def test_name_does_not_exist_while_the_content_is_written(tmp_path):
-    with atomic(tmp_path / "x.csv") as temporary:
+def test_path_does_not_exist_during_the_write(tmp_path):
+    with atomic_write(tmp_path / "x.csv") as temporary:
         temporary.write_text("half")
         assert not (tmp_path / "x.csv").exists()
         assert (temporary.parent, temporary.suffix) == (tmp_path, ".csv")
@@ -29,18 +29,18 @@ def test_name_does_not_exist_while_the_content_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("old", [None, "old"])
-def test_exception_inside_leaves_what_was_there_and_no_temporary_file(old, tmp_path):
+def test_exception_keeps_the_previous_file(old, tmp_path):
     target = tmp_path / "x.csv"
     if old:
         target.write_text(old)
-    with pytest.raises(ValueError, match="stop"), atomic(target) as temporary:
+    with pytest.raises(ValueError, match="stop"), atomic_write(target) as temporary:
         temporary.write_text("half")
         raise ValueError("stop")
     assert names(tmp_path) == (["x.csv"] if old else [])
     assert not old or target.read_text() == old
 
 
-def test_full_disk_leaves_what_was_there_and_the_error_names_the_file(tmp_path, monkeypatch):
+def test_full_disk_keeps_the_previous_file_and_is_named(tmp_path, monkeypatch):
     target = tmp_path / "x.json"
     write_json(target, "old")
 
@@ -58,7 +58,7 @@ def test_full_disk_leaves_what_was_there_and_the_error_names_the_file(tmp_path, 
     assert read_json(target) == "old"
 
 
-def test_disk_that_is_full_only_when_content_is_synced_is_noticed(tmp_path, monkeypatch):
+def test_error_of_fsync_is_raised(tmp_path, monkeypatch):
     def fail(handle):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
@@ -69,9 +69,9 @@ def test_disk_that_is_full_only_when_content_is_synced_is_noticed(tmp_path, monk
     assert names(tmp_path) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_real_full_device_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(OSError) as caught, atomic(tmp_path / "x.bin") as temporary:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_error_of_a_full_device_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "x.bin") as temporary:
         temporary.unlink()
         temporary.symlink_to("/dev/full")
         temporary.write_bytes(b"new")
@@ -80,7 +80,7 @@ def test_real_full_device_is_an_error_that_names_the_file(tmp_path):
 
 
 def test_error_of_another_file_keeps_its_name(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught, atomic(tmp_path / "x.bin"):
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "x.bin"):
         (tmp_path / "none").read_bytes()
     assert caught.value.filename == str(tmp_path / "none")
 
@@ -102,7 +102,7 @@ def test_permissions_follow_the_umask(mask, tmp_path):
     assert stat.S_IMODE((tmp_path / "x.csv").stat().st_mode) == 0o666 & ~mask
 
 
-def test_equal_content_gives_equal_bytes_of_json(tmp_path):
+def test_equal_content_has_equal_json(tmp_path):
     write_json(tmp_path / "1.json", {"b": [1, 0.1], "a": {"y": None, "x": "ε"}})
     write_json(tmp_path / "2.json", {"a": {"x": "ε", "y": None}, "b": [1, 0.1]})
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
@@ -115,7 +115,7 @@ def test_floats_survive_json_exactly(tmp_path):
     assert read_json(tmp_path / "x.json") == values
 
 
-def test_content_that_is_no_json_leaves_nothing(tmp_path):
+def test_invalid_json_content_writes_no_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "x.json", {1, 2})
     assert names(tmp_path) == []
@@ -127,17 +127,17 @@ def test_json_ends_in_one_newline(tmp_path):
 
 
 @pytest.mark.parametrize("old", [None, b"older"])
-def test_private_file_is_never_open_to_others_while_it_has_content(old, tmp_path, monkeypatch):
+def test_private_file_with_content_is_never_readable_by_others(old, tmp_path, monkeypatch):
     target, modes, mask = tmp_path / "seed", [], os.umask(0)
     if old:
         target.write_bytes(old)
-    opened = os.fdopen
+    original = os.fdopen
 
-    def seen(number, mode):
+    def record_mode(number, mode):
         modes.append(stat.S_IMODE(os.fstat(number).st_mode))
-        return opened(number, mode)
+        return original(number, mode)
 
-    monkeypatch.setattr(os, "fdopen", seen)
+    monkeypatch.setattr(os, "fdopen", record_mode)
     try:
         write_private(target, b"secret")
     finally:

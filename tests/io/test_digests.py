@@ -1,4 +1,4 @@
-"""Digests of data that are not published tell a reader elsewhere nothing."""
+"""Digests of private data reveal nothing to readers elsewhere."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from ppml.data.catalogue import CATALOGUE, DIGITS_INFO
+
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
-from ppml.io.digests import KEY, content_digest, digest_key, shown_digest
+from ppml.io.digests import KEY, content_digest, digest_key, publishable_digest
 from ppml.stages import subset
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+def _temporary_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -34,54 +34,54 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("published", [True, False])
-def test_a_digest_depends_on_every_byte_of_every_file(published, files):
+def test_digest_depends_on_every_byte(published, files):
     before = content_digest(files, published=published)
     assert before == content_digest(files, published=published) and len(before) == 16
     files[1].write_bytes(b"c")
     assert content_digest(files, published=published) != before
 
 
-def test_of_published_data_it_is_the_plain_one_and_no_key_is_made(files):
+def test_digest_of_published_data_is_plain(files):
     assert content_digest(files, published=True) == hashlib.sha256(b"12").hexdigest()[:16]
     assert not KEY.exists()
 
 
-def test_of_other_data_it_depends_on_a_key_that_stays_here(files):
+def test_digest_of_private_data_depends_on_the_local_key(files):
     plain = hashlib.sha256(b"12").hexdigest()
     first = content_digest(files, published=False)
-    assert first != plain[:16] and shown_digest(plain, published=False).startswith(first)
+    assert first != plain[:16] and publishable_digest(plain, published=False).startswith(first)
     assert stat.S_IMODE(KEY.stat().st_mode) == 0o600 and len(digest_key()) == 32
     KEY.unlink()
     assert content_digest(files, published=False) != first
 
 
-def test_of_several_jobs_that_make_the_key_at_a_time_one_wins():
+def test_concurrent_jobs_create_one_key():
     with ThreadPoolExecutor(8) as pool:
         keys = set(pool.map(lambda _: digest_key(), range(32)))
     assert keys == {KEY.read_bytes()}
     assert [path.name for path in KEY.parent.iterdir()] == [KEY.name]
 
 
-def test_a_damaged_key_is_named():
+def test_damaged_key_is_an_error():
     digest_key()
     KEY.write_bytes(b"short")
-    with pytest.raises(UserError, match=r"\.ppml/digest\.key: has 5 bytes, 32 are needed"):
+    with pytest.raises(UserError, match=r"\.ppml/digest\.key: has 5 bytes, .* move it away"):
         digest_key()
 
 
 def test_git_ignores_the_key():
     root = Path(__file__).parents[2]
-    asked = subprocess.run(["git", "check-ignore", "-q", str(root / KEY)], cwd=root, check=False)
-    assert asked.returncode == 0
+    result = subprocess.run(["git", "check-ignore", "-q", str(root / KEY)], cwd=root, check=False)
+    assert result.returncode == 0
 
 
-def test_a_data_set_is_private_unless_the_catalogue_says_otherwise():
+def test_data_sets_are_private_by_default():
     assert all(info.published for info in (*CATALOGUE.values(), DIGITS_INFO))
     assert not dataclasses.replace(DIGITS_INFO, published=type(DIGITS_INFO).published).published
 
 
 def subset_digest(folder):
-    spec = {"dataset": "digits", "train": 20, "test": 10, "choice": "first", "evaluate_on": "test"}
+    spec = {"dataset": "digits", "train": 20, "test": 10, "selection": "first", "evaluate_on": "test"}
     outputs = {name: folder / name for name in ("train", "test", "about")}
     given = [part for name, path in outputs.items() for part in (f"--{name}", str(path))]
     subset.main(["--spec", json.dumps(spec), *given])
@@ -89,15 +89,15 @@ def subset_digest(folder):
     return read_json(outputs["about"])["digest"], plain[:16]
 
 
-def test_the_subset_of_an_unpublished_data_set_has_no_plain_digest(tmp_path, monkeypatch):
-    said, plain = subset_digest(tmp_path)
-    assert said == plain
+def test_subset_of_a_private_data_set_has_no_plain_digest(tmp_path, monkeypatch):
+    digest, plain = subset_digest(tmp_path)
+    assert digest == plain
     monkeypatch.setattr("ppml.stages.subset.dataset_info", lambda _: dataclasses.replace(DIGITS_INFO, published=False))
-    said, plain = subset_digest(tmp_path)
-    assert said != plain and said == content_digest([tmp_path / "train", tmp_path / "test"], published=False)
+    digest, plain = subset_digest(tmp_path)
+    assert digest != plain and digest == content_digest([tmp_path / "train", tmp_path / "test"], published=False)
 
 
-def test_the_module_needs_nothing_heavy():
+def test_module_imports_no_large_library():
     code = "import sys, ppml.io.digests; print([name for name in ('torch', 'pandas') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Models of the same records, released together."""
+"""The joint epsilon of released models of the same examples."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.joint import joint_epsilon
-from ppml.results.joint import JOINT, joint, key, release
+from ppml.results.joint import JOINT_COLUMNS, joint_key, joint_rows, parse_release
 
 
 def privacy(noise, steps, *, mechanism="m", rate=1.0, unit="example", delta=1e-5):
-    """Return what the stage account says of a run."""
+    """Return the privacy.json of a run."""
     event = MechanismEvent(rate, noise, steps, 0.1)
     by = "gdp" if rate == 1 else "rdp"
     return {
@@ -26,34 +26,34 @@ def privacy(noise, steps, *, mechanism="m", rate=1.0, unit="example", delta=1e-5
 
 
 def runs(**arms):
-    """Return the releases of runs, each a list of privacy statements, a seed each."""
-    found = [(arm, seed, one) for arm, said in arms.items() for seed, one in enumerate(said)]
-    return [one for arm, seed, said in found if (one := release(arm, seed, said))]
+    """Return the releases of arms, each given by its privacy.json for every seed."""
+    entries = [(arm, seed, one) for arm, statements in arms.items() for seed, one in enumerate(statements)]
+    return [release for arm, seed, one in entries if (release := parse_release(arm, seed, one))]
 
 
 def rows(releases, *tables):
-    return {row["arms"]: row for row in joint(releases, tables, joint_epsilon)}
+    return {row["arms"]: row for row in joint_rows(releases, tables, joint_epsilon)}
 
 
-@pytest.mark.parametrize(("alone", "together"), [(0.563, 1.36), (2.9, 7.39), (10.0, 28.4)])
-def test_five_seeds_of_an_arm_spend_what_their_composition_does(alone, together):
-    noise, steps = {0.563: (39.888, 40), 2.9: (14.328, 100), 10.0: (5.0, 100)}[alone]
+@pytest.mark.parametrize(("single", "joint"), [(0.563, 1.36), (2.9, 7.39), (10.0, 28.4)])
+def test_five_seeds_have_the_epsilon_of_their_composition(single, joint):
+    noise, steps = {0.563: (39.888, 40), 2.9: (14.328, 100), 10.0: (5.0, 100)}[single]
     row = rows(runs(dp=[privacy(noise, steps)] * 5))["dp"]
-    assert row["epsilon"] == pytest.approx(together, rel=3e-3)
+    assert row["epsilon"] == pytest.approx(joint, rel=3e-3)
     assert (row["releases"], row["unit"], row["delta"], row["accountant"]) == (5, "example", 1e-5, "gdp")
-    assert list(row) == list(JOINT)
+    assert list(row) == list(JOINT_COLUMNS)
 
 
-def test_one_model_has_the_epsilon_that_is_stated_of_it():
-    said = privacy(2.0, 30, rate=0.1)
-    row = rows(runs(dp=[said]))["dp"]
-    assert (row["epsilon"], row["accountant"], row["releases"]) == (said["epsilon"], "rdp", 1)
+def test_one_model_has_its_stated_epsilon():
+    statement = privacy(2.0, 30, rate=0.1)
+    row = rows(runs(dp=[statement]))["dp"]
+    assert (row["epsilon"], row["accountant"], row["releases"]) == (statement["epsilon"], "rdp", 1)
 
 
-def test_arms_of_a_table_are_composed_and_arms_without_privacy_are_left_out():
+def test_private_arms_of_a_table_compose():
     two = runs(dp=[privacy(10.0, 40)], strict=[privacy(40.0, 40, mechanism="n")])
-    bare = release("plain", 0, {"unit": "none", "noise_by": "none", "epsilon": None})
-    assert bare is None
+    public = parse_release("plain", 0, {"unit": "none", "noise_by": "none", "epsilon": None})
+    assert public is None
     found = rows(two, ["dp", "strict", "plain"], ["plain"])
     assert set(found) == {"dp", "strict", "dp strict"}
     both = (MechanismEvent(1.0, 10.0, 40, 0.1), MechanismEvent(1.0, 40.0, 40, 0.1))
@@ -61,42 +61,42 @@ def test_arms_of_a_table_are_composed_and_arms_without_privacy_are_left_out():
     assert found["dp strict"]["epsilon"] > max(found["dp"]["epsilon"], found["strict"]["epsilon"])
 
 
-def test_arms_that_differ_in_aggregation_alone_release_the_same_models_which_count_once():
-    said = [privacy(14.328, 100)] * 3
-    found = rows(runs(fl=said, fl_he=said), ["fl", "fl_he"])
+def test_arms_with_equal_mechanisms_count_once():
+    statements = [privacy(14.328, 100)] * 3
+    found = rows(runs(fl=statements, fl_he=statements), ["fl", "fl_he"])
     assert found["fl fl_he"]["epsilon"] == found["fl"]["epsilon"]
     assert found["fl fl_he"]["releases"] == 3
-    # Of noise from the operating system each run is another release.
+    # With noise from the operating system, each run is another release.
     secure = runs(fl=[privacy(14.328, 100, mechanism="a")], fl_he=[privacy(14.328, 100, mechanism="b")])
-    apart = rows(secure, ["fl", "fl_he"])
-    assert apart["fl fl_he"]["epsilon"] > apart["fl"]["epsilon"] and apart["fl fl_he"]["releases"] == 2
+    separate = rows(secure, ["fl", "fl_he"])
+    assert separate["fl fl_he"]["epsilon"] > separate["fl"]["epsilon"] and separate["fl fl_he"]["releases"] == 2
 
 
-def test_a_release_without_a_name_is_refused():
+def test_release_without_a_name_is_refused():
     with pytest.raises(ValueError, match=r"arm dp, seed 0: privacy\.json names no mechanism"):
-        release("dp", 0, privacy(1.0, 1, mechanism=None))
+        parse_release("dp", 0, privacy(1.0, 1, mechanism=None))
 
 
-def test_the_joint_delta_is_the_largest():
+def test_joint_delta_is_the_largest():
     found = rows(runs(a=[privacy(20.0, 10, delta=1e-6)], b=[privacy(20.0, 10, mechanism="n", delta=1e-4)]), ["a", "b"])
     assert (found["a b"]["delta"], found["a b"]["deltas"]) == (1e-4, 2)
 
 
-def test_a_client_is_the_unit_only_of_arms_that_all_protect_clients():
+def test_unit_is_the_client_only_if_all_arms_protect_clients():
     client = privacy(8.0, 30, unit="client")
     found = rows(runs(c=[client], d=[privacy(8.0, 20, mechanism="n", unit="client")]), ["c", "d"])
     assert {row["unit"] for row in found.values()} == {"client"}
     mixed = rows(runs(c=[client], e=[privacy(10.0, 40, mechanism="n")]), ["c", "e"])["c e"]
-    # Another record moves the contribution of its client by up to twice the norm.
+    # Without an example, the contribution of its client moves by up to twice the norm.
     expected = epsilon((MechanismEvent(1.0, 4.0, 30, 0.1), MechanismEvent(1.0, 10.0, 40, 0.1)), 1e-5, "gdp")
     assert mixed["unit"] == "example" and mixed["epsilon"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_sampling_of_clients_hides_no_record():
+def test_sampling_of_clients_does_not_amplify_for_examples():
     mixed = rows(runs(c=[privacy(8.0, 30, unit="client", rate=0.1)], e=[privacy(10.0, 40, mechanism="n")]), ["c", "e"])
     unsampled = (MechanismEvent(1.0, 4.0, 30, 0.1), MechanismEvent(1.0, 10.0, 40, 0.1))
     assert mixed["c e"]["epsilon"] == pytest.approx(epsilon(unsampled, 1e-5, "gdp"), rel=1e-6)
 
 
-def test_the_order_of_arms_makes_no_other_row():
-    assert key(["b", "a", "b"]) == key(("a", "b")) == "a b"
+def test_joint_key_is_independent_of_order():
+    assert joint_key(["b", "a", "b"]) == joint_key(("a", "b")) == "a b"

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from ppml.config.arm import Arm
 from ppml.io.canonical_json import digest
-from ppml.results.rows import Run, clients, cost, history, record
+from ppml.results.rows import Run, client_rows, cost_row, history_rows, record_row
 
 N_TEST, N_ALL, CLASSES = 40, 100, 10
 LABELS = np.random.default_rng(1).integers(0, CLASSES, N_ALL)
@@ -19,9 +19,9 @@ def log_probabilities(models):
     return logits.log_softmax(dim=2).numpy()
 
 
-def made_run(arm=None, *, models=1, privacy=None, partition=None, bytes_up=0, **changes):
-    """Return a run as the stages would leave it; by default of one owner without privacy."""
-    made = Run(
+def make_run(arm=None, *, models=1, privacy=None, partition=None, bytes_up=0, **changes):
+    """Return a run; by default of one owner without privacy."""
+    run = Run(
         arm="made",
         config={
             "arm": Arm.model_validate(arm or {}).technique(),
@@ -45,10 +45,10 @@ def made_run(arm=None, *, models=1, privacy=None, partition=None, bytes_up=0, **
         parameters=1000,
         partition=partition,
     )
-    return dataclasses.replace(made, **changes)
+    return dataclasses.replace(run, **changes)
 
 
-LOCAL = {"topology": {"kind": "local", "partition": "p3"}}
+LOCAL = {"topology": {"kind": "independent", "partition": "p3"}}
 FEDERATED = {"topology": {"kind": "federated", "partition": "p3", "rounds": 5}, "aggregation": {"kind": "ckks"}}
 PRIVATE = {
     "unit": "example",
@@ -70,92 +70,92 @@ PRIVATE = {
 }
 
 
-def test_accuracy_is_of_the_first_n_test_images_and_accuracy_all_of_the_whole_file():
-    run = made_run()
+def test_accuracy_covers_the_first_n_test_and_accuracy_all_the_whole_file():
+    run = make_run()
     right = run.log_probabilities[0].argmax(axis=1) == LABELS
-    row = record(run)
+    row = record_row(run)
     assert (row["accuracy"], row["accuracy_all"]) == (right[:N_TEST].mean(), right.mean())
     assert row["accuracy"] != row["accuracy_all"]
     assert (row["n_test"], row["n_test_all"]) == (N_TEST, N_ALL)
 
 
-def test_perfect_predictions_on_the_first_images_alone_are_told_apart():
+def test_accuracies_differ_if_only_the_first_predictions_are_right():
     perfect = np.full((1, N_ALL, CLASSES), -np.inf, dtype=np.float32)
     perfect[0, np.arange(N_ALL), LABELS] = 0.0
     perfect[0, N_TEST:] = perfect[0, N_TEST:, ::-1]
     wrong_by_mirroring = (LABELS[N_TEST:] == CLASSES - 1 - LABELS[N_TEST:]).mean()
-    row = record(made_run(log_probabilities=perfect))
+    row = record_row(make_run(log_probabilities=perfect))
     assert row["accuracy"] == 1.0
     assert row["accuracy_all"] == pytest.approx((N_TEST + wrong_by_mirroring * (N_ALL - N_TEST)) / N_ALL)
 
 
 @pytest.mark.parametrize("models", [1, 3])
-def test_loss_is_torchs_cross_entropy_on_the_first_n_test_images_over_all_models(models):
-    run = made_run(models=models)
+def test_loss_matches_torch_cross_entropy_over_all_models(models):
+    run = make_run(models=models)
     logits = torch.from_numpy(run.log_probabilities[:, :N_TEST]).double().reshape(-1, CLASSES)
     expected = functional.cross_entropy(logits, torch.from_numpy(LABELS[:N_TEST]).repeat(models)).item()
     assert run.loss() == pytest.approx(expected, rel=1e-6)
 
 
-def test_accuracy_of_clients_that_train_alone_is_the_mean_over_their_models():
-    run = made_run(LOCAL, models=3, partition=PARTITION)
+def test_accuracy_of_independent_clients_is_the_mean_over_models():
+    run = make_run(LOCAL, models=3, partition=PARTITION)
     each = (run.log_probabilities.argmax(axis=2) == LABELS)[:, :N_TEST].mean(axis=1)
-    assert record(run)["accuracy"] == pytest.approx(each.mean())
-    assert [row["accuracy"] for row in clients(run)] == each.tolist()
+    assert record_row(run)["accuracy"] == pytest.approx(each.mean())
+    assert [row["accuracy"] for row in client_rows(run)] == each.tolist()
 
 
-def test_clients_of_a_federation_share_the_accuracy_of_its_model():
-    run = made_run(FEDERATED, partition=PARTITION)
-    assert {row["accuracy"] for row in clients(run)} == {record(run)["accuracy"]}
+def test_clients_of_a_federation_have_equal_accuracy():
+    run = make_run(FEDERATED, partition=PARTITION)
+    assert {row["accuracy"] for row in client_rows(run)} == {record_row(run)["accuracy"]}
 
 
-def test_client_rows_sum_to_the_records_and_label_counts_of_the_run():
-    rows = clients(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))
+def test_client_rows_sum_to_the_counts_of_the_run():
+    rows = client_rows(make_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))
     assert [row["records"] for row in rows] == [len(part) for part in PARTITION["clients"]]
-    assert sum(row["records"] for row in rows) == record(made_run())["n_train"]
+    assert sum(row["records"] for row in rows) == record_row(make_run())["n_train"]
     assert all(sum(row[f"label_{label}"] for label in range(3)) == row["records"] for row in rows)
     assert [row["client"] for row in rows] == [0, 1, 2]
     assert {row["partition"] for row in rows} == {"p3"}
 
 
-def test_client_rows_have_each_owners_own_epsilon():
-    assert [row["epsilon"] for row in clients(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))] == [
+def test_client_rows_have_the_epsilon_of_each_owner():
+    assert [row["epsilon"] for row in client_rows(make_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))] == [
         1.0,
         2.0,
         0.5,
     ]
-    assert [row["epsilon"] for row in clients(made_run(FEDERATED, partition=PARTITION))] == [None] * 3
+    assert [row["epsilon"] for row in client_rows(make_run(FEDERATED, partition=PARTITION))] == [None] * 3
 
 
-def test_one_owner_has_no_client_rows():
-    assert clients(made_run()) == []
+def test_single_owner_has_no_client_rows():
+    assert client_rows(make_run()) == []
 
 
-def test_expansion_is_uploaded_bytes_over_those_of_the_updates_in_float32():
+def test_expansion_is_the_ratio_of_uploads_to_float32_updates():
     plain = 3 * 5 * 1000 * 4
-    row = cost(made_run(FEDERATED, partition=PARTITION, bytes_up=10 * plain))
+    row = cost_row(make_run(FEDERATED, partition=PARTITION, bytes_up=10 * plain))
     assert (row["expansion"], row["clients"], row["rounds"]) == (10.0, 3, 5)
     assert (row["bytes_up"], row["bytes_down"]) == (10 * plain, 7)
 
 
 @pytest.mark.parametrize(("arm", "partition"), [({}, None), (LOCAL, PARTITION)])
-def test_nothing_is_uploaded_without_a_federation(arm, partition):
-    row = cost(made_run(arm, partition=partition))
+def test_cost_row_without_a_federation_has_no_expansion(arm, partition):
+    row = cost_row(make_run(arm, partition=partition))
     assert (row["expansion"], row["rounds"], row["bytes_up"]) == (None, None, 0)
 
 
-def test_history_counts_rounds_when_federated_and_epochs_else():
+def test_history_rows_count_rounds_or_epochs():
     for arm, partition, unit in (({}, None, "epoch"), (FEDERATED, PARTITION, "round")):
-        rows = history(made_run(arm, partition=partition))
+        rows = history_rows(make_run(arm, partition=partition))
         assert [(row["arm"], row["seed"], row["unit"], row["step"]) for row in rows] == [
             ("made", 3, unit, 1),
             ("made", 3, unit, 2),
         ]
 
 
-def test_record_states_no_privacy_by_empty_cells():
-    row = record(made_run())
-    assert (row["privacy_unit"], row["noise_by"]) == ("none", "none")
+def test_record_row_without_privacy_has_empty_cells():
+    row = record_row(make_run())
+    assert (row["privacy_unit"], row["noise"]) == ("none", "none")
     empty = (
         "epsilon",
         "delta",
@@ -172,68 +172,70 @@ def test_record_states_no_privacy_by_empty_cells():
     assert all(row[key] is None for key in empty)
 
 
-def test_record_states_privacy_with_everything_that_qualifies_it():
-    row = record(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))
+def test_record_row_has_all_values_of_privacy():
+    row = record_row(make_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))
     for key in set(PRIVATE) - {"unit", "epsilons"}:
         assert row[key] == PRIVATE[key]
     assert row["privacy_unit"] == "example"
 
 
-def test_record_says_who_opens_an_update_and_who_is_shown_the_sum():
-    assert record(made_run())["update_opened_by"] is record(made_run())["sum_seen_by"] is None
+def test_record_row_has_the_visibility_of_updates_and_sums():
+    assert record_row(make_run())["update_opened_by"] is record_row(make_run())["sum_seen_by"] is None
     seen = {}
-    for aggregation in ("plaintext", "ckks", "bfv", "shares", "masking"):
+    for aggregation in ("plaintext", "ckks", "bfv", "secret_sharing", "masking"):
         arm = {**FEDERATED, "aggregation": {"kind": aggregation}}
-        seen[aggregation] = record(made_run(arm, partition=PARTITION))["update_opened_by"]
+        seen[aggregation] = record_row(make_run(arm, partition=PARTITION))["update_opened_by"]
     assert seen == {
         "plaintext": "the server",
         "ckks": "the key holder together with the server",
         "bfv": "the key holder together with the server",
-        "shares": "all 3 servers together",
+        "secret_sharing": "all 3 servers together",
         "masking": "3 of 3 clients together with the server",
     }
     shared = {**FEDERATED, "aggregation": {"kind": "ckks", "keys": "shared"}}
-    assert record(made_run(shared, partition=PARTITION))["update_opened_by"] == "any client together with the server"
+    assert (
+        record_row(make_run(shared, partition=PARTITION))["update_opened_by"] == "any client together with the server"
+    )
 
 
-def test_record_names_the_aggregation_only_where_something_is_aggregated():
-    assert record(made_run())["aggregation"] == "none"
-    assert record(made_run(LOCAL, models=3, partition=PARTITION))["aggregation"] == "none"
-    assert record(made_run(FEDERATED, partition=PARTITION))["aggregation"] == "ckks"
+def test_record_row_names_the_aggregation_of_federations_only():
+    assert record_row(make_run())["aggregation"] == "none"
+    assert record_row(make_run(LOCAL, models=3, partition=PARTITION))["aggregation"] == "none"
+    assert record_row(make_run(FEDERATED, partition=PARTITION))["aggregation"] == "ckks"
 
 
 @pytest.mark.parametrize(
     ("arm", "division"),
     [
         ({}, None),
-        ({"topology": {"kind": "local", "partition": "dirichlet-3-0.3"}}, "dirichlet"),
+        ({"topology": {"kind": "independent", "partition": "dirichlet-3-0.3"}}, "dirichlet"),
         ({"topology": {"kind": "federated", "partition": "iid-3-6", "rounds": 5}}, "iid"),
         ({"topology": {"kind": "federated", "partition": "shards-3-2", "rounds": 5}}, "shards"),
     ],
 )
-def test_record_says_how_the_records_were_divided(arm, division):
-    row = record(made_run(arm, partition=PARTITION if arm else None))
+def test_record_row_names_the_kind_of_partition(arm, division):
+    row = record_row(make_run(arm, partition=PARTITION if arm else None))
     assert row["division"] == division
 
 
-def test_record_counts_the_training_images_that_have_an_owner():
+def test_record_row_counts_examples_with_an_owner():
     some = {"clients": [[0], [4, 5]], "labels": [[1, 0, 0], [0, 1, 1]]}
-    assert record(made_run())["n_train"] == 6
-    assert record(made_run(FEDERATED, partition=PARTITION))["n_train"] == 6
-    assert record(made_run(FEDERATED, partition=some))["n_train"] == 3
+    assert record_row(make_run())["n_train"] == 6
+    assert record_row(make_run(FEDERATED, partition=PARTITION))["n_train"] == 6
+    assert record_row(make_run(FEDERATED, partition=some))["n_train"] == 3
 
 
-def test_config_digest_depends_on_what_was_trained_and_not_on_name_seed_or_result():
-    base = made_run()
-    same = made_run(arm={"label": "Another label"}, models=3)
+def test_config_digest_depends_on_the_training_only():
+    base = make_run()
+    same = make_run(arm={"label": "Another label"}, models=3)
     same = dataclasses.replace(same, arm="other", config={**same.config, "seed": 9})
-    other = made_run({"training": {"epochs": 11}})
-    assert record(base)["config_digest"] == record(same)["config_digest"] != record(other)["config_digest"]
+    other = make_run({"training": {"epochs": 11}})
+    assert record_row(base)["config_digest"] == record_row(same)["config_digest"] != record_row(other)["config_digest"]
     identity = {key: base.config[key] for key in ("arm", "dataset", "root_seed", "device")}
-    assert record(base)["config_digest"] == digest(identity)
-    assert record(base)["data_digest"] == "0123456789abcdef"
+    assert record_row(base)["config_digest"] == digest(identity)
+    assert record_row(base)["data_digest"] == "0123456789abcdef"
 
 
-def test_every_record_has_the_same_columns_in_the_same_order():
-    rows = [record(made_run()), record(made_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))]
+def test_record_rows_have_equal_columns():
+    rows = [record_row(make_run()), record_row(make_run(FEDERATED, partition=PARTITION, privacy=PRIVATE))]
     assert list(rows[0]) == list(rows[1])

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Atomic writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-UNFINISHED = ".unfinished-"
-"""What the name of a file begins with that is being written."""
+TEMP_PREFIX = ".unfinished-"
+"""Prefix of the names of temporary files."""
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and move it there once the block ends without an error.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, and move the file to ``path`` at the end of a block without errors.
 
-    The content is on the disk before the name exists; after an error or a crash, what lay at ``path`` lies there still.
+    The content is on the disk before the move. After an error or a crash, ``path`` keeps its previous content.
 
     Raises
     ------
     OSError
-        The folder cannot be written, or the disk is full; it names ``path``, and nothing is left behind.
+        The folder is not writable, or the disk is full. The error names ``path``; the temporary file is removed.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: some writers choose the format by it.
-    temporary = target.with_name(f"{UNFINISHED}{os.urandom(4).hex()}-{target.name}")
+    # Keep the suffix last: some writers choose the format by it.
+    temporary = target.with_name(f"{TEMP_PREFIX}{os.urandom(4).hex()}-{target.name}")
     try:
-        # Made here, so that two writers cannot share it; the permissions are those of any new file.
+        # Create the file exclusively, so that two writers cannot share it, with the default permissions.
         temporary.open("xb").close()
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(target)
     except OSError as error:
-        # A full disk names no file, and the name of the temporary one tells nobody anything.
+        # The error of a full disk names no file, and the name of the temporary file does not help the user.
         if error.errno and error.filename in (None, str(temporary)):
             error.filename = str(target)
         raise
@@ -44,19 +44,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def unfinished_files(folder: str | Path) -> list[Path]:
-    """Return the files that :func:`atomic` was writing in a folder when its process was killed."""
-    return sorted(path for path in Path(folder).glob(f"{UNFINISHED}*") if path.is_file())
+def leftover_temp_files(folder: str | Path) -> list[Path]:
+    """Return the temporary files of killed processes in a folder, written by :func:`atomic_write`."""
+    return sorted(path for path in Path(folder).glob(f"{TEMP_PREFIX}*") if path.is_file())
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all."""
-    with atomic(path) as temporary:
+    """Write ``data`` to ``path`` atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` in UTF-8 to ``path``, whole or not at all."""
+    """Write ``text`` in UTF-8 to ``path`` atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 

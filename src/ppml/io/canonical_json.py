@@ -1,4 +1,4 @@
-"""One text for what is equal: seeds, specifications of jobs and digests are made of it."""
+"""Canonical JSON, the input of seeds, job specifications and digests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def canonical(content: Any) -> str:
-    """Return ``content`` as JSON text that is equal whenever the content is."""
+    """Return ``content`` as JSON text that is equal for equal content."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 

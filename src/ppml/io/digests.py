@@ -1,8 +1,8 @@
-"""Digests of data that may be published: plain where the data are, keyed where they are not.
+"""Publishable digests of data: plain for published data sets, keyed for private ones.
 
-A plain digest of private records answers whether a guess of them is right: an adversary who knows all records but one
-tries each candidate for the last. So what is said of data that are not a published data set is an HMAC under a key that
-never leaves this machine: equal content still has equal digests here, and tells a reader elsewhere nothing.
+A plain digest of private examples confirms a guess: an adversary with all examples but one tries each candidate
+for the last. So the digest of a private data set is an HMAC under a key that never leaves the machine: equal content
+has equal digests on this machine, and the digests reveal nothing to readers elsewhere.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pathlib import Path
 from ppml.errors import UserError
 
 KEY = Path(".ppml/digest.key")
-"""Where the key of this project folder lies; git ignores it."""
+"""Path of the key of this project folder; git ignores it."""
 
 KEY_BYTES = 32
 
 
 def content_digest(paths: Sequence[str | Path], *, published: bool) -> str:
-    """Return 16 hexadecimal digits that stand for the contents of files.
+    """Return a digest of the contents of files, 16 hexadecimal digits.
 
     Parameters
     ----------
     paths : sequence of path
-        The files, in an order that counts.
+        The files; their order counts.
     published : bool
-        Whether everybody can have the data that they are made of.
+        Whether the data of the files are public.
     """
     total = hashlib.sha256()
     for path in paths:
         total.update(Path(path).read_bytes())
-    return shown_digest(total.hexdigest(), published=published)[:16]
+    return publishable_digest(total.hexdigest(), published=published)[:16]
 
 
-def shown_digest(sha256: str, *, published: bool) -> str:
-    """Return what may be published of a SHA-256 in hexadecimal digits: itself, or its HMAC under the local key.
+def publishable_digest(sha256: str, *, published: bool) -> str:
+    """Return the publishable form of a SHA-256 in hexadecimal digits: itself, or its HMAC under the local key.
 
     Raises
     ------
@@ -52,12 +52,14 @@ def shown_digest(sha256: str, *, published: bool) -> str:
 
 
 def digest_key() -> bytes:
-    """Return the key of this project folder, 32 bytes of the operating system's entropy, made when first needed."""
+    """Return the key of this project folder, 32 bytes from the operating system, created at its first use."""
     if not KEY.exists():
         _make_key()
     key = KEY.read_bytes()
     if len(key) != KEY_BYTES:
-        raise UserError(f"{KEY}: has {len(key)} bytes, {KEY_BYTES} are needed; delete it, and a new one is made")
+        raise UserError(
+            f"{KEY}: has {len(key)} bytes, {KEY_BYTES} are needed; move it away, and the next run makes a new one"
+        )
     return key
 
 
@@ -69,7 +71,7 @@ def _make_key() -> None:
             file.write(os.urandom(KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        # Of two jobs that make one at a time, the first wins: a link never replaces what is there.
+        # Of two concurrent jobs, the first wins: a link never replaces an existing file.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, KEY)
     finally:

@@ -1,1 +1,1 @@
-"""One run as rows of tidy tables, and files that are whole or absent."""
+"""Results of runs as rows of tidy tables."""

@@ -1,4 +1,4 @@
-"""The epsilon of several models of the same records, released together."""
+"""The joint epsilon of several released models of the same examples."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from ppml.accounting.events import MechanismEvent
 
 Account = Callable[[Sequence[Sequence[MechanismEvent]], float], tuple[float, str]]
-"""From what each release executed, and delta, to the joint epsilon and the accountant that states it."""
+"""Function of the events of each release and of delta, which returns the joint epsilon and its accountant."""
 
-JOINT = ("arms", "unit", "releases", "deltas", "epsilon", "delta", "accountant")
-"""Columns of joint.csv: a row a private arm, and a row the private arms of a table, all seeds together."""
+JOINT_COLUMNS = ("arms", "unit", "releases", "deltas", "epsilon", "delta", "accountant")
+"""Columns of joint.csv: one row per private arm, and one row per table for its private arms, over all seeds."""
 
 SEPARATOR = " "
-"""Between the names of arms, which have none in them."""
+"""Separator of the names of arms, which contain no spaces."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """One model that was trained with privacy, and what is stated of it alone.
+    """One private model, and its stated privacy.
 
     Parameters
     ----------
@@ -29,16 +29,16 @@ class Release:
     seed : int
         The seed of the run.
     mechanism : str
-        Names the mechanism: arms that differ in their aggregation alone release the same models, under one name. Of
-        noise from the operating system each run has a name of its own.
+        Name of the mechanism: arms that differ in their aggregation only release the same models, under one name. With
+        noise from the operating system, each run has a unique name.
     unit : {"example", "client"}
         Unit of privacy.
     epsilon, delta : float
-        What is stated of this release.
+        The stated privacy of this release.
     accountant : str
-        The accountant that states it.
+        The accountant of the stated epsilon.
     events : tuple of MechanismEvent
-        What dominates the mechanism of every owner.
+        A mechanism that dominates the mechanism of every owner.
     """
 
     arm: str
@@ -51,13 +51,13 @@ class Release:
     events: tuple[MechanismEvent, ...]
 
 
-def release(arm: str, seed: int, privacy: dict[str, Any]) -> Release | None:
-    """Return the release that a ``privacy.json`` is of, None without privacy.
+def parse_release(arm: str, seed: int, privacy: dict[str, Any]) -> Release | None:
+    """Return the release of a ``privacy.json``, None without privacy.
 
     Raises
     ------
     ValueError
-        The mechanism has no name, so that nothing tells whether it is released once or twice.
+        The mechanism has no name, so the number of different releases is unknown.
     """
     if privacy["unit"] == "none":
         return None
@@ -68,64 +68,66 @@ def release(arm: str, seed: int, privacy: dict[str, Any]) -> Release | None:
     return Release(arm, seed, str(privacy["mechanism"]), str(privacy["unit"]), *stated, events)
 
 
-def key(arms: Iterable[str]) -> str:
-    """Return how a row of joint.csv names its arms, in whatever order they are given.
+def joint_key(arms: Iterable[str]) -> str:
+    """Return the name of a set of arms in joint.csv, independent of their order.
 
     Examples
     --------
-    >>> key(["fl_dp", "dp", "dp"])
+    >>> joint_key(["fl_dp", "dp", "dp"])
     'dp fl_dp'
     """
     return SEPARATOR.join(sorted(set(arms)))
 
 
-def joint(releases: Sequence[Release], tables: Sequence[Collection[str]], account: Account) -> list[dict[str, Any]]:
-    """Return the rows of joint.csv: a row a private arm, of all its seeds, and a row the private arms of a table.
+def joint_rows(
+    releases: Sequence[Release], tables: Sequence[Collection[str]], account: Account
+) -> list[dict[str, Any]]:
+    """Return the rows of joint.csv: one per private arm, and one per table for its private arms, over all seeds.
 
     Parameters
     ----------
     releases : sequence of Release
-        All private models.
+        The releases of all private models.
     tables : sequence of collections of str
-        The names of the arms that are shown together.
+        The names of the arms of each table.
     account : callable
         :func:`ppml.accounting.joint.joint_epsilon`.
 
     Returns
     -------
     list of dict
-        ``arms``, ``unit``, ``releases`` (different models), ``deltas`` (how many different ones are stated of the
-        single models), ``epsilon``, ``delta`` (the largest of them) and ``accountant``.
+        ``arms``, ``unit``, ``releases`` (number of different models), ``deltas`` (number of different deltas of the
+        models), ``epsilon``, ``delta`` (the largest of them) and ``accountant``.
     """
     private = list(dict.fromkeys(one.arm for one in releases))
     shown = [{arm} for arm in private] + [set(arms) & set(private) for arms in tables]
-    by_key = {key(arms): arms for arms in shown if arms}
+    by_key = {joint_key(arms): arms for arms in shown if arms}
     return [
-        {"arms": name, **_together([one for one in releases if one.arm in arms], account)}
+        {"arms": name, **_joint_statement([one for one in releases if one.arm in arms], account)}
         for name, arms in by_key.items()
     ]
 
 
-def _together(releases: Sequence[Release], account: Account) -> dict[str, Any]:
+def _joint_statement(releases: Sequence[Release], account: Account) -> dict[str, Any]:
     unit = "client" if all(one.unit == "client" for one in releases) else "example"
-    # A second copy of a model tells nothing more. Where several deltas are stated of it, the largest is taken.
+    # A second release of the same model reveals nothing more. Of its deltas, the largest counts.
     different = {(one.mechanism, one.seed): one for one in sorted(releases, key=lambda one: one.delta)}
     delta = max(one.delta for one in releases)
     (first, *others) = different.values()
     if not others and first.unit == unit:
         epsilon, accountant = first.epsilon, first.accountant
     else:
-        epsilon, accountant = account([_for(unit, one) for one in different.values()], delta)
+        epsilon, accountant = account([_events_for_unit(unit, one) for one in different.values()], delta)
     counts = {"releases": len(different), "deltas": len({one.delta for one in releases})}
     return {"unit": unit, **counts, "epsilon": epsilon, "delta": delta, "accountant": accountant}
 
 
-def _for(unit: str, one: Release) -> tuple[MechanismEvent, ...]:
-    """Return what a release is for one ``unit``.
+def _events_for_unit(unit: str, one: Release) -> tuple[MechanismEvent, ...]:
+    """Return the events of a release for the privacy of one ``unit``.
 
-    A record of a client is not the client: without the record the contribution is another one within the norm, up to
-    twice the norm away, and not 0. So for a record the noise counts half, and nothing is claimed for the sampling of
-    clients: a drawn client has the same two contributions, and the divergence is jointly convex.
+    An example of a client is not the client: without the example, the client's contribution is not 0 but another vector
+    within the norm, up to twice the norm away. So for an example the noise multiplier is half, without amplification by
+    the sampling of clients: a sampled client has the same two contributions, and the divergence is jointly convex.
     """
     if one.unit == unit:
         return one.events

@@ -1,4 +1,4 @@
-"""One run as rows of the tidy tables; everything that reports show comes from here."""
+"""The result rows of one run in the tidy tables, the source of all reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages wrote about one arm and seed.
+    """The results of one arm and seed.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Run:
     parameters : int
         Number of weights of one model.
     partition : dict or None
-        Content of the partition's file; None when one owner holds everything.
+        Content of the partition's file; None with a single owner.
     """
 
     arm: str
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def clients(self) -> int:
-        """Number of owners of records."""
+        """Number of owners of examples."""
         return len(self.partition["clients"]) if self.partition else 1
 
     @property
@@ -63,13 +63,13 @@ class Run:
 
     @property
     def rounds(self) -> int | None:
-        """Number of rounds, None where there are none."""
+        """Number of rounds, None without a federation."""
         rounds: int | None = self.config["arm"]["topology"].get("rounds")
         return rounds
 
     @property
-    def visibility_of(self) -> Visibility | None:
-        """Who sees what of the updates; None where there are none."""
+    def visibility(self) -> Visibility | None:
+        """The visibility of updates and sums, None without a federation."""
         arm = Arm.model_validate(self.config["arm"])
         if not isinstance(arm.topology, Federated):
             return None
@@ -82,8 +82,8 @@ class Run:
 
     def loss(self) -> float:
         """Return the mean cross-entropy (nats) on the paper's test images, over all models."""
-        chosen = slice(self.config["data"]["n_test"])
-        labels = self.labels[chosen]
+        first = slice(self.config["data"]["n_test"])
+        labels = self.labels[first]
         of_truth = self.log_probabilities[:, np.arange(len(labels)), labels]
         return float(-of_truth.astype(np.float64).mean())
 
@@ -91,7 +91,7 @@ class Run:
 def record_row(run: Run) -> dict[str, Any]:
     """Return the row of records.csv."""
     arm, data, privacy = run.config["arm"], run.config["data"], run.privacy
-    topology, seen = arm["topology"], run.sight
+    topology, visibility = arm["topology"], run.visibility
     accuracy, accuracy_all = run.accuracies().mean(axis=0)
     identity = {key: run.config[key] for key in ("arm", "dataset", "root_seed", "device")}
     return {
@@ -106,11 +106,11 @@ def record_row(run: Run) -> dict[str, Any]:
         "sampling_source": privacy.get("sampling_source"),
         "sampler": privacy.get("sampler"),
         "aggregation": arm["aggregation"]["kind"] if topology["kind"] == "federated" else "none",
-        "update_opened_by": seen.update if seen else None,
-        "sum_seen_by": seen.sum if seen else None,
+        "update_opened_by": visibility.update if visibility else None,
+        "sum_seen_by": visibility.sum if visibility else None,
         "clients": run.clients,
         "partition": topology.get("partition"),
-        # What a partition is called here begins with its kind.
+        # The name of a partition begins with its kind.
         "division": topology["partition"].split("-")[0] if "partition" in topology else None,
         "rounds": run.rounds,
         "epochs": arm["training"]["epochs"],
@@ -143,7 +143,7 @@ def record_row(run: Run) -> dict[str, Any]:
 
 
 def cost_row(run: Run) -> dict[str, Any]:
-    """Return the row of costs.csv; ``expansion`` is uploaded bytes over those of the same updates in float32."""
+    """Return the row of costs.csv; ``expansion`` is the ratio of uploaded bytes to the updates in float32."""
     updates = run.clients * (run.rounds or 0)
     plain = updates * run.parameters * FLOAT32_BYTES
     return {
@@ -167,9 +167,9 @@ def history_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def epsilon_rows(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of epsilons.csv: step, passes over the records, and the epsilon spent by then.
+    """Return the rows of epsilons.csv: step, passes over the examples, and the epsilon after the step.
 
-    They are of the owner with the largest epsilon; without privacy there are none.
+    The rows describe the owner with the largest epsilon; a run without privacy has none.
     """
     return [
         {"arm": run.arm, "seed": run.config["seed"], "accountant": run.privacy["accountant"], **point}
@@ -178,10 +178,10 @@ def epsilon_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def client_rows(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of clients.csv: each owner's records, labels, accuracy of its model, and epsilon."""
+    """Return the rows of clients.csv: each owner's numbers of examples and labels, accuracy, and epsilon."""
     if run.partition is None:
         return []
-    of_model: Sequence[float] = run.accuracies()[:, 0].tolist()
+    accuracies: Sequence[float] = run.accuracies()[:, 0].tolist()
     epsilons = run.privacy.get("epsilons", [None] * run.clients)
     return [
         {
@@ -192,7 +192,7 @@ def client_rows(run: Run) -> list[dict[str, Any]]:
             "records": sum(counts),
             **{f"label_{label}": count for label, count in enumerate(counts)},
             # All clients of a federation have the same model.
-            "accuracy": of_model[client if len(of_model) > 1 else 0],
+            "accuracy": accuracies[client if len(accuracies) > 1 else 0],
             "epsilon": epsilons[client],
         }
         for client, counts in enumerate(run.partition["labels"])
