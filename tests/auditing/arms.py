@@ -1,4 +1,4 @@
-"""Small private arms of every topology, and how each is audited."""
+"""Small private arms of every topology, and their audits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ppml.accounting.schedule import plans
-from ppml.auditing.canary import Audited, Measurement, audit
-from ppml.auditing.verdict import Verdict, judge
+from ppml.accounting.schedule import mechanism_schedules
+from ppml.auditing.canary import AuditTarget, Measurement, audit
+from ppml.auditing.verdict import AuditVerdict, evaluate_audit
 from ppml.config.arm import Arm
 from ppml.randomness import Randomness
 
@@ -22,10 +22,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "one": {"privacy": OWNED, "training": TRAINING},
     "full batch": {"privacy": OWNED, "training": {**TRAINING, "batch_size": "all"}},
     "budget": {"privacy": {**OWNED, "budget": 3.0}, "training": TRAINING},
-    "local": {"privacy": OWNED, "training": TRAINING, "topology": {"kind": "local", "partition": "p"}},
+    "local": {"privacy": OWNED, "training": TRAINING, "topology": {"kind": "independent", "partition": "p"}},
     "federated": {"privacy": OWNED, "training": ONE_EPOCH, "topology": FEDERATED},
     "shares": {
-        "privacy": {**OWNED, "noise_by": "shares"},
+        "privacy": {**OWNED, "noise": "distributed"},
         "training": ONE_EPOCH,
         "topology": FEDERATED,
         "aggregation": {"kind": "ckks", "clip": 64.0},
@@ -36,35 +36,35 @@ ARMS: dict[str, dict[str, Any]] = {
         "topology": {**FEDERATED, "weighting": "uniform"},
     },
     "client shares": {
-        "privacy": {"kind": "client", "noise_multiplier": SIGMA, "max_update_norm": CLIP, "noise_by": "shares"},
+        "privacy": {"kind": "client", "noise_multiplier": SIGMA, "max_update_norm": CLIP, "noise": "distributed"},
         "training": {**ONE_EPOCH, "epochs": 2},
         "topology": {**FEDERATED, "weighting": "uniform"},
         "aggregation": {"kind": "ckks", "clip": 64.0},
     },
 }
-"""An arm of each mechanism, all of them on a logistic regression."""
+"""One arm of each mechanism, on a logistic regression."""
 
 
 def arm_of(name: str, **privacy: Any) -> Arm:
-    """Return an arm of :data:`ARMS`, with other values of its privacy."""
+    """Return an arm of :data:`ARMS` with changed keys of its privacy."""
     keys = ARMS[name]
     return Arm.model_validate({"model": "logistic", **keys, "privacy": {**keys["privacy"], **privacy}})
 
 
-def measured(arm: Arm, *, sizes: tuple[int, ...] = (), releases: int = 40, seed: int = 0) -> Measurement:
-    """Return what the audit of ``arm`` measures, of owners with so many records."""
+def measure(arm: Arm, *, sizes: tuple[int, ...] = (), releases: int = 40, seed: int = 0) -> Measurement:
+    """Return the measurement of ``arm``, for owners with ``sizes`` examples."""
     owners = sizes or (1000,) * (1 if arm.topology.kind == "centralized" else 4)
-    planned = tuple(plan.steps for plan in plans(arm, owners))
+    planned = tuple(schedule.steps for schedule in mechanism_schedules(arm, owners))
     limits = tuple(steps * 2 // 3 for steps in planned) if getattr(arm.privacy, "budget", None) else None
-    audited = Audited(arm, owners, (SIGMA,) * len(owners), limits, planned, classes=10)
-    return audit(audited, releases=releases, rng=Randomness(seed).child("audit"))
+    target = AuditTarget(arm, owners, (SIGMA,) * len(owners), limits, planned, classes=10)
+    return audit(target, releases=releases, rng=Randomness(seed).child("audit"))
 
 
-def verdict(measurement: Measurement, *, confidence: float = 0.99, family: int = 30) -> Verdict:
+def evaluate(measurement: Measurement, *, confidence: float = 0.99, family: int = 30) -> AuditVerdict:
     """Return the verdict on a measurement."""
-    return judge(measurement.to_json(), confidence=confidence, family=family)
+    return evaluate_audit(measurement.to_json(), confidence=confidence, family=family)
 
 
-def halved(values: Any) -> Any:
-    """Return half of whole values."""
+def half(values: Any) -> Any:
+    """Return half of integer values, rounded."""
     return np.rint(values / 2).astype(np.int64)

@@ -1,4 +1,4 @@
-"""How near a combination of two released models comes to the weights without noise."""
+"""Distances of combinations of two released models from the weights without noise."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 def nearest_on_line(one: np.ndarray, other: np.ndarray, target: np.ndarray) -> float:
     """Return the distance of ``target`` from the line through two models, all of shape ``(parameters,)``."""
-    along, away = one - other, target - other
+    along, offset = one - other, target - other
     length = float(along @ along)
-    share = float(along @ away) / length if length else 0.0
-    return float(np.linalg.norm(away - share * along))
+    fraction = float(along @ offset) / length if length else 0.0
+    return float(np.linalg.norm(offset - fraction * along))
 
 
 def nearness(models: Sequence[np.ndarray], clean: Sequence[np.ndarray]) -> float:
-    """Return how near the best combination of two models comes to weights without noise, relative to chance.
+    """Return the distance of the best combination of two models from the weights without noise, relative to chance.
 
-    1 is what noise that is independent allows, less a few over the root of the number of weights that it reaches; 0 is
-    noise that cancels. Models with different weights without noise are moved onto each other first.
+    Independent noise gives about 1, up to an error of order ``1 / sqrt(weights)``; noise that cancels gives 0. The
+    function first subtracts from each model its weights without noise.
     """
-    one, other = (model - mine for model, mine in zip(models, clean, strict=True))
+    one, other = (model - noiseless for model, noiseless in zip(models, clean, strict=True))
     independent = math.sqrt(1 / (1 / float(one @ one) + 1 / float(other @ other)))
     return nearest_on_line(one, other, np.zeros_like(one)) / independent
 

@@ -1,4 +1,4 @@
-"""Every pair of private models: no combination of two is nearer to the weights without noise than chance allows."""
+"""No combination of two private models is nearer to the weights without noise than with independent noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .lines import nearest_pair, nearness
 __all__ = ["one_thread"]
 
 SMALLEST = 0.95
-"""Independent noise gives at least .98 for all pairs here; noise that two models share gives less than .2."""
+"""Independent noise gives at least .98 for all pairs; shared noise gives less than .2."""
 
 FEDERATED = {"topology": {"kind": "federated", "partition": "three", "rounds": 6}, "training": {"epochs": 1}}
 SHARES = {"aggregation": {"kind": "ckks", "clip": 64.0}}
@@ -36,8 +36,8 @@ ARMS = {
     "another rate": ({"training": {"learning_rate": 1.0}}, EXAMPLE, 4.0),
     "noise of each client": (FEDERATED, EXAMPLE, 4.0),
     "noise of each client, weak": (FEDERATED, EXAMPLE, 2.0),
-    "shares": ({**FEDERATED, **SHARES}, {**EXAMPLE, "noise_by": "shares"}, 4.0),
-    "shares, weak": ({**FEDERATED, **SHARES}, {**EXAMPLE, "noise_by": "shares"}, 2.0),
+    "shares": ({**FEDERATED, **SHARES}, {**EXAMPLE, "noise": "distributed"}, 4.0),
+    "shares, weak": ({**FEDERATED, **SHARES}, {**EXAMPLE, "noise": "distributed"}, 2.0),
     "noise of the server": (FEDERATED, {"kind": "client", "max_update_norm": 0.5}, 0.2),
     "noise of the server, weak": (FEDERATED, {"kind": "client", "max_update_norm": 0.5}, 0.1),
 }
@@ -60,16 +60,16 @@ def spec_of(name: str) -> tuple[Arm, float]:
 
 
 @cache
-def records() -> list[Examples]:
+def examples() -> list[Examples]:
     return [some(30, start=30 * number) for number in range(3)]
 
 
 def weights(name: str, seed: int, *, noisy: bool) -> np.ndarray:
-    """Return the weights that an arm comes to, from weights of 0."""
+    """Return the trained weights of an arm, from initial weights 0."""
     arm, noise = spec_of(name)
-    owned = records()
+    owned = examples()
     if arm.topology.kind == "centralized":
-        owned = [Examples(torch.cat([own.images for own in owned]), torch.cat([own.labels for own in owned]))]
+        owned = [Examples(torch.cat([own.inputs for own in owned]), torch.cat([own.labels for own in owned]))]
     multipliers = [noise if noisy else 0.0] * len(owned)
     rng = Randomness(2024).child("seed", seed)
     (model,) = train(arm, owned, multipliers, some(5), classes=10, rng=rng, report=ignore_row).models
@@ -84,12 +84,12 @@ def released(seeds: tuple[int, ...] = (0, 1)) -> tuple[dict[str, np.ndarray], di
     )
 
 
-def test_no_pair_of_private_models_has_noise_that_cancels():
+def test_noise_of_two_private_models_does_not_cancel():
     smallest, pair = nearest_pair(*released())
     assert smallest > SMALLEST, pair
 
 
-def shared_path(arm, sizes, noises, limits, model, rng, data):
+def shared_draws(arm, sizes, noises, limits, model, rng, data):
     return rng, "one"
 
 
@@ -97,24 +97,24 @@ def one_stream(rng: Randomness, clients: int) -> build.Seeds:
     return build.Seeds(rng.party("server"), dict.fromkeys(range(clients), rng.party("client")))
 
 
-def planted_path(monkeypatch) -> None:
-    monkeypatch.setattr(techniques, "draws_of", shared_path)
+def plant_shared_path(monkeypatch) -> None:
+    monkeypatch.setattr(techniques, "draws_of", shared_draws)
 
 
-def planted_seeds(monkeypatch) -> None:
-    """Plant the fault of one noise for all seeds of the configuration."""
+def plant_shared_seeds(monkeypatch) -> None:
+    """Plant one noise for all seeds of the configuration."""
     monkeypatch.setattr(techniques, "draws_of", lambda *given: (Randomness(2024), "one"))
 
 
-@pytest.mark.parametrize("plant", [planted_path, planted_seeds])
-def test_noise_that_two_models_share_is_found(plant: Callable, monkeypatch):
+@pytest.mark.parametrize("plant", [plant_shared_path, plant_shared_seeds])
+def test_check_detects_shared_noise(plant: Callable, monkeypatch):
     plant(monkeypatch)
-    smallest, _ = nearest_pair(*released((0, 1) if plant is planted_seeds else (0,)))
+    smallest, _ = nearest_pair(*released((0, 1) if plant is plant_shared_seeds else (0,)))
     assert smallest < 0.5
 
 
-def test_the_clients_of_a_federation_draw_different_noise(monkeypatch):
-    """Three independent noises add up to less than one noise three times."""
+def test_clients_of_a_federation_draw_different_noise(monkeypatch):
+    """The sum of three independent noises is smaller than three times one noise."""
 
     def size() -> float:
         residual = weights("noise of each client", 0, noisy=True) - weights("noise of each client", 0, noisy=False)
@@ -125,18 +125,18 @@ def test_the_clients_of_a_federation_draw_different_noise(monkeypatch):
     assert size() == pytest.approx(independent * np.sqrt(3), rel=0.15)
 
 
-def test_arms_that_differ_in_aggregation_alone_draw_alike():
+def test_aggregation_does_not_change_the_noise():
     arm, noise = spec_of("noise of each client")
-    sealed = Arm.model_validate({**arm.technique(), "aggregation": {"kind": "masking"}})
+    masked = Arm.model_validate({**arm.technique(), "aggregation": {"kind": "masking"}})
     both = [
-        train(one, records(), [noise] * 3, some(5), classes=10, rng=Randomness(1), report=ignore_row)
-        for one in (arm, sealed)
+        train(one, examples(), [noise] * 3, some(5), classes=10, rng=Randomness(1), report=ignore_row)
+        for one in (arm, masked)
     ]
     assert torch.equal(*(vector(outcome.models[0]) for outcome in both))
     assert both[0].release == both[1].release is not None
 
 
-def test_nearness_is_one_for_independent_noise_and_0_for_noise_that_cancels():
+def test_nearness_is_1_for_independent_and_0_for_shared_noise():
     generator = Randomness(1).numpy()
     clean, noise, other = generator.normal(size=(3, 5000))
     assert nearness([clean + noise, clean + 3 * other], [clean, clean]) == pytest.approx(1, abs=0.05)

@@ -1,1 +1,1 @@
-"""Attacks on what the mechanisms release, and what they show."""
+"""Privacy audits: tests of the claims of a private training on its observed releases."""

@@ -1,16 +1,16 @@
-"""White-box audit of the private training of an arm: what it releases of made-up records, and with how much noise.
+"""White-box audit of the private training of an arm: the releases of synthetic examples, and their noise.
 
-Differential privacy holds for every data set, so the auditor chooses the records: made up, with gradients far above the
-clipping norm. The auditor sees everything that the training releases, each step of it, and learns the coins of the
-samples afterwards (arXiv 2302.07956). The training is the one that makes the results: its momentum, its schedule, its
-budget, its clients and its server, in process. From a release the auditor subtracts the sum of the clipped gradients of
-the sample at the weights that the model had, computed an example at a time. What is left is noise, which must have the
-claimed size in the directions of the records' gradients, however the model moves.
+Differential privacy holds for every data set, so the auditor chooses the examples: synthetic ones, whose gradients have
+many times the clipping norm. The auditor observes each release of the training, and the sample of each step (arXiv
+2302.07956). The audited training is that of the results, with its momentum, schedule, budget, clients and server, in
+one process. From each release the auditor subtracts the sum of the clipped gradients of the sample at the weights of
+the model, computed one example at a time. The difference is noise. It must have the claimed deviation in the directions
+of the examples' gradients, for any path of the model.
 
-Along a direction with noise of deviation s a step is ``C / s``-GDP at best (arXiv 1905.02383). The mean of the variance
-over directions is at least the least of them, so that the measured noise bounds epsilon from below.
+Along a direction with noise of deviation s, a step is ``C / s``-GDP at best (arXiv 1905.02383). The mean variance over
+directions is at least the least variance, so the measured noise bounds epsilon from below.
 
-A passed audit is no proof: it tries one data set and small samples of the code that trains.
+A passed audit is no proof: it covers one data set and small samples.
 """
 
 from __future__ import annotations
@@ -21,56 +21,57 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.auditing.audited_arm import Scaled, scale, scaled_limits
-from ppml.auditing.observation import Watcher
-from ppml.auditing.reference_gradients import Reference
-from ppml.auditing.releases import Claim, Listener, OwnersNoise
-from ppml.auditing.statistics import coins, same_again
+from ppml.auditing.audited_arm import ReducedArm, reduce_arm, reduced_limits
+from ppml.auditing.observation import TrainingObserver
+from ppml.auditing.reference_gradients import ReferenceGradients
+from ppml.auditing.releases import Claim, ReleaseCollector, StepReleases
+from ppml.auditing.statistics import inclusion_test, repeat_test
 from ppml.config.arm import Arm
 from ppml.config.technique import Centralized, ClientLevel, ExampleLevel, Federated
+from ppml.contract import DataContract
 from ppml.data.examples import Examples
-from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.training import train
+from ppml.training import build_initial_model, train
 
 if TYPE_CHECKING:
-    from ppml.federation.simulation_grid import Tap
+    from ppml.federation.simulation_grid import MessageObserver
 
-NOISELESS = 12
-"""Releases without noise, which show what a record adds."""
+NOISELESS_RELEASES = 12
+"""Number of releases without noise, which measure the contributions of examples."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the audit of one arm measured; :mod:`ppml.auditing.verdict` judges it.
+    """The measurements of the audit of one arm; :mod:`ppml.auditing.verdict` evaluates them.
 
     Parameters
     ----------
     noise_multiplier, max_grad_norm : float
-        Claimed, of the first owner.
+        Claimed values of the first owner.
     estimate : float
-        Noise multiplier in the directions of records: deviation of the noise over the norm of what one record adds.
+        Noise multiplier in directions of examples: deviation of the noise over the norm of one example's contribution.
     releases : int
-        Noisy steps, or sums, that were looked at.
+        Number of measured noisy steps or sums.
     measurements : int
-        Directions along which noise was measured, over all releases.
+        Number of measured directions, over all releases.
     parameters : int
-        Weights of the model.
+        Number of weights of the model.
     canary_norm : float
-        Largest norm of a record's gradient (of a client's change) before clipping, in the noiseless releases.
+        Largest norm of an example's gradient (of a client's update) before clipping, in the noiseless releases.
     contribution : float
-        Norm of what one record adds to the sum, measured without noise; at most ``max_grad_norm`` if it is clipped.
+        Norm of one example's contribution to the sum, measured without noise; at most ``max_grad_norm`` if clipped.
     deviation : float
-        Largest distance of a noiseless release from the sum of clipped gradients, over the clipping norm, a record.
+        Largest distance of a noiseless release from the sum of clipped gradients, per example and clipping norm.
     drawn, coins : int
-        How many coins drew a record, and how many there were.
+        Number of inclusions of examples in samples, and number of their trials.
     accounted : tuple of str
-        What the account of the training gets wrong, in words: steps, noise, rate, clipping norm, or where draws came
-        from; and what is sent besides.
+        Errors of the accounted mechanism, as sentences: steps, noise, rate, clipping norm, or sources of randomness;
+        and unaccounted messages.
     p_values : mapping of str to float
-        See :data:`ppml.auditing.verdict.CHECKS`.
+        The p-values of :data:`ppml.auditing.verdict.CHECKS`.
     """
 
     noise_multiplier: float
@@ -93,28 +94,27 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Audited:
-    """What is audited.
+class AuditTarget:
+    """The audited training.
 
     Parameters
     ----------
     arm : Arm
-        A private arm, as it trains.
+        A private arm.
     sizes : tuple of int
-        The number of records of each owner in its training.
+        The number of examples of each owner.
     noise_multipliers : tuple of float
-        The noise of each owner, or of the sum, once for each.
+        The noise multiplier of each owner, or that of the sum, repeated for each owner.
     limits : tuple of int or None
-        How many steps the budget of each owner allows; None without budgets.
+        The number of steps that the budget of each owner allows; None without budgets.
     planned : tuple of int
-        How many steps are planned for each owner.
-    classes : int
-        Number of classes.
-    images : torch.Tensor or None
-        What the model is trained on, shape ``(n, ...)``: features of images, of which as many are taken as are needed.
-        None: images are made up.
+        The number of planned steps of each owner.
+    contract : DataContract
+        The contract of the inputs.
+    inputs : torch.Tensor or None
+        Transformed inputs, ``(n, ..., *contract.shape)``; the audit takes the first ones. None: random inputs.
     device : str
-        Where the model is trained.
+        The device of the training.
     """
 
     arm: Arm
@@ -122,196 +122,189 @@ class Audited:
     noise_multipliers: tuple[float, ...]
     limits: tuple[int, ...] | None
     planned: tuple[int, ...]
-    classes: int
-    images: torch.Tensor | None = None
+    contract: DataContract
+    inputs: torch.Tensor | None = None
     device: str = "cpu"
 
 
-def audit(audited: Audited, *, releases: int, rng: Randomness) -> Measurement:
-    """Measure what the training of an arm releases.
+def audit(target: AuditTarget, *, releases: int, rng: Randomness) -> Measurement:
+    """Measure the releases of the training of an arm.
 
     Parameters
     ----------
     releases : int
-        Noisy steps, or sums, that are looked at, at least.
+        Smallest number of measured noisy steps or sums.
     rng : Randomness
-        What everything is drawn from, except secure noise.
+        The randomness of all draws, except secure noise.
     """
-    quiet = _run(audited, NOISELESS, rng.child("noiseless"), noise=0.0)
-    loud = _run(audited, releases, rng.child("claimed"), noise=1.0)
-    noise, added = loud.noise, quiet.added
+    noiseless = _run(target, NOISELESS_RELEASES, rng.child("noiseless"), noise=0.0)
+    claimed = _run(target, releases, rng.child("claimed"), noise=1.0)
+    noise, added = claimed.collector.noise, noiseless.collector.contributions
     if noise is None or not noise.along:
-        raise RuntimeError("the training released nothing: nothing can be audited")
-    arm = audited.arm
+        raise RuntimeError("the training has no release, so the audit has no measurement")
+    arm = target.arm
     assert isinstance(arm.privacy, ExampleLevel | ClientLevel)
-    norm = loud.claim.norm
-    p_values = {**noise.p_values(), "coins": coins(loud.coins)}
+    norm, inclusions = claimed.claim.norm, claimed.collector.inclusions
+    p_values = {**noise.p_values(), "coins": inclusion_test(inclusions)}
     if arm.privacy.noise_source == "secure":
-        p_values["secure"] = _repeated(loud, _run(audited, releases, rng.child("claimed"), noise=1.0))
-    flips = [one.steps for one in loud.coins.values() if one.drawn]
+        p_values["secure"] = _seed_repetition_test(claimed, _run(target, releases, rng.child("claimed"), noise=1.0))
+    samples = [one.matrix for one in inclusions.values() if one.rows]
     return Measurement(
-        noise_multiplier=audited.noise_multipliers[0],
+        noise_multiplier=target.noise_multipliers[0],
         max_grad_norm=norm,
-        estimate=audited.noise_multipliers[0] * noise.ratio() * norm / added.contribution,
+        estimate=target.noise_multipliers[0] * noise.ratio() * norm / added.contribution,
         releases=noise.releases,
         measurements=len(noise.along),
         parameters=noise.values,
         canary_norm=max(added.norms),
         contribution=added.contribution,
         deviation=added.deviation,
-        drawn=sum(int(one.sum()) for one in flips),
-        coins=sum(one.size for one in flips),
-        accounted=tuple(dict.fromkeys([*quiet.faults, *loud.faults])),
+        drawn=sum(int(one.sum()) for one in samples),
+        coins=sum(one.size for one in samples),
+        accounted=tuple(dict.fromkeys([*noiseless.violations, *claimed.violations])),
         p_values=p_values,
     )
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What one training showed."""
+class _ObservedTraining:
+    """The observations of one training."""
 
     claim: Claim
-    listener: Listener
-    faults: tuple[str, ...]
-
-    @property
-    def noise(self) -> Any:
-        return self.listener.noise
-
-    @property
-    def added(self) -> Any:
-        return self.listener.added
-
-    @property
-    def coins(self) -> Any:
-        return self.listener.coins
+    collector: ReleaseCollector
+    violations: tuple[str, ...]
 
 
-def _run(audited: Audited, releases: int, rng: Randomness, *, noise: float) -> _Found:
-    """Train the arm on made-up records, with ``noise`` times the claimed noise, and listen."""
-    scaled = scale(audited.arm, audited.sizes, releases)
-    owned = made_up(scaled, audited, rng.child("records"))
-    multipliers = tuple(noise * value for value in audited.noise_multipliers[: len(scaled.sizes)])
-    claim = Claim(scaled, multipliers)
-    limits = scaled_limits(audited.limits, audited.planned, scaled)
-    if not noise and isinstance(scaled.arm.topology, Centralized):
-        # A whole epoch of a large model takes long, and the first steps show what a record adds.
+def _run(target: AuditTarget, releases: int, rng: Randomness, *, noise: float) -> _ObservedTraining:
+    """Train the arm on synthetic examples, with ``noise`` times the claimed noise, and observe the training."""
+    reduced = reduce_arm(target.arm, target.sizes, releases)
+    owned = synthetic_examples(reduced, target, rng.child("records"))
+    multipliers = tuple(noise * value for value in target.noise_multipliers[: len(reduced.sizes)])
+    claim = Claim(reduced, multipliers)
+    limits = reduced_limits(target.limits, target.planned, reduced)
+    if not noise and isinstance(reduced.arm.topology, Centralized):
+        # The first steps suffice: a whole epoch of a large model takes long.
         limits = [min(releases, limit or releases) for limit in limits]
-    listener, taps = _listener(claim, owned, audited.classes)
-    with Watcher(owned, listener.step) as watcher:
-        listener.watcher = watcher
-        outcome = train(
-            scaled.arm,
+    collector, observers = _build_collector(claim, owned, target.contract, rng)
+    with TrainingObserver(owned, collector.step) as observer:
+        collector.observer = observer
+        result = train(
+            reduced.arm,
             owned,
             multipliers,
-            _one(owned[0]),
-            classes=audited.classes,
+            _first_example(owned[0]),
+            contract=target.contract,
             rng=rng,
             report=lambda row: None,
             data=("audit",),
             affordable_steps=[limit for limit in limits if limit is not None] or None,
-            taps=taps,
+            observers=observers,
         )
-    due = [steps if limit is None else min(steps, limit) for steps, limit in zip(scaled.steps, limits, strict=True)]
-    faults = account_faults(outcome.events, listener.counted(), due, claim)
-    return _Found(claim, listener, (*listener.faults, *faults))
+    planned = [
+        steps if limit is None else min(steps, limit) for steps, limit in zip(reduced.steps, limits, strict=True)
+    ]
+    violations = account_violations(result.events, collector.release_counts(), planned, claim)
+    return _ObservedTraining(claim, collector, (*collector.violations, *violations))
 
 
-def _one(records: Examples) -> Examples:
-    """Return a record to evaluate on, which is one image, and not several copies of it."""
-    images = records.images[:1]
-    return Examples(images[:, 0] if images.dim() == 3 else images, records.labels[:1])
+def _first_example(examples: Examples) -> Examples:
+    """Return one example for the evaluation, with a single view."""
+    inputs = examples.inputs[:1]
+    return Examples(inputs[:, 0] if inputs.dim() == 3 else inputs, examples.labels[:1])
 
 
-def _listener(claim: Claim, owned: Sequence[Examples], classes: int) -> tuple[Listener, tuple[Tap, ...]]:
-    """Return what listens to a training, by where its noise is, and the taps that tell it of messages."""
-    arm, images = claim.scaled.arm, owned[0].images
-    model = build_model(arm.model, classes, torch.Generator(), images.shape[-1]).to(images.device)
-    reference = Reference(model, owned)
+def _build_collector(
+    claim: Claim, owned: Sequence[Examples], contract: DataContract, rng: Randomness
+) -> tuple[ReleaseCollector, tuple[MessageObserver, ...]]:
+    """Return the collector of the noisy releases of a training, and the observers of its messages."""
+    arm = claim.reduced.arm
+    model = build_initial_model(arm, contract, rng, owned[0].inputs.device)
+    reference = ReferenceGradients(model, owned)
     match arm.topology:
         case Federated():
-            from ppml.auditing.federated_releases import federated_listener
-            from ppml.federation.observer import observing
+            from ppml.auditing.federated_releases import federated_collector
+            from ppml.federation.observer import observe_messages
 
             shapes = tuple(parameter.numel() for parameter in model.parameters())
-            listener = federated_listener(claim, reference, shapes)
-            return listener, (observing(listener),)
-    return OwnersNoise(claim, reference), ()
+            collector = federated_collector(claim, reference, shapes)
+            return collector, (observe_messages(collector),)
+    return StepReleases(claim, reference), ()
 
 
-def made_up(scaled: Scaled, audited: Audited, rng: Randomness) -> list[Examples]:
-    """Return the records of each owner: random pixels, or the first of what is given, each with a random label."""
-    count, draws = sum(scaled.sizes), rng.numpy()
-    taken = torch.from_numpy(draws.standard_normal((count, 1, 28, 28), dtype=np.float32))
-    if audited.images is not None:
-        taken = audited.images[:count]
+def synthetic_examples(reduced: ReducedArm, target: AuditTarget, rng: Randomness) -> list[Examples]:
+    """Return the examples of each owner: random pixels, or the first given inputs, with random labels."""
+    count, draws = sum(reduced.sizes), rng.numpy()
+    taken = torch.from_numpy(draws.standard_normal((count, *target.contract.shape), dtype=np.float32))
+    if target.inputs is not None:
+        taken = target.inputs[:count]
     if len(taken) < count:
-        raise ValueError(f"an audit needs {count} records, got {len(taken)}")
-    labels = torch.from_numpy(draws.integers(0, audited.classes, count))
-    parts = zip(taken.split(scaled.sizes), labels.split(scaled.sizes), strict=True)
-    return [Examples(own, truth).to(audited.device) for own, truth in parts]
+        raise ValueError(f"an audit needs {count} examples, got {len(taken)}")
+    labels = torch.from_numpy(draws.integers(0, len(target.contract.classes), count))
+    parts = zip(taken.split(reduced.sizes), labels.split(reduced.sizes), strict=True)
+    return [Examples(own, truth).to(target.device) for own, truth in parts]
 
 
-def account_faults(
-    events: Sequence[Sequence[MechanismEvent]], counted: Sequence[int], due: Sequence[int], claim: Claim
+def account_violations(
+    events: Sequence[Sequence[MechanismEvent]], observed: Sequence[int], planned: Sequence[int], claim: Claim
 ) -> list[str]:
-    """Return what an account gets wrong, in words, each kind of fault once.
+    """Return the errors of the accounted mechanism, as sentences, one for each kind.
 
     Parameters
     ----------
     events : sequence
-        What the training accounts for, of each owner.
-    counted : sequence of int
-        How many releases the auditor saw of each owner's records.
-    due : sequence of int
-        How many there should be.
+        The accounted events of each owner.
+    observed : sequence of int
+        Number of observed releases of each owner's examples.
+    planned : sequence of int
+        Number of planned releases of each owner's examples.
     claim : Claim
-        What is claimed.
+        The claimed mechanism.
     """
     found: dict[str, str] = {}
     for owner, own in enumerate(events):
         steps = sum(event.steps for event in own)
-        if counted[owner] != due[owner]:
-            found.setdefault("due", f"owner {owner} takes {counted[owner]} steps, planned are {due[owner]}")
-        if steps != counted[owner]:
-            found.setdefault("steps", f"owner {owner} takes {counted[owner]} steps, {steps} are accounted for")
+        if observed[owner] != planned[owner]:
+            found.setdefault("due", f"owner {owner} takes {observed[owner]} steps, planned are {planned[owner]}")
+        if steps != observed[owner]:
+            found.setdefault("steps", f"owner {owner} takes {observed[owner]} steps, {steps} are accounted for")
         for event in own:
-            for what, fault in _event_faults(event, claim, owner):
-                found.setdefault(what, fault)
+            for kind, sentence in _event_violations(event, claim, owner):
+                found.setdefault(kind, sentence)
     return list(found.values())
 
 
-def _event_faults(event: MechanismEvent, claim: Claim, owner: int) -> list[tuple[str, str]]:
-    """Return what an event states that is not claimed."""
+def _event_violations(event: MechanismEvent, claim: Claim, owner: int) -> list[tuple[str, str]]:
+    """Return the differences of an accounted event from the claim, each as a kind and a sentence."""
     source = claim.privacy.noise_source
-    stated = {
+    values = {
         "noise multiplier": (event.noise_multiplier, claim.noise_multipliers[owner]),
-        "sample rate": (event.sample_rate, claim.scaled.rates[owner]),
+        "sample rate": (event.sample_rate, claim.reduced.rates[owner]),
         "clipping norm": (event.max_grad_norm, claim.norm),
     }
     wrong = [
-        (what, f"accounts for {what} {value:.6g}, claimed is {claimed:.6g}")
-        for what, (value, claimed) in stated.items()
+        (kind, f"accounts for {kind} {value:.6g}, claimed is {claimed:.6g}")
+        for kind, (value, claimed) in values.items()
         if not np.isclose(value, claimed, rtol=1e-9)
     ]
     if event.sampler != "poisson":
         wrong.append(("sampler", f"samples by {event.sampler}, claimed is poisson"))
-    for what, drew in (("noise", event.noise_source), ("samples", event.sampling_source)):
-        if drew != source:
-            wrong.append((f"source of {what}", f"{what} drawn from {drew!r}, configured is {source!r}"))
+    for kind, used in (("noise", event.noise_source), ("samples", event.sampling_source)):
+        if used != source:
+            wrong.append((f"source of {kind}", f"{kind} drawn from {used!r}, configured is {source!r}"))
     return wrong
 
 
-def _repeated(first: _Found, second: _Found) -> float:
-    """Return the p-value of two trainings with one seed: what the operating system draws does not come again."""
-    before, after = (coins_of(found) for found in (first, second))
+def _seed_repetition_test(first: _ObservedTraining, second: _ObservedTraining) -> float:
+    """Return the p-value of two trainings with one seed: draws of the operating system must not repeat."""
+    before, after = (_sampled_inclusions(training) for training in (first, second))
     if any(
         len(own) and own.shape == again.shape and (own == again).all() for own, again in zip(before, after, strict=True)
     ):
         return 0.0
-    return same_again(first.noise.sketches(), second.noise.sketches())
+    assert first.collector.noise is not None and second.collector.noise is not None
+    return repeat_test(first.collector.noise.sketches(), second.collector.noise.sketches())
 
 
-def coins_of(found: _Found) -> list[Any]:
-    """Return the draws of owners that sample."""
-    return [one.steps for one in found.coins.values() if one.drawn and one.rate < 1]
+def _sampled_inclusions(training: _ObservedTraining) -> list[NDArray[np.bool_]]:
+    """Return the inclusions of the owners with a sample rate below 1."""
+    return [one.matrix for one in training.collector.inclusions.values() if one.rows and one.rate < 1]

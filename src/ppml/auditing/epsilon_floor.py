@@ -1,4 +1,4 @@
-"""The epsilon that a mechanism spends at least: the converse of an accountant, which states what it spends at most."""
+"""A lower bound of the epsilon of a mechanism; accountants give upper bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTERVAL = 1e-3
 
 
 def epsilon_floor(*, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
-    """Return a lower bound of the epsilon of a subsampled Gaussian mechanism, tight but for rounding.
+    """Return a lower bound of the epsilon of a subsampled Gaussian mechanism, tight up to rounding.
 
     Parameters
     ----------
@@ -20,15 +20,15 @@ def epsilon_floor(*, noise_multiplier: float, sample_rate: float, steps: int, de
     sample_rate : float
         In (0, 1].
     steps : int
-        How often it runs.
+        Number of steps.
     delta : float
         In (0, 1).
 
     Returns
     -------
     float
-        By the closed form where every step is on all records (arXiv 1905.02383), by privacy loss distributions whose
-        losses are rounded down otherwise (arXiv 2207.04380).
+        By the closed form for full batches (arXiv 1905.02383), otherwise by privacy loss distributions with losses
+        rounded down (arXiv 2207.04380).
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""What the auditor sees of a training: PyTorch tells, not the code that is audited.
+"""The auditor's view of a training, by hooks of PyTorch and independent of the audited code.
 
-A hook on every module sees the records of a sample as they enter the model, and hooks on every optimiser see the
-weights before and after a step. Both are PyTorch's own. So the auditor learns the coins of each step, and what the step
-released: from the difference of the weights follows the velocity, and from that of two velocities the noisy gradient.
+A hook on every module observes the examples of a sample at the input of the model. Hooks on every optimiser observe the
+weights before and after a step. The auditor derives the sample and the release of each step: the difference of the
+weights gives the velocity, and the difference of two velocities the noisy gradient.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ppml.data.examples import Examples
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of an optimiser; its vectors are overwritten by the next one.
+class ObservedStep:
+    """One observed step of an optimiser; the next step overwrites its vectors.
 
     Parameters
     ----------
     before, after : torch.Tensor
-        The weights around it, float32, shape ``(parameters,)``.
+        The weights before and after the step, float32, shape ``(parameters,)``.
     release : torch.Tensor
-        The gradient that the weights were moved along, without the momentum of earlier steps: what the step released.
+        The release of the step: the noisy gradient, without the momentum of earlier steps.
     rounding : float
-        Norm by which ``release`` may be off, since weights are float32.
-    drawn : tuple of int
-        The records that have entered the model since the step before, ascending.
+        Largest error of ``release``, as a norm, since weights are float32.
+    sample : tuple of int
+        The numbers of the examples that entered the model since the previous step, ascending.
     fresh : bool
         Whether it is the first step of an optimiser.
     shapes : tuple of int
@@ -49,30 +49,30 @@ class Step:
     after: torch.Tensor
     release: torch.Tensor
     rounding: float
-    drawn: tuple[int, ...]
+    sample: tuple[int, ...]
     fresh: bool
     shapes: tuple[int, ...]
 
 
-OnStep = Callable[[Step], None]
+OnStep = Callable[[ObservedStep], None]
 
 
-class Watcher:
-    """Sees the samples and the steps of a training, while entered as a context.
+class TrainingObserver:
+    """Context manager that observes the samples and the steps of a training.
 
     Parameters
     ----------
-    records : sequence of Examples
-        The records of each owner, no two of them equal; they are numbered through.
+    owned : sequence of Examples
+        The examples of each owner, all different; their numbers run over all owners.
     on_step : callable
-        Gets each step of stochastic gradient descent.
+        Callback for each step of stochastic gradient descent.
     """
 
-    def __init__(self, records: Sequence[Examples], on_step: OnStep) -> None:
-        images = [image for own in records for image in own.images]
-        self._numbers: Mapping[bytes, int] = {bytes_of(image): number for number, image in enumerate(images)}
+    def __init__(self, owned: Sequence[Examples], on_step: OnStep) -> None:
+        images = [image for own in owned for image in own.inputs]
+        self._numbers: Mapping[bytes, int] = {example_bytes(image): number for number, image in enumerate(images)}
         if len(self._numbers) != len(images):
-            raise ValueError("two records of an audit are equal")
+            raise ValueError("two examples of an audit are equal")
         self._shape = images[0].shape
         self._on_step = on_step
         self._seen: set[int] = set()
@@ -82,45 +82,45 @@ class Watcher:
         self._buffers: list[torch.Tensor] = []
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> Watcher:
-        """Begin to watch."""
+    def __enter__(self) -> TrainingObserver:
+        """Register the hooks."""
         self._hooks = [
-            register_module_forward_pre_hook(self._enters),
-            register_optimizer_step_pre_hook(self._begins),
-            register_optimizer_step_post_hook(self._ends),
+            register_module_forward_pre_hook(self._before_forward),
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
         ]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End watching."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._last = self._before = None
 
-    def drawn(self) -> tuple[int, ...]:
-        """Return the records that have entered the model since this was asked last, ascending."""
+    def take_sample(self) -> tuple[int, ...]:
+        """Return the numbers of the examples that entered the model since the previous call, ascending."""
         found = tuple(sorted(self._seen))
         self._seen.clear()
         return found
 
-    def _enters(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _before_forward(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         images = inputs[0] if inputs else None
         if self._paused or not module.training or not torch.is_grad_enabled() or not isinstance(images, torch.Tensor):
             return
-        # What a gradient is asked for with respect to is a trial of the model, and no sample.
+        # An input that requires a gradient belongs to a check of the model, not to a sample.
         if images.requires_grad or images.shape[1:] != self._shape:
             return
-        found = (self._numbers.get(bytes_of(image)) for image in images)
+        found = (self._numbers.get(example_bytes(image)) for image in images)
         self._seen.update(number for number in found if number is not None)
 
-    def _begins(self, optimizer: Optimizer, *_: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if not self._paused and type(optimizer) is torch.optim.SGD:
             known = self._last is not None and self._last[0] is optimizer
             self._before = self._last[1] if known and self._last else self._flat(optimizer, 0)
 
-    def _ends(self, optimizer: Optimizer, *_: Any) -> None:
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self._paused or type(optimizer) is not torch.optim.SGD or self._before is None:
             return
         (group,) = optimizer.param_groups
@@ -132,20 +132,20 @@ class Watcher:
         release.copy_(velocity)
         if not fresh and momentum and self._last is not None:
             release.sub_(self._last[2], alpha=momentum)
-        # Half of the last place of both weights, at worst; once more for the velocity of the step before.
+        # At most half a unit in the last place of both weights; momentum adds that of the previous velocity.
         rounding = 2.0**-23 * float(before.norm() + after.norm()) / rate * (1 + momentum)
-        # The weights before, and the velocity before, are of use no more.
+        # The previous weights and velocity are no longer needed: their memory is reused.
         spare = self._last[2] if self._last is not None else torch.empty_like(velocity)
         self._buffers = [after, before, spare, release]
         self._last = optimizer, after, velocity
         parameters = parameters_of(optimizer)
         shapes = tuple(parameter.numel() for parameter in parameters)
-        with self.away():
-            self._on_step(Step(before, after, release, rounding, self.drawn(), fresh, shapes))
+        with self.paused():
+            self._on_step(ObservedStep(before, after, release, rounding, self.take_sample(), fresh, shapes))
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """Do not watch for a while: the auditor computes gradients of its own."""
+    def paused(self) -> Iterator[None]:
+        """Pause the observation, for gradients that the auditor computes."""
         self._paused = True
         try:
             yield
@@ -153,9 +153,9 @@ class Watcher:
             self._paused = False
 
     def _flat(self, optimizer: Optimizer, place: int) -> torch.Tensor:
-        """Return the weights as one vector, in the memory of the buffer at ``place``.
+        """Return the weights as one vector, in the buffer at ``place``.
 
-        To give memory back and to ask for it again takes longer than a step on a few records.
+        A new allocation takes longer than a step on a few examples.
         """
         parameters = parameters_of(optimizer)
         size = sum(parameter.numel() for parameter in parameters)
@@ -166,10 +166,10 @@ class Watcher:
 
 
 def parameters_of(optimizer: Optimizer) -> list[torch.Tensor]:
-    """Return what an optimiser trains."""
+    """Return the trained parameters of an optimiser."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def bytes_of(image: torch.Tensor) -> bytes:
-    """Return the values of one record, whatever their order in memory."""
+def example_bytes(image: torch.Tensor) -> bytes:
+    """Return the values of one example as bytes, independent of their order in memory."""
     return image.detach().cpu().contiguous().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Statistics of noise and coins; every p-value is of a correct mechanism."""
+"""Statistics of noise and of sampling; the null hypothesis of every p-value is a correct mechanism."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import special
 
-from ppml.auditing.reference_gradients import square
+from ppml.auditing.reference_gradients import squared_norm
 
 SKETCH = 2048
-"""Values of each noise vector that are kept, to compare all with all."""
+"""Number of kept values of each noise vector, for the comparison of all pairs."""
 
 
-def smallest(p_values: Sequence[float]) -> float:
-    """Return one p-value for all of ``p_values`` together, by Bonferroni's inequality; 1 of none."""
+def bonferroni(p_values: Sequence[float]) -> float:
+    """Return one p-value for all ``p_values``, by Bonferroni's inequality; 1 without any."""
     return min(1.0, len(p_values) * min(p_values)) if p_values else 1.0
 
 
-def too_small(total: float, degrees: int) -> float:
-    """Return the p-value of a sum of ``degrees`` squares of standard normal values against smaller ones."""
+def lower_tail(total: float, degrees: int) -> float:
+    """Return the probability of a smaller sum of ``degrees`` squares of standard normal values."""
     return float(special.chdtr(degrees, total))
 
 
@@ -33,16 +33,16 @@ def two_sided(value: float) -> float:
     return float(2 * special.ndtr(-abs(value)))
 
 
-def binomial(successes: int, trials: int, chance: float) -> float:
-    """Return the two-sided p-value of a number of successes: twice that of the nearer tail."""
-    below = special.bdtr(successes, trials, chance)
-    above = special.bdtrc(successes - 1, trials, chance) if successes else 1.0
+def binomial(successes: int, trials: int, probability: float) -> float:
+    """Return the two-sided p-value of a number of successes: twice the probability of the nearer tail."""
+    below = special.bdtr(successes, trials, probability)
+    above = special.bdtrc(successes - 1, trials, probability) if successes else 1.0
     return float(min(1.0, 2 * min(below, above)))
 
 
 @dataclass
-class Noise:
-    """Statistics of noise that should be standard normal in every value, added up a vector at a time.
+class NoiseStatistics:
+    """Accumulated statistics of noise vectors whose values should be standard normal.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class Noise:
     Attributes
     ----------
     along : list of float
-        Components in directions that records can add to.
+        Components in directions of contributions of examples.
     releases : int
-        How many vectors there were that a reader of the release sees.
+        Number of noise vectors of releases.
     """
 
     shapes: tuple[int, ...]
@@ -62,85 +62,85 @@ class Noise:
     releases: int = 0
     _tensors: NDArray[np.float64] = field(init=False)
     _fourth: float = 0.0
-    _of_release: list[float] = field(default_factory=list)
-    _of_party: dict[int, tuple[float, int]] = field(default_factory=dict)
-    _of_size: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _squares_of_releases: list[float] = field(default_factory=list)
+    _squares_by_party: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _squares_by_size: dict[int, tuple[float, int]] = field(default_factory=dict)
     _sketches: list[NDArray[np.float32]] = field(default_factory=list)
-    _with_records: float = 0.0
-    _records: float = 0.0
+    _signal_correlation: float = 0.0
+    _signal_squares: float = 0.0
 
     def __post_init__(self) -> None:
         self._tensors = np.zeros(len(self.shapes))
 
     @property
     def values(self) -> int:
-        """Values of a vector."""
+        """Number of values of a vector."""
         return sum(self.shapes)
 
-    def add_release(self, noise: torch.Tensor, along: Sequence[float], *, size: int, records: torch.Tensor) -> None:
+    def add_release(self, noise: torch.Tensor, along: Sequence[float], *, size: int, signal: torch.Tensor) -> None:
         """Add the noise of one release.
 
         Parameters
         ----------
         noise : torch.Tensor
-            In units of the claimed deviation, shape ``(parameters,)``.
+            Noise in units of the claimed deviation, shape ``(parameters,)``.
         along : sequence of float
-            Its components in directions of records.
+            Its components in directions of examples' gradients.
         size : int
-            The number of records in the sample.
-        records : torch.Tensor
-            What the records added, in any unit, shape ``(parameters,)``.
+            The number of examples in the sample.
+        signal : torch.Tensor
+            The examples' part of the release, in any unit, shape ``(parameters,)``.
         """
-        parts = np.zeros(len(self.shapes))
-        for place, part in enumerate(noise.split(self.shapes)):
-            squares = part.square()
-            parts[place] = float(squares.sum(dtype=torch.float64))
+        sums = np.zeros(len(self.shapes))
+        for place, values in enumerate(noise.split(self.shapes)):
+            squares = values.square()
+            sums[place] = float(squares.sum(dtype=torch.float64))
             self._fourth += float(squares.square_().sum(dtype=torch.float64))
-        self._tensors += parts
-        self._of_release.append(float(parts.sum()))
-        total, count = self._of_size.get(size, (0.0, 0))
-        self._of_size[size] = total + float(parts.sum()), count + 1
-        self._with_records += float(noise @ records)
-        self._records += square(records)
+        self._tensors += sums
+        self._squares_of_releases.append(float(sums.sum()))
+        total, count = self._squares_by_size.get(size, (0.0, 0))
+        self._squares_by_size[size] = total + float(sums.sum()), count + 1
+        self._signal_correlation += float(noise @ signal)
+        self._signal_squares += squared_norm(signal)
         self.along += along
         self.releases += 1
 
-    def add_share(self, noise: torch.Tensor, party: int) -> None:
-        """Add what one party drew, in units of the deviation that is claimed for it."""
-        total, count = self._of_party.get(party, (0.0, 0))
-        self._of_party[party] = total + square(noise), count + 1
-        # Evenly spaced, so that every tensor is looked at.
+    def add_party_noise(self, noise: torch.Tensor, party: int) -> None:
+        """Add the noise of one party, in units of its claimed deviation."""
+        total, count = self._squares_by_party.get(party, (0.0, 0))
+        self._squares_by_party[party] = total + squared_norm(noise), count + 1
+        # Evenly spaced values cover every tensor.
         step = max(1, len(noise) // SKETCH)
         self._sketches.append(noise[::step][:SKETCH].cpu().numpy().astype(np.float32))
 
     def ratio(self) -> float:
-        """Return the deviation in the directions of records, in units of the claimed one."""
+        """Return the deviation in directions of examples, in units of the claimed deviation."""
         return float(np.sqrt(np.mean(np.square(self.along))))
 
     def sketches(self) -> NDArray[np.float32]:
-        """Return some values of every vector, in order, shape ``(vectors, values)``."""
+        """Return the kept values of every vector, in order, shape ``(vectors, values)``."""
         return np.stack(self._sketches)
 
     def p_values(self) -> dict[str, float]:
-        """Return the p-values of what must hold besides the deviation along records."""
+        """Return the p-values of all checks of the noise, except of the deviation in directions of examples."""
         values, total = self.values, float(self._tensors.sum())
         count = values * self.releases
         fourth = self._fourth * count / total**2 if total else 0.0
-        towards = self._with_records / math.sqrt(self._records) if self._records else 0.0
+        correlation = self._signal_correlation / math.sqrt(self._signal_squares) if self._signal_squares else 0.0
         pairs = zip(self._tensors, self.shapes, strict=True)
         return {
-            "tensors": smallest([too_small(own, self.releases * size) for own, size in pairs]),
-            "releases": smallest([too_small(own, values) for own in self._of_release]),
-            "samples": smallest([too_small(own, values * times) for own, times in self._of_size.values()]),
-            "parties": smallest([too_small(own, values * times) for own, times in self._of_party.values()]),
+            "tensors": bonferroni([lower_tail(own, self.releases * size) for own, size in pairs]),
+            "releases": bonferroni([lower_tail(own, values) for own in self._squares_of_releases]),
+            "samples": bonferroni([lower_tail(own, values * times) for own, times in self._squares_by_size.values()]),
+            "parties": bonferroni([lower_tail(own, values * times) for own, times in self._squares_by_party.values()]),
             "shape": two_sided((fourth - 3) / math.sqrt(24 / count)),
-            "repeats": likest(self.sketches()),
-            "records": two_sided(towards),
+            "repeats": correlation_test(self.sketches()),
+            "records": two_sided(correlation),
         }
 
 
-def likest(sketches: NDArray[np.float32]) -> float:
-    """Return the p-value of the greatest correlation between two of some noise vectors, shape ``(vectors, values)``."""
+def correlation_test(sketches: NDArray[np.float32]) -> float:
+    """Return the p-value of the largest correlation of two noise vectors, shape ``(vectors, values)``."""
     vectors, values = sketches.shape
     if vectors < 2:
         return 1.0
@@ -158,91 +158,91 @@ def likest(sketches: NDArray[np.float32]) -> float:
     return float(min(1.0, pairs * two_sided(greatest * math.sqrt(values))))
 
 
-def same_again(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Return the p-value of the greatest correlation between the vectors of two trainings, each with its own."""
+def repeat_test(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Return the p-value of the largest correlation of corresponding vectors of two trainings."""
     pairs = [
         float(one @ other) / (float(np.linalg.norm(one) * np.linalg.norm(other)) or 1.0)
         for one, other in zip(first, second, strict=False)
     ]
-    return smallest([two_sided(pair * math.sqrt(first.shape[1])) for pair in pairs])
+    return bonferroni([two_sided(pair * math.sqrt(first.shape[1])) for pair in pairs])
 
 
 @dataclass
-class Coins:
-    """Which of an owner's records each step drew.
+class Inclusions:
+    """The inclusion of each of an owner's examples in the sample of each step.
 
     Parameters
     ----------
     rate : float
-        The claimed rate.
-    drawn : list of NDArray[np.bool_]
-        Each of shape ``(records,)``.
+        The claimed sample rate.
+    rows : list of NDArray[np.bool_]
+        One row of shape ``(examples,)`` per step.
     """
 
     rate: float
-    drawn: list[NDArray[np.bool_]] = field(default_factory=list)
+    rows: list[NDArray[np.bool_]] = field(default_factory=list)
 
     @property
-    def steps(self) -> NDArray[np.bool_]:
-        """All steps, shape ``(steps, records)``."""
-        return np.stack(self.drawn)
+    def matrix(self) -> NDArray[np.bool_]:
+        """The inclusions of all steps, shape ``(steps, examples)``."""
+        return np.stack(self.rows)
 
 
-def coins(owners: Mapping[int, Coins]) -> float:
-    """Return the p-value of draws: each record enters each step independently, with the rate of its owner.
+def inclusion_test(owners: Mapping[int, Inclusions]) -> float:
+    """Return the p-value of Poisson sampling: each example enters each step independently, with the claimed rate.
 
-    How often a record is drawn, how often a step draws few or many, whether a step tells the next, and whether the
-    coins of an owner tell those of another; each count has a binomial law.
+    The tests count the inclusions of each example, the small and the large samples, the repetitions in the next step,
+    and the coincidences of two owners; each count has a binomial distribution.
     """
-    sampled = {owner: one for owner, one in owners.items() if one.drawn and one.rate < 1}
-    if any(not one.steps.all() for one in owners.values() if one.drawn and one.rate >= 1):
+    sampled = {owner: one for owner, one in owners.items() if one.rows and one.rate < 1}
+    if any(not one.matrix.all() for one in owners.values() if one.rows and one.rate >= 1):
         return 0.0
     if not sampled:
         return 1.0
-    found = [_total(list(sampled.values()))]
-    each = [binomial(int(column.sum()), len(column), one.rate) for one in sampled.values() for column in one.steps.T]
-    found.append(smallest(each))
-    found.append(smallest([value for one in sampled.values() for value in (*_sizes(one), *_lags(one))]))
-    found.append(smallest([_shared(first, second) for first, second in _neighbours(list(sampled.values()))]))
-    return smallest(found)
+    found = [_total_inclusions_test(list(sampled.values()))]
+    each = [binomial(int(column.sum()), len(column), one.rate) for one in sampled.values() for column in one.matrix.T]
+    found.append(bonferroni(each))
+    found.append(
+        bonferroni(
+            [value for one in sampled.values() for value in (*_sample_size_tests(one), *_autocorrelation_tests(one))]
+        )
+    )
+    found.append(bonferroni([_shared_inclusions_test(first, second) for first, second in pairwise(sampled.values())]))
+    return bonferroni(found)
 
 
-def _total(sampled: Sequence[Coins]) -> float:
-    """Compare the number of draws, all rates together, with its law, which is nearly normal there."""
-    drawn = sum(int(one.steps.sum()) for one in sampled)
+def _total_inclusions_test(sampled: Sequence[Inclusions]) -> float:
+    """Compare the total number of inclusions with its binomial distribution."""
+    total = sum(int(one.matrix.sum()) for one in sampled)
     rates = {one.rate for one in sampled}
     if len(rates) == 1:
-        return binomial(drawn, sum(one.steps.size for one in sampled), rates.pop())
-    return smallest([binomial(int(one.steps.sum()), one.steps.size, one.rate) for one in sampled])
+        return binomial(total, sum(one.matrix.size for one in sampled), rates.pop())
+    return bonferroni([binomial(int(one.matrix.sum()), one.matrix.size, one.rate) for one in sampled])
 
 
-def _sizes(one: Coins) -> list[float]:
-    """Compare how many steps drew few, and many, with their chances."""
-    steps = one.steps
-    counts, records = steps.sum(axis=1), steps.shape[1]
-    chances = special.bdtr(np.arange(records + 1), records, one.rate)
-    few, many = int((chances < 0.2).sum()), int((chances < 0.8).sum())
+def _sample_size_tests(one: Inclusions) -> list[float]:
+    """Compare the numbers of small and of large samples with their probabilities."""
+    inclusions = one.matrix
+    counts, examples = inclusions.sum(axis=1), inclusions.shape[1]
+    probabilities = special.bdtr(np.arange(examples + 1), examples, one.rate)
+    few, many = int((probabilities < 0.2).sum()), int((probabilities < 0.8).sum())
     return [
-        binomial(int((counts <= few).sum()), len(counts), float(chances[few])),
-        binomial(int((counts > many).sum()), len(counts), float(1 - chances[many])),
+        binomial(int((counts <= few).sum()), len(counts), float(probabilities[few])),
+        binomial(int((counts > many).sum()), len(counts), float(1 - probabilities[many])),
     ]
 
 
-def _lags(one: Coins) -> list[float]:
-    """Count records that are drawn in two steps in a row, in pairs of steps that share none."""
+def _autocorrelation_tests(one: Inclusions) -> list[float]:
+    """Compare the number of examples in two successive samples with its distribution, for disjoint pairs of steps."""
     found = []
     for start in (0, 1):
-        first, second = one.steps[start:-1:2], one.steps[start + 1 :: 2]
+        first, second = one.matrix[start:-1:2], one.matrix[start + 1 :: 2]
         found.append(binomial(int((first & second).sum()), first.size, one.rate**2))
     return found
 
 
-def _neighbours(sampled: Sequence[Coins]) -> list[tuple[Coins, Coins]]:
-    return list(pairwise(sampled))
-
-
-def _shared(first: Coins, second: Coins) -> float:
-    """Count places that two owners draw in the same steps."""
-    steps, records = min(len(first.drawn), len(second.drawn)), min(len(first.drawn[0]), len(second.drawn[0]))
-    both = first.steps[:steps, :records] & second.steps[:steps, :records]
+def _shared_inclusions_test(first: Inclusions, second: Inclusions) -> float:
+    """Compare the number of equal positions in the samples of two owners with its distribution."""
+    steps, examples = min(len(first.rows), len(second.rows)), min(len(first.rows[0]), len(second.rows[0]))
+    both = first.matrix[:steps, :examples] & second.matrix[:steps, :examples]
     return binomial(int(both.sum()), both.size, first.rate * second.rate)

@@ -1,4 +1,4 @@
-"""Whether what an audit measured agrees with what is claimed."""
+"""Evaluation of an audit: the comparison of its measurements with the claimed mechanism."""
 
 from __future__ import annotations
 
@@ -11,70 +11,69 @@ from scipy import stats
 
 from ppml.auditing.epsilon_floor import epsilon_floor
 
-ROUNDING = 3e-3
-"""Relative error of a clipped gradient that is no fault: the noise covers 2e-3, and the auditor's sums are float32."""
+ROUNDING_TOLERANCE = 3e-3
+"""Largest accepted relative error of a clipped gradient: the noise covers 2e-3, and the auditor's sums are float32."""
 
-FAR_ABOVE = 2.0
-"""Times the clipping norm that most records must have before clipping, or it does not show."""
+MIN_CANARY_RATIO = 2.0
+"""Smallest ratio of the gradient norm before clipping and the clipping norm: smaller ratios do not show clipping."""
 
 CHECKS = {
-    "coins": "a step's sample is not made by independent coin flips of the claimed rate",
+    "coins": "the sample of a step is no Poisson sample of the claimed rate",
     "tensors": "the noise of some parameter tensor is smaller than claimed",
     "releases": "the noise of some release is smaller than claimed",
     "samples": "the size of the noise depends on the sample",
     "parties": "the noise of some party is smaller than claimed",
     "shape": "the noise is not Gaussian",
-    "repeats": "the noise of one release tells that of another",
-    "records": "a noisy release has another share of the records than a noiseless one",
-    "secure": "the draws of a training come again with its seed, configured is noise_source secure",
+    "repeats": "the noise of two releases is correlated",
+    "records": "a noisy release has another sum of examples than a noiseless one",
+    "secure": "the draws of a training repeat with its seed, configured is noise_source secure",
 }
-"""What a small p-value of :class:`~ppml.auditing.canary.Measurement` says."""
+"""The meaning of each small p-value of :class:`~ppml.auditing.canary.Measurement`."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """An interval, an epsilon, and what contradicts the claim.
+class AuditVerdict:
+    """The result of an audit: an interval of the noise, bounds of epsilon, and the violations of the claim.
 
     Parameters
     ----------
     low, high : float
-        Interval of the noise multiplier.
+        Confidence interval of the noise multiplier.
     epsilon : float or None
-        What is published; None where nothing is known of it.
+        The published epsilon; None without a publication.
     epsilon_low : float or None
-        What the releases show that epsilon is at least, by the accounting of the training: that of the upper end of
-        the interval.
-    faults : tuple of str
-        What does not hold, in words; empty if the claim holds.
+        Lower bound of epsilon by the releases: the epsilon of the published mechanism at the upper end of the interval.
+    violations : tuple of str
+        The violations of the claim, as sentences; empty if the claim holds.
     unclear : tuple of str
-        Why the audit shows less than it should, in words: such an arm is neither accused nor acquitted.
+        The reasons for an inconclusive audit, as sentences.
     """
 
     low: float
     high: float
     epsilon: float | None
     epsilon_low: float | None
-    faults: tuple[str, ...]
+    violations: tuple[str, ...]
     unclear: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
-        """Whether nothing contradicts the claim."""
-        return not self.faults
+        """Whether no violation contradicts the claim."""
+        return not self.violations
 
 
-def judge(
+def evaluate_audit(
     measured: Mapping[str, Any], *, confidence: float, family: int, published: Mapping[str, Any] | None = None
-) -> Verdict:
-    """Judge a measurement, as plain values, of one of ``family`` arms that are audited together.
+) -> AuditVerdict:
+    """Evaluate the measurement, as plain values, of one of ``family`` arms that are audited together.
 
-    A family of correct mechanisms is acquitted altogether with probability of at least ``confidence``. Of the risk that
-    an arm may take, half is the interval's and half is shared by the other checks.
+    A family of correct mechanisms has no violation with a probability of at least ``confidence``. The interval has half
+    of the risk of an arm; the other checks divide the other half equally.
 
     Parameters
     ----------
     measured : mapping
-        As :meth:`~ppml.auditing.canary.Measurement.to_json` returns it.
+        The result of :meth:`~ppml.auditing.canary.Measurement.to_json`.
     confidence : float
         In (0, 1), for all arms and all checks together.
     family : int
@@ -85,34 +84,36 @@ def judge(
     risk = (1 - confidence) / family / 2
     low, high = noise_interval(measured["estimate"], measured["measurements"], risk)
     claimed, norm = measured["noise_multiplier"], measured["max_grad_norm"]
-    faults, unclear = [], []
+    violations, unclear = [], []
     if not low <= claimed <= high:
-        faults.append(
+        violations.append(
             f"claims noise multiplier {claimed:.4g}, releases {measured['estimate']:.4g} [{low:.4g}, {high:.4g}]"
         )
     if high >= 2 * low:
-        unclear.append("half the noise cannot be told from the claimed")
-    if not measured["contribution"] <= norm * (1 + ROUNDING):
-        faults.append(f"a record adds {measured['contribution']:.4g}, more than clipping norm {norm:.4g}")
-    if not measured["deviation"] <= ROUNDING:
-        faults.append("a noiseless release is not the sum of the clipped gradients of its sample")
-    if not measured["canary_norm"] >= FAR_ABOVE * norm:
-        unclear.append("the gradients of the records are too short to show that they are clipped")
-    faults += measured["accounted"]
+        unclear.append("the interval of the noise multiplier is too wide")
+    if not measured["contribution"] <= norm * (1 + ROUNDING_TOLERANCE):
+        violations.append(f"an example contributes {measured['contribution']:.4g}, more than clipping norm {norm:.4g}")
+    if not measured["deviation"] <= ROUNDING_TOLERANCE:
+        violations.append("a noiseless release is not the sum of the clipped gradients of its sample")
+    if not measured["canary_norm"] >= MIN_CANARY_RATIO * norm:
+        unclear.append("the gradients of the examples are too small to show clipping")
+    violations += measured["accounted"]
     small = risk / len(measured["p_values"])
-    faults += [CHECKS[name] for name, value in measured["p_values"].items() if not value >= small]
+    violations += [CHECKS[name] for name, value in measured["p_values"].items() if not value >= small]
     epsilon = epsilon_low = None
     if published is not None:
         epsilon, epsilon_low = published["epsilon"], _epsilon_low(published, high / claimed)
         if epsilon_low > epsilon:
-            faults.append(f"publishes epsilon {epsilon:.4g}, which the releases show to be at least {epsilon_low:.4g}")
-    return Verdict(low, high, epsilon, epsilon_low, tuple(faults), tuple(unclear))
+            violations.append(
+                f"publishes epsilon {epsilon:.4g}, below the lower bound {epsilon_low:.4g} of the releases"
+            )
+    return AuditVerdict(low, high, epsilon, epsilon_low, tuple(violations), tuple(unclear))
 
 
-def _epsilon_low(published: Mapping[str, Any], more: float) -> float:
-    """Return the least epsilon of the published mechanism with ``more`` times its noise."""
+def _epsilon_low(published: Mapping[str, Any], factor: float) -> float:
+    """Return the lower bound of epsilon of the published mechanism with ``factor`` times its noise."""
     return epsilon_floor(
-        noise_multiplier=published["noise_multiplier"] * more,
+        noise_multiplier=published["noise_multiplier"] * factor,
         sample_rate=published["sample_rate"],
         steps=published["steps"],
         delta=published["delta"],
@@ -128,9 +129,9 @@ COLUMNS = (
 
 
 def audit_row(
-    arm: str, seed: int, measured: Mapping[str, Any], verdict: Verdict, *, confidence: float, family: int
+    arm: str, seed: int, measured: Mapping[str, Any], verdict: AuditVerdict, *, confidence: float, family: int
 ) -> dict[str, Any]:
-    """Return the row of audits.csv: ``drawn`` of ``coins`` coin flips drew a record."""
+    """Return the row of audits.csv; ``drawn`` of ``coins`` inclusion trials included an example."""
     known = {
         **measured,
         **asdict(verdict),
@@ -139,14 +140,14 @@ def audit_row(
         "confidence": confidence,
         "family": family,
         "held": verdict.held,
-        "faults": "; ".join(verdict.faults),
+        "faults": "; ".join(verdict.violations),
         "unclear": "; ".join(verdict.unclear),
     }
     return {column: known[column] for column in COLUMNS}
 
 
 def noise_interval(estimate: float, degrees: int, risk: float) -> tuple[float, float]:
-    """Return the interval that misses the standard deviation of ``degrees`` normal values with probability ``risk``.
+    """Return the confidence interval of the standard deviation of ``degrees`` normal values, at level ``1 - risk``.
 
     Parameters
     ----------
