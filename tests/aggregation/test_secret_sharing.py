@@ -196,7 +196,7 @@ def opened_beside_one_made_up(local: Local, update: np.ndarray, client: int = 99
     for helper, letter in zip(local.helpers, letters, strict=True):
         own = os.urandom(SEED_BYTES)
         # Its line lets no registration through; one that did is the fault.
-        register = helper._register.take if registered else lambda client, public: None
+        register = helper._register.register if registered else lambda client, public: None
         fake = made_up(helper, own, about, client, ClientSigners(register))
         given = helper.answer(SUM, seed_request(about, [(0, letter), (client, fake)]))
         left += np.frombuffer(given, "<u4") - prg(own, len(update), 4)
@@ -220,7 +220,7 @@ def test_a_server_that_could_register_clients_opens_an_update():
 
 def test_the_line_of_the_adding_server_lets_no_client_register():
     made = build_parties(SecretSharing(), 3)
-    for line in made.material.lines:
+    for line in made.material.connections:
         with pytest.raises(InvalidUpdate, match="gives no answer to that"):
             line.ask(REGISTER, registration_request(99, bytes(32)))
     made.close()
@@ -370,7 +370,7 @@ def test_helping_servers_are_processes_of_their_own_with_keys_of_their_own():
 
 
 def test_a_helping_server_answers_nothing_else():
-    (line, _) = (parties := build_parties(SecretSharing(), 3)).material.lines
+    (line, _) = (parties := build_parties(SecretSharing(), 3)).material.connections
     for other in (b"o", b"y", b"", PUBLIC_KEY, REGISTER):
         with pytest.raises(InvalidUpdate, match="server 2 of 3 gives no answer to that"):
             line.ask(other)
@@ -380,7 +380,7 @@ def test_a_helping_server_answers_nothing_else():
 @pytest.mark.parametrize("what", [CHECK, SUM])
 def test_a_helping_server_survives_what_makes_no_sense(what):
     parties = build_parties(SecretSharing(), 3)
-    (line, _), letter = parties.material.lines, (0, bytes(ENCRYPTED_SEED_BYTES))
+    (line, _), letter = parties.material.connections, (0, bytes(ENCRYPTED_SEED_BYTES))
     for content in (
         b"",
         b"abc",

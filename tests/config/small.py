@@ -1,4 +1,4 @@
-"""A configuration of a few lines that each test changes in one place."""
+"""A configuration of a few lines; each test changes one part of it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,18 @@ def one_arm(**keys: Any) -> dict[str, Any]:
 
 
 def refusal(content: Any) -> str:
-    """Return the one line that ``content`` is refused with."""
+    """Return the one line of the error of ``content``."""
     with pytest.raises(UserError) as caught:
         parse_config(content, "my.yaml")
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("my.yaml: ")
     return message.removeprefix("my.yaml: ")
+
+
+def check_refused(content: Any, key: str, *pieces: str) -> None:
+    """Check that the error of ``content`` begins with ``key`` and contains each of ``pieces``."""
+    message = refusal(content)
+    assert message.startswith(key), message
+    for piece in pieces:
+        assert piece in message, message

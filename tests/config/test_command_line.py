@@ -1,4 +1,4 @@
-"""What --configfile and --config make of the configuration, as ppml.pipeline.plan gets it from Snakemake."""
+"""The configuration from --configfile and --config, as the plan gets it from Snakemake."""
 
 import pytest
 import yaml
@@ -27,7 +27,7 @@ def check(root, tmp_path, monkeypatch):
     return call
 
 
-def test_keys_are_laid_over_the_default_configuration_where_no_file_is_named(check):
+def test_entries_change_the_default_configuration(check):
     config = check("seed=7", "data={dataset: digits, train: 1200}").config
     assert (config.seed, config.data.train, config.data.test) == (7, 1200, 2000)
     assert "fl_dp_he" in config.arms
@@ -45,7 +45,7 @@ def test_keys_are_laid_over_the_default_configuration_where_no_file_is_named(che
         ("arms={fl: {label: 'ML: 8'}}", "arms.fl.label", "ML: 8"),
     ],
 )
-def test_what_stands_in_braces_is_read_as_in_a_file(entry, key, value, check):
+def test_braces_are_read_as_in_a_file(entry, key, value, check):
     found = check(entry).config
     for part in key.split("."):
         found = found[part] if isinstance(found, dict) else getattr(found, part)
@@ -58,7 +58,7 @@ def test_text_that_looks_like_a_number_stays_text_in_a_file(check, tmp_path):
     assert check(files=[path]).config.arms["a"].label == "8"
 
 
-def test_named_file_replaces_the_default_and_later_files_are_laid_over_earlier(check, tmp_path):
+def test_file_replaces_the_default_and_later_files_change_it(check, tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("{seed: 5, seeds: [0, 1], arms: {a: {training: {epochs: 3}}}}\n", encoding="utf-8")
     second.write_text("{seeds: [9], arms: {a: {training: {shift: 2}}}}\n", encoding="utf-8")
@@ -68,12 +68,12 @@ def test_named_file_replaces_the_default_and_later_files_are_laid_over_earlier(c
     assert (training.epochs, training.shift, training.batch_size) == (3, 2, 8)
 
 
-def test_arm_that_extends_another_follows_a_change_of_it(check):
+def test_extending_arm_follows_a_change_of_its_base(check):
     arms = check("arms={fl: {training: {epochs: 3}}}").config.arms
     assert arms["fl"].training.epochs == arms["fl_he"].training.epochs == 3
 
 
-def test_file_that_extends_another_is_laid_over_it(check, tmp_path):
+def test_extending_file_changes_its_base(check, tmp_path):
     (tmp_path / "base.yaml").write_text("{seed: 5, arms: {a: {training: {epochs: 3}}}}\n", encoding="utf-8")
     top = tmp_path / "top.yaml"
     top.write_text("{extends: base.yaml, arms: {a: {training: {shift: 2}}}}\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def test_file_that_extends_another_is_laid_over_it(check, tmp_path):
     assert (config.seed, training.epochs, training.shift, training.batch_size) == (5, 3, 2, 8)
 
 
-def test_refusal_names_the_file_and_the_key(check, tmp_path):
+def test_error_names_the_file_and_the_key(check, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("{arms: {a: {}}}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
@@ -92,7 +92,7 @@ def test_refusal_names_the_file_and_the_key(check, tmp_path):
         check("seed=-1")
 
 
-def test_refusal_names_the_one_of_several_files_that_the_key_stands_in(check, tmp_path):
+def test_error_names_the_file_of_the_key_among_several_files(check, tmp_path):
     texts = {
         "base": "{arms: {a: {}}, seed: -1}",
         "first": "{extends: base.yaml, seeds: [0]}",
@@ -107,7 +107,7 @@ def test_refusal_names_the_one_of_several_files_that_the_key_stands_in(check, tm
     assert [line.partition(": ")[0] for line in lines] == [str(files["base"]), str(files["second"])]
 
 
-def test_a_section_whose_kind_a_later_file_changes_keeps_no_key_of_an_earlier_one(check, tmp_path):
+def test_new_kind_in_a_later_file_replaces_the_section(check, tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("{arms: {a: {privacy: {kind: example, epsilon: 2.0}}}}\n", encoding="utf-8")
     second.write_text("{arms: {a: {privacy: {kind: none}}}}\n", encoding="utf-8")
@@ -131,7 +131,7 @@ def test_unknown_published_row_is_refused(check, tmp_path, key, rows):
         check(files=[path])
 
 
-def test_fallback_keeps_its_artifacts_and_reports_apart_and_is_said_loudly(check, tmp_path):
+def test_fallback_has_separate_folders_and_a_warning(check, tmp_path):
     plan = check("data={dataset: kmnist, mirrors: [], download: false}")
     assert plan.fallback == "digits"
     assert plan.artifacts == f"{tmp_path}/artifacts-digits" and plan.reports == f"{tmp_path}/reports-digits"
@@ -139,19 +139,19 @@ def test_fallback_keeps_its_artifacts_and_reports_apart_and_is_said_loudly(check
     assert check().notices() == []
 
 
-def test_delta_too_large_is_a_warning_before_the_first_job(check):
+def test_large_delta_is_a_warning_before_the_first_job(check):
     lines = check("arms={dp_0.563: {privacy: {delta: 0.001}}}").notices()
-    assert lines[0].startswith("warning: arms.dp_0.563.privacy.delta: 0.001 is not below 1/n for n = 10000 records")
+    assert lines[0].startswith("warning: arms.dp_0.563.privacy.delta: 0.001 is not below 1/n for n = 10000 examples")
 
 
-def test_name_and_label_are_no_part_of_what_a_training_depends_on(check, tmp_path):
+def test_training_does_not_depend_on_name_and_label(check, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("{arms: {a: {label: A}, b: {label: B}, c: {training: {epochs: 2}}}}\n", encoding="utf-8")
     one = check(files=[path])
     assert one.arm_spec("a") == one.arm_spec("b") != one.arm_spec("c")
 
 
-def test_learning_rate_and_aggregation_are_no_part_of_what_calibration_depends_on(check):
+def test_calibration_does_not_depend_on_learning_rate_and_aggregation(check):
     one = check(
         "arms={other: {extends: fl_dp, training: {learning_rate: 1.0}}, more: {extends: fl_dp, training: {epochs: 9}}}"
     )
@@ -159,7 +159,7 @@ def test_learning_rate_and_aggregation_are_no_part_of_what_calibration_depends_o
     assert one.calibrate_spec("more") != one.calibrate_spec("fl_dp")
 
 
-def test_an_arm_may_have_seeds_of_its_own(check):
+def test_arm_may_have_its_own_seeds(check):
     plan = check("seeds=[0, 1]", "arms={dp: {seeds: [0, 1, 2]}, fl: {seeds: [5]}}")
     seeds = {arm: [seed for other, seed in plan.runs if other == arm] for arm in ("centralized", "dp", "fl")}
     assert seeds == {"centralized": [0, 1], "dp": [0, 1, 2], "fl": [5]}

@@ -1,4 +1,4 @@
-"""One source of pins: pyproject.toml says what, the lock files which; nothing is installed that they do not name."""
+"""One source of pins: pyproject.toml names the packages, the lock files their versions."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ for requirement, _ in LOCKS["requirements"]:
 
 
 def unfixed(locked: list[Entry]) -> list[str]:
-    """Return the entries that do not say exactly what is installed."""
+    """Return the entries without an exact version and hashes."""
     return [
         str(requirement)
         for requirement, hashes in locked
@@ -37,12 +37,12 @@ def unfixed(locked: list[Entry]) -> list[str]:
     ]
 
 
-def test_lock_was_read_whole():
+def test_lock_is_read_completely():
     assert len(LOCKED) > 100
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: wanted.name)
-def test_lock_has_what_the_project_asks_for(wanted):
+def test_lock_contains_the_requirements_of_the_project(wanted):
     versions = LOCKED[canonicalize_name(wanted.name)]
     assert all(wanted.specifier.contains(version) for version in versions)
     pinned = [Version(part.version) for part in wanted.specifier if part.operator == "=="]
@@ -66,12 +66,12 @@ def test_every_entry_of_a_lock_is_exact_and_has_hashes(name):
         ("numpy==2.4.6", {"sha256:" + 64 * "0", "sha256:12"}),
     ],
 )
-def test_an_entry_that_says_less_is_seen(requirement, hashes):
+def test_incomplete_entry_is_found(requirement, hashes):
     assert unfixed([Entry(Requirement(requirement), frozenset(hashes))])
 
 
-def test_one_place_has_one_version_of_a_package():
-    # Markers of one package exclude each other on every Python and system that there are wheels for.
+def test_platform_has_one_version_of_a_package():
+    # Markers of one package exclude each other on every Python and system with wheels.
     for version, system, machine in product(range(11, 15), ("linux", "darwin"), ("x86_64", "aarch64", "arm64")):
         place = {
             **default_environment(),
@@ -88,14 +88,14 @@ def test_one_place_has_one_version_of_a_package():
         assert len(there) == len(set(there))
 
 
-def test_tools_that_build_are_pinned():
+def test_build_tools_are_pinned():
     groups = {name: [Requirement(text) for text in FILE["dependency-groups"][name]] for name in ("build", "sdists")}
     for name, wanted in groups.items():
         locked = {canonicalize_name(entry.requirement.name): entry for entry in LOCKS[name]}
         assert {canonicalize_name(one.name) for one in wanted} <= set(locked)
         for one in wanted:
             assert one.specifier.contains(str(locked[one.name].requirement.specifier)[2:])
-    # What a source distribution asks for to be built, and this package: all of it is there.
+    # The build requirements of this package are in the lock.
     assert {Requirement(text).name for text in FILE["build-system"]["requires"]} <= {
         entry.requirement.name for entry in LOCKS["build"]
     }
@@ -124,7 +124,7 @@ def test_torch_and_torchvision_are_the_pair_built_for_each_other():
     assert (LOCKED["torch"], LOCKED["torchvision"]) == ({Version("2.14.1")}, {Version("0.29.1")})
 
 
-def test_conda_environment_takes_everything_from_the_lock_but_what_has_no_wheels():
+def test_conda_environment_takes_wheels_from_the_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     python, pip, *others, rest = environment["dependencies"]
     assert python == f"python {PROJECT['requires-python']}"

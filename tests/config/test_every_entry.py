@@ -1,4 +1,4 @@
-"""Every command that reads a configuration refuses one that cannot be read in the same one line."""
+"""Every command refuses an unreadable configuration with the same line."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ COMMANDS = {
 
 
 def refusal(root, command, *files):
-    """Return what a command prints of an error, as one line."""
+    """Return the one line that a command prints for an error."""
     call = [sys.executable, *COMMANDS[command], "--configfile", *map(str, files)]
     done = subprocess.run(call, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -27,20 +27,20 @@ def refusal(root, command, *files):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_file_in_another_encoding_is_named_with_its_line(command, root, tmp_path):
+def test_file_in_another_encoding_is_named_with_its_line(command, root, tmp_path):
     path = tmp_path / "latin.yaml"
     path.write_bytes("seed: 1\narms: {a: {label: Größe}}\n".encode("latin-1"))
     assert refusal(root, command, path) == f"error: {path}: is not UTF-8 (byte 0xf6 in line 2); save it as UTF-8"
 
 
 @pytest.mark.parametrize("command", ["snakemake", "status"])
-def test_a_file_that_is_not_there_is_named_with_the_nearest(command, root, tmp_path):
+def test_missing_file_is_named_with_the_nearest_name(command, root, tmp_path):
     (tmp_path / "mine.yaml").touch()
     path = tmp_path / "mien.yaml"
     assert refusal(root, command, path) == f"error: {path}: does not exist; did you mean {tmp_path}/mine.yaml?"
 
 
-def test_what_snakemake_could_not_read_is_said_of_the_file_at_fault(tmp_path):
+def test_logger_names_the_unreadable_file(tmp_path):
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text("seed: 1\n")
     bad.write_text("a: [\n")
@@ -50,7 +50,7 @@ def test_what_snakemake_could_not_read_is_said_of_the_file_at_fault(tmp_path):
     assert configuration_error(["--config", "seed=1", str(bad)]) == ""
 
 
-def test_a_target_behind_the_option_is_no_file_of_it(tmp_path):
+def test_target_after_the_option_is_no_configuration_file(tmp_path):
     good = tmp_path / "good.yaml"
     good.write_text("seed: 1\n")
     message = configuration_error(["--configfile", str(good), "reports/figures/a.svg"])

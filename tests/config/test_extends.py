@@ -1,7 +1,7 @@
 import pytest
 
-from ppml.config.load import load_config, overlay, parse_config, resolve_extends
-from ppml.config.technique import Ckks, LocalOnly, NoPrivacy, Plaintext
+from ppml.config.load import deep_merge, load_config, parse_config, resolve_extends
+from ppml.config.technique import Ckks, Independent, NoPrivacy, Plaintext
 from ppml.errors import UserError
 
 from .small import FEDERATED, PRIVATE, refusal, small
@@ -11,7 +11,7 @@ def arms(**entries):
     return parse_config(small(arms=entries), "my.yaml").arms
 
 
-def test_keys_of_an_arm_are_laid_over_its_base_one_by_one():
+def test_keys_of_an_arm_replace_keys_of_its_base_one_by_one():
     found = arms(
         base={"training": {"epochs": 3, "learning_rate": 0.5}}, top={"extends": "base", "training": {"epochs": 4}}
     )
@@ -26,12 +26,12 @@ def test_section_whose_kind_changes_is_replaced_whole():
         local={
             "extends": "base",
             "aggregation": {"kind": "plaintext"},
-            "topology": {"kind": "local", "partition": "iid8"},
+            "topology": {"kind": "independent", "partition": "iid8"},
         },
     )
     assert found["ckks"].aggregation == Ckks()
     assert found["ckks"].topology == found["base"].topology
-    assert found["local"].topology == LocalOnly(partition="iid8")
+    assert found["local"].topology == Independent(partition="iid8")
     assert found["local"].aggregation == Plaintext(clip=2.0)
 
 
@@ -46,7 +46,7 @@ def test_kind_need_not_be_repeated_to_change_one_key():
     )
 
 
-def test_key_is_taken_back_by_null():
+def test_null_undoes_an_inherited_key():
     own = {"epsilon": None, "noise_multiplier": 4.0}
     assert arms(base={"privacy": PRIVATE}, top={"extends": "base", "privacy": own})["top"].privacy.noise_multiplier == 4
 
@@ -65,18 +65,18 @@ def test_arm_may_extend_an_arm_that_extends_another_in_any_order():
     assert (found.epochs, found.momentum, found.shift) == (3, 0.5, 1)
 
 
-def test_extends_itself_is_resolved_away():
+def test_resolved_arm_has_no_extends():
     assert arms(base={}, top={"extends": "base"})["top"].extends is None
     assert arms(base={}, top={"extends": None})["top"] == arms(base={})["base"]
 
 
 def test_lists_are_replaced_whole():
-    assert overlay({"seeds": [0, 1, 2]}, {"seeds": [7]}) == {"seeds": [7]}
+    assert deep_merge({"seeds": [0, 1, 2]}, {"seeds": [7]}) == {"seeds": [7]}
 
 
-def test_overlay_changes_neither_of_its_arguments():
+def test_merge_changes_neither_of_its_arguments():
     base, top = {"a": {"x": 1}}, {"a": {"y": 2}}
-    assert overlay(base, top) == {"a": {"x": 1, "y": 2}}
+    assert deep_merge(base, top) == {"a": {"x": 1, "y": 2}}
     assert (base, top) == ({"a": {"x": 1}}, {"a": {"y": 2}})
 
 
@@ -87,7 +87,7 @@ def test_overlay_changes_neither_of_its_arguments():
         ({"a": {"extends": "b"}, "b": {"extends": "c"}, "c": {"extends": "a"}}, "a -> b -> c -> a"),
     ],
 )
-def test_circle_is_refused_and_shown(entries, circle):
+def test_circle_is_refused_with_its_arms(entries, circle):
     message = refusal(small(arms=entries))
     assert message.endswith(f"extends: a circle: {circle}")
 
@@ -103,7 +103,7 @@ TYPO = {"training": {"lerning_rate": 0.1}}
 @pytest.mark.parametrize(
     ("entries", "start", "mention"),
     [
-        # The arms that inherit come before and after the one where it is written.
+        # Inheriting arms come before and after the arm with the key.
         (
             {"c": {"extends": "b"}, "b": {"extends": "a", "label": "B"}, "a": TYPO, "d": {"extends": "a"}, "e": {}},
             "arms.a.training: unknown key 'lerning_rate'",
@@ -113,7 +113,7 @@ TYPO = {"training": {"lerning_rate": 0.1}}
         ({"b": {"extends": "a"}, "a": {"privacy": {"kind": "exmple"}}}, "arms.a.privacy.kind: got", "(1 more arm"),
         ({"b": {"extends": "a"}, "a": {"aggregation": {"kind": "ckks"}}}, "arms.a: aggregation 'ckks'", "(1 more arm"),
         ({"b": TYPO, "c": TYPO, "d": {"extends": "c"}}, "arms.b.training: unknown key", "arms.c (1 more arm"),
-        # What only the whole configuration tells is told once in any case, and of the arm where it is written.
+        # A check of the whole configuration also names the arm with the key.
         (
             {"b": {"extends": "a"}, "a": {"topology": {**FEDERATED, "partition": "iid9"}}},
             "arms.a.topology.partition: unknown partition 'iid9'; did you mean 'iid8'?",
@@ -122,12 +122,12 @@ TYPO = {"training": {"lerning_rate": 0.1}}
         ({"b": {"extends": "a"}, "a": {"seeds": [1, 1]}}, "arms.a.seeds: [1, 1] names a seed twice", ""),
     ],
 )
-def test_one_mistake_is_one_line_at_the_arm_where_it_is_written(entries, start, mention):
+def test_inherited_error_is_one_line_of_the_arm_with_its_key(entries, start, mention):
     message = refusal(small(arms=entries))
     assert message.startswith(start) and mention in message
 
 
-def test_different_mistakes_of_arms_of_one_family_are_lines_of_their_own():
+def test_different_errors_of_related_arms_have_separate_lines():
     with pytest.raises(UserError) as caught:
         parse_config(small(arms={"a": TYPO, "b": {"extends": "a", "model": "mlpp"}, "c": {"modle": "mlp"}}), "my.yaml")
     keys = [line.split(": ")[1] for line in str(caught.value).splitlines()]
@@ -140,7 +140,7 @@ def test_base_that_is_no_name_is_refused(base):
     assert message == f"arms.top.extends: got {base!r}; expected the name of an arm"
 
 
-def test_base_without_keys_and_values_is_itself_what_is_refused():
+def test_base_without_keys_and_values_is_refused():
     assert refusal(small(arms={"base": 3, "top": {"extends": "base"}})) == "arms.base: got 3; expected keys and values"
 
 
@@ -149,7 +149,7 @@ def test_default_configuration_resolves_to_the_same_text_twice(root):
     assert load_config(path).model_dump_json() == load_config(path).model_dump_json()
 
 
-def test_content_without_arms_is_left_to_the_models():
+def test_missing_arms_are_refused_by_the_models():
     assert resolve_extends({"seed": 1}, "my.yaml") == {"seed": 1}
     with pytest.raises(UserError, match=r"^my\.yaml: arms: is missing$"):
         parse_config({"seed": 1}, "my.yaml")
@@ -161,7 +161,7 @@ def write(folder, **files):
     return folder
 
 
-def test_file_is_laid_over_the_file_it_extends_and_arms_that_extend_follow(tmp_path):
+def test_file_changes_its_base_and_extending_arms_follow(tmp_path):
     write(
         tmp_path,
         base="{seed: 5, data: {train: 50}, arms: {a: {label: A}, b: {extends: a, training: {epochs: 2}}}}",
@@ -193,7 +193,7 @@ def test_file_is_laid_over_the_file_it_extends_and_arms_that_extend_follow(tmp_p
         ),
     ],
 )
-def test_base_file_that_cannot_be_used_is_one_message(files, message, tmp_path):
+def test_unusable_base_file_is_one_message(files, message, tmp_path):
     with pytest.raises(UserError) as caught:
         load_config(write(tmp_path, **files) / "top.yaml")
     assert str(caught.value) == f"{tmp_path}/{message}".replace("{folder}", str(tmp_path))

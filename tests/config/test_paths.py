@@ -1,4 +1,4 @@
-"""Paths as users write them: what is replaced, what is refused, and that one rule holds for all keys."""
+"""Paths as users write them: expansion and errors, by one rule for all keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppml.config.load import parse_config
-from ppml.config.paths import expanded, output_folder
+from ppml.config.paths import expand_output_folder, expand_path
 from ppml.data.sources import local_candidates
 from ppml.errors import UserError
 from ppml.preflight import check_folders
@@ -58,9 +58,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("written", "path"), [*REPLACED, *((path, path) for path in KEPT)])
-def test_folders_and_mirrors_of_file_and_environment_are_read_by_one_rule(
-    written: str, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_and_mirrors_are_expanded_by_one_rule(written: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config(small(folders={"artifacts": written}, data={"train": 1000, "mirrors": [written]}), "my.yaml")
     assert config.folders.artifacts == path
     assert config.data.mirrors == (path,)
@@ -71,7 +69,7 @@ def test_folders_and_mirrors_of_file_and_environment_are_read_by_one_rule(
 
 @pytest.mark.parametrize(("written", "why"), REFUSED)
 @pytest.mark.parametrize("section", ["folders", "data"])
-def test_a_path_that_is_none_is_refused_by_its_key(section: str, written: str, why: str) -> None:
+def test_invalid_path_is_refused_with_its_key(section: str, written: str, why: str) -> None:
     parts = {"folders": {"logs": written}} if section == "folders" else {"data": {"train": 1000, "mirrors": [written]}}
     with pytest.raises(UserError) as caught:
         parse_config(small(**parts), "my.yaml")
@@ -81,9 +79,7 @@ def test_a_path_that_is_none_is_refused_by_its_key(section: str, written: str, w
 
 
 @pytest.mark.parametrize("written", ["~nobody-of-this-name/a", "$ABSENT/a", "/good/one:a\nb"])
-def test_a_mirror_of_the_environment_that_is_no_path_is_refused_by_its_name(
-    written: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_mirror_of_the_environment_is_refused(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PPML_DATA_MIRROR", written)
     with pytest.raises(UserError, match=r"^PPML_DATA_MIRROR: got ") as caught:
         local_candidates("mnist", "x.gz", [])
@@ -91,23 +87,21 @@ def test_a_mirror_of_the_environment_that_is_no_path_is_refused_by_its_name(
 
 
 @pytest.mark.parametrize("written", ["runs{arm}", "a/<logs>/b", "${BRACES}/a"])
-def test_signs_that_snakemake_replaces_are_refused_in_folders_alone(
-    written: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_placeholders_of_snakemake_are_refused_only_in_folders(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRACES", "/a/{b}")
-    assert expanded(written)
+    assert expand_path(written)
     with pytest.raises(ValueError, match="which Snakemake replaces"):
-        output_folder(written)
+        expand_output_folder(written)
 
 
-def test_a_folder_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folder_is_never_an_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert output_folder("-r") == output_folder("./-r") == str(tmp_path / "-r")
+    assert expand_output_folder("-r") == expand_output_folder("./-r") == str(tmp_path / "-r")
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of a project, as the current one, in the home of a user."""
+    """Return the folder of a project in the home of a user, as the working folder."""
     folder = tmp_path / "home" / "project"
     folder.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -123,18 +117,18 @@ def folders(**changed: str) -> dict[str, str]:
     "place",
     ["/", ".", "..", "../..", "~", "src", "src/ppml/runs", "workflow", "config/mine", ".git/x", "link", "link/a"],
 )
-def test_no_output_lies_where_other_files_do(project: Path, place: str) -> None:
+def test_output_folder_may_not_contain_other_files(project: Path, place: str) -> None:
     (project / "src").mkdir()
     (project / "link").symlink_to("src")
     with pytest.raises(UserError) as caught:
-        check_folders(folders(reports=expanded(place)), project)
-    assert str(caught.value).startswith(f"folders.reports: {expanded(place)} ") and "\n" not in str(caught.value)
+        check_folders(folders(reports=expand_path(place)), project)
+    assert str(caught.value).startswith(f"folders.reports: {expand_path(place)} ") and "\n" not in str(caught.value)
     assert sorted(path.name for path in project.iterdir()) == ["link", "src"]
 
 
 @pytest.mark.parametrize("place", ["runs", "../runs", "~/runs", "build", "source", "reports/src"])
-def test_an_output_may_lie_everywhere_else_and_nothing_is_made(project: Path, place: str) -> None:
-    check_folders(folders(reports=expanded(place)), project)
+def test_other_output_folder_is_accepted_and_not_made(project: Path, place: str) -> None:
+    check_folders(folders(reports=expand_path(place)), project)
     assert list(project.iterdir()) == []
 
 
@@ -148,7 +142,7 @@ def test_an_output_may_lie_everywhere_else_and_nothing_is_made(project: Path, pl
         ({"data": "build/x/logs/train"}, ("data", "logs")),
     ],
 )
-def test_two_kinds_of_outputs_do_not_share_a_folder(
+def test_two_kinds_of_outputs_have_different_folders(
     project: Path, changed: dict[str, str], named: tuple[str, str]
 ) -> None:
     (project / "build/x/reports").mkdir(parents=True)
@@ -158,5 +152,5 @@ def test_two_kinds_of_outputs_do_not_share_a_folder(
     assert all(f"folders.{key}" in str(caught.value) for key in named)
 
 
-def test_a_folder_within_another_that_has_nothing_there_is_allowed(project: Path) -> None:
+def test_folder_in_an_unused_part_of_another_is_accepted(project: Path) -> None:
     check_folders(folders(data="build/x", logs="build/x/artifacts/logs"), project)

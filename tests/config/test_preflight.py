@@ -19,13 +19,13 @@ def config(**top):
     return parse_config(small(**top), "my.yaml")
 
 
-def test_cuda_is_refused_where_there_is_none(monkeypatch):
+def test_cuda_without_a_device_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"^device: got cuda, but torch finds no CUDA device here; allowed here: cpu$"):
         check_device(config(device="cuda"))
 
 
-def test_cuda_is_accepted_where_there_is_one(monkeypatch):
+def test_cuda_with_a_device_is_accepted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     check_device(config(device="cuda"))
 
@@ -39,12 +39,12 @@ def test_cpu_is_accepted_without_importing_torch(root):
     assert found.stdout.strip() == "[]"
 
 
-def test_folders_that_can_be_made_are_not_made_yet(tmp_path):
+def test_check_makes_no_folder(tmp_path):
     check_folders({"reports": str(tmp_path / "a" / "b")}, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_below_a_file_is_refused_by_its_key(tmp_path):
+def test_folder_below_a_file_is_refused_with_its_key(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError) as caught:
         check_folders({"artifacts": str(tmp_path / "file" / "runs")}, tmp_path)
@@ -53,8 +53,8 @@ def test_folder_below_a_file_is_refused_by_its_key(tmp_path):
     )
 
 
-def test_folder_without_write_permission_is_refused_by_its_key(tmp_path, monkeypatch):
-    # The superuser may write everywhere: what the operating system says is replaced.
+def test_folder_without_write_permission_is_refused_with_its_key(tmp_path, monkeypatch):
+    # The superuser may write everywhere, so the answer of the operating system is replaced.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(
         UserError, match=r"^folders\.logs: .* cannot be written, since .* cannot; name a folder that can"
@@ -64,7 +64,7 @@ def test_folder_without_write_permission_is_refused_by_its_key(tmp_path, monkeyp
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
-    """Return a folder for raw files in a world without mirrors."""
+    """Return a folder for raw files, without any mirror."""
     monkeypatch.delenv("PPML_DATA_MIRROR", raising=False)
     return tmp_path / "raw"
 
@@ -73,7 +73,7 @@ def without_source(**data):
     return config(data={"train": 1000, "mirrors": [], "download": False, **data})
 
 
-def test_no_source_and_no_fallback_is_one_line_with_all_places(nowhere):
+def test_no_source_and_no_fallback_is_one_line_with_all_sources(nowhere):
     with pytest.raises(UserError) as caught:
         resolve_data(without_source(fallback=None, mirrors=["/no/such/mirror"]), nowhere)
     assert str(caught.value) == (
@@ -117,7 +117,7 @@ def test_the_fallback_itself_needs_no_source(nowhere):
     assert resolve_data(without_source(dataset="digits", fallback=None), nowhere) is None
 
 
-def test_data_set_of_a_single_arm_is_looked_for_too(nowhere):
+def test_data_set_of_a_single_arm_needs_a_source(nowhere):
     arms = {"a": {"dataset": "digits"}, "b": {"dataset": "kmnist"}}
     data = {"train": 1000, "dataset": "digits", "mirrors": [], "download": False, "fallback": None}
     with pytest.raises(UserError, match="no source has kmnist"):
@@ -125,7 +125,7 @@ def test_data_set_of_a_single_arm_is_looked_for_too(nowhere):
 
 
 def normalised(train, batch_size, fallback=None):
-    """Return whether a model with batch normalisation is refused; one without it never is."""
+    """Return whether a model with batch normalisation is refused; other models never are."""
     arms = {"a": {"model": "square_cnn", "training": {"batch_size": batch_size}}}
     asked = config(data={"train": train}, partitions={}, arms=arms)
     check_last_batch(
@@ -152,16 +152,16 @@ def normalised(train, batch_size, fallback=None):
         (1, "all", None, True),
         (2, "all", None, False),
         (1000, 1, None, True),
-        # There are no more images than these, of MNIST and of the digits.
+        # The largest training sets of MNIST and of the digits.
         (70_000, 59_999, None, True),
         (10_000, 1_436, None, False),
         (10_000, 1_436, DIGITS, True),
     ],
 )
-def test_a_last_batch_of_one_record_is_refused_where_batches_are_normalised(train, batch_size, fallback, refused):
+def test_batch_normalisation_needs_two_examples_in_the_last_batch(train, batch_size, fallback, refused):
     assert normalised(train, batch_size, fallback) is refused
 
 
-def test_the_digits_have_as_many_training_images_as_is_assumed():
+def test_number_of_training_digits_is_as_assumed():
     (train,) = load_splits(DIGITS, [], ["train"])
     assert len(train.labels) == TRAINING_IMAGES[DIGITS]

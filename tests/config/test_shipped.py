@@ -4,10 +4,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-
-from ppml.config.load import load_config, merged, read_layers, resolve_extends
-from ppml.config.schema import schema_text
 from ppml.data.catalogue import dataset_info
+
+from ppml.config.load import load_config, merge_layers, read_layers, resolve_extends
+from ppml.config.schema import schema_text
 from ppml.pipeline.plan import Plan
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -34,7 +34,7 @@ def test_shipped_file_loads_without_a_warning(path):
 
 @each_file
 def test_shipped_file_is_valid_by_the_schema_once_extends_is_resolved(path):
-    content = resolve_extends(merged(read_layers(path)), path.name)
+    content = resolve_extends(merge_layers(read_layers(path)), path.name)
     jsonschema.validate(content, json.loads(schema_text()))
 
 
@@ -45,7 +45,7 @@ def test_shipped_file_names_its_schema_for_editors(path):
 
 
 @each_file
-def test_no_key_is_written_twice_in_a_shipped_file(path):
+def test_shipped_file_has_no_key_twice(path):
     def keys_of(node):
         if isinstance(node, yaml.MappingNode):
             names = [key.value for key, _ in node.value]
@@ -65,7 +65,7 @@ def test_compared_rows_are_published(path):
     assert set(rows) <= set(published)
 
 
-def test_schema_file_is_what_the_models_generate():
+def test_schema_file_is_generated_from_the_models():
     assert (CONFIG / "schema.json").read_text(encoding="utf-8") == schema_text(), "run `make schema`"
 
 
@@ -76,7 +76,7 @@ def test_files_do_not_share_artifacts_or_reports():
         assert len(set(places)) == len(places)
 
 
-def test_what_tests_run_has_every_kind_and_every_report_of_default():
+def test_small_configurations_cover_kinds_and_reports_of_default():
     default, tested = CONFIG / "default.yaml", [CONFIG / "smoke.yaml", CONFIG / "federation.yaml"]
     assert kinds(default) <= set.union(*map(kinds, tested))
     for key in ("tables", "figures"):
@@ -88,7 +88,7 @@ def test_what_tests_run_has_every_kind_and_every_report_of_default():
 
 
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path.stem not in TUNING], ids=lambda path: path.stem)
-def test_every_private_arm_of_what_is_published_is_audited_and_shown_with_its_audit(path):
+def test_every_published_private_arm_is_audited(path):
     config = load_config(path)
     private = {name for name, arm in config.arms.items() if arm.privacy.kind != "none"}
     shown = {arm for one in config.experiments.values() if "audit" in one.tables for arm in one.arms}
@@ -107,7 +107,7 @@ def test_tuning_reads_no_test_image_and_never_the_fallback(name):
 
 
 @pytest.mark.parametrize("name", TUNING)
-def test_the_rule_that_chooses_images_for_tuning_is_given_no_test_file(name):
+def test_subset_rule_of_tuning_gets_no_test_file(name):
     plan = Plan(load_config(CONFIG / f"{name}.yaml"), None)
     for dataset in plan.datasets():
         assert [Path(file).name for file in plan.opened(dataset)] == list(dataset_info(dataset).files_of("train"))
@@ -116,7 +116,7 @@ def test_the_rule_that_chooses_images_for_tuning_is_given_no_test_file(name):
 
 
 @pytest.mark.parametrize("file", TUNING)
-def test_private_arms_are_tuned_on_another_data_set_than_default_reports(file):
+def test_private_arms_are_tuned_on_another_data_set_than_default(file):
     tune, default = load_config(CONFIG / f"{file}.yaml"), load_config(CONFIG / "default.yaml")
     private = [name for name, arm in tune.arms.items() if arm.privacy.kind != "none"]
     assert default.data.dataset not in {tune.dataset_of(name) for name in private}

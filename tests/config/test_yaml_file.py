@@ -1,12 +1,12 @@
-"""What a YAML file may hold, and what it is refused with: always one line, with the file and the line in it."""
+"""The content of a YAML file, and the errors: each is one line with the file and the line number."""
 
 import json
 
 import pytest
 import yaml
 
-from ppml.config.suggestions import reading_of
-from ppml.config.yaml_file import MOST_VALUES, read_yaml
+from ppml.config.suggestions import yaml_hint
+from ppml.config.yaml_file import MAX_VALUES, read_yaml
 from ppml.errors import UserError
 
 
@@ -29,7 +29,7 @@ TEXTS = {
     "merge below a key of its own": "a: &a {x: 1}\nb: {x: 3, <<: *a}\n",
     "merge of a list": "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: [*a, *b], w: 0}\nd: {<<: [*b, *a]}\n",
     "merge of a merge": "a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: &c {<<: *b, y: 3}\nd: {<<: *c, x: 4}\n",
-    "merge before what is merged is read": "top: &b {<<: {x: 1}, x: 2}\n<<: *b\n",
+    "merge before its anchor": "top: &b {<<: {x: 1}, x: 2}\n<<: *b\n",
     "nested merge": "a: &a {t: &t {e: 2, m: 1}}\nb: {t: {<<: *t, e: 3}}\n",
     "merge of a mapping in place": "b: {<<: {x: 1}, y: 2}\n",
     "alias": "a: &a [1, 2]\nb: *a\nc: {d: *a}\n",
@@ -40,11 +40,11 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_what_yaml_allows_is_read_as_pyyaml_reads_it(text, tmp_path):
+def test_valid_yaml_is_read_as_by_pyyaml(text, tmp_path):
     assert read_yaml(written(tmp_path, text)) == yaml.safe_load(text)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+def test_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
     assert read_yaml(written(tmp_path, b"\xef\xbb\xbfseed: 1\n")) == {"seed": 1}
 
 
@@ -89,18 +89,18 @@ def test_another_encoding_is_named_with_byte_and_line(content, message, tmp_path
         ("a: *b\n", "is not valid YAML: line 1, column 4: found undefined alias"),
         ("a: &a 3\nb: {<<: *a}\n", "is not valid YAML: line 1, column 4: expected a mapping"),
         ("a: !!python/object/apply:os.getcwd []\n", "is not valid YAML: line 1, column 4: "),
-        ("a: &a {b: *a}\n", "line 1: the alias *a lies inside of what it stands for"),
-        ("a: &a {<<: *a}\n", "line 1: the alias *a lies inside of what it stands for"),
-        ("a: &a\n  - [*a]\n", "line 2: the alias *a lies inside of what it stands for"),
+        ("a: &a {b: *a}\n", "line 1: the alias *a is inside its own anchor"),
+        ("a: &a {<<: *a}\n", "line 1: the alias *a is inside its own anchor"),
+        ("a: &a\n  - [*a]\n", "line 2: the alias *a is inside its own anchor"),
         ("[" * 2000, "is nested too deeply"),
     ],
 )
-def test_what_would_be_misread_is_refused_with_its_line(text, message, tmp_path):
+def test_surprising_value_is_refused_with_its_line(text, message, tmp_path):
     assert refusal(written(tmp_path, text)).startswith(message)
 
 
 def laughs(levels, form):
-    """Return a text of a few hundred bytes that stands for ten to the power of ``levels`` values."""
+    """Return a short text whose aliases expand to ten to the power of ``levels`` values."""
     lines = ["x0: &x0 {a: 1}"]
     for level in range(1, levels):
         lines.append(f"x{level}: &x{level} " + form % ", ".join([f"*x{level - 1}"] * 10))
@@ -108,12 +108,12 @@ def laughs(levels, form):
 
 
 @pytest.mark.parametrize("form", ["[%s]", "{<<: [%s]}"])
-def test_aliases_that_grow_beyond_bounds_are_refused(form, tmp_path):
-    assert refusal(written(tmp_path, laughs(9, form))).endswith(f"stand for more than {MOST_VALUES:,} values")
+def test_unbounded_aliases_are_refused(form, tmp_path):
+    assert refusal(written(tmp_path, laughs(9, form))).endswith(f"expand to more than {MAX_VALUES:,} values")
     assert read_yaml(written(tmp_path, laughs(3, form))) == yaml.safe_load(laughs(3, form))
 
 
-def test_a_file_that_is_not_there_is_named_with_the_nearest(tmp_path):
+def test_missing_file_is_named_with_the_nearest_name(tmp_path):
     for name in ("best.yaml", "clients.yaml", "notes.txt"):
         (tmp_path / name).touch()
     assert refusal(tmp_path / "bset.yaml") == f"does not exist; did you mean {tmp_path}/best.yaml?"
@@ -135,21 +135,21 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(tmp_path):
         ("12", "integer", "12"),
     ],
 )
-def test_the_remedy_for_text_that_looks_like_a_number_is_read_as_that_number(value, wanted, remedy):
-    assert f"write {remedy}" in reading_of(value, wanted=wanted)
+def test_remedy_for_a_number_read_as_text_is_that_number(value, wanted, remedy):
+    assert f"write {remedy}" in yaml_hint(value, wanted=wanted)
     read = yaml.safe_load(remedy)
     assert isinstance(read, int if wanted == "integer" else float)
     assert read == (int(value, 8) if value.startswith("0o") else float(value))
 
 
 @pytest.mark.parametrize("value", ["fast", "nan", "inf", None, [1], True])
-def test_what_is_no_number_gets_no_remedy(value):
-    assert reading_of(value) == ""
+def test_other_text_has_no_remedy(value):
+    assert yaml_hint(value) == ""
 
 
-def test_json_is_read_as_json_reads_it(tmp_path):
+def test_json_numbers_are_read_as_numbers(tmp_path):
     content = {"a": [1, -2, 0.25, 1e-5, -1e30, True, None, "x", "1e-5", "e5"], "b": {"c": {}}}
     text = json.dumps(content)
     assert "1e-05" in text and read_yaml(written(tmp_path, text, "my.json")) == content
-    # YAML 1.1 wants a point in a number with an exponent.
+    # In YAML 1.1 a number with an exponent needs a point.
     assert read_yaml(written(tmp_path, "[1e-5, 1.0e-5]")) == ["1e-5", 1e-5]

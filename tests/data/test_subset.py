@@ -30,16 +30,16 @@ def test_stratified_differs_from_first_where_classes_come_in_order():
     assert np.bincount(labels[choose(labels, 50, "first")], minlength=10).tolist() == [20, 20, 10, 0, 0, 0, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("choice", ["first", "stratified"])
-def test_all_are_taken_where_there_are_fewer(choice):
-    assert choose(np.array([2, 0, 1]), 10, choice).tolist() == [0, 1, 2]
+@pytest.mark.parametrize("selection", ["first", "stratified"])
+def test_all_are_taken_where_there_are_fewer(selection):
+    assert choose(np.array([2, 0, 1]), 10, selection).tolist() == [0, 1, 2]
 
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=100)
 @given(labels=st.lists(st.integers(0, 9), min_size=1, max_size=200), count=st.integers(1, 250))
 def test_choice_has_the_size_asked_for_ascends_and_repeats(labels, count):
-    for choice in ("first", "stratified"):
-        chosen = choose(np.array(labels), count, choice)
+    for selection in ("first", "stratified"):
+        chosen = choose(np.array(labels), count, selection)
         assert len(chosen) == min(count, len(labels))
         assert np.all(np.diff(chosen) > 0)
-        assert np.array_equal(chosen, choose(np.array(labels), count, choice))
+        assert np.array_equal(chosen, choose(np.array(labels), count, selection))

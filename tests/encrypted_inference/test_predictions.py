@@ -1,4 +1,4 @@
-"""A server that cannot see the images predicts what the model predicts; what is sent amiss is refused by name."""
+"""The server predicts encrypted images as the model does; invalid requests are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tenseal import sealapi
 
 from ppml.aggregation.lattice import length_prefixed, loaded, saved, split_length_prefixed
-from ppml.encrypted_inference import evaluation as trials
+from ppml.encrypted_inference import evaluation
 from ppml.encrypted_inference.ckks_parameters import MAX_LOGIT, SCALE, Ring
 from ppml.encrypted_inference.client import ImageOwner
 from ppml.encrypted_inference.error_bound import batch_bound, single_bound
@@ -21,18 +21,18 @@ from ppml.encrypted_inference.server import BATCH, KEYS, ONE, SECONDS, Inference
 from ppml.errors import InvalidUpdate, UserError
 from ppml.ipc.process import RpcConnection
 
-from ..federation.scanner import holds_a_run, telling_words
+from ..federation.scanner import holds_a_run, secret_words
 from .networks import known
 
 LABELS = np.zeros(64, dtype=np.int64)
 
 
 def silent(text: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 class Pair:
-    """A client and a server that has its keys."""
+    """A client, and a server with its keys."""
 
     def __init__(self, name: str) -> None:
         self.network, self.images = known(name)
@@ -55,7 +55,7 @@ def cnn() -> Pair:
     return Pair("square_cnn")
 
 
-def test_a_batch_is_predicted_within_the_bound_and_the_bound_is_no_empty_word(small: Pair) -> None:
+def test_batch_error_is_within_tight_bound(small: Pair) -> None:
     answer = small.server.answer(BATCH, small.client.encrypt_batch(small.images))
     found = small.client.decrypt_batch(answer, len(small.images))
     shares = np.abs(found - small.plain).max(axis=1) / batch_bound(small.network, small.images)
@@ -63,9 +63,7 @@ def test_a_batch_is_predicted_within_the_bound_and_the_bound_is_no_empty_word(sm
 
 
 @pytest.mark.parametrize("name", ["small", "cnn"])
-def test_one_image_is_predicted_within_its_bound_and_the_bound_is_no_empty_word(
-    name: str, request: pytest.FixtureRequest
-) -> None:
+def test_single_image_error_is_within_tight_bound(name: str, request: pytest.FixtureRequest) -> None:
     pair = request.getfixturevalue(name)
     shares = [
         np.abs(pair.one(place) - pair.plain[place]).max() / single_bound(pair.network, pair.images[place])
@@ -74,7 +72,7 @@ def test_one_image_is_predicted_within_its_bound_and_the_bound_is_no_empty_word(
     assert 1 / 30 < max(shares) < 1
 
 
-def test_a_logistic_regression_is_evaluated_by_adding_and_multiplying_and_needs_a_small_ring() -> None:
+def test_logistic_regression_needs_small_ring() -> None:
     pair = Pair("logistic")
     assert pair.client.ring.degree == 4096
     found = np.stack([pair.one(place) for place in range(8)])
@@ -84,7 +82,7 @@ def test_a_logistic_regression_is_evaluated_by_adding_and_multiplying_and_needs_
 
 
 @pytest.mark.parametrize("times", [3.0, 0.2])
-def test_the_bound_follows_the_weights(times: float) -> None:
+def test_bound_scales_with_weights(times: float) -> None:
     network, images = known("small")
     first, *others = network.layers
     other = PolynomialNetwork((Affine(times * first.weights, first.bias, first.support), *others))
@@ -97,7 +95,7 @@ def test_the_bound_follows_the_weights(times: float) -> None:
     assert (batch_bound(other, images).mean() > batch_bound(network, images).mean()) == (times > 1)
 
 
-def test_units_that_died_in_training_are_no_obstacle() -> None:
+def test_dead_units_are_supported() -> None:
     """SEAL refuses to multiply by 0."""
     alive, images = known("small")
     network = copy.deepcopy(alive)
@@ -113,58 +111,58 @@ def test_units_that_died_in_training_are_no_obstacle() -> None:
 
 
 @pytest.mark.parametrize("maps", [1, 2, 3, 4])
-def test_every_ring_has_128_bits_of_security(maps: int) -> None:
+def test_ring_has_128_bits_of_security(maps: int) -> None:
     ring = Ring(maps)
     assert ring.context().parameters_set()
     assert sum(ring.bits) <= {4096: 109, 8192: 218, 16384: 438}[ring.degree]
 
 
-def test_a_network_too_deep_for_any_ring_is_refused() -> None:
+def test_too_deep_network_is_refused() -> None:
     with pytest.raises(ValueError, match="15 maps need 938 bits, more than any ring has"):
         _ = Ring(15).degree
 
 
-# --- keys -----------------------------------------------------------------------------------------------------------
+# Keys.
 
 
 def secret_words(client: ImageOwner) -> np.ndarray:
     secret = client._generator.secret_key()
     polynomial = secret.data()
     coefficients = np.array([polynomial[place] for place in range(polynomial.coeff_count())], dtype="<u8")
-    # How every stream of SEAL begins tells nothing.
-    return telling_words([coefficients.tobytes(), saved(secret)], known=client.evaluation_keys()[:100])
+    # The header is the same in every SEAL stream.
+    return secret_words([coefficients.tobytes(), saved(secret)], known=client.evaluation_keys()[:100])
 
 
-def test_nothing_that_reaches_the_server_holds_the_secret_key(small: Pair) -> None:
+def test_client_messages_do_not_contain_secret_key(small: Pair) -> None:
     words = secret_words(small.client)
     sent = [small.material, small.client.encrypt_image(small.images[0]), small.client.encrypt_batch(small.images)]
     assert not any(holds_a_run(message, words) for message in sent)
-    # The scan finds what it looks for.
+    # The scan finds a planted key.
     planted = length_prefixed(
         [*map(bytes, split_length_prefixed(memoryview(small.material))), saved(small.client._generator.secret_key())]
     )
     assert holds_a_run(planted, words)
 
 
-def test_a_secret_key_among_the_material_is_refused(small: Pair) -> None:
+def test_secret_key_among_evaluation_keys_is_refused(small: Pair) -> None:
     streams = [bytes(stream) for stream in split_length_prefixed(memoryview(small.material))]
     secret = saved(small.client._generator.secret_key())
     for planted in ([*streams, secret], [secret, streams[1]], [streams[0], secret]):
-        with pytest.raises(InvalidUpdate, match="holds a secret key"):
+        with pytest.raises(InvalidUpdate, match="contains a secret key"):
             InferenceServer(small.network).answer(KEYS, length_prefixed(planted))
 
 
-def test_a_server_that_was_sent_a_secret_key_says_so_and_lives(small: Pair) -> None:
+def test_server_survives_secret_key(small: Pair) -> None:
     line, stop = start_inference_server(small.network)
     try:
-        with pytest.raises(InvalidUpdate, match="holds a secret key"):
+        with pytest.raises(InvalidUpdate, match="contains a secret key"):
             line.ask(KEYS, length_prefixed([saved(small.client._generator.secret_key())]))
         assert line.ask(KEYS, small.material) == b""
     finally:
         stop()
 
 
-def test_the_server_keeps_no_object_that_could_decrypt(small: Pair) -> None:
+def test_server_has_no_object_that_decrypts(small: Pair) -> None:
     seen, waiting = set(), [small.server]
     while waiting:
         one = waiting.pop()
@@ -177,7 +175,7 @@ def test_the_server_keeps_no_object_that_could_decrypt(small: Pair) -> None:
     assert len(seen) > 20
 
 
-# --- what is sent amiss ---------------------------------------------------------------------------------------------
+# Invalid requests.
 
 
 def chunks(message: bytes) -> list[bytes]:
@@ -186,12 +184,12 @@ def chunks(message: bytes) -> list[bytes]:
 
 FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off": (lambda sent: sent[:-1], "cut off"),
-    "one too few": (lambda sent: length_prefixed(chunks(sent)[:-1]), r"\d+ ciphertexts where \d+ are needed"),
+    "one too few": (lambda sent: length_prefixed(chunks(sent)[:-1]), r"\d+ ciphertexts instead of \d+"),
     "one too many": (
         lambda sent: length_prefixed([*chunks(sent), chunks(sent)[0]]),
-        r"\d+ ciphertexts where \d+ are needed|a message of \d+ bytes, where \d+ are enough",
+        r"\d+ ciphertexts instead of \d+|a message of \d+ bytes, where \d+ are enough",
     ),
-    "nothing": (lambda sent: b"", r"0 ciphertexts where \d+ are needed"),
+    "nothing": (lambda sent: b"", r"0 ciphertexts instead of \d+"),
     "no ciphertext": (lambda sent: length_prefixed([b"x" * 40] * len(chunks(sent))), "it is not as long as it says"),
     "cut within": (lambda sent: length_prefixed([one[:-9] for one in chunks(sent)]), "it is not as long as it says"),
 }
@@ -199,17 +197,17 @@ FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize("question", [ONE, BATCH])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_damaged_question_is_refused_and_the_next_is_answered(small: Pair, fault: str, question: bytes) -> None:
-    spoil, says = FAULTS[fault]
+def test_damaged_request_is_refused(small: Pair, fault: str, question: bytes) -> None:
+    spoil, message = FAULTS[fault]
     image = small.images[0]
     sent = small.client.encrypt_image(image) if question == ONE else small.client.encrypt_batch(image[None])
-    with pytest.raises(InvalidUpdate, match=says):
+    with pytest.raises(InvalidUpdate, match=message):
         small.server.answer(question, spoil(sent))
     assert np.abs(small.one(0) - small.plain[0]).max() < 1e-2
 
 
 def fresh(pair: Pair, scale: float = SCALE) -> sealapi.Ciphertext:
-    """Return a ciphertext as a client makes it."""
+    """Return a freshly encrypted ciphertext."""
     plain = sealapi.Plaintext()
     pair.client._encoder.encode([0.5], scale, plain)
     message = saved(pair.client._encryptor.encrypt_symmetric(plain))
@@ -236,13 +234,13 @@ ODD: dict[str, tuple[Callable[[Pair], sealapi.Ciphertext], str]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_a_ciphertext_that_is_not_as_a_client_makes_it_is_refused(small: Pair, kind: str) -> None:
-    make, says = ODD[kind]
-    with pytest.raises(InvalidUpdate, match=says):
+def test_unusual_ciphertext_is_refused(small: Pair, kind: str) -> None:
+    make, message = ODD[kind]
+    with pytest.raises(InvalidUpdate, match=message):
         small.server.answer(ONE, length_prefixed([saved(make(small))] * len(small.client.layout.input_packing.index)))
 
 
-def test_a_ciphertext_of_another_ring_is_refused(small: Pair) -> None:
+def test_ciphertext_of_other_ring_is_refused(small: Pair) -> None:
     other = Pair("logistic").client
     wrong = length_prefixed(
         [chunks(other.encrypt_image(np.zeros(784)))[0]] * len(small.client.layout.input_packing.index)
@@ -251,65 +249,65 @@ def test_a_ciphertext_of_another_ring_is_refused(small: Pair) -> None:
         small.server.answer(ONE, wrong)
 
 
-def test_an_answer_sent_back_as_a_question_is_refused(small: Pair) -> None:
+def test_answer_as_request_is_refused(small: Pair) -> None:
     answer = small.server.answer(ONE, small.client.encrypt_image(small.images[0]))
     with pytest.raises(InvalidUpdate, match="not fresh"):
         small.server.answer(ONE, length_prefixed(chunks(answer) * len(small.client.layout.input_packing.index)))
 
 
 @pytest.mark.parametrize("question", [ONE, BATCH])
-def test_without_keys_there_is_no_answer(small: Pair, question: bytes) -> None:
-    with pytest.raises(InvalidUpdate, match="no evaluation keys were sent"):
+def test_request_without_keys_is_refused(small: Pair, question: bytes) -> None:
+    with pytest.raises(InvalidUpdate, match="evaluation keys are missing"):
         InferenceServer(small.network).answer(question, small.client.encrypt_image(small.images[0]))
 
 
 def lacking(pair: Pair) -> bytes:
-    """Return evaluation keys without those for the rotations but one."""
+    """Return evaluation keys with only one rotation."""
     few = pair.client._generator.create_galois_keys([3])
     return length_prefixed([chunks(pair.material)[0], saved(few)])
 
 
 BAD_KEYS: dict[str, tuple[Callable[[Pair], bytes], str]] = {
-    "another ring's": (lambda pair: Pair("logistic").material, "no evaluation keys of this ring"),
+    "another ring's": (lambda pair: Pair("logistic").material, "invalid evaluation keys"),
     "in the other order": (lambda pair: length_prefixed(chunks(pair.material)[::-1]), "lack the one for squares"),
     "one twice": (lambda pair: length_prefixed(chunks(pair.material)[:1] * 2), "lack the one for squares"),
     "too few rotations": (lacking, "for some rotation"),
-    "one alone": (lambda pair: length_prefixed(chunks(pair.material)[:1]), "no evaluation keys of this ring"),
+    "one alone": (lambda pair: length_prefixed(chunks(pair.material)[:1]), "invalid evaluation keys"),
     "another client's, then nothing": (
         lambda pair: length_prefixed([chunks(ImageOwner(pair.network).evaluation_keys())[0], b"x" * 40]),
-        "no evaluation keys of this ring",
+        "invalid evaluation keys",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_KEYS)
-def test_bad_keys_are_refused_and_those_that_were_there_stay(small: Pair, kind: str) -> None:
-    make, says = BAD_KEYS[kind]
-    with pytest.raises(InvalidUpdate, match=says):
+def test_bad_keys_are_refused_and_old_keys_stay(small: Pair, kind: str) -> None:
+    make, message = BAD_KEYS[kind]
+    with pytest.raises(InvalidUpdate, match=message):
         small.server.answer(KEYS, make(small))
     assert np.abs(small.one(0) - small.plain[0]).max() < 1e-2
 
 
-def test_more_images_than_slots_are_refused_by_the_client(small: Pair) -> None:
+def test_client_refuses_more_images_than_slots(small: Pair) -> None:
     with pytest.raises(ValueError, match="5000 images in a batch of 4096 slots"):
         small.client.encrypt_batch(np.zeros((5000, 144)))
 
 
 @pytest.mark.parametrize("answer", [b"", length_prefixed([b"x" * 40]), length_prefixed([b"x" * 40] * 10)])
-def test_an_answer_that_is_none_is_refused_by_the_client(small: Pair, answer: bytes) -> None:
+def test_client_refuses_invalid_answer(small: Pair, answer: bytes) -> None:
     with pytest.raises(InvalidUpdate, match="answer"):
         small.client.decrypt_image(answer)
     with pytest.raises(InvalidUpdate, match="answer"):
         small.client.decrypt_batch(answer, 3)
 
 
-# --- the trial ------------------------------------------------------------------------------------------------------
+# Evaluation.
 
 
-def tried(
+def evaluated(
     network: PolynomialNetwork, *, served: PolynomialNetwork | None = None, single_images: int = 1
 ) -> tuple[InferenceResult, InferenceCost]:
-    """Try ``network`` on images, by a server that predicts with ``served``."""
+    """Evaluate ``network`` with a server that predicts with ``served``."""
     images = known("small")[1]
     line, stop = start_inference_server(served or network)
     try:
@@ -318,28 +316,28 @@ def tried(
         stop()
 
 
-def test_a_trial_says_what_was_predicted_and_what_it_cost() -> None:
+def test_evaluation_reports_predictions_and_cost() -> None:
     network, images = known("small")
     labels = network.logits(images).argmax(axis=1)
     labels[:4] = (labels[:4] + 1) % 10
     lines: list[str] = []
     line, stop = start_inference_server(network)
     try:
-        found, measured = evaluate_encrypted(network, line, images, labels, single_images=2, report=lines.append)
+        result, cost = evaluate_encrypted(network, line, images, labels, single_images=2, report=lines.append)
     finally:
         stop()
-    assert (found.images, measured.right, found.plain_right, found.single_images) == (64, 60, 60, 2)
-    assert (found.degree, found.modulus_bits) == (8192, 218)
-    assert found.sure >= 60 and measured.differ == 0
-    assert 0 < measured.error < found.bound and 0 < measured.error_share < 1
-    # A seed stands for half of a ciphertext; the answer has one prime left.
-    assert len(images[0]) * 150_000 < measured.batch_up < len(images[0]) * 260_000
-    assert measured.slots == 4096 and measured.one_down < 100_000 < measured.one_up
-    assert measured.one_server > 0.01 and measured.batch_server > measured.one_server
+    assert (result.images, cost.right, result.plain_right, result.single_images) == (64, 60, 60, 2)
+    assert (result.degree, result.modulus_bits) == (8192, 218)
+    assert result.sure >= 60 and cost.differ == 0
+    assert 0 < cost.error < result.bound and 0 < cost.error_share < 1
+    # A seed replaces half of a ciphertext; the answer has one prime left.
+    assert len(images[0]) * 150_000 < cost.batch_up < len(images[0]) * 260_000
+    assert cost.slots == 4096 and cost.one_down < 100_000 < cost.one_up
+    assert cost.one_server > 0.01 and cost.batch_server > cost.one_server
     assert lines == ["64 of 64 images in batches", "2 images one by one"]
 
 
-def test_the_server_of_a_trial_is_another_process_and_ends_with_it() -> None:
+def test_server_is_separate_process() -> None:
     line, stop = start_inference_server(known("small")[0])
     assert isinstance(line, RpcConnection) and len(line.ask(SECONDS)) == 8
     with pytest.raises(InvalidUpdate, match="gives no answer to that"):
@@ -349,7 +347,7 @@ def test_the_server_of_a_trial_is_another_process_and_ends_with_it() -> None:
         line.ask(SECONDS)
 
 
-def test_a_server_that_is_gone_is_an_error_of_one_line() -> None:
+def test_stopped_server_is_user_error() -> None:
     network, images = known("small")
     line, stop = start_inference_server(network)
     stop()
@@ -357,29 +355,29 @@ def test_a_server_that_is_gone_is_an_error_of_one_line() -> None:
         evaluate_encrypted(network, line, images, LABELS, single_images=1, report=silent)
 
 
-def test_evaluation_keys_of_another_client_are_noticed_and_nothing_is_published(
+def test_evaluation_keys_of_other_client_are_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Confused(ImageOwner):
         def evaluation_keys(self) -> bytes:
             return ImageOwner(known("small")[0]).evaluation_keys()
 
-    monkeypatch.setattr(trials, "Client", Confused)
-    with pytest.raises(UserError, match=r"64 of 64 images in a batch .* nothing is published while"):
-        tried(known("small")[0])
+    monkeypatch.setattr(evaluation, "ImageOwner", Confused)
+    with pytest.raises(UserError, match=r"64 of 64 images in a batch .* nothing is published"):
+        evaluated(known("small")[0])
 
 
-def test_a_server_with_other_weights_is_noticed() -> None:
+def test_server_with_other_weights_is_detected() -> None:
     network, _ = known("small")
     *others, last = network.layers
-    with pytest.raises(UserError, match="off by more than the bound of its error"):
-        tried(network, served=PolynomialNetwork((*others, Affine(last.weights + 1e-3, last.bias, last.support))))
+    with pytest.raises(UserError, match="have an error above the bound"):
+        evaluated(network, served=PolynomialNetwork((*others, Affine(last.weights + 1e-3, last.bias, last.support))))
 
 
-def test_logits_that_would_wrap_round_are_refused_before_anything_is_encrypted() -> None:
+def test_large_logits_are_refused_before_encryption() -> None:
     network, images = known("small")
     *others, last = network.layers
     largest = np.abs(network.logits(images) - last.bias).max()
     wide = PolynomialNetwork((*others, Affine(last.weights * (1.1 * MAX_LOGIT / largest), last.bias, last.support)))
-    with pytest.raises(UserError, match=r"largest logit is .*, and the ring holds 128"):
-        tried(wide)
+    with pytest.raises(UserError, match=r"largest logit is .*; at most 128 fits"):
+        evaluated(wide)

@@ -1,4 +1,4 @@
-"""Small federations on real digits whose parts a test may replace, and what they come to by hand."""
+"""Small federations on real digits whose parts a test may replace, and their results by the formulas."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ from ppml.federation.algorithms import ClientData
 from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore, TrainingCheckpoint
 from ppml.federation.client import ClientPool, build_client_app
 from ppml.federation.client_state import ClientState
-from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds, simulate_dropouts
+from ppml.federation.factory import (
+    FederationSpec,
+    ServerComponents,
+    build_client_pool,
+    build_server,
+    party_seeds,
+    simulate_dropouts,
+)
 from ppml.federation.messages import STATUS, Status, pack_fields, unpack_request, unpack_status
 from ppml.federation.run import train_federated
-from ppml.federation.server import RoundResult, ServerSettings, FederatedServer
+from ppml.federation.server import FederatedServer, RoundResult, ServerSettings
 from ppml.federation.server_state import RoundFailed
 from ppml.federation.simulation_grid import DropsReply, InProcessGrid
 from ppml.federation.sum_mechanism import SumMechanism
@@ -51,12 +58,12 @@ def logistic() -> nn.Module:
 
 
 def owners(sizes: Sequence[int] = SIZES) -> list[Examples]:
-    """Return each client's records; no two share one."""
+    """Return each client's examples, which are disjoint."""
     return [some(size, start=sum(sizes[:number])) for number, size in enumerate(sizes)]
 
 
 def foreign_images() -> Examples:
-    """Return a few images of the test split, to measure on."""
+    """Return a few examples of the test split."""
     return digits()[1].select(torch.arange(40))
 
 
@@ -79,9 +86,9 @@ def federated(
 
 @dataclass(frozen=True)
 class Federation:
-    """The clients, what the server has, and which answers get lost."""
+    """The clients, the components of the server, and the simulated dropouts."""
 
-    population: ClientPool
+    pool: ClientPool
     plan: ServerSettings
     aggregator: Aggregator
     release: SumMechanism
@@ -97,46 +104,46 @@ def parties(
     test: Examples | None = None,
     seed: int = 1,
 ) -> Federation:
-    """Return the parties of ``arm``, whose noise is that which it names."""
+    """Return the parties of ``arm``, with the noise multiplier in it."""
     owned, model, rng = owned or owners(), model or logistic(), Randomness(seed)
     noise = getattr(arm.privacy, "noise_multiplier", None)
-    nobody: list[int | None] = [None] * len(owned)
-    given = FederationSpec(arm, [len(records) for records in owned], [noise] * len(owned), budgets or nobody)
+    unlimited: list[int | None] = [None] * len(owned)
+    spec = FederationSpec(arm, [len(records) for records in owned], [noise] * len(owned), budgets or unlimited)
     seeds = party_seeds(rng, len(owned))
     both = local_parties(arm.aggregation, len(owned))
     test = test or foreign_images()
-    population = build_client_pool(given, model, dict(enumerate(owned)), both.clients, test, seeds.clients)
-    server = build_server(given, flatten(model), both.material, seeds.server)
-    drops_reply = simulate_dropouts(given.topology.dropout_rate, rng)
-    return Federation(population, server.plan, server.aggregator, server.release, drops_reply)
+    pool = build_client_pool(spec, model, dict(enumerate(owned)), both.clients, test, seeds.clients)
+    server = build_server(spec, flatten(model), both.material, seeds.server)
+    drops_reply = simulate_dropouts(spec.topology.dropout_rate, rng)
+    return Federation(pool, server.settings, server.aggregator, server.sum_mechanism, drops_reply)
 
 
-def with_members(parts: Federation, change: Callable[[int, ClientData], ClientData]) -> Federation:
-    """Return the same parties with other clients."""
-    members = {client: change(client, member) for client, member in parts.population.members.items()}
-    return replace(parts, population=replace(parts.population, members=members))
+def with_clients(parts: Federation, change: Callable[[int, ClientData], ClientData]) -> Federation:
+    """Return the same parties with other client data."""
+    clients = {client: change(client, member) for client, member in parts.pool.clients.items()}
+    return replace(parts, pool=replace(parts.pool, clients=clients))
 
 
 def with_learner(parts: Federation, client: int, wrap: Callable[[Any], Any]) -> Federation:
-    """Return the same parties, one of which has its learner wrapped."""
+    """Return the same parties, with a wrapper around the learner of one client."""
 
     def change(number: int, member: ClientData) -> ClientData:
         return replace(member, learner=wrap(member.learner)) if number == client else member
 
-    return with_members(parts, change)
+    return with_clients(parts, change)
 
 
-def with_plan(parts: Federation, **changes: Any) -> Federation:
-    """Return the same parties with another plan of the server."""
-    return replace(parts, plan=replace(parts.plan, **changes))
+def with_settings(parts: Federation, **changes: Any) -> Federation:
+    """Return the same parties with other server settings."""
+    return replace(parts, settings=replace(parts.settings, **changes))
 
 
-# What happens on the way.
+# The course of a training.
 
 
 @dataclass
 class Course:
-    """What a training came to, for a test that knows more than any party."""
+    """The course of a training, for a test that knows more than any party."""
 
     ends: list[RoundResult] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -146,8 +153,8 @@ class Course:
     states: list[ClientState] = field(default_factory=list)
     failure: RoundFailed | None = None
 
-    def told(self, client: int, kind: str = MessageType.TRAIN) -> list[Message]:
-        """Return what the server told a client, in order; the nodes of clients begin with 2."""
+    def requests(self, client: int, kind: str = MessageType.TRAIN) -> list[Message]:
+        """Return the server's requests to a client, in order; the first client has node 2."""
         return [
             message
             for direction, message in self.messages
@@ -156,8 +163,8 @@ class Course:
             and message.metadata.message_type == kind
         ]
 
-    def asked(self) -> dict[int, list[int]]:
-        """Return which clients were told to train, by round."""
+    def selected(self) -> dict[int, list[int]]:
+        """Return the clients with a request to train, by round."""
         found: dict[int, list[int]] = {}
         for direction, message in self.messages:
             if direction == "down" and message.metadata.message_type == MessageType.TRAIN:
@@ -167,45 +174,45 @@ class Course:
 
 
 @dataclass
-class Listening:
-    """Adds as ``aggregator`` does, and says what: how many contributions, and the sum."""
+class RecordingAggregator:
+    """An aggregator that reports the number of updates and their sum."""
 
     aggregator: Aggregator
-    heard: Callable[[int, ProtectedUpdate], None]
+    on_sum: Callable[[int, ProtectedUpdate], None]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.aggregator, name)
 
     def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         total = self.aggregator.add(sealed)
-        self.heard(len(sealed), total)
+        self.on_sum(len(sealed), total)
         return total
 
 
 class Wire:
-    """A grid in one process that a test may cut, or listen to.
+    """A grid in one process that a test may change or observe.
 
     Parameters
     ----------
     parts : Federation
-        The clients, and which answers get lost.
-    listen : callable
-        Sees every message, and which way it goes.
+        The clients, and the simulated dropouts.
+    observe : callable
+        Called with the direction of every message and the message.
     """
 
-    def __init__(self, parts: Federation, listen: Callable[[str, Message], None]) -> None:
-        self.app = build_client_app(lambda context: parts.population)
-        people = parts.population
-        self.inner = InProcessGrid(self.app, len(people.members), [listen], parts.drops_reply, prefetch=people.prefetch)
-        self.listen = listen
+    def __init__(self, parts: Federation, observe: Callable[[str, Message], None]) -> None:
+        self.app = build_client_app(lambda context: parts.pool)
+        pool = parts.pool
+        self.inner = InProcessGrid(self.app, len(pool.clients), [observe], parts.drops_reply, prefetch=pool.prefetch)
+        self.observe = observe
         self.extra: dict[int, Context] = {}
 
     def join(self, node: int, client: int) -> None:
-        """Connect another node, which says that it is ``client`` and remembers nothing."""
+        """Connect another node, without state, that reports the number ``client``."""
         self.extra[node] = Context(1, node, {"partition-id": client}, RecordDict(), {})
 
     def contexts(self) -> dict[int, Context]:
-        """Return what each node remembers."""
+        """Return the context of each node."""
         return {**self.inner.contexts(), **self.extra}
 
     def get_node_ids(self) -> list[int]:
@@ -219,9 +226,9 @@ class Wire:
         replies = {reply.metadata.src_node_id: reply for reply in self.inner.send_and_receive(known)}
         for message in asked:
             if (node := message.metadata.dst_node_id) in self.extra:
-                self.listen("down", message)
+                self.observe("down", message)
                 replies[node] = self.app(message, self.extra[node])
-                self.listen("up", replies[node])
+                self.observe("up", replies[node])
         return [
             arrived
             for message in asked
@@ -230,24 +237,28 @@ class Wire:
         ]
 
     def before(self, message: Message) -> None:
-        """Do something to a client before it gets a message."""
+        """Change a client before it gets a message."""
 
     def after(self, message: Message, reply: Message) -> list[Message]:
-        """Return what arrives of a client's reply."""
+        """Return the replies that the server gets in the place of a client's reply."""
         return [reply]
 
 
 def play(parts: Federation, wire_of: Callable[..., Wire] = Wire) -> Course:
-    """Run the server of ``parts``; a round that drops_reply ends it and is kept."""
+    """Run the server of ``parts``; the error of a failed round is in the result."""
     course = Course()
 
-    def handle_reply(count: int, total: ProtectedUpdate) -> None:
+    def record_sum(count: int, total: ProtectedUpdate) -> None:
         course.added.append(count)
-        course.sums.append(parts.population.side.reveal(total))
+        course.sums.append(parts.pool.side.reveal(total))
 
     wire = wire_of(parts, lambda *seen: course.messages.append(seen))
     server = FederatedServer(
-        parts.plan, Listening(parts.aggregator, hear), course.ends.append, course.notices.append, parts.release
+        parts.settings,
+        RecordingAggregator(parts.aggregator, record_sum),
+        course.ends.append,
+        course.notices.append,
+        parts.sum_mechanism,
     )
     try:
         server.run(wire)
@@ -256,23 +267,23 @@ def play(parts: Federation, wire_of: Callable[..., Wire] = Wire) -> Course:
     course.states = [ClientState(context.state) for _, context in sorted(wire.contexts().items())]
     accepted = course.ends[-1].server_state.accepted if course.ends else {}
     for client, state in enumerate(course.states):
-        state.settle(accepted.get(client, 0))
+        state.commit(accepted.get(client, 0))
     return course
 
 
-def nothing(number: int, client: int, context: Context) -> None:
+def no_change(number: int, client: int, context: Context) -> None:
     """Do nothing before a client gets a message."""
 
 
-def the_reply(number: int, client: int, message: Message, reply: Message) -> list[Message]:
-    """Let the reply of a client through."""
+def same_reply(number: int, client: int, message: Message, reply: Message) -> list[Message]:
+    """Return the reply of a client without a change."""
     return [reply]
 
 
-class Meddled(Wire):
-    """Does something to a client before it is told to train, and to its answer before that arrives."""
+class FaultyWire(Wire):
+    """A wire that changes a client before a request to train, and its reply to it."""
 
-    def __init__(self, *given: Any, before: Any = nothing, after: Any = the_reply) -> None:
+    def __init__(self, *given: Any, before: Any = no_change, after: Any = same_reply) -> None:
         super().__init__(*given)
         self._before, self._after = before, after
 
@@ -289,24 +300,24 @@ class Meddled(Wire):
         return unpack_request(message.content).number, message.metadata.dst_node_id - 2
 
 
-def meddled(client: int, number: int, fault: Callable[[Message, Message], list[Message]]) -> Callable[..., Wire]:
-    """Return a wire that has one client's answer in one round replaced by what ``fault`` makes of it."""
+def with_fault(client: int, number: int, fault: Callable[[Message, Message], list[Message]]) -> Callable[..., Wire]:
+    """Return a wire that applies ``fault`` to one client's reply in one round."""
 
     def after(*given: Any) -> list[Message]:
-        here, message, reply = given[:2], given[2], given[3]
-        return fault(message, reply) if here == (number, client) else [reply]
+        place, message, reply = given[:2], given[2], given[3]
+        return fault(message, reply) if place == (number, client) else [reply]
 
-    return partial(Meddled, after=after)
+    return partial(FaultyWire, after=after)
 
 
 def with_records(message: Message, reply: Message, **records: Any) -> Message:
-    """Return ``reply`` with other records; those that are None are left out."""
+    """Return ``reply`` with other Flower records; None removes a record."""
     content = {**reply.content, **records}
     return Message(RecordDict({key: one for key, one in content.items() if one is not None}), reply_to=message)
 
 
 def with_status(**fields: int) -> Callable[[Message, Message], list[Message]]:
-    """Return a fault: an answer that says something else of itself."""
+    """Return a fault: a reply with another status."""
 
     def fault(message: Message, reply: Message) -> list[Message]:
         status: Status = replace(unpack_status(reply.content), **fields)
@@ -315,7 +326,7 @@ def with_status(**fields: int) -> Callable[[Message, Message], list[Message]]:
     return fault
 
 
-# By hand.
+# Results by the formulas.
 
 
 @dataclass
@@ -327,27 +338,27 @@ class Trail:
 
 
 def changes_by_hand(parts: Federation, parameters: np.ndarray, number: int, clients: Iterable[int]) -> list[np.ndarray]:
-    """Return how far each of ``clients`` moves the weights in a round, in float64."""
-    people, changes = parts.population, []
+    """Return the change of the weights by each of ``clients`` in a round, in float64."""
+    pool, changes = parts.pool, []
     for client in clients:
-        model = deepcopy(people.model)
+        model = deepcopy(pool.model)
         unflatten_into(model, parameters)
-        people.members[client].learner.fit(
+        pool.clients[client].learner.fit(
             model,
-            people.members[client].records,
-            window=TrainingWindow((number - 1) / people.rounds, number / people.rounds),
-            rng=people.seeds[client].child("round", number),
+            pool.clients[client].examples,
+            window=TrainingWindow((number - 1) / pool.rounds, number / pool.rounds),
+            rng=pool.seeds[client].child("round", number),
         )
         changes.append(vector(model).numpy().astype(np.float64) - parameters)
     return changes
 
 
-def by_hand(parts: Federation, answered: Callable[[int], Iterable[int]]) -> Trail:
-    """Return what federated averaging over those who answered comes to."""
-    step, trail = parts.population.codec.step, Trail([parts.plan.initial], [])
-    for number in range(1, parts.plan.rounds + 1):
-        clients, before = list(answered(number)), trail.parameters[-1]
-        weights = [parts.population.members[client].weight for client in clients]
+def by_hand(parts: Federation, received: Callable[[int], Iterable[int]]) -> Trail:
+    """Return the result of federated averaging over the clients with an update."""
+    step, trail = parts.pool.codec.step, Trail([parts.settings.initial_weights], [])
+    for number in range(1, parts.settings.rounds + 1):
+        clients, before = list(received(number)), trail.parameters[-1]
+        weights = [parts.pool.clients[client].weight for client in clients]
         changes = changes_by_hand(parts, before, number, clients)
         sent = [np.append(weight * change, weight) for weight, change in zip(weights, changes, strict=True)]
         total = np.sum([np.rint(one / step) for one in sent], axis=0)
@@ -357,40 +368,40 @@ def by_hand(parts: Federation, answered: Callable[[int], Iterable[int]]) -> Trai
 
 
 def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two vectors of float32 are the same bit for bit."""
+    """Return whether two vectors of float32 have the same bits."""
     assert one.dtype == other.dtype == np.float32
     return one.tobytes() == other.tobytes()
 
 
-# Trainings that are kept, and go on.
+# Checkpoints.
 
 
-class Memory:
-    """Keeps the progress after each round, and starts from ``progress``."""
+class MemoryStore:
+    """Checkpoints in memory; ``checkpoint`` is the initial one."""
 
-    def __init__(self, progress: TrainingCheckpoint | None = None) -> None:
-        self.progress = progress
+    def __init__(self, checkpoint: TrainingCheckpoint | None = None) -> None:
+        self.checkpoint = checkpoint
         self.after: dict[int, TrainingCheckpoint] = {}
 
     def load(self) -> TrainingCheckpoint | None:
-        return self.progress
+        return self.checkpoint
 
-    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
-        self.progress = reached()
-        self.after[self.progress.number] = self.progress
+    def save(self, capture: Callable[[], TrainingCheckpoint]) -> None:
+        self.checkpoint = capture()
+        self.after[self.checkpoint.number] = self.checkpoint
 
 
 def trained(
     parts: Federation, *, checkpoint: CheckpointStore = NO_CHECKPOINT, notice: Callable[[str], None] = lambda line: None
 ) -> TrainingResult:
-    """Train as the stages do."""
+    """Train in process."""
 
     def ignore(row: HistoryRow) -> None:
         pass
 
     return train_federated(
-        parts.population,
-        ServerComponents(parts.plan, parts.aggregator, parts.release),
+        parts.pool,
+        ServerComponents(parts.settings, parts.aggregator, parts.sum_mechanism),
         ignore,
         checkpoint=checkpoint,
         notice=notice,

@@ -1,7 +1,7 @@
-"""``noise_source: secure`` from the configuration to what drew: no noise and no sample comes from a seed.
+"""``noise_source: secure`` from the configuration to the generators: no noise and no sample comes from a seed.
 
-Each account states what drew, so that a training with secure noise in its configuration and seeded noise in its
-weights is told by its own account.
+Each account states the executed source, so that it reveals a training with secure noise in its configuration and seeded
+noise in its weights.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from ppml.config.arm import Arm
-from ppml.federation import distributed_dp as shares
-from ppml.federation import factory as federation_build
+from ppml.federation import distributed_dp
+from ppml.federation import factory as federation_factory
 from ppml.federation import run as federation_run
-from ppml.federation import sum_noise_factory as build_private
+from ppml.federation import sum_noise_factory
 from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning import dpsgd, poisson
 from ppml.learning.factory import build_learner
@@ -42,17 +42,17 @@ def centralized(privacy: dict[str, Any]) -> Arm:
 
 ARMS: dict[str, Callable[[str], Arm]] = {
     "centralized": lambda source: centralized({**EXAMPLE, "noise_source": source}),
-    "by each owner": lambda source: federated({**EXAMPLE, "noise_source": source}),
-    "by shares": lambda source: federated({**EXAMPLE, "noise": "distributed", "noise_source": source}, MASKS),
-    "of clients, by shares": lambda source: federated(
+    "local": lambda source: federated({**EXAMPLE, "noise_source": source}),
+    "distributed, examples": lambda source: federated({**EXAMPLE, "noise": "distributed", "noise_source": source}, MASKS),
+    "distributed, clients": lambda source: federated(
         {**CLIENT, "noise": "distributed", "noise_source": source}, MASKS, weighting="uniform"
     ),
-    "of clients, by the server": lambda source: federated({**CLIENT, "noise_source": source}, weighting="uniform"),
+    "central": lambda source: federated({**CLIENT, "noise_source": source}, weighting="uniform"),
 }
 
 
 def run(arm: Arm) -> tuple[TrainingResult, list[tuple[Any, ...]]]:
-    """Train, and return with the outcome the paths of all generators that were made from a seed."""
+    """Train; return the result and the paths of all generators with a seed."""
     made: list[tuple[Any, ...]] = []
 
     def listening(true):
@@ -82,15 +82,15 @@ def run(arm: Arm) -> tuple[TrainingResult, list[tuple[Any, ...]]]:
 
 
 def in_this_process(*given):
-    # Clients in a process of their own would not be heard.
+    # The test does not observe clients in other processes.
     return InProcessGrid(*given[:-1], None)
 
 
 def listening_to_samples(made, true=poisson.SeededSampler.__init__):
-    def make(self, records, rate, steps, rng):
-        # Where every record is taken no sample is drawn.
+    def make(self, examples, rate, steps, rng):
+        # There is no sampling at rate 1.
         made.extend([rng.path] if rate < 1.0 else [])
-        true(self, records, rate, steps, rng)
+        true(self, examples, rate, steps, rng)
 
     return make
 
@@ -105,12 +105,12 @@ def check_secure(arm: Arm) -> None:
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_secure_noise_comes_from_no_seed_and_is_stated_as_secure(name):
+def test_secure_noise_uses_no_seed(name):
     check_secure(ARMS[name]("secure"))
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_seeded_noise_repeats_and_is_stated_as_seeded(name):
+def test_seeded_noise_repeats(name):
     (first, made), (second, _) = run(ARMS[name]("seeded")), run(ARMS[name]("seeded"))
     assert [path for path in made if "noise" in path]
     assert torch.equal(vector(first.models[0]), vector(second.models[0]))
@@ -118,15 +118,15 @@ def test_seeded_noise_repeats_and_is_stated_as_seeded(name):
     assert stated == {("seeded", "seeded")}
 
 
-# Planted faults: secure is replaced by seeded at each place where the source is chosen or passed on.
+# Planted faults: seeded in the place of secure, at each place that chooses or passes on the source.
 
 
 def always_seeded(source: str, rng: Randomness) -> SeededNoise:
     return SeededNoise(rng.numpy())
 
 
-def seeded_sampler(records, rate, steps, source, rng, *, true=poisson.build_sampler):
-    return true(records, rate, steps, "seeded", rng)
+def seeded_sampler(examples, rate, steps, source, rng, *, true=poisson.build_sampler):
+    return true(examples, rate, steps, "seeded", rng)
 
 
 def with_seeded_source(kind):
@@ -138,35 +138,35 @@ def seeded_learner(training, privacy, noise_multiplier):
 
 
 FAULTS = {
-    "the noise of an owner": ("by each owner", dpsgd, "build_noise_source", always_seeded),
-    "the noise of a centralized owner": ("centralized", dpsgd, "build_noise_source", always_seeded),
-    "the samples of an owner": ("by each owner", dpsgd, "build_sampler", seeded_sampler),
-    "the learner from the configuration": ("by each owner", federation_build, "build_learner", seeded_learner),
-    "shares": ("by shares", shares, "build_noise_source", always_seeded),
-    "the samples of a round": ("by shares", shares, "build_sampler", seeded_sampler),
-    "shares of clients": ("of clients, by shares", shares, "build_noise_source", always_seeded),
-    "the noise of a server": ("of clients, by the server", shares, "build_noise_source", always_seeded),
-    "shares from the configuration": (
-        *("by shares", build_private, "DistributedGaussian"),
-        with_seeded_source(shares.DistributedGaussian),
+    "noise of a client": ("local", dpsgd, "build_noise_source", always_seeded),
+    "centralized noise": ("centralized", dpsgd, "build_noise_source", always_seeded),
+    "samples of a client": ("local", dpsgd, "build_sampler", seeded_sampler),
+    "learner from the configuration": ("local", federation_factory, "build_learner", seeded_learner),
+    "distributed noise, examples": ("distributed, examples", distributed_dp, "build_noise_source", always_seeded),
+    "samples of a round": ("distributed, examples", distributed_dp, "build_sampler", seeded_sampler),
+    "distributed noise, clients": ("distributed, clients", distributed_dp, "build_noise_source", always_seeded),
+    "central noise": ("central", distributed_dp, "build_noise_source", always_seeded),
+    "distributed noise from the configuration": (
+        *("distributed, examples", sum_noise_factory, "DistributedGaussian"),
+        with_seeded_source(distributed_dp.DistributedGaussian),
     ),
-    "the server's noise from the configuration": (
-        *("of clients, by the server", build_private, "CentralGaussian"),
-        with_seeded_source(shares.CentralGaussian),
+    "central noise from the configuration": (
+        *("central", sum_noise_factory, "CentralGaussian"),
+        with_seeded_source(distributed_dp.CentralGaussian),
     ),
 }
 
 
 @pytest.mark.parametrize(("name", "module", "attribute", "fault"), FAULTS.values(), ids=FAULTS)
-def test_secure_that_is_replaced_by_seeded_is_caught(name, module, attribute, fault, monkeypatch):
+def test_seeded_noise_instead_of_secure_is_detected(name, module, attribute, fault, monkeypatch):
     monkeypatch.setattr(module, attribute, fault)
     with pytest.raises(AssertionError):
         check_secure(ARMS[name]("secure"))
 
 
-@pytest.mark.parametrize("name", ["by each owner", "by shares", "of clients, by the server"])
-def test_noise_that_is_seeded_is_stated_as_such_whatever_the_configuration_says(name, monkeypatch):
-    for module in (dpsgd, shares):
+@pytest.mark.parametrize("name", ["local", "distributed, examples", "central"])
+def test_events_state_the_executed_noise_source(name, monkeypatch):
+    for module in (dpsgd, distributed_dp):
         monkeypatch.setattr(module, "build_noise_source", always_seeded)
     outcome, _ = run(ARMS[name]("secure"))
     assert {event.noise_source for own in outcome.events for event in own} == {"seeded"}

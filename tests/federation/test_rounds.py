@@ -31,7 +31,7 @@ from ppml.federation.messages import (
     unpack_vector,
 )
 from ppml.federation.run import train_federated
-from ppml.federation.server import RoundResult, ServerSettings, FederatedServer
+from ppml.federation.server import FederatedServer, RoundResult, ServerSettings
 from ppml.federation.server_state import RoundFailed
 from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning.dpsgd import DpSgdLearner
@@ -49,66 +49,66 @@ from .runs import (
     SIZES,
     by_hand,
     change_by_hand,
+    client_data,
+    client_pool,
     federated_arm,
     foreign_images,
     ignore_row,
-    members,
     owners,
-    population,
     run,
     run_and_record,
-    server_of,
+    server_components,
 )
 
 CODEC = FixedPointCodec(8.0, 20)
 
 
-def in_the_clear(codec: FixedPointCodec = CODEC, *, clients: int = 3, **parts) -> ClientPool:
-    return population(PlaintextAggregation(codec, clients), codec, **parts)
+def in_the_clear(codec: FixedPointCodec = CODEC, *, count: int = 3, **parts) -> ClientPool:
+    return client_pool(PlaintextAggregation(codec, count), codec, **parts)
 
 
 def trained(clients: ClientPool, **others) -> TrainingResult:
-    return train_federated(clients, server_of(clients), ignore_row, **others)
+    return train_federated(clients, server_components(clients), ignore_row, **others)
 
 
 # Averaging.
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "examples"])
-def test_one_round_is_federated_averaging_to_within_the_grid(weighting):
+def test_one_round_is_federated_averaging_up_to_the_grid(weighting):
     weights = client_weights(SIZES, weighting)
-    result = vector(trained(in_the_clear(members=members(weights=weights), rounds=1)).models[0]).numpy()
+    result = vector(trained(in_the_clear(clients=client_data(weights=weights), rounds=1)).models[0]).numpy()
     exact = by_hand(weights, rounds=1)
     # Each update and the weights are off by half a step at most.
     assert np.abs(result - exact).max() < 3 * CODEC.step
     assert np.abs(exact - vector(cnn()).numpy()).max() > 1000 * CODEC.step, "a model that stays would agree, too"
 
 
-def test_weights_by_examples_are_told_from_equal_weights():
+def test_weights_by_examples_differ_from_equal_weights():
     by_examples = by_hand(client_weights(SIZES, "examples"), rounds=1)
     result = vector(trained(in_the_clear(rounds=1)).models[0]).numpy()
     assert np.abs(result - by_examples).max() > 100 * CODEC.step
 
 
 @pytest.mark.parametrize(("momentum", "rate"), [(0.0, 1.0), (0.5, 1.0), (0.9, 0.3)])
-def test_rounds_with_server_momentum_are_those_by_hand_bit_for_bit(momentum, rate):
+def test_server_momentum_matches_the_formula_bit_for_bit(momentum, rate):
     weights = client_weights(SIZES, "examples")
-    clients = in_the_clear(members=members(weights=weights), rounds=3, momentum=momentum, rate=rate)
+    clients = in_the_clear(clients=client_data(weights=weights), rounds=3, momentum=momentum, rate=rate)
     result = vector(trained(clients).models[0]).numpy()
     assert np.array_equal(result, by_hand(weights, rounds=3, momentum=momentum, step=CODEC.step, rate=rate))
 
 
-def test_one_client_of_full_weight_trains_as_it_would_alone_up_to_the_grid():
-    (records,) = owners(SIZES[:1])
+def test_single_client_trains_as_without_federation():
+    (examples,) = owners(SIZES[:1])
     learner = SgdLearner(Settings(2, 10, 0.1))
-    clients = in_the_clear(clients=1, members=members([learner], [records], [1.0]), rounds=1)
+    clients = in_the_clear(count=1, clients=client_data([learner], [examples], [1.0]), rounds=1)
     alone = cnn()
-    learner.fit(alone, records, window=TrainingWindow(), rng=Randomness(1).party("client", 0).child("round", 1))
+    learner.fit(alone, examples, window=TrainingWindow(), rng=Randomness(1).party("client", 0).child("round", 1))
     difference = vector(trained(clients).models[0]) - vector(alone)
     assert difference.abs().max() <= CODEC.step
 
 
-def test_a_clip_under_1_clips_updates_but_not_weights():
+def test_clip_below_1_does_not_clip_weights():
     # Nothing in these updates reaches 0.5, so that the bound of the codec must not matter.
     narrow = FixedPointCodec(0.5, 20)
     updates = run_and_record(federated_arm(rounds=1)).updates
@@ -117,15 +117,15 @@ def test_a_clip_under_1_clips_updates_but_not_weights():
     assert torch.allclose(*results, atol=1e-5)
 
 
-def test_weights_relate_to_the_largest_client():
+def test_weights_are_relative_to_the_largest_client():
     assert client_weights([5, 10, 20], "examples") == [0.25, 0.5, 1.0]
     assert client_weights([5, 10, 20], "uniform") == [1.0, 1.0, 1.0]
 
 
-def test_the_history_is_measured_with_the_global_model_of_each_round():
+def test_history_has_metrics_of_the_global_model():
     rows = []
     clients = in_the_clear(rounds=2)
-    outcome = train_federated(clients, server_of(clients), rows.append)
+    outcome = train_federated(clients, server_components(clients), rows.append)
     assert rows == outcome.history
     assert [(row.step, row.train_loss, row.clients) for row in rows] == [(1, None, 3), (2, None, 3)]
     assert (rows[-1].loss, rows[-1].accuracy) == evaluate(outcome.models[0], foreign_images())
@@ -134,16 +134,16 @@ def test_the_history_is_measured_with_the_global_model_of_each_round():
 # Every client knows the same model.
 
 
-def test_all_clients_that_catch_up_hold_the_same_model_bit_for_bit(monkeypatch):
+def test_clients_have_the_same_model_bit_for_bit(monkeypatch):
     received: dict[int, list[bytes]] = {}
-    original = client_module._contribute
+    original = client_module._compute_protected_update
 
     def spied(clients, client, number, state, left):
-        known = state.common
+        known = state.global_state
         received.setdefault(number, []).append(known.parameters.tobytes() + known.memory["velocity"].tobytes())
         return original(clients, client, number, state, left)
 
-    monkeypatch.setattr(client_module, "_contribute", spied)
+    monkeypatch.setattr(client_module, "_compute_protected_update", spied)
     trained(in_the_clear(rounds=3, momentum=0.5))
     assert {number: (len(models), len(set(models))) for number, models in received.items()} == {
         1: (3, 1),
@@ -153,7 +153,7 @@ def test_all_clients_that_catch_up_hold_the_same_model_bit_for_bit(monkeypatch):
 
 
 @pytest.mark.parametrize("differs", ["nothing", "model", "memory", "sum", "round"])
-def test_a_client_takes_the_step_of_the_one_before_only_from_the_same_state_along_the_same_sum(differs):
+def test_step_cache_requires_the_same_state_and_sum(differs):
     clients = in_the_clear(momentum=0.5)
     size = len(flatten(clients.model))
     ones, opened = np.ones(size, dtype=np.float32), np.full(size + 1, 2**20)
@@ -161,17 +161,19 @@ def test_a_client_takes_the_step_of_the_one_before_only_from_the_same_state_alon
     for spoiled in (None, differs):
         state, number = ClientState(RecordDict()), 2 if spoiled == "round" else 1
         velocity = 2 * ones if spoiled == "memory" else ones
-        state.advance(GlobalState(0 * ones if spoiled == "model" else ones, {"velocity": velocity}), applied=number - 1)
+        state.apply_step(
+            GlobalState(0 * ones if spoiled == "model" else ones, {"velocity": velocity}), applied=number - 1
+        )
         total = opened - 1 if spoiled == "sum" else opened
-        expected = clients.work.apply(clients.codec.decode(total), state.common, number)
-        clients.last_step.take(clients, state, total, number)
-        assert np.array_equal(state.common.parameters, expected.parameters) and state.applied == number
-        assert np.array_equal(state.common.memory["velocity"], expected.memory["velocity"])
+        expected = clients.algorithm.apply_sum(clients.codec.decode(total), state.global_state, number)
+        clients.step_cache.apply(clients, state, total, number)
+        assert np.array_equal(state.global_state.parameters, expected.parameters) and state.applied == number
+        assert np.array_equal(state.global_state.memory["velocity"], expected.memory["velocity"])
         taken.append(state.packed[0])
     assert (taken[0] is taken[1]) == (differs == "nothing")
 
 
-def test_parameters_survive_the_way_into_a_message_and_a_model():
+def test_parameters_survive_packing():
     parameters = flatten(cnn(3))
     again = unpack_vector(pack_vector(parameters))
     assert again.dtype == np.float32
@@ -189,35 +191,35 @@ class SameDraws:
     def __init__(self, learner: DpSgdLearner) -> None:
         self._learner = learner
 
-    def fit(self, model, records, *, window, rng, **others):
-        return self._learner.fit(model, records, window=window, rng=Randomness(1), **others)
+    def fit(self, model, examples, *, window, rng, **others):
+        return self._learner.fit(model, examples, window=window, rng=Randomness(1), **others)
 
 
-def check_noise_of_clients_and_rounds_is_independent(wrap) -> None:
+def check_noise_is_independent(wrap) -> None:
     learner = DpSgdLearner(
-        Settings(1, 10, 0.5, momentum=0.0, decay="constant"), noise_multiplier=1.5, max_grad_norm=0.2
+        Settings(1, 10, 0.5, momentum=0.0, learning_rate_schedule="constant"), noise_multiplier=1.5, max_grad_norm=0.2
     )
-    silent = members([wrap(learner)] * 3, [blank(20)] * 3)
-    outcome = trained(in_the_clear(model=Silent(), members=silent, test=blank(2), rounds=2))
+    silent = client_data([wrap(learner)] * 3, [blank(20)] * 3)
+    outcome = trained(in_the_clear(model=Silent(), clients=silent, test=blank(2), rounds=2))
     # Two rounds of two steps; the mean over three clients has a third of the variance.
     expected = 0.5 / 10 * 1.5 * 0.2 * np.sqrt(2 * 2 / 3)
     assert vector(outcome.models[0]).std().item() == pytest.approx(expected, rel=0.02)
 
 
 def test_noise_is_independent_over_clients_and_rounds():
-    check_noise_of_clients_and_rounds_is_independent(lambda learner: learner)
+    check_noise_is_independent(lambda learner: learner)
 
 
-def test_clients_that_draw_the_same_noise_are_caught():
+def test_equal_noise_of_clients_is_detected():
     with pytest.raises(AssertionError):
-        check_noise_of_clients_and_rounds_is_independent(SameDraws)
+        check_noise_is_independent(SameDraws)
 
 
 # Bytes.
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plaintext", "ckks"])
-def test_the_meter_counts_the_bytes_of_all_payloads(encrypted):
+def test_traffic_counter_counts_all_payloads(encrypted):
     traffic = run_and_record(federated_arm(encrypted=encrypted))
     sent = {"up": 0, "down": 0}
     for direction, message in traffic.messages:
@@ -226,7 +228,7 @@ def test_the_meter_counts_the_bytes_of_all_payloads(encrypted):
     assert (traffic.outcome.bytes_up, traffic.outcome.bytes_down) == (sent["up"], sent["down"])
 
 
-def test_in_the_clear_a_value_costs_four_bytes_a_round_and_client():
+def test_plaintext_value_costs_four_bytes():
     outcome = run(federated_arm())
     values = 26_106 + 1
     assert outcome.bytes_up == 2 * 3 * 4 * values
@@ -250,7 +252,7 @@ class Fails:
 class EndsAtInfinity:
     """Leaves weights that are not finite without a loss that says so, as one huge last step does."""
 
-    def fit(self, model, records, **settings):
+    def fit(self, model, examples, **settings):
         with torch.no_grad():
             next(model.parameters()).fill_(torch.inf)
         return ()
@@ -267,7 +269,7 @@ FAILURES = {
 def notice_of(why: str, number: int, client: int) -> str:
     """Return the line about a client that failed."""
     reason = why.format(client=client, number=number)
-    return f"round {number}: client {client}: it failed: {reason}; its answer is left out"
+    return f"round {number}: client {client}: it failed: {reason}; its reply is ignored"
 
 
 def sums_sent(messages: Iterable[tuple[str, Message]]) -> dict[int, np.ndarray]:
@@ -280,14 +282,16 @@ def sums_sent(messages: Iterable[tuple[str, Message]]) -> dict[int, np.ndarray]:
     }
 
 
-def check_the_others_go_on(learner: LocalLearner, why: str, side: PlaintextAggregation) -> None:
+def check_others_continue(learner: LocalLearner, why: str, side: PlaintextAggregation) -> None:
     """Train with ``learner`` at client 1 of three, which fails in every round."""
     weights = client_weights(SIZES, "examples")
-    clients = population(side, CODEC, members=members([QUICK, learner, QUICK], weights=weights))
+    clients = client_pool(side, CODEC, clients=client_data([QUICK, learner, QUICK], weights=weights))
     said, travelled = [], []
     outcome = trained(clients, notice=said.append, observers=[lambda *seen: travelled.append(seen)])
     assert said == [
-        line for number in (1, 2) for line in (notice_of(why, number, 1), f"round {number} goes on with 2 of 3 clients")
+        line
+        for number in (1, 2)
+        for line in (notice_of(why, number, 1), f"round {number} continues with 2 of 3 clients")
     ]
     assert [(row.step, row.clients) for row in outcome.history] == [(1, 2), (2, 2)]
     start = vector(cnn()).numpy()
@@ -298,8 +302,8 @@ def check_the_others_go_on(learner: LocalLearner, why: str, side: PlaintextAggre
 
 
 @pytest.mark.parametrize(("learner", "why"), FAILURES.values(), ids=FAILURES)
-def test_a_client_that_fails_is_named_with_round_and_reason_and_the_others_go_on(learner, why):
-    check_the_others_go_on(learner, why, PlaintextAggregation(CODEC, 3))
+def test_failed_client_is_reported_and_others_continue(learner, why):
+    check_others_continue(learner, why, PlaintextAggregation(CODEC, 3))
 
 
 class Faulty(PlaintextAggregation):
@@ -316,27 +320,27 @@ class Faulty(PlaintextAggregation):
 
 
 @pytest.mark.parametrize(("place", "amount"), [(0, 1), (-1, 2**20)], ids=["a grid step", "a weight"])
-def test_a_sum_of_others_than_those_who_answered_is_caught(place, amount):
+def test_wrong_sum_is_detected(place, amount):
     with pytest.raises(AssertionError):
-        check_the_others_go_on(*FAILURES["diverges"], Faulty(place, amount))
+        check_others_continue(*FAILURES["diverges"], Faulty(place, amount))
 
 
-def test_a_client_that_is_not_named_is_caught(monkeypatch):
-    original = FederatedServer._accept
+def test_missing_notice_is_detected(monkeypatch):
+    original = FederatedServer._parse_update
 
     def silent(server, client, reply, number):
         return None if reply.has_error() else original(server, client, reply, number)
 
-    monkeypatch.setattr(FederatedServer, "_accept", silent)
+    monkeypatch.setattr(FederatedServer, "_parse_update", silent)
     with pytest.raises(AssertionError):
-        check_the_others_go_on(*FAILURES["diverges"], PlaintextAggregation(CODEC, 3))
+        check_others_continue(*FAILURES["diverges"], PlaintextAggregation(CODEC, 3))
 
 
 @pytest.mark.parametrize(("learner", "why"), FAILURES.values(), ids=FAILURES)
-def test_a_round_in_which_every_client_fails_ends_the_training_and_each_is_named(learner, why):
+def test_round_without_any_update_ends_the_training(learner, why):
     said = []
-    with pytest.raises(RoundFailed, match=r"^round 1: 0 of 3 clients answered as they should, 1 are needed; "):
-        trained(in_the_clear(members=members([learner] * 3)), notice=said.append)
+    with pytest.raises(RoundFailed, match=r"^round 1: 0 of 3 clients sent a valid update, 1 are needed; "):
+        trained(in_the_clear(clients=client_data([learner] * 3)), notice=said.append)
     assert said == [notice_of(why, 1, client) for client in range(3)]
 
 
@@ -400,7 +404,7 @@ def served(answer: Answer) -> tuple[Scripted, list[RoundResult], list[str]]:
     return grid, ends, said
 
 
-def test_the_server_adds_what_comes_back():
+def test_server_adds_the_replies():
     grid, (end,), said = served(honest)
     assert grid.asked(MessageType.TRAIN) == [7, 5], "in the order of the clients"
     assert sums_sent(grid.seen)[1].tolist() == [12]
@@ -408,28 +412,28 @@ def test_the_server_adds_what_comes_back():
     assert said == []
 
 
-def test_an_error_reply_is_left_out_and_names_the_client():
+def test_error_reply_is_reported_and_ignored():
     answer = unless("train", 0, lambda message: [Message(Error(code=1, reason="out of memory"), reply_to=message)])
     grid, (end,), said = served(answer)
     assert said == [
-        "round 1: client 0: it failed: out of memory; its answer is left out",
-        "round 1 goes on with 1 of 2 clients",
+        "round 1: client 0: it failed: out of memory; its reply is ignored",
+        "round 1 continues with 1 of 2 clients",
     ]
     assert (sums_sent(grid.seen)[1].tolist(), end.clients) == ([5], 1)
 
 
-def test_a_client_that_does_not_answer_is_named():
+def test_missing_reply_is_reported():
     grid, (end,), said = served(unless("train", 1, lambda message: []))
-    assert said == ["round 1: client 1 did not answer", "round 1 goes on with 1 of 2 clients"]
+    assert said == ["round 1: client 1 did not reply", "round 1 continues with 1 of 2 clients"]
     assert (sums_sent(grid.seen)[1].tolist(), end.clients) == ([7], 1)
 
 
-def test_a_round_that_nobody_answers_ends_the_training():
-    with pytest.raises(RoundFailed, match="round 1: 0 of 2 clients answered as they should, 1 are needed"):
+def test_round_without_replies_ends_the_training():
+    with pytest.raises(RoundFailed, match="round 1: 0 of 2 clients sent a valid update, 1 are needed"):
         served(lambda message: [] if message.metadata.message_type == "train" else honest(message))
 
 
-def test_a_message_type_of_another_kind_is_not_answered():
+def test_unknown_message_type_gets_no_reply():
     clients = in_the_clear()
     grid = InProcessGrid(build_client_app(lambda context: clients), 3)
     message = grid.create_message(RecordDict(), "train.other", 2, "1")
@@ -438,7 +442,7 @@ def test_a_message_type_of_another_kind_is_not_answered():
     assert reply.error.reason.startswith("ValueError in client_app.py")
 
 
-def test_a_roll_call_is_answered_with_nothing_but_who_and_how_far():
+def test_status_reply_has_client_and_round_only():
     traffic = run_and_record(federated_arm(rounds=1))
     calls = [message for _, message in traffic.messages if message.metadata.message_type == MessageType.QUERY]
     assert len(calls) == 2 * 3
@@ -447,12 +451,15 @@ def test_a_roll_call_is_answered_with_nothing_but_who_and_how_far():
     assert answers == [{"client": client, "number": 0, "applied": -1, "finished": 0} for client in range(3)]
 
 
-def test_the_state_of_a_client_lives_in_its_flower_context():
+def test_client_state_is_in_the_flower_context():
     context = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
     assert ClientState(context.state).applied == -1
     common = GlobalState(np.ones(3, np.float32), {"velocity": np.zeros(3, np.float32)})
-    ClientState(context.state).advance(common, applied=4)
-    ClientState(context.state).keep({"control": np.full(3, 2.0, np.float32)})
+    ClientState(context.state).apply_step(common, applied=4)
+    ClientState(context.state).set_private({"control": np.full(3, 2.0, np.float32)})
     again = ClientState(context.state)
-    assert (again.common.parameters.tolist(), again.common.memory["velocity"].tolist()) == ([1.0] * 3, [0.0] * 3)
-    assert (again.applied, again.own["control"].tolist(), again.events) == (4, [2.0] * 3, ())
+    assert (again.global_state.parameters.tolist(), again.global_state.memory["velocity"].tolist()) == (
+        [1.0] * 3,
+        [0.0] * 3,
+    )
+    assert (again.applied, again.private["control"].tolist(), again.events) == (4, [2.0] * 3, ())

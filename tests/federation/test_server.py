@@ -20,7 +20,7 @@ from ppml.federation.client_state import ClientState
 from ppml.federation.messages import (
     INITIAL,
     METRICS,
-    SEALED,
+    PROTECTED,
     STATUS,
     SUMS,
     UPDATE,
@@ -43,18 +43,18 @@ from .parties import (
     PARAMETERS,
     PRIVATE,
     Course,
-    Meddled,
-    Memory,
+    FaultyWire,
+    MemoryStore,
     Wire,
     by_hand,
     federated,
-    meddled,
+    with_fault,
     parties,
     play,
     same_bits,
     trained,
     with_learner,
-    with_plan,
+    with_settings,
     with_records,
     with_status,
 )
@@ -64,17 +64,17 @@ LARGEST = 8 * 2**20
 PLAIN = PlaintextAggregation(CODEC, 3)
 
 
-def all_but_one(number: int) -> Iterable[int]:
+def all_but_client_1_in_round_2(number: int) -> Iterable[int]:
     """Return who answers where client 1 does not in round 2."""
     return (0, 2) if number == 2 else (0, 1, 2)
 
 
-def everybody(number: int) -> Iterable[int]:
+def all_clients(number: int) -> Iterable[int]:
     """Return all three clients."""
     return range(3)
 
 
-def check_the_others_go_on(course: Course, answered: Callable[[int], Iterable[int]]) -> None:
+def check_others_continue(course: Course, answered: Callable[[int], Iterable[int]]) -> None:
     """Compare sums and models with federated averaging by hand over those who ``answered``."""
     assert course.failure is None
     trail = by_hand(parties(federated()), answered)
@@ -84,16 +84,16 @@ def check_the_others_go_on(course: Course, answered: Callable[[int], Iterable[in
     for state in course.states:
         # All three took part in the last round, so that they have the sums until then; who measured has the last, too.
         assert state.applied in (2, 3)
-        assert same_bits(state.common.parameters, trail.parameters[state.applied])
+        assert same_bits(state.global_state.parameters, trail.parameters[state.applied])
 
 
-def check_one_answer_is_left_out(course: Course, reason: str) -> None:
+def check_one_reply_is_ignored(course: Course, reason: str) -> None:
     """Look for one line that names client, round and what begins with ``reason``, and for the sum of the others."""
     named, goes_on = course.notices
-    assert named.startswith(f"round 2: client 1: {reason}") and named.endswith("; its answer is left out")
+    assert named.startswith(f"round 2: client 1: {reason}") and named.endswith("; its reply is ignored")
     assert "\n" not in named
-    assert goes_on == "round 2 goes on with 2 of 3 clients"
-    check_the_others_go_on(course, all_but_one)
+    assert goes_on == "round 2 continues with 2 of 3 clients"
+    check_others_continue(course, all_but_client_1_in_round_2)
 
 
 # Answers that are none.
@@ -135,8 +135,14 @@ def failed(message: Message, reply: Message) -> list[Message]:
 
 BAD_REPLIES = {
     "an error": (failed, "it failed: out of memory"),
-    "one value more": (with_update(lambda _: PLAIN.protect(np.zeros(VALUES + 1, np.int64))), "7852 values, 7851 are "),
-    "one value less": (with_update(lambda _: PLAIN.protect(np.zeros(VALUES - 1, np.int64))), "7850 values, 7851 are "),
+    "one value more": (
+        with_update(lambda _: PLAIN.protect(np.zeros(VALUES + 1, np.int64))),
+        "its update has 7852 values",
+    ),
+    "one value less": (
+        with_update(lambda _: PLAIN.protect(np.zeros(VALUES - 1, np.int64))),
+        "its update has 7850 values",
+    ),
     "one byte less": (with_update(partial(shortened, missing=1)), "31403 bytes for 7851 values of 4 or 8 bytes each"),
     "one value cut off": (with_update(partial(shortened, missing=4)), "31400 bytes for 7851 values of 4 or 8 bytes "),
     "no payload": (with_update(lambda update: replace(update, payload=b"")), "0 bytes for 7851 values of 4 or 8 "),
@@ -144,28 +150,28 @@ BAD_REPLIES = {
     "a value below the clip": (with_value(17, -LARGEST - 1, "<i4"), "a value beyond what updates are clipped to"),
     "a weight beyond the clip": (with_value(-1, 2**31 - 1, "<i4"), "a value beyond what updates are clipped to"),
     "the lowest value there is": (with_value(17, -(2**63)), "a value beyond what updates are clipped to"),
-    "another round": (with_status(number=1), "its answer is of round 1"),
-    "a round to come": (with_status(number=3), "its answer is of round 3"),
-    "another client": (with_status(client=2), "its answer says that it is client 2"),
-    "no update": (with_record(update=None), "its answer holds no contribution"),
-    "no status": (with_record(status=None), "its answer does not say who it is of and which round it is of"),
+    "another round": (with_status(number=1), "its reply is for round 1"),
+    "a round to come": (with_status(number=3), "its reply is for round 3"),
+    "another client": (with_status(client=2), "its reply names client 2"),
+    "no update": (with_record(update=None), "its reply has no update"),
+    "no status": (with_record(status=None), "its reply names no client and no round"),
     "half a status": (
         with_record(status=ConfigRecord({"client": 1, "number": 2})),
-        "its answer does not say who it is of and which round it is of",
+        "its reply names no client and no round",
     ),
 }
 
 
 @pytest.mark.parametrize(("fault", "reason"), BAD_REPLIES.values(), ids=BAD_REPLIES)
-def test_a_bad_answer_is_named_in_one_line_and_the_sum_is_that_of_the_others(fault, reason):
-    check_one_answer_is_left_out(play(parties(federated()), meddled(1, 2, fault)), reason)
+def test_invalid_reply_is_reported_and_ignored(fault, reason):
+    check_one_reply_is_ignored(play(parties(federated()), with_fault(1, 2, fault)), reason)
 
 
 MALFORMED = {
     "an update without values": with_record(update=ArrayRecord({})),
-    "an update that is no array": with_record(update=ConfigRecord({SEALED: 1})),
+    "an update that is no array": with_record(update=ConfigRecord({PROTECTED: 1})),
     "an update of no shape": with_record(
-        update=ArrayRecord({SEALED: Array(dtype="bytes", shape=(), stype="ppml.plaintext", data=b"")})
+        update=ArrayRecord({PROTECTED: Array(dtype="bytes", shape=(), stype="ppml.plaintext", data=b"")})
     ),
     "a status that is no status": with_record(status=ArrayRecord({})),
     "a status in words": with_record(
@@ -179,8 +185,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("fault", MALFORMED.values(), ids=MALFORMED)
-def test_an_answer_of_another_form_is_left_out_like_any_other(fault):
-    check_one_answer_is_left_out(play(parties(federated()), meddled(1, 2, fault)), "")
+def test_malformed_reply_is_ignored(fault):
+    check_one_reply_is_ignored(play(parties(federated()), with_fault(1, 2, fault)), "")
 
 
 class FailsIn:
@@ -222,12 +228,12 @@ def filled(value: float):
     ids=["raises", "nan", "infinity"],
 )
 @pytest.mark.parametrize("aggregation", [None, CKKS], ids=["plaintext", "ckks"])
-def test_a_client_that_fails_is_named_in_one_line_and_the_sum_is_that_of_the_others(instead, reason, aggregation):
+def test_failed_client_is_reported_and_ignored(instead, reason, aggregation):
     parts = with_learner(parties(federated(aggregation=aggregation)), 1, lambda one: FailsIn(one, instead))
-    check_one_answer_is_left_out(play(parts), reason)
+    check_one_reply_is_ignored(play(parts), reason)
 
 
-def test_whoever_stops_the_process_is_no_bad_answer():
+def test_keyboard_interrupt_stops_the_training():
     with pytest.raises(KeyboardInterrupt):
         play(with_learner(parties(federated()), 1, lambda one: FailsIn(one, interrupted)))
 
@@ -238,7 +244,7 @@ def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Me
     def changed(update: ProtectedUpdate) -> ProtectedUpdate:
         scheme, key, origin = scheme_of(Ckks()), update.payload[:16], update.payload[32:44]
         chunks = change([bytes(chunk) for chunk in scheme.ciphertexts(update, key)])
-        return scheme.sealed(key, update.length, chunks, origin)
+        return scheme.pack(key, update.length, chunks, origin)
 
     return with_update(changed)
 
@@ -274,96 +280,101 @@ BAD_CIPHERTEXTS = {
 
 
 @pytest.mark.parametrize(("fault", "reason"), BAD_CIPHERTEXTS.values(), ids=BAD_CIPHERTEXTS)
-def test_a_bad_ciphertext_is_named_in_one_line_and_the_sum_is_that_of_the_others(fault, reason):
-    check_one_answer_is_left_out(play(parties(federated(aggregation=CKKS)), meddled(1, 2, fault)), reason)
+def test_invalid_ciphertext_is_reported_and_ignored(fault, reason):
+    check_one_reply_is_ignored(play(parties(federated(aggregation=CKKS)), with_fault(1, 2, fault)), reason)
 
 
-def test_a_client_that_does_not_answer_is_named_in_one_line():
-    course = play(parties(federated()), meddled(1, 2, lambda message, reply: []))
-    assert course.notices == ["round 2: client 1 did not answer", "round 2 goes on with 2 of 3 clients"]
-    check_the_others_go_on(course, all_but_one)
+def test_missing_reply_is_reported_in_one_line():
+    course = play(parties(federated()), with_fault(1, 2, lambda message, reply: []))
+    assert course.notices == ["round 2: client 1 did not reply", "round 2 continues with 2 of 3 clients"]
+    check_others_continue(course, all_but_client_1_in_round_2)
 
 
-def test_a_second_answer_of_a_client_counts_for_nothing():
-    course = play(parties(federated()), meddled(1, 2, lambda message, reply: [reply, *failed(message, reply), reply]))
-    assert course.notices == ["round 2: client 1 answered twice; the second answer is left out"] * 2
-    check_the_others_go_on(course, everybody)
+def test_second_reply_is_ignored():
+    course = play(parties(federated()), with_fault(1, 2, lambda message, reply: [reply, *failed(message, reply), reply]))
+    assert course.notices == ["round 2: client 1 replied twice; the second reply is ignored"] * 2
+    check_others_continue(course, all_clients)
 
 
-def test_an_answer_of_a_node_that_was_not_asked_counts_for_nothing():
+def test_reply_of_an_unknown_node_is_ignored():
     def foreign(message: Message, reply: Message) -> list[Message]:
         return [Message(RecordDict(reply.content), reply_to=Message(RecordDict(), 99, MessageType.TRAIN)), reply]
 
-    course = play(parties(federated()), meddled(1, 2, foreign))
-    assert course.notices == ["round 2: node 99 was not asked; its answer is left out"]
-    check_the_others_go_on(course, everybody)
+    course = play(parties(federated()), with_fault(1, 2, foreign))
+    assert course.notices == ["round 2: node 99 sent a reply without a request; it is ignored"]
+    check_others_continue(course, all_clients)
 
 
-def test_an_answer_of_a_client_that_was_not_asked_counts_for_nothing():
-    parts = with_plan(parties(federated()), sample_clients=lambda number: [0, 2] if number == 2 else [0, 1, 2])
+def test_reply_of_an_unselected_client_is_ignored():
+    parts = with_settings(parties(federated()), sample_clients=lambda number: [0, 2] if number == 2 else [0, 1, 2])
 
     def foreign(message: Message, reply: Message) -> list[Message]:
         content = {**reply.content, STATUS: pack_fields(Status(1, 2, 1))}
         return [reply, Message(RecordDict(content), reply_to=Message(RecordDict(), 3, MessageType.TRAIN))]
 
-    course = play(parts, meddled(0, 2, foreign))
-    assert course.notices == ["round 2: node 3 was not asked; its answer is left out"]
-    check_the_others_go_on(course, all_but_one)
+    course = play(parts, with_fault(0, 2, foreign))
+    assert course.notices == ["round 2: node 3 sent a reply without a request; it is ignored"]
+    check_others_continue(course, all_but_client_1_in_round_2)
 
 
-def test_a_bad_answer_that_is_added_nevertheless_is_caught():
+def test_wrong_update_in_the_sum_is_detected():
     def doubled(update: ProtectedUpdate) -> ProtectedUpdate:
         return PLAIN.protect(2 * PLAIN.reveal(update))
 
-    course = play(parties(federated()), meddled(1, 2, with_update(doubled)))
+    course = play(parties(federated()), with_fault(1, 2, with_update(doubled)))
     assert course.notices == []
     with pytest.raises(AssertionError, match="to the grid point"):
-        check_the_others_go_on(course, everybody)
+        check_others_continue(course, all_clients)
 
 
 # A client that has lost its state.
 
 
 @pytest.mark.parametrize("aggregation", [None, CKKS], ids=["plaintext", "ckks"])
-def test_a_client_that_has_lost_its_state_gets_everything_again_and_holds_the_same_bits(aggregation):
+def test_client_without_state_gets_all_sums_again(aggregation):
     def forget(number: int, client: int, context: Context) -> None:
         if (number, client) == (2, 1):
             for record in list(context.state):
                 del context.state[record]
 
-    course = play(parties(federated(aggregation=aggregation)), partial(Meddled, before=forget))
-    check_one_answer_is_left_out(course, "it has lost its state and begins anew in the next round")
-    told = [message.content for message in course.told(1)]
-    assert [unpack_request(content) for content in told] == [RoundRequest(1, 0), RoundRequest(2, 0, 1), RoundRequest(3, 0, 1)]
+    course = play(parties(federated(aggregation=aggregation)), partial(FaultyWire, before=forget))
+    check_one_reply_is_ignored(course, "it has lost its state and starts again in the next round")
+    told = [message.content for message in course.requests(1)]
+    assert [unpack_request(content) for content in told] == [
+        RoundRequest(1, 0),
+        RoundRequest(2, 0, 1),
+        RoundRequest(3, 0, 1),
+    ]
     assert [INITIAL in content for content in told] == [True, False, True]
     assert [list(unpack_sums(content.array_records[SUMS])) for content in told] == [[], [1], [1, 2]]
 
 
-def test_a_client_that_states_a_round_that_it_does_not_have_is_found_out_and_catches_up():
-    course = play(parties(federated(rounds=4)), meddled(1, 1, with_status(applied=2)))
+def test_client_with_an_impossible_round_catches_up():
+    course = play(parties(federated(rounds=4)), with_fault(1, 1, with_status(applied=2)))
     assert course.notices == [
-        "round 1: client 1: it says that it has applied the sum of round 2, which there is none of; "
-        "its answer is left out",
-        "round 1 goes on with 2 of 3 clients",
+        "round 1: client 1: it claims to have applied the sum of round 2, which does not exist; its reply is ignored",
+        "round 1 continues with 2 of 3 clients",
     ]
     assert course.added == [2, 3, 3, 3]
     trail = by_hand(parties(federated(rounds=4)), lambda number: (0, 2) if number == 1 else (0, 1, 2))
-    assert all(same_bits(state.common.parameters, trail.parameters[state.applied]) for state in course.states)
+    assert all(same_bits(state.global_state.parameters, trail.parameters[state.applied]) for state in course.states)
 
 
 # Sums that would show one update.
 
 
-def alone_in_round_2(aggregation: dict[str, object]) -> Course:
+def play_with_one_update_in_round_2(aggregation: dict[str, object]) -> Course:
     """Return the course of a training in whose second round two of three answers get lost."""
     return play(
-        replace(parties(federated(aggregation=aggregation)), drops_reply=lambda number, client: number == 2 and client > 0)
+        replace(
+            parties(federated(aggregation=aggregation)), drops_reply=lambda number, client: number == 2 and client > 0
+        )
     )
 
 
-def check_no_sum_of_one_is_formed(course: Course) -> None:
+def check_sum_of_one_update_is_refused(course: Course) -> None:
     assert str(course.failure) == (
-        "round 2: 1 of 3 clients answered as they should, 2 are needed; the rounds before stand"
+        "round 2: 1 of 3 clients sent a valid update, 2 are needed; earlier rounds stay valid"
     )
     assert [end.clients for end in course.ends] == [3] and len(course.sums) == 1
 
@@ -372,33 +383,33 @@ SEALED_BY = [CKKS, {"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": 
 
 
 @pytest.mark.parametrize("aggregation", SEALED_BY, ids=["ckks", "bfv", "bfv shared", "shares"])
-def test_no_sum_of_one_update_is_formed_where_nobody_may_see_one(aggregation):
-    check_no_sum_of_one_is_formed(alone_in_round_2(aggregation))
+def test_protected_sum_has_at_least_two_updates(aggregation):
+    check_sum_of_one_update_is_refused(play_with_one_update_in_round_2(aggregation))
 
 
 @pytest.mark.parametrize("aggregation", SEALED_BY[:3], ids=["ckks", "bfv", "bfv shared"])
-def test_a_server_that_forms_the_sum_of_one_update_is_caught(aggregation, monkeypatch):
-    monkeypatch.setattr("ppml.federation.factory._least_answers", lambda arm, clients: arm.topology.min_clients)
+def test_protected_sum_of_one_update_is_detected(aggregation, monkeypatch):
+    monkeypatch.setattr("ppml.federation.factory._min_clients", lambda arm, clients: arm.topology.min_clients)
     with pytest.raises(AssertionError):
-        check_no_sum_of_one_is_formed(alone_in_round_2(aggregation))
+        check_sum_of_one_update_is_refused(play_with_one_update_in_round_2(aggregation))
 
 
-def test_in_the_clear_a_round_may_have_one_update():
-    course = alone_in_round_2({"kind": "plaintext"})
+def test_plaintext_sum_may_have_one_update():
+    course = play_with_one_update_in_round_2({"kind": "plaintext"})
     assert course.failure is None and [end.clients for end in course.ends][:2] == [3, 1]
 
 
-def test_masks_of_a_round_with_too_few_clients_are_not_taken_away():
-    course = alone_in_round_2({"kind": "masking", "threshold": 2})
-    check_no_sum_of_one_is_formed(course)
+def test_masks_of_too_few_clients_are_not_removed():
+    course = play_with_one_update_in_round_2({"kind": "masking", "threshold": 2})
+    check_sum_of_one_update_is_refused(course)
 
 
-def test_a_training_ends_where_a_sum_would_be_of_one_client_with_budget_left():
+def test_training_ends_with_one_remaining_client():
     # Two, one and three steps a round: after round 2 client 2 alone has any left.
     course = play(parties(federated(PRIVATE, {"kind": "bfv"}, rounds=9), budgets=[4, 2, 7]))
     assert course.failure is None and [end.clients for end in course.ends] == [3, 3]
     assert course.notices[-1] == (
-        "round 3: 1 clients train on, and the sum of a round is of at least 2; the training ends after round 2"
+        "round 3: 1 clients still train, but a sum needs at least 2; the training ends after round 2"
     )
 
 
@@ -425,10 +436,10 @@ def mismeasured(record: object) -> Callable[..., Wire]:
 
 
 @pytest.mark.parametrize("record", NO_METRICS.values(), ids=NO_METRICS)
-def test_another_client_is_asked_where_one_measures_something_else(record):
+def test_invalid_metrics_are_replaced_by_the_next_client(record):
     course = play(parties(federated()), mismeasured(record))
     assert course.failure is None and len(course.ends) == 3
-    line = "client 0 did not measure the global model; the next is asked"
+    line = "client 0 did not evaluate the global model; the next client is asked"
     assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
 
 
@@ -449,18 +460,18 @@ def joined(client: int) -> Callable[..., Wire]:
 @pytest.mark.parametrize(
     ("client", "line"),
     [
-        (1, "node 9 says that it is client 1, as node 3 does; it is left out"),
-        (7, "node 9 says that it is client 7, of 3; it is left out"),
-        (-1, "node 9 says that it is client -1, of 3; it is left out"),
+        (1, "node 9 reports that it is client 1, which is node 3; it is ignored"),
+        (7, "node 9 reports that it is client 7, of 3; it is ignored"),
+        (-1, "node 9 reports that it is client -1, of 3; it is ignored"),
     ],
 )
-def test_a_node_that_is_nobody_is_named_once_and_never_asked(client, line):
+def test_node_with_an_invalid_number_is_ignored(client, line):
     course = play(parties(federated()), joined(client))
     assert course.notices == [line]
     told = [message.metadata for direction, message in course.messages if direction == "down"]
     assert [one.message_type for one in told if one.dst_node_id == 9] == [MessageType.QUERY]
     assert course.states.pop().applied == -1
-    check_the_others_go_on(course, everybody)
+    check_others_continue(course, all_clients)
 
 
 class Moves(Wire):
@@ -475,11 +486,11 @@ class Moves(Wire):
         return [2, 4, 9] if started else [2, 3, 4]
 
 
-def test_a_client_that_comes_back_on_another_node_gets_everything_again():
+def test_client_on_a_new_node_gets_all_sums_again():
     course = play(parties(federated()), Moves)
     assert course.notices == []
     del course.states[1]
-    check_the_others_go_on(course, everybody)
+    check_others_continue(course, all_clients)
 
 
 class Late(Wire):
@@ -494,17 +505,17 @@ class Late(Wire):
         return [2, 3] if self._looks >= 0 else [2, 3, 4]
 
 
-def test_the_server_waits_for_clients_to_connect():
-    parts = with_plan(parties(federated()), patience=30.0)
+def test_server_waits_for_clients_to_connect():
+    parts = with_settings(parties(federated()), connect_timeout=30.0)
     course = play(parts, partial(Late, looks=2))
     assert course.notices == []
-    check_the_others_go_on(course, everybody)
+    check_others_continue(course, all_clients)
 
 
-def test_a_client_that_connects_later_than_the_server_waits_takes_part_from_then_on():
+def test_late_client_joins_the_next_round():
     course = play(parties(federated()), partial(Late, looks=1))
-    assert course.notices == ["round 1: client 2 is not connected", "round 1 goes on with 2 of 3 clients"]
-    check_the_others_go_on(course, lambda number: range(2 if number == 1 else 3))
+    assert course.notices == ["round 1: client 2 is not connected", "round 1 continues with 2 of 3 clients"]
+    check_others_continue(course, lambda number: range(2 if number == 1 else 3))
 
 
 class RollFails(Wire):
@@ -522,11 +533,11 @@ class RollFails(Wire):
 
 
 @pytest.mark.parametrize("fault", [failed, with_record(status=None)], ids=["an error", "no status"])
-def test_a_node_that_does_not_answer_the_roll_is_named_and_called_again_in_the_next_round(fault):
+def test_node_without_status_is_asked_again(fault):
     course = play(parties(federated()), partial(RollFails, fault=fault))
-    assert course.notices[0].startswith("node 3 does not answer the roll: ")
-    assert course.notices[1:] == ["round 1: client 1 is not connected", "round 1 goes on with 2 of 3 clients"]
-    check_the_others_go_on(course, lambda number: (0, 2) if number == 1 else range(3))
+    assert course.notices[0].startswith("node 3 does not report its status: ")
+    assert course.notices[1:] == ["round 1: client 1 is not connected", "round 1 continues with 2 of 3 clients"]
+    check_others_continue(course, lambda number: (0, 2) if number == 1 else range(3))
 
 
 # Too few.
@@ -536,32 +547,32 @@ def lost_in(number: int, *clients: int):
     return lambda here, client: here == number and client in clients
 
 
-def test_fewer_answers_than_the_least_stop_the_training_and_the_rounds_before_stand():
-    undisturbed, memory = Memory(), Memory()
+def test_too_few_updates_end_the_training():
+    undisturbed, memory = MemoryStore(), MemoryStore()
     trained(parties(federated()), checkpoint=undisturbed)
     parts = replace(parties(federated(min_clients=2)), drops_reply=lost_in(3, 0, 2))
     notices: list[str] = []
-    with pytest.raises(RoundFailed, match=r"^round 3: 1 of 3 clients answered as they should, 2 are needed; "):
+    with pytest.raises(RoundFailed, match=r"^round 3: 1 of 3 clients sent a valid update, 2 are needed; "):
         trained(parts, checkpoint=memory, notice=notices.append)
-    assert notices == ["round 3: client 0 did not answer", "round 3: client 2 did not answer"]
-    kept, expected = memory.progress, undisturbed.after[2]
+    assert notices == ["round 3: client 0 did not reply", "round 3: client 2 did not reply"]
+    kept, expected = memory.checkpoint, undisturbed.after[2]
     assert kept.number == 2 and kept.history == expected.history
     assert kept.server_state == expected.server_state
-    assert same_bits(kept.common.parameters, expected.common.parameters)
+    assert same_bits(kept.global_state.parameters, expected.global_state.parameters)
     # When the clients are back, the training ends as if they had never been away.
     outcome = trained(parties(federated(min_clients=2)), checkpoint=memory)
     assert len(outcome.history) == 3
-    assert same_bits(memory.progress.common.parameters, undisturbed.progress.common.parameters)
+    assert same_bits(memory.checkpoint.global_state.parameters, undisturbed.checkpoint.global_state.parameters)
 
 
-def test_the_least_that_is_asked_for_is_enough():
+def test_min_clients_updates_are_enough():
     course = play(replace(parties(federated(min_clients=2)), drops_reply=lost_in(2, 1)))
-    check_the_others_go_on(course, all_but_one)
+    check_others_continue(course, all_but_client_1_in_round_2)
 
 
-def test_a_round_without_any_answer_stops_the_training():
+def test_round_without_updates_ends_the_training():
     course = play(replace(parties(federated()), drops_reply=lost_in(1, 0, 1, 2)))
-    assert str(course.failure).startswith("round 1: 0 of 3 clients answered as they should, 1 are needed")
+    assert str(course.failure).startswith("round 1: 0 of 3 clients sent a valid update, 1 are needed")
     assert course.ends == [] and course.added == []
 
 
@@ -578,46 +589,46 @@ class CannotMeasure(Wire):
         return [reply]
 
 
-def test_where_a_client_cannot_measure_the_next_does_and_finds_the_same():
+def test_next_client_measures_the_same_metrics():
     course = play(parties(federated()), partial(CannotMeasure, clients=[0]))
-    line = "client 0 did not measure the global model; the next is asked"
+    line = "client 0 did not evaluate the global model; the next client is asked"
     assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
     expected = play(parties(federated()))
     assert [(end.loss, end.accuracy) for end in course.ends] == [(end.loss, end.accuracy) for end in expected.ends]
 
 
-def test_where_no_client_can_measure_the_training_stops():
+def test_training_ends_without_metrics():
     course = play(parties(federated()), partial(CannotMeasure, clients=[0, 1, 2]))
-    assert str(course.failure) == "round 1: no client measured the global model"
+    assert str(course.failure) == "round 1: no client evaluated the global model"
     assert course.ends == []
 
 
 # Budgets.
 
 
-def test_a_client_whose_budget_is_spent_is_named_once_and_asked_no_more_and_the_end_comes_early():
+def test_client_with_spent_budget_trains_no_more():
     # Two, one and three steps a round.
     parts = parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7])
     course = play(parts)
     assert course.notices == [
         "round 3: client 0 has spent its privacy budget and trains no more",
         "round 3: client 1 has spent its privacy budget and trains no more",
-        "round 3 goes on with 1 of 3 clients",
+        "round 3 continues with 1 of 3 clients",
         "round 4: client 2 has spent its privacy budget and trains no more",
         "round 4: no client trains any more; the training ends after round 3",
     ]
     assert course.failure is None
     assert [(end.server_state.number, end.clients) for end in course.ends] == [(1, 3), (2, 3), (3, 1)]
     assert [sum(event.steps for event in state.events) for state in course.states] == [4, 2, 7]
-    assert course.asked() == {1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [2]}
+    assert course.selected() == {1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [2]}
 
 
-def test_a_training_that_ended_early_ends_at_once_when_it_is_resumed():
+def test_resumed_training_without_budget_ends_at_once():
     parts = parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7])
-    memory = Memory()
+    memory = MemoryStore()
     first = trained(parts, checkpoint=memory)
     notices: list[str] = []
-    assert memory.progress.server_state.finished == (0, 1)
+    assert memory.checkpoint.server_state.finished == (0, 1)
     again = trained(parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7]), checkpoint=memory, notice=notices.append)
     assert notices[-1] == "round 4: no client trains any more; the training ends after round 3"
     assert (again.history, again.events) == (first.history, first.events)
@@ -626,14 +637,14 @@ def test_a_training_that_ended_early_ends_at_once_when_it_is_resumed():
 # What a client does with what it is told.
 
 
-def test_a_client_that_is_told_the_same_sums_twice_applies_each_once():
+def test_client_applies_a_repeated_sum_once():
     # The server does not hear of the first answer, and says everything again.
-    course = play(parties(federated()), meddled(1, 2, lambda message, reply: []))
-    told = [list(unpack_sums(message.content.array_records[SUMS])) for message in course.told(1)]
+    course = play(parties(federated()), with_fault(1, 2, lambda message, reply: []))
+    told = [list(unpack_sums(message.content.array_records[SUMS])) for message in course.requests(1)]
     assert told == [[], [1], [1, 2]]
-    check_the_others_go_on(course, all_but_one)
+    check_others_continue(course, all_but_client_1_in_round_2)
 
 
-def test_a_status_survives_the_way_into_a_message():
+def test_status_survives_packing():
     status = Status(3, 7, -1, finished=True)
     assert unpack_status(RecordDict({STATUS: pack_fields(status)})) == status

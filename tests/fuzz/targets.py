@@ -15,12 +15,12 @@ from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.interfaces import UPLOAD, ProtectedUpdate, SecretKeyExposed
 from ppml.aggregation.lattice import length_prefixed, require_public_key, saved, split_length_prefixed
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.config.technique import Bfv, Ckks, Masking, Shares
+from ppml.config.technique import Bfv, Ckks, Masking, SecretSharing
 from ppml.encrypted_inference.client import ImageOwner
 from ppml.encrypted_inference.network import Affine, PolynomialNetwork
 from ppml.encrypted_inference.server import BATCH, KEYS, ONE, InferenceServer
 from ppml.errors import InvalidUpdate
-from ppml.federation.reply_validation import reading
+from ppml.federation.reply_validation import refuse_malformed
 
 from ..aggregation.letters import unreadable
 from ..aggregation.local import Local
@@ -66,7 +66,7 @@ def in_the_clear() -> Iterator[Target]:
     side = PlaintextAggregation(CODEC, 3)
     sent = [side.protect(update) for update in updates(500)]
 
-    def take(sealed: ProtectedUpdate) -> None:
+    def register(sealed: ProtectedUpdate) -> None:
         side.check(sealed, 0, 1)
         side.reveal(side.add([sealed, sent[1]]))
 
@@ -97,9 +97,9 @@ def encrypted(spec: Ckks | Bfv) -> Iterator[Target]:
     def resealed(mutator: Mutator, sealed: ProtectedUpdate, origin: bytes) -> ProtectedUpdate:
         if mutator.rng.random() < 0.25:
             return ProtectedUpdate(scheme.name, count, mutator.changed(sealed.payload, payloads))
-        return scheme.sealed(local.mark, count, mutator.chunks(streams_of(sealed), streams), origin)
+        return scheme.pack(local.fingerprint, count, mutator.chunks(streams_of(sealed), streams), origin)
 
-    def take(sealed: ProtectedUpdate) -> None:
+    def register(sealed: ProtectedUpdate) -> None:
         server.check(sealed, 0, 1)
         server.add([sealed, sent[1]])
 
@@ -148,7 +148,7 @@ def masks() -> Iterator[Target]:
     for one, client in zip(uploads, clients, strict=True):
         server.check(one, client, 1)
 
-    def take(sealed: ProtectedUpdate) -> None:
+    def register(sealed: ProtectedUpdate) -> None:
         server.check(sealed, 0, 1)
 
     yield Target("masks: uploads", partial(_changed_upload, uploads, take), partial(take, uploads[0]))
@@ -157,7 +157,7 @@ def masks() -> Iterator[Target]:
 
         def handle_reply(content: bytes, step: str = step) -> None:
             try:
-                with reading("its answer"):
+                with refuse_malformed("its reply"):
                     server.handle_reply(step, 0, content)
                     if step == "unmask":
                         server.add(uploads)
@@ -189,12 +189,12 @@ def _changed_upload(uploads: Sequence[ProtectedUpdate], take: Callable[[Protecte
 
 def shares() -> Iterator[Target]:
     """Yield the reader of uploads that are shared between servers, two of which are processes of their own."""
-    both = build_parties(Shares(), 3)
-    server = build_server_side(Shares(), 3, both.material)
+    both = build_parties(SecretSharing(), 3)
+    server = build_server_side(SecretSharing(), 3, both.material)
     uploads = [both.clients.protect(update, client, 1) for client, update in enumerate(updates(300))]
 
-    def take(sealed: ProtectedUpdate) -> None:
-        with reading("its contribution"):
+    def register(sealed: ProtectedUpdate) -> None:
+        with refuse_malformed("its update"):
             server.check(sealed, 0, 1)
 
     yield Target("shares: uploads", partial(_changed_upload, uploads, take), partial(take, uploads[0]))

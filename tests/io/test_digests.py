@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import stat
 import subprocess
 import sys
@@ -12,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ppml.data.catalogue import CATALOGUE, DIGITS_INFO
 
+from ppml.config.datasets import DATASETS, DIGITS
+from ppml.contract import DataContract
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
 from ppml.io.digests import KEY, content_digest, digest_key, publishable_digest
 from ppml.stages import subset
+from ppml.stages.job import Job
 
 
 @pytest.fixture(autouse=True)
@@ -76,24 +76,25 @@ def test_git_ignores_the_key():
 
 
 def test_data_sets_are_private_by_default():
-    assert all(info.published for info in (*CATALOGUE.values(), DIGITS_INFO))
-    assert not dataclasses.replace(DIGITS_INFO, published=type(DIGITS_INFO).published).published
+    assert all(dataset.contract.redistributable for dataset in DATASETS.values())
+    assert not DataContract(shape=(4,), kind="table", classes=2).redistributable
 
 
-def subset_digest(folder):
-    spec = {"dataset": "digits", "train": 20, "test": 10, "selection": "first", "evaluate_on": "test"}
+def subset_digest(folder, *, redistributable):
+    """Return the digest of a subset of the digits in about.json, and its plain digest."""
+    source = DATASETS[DIGITS].model_dump(mode="json")
+    source["contract"]["redistributable"] = redistributable
+    spec = {"dataset": DIGITS, "source": source, "train": 20, "test": 10, "selection": "first", "evaluate_on": "test"}
     outputs = {name: folder / name for name in ("train", "test", "about")}
-    given = [part for name, path in outputs.items() for part in (f"--{name}", str(path))]
-    subset.main(["--spec", json.dumps(spec), *given])
+    subset.run(Job(spec, {}, outputs))
     plain = hashlib.sha256(outputs["train"].read_bytes() + outputs["test"].read_bytes()).hexdigest()
     return read_json(outputs["about"])["digest"], plain[:16]
 
 
-def test_subset_of_a_private_data_set_has_no_plain_digest(tmp_path, monkeypatch):
-    digest, plain = subset_digest(tmp_path)
+def test_subset_of_a_private_data_set_has_no_plain_digest(tmp_path):
+    digest, plain = subset_digest(tmp_path, redistributable=True)
     assert digest == plain
-    monkeypatch.setattr("ppml.stages.subset.dataset_info", lambda _: dataclasses.replace(DIGITS_INFO, published=False))
-    digest, plain = subset_digest(tmp_path)
+    digest, plain = subset_digest(tmp_path, redistributable=False)
     assert digest != plain and digest == content_digest([tmp_path / "train", tmp_path / "test"], published=False)
 
 

@@ -1,4 +1,4 @@
-"""A model that mixes the examples of a batch in its forward function is refused before it is trained."""
+"""A model that mixes the examples of a batch is refused before training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .digits import cnn, some, vector
 
 
 class Base(nn.Module):
-    """A model of images of digits that does something to the batch first."""
+    """A digit model that transforms the batch first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Base(nn.Module):
         return self.last(self.mix(images.flatten(1)))
 
 
-class Apart(Base):
+class Independent(Base):
     pass
 
 
@@ -114,41 +114,43 @@ MIXING = {
     Reversed: "has a gradient at another",
     DetachedMean: "differs with the others",
     DetachedFirst: "differs with the others",
-    DividedByTheNumber: "differs with their number or its place",
-    Numbered: "differs with their number or its place",
+    DividedByTheNumber: "differs with their number or its position",
+    Numbered: "differs with their number or its position",
     DropsOut: "another loss in a second pass",
     Remembers: "another loss in a second pass",
 }
 LEARNER = DpSgdLearner(Settings(1, 10, 0.1), noise_multiplier=1.0, max_grad_norm=0.1)
 
 
-@pytest.mark.parametrize(("kind", "says"), MIXING.items(), ids=lambda one: getattr(one, "__name__", ""))
-def test_a_model_that_mixes_examples_is_refused_in_one_line_before_a_step_is_taken(kind, says):
+@pytest.mark.parametrize(("kind", "message"), MIXING.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_model_that_mixes_examples_is_refused_before_training(kind, message):
     for train in (
         lambda model: LEARNER.fit(model, some(30), window=TrainingWindow(), rng=Randomness(1)),
         lambda model: clipped_sum(model, some(30), torch.arange(30), 0.1),
     ):
         model = kind()
         before = vector(model)
-        with pytest.raises(UnsupportedLayer, match=rf"^model {kind.__name__} .*{says}.*; .* GroupNorm .*$") as raised:
+        with pytest.raises(
+            UnsupportedLayer, match=rf"^model {kind.__name__} .*{message}.*; .* GroupNorm .*$"
+        ) as raised:
             train(model)
         assert "\n" not in str(raised.value)
         assert torch.equal(vector(model), before)
 
 
-def test_the_same_model_without_the_mixing_is_trained():
-    LEARNER.fit(Apart(), some(30), window=TrainingWindow(), rng=Randomness(1))
+def test_model_without_mixing_is_trained():
+    LEARNER.fit(Independent(), some(30), window=TrainingWindow(), rng=Randomness(1))
 
 
 @pytest.mark.parametrize("module", [dpsgd, sums])
-def test_a_learner_that_does_not_check_is_caught(module, monkeypatch):
+def test_learner_without_check_is_detected(module, monkeypatch):
     monkeypatch.setattr(module, "check_batch_independence", lambda model, images: None)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
-        test_a_model_that_mixes_examples_is_refused_in_one_line_before_a_step_is_taken(Mean, MIXING[Mean])
+        test_model_that_mixes_examples_is_refused_before_training(Mean, MIXING[Mean])
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - WITH_STATISTICS))
-def test_every_model_that_is_trained_with_privacy_passes(name):
+def test_every_private_model_is_batch_independent(name):
     for shape in [(50,), (4, 50)] if name in ON_FEATURES else [(1, 28, 28)]:
         model = build_model(name, 10, Randomness(0).torch(), shape[-1])
         with torch.no_grad():
@@ -157,17 +159,17 @@ def test_every_model_that_is_trained_with_privacy_passes(name):
         check_batch_independence(model, torch.zeros(3, *shape))
 
 
-def test_indices_pass():
+def test_embedding_of_indices_is_batch_independent():
     model = nn.Sequential(nn.Embedding(2, 3), nn.Flatten(), nn.Linear(12, 5))
     check_batch_independence(model, torch.zeros(7, 4, dtype=torch.int64))
 
 
-def test_a_layer_that_mixes_examples_is_named_as_before():
+def test_layer_that_mixes_examples_is_named():
     with pytest.raises(UnsupportedLayer, match=r"^layer 1 \(BatchNorm1d\) mixes the examples"):
         check_batch_independence(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784)), some(3).inputs)
 
 
-def test_the_check_reads_no_example_and_changes_neither_model_nor_generators():
+def test_check_reads_no_example_and_changes_no_state():
     model, images = cnn().train(), torch.full((5, 1, 28, 28), float("nan"))
     before = copy.deepcopy(model.state_dict())
     torch.manual_seed(7)
@@ -179,7 +181,7 @@ def test_the_check_reads_no_example_and_changes_neither_model_nor_generators():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_dropout_draws_nothing_from_the_global_generator_in_the_check():
+def test_check_of_dropout_preserves_global_generator():
     model = DropsOut()
     torch.manual_seed(7)
     state = torch.get_rng_state()
@@ -188,7 +190,7 @@ def test_dropout_draws_nothing_from_the_global_generator_in_the_check():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_model_is_checked_once_for_each_shape_of_an_example():
+def test_model_is_checked_once_per_example_shape():
     passes = []
 
     class Counted(Base):

@@ -1,4 +1,4 @@
-"""What DP-SGD claims. Every claim is a function that the real learner passes and a planted fault does not."""
+"""The claims of DP-SGD. Each claim is a check that the real learner passes and a planted fault fails."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ Make = Callable[..., DpSgdLearner]
 
 def plain(batch_size: int, *, epochs: int = 1, learning_rate: float = 1.0, shift: int = 0) -> Settings:
     """Return settings under which a step moves the weights by its gradient."""
-    return Settings(epochs, batch_size, learning_rate, momentum=0.0, decay="constant", shift=shift)
+    return Settings(epochs, batch_size, learning_rate, momentum=0.0, learning_rate_schedule="constant", shift=shift)
 
 
 def moved(learner: DpSgdLearner, model: nn.Module, examples: Examples, rng: Randomness | None = None) -> torch.Tensor:
-    """Return by how much ``learner`` lowers the weights."""
+    """Return the decrease of the weights."""
     before = vector(model)
     learner.fit(model, examples, window=TrainingWindow(), rng=rng or Randomness(1))
     return before - vector(model)
 
 
 def clipped_sum(model: nn.Module, examples: Examples, norm: float) -> torch.Tensor:
-    """Return the sum of clipped gradients, one example after the other: the oracle."""
+    """Return the sum of clipped gradients, example by example: the oracle."""
     total = torch.zeros_like(vector(model))
     for image, label in zip(examples.inputs, examples.labels, strict=True):
         loss = functional.cross_entropy(model(image[None]), label[None])
@@ -63,15 +63,15 @@ def clipped_sum(model: nn.Module, examples: Examples, norm: float) -> torch.Tens
     return total
 
 
-# The gradient.
+# Gradient.
 
 
-def check_one_step_is_the_clipped_sum_over_the_expected_batch(
+def check_step_is_clipped_sum_over_expected_batch_size(
     make: Make, *, weights: torch.memory_format, images: torch.memory_format, shift: int = 0
 ) -> None:
-    # Rate 0.7 gives one step, whose sample is drawn here once more.
+    # Rate 0.7 gives one step; draw its sample again.
     rng = Randomness(5)
-    # In float64, since max pooling takes either of two values that are closer than float32's error.
+    # In float64, since max pooling may choose either of two values within the float32 error.
     examples = Examples(some(40).inputs.double(), some(40).labels)
     (sample,) = SeededSampler(examples, 0.7, 1, rng.child("sampling"))
     assert len(sample) != 28, "a sample of the expected size would hide a division by the actual one"
@@ -91,20 +91,20 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channel
 @pytest.mark.parametrize("weights", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("images", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("shift", [0, 2])
-def test_a_noiseless_step_is_the_sum_of_clipped_gradients_over_the_expected_batch(weights, images, shift):
-    check_one_step_is_the_clipped_sum_over_the_expected_batch(DpSgdLearner, weights=weights, images=images, shift=shift)
+def test_noiseless_step_is_clipped_sum_over_expected_batch_size(weights, images, shift):
+    check_step_is_clipped_sum_over_expected_batch_size(DpSgdLearner, weights=weights, images=images, shift=shift)
 
 
 @pytest.mark.parametrize("fault", [planted.ActualBatchSize, planted.NoClipping, planted.ShuffledBatches])
-def test_a_wrong_denominator_clipping_or_sample_is_caught(fault):
+def test_step_check_detects_planted_faults(fault):
     with pytest.raises(AssertionError):
-        check_one_step_is_the_clipped_sum_over_the_expected_batch(
+        check_step_is_clipped_sum_over_expected_batch_size(
             fault, weights=torch.contiguous_format, images=torch.contiguous_format
         )
 
 
 def in_order():
-    """Return what adds noise from a generator in the order of the parameter's dimensions, as Opacus draws it."""
+    """Return a noise function with one generator in the order of the parameter's dimensions, as in Opacus."""
     generator = torch.Generator().manual_seed(9)
 
     def add(total, source, grid, divisor, dtype):
@@ -114,8 +114,8 @@ def in_order():
     return add
 
 
-def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
-    walk, privacy = Settings(2, 20, 0.2), {"noise_multiplier": 0.3, "max_grad_norm": 0.5}
+def check_steps_equal_opacus(learner: type[DpSgdLearner]) -> None:
+    training, privacy = Settings(2, 20, 0.2), {"noise_multiplier": 0.3, "max_grad_norm": 0.5}
     examples = Examples(some(60).inputs.double(), some(60).labels)
     released: list[torch.Tensor] = []
 
@@ -124,7 +124,7 @@ def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
 
     here, there = cnn().double(), cnn().double()
     with mock.patch.object(private_optimizer, "add_grid_noise", in_order()):
-        learner(walk, **privacy, on_release=keep).fit(here, examples, window=TrainingWindow(), rng=Randomness(5))
+        learner(training, **privacy, on_release=keep).fit(here, examples, window=TrainingWindow(), rng=Randomness(5))
     wrapped, rng = GradSampleModule(there), Randomness(5)
     optimizer = DPOptimizer(
         torch.optim.SGD(wrapped.parameters(), lr=0.2, momentum=0.9),
@@ -144,27 +144,25 @@ def check_steps_are_those_of_opacus(learner: type[DpSgdLearner]) -> None:
     assert torch.allclose(vector(here), vector(there), atol=1e-5)
 
 
-def test_every_step_is_that_of_opacus_with_the_same_noise():
-    check_steps_are_those_of_opacus(DpSgdLearner)
+def test_steps_equal_opacus_with_same_noise():
+    check_steps_equal_opacus(DpSgdLearner)
 
 
 @pytest.mark.parametrize("fault", [planted.NoClipping, planted.HalfNoise, planted.ActualBatchSize])
-def test_steps_other_than_those_of_opacus_are_caught(fault):
+def test_opacus_check_detects_planted_faults(fault):
     with pytest.raises(AssertionError):
-        check_steps_are_those_of_opacus(fault)
+        check_steps_equal_opacus(fault)
 
 
-# The sensitivity.
+# Sensitivity.
 
 
-def check_one_example_moves_a_step_by_at_most_the_norm(
-    make: Make, model: Callable[[], nn.Module], scale: float
-) -> None:
+def check_example_changes_step_within_norm(make: Make, model: Callable[[], nn.Module], scale: float) -> None:
     ordinary, norm = some(20), 0.5
     outlier = Examples(ordinary.inputs[:1] * scale, (ordinary.labels[:1] + 1) % 10)
     joined = Examples(torch.cat([ordinary.inputs, outlier.inputs]), torch.cat([ordinary.labels, outlier.labels]))
     without, with_it = (
-        # Every example is in the one sample; the sum is the step times the expected batch.
+        # The only sample has all examples; the sum is the step times the expected batch size.
         moved(make(plain(len(examples)), noise_multiplier=0.0, max_grad_norm=norm), model(), examples) * len(examples)
         for examples in (ordinary, joined)
     )
@@ -173,7 +171,7 @@ def check_one_example_moves_a_step_by_at_most_the_norm(
 
 
 def linear() -> nn.Module:
-    """Return a model whose gradient grows with the image without bound."""
+    """Return a model whose gradient is proportional to the image."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
@@ -182,20 +180,20 @@ def linear() -> nn.Module:
 
 @pytest.mark.parametrize("model", [cnn, linear], ids=["cnn", "linear"])
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
-def test_one_example_moves_a_step_by_at_most_the_clipping_norm(model, scale):
-    check_one_example_moves_a_step_by_at_most_the_norm(DpSgdLearner, model, scale)
+def test_example_changes_step_within_norm(model, scale):
+    check_example_changes_step_within_norm(DpSgdLearner, model, scale)
 
 
 @pytest.mark.parametrize("model", [cnn, linear], ids=["cnn", "linear"])
-def test_missing_clipping_is_caught(model):
+def test_sensitivity_check_detects_missing_clipping(model):
     with pytest.raises(AssertionError):
-        check_one_example_moves_a_step_by_at_most_the_norm(planted.NoClipping, model, 1e3)
+        check_example_changes_step_within_norm(planted.NoClipping, model, 1e3)
 
 
-# The noise.
+# Noise.
 
 
-def check_noise_is_what_the_events_state(
+def check_noise_matches_events(
     make: Make, *, noise_source: str = "seeded", batch_size: int = 10, device: str = "cpu"
 ) -> None:
     learner = make(
@@ -208,18 +206,18 @@ def check_noise_is_what_the_events_state(
     events = learner.fit(model, examples, window=TrainingWindow(), rng=Randomness(1))
     stated = math.sqrt(sum(event.steps * (event.noise_multiplier * event.max_grad_norm) ** 2 for event in events))
     noise = vector(model).cpu() * batch_size / 0.5 / stated
-    # 78,400 values: their deviation is known to 0.25 %, their mean to 0.0036.
+    # 78,400 values: standard errors are 0.25 % for the deviation, 0.0036 for the mean.
     assert noise.std().item() == pytest.approx(1.0, rel=0.02)
     assert abs(noise.mean().item()) < 0.025
     assert stats.kstest(noise.numpy(), "norm").pvalue > 1e-6
 
 
 @pytest.mark.parametrize("noise_source", ["seeded", "secure"])
-def test_the_noise_in_the_weights_is_that_of_the_stated_steps(noise_source):
-    check_noise_is_what_the_events_state(DpSgdLearner, noise_source=noise_source)
+def test_noise_in_weights_matches_events(noise_source):
+    check_noise_matches_events(DpSgdLearner, noise_source=noise_source)
 
 
-def test_a_sampler_that_is_not_poisson_is_stated_as_what_it_is_and_gets_no_epsilon():
+def test_other_sampler_is_named_and_has_no_epsilon():
     given = {"noise_multiplier": 1.0, "max_grad_norm": 0.1}
     (event,) = planted.ShuffledBatches(plain(20), **given).fit(
         cnn(), some(60), window=TrainingWindow(), rng=Randomness(1)
@@ -232,49 +230,49 @@ def test_a_sampler_that_is_not_poisson_is_stated_as_what_it_is_and_gets_no_epsil
 
 
 @pytest.mark.parametrize("noise_source", ["seeded", "secure"])
-def test_half_the_noise_is_caught(noise_source):
+def test_noise_check_detects_half_noise(noise_source):
     with pytest.raises(AssertionError):
-        check_noise_is_what_the_events_state(planted.HalfNoise, noise_source=noise_source)
+        check_noise_matches_events(planted.HalfNoise, noise_source=noise_source)
 
 
-def test_noise_that_repeats_in_every_step_is_caught():
+def test_noise_check_detects_repeated_noise():
     with pytest.raises(AssertionError):
-        check_noise_is_what_the_events_state(planted.SameNoiseEachStep)
+        check_noise_matches_events(planted.SameNoiseEachStep)
 
 
-def test_a_step_that_is_not_stated_is_caught():
+def test_noise_check_detects_missing_event():
     with pytest.raises(AssertionError):
-        check_noise_is_what_the_events_state(planted.StatesOneStepLess)
+        check_noise_matches_events(planted.StatesOneStepLess)
 
 
 def check_noise_on_real_gradients(make: Make, noise_source: str = "seeded") -> None:
-    # All examples are in the one sample, so that the difference of two runs is the noise alone.
+    # The only sample has all examples, so that the difference of two runs is the noise.
     examples, noise_multiplier, norm = some(30), 0.8, 0.5
     silent, noisy = (
         moved(make(plain(30), noise_multiplier=noise, max_grad_norm=norm, noise_source=noise_source), cnn(), examples)
         for noise in (0.0, noise_multiplier)
     )
     noise = (noisy - silent) * 30 / (noise_multiplier * norm)
-    # 26,106 values: their deviation is known to 0.44 %.
+    # 26,106 values: the standard error of the deviation is 0.44 %.
     assert noise.std().item() == pytest.approx(1.0, rel=0.03)
     assert stats.kstest(noise.numpy(), "norm").pvalue > 1e-6
 
 
 @pytest.mark.parametrize("noise_source", ["seeded", "secure"])
-def test_noise_on_a_real_gradient_has_the_stated_deviation(noise_source):
+def test_noise_on_real_gradient_has_stated_deviation(noise_source):
     check_noise_on_real_gradients(DpSgdLearner, noise_source)
 
 
-def test_half_the_noise_on_a_real_gradient_is_caught():
+def test_real_gradient_check_detects_half_noise():
     with pytest.raises(AssertionError):
         check_noise_on_real_gradients(planted.HalfNoise)
 
 
-# The sampling.
+# Sampling.
 
 
 def samples(make: Make, *, noise_source: str = "seeded", epochs: int = 400) -> np.ndarray:
-    """Return which of 100 examples are in which step, shape ``(steps, 100)``, at rate 0.2."""
+    """Return the membership of 100 examples in each step, shape ``(steps, 100)``, at rate 0.2."""
     numbered = Examples(torch.arange(100.0).reshape(100, 1, 1, 1), torch.zeros(100, dtype=torch.int64))
     rows = []
 
@@ -292,11 +290,11 @@ def check_sampling_is_poisson(make: Make, noise_source: str = "seeded") -> None:
     assert drawn.shape == (2000, 100)
     assert drawn.max() == 1, "without replacement within a step"
     sizes = drawn.sum(axis=1)
-    # Binomial(100, 0.2): mean 20, variance 16; each is known to 1 % and 3 % from 2,000 steps.
+    # Binomial(100, 0.2): mean 20, variance 16, with standard errors of 1 % and 3 % for 2,000 steps.
     assert sizes.mean() == pytest.approx(20.0, rel=0.03)
     assert sizes.var() == pytest.approx(16.0, rel=0.18)
     assert drawn.mean(axis=0) == pytest.approx(np.full(100, 0.2), abs=0.06)
-    # No example's presence tells of another's, nor of its own in the next step.
+    # The membership of an example is independent of others and of the next step.
     correlation = np.corrcoef(drawn.T)[np.triu_indices(100, 1)]
     assert np.abs(correlation).max() < 0.15
     following = (drawn[1:] - 0.2) * (drawn[:-1] - 0.2)
@@ -304,19 +302,19 @@ def check_sampling_is_poisson(make: Make, noise_source: str = "seeded") -> None:
 
 
 @pytest.mark.parametrize("noise_source", ["seeded", "secure"])
-def test_each_example_enters_each_step_independently(noise_source):
+def test_examples_are_sampled_independently(noise_source):
     check_sampling_is_poisson(DpSgdLearner, noise_source)
 
 
-def test_shuffled_batches_of_fixed_size_are_caught():
+def test_sampling_check_detects_shuffled_batches():
     with pytest.raises(AssertionError):
         check_sampling_is_poisson(planted.ShuffledBatches)
 
 
-# The number of steps.
+# Number of steps.
 
 
-def check_executed_is_planned(make: Make, count: int, batch_size: int, epochs: int) -> None:
+def check_executed_steps_are_planned(make: Make, count: int, batch_size: int, epochs: int) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     examples = Examples(torch.ones(count, 1, 2, 2), torch.zeros(count, dtype=torch.int64))
     with mock.patch.object(dpsgd, "_private_step", wraps=dpsgd._private_step) as step:
@@ -331,25 +329,25 @@ def check_executed_is_planned(make: Make, count: int, batch_size: int, epochs: i
 
 @pytest.mark.parametrize("batch_size", [1, 8, 13])
 @pytest.mark.parametrize("examples", [93, 99, 105, 117, 123, 234])
-def test_planned_drawn_and_stated_steps_are_the_same_at_the_sizes_that_lose_one(examples, batch_size):
-    check_executed_is_planned(DpSgdLearner, examples, batch_size, 1)
+def test_executed_steps_are_planned_at_critical_sizes(examples, batch_size):
+    check_executed_steps_are_planned(DpSgdLearner, examples, batch_size, 1)
 
 
 @given(examples=st.integers(1, 150), batch_size=st.integers(1, 200), epochs=st.integers(1, 2))
 @example(examples=1, batch_size=1, epochs=2)
 @example(examples=3, batch_size=2, epochs=1)
 @settings(max_examples=15, deadline=None, derandomize=True)
-def test_planned_drawn_and_stated_steps_are_the_same(examples, batch_size, epochs):
-    check_executed_is_planned(DpSgdLearner, examples, batch_size, epochs)
+def test_executed_steps_are_planned(examples, batch_size, epochs):
+    check_executed_steps_are_planned(DpSgdLearner, examples, batch_size, epochs)
 
 
 @pytest.mark.parametrize(
     ("fault", "examples", "batch_size"),
     [(planted.InvertedRate, 93, 1), (planted.StatesOneStepLess, 20, 5), (planted.SkipsEmpty, 60, 1)],
 )
-def test_steps_that_are_lost_skipped_or_not_stated_are_caught(fault, examples, batch_size):
+def test_step_count_check_detects_planted_faults(fault, examples, batch_size):
     with pytest.raises(AssertionError):
-        check_executed_is_planned(fault, examples, batch_size, 1)
+        check_executed_steps_are_planned(fault, examples, batch_size, 1)
 
 
 # Empty samples.
@@ -363,9 +361,9 @@ def with_an_empty_first_sample(examples: Examples, rate: float) -> Randomness:
     return next(rng for rng in map(Randomness, range(1000)) if empty(rng))
 
 
-def check_an_empty_first_sample_adds_noise(make: Make) -> None:
+def check_empty_sample_gets_noise(make: Make) -> None:
     rng = with_an_empty_first_sample(some(4), 0.75)
-    # Rate 0.75 gives one step: it is empty, and nothing but noise may move the weights.
+    # Rate 0.75 gives one step: it is empty, and only noise may change the weights.
     learner = make(plain(3), noise_multiplier=2.0, max_grad_norm=0.5)
     model = cnn()
     before = vector(model)
@@ -374,23 +372,23 @@ def check_an_empty_first_sample_adds_noise(make: Make) -> None:
     assert ((vector(model) - before).std() * 3).item() == pytest.approx(2.0 * 0.5, rel=0.03)
 
 
-def test_an_empty_first_sample_adds_noise_and_counts():
-    check_an_empty_first_sample_adds_noise(DpSgdLearner)
+def test_empty_sample_gets_noise_and_counts():
+    check_empty_sample_gets_noise(DpSgdLearner)
 
 
-def test_leaving_out_an_empty_sample_is_caught():
+def test_empty_sample_check_detects_skipped_step():
     with pytest.raises(AssertionError):
-        check_an_empty_first_sample_adds_noise(planted.SkipsEmpty)
+        check_empty_sample_gets_noise(planted.SkipsEmpty)
 
 
-def test_one_example_alone_trains():
+def test_single_example_can_be_trained():
     events = DpSgdLearner(plain(1, epochs=3, learning_rate=0.1), noise_multiplier=1.0, max_grad_norm=0.1).fit(
         cnn(), some(1), window=TrainingWindow(), rng=Randomness(1)
     )
     assert [(event.sample_rate, event.steps) for event in events] == [(1.0, 3)]
 
 
-# Repeating, and not repeating.
+# Repeatability.
 
 
 def private(noise_source: str = "seeded", *, seed: int = 1) -> torch.Tensor:
@@ -400,14 +398,14 @@ def private(noise_source: str = "seeded", *, seed: int = 1) -> torch.Tensor:
     return moved(learner, cnn(), some(60), Randomness(seed))
 
 
-def test_seeded_noise_repeats_bit_for_bit_whatever_the_global_seed():
+def test_seeded_noise_is_independent_of_global_seed():
     torch.manual_seed(1)
     first = private()
     torch.manual_seed(2)
     assert torch.equal(first, private())
 
 
-def test_another_seed_gives_other_noise():
+def test_seeds_have_different_noise():
     assert not torch.equal(private(seed=1), private(seed=2))
 
 
@@ -424,8 +422,8 @@ def test_secure_samples_do_not_repeat():
     )
 
 
-def check_secure_draws_everything_from_the_system(make: Make) -> None:
-    """Count bytes: 8 for each example in each step, and 16 for each value of noise."""
+def check_secure_training_uses_os_entropy(make: Make) -> None:
+    """Count bytes: 8 per example and step, and 16 per value of noise."""
     drawn = []
 
     def counted(count: int) -> bytes:
@@ -440,13 +438,13 @@ def check_secure_draws_everything_from_the_system(make: Make) -> None:
     assert sum(drawn) == steps * (8 * 50 + 16 * 78_400)
 
 
-def test_secure_sampling_and_noise_come_from_the_operating_system_in_full():
-    check_secure_draws_everything_from_the_system(DpSgdLearner)
+def test_secure_training_uses_os_entropy_only():
+    check_secure_training_uses_os_entropy(DpSgdLearner)
 
 
-def test_seeded_samples_under_secure_noise_are_caught():
+def test_entropy_check_detects_seeded_samples():
     with pytest.raises(AssertionError):
-        check_secure_draws_everything_from_the_system(planted.SeededSampling)
+        check_secure_training_uses_os_entropy(planted.SeededSampling)
 
 
 def check_standard_normal(values: np.ndarray) -> None:
@@ -456,18 +454,18 @@ def check_standard_normal(values: np.ndarray) -> None:
     assert abs(stats.skew(values)) < 0.03
     assert abs(stats.kurtosis(values)) < 0.06
     assert stats.kstest(values, "norm").pvalue > 1e-6
-    # Tails reach as far as they should: about 13 in 200,000 lie beyond 4.
+    # Expected number beyond 4: about 13 in 200,000.
     assert 0 < (np.abs(values) > 4).sum() < 50
 
 
-def test_noise_of_the_operating_system_is_standard_normal():
+def test_os_entropy_normal_is_standard_normal():
     values = os_entropy_normal(200_000)
     assert values.shape == (200_000,)
     assert values.dtype == np.float64
     check_standard_normal(values)
 
 
-def test_noise_that_is_not_standard_normal_is_caught():
+def test_normality_check_detects_other_distributions():
     values = os_entropy_normal(200_000)
     for wrong in (
         values / 2,
@@ -480,7 +478,7 @@ def test_noise_that_is_not_standard_normal_is_caught():
             check_standard_normal(wrong)
 
 
-def test_uniform_values_of_the_operating_system_are_uniform_and_never_0_or_1():
+def test_os_entropy_uniform_excludes_0_and_1():
     values = os_entropy_uniform(200_000)
     assert stats.kstest(values, "uniform").pvalue > 1e-6
     assert values.min() > 0.0
@@ -492,27 +490,27 @@ def test_uniform_values_of_the_operating_system_are_uniform_and_never_0_or_1():
         assert np.isfinite(os_entropy_normal(1)).all()
 
 
-# What may be known.
+# Released information.
 
 
-def check_no_loss_is_told(make: Make) -> None:
-    told = {}
+def check_no_loss_is_released(make: Make) -> None:
+    losses = {}
     make(plain(10, epochs=3, learning_rate=0.1), noise_multiplier=1.0, max_grad_norm=0.1).fit(
-        cnn(), some(30), window=TrainingWindow(), rng=Randomness(1), after_epoch=told.__setitem__
+        cnn(), some(30), window=TrainingWindow(), rng=Randomness(1), after_epoch=losses.__setitem__
     )
-    assert told == {1: None, 2: None, 3: None}
+    assert losses == {1: None, 2: None, 3: None}
 
 
-def test_a_training_loss_of_private_examples_is_never_told():
-    check_no_loss_is_told(DpSgdLearner)
+def test_private_training_loss_is_not_released():
+    check_no_loss_is_released(DpSgdLearner)
 
 
-def test_telling_a_loss_is_caught():
+def test_loss_check_detects_released_loss():
     with pytest.raises(AssertionError):
-        check_no_loss_is_told(planted.TellsLoss)
+        check_no_loss_is_released(planted.ReleasesLoss)
 
 
-def check_nothing_private_stays_on_the_model(learning_rate: float = 0.1) -> None:
+def check_model_keeps_no_private_state(learning_rate: float = 0.1) -> None:
     model = cnn()
     clean = len(pickle.dumps(model))
     try:
@@ -527,17 +525,17 @@ def check_nothing_private_stays_on_the_model(learning_rate: float = 0.1) -> None
 
 
 @pytest.mark.parametrize("learning_rate", [0.1, 1e39], ids=["trained", "diverged"])
-def test_no_gradient_without_noise_and_no_activation_stays_on_the_model(learning_rate):
-    check_nothing_private_stays_on_the_model(learning_rate)
+def test_model_keeps_no_gradient_and_no_activation(learning_rate):
+    check_model_keeps_no_private_state(learning_rate)
 
 
-def test_the_gradient_that_opacus_leaves_behind_is_caught(monkeypatch):
-    monkeypatch.setattr(dpsgd, "_forget", lambda optimizer: None)
+def test_state_check_detects_opacus_gradient(monkeypatch):
+    monkeypatch.setattr(dpsgd, "_clear_gradients", lambda optimizer: None)
     with pytest.raises(AssertionError):
-        check_nothing_private_stays_on_the_model()
+        check_model_keeps_no_private_state()
 
 
-def test_learns_under_noise_too():
+def test_private_training_learns():
     from ppml.learning.evaluation import evaluate
 
     train, test = digits()
@@ -547,7 +545,7 @@ def test_learns_under_noise_too():
     assert evaluate(model, test)[1] > 0.5, "chance is 0.1"
 
 
-# A training that diverges: the noisy weights alone decide, and are all that is told.
+# Divergence: only the noisy weights decide, and only they are reported.
 
 
 def diverging(model: nn.Module, examples: Examples, kind: type[DpSgdLearner] = DpSgdLearner) -> TrainingDiverged:
@@ -558,7 +556,7 @@ def diverging(model: nn.Module, examples: Examples, kind: type[DpSgdLearner] = D
     return raised.value
 
 
-def test_a_step_that_diverges_is_named_and_the_last_good_weights_are_back():
+def test_diverged_step_is_named_and_weights_are_restored():
     model, before = cnn(), vector(cnn())
     error = diverging(model, some(60))
     assert str(error) == (
@@ -569,39 +567,39 @@ def test_a_step_that_diverges_is_named_and_the_last_good_weights_are_back():
     assert torch.equal(vector(model), before)
 
 
-def check_no_exact_loss_decides(kind: type[DpSgdLearner]) -> None:
-    """Compare two trainings whose examples differ and whose noisy weights agree in which steps they are finite."""
+def check_divergence_is_independent_of_exact_loss(kind: type[DpSgdLearner]) -> None:
+    """Compare two trainings with different examples and the same finite steps of the noisy weights."""
     worst = Examples(torch.full_like(some(60).inputs, math.inf), some(60).labels)
     first, second = (diverging(cnn(), examples, kind) for examples in (some(60), worst))
     assert str(first) == str(second)
     assert (first.step, first.restored, first.events) == (second.step, second.restored, second.events)
 
 
-def test_losses_of_examples_that_are_not_finite_neither_stop_a_training_nor_are_named():
-    check_no_exact_loss_decides(DpSgdLearner)
+def test_divergence_is_independent_of_exact_loss():
+    check_divergence_is_independent_of_exact_loss(DpSgdLearner)
 
 
 class StopsAtTheLoss(DpSgdLearner):
-    """Lets the exact loss of the examples decide whether the training goes on."""
+    """Uses the exact loss of the examples to decide on divergence."""
 
     def fit(self, *arguments, **settings):
-        def telling(model, keeping, optimizer, images, labels):
+        def with_loss(model, keeping, optimizer, images, labels):
             with torch.no_grad():
                 loss = functional.cross_entropy(model(images), labels, reduction="sum").item()
             true(model, keeping, optimizer, images, labels)
             return loss
 
         true = dpsgd._private_step
-        with mock.patch.object(dpsgd, "_private_step", telling):
+        with mock.patch.object(dpsgd, "_private_step", with_loss):
             return super().fit(*arguments, **settings)
 
 
-def test_a_loss_that_decides_is_caught():
+def test_divergence_check_detects_exact_loss():
     with pytest.raises(AssertionError):
-        check_no_exact_loss_decides(StopsAtTheLoss)
+        check_divergence_is_independent_of_exact_loss(StopsAtTheLoss)
 
 
-def test_a_last_step_that_diverges_is_noticed():
+def test_divergence_in_last_step_is_detected():
     model, before = cnn(), vector(cnn())
     learner = DpSgdLearner(plain(60, learning_rate=1e39), noise_multiplier=1.0, max_grad_norm=0.1)
     with pytest.raises(TrainingDiverged, match=r"^a weight is not finite in step 1 of 1, .* after step 0 again"):
@@ -609,7 +607,7 @@ def test_a_last_step_that_diverges_is_noticed():
     assert torch.equal(vector(model), before)
 
 
-def test_the_weights_are_restored_that_the_last_epoch_with_finite_weights_began_with():
+def test_restored_weights_are_last_finite_epoch_start():
     kept: list[torch.Tensor] = []
     model = cnn()
 
@@ -622,17 +620,17 @@ def test_the_weights_are_restored_that_the_last_epoch_with_finite_weights_began_
     learner = DpSgdLearner(plain(10, epochs=5, learning_rate=0.1), noise_multiplier=1.0, max_grad_norm=0.1)
     with pytest.raises(TrainingDiverged, match=r"in step 10 of 15, epoch 4 of 5") as raised:
         learner.fit(model, some(30), window=TrainingWindow(), rng=Randomness(1), after_epoch=poison)
-    assert raised.value.restored == 6, "epoch 4 began with weights that are not finite"
+    assert raised.value.restored == 6, "epoch 4 started with weights that are not finite"
     assert torch.equal(vector(model), kept[1])
 
 
-def test_a_sample_in_several_pieces_is_one_step_with_one_noise(monkeypatch):
+def test_sample_in_chunks_is_one_noisy_step(monkeypatch):
     def trained(at_once: int):
         monkeypatch.setattr(bookkeeping, "MIN_EXAMPLES_PER_PASS", at_once)
         monkeypatch.setattr(bookkeeping, "VALUES_PER_PASS", 0)
         model = cnn()
-        walk = Settings(epochs=2, batch_size=20, learning_rate=0.5)
-        learner = DpSgdLearner(walk, noise_multiplier=1.0, max_grad_norm=0.1)
+        training = Settings(epochs=2, batch_size=20, learning_rate=0.5)
+        learner = DpSgdLearner(training, noise_multiplier=1.0, max_grad_norm=0.1)
         return learner.fit(model, some(40), window=TrainingWindow(), rng=Randomness(3)), vector(model)
 
     (events, whole), (same_events, pieces) = trained(1_000), trained(7)

@@ -1,4 +1,4 @@
-"""One example moves a float32 sum of clipped gradients by less than the clipping norm with its margin."""
+"""One example changes a float32 sum of clipped gradients by less than the clipping norm with its margin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NORM = 0.1
 
 
 def aligned(count: int, *shape: int) -> Examples:
-    """Return examples whose gradients point the same way, so that their sum, and its rounding, is as large as may be."""
+    """Return examples with parallel gradients, which maximise the sum and its rounding error."""
     generator = Randomness(1).torch()
     images = torch.randn(1, *shape, generator=generator) * (
         0.5 + torch.rand(count, *[1] * len(shape), generator=generator)
@@ -32,7 +32,7 @@ def aligned(count: int, *shape: int) -> Examples:
 
 
 def real(count: int) -> Examples:
-    """Return digits, each several times with other pixels."""
+    """Return digits, each several times with small changes."""
     train, times = digits()[0], -(-count // len(digits()[0]))
     images = train.inputs.repeat(times, 1, 1, 1)[:count]
     return Examples(
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Examples], tuple
 }
 
 
-def check_no_example_moves_the_sum_further(case: str) -> None:
+def check_sum_change_is_within_margin(case: str) -> None:
     model, make, counts = CASES[case]
     for count in counts:
         examples, network = make(count), model()
@@ -65,28 +65,28 @@ def check_no_example_moves_the_sum_further(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_example_moves_the_sum_further_than_the_norm_with_its_margin(case):
-    check_no_example_moves_the_sum_further(case)
+def test_example_changes_sum_within_margin(case):
+    check_sum_change_is_within_margin(case)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_that_are_clipped_to_a_little_more_are_caught(case, monkeypatch):
+def test_margin_check_detects_larger_clipping_norm(case, monkeypatch):
     true = bookkeeping.clipping_factors
     monkeypatch.setattr(bookkeeping, "clipping_factors", lambda *given: true(*given) * (1 + CLIPPING_MARGIN))
     with pytest.raises(AssertionError):
-        check_no_example_moves_the_sum_further(case)
+        check_sum_change_is_within_margin(case)
 
 
-def largest_piece() -> int:
-    """Return how many examples of one feature a pass has once it knows their size."""
+def largest_pass() -> int:
+    """Return the number of examples per pass for one feature, after the first pass."""
     examples, model = aligned(300, 1), linear(1)
     with BookKeeping(model) as keeping:
         keeping.clipped_gradient_sum(partial(per_example_losses, model, examples.inputs, examples.labels), 300, NORM)
         return keeping.examples_per_pass
 
 
-def check_a_float32_sum_of_the_largest_piece_is_within_the_margin() -> None:
-    count = min(200_000, largest_piece())
+def check_largest_float32_sum_is_within_margin() -> None:
+    count = min(200_000, largest_pass())
     for features in (1, 10):
         examples, model = aligned(count, features), linear(features)
 
@@ -103,11 +103,11 @@ def check_a_float32_sum_of_the_largest_piece_is_within_the_margin() -> None:
             assert (full - others - summed(torch.tensor([gone]))).norm().item() <= NORM * CLIPPING_MARGIN / 4
 
 
-def test_a_float32_sum_of_the_largest_piece_is_within_the_margin():
-    check_a_float32_sum_of_the_largest_piece_is_within_the_margin()
+def test_largest_float32_sum_is_within_margin():
+    check_largest_float32_sum_is_within_margin()
 
 
-def test_pieces_without_a_bound_are_caught(monkeypatch):
+def test_margin_check_detects_unbounded_passes(monkeypatch):
     monkeypatch.setattr(bookkeeping, "MAX_EXAMPLES_PER_PASS", 1 << 30)
     with pytest.raises(AssertionError):
-        check_a_float32_sum_of_the_largest_piece_is_within_the_margin()
+        check_largest_float32_sum_is_within_margin()

@@ -19,7 +19,7 @@ from .digits import cnn, some
 
 @given(rounds=st.integers(1, 60))
 @settings(deadline=None, derandomize=True)
-def test_the_spans_of_all_rounds_tile_the_training(rounds):
+def test_windows_of_rounds_tile_training(rounds):
     spans = [TrainingWindow((number - 1) / rounds, number / rounds) for number in range(1, rounds + 1)]
     assert spans[0].at(0.0) == 0.0
     assert spans[-1].at(1.0) == pytest.approx(1.0)
@@ -27,7 +27,7 @@ def test_the_spans_of_all_rounds_tile_the_training(rounds):
         assert before.at(1.0) == pytest.approx(after.at(0.0))
 
 
-def test_linear_decay_falls_from_the_peak_to_zero_and_constant_stays():
+def test_learning_rate_schedules():
     assert [learning_rate(0.4, "linear", position) for position in (0.0, 0.5, 1.0)] == [0.4, 0.2, 0.0]
     assert [learning_rate(0.4, "constant", position) for position in (0.0, 0.5, 1.0)] == [0.4] * 3
 
@@ -36,8 +36,8 @@ def rates_of(make, monkeypatch, *, rounds: int, epochs: int) -> list[float]:
     """Return the learning rate of every step of ``rounds`` calls, as the optimiser gets it."""
     used: list[float] = []
 
-    def recorded(peak: float, decay: str, position: float) -> float:
-        used.append(learning_rate(peak, decay, position))
+    def recorded(peak: float, learning_rate_schedule: str, position: float) -> float:
+        used.append(learning_rate(peak, learning_rate_schedule, position))
         return used[-1]
 
     monkeypatch.setattr(loop, "learning_rate", recorded)
@@ -53,7 +53,7 @@ def rates_of(make, monkeypatch, *, rounds: int, epochs: int) -> list[float]:
     [SgdLearner, lambda walk: DpSgdLearner(walk, noise_multiplier=1.0, max_grad_norm=0.1)],
     ids=["sgd", "dpsgd"],
 )
-def test_rounds_together_use_the_learning_rates_of_one_training(make, monkeypatch):
+def test_rounds_use_learning_rates_of_one_training(make, monkeypatch):
     in_rounds = rates_of(make, monkeypatch, rounds=3, epochs=1)
     at_once = rates_of(make, monkeypatch, rounds=1, epochs=3)
     assert in_rounds == pytest.approx(at_once)
@@ -64,6 +64,6 @@ def test_rounds_together_use_the_learning_rates_of_one_training(make, monkeypatc
     start=st.floats(0, 1), length=st.floats(0, 1), shares=st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted)
 )
 @settings(max_examples=50, deadline=None, derandomize=True)
-def test_a_span_keeps_order(start, length, shares):
+def test_window_preserves_order(start, length, shares):
     window = TrainingWindow(start, start + length)
     assert window.at(shares[0]) <= window.at(shares[1])

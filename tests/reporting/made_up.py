@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ppml.auditing.verdict import audit_row, judge
-from ppml.reporting.experiment_view import Selection
-from ppml.results.joint import JOINT, key
+from ppml.auditing.verdict import audit_row, evaluate_audit
+from ppml.reporting.experiment_view import ExperimentView
+from ppml.results.joint import JOINT_COLUMNS, joint_key
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class MadeUpArm:
     max_grad_norm: float = 0.1
     budget: float | None = None
     unit: str = "example"
-    noise_by: str = "owner"
+    noise: str = "local"
     """Where there is privacy."""
     noise_source: str = "seeded"
     sizes: tuple[int, ...] | None = None
@@ -45,9 +45,9 @@ class MadeUpArm:
 
 @dataclass
 class Collected:
-    """The tidy tables and the selection of all arms."""
+    """The tidy tables and the view of all arms."""
 
-    selection: Selection
+    view: ExperimentView
     records: pd.DataFrame
     costs: pd.DataFrame
     history: pd.DataFrame
@@ -61,7 +61,7 @@ class Collected:
     def write(self, folder: Path) -> dict[str, str]:
         """Write the tables and return the arguments of the stages that name them."""
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = {"--spec": json.dumps(self.selection.to_json())}
+        arguments = {"--spec": json.dumps(self.view.to_json())}
         for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "joint"):
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
             arguments[f"--{name}"] = str(folder / f"{name}.csv")
@@ -71,7 +71,7 @@ class Collected:
 TECHNIQUES = {
     "centralized": MadeUpArm("Centralized", 0.987),
     "dp": MadeUpArm("Centralized + DP", 0.952, epsilon=2.9, seconds=48),
-    "local": MadeUpArm("Local, 8 clients", 0.931, "local", clients=8, partition="iid-8", seconds=19),
+    "local": MadeUpArm("Local, 8 clients", 0.931, "independent", clients=8, partition="iid-8", seconds=19),
     "fl": MadeUpArm("FL", 0.982, "federated", None, "plaintext", 8, "iid-8", 62, 105_000),
     "fl_dp": MadeUpArm("FL + DP", 0.907, "federated", 2.9, "plaintext", 8, "iid-8", 140, 105_000),
     "fl_he": MadeUpArm("FL + HE", 0.982, "federated", None, "ckks", 8, "iid-8", 75, 1_130_000),
@@ -118,7 +118,7 @@ def collect(
             epsilons += _epsilons(records[-1])
             if arm.clients:
                 clients += _clients(arm, records[-1])
-    selection = Selection.model_validate_json(
+    view = ExperimentView.model_validate_json(
         json.dumps({"title": title, "arms": {name: arm.label for name, arm in arms.items()}, "compare": compare or []})
     )
     tables = (
@@ -130,7 +130,7 @@ def collect(
         [_audit(name, arm) for name, arm in arms.items() if arm.epsilon is not None],
         [_inference(name, seed) for name in list(arms)[:1] for seed in range(seeds)],
     )
-    return Collected(selection, *map(pd.DataFrame, tables), joint=_joints(pd.DataFrame(records)))
+    return Collected(view, *map(pd.DataFrame, tables), joint=_joints(pd.DataFrame(records)))
 
 
 def _joints(records: pd.DataFrame) -> pd.DataFrame:
@@ -139,14 +139,14 @@ def _joints(records: pd.DataFrame) -> pd.DataFrame:
     arms = list(dict.fromkeys(private["arm"]))
     sizes = range(1, len(arms) + 1) if len(arms) <= 5 else (1, len(arms))
     groups = [group for size in sizes for group in combinations(arms, size)]
-    return pd.DataFrame([_joint(private[private["arm"].isin(group)]) for group in groups], columns=list(JOINT))
+    return pd.DataFrame([_joint(private[private["arm"].isin(group)]) for group in groups], columns=list(JOINT_COLUMNS))
 
 
 def _joint(rows: pd.DataFrame) -> dict[str, Any]:
     unit = "client" if (rows["privacy_unit"] == "client").all() else "example"
     spent = {"epsilon": float(rows["epsilon"].sum()), "delta": rows["delta"].max(), "accountant": "tightest"}
     counts = {"releases": len(rows), "deltas": rows["delta"].nunique()}
-    return {"arms": key(rows["arm"]), "unit": unit, **counts, **spent}
+    return {"arms": joint_key(rows["arm"]), "unit": unit, **counts, **spent}
 
 
 def _audit(name: str, arm: MadeUpArm) -> dict[str, Any]:
@@ -157,14 +157,14 @@ def _audit(name: str, arm: MadeUpArm) -> dict[str, Any]:
     measured |= {"canary_norm": 310 * arm.max_grad_norm, "contribution": arm.max_grad_norm}
     measured |= {"drawn": 140, "coins": 1_400, "p_values": {"coins": 0.5}}
     level = {"confidence": 0.99, "family": 3}
-    verdict = replace(judge(measured, **level), epsilon=arm.epsilon, epsilon_low=0.9 * arm.epsilon)
+    verdict = replace(evaluate_audit(measured, **level), epsilon=arm.epsilon, epsilon_low=0.9 * arm.epsilon)
     return audit_row(name, 0, measured, verdict, **level)
 
 
 def _inference(name: str, seed: int) -> dict[str, Any]:
     """Return what the first arm predicts of encrypted images."""
     values = {"images": 4096, "right": 4050 + seed, "plain_right": 4051 + seed, "sure": 4090, "bound": 2e-3}
-    values |= {"singly": 10, "degree": 8192, "modulus_bits": 218, "differ": 1, "error": 4e-4 + 1e-5 * seed}
+    values |= {"single_images": 10, "degree": 8192, "modulus_bits": 218, "differ": 1, "error": 4e-4 + 1e-5 * seed}
     values |= {"error_share": 0.3 + 0.01 * seed}
     values |= {"one_client": 0.04, "one_server": 0.16, "one_up": 914_000, "one_down": 82_000}
     values |= {"slots": 4096, "batch_client": 8.0, "batch_server": 24.0, "batch_up": 179_000_000}
@@ -199,7 +199,7 @@ def _record(
         "parameters": 26_010,
         "topology": arm.topology,
         "privacy_unit": arm.unit if private else "none",
-        "noise_by": arm.noise_by if private else "none",
+        "noise": arm.noise if private else "none",
         "noise_source": arm.noise_source if private else None,
         "sampling_source": arm.noise_source if private else None,
         "sampler": "poisson" if private else None,

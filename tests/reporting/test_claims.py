@@ -6,7 +6,7 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.reporting.claims import KEPT, findings
-from ppml.reporting.experiment_view import Selection
+from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.statistics import difference
 from ppml.reporting.table_claims import claims_table
 from ppml.reporting.writers import to_latex, to_markdown
@@ -34,16 +34,16 @@ def anonymizer(reading, final=None, starts=None, *, seeds=1):
     share = (history["step"] - 1) / 3
     history["accuracy"] = (1 - share) * history["arm"].map(starts) + share * history["arm"].map(final)
     history["accuracy"] += 0.001 * history["seed"]
-    claim = {"says": "They say so.", "reading": reading, "arms": list(ARMS)}
+    claim = {"quote": "They say so.", "criterion": reading, "arms": list(ARMS)}
     others = {name: arm.label for name, arm in ARMS.items() if name != "none"}
     given = {"title": "Claims", "arms": {"none": "No privacy"}, "claims": [claim], "others": others}
-    collected.selection, collected.history = Selection.model_validate_json(json.dumps(given)), history
+    collected.view, collected.history = ExperimentView.model_validate_json(json.dumps(given)), history
     return collected
 
 
 def found(*given, **named):
     collected = anonymizer(*given, **named)
-    return findings(collected.selection, collected.records, collected.history)[0]
+    return findings(collected.view, collected.records, collected.history)[0]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -116,23 +116,23 @@ def test_only_seeds_that_both_have_are_compared():
     collected = anonymizer("rises_with_epsilon", seeds=3)
     one = collected.records["arm"] != "none"
     collected.records = collected.records[~one | (collected.records["seed"] == 2)]
-    result = findings(collected.selection, collected.records, collected.history)[0]
+    result = findings(collected.view, collected.records, collected.history)[0]
     assert {comparison.difference.n for comparison in result.comparisons} == {1}
     collected.records = collected.records[~((collected.records["arm"] == "none") & (collected.records["seed"] == 2))]
     with pytest.raises(UserError, match="no seed in common"):
-        findings(collected.selection, collected.records, collected.history)
+        findings(collected.view, collected.records, collected.history)
 
 
 def test_arms_on_other_images_are_not_compared():
     collected = anonymizer("keeps_accuracy")
     collected.records.loc[collected.records["arm"] == "eps1", "n_test_all"] = 500
     with pytest.raises(UserError, match="n_test_all differs between"):
-        findings(collected.selection, collected.records, collected.history)
+        findings(collected.view, collected.records, collected.history)
 
 
 def test_the_table_shows_words_reading_numbers_and_verdict():
     collected = anonymizer("keeps_accuracy")
-    table = claims_table(collected.selection, collected.records, collected.costs, collected.joint, collected.history)
+    table = claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)
     row = table.cells.iloc[0]
     assert row["Claim"] == '"They say so."'
     assert row["Verdict"] == "not held"
@@ -146,7 +146,7 @@ def test_the_table_shows_words_reading_numbers_and_verdict():
 
 def test_many_comparisons_are_counted_and_the_weakest_is_shown():
     collected = anonymizer("trains_easier")
-    table = claims_table(collected.selection, collected.records, collected.costs, collected.joint, collected.history)
+    table = claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)
     figures = table.cells.iloc[0]["Ours (%; differences in points)"]
     assert figures.startswith("12 of 12 differences above 0; the least sure: No privacy over ")
     assert len(table.raw) == 12
@@ -155,4 +155,4 @@ def test_many_comparisons_are_counted_and_the_weakest_is_shown():
 def test_a_table_without_a_claim_is_refused():
     collected = collect(ARMS)
     with pytest.raises(UserError, match="has none"):
-        claims_table(collected.selection, collected.records, collected.costs, collected.joint, collected.history)
+        claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)

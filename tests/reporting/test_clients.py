@@ -30,9 +30,9 @@ def arm(accuracy: float, topology: str, clients: int, division: str = "iid") -> 
 def study(**others: MadeUpArm) -> Collected:
     arms = {
         "one": MadeUpArm("One owner", 0.985),
-        "alone4": arm(0.95, "local", 4),
+        "alone4": arm(0.95, "independent", 4),
         "fl4": arm(0.98, "federated", 4),
-        "alone32": arm(0.90, "local", 32),
+        "alone32": arm(0.90, "independent", 32),
         "fl32": arm(0.97, "federated", 32),
         "shards4": arm(0.96, "federated", 4, "shards"),
         **others,
@@ -46,7 +46,7 @@ def published(published_path):
 
 
 def table_of(made: Collected, published):
-    return clients_table(made.selection, made.records, made.costs, made.joint, published)
+    return clients_table(made.view, made.records, made.costs, made.joint, published)
 
 
 def test_every_setting_has_one_line_in_order_and_one_owner_comes_first(published):
@@ -94,15 +94,15 @@ def test_the_notes_count_settings_and_compare_the_order(published):
     assert "in 1 of 2 settings with both" in notes and "ours have its order in 13" in notes
 
 
-def noisy(accuracy: float, clients: int, noise_by: str) -> MadeUpArm:
+def noisy(accuracy: float, clients: int, noise: str) -> MadeUpArm:
     return MadeUpArm(
-        f"{noise_by} {clients}",
+        f"{noise} {clients}",
         accuracy,
         "federated",
         2.9,
         clients=clients,
         partition=f"iid-{clients}",
-        noise_by=noise_by,
+        noise=noise,
     )
 
 
@@ -110,10 +110,10 @@ def shares() -> Collected:
     return collect(
         {
             "dp": MadeUpArm("One owner, DP", 0.975, epsilon=2.9),
-            "owner4": noisy(0.96, 4, "owner"),
-            "shares4": noisy(0.974, 4, "shares"),
-            "owner32": noisy(0.93, 32, "owner"),
-            "shares32": noisy(0.972, 32, "shares"),
+            "owner4": noisy(0.96, 4, "local"),
+            "shares4": noisy(0.974, 4, "distributed"),
+            "owner32": noisy(0.93, 32, "local"),
+            "shares32": noisy(0.972, 32, "distributed"),
         }
     )
 
@@ -143,7 +143,7 @@ def test_noise_at_each_client_and_noise_by_shares_are_series_beside_one_owner(pu
 
 def test_the_figure_has_a_line_a_series(published):
     made = shares()
-    (panel,) = clients(made.selection, made.records, published).axes
+    (panel,) = clients(made.view, made.records, published).axes
     lines = {line.get_label(): line.lines[0] for line in panel.containers}
     means = made.records.groupby("arm")["accuracy_all"].mean()
     for series, arms in (
@@ -157,15 +157,15 @@ def test_the_figure_has_a_line_a_series(published):
 def test_two_arms_of_one_setting_are_refused_and_so_is_a_study_without_clients(published):
     twice = study(again=arm(0.97, "federated", 4))
     with pytest.raises(UserError, match="arms 'fl4' and 'again' are of the same setting"):
-        client_study(twice.selection, twice.records, published)
+        client_study(twice.view, twice.records, published)
     nobody = collect({"one": MadeUpArm("One owner", 0.985)})
     with pytest.raises(UserError, match="has more than one client"):
-        client_study(nobody.selection, nobody.records, published)
+        client_study(nobody.view, nobody.records, published)
 
 
 def test_the_figure_has_a_panel_a_division_and_their_points_hollow(published):
     made = study()
-    figure = clients(made.selection, made.records, published)
+    figure = clients(made.view, made.records, published)
     assert [ax.get_title() for ax in figure.axes] == [
         "IID\n10,000 training images",
         "Shards by label\n10,000 training images",

@@ -14,18 +14,18 @@ from ppml.reporting.table_summary import summary_table
 from .made_up import TECHNIQUES, MadeUpArm, collect
 
 CLIENTS = MadeUpArm(
-    "FL + client DP", 0.9, "federated", 5.0, "plaintext", 8, "iid-8", upload=10_000, unit="client", noise_by="server"
+    "FL + client DP", 0.9, "federated", 5.0, "plaintext", 8, "iid-8", upload=10_000, unit="client", noise="central"
 )
 SECURE = dataclasses.replace(TECHNIQUES["fl_dp"], label="FL + DP, secure", noise_source="secure")
 
 
 def notes_of(collected):
-    rows = summarise(collected.selection, tuple(collected.selection.arms), collected.records, collected.costs)
+    rows = summarise(collected.view, tuple(collected.view.arms), collected.records, collected.costs)
     return privacy_notes(rows, collected.joint)
 
 
 def known_to(collected):
-    rows = summarise(collected.selection, tuple(collected.selection.arms), collected.records, collected.costs)
+    rows = summarise(collected.view, tuple(collected.view.arms), collected.records, collected.costs)
     return {arm: noise_known_to(row) for arm, row in rows.iterrows()}
 
 
@@ -52,7 +52,7 @@ def test_a_larger_delta_and_mixed_units_are_said():
 
 
 def test_the_column_of_all_seeds_has_the_joint_epsilon_of_each_arm(techniques):
-    table = summary_table(techniques.selection, techniques.records, techniques.costs, techniques.joint)
+    table = summary_table(techniques.view, techniques.records, techniques.costs, techniques.joint)
     cells = table.cells.set_index("Technique")["ε, all seeds"]
     assert (cells["Centralized + DP"], cells["Centralized"]) == ("8.70", "∞")
     assert table.raw.set_index("arm")["epsilon_all_seeds"]["dp"] == pytest.approx(8.697)
@@ -61,7 +61,7 @@ def test_the_column_of_all_seeds_has_the_joint_epsilon_of_each_arm(techniques):
 def test_joint_epsilons_that_are_not_there_are_no_table(techniques):
     joint = techniques.joint[techniques.joint["arms"] != "dp fl_dp fl_dp_he"]
     with pytest.raises(UserError, match="has 0 rows for the arms dp fl_dp fl_dp_he"):
-        summary_table(techniques.selection, techniques.records, techniques.costs, joint)
+        summary_table(techniques.view, techniques.records, techniques.costs, joint)
 
 
 def test_the_relation_is_the_one_that_is_proven_and_replacing_stands_beside_it():

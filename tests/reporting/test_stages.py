@@ -20,13 +20,13 @@ def arguments(collected, folder, published_path, names):
     return [part for name in names for part in (name, given[name])]
 
 
-SAYS = {"says": "DP costs accuracy.", "reading": "starts_higher", "arms": ["centralized", "dp"]}
-ROWS = {"summary": 7, "published": 8, "readings": 2, "audit": 3, "claims": 1, "threats": 7, "inference": 3}
+SAYS = {"quote": "DP costs accuracy.", "criterion": "starts_higher", "arms": ["centralized", "dp"]}
+ROWS = {"summary": 7, "published": 8, "epsilon_interpretations": 2, "audit": 3, "claims": 1, "threats": 7, "inference": 3}
 
 
 @pytest.mark.parametrize(("kind", "rows"), ROWS.items())
 def test_table_writes_its_four_files(kind, rows, tmp_path, techniques, published_path):
-    techniques.selection = techniques.selection.model_copy(update={"claims": (Claim.model_validate(SAYS),)})
+    techniques.view = techniques.view.model_copy(update={"claims": (Claim.model_validate(SAYS),)})
     inputs = arguments(techniques, tmp_path, published_path, ["--spec", *TABLES, "--published"])
     outputs = {ending: tmp_path / "out" / f"{kind}.{ending}" for ending in ("md", "csv", "tex", "html")}
     table.main(

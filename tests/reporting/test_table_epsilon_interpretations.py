@@ -9,15 +9,15 @@ import pytest
 from ppml.errors import UserError
 from ppml.reporting.formatting import epsilon_bound
 from ppml.reporting.literature import load_published
-from ppml.reporting.table_epsilon_interpretations import readings_table
+from ppml.reporting.table_epsilon_interpretations import epsilon_interpretations_table
 
 from ..accounting.reference import exact_epsilon_of_gaussians, renyi_epsilon_of_gaussians
 from .made_up import COMPARE, TECHNIQUES, collect
 
 
 def table(collected, published_path):
-    return readings_table(
-        collected.selection, collected.records, collected.costs, collected.joint, load_published(published_path)
+    return epsilon_interpretations_table(
+        collected.view, collected.records, collected.costs, collected.joint, load_published(published_path)
     )
 
 

@@ -11,11 +11,11 @@ from .made_up import MadeUpArm, collect
 ARMS = {
     "centralized": MadeUpArm("Centralized", 0.97),
     "dp": MadeUpArm("DP", 0.95, epsilon=2.9),
-    "local": MadeUpArm("Alone", 0.9, "local", clients=8, partition="iid-8"),
+    "local": MadeUpArm("Alone", 0.9, "independent", clients=8, partition="iid-8"),
     "fl": MadeUpArm("FL", 0.97, "federated", None, "plaintext", 8, "iid-8", upload=10_000),
     "fl_dp": MadeUpArm("FL + DP", 0.95, "federated", 2.9, "plaintext", 8, "iid-8", upload=10_000),
     "fl_shares": MadeUpArm(
-        "FL + DP + HE", 0.95, "federated", 2.9, "ckks", 8, "iid-8", upload=10_000, noise_by="shares"
+        "FL + DP + HE", 0.95, "federated", 2.9, "ckks", 8, "iid-8", upload=10_000, noise="distributed"
     ),
     "fl_clients": MadeUpArm(
         "FL + client DP",
@@ -27,7 +27,7 @@ ARMS = {
         "iid-8",
         upload=10_000,
         unit="client",
-        noise_by="server",
+        noise="central",
     ),
 }
 
@@ -37,7 +37,7 @@ def table():
     records = collected.records
     records.loc[records["arm"] == "fl_shares", "epsilon_if_opened"] = 9.5
     records.loc[records["arm"] == "fl_shares", "update_opened_by"] = "the key holder together with the server"
-    return threats_table(collected.selection, records, collected.costs, collected.joint)
+    return threats_table(collected.view, records, collected.costs, collected.joint)
 
 
 def cells(column: str) -> dict[str, str]:
@@ -94,11 +94,11 @@ def test_an_arm_without_privacy_is_never_given_a_bound():
 def notes_of(*kinds: str) -> tuple[str, ...]:
     arms = {kind: MadeUpArm(kind, 0.9, "federated", None, kind, 8, "iid-8", upload=10_000) for kind in kinds}
     collected = collect(arms)
-    return threats_table(collected.selection, collected.records, collected.costs, collected.joint).notes
+    return threats_table(collected.view, collected.records, collected.costs, collected.joint).notes
 
 
 def test_what_a_server_that_deviates_can_open_is_said_of_each_way_to_add_that_there_is():
-    for kinds in (("plaintext",), ("shares",), ("masking", "shares"), ("ckks", "bfv")):
+    for kinds in (("plaintext",), ("secret_sharing",), ("masking", "secret_sharing"), ("ckks", "bfv")):
         expected = list(dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in kinds))
         assert [note for note in notes_of(*kinds) if note in DEVIATING.values()] == expected
     assert len(set(DEVIATING.values())) == 3

@@ -19,10 +19,10 @@ def subset(real_data, tmp_path_factory):
     files = SimpleNamespace(
         train=folder / "train", test=folder / "test", about=folder / "about", partition=folder / "p"
     )
-    write_examples(files.train, real_data.train.images[:400], real_data.train.labels[:400])
-    write_examples(files.test, real_data.test.images, real_data.test.labels)
+    write_examples(files.train, real_data.train.inputs[:400], real_data.train.labels[:400])
+    write_examples(files.test, real_data.test.inputs, real_data.test.labels)
     about = {"n_train": 400, "n_test": 100, "n_test_all": 300, "classes": 10, "evaluate_on": "test", "digest": "d" * 16}
-    about |= {"dataset": real_data.dataset, "choice": "first"}
+    about |= {"dataset": real_data.dataset, "selection": "first"}
     write_json(files.about, about)
     parts = [list(range(100)), list(range(100, 400))]
     labels = [np.bincount(real_data.train.labels[part], minlength=10).tolist() for part in parts]

@@ -22,7 +22,7 @@ def spent(*events):
 
 
 def stated(*owners, privacy=PRIVACY):
-    return account.statement(privacy, owners, [sum(event.steps for event in own) for own in owners])
+    return account.privacy_statement(privacy, owners, [sum(event.steps for event in own) for own in owners])
 
 
 def test_epsilon_is_the_largest_over_the_owners_and_the_mechanism_is_that_owners():
@@ -61,13 +61,13 @@ def test_statement_has_everything_that_qualifies_an_epsilon():
 
 
 def test_without_privacy_no_epsilon_is_stated():
-    assert account.statement(None, [(), ()], [0, 0]) == {"unit": "none", "noise_by": "none", "epsilon": None}
+    assert account.privacy_statement(None, [(), ()], [0, 0]) == {"unit": "none", "noise_by": "none", "epsilon": None}
 
 
 def test_equal_mechanisms_are_accounted_once(monkeypatch):
     calls = []
-    true = account.by_every_accountant
-    monkeypatch.setattr(account, "by_every_accountant", lambda *given: calls.append(given) or true(*given))
+    true = account.epsilons_by_accountant
+    monkeypatch.setattr(account, "epsilons_by_accountant", lambda *given: calls.append(given) or true(*given))
     stated((WEAK,), (WEAK,), (STRONG,), (WEAK,))
     assert [events for events, *_ in calls] == [(WEAK,), (STRONG,)]
 
@@ -84,7 +84,7 @@ def test_stage_writes_the_statement_of_one_run(privacy, tmp_path):
     )
     files = ["--events", str(tmp_path / "events.json"), "--output", str(tmp_path / "privacy.json")]
     account.main(["--spec", json.dumps({"privacy": privacy}), *files])
-    expected = stated((WEAK,), (STRONG,)) if private else account.statement(None, [(), ()], [0, 0])
+    expected = stated((WEAK,), (STRONG,)) if private else account.privacy_statement(None, [(), ()], [0, 0])
     assert read_json(tmp_path / "privacy.json") == expected
     assert expected["epsilon"] == (spent(WEAK) if private else None)
 
@@ -176,7 +176,7 @@ def test_replacing_a_record_spends_what_half_of_the_noise_does_at_full_batches()
 
 
 def test_the_dominating_mechanism_and_the_identifier_are_written():
-    said = account.statement(PRIVACY, [(WEAK,), (STRONG, STRONG)], [20, 20], mechanism="1f")
+    said = account.privacy_statement(PRIVACY, [(WEAK,), (STRONG, STRONG)], [20, 20], mechanism="1f")
     assert said["mechanism"] == "1f"
     assert said["dominating"] == [{"sample_rate": 0.5, "noise_multiplier": 2.0, "steps": 20}]
 
@@ -206,13 +206,13 @@ def test_a_source_is_not_copied_from_the_configuration():
 
 def test_the_curve_rises_from_the_first_steps_to_the_stated_epsilon_at_the_last():
     said = stated((STRONG,), (WEAK, STRONG))
-    curve = said["curve"]
-    assert len(curve) == 30 == said["steps"]
-    assert (curve[-1]["step"], curve[-1]["epsilon"]) == (30, said["epsilon"])
-    assert curve[-1]["epoch"] == pytest.approx(0.5 * 20 + 0.1 * 10)
-    spends = [point["epsilon"] for point in curve]
+    epsilon_curve = said["curve"]
+    assert len(epsilon_curve) == 30 == said["steps"]
+    assert (epsilon_curve[-1]["step"], epsilon_curve[-1]["epsilon"]) == (30, said["epsilon"])
+    assert epsilon_curve[-1]["epoch"] == pytest.approx(0.5 * 20 + 0.1 * 10)
+    spends = [point["epsilon"] for point in epsilon_curve]
     assert spends == sorted(spends)
-    half = [point["epsilon"] for point in curve if point["step"] == 10]
+    half = [point["epsilon"] for point in epsilon_curve if point["step"] == 10]
     assert half == [spent(MechanismEvent(0.5, 2.0, 10, 0.1))]
 
 
@@ -222,27 +222,27 @@ def test_the_curve_rises_from_the_first_steps_to_the_stated_epsilon_at_the_last(
 @pytest.mark.parametrize("planned", [19, 21])
 def test_steps_other_than_those_planned_are_an_error(planned):
     with pytest.raises(ValueError, match=f"owner 0 took 20 steps, planned were {planned}"):
-        account.statement(PRIVACY, [(WEAK,)], [planned])
+        account.privacy_statement(PRIVACY, [(WEAK,)], [planned])
 
 
 def test_under_a_budget_fewer_steps_may_run_and_never_more():
     budget = ExampleLevel(kind="example", noise_multiplier=1.0, budget=spent(WEAK), accountant="rdp", max_grad_norm=0.1)
-    said = account.statement(budget, [(WEAK,)], [50])
+    said = account.privacy_statement(budget, [(WEAK,)], [50])
     assert (said["steps"], said["steps_planned"], said["budget"]) == (20, 50, said["epsilon"])
     with pytest.raises(ValueError, match="took 20 steps"):
-        account.statement(budget, [(WEAK,)], [19])
+        account.privacy_statement(budget, [(WEAK,)], [19])
     with pytest.raises(ValueError, match="exceeds the budget"):
-        account.statement(budget.model_copy(update={"budget": 0.99 * spent(WEAK)}), [(WEAK,)], [50])
+        account.privacy_statement(budget.model_copy(update={"budget": 0.99 * spent(WEAK)}), [(WEAK,)], [50])
 
 
 def test_where_not_every_client_took_part_in_all_rounds_fewer_steps_may_run_and_never_more():
-    said = account.statement(PRIVACY, [(WEAK,), (), (STRONG,)], [50, 20, 10], complete=False)
+    said = account.privacy_statement(PRIVACY, [(WEAK,), (), (STRONG,)], [50, 20, 10], complete=False)
     assert said["epsilons"] == [spent(WEAK), 0.0, spent(STRONG)]
     assert (said["epsilon"], said["steps"], said["steps_planned"]) == (spent(WEAK), 20, 50)
     with pytest.raises(ValueError, match="owner 0 took 20 steps, planned were 19"):
-        account.statement(PRIVACY, [(WEAK,)], [19], complete=False)
+        account.privacy_statement(PRIVACY, [(WEAK,)], [19], complete=False)
     with pytest.raises(ValueError, match="executed no mechanism"):
-        account.statement(PRIVACY, [(), ()], [20, 20], complete=False)
+        account.privacy_statement(PRIVACY, [(), ()], [20, 20], complete=False)
 
 
 @pytest.mark.parametrize("complete", [True, False, None], ids=["complete", "not complete", "not said"])
@@ -253,7 +253,7 @@ def test_stage_allows_fewer_steps_only_where_the_events_say_that_clients_were_le
     given = ["--spec", json.dumps({"privacy": PRIVACY.to_json()}), *files]
     if complete is False:
         account.main(given)
-        assert read_json(tmp_path / "privacy.json") == account.statement(PRIVACY, [(WEAK,)], [21], complete=False)
+        assert read_json(tmp_path / "privacy.json") == account.privacy_statement(PRIVACY, [(WEAK,)], [21], complete=False)
     else:
         with pytest.raises(ValueError, match="owner 0 took 20 steps, planned were 21"):
             account.main(given)
@@ -261,10 +261,10 @@ def test_stage_allows_fewer_steps_only_where_the_events_say_that_clients_were_le
 
 def test_an_owner_on_whose_records_nothing_ran_is_an_error():
     with pytest.raises(ValueError, match="executed no mechanism"):
-        account.statement(PRIVACY, [(WEAK,), ()], [20, 0])
+        account.privacy_statement(PRIVACY, [(WEAK,), ()], [20, 0])
 
 
-SHARED = {"kind": "example", "epsilon": 8.0, "accountant": "gdp", "noise_by": "shares", "colluders": 2, "dropouts": 1}
+SHARED = {"kind": "example", "epsilon": 8.0, "accountant": "gdp", "noise": "distributed", "max_colluding": 2, "max_dropouts": 1}
 A_STEP_ON_ALL = MechanismEvent(1.0, 6.0, 20, 1.0)
 
 
@@ -284,10 +284,10 @@ def test_an_opened_share_that_is_taken_for_the_whole_noise_is_caught(monkeypatch
         test_towards_who_opens_single_contributions_the_epsilon_is_that_of_one_share()
 
 
-@pytest.mark.parametrize("noise_by", ["server", "shares"])
-def test_what_is_protected_of_a_client_is_what_it_contributes(noise_by):
-    statement = stated(*[(A_STEP_ON_ALL,)] * 4, privacy=ClientLevel(epsilon=8.0, noise_by=noise_by))
-    assert (statement["unit"], statement["neighbouring"]) == ("client", "zero_out_one")
+@pytest.mark.parametrize("noise", ["central", "distributed"])
+def test_what_is_protected_of_a_client_is_what_it_contributes(noise):
+    privacy_statement = stated(*[(A_STEP_ON_ALL,)] * 4, privacy=ClientLevel(epsilon=8.0, noise=noise))
+    assert (privacy_statement["unit"], privacy_statement["neighbouring"]) == ("client", "zero_out_one")
 
 
 # Epsilon 0.

@@ -123,7 +123,7 @@ def test_where_the_sum_carries_the_noise_all_have_that_of_the_records_of_all(tmp
     arm = {
         "topology": FEDERATED,
         "aggregation": {"kind": "ckks"},
-        "privacy": private(3.0, "rdp", noise_by="shares"),
+        "privacy": private(3.0, "rdp", noise="distributed"),
         "training": {"epochs": 1, "batch_size": 50},
     }
     noises = noise_of(tmp_path, arm, sizes=(100, 400))

@@ -16,7 +16,7 @@ from ppml.encrypted_inference.error_bound import batch_bound
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
 from ppml.models.registry import build_model
-from ppml.results.columns import INFERENCES
+from ppml.results.columns import INFERENCE_COLUMNS
 from ppml.stages import infer
 from ppml.stages.example_files import read_examples
 
@@ -34,7 +34,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def run(subset: SimpleNamespace, model: Path, **keys: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    spec = {"model": "logistic", "dataset": "mnist", "images": 20, "singly": 3, **keys}
+    spec = {"model": "logistic", "dataset": "mnist", "images": 20, "single_images": 3, **keys}
     result, cost = model.with_name("inference.json"), model.with_name("inference-cost.json")
     files = ["--test", subset.test, "--about", subset.about, "--model", model]
     infer.main(["--spec", json.dumps(spec), *map(str, files), "--output", str(result), "--output-cost", str(cost)])
@@ -43,8 +43,8 @@ def run(subset: SimpleNamespace, model: Path, **keys: Any) -> tuple[dict[str, An
 
 def test_it_writes_what_collect_reads(subset, model, capsys):
     result, cost = run(subset, model)
-    assert {"arm", "seed", *result, *cost} == set(INFERENCES)
-    assert (result["images"], result["singly"], result["degree"], result["modulus_bits"]) == (20, 3, 4096, 98)
+    assert {"arm", "seed", *result, *cost} == set(INFERENCE_COLUMNS)
+    assert (result["images"], result["single_images"], result["degree"], result["modulus_bits"]) == (20, 3, 4096, 98)
     assert cost["right"] == result["plain_right"] and cost["differ"] == 0
     assert 0 < cost["error"] < result["bound"]
     assert "20 of 20 images in batches" in capsys.readouterr().out
@@ -52,9 +52,9 @@ def test_it_writes_what_collect_reads(subset, model, capsys):
 
 def test_the_first_images_are_predicted_and_all_of_them_if_that_is_asked(subset, model):
     test = read_examples(subset.test, "mnist")
-    result, _ = run(subset, model, images="all", singly=1)
+    result, _ = run(subset, model, images="all", single_images=1)
     assert result["images"] == len(test)
-    result, _ = run(subset, model, images=10_000, singly=1)
+    result, _ = run(subset, model, images=10_000, single_images=1)
     assert result["images"] == len(test)
 
 

@@ -12,7 +12,7 @@ from ppml.stages.example_files import write_examples
 @pytest.fixture
 def divide(real_data, tmp_path):
     """Return a function that runs the stage and returns the content of its file."""
-    write_examples(tmp_path / "train", real_data.train.images, real_data.train.labels)
+    write_examples(tmp_path / "train", real_data.train.inputs, real_data.train.labels)
 
     def call(spec, *, seed=0, name="p", root_seed=2024):
         given = json.dumps({"partition": spec, "root_seed": root_seed})
@@ -42,7 +42,7 @@ def test_partition_depends_on_seed_and_root_seed_and_not_on_its_name(divide):
 
 def test_as_many_records_are_the_same_ones_in_every_division_of_a_seed(divide):
     def owned(seed, **spec):
-        return sorted(record for part in divide({"records": 100, **spec}, seed=seed)["clients"] for record in part)
+        return sorted(record for part in divide({"sample_size": 100, **spec}, seed=seed)["clients"] for record in part)
 
     base = owned(0, kind="iid", clients=1)
     assert owned(0, kind="iid", clients=4) == owned(0, kind="shards", clients=8) == base
@@ -50,8 +50,8 @@ def test_as_many_records_are_the_same_ones_in_every_division_of_a_seed(divide):
 
 
 def test_refusal_names_the_partition(divide):
-    with pytest.raises(UserError, match=r"^partitions\.mine: records: got 1201, more than the 1200 samples"):
-        divide({"kind": "iid", "clients": 4, "records": 1201}, name="mine")
+    with pytest.raises(UserError, match=r"^partitions\.mine: sample_size: got 1201, more than the 1200 samples"):
+        divide({"kind": "iid", "clients": 4, "sample_size": 1201}, name="mine")
     with pytest.raises(UserError, match=r"^partitions\.mine: clients: got 1201, more than the 1200 samples"):
         divide({"kind": "iid", "clients": 1201}, name="mine")
     with pytest.raises(UserError, match=r"^partitions\.mine: dirichlet with 400 clients leaves client \d+ without"):

@@ -13,6 +13,7 @@ from ppml.accounting.events import MechanismEvent
 from ppml.config.arm import Arm
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
+from ppml.results.tidy_files import TIDY_FILES
 from ppml.stages import account, calibrate, collect, predict, train
 from ppml.stages.example_files import read_examples
 
@@ -22,7 +23,7 @@ PRIVATE = {
 }
 BUDGET = {**PRIVATE, "model": "logistic", "privacy": {**PRIVATE["privacy"], "budget": 3.0}}
 PLAIN = {"training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}}
-LOCAL = {**PLAIN, "topology": {"kind": "local", "partition": "p"}}
+LOCAL = {**PLAIN, "topology": {"kind": "independent", "partition": "p"}}
 FEDERATED = {"kind": "federated", "partition": "p", "rounds": 2}
 
 
@@ -68,10 +69,8 @@ def gather(folder, *entries):
         for arm, place, partition in entries
     ]
     given = ["--spec", json.dumps({"runs": spec, "audit": {"kind": "none"}, "tables": [[arm for arm, *_ in entries]]})]
-    given += ["--output-audits", str(folder / "audits.csv"), "--output-metrics", str(folder / "metrics.json")]
-    for name in ("records", "costs", "history", "clients", "epsilons", "inferences", "joint"):
-        given += [f"--output-{name}", str(folder / f"{name}.csv")]
-    collect.main(given)
+    files = [folder / "metrics.json", *(folder / f"{name}.csv" for name in TIDY_FILES)]
+    collect.main([*given, "--outputs", *map(str, files)])
     rows = {}
     for name in ("records", "costs", "history", "clients", "epsilons", "joint"):
         with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from ppml.errors import UserError
+from ppml.stages.job import Job
 from ppml.stages.runner import run
 
 
-def outcome(main, capsys):
-    """Return the exit status of a stage and what it printed."""
+def outcome(main, capsys, files=()):
+    """Return the exit status of a main function and its standard error."""
     with pytest.raises(SystemExit) as caught:
-        run(main)
+        run(main, files)
     printed = capsys.readouterr()
     assert printed.out == ""
     return caught.value.code, printed.err
@@ -35,19 +36,18 @@ def test_error_of_the_operating_system_is_one_line_with_the_file(tmp_path, capsy
     assert line == f"error: {tmp_path}/a.json: cannot be read: No such file or directory; check the name\n"
 
 
-def test_only_a_file_that_the_stage_was_given_is_said_to_be_made_by_the_workflow(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["account", "--events", str(tmp_path / "events.json")])
-    given = outcome(lambda: (tmp_path / "events.json").read_text(), capsys)[1]
-    assert given.endswith("; the workflow makes this file: run `make results`\n")
-    assert "workflow" not in outcome(lambda: (tmp_path / "other.json").read_text(), capsys)[1]
+def test_error_about_a_file_of_the_job_names_the_workflow(tmp_path, capsys):
+    file = tmp_path / "events.json"
+    assert outcome(file.read_text, capsys, [file])[1].endswith("run `make results`\n")
+    assert "workflow" not in outcome(file.read_text, capsys, [tmp_path / "other.json"])[1]
 
 
-def test_error_that_nobody_foresaw_keeps_its_traceback():
+def test_unexpected_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(failing(ZeroDivisionError()))
 
 
-def test_stage_that_succeeds_returns_and_had_one_thread(monkeypatch):
+def test_main_function_runs_with_one_thread(monkeypatch):
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     for name in names:
         monkeypatch.setenv(name, "8")
@@ -57,23 +57,29 @@ def test_stage_that_succeeds_returns_and_had_one_thread(monkeypatch):
 
 
 def start(*command):
-    """Run a command and return what it left: status, output, errors."""
+    """Run a command, and return its status, output and errors."""
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
 
 
+def start_stage(name, job):
+    """Run a job of a stage as the workflow does."""
+    return start(*job.command(name))
+
+
 def assert_one_line(found):
+    """Return the one error line of a failed command."""
     assert found.returncode == 1
     assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
     assert "Traceback" not in found.stdout + found.stderr
     return found.stderr.removeprefix("error: ").rstrip("\n")
 
 
-def test_corrupted_raw_file_is_one_line_in_a_real_process(tmp_path):
+def test_damaged_raw_file_is_one_line_in_a_real_process(tmp_path):
     raw = tmp_path / "train-images-idx3-ubyte.gz"
     raw.write_bytes(b"half a file")
-    spec = '{"dataset": "mnist", "train": 10, "test": 5, "choice": "first", "evaluate_on": "test"}'
-    outputs = [part for name in ("train", "test", "about") for part in (f"--{name}", str(tmp_path / "out" / name))]
-    message = assert_one_line(start("-m", "ppml.stages", "subset", "--spec", spec, "--raw", str(raw), *outputs))
+    spec = {"dataset": "mnist", "train": 10, "test": 5, "selection": "first", "evaluate_on": "test"}
+    outputs = {name: tmp_path / "out" / name for name in ("train", "test", "about")}
+    message = assert_one_line(start_stage("subset", Job(spec, {"raw": raw}, outputs)))
     assert message.startswith(f"{raw}: has MD5 ") and message.endswith("; move it elsewhere, and run again")
     assert not (tmp_path / "out").exists()
 
@@ -81,9 +87,9 @@ def test_corrupted_raw_file_is_one_line_in_a_real_process(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_disk_is_one_line_in_a_real_process(tmp_path):
     code = (
-        "import sys; from ppml.io.atomic import atomic; from ppml.stages.runner import run\n"
+        "import sys; from ppml.io.atomic import atomic_write; from ppml.stages.runner import run\n"
         "def main():\n"
-        "    with atomic(sys.argv[1]) as temporary:\n"
+        "    with atomic_write(sys.argv[1]) as temporary:\n"
         "        temporary.unlink()\n"
         "        temporary.symlink_to('/dev/full')\n"
         "        temporary.write_text('x')\n"
@@ -100,6 +106,6 @@ def test_full_disk_is_one_line_in_a_real_process(tmp_path):
 def test_output_below_a_file_is_one_line_of_a_real_stage(tmp_path):
     (tmp_path / "events.json").write_text('{"owners": [], "planned_steps": []}')
     (tmp_path / "file").touch()
-    files = ("--events", str(tmp_path / "events.json"), "--output", str(tmp_path / "file" / "out" / "privacy.json"))
-    message = assert_one_line(start("-m", "ppml.stages", "account", "--spec", '{"privacy": {"kind": "none"}}', *files))
-    assert message.startswith(f"{tmp_path}/file/out: cannot be made: Not a directory; {tmp_path}/file is a file")
+    outputs = {"privacy": tmp_path / "file" / "out" / "privacy.json"}
+    job = Job({"privacy": {"kind": "none"}}, {"events": tmp_path / "events.json"}, outputs)
+    assert f"{tmp_path}/file/out: cannot be made: Not a directory" in assert_one_line(start_stage("account", job))

@@ -10,7 +10,7 @@ from ppml.errors import UserError
 from ppml.io.atomic import read_json
 from ppml.stages import subset
 
-SPEC = {"dataset": "digits", "train": 200, "test": 50, "choice": "first", "evaluate_on": "test"}
+SPEC = {"dataset": "digits", "train": 200, "test": 50, "selection": "first", "evaluate_on": "test"}
 
 
 def make(folder, raw=(), **changes):
@@ -29,8 +29,8 @@ def keys(images):
 def test_first_images_train_and_the_papers_test_images_come_first(tmp_path):
     train, test, about = make(tmp_path)
     official_train, official_test = load_splits("digits", [])
-    assert np.array_equal(train["images"], official_train.images[:200])
-    assert np.array_equal(test["images"], official_test.images)
+    assert np.array_equal(train["images"], official_train.inputs[:200])
+    assert np.array_equal(test["images"], official_test.inputs)
     assert {key: about[key] for key in ("n_train", "n_test", "n_test_all", "classes")} == {
         "n_train": 200,
         "n_test": 50,
@@ -40,20 +40,20 @@ def test_first_images_train_and_the_papers_test_images_come_first(tmp_path):
 
 
 def test_stratified_test_images_come_first_and_the_rest_follows(tmp_path):
-    _, test, about = make(tmp_path, choice="stratified")
+    _, test, about = make(tmp_path, selection="stratified")
     _, official_test = load_splits("digits", [])
     counts, everything = (np.bincount(labels, minlength=10) for labels in (test["labels"][:50], official_test.labels))
     assert np.all(np.abs(counts - 50 * everything / 360) < 1)
-    assert sorted(keys(test["images"])) == sorted(keys(official_test.images))
+    assert sorted(keys(test["images"])) == sorted(keys(official_test.inputs))
     assert about["n_test"] == 50
 
 
-@pytest.mark.parametrize("choice", ["first", "stratified"])
-def test_holdout_is_of_the_train_file_and_never_overlaps_the_training_subset(choice, tmp_path):
-    train, test, about = make(tmp_path, evaluate_on="holdout", choice=choice)
+@pytest.mark.parametrize("selection", ["first", "stratified"])
+def test_holdout_is_of_the_train_file_and_never_overlaps_the_training_subset(selection, tmp_path):
+    train, test, about = make(tmp_path, evaluate_on="holdout", selection=selection)
     official_train, _ = load_splits("digits", [])
     assert not set(keys(train["images"])) & set(keys(test["images"]))
-    assert set(keys(test["images"])) <= set(keys(official_train.images))
+    assert set(keys(test["images"])) <= set(keys(official_train.inputs))
     assert (len(train["labels"]), about["n_test"], about["n_test_all"]) == (200, 50, 1437 - 200)
 
 

@@ -14,7 +14,7 @@ from tests.workflow.project import DATASET, MIRROR, Project
 
 ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
 RECORD_COLUMNS = [
-    *["arm", "dataset", "model", "parameters", "topology", "privacy_unit", "noise_by", "noise_source", "aggregation"],
+    *["arm", "dataset", "model", "parameters", "topology", "privacy_unit", "noise", "noise_source", "aggregation"],
     *["clients", "partition", "seed", "n_train", "n_test", "accuracy", "accuracy_all", "loss", "epsilon", "delta"],
     *["accountant", "neighbouring", "noise_multiplier", "sample_rate", "steps", "device", "config_digest"],
     "data_digest",

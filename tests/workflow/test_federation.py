@@ -11,12 +11,12 @@ from tests.workflow.project import DATASET, Project
 
 CONFIG = "config/federation.yaml"
 MEDDLES = """
-def _half(self, rng, whole=NoiseShares.draw):
+def _half(self, rng, whole=DistributedGaussian.draw):
     drawn = whole(self, rng)
     return drawn._replace(values=drawn.values // 2)
 
 
-NoiseShares.draw = _half
+DistributedGaussian.draw = _half
 """
 
 
@@ -40,11 +40,11 @@ def test_every_kind_of_federation_learns(records):
 
 
 def test_what_is_claimed_names_unit_neighbours_and_who_adds_the_noise(records):
-    claims = records.loc[["fl_budget", "fl_shares", "fl_clients"], ["privacy_unit", "noise_by", "neighbouring"]]
+    claims = records.loc[["fl_budget", "fl_shares", "fl_clients"], ["privacy_unit", "noise", "neighbouring"]]
     assert claims.to_numpy().tolist() == [
-        ["example", "owner", "zero_out_one"],
-        ["example", "shares", "zero_out_one"],
-        ["client", "server", "zero_out_one"],
+        ["example", "local", "zero_out_one"],
+        ["example", "distributed", "zero_out_one"],
+        ["client", "central", "zero_out_one"],
     ]
     assert 7.9 < records.loc["fl_shares", "epsilon"] <= 8.0
     assert records.loc["fl_shares", "epsilon_if_opened"] > 1.5 * records.loc["fl_shares", "epsilon"]

@@ -18,7 +18,7 @@ CONTENT = {
         "encrypted": {
             "model": "logistic",
             "training": {"epochs": 2, "learning_rate": 0.01},
-            "inference": {"kind": "ckks", "images": 50, "singly": 2},
+            "inference": {"kind": "ckks", "images": 50, "single_images": 2},
         },
     },
     "experiments": {
@@ -58,7 +58,7 @@ def test_what_is_predicted_is_collected_and_shown(project: Project) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        (("inference", "singly"), 3, INFERRED | REPORT),
+        (("inference", "single_images"), 3, INFERRED | REPORT),
         (("training", "epochs"), 3, TRAINED | INFERRED | REPORT),
     ],
 )

@@ -24,7 +24,7 @@ CNNS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he"
 INFERRING = ("encrypted",)
 ARMS = (*CNNS, *INFERRING)
 TABLES = (
-    *("table_summary techniques", "table_published techniques", "table_readings techniques"),
+    *("table_summary techniques", "table_published techniques", "table_epsilon_interpretations techniques"),
     *("table_claims claims", "table_summary partitions", "table_audit audit"),
     "table_inference inference",
 )
@@ -244,14 +244,14 @@ CASES = {
     ),
     "a published number": Case(
         replace("config/published.yaml", "0.971", "0.972"),
-        {"table_published techniques", "table_readings techniques", "figure_privacy_utility techniques"},
+        {"table_published techniques", "table_epsilon_interpretations techniques", "figure_privacy_utility techniques"},
     ),
     "the HE module": Case(code("aggregation/ckks.py"), trained(*ENCRYPTED)),
     "the DP module": Case(code("learning/dpsgd.py"), trained(*PRIVATE) | audited(*PRIVATE)),
     "the audit's module": Case(code("attacks/canary.py"), audited(*PRIVATE)),
     "how audits are judged": Case(code("attacks/verdict.py"), REPORT),
     "the confidence of the audit": Case(settings(lambda it: it["audit"].update(confidence=0.95)), REPORT),
-    "the steps of one audit": Case(settings(lambda it: it["audit"].update(steps_of={"dp": 96})), audited("dp")),
+    "the steps of one audit": Case(settings(lambda it: it["audit"].update(steps_by_arm={"dp": 96})), audited("dp")),
     "no audit": Case(
         settings(lambda it: (it.pop("audit"), it["experiments"].pop("audit"))),
         REPORT - {"table_audit audit", "figure_audit audit"},
@@ -260,7 +260,7 @@ CASES = {
     "the model module": Case(code("models/cnn.py"), trained(*CNNS) | audited(*PRIVATE) | inferred(*INFERRING)),
     "the module of encrypted prediction": Case(code("encrypted/batch.py"), inferred(*INFERRING)),
     "how many encrypted images": Case(
-        settings(lambda it: it["arms"]["encrypted"]["inference"].update(singly=3)), inferred(*INFERRING)
+        settings(lambda it: it["arms"]["encrypted"]["inference"].update(single_images=3)), inferred(*INFERRING)
     ),
     "the accounting module": Case(
         code("accounting/epsilon.py"),

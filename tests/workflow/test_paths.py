@@ -29,7 +29,7 @@ arms:
   encrypted:
     model: logistic
     training: {{epochs: 1, batch_size: 40, learning_rate: 0.05}}
-    inference: {{kind: ckks, images: 10, singly: 1}}
+    inference: {{kind: ckks, images: 10, single_images: 1}}
   private:
     dataset: digits
     features: {{kind: scattering, components: 30, strokes: 40, copies: 2}}

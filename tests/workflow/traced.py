@@ -26,7 +26,7 @@ arms:
   alone: {training: {epochs: 1, batch_size: 20}}
   apart:
     extends: alone
-    topology: {kind: local, partition: halves}
+    topology: {kind: independent, partition: halves}
     privacy: {kind: example, noise_multiplier: 1.5, accountant: rdp}
   together:
     extends: alone
@@ -42,7 +42,7 @@ arms:
   encrypted:
     extends: alone
     model: logistic
-    inference: {kind: ckks, images: 4, singly: 1}
+    inference: {kind: ckks, images: 4, single_images: 1}
 experiments:
   both:
     title: Both

@@ -1,4 +1,4 @@
-"""From the configuration to the parties of an aggregation."""
+"""Construction of the parties of an aggregation from its configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, Se
 
 
 def build_parties(spec: Aggregation, clients: int) -> Parties:
-    """Return the parties, with new keys where there are any, for so many ``clients`` that are asked in a round."""
+    """Return the parties, with new keys, for ``clients`` clients per round."""
     match spec:
         case Plaintext():
             return Parties(PlaintextAggregation(FixedPointCodec(spec.clip, spec.fractional_bits), clients))
@@ -22,9 +22,9 @@ def build_parties(spec: Aggregation, clients: int) -> Parties:
 
             return bfv.parties(spec, clients)
         case SecretSharing():
-            from ppml.aggregation import secret_sharing as additive
+            from ppml.aggregation import secret_sharing
 
-            return additive.parties(spec, clients)
+            return secret_sharing.parties(spec, clients)
         case Masking():
             from ppml.aggregation import masking
 
@@ -32,7 +32,7 @@ def build_parties(spec: Aggregation, clients: int) -> Parties:
 
 
 def build_server_side(spec: Aggregation, clients: int, material: ServerKeyMaterial) -> Aggregator:
-    """Return what the server adds with; it gets ``material`` and nothing else from the clients."""
+    """Return the server, which gets ``material`` from the other parties and nothing else."""
     match spec:
         case Plaintext():
             return PlaintextAggregation(FixedPointCodec(spec.clip, spec.fractional_bits), clients)
@@ -45,9 +45,9 @@ def build_server_side(spec: Aggregation, clients: int, material: ServerKeyMateri
 
             return bfv.server_side(spec, clients, material)
         case SecretSharing():
-            from ppml.aggregation import secret_sharing as additive
+            from ppml.aggregation import secret_sharing
 
-            return additive.server_side(spec, clients, material)
+            return secret_sharing.server_side(spec, clients, material)
         case Masking():
             from ppml.aggregation import masking
 

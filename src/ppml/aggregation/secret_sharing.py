@@ -1,21 +1,20 @@
-"""Additive secret sharing between servers: who has all shares but one has learned nothing.
+"""Additive secret sharing between servers: all shares of an update but one reveal nothing about it.
 
-A client splits its update into shares that add up to it, one a server, modulo a power of 2. All shares but one are
-random streams, so that a seed of 32 bytes is sent in the place of each, encrypted to the helping server that it is for;
-the share of the server that all send to is what is left, and takes as many bytes as the update. Each helping server
-adds the streams of those clients whose updates are in the sum, and gives the sum of its shares. Sums are exact, a
-client that is lost on the way is missing from all of them, and no client knows what opens another's update.
+A client splits its update into additive shares modulo a power of 2, one per server. All shares but one are
+pseudorandom streams, so that the client sends a seed of 32 bytes in place of each, encrypted to its share server; the
+share of the aggregating server is the remainder, and has as many bytes as the update. Each share server adds the
+streams of the clients in the sum, and returns the sum of its shares. Sums are exact, a dropout is missing from all of
+them, and no client has a key to the update of another.
 
 Each client signs its seeds, with its number, the round and the size of its update, by a key that it has registered with
-each helping server itself. So the adding server cannot make up clients, pass a seed on for another round or client, or
-have a share given twice: a helping server gives one sum a round, of at least :data:`MIN_CLIENTS` clients that have signed for
-that round. The register of a helping server takes the first key that comes for a client, by a line that the adding
-server does not have.
+each share server itself. So the aggregating server cannot fabricate clients, reuse a seed for another round or client,
+or obtain a share twice: a share server returns one sum per round, of at least :data:`MIN_CLIENTS` clients with
+signatures for that round. The register of a share server accepts the first key of a client, through a connection that
+the aggregating server does not have.
 
-*What remains.* All servers together open every update. An adding server that deviates, with one registered client that
-colludes, can ask for the sum of that client and another one, and so opens the other's update, in one round for one
-client. Seeds are encrypted under ML-KEM-768 with X25519, so that messages that are recorded now stay closed to a
-quantum computer of later.
+*Limits.* All servers together can reveal every update. A deviating aggregating server with one colluding client can
+request the sum of that client and another one, and so reveal the other's update, for one client per round. Seeds are
+encrypted under ML-KEM-768 with X25519, so that recorded messages stay secret from a later quantum computer.
 """
 
 from __future__ import annotations
@@ -31,53 +30,60 @@ import numpy as np
 from ppml.aggregation.envelope import (
     FINGERPRINT_BYTES,
     HEADER_BYTES,
-    payload_from,
-    verified_payload,
+    check_size,
     client_and_round,
     header_of,
-    check_size,
     make_envelope,
+    payload_from,
+    verified_payload,
 )
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.hpke import HYBRID_OVERHEAD, HybridKey, DecryptionError, encrypt_hybrid
-from ppml.aggregation.identities import REGISTER, SIGNATURE_BYTES, KeyRegister, ClientSigners, registration_request, signature_verifier
-from ppml.aggregation.interfaces import Parties, ServerKeyMaterial, ProtectedUpdate, SingleStep, check_scheme
-from ppml.aggregation.primitives import prg, integer_width
+from ppml.aggregation.hpke import HYBRID_OVERHEAD, DecryptionError, HybridKey, encrypt_hybrid
+from ppml.aggregation.identities import (
+    REGISTER,
+    SIGNATURE_BYTES,
+    ClientSigners,
+    KeyRegister,
+    registration_request,
+    signature_verifier,
+)
+from ppml.aggregation.interfaces import Parties, ProtectedUpdate, ServerKeyMaterial, SingleStep, check_scheme
+from ppml.aggregation.primitives import integer_width, prg
 from ppml.config.technique import SecretSharing
 from ppml.errors import InvalidUpdate
 from ppml.ipc.process import MAX_MESSAGE_BYTES, RpcConnection, isolation_hooks, start_process
 
 SCHEME = "shares"
 PUBLIC_KEY, CHECK, SUM = b"p", b"c", b"s"
-"""What a helping server is asked: its public key, whether it can read a seed, the sum of its shares."""
+"""Requests to a share server: its public key; a check of an encrypted seed; the sum of its shares."""
 
 CLIENT_REQUESTS, SERVER_REQUESTS = frozenset({PUBLIC_KEY, REGISTER}), frozenset({CHECK, SUM})
-"""Who may ask what. A server that could register keys could make clients up."""
+"""Allowed requests. The aggregating server may not register keys: it could fabricate clients."""
 
 SEED_BYTES = 32
 ENCRYPTED_SEED_BYTES = SEED_BYTES + HYBRID_OVERHEAD + SIGNATURE_BYTES
-"""Bytes of a seed on its way, encrypted and signed."""
+"""Bytes of an encrypted and signed seed."""
 
 MIN_CLIENTS = 2
-"""Clients in a sum: that of one is its update."""
+"""Clients in a sum: the sum of one client is its update."""
 
 _CONTEXT = struct.Struct("<QBQ")
 _CLIENT = struct.Struct("<I")
 _WIDTHS = (4, 8)
 
 Ask = Callable[[bytes, bytes], bytes]
-"""Asks a helping server, with a question and what goes with it, and returns the answer."""
+"""Sends a request, as code and content, to a share server and returns the reply."""
 
 
 class SeedContext(NamedTuple):
-    """What seeds are bound to, beside the client.
+    """The context of encrypted seeds, without the client.
 
     Parameters
     ----------
     length : int
-        How many values an update has.
+        Number of values of an update.
     width : int
-        Bytes a value.
+        Bytes per value.
     number : int
         The round.
     """
@@ -87,35 +93,37 @@ class SeedContext(NamedTuple):
     number: int
 
     def of(self, client: int) -> bytes:
-        """Return what the seed of ``client`` is bound to."""
+        """Return the ``info`` string of the encrypted seed of ``client``."""
         return b"ppml shares" + _CONTEXT.pack(*self) + _CLIENT.pack(client)
 
 
-def seed_request(about: SeedContext, letters: Iterable[tuple[int, bytes]]) -> bytes:
-    """Return what a helping server is asked about the encrypted seeds of some clients."""
-    return _CONTEXT.pack(*about) + b"".join(_CLIENT.pack(client) + letter for client, letter in letters)
+def seed_request(context: SeedContext, seeds: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the content of a request to a share server about the encrypted seeds of some clients."""
+    return _CONTEXT.pack(*context) + b"".join(_CLIENT.pack(client) + seed for client, seed in seeds)
 
 
 def _parse_request(content: bytes) -> tuple[SeedContext, dict[int, bytes]]:
-    """Return what :func:`seed_request` packed."""
+    """Return the context and the encrypted seeds of a :func:`seed_request`."""
     step = _CLIENT.size + ENCRYPTED_SEED_BYTES
     count, rest = divmod(len(content) - _CONTEXT.size, step)
     if count < 1 or rest:
-        raise InvalidUpdate(f"a question of {len(content)} bytes, which is none about seeds")
-    about = SeedContext(*_CONTEXT.unpack_from(content))
-    if about.width not in _WIDTHS or about.length * about.width > MAX_MESSAGE_BYTES:
-        raise InvalidUpdate(f"{about.length} values of {about.width} bytes, not of 4 or 8, or more than {MAX_MESSAGE_BYTES} bytes")
+        raise InvalidUpdate(f"a request of {len(content)} bytes without whole seeds")
+    context = SeedContext(*_CONTEXT.unpack_from(content))
+    if context.width not in _WIDTHS or context.length * context.width > MAX_MESSAGE_BYTES:
+        raise InvalidUpdate(
+            f"{context.length} values of {context.width} bytes, not of 4 or 8, or more than {MAX_MESSAGE_BYTES} bytes"
+        )
     starts = range(_CONTEXT.size, len(content), step)
-    letters = {_CLIENT.unpack_from(content, start)[0]: content[start + _CLIENT.size : start + step] for start in starts}
-    if len(letters) < count:
-        raise InvalidUpdate("a client is in a question twice: a share is given once")
-    return about, letters
+    seeds = {_CLIENT.unpack_from(content, start)[0]: content[start + _CLIENT.size : start + step] for start in starts}
+    if len(seeds) < count:
+        raise InvalidUpdate("a request names a client twice: a share is added once")
+    return context, seeds
 
 
 class ShareServer:
-    """A server that gives the sum of its shares, and no share.
+    """A server that returns the sum of its shares, but no single share.
 
-    It gives one sum a round, and none of a round before: of two sums that differ in one client, the difference would be
+    It returns one sum per round, and none of an earlier round: the difference of two sums that differ in one client is
     that client's share.
     """
 
@@ -125,159 +133,166 @@ class ShareServer:
         self._verify = signature_verifier(self._register)
         self._last = -1
 
-    def answer(self, what: bytes, content: bytes) -> bytes:
-        """Return the public key, nothing where a seed can be read or a key is taken, or the sum of some shares."""
-        if what == PUBLIC_KEY:
+    def answer(self, code: bytes, content: bytes) -> bytes:
+        """Return the public key, the sum of shares, or nothing for a valid seed or registration."""
+        if code == PUBLIC_KEY:
             return self._key.public
-        if what == REGISTER:
-            return self._register.answer(what, content)
-        about, letters = _parse_request(content)
-        if about.number <= self._last:
+        if code == REGISTER:
+            return self._register.answer(code, content)
+        context, seeds = _parse_request(content)
+        if context.number <= self._last:
             raise InvalidUpdate(
-                f"a sum of round {self._last} was given and one of round {about.number} is not: what two sums differ "
-                "by would show one update"
+                f"the share server has returned a sum of round {self._last} and returns none of round "
+                f"{context.number}: the difference of two sums would reveal an update"
             )
-        if what == SUM and len(letters) < MIN_CLIENTS:
-            raise InvalidUpdate(f"a sum of fewer than {MIN_CLIENTS} updates is not opened: it would show one")
-        seeds = {client: self._seed(about, client, letter) for client, letter in letters.items()}
-        return self._sum(about, seeds) if what == SUM else b""
+        if code == SUM and len(seeds) < MIN_CLIENTS:
+            raise InvalidUpdate(f"a sum of fewer than {MIN_CLIENTS} updates would reveal one")
+        decrypted = {client: self._decrypt_seed(context, client, seed) for client, seed in seeds.items()}
+        return self._sum(context, decrypted) if code == SUM else b""
 
-    def _seed(self, about: SeedContext, client: int, letter: bytes) -> bytes:
+    def _decrypt_seed(self, context: SeedContext, client: int, encrypted: bytes) -> bytes:
         """Return the seed of a client that has signed it for this round and size."""
-        bound, message, signature = about.of(client), letter[:-SIGNATURE_BYTES], letter[-SIGNATURE_BYTES:]
-        self._verify(client, signature, bound + message)
+        info, ciphertext, signature = context.of(client), encrypted[:-SIGNATURE_BYTES], encrypted[-SIGNATURE_BYTES:]
+        self._verify(client, signature, info + ciphertext)
         try:
-            seed = self._key.decrypt(message, bound)
+            seed = self._key.decrypt(ciphertext, info)
         except DecryptionError:
-            raise InvalidUpdate("a helping server cannot read the seed that is for it") from None
+            raise InvalidUpdate("a share server cannot decrypt its seed") from None
         if len(seed) != SEED_BYTES:
             raise InvalidUpdate(f"a seed of {len(seed)} bytes, not {SEED_BYTES}")
         return seed
 
-    def _sum(self, about: SeedContext, seeds: Mapping[int, bytes]) -> bytes:
-        total = np.zeros(about.length, dtype=f"<u{about.width}")
+    def _sum(self, context: SeedContext, seeds: Mapping[int, bytes]) -> bytes:
+        total = np.zeros(context.length, dtype=f"<u{context.width}")
         for seed in seeds.values():
-            total += prg(seed, about.length, about.width)
-        self._last = about.number
+            total += prg(seed, context.length, context.width)
+        self._last = context.number
         return total.tobytes()
 
 
 class SharingClients(SingleStep):
-    """The clients: they have the helping servers' public keys, and each a key of its own that it signs with.
+    """The clients: they have the public keys of the share servers, and a signing key each.
 
     Parameters
     ----------
-    helpers : sequence of callable
-        Each asks a helping server, by a line that the adding server does not have.
+    servers : sequence of callable
+        Connections to the share servers, which the aggregating server does not have.
     width : int
-        Bytes a value.
+        Bytes per value.
     """
 
-    def __init__(self, helpers: Sequence[Ask], width: int) -> None:
-        self._helpers, self._width = tuple(helpers), width
-        self._publics = tuple(ask(PUBLIC_KEY, b"") for ask in helpers)
-        self._signers = ClientSigners(self._have_registered)
+    def __init__(self, servers: Sequence[Ask], width: int) -> None:
+        self._servers, self._width = tuple(servers), width
+        self._public_keys = tuple(ask(PUBLIC_KEY, b"") for ask in servers)
+        self._signers = ClientSigners(self._register)
 
-    def _have_registered(self, client: int, public: bytes) -> None:
-        for ask in self._helpers:
+    def _register(self, client: int, public: bytes) -> None:
+        for ask in self._servers:
             ask(REGISTER, registration_request(client, public))
 
     def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
-        """Return a seed for each helping server, and what is left of ``update`` without their streams."""
-        bound = SeedContext(len(update), self._width, number).of(client)
-        left = update.astype(f"<i{self._width}").view(f"<u{self._width}")
-        letters = []
-        for public in self._publics:
+        """Return an encrypted seed for each share server, and the remaining share of ``update``."""
+        info = SeedContext(len(update), self._width, number).of(client)
+        remainder = update.astype(f"<i{self._width}").view(f"<u{self._width}")
+        encrypted_seeds = []
+        for public in self._public_keys:
             seed = os.urandom(SEED_BYTES)
-            left = left - prg(seed, len(update), self._width)
-            message = encrypt_hybrid(seed, public, bound)
-            letters.append(message + self._signers.sign(client, bound + message))
-        return make_envelope(SCHEME, len(update), b"".join(letters) + left.tobytes(), header_of(client, number))
+            remainder = remainder - prg(seed, len(update), self._width)
+            ciphertext = encrypt_hybrid(seed, public, info)
+            encrypted_seeds.append(ciphertext + self._signers.sign(client, info + ciphertext))
+        content = b"".join(encrypted_seeds) + remainder.tobytes()
+        return make_envelope(SCHEME, len(update), content, header_of(client, number))
 
     def reveal(self, total: ProtectedUpdate) -> Grid:
-        """Return the sum, which the servers have put together."""
+        """Return the sum, which the servers have combined."""
         return np.frombuffer(verified_payload(total), dtype=f"<i{self._width}").astype(np.int64)
 
 
 class SharingServer(SingleStep):
-    """The server that all clients send to.
+    """The aggregating server, which receives the uploads of all clients.
 
     Parameters
     ----------
-    helpers : sequence of callable
-        Each asks a helping server and returns its answer.
+    servers : sequence of callable
+        Connections to the share servers.
     width : int
-        Bytes a value.
+        Bytes per value.
     """
 
-    def __init__(self, helpers: Sequence[Ask], width: int) -> None:
-        self._helpers, self._width = tuple(helpers), width
+    def __init__(self, servers: Sequence[Ask], width: int) -> None:
+        self._servers, self._width = tuple(servers), width
 
-    def check(self, sealed: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
-        """Raise an error unless the payload is whole, and each helping server takes its seed.
+    def check(self, upload: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
+        """Raise an error unless the payload is complete, and each share server accepts its seed.
 
-        It does where the client has signed the seed for this round.
+        A share server accepts a seed that the client has signed for this round.
         """
-        check_scheme(sealed, SCHEME)
-        check_size(sealed, FINGERPRINT_BYTES + HEADER_BYTES + ENCRYPTED_SEED_BYTES * len(self._helpers) + sealed.length * self._width)
-        letters, values = self._parts(payload_from(sealed, client, number))
-        if len(values) != sealed.length * self._width:
-            raise InvalidUpdate(f"{len(values)} bytes for {sealed.length} values of {self._width} bytes each")
-        for ask, letter in zip(self._helpers, letters, strict=True):
-            ask(CHECK, seed_request(SeedContext(sealed.length, self._width, number), [(client, letter)]))
+        check_scheme(upload, SCHEME)
+        seeds_bytes = ENCRYPTED_SEED_BYTES * len(self._servers)
+        check_size(upload, FINGERPRINT_BYTES + HEADER_BYTES + seeds_bytes + upload.length * self._width)
+        seeds, values = self._parts(payload_from(upload, client, number))
+        if len(values) != upload.length * self._width:
+            raise InvalidUpdate(f"{len(values)} bytes for {upload.length} values of {self._width} bytes each")
+        for ask, seed in zip(self._servers, seeds, strict=True):
+            ask(CHECK, seed_request(SeedContext(upload.length, self._width, number), [(client, seed)]))
 
-    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
+    def add(self, uploads: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         """Return the exact sum, which this server sees.
 
         Raises
         ------
         InvalidUpdate
-            A helping server does not give the sum of its shares.
+            A share server does not return the sum of its shares.
         """
-        length, parts = sealed[0].length, [self._parts(verified_payload(one)) for one in sealed]
-        origins = [client_and_round(one) for one in sealed]
-        about = SeedContext(length, self._width, origins[0][1])
+        length, parts = uploads[0].length, [self._parts(verified_payload(upload)) for upload in uploads]
+        headers = [client_and_round(upload) for upload in uploads]
+        context = SeedContext(length, self._width, headers[0][1])
         total = np.zeros(length, dtype=f"<u{self._width}")
         for _, values in parts:
             total += np.frombuffer(values, dtype=total.dtype)
-        for place, ask in enumerate(self._helpers):
-            theirs = [(client, letters[place]) for (client, _), (letters, _) in zip(origins, parts, strict=True)]
-            given = ask(SUM, seed_request(about, theirs))
-            if len(given) != total.nbytes:
-                raise InvalidUpdate(f"a helping server gives {len(given)} bytes for a sum of {total.nbytes}")
-            total += np.frombuffer(given, dtype=total.dtype)
+        for index, ask in enumerate(self._servers):
+            seeds = [(client, found[index]) for (client, _), (found, _) in zip(headers, parts, strict=True)]
+            reply = ask(SUM, seed_request(context, seeds))
+            if len(reply) != total.nbytes:
+                raise InvalidUpdate(f"a share server returns {len(reply)} bytes for a sum of {total.nbytes}")
+            total += np.frombuffer(reply, dtype=total.dtype)
         return make_envelope(SCHEME, length, total.tobytes())
 
     def _parts(self, content: bytes) -> tuple[list[bytes], bytes]:
-        ends = ENCRYPTED_SEED_BYTES * len(self._helpers)
-        return [content[start : start + ENCRYPTED_SEED_BYTES] for start in range(0, ends, ENCRYPTED_SEED_BYTES)], content[ends:]
+        """Return the encrypted seeds and the values of an upload."""
+        end = ENCRYPTED_SEED_BYTES * len(self._servers)
+        starts = range(0, end, ENCRYPTED_SEED_BYTES)
+        return [content[start : start + ENCRYPTED_SEED_BYTES] for start in starts], content[end:]
 
 
 def parties(spec: SecretSharing, clients: int) -> Parties:
-    """Return the clients, and helping servers with new keys, each in a process of its own."""
-    by_clients, by_server, ends = [], [], []
+    """Return the clients, and share servers with new keys, each in a process of its own."""
+    for_clients, for_server, stops = [], [], []
     for number in range(2, spec.servers + 1):
-        (near, far), end = start_process(f"server {number} of {spec.servers}", ShareServer, [CLIENT_REQUESTS, SERVER_REQUESTS])
-        by_clients.append(near)
-        by_server.append(far)
-        ends.append(end)
-    side = SharingClients([line.ask for line in by_clients], integer_width(clients, spec))
-    return Parties(side, ShareServers(by_server), weakref.finalize(side, _stop_all, ends), isolation_hooks(by_clients, by_server))
+        connections, stop = start_process(
+            f"server {number} of {spec.servers}", ShareServer, [CLIENT_REQUESTS, SERVER_REQUESTS]
+        )
+        for_clients.append(connections[0])
+        for_server.append(connections[1])
+        stops.append(stop)
+    side = SharingClients([connection.ask for connection in for_clients], integer_width(clients, spec))
+    hooks = isolation_hooks(for_clients, for_server)
+    return Parties(side, ShareServers(for_server), weakref.finalize(side, _stop_all, stops), hooks)
 
 
-def _stop_all(ends: Iterable[Callable[[], None]]) -> None:
-    for end in ends:
-        end()
+def _stop_all(stops: Iterable[Callable[[], None]]) -> None:
+    for stop in stops:
+        stop()
 
 
 class ShareServers(ServerKeyMaterial):
-    """What the server has of the helping servers: a line to each. Adding shares needs no key."""
+    """The aggregating server's connections to the share servers; adding shares needs no key."""
 
-    def __init__(self, lines: Sequence[RpcConnection]) -> None:
-        self.lines = tuple(lines)
+    def __init__(self, connections: Sequence[RpcConnection]) -> None:
+        self.connections = tuple(connections)
 
 
 def server_side(spec: SecretSharing, clients: int, material: ServerKeyMaterial) -> SharingServer:
-    """Return the server that all clients send to, with its lines to the others."""
+    """Return the aggregating server, connected to the share servers."""
     assert isinstance(material, ShareServers)
-    return SharingServer([line.ask for line in material.lines], integer_width(clients, spec))
+    return SharingServer([connection.ask for connection in material.connections], integer_width(clients, spec))

@@ -1,4 +1,4 @@
-"""Whether the mechanisms of private arms are audited, and how closely."""
+"""The audit of the mechanisms of private arms."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ class NoAudit(Spec):
 
 
 class CanaryAudit(Spec):
-    """Every private arm is trained on made-up records, and the noise of what that releases is measured."""
+    """Every private arm is trained on synthetic examples, and the noise of its releases is measured."""
 
     kind: Literal["canary"] = "canary"
     steps: Steps = Field(
         default=64,
-        description="Noisy steps, or sums of a federation, at least. Noise is measured along the gradients of 8 to 12 "
-        "records a step, until there are about 2,000 measurements.",
+        description="Minimum of noisy steps, or sums of a federation. Noise is measured along the gradients of 8 to "
+        "12 examples per step, until there are about 2,000 measurements.",
     )
-    steps_of: dict[str, Steps] = Field(default={}, description="Instead of `steps`, by arm: for models that are slow.")
+    steps_by_arm: dict[str, Steps] = Field(
+        default={}, description="Steps of single arms, instead of `steps`: for slow models."
+    )
     confidence: float = Field(
-        default=0.99, gt=0.5, lt=1, description="That no arm is accused wrongly, all arms and checks together."
+        default=0.99, gt=0.5, lt=1, description="Probability that no correct arm fails, over all arms and checks."
     )
 
     def steps_for(self, arm: str) -> int:
         """Return the steps that the audit of ``arm`` takes."""
-        return self.steps_of.get(arm, self.steps)
+        return self.steps_by_arm.get(arm, self.steps)
 
 
 Audit = Annotated[NoAudit | CanaryAudit, Field(discriminator="kind")]

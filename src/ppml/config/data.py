@@ -1,4 +1,4 @@
-"""Which records there are, and who owns them."""
+"""The data set, its subset, and the division of its examples among clients."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ppml.config.paths import expanded
+from ppml.config.paths import expand_path
 from ppml.config.spec import Spec
 
 
 class DataSpec(Spec):
-    """The data set, the subset of it, and where it may come from."""
+    """The data set, its subset, and its sources."""
 
     dataset: str = Field(
         default="mnist",
@@ -25,56 +25,63 @@ class DataSpec(Spec):
         ge=1,
         description="Number of images that `accuracy` is measured on; `accuracy_all` takes the whole file.",
     )
-    choice: Literal["first", "stratified"] = Field(
-        default="first", description="Take the first images, as the papers do, or the same share of every class."
+    selection: Literal["first", "stratified"] = Field(
+        default="first",
+        description="Selection of the subset: the first images, as in the papers, or the same fraction of every class.",
     )
     evaluate_on: Literal["test", "holdout"] = Field(
         default="test",
-        description="`holdout` evaluates on official training images outside the subset and never opens the test file: "
-        "the setting for choosing hyper-parameters.",
+        description="`holdout`: training images outside the subset, for the choice of hyper-parameters. The test file "
+        "is never opened.",
     )
-    mirrors: Annotated[tuple[Annotated[str, AfterValidator(expanded)], ...], Field(strict=False)] = Field(
+    mirrors: Annotated[tuple[Annotated[str, AfterValidator(expand_path)], ...], Field(strict=False)] = Field(
         default=("../shared/datasets",),
-        description="Local folders that may hold the files, as `<mirror>/<dataset>/<file>`; PPML_DATA_MIRROR adds more "
+        description="Local folders with the files, as `<mirror>/<dataset>/<file>`; PPML_DATA_MIRROR adds more "
         "(separated like PATH).",
     )
-    download: bool = Field(default=True, description="Whether the public mirrors that torchvision names may be asked.")
+    download: bool = Field(
+        default=True, description="Whether files may be downloaded from the public mirrors of torchvision."
+    )
     fallback: Literal["digits"] | None = Field(
         default="digits",
-        description="What to use, with a loud warning and in folders of its own, where no source has the data: "
-        "scikit-learn's own handwritten digits. null: a one-line error instead.",
+        description="Data set to use if no source has the data, with a warning and in separate folders: scikit-learn's "
+        "handwritten digits. null: a one-line error instead.",
     )
 
 
-class Division(Spec):
-    """What every partition has: the records that are divided, and among how many."""
+class PartitionBase(Spec):
+    """The base of all partitions: the divided examples, and the number of clients."""
 
     clients: int = Field(ge=1, description="Number of clients.")
-    records: int | None = Field(
-        default=None, ge=1, description="Divide only so many of the training images, drawn at random; null: all."
+    sample_size: int | None = Field(
+        default=None, ge=1, description="Number of training images to divide, drawn at random; null: all."
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the specification as plain values, the kind first; ``records`` only where they are not all."""
+        """Return the specification as plain values, the kind first; ``sample_size`` only if it is set."""
         content = super().to_json()
-        records = content.pop("records")
-        return {"kind": content.pop("kind"), **content, **({"records": records} if records else {})}
+        sample_size = content.pop("sample_size")
+        return {"kind": content.pop("kind"), **content, **({"sample_size": sample_size} if sample_size else {})}
+
+    def random_path(self) -> dict[str, Any]:
+        """Return the specification as part of a path of randomness, in which no name ever changes."""
+        return {"records" if key == "sample_size" else key: value for key, value in self.to_json().items()}
 
 
-class Iid(Division):
-    """A seeded shuffle, cut into equal parts."""
+class Iid(PartitionBase):
+    """Equal parts of a random permutation."""
 
     kind: Literal["iid"] = "iid"
 
 
-class Shards(Division):
-    """Records sorted by label and cut into shards; each client gets some (McMahan et al., arXiv 1602.05629)."""
+class Shards(PartitionBase):
+    """Examples sorted by label and cut into shards; each client gets several (arXiv 1602.05629)."""
 
     kind: Literal["shards"] = "shards"
-    shards_per_client: int = Field(default=2, ge=1, description="Shards a client, about that many labels.")
+    shards_per_client: int = Field(default=2, ge=1, description="Shards per client; about as many labels.")
 
 
-class Dirichlet(Division):
+class Dirichlet(PartitionBase):
     """Each label is divided among the clients in proportions drawn from Dirichlet(alpha) (arXiv 1909.06335)."""
 
     kind: Literal["dirichlet"] = "dirichlet"

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, each mistake in one line: the file, the key, the value, what is allowed."""
+"""The errors of a configuration, one line each: the file, the key, the value, the allowed values."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any, get_args
 
 from ppml.config.audit import Audit
 from ppml.config.data import PartitionSpec
-from ppml.config.features import Features
 from ppml.config.inference import Inference
-from ppml.config.suggestions import reading_of, suggestion
-from ppml.config.technique import Aggregation, Correction, Privacy, ServerStepSpec, Topology
+from ppml.config.renamed_keys import new_value
+from ppml.config.suggestions import suggestion, yaml_hint
+from ppml.config.technique import Aggregation, Correction, Privacy, ServerOptimizer, Topology
 
 
 def _kinds(union: Any) -> list[str]:
-    """Return the kinds that a tagged union offers."""
+    """Return the kinds of a tagged union."""
     return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
 
 
 KINDS = {
-    "features": _kinds(Features),
     "topology": _kinds(Topology),
     "privacy": _kinds(Privacy),
     "aggregation": _kinds(Aggregation),
     "inference": _kinds(Inference),
 }
-WITHIN_TOPOLOGY = {"server": _kinds(ServerStepSpec), "correction": _kinds(Correction)}
+WITHIN_TOPOLOGY = {"server": _kinds(ServerOptimizer), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)
 AUDIT_KINDS = _kinds(Audit)
 
@@ -36,16 +35,16 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One error.
 
     Parameters
     ----------
     key : tuple of str
-        Where, as in the file; empty where the text says it.
+        The key, as in the file; empty if the text names it.
     text : str
-        What, on one line.
+        The error, on one line.
     unknown : str
-        The key below that is unknown; empty where that is not what is wrong.
+        The unknown key below ``key``; empty for other errors.
     """
 
     key: Key
@@ -56,8 +55,8 @@ class Problem:
         return f"{'.'.join(self.key)}: {self.text}" if self.key else self.text
 
 
-def problem_of(error: Any) -> Problem:
-    """Return one of pydantic's errors as it is told."""
+def problem_from(error: Any) -> Problem:
+    """Return the problem for an error of pydantic."""
     parts = error["loc"]
     # The location of a value inside a tagged union carries the kind, which is no key of the file.
     kinds, tags = _tagged(parts)
@@ -69,6 +68,8 @@ def problem_of(error: Any) -> Problem:
         case "unknown_name":
             unknown = error["ctx"]["name"].strip("'\"") if error["ctx"]["what"] == "key" else ""
             return Problem(key, message, unknown)
+        case "renamed":
+            return Problem((*key, error["ctx"]["key"]), message)
         case "unknown_dataset":
             name, names = error["ctx"]["name"].strip("'"), error["ctx"]["names"].split(", ")
             return Problem(key, message.replace("; allowed: ", f"; {suggestion(name, names)}allowed: ", 1))
@@ -80,6 +81,8 @@ def problem_of(error: Any) -> Problem:
             return Problem((*key, "kind"), f"is missing; allowed: {', '.join(kinds)}")
         case "union_tag_invalid":
             tag = error["ctx"]["tag"]
+            if new := new_value(key[-1], tag):
+                return Problem((*key, "kind"), f"got {tag!r}; renamed; write `kind: {new}`")
             return Problem((*key, "kind"), f"got {tag!r}; {suggestion(str(tag), kinds)}allowed: {', '.join(kinds)}")
         case "dict_type" | "model_type" | "model_attributes_type":
             return Problem(key, f"got {value!r}; expected keys and values")
@@ -93,18 +96,25 @@ def problem_of(error: Any) -> Problem:
             )
         case "literal_error":
             names = re.findall(r"'([^']*)'", message)
+            if new := new_value(_name_of(key), value):
+                return Problem(key, f"got {value!r}; renamed; write `{new}`")
             near = suggestion(value, names) if isinstance(value, str) else ""
-            hint = reading_of(value, wanted="text" if names else "integer")
+            hint = yaml_hint(value, wanted="text" if names else "integer")
             return Problem(key, f"got {value!r}; {near}{message}{hint}")
         case "string_type":
-            return Problem(key, f"got {value!r}; {message}{reading_of(value, wanted='text')}")
+            return Problem(key, f"got {value!r}; {message}{yaml_hint(value, wanted='text')}")
         case "int_type":
-            return Problem(key, f"got {value!r}; {message}{reading_of(value, wanted='integer')}")
-    return Problem(key, f"got {value!r}; {message}{reading_of(value)}")
+            return Problem(key, f"got {value!r}; {message}{yaml_hint(value, wanted='integer')}")
+    return Problem(key, f"got {value!r}; {message}{yaml_hint(value)}")
+
+
+def _name_of(key: Key) -> str:
+    """Return the last part of a key that is no position in a list."""
+    return next((part for part in reversed(key) if not part.isdigit()), "")
 
 
 def _tagged(parts: tuple[Any, ...]) -> tuple[list[str], set[int]]:
-    """Return the kinds of the innermost tagged section that a location leads to, and where it carries kinds."""
+    """Return the kinds of the innermost tagged section of a location, and the places of kinds in the location."""
     match parts:
         case ("partitions", *_):
             return PARTITION_KINDS, {2}
@@ -117,65 +127,65 @@ def _tagged(parts: tuple[Any, ...]) -> tuple[list[str], set[int]]:
     return [], set()
 
 
-def tell(
+def error_lines(
     problems: Iterable[Problem],
     content: Mapping[str, Any],
     source: str,
     layers: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> Iterator[str]:
-    """Yield a line for each mistake; one that arms share is told once, at the arm where it is written.
+    """Yield a line per error; an error that arms inherit has one line, of the arm that contains its key.
 
     Parameters
     ----------
     problems : iterable of Problem
-        In the order of the configuration.
+        The errors, in the order of the configuration.
     content : mapping
-        The configuration before arms that extend others are filled in.
+        The configuration before ``extends`` of the arms is resolved.
     source : str
-        What is named where no layer has the key.
+        The name for a key that no layer has.
     layers : sequence of (str, mapping)
-        What ``content`` was made of, the lowest first.
+        The layers of ``content``, the lowest first.
     """
     arms = content.get("arms")
-    family = _Family(arms if isinstance(arms, Mapping) else {})
+    inheritance = _Inheritance(arms if isinstance(arms, Mapping) else {})
     shared: dict[object, list[Problem]] = {}
-    for problem in map(family.written, problems):
-        name = family.arm_of(problem)
-        # The key below the arm, and what is wrong there: the same for all that inherit it.
+    for problem in map(inheritance.locate, problems):
+        name = inheritance.arm_of(problem)
+        # The key below the arm and the text are the same for all arms that inherit the error.
         shared.setdefault(problem if name is None else (problem.key[2:], problem.text), []).append(problem)
     for same in shared.values():
-        names = [name for problem in same if (name := family.arm_of(problem)) is not None]
-        roots = [name for name in names if not family.ancestors(name) & set(names)]
-        told = next((problem for problem in same if family.arm_of(problem) in roots), same[0])
+        names = [name for problem in same if (name := inheritance.arm_of(problem)) is not None]
+        roots = [name for name in names if not inheritance.ancestors(name) & set(names)]
+        reported = next((problem for problem in same if inheritance.arm_of(problem) in roots), same[0])
         heirs = len(names) - len(roots)
-        text = str(told)
+        text = str(reported)
         if len(roots) > 1:
             text += f"; the same in {', '.join(f'arms.{name}' for name in roots[1:])}"
         if heirs:
             text += f" ({heirs} more {'arm' if heirs == 1 else 'arms'} by extends)"
-        place = (*told.key, told.unknown) if told.unknown else told.key
-        yield f"{_layer_of(place, layers) or source}: {text}"
+        place = (*reported.key, reported.unknown) if reported.unknown else reported.key
+        yield f"{_layer_with(place, layers) or source}: {text}"
 
 
-class _Family:
-    """Which arm extends which.
+class _Inheritance:
+    """The inheritance between arms.
 
     Parameters
     ----------
     arms : mapping
-        The arms as they are written.
+        The arms as in the file.
     """
 
     def __init__(self, arms: Mapping[Any, Any]) -> None:
         self._arms = arms
 
     def arm_of(self, problem: Problem) -> str | None:
-        """Return the arm that a problem is in, None where it is in none."""
+        """Return the arm of a problem, None if it is in no arm."""
         key = problem.key
         return key[1] if len(key) > 1 and key[0] == "arms" and key[1] in self._arms else None
 
     def ancestors(self, name: str) -> set[str]:
-        """Return the arms that an arm is laid over, itself not among them."""
+        """Return all arms that an arm extends, directly or not."""
         found: set[str] = set()
         base = self._base(name)
         while isinstance(base, str) and base in self._arms and base not in found:
@@ -183,8 +193,8 @@ class _Family:
             base = self._base(base)
         return found
 
-    def written(self, problem: Problem) -> Problem:
-        """Return a problem of an arm that its text alone names at the arm where its key is written."""
+    def locate(self, problem: Problem) -> Problem:
+        """Return a problem with the key of the arm that contains it, if only its text names an arm."""
         if problem.key:
             return problem
         for name in sorted(map(str, self._arms), key=len, reverse=True):
@@ -195,10 +205,10 @@ class _Family:
                     return problem
                 below = tuple(rest.split("."))
                 origin = name
-                while not _has(self._arms[origin], below) and isinstance(base := self._base(origin), str):
+                while not _contains(self._arms[origin], below) and isinstance(base := self._base(origin), str):
                     origin = base
-                # A default is written nowhere.
-                key = ("arms", origin if _has(self._arms[origin], below) else name, *below)
+                # A default is in no arm.
+                key = ("arms", origin if _contains(self._arms[origin], below) else name, *below)
                 return Problem(key, text)
         return problem
 
@@ -207,17 +217,17 @@ class _Family:
         return arm.get("extends") if isinstance(arm, Mapping) else None
 
 
-def _layer_of(key: Key, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
-    """Return the topmost layer that has a key, or as much of its beginning as any has."""
+def _layer_with(key: Key, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
+    """Return the topmost layer with a key, or with the longest beginning of it."""
     for length in range(len(key), 0, -1):
-        having: list[str] = [name for name, content in layers if _has(content, key[:length])]
+        having: list[str] = [name for name, content in layers if _contains(content, key[:length])]
         if having:
             return having[-1]
     return None
 
 
-def _has(content: Any, key: Key) -> bool:
-    """Return whether a key stands in ``content``."""
+def _contains(content: Any, key: Key) -> bool:
+    """Return whether ``content`` has a key."""
     for part in key:
         if isinstance(content, Mapping) and part in content:
             content = content[part]

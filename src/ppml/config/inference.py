@@ -1,4 +1,4 @@
-"""Whether a model is also evaluated on encrypted images."""
+"""Prediction on encrypted images."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ppml.config.spec import NumberOrAll, Spec
+from ppml.config.spec import CountOrAll, Spec
 
 
 class NoInference(Spec):
-    """Images are seen by whoever predicts."""
+    """No prediction on encrypted images."""
 
     kind: Literal["none"] = "none"
 
 
 class CkksInference(Spec):
-    """A server that has the model, and no key, predicts from images that their owner encrypts."""
+    """A server with the model, and without a key, predicts images that their owner encrypts."""
 
     kind: Literal["ckks"] = "ckks"
-    images: NumberOrAll = Field(
-        default=4096, description="How many of the evaluation file, its first, are sent in batches; `all`: all of them."
+    images: CountOrAll = Field(
+        default=4096,
+        description="Number of images, the first of the evaluation file, that are sent in batches; `all`: all images.",
     )
-    singly: int = Field(default=10, ge=1, description="How many, the first, are also sent one by one.")
+    single_images: int = Field(
+        default=10, ge=1, description="Number of images, the first, that are also sent one by one."
+    )
 
 
 Inference = Annotated[NoInference | CkksInference, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""From a YAML file to a checked configuration, or to one message that says what to change."""
+"""Load a YAML file as a checked configuration, or raise one message with the remedy."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ppml.config.error_lines import problem_of, tell
+from ppml.config.error_lines import error_lines, problem_from
 from ppml.config.model import Config
 from ppml.config.spec import unknown_name
 from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
 
 Layer = tuple[str, Mapping[str, Any]]
-"""What a part of the configuration is called in messages, a file or ``--config``, and its content."""
+"""The name of a part of the configuration in messages, a file or ``--config``, and its content."""
 
 
 def load_config(path: str | Path) -> Config:
@@ -24,19 +24,19 @@ def load_config(path: str | Path) -> Config:
     Raises
     ------
     UserError
-        The file cannot be read, or a value is not allowed; the message names file, key, value and what is allowed.
+        The file cannot be read, or a value is not allowed; the message names file, key, value and allowed values.
     """
     layers = read_layers(path)
-    return parse_config(merged(layers), str(path), layers)
+    return parse_config(merge_layers(layers), str(path), layers)
 
 
 def read_layers(path: str | Path, trail: tuple[str, ...] = ()) -> list[Layer]:
-    """Return a file and those that it is laid over by its key ``extends``, the lowest first.
+    """Return a file and the files that it extends, the lowest first.
 
     Raises
     ------
     UserError
-        A file cannot be read, or has no keys and values, or files extend each other in a circle.
+        A file cannot be read, or has no keys and values; or files extend each other in a circle.
     """
     content = read_yaml(path)
     if content is None:
@@ -56,11 +56,11 @@ def read_layers(path: str | Path, trail: tuple[str, ...] = ()) -> list[Layer]:
     return [*below, (str(path), {key: value for key, value in content.items() if key != "extends"})]
 
 
-def merged(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Return what layers say together, each laid over those before it."""
+def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Merge layers, the lowest first."""
     content: dict[str, Any] = {}
     for _, layer in layers:
-        content = overlay(content, layer)
+        content = deep_merge(content, layer)
     return content
 
 
@@ -72,27 +72,27 @@ def parse_config(content: Any, source: str, layers: Sequence[Layer] = ()) -> Con
     content : object
         Parsed YAML.
     source : str
-        What messages name, where no layer has the key.
+        The name in messages for a key that no layer has.
     layers : sequence of Layer
-        What ``content`` was made of, the lowest first: a message names the one that a key stands in.
+        The layers of ``content``, the lowest first; a message names the layer of a key.
 
     Raises
     ------
     UserError
-        A value is not allowed. A mistake that several arms share is one line, at the arm where it is written.
+        A value is not allowed. An error that several arms inherit has one line, of the arm that contains its key.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{source}: expected keys and values at the top level, got {type(content).__name__}")
     try:
         return Config.model_validate(resolve_extends(dict(content), source))
     except ValidationError as error:
-        # An entry that is refused leaves its list too short: that is no second problem.
+        # A refused entry makes its list too short, which is no second problem.
         problems = [one for one in error.errors() if not (one["type"] == "too_short" and one["input"])]
-        raise UserError("\n".join(tell(map(problem_of, problems), content, source, layers))) from None
+        raise UserError("\n".join(error_lines(map(problem_from, problems), content, source, layers))) from None
 
 
 def resolve_extends(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """Replace every ``extends`` among the arms by what it stands for.
+    """Return the configuration with every arm merged over the arm that it extends.
 
     Raises
     ------
@@ -121,22 +121,22 @@ def resolve_extends(content: dict[str, Any], source: str) -> dict[str, Any]:
             raise UserError(f"{source}: arms.{name}.extends: a circle: {' -> '.join((*trail, base))}")
         inherited = resolve(base, (*trail, base))
         own = {key: value for key, value in arm.items() if key != "extends"}
-        # What the base may be instead of keys and values is refused with the base itself.
+        # A base without keys and values is refused by the check of the base.
         below = inherited if isinstance(inherited, Mapping) else {}
-        resolved[name] = overlay({key: value for key, value in below.items() if key != "label"}, own)
+        resolved[name] = deep_merge({key: value for key, value in below.items() if key != "label"}, own)
         return resolved[name]
 
     return {**content, "arms": {name: resolve(name, (name,)) for name in arms}}
 
 
-def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``top`` over ``base``, key by key; a section whose ``kind`` changes is replaced whole.
+def deep_merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the keys of ``top``, section by section; a section whose ``kind`` changes is replaced whole.
 
     Examples
     --------
-    >>> overlay({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    >>> deep_merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
     {'a': {'x': 1, 'y': 3}}
-    >>> overlay({"a": {"kind": "p", "x": 1}}, {"a": {"kind": "q"}})
+    >>> deep_merge({"a": {"kind": "p", "x": 1}}, {"a": {"kind": "q"}})
     {'a': {'kind': 'q'}}
     """
     merged = dict(base)
@@ -147,7 +147,7 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
             and isinstance(value, Mapping)
             and value.get("kind", below.get("kind")) == below.get("kind")
         ):
-            merged[key] = overlay(below, value)
+            merged[key] = deep_merge(below, value)
         else:
             merged[key] = value
     return merged

@@ -5,31 +5,35 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ppml.config.aggregation_parameters import clients_per_round, masking_threshold
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
+from ppml.config.datasets import DATASETS, DatasetSpec
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.inference import NoInference
 from ppml.config.paths import expand_output_folder
 from ppml.config.spec import Seed, Spec, config_error, unknown_name
 from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking, NoPrivacy
-from ppml.data.catalogue import require_dataset
+from ppml.contract import DataContract
+from ppml.models.registry import MODELS, fitting_models
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 
 
 Folder = Annotated[str, AfterValidator(expand_output_folder)]
+DatasetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 
 
 class Folders(Spec):
-    """Where everything lies, relative to the folder that the workflow is run in."""
+    """The folders of data and results, relative to the working folder of the workflow."""
 
     data: Folder = Field(default="data", description="Raw files and subsets.")
     artifacts: Folder = Field(default="artifacts", description="Partitions and runs.")
-    reports: Folder = Field(default="reports", description="Collected records, tables and figures.")
-    logs: Folder = Field(default="logs", description="One file a job.")
+    reports: Folder = Field(default="reports", description="Result rows, tables and figures.")
+    logs: Folder = Field(default="logs", description="One file per job.")
 
 
 class Config(Spec):
@@ -37,31 +41,36 @@ class Config(Spec):
 
     extends: str | None = Field(
         default=None,
-        description="A file in the same folder to start from: what stands here is laid over it, key by key.",
+        description="A file in the same folder. The keys of this file replace its keys one by one.",
     )
     seed: int = Field(default=2024, ge=0, description="The root of all randomness except keys and encryption.")
     seeds: Annotated[tuple[Seed, ...], Field(strict=False)] = Field(
         default=(0, 1, 2),
         min_length=1,
-        description="Repetitions of every arm, each with its own partition and weights.",
+        description="Seeds of the repetitions of every arm; each has its own partition and weights.",
     )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu",
         description="On cpu, one thread, results repeat bit for bit; on cuda they do so only statistically.",
     )
     folders: Folders = Folders()
+    datasets: dict[DatasetName, DatasetSpec] = Field(
+        default={}, description="Further data sets, by name."
+    )
     data: DataSpec = DataSpec()
     partitions: dict[Name, PartitionSpec] = Field(
-        default={}, description="How records are divided among clients, by name."
+        default={}, description="Divisions of the examples among clients, by name."
     )
     audit: Audit = NoAudit()
     arms: dict[Name, Arm] = Field(min_length=1, description="The rows of the comparison, by name.")
-    experiments: dict[Name, Experiment] = Field(default={}, description="What is shown together, by name.")
+    experiments: dict[Name, Experiment] = Field(default={}, description="Tables and figures of selected arms, by name.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         _check_distinct(self.seeds, "seeds")
-        require_dataset(self.data.dataset, "data.dataset")
+        for name in self.datasets.keys() & DATASETS:
+            raise config_error(f"datasets.{name}: the project knows a data set of this name; take another name")
+        self._check_dataset(self.data.dataset, "data.dataset")
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
         audited = self.audited()
@@ -75,14 +84,14 @@ class Config(Spec):
             for section, kinds in (("tables", experiment.tables), ("figures", experiment.figures)):
                 if "audit" in kinds and not set(experiment.arms) & set(audited):
                     raise config_error(
-                        f"experiments.{name}.{section}: 'audit' shows arms that are audited, and none of "
-                        f"{', '.join(experiment.arms) or '(no arm)'} is; take an arm with privacy other than none, "
+                        f"experiments.{name}.{section}: 'audit' shows audited arms, and none of "
+                        f"{', '.join(experiment.arms) or '(no arm)'} is audited; add an arm with privacy, "
                         "and set `audit: {kind: canary}`"
                     )
             if "inference" in experiment.tables and not any(self._encrypts(arm) for arm in experiment.arms):
                 raise config_error(
                     f"experiments.{name}.tables: 'inference' shows arms that predict encrypted images, and none of "
-                    f"{', '.join(experiment.arms) or '(no arm)'} does; take an arm with `inference: {{kind: ckks}}`"
+                    f"{', '.join(experiment.arms) or '(no arm)'} does; add an arm with `inference: {{kind: ckks}}`"
                 )
             for row in experiment.compare:
                 if row.arm and row.arm not in experiment.arms:
@@ -96,8 +105,9 @@ class Config(Spec):
 
     def _check_arm(self, name: str, arm: Arm) -> None:
         if arm.dataset:
-            require_dataset(arm.dataset, f"arms.{name}.dataset")
+            self._check_dataset(arm.dataset, f"arms.{name}.dataset")
         _check_distinct(arm.seeds or (), f"arms.{name}.seeds")
+        self._check_fit(name, arm)
         self._check_accountant(name, arm)
         if arm.partition is None:
             return
@@ -113,36 +123,37 @@ class Config(Spec):
                 raise config_error(f"arms.{name}.{error}") from None
 
     def _check_answers(self, name: str, arm: Arm, clients: int) -> None:
-        """Raise an error where no round could be closed."""
+        """Raise an error if no round could ever be complete."""
         assert isinstance(arm.topology, Federated)
         asked = clients_per_round(arm.topology.participation, clients)
         if arm.topology.min_clients > asked:
             raise config_error(
                 f"arms.{name}.topology.min_clients: got {arm.topology.min_clients}, more than the {asked} clients "
-                f"that are asked in a round; at most {asked} are allowed"
+                f"of a round; at most {asked} are allowed"
             )
         if isinstance(arm.privacy, ExampleLevel | ClientLevel) and arm.privacy.noise == "distributed":
             missing = arm.privacy.max_colluding + arm.privacy.max_dropouts
             if missing >= clients:
                 raise config_error(
-                    f"arms.{name}.privacy.max_colluding and max_dropouts: {arm.privacy.max_colluding} + {arm.privacy.max_dropouts} of "
-                    f"{clients} clients: no share of the noise is left; at most {clients - 1} together are allowed"
+                    f"arms.{name}.privacy.max_colluding and max_dropouts: {arm.privacy.max_colluding} + "
+                    f"{arm.privacy.max_dropouts} of {clients} clients: no share of the noise counts; at most "
+                    f"{clients - 1} together are allowed"
                 )
             counted = clients - arm.privacy.max_dropouts
             if isinstance(arm.aggregation, Masking) and masking_threshold(arm.aggregation.threshold, asked) < counted:
                 threshold = masking_threshold(arm.aggregation.threshold, asked)
                 raise config_error(
-                    f"arms.{name}.aggregation.threshold: got {threshold} beside privacy.max_dropouts "
-                    f"{arm.privacy.max_dropouts} of {clients} clients: a sum of fewer than {counted} has less noise than "
-                    f"is accounted; at least {counted} are needed, or more max_dropouts"
+                    f"arms.{name}.aggregation.threshold: got {threshold} with privacy.max_dropouts "
+                    f"{arm.privacy.max_dropouts} of {clients} clients: a sum of fewer than {counted} has less noise "
+                    f"than is accounted; at least {counted} are needed, or a larger max_dropouts"
                 )
 
     def _check_partition(self, name: str) -> None:
         partition = self.partitions[name]
         if partition.sample_size is not None and partition.sample_size > self.data.train:
             raise config_error(
-                f"partitions.{name}.sample_size: got {partition.sample_size}, more than the {self.data.train} samples of "
-                f"data.train; at most {self.data.train} are allowed"
+                f"partitions.{name}.sample_size: got {partition.sample_size}, more than the {self.data.train} examples "
+                f"of data.train; at most {self.data.train} are allowed"
             )
         records, source = (
             (partition.sample_size, f"partitions.{name}.sample_size")
@@ -151,18 +162,18 @@ class Config(Spec):
         )
         if partition.clients > records:
             raise config_error(
-                f"partitions.{name}.clients: got {partition.clients}, more than the {records} samples of {source}; "
+                f"partitions.{name}.clients: got {partition.clients}, more than the {records} examples of {source}; "
                 f"at most {records} are allowed"
             )
         shards = getattr(partition, "shards_per_client", 1) * partition.clients
         if shards > records:
             raise config_error(
-                f"partitions.{name}.shards_per_client: {shards} shards in all, more than the {records} samples of "
+                f"partitions.{name}.shards_per_client: {shards} shards in all, more than the {records} examples of "
                 f"{source}; at most {records // partition.clients} a client are allowed"
             )
 
     def audited(self) -> tuple[str, ...]:
-        """Return the names of the arms whose mechanism is audited."""
+        """Return the names of the audited arms."""
         private = (name for name, arm in self.arms.items() if not isinstance(arm.privacy, NoPrivacy))
         return tuple(name for name in private if self.audit.steps_for(name))
 
@@ -173,8 +184,8 @@ class Config(Spec):
         public = [arm for arm in claim.arms if isinstance(self.arms[arm].privacy, NoPrivacy)]
         if len(public) != 1 or len(claim.arms) < 2:
             raise config_error(
-                f"{place}: {len(public)} without privacy ({', '.join(public) or 'none'}) of {len(claim.arms)}; exactly "
-                "one is allowed, beside at least one that is private"
+                f"{place}: {len(public)} of {len(claim.arms)} without privacy ({', '.join(public) or 'none'}); exactly "
+                "one is allowed, with at least one private arm"
             )
 
     def _check_accountant(self, name: str, arm: Arm) -> None:
@@ -187,6 +198,56 @@ class Config(Spec):
                 "allowed: prv, rdp, pld, or 'all' for training.batch_size"
             )
 
+    def _check_dataset(self, name: str, key: str) -> None:
+        if name not in DATASETS and name not in self.datasets:
+            raise _name_error(key, "data set", name, [*DATASETS, *self.datasets])
+
+    def _check_fit(self, name: str, arm: Arm) -> None:
+        """Raise an error if the model, or the augmentation, does not fit the data of the arm."""
+        try:
+            contract = self.contract_of(name)
+        except PydanticCustomError as error:
+            raise config_error(f"arms.{name}.transforms: {error.message()}") from None
+        if reason := MODELS[arm.model].misfit(contract):
+            raise config_error(
+                f"arms.{name}.model: got {arm.model!r} for {contract}: {reason}; allowed for these data: "
+                f"{', '.join(fitting_models(contract)) or 'no model'}"
+            )
+        for key in ("shift", "deformation"):
+            if contract.kind == "table" and arm.augments(key):
+                raise config_error(
+                    f"arms.{name}.training.{key}: got {contract}, which cannot be moved; leave {key} out"
+                )
+        if contract.kind == "image" and contract.shape[0] != 1 and arm.augments("deformation"):
+            raise config_error(
+                f"arms.{name}.training.deformation: got {contract}; it deforms images of 1 channel; "
+                "leave deformation out"
+            )
+
+    def dataset(self, name: str) -> DatasetSpec:
+        """Return the data set ``name``."""
+        return self.datasets.get(name) or DATASETS[name]
+
+    def contract_of(self, arm: str, dataset: str | None = None) -> DataContract:
+        """Return the contract of the inputs that ``arm`` trains on, after its transforms.
+
+        Parameters
+        ----------
+        arm : str
+            The name of the arm.
+        dataset : str or None
+            A data set in place of the arm's own one.
+
+        Raises
+        ------
+        PydanticCustomError
+            A transform does not fit the data.
+        """
+        contract = self.dataset(dataset or self.dataset_of(arm)).contract
+        for transform in self.arms[arm].transforms:
+            contract = transform.output(contract)
+        return contract
+
     def dataset_of(self, arm: str) -> str:
         """Return the data set that ``arm`` trains on."""
         return self.arms[arm].dataset or self.data.dataset
@@ -196,12 +257,12 @@ class Config(Spec):
         return self.arms[arm].seeds or self.seeds
 
     def clients_of(self, arm: str) -> int:
-        """Return the number of owners of records."""
+        """Return the number of owners of examples."""
         partition = self.arms[arm].partition
         return self.partitions[partition].clients if partition else 1
 
     def records_per_client(self, arm: str) -> int:
-        """Return the mean number of records of a client, all of them when one owner holds everything."""
+        """Return the mean number of examples of a client; all of them if one owner holds everything."""
         name = self.arms[arm].partition
         if name is None:
             return self.data.train
@@ -209,22 +270,22 @@ class Config(Spec):
         return (partition.sample_size or self.data.train) // partition.clients
 
     def warnings(self) -> list[str]:
-        """Return what is allowed but unwise, one line each."""
+        """Return one line per allowed but unwise setting."""
         lines = []
         for name, arm in self.arms.items():
             if isinstance(arm.privacy, ExampleLevel):
-                # Where the sum has the noise, an owner's record is one among all.
+                # With noise in the sum, an example of a client is one among the examples of all clients.
                 shared = arm.privacy.noise == "distributed"
                 records = self.records_per_client(name) * (self.clients_of(name) if shared else 1)
                 if arm.privacy.delta >= 1 / records:
                     lines.append(
-                        f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {records} records an "
-                        "owner: such a guarantee permits publishing one record outright"
+                        f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {records} examples "
+                        "of an owner: such a guarantee permits the publication of one example"
                     )
             if isinstance(arm.privacy, ClientLevel) and arm.privacy.delta >= 1 / self.clients_of(name):
                 lines.append(
                     f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {self.clients_of(name)} "
-                    "clients: such a guarantee permits publishing all of one"
+                    "clients: such a guarantee permits the publication of one client's data"
                 )
         return lines
 

@@ -1,4 +1,4 @@
-"""Paths of folders as a user writes them. What stands for another folder is replaced once, before anything else."""
+"""Paths of folders as a user writes them: ``~`` and variables of the environment are expanded once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 _VARIABLE = re.compile(r"(?:(?<=/)|(?<=^))\$(?P<part>[A-Za-z_]\w*)(?=/|$)|\$\{(?P<name>[^{}]*)\}", re.ASCII)
 _PLACEHOLDER = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
-"""What Snakemake takes for a wildcard, or for the name of another path."""
+"""Wildcards of Snakemake, and its names of other paths."""
 
 
-def expanded(text: str) -> str:
+def expand_path(text: str) -> str:
     """Return a path without ``~``, ``$NAME``, doubled slashes and a slash at the end.
 
     A path may begin with ``~`` or ``~user``. A part between slashes may be ``$NAME``, and ``${NAME}`` may stand
@@ -26,9 +26,9 @@ def expanded(text: str) -> str:
     Examples
     --------
     >>> os.environ["SCRATCH"] = "/scratch/me"
-    >>> expanded("$SCRATCH/${SCRATCH}//runs/")
+    >>> expand_path("$SCRATCH/${SCRATCH}//runs/")
     '/scratch/me/scratch/me/runs'
-    >>> expanded("it's 5 $ ~ each")
+    >>> expand_path("it's 5 $ ~ each")
     "it's 5 $ ~ each"
     """
     if not text.strip():
@@ -41,15 +41,15 @@ def expanded(text: str) -> str:
     return str(Path(path))
 
 
-def output_folder(text: str) -> str:
-    """Return :func:`expanded` for a folder that the workflow writes into.
+def expand_output_folder(text: str) -> str:
+    """Return :func:`expand_path` for a folder that the workflow writes into.
 
     Raises
     ------
     ValueError
-        As for :func:`expanded`; or the path holds what Snakemake replaces.
+        As for :func:`expand_path`; or the path has a placeholder of Snakemake.
     """
-    path = expanded(text)
+    path = expand_path(text)
     if found := _PLACEHOLDER.search(path):
         raise ValueError(f"the path {path} holds {found[0]}, which Snakemake replaces; use another name")
     # As a relative path it would be taken for an option.

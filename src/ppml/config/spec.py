@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,21 +16,22 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ppml.config.suggestions import reading_of, suggestion
+from ppml.config.renamed_keys import RENAMED_KEYS, renamed_entry
+from ppml.config.suggestions import suggestion, yaml_hint
 
 
 class Spec(BaseModel):
-    """A frozen, strictly typed part of the configuration that refuses keys it does not know."""
+    """A frozen, strictly typed part of the configuration; it refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
+    def _check_keys(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            for key in data:
+            for key, value in data.items():
                 if key not in cls.model_fields:
-                    raise unknown_name("key", str(key), cls.model_fields)
+                    raise _unknown_key(str(key), value, cls.model_fields)
         return data
 
     def to_json(self) -> dict[str, Any]:
@@ -38,7 +40,7 @@ class Spec(BaseModel):
 
 
 def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
-    """Return the error for a name that is not among those allowed, with the nearest one as a suggestion."""
+    """Return the error for an unknown name, with the nearest allowed name and all allowed names."""
     names = sorted(allowed)
     hint = suggestion(name, names)
     return PydanticCustomError(
@@ -48,23 +50,29 @@ def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
     )
 
 
-def invalid(text: str) -> PydanticCustomError:
-    """Return the error for values that do not go together; ``text`` names the keys, the values and what is allowed."""
+def _unknown_key(key: str, value: Any, allowed: Mapping[str, Any]) -> PydanticCustomError:
+    if RENAMED_KEYS.get(key) not in allowed:
+        return unknown_name("key", key, allowed)
+    return PydanticCustomError("renamed", "renamed; write `{entry}`", {"key": key, "entry": renamed_entry(key, value)})
+
+
+def config_error(text: str) -> PydanticCustomError:
+    """Return the error for a bad value, or bad combination; ``text`` names keys, values and the allowed values."""
     return PydanticCustomError("invalid", "{text}", {"text": text})
 
 
-def _number_or_all(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+def _check_count(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
     except ValidationError:
-        raise invalid(
+        raise config_error(
             f"got {value!r}; {suggestion(value, ['all']) if isinstance(value, str) else ''}expected an integer of at "
-            f"least 1, or 'all'{reading_of(value, wanted='integer')}"
+            f"least 1, or 'all'{yaml_hint(value, wanted='integer')}"
         ) from None
 
 
-NumberOrAll = Annotated[Annotated[int, Field(ge=1)] | Literal["all"], WrapValidator(_number_or_all)]
-"""A count of something, or all of it."""
+CountOrAll = Annotated[Annotated[int, Field(ge=1)] | Literal["all"], WrapValidator(_check_count)]
+"""A count, or ``all``."""
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""A number that is part of the names of files, and a column of tables: not below 0, and of 64 bits."""
+"""A seed: not negative, and of 64 bits, because it is part of file names and a column of tables."""

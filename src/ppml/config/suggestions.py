@@ -1,4 +1,4 @@
-"""What a message adds to a refusal: the nearest name that is allowed, and how YAML came to a value."""
+"""Hints in error messages: the nearest allowed name, and the reason for a value that YAML reads in another way."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Literal
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 _OTHER_WORDS = {"gpu": "cuda"}
-"""What is nearer in meaning than in spelling."""
+"""Names that are near in meaning, not in spelling."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """Return the name of those allowed that is most likely meant; None where none is near.
+    """Return the allowed name nearest to ``name``, None if none is near.
 
     Examples
     --------
@@ -50,21 +50,21 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_ ]", "_", name.casefold())
 
 
-def reading_of(value: Any, *, wanted: Literal["number", "integer", "text"] = "number") -> str:
-    """Return how YAML came to a value that is not what is expected there; empty where it needs no word.
+def yaml_hint(value: Any, *, wanted: Literal["number", "integer", "text"] = "number") -> str:
+    """Return a hint if YAML reads a value with an unexpected type; empty if there is none.
 
     Parameters
     ----------
     value : object
-        What YAML read.
+        The value as YAML reads it.
     wanted : {"number", "integer", "text"}
-        What is expected.
+        The expected type.
 
     Examples
     --------
-    >>> reading_of("1e-5")
+    >>> yaml_hint("1e-5")
     ' (YAML reads a number like 1e-5 as text: write 1.0e-5)'
-    >>> reading_of(False, wanted="text")
+    >>> yaml_hint(False, wanted="text")
     ' (YAML reads yes, no, on and off as true and false: write text in quotes)'
     """
     if hasattr(value, "isoformat"):

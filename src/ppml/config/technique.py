@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ppml.accounting.limits import MIN_DELTA, MIN_NOISE, MAX_DELTA, MAX_NOISE
+from ppml.accounting.limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
 from ppml.config.aggregation_parameters import (
     MAX_COEFFICIENT_BITS,
     bfv_ring,
@@ -19,21 +19,21 @@ from ppml.config.spec import Spec, config_error
 
 
 class Centralized(Spec):
-    """One owner holds all records."""
+    """One owner holds all examples."""
 
     kind: Literal["centralized"] = "centralized"
 
 
 class Independent(Spec):
-    """Each client trains alone on its own records; the accuracy is the mean over the clients."""
+    """Each client trains on its own examples without a federation; the accuracy is the mean over the clients."""
 
     kind: Literal["independent"] = "independent"
     partition: str = Field(description="A name from `partitions`.")
     evaluate_every: int = Field(
         default=1,
         ge=1,
-        description="Epochs between the points of the history, each of which takes all clients' models; the last epoch "
-        "always is one.",
+        description="Epochs between two points of the history; each point evaluates the models of all clients. The "
+        "last epoch is always a point.",
     )
 
 
@@ -49,29 +49,29 @@ class ServerAdam(Spec):
     """The global step by Adam (FedAdam, arXiv 2003.00295)."""
 
     kind: Literal["adam"] = "adam"
-    learning_rate: float = Field(default=0.01, gt=0, description="Their eta.")
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="Of the first moment.")
-    beta2: float = Field(default=0.99, ge=0, lt=1, description="Of the second moment.")
-    tau: float = Field(default=1.0e-3, gt=0, description="Their tau, added to the root of the second moment.")
+    learning_rate: float = Field(default=0.01, gt=0, description="Step size, eta in the paper.")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay rate of the first moment.")
+    beta2: float = Field(default=0.99, ge=0, lt=1, description="Decay rate of the second moment.")
+    tau: float = Field(default=1.0e-3, gt=0, description="Term added to the root of the second moment.")
 
 
 class NoCorrection(Spec):
-    """Every client goes where its own records lead."""
+    """Clients follow their own gradients."""
 
     kind: Literal["none"] = "none"
 
 
 class ProximalTerm(Spec):
-    """Clients are drawn back to the global model (FedProx, arXiv 1812.06127)."""
+    """A proximal term keeps clients near the global model (FedProx, arXiv 1812.06127)."""
 
     kind: Literal["proximal"] = "proximal"
     mu: float = Field(
-        default=0.01, gt=0, description="Their mu: half of it times the squared distance is added to the loss."
+        default=0.01, gt=0, description="Factor of the term: mu / 2 times the squared distance is added to the loss."
     )
 
 
 class Scaffold(Spec):
-    """Clients correct their gradients by how they differ from all (SCAFFOLD, arXiv 1910.06378); uploads double."""
+    """Control variates correct the gradients of each client (SCAFFOLD, arXiv 1910.06378); uploads double."""
 
     kind: Literal["scaffold"] = "scaffold"
 
@@ -85,20 +85,20 @@ class Federated(Spec):
 
     kind: Literal["federated"] = "federated"
     partition: str = Field(description="A name from `partitions`.")
-    rounds: int = Field(ge=1, description="Rounds; in each, every client makes `training.epochs` passes.")
+    rounds: int = Field(ge=1, description="Number of rounds; in each, every client makes `training.epochs` passes.")
     weighting: Literal["examples", "uniform"] = Field(
-        default="examples", description="Weight updates by the clients' number of records, or equally."
+        default="examples", description="Weight of an update: the client's number of examples, or the same for all."
     )
     server: ServerOptimizer = ServerSgd()
     correction: Correction = NoCorrection()
     participation: float = Field(
-        default=1.0, gt=0, le=1, description="Share of the clients that are asked in a round, drawn anew for each."
+        default=1.0, gt=0, le=1, description="Fraction of the clients in a round, drawn anew for each round."
     )
     dropout_rate: float = Field(
-        default=0.0, ge=0, lt=1, description="Simulated: how likely the answer of a client gets lost in a round."
+        default=0.0, ge=0, lt=1, description="Simulated probability that the reply of a client is lost in a round."
     )
     min_clients: int = Field(
-        default=1, ge=1, description="So many clients must answer in a round, or training stops after the one before."
+        default=1, ge=1, description="Replies that a round needs; with fewer, training stops after the round before."
     )
 
 
@@ -109,40 +109,42 @@ class NoPrivacy(Spec):
 
 
 class DifferentialPrivacy(Spec):
-    """Differential privacy: how much noise, from which source, stated at which delta."""
+    """Differential privacy: the size and the source of the noise, and the delta of the statement."""
 
     epsilon: float | None = Field(
-        default=None, gt=0, description="Target for the whole training, over all rounds; the noise is calibrated to it."
+        default=None,
+        gt=0,
+        description="Target for the whole training, over all rounds. The noise is calibrated to it.",
     )
     noise_multiplier: float | None = Field(
         default=None,
         ge=MIN_NOISE,
         le=MAX_NOISE,
-        description="The noise itself, in units of the clipping norm, where `epsilon` is not given.",
+        description="Standard deviation of the noise in units of the clipping norm, instead of `epsilon`.",
     )
     delta: float = Field(
         default=1.0e-5, ge=MIN_DELTA, le=MAX_DELTA, description="Write 1.0e-5: YAML reads 1e-5 as text."
     )
     noise_source: Literal["seeded", "secure"] = Field(
         default="seeded",
-        description="`seeded` noise and samples repeat, and the holder of the seed can subtract the noise; `secure` "
-        "ones are drawn from the operating system, for a model that is to be released.",
+        description="`seeded`: noise and samples repeat, and the holder of the seed can subtract the noise. `secure`: "
+        "they come from the operating system, for a model that is to be released.",
     )
     max_colluding: int = Field(
         default=1,
         ge=1,
-        description="With `noise: distributed`: clients that may tell the server their shares of the noise, which do not "
-        "count then. At least 1: who takes part knows its own.",
+        description="With `noise: distributed`: clients that may reveal their shares of the noise to the server. These "
+        "shares do not count. At least 1: every client knows its own share.",
     )
     max_dropouts: int = Field(
         default=0,
         ge=0,
-        description="With `noise: distributed`: clients that may fail in a round; their shares do not count, and "
-        "where more fail training stops before the sum is formed.",
+        description="With `noise: distributed`: clients that may fail in a round. Their shares do not count; if more "
+        "clients fail, training stops before the sum is formed.",
     )
 
     @model_validator(mode="after")
-    def _one_of_epsilon_and_noise(self) -> Self:
+    def _check_epsilon_or_noise(self) -> Self:
         if (self.epsilon is None) == (self.noise_multiplier is None):
             raise config_error(
                 f"give exactly one of epsilon and noise_multiplier, got epsilon {self.epsilon} and noise_multiplier "
@@ -154,34 +156,34 @@ class DifferentialPrivacy(Spec):
 class ExampleLevel(DifferentialPrivacy):
     """DP-SGD.
 
-    Neighbouring data sets differ in one record, which is replaced by a null record that contributes 0; the number of
-    records is public.
+    Neighbouring data sets differ in one example, which is replaced by a null example that contributes 0; the number of
+    examples is public.
     """
 
     kind: Literal["example"] = "example"
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one record's gradient.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Clipping norm of the gradient of one example.")
     budget: float | None = Field(
         default=None,
         gt=0,
-        description="The most epsilon that may be spent, beside `noise_multiplier`: an owner stops before the step "
-        "that would exceed it, and the others go on.",
+        description="Largest epsilon that may be spent, with `noise_multiplier`. An owner stops before the step that "
+        "would exceed it, and the other owners continue.",
     )
     accountant: Literal["tightest", "prv", "rdp", "pld", "gdp"] = Field(
         default="tightest",
-        description="What epsilon is stated and calibrated by: `tightest` is exact where every step is on all records, "
-        "else the lesser of `prv` and `pld`; `gdp` only where every step is on all records.",
+        description="Accountant of the stated epsilon and of the calibration. `tightest`: exact if every step takes "
+        "all examples, else the smaller of `prv` and `pld`. `gdp`: only if every step takes all examples.",
     )
     noise: Literal["local", "distributed"] = Field(
         default="local",
-        description="Who adds the noise: the owner of the records, before anything leaves it; or every client a share, "
-        "so that the sum carries the noise, where nobody sees more than the sum.",
+        description="Place of the noise. `local`: each owner adds the noise to its own gradients. `distributed`: every "
+        "client adds a share of it, and only the sum carries all of the noise.",
     )
 
     @model_validator(mode="after")
-    def _budget_beside_noise(self) -> ExampleLevel:
+    def _check_budget(self) -> ExampleLevel:
         if self.budget is not None and self.noise_multiplier is None:
             raise config_error(
-                f"budget {self.budget} beside epsilon {self.epsilon}: the noise is calibrated to epsilon, and all "
+                f"budget {self.budget} with epsilon {self.epsilon}: the noise is calibrated to epsilon, and all "
                 "steps fit; give noise_multiplier instead of epsilon, or leave budget out"
             )
         return self
@@ -194,24 +196,28 @@ class ClientLevel(DifferentialPrivacy):
     """
 
     kind: Literal["client"] = "client"
-    max_update_norm: float = Field(default=1.0, gt=0, description="Clipping norm of one client's update.")
+    max_update_norm: float = Field(default=1.0, gt=0, description="Clipping norm of the update of one client.")
     accountant: Literal["tightest", "prv", "rdp", "pld", "gdp"] = Field(
-        default="gdp", description="What epsilon is stated and calibrated by; every round is on all clients."
+        default="gdp",
+        description="Accountant of the stated epsilon and of the calibration; every round takes all clients.",
     )
     noise: Literal["central", "distributed"] = Field(
         default="central",
-        description="Who adds the noise: a server that sees the updates, or every client a share of it.",
+        description="Place of the noise. `central`: the server, which sees the updates, adds it to their sum. "
+        "`distributed`: every client adds a share of it.",
     )
 
 
 class FixedPointSpec(Spec):
-    """The grid that every update is rounded to before it is sealed, whatever seals it."""
+    """The fixed-point grid of updates; every aggregation rounds to it."""
+
+    server_sees_updates: ClassVar[bool] = False
 
     clip: float = Field(default=8.0, gt=0, description="Coordinates of a weighted update are clipped to [-clip, clip].")
     fractional_bits: int = Field(default=20, ge=1, le=40, description="The grid is 2^-fractional_bits.")
 
     @model_validator(mode="after")
-    def _grid_finer_than_clip(self) -> Self:
+    def _check_grid(self) -> Self:
         if self.clip < 2.0**-self.fractional_bits:
             raise config_error(
                 f"clip {self.clip} is below the grid step 2^-{self.fractional_bits}: every update would be 0; raise "
@@ -221,11 +227,11 @@ class FixedPointSpec(Spec):
 
 
 def require_two_clients(spec: Encrypted | SecretSharing | Masking, clients: int) -> None:
-    """Raise an error where the sum would be one update, which nobody may see."""
+    """Raise an error if the sum would be the update of one client."""
     if clients < 2:
         raise config_error(
-            f"aggregation {spec.kind!r} with 1 client that is asked in a round: the sum of one update shows it; at "
-            "least 2 are needed"
+            f"aggregation {spec.kind!r} with 1 client in a round: the sum of one update reveals it; at least 2 are "
+            "needed"
         )
 
 
@@ -240,50 +246,10 @@ def check_plaintext_headroom(spec: FixedPointSpec, clients: int) -> None:
         )
 
 
-class SecretSharing(FixedPointSpec):
-    """Clients split their updates into additive shares between servers, which open the sum together."""
-
-    kind: Literal["secret_sharing"] = "secret_sharing"
-    servers: int = Field(
-        default=3,
-        ge=2,
-        le=16,
-        description="Between how many; all of them must collude to open an update, as long as each follows the "
-        "protocol. The one that adds, if it deviates, needs one colluding client.",
-    )
-
-    def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or shows one."""
-        require_two_clients(self, clients)
-        check_plaintext_headroom(self, clients)
-
-
-class Masking(FixedPointSpec):
-    """Clients add masks that cancel in the sum, and help to take those of lost clients away (ePrint 2017/281)."""
-
-    kind: Literal["masking"] = "masking"
-    threshold: int | None = Field(
-        default=None,
-        ge=2,
-        description="How many clients must be there until the end of a round; so many, colluding with the server, open "
-        "updates, and fewer with one that deviates. More than half of those that are asked; two thirds and one where "
-        "it is left out.",
-    )
-
-    def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or be opened, or shows one."""
-        require_two_clients(self, clients)
-        threshold = masking_threshold(self.threshold, clients)
-        if not clients < 2 * threshold <= 2 * clients:
-            raise config_error(
-                f"aggregation.threshold: got {threshold} of {clients} clients that are asked in a round; more than "
-                "half of them are needed, or two groups could be told of different sums"
-            )
-        check_plaintext_headroom(self, clients)
-
-
 class Plaintext(FixedPointSpec):
     """The server sees every update."""
+
+    server_sees_updates: ClassVar[bool] = True
 
     kind: Literal["plaintext"] = "plaintext"
 
@@ -292,39 +258,80 @@ class Plaintext(FixedPointSpec):
         check_plaintext_headroom(self, clients)
 
 
+class SecretSharing(FixedPointSpec):
+    """Clients split their updates into additive shares between servers; together the servers open the sum."""
+
+    kind: Literal["secret_sharing"] = "secret_sharing"
+    servers: int = Field(
+        default=3,
+        ge=2,
+        le=16,
+        description="Number of servers. All of them must collude to open an update, as long as each follows the "
+        "protocol. If the adding server deviates, one colluding client suffices.",
+    )
+
+    def check_sum(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or is one update."""
+        require_two_clients(self, clients)
+        check_plaintext_headroom(self, clients)
+
+
+class Masking(FixedPointSpec):
+    """Pairwise masks cancel in the sum; clients help to remove the masks of lost clients (ePrint 2017/281)."""
+
+    kind: Literal["masking"] = "masking"
+    threshold: int | None = Field(
+        default=None,
+        ge=2,
+        description="Clients that a round needs until its end, more than half of the clients in the round; null: two "
+        "thirds and one. As many clients, colluding with the server, open updates; if one of them deviates, fewer.",
+    )
+
+    def check_sum(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits or be opened, or is one update."""
+        require_two_clients(self, clients)
+        threshold = masking_threshold(self.threshold, clients)
+        if not clients < 2 * threshold <= 2 * clients:
+            raise config_error(
+                f"aggregation.threshold: got {threshold} of {clients} clients in a round; more than half of them are "
+                "needed, or the server could open two different sums"
+            )
+        check_plaintext_headroom(self, clients)
+
+
 class Encrypted(FixedPointSpec):
-    """Clients encrypt, the server adds ciphertexts and holds no secret key."""
+    """Clients encrypt; the server adds ciphertexts and holds no secret key."""
 
     kind: str
 
     keys: Literal["public", "shared"] = Field(
         default="public",
-        description="What updates are encrypted under. `public`: a public key, and one holder of the secret key opens "
-        "what the server announces as a sum. `shared`: the secret key, which every client has then; uploads are half "
-        "as large, and one client that colludes with the server opens everybody's.",
+        description="Key that encrypts the updates. `public`: a public key; the key holder decrypts the sum that the "
+        "server announces. `shared`: the secret key, which every client has; uploads are half as large, and one client "
+        "that colludes with the server opens all updates.",
     )
     rounds_per_key: int | None = Field(
         default=None,
         ge=1,
-        description="After how many sums the holder makes a new key; without it, one key is for the whole training.",
+        description="Sums until the key holder makes a new key; null: one key for the whole training.",
     )
 
     @model_validator(mode="after")
-    def _one_shared_key(self) -> Self:
+    def _check_keys_are_public(self) -> Self:
         if self.keys == "shared" and self.rounds_per_key is not None:
             raise config_error(
-                f"rounds_per_key {self.rounds_per_key} with keys 'shared': all clients would have to come to a new key at "
+                f"rounds_per_key {self.rounds_per_key} with keys 'shared': all clients would have to change the key at "
                 "once; allowed with keys public; or leave rounds_per_key out"
             )
         return self
 
 
 class Ckks(Encrypted):
-    """CKKS: real numbers, with an error that rounding to the grid takes away."""
+    """CKKS: real numbers, with an error that rounding to the grid removes."""
 
     kind: Literal["ckks"] = "ckks"
     poly_modulus_degree: Literal[4096, 8192, 16384, 32768] = Field(
-        default=4096, description="Ring dimension N; N values a ciphertext, two a slot."
+        default=4096, description="Ring dimension N: N values per ciphertext, two per slot."
     )
     coeff_mod_bit_sizes: Annotated[tuple[int, ...], Field(strict=False)] = Field(
         default=(54, 40),
@@ -334,7 +341,7 @@ class Ckks(Encrypted):
     scale_bits: int = Field(default=40, ge=10, le=60, description="The scale is 2^scale_bits.")
 
     @model_validator(mode="after")
-    def _secure(self) -> Ckks:
+    def _check_security(self) -> Ckks:
         limit, total = MAX_COEFFICIENT_BITS[self.poly_modulus_degree], sum(self.coeff_mod_bit_sizes)
         if total > limit:
             raise config_error(
@@ -349,7 +356,7 @@ class Ckks(Encrypted):
         return self
 
     def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may overflow, round to another grid value, or shows one."""
+        """Raise an error if the sum of ``clients`` updates may overflow or round wrongly, or is one update."""
         require_two_clients(self, clients)
         data_bits = sum(self.coeff_mod_bit_sizes[:-1])
         headroom = ckks_headroom_bits(clients, self.clip, self.scale_bits, data_bits)
@@ -374,7 +381,7 @@ class Bfv(Encrypted):
     kind: Literal["bfv"] = "bfv"
 
     def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may overflow, or shows one."""
+        """Raise an error if the sum of ``clients`` updates may overflow, or is one update."""
         require_two_clients(self, clients)
         try:
             bfv_ring(clients, self.clip, self.fractional_bits, self.keys)

@@ -1,4 +1,4 @@
-"""From a YAML file to plain values, or to one line that names the file, the line and what to write instead."""
+"""Read a YAML file as plain values, or raise one line with the file, the line and the remedy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ppml.config.suggestions import nearest
 from ppml.errors import UserError
 from ppml.system_errors import describe_os_error
 
-MOST_VALUES = 100_000
-"""The most values that a file may stand for once its aliases are written out."""
+MAX_VALUES = 100_000
+"""Largest number of values of a file, with its aliases expanded."""
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -26,7 +26,7 @@ _WIDE = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-# Numbers of YAML 1.1 that hardly anybody means: 010 is 8, 1:30 is 90.
+# Surprising numbers of YAML 1.1: 010 is 8, 1:30 is 90.
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _JSON_NUMBER = re.compile(r"-?[0-9]+[eE][-+]?[0-9]+")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
@@ -41,20 +41,20 @@ def read_yaml(path: str | Path) -> Any:
     ------
     UserError
         The file cannot be read, is not in UTF-8, or is not valid YAML; a key occurs twice or is not text; a value reads
-        as a number that is not the one written (``010`` is 8); aliases stand for more than `MOST_VALUES` values, or
-        for what they lie in. The message names the file and the line.
+        as another number (``010`` is 8); the aliases expand to more than `MAX_VALUES` values, or an alias is inside
+        its own anchor. The message names the file and the line.
     """
     try:
         encoded = Path(path).read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: does not exist; {_instead(Path(path))}") from None
+        raise UserError(f"{path}: does not exist; {_suggest_file(Path(path))}") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; {_there_are(Path(path))}") from None
+        raise UserError(f"{path}: is a folder; {_list_files(Path(path))}") from None
     except OSError as error:
         raise UserError(describe_os_error(error)) from None
-    text = _decoded(encoded, path)
+    text = _decode(encoded, path)
     try:
-        return yaml.load(text, _CarefulJson if Path(path).suffix == ".json" else _Careful)
+        return yaml.load(text, _StrictJsonLoader if Path(path).suffix == ".json" else _StrictLoader)
     except _Refused as error:
         raise UserError(f"{path}: line {error.line}: {error.text}") from None
     except yaml.reader.ReaderError as error:
@@ -63,36 +63,36 @@ def read_yaml(path: str | Path) -> Any:
             f"{path}: is not valid YAML: line {line}: the character {chr(error.character)!a} is not allowed"
         ) from None
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {_place_and_problem(error)}") from None
+        raise UserError(f"{path}: is not valid YAML: {_describe_problem(error)}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply") from None
 
 
-def _instead(path: Path) -> str:
-    """Return what could be meant by a path that is no file: the nearest name in its folder, or all of them."""
-    names = _names(path.parent)
+def _suggest_file(path: Path) -> str:
+    """Return the nearest name in the folder of a missing file, or all names there."""
+    names = _yaml_files(path.parent)
     by_stem = {Path(name).stem: name for name in names}
     near = nearest(path.stem if path.suffix in SUFFIXES else path.name, by_stem)
-    return f"did you mean {path.parent / by_stem[near]}?" if near else _there_are(path.parent)
+    return f"did you mean {path.parent / by_stem[near]}?" if near else _list_files(path.parent)
 
 
-def _there_are(folder: Path) -> str:
+def _list_files(folder: Path) -> str:
     if not folder.exists():
         return f"there is no folder {folder}"
-    return f"in {folder} there are: {', '.join(_names(folder)) or 'no YAML files'}"
+    return f"in {folder} there are: {', '.join(_yaml_files(folder)) or 'no YAML files'}"
 
 
-def _names(folder: Path) -> list[str]:
-    """Return the names of the YAML files in a folder; none where it cannot be listed."""
+def _yaml_files(folder: Path) -> list[str]:
+    """Return the names of the YAML files in a folder; none if it cannot be listed."""
     try:
         return sorted(one.name for one in folder.iterdir() if one.suffix in SUFFIXES)
     except OSError:
         return []
 
 
-def _decoded(encoded: bytes, path: str | Path) -> str:
+def _decode(encoded: bytes, path: str | Path) -> str:
     for mark, name in _WIDE:
         if encoded.startswith(mark):
             raise UserError(f"{path}: is in {name}, not in UTF-8; save it as UTF-8")
@@ -107,20 +107,20 @@ def _decoded(encoded: bytes, path: str | Path) -> str:
         ) from None
 
 
-def _place_and_problem(error: yaml.MarkedYAMLError) -> str:
+def _describe_problem(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     problem = error.problem or error.context or "it cannot be read"
     if "'\\t'" in problem:
         problem = "a tab; YAML is indented by spaces"
-    # Where a bracket or a quotation mark is never closed, the problem is seen at the end of the file.
+    # The problem of an unclosed bracket or quotation mark is at the end of the file.
     since = error.context_mark
     begun = f" ({error.context} from line {since.line + 1} on)" if error.context and since else ""
     return f"{place}{problem}{begun}"
 
 
 class _Refused(Exception):
-    """What YAML allows and a configuration does not."""
+    """Valid YAML that a configuration may not contain."""
 
     def __init__(self, place: yaml.Node | yaml.Event, text: str) -> None:
         super().__init__(text)
@@ -128,12 +128,12 @@ class _Refused(Exception):
         self.text = text
 
 
-class _Careful(yaml.SafeLoader):
-    """PyYAML's safe loader, without what would be read differently from what was meant, or grow without bound."""
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, without surprising values, duplicate keys and unbounded aliases."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        # How many values each node stands for, aliases written out. The nodes are kept, so that no id is used again.
+        # Number of values of each node, with aliases expanded. The nodes are kept, so that no id is used again.
         self._values: dict[int, tuple[yaml.Node, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -141,8 +141,8 @@ class _Careful(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         if node is not None and id(node) not in self._values:
             if isinstance(event, yaml.AliasEvent):
-                # What is still being composed has not been counted.
-                raise _Refused(event, f"the alias *{event.anchor} lies inside of what it stands for")
+                # A node that is still incomplete has no count.
+                raise _Refused(event, f"the alias *{event.anchor} is inside its own anchor")
             self._count(node)
         return node
 
@@ -156,16 +156,16 @@ class _Careful(yaml.SafeLoader):
         else:
             _check_number(node)
         values = 1 + sum(self._values[id(part)][1] for part in parts)
-        if values > MOST_VALUES:
-            raise _Refused(node, f"its aliases stand for more than {MOST_VALUES:,} values")
+        if values > MAX_VALUES:
+            raise _Refused(node, f"its aliases expand to more than {MAX_VALUES:,} values")
         self._values[id(node)] = node, values
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
-        """Refuse a key that is not text, or that occurs twice: the last would win silently."""
+        """Refuse a key that is not text, or that occurs twice: YAML silently takes the last one."""
         first: dict[str, yaml.Node] = {}
         for key, _ in node.value:
             if key.tag not in (_TEXT, _MERGE):
-                raise _Refused(key, _not_text(key))
+                raise _Refused(key, _describe_key(key))
             if key.value in first:
                 remedy = "; merge several by a list: <<: [*first, *second]" if key.tag == _MERGE else ""
                 raise _Refused(
@@ -178,20 +178,20 @@ class _Careful(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError) as error:
-            # A date that no calendar has, a number with thousands of digits.
-            shown = _short(node.value) if isinstance(node.value, str) else "a value"
+            # An impossible date, or a number with thousands of digits.
+            shown = _shorten(node.value) if isinstance(node.value, str) else "a value"
             why = "it has too many digits" if "digits" in str(error) else error
             raise _Refused(node, f"{shown} cannot be read ({why}); write it in quotes if it is text") from None
 
 
-class _CarefulJson(_Careful):
+class _StrictJsonLoader(_StrictLoader):
     """The same, with numbers as JSON has them: 1e-5 is text in YAML 1.1, and a number in JSON."""
 
 
-_CarefulJson.add_implicit_resolver("tag:yaml.org,2002:float", _JSON_NUMBER, list("-0123456789"))
+_StrictJsonLoader.add_implicit_resolver("tag:yaml.org,2002:float", _JSON_NUMBER, list("-0123456789"))
 
 
-def _not_text(key: yaml.Node) -> str:
+def _describe_key(key: yaml.Node) -> str:
     if not isinstance(key, yaml.ScalarNode):
         return "a key is a list or has keys itself; keys are text"
     kind = key.tag.rpartition(":")[2]
@@ -200,7 +200,7 @@ def _not_text(key: yaml.Node) -> str:
 
 
 def _check_number(node: yaml.Node) -> None:
-    """Refuse a number that YAML 1.1 reads in base 8 or 60 without saying so."""
+    """Refuse a number that YAML 1.1 reads in base 8 or 60."""
     kind = node.tag.rpartition(":")[2]
     if kind not in ("int", "float") or not isinstance(node.value, str):
         return
@@ -214,5 +214,5 @@ def _check_number(node: yaml.Node) -> None:
         )
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:20]}...{text[-10:]} ({len(text)} characters)"

@@ -1,7 +1,6 @@
-"""How records are divided among clients.
+"""Partitions of examples among clients.
 
-Written here because the libraries that have these need a data set of their own kind, and two of them fail at small
-alpha.
+The libraries with these partitions need a data set class of their own, and two of them fail at small alpha.
 """
 
 from __future__ import annotations
@@ -13,35 +12,35 @@ from ppml.config.data import Dirichlet, Iid, Shards
 from ppml.errors import UserError
 
 Owned = list[NDArray[np.int64]]
-"""For each client the positions of its records, ascending."""
+"""The positions of each client's examples, ascending."""
 
 DIRICHLET_ATTEMPTS = 100
 
 
-def records_to_divide(spec: Iid | Shards | Dirichlet, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the positions, ascending, of as many of ``count`` records as ``spec`` divides; the others have no owner.
+def sample_examples(spec: Iid | Shards | Dirichlet, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the positions, ascending, of the examples that ``spec`` divides; the others have no owner.
 
     Raises
     ------
     UserError
-        ``spec`` names more records than there are.
+        ``spec`` asks for more than ``count`` examples.
     """
-    if spec.records is None:
+    if spec.sample_size is None:
         return np.arange(count)
-    if spec.records > count:
-        raise UserError(f"records: got {spec.records}, more than the {count} samples; at most {count} are allowed")
-    return np.sort(rng.permutation(count)[: spec.records])
+    if spec.sample_size > count:
+        raise UserError(
+            f"sample_size: got {spec.sample_size}, more than the {count} samples; at most {count} are allowed"
+        )
+    return np.sort(rng.permutation(count)[: spec.sample_size])
 
 
 def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:
-    """Divide the records with ``labels`` among the clients of ``spec``; no record has two owners.
-
-    All of them: which ones ``spec.records`` leaves over, :func:`records_to_divide` says before.
+    """Divide all examples with ``labels`` among the clients of ``spec``; each example has one owner.
 
     Raises
     ------
     UserError
-        There are more clients than records, or a client would be left without any.
+        There are more clients than examples, or a client has no example.
     """
     if spec.clients > len(labels):
         raise UserError(

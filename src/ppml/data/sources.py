@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppml.config.paths import expanded
-from ppml.data.catalogue import CATALOGUE, dataset_info
+from ppml.config.datasets import DatasetSpec
+from ppml.config.paths import expand_path
 from ppml.errors import UserError
-from ppml.io.atomic import atomic, write_bytes
+from ppml.io.atomic import atomic_write, write_bytes
 
 PROBE_SECONDS = 5
 DOWNLOAD_SECONDS = 60
@@ -44,11 +44,13 @@ class RemoteFile:
     urls: tuple[str, ...]
 
 
-def published_files(dataset: str) -> tuple[RemoteFile, ...]:
-    """Return the train and test files of ``dataset``, as torchvision's class lists them."""
+def published_files(spec: DatasetSpec) -> tuple[RemoteFile, ...]:
+    """Return the training and test files of a data set; torchvision's class lists those that it knows."""
+    if not spec.torchvision:
+        return tuple(RemoteFile(file.name, file.md5, file.urls) for file in spec.files)
     from torchvision import datasets
 
-    cls: Any = getattr(datasets, CATALOGUE[dataset].torchvision_class)
+    cls: Any = getattr(datasets, spec.torchvision)
     if isinstance(cls.resources, dict):  # QMNIST: whole addresses, by part
         pairs = [pair for part in ("train", "test") for pair in cls.resources[part]]
         return tuple(RemoteFile(url.rsplit("/", 1)[1], md5, (url,)) for url, md5 in pairs)
@@ -69,31 +71,31 @@ def local_candidates(dataset: str, name: str, mirrors: Iterable[str]) -> list[Pa
 
 def _mirrors_of_environment() -> list[str]:
     try:
-        return [expanded(part) for part in os.environ.get(MIRRORS, "").split(os.pathsep) if part]
+        return [expand_path(part) for part in os.environ.get(MIRRORS, "").split(os.pathsep) if part]
     except ValueError as error:
         raise UserError(f"{MIRRORS}: got {os.environ[MIRRORS]!r}; {error}") from None
 
 
-def available(dataset: str, raw: Path, mirrors: Sequence[str], *, download: bool) -> bool:
+def available(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str], *, download: bool) -> bool:
     """Return whether every file of ``dataset`` lies in ``raw``, in a local mirror or behind a public one that answers.
 
     This decides whether the fallback is used, before anything runs; checksums are compared when the files are fetched.
     A local mirror that cannot be read is passed over. A public mirror is asked only where a file is nowhere near, and
     has five seconds to answer.
     """
-    missing = {name for name in dataset_info(dataset).files if not _nearby(dataset, name, raw, mirrors, [])}
+    missing = {name for name in spec.file_names if not _nearby(dataset, name, raw, mirrors, [])}
     if not missing or not download:
         return not missing
-    return all(any(map(_answers, file.urls)) for file in published_files(dataset) if file.name in missing)
+    return all(any(map(_answers, file.urls)) for file in published_files(spec) if file.name in missing)
 
 
-def unreadable(dataset: str, raw: Path, mirrors: Sequence[str]) -> list[str]:
+def unreadable(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str]) -> list[str]:
     """Return, in a line for each folder, which files of ``dataset`` a local mirror has and does not let this user read.
 
     Mirrors that are not asked, because another one before them has the file, are not looked at.
     """
     passed: list[OSError] = []
-    for name in dataset_info(dataset).files:
+    for name in spec.file_names:
         _nearby(dataset, name, raw, mirrors, passed)
     causes: dict[tuple[Path, str], list[str]] = {}
     for error in passed:
@@ -154,7 +156,7 @@ def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, 
         passed += tried[-1:] if problem else []
     for url in file.urls if download else ():
         try:
-            with atomic(target) as temporary:
+            with atomic_write(target) as temporary:
                 _download(url, temporary)
                 if problem := _wrong_sum(md5(temporary), file):
                     raise UserError(problem)

@@ -1,4 +1,4 @@
-"""What a client does in a round, what it sends, and what everybody makes of the sum."""
+"""Federated algorithms: a client's update in a round, and the global step that follows from the sum of updates."""
 
 from __future__ import annotations
 
@@ -14,246 +14,254 @@ from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.fixed_point import Grid
 from ppml.data.examples import Examples
 from ppml.federation.global_state import GlobalState, Vectors
-from ppml.federation.server_optimizer import Mean, ServerOptimizer
-from ppml.learning.gradient_correction import NO_CORRECTION, Proximal, GradientCorrection, ConstantOffset
+from ppml.federation.server_optimizer import MeanUpdate, ServerOptimizer
+from ppml.learning.gradient_correction import NO_CORRECTION, ConstantOffset, GradientCorrection, Proximal
 from ppml.learning.learner import LocalLearner, TrainingDiverged
-from ppml.learning.parameters import unflatten, flatten, unflatten_into
+from ppml.learning.parameters import flatten, unflatten, unflatten_into
 from ppml.learning.training_window import TrainingWindow
 from ppml.randomness import Randomness
 
 
 @dataclass(frozen=True)
 class ClientData:
-    """A client: what it has, and nothing of the others.
+    """The learner and the examples of one client.
 
     Parameters
     ----------
     learner : LocalLearner
-        How it trains.
-    records : Examples
-        What it trains on.
+        The client's training procedure.
+    examples : Examples
+        The client's training data.
     weight : float
-        Its weight in (0, 1]; public.
-    budget : int or None
-        How many steps its privacy budget allows in all; None without one.
+        Its weight in the mean, in (0, 1]; public.
+    max_steps : int or None
+        Number of steps that its privacy budget allows in the whole training; None without a budget.
     """
 
     learner: LocalLearner
-    records: Examples
+    examples: Examples
     weight: float = 1.0
-    budget: int | None = None
+    max_steps: int | None = None
 
 
 @dataclass(frozen=True)
 class RoundContext:
-    """One client's part in one round.
+    """The inputs of one client in one round, apart from its data.
 
     Parameters
     ----------
-    client, number, rounds : int
-        Whose, in which round, from 1, of how many.
-    state : GlobalState
-        What all know.
-    own : Vectors
-        What the client keeps for itself.
+    client : int
+        Number of the client.
+    number, rounds : int
+        Number of the round, from 1, and of all rounds.
+    global_state : GlobalState
+        The state before the round, which all clients know.
+    private : Vectors
+        The client's private state.
     steps_left : int or None
-        What its privacy budget has left.
+        Number of steps that its privacy budget still allows.
     rng : Randomness
-        What it draws from.
+        The client's randomness in this round.
     """
 
     client: int
     number: int
     rounds: int
-    state: GlobalState
-    own: Vectors
+    global_state: GlobalState
+    private: Vectors
     steps_left: int | None
     rng: Randomness
 
     @property
     def window(self) -> TrainingWindow:
-        """The stretch of the whole training that the round is."""
+        """The part of the whole training that the round covers."""
         return TrainingWindow((self.number - 1) / self.rounds, self.number / self.rounds)
 
 
 @dataclass(frozen=True)
 class ClientUpdate:
-    """What a client sends, before it is rounded and sealed.
+    """The result of one client in one round, before rounding and protection.
 
     Parameters
     ----------
     values : NDArray[np.float64]
-        What is added up, rounded to the grid first.
+        Summands, which the client rounds to the grid.
     events : tuple of MechanismEvent
-        What ran on its records.
+        Mechanisms that ran on the client's examples.
     noise : Grid or None
-        Its share of the noise, in steps of the grid, added after rounding; None where none is added there.
-    own : Vectors
-        What it keeps for itself from now on.
+        The client's noise term in steps of the grid, added after rounding; None without distributed noise.
+    private : Vectors
+        The client's private state after the round.
     """
 
     values: NDArray[np.float64]
     events: tuple[MechanismEvent, ...]
     noise: Grid | None = None
-    own: Vectors = field(default_factory=dict)
+    private: Vectors = field(default_factory=dict)
 
 
 class FederatedAlgorithm(Protocol):
-    """One way of taking part in a federation."""
+    """The part of a federated algorithm that clients compute."""
 
-    def start(self, size: int) -> Vectors:
-        """Return the common memory before the first round, for a model of ``size`` parameters."""
+    def initial_memory(self, size: int) -> Vectors:
+        """Return the memory of the global state before the first round, for a model of ``size`` parameters."""
         ...
 
-    def length(self, size: int) -> int:
-        """Return how many values a contribution has."""
+    def update_length(self, size: int) -> int:
+        """Return the number of values in an update of a model of ``size`` parameters."""
         ...
 
-    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
-        """Do a client's part; ``model`` is a place to calculate in."""
+    def compute_update(self, model: nn.Module, data: ClientData, context: RoundContext) -> ClientUpdate:
+        """Compute a client's update. ``model`` is a scratch module; its weights are overwritten."""
         ...
 
-    def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
-        """Return the state after round ``number``, whose contributions add up to ``total``."""
+    def apply_sum(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
+        """Return the state after round ``number``, whose updates have the sum ``total``."""
         ...
 
 
 CorrectionFactory = Callable[[nn.Module], GradientCorrection]
-"""Makes a pull from the model that holds the global weights."""
+"""Builds a gradient correction from the model with the global weights."""
 
 
 def no_correction(model: nn.Module) -> GradientCorrection:
-    """Return none."""
+    """Return the correction that changes nothing."""
     return NO_CORRECTION
 
 
 def proximal_correction(strength: float) -> CorrectionFactory:
-    """Return what pulls towards the global model with ``strength``."""
+    """Return the factory of FedProx's proximal term of ``strength`` (arXiv 1812.06127)."""
     return lambda model: Proximal(strength, [parameter.detach().clone() for parameter in model.parameters()])
 
 
 @dataclass(frozen=True)
 class FedAvg:
-    """Federated averaging: each sends its weighted change and its weight, all take the step along their quotient.
+    """Federated averaging (arXiv 1602.05629): an update has the weighted change of the weights, and the client weight.
 
     Parameters
     ----------
     server_optimizer : ServerOptimizer
-        The rule of the global step.
-    unit : float
-        What a weight of 1 is sent as: clipping, which changes are made for, must not change the weights.
+        Rule of the global step.
+    weight_unit : float
+        Value that stands for a weight of 1 in an update. Clipping, which is set for changes, must not change weights.
     correction_factory : callable
-        What draws a client's steps towards the global model.
+        Builds the correction against client drift.
     """
 
     server_optimizer: ServerOptimizer
-    unit: float
+    weight_unit: float
     correction_factory: CorrectionFactory = no_correction
 
-    def start(self, size: int) -> Vectors:
-        """Return the memory of the global step."""
-        return self.server_optimizer.start(size)
+    def initial_memory(self, size: int) -> Vectors:
+        """Return the memory of the server optimizer."""
+        return self.server_optimizer.initial_memory(size)
 
-    def length(self, size: int) -> int:
-        """Return the number of parameters, and one for the weight."""
+    def update_length(self, size: int) -> int:
+        """Return the number of parameters, plus one for the weight."""
         return size + 1
 
-    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
+    def compute_update(self, model: nn.Module, data: ClientData, context: RoundContext) -> ClientUpdate:
         """Train from the global model."""
-        unflatten_into(model, turn.state.parameters)
-        change, events = train_and_diff(model, member, turn, self.correction_factory(model))
+        unflatten_into(model, context.global_state.parameters)
+        change, events = train_and_diff(model, data, context, self.correction_factory(model))
         values = np.empty(len(change) + 1)
-        np.multiply(change, member.weight, out=values[:-1])
-        values[-1] = member.weight * self.unit
-        return ClientUpdate(values, events, own=turn.own)
+        np.multiply(change, data.weight, out=values[:-1])
+        values[-1] = data.weight * self.weight_unit
+        return ClientUpdate(values, events, private=context.private)
 
-    def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
-        """Take the step along the weighted mean of those who answered."""
-        return self.server_optimizer.step(state, weighted_mean(total, self.unit))
+    def apply_sum(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
+        """Take the step along the weighted mean."""
+        return self.server_optimizer.step(state, weighted_mean(total, self.weight_unit))
 
 
 @dataclass(frozen=True)
 class ScaffoldAlgorithm:
-    """SCAFFOLD (arXiv 1910.06378, algorithm 1 with option II): each corrects its steps by how it differs from all.
+    """SCAFFOLD (arXiv 1910.06378, algorithm 1 with option II): each client corrects its drift by control variates.
 
-    A client's control variate is the mean of the gradients that it met in its last turn, which its change tells: it
-    sends how that differs from before, so that the sum gives the common one. Uploads have twice the length.
+    A client's control variate is the mean of the gradients of its last round, which follows from its change of the
+    weights. The client sends the difference to its previous control variate, so that the sum gives the global one. An
+    update has twice the length.
 
     Parameters
     ----------
     server_optimizer : ServerOptimizer
-        The rule of the global step.
-    unit : float
+        Rule of the global step.
+    weight_unit : float
         See :class:`FedAvg`.
     clients : int
-        Of how many clients the common control variate is the mean.
-    reach : callable
-        Returns how far one unit of gradient, in every step of a turn, moves the weights of a client with so many
-        records: the sum of the learning rates, each with what momentum carries on.
+        Number of clients, over which the global control variate is the mean.
+    cumulative_step : callable
+        Returns, for a number of examples and a window of the training, the distance that a constant gradient of one
+        moves the weights: the sum of the learning rates, each with the effect of momentum.
     """
 
     server_optimizer: ServerOptimizer
-    unit: float
+    weight_unit: float
     clients: int
     cumulative_step: Callable[[int, TrainingWindow], float]
 
-    def start(self, size: int) -> Vectors:
-        """Return the memory of the global step, and a common control variate of 0."""
-        return {**self.server_optimizer.start(size), "control": np.zeros(size, dtype=np.float32)}
+    def initial_memory(self, size: int) -> Vectors:
+        """Return the memory of the server optimizer, and a global control variate of 0."""
+        return {**self.server_optimizer.initial_memory(size), "control": np.zeros(size, dtype=np.float32)}
 
-    def length(self, size: int) -> int:
-        """Return twice the number of parameters, and one for the weight."""
+    def update_length(self, size: int) -> int:
+        """Return twice the number of parameters, plus one for the weight."""
         return 2 * size + 1
 
-    def contribute(self, model: nn.Module, member: ClientData, turn: RoundContext) -> ClientUpdate:
+    def compute_update(self, model: nn.Module, data: ClientData, context: RoundContext) -> ClientUpdate:
         """Train from the global model with corrected gradients."""
-        unflatten_into(model, turn.state.parameters)
-        common = turn.state.memory["control"]
-        mine = turn.own.get("control", np.zeros_like(common))
-        change, events = train_and_diff(model, member, turn, ConstantOffset(unflatten(common - mine, model)))
-        renewed = (mine - common - change / self.cumulative_step(len(member.records), turn.window)).astype(np.float32)
-        shift = (renewed.astype(np.float64) - mine) / self.clients
-        values = np.concatenate([member.weight * change, shift, [member.weight * self.unit]])
-        return ClientUpdate(values, events, own={"control": renewed})
+        unflatten_into(model, context.global_state.parameters)
+        shared = context.global_state.memory["control"]
+        old = context.private.get("control", np.zeros_like(shared))
+        change, events = train_and_diff(model, data, context, ConstantOffset(unflatten(shared - old, model)))
+        new = (old - shared - change / self.cumulative_step(len(data.examples), context.window)).astype(np.float32)
+        shift = (new.astype(np.float64) - old) / self.clients
+        values = np.concatenate([data.weight * change, shift, [data.weight * self.weight_unit]])
+        return ClientUpdate(values, events, private={"control": new})
 
-    def apply(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
-        """Take the step, and move the common control variate."""
+    def apply_sum(self, total: NDArray[np.float64], state: GlobalState, number: int) -> GlobalState:
+        """Take the step, and update the global control variate."""
         size = len(state.parameters)
         change, shift, weight = total[:size], total[size : 2 * size], total[2 * size :]
-        after = self.server_optimizer.step(state, weighted_mean(np.append(change, weight), self.unit))
+        after = self.server_optimizer.step(state, weighted_mean(np.append(change, weight), self.weight_unit))
         control = state.memory["control"].astype(np.float64) + shift
         return GlobalState(after.parameters, {**after.memory, "control": control.astype(np.float32)})
 
 
 def train_and_diff(
-    model: nn.Module, member: ClientData, turn: RoundContext, correction: GradientCorrection
+    model: nn.Module, data: ClientData, context: RoundContext, correction: GradientCorrection
 ) -> tuple[NDArray[np.float64], tuple[MechanismEvent, ...]]:
-    """Train ``model``, which holds the global weights, and return how they changed and what ran on the records.
+    """Train ``model``, which has the global weights; return the change of its weights, and the mechanisms that ran.
 
     Raises
     ------
     TrainingDiverged
         A loss or a weight is not finite; the message names client and round.
     """
-    where = f"client {turn.client}, round {turn.number}"
+    where = f"client {context.client}, round {context.number}"
     try:
-        events = member.learner.fit(
-            model, member.records, window=turn.window, rng=turn.rng, correction=correction, max_steps=turn.steps_left
+        events = data.learner.fit(
+            model,
+            data.examples,
+            window=context.window,
+            rng=context.rng,
+            correction=correction,
+            max_steps=context.steps_left,
         )
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{where}: {error}", events=error.events) from error
-    change = np.subtract(flatten(model), turn.state.parameters, dtype=np.float64)
+    change = np.subtract(flatten(model), context.global_state.parameters, dtype=np.float64)
     if not np.isfinite(change).all():
         raise TrainingDiverged(f"{where}: the weights are not finite", events=events)
     return change, events
 
 
-def weighted_mean(total: NDArray[np.float64], unit: float) -> Mean:
-    """Return the mean of weighted changes whose sum, with that of the weights as its last value, is ``total``."""
-    mean: Mean = total[:-1] * unit / total[-1]
+def weighted_mean(total: NDArray[np.float64], weight_unit: float) -> MeanUpdate:
+    """Return the mean change from the sum of weighted changes, whose last value is the sum of the weights."""
+    mean: MeanUpdate = total[:-1] * weight_unit / total[-1]
     return mean
 
 
 def count_steps(events: tuple[MechanismEvent, ...]) -> int:
-    """Return how many steps ran."""
+    """Return the number of steps in ``events``."""
     return sum(event.steps for event in events)

@@ -1,4 +1,4 @@
-"""The client: applies the sums that it has not seen, does its part of a round, seals what it sends."""
+"""The client app: it applies new sums, computes the client's update of a round, and protects it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from torch import nn
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.interfaces import ClientSide, ProtectedUpdate
 from ppml.data.examples import Examples
-from ppml.federation.algorithms import FederatedAlgorithm, ClientData, RoundContext, count_steps
+from ppml.federation.algorithms import ClientData, FederatedAlgorithm, RoundContext, count_steps
 from ppml.federation.client_state import ClientState
 from ppml.federation.global_state import GlobalState
 from ppml.federation.messages import (
     ACCOUNT,
-    PLACEHOLDER,
     INITIAL,
     METRICS,
+    PLACEHOLDER,
     STATUS,
     STEP,
     SUMS,
     UPDATE,
     RoundRequest,
     Status,
+    get_record,
     pack_events,
     pack_fields,
     pack_step,
     pack_update,
-    get_record,
     unpack_request,
     unpack_step,
     unpack_sums,
@@ -50,87 +50,88 @@ from ppml.learning.parameters import digest_of, unflatten_into
 from ppml.randomness import Randomness
 
 MAX_REASON_CHARACTERS = 500
-"""Of what a client says of its failure, in characters."""
+"""Longest description of an error that a client sends to the server."""
 
 Handler = Callable[[Message, Context], Message]
-"""What answers one kind of message."""
+"""Handles one type of message."""
 
 
 class SumUnavailable(LookupError):
-    """A sum that a client has not seen was made before the training was interrupted, and is not there any more."""
+    """A client needs a sum from before an interruption of the training, of which only the size is known."""
 
 
 def no_prefetch(clients: Sequence[int]) -> None:
-    """Do nothing before clients are asked: each trains for itself."""
+    """Do nothing before clients train: each trains separately."""
 
 
 class StepCache:
-    """The last global step that a client of this process took: the next takes mostly the same, from the same state.
+    """The last global step in this process: the next client mostly takes the same step from the same state.
 
-    Each opens the sum for itself; what follows from it is calculated once.
+    Each client reveals the sum; the step that follows from it is computed once.
     """
 
     def __init__(self) -> None:
-        self._from: tuple[tuple[ArrayRecord, ArrayRecord], int] | None = None
-        self._opened: Grid = np.zeros(0, dtype=np.int64)
-        self._to: tuple[ArrayRecord, ArrayRecord] | None = None
+        self._before: tuple[tuple[ArrayRecord, ArrayRecord], int] | None = None
+        self._total: Grid = np.zeros(0, dtype=np.int64)
+        self._after: tuple[ArrayRecord, ArrayRecord] | None = None
 
-    def take(self, population: ClientPool, state: ClientState, opened: Grid, number: int) -> None:
-        """Let ``state`` take the step along the sum of round ``number``."""
-        begins = state.packed, number
-        if self._to is not None and self._from == begins and np.array_equal(self._opened, opened):
-            state.adopt(self._to, number)
+    def apply(self, pool: ClientPool, state: ClientState, total: Grid, number: int) -> None:
+        """Apply the revealed sum of round ``number`` to ``state``."""
+        before = state.packed, number
+        if self._after is not None and self._before == before and np.array_equal(self._total, total):
+            state.restore(self._after, number)
             return
-        values = population.codec.decode(opened)
-        state.advance(population.work.apply(values, state.common, number), number)
-        self._from, self._opened, self._to = begins, opened, state.packed
+        values = pool.codec.decode(total)
+        state.apply_step(pool.algorithm.apply_sum(values, state.global_state, number), number)
+        self._before, self._total, self._after = before, total, state.packed
 
 
 @dataclass(frozen=True)
 class ClientPool:
-    """Everything that lives at the clients.
+    """The clients of this process, and everything that they share.
 
     Parameters
     ----------
     model : nn.Module
-        A resident model that each client loads its weights into.
-    members : mapping of int to Member
-        The clients of this process, by their numbers.
-    work : FederatedAlgorithm
-        What they do in a round.
+        A scratch module; each client overwrites its weights.
+    clients : mapping of int to ClientData
+        Learner and examples of each client, by its number.
+    algorithm : FederatedAlgorithm
+        The federated algorithm.
     side : ClientSide
-        Seals contributions and opens sums.
+        Client side of the aggregation: it protects updates and reveals sums.
     codec : FixedPointCodec
-        The grid.
+        Rounding to the grid.
     test : Examples
-        Public images that a client may evaluate the global model on.
+        Public examples on which a client may evaluate the global model.
     seeds : mapping of int to Randomness
-        The seed of each client, a tree of its own: the client draws from ``child("round", r)`` of it in round ``r``.
+        Seed of each client, a separate tree: the client draws from its ``child("round", r)`` in round ``r``.
     rounds : int
-        Length of the training.
-    expect : callable
-        Called with the clients that will be asked to train, before the first of them is: some train at once.
+        Number of rounds of the training.
+    prefetch : callable
+        Called with the numbers of the clients of a round before the first of them trains: some learners train all at
+        once.
     """
 
     model: nn.Module
-    members: Mapping[int, ClientData]
-    work: FederatedAlgorithm
+    clients: Mapping[int, ClientData]
+    algorithm: FederatedAlgorithm
     side: ClientSide
     codec: FixedPointCodec
     test: Examples
     seeds: Mapping[int, Randomness]
     rounds: int
     prefetch: Callable[[Sequence[int]], None] = no_prefetch
-    last_step: StepCache = field(default_factory=StepCache, init=False, compare=False)
+    step_cache: StepCache = field(default_factory=StepCache, init=False, compare=False)
 
 
 def build_client_app(pool_of: Callable[[Context], ClientPool]) -> ClientApp:
-    """Return the app that every client runs; what a client remembers is in its Flower context.
+    """Return the app of all clients. The state of a client is in its Flower context.
 
     Parameters
     ----------
     pool_of : callable
-        Returns the population of a run, the same one each time it is asked in one process.
+        Returns the clients of a run; in one process always the same object.
     """
     app = ClientApp()
 
@@ -141,88 +142,88 @@ def build_client_app(pool_of: Callable[[Context], ClientPool]) -> ClientApp:
 
     @app.query(ACCOUNT)
     @reply_with_errors
-    def give_account(message: Message, context: Context) -> Message:
-        order, state = unpack_request(message.content), ClientState(context.state)
-        caught_up = _catch_up(pool_of(context), message.content, order, state)
+    def report_account(message: Message, context: Context) -> Message:
+        request, state = unpack_request(message.content), ClientState(context.state)
+        caught_up = _catch_up(pool_of(context), message.content, request, state)
         account = pack_events(state.events)
-        account["model"] = digest_of(state.common.parameters) if caught_up else ""
-        return _reply(message, Status(client_number(context), order.number, state.applied), {ACCOUNT: account})
+        account["model"] = digest_of(state.global_state.parameters) if caught_up else ""
+        return _reply(message, Status(client_number(context), request.number, state.applied), {ACCOUNT: account})
 
     @app.query(STEP)
     @reply_with_errors
-    def take_a_step(message: Message, context: Context) -> Message:
-        client, order, state = client_number(context), unpack_request(message.content), ClientState(context.state)
+    def respond_to_step(message: Message, context: Context) -> Message:
+        client, request, state = client_number(context), unpack_request(message.content), ClientState(context.state)
         step, content = unpack_step(message.content)
-        answer = pool_of(context).side.respond(step, client, order.number, content)
-        return _reply(message, Status(client, order.number, state.applied), {STEP: pack_step(step, answer)})
+        response = pool_of(context).side.respond(step, client, request.number, content)
+        return _reply(message, Status(client, request.number, state.applied), {STEP: pack_step(step, response)})
 
     @app.train()
     @reply_with_errors
     def train(message: Message, context: Context) -> Message:
-        population = pool_of(context)
-        client, order, state = client_number(context), unpack_request(message.content), ClientState(context.state)
-        if not _catch_up(population, message.content, order, state):
-            return _reply(message, Status(client, order.number, state.applied))
-        state.settle(order.accepted)
-        member = population.members[client]
-        left = None if member.budget is None else member.budget - count_steps(state.events)
-        status = Status(client, order.number, state.applied, finished=left is not None and left <= 0)
+        pool = pool_of(context)
+        client, request, state = client_number(context), unpack_request(message.content), ClientState(context.state)
+        if not _catch_up(pool, message.content, request, state):
+            return _reply(message, Status(client, request.number, state.applied))
+        state.commit(request.last_included_round)
+        limit = pool.clients[client].max_steps
+        left = None if limit is None else limit - count_steps(state.events)
+        status = Status(client, request.number, state.applied, finished=left is not None and left <= 0)
         if status.finished:
             return _reply(message, status)
         if STEP in message.content:
             step, content = unpack_step(message.content)
-            population.side.respond(step, client, order.number, content)
-        update = _contribute(population, client, order.number, state, left)
+            pool.side.respond(step, client, request.number, content)
+        update = _compute_protected_update(pool, client, request.number, state, left)
         return _reply(message, status, {UPDATE: pack_update(update)})
 
     @app.evaluate()
     @reply_with_errors
     def evaluate_global(message: Message, context: Context) -> Message:
-        population = pool_of(context)
-        client, order, state = client_number(context), unpack_request(message.content), ClientState(context.state)
-        if not _catch_up(population, message.content, order, state):
-            return _reply(message, Status(client, order.number, state.applied))
-        unflatten_into(population.model, state.common.parameters)
-        loss, accuracy = evaluate(population.model, population.test)
+        pool = pool_of(context)
+        client, request, state = client_number(context), unpack_request(message.content), ClientState(context.state)
+        if not _catch_up(pool, message.content, request, state):
+            return _reply(message, Status(client, request.number, state.applied))
+        unflatten_into(pool.model, state.global_state.parameters)
+        loss, accuracy = evaluate(pool.model, pool.test)
         metrics = MetricRecord({"loss": loss, "accuracy": accuracy})
-        return _reply(message, Status(client, order.number, state.applied), {METRICS: metrics})
+        return _reply(message, Status(client, request.number, state.applied), {METRICS: metrics})
 
     return app
 
 
 def client_number(context: Context) -> int:
-    """Return which client a context is of."""
+    """Return the number of the client with this context."""
     return cast(int, context.node_config["partition-id"])
 
 
 def reply_with_errors(handler: Handler) -> Handler:
-    """Return the handler of a message that answers also where it fails.
+    """Return a handler that replies with an error message instead of raising.
 
-    Raised out of the app, an error would take the state along on Ray, and with it the account of what ran; and each
-    engine would send on what it says.
+    On Ray, an error that leaves the app would discard the client's state, and with it the account of the mechanisms
+    that ran. And each engine would send the text of the error to the server.
     """
 
     @functools.wraps(handler)
-    def answer(message: Message, context: Context) -> Message:
+    def reply(message: Message, context: Context) -> Message:
         try:
             return handler(message, context)
         except Exception as error:
             return error_reply(message, error)
 
-    return answer
+    return reply
 
 
 def error_reply(message: Message, error: Exception) -> Message:
-    """Return the answer of a client that could not do what it was asked.
+    """Return the reply of a client that failed.
 
-    What a library says of an error may show records of the client: the server is told its kind and its place alone, and
-    the client's own log gets the way there. The project's own errors say nothing of records, and are told in full, as
-    are those of the operating system, without names of files.
+    The text of a library's error may reveal examples of the client. So the server gets only its type and place, and
+    the client's own log gets the traceback. Errors of this project reveal no examples: the server gets their full text,
+    and that of errors of the operating system without file names.
     """
-    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _told(error)), reply_to=message)
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _public_reason(error)), reply_to=message)
 
 
-def _told(error: Exception) -> str:
+def _public_reason(error: Exception) -> str:
     kind = type(error).__name__
     if isinstance(error, TrainingDiverged):
         text = str(error)
@@ -241,40 +242,42 @@ def _reply(message: Message, status: Status, records: dict[str, object] | None =
     return Message(RecordDict({STATUS: pack_fields(status), **(records or {})}), reply_to=message)  # type: ignore[dict-item]
 
 
-def _catch_up(population: ClientPool, content: RecordDict, order: RoundRequest, state: ClientState) -> bool:
-    """Apply the sums that this client has not seen, each once; return whether it has the model then."""
+def _catch_up(pool: ClientPool, content: RecordDict, request: RoundRequest, state: ClientState) -> bool:
+    """Apply each sum that is new to this client, once; return whether it has the current model."""
     if INITIAL in content and state.applied < 0:
-        start = unpack_vector(get_record(content, ArrayRecord, INITIAL))
-        state.advance(GlobalState(start, population.work.start(len(start))), applied=0)
-    if state.applied < order.begins or state.applied < 0:
+        initial = unpack_vector(get_record(content, ArrayRecord, INITIAL))
+        state.apply_step(GlobalState(initial, pool.algorithm.initial_memory(len(initial))), applied=0)
+    if state.applied < request.base_round or state.applied < 0:
         return False
     for number, total in unpack_sums(get_record(content, ArrayRecord, SUMS)).items():
         if number > state.applied:
             if total.scheme == PLACEHOLDER:
-                raise SumUnavailable(f"the sum of round {number} is gone: it was made before the training was interrupted")
-            population.last_step.take(population, state, population.side.reveal(total), number)
+                raise SumUnavailable(f"round {number}: the sum from before the interruption is not available")
+            pool.step_cache.apply(pool, state, pool.side.reveal(total), number)
     return True
 
 
-def _contribute(population: ClientPool, client: int, number: int, state: ClientState, left: int | None) -> ProtectedUpdate:
-    """Do the part of ``client`` in round ``number``, account for it, and seal it."""
-    turn = RoundContext(
+def _compute_protected_update(
+    pool: ClientPool, client: int, number: int, state: ClientState, left: int | None
+) -> ProtectedUpdate:
+    """Compute the update of ``client`` in round ``number``, account for it, and protect it."""
+    context = RoundContext(
         client=client,
         number=number,
-        rounds=population.rounds,
-        state=state.common,
-        own=state.own,
+        rounds=pool.rounds,
+        global_state=state.global_state,
+        private=state.private,
         steps_left=left,
-        rng=population.seeds[client].child("round", number),
+        rng=pool.seeds[client].child("round", number),
     )
     try:
-        contribution = population.work.contribute(population.model, population.members[client], turn)
+        update = pool.algorithm.compute_update(pool.model, pool.clients[client], context)
     except TrainingDiverged as error:
-        state.remember(error.events)
+        state.append_events(error.events)
         raise
-    # Before anything leaves: an answer that is lost on the way may still have been read.
-    state.remember(contribution.events)
-    state.propose(contribution.own, number)
-    rounded = population.codec.encode(contribution.values)
-    noisy = rounded if contribution.noise is None else rounded + contribution.noise
-    return population.side.protect(noisy, client, number)
+    # Before the update is sent: an attacker may read a reply that the server never gets.
+    state.append_events(update.events)
+    state.stage(update.private, number)
+    rounded = pool.codec.encode(update.values)
+    noisy = rounded if update.noise is None else rounded + update.noise
+    return pool.side.protect(noisy, client, number)

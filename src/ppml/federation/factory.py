@@ -1,4 +1,4 @@
-"""From the configuration to the parties of a federation."""
+"""Build the parties of a federation from the configuration."""
 
 from __future__ import annotations
 
@@ -24,51 +24,58 @@ from ppml.config.technique import (
     Federated,
     NoCorrection,
     NoPrivacy,
-    Plaintext,
     ProximalTerm,
     Scaffold,
     ServerAdam,
     ServerSgd,
 )
 from ppml.data.examples import Examples
-from ppml.federation.algorithms import ScaffoldAlgorithm, FederatedAlgorithm, ClientData, CorrectionFactory, FedAvg, no_correction, proximal_correction
+from ppml.federation.algorithms import (
+    ClientData,
+    CorrectionFactory,
+    FedAvg,
+    FederatedAlgorithm,
+    ScaffoldAlgorithm,
+    no_correction,
+    proximal_correction,
+)
 from ppml.federation.client import ClientPool, no_prefetch
-from ppml.federation.server import ServerSettings
 from ppml.federation.server_optimizer import FedAdam, FedAvgM, ServerOptimizer
+from ppml.federation.server_state import ServerSettings
 from ppml.federation.simulation_grid import DropsReply, no_dropouts
 from ppml.federation.sum_mechanism import SumMechanism, identity
 from ppml.learning.factory import build_learner, training_settings
 from ppml.learning.learner import LocalLearner
 from ppml.learning.parameters import flatten
-from ppml.learning.training_window import TrainingWindow, learning_rate, cumulative_step
-from ppml.learning.vectorized.clients import BatchedClients, BatchedClientLearner
+from ppml.learning.training_window import TrainingWindow, cumulative_step, learning_rate
+from ppml.learning.vectorized.clients import BatchedClientLearner, BatchedClients
 from ppml.learning.vectorized.training import can_vectorize
 from ppml.randomness import Randomness
 
 SUM_NOISE_BUILDERS = {"distributed": "ppml.federation.sum_noise_factory:build_distributed_dp_sgd"}
-"""Who adds the noise, where it is no single owner -> ``module:function``, imported where it is chosen."""
+"""Place of the noise -> builder ``module:function`` of the algorithm, imported on demand; without local noise."""
 
 
 @dataclass(frozen=True)
 class FederationSpec:
-    """What is public of a federation, to server and clients.
+    """The public specification of a federation, for server and clients.
 
     Parameters
     ----------
     arm : Arm
-        Its topology is federated.
+        An arm with a federated topology.
     sizes : sequence of int
-        Each client's number of records.
+        Number of examples of each client.
     noise_multipliers : sequence of float or None
-        Each client's noise, or, where their sum carries it, that of the sum, once for each.
-    budgets : sequence of int or None
-        How many steps each client's privacy budget allows.
+        Noise multiplier of each client; with noise in the sum, the noise multiplier of the sum for each client.
+    max_steps : sequence of int or None
+        Number of steps that the privacy budget of each client allows.
     """
 
     arm: Arm
     sizes: Sequence[int]
     noise_multipliers: Sequence[float | None]
-    budgets: Sequence[int | None]
+    max_steps: Sequence[int | None]
 
     @property
     def topology(self) -> Federated:
@@ -78,20 +85,20 @@ class FederationSpec:
 
     @property
     def codec(self) -> FixedPointCodec:
-        """The grid."""
+        """The grid of the updates."""
         return FixedPointCodec(self.arm.aggregation.clip, self.arm.aggregation.fractional_bits)
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seed of each party, from which it computes nothing that another party draws.
+    """The seed of each party, from which the party cannot compute the randomness of another.
 
     Parameters
     ----------
     server : Randomness
-        The server's: the clients that are asked, and the noise of a server that adds it.
+        Seed of the server, for client sampling and central noise.
     clients : mapping of int to Randomness
-        Those of the clients at hand: order, samples, noise.
+        Seed of each client, for the order of examples, samples and noise.
     """
 
     server: Randomness
@@ -99,123 +106,124 @@ class Seeds:
 
 
 def party_seeds(rng: Randomness, clients: int) -> Seeds:
-    """Return the seeds that are handed out where a training is set up, by the holder of the root seed."""
+    """Return the seeds that the holder of the root seed distributes at the start of a training."""
     return Seeds(rng.party("server"), {client: rng.party("client", client) for client in range(clients)})
 
 
 @dataclass(frozen=True)
 class ServerComponents:
-    """What the server has.
+    """The components of the server.
 
     Parameters
     ----------
-    plan : ServerSettings
-        What there is to do.
+    settings : ServerSettings
+        Number of rounds and clients, and the like.
     aggregator : Aggregator
-        What it adds with.
-    release : Release
-        What it does to a sum.
+        Adds protected updates.
+    sum_mechanism : SumMechanism
+        Applied to each sum.
     """
 
-    plan: ServerSettings
+    settings: ServerSettings
     aggregator: Aggregator
-    release: SumMechanism
+    sum_mechanism: SumMechanism
 
 
 def build_client_pool(
-    given: FederationSpec,
+    spec: FederationSpec,
     model: nn.Module,
     owned: Mapping[int, Examples],
     side: ClientSide,
     test: Examples,
     seeds: Mapping[int, Randomness],
 ) -> ClientPool:
-    """Return the clients whose records are ``owned``, by their numbers; ``model`` is a place to calculate in.
+    """Return the clients of this process: ``owned`` has their examples, ``seeds`` the seeds of these or all clients.
 
-    Of ``seeds``, those of these clients are taken.
+    ``model`` is a scratch module; its weights are overwritten.
     """
-    arm, sizes = given.arm, given.sizes
-    weights = client_weights(sizes, given.topology.weighting)
-    own = {client: seeds[client] for client in owned}
-    learners, prefetch = _learners(given, model, owned, own)
-    members = {
-        client: ClientData(learners[client], records, weights[client], given.budgets[client])
-        for client, records in owned.items()
+    weights = client_weights(spec.sizes, spec.topology.weighting)
+    own_seeds = {client: seeds[client] for client in owned}
+    learners, prefetch = _build_learners(spec, model, owned, own_seeds)
+    clients = {
+        client: ClientData(learners[client], examples, weights[client], spec.max_steps[client])
+        for client, examples in owned.items()
     }
     return ClientPool(
         model=model,
-        members=members,
-        work=build_algorithm(arm, given.codec, len(flatten(model)), sizes, given.noise_multipliers),
+        clients=clients,
+        algorithm=build_algorithm(spec.arm, spec.codec, len(flatten(model)), spec.sizes, spec.noise_multipliers),
         side=side,
-        codec=given.codec,
+        codec=spec.codec,
         test=test,
-        seeds=own,
-        rounds=given.topology.rounds,
+        seeds=own_seeds,
+        rounds=spec.topology.rounds,
         prefetch=prefetch,
     )
 
 
-def _learners(
-    given: FederationSpec, model: nn.Module, owned: Mapping[int, Examples], seeds: Mapping[int, Randomness]
+def _build_learners(
+    spec: FederationSpec, model: nn.Module, owned: Mapping[int, Examples], seeds: Mapping[int, Randomness]
 ) -> tuple[dict[int, LocalLearner], Callable[[Sequence[int]], None]]:
-    """Return each client's learner, and what tells them who will train next."""
-    training, privacy = given.arm.training, given.arm.privacy
+    """Return each client's learner, and the function to call with the clients that will train next."""
+    training, privacy = spec.arm.training, spec.arm.privacy
     without_noise = isinstance(privacy, NoPrivacy | ClientLevel)
-    if without_noise and isinstance(given.topology.correction, NoCorrection) and can_vectorize(model):
-        together = BatchedClients(training_settings(training), owned, seeds)
-        return {client: BatchedClientLearner(client, together) for client in owned}, together.prefetch
-    learners = {client: build_learner(training, privacy, given.noise_multipliers[client]) for client in owned}
+    if without_noise and isinstance(spec.topology.correction, NoCorrection) and can_vectorize(model):
+        batched = BatchedClients(training_settings(training), owned, seeds)
+        return {client: BatchedClientLearner(client, batched) for client in owned}, batched.prefetch
+    learners = {client: build_learner(training, privacy, spec.noise_multipliers[client]) for client in owned}
     return learners, no_prefetch
 
 
-def build_server(given: FederationSpec, initial: NDArray[np.float32], material: ServerKeyMaterial, seed: Randomness) -> ServerComponents:
-    """Return what the server has: ``seed``, which is its own, and of the clients ``material`` alone."""
-    arm, topology, clients = given.arm, given.topology, len(given.sizes)
-    work = build_algorithm(arm, given.codec, len(initial), given.sizes, given.noise_multipliers)
-    asked = clients_per_round(topology.participation, clients)
-    plan = ServerSettings(
+def build_server(
+    spec: FederationSpec, initial_weights: NDArray[np.float32], material: ServerKeyMaterial, seed: Randomness
+) -> ServerComponents:
+    """Return the components of the server from its own ``seed`` and the clients' public key ``material``."""
+    arm, topology, clients, size = spec.arm, spec.topology, len(spec.sizes), len(initial_weights)
+    algorithm = build_algorithm(arm, spec.codec, size, spec.sizes, spec.noise_multipliers)
+    per_round = clients_per_round(topology.participation, clients)
+    settings = ServerSettings(
         rounds=topology.rounds,
         clients=clients,
-        initial=initial,
-        length=work.length(len(initial)),
-        sample_clients=sample_clients(clients, asked, seed),
-        least=_least_answers(arm, clients),
+        initial_weights=initial_weights,
+        update_length=algorithm.update_length(size),
+        sample_clients=client_sampler(clients, per_round, seed),
+        min_clients=_min_clients(arm, clients),
         accounted=not isinstance(arm.privacy, NoPrivacy),
     )
-    release = build_sum_mechanism(arm, given.codec, len(initial), given.noise_multipliers, seed)
-    return ServerComponents(plan, build_server_side(arm.aggregation, asked, material), release)
+    sum_mechanism = build_sum_mechanism(arm, spec.codec, size, spec.noise_multipliers, seed)
+    return ServerComponents(settings, build_server_side(arm.aggregation, per_round, material), sum_mechanism)
 
 
 def build_algorithm(
     arm: Arm,
     codec: FixedPointCodec,
     size: int,
-    records: Sequence[int],
+    sizes: Sequence[int],
     noise_multipliers: Sequence[float | None],
 ) -> FederatedAlgorithm:
-    """Return what each client does in a round of ``arm``, for a model of ``size`` parameters."""
+    """Return the federated algorithm of ``arm``, for a model of ``size`` parameters and clients of ``sizes``."""
     topology, privacy = arm.topology, arm.privacy
     assert isinstance(topology, Federated)
-    step = build_server_optimizer(topology.server)
+    optimizer = build_server_optimizer(topology.server)
     # A weight of 1 must not be clipped.
-    unit = min(1.0, codec.clip)
+    weight_unit = min(1.0, codec.clip)
 
     match privacy:
         case ClientLevel():
             from ppml.federation.sum_noise_factory import build_dp_fedavg
 
             correction = build_correction(topology.correction)
-            return build_dp_fedavg(privacy, step, codec, size, len(records), noise_multipliers, correction)
+            return build_dp_fedavg(privacy, optimizer, codec, size, len(sizes), noise_multipliers, correction)
         case ExampleLevel() if privacy.noise in SUM_NOISE_BUILDERS:
             module, _, name = SUM_NOISE_BUILDERS[privacy.noise].partition(":")
             build = getattr(importlib.import_module(module), name)
-            work: FederatedAlgorithm = build(arm, privacy, step, codec, size, records, noise_multipliers)
-            return work
+            algorithm: FederatedAlgorithm = build(arm, privacy, optimizer, codec, size, sizes, noise_multipliers)
+            return algorithm
     match topology.correction:
         case Scaffold():
-            return ScaffoldAlgorithm(step, unit, len(records), cumulative_learning_rate(arm))
+            return ScaffoldAlgorithm(optimizer, weight_unit, len(sizes), cumulative_learning_rate(arm))
         case _:
-            return FedAvg(step, unit, build_correction(topology.correction))
+            return FedAvg(optimizer, weight_unit, build_correction(topology.correction))
 
 
 def build_server_optimizer(spec: ServerSgd | ServerAdam) -> ServerOptimizer:
@@ -228,59 +236,60 @@ def build_server_optimizer(spec: ServerSgd | ServerAdam) -> ServerOptimizer:
 
 
 def build_correction(spec: NoCorrection | ProximalTerm | Scaffold) -> CorrectionFactory:
-    """Return what draws a client's steps towards the global model."""
+    """Return the factory of the correction against client drift; SCAFFOLD's is part of its algorithm."""
     return proximal_correction(spec.mu) if isinstance(spec, ProximalTerm) else no_correction
 
 
 def build_sum_mechanism(
     arm: Arm, codec: FixedPointCodec, size: int, noise_multipliers: Sequence[float | None], rng: Randomness
 ) -> SumMechanism:
-    """Return what the server does to a sum."""
+    """Return the server's mechanism on a sum."""
     match arm.privacy:
         case ClientLevel(noise="central") as privacy:
-            from ppml.federation.sum_noise_factory import build_server_noise
+            from ppml.federation.sum_noise_factory import build_central_gaussian
 
-            return build_server_noise(privacy, codec, size, noise_multipliers, rng)
+            return build_central_gaussian(privacy, codec, size, noise_multipliers, rng)
     return identity
 
 
-def sample_clients(clients: int, count: int, rng: Randomness) -> Callable[[int], Sequence[int]]:
-    """Return who is asked in a round, by its number: ``count`` of the clients, drawn anew for each."""
+def client_sampler(clients: int, count: int, rng: Randomness) -> Callable[[int], Sequence[int]]:
+    """Return a function from the number of a round to its clients: a new sample of ``count`` clients in each round."""
 
-    def asked(number: int) -> Sequence[int]:
+    def sample_clients(number: int) -> Sequence[int]:
         if count == clients:
             return range(clients)
-        drawn = rng.child("round", number, "participants").numpy().permutation(clients)[:count]
-        return sorted(drawn.tolist())
+        sample = rng.child("round", number, "participants").numpy().permutation(clients)[:count]
+        return sorted(sample.tolist())
 
-    return asked
+    return sample_clients
 
 
-def simulate_dropouts(likelihood: float, rng: Randomness) -> DropsReply:
-    """Return which answers get lost."""
-    if not likelihood:
+def simulate_dropouts(rate: float, rng: Randomness) -> DropsReply:
+    """Return the decision function of dropouts with probability ``rate``."""
+    if not rate:
         return no_dropouts
-    return lambda number, client: rng.child("round", number, "client", client, "failure").numpy().random() < likelihood
+    return lambda number, client: rng.child("round", number, "client", client, "failure").numpy().random() < rate
 
 
 def cumulative_learning_rate(arm: Arm) -> Callable[[int, TrainingWindow], float]:
-    """Return how far a unit of gradient moves a client with so many records in a stretch of the training of ``arm``."""
+    """Return a function from number of examples and training window to the cumulative step of a constant gradient."""
     training = arm.training
 
-    def of(records: int, window: TrainingWindow) -> float:
+    def compute(examples: int, window: TrainingWindow) -> float:
         if isinstance(arm.privacy, NoPrivacy):
-            steps = 1 if training.batch_size == "all" else math.ceil(records / training.batch_size)
+            steps = 1 if training.batch_size == "all" else math.ceil(examples / training.batch_size)
         else:
-            _, steps = poisson_schedule(records, training.batch_size)
-        places = (step / (steps * training.epochs) for step in range(steps * training.epochs))
-        rates = [learning_rate(training.learning_rate, training.learning_rate_schedule, window.at(place)) for place in places]
+            _, steps = poisson_schedule(examples, training.batch_size)
+        schedule = training.learning_rate_schedule
+        fractions = (step / (steps * training.epochs) for step in range(steps * training.epochs))
+        rates = [learning_rate(training.learning_rate, schedule, window.at(fraction)) for fraction in fractions]
         return cumulative_step(rates, training.momentum)
 
-    return of
+    return compute
 
 
 def client_weights(sizes: Sequence[int], weighting: str) -> list[float]:
-    """Return each client's weight in (0, 1]: equal, or its records relative to the largest client.
+    """Return each client's weight in (0, 1]: 1, or its number of examples relative to the largest client.
 
     Examples
     --------
@@ -294,11 +303,15 @@ def client_weights(sizes: Sequence[int], weighting: str) -> list[float]:
     return [size / max(sizes) for size in sizes]
 
 
-def _least_answers(arm: Arm, clients: int) -> int:
-    """Return how many must answer: the sum of one shows it, and one without shares of the noise is not to be opened."""
+def _min_clients(arm: Arm, clients: int) -> int:
+    """Return the least number of updates in a sum.
+
+    A sum of one update reveals it. With distributed noise, a sum must have the noise terms of all but the permitted
+    dropouts.
+    """
     assert isinstance(arm.topology, Federated)
     least, privacy = arm.topology.min_clients, arm.privacy
-    if not isinstance(arm.aggregation, Plaintext):
+    if not arm.aggregation.server_sees_updates:
         least = max(2, least)
     if isinstance(privacy, ExampleLevel | ClientLevel) and privacy.noise == "distributed":
         return max(least, clients - privacy.max_dropouts)

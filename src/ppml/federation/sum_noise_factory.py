@@ -1,4 +1,7 @@
-"""From the configuration to what a federation does whose noise is in the sum."""
+"""Build the parts of a federation with central or distributed DP noise.
+
+A module of its own, so that a change of this noise does not concern other federations.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.config.arm import Arm
 from ppml.config.technique import ClientLevel, ExampleLevel
 from ppml.federation.algorithms import CorrectionFactory
-from ppml.federation.distributed_dp import DpFedAvg, DistributedDpSgd, DistributedGaussian, CentralGaussian
+from ppml.federation.distributed_dp import CentralGaussian, DistributedDpSgd, DistributedGaussian, DpFedAvg
 from ppml.federation.server_optimizer import ServerOptimizer
 from ppml.federation.sum_mechanism import SumMechanism
 from ppml.learning.clipping import CLIPPING_MARGIN
@@ -19,42 +22,42 @@ from ppml.randomness import Randomness
 def build_distributed_dp_sgd(
     arm: Arm,
     privacy: ExampleLevel,
-    step: ServerOptimizer,
+    optimizer: ServerOptimizer,
     codec: FixedPointCodec,
     size: int,
-    records: Sequence[int],
+    sizes: Sequence[int],
     noise_multipliers: Sequence[float | None],
 ) -> DistributedDpSgd:
-    """Return DP-SGD over the records of all clients, who have so many ``records``."""
-    plan = mechanism_schedules(arm, records)[0]
+    """Return DP-SGD on the examples of all clients; ``sizes`` are their numbers of examples."""
+    schedule = mechanism_schedules(arm, sizes)[0]
     return DistributedDpSgd(
-        step,
-        _shares(privacy, privacy.max_grad_norm, codec, size, len(records), noise_multipliers),
-        sample_rate=plan.sample_rate,
-        expected=plan.sample_rate * sum(records),
-        peak=arm.training.learning_rate,
-        decay=arm.training.learning_rate_schedule,
-        rounds=plan.steps,
+        optimizer,
+        _distributed_gaussian(privacy, privacy.max_grad_norm, codec, size, len(sizes), noise_multipliers),
+        sample_rate=schedule.sample_rate,
+        expected_batch_size=schedule.sample_rate * sum(sizes),
+        peak_learning_rate=arm.training.learning_rate,
+        learning_rate_schedule=arm.training.learning_rate_schedule,
+        rounds=schedule.steps,
     )
 
 
 def build_dp_fedavg(
     privacy: ClientLevel,
-    step: ServerOptimizer,
+    optimizer: ServerOptimizer,
     codec: FixedPointCodec,
     size: int,
     clients: int,
     noise_multipliers: Sequence[float | None],
-    correction: CorrectionFactory,
+    correction_factory: CorrectionFactory,
 ) -> DpFedAvg:
-    """Return client-level DP among so many ``clients``."""
-    norm, shares = privacy.max_update_norm, None
+    """Return client-level DP for a number of clients."""
+    norm, noise = privacy.max_update_norm, None
     if privacy.noise == "distributed":
-        shares = _shares(privacy, norm, codec, size, clients, noise_multipliers)
-    return DpFedAvg(step, norm, clients, shares, correction)
+        noise = _distributed_gaussian(privacy, norm, codec, size, clients, noise_multipliers)
+    return DpFedAvg(optimizer, norm, clients, noise, correction_factory)
 
 
-def build_server_noise(
+def build_central_gaussian(
     privacy: ClientLevel,
     codec: FixedPointCodec,
     size: int,
@@ -62,11 +65,11 @@ def build_server_noise(
     rng: Randomness,
 ) -> SumMechanism:
     """Return the noise of a server that sees the updates."""
-    noise = _noise_of_the_sum(noise_multipliers)
-    return CentralGaussian(noise, privacy.max_update_norm, size, codec, privacy.noise_source, rng)
+    noise_multiplier = _sum_noise_multiplier(noise_multipliers)
+    return CentralGaussian(noise_multiplier, privacy.max_update_norm, size, codec, privacy.noise_source, rng)
 
 
-def _shares(
+def _distributed_gaussian(
     privacy: ExampleLevel | ClientLevel,
     norm: float,
     codec: FixedPointCodec,
@@ -74,17 +77,24 @@ def _shares(
     clients: int,
     noise_multipliers: Sequence[float | None],
 ) -> DistributedGaussian:
-    noise = _noise_of_the_sum(noise_multipliers)
-    # The update of a client is clipped in float64.
+    # Clients clip their updates in float64.
     margin = 0.0 if isinstance(privacy, ClientLevel) else CLIPPING_MARGIN
     return DistributedGaussian(
-        noise, clients, privacy.max_colluding, privacy.max_dropouts, norm, size, codec, privacy.noise_source, margin
+        _sum_noise_multiplier(noise_multipliers),
+        clients,
+        privacy.max_colluding,
+        privacy.max_dropouts,
+        norm,
+        size,
+        codec,
+        privacy.noise_source,
+        margin,
     )
 
 
-def _noise_of_the_sum(noise_multipliers: Sequence[float | None]) -> float:
-    """Return the noise of a sum, which calibration states once for each client."""
-    (noise,) = set(noise_multipliers)
-    if noise is None:
-        raise ValueError("a private federation needs the noise multiplier that calibration found")
-    return noise
+def _sum_noise_multiplier(noise_multipliers: Sequence[float | None]) -> float:
+    """Return the noise multiplier of the sum, which calibration repeats for each client."""
+    (noise_multiplier,) = set(noise_multipliers)
+    if noise_multiplier is None:
+        raise ValueError("a private federation needs the noise multiplier of calibration")
+    return noise_multiplier

@@ -56,7 +56,7 @@ def training_settings(training: TrainingSpec) -> Settings:
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         momentum=training.momentum,
-        decay=training.learning_rate_schedule,
+        learning_rate_schedule=training.learning_rate_schedule,
         shift=training.shift,
         deformation=Deformation(far.rotation, far.shear, far.scale, far.shift),
     )

@@ -57,7 +57,7 @@ class Settings:
     batch_size: int | Literal["all"]
     learning_rate: float
     momentum: float = 0.9
-    decay: str = "linear"
+    learning_rate_schedule: str = "linear"
     shift: int = 0
     deformation: Deformation = NO_DEFORMATION
 

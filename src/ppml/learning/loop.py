@@ -69,7 +69,7 @@ def run_epochs(
                 break
             position = window.at((epoch - 1 + number / steps) / settings.epochs)
             for group in groups:
-                group["lr"] = learning_rate(settings.learning_rate, settings.decay, position)
+                group["lr"] = learning_rate(settings.learning_rate, settings.learning_rate_schedule, position)
             # Without privacy the first loss of an epoch shows whether its initial weights are finite.
             candidate = good if private or seen or not len(index) else WeightSnapshot(model, done)
             images, labels = select_batch(examples, index), examples.labels[index]

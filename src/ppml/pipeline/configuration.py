@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ppml.config.load import merged, parse_config, read_layers
+from ppml.config.load import merge_layers, parse_config, read_layers
 from ppml.config.model import Config
 
 
@@ -34,7 +34,7 @@ def configuration(given: Mapping[str, Any], files: Sequence[str], *, laid: bool)
         plain = key_by_key(plain, stack[-1][1])
     above = differing({key: value for key, value in given.items() if key != "extends"}, plain)
     layers.append(("--config", retyped(above, plain)))
-    return parse_config(merged(layers), ", ".join(named), layers)
+    return parse_config(merge_layers(layers), ", ".join(named), layers)
 
 
 def retyped(given: Any, base: Any) -> Any:

@@ -35,7 +35,7 @@ from ppml.io.atomic import read_json
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
 from ppml.stages.runner import run
-from ppml.stages.threads import one_thread
+from ppml.stages.threads import use_one_thread
 
 ENGINES = ("ray", "deployment")
 SECONDS = 3600.0
@@ -75,13 +75,13 @@ def compare(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
     job = prepare(plan, arguments.arm, arguments.seed, arguments.folder)
-    from ppml.stages.federation_job import hold_keys
+    from ppml.stages.federation_job import start_key_service
 
     started = time.monotonic()
-    with hold_keys(str(job)):
-        found = on_engine(arguments.engine, job, arguments.folder, arguments.workers)
+    with start_key_service(str(job)):
+        found = train_on_engine(arguments.engine, job, arguments.folder, arguments.workers)
     print(f"{arguments.engine}: model {found['model']}, {time.monotonic() - started:.1f} s")
-    expected = in_workflow(plan, arguments.arm, arguments.seed, job)
+    expected = read_workflow_result(plan, arguments.arm, arguments.seed, job)
     print(f"workflow: model {expected['model']}")
     without = [client for client, own in enumerate(found["events"]) if own is None]
     if without:
@@ -117,7 +117,7 @@ def make_folders(argv: Sequence[str]) -> None:
     check_address("--key-holder", arguments.key_holder)
     plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
     job = prepare(plan, arguments.arm, arguments.seed, arguments.folder)
-    from ppml.federation.engines.site import Site, give_credentials
+    from ppml.federation.engines.site import SiteConfig, write_credentials
     from ppml.stages.deployment_folders import needs_key_holder, split_job
 
     if needs_key_holder(job) != bool(arguments.key_holder):
@@ -126,11 +126,11 @@ def make_folders(argv: Sequence[str]) -> None:
         how = "is" if not arguments.key_holder else "is not"
         raise UserError(f"{said}; the aggregation of {arguments.arm} {how} under a secret key")
     clients = len(read_json(job)["sizes"])
-    if Path(plan.run(arguments.arm, arguments.seed, "model.safetensors")).is_file():
-        print(f"workflow: model {in_workflow(plan, arguments.arm, arguments.seed, job)['model']}")
-    site = Site("", arguments.server, arguments.key_holder, clients, answer_seconds=arguments.answer_seconds)
+    if Path(plan.paths.run(arguments.arm, arguments.seed, "model.safetensors")).is_file():
+        print(f"workflow: model {read_workflow_result(plan, arguments.arm, arguments.seed, job)['model']}")
+    site = SiteConfig("", arguments.server, arguments.key_holder, clients, answer_seconds=arguments.answer_seconds)
     names = {"server_names": arguments.server_name, "key_holder_names": arguments.key_holder_name}
-    give_credentials(arguments.folder, site, **names)
+    write_credentials(arguments.folder, site, **names)
     split_job(job, arguments.folder, site)
     for name in sorted(path.name for path in arguments.folder.iterdir() if path.is_dir()):
         print(f"{arguments.folder / name}: carry it to that site alone, and remove it here")
@@ -182,10 +182,10 @@ def join(argv: Sequence[str]) -> None:
 def hold(argv: Sequence[str]) -> None:
     """Be the holder of the key."""
     from ppml.federation.engines import site
-    from ppml.stages.federation_job import hold_keys
+    from ppml.stages.federation_job import start_key_service
 
     folder, listen = of_a_site(argv, "hold-keys", "key holder", listens=True)
-    site.hold_keys(folder, hold_keys, listen=listen, notice=say)
+    site.hold_keys(folder, start_key_service, listen=listen, notice=say)
 
 
 def say(line: str) -> None:
@@ -208,8 +208,8 @@ def prepare(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
     """Write the files that the sites read, from what the workflow has made."""
     import torch
 
-    from ppml.stages.example_files import owned_by, read_examples
-    from ppml.stages.federation_job import write_job
+    from ppml.stages.example_files import read_contract, read_examples, split_by_owner
+    from ppml.stages.federation_job import write_federation_job
     from ppml.stages.seeds import public_data, seed_randomness
 
     if arm not in plan.config.arms or not hasattr(plan.config.arms[arm].topology, "rounds"):
@@ -217,23 +217,24 @@ def prepare(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
         raise UserError(f"--arm: got {arm!r}; {suggestion(arm, federated)}allowed: {', '.join(federated)}")
     if seed not in (seeds := plan.config.seeds_of(arm)):
         raise UserError(f"--seed: got {seed}; allowed: {', '.join(map(str, seeds))}")
-    files = plan.examples(arm)
-    for file in (*files.values(), *plan.partition_of(arm, seed), *plan.noise_of(arm, seed)):
+    key = {"arm": arm, "seed": str(seed)}
+    files = {**plan.examples(arm), **plan.partition_of(key), **plan.noise_of(key)}
+    for file in files.values():
         if not Path(file).exists():
             raise UserError(f"{file}: is missing; the workflow makes it: `make results` with the same CONFIG first")
     about = read_json(files["about"])
-    records, test = (read_examples(files[name], plan.dataset(arm)) for name in ("train", "test"))
-    noise = plan.noise_of(arm, seed)
+    contract = read_contract(files["about"])
+    examples, test = (read_examples(files[name], contract) for name in ("train", "test"))
     empty(folder)
-    return write_job(
+    return write_federation_job(
         (folder / "job").resolve(),
         plan.config.arms[arm],
         rng=seed_randomness(plan.config.seed, seed),
-        data=public_data(about, plan.partition_of(arm, seed)[0]),
-        classes=about["classes"],
-        owned=owned_by(records, plan.partition_of(arm, seed)[0]),
+        data=public_data(about, files["partition"]),
+        contract=contract,
+        owned=split_by_owner(examples, files["partition"]),
         test=test.select(torch.arange(about["n_test"])),
-        calibrated=read_json(noise[0]) if noise else {},
+        calibrated=read_json(files["noise"]) if "noise" in files else {},
     )
 
 
@@ -249,7 +250,7 @@ def empty(folder: Path) -> None:
     private_folder(folder)
 
 
-def on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, Any]:
+def train_on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, Any]:
     """Return model, history and events that an engine comes to."""
     result = (folder / "result.json").resolve()
     clients = len(read_json(job)["sizes"])
@@ -258,34 +259,34 @@ def on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, A
 
         run_deployed((folder / "sites").resolve(), APPS, job, result, clients, seconds=SECONDS)
     else:
-        from ppml.federation.engines.namespaces import enclosing
+        from ppml.federation.engines.namespaces import namespace_command
 
         stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(result), str(workers)]
-        if subprocess.run([*enclosing(), *stage], check=False).returncode:
+        if subprocess.run([*namespace_command(), *stage], check=False).returncode:
             # It has said why.
             sys.exit(1)
     found: dict[str, Any] = read_json(result)
     return {name: found[name] for name in ("model", "history", "events")}
 
 
-def in_workflow(plan: Plan, arm: str, seed: int, job: Path) -> dict[str, object]:
+def read_workflow_result(plan: Plan, arm: str, seed: int, job: Path) -> dict[str, object]:
     """Return what the workflow has of the same training."""
     from safetensors.torch import load_file
 
-    from ppml.learning.parameters import digest_of, flat_parameters
+    from ppml.learning.parameters import digest_of, flatten
     from ppml.stages.federation_job import initial_model
 
     model = initial_model(str(job))
-    if not Path(trained := plan.run(arm, seed, "model.safetensors")).exists():
+    if not Path(trained := plan.paths.run(arm, seed, "model.safetensors")).exists():
         raise UserError(f"{trained}: is missing; the workflow makes it: `make results` with the same CONFIG first")
     weights = load_file(trained)
     model.load_state_dict({name.removeprefix("0."): value for name, value in weights.items()})
-    with Path(plan.run(arm, seed, "history.csv")).open(encoding="utf-8", newline="") as file:
+    with Path(plan.paths.run(arm, seed, "history.csv")).open(encoding="utf-8", newline="") as file:
         rows = [{name: json.loads(value or "null") for name, value in row.items()} for row in csv.DictReader(file)]
-    events = read_json(plan.run(arm, seed, "events.json"))["owners"]
-    return {"model": digest_of(flat_parameters(model)), "events": events, "history": rows}
+    events = read_json(plan.paths.run(arm, seed, "events.json"))["owners"]
+    return {"model": digest_of(flatten(model)), "events": events, "history": rows}
 
 
 if __name__ == "__main__":
-    one_thread()
+    use_one_thread()
     run(main)

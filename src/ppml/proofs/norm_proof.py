@@ -1,34 +1,33 @@
-"""A norm bound that servers check without seeing an update: a demonstration, which no ``aggregation`` configures.
+"""A norm bound that servers verify on secret-shared updates: a demonstration that no ``aggregation`` configures.
 
 An update is shared between servers as in :mod:`ppml.aggregation.secret_sharing`, but modulo a prime of 61 bits.
-The servers see no update, and yet refuse one whose norm exceeds a bound. What is proven, and why no square wraps round,
-is in :mod:`ppml.proofs.norm_bound`; how squares and bits are shown, in :mod:`ppml.proofs.square_proof`.
-The construction is close to PINE (Rothblum, Omri, Chen and Talwar, arXiv 2311.10237), with coins of the servers in the
-place of a hash of what the client sent. An upload goes like this:
+The servers see no update, and yet refuse an update whose norm exceeds a bound. :mod:`ppml.proofs.norm_bound` has the
+statement, and the reason why no square wraps around; :mod:`ppml.proofs.square_proof` has the proof of squares and bits.
+The construction is close to PINE (Rothblum, Omri, Chen and Talwar, arXiv 2311.10237), with coins of the servers in
+place of a hash of the client's messages. An upload has these steps:
 
-1. Every server commits itself to two coins, towards all others and the client.
-2. The client shares its update. A server that has its share shows its first coin.
-3. All first coins give the projections. The client shares their bits and the proof, and names to each server the
-   projections that it was told: a server that has drawn others opens nothing.
-4. A server that has its share of the proof shows its second coin. All second coins give a point.
-5. Every server sends what its shares come to there. The sums of these are the wires, which are uniform, two values that
-   follow from them, and zeros. Where they are anything else, all refuse the upload.
+1. Every server commits to two coins, towards all other servers and the client.
+2. The client shares its update. A server with its share reveals its first coin.
+3. All first coins determine the projections. The client shares their bits and the proof, and tells each server the
+   seed of its projections: a server with another seed opens nothing.
+4. A server with its share of the proof reveals its second coin. All second coins determine a point.
+5. Every server sends its shares of the polynomials at that point. Their sums are the wires, which are uniform, two
+   values that follow from them, and zeros. In all other cases all servers refuse the upload.
 
 *Soundness.* A client that has shared an update of a larger norm is accepted with probability at most
-:attr:`~ppml.proofs.norm_bound.NormBound.soundness_error`, below 2^-52 an upload, whatever it sends and however
-long it calculates: first and second coins are drawn when what they question is fixed. (What was drawn is stretched by
-SHA-256 and AES-256, which are taken to give what cannot be told from random.) Servers follow the protocol; one that
-does not can have accepted or refused what it likes.
+:attr:`~ppml.proofs.norm_bound.NormBound.soundness_error`, below 2^-52 per upload, for any messages and any computing
+time: each coin is revealed after the values that it tests are fixed. (SHA-256 and AES-256, which expand the coins, are
+assumed to be indistinguishable from random.) Servers follow the protocol; a deviating server can have any upload
+accepted or refused.
 
-*Zero knowledge.* Who controls all servers but one, and makes them do as it likes, learns nothing of an honest
-client's update but that it was accepted, or that it was refused for what was done to it: the shares that it has are
-streams, or what is left by one that it does not have, and what the last server sends follows from these and uniform
-values. A client whose projections are outside the interval cannot go on, which says something of its update; it
-happens with probability below 2^-44.
+*Zero knowledge.* A coalition of all servers but one, with arbitrary deviations, learns nothing about an honest client's
+update except its acceptance, or a refusal that the coalition caused: its shares are streams, or the remainder of one
+that it does not have, and the last server's messages follow from these and uniform values. A client with a projection
+outside of the interval must stop, which reveals something about its update, with probability below 2^-44.
 
-It is not part of training because it takes what no arm has: a bound that is worth setting, an answer of the client
-between two draws in each round, and eight bytes a value in the place of four. Channels are taken to be authentic and
-private, as sealing by :func:`ppml.aggregation.secret_sharing.wrapped` makes them, for 48 bytes a part.
+Training does not use the proof, because it needs more than an arm has: a meaningful bound, a message of the client
+between two coins in each round, and eight bytes per value instead of four. Channels are assumed to be authentic and
+private, as encryption and signatures of the seeds make them in :mod:`ppml.aggregation.secret_sharing`.
 """
 
 from __future__ import annotations
@@ -46,16 +45,16 @@ from ppml.proofs.coin_tossing import NONCE_BYTES, CoinCommitment, joint_coin
 from ppml.proofs.norm_bound import NormBound
 from ppml.proofs.prime_field import (
     Elements,
+    add,
+    deserialize,
     element,
-    uniform_elements,
+    multiply,
+    serialize,
+    subtract,
     to_elements,
     to_integers,
-    subtract,
-    serialize,
-    add,
-    multiply,
     total,
-    deserialize,
+    uniform_elements,
 )
 from ppml.proofs.projection import project
 from ppml.proofs.square_proof import (
@@ -63,28 +62,28 @@ from ppml.proofs.square_proof import (
     Proof,
     bit_wire_count,
     bits_at,
-    to_bits,
-    to_lines,
     from_bits,
-    proof_length,
     parse_proof,
+    proof_length,
     prove,
     square_at,
+    to_bits,
+    to_rows,
     wire_count,
     wires_at,
 )
 
-DRAWS = PROJECTIONS, POINT = b"projections", b"point"
-"""What the servers draw together."""
+COINS = PROJECTIONS, POINT = b"projections", b"point"
+"""Uses of the joint coins."""
 
 UPDATE, PROOF = b"update", b"proof"
-"""What is shared."""
+"""Shared values."""
 
 SEED_BYTES = 32
 
 
 def expand_share(seed: bytes, what: bytes, count: int) -> Elements:
-    """Return the share that a seed stands for."""
+    """Return the share of ``count`` elements that a seed represents."""
     return uniform_elements(hashlib.sha256(b"ppml share" + what + seed).digest(), count)
 
 
@@ -98,9 +97,9 @@ class Prover:
     Parameters
     ----------
     statement : NormBound
-        What is to be proven.
+        The statement to prove.
     commitments : sequence of bytes
-        Those of all servers to their first coins: the client has them before it shares anything.
+        All servers' commitments to their first coins, which the client needs before it shares anything.
     """
 
     def __init__(self, statement: NormBound, commitments: Sequence[bytes]) -> None:
@@ -109,48 +108,48 @@ class Prover:
         self._update: Elements | None = None
 
     def shares(self, update: Grid) -> list[bytes]:
-        """Return what each server gets: the first what is left of the update, the others a seed."""
+        """Return the shares of an update: the remainder for the first server, a seed for each other one."""
         if self._update is not None:
             raise RuntimeError("seeds serve one update")
-        self._refuse(update)
+        self._require_statement(update)
         self._update = to_elements(update)
-        return [self._left(self._update, UPDATE), *self._seeds]
+        return [self._remainder(self._update, UPDATE), *self._seeds]
 
     def proof(self, nonces: Sequence[bytes]) -> list[bytes]:
-        """Return what each server gets, once all have shown their first coins.
+        """Return the shares of the proof, after all servers have revealed their first coins.
 
         Raises
         ------
         UnprovableUpdate
-            A projection is outside the interval.
+            A projection is outside of the interval.
         InvalidUpdate
-            A server shows another coin than it committed itself to.
+            A coin does not match its commitment.
         """
         if self._update is None:
             raise RuntimeError("an update is shared once and proven once")
         update, self._update = self._update, None
         seed = joint_coin(self._commitments, nonces, PROJECTIONS)
-        whole = prove(update, self._bits(update, seed), self._statement, os.urandom(SEED_BYTES))
-        return [seed + self._left(whole.flat, PROOF), *(seed for _ in self._seeds)]
+        proof = prove(update, self._bits(update, seed), self._statement, os.urandom(SEED_BYTES))
+        return [seed + self._remainder(proof.flat, PROOF), *(seed for _ in self._seeds)]
 
-    def _refuse(self, update: Grid) -> None:
+    def _require_statement(self, update: Grid) -> None:
         if not self._statement.holds(update):
-            raise UnprovableUpdate(f"an update of {len(update)} values of which this is not true: {self._statement}")
+            raise UnprovableUpdate(f"the statement is false for an update of {len(update)} values: {self._statement}")
 
     def _bits(self, update: Elements, seed: bytes) -> Elements:
         statement = self._statement
         rows = to_integers(project(seed, statement.rows, update)) + statement.interval
         if rows.min() < 0 or rows.max() >= 2 * statement.interval:
-            raise UnprovableUpdate("a random projection of the update is outside the interval; share it anew")
-        return self._written(rows, update)
+            raise UnprovableUpdate("a random projection of the update is outside of the interval; share it anew")
+        return self._encode_bits(rows, update)
 
-    def _written(self, rows: Grid, update: Elements) -> Elements:
-        """Return the bits of projections and of what the squares leave of the bound's."""
-        left = subtract(element(self._statement.bound**2), total(multiply(update, update)))
-        slack = to_bits(left.astype(np.int64), self._statement.slack_bits)
-        return np.concatenate([to_bits(rows, self._statement.row_bits).ravel(), slack]).astype(np.uint64)
+    def _encode_bits(self, rows: Grid, update: Elements) -> Elements:
+        """Return the bits of the projections, and of the slack of the squares."""
+        slack = subtract(element(self._statement.bound**2), total(multiply(update, update)))
+        slack_bits = to_bits(slack.astype(np.int64), self._statement.slack_bits)
+        return np.concatenate([to_bits(rows, self._statement.row_bits).ravel(), slack_bits]).astype(np.uint64)
 
-    def _left(self, values: Elements, what: bytes) -> bytes:
+    def _remainder(self, values: Elements, what: bytes) -> bytes:
         for seed in self._seeds:
             values = subtract(values, expand_share(seed, what, len(values)))
         return serialize(values)
@@ -162,16 +161,16 @@ class Verifier:
     Parameters
     ----------
     statement : NormBound
-        What is to be proven.
-    place : int
-        Which server: 0 has what is left, the others have seeds.
+        The statement to verify.
+    index : int
+        Index of the server: 0 has the remainder, the others have seeds.
     """
 
-    def __init__(self, statement: NormBound, place: int) -> None:
-        self._statement, self._place = statement, place
-        self._coins = {use: CoinCommitment(place, use) for use in DRAWS}
+    def __init__(self, statement: NormBound, index: int) -> None:
+        self._statement, self._index = statement, index
+        self._coins = {use: CoinCommitment(index, use) for use in COINS}
         self._commitments: dict[bytes, tuple[bytes, ...]] = {}
-        self._seed = self._heard = b""
+        self._projection_seed = self._share_seed = b""
         self._rows: Elements | None = None
         self._proof: Proof | None = None
         self._point: Point | None = None
@@ -181,50 +180,50 @@ class Verifier:
         """Return the commitment to a coin."""
         return self._coins[use].commitment
 
-    def hear(self, use: bytes, commitments: Sequence[bytes]) -> None:
-        """Take the commitments of all servers to their coins for a draw, once."""
+    def receive_commitments(self, use: bytes, commitments: Sequence[bytes]) -> None:
+        """Store the commitments of all servers to a coin, once."""
         if self._commitments.setdefault(use, tuple(commitments)) != tuple(commitments):
-            raise InvalidUpdate("a server commits itself once")
+            raise InvalidUpdate("a server commits to a coin once")
 
-    def take_share(self, content: bytes) -> None:
-        """Take the share of the update, once, and after the commitments to what will question it."""
-        if self.share is not None or len(self._commitments) < len(DRAWS):
-            raise InvalidUpdate("an update is shared once, and after the servers have committed themselves")
-        self.share = self._received(content, UPDATE, self._statement.length)
+    def receive_share(self, content: bytes) -> None:
+        """Store the share of the update, once, and after the commitments to the coins that test it."""
+        if self.share is not None or len(self._commitments) < len(COINS):
+            raise InvalidUpdate("an update is shared once, and after the servers' commitments")
+        self.share = self._parse_share(content, UPDATE, self._statement.length)
 
-    def show(self, use: bytes) -> bytes:
-        """Return the coin for a draw, once what it questions is there.
+    def reveal_coin(self, use: bytes) -> bytes:
+        """Return the nonce of a coin, after the values that it tests have arrived.
 
         Raises
         ------
         InvalidUpdate
-            It is not: the client could choose what is questioned by the coin.
+            The values are missing: the client could choose them with knowledge of the coin.
         """
         if (self.share if use == PROJECTIONS else self._proof) is None:
-            raise InvalidUpdate("a coin is not shown before what it questions is there")
+            raise InvalidUpdate("a coin is not revealed before the values that it tests have arrived")
         return self._coins[use].nonce
 
     def project(self, nonces: Sequence[bytes]) -> None:
-        """Calculate the share of the projections that were drawn."""
+        """Compute the share of the random projections."""
         assert self.share is not None
-        self._seed = joint_coin(self._commitments[PROJECTIONS], nonces, PROJECTIONS)
-        self._rows = project(self._seed, self._statement.rows, self.share)
+        self._projection_seed = joint_coin(self._commitments[PROJECTIONS], nonces, PROJECTIONS)
+        self._rows = project(self._projection_seed, self._statement.rows, self.share)
 
-    def take_proof(self, content: bytes) -> None:
-        """Take the share of the proof, once, for the projections that this server has drawn."""
-        told, content = content[:NONCE_BYTES], content[NONCE_BYTES:]
-        if self._proof is not None or self._rows is None or told != self._seed:
-            raise InvalidUpdate("a proof is for the projections that were drawn for its update, and there once")
+    def receive_proof(self, content: bytes) -> None:
+        """Store the share of the proof, once, for the projections of this server."""
+        seed, content = content[:NONCE_BYTES], content[NONCE_BYTES:]
+        if self._proof is not None or self._rows is None or seed != self._projection_seed:
+            raise InvalidUpdate("a proof is for the projections of its update, and sent once")
         count = proof_length(self._statement)
-        flat = expand_share(self._heard, PROOF, count) if self._place else deserialize(content, count)
+        flat = expand_share(self._share_seed, PROOF, count) if self._index else deserialize(content, count)
         self._proof = parse_proof(flat, self._statement)
 
     def opening(self, nonces: Sequence[bytes]) -> bytes:
-        """Return what the shares come to at the point that was drawn: wires, polynomials, and what is to be 0."""
+        """Return this server's shares at the random point: wires, polynomials, and values that must be 0."""
         assert self.share is not None and self._proof is not None
-        self._point = point = Point.drawn(joint_coin(self._commitments[POINT], nonces, POINT), self._statement)
+        self._point = point = Point.sample(joint_coin(self._commitments[POINT], nonces, POINT), self._statement)
         parts = [
-            wires_at(point, to_lines(self.share, self._statement.points), self._proof.wire_masks),
+            wires_at(point, to_rows(self.share, self._statement.points), self._proof.wire_masks),
             square_at(point, self._proof)[None],
             wires_at(point, self._proof.bits, self._proof.bit_masks),
             bits_at(point, self._proof)[None],
@@ -232,48 +231,48 @@ class Verifier:
         ]
         return serialize(np.concatenate(parts))
 
-    def judge(self, openings: Sequence[bytes]) -> None:
-        """Return if the upload is accepted, given what all servers have sent.
+    def verify(self, openings: Sequence[bytes]) -> None:
+        """Accept the upload, given the openings of all servers.
 
         Raises
         ------
         InvalidUpdate
-            It is refused, for a reason that is the same at all servers.
+            The upload is refused, for the same reason at all servers.
         """
         assert self._point is not None
-        lines, bit_lines = wire_count(self._statement), bit_wire_count(self._statement)
-        count = lines + bit_lines + self._statement.rows + 3
-        reveal_sum = np.zeros(count, dtype=np.uint64)
-        for one in openings:
-            reveal_sum = add(reveal_sum, deserialize(one, count))
-        ends = np.cumsum([lines, 1, bit_lines, 1])
-        line, square, bit, bit_sum, zeros = np.split(reveal_sum, ends)
-        if total(multiply(line, line)) != square[0]:
-            raise InvalidUpdate("the squares of its update are not those of its proof")
+        wires, bit_wires = wire_count(self._statement), bit_wire_count(self._statement)
+        count = wires + bit_wires + self._statement.rows + 3
+        opened = np.zeros(count, dtype=np.uint64)
+        for opening in openings:
+            opened = add(opened, deserialize(opening, count))
+        ends = np.cumsum([wires, 1, bit_wires, 1])
+        wire, square, bit, bit_sum, zeros = np.split(opened, ends)
+        if total(multiply(wire, wire)) != square[0]:
+            raise InvalidUpdate("the squares of the update differ from those of the proof")
         if total(multiply(self._point.factors, subtract(multiply(bit, bit), bit))) != bit_sum[0]:
-            raise InvalidUpdate("what its proof calls bits is something else")
+            raise InvalidUpdate("the bits of the proof are not 0 or 1")
         if zeros[:-1].any():
-            raise InvalidUpdate("a random projection of its update is not the small number that its proof says")
+            raise InvalidUpdate("a random projection of the update differs from that of the proof")
         if zeros[-1]:
-            raise InvalidUpdate("its norm exceeds the bound")
+            raise InvalidUpdate("the norm of the update exceeds the bound")
 
-    def _received(self, content: bytes, what: bytes, count: int) -> Elements:
-        if not self._place:
+    def _parse_share(self, content: bytes, what: bytes, count: int) -> Elements:
+        if not self._index:
             return deserialize(content, count)
         if len(content) != SEED_BYTES:
             raise InvalidUpdate(f"a seed of {len(content)} bytes")
-        self._heard = content
+        self._share_seed = content
         return expand_share(content, what, count)
 
     def _zeros(self, proof: Proof) -> Elements:
-        """Return shares of zeros: of projections, and of what the squares leave, the bits less what they are of."""
+        """Return shares of zeros: the numbers of the bits minus the projections, and minus the slack."""
         statement, flat = self._statement, proof.bits.ravel()
         assert self._rows is not None
         rows = flat[: statement.rows * statement.row_bits].reshape(statement.rows, statement.row_bits)
         slack = flat[rows.size : statement.bits][None]
         squares = total(proof.square_values[1 : statement.points + 1])
-        # What is public is one server's to take away.
-        first = not self._place
+        # One server subtracts the public constants.
+        first = not self._index
         interval, bound = element(statement.interval * first), element(statement.bound**2 * first)
         of_rows = subtract(subtract(from_bits(rows), self._rows), interval)
         return np.concatenate([of_rows, subtract(add(from_bits(slack), squares), bound)])
@@ -285,10 +284,10 @@ def sum_shares(shares: Sequence[Elements]) -> Elements:
     Raises
     ------
     InvalidUpdate
-        They are too few: the sum of one would show it.
+        The updates are too few: the sum of one would reveal it.
     """
     if len(shares) < MIN_CLIENTS:
-        raise InvalidUpdate(f"a sum of fewer than {MIN_CLIENTS} updates is not opened: it would show one")
+        raise InvalidUpdate(f"a sum of fewer than {MIN_CLIENTS} updates would reveal one")
     result = shares[0]
     for share in shares[1:]:
         result = add(result, share)
@@ -296,7 +295,7 @@ def sum_shares(shares: Sequence[Elements]) -> Elements:
 
 
 def reveal_sum(sums: Sequence[Elements]) -> Grid:
-    """Return the sum of updates, of what all servers give."""
+    """Return the sum of updates from the sums of all servers' shares."""
     result = sums[0]
     for share in sums[1:]:
         result = add(result, share)

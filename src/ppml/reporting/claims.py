@@ -12,10 +12,10 @@ import pandas as pd
 
 from ppml.config.experiment import Claim
 from ppml.errors import UserError
-from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import percent
 from ppml.reporting.statistics import Difference, difference, estimate
-from ppml.reporting.summaries import rows_of
+from ppml.reporting.summaries import rows_for_arm
 
 Verdict = Literal["held", "not held", "undecided"]
 
@@ -52,7 +52,7 @@ class Finding:
 
     Parameters
     ----------
-    says : str
+    quote : str
         Their words.
     reading : str
         What was tested.
@@ -62,7 +62,7 @@ class Finding:
         All of them must be as claimed.
     """
 
-    says: str
+    quote: str
     reading: str
     accuracies: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
@@ -104,63 +104,63 @@ class Runs:
         """All arms, from the smallest epsilon to none."""
         return (*self.private, self.public)
 
-    def final(self, arm: str) -> pd.Series:
+    def final_accuracy(self, arm: str) -> pd.Series:
         """Return the accuracy on all test images by seed."""
-        return rows_of(self.records, arm).set_index("seed")["accuracy_all"]
+        return rows_for_arm(self.records, arm).set_index("seed")["accuracy_all"]
 
-    def at(self, arm: str, step: int) -> pd.Series:
+    def accuracy_at(self, arm: str, step: int) -> pd.Series:
         """Return the accuracy after an epoch or round by seed."""
-        rows = rows_of(self.history, arm)
+        rows = rows_for_arm(self.history, arm)
         return rows[rows["step"] == step].set_index("seed")["accuracy"]
 
-    def sure(self, arm: str) -> str:
+    def accuracy_with_interval(self, arm: str) -> str:
         """Return the accuracy on all test images with its 95 % interval."""
-        result = estimate(self.final(arm), trials=self.images("n_test_all"))
+        result = estimate(self.final_accuracy(arm), trials=self.images("n_test_all"))
         return f"{self.label(arm)}: {percent(result.mean)} [{percent(result.low)}, {percent(result.high)}]"
 
     def steps(self) -> list[int]:
         """Return the epochs or rounds that all arms have, from 1."""
-        common = set.intersection(*(set(rows_of(self.history, arm)["step"]) for arm in self.ordered))
+        common = set.intersection(*(set(rows_for_arm(self.history, arm)["step"]) for arm in self.ordered))
         return sorted(int(step) for step in common if step > 0)
 
     def unit(self) -> str:
         """Return what a step is."""
-        return str(rows_of(self.history, self.public)["unit"].iloc[0])
+        return str(rows_for_arm(self.history, self.public)["unit"].iloc[0])
 
     def images(self, column: str) -> int:
         """Return the number of test images behind ``accuracy_all`` (``n_test_all``) or the history (``n_test``)."""
-        return int(rows_of(self.records, self.public)[column].iloc[0])
+        return int(rows_for_arm(self.records, self.public)[column].iloc[0])
 
-    def beyond(self, larger: str, smaller: str) -> Comparison:
+    def compare_final(self, larger: str, smaller: str) -> Comparison:
         """Compare the final accuracies of two arms."""
-        value = _paired(self.final(larger), self.final(smaller), self.images("n_test_all"))
+        value = _paired(self.final_accuracy(larger), self.final_accuracy(smaller), self.images("n_test_all"))
         return Comparison(self.label(larger), self.label(smaller), value)
 
-    def beyond_at(self, larger: str, smaller: str, step: int) -> Comparison:
+    def compare_at(self, larger: str, smaller: str, step: int) -> Comparison:
         """Compare two arms after the same step."""
-        value = _paired(self.at(larger, step), self.at(smaller, step), self.images("n_test"))
+        value = _paired(self.accuracy_at(larger, step), self.accuracy_at(smaller, step), self.images("n_test"))
         return Comparison(self.label(larger), f"{self.label(smaller)}, {self.unit()} {step}", value)
 
 
 def rises_with_epsilon(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that each arm is more accurate than the one of the next smaller epsilon."""
     reading = "accuracy on all test images: each ε above the next smaller one, no privacy above the largest"
-    shown = [f"{runs.label(arm)}: {percent(runs.final(arm).mean())}" for arm in runs.ordered]
-    return reading, shown, [runs.beyond(larger, smaller) for smaller, larger in pairwise(runs.ordered)]
+    shown = [f"{runs.label(arm)}: {percent(runs.final_accuracy(arm).mean())}" for arm in runs.ordered]
+    return reading, shown, [runs.compare_final(larger, smaller) for smaller, larger in pairwise(runs.ordered)]
 
 
 def starts_higher(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the arm without privacy is ahead after the first step."""
     first = runs.steps()[0]
-    shown = [f"{runs.label(arm)}: {percent(runs.at(arm, first).mean())}" for arm in runs.ordered]
+    shown = [f"{runs.label(arm)}: {percent(runs.accuracy_at(arm, first).mean())}" for arm in runs.ordered]
     reading = f"accuracy after {runs.unit()} {first}: no privacy above every ε"
-    return reading, shown, [runs.beyond_at(runs.public, arm, first) for arm in runs.private]
+    return reading, shown, [runs.compare_at(runs.public, arm, first) for arm in runs.private]
 
 
 def trains_easier(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the arm without privacy is ahead after every step."""
     reading = f"accuracy after each {runs.unit()}: no privacy above every ε"
-    compared = [runs.beyond_at(runs.public, arm, step) for arm in runs.private for step in runs.steps()]
+    compared = [runs.compare_at(runs.public, arm, step) for arm in runs.private for step in runs.steps()]
     return reading, [], compared
 
 
@@ -173,15 +173,15 @@ def starts_low_and_improves(runs: Runs) -> tuple[str, list[str], list[Comparison
         "that. How slight the gain is, is shown and not judged"
     )
     shown = [
-        f"{runs.label(arm)}: {percent(runs.at(arm, first).mean())} to {percent(runs.at(arm, last).mean())}"
+        f"{runs.label(arm)}: {percent(runs.accuracy_at(arm, first).mean())} to {percent(runs.accuracy_at(arm, last).mean())}"
         for arm in runs.ordered
     ]
-    lower = [runs.beyond_at(larger, smaller, first) for smaller, larger in pairwise(runs.private)]
+    lower = [runs.compare_at(larger, smaller, first) for smaller, larger in pairwise(runs.private)]
     gains = [
         Comparison(
             f"{runs.label(arm)}, {unit} {last}",
             f"{unit} {first}",
-            _paired(runs.at(arm, last), runs.at(arm, first), runs.images("n_test")),
+            _paired(runs.accuracy_at(arm, last), runs.accuracy_at(arm, first), runs.images("n_test")),
         )
         for arm in runs.private
     ]
@@ -191,8 +191,8 @@ def starts_low_and_improves(runs: Runs) -> tuple[str, list[str], list[Comparison
 def keeps_accuracy(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the smallest epsilon keeps at least :data:`KEPT` of the accuracy without privacy."""
     arm = runs.private[0]
-    ours, theirs = runs.final(arm), runs.final(runs.public)
-    shown = [runs.sure(arm), runs.sure(runs.public), f"kept: {percent(ours.mean() / theirs.mean(), 1)} %"]
+    ours, theirs = runs.final_accuracy(arm), runs.final_accuracy(runs.public)
+    shown = [runs.accuracy_with_interval(arm), runs.accuracy_with_interval(runs.public), f"kept: {percent(ours.mean() / theirs.mean(), 1)} %"]
     value = _paired(ours, theirs, runs.images("n_test_all"), KEPT)
     compared = Comparison(runs.label(arm), f"{KEPT:g}\N{MULTIPLICATION SIGN} {runs.label(runs.public)}", value)
     reading = f"accuracy on all test images: the smallest ε keeps at least {100 * KEPT:g} % of that without privacy"
@@ -208,12 +208,12 @@ READINGS = {
 }
 
 
-def findings(selection: Selection, records: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
-    """Hold each claim of ``selection`` against the collected numbers.
+def findings(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
+    """Hold each claim of ``view`` against the collected numbers.
 
     Parameters
     ----------
-    selection : Selection
+    view : Selection
         The claims, in order.
     records : pandas.DataFrame
         One row an arm and seed.
@@ -227,13 +227,13 @@ def findings(selection: Selection, records: pd.DataFrame, history: pd.DataFrame)
         no test images in common.
     """
     found = []
-    for claim in selection.claims:
-        reading, shown, compared = READINGS[claim.reading](_runs(claim, selection, records, history))
-        found.append(Finding(claim.says, reading, tuple(shown), tuple(compared)))
+    for claim in view.claims:
+        reading, shown, compared = READINGS[claim.criterion](_runs(claim, view, records, history))
+        found.append(Finding(claim.quote, reading, tuple(shown), tuple(compared)))
     return found
 
 
-def _runs(claim: Claim, selection: Selection, records: pd.DataFrame, history: pd.DataFrame) -> Runs:
+def _runs(claim: Claim, view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame) -> Runs:
     require_arms(records, claim.arms, "records.csv")
     require_arms(history, claim.arms, "history.csv")
     mine = records[records["arm"].isin(claim.arms)]
@@ -247,7 +247,7 @@ def _runs(claim: Claim, selection: Selection, records: pd.DataFrame, history: pd
     public = [arm for arm in claim.arms if math.isnan(largest[arm])]
     if len(public) != 1:
         raise UserError(f"claims: {len(public)} arms without privacy among {', '.join(claim.arms)}; one is needed")
-    runs = Runs(selection.label, tuple(private), public[0], records, history)
+    runs = Runs(view.label, tuple(private), public[0], records, history)
     if not runs.steps():
         raise UserError(f"history.csv: {', '.join(claim.arms)} have no epoch or round in common")
     return runs

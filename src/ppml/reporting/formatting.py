@@ -21,8 +21,8 @@ MODELS = {
     "mlp": "one hidden layer",
     "square_cnn": "square CNN",
 }
-AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV", "shares": "secret sharing", "masking": "masking"}
-NOTHING = "—"
+AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV", "secret_sharing": "secret sharing", "masking": "masking"}
+EMPTY_CELL = "—"
 INFINITE = "∞"
 
 
@@ -77,7 +77,7 @@ def significant(value: float, digits: int = 3) -> str:
     ('0.563', '2.90', '1,234', '0')
     """
     if math.isnan(value):
-        return NOTHING
+        return EMPTY_CELL
     if math.isinf(value):
         return INFINITE
     if value == 0:
@@ -122,7 +122,7 @@ def human_bytes(count: float) -> str:
     ('512 B', '108 KB', '2.34 MB')
     """
     if math.isnan(count):
-        return NOTHING
+        return EMPTY_CELL
     size, unit = count, "B"
     for larger in ("KB", "MB", "GB", "TB"):
         if size < 999.5:
@@ -133,7 +133,7 @@ def human_bytes(count: float) -> str:
 
 def factor(value: float) -> str:
     """Return how many times larger something is."""
-    return NOTHING if math.isnan(value) else f"{significant(value)}\N{MULTIPLICATION SIGN}"
+    return EMPTY_CELL if math.isnan(value) else f"{significant(value)}\N{MULTIPLICATION SIGN}"
 
 
 def model_name(name: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.formatting import INFINITE, NOTHING, epsilon_bound, scientific
-from ppml.results.joint import key
+from ppml.reporting.formatting import INFINITE, EMPTY_CELL, epsilon_bound, scientific
+from ppml.results.joint import joint_key
 
 RELATIONS = {
     "example": "neighbouring data sets differ in one record, which is replaced by a null record that contributes 0; "
@@ -78,7 +78,7 @@ def joint_row(joint: pd.DataFrame, arms: Iterable[str]) -> pd.Series:
     UserError
         There is none.
     """
-    name = key(arms)
+    name = joint_key(arms)
     found = joint[joint["arms"] == name]
     if len(found) != 1:
         raise UserError(f"joint.csv: has {len(found)} rows for the arms {name}, expected 1; run the workflow again")
@@ -109,12 +109,12 @@ def together_note(private: pd.DataFrame, joint: pd.DataFrame, *, bare: bool) -> 
 def noise_known_to(row: pd.Series) -> str:
     """Return who can compute the noise of an arm, a row of a summary."""
     if row["privacy_unit"] == "none":
-        return NOTHING
+        return EMPTY_CELL
     if row["noise_source"] == "secure":
         return NOBODY if row["sampling_source"] == "secure" else f"{NOBODY}; {SAMPLES}"
     if row["topology"] != "federated":
         return SEEDED
-    own = "the server: all of it" if row["noise_by"] == "server" else "each client: its own"
+    own = "the server: all of it" if row["noise"] == "central" else "each client: its own"
     return f"{SEEDED}; {own}"
 
 
@@ -155,7 +155,7 @@ def _grouped(said: pd.DataFrame) -> str:
 
 def _share_notes(private: pd.DataFrame) -> tuple[str, ...]:
     """Return what noise by shares does not protect from: parties that open what single clients send."""
-    shared = private[private["noise_by"] == "shares"]
+    shared = private[private["noise"] == "distributed"]
     if shared.empty:
         return ()
     opened = _each(shared, lambda row: epsilon_bound(row["epsilon_if_opened"]))

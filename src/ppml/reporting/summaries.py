@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.statistics import estimate
 
 CONSTANT = (
-    *("dataset", "model", "topology", "partition", "clients", "rounds", "privacy_unit", "noise_by", "noise_source"),
+    *("dataset", "model", "topology", "partition", "clients", "rounds", "privacy_unit", "noise", "noise_source"),
     "sampling_source",
     *(
         "update_opened_by",
@@ -31,12 +31,12 @@ CONSTANT = (
 """What the seeds of an arm have in common; a mean over records that differ in it would mean nothing."""
 
 
-def summarise(selection: Selection, arms: Sequence[str], records: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """Return one row an arm with the raw numbers of a table.
 
     Parameters
     ----------
-    selection : Selection
+    view : Selection
         Gives the labels.
     arms : sequence of str
         Arms to summarise, in the order of the rows.
@@ -59,13 +59,13 @@ def summarise(selection: Selection, arms: Sequence[str], records: pd.DataFrame, 
     """
     require_arms(records, arms, "records.csv")
     require_arms(costs, arms, "costs.csv")
-    rows = [_summary(arm, selection.label(arm), rows_of(records, arm), rows_of(costs, arm)) for arm in arms]
+    rows = [_summary(arm, view.label(arm), rows_for_arm(records, arm), rows_for_arm(costs, arm)) for arm in arms]
     summary = pd.DataFrame(rows, index=pd.Index(list(arms), name="arm"))
     # A missing number of rounds must not turn the others into floats.
     return summary.astype({"clients": "Int64", "rounds": "Int64"})
 
 
-def rows_of(frame: pd.DataFrame, arm: str) -> pd.DataFrame:
+def rows_for_arm(frame: pd.DataFrame, arm: str) -> pd.DataFrame:
     """Return the rows of ``arm`` in the order of the seeds."""
     return frame[frame["arm"] == arm].sort_values("seed", kind="stable")
 
@@ -85,7 +85,7 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     row["accountant"] = None if row["privacy_unit"] == "none" else _largest(records)["accountant"]
     row["epsilon_replace_one"] = float(records["epsilon_replace_one"].max())
     row["epsilon_if_opened"] = float(records["epsilon_if_opened"].max())
-    row["protected_of"] = protected_of(row)
+    row["population_size"] = population_size(row)
     for column in ("seconds", "cpu_seconds", "peak_memory_mb"):
         row |= _estimates(column, costs[column])
     row |= _estimates("upload", upload(costs))
@@ -105,11 +105,11 @@ def owners(clients: Any) -> int:
     return 1 if pd.isna(clients) else max(int(clients), 1)
 
 
-def protected_of(row: Mapping[str, Any]) -> float:
+def population_size(row: Mapping[str, Any]) -> float:
     """Return among how many records, or clients, one is hidden: an owner's, or all where their sum has the noise."""
     if row["privacy_unit"] == "client":
         return float(row["clients"])
-    return float(row["n_train"]) if row["noise_by"] == "shares" else float(row["records_per_owner"])
+    return float(row["n_train"]) if row["noise"] == "distributed" else float(row["records_per_owner"])
 
 
 def upload(costs: pd.DataFrame) -> pd.Series:

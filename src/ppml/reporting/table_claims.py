@@ -6,11 +6,12 @@ import pandas as pd
 
 from ppml.errors import UserError
 from ppml.reporting.claims import Finding, findings, weakest
-from ppml.reporting.experiment_view import Selection
+from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.footnotes import data_notes
 from ppml.reporting.guarantee import privacy_notes
+from ppml.reporting.registry import table
 from ppml.reporting.summaries import summarise
-from ppml.reporting.table_summary import Table
+from ppml.reporting.table import Table
 
 WRITTEN_OUT = 3
 """Up to so many comparisons each is written out; of more, the weakest."""
@@ -22,14 +23,20 @@ NOTES = (
 )
 
 
+@table(
+    "claims",
+    shows="a row for each claim, with its verdict",
+    reads=("records", "costs", "joint", "history"),
+    joint_arms="claimed",
+)
 def claims_table(
-    selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame, history: pd.DataFrame
+    view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame, history: pd.DataFrame
 ) -> Table:
     """Return the table with a row a claim.
 
     Parameters
     ----------
-    selection : Selection
+    view : Selection
         The claims, in the order of the rows.
     records, costs : pandas.DataFrame
         One row an arm and seed.
@@ -48,27 +55,27 @@ def claims_table(
     UserError
         There is no claim, or its arms cannot be compared.
     """
-    if not selection.claims:
-        raise UserError(f"claims: {selection.title!r} has none; the table needs at least one")
-    found = findings(selection, records, history)
+    if not view.claims:
+        raise UserError(f"claims: {view.title!r} has none; the table needs at least one")
+    found = findings(view, records, history)
     cells = pd.DataFrame(
         {
-            "Claim": [f'"{finding.says}"' for finding in found],
+            "Claim": [f'"{finding.quote}"' for finding in found],
             "Our reading": [finding.reading for finding in found],
             "Ours (%; differences in points)": [_figures(finding) for finding in found],
             "Verdict": [finding.verdict for finding in found],
         }
     )
-    arms = tuple(dict.fromkeys(arm for claim in selection.claims for arm in claim.arms))
-    summary = summarise(selection, arms, records, costs)
+    arms = tuple(dict.fromkeys(arm for claim in view.claims for arm in claim.arms))
+    summary = summarise(view, arms, records, costs)
     notes = (
         *NOTES,
-        *selection.notes,
+        *view.notes,
         _interval_note(found, summary),
         *privacy_notes(summary, joint),
         *data_notes(summary),
     )
-    return Table(selection.title, cells, frozenset(), notes, _raw(found))
+    return Table(view.title, cells, frozenset(), notes, _raw(found))
 
 
 def _figures(finding: Finding) -> str:
@@ -103,7 +110,7 @@ def _raw(found: list[Finding]) -> pd.DataFrame:
         [
             {
                 "claim": number,
-                "says": finding.says,
+                "quote": finding.quote,
                 "verdict": finding.verdict,
                 "larger": comparison.larger,
                 "smaller": comparison.smaller,

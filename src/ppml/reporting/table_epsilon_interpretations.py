@@ -7,21 +7,29 @@ from typing import Any
 
 import pandas as pd
 
-from ppml.accounting.gdp import compositions, renyi_epsilon
+from ppml.accounting.gdp import steps_for_epsilon, renyi_epsilon
 from ppml.errors import UserError
-from ppml.reporting.experiment_view import Selection, require_published
+from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.footnotes import data_notes, spread_notes
-from ppml.reporting.formatting import NOTHING, epsilon_bound, percent_estimate, scientific, significant
+from ppml.reporting.formatting import EMPTY_CELL, epsilon_bound, percent_estimate, scientific, significant
 from ppml.reporting.guarantee import privacy_notes
 from ppml.reporting.literature import PublishedRow
-from ppml.reporting.summaries import rows_of, summarise
-from ppml.reporting.table_summary import Table
+from ppml.reporting.registry import table
+from ppml.reporting.summaries import rows_for_arm, summarise
+from ppml.reporting.table import Table
 
 ACCOUNTANTS = {"rdp": "RDP", "prv": "PRV", "pld": "PLD", "gdp": "exact"}
 
 
-def readings_table(
-    selection: Selection,
+@table(
+    "epsilon_interpretations",
+    shows="the possible meanings of each published epsilon",
+    reads=("records", "costs", "joint"),
+    published=True,
+    joint_arms="epsilon_compared",
+)
+def epsilon_interpretations_table(
+    view: ExperimentView,
     records: pd.DataFrame,
     costs: pd.DataFrame,
     joint: pd.DataFrame,
@@ -31,7 +39,7 @@ def readings_table(
 
     Parameters
     ----------
-    selection : Selection
+    view : Selection
         ``compare`` gives the rows, in order.
     records, costs : pandas.DataFrame
         One row an arm and seed.
@@ -45,22 +53,22 @@ def readings_table(
     UserError
         No private arm answers a published row with an epsilon.
     """
-    require_published(selection, published)
-    summary = summarise(selection, selection.compared_arms(), records, costs)
+    require_published(view, published)
+    summary = summarise(view, view.compared_arms(), records, costs)
     answers = {str(arm): row for arm, row in summary.iterrows()}
     lines, raw = [], []
-    for comparison in selection.compare:
+    for comparison in view.compare:
         theirs = published[comparison.published].epsilon
         if theirs is None or comparison.arm is None or answers[comparison.arm]["privacy_unit"] == "none":
             continue
-        seeds = rows_of(records, comparison.arm)
+        seeds = rows_for_arm(records, comparison.arm)
         ours = seeds.sort_values("epsilon", kind="stable").iloc[-1]
         reading = _reading(theirs, ours)
         raw.append({"published": comparison.published, "arm": comparison.arm, "their_epsilon": theirs, **reading})
         lines.append(_line(published[comparison.published], answers[comparison.arm], ours, reading))
     if not lines:
         raise UserError(
-            f"table readings of {selection.title!r}: no private arm answers a published epsilon in `compare`"
+            f"table epsilon_interpretations of {view.title!r}: no private arm answers a published epsilon in `compare`"
         )
     cells = pd.DataFrame(lines)
     shown = summary.loc[list(dict.fromkeys(row["arm"] for row in raw))]
@@ -73,13 +81,13 @@ def readings_table(
         *data_notes(shown),
     )
     numeric = frozenset(cells.columns) - {"Published", "Ours"}
-    return Table(selection.title, cells, numeric, notes, pd.DataFrame(raw))
+    return Table(view.title, cells, numeric, notes, pd.DataFrame(raw))
 
 
 def _reading(theirs: float, ours: pd.Series) -> dict[str, Any]:
     noise, delta = float(ours["noise_multiplier"]), float(ours["delta"])
-    exact, exact_epsilon = compositions(noise, theirs, delta)
-    by_rdp, rdp_epsilon = compositions(noise, theirs, delta, renyi_epsilon)
+    exact, exact_epsilon = steps_for_epsilon(noise, theirs, delta)
+    by_rdp, rdp_epsilon = steps_for_epsilon(noise, theirs, delta, renyi_epsilon)
     return {
         **{key: ours[key] for key in ("noise_multiplier", "sample_rate", "steps", "delta", "accuracy_all")},
         **{key: ours[key] for key in ("epsilon", *(f"epsilon_{name}" for name in ACCOUNTANTS))},
@@ -98,7 +106,7 @@ def _line(theirs: PublishedRow, summary: pd.Series, ours: pd.Series, reading: Ma
     ]
     return {
         "Published": f"{theirs.paper}: {theirs.technique}",
-        "Their ε": NOTHING if theirs.epsilon is None else significant(theirs.epsilon),
+        "Their ε": EMPTY_CELL if theirs.epsilon is None else significant(theirs.epsilon),
         "Ours": summary["label"],
         "Noise multiplier": significant(ours["noise_multiplier"]),
         "Steps, sampling rate": f"{int(ours['steps']):,}, {significant(ours['sample_rate'])}",

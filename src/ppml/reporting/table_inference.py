@@ -5,12 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.experiment_view import Selection
+from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.footnotes import data_notes
 from ppml.reporting.formatting import human_bytes, percent_estimate, significant
+from ppml.reporting.registry import table
 from ppml.reporting.statistics import estimate
 from ppml.reporting.summaries import summarise
-from ppml.reporting.table_summary import Table
+from ppml.reporting.table import Table
 
 SECONDS_AN_HOUR = 3600
 
@@ -29,14 +30,15 @@ LEAKS = (
 )
 
 
+@table("inference", shows="predictions on encrypted images", reads=("records", "costs", "inferences"))
 def inference_table(
-    selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, inferences: pd.DataFrame
+    view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, inferences: pd.DataFrame
 ) -> Table:
     """Return the table with a row an arm that predicts encrypted images.
 
     Parameters
     ----------
-    selection : Selection
+    view : Selection
         The arms, in the order of the rows; those that predict in the clear only are left out.
     records, costs : pandas.DataFrame
         One row an arm and seed.
@@ -49,18 +51,18 @@ def inference_table(
         None of the arms does.
     """
     present = set(inferences["arm"])
-    shown = tuple(arm for arm in selection.arms if arm in present)
+    shown = tuple(arm for arm in view.arms if arm in present)
     if not shown:
         raise UserError(
-            f"inferences.csv: none of the arms {', '.join(selection.arms)} of {selection.title!r} predicts encrypted "
+            f"inferences.csv: none of the arms {', '.join(view.arms)} of {view.title!r} predicts encrypted "
             "images; select one with `inference: {kind: ckks}`"
         )
-    summary = summarise(selection, shown, records, costs)
-    lines = [_line(selection.label(arm), inferences[inferences["arm"] == arm]) for arm in shown]
+    summary = summarise(view, shown, records, costs)
+    lines = [_line(view.label(arm), inferences[inferences["arm"] == arm]) for arm in shown]
     cells = pd.DataFrame(lines)
     raw = inferences[inferences["arm"].isin(shown)].reset_index(drop=True)
-    notes = (*selection.notes, *_method(raw), *LEAKS, *data_notes(summary))
-    return Table(selection.title, cells, frozenset(cells.columns) - {"Technique", "Ring"}, notes, raw)
+    notes = (*view.notes, *_method(raw), *LEAKS, *data_notes(summary))
+    return Table(view.title, cells, frozenset(cells.columns) - {"Technique", "Ring"}, notes, raw)
 
 
 def _line(label: str, rows: pd.DataFrame) -> dict[str, str]:
@@ -111,7 +113,7 @@ def _thousands(count: float) -> str:
 
 
 def _method(rows: pd.DataFrame) -> tuple[str, ...]:
-    alone = ", ".join(f"{count:,}" for count in dict.fromkeys(rows["singly"]))
+    alone = ", ".join(f"{count:,}" for count in dict.fromkeys(rows["single_images"]))
     return (
         "Encrypted: images under CKKS, predicted in batches, an image a slot; the first "
         f"{alone} also one by one, an image in a few ciphertexts. Seconds: CPU time of one core, median over images or "

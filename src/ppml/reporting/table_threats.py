@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ppml.reporting.experiment_view import Selection
+from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.footnotes import data_notes
-from ppml.reporting.formatting import NOTHING, epsilon_bound, scientific
+from ppml.reporting.formatting import EMPTY_CELL, epsilon_bound, scientific
 from ppml.reporting.guarantee import noise_known_to, privacy_notes
+from ppml.reporting.registry import table
 from ppml.reporting.summaries import summarise
-from ppml.reporting.table_summary import Table
+from ppml.reporting.table import Table
 
 HOLDERS = {
     "centralized": "one owner, all of them",
-    "local": "each client its own",
+    "independent": "each client its own",
     "federated": "each client its own",
 }
 MAY = "may reveal records"
@@ -40,7 +41,7 @@ _ENCRYPTED = (
 DEVIATING = {
     "ckks": _ENCRYPTED,
     "bfv": _ENCRYPTED,
-    "shares": (
+    "secret_sharing": (
         "Shares: each client signs its shares, with its number and the round, so that the adding server alone cannot "
         "make up a client. With one client that colludes, an adding server that deviates asks for the sum of that "
         "client and one other, and so opens the other's update, one a round. The helping servers, which register the "
@@ -59,12 +60,13 @@ DEVIATING = {
 """What a party that does not follow the protocol can open, by the way to add."""
 
 
-def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
+@table("threats", shows="the data and keys of each party", reads=("records", "costs", "joint"))
+def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
     """Return the table with a row an arm: who keeps the records, who opens an update, who sees the sum, what leaks.
 
     Parameters
     ----------
-    selection : Selection
+    view : Selection
         The arms, in the order of the rows.
     records, costs : pandas.DataFrame
         One row an arm and seed.
@@ -76,7 +78,7 @@ def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
     UserError
         An arm has no rows, two rows for a seed, or seeds that differ in data set or guarantee.
     """
-    summary = summarise(selection, tuple(selection.arms), records, costs)
+    summary = summarise(view, tuple(view.arms), records, costs)
     lines = [
         {
             "Technique": row["label"],
@@ -91,22 +93,22 @@ def threats_table(selection: Selection, records: pd.DataFrame, costs: pd.DataFra
     ]
     added_by = summary.loc[summary["topology"] == "federated", "aggregation"]
     deviating = dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in set(added_by))
-    notes = (*selection.notes, *LIMITS, *deviating, *privacy_notes(summary, joint), *data_notes(summary))
-    return Table(selection.title, pd.DataFrame(lines), frozenset(), notes, summary.reset_index())
+    notes = (*view.notes, *LIMITS, *deviating, *privacy_notes(summary, joint), *data_notes(summary))
+    return Table(view.title, pd.DataFrame(lines), frozenset(), notes, summary.reset_index())
 
 
 def _of(row: pd.Series, column: str) -> str:
-    return NOTHING if pd.isna(row[column]) else str(row[column])
+    return EMPTY_CELL if pd.isna(row[column]) else str(row[column])
 
 
 def _opened(row: pd.Series) -> str:
     """Return what a single update tells of its client's records to whoever opens it."""
     if row["topology"] != "federated":
-        return NOTHING
-    match row["noise_by"]:
-        case "owner":
+        return EMPTY_CELL
+    match row["noise"]:
+        case "local":
             return _bound(row, row["epsilon"])
-        case "shares":
+        case "distributed":
             return _bound(row, row["epsilon_if_opened"])
     return MAY
 

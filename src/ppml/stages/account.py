@@ -1,52 +1,45 @@
-"""Rule account: epsilon from the mechanisms that were executed."""
+"""Stage account: the epsilon of the mechanisms that were executed."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from ppml.accounting.cross_check import by_every_accountant, choose, stated
-from ppml.accounting.epsilon import ACCOUNTANTS, NEIGHBOURING, curve
+from ppml.accounting.cross_check import epsilons_by_accountant, select_epsilon, stated_epsilon
+from ppml.accounting.epsilon import ACCOUNTANTS, NEIGHBOURING, epsilon_curve
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.joint import dominating, weakest
+from ppml.accounting.joint import dominating_mechanism, weakest_source
 from ppml.accounting.replacing import epsilon_replace_one
 from ppml.config.technique import ClientLevel, ExampleLevel, Privacy
 from ppml.io.atomic import read_json, write_json
-from ppml.stages.parallel_map import of_each
+from ppml.stages.job import Job
+from ppml.stages.parallel_map import parallel_map
+
+NOISE_BY = {"local": "owner", "distributed": "shares", "central": "server"}
+"""The name in privacy.json, whose format is fixed, of each value of `privacy.noise`."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write privacy.json; ``--spec`` holds the arm's privacy."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--spec", type=json.loads, required=True)
-    parser.add_argument("--events", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the owners")
-    arguments = parser.parse_args(argv)
-    given = TypeAdapter(Privacy).validate_python(arguments.spec["privacy"])
-    privacy = given if isinstance(given, ExampleLevel | ClientLevel) else None
-    executed = read_json(arguments.events)
-    owners = [tuple(MechanismEvent(**event) for event in own) for own in executed["owners"]]
-    content = statement(
-        privacy,
-        owners,
+def run(job: Job) -> None:
+    """Write privacy.json. The specification holds the arm's privacy."""
+    parsed = TypeAdapter(Privacy).validate_python(job.spec["privacy"])
+    executed = read_json(job.inputs["events"])
+    content = privacy_statement(
+        parsed if isinstance(parsed, ExampleLevel | ClientLevel) else None,
+        [tuple(MechanismEvent(**event) for event in own) for own in executed["owners"]],
         executed["planned_steps"],
         complete=executed.get("complete", True),
         mechanism=executed.get("mechanism"),
-        workers=arguments.workers,
+        workers=job.threads,
     )
-    write_json(arguments.output, content)
+    write_json(job.outputs["privacy"], content)
 
 
-def statement(
+def privacy_statement(
     privacy: ExampleLevel | ClientLevel | None,
     owners: Sequence[tuple[MechanismEvent, ...]],
     planned_steps: Sequence[int],
@@ -102,9 +95,9 @@ def statement(
     _check_steps(owners, planned_steps, fewer=budget is not None or not complete)
     sources = _sources(privacy, owners)
     # Owners often run the same mechanisms.
-    spends = of_each(partial(_spends, privacy.delta), filter(None, owners), workers, "epsilon of owners")
+    spends = parallel_map(partial(_spends, privacy.delta), filter(None, owners), workers, "epsilon of owners")
     known = {own: found for own, (found, _) in spends.items()}
-    chosen = {own: choose(found, privacy.accountant) for own, found in known.items()}
+    chosen = {own: select_epsilon(found, privacy.accountant) for own, found in known.items()}
     every = {name: _largest([found[name] for found in known.values()]) for name in ACCOUNTANTS}
     # An owner that never took part has spent nothing.
     spent = [chosen[own][0] if own else 0.0 for own in owners]
@@ -116,7 +109,7 @@ def statement(
     (first, *others) = owners[worst]
     return {
         "unit": privacy.kind,
-        "noise_by": privacy.noise_by,
+        "noise_by": NOISE_BY[privacy.noise],
         **sources,
         # The owners' records are disjoint: the guarantee of one record is that of its owner, at worst the largest.
         "epsilon": spent[worst],
@@ -133,7 +126,7 @@ def statement(
         "mechanism": mechanism,
         "dominating": [
             {"sample_rate": event.sample_rate, "noise_multiplier": event.noise_multiplier, "steps": event.steps}
-            for event in dominating(owners)
+            for event in dominating_mechanism(owners)
         ],
         "noise_multiplier": first.noise_multiplier,
         "sample_rate": first.sample_rate,
@@ -146,15 +139,15 @@ def statement(
 
 def _spends(delta: float, own: tuple[MechanismEvent, ...]) -> tuple[dict[str, float | None], float]:
     """Return the epsilon of an owner by every accountant, and where a record is replaced by any other."""
-    return by_every_accountant(own, delta), epsilon_replace_one(own, delta)
+    return epsilons_by_accountant(own, delta), epsilon_replace_one(own, delta)
 
 
 def _sources(privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[MechanismEvent, ...]]) -> dict[str, str]:
     """Return what the executed steps drew from and how they sampled; raise an error where less was configured."""
     ran = [event for own in owners for event in own if event.steps]
     drawn = {
-        "noise_source": weakest([event.noise_source for event in ran]),
-        "sampling_source": weakest([event.sampling_source for event in ran]),
+        "noise_source": weakest_source([event.noise_source for event in ran]),
+        "sampling_source": weakest_source([event.sampling_source for event in ran]),
     }
     for name, source in drawn.items():
         if privacy.noise_source == "secure" != source:
@@ -165,11 +158,11 @@ def _sources(privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[Mechani
 
 
 def _if_opened(privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[MechanismEvent, ...]]) -> float | None:
-    if privacy.noise_by != "shares":
+    if privacy.noise != "distributed":
         return None
-    counted = len(owners) - privacy.colluders - privacy.dropouts
+    counted = len(owners) - privacy.max_colluding - privacy.max_dropouts
     share = tuple(replace(event, noise_multiplier=event.noise_multiplier / math.sqrt(counted)) for event in owners[0])
-    return stated(share, privacy.delta, privacy.accountant)[0]
+    return stated_epsilon(share, privacy.delta, privacy.accountant)[0]
 
 
 def _largest(values: Sequence[float | None]) -> float | None:
@@ -180,7 +173,7 @@ def _largest(values: Sequence[float | None]) -> float | None:
 
 def _curve(events: Sequence[MechanismEvent], delta: float, accountant: str) -> list[dict[str, float]]:
     """Return step, passes over the owner's records and epsilon, from the first step to the last."""
-    points = curve(events, delta, accountant)
+    points = epsilon_curve(events, delta, accountant)
     return [{"step": step, "epoch": _epochs(events, step), "epsilon": epsilon} for step, epsilon in points]
 
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppml.data.catalogue import dataset_info
 from ppml.io.atomic import read_json
 from ppml.io.canonical_json import canonical
-from ppml.io.digests import shown_digest
+from ppml.io.digests import publishable_digest
 from ppml.randomness import Randomness
 
 
@@ -25,12 +24,12 @@ def public_data(about: Mapping[str, Any], partition: str | Path | None) -> tuple
     Parameters
     ----------
     about : mapping
-        What the rule subset says: ``dataset``, ``choice`` and ``n_train`` are taken.
+        What the rule subset says: ``dataset``, ``selection`` and ``n_train`` are taken.
     partition : path or None
         What the rule partition wrote. It may depend on labels, so that its digest is keyed where the data are private.
     """
     dataset, division = str(about["dataset"]), ""
     if partition:
         plain = hashlib.sha256(canonical(read_json(partition)["clients"]).encode()).hexdigest()
-        division = shown_digest(plain, published=dataset_info(dataset).published)
-    return dataset, str(about["choice"]), int(about["n_train"]), division
+        division = publishable_digest(plain, published=about["contract"]["redistributable"])
+    return dataset, str(about["selection"]), int(about["n_train"]), division

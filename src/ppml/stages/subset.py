@@ -1,64 +1,57 @@
-"""Rule subset: choose the images that train, and those that the evaluation opens."""
+"""Stage subset: choose the examples that train and those that evaluate, and write the contract of the data."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 
-from ppml.data.catalogue import dataset_info
+from ppml.config.datasets import DatasetSpec
 from ppml.data.loading import load_splits
-from ppml.data.subset import choose
+from ppml.data.subset import select_subset
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.digests import content_digest
 from ppml.stages.example_files import write_examples
+from ppml.stages.job import Job
+
+HOLDOUT = 10_000
+"""The largest number of examples that a holdout evaluates."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the training subset and the whole evaluation file with the paper's test images first.
+def run(job: Job) -> None:
+    """Write the training subset, the whole evaluation file with the paper's test examples first, and about.json.
 
-    ``--spec`` holds dataset, train, test, choice and evaluate_on.
+    The specification holds dataset, source (the entry of the data set), train, test, selection and evaluate_on. The
+    inputs are the raw files.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--spec", type=json.loads, required=True)
-    parser.add_argument("--raw", type=Path, nargs="*", default=[])
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--about", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    spec = arguments.spec
-
+    spec = dict(job.spec)
+    source = DatasetSpec.model_validate(spec.pop("source"))
     holdout = spec["evaluate_on"] == "holdout"
-    official_train, *others = load_splits(spec["dataset"], arguments.raw, ("train",) if holdout else ("train", "test"))
-    train = choose(official_train.labels, spec["train"], spec["choice"])
-    source = official_train if holdout else others[0]
-    candidates = np.arange(len(source.labels))
+    raw = list(job.inputs.values())
+    official_train, *others = load_splits(source, raw, ("train",) if holdout else ("train", "test"))
+    train = select_subset(official_train.labels, spec["train"], spec["selection"])
+    evaluated = official_train if holdout else others[0]
+    candidates = np.arange(len(evaluated.labels))
     if holdout:
-        candidates = np.setdiff1d(candidates, train)[:10_000]
+        candidates = np.setdiff1d(candidates, train)[:HOLDOUT]
         if not len(candidates):
             raise UserError(
-                f"data.evaluate_on: holdout needs training images outside the subset, but data.train takes all "
+                f"data.evaluate_on: holdout needs training examples outside the subset, but data.train takes all "
                 f"{len(train)}; lower data.train"
             )
-    chosen = candidates[choose(source.labels[candidates], spec["test"], spec["choice"])]
+    chosen = candidates[select_subset(evaluated.labels[candidates], spec["test"], spec["selection"])]
     test = np.concatenate([chosen, np.setdiff1d(candidates, chosen)])
 
-    write_examples(arguments.train, official_train.images[train], official_train.labels[train])
-    write_examples(arguments.test, source.images[test], source.labels[test])
+    contract, files = source.contract, [job.outputs["train"], job.outputs["test"]]
+    write_examples(files[0], official_train.inputs[train], official_train.labels[train], contract)
+    write_examples(files[1], evaluated.inputs[test], evaluated.labels[test], contract)
     write_json(
-        arguments.about,
+        job.outputs["about"],
         {
             **spec,
             "n_train": len(train),
             "n_test": len(chosen),
             "n_test_all": len(test),
-            "classes": int(official_train.labels.max()) + 1,
-            "digest": content_digest(
-                [arguments.train, arguments.test], published=dataset_info(spec["dataset"]).published
-            ),
+            "digest": content_digest(files, published=contract.redistributable),
+            "contract": contract.to_json(),
         },
     )

@@ -184,7 +184,7 @@ class _ReplicaSchedule:
         settings = self._settings
         epoch, number = divmod(step, self._steps_per_epoch)
         position = self._window.at((epoch + number / self._steps_per_epoch) / settings.epochs)
-        return learning_rate(settings.learning_rate, settings.decay, position)
+        return learning_rate(settings.learning_rate, settings.learning_rate_schedule, position)
 
     def end_step(
         self, step: int, loss: float, count: int, after_epoch: AfterReplicaEpoch, weights: Callable[[], Weights]

@@ -1,0 +1,478 @@
+"""Server steps, the proximal term and control variates, against their formulas by hand and Flower's own strategies."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
+from torch import nn
+from torch.nn import functional
+
+from ppml.data.examples import Examples
+from ppml.federation import algorithms as work_module
+from ppml.federation.algorithms import ScaffoldAlgorithm
+from ppml.federation.factory import build_correction, build_server_optimizer, cumulative_learning_rate
+from ppml.federation.global_state import GlobalState
+from ppml.federation.server_optimizer import FedAdam, FedAvgM
+from ppml.federation.simulation_grid import InProcessGrid
+from ppml.learning.dpsgd import DpSgdLearner
+from ppml.learning.gradient_correction import NO_CORRECTION, ConstantOffset, Proximal
+from ppml.learning.learner import Settings
+from ppml.learning.sgd import SgdLearner
+from ppml.learning.training_window import TrainingWindow, cumulative_step
+from ppml.randomness import Randomness
+
+from ..learning.digits import Silent, blank, some, vector
+from .parties import (
+    CODEC,
+    ROUNDS,
+    Course,
+    by_hand,
+    changes_by_hand,
+    federated,
+    logistic,
+    owners,
+    parties,
+    play,
+    same_bits,
+    trained,
+    with_learner,
+)
+
+# The global step.
+
+STEPS = 8
+SIZE = 500
+FIRST = np.random.default_rng(3).normal(0.0, 1.0, SIZE).astype(np.float32)
+MEANS = np.random.default_rng(4).normal(0.0, 0.1, (STEPS, SIZE))
+
+
+def run_steps(step, rate: float = 1.0) -> list[np.ndarray]:
+    """Return the weights after each of the steps along ``MEANS``."""
+    state, found = GlobalState(FIRST, step.initial_memory(SIZE)), []
+    for mean in MEANS:
+        state = step.step(state, mean, rate)
+        found.append(state.parameters)
+    return found
+
+
+def momentum_by_hand(rate: float, momentum: float) -> list[np.ndarray]:
+    weights, velocity, found = FIRST.astype(float), 0.0, []
+    for mean in MEANS:
+        velocity = momentum * velocity + mean
+        weights = weights + rate * velocity
+        found.append(weights)
+    return found
+
+
+def adam_by_hand(rate: float, beta1: float, beta2: float, tau: float) -> list[np.ndarray]:
+    """Return algorithm 2 of arXiv 2003.00295, whose second moment starts at tau squared."""
+    weights, first, second, found = FIRST.astype(float), 0.0, tau**2, []
+    for mean in MEANS:
+        first = beta1 * first + (1 - beta1) * mean
+        second = beta2 * second + (1 - beta2) * mean**2
+        weights = weights + rate * first / (np.sqrt(second) + tau)
+        found.append(weights)
+    return found
+
+
+@pytest.mark.parametrize(("rate", "momentum"), [(1.0, 0.0), (1.0, 0.9), (0.3, 0.5)])
+def test_momentum_step_matches_the_formula(rate, momentum):
+    np.testing.assert_allclose(
+        run_steps(FedAvgM(rate, momentum)), momentum_by_hand(rate, momentum), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_step_without_momentum_is_the_mean():
+    state = FedAvgM().step(GlobalState(FIRST, FedAvgM().initial_memory(SIZE)), MEANS[0])
+    assert same_bits(state.parameters, (FIRST.astype(np.float64) + MEANS[0]).astype(np.float32))
+
+
+@pytest.mark.parametrize("settings", [(0.01, 0.9, 0.99, 1e-3), (0.1, 0.0, 0.9, 1e-2), (1.0, 0.5, 0.0, 0.1)])
+def test_adaptive_step_matches_the_formula(settings):
+    np.testing.assert_allclose(run_steps(FedAdam(*settings)), adam_by_hand(*settings), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [(0.011, 0.9, 0.99, 1e-3), (0.01, 0.8, 0.99, 1e-3), (0.01, 0.9, 0.9, 1e-3)])
+def test_other_adaptive_step_is_detected(wrong):
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(
+            run_steps(FedAdam(0.01, 0.9, 0.99, 1e-3)), adam_by_hand(*wrong), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("step", [FedAvgM(0.5, 0.5), FedAdam(0.1, 0.9, 0.99, 1e-2)], ids=["momentum", "adam"])
+def test_rate_multiplies_the_step(step):
+    (half, *_), (whole, *_) = run_steps(step, 0.5), run_steps(step)
+    np.testing.assert_allclose(half - FIRST, (whole - FIRST) / 2, atol=1e-6)
+
+
+class Node:
+    """A grid as far as a strategy of Flower sees it."""
+
+    def get_node_ids(self) -> list[int]:
+        return [2]
+
+
+def run_flower_steps(strategy, number_of=lambda number: number) -> list[np.ndarray]:
+    """Return the weights after each step of a strategy of Flower whose single client moves along ``MEANS``."""
+    InProcessGrid(lambda message, context: message, 1)  # gives messages their sender
+    weights, found = FIRST.astype(np.float64), []
+    for number, mean in enumerate(MEANS, start=1):
+        (message,) = strategy.configure_train(number, ArrayRecord({"w": Array(weights)}), ConfigRecord(), Node())
+        content = RecordDict(
+            {"arrays": ArrayRecord({"w": Array(weights + mean)}), "metrics": MetricRecord({"num-examples": 1})}
+        )
+        arrays, _ = strategy.aggregate_train(number_of(number), [Message(content, reply_to=message)])
+        weights = arrays["w"].numpy()
+        found.append(weights)
+    return found
+
+
+ONE = {"min_train_nodes": 1, "min_available_nodes": 1}
+
+
+def test_momentum_step_matches_flower():
+    expected = run_flower_steps(flower.FedAvgM(server_learning_rate=0.3, server_momentum=0.5, **ONE))
+    np.testing.assert_allclose(run_steps(FedAvgM(0.3, 0.5)), expected, rtol=1e-5, atol=1e-5)
+
+
+def flower_adam() -> list[np.ndarray]:
+    strategy = flower.FedAdam(eta=0.01, beta_1=0.9, beta_2=0.99, tau=1e-3, **ONE)
+    # Flower starts the second moment at 0, and corrects the rate for both moments, which the paper does not: long
+    # after the start that correction is 1.
+    strategy.v_t = {"w": np.full(SIZE, 1e-6)}
+    return run_flower_steps(strategy, lambda number: number + 10**6)
+
+
+def test_adaptive_step_matches_flower_late_in_the_training():
+    np.testing.assert_allclose(run_steps(FedAdam(0.01, 0.9, 0.99, 1e-3)), flower_adam(), rtol=1e-4, atol=1e-5)
+
+
+def test_configuration_selects_the_server_optimizer():
+    arms = [federated(server={"kind": "adam", "beta1": 0.8}), federated(server={"kind": "sgd", "momentum": 0.5})]
+    assert [build_server_optimizer(arm.topology.server) for arm in arms] == [
+        FedAdam(0.01, 0.8, 0.99, 1e-3),
+        FedAvgM(1.0, 0.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "server", [{"kind": "adam", "learning_rate": 0.02}, {"kind": "sgd", "learning_rate": 0.7, "momentum": 0.5}]
+)
+def test_rounds_with_a_server_optimizer_match_the_formula(server):
+    parts = parties(federated(server=server))
+    course = play(parts)
+    weights = [member.weight for member in parts.pool.clients.values()]
+    weights_now, memory = parts.settings.initial_weights.astype(np.float64), {}
+    for number in range(1, ROUNDS + 1):
+        changes = changes_by_hand(parts, weights_now.astype(np.float32), number, range(3))
+        mean = sum(weight * change for weight, change in zip(weights, changes, strict=True)) / sum(weights)
+        if server["kind"] == "adam":
+            memory["first"] = 0.9 * memory.get("first", 0.0) + 0.1 * mean
+            memory["second"] = 0.99 * memory.get("second", 1e-6) + 0.01 * mean**2
+            weights_now = weights_now + 0.02 * memory["first"] / (np.sqrt(memory["second"]) + 1e-3)
+        else:
+            memory["velocity"] = 0.5 * memory.get("velocity", 0.0) + mean
+            weights_now = weights_now + 0.7 * memory["velocity"]
+    (last,) = (state.global_state.parameters for state in course.states if state.applied == ROUNDS)
+    # A step of the grid is 10^-6, and the adaptive step may enlarge it a hundredfold where moments are small.
+    assert np.abs(last - weights_now).max() < 1e-3
+    assert np.median(np.abs(last - weights_now)) < 1e-5
+    assert np.abs(last).max() > 0.02
+
+
+# The proximal term.
+
+
+def test_proximal_correction_is_the_gradient_of_the_term():
+    model, examples = logistic(), some(30)
+    nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(1))
+    anchor = [torch.randn(one.shape, generator=torch.Generator().manual_seed(2)) for one in model.parameters()]
+
+    def loss() -> torch.Tensor:
+        return functional.cross_entropy(model(examples.inputs), examples.labels)
+
+    distance = sum(((one - start) ** 2).sum() for one, start in zip(model.parameters(), anchor, strict=True))
+    expected = torch.autograd.grad(loss() + 0.7 / 2 * distance, list(model.parameters()))
+    loss().backward()
+    before = [one.detach().clone() for one in model.parameters()]
+    Proximal(0.7, anchor).add_to_gradients(list(model.parameters()))
+    for parameter, value, gradient in zip(model.parameters(), before, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+        assert torch.equal(parameter, value), "the weights themselves stay"
+
+
+def test_private_client_is_corrected_after_the_noise():
+    # What its examples lead to is noise alone.
+    released: list[torch.Tensor] = []
+    model = Silent()
+    learner = DpSgdLearner(
+        Settings(1, 10, 0.5, momentum=0.0, learning_rate_schedule="constant"),
+        noise_multiplier=1.0,
+        max_grad_norm=0.1,
+        on_release=lambda gradients: released.append(gradients[0].clone()),
+    )
+    anchor = torch.full_like(model[1].weight, 0.1)
+    correction = Proximal(0.4, [anchor])
+    learner.fit(model, blank(30), window=TrainingWindow(), rng=Randomness(1), correction=correction)
+    expected = torch.zeros_like(anchor)
+    for noise in released:
+        expected = expected - 0.5 * (noise + 0.4 * (expected - anchor))
+    assert len(released) == 3
+    torch.testing.assert_close(model[1].weight.detach(), expected)
+
+
+def distances(strength: float | None) -> np.ndarray:
+    """Return how far each client goes from the global model in the first round."""
+    correction = {"kind": "proximal", "mu": strength} if strength else {"kind": "none"}
+    training = {
+        "epochs": 20,
+        "batch_size": "all",
+        "learning_rate": 0.002,
+        "momentum": 0.0,
+        "learning_rate_schedule": "constant",
+    }
+    parts = parties(federated(training=training, correction=correction, rounds=1, weighting="uniform"))
+    pool, found = parts.pool, []
+    for client, member in pool.clients.items():
+        turn = work_module.RoundContext(
+            client,
+            1,
+            1,
+            GlobalState(
+                parts.settings.initial_weights, pool.algorithm.initial_memory(len(parts.settings.initial_weights))
+            ),
+            {},
+            None,
+            pool.seeds[client],
+        )
+        found.append(np.linalg.norm(pool.algorithm.compute_update(pool.model, member, turn).values[:-1]))
+    return np.array(found)
+
+
+def test_stronger_proximal_term_reduces_client_drift():
+    free, weak, middle, strong = (distances(strength) for strength in (None, 1e-3, 30.0, 400.0))
+    np.testing.assert_allclose(weak, free, rtol=1e-3)
+    assert (middle < 0.8 * free).all() and (strong < 0.1 * free).all() and (strong > 0.01 * free).all()
+
+
+def test_configuration_selects_the_correction():
+    (strong,) = [federated(correction={"kind": "proximal", "mu": 0.5}).topology.correction]
+    model = logistic()
+    correction = build_correction(strong)(model)
+    nn.init.ones_(model[1].weight)
+    model[1].weight.grad = torch.zeros_like(model[1].weight)
+    correction.add_to_gradients([model[1].weight, model[1].bias])
+    assert (model[1].weight.grad == 0.5).all() and model[1].bias.grad is None, "the anchor is a copy"
+    assert build_correction(federated().topology.correction)(model) is NO_CORRECTION
+
+
+# How far a unit of gradient goes.
+
+
+def moved(rates, momentum: float) -> float:
+    """Return how far SGD of torch moves a weight whose gradient is 1 in every step."""
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=momentum)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    return -weight.item()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("rates", [[0.1], [0.1] * 7, [0.3, 0.2, 0.1, 0.0], []])
+def test_cumulative_step_matches_torch(rates, momentum):
+    assert cumulative_step(rates, momentum) == pytest.approx(moved(rates, momentum), rel=1e-12)
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["sgd", "dpsgd"])
+@pytest.mark.parametrize("batch_size", [10, "all"])
+@pytest.mark.parametrize("decay", ["linear", "constant"])
+def test_cumulative_learning_rate_matches_the_learner(private, batch_size, decay):
+    training = {
+        "epochs": 2,
+        "batch_size": batch_size,
+        "momentum": 0.9,
+        "learning_rate_schedule": decay,
+        "learning_rate": 0.1,
+    }
+    privacy = {"kind": "example", "noise_multiplier": 1.0} if private else None
+    arm = federated(privacy, training=training)
+    settings = Settings(2, batch_size, 0.1, momentum=0.9, learning_rate_schedule=decay)
+    learner = DpSgdLearner(settings, noise_multiplier=0.0, max_grad_norm=1.0) if private else SgdLearner(settings)
+    model, window = Silent(), TrainingWindow(1 / 3, 2 / 3)
+    learner.fit(
+        model,
+        blank(25),
+        window=window,
+        rng=Randomness(1),
+        correction=ConstantOffset([torch.full_like(model[1].weight, 2.0)]),
+    )
+    assert model[1].weight.unique().item() == pytest.approx(-2.0 * cumulative_learning_rate(arm)(25, window), rel=1e-5)
+
+
+# Control variates.
+
+
+def halves(*labels: int, count: int = 150) -> Examples:
+    """Return digits of ``labels``, shrunk to two by two values of mean 0 and deviation 1, to tell odd from even."""
+    examples = some(1437)
+    values = functional.adaptive_avg_pool2d(examples.inputs, 2)
+    values = (values - values.mean(dim=0)) / values.std(dim=0)
+    chosen = torch.isin(examples.labels, torch.tensor(labels)).nonzero()[:count, 0]
+    return Examples(values[chosen], examples.labels[chosen] % 2)
+
+
+class Plane(nn.Sequential):
+    """A linear model of four pixels and two classes: its loss is convex."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(4, 2))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+def joint_loss(model: nn.Module) -> torch.Tensor:
+    """Return the loss over the examples of both clients, which have as many each."""
+    losses = [functional.cross_entropy(model(one.inputs), one.labels) for one in different()]
+    return sum(losses) / len(losses)
+
+
+def different() -> list[Examples]:
+    """Return two clients, of whom one has the small digits and one the large."""
+    return [halves(0, 1, 2, 3, 4), halves(5, 6, 7, 8, 9)]
+
+
+@cache
+def least_joint_loss() -> float:
+    model = Plane()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = joint_loss(model)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return joint_loss(model).item()
+
+
+LOCAL = {"epochs": 20, "batch_size": "all", "learning_rate": 0.5, "momentum": 0.0, "learning_rate_schedule": "constant"}
+
+
+@cache
+def corrected(kind: str) -> Course:
+    """Return the course of a training of the two different clients, with many steps a round."""
+    arm = federated(training=LOCAL, rounds=20, weighting="uniform", correction={"kind": kind})
+    return play(parties(arm, model=Plane(), owned=different(), test=different()[0]))
+
+
+def excess(course: Course) -> float:
+    """Return how far the joint loss is from its least."""
+    model = Plane()
+    (last,) = (state.global_state.parameters for state in course.states if state.applied == 20)
+    nn.utils.vector_to_parameters(torch.from_numpy(last.copy()), model.parameters())
+    return joint_loss(model).item() - least_joint_loss()
+
+
+def test_control_variates_reduce_client_drift():
+    drifted = excess(corrected("none"))
+    assert drifted > 0.01, "without them the clients drift"
+    assert -1e-6 < excess(corrected("scaffold")) < drifted / 20
+
+
+def test_missing_control_variates_are_detected(monkeypatch):
+    monkeypatch.setattr(work_module, "ConstantOffset", lambda values: NO_CORRECTION)
+    assert excess(corrected.__wrapped__("scaffold")) > excess(corrected("none")) / 20
+
+
+@pytest.mark.parametrize("participation", [1.0, 0.67])
+def test_global_control_variate_is_the_mean(participation):
+    parts = parties(federated(correction={"kind": "scaffold"}, participation=participation, rounds=5))
+    course = play(parts)
+    own = [state.private.get("control", np.zeros(7850, np.float32)) for state in course.states]
+    (common,) = (state.global_state.memory["control"] for state in course.states if state.applied == 5)
+    assert np.abs(common).max() > 1e-3
+    # Each of 15 differences is rounded to the grid.
+    np.testing.assert_allclose(np.mean(own, axis=0), common, atol=15 * CODEC.step)
+
+
+class Overheard:
+    """A learner whose gradients are heard, before anything is added to them."""
+
+    def __init__(self, learner: SgdLearner, heard: list[list[torch.Tensor]]) -> None:
+        self._learner, self._heard = learner, heard
+
+    def fit(self, model, examples, *, correction, **others):
+        class Hears:
+            def add_to_gradients(_, parameters):
+                self._heard.append([parameter.grad.clone() for parameter in parameters])
+                correction.add_to_gradients(parameters)
+
+        return self._learner.fit(model, examples, correction=Hears(), **others)
+
+
+def test_control_variate_is_the_mean_gradient():
+    heard: list[list[torch.Tensor]] = []
+    training = {"momentum": 0.0, "learning_rate_schedule": "constant", "epochs": 2}
+    parts = parties(federated(training=training, correction={"kind": "scaffold"}))
+    course = play(with_learner(parts, 0, lambda learner: Overheard(learner, heard)))
+    # Two epochs of two steps in each of three rounds: the last turn is the last four.
+    assert len(heard) == 12
+    met = torch.stack([torch.cat([one.flatten() for one in gradients]) for gradients in heard[-4:]]).mean(dim=0)
+    np.testing.assert_allclose(course.states[0].private["control"], met.numpy(), atol=1e-5)
+    assert met.abs().max() > 1e-2
+
+
+def test_control_variate_weighs_gradients_by_schedule_and_momentum():
+    heard: list[list[torch.Tensor]] = []
+    parts = parties(federated(training={"momentum": 0.9, "epochs": 2}, correction={"kind": "scaffold"}, rounds=1))
+    course = play(with_learner(parts, 0, lambda learner: Overheard(learner, heard)))
+    rates = [0.1, 0.075, 0.05, 0.025]
+    # What each gradient moves: its own step, and what momentum carries on of it.
+    shares = [
+        sum(rate * 0.9 ** (later - step) for later, rate in enumerate(rates) if later >= step) for step in range(4)
+    ]
+    met = sum(
+        share * torch.cat([one.flatten() for one in gradients]) for share, gradients in zip(shares, heard, strict=True)
+    ) / sum(shares)
+    np.testing.assert_allclose(course.states[0].private["control"], met.numpy(), atol=1e-5)
+
+
+def test_first_scaffold_round_is_federated_averaging():
+    parts = parties(federated(correction={"kind": "scaffold"}, rounds=1))
+    assert isinstance(parts.pool.algorithm, ScaffoldAlgorithm)
+    plain = parties(federated(rounds=1))
+    (model,) = trained(parts).models
+    expected = by_hand(plain, lambda number: range(3)).parameters[-1]
+    # Corrected clients do not train side by side, so that the last bits may differ.
+    np.testing.assert_allclose(vector(model).numpy(), expected, atol=2 * CODEC.step)
+    assert np.abs(expected).max() > 1000 * CODEC.step
+
+
+def test_single_client_is_not_corrected():
+    # It differs from all by nothing: each round is that of federated averaging, up to the grid.
+    found = [
+        trained(parties(federated(correction={"kind": kind}), owned=owners()[:1])).models[0]
+        for kind in ("none", "scaffold")
+    ]
+    torch.testing.assert_close(*map(vector, found), atol=1e-4, rtol=0)
+
+
+ADAPTIVE = partial(federated, server={"kind": "adam", "learning_rate": 0.02})
+
+
+def test_server_optimizer_and_control_variates_combine():
+    parts = parties(ADAPTIVE(correction={"kind": "scaffold"}, rounds=4))
+    course = play(parts)
+    (last,) = (state.global_state for state in course.states if state.applied == 4)
+    assert set(last.memory) == {"first", "second", "control"}
+    assert course.failure is None and course.notices == []

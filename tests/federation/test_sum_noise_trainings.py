@@ -1,0 +1,264 @@
+"""Whole trainings with noise in the sum: all of it is accounted for, and nobody sees less of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from ppml.accounting.epsilon import epsilon
+from ppml.accounting.events import MechanismEvent
+from ppml.accounting.schedule import mechanism_schedules
+from ppml.aggregation.fixed_point import Grid
+from ppml.aggregation.interfaces import ProtectedUpdate
+from ppml.aggregation.plaintext import PlaintextAggregation, from_plaintext, to_plaintext
+from ppml.config.arm import Arm
+from ppml.federation import distributed_dp as shares_module
+from ppml.federation.client_state import ClientState
+from ppml.federation.distributed_dp import (
+    CentralGaussian,
+    rounded_gaussian,
+)
+from ppml.federation.messages import UPDATE, unpack_update
+from ppml.randomness import Randomness
+
+from ..learning.digits import Silent, blank, some, vector
+from .parties import (
+    CKKS,
+    CODEC,
+    Course,
+    Federation,
+    federated,
+    parties,
+    play,
+    trained,
+)
+from .scanner import secret_holders, secret_key_in, updates_in
+from .sum_noise import (
+    BY_CLIENT,
+    DISTRIBUTED,
+    STEP,
+    VALUES,
+    sensitivity,
+)
+
+# Noise of a server.
+
+
+def server_noise(noise: float = 1.5, source: str = "seeded") -> CentralGaussian:
+    return CentralGaussian(noise, 0.2, VALUES, CODEC, source, Randomness(1))
+
+
+def check_central_noise(release: CentralGaussian) -> None:
+    values = np.arange(VALUES)
+    drawn = []
+    for number in (1, 2):
+        total, events = release(to_plaintext(values, "<i4"), number)
+        assert (total.scheme, total.length, len(total.payload)) == ("plaintext", VALUES, 8 * VALUES)
+        (event,) = events
+        assert (event.sample_rate, event.steps, event.max_grad_norm) == (1.0, 1, 0.2)
+        assert event.noise_multiplier == pytest.approx(1.5, rel=1e-12)
+        noise = (from_plaintext(total) - values) * STEP / sensitivity(0.2, VALUES, 0.0)
+        assert noise.std() == pytest.approx(1.5, rel=0.013)
+        assert abs(noise.mean()) < 5 * 1.5 / math.sqrt(VALUES)
+        drawn.append(noise)
+    assert abs(np.corrcoef(*drawn)[0, 1]) < 0.018
+
+
+@pytest.mark.parametrize("source", ["seeded", "secure"])
+def test_central_noise_is_independent_over_rounds(source):
+    check_central_noise(server_noise(source=source))
+
+
+def half_central_noise(size, deviation, source, rng):
+    return rounded_gaussian(size, deviation / 2, source, rng)
+
+
+def same_in_each_round(size, deviation, source, rng):
+    return rounded_gaussian(size, deviation, source, Randomness(1))
+
+
+@pytest.mark.parametrize("fault", [half_central_noise, same_in_each_round])
+def test_less_central_noise_is_detected(fault, monkeypatch):
+    monkeypatch.setattr(shares_module, "rounded_gaussian", fault)
+    with pytest.raises(AssertionError):
+        check_central_noise(server_noise())
+
+
+def test_central_noise_may_exceed_any_sum():
+    release = replace(server_noise(1e6), size=100)
+    total, _ = release(to_plaintext(np.zeros(100, np.int64), "<i4"), 1)
+    assert np.abs(from_plaintext(total)).max() > 2**31
+
+
+# Whole trainings.
+
+
+def silent(arm: Arm, clients: int) -> Federation:
+    """Return parties whose examples have no gradient."""
+    return parties(arm, model=Silent(), owned=[blank(8)] * clients)
+
+
+def heard(parts: Federation) -> tuple[Federation, list[Grid]]:
+    """Return the same parties, and what each client sealed, in order."""
+    sealed: list[Grid] = []
+
+    class Hears:
+        def __init__(self, side) -> None:
+            self.side = side
+
+        def __getattr__(self, name):
+            return getattr(self.side, name)
+
+        def protect(self, update: Grid, *turn: int) -> ProtectedUpdate:
+            sealed.append(update)
+            return self.side.protect(update, *turn)
+
+    return replace(parts, pool=replace(parts.pool, side=Hears(parts.pool.side))), sealed
+
+
+@pytest.mark.parametrize("clients", [2, 4, 8])
+@pytest.mark.parametrize("kind", ["example", "client"])
+def test_sum_has_the_accounted_noise_for_each_client(kind, clients):
+    privacy = {**(DISTRIBUTED if kind == "example" else BY_CLIENT), "noise": "distributed"}
+    arm = federated(privacy, CKKS, {"batch_size": 8}, rounds=1, weighting="uniform")
+    parts, sealed = heard(silent(arm, clients))
+    course = play(parts)
+    (opened,) = course.sums
+    assert np.array_equal(opened, np.sum(sealed, axis=0)), "to the grid point"
+    unit = (sensitivity(0.1, VALUES) if kind == "example" else sensitivity(0.2, VALUES, 0.0)) / STEP
+    assert opened.std() / unit == pytest.approx(math.sqrt(clients / (clients - 1)), rel=0.013)
+    for known in sealed[:2]:
+        assert (opened - known).std() / unit == pytest.approx(1.0, rel=0.013)
+    for state in course.states:
+        (event,) = state.events
+        assert event.noise_multiplier == pytest.approx(1.0, rel=1e-9)
+
+
+def test_central_noise_is_in_the_model_and_in_every_account():
+    arm = federated(BY_CLIENT, rounds=2, weighting="uniform")
+    parts = silent(arm, 3)
+    outcome = trained(parts)
+    # Two rounds of noise, divided by three clients.
+    moved = vector(outcome.models[0]).numpy().std()
+    assert moved == pytest.approx(math.sqrt(2) * sensitivity(0.2, VALUES, 0.0) / 3, rel=0.013)
+    for own in outcome.events:
+        assert [(event.sample_rate, event.steps) for event in own] == [(1.0, 2)]
+        assert own[0].noise_multiplier == pytest.approx(1.0, rel=1e-9)
+
+
+def test_model_without_gradients_moves_by_the_noise():
+    arm = federated(DISTRIBUTED, CKKS, {"batch_size": 8, "learning_rate_schedule": "constant"}, rounds=2)
+    outcome = trained(silent(arm, 3))
+    # A step of 0.1 along a sum over the expected batch of 8; three shares of which two count.
+    expected = math.sqrt(2) * 0.1 / 8 * math.sqrt(3 / 2) * sensitivity(0.1, VALUES)
+    assert vector(outcome.models[0]).numpy().std() == pytest.approx(expected, rel=0.013)
+
+
+LARGE = {**CKKS, "clip": 64.0, "scale_bits": 42}
+
+
+def check_accounts_have_every_round(outcome, arm: Arm, sizes: Sequence[int]) -> None:
+    for own, plan in zip(outcome.events, mechanism_schedules(arm, sizes), strict=True):
+        assert [(event.sample_rate, event.steps) for event in own] == [(plan.sample_rate, plan.steps)]
+        assert own[0].noise_multiplier == pytest.approx(1.0, rel=1e-9)
+
+
+def forgetful(state: ClientState, events: Sequence[MechanismEvent], remember=ClientState.append_events) -> None:
+    """Keep the events of the last round alone, as a new accountant in each round does."""
+    with mock.patch.object(ClientState, "events", ()):
+        remember(state, events)
+
+
+@pytest.mark.parametrize("kind", ["example", "client", "server"])
+def test_accounts_have_every_round(kind, monkeypatch):
+    privacy = (
+        DISTRIBUTED if kind == "example" else {**BY_CLIENT, "noise": "distributed" if kind == "client" else "server"}
+    )
+    arm = federated(privacy, LARGE if kind != "server" else None, {"batch_size": 50}, weighting="uniform")
+    sizes = [40, 25, 60]
+    plan = mechanism_schedules(arm, sizes)[0]
+    assert (plan.sample_rate, plan.steps) == ((50 / 125 if kind == "example" else 1.0), 3)
+    true = trained(parties(arm))
+    check_accounts_have_every_round(true, arm, sizes)
+    if kind == "server":
+        return
+    monkeypatch.setattr(ClientState, "append_events", forgetful)
+    reset = trained(parties(arm))
+    with pytest.raises(AssertionError):
+        check_accounts_have_every_round(reset, arm, sizes)
+    assert epsilon(reset.events[0], 1e-5, "rdp") < 0.8 * epsilon(true.events[0], 1e-5, "rdp")
+
+
+def test_training_with_distributed_noise_repeats_and_learns():
+    arm = federated(
+        {**DISTRIBUTED, "noise_multiplier": 0.2, "max_grad_norm": 1.0}, LARGE, {"batch_size": 125}, rounds=4
+    )
+    first, again = (trained(parties(arm)) for _ in range(2))
+    assert torch.equal(vector(first.models[0]), vector(again.models[0]))
+    assert first.history[-1].loss < math.log(10)
+
+
+# Who can read what.
+
+
+def test_update_is_unreadable_without_the_key():
+    parts, sealed = heard(parties(federated(DISTRIBUTED, CKKS, {"batch_size": 50}, rounds=1)))
+    course = play(parts)
+    ups = [
+        unpack_update(message.content.array_records[UPDATE])
+        for direction, message in course.messages
+        if direction == "up" and UPDATE in message.content
+    ]
+    assert len(ups) == len(sealed) == 3
+    side = parts.pool.side.side
+    for update, own in zip(ups, sealed, strict=True):
+        assert np.array_equal(side.reveal(update), own), "who has the key reads the contribution"
+        assert not updates_in([update.payload], [own], STEP)
+    assert not secret_key_in([update.payload for update in ups], side)
+    assert not secret_holders(parts.aggregator)
+
+
+def test_plaintext_update_is_detected():
+    own = rounded_gaussian(VALUES, 1e5, "seeded", Randomness(1)).values
+    assert updates_in([PlaintextAggregation(CODEC, 3).protect(own).payload], [own], STEP)
+
+
+# Too few shares.
+
+
+def lost(*turns: tuple[int, int]):
+    return lambda number, client: (number, client) in turns
+
+
+def with_dropouts(dropouts: int, *turns: tuple[int, int]) -> Course:
+    arm = federated({**DISTRIBUTED, "max_dropouts": dropouts}, LARGE, {"batch_size": 50}, rounds=2)
+    parts = parties(arm, owned=[some(20, start=20 * client) for client in range(4)])
+    return play(replace(parts, drops_reply=lost(*turns)))
+
+
+def test_more_dropouts_than_max_dropouts_end_the_training():
+    course = with_dropouts(1, (2, 0), (2, 3))
+    assert course.added == [4], "the sum of the second round is never formed"
+    assert str(course.failure).startswith("round 2: 2 of 4 clients sent a valid update, 3 are needed; ")
+    assert [end.server_state.number for end in course.ends] == [1]
+
+
+def test_max_dropouts_are_tolerated():
+    course = with_dropouts(1, (1, 0), (2, 3))
+    assert course.added == [3, 3] and course.failure is None
+
+
+def test_every_update_is_needed_without_dropouts():
+    course = with_dropouts(0, (1, 2))
+    assert course.added == [] and "3 of 4 clients sent a valid update, 4 are needed" in str(course.failure)
+
+
+def test_min_clients_may_exceed_the_need_of_the_noise():
+    arm = federated({**DISTRIBUTED, "max_dropouts": 2}, LARGE, {"batch_size": 50}, rounds=2, min_clients=4)
+    assert parties(arm, owned=[some(20, start=20 * client) for client in range(4)]).plan.min_clients == 4
