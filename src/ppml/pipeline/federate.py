@@ -1,10 +1,10 @@
 """Train a federated arm on another engine, on one machine or on several.
 
-On one machine, and with a look at whether it comes to the bits that the workflow has::
+On one machine, with a comparison to the workflow's result::
 
     python -m ppml.pipeline.federate --configfile config/smoke.yaml --arm fl --engine deployment
 
-On several, one command for each site, see docs/deployment.md::
+On several machines, with one command for each site, see docs/deployment.md::
 
     python -m ppml.pipeline.federate prepare --configfile config/smoke.yaml --arm fl --server server.example.org:9092
     python -m ppml.pipeline.federate serve build/federate/server
@@ -39,42 +39,49 @@ from ppml.stages.threads import use_one_thread
 
 ENGINES = ("ray", "deployment")
 SECONDS = 3600.0
-"""How long a deployment on one machine may take."""
+"""Time limit of a deployment on one machine."""
 
 FOLDER = Path("build/federate")
-MADE_HERE = re.compile(r"job|sites|result\.json(\.fault)?|server|key-holder|client\d+")
-"""What the folder of a training may hold when it is emptied."""
+OWN_FILES = re.compile(r"job|sites|result\.json(\.fault)?|server|key-holder|client\d+")
+"""Names in the folder of an earlier training, which a new training removes."""
+
+APPS = "ppml.stages.flower_apps"
+"""Module of the apps."""
+
+ACCOUNTS = {"events": "accounts"}
+"""Names of the parts of a result in messages, where they differ."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do what the first argument says, or train on another engine of this machine."""
+    """Run the command of the first argument, or train on another engine of this machine."""
     from ppml.federation.engines.flower_processes import DeploymentFailed
 
-    # Whatever is written is for the owner alone.
+    # Only the owner can read the files.
     os.umask(0o077)
-    given = list(sys.argv[1:] if argv is None else argv)
-    command = COMMANDS.get(given[0]) if given else None
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"error: {given[0] if command else 'federate'}: stopped"))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    name = arguments[0] if command else "federate"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"error: {name}: stopped"))
     try:
         if command:
-            command(given[1:])
+            command(arguments[1:])
         else:
-            compare(given)
+            compare_engine(arguments)
     except DeploymentFailed as error:
-        raise UserError(f"{given[0] if command else 'engine deployment'}: {error}") from None
+        raise UserError(f"{name if command else 'engine deployment'}: {error}") from None
     except KeyboardInterrupt:
-        raise UserError(f"{given[0] if command else 'federate'}: stopped; nothing is left running") from None
+        raise UserError(f"{name}: stopped; no process remains") from None
 
 
-def compare(argv: Sequence[str]) -> None:
-    """Train, and compare the model's digest, history and accounts with those of the workflow."""
+def compare_engine(argv: Sequence[str]) -> None:
+    """Train, and compare the model's digest, the history and the accounts with those of the workflow."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_training(parser)
+    add_training_options(parser)
     parser.add_argument("--engine", choices=ENGINES, required=True)
-    parser.add_argument("--workers", type=int, default=2, help="processes of Ray")
+    parser.add_argument("--workers", type=int, default=2, help="number of Ray processes")
     arguments = parser.parse_args(argv)
     plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
-    job = prepare(plan, arguments.arm, arguments.seed, arguments.folder)
+    job = write_job(plan, arguments.arm, arguments.seed, arguments.folder)
     from ppml.stages.federation_job import start_key_service
 
     started = time.monotonic()
@@ -83,48 +90,49 @@ def compare(argv: Sequence[str]) -> None:
     print(f"{arguments.engine}: model {found['model']}, {time.monotonic() - started:.1f} s")
     expected = read_workflow_result(plan, arguments.arm, arguments.seed, job)
     print(f"workflow: model {expected['model']}")
-    without = [client for client, own in enumerate(found["events"]) if own is None]
-    if without:
+    missing = [client for client, own in enumerate(found["events"]) if own is None]
+    if missing:
         raise UserError(
-            f"the {arguments.engine} engine: client {without[0]} gives no account of its training, so that no epsilon "
-            "may be stated for it; the training stands"
+            f"the {arguments.engine} engine: client {missing[0]} gives no account of its training, so that no epsilon "
+            "may be stated for it; the training has completed"
         )
-    different = [name for name, value in expected.items() if found[name] != value]
+    different = [ACCOUNTS.get(name, name) for name, value in expected.items() if found[name] != value]
     if different:
-        raise UserError(f"the {arguments.engine} engine comes to another {', '.join(different)} than the workflow")
+        raise UserError(f"the {arguments.engine} engine and the workflow differ in: {', '.join(different)}")
     print("the same bits, history and accounts")
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a training, and the folder that it gets."""
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a training and its folder."""
     parser.add_argument("--configfile", default=DEFAULT_CONFIG)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="is emptied first (default: %(default)s)")
 
 
-def make_folders(argv: Sequence[str]) -> None:
+def prepare_folders(argv: Sequence[str]) -> None:
     """Make a folder for each site of a training on several machines."""
-    parser = argparse.ArgumentParser("federate.py prepare", description=make_folders.__doc__)
-    add_training(parser)
-    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="where all sites reach the server")
-    parser.add_argument("--key-holder", default="", metavar="HOST:PORT", help="where all sites reach the key holder")
+    parser = argparse.ArgumentParser("federate.py prepare", description=prepare_folders.__doc__)
+    add_training_options(parser)
+    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="address of the server for all sites")
+    parser.add_argument("--key-holder", default="", metavar="HOST:PORT", help="address of the key holder for all sites")
     parser.add_argument("--server-name", action="append", default=[], help="a further name in its certificate")
     parser.add_argument("--key-holder-name", action="append", default=[], help="a further name in its certificate")
-    parser.add_argument("--answer-seconds", type=float, default=600.0, help="how long a round waits for a site")
+    parser.add_argument("--answer-seconds", type=float, default=600.0, help="time limit of a client's reply")
     arguments = parser.parse_args(argv)
     check_address("--server", arguments.server)
     check_address("--key-holder", arguments.key_holder)
     plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
-    job = prepare(plan, arguments.arm, arguments.seed, arguments.folder)
+    job = write_job(plan, arguments.arm, arguments.seed, arguments.folder)
     from ppml.federation.engines.site import SiteConfig, write_credentials
     from ppml.stages.deployment_folders import needs_key_holder, split_job
 
     if needs_key_holder(job) != bool(arguments.key_holder):
         shutil.rmtree(job.parent)
-        said = "--key-holder: give its HOST:PORT" if not arguments.key_holder else "--key-holder: leave it out"
-        how = "is" if not arguments.key_holder else "is not"
-        raise UserError(f"{said}; the aggregation of {arguments.arm} {how} under a secret key")
+        remedy = "omit it; the aggregation of {arm} has no secret key"
+        if not arguments.key_holder:
+            remedy = "give its HOST:PORT; the aggregation of {arm} has a secret key"
+        raise UserError(f"--key-holder: {remedy.format(arm=arguments.arm)}")
     clients = len(read_json(job)["sizes"])
     if Path(plan.paths.run(arguments.arm, arguments.seed, "model.safetensors")).is_file():
         print(f"workflow: model {read_workflow_result(plan, arguments.arm, arguments.seed, job)['model']}")
@@ -133,11 +141,11 @@ def make_folders(argv: Sequence[str]) -> None:
     write_credentials(arguments.folder, site, **names)
     split_job(job, arguments.folder, site)
     for name in sorted(path.name for path in arguments.folder.iterdir() if path.is_dir()):
-        print(f"{arguments.folder / name}: carry it to that site alone, and remove it here")
+        print(f"{arguments.folder / name}: copy it to that site alone, and remove it from this machine")
 
 
 def check_address(option: str, text: str) -> None:
-    """Raise an error where an option is neither empty nor a host and a port."""
+    """Raise an error unless an option is empty or an address."""
     from ppml.federation.engines.tunnel import Address
 
     try:
@@ -147,65 +155,62 @@ def check_address(option: str, text: str) -> None:
         raise UserError(f"{option}: {error}") from None
 
 
-def of_a_site(argv: Sequence[str], name: str, role: str, *, listens: bool) -> tuple[Path, str]:
-    """Return the folder of a site, and where it listens, as the command line says."""
-    parser = argparse.ArgumentParser(f"federate.py {name}", description=f"Be the {role} of a training.")
-    parser.add_argument("folder", type=Path, help="of this site, as `prepare` has made it")
+def parse_site(argv: Sequence[str], name: str, role: str, *, listens: bool) -> tuple[Path, str]:
+    """Return the folder of a site and its listening address from the command line."""
+    parser = argparse.ArgumentParser(f"federate.py {name}", description=f"Run the {role} of a training.")
+    parser.add_argument("folder", type=Path, help="folder of this site from `prepare`")
     if listens:
-        parser.add_argument("--listen", default="", metavar="HOST:PORT", help="where this machine listens")
+        parser.add_argument("--listen", default="", metavar="HOST:PORT", help="listening address on this machine")
     arguments = parser.parse_args(argv)
     listen = arguments.listen if listens else ""
     check_address("--listen", listen)
     return arguments.folder, listen
 
 
-def serve(argv: Sequence[str]) -> None:
-    """Be the server."""
+def run_server(argv: Sequence[str]) -> None:
+    """Run the server."""
     from ppml.federation.engines import site
 
-    folder, listen = of_a_site(argv, "serve", "server", listens=True)
+    folder, listen = parse_site(argv, "serve", "server", listens=True)
     started = time.monotonic()
-    result = read_json(site.serve(folder, APPS, listen=listen, notice=say))
+    result = read_json(site.run_server(folder, APPS, listen=listen, notice=print_now))
     for line in result["notices"]:
-        say(line)
-    say(f"model {result['model']}, {time.monotonic() - started:.1f} s; result: {folder / site.RESULT}")
+        print_now(line)
+    print_now(f"model {result['model']}, {time.monotonic() - started:.1f} s; result: {folder / site.RESULT}")
 
 
-def join(argv: Sequence[str]) -> None:
-    """Be a client."""
+def run_client(argv: Sequence[str]) -> None:
+    """Run a client."""
     from ppml.federation.engines import site
 
-    folder, _ = of_a_site(argv, "join", "client", listens=False)
-    say(f"the training has ended; model: {site.join(folder, APPS, notice=say)}")
+    folder, _ = parse_site(argv, "join", "client", listens=False)
+    print_now(f"the training has ended; model: {site.run_client(folder, APPS, notice=print_now)}")
 
 
-def hold(argv: Sequence[str]) -> None:
-    """Be the holder of the key."""
+def run_key_holder(argv: Sequence[str]) -> None:
+    """Run the key holder."""
     from ppml.federation.engines import site
     from ppml.stages.federation_job import start_key_service
 
-    folder, listen = of_a_site(argv, "hold-keys", "key holder", listens=True)
-    site.hold_keys(folder, start_key_service, listen=listen, notice=say)
+    folder, listen = parse_site(argv, "hold-keys", "key holder", listens=True)
+    site.run_key_holder(folder, start_key_service, listen=listen, notice=print_now)
 
 
-def say(line: str) -> None:
-    """Print a line at once, also into a file."""
+def print_now(line: str) -> None:
+    """Print a line without delay, also into a file."""
     print(line, flush=True)
 
 
-APPS = "ppml.stages.flower_apps"
-"""The module that has the apps."""
-
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "prepare": make_folders,
-    "serve": serve,
-    "join": join,
-    "hold-keys": hold,
+    "prepare": prepare_folders,
+    "serve": run_server,
+    "join": run_client,
+    "hold-keys": run_key_holder,
 }
 
 
-def prepare(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
-    """Write the files that the sites read, from what the workflow has made."""
+def write_job(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
+    """Write the files that the sites read, from the files of the workflow."""
     import torch
 
     from ppml.stages.example_files import read_contract, read_examples, split_by_owner
@@ -222,36 +227,35 @@ def prepare(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
     for file in files.values():
         if not Path(file).exists():
             raise UserError(f"{file}: is missing; the workflow makes it: `make results` with the same CONFIG first")
-    about = read_json(files["about"])
-    contract = read_contract(files["about"])
+    about, contract = read_json(files["about"]), read_contract(files["about"])
     examples, test = (read_examples(files[name], contract) for name in ("train", "test"))
-    empty(folder)
+    empty_folder(folder)
     return write_federation_job(
         (folder / "job").resolve(),
         plan.config.arms[arm],
         rng=seed_randomness(plan.config.seed, seed),
-        data=public_data(about, files["partition"]),
+        data=public_data(about, files.get("partition")),
         contract=contract,
-        owned=split_by_owner(examples, files["partition"]),
+        owned=split_by_owner(examples, files.get("partition")),
         test=test.select(torch.arange(about["n_test"])),
         calibrated=read_json(files["noise"]) if "noise" in files else {},
     )
 
 
-def empty(folder: Path) -> None:
-    """Make an empty folder that its owner alone can list, in the place of one that an earlier training had."""
+def empty_folder(folder: Path) -> None:
+    """Make an empty folder that only its owner can list, and remove the files of an earlier training."""
     from ppml.federation.engines.flower_processes import private_folder
 
     if folder.is_dir():
-        strange = sorted(path.name for path in folder.iterdir() if not MADE_HERE.fullmatch(path.name))
-        if strange:
-            raise UserError(f"--folder: {folder} holds {strange[0]!r}, which is of no training; give an empty folder")
+        foreign = sorted(path.name for path in folder.iterdir() if not OWN_FILES.fullmatch(path.name))
+        if foreign:
+            raise UserError(f"--folder: {folder} holds {foreign[0]!r}, which is of no training; give an empty folder")
         shutil.rmtree(folder)
     private_folder(folder)
 
 
 def train_on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, Any]:
-    """Return model, history and events that an engine comes to."""
+    """Train on an engine, and return model, history and events."""
     result = (folder / "result.json").resolve()
     clients = len(read_json(job)["sizes"])
     if engine == "deployment":
@@ -263,14 +267,14 @@ def train_on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[
 
         stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(result), str(workers)]
         if subprocess.run([*namespace_command(), *stage], check=False).returncode:
-            # It has said why.
+            # The process has printed the reason.
             sys.exit(1)
     found: dict[str, Any] = read_json(result)
     return {name: found[name] for name in ("model", "history", "events")}
 
 
 def read_workflow_result(plan: Plan, arm: str, seed: int, job: Path) -> dict[str, object]:
-    """Return what the workflow has of the same training."""
+    """Return model, history and events of the same training in the workflow."""
     from safetensors.torch import load_file
 
     from ppml.learning.parameters import digest_of, flatten

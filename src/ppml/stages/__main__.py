@@ -1,26 +1,25 @@
-"""``python -m ppml.stages NAME --options``: how every job starts; what takes long to import, the warm server has."""
+"""``python -m ppml.stages NAME --options``: the start of every job; the fork server has imported the slow modules."""
 
 from __future__ import annotations
 
 import sys
 
-from ppml.forkserver.preload import NEEDS
-from ppml.ipc.parent_watch import die_with_parent
-from ppml.stages.runner import run_stage
+from ppml.ipc.parent_watch import exit_with_workflow
+from ppml.stages.runner import run_stage, stage_names
 
 
 def main() -> None:
-    """Hand the stage over to the warm server, or run it in this process where there is none."""
+    """Submit the job to the fork server, or run it in this process without one."""
     stage, *arguments = sys.argv[1:] or [""]
-    if stage not in NEEDS:
-        print(f"error: unknown stage {stage!r}; allowed: {', '.join(NEEDS)}", file=sys.stderr)
+    if stage not in (names := stage_names()):
+        print(f"error: unknown stage {stage!r}; allowed: {', '.join(names)}", file=sys.stderr)
         sys.exit(2)
-    die_with_parent()
-    from ppml.forkserver.job_client import end_as, hand_over
+    exit_with_workflow()
+    from ppml.forkserver.job_client import exit_like, submit
 
-    status = hand_over(stage, arguments)
+    status = submit(stage, arguments)
     if status is not None:
-        end_as(status)
+        exit_like(status)
     run_stage(stage, arguments)
 
 

@@ -1,4 +1,4 @@
-"""The apps that a SuperLink and its SuperNodes run; variables of a site's processes say which files they read."""
+"""The apps of a SuperLink and its SuperNodes; environment variables of a site name the files that they read."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from ppml.federation.client import Population
+from ppml.federation.client import ClientPool
 from ppml.federation.client_state import ClientState
-from ppml.federation.engines.result import Result, deployed_apps
+from ppml.federation.engines.result import Result, build_deployed_apps
 from ppml.io.atomic import write_bytes, write_json
-from ppml.stages.federation_job import population, server
+from ppml.stages.federation_job import load_clients, load_server
 
 
-def _own(job: str, client: int) -> Population:
-    """Return the population of a SuperNode: one client."""
-    return population(job, (client,))
+def _load_client(job: str, client: int) -> ClientPool:
+    """Return the one client of a SuperNode."""
+    return load_clients(job, (client,))
 
 
-def write(path: str, result: Result) -> None:
-    """Write what a training comes to."""
+def write_result(path: str, result: Result) -> None:
+    """Write the result of a training."""
     write_json(
         Path(path),
         {
@@ -33,12 +33,12 @@ def write(path: str, result: Result) -> None:
     )
 
 
-def keep(path: str, state: ClientState) -> None:
-    """Write the global model as a client knows it in the end."""
-    write_bytes(path, save({"weights": torch.from_numpy(state.common.parameters.copy())}))
+def write_final_model(path: str, state: ClientState) -> None:
+    """Write a client's last global model."""
+    write_bytes(path, save({"weights": torch.from_numpy(state.global_state.parameters.copy())}))
 
 
-_apps = deployed_apps(server, _own, write, keep)
+_apps = build_deployed_apps(load_server, _load_client, write_result, write_final_model)
 # Flower looks for these names in the text of the module.
 server_app = _apps[0]
 client_app = _apps[1]

@@ -1,93 +1,89 @@
-"""The same calculation for each of many owners, by several processes, with a line about how far it is."""
+"""A calculation for each of many items in several processes, with progress lines."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
+from ppml.ipc.parent_watch import exit_with_parent
+
 Item = TypeVar("Item", bound=Hashable)
 Value = TypeVar("Value")
 
-TELL_SECONDS = 10.0
-"""Between two lines about how far it is."""
+REPORT_SECONDS = 10.0
+"""Seconds between two progress lines."""
 
 
-def of_each(
+def parallel_map(
     calculate: Callable[[Item], Value],
     items: Iterable[Item],
     workers: int,
-    what: str,
-    tell: Callable[[str], None] = lambda line: print(line, flush=True),
+    label: str,
+    report: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> dict[Item, Value]:
-    """Return ``calculate(item)`` for each different item; the values do not depend on ``workers``.
+    """Return ``calculate(item)`` for each distinct item; the values do not depend on ``workers``.
 
     Parameters
     ----------
     calculate : callable
-        Of one item; with several workers it must pickle, as must items and values.
+        Function of one item; with several workers it must pickle, as must items and values.
     items : iterable
-        Equal ones are calculated once.
+        Items; equal ones are calculated once.
     workers : int
-        In how many processes; 1: in this one.
-    what : str
-        What is calculated, for the lines.
-    tell : callable
-        Gets a line every `TELL_SECONDS`.
+        Number of processes; 1: this process.
+    label : str
+        Name of the calculation in the progress lines.
+    report : callable
+        Called with a progress line every `REPORT_SECONDS`.
 
     Raises
     ------
     Exception
-        What ``calculate`` raises for an item; the others are not waited for.
+        The error of the first item that fails; the others are cancelled.
 
     Examples
     --------
-    >>> of_each(abs, [3, -2, 3], 1, "sizes")
+    >>> parallel_map(abs, [3, -2, 3], 1, "sizes")
     {3: 3, -2: 2}
     """
-    different = list(dict.fromkeys(items))
-    started = told = time.monotonic()
+    distinct = list(dict.fromkeys(items))
+    started = reported = time.monotonic()
 
     def count(done: int) -> None:
-        nonlocal told
+        nonlocal reported
         now = time.monotonic()
-        if now - told >= TELL_SECONDS:
-            told = now
-            left = (now - started) / done * (len(different) - done)
-            tell(f"{what}: {done} of {len(different)}, about {left:.0f} s left")
+        if now - reported >= REPORT_SECONDS:
+            reported = now
+            remaining = (now - started) / done * (len(distinct) - done)
+            report(f"{label}: {done} of {len(distinct)}, about {remaining:.0f} s left")
 
-    found: dict[Item, Value] = {}
-    if min(workers, len(different)) <= 1:
-        for done, item in enumerate(different, start=1):
-            found[item] = calculate(item)
+    values: dict[Item, Value] = {}
+    if min(workers, len(distinct)) <= 1:
+        for done, item in enumerate(distinct, start=1):
+            values[item] = calculate(item)
             count(done)
-        return found
-    # Forked: nothing is imported again. Each process calculates on one thread, as this one does.
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(min(workers, len(different)), mp_context=context, initializer=_begin)
+        return values
+    # Forked processes import nothing again, and each uses one thread, as this one does.
+    fork = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(
+        min(workers, len(distinct)), mp_context=fork, initializer=_initialize, initargs=(os.getpid(),)
+    )
     try:
-        futures = [pool.submit(calculate, item) for item in different]
+        futures = [pool.submit(calculate, item) for item in distinct]
         for done, future in enumerate(as_completed(futures), start=1):
             future.result()
             count(done)
-        return {item: future.result() for item, future in zip(different, futures, strict=True)}
+        return {item: future.result() for item, future in zip(distinct, futures, strict=True)}
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """Prepare a process: Ctrl-C is for the one that started it, and it ends with that one."""
+def _initialize(parent: int) -> None:
+    """Prepare a process: Ctrl-C is for its parent, and it ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    exit_with_parent(parent)

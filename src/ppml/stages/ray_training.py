@@ -1,4 +1,4 @@
-"""Train a federation on Ray: ``python -m ppml.stages.ray_training JOB RESULT WORKERS``, in an enclosure."""
+"""A federated training on Ray, in namespaces: ``python -m ppml.stages.ray_training JOB RESULT WORKERS``."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from ppml.federation.engines.namespaces import raise_loopback
 from ppml.federation.engines.ray import run_on_ray
 from ppml.federation.server_state import RoundFailed
 from ppml.io.atomic import read_json
-from ppml.ipc.hardening import seclude
-from ppml.stages import federation_job as sites
-from ppml.stages import flower_apps as deployed
+from ppml.ipc.hardening import harden_process
+from ppml.stages.federation_job import load_clients, load_server
+from ppml.stages.flower_apps import write_result
 from ppml.stages.runner import run
 
 
 def main() -> None:
-    """Train, and write what the training comes to."""
+    """Train, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("job", help="the file of what is public of the training")
-    parser.add_argument("result", help="gets what the training comes to")
-    parser.add_argument("workers", type=int, help="how many processes clients run in")
+    parser.add_argument("job", help="the public file of the job")
+    parser.add_argument("result", help="file for the result of the training")
+    parser.add_argument("workers", type=int, help="number of processes for the clients")
     arguments = parser.parse_args()
-    seclude()
+    harden_process()
     raise_loopback()
     direct = without_proxies(dict(os.environ))
     for name in os.environ.keys() - direct.keys():
         del os.environ[name]
     os.environ.update(direct)
-    clients = tuple(range(len(read_json(arguments.job)["sizes"])))
-    population = partial(sites.population, arguments.job, clients)
+    clients = partial(load_clients, arguments.job, tuple(range(len(read_json(arguments.job)["sizes"]))))
     try:
-        deployed.write(arguments.result, run_on_ray(sites.server(arguments.job), population, workers=arguments.workers))
+        write_result(arguments.result, run_on_ray(load_server(arguments.job), clients, workers=arguments.workers))
     except RoundFailed as error:
         raise UserError(f"engine ray: {error}") from None
 

@@ -1,39 +1,52 @@
-"""How a stage is started: one thread, and one line instead of a traceback for what the user can mend."""
+"""The start of a stage: the settings of every job, and errors that the user can correct as one line."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ppml.errors import UserError
-from ppml.stages.threads import one_thread
+from ppml.stages.job import Job
+from ppml.stages.threads import make_deterministic, use_one_thread
 from ppml.system_errors import describe_os_error
 
 
 def run_stage(name: str, arguments: list[str]) -> None:
-    """Import the stage ``name`` and run it with the options ``arguments``, as :func:`run` does."""
-    # Before the libraries come, which read it once.
-    one_thread()
+    """Import the stage ``name``, and run it with the options ``arguments`` as :func:`run` does."""
+    # Libraries read the number of threads when they are imported.
+    use_one_thread()
     stage = importlib.import_module(f"ppml.stages.{name}")
-    sys.argv = [str(stage.__file__), *arguments]
-    run(stage.main)
+    if "torch" in sys.modules:
+        make_deterministic()
+    job = Job.parse(arguments)
+    run(lambda: stage.run(job), files={*job.inputs.values(), *job.outputs.values()})
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a stage and exit with status 1 and a line ``error: ...`` if it fails in a way that the user can mend."""
-    one_thread()
+def stage_names() -> list[str]:
+    """Return the names of all stages: the modules of this package with a function ``run``."""
+    modules = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    return [path.stem for path in modules if "\ndef run(job: Job)" in path.read_text(encoding="utf-8")]
+
+
+def run(main: Callable[[], None], files: Collection[Path] = ()) -> None:
+    """Call ``main``, and exit with status 1 and a line ``error: ...`` after an error that the user can correct.
+
+    Parameters
+    ----------
+    main : callable
+        The main function of a stage or a command.
+    files : collection of Path
+        Files of the job: the workflow makes each of them, and an error about one says so.
+    """
+    use_one_thread()
+    made = {path.absolute() for path in files}
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"error: {describe_os_error(error, makes=_named_to_the_stage)}", file=sys.stderr)
+        print(f"error: {describe_os_error(error, makes=lambda file: Path(file).absolute() in made)}", file=sys.stderr)
         sys.exit(1)
-
-
-def _named_to_the_stage(file: str) -> bool:
-    """Return whether a file is one of those that the stage was given: the workflow makes each of them."""
-    return Path(file).absolute() in {Path(option).absolute() for option in sys.argv[1:]}

@@ -1,22 +1,22 @@
-"""Names of the variables that the processes of a site are started with: each site sets its own, and no other does."""
+"""Environment variables of the processes of a site, which each site sets for itself."""
 
 APP = "PPML_APP"
-"""The module that has the apps; a client runs its ``client_app``."""
+"""Module of the apps; a client runs its ``client_app``."""
 
 PUBLIC_SOCKET = "PPML_PUBLIC_SOCKET"
-"""The number of the open socket on which other machines reach the server, if any do."""
+"""Descriptor of the listening socket for other machines, if there are any."""
 
 JOB = "PPML_JOB"
-"""The file of what is public of the training; what the site may read lies beside it."""
+"""Public file of the training; the site's own files are in the same folder."""
 
 RESULT = "PPML_RESULT"
-"""The file for what the training comes to: at the server its history, at a client the model."""
+"""File for the result: at the server the history, at a client the model."""
 
 NODES = "PPML_NODES"
-"""The file of which client each of Flower's nodes is."""
+"""File with the client of each Flower node."""
 
 ANSWER_SECONDS = "PPML_ANSWER_SECONDS"
-"""How many seconds a client may take to answer."""
+"""Seconds that the server waits for the reply of a client."""
 
 FAULT = ".fault"
-"""What the name of a file ends in beside the result: why there is none."""
+"""Suffix of the result's name for a file with the reason of a failure."""

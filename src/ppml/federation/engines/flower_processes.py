@@ -1,4 +1,4 @@
-"""Flower's processes of one site: what they are started with, what they say when they fail, and their end."""
+"""Flower's processes of one site: their environment, their error messages and their end."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from ppml.federation.engines.flower_programs import write_programs
 
 STOP_SECONDS = 10.0
 COMMAND_SECONDS = 300.0
-"""How long a `flwr` command may take."""
+"""Seconds that a `flwr` command may take."""
 
 PROXY = re.compile(r"(?i)(no_)?(http|https|all|grpc|ftp|ws|wss)?_?proxy|no_grpc_proxy")
-"""The variables that send connections by way of another machine, and those that make exceptions."""
+"""Variables for proxies and for exceptions from proxies."""
 
 LAST_LINES = 3
-"""How many lines of a log tell why a process has ended."""
+"""Lines of a log in an error message."""
 
 _BORDER = "╭╮╰╯─│┌┐└┘"
 
 
 class DeploymentFailed(RuntimeError):
-    """A process ended, did not start, or the run did not complete; the message says why and names the log."""
+    """A process failed, or the run did not complete; the message gives the reason and the log."""
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder that its owner alone can list, whatever the umask."""
+    """Make a folder that only its owner can list, for any umask."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder
 
 
 def without_proxies(environment: dict[str, str]) -> dict[str, str]:
-    """Return ``environment`` with every connection direct: the processes of a site talk to each other.
+    """Return ``environment`` without proxies: the processes of a site connect directly.
 
     Examples
     --------
@@ -51,18 +51,18 @@ def without_proxies(environment: dict[str, str]) -> dict[str, str]:
     return {**kept, "no_proxy": "*", "NO_PROXY": "*"}
 
 
-def environment_of(folder: Path, **others: str) -> dict[str, str]:
-    """Return what Flower's processes of a site are started with; all that they write lies in ``folder``.
+def flower_environment(folder: Path, **others: str) -> dict[str, str]:
+    """Return the environment of a site's Flower processes, which write only to ``folder``.
 
     Parameters
     ----------
     folder : Path
-        Gets programs, what Flower keeps, and temporary files.
+        Folder for programs, Flower's state and temporary files.
     **others : str
         Further variables.
     """
     programs = write_programs(folder / "programs")
-    # Flower's processes start others by name, which must be those of this site, and of the same environment.
+    # Flower's processes start programs by name, which must be those of this site and of this Python environment.
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
         **without_proxies(dict(os.environ)),
@@ -75,13 +75,13 @@ def environment_of(folder: Path, **others: str) -> dict[str, str]:
     }
 
 
-def flwr(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
-    """Return what a ``flwr`` command answers in JSON.
+def run_flwr(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
+    """Run a ``flwr`` command, and return its JSON output.
 
     Raises
     ------
     DeploymentFailed
-        The command fails, or does not end; the message has the text that Flower gives.
+        The command fails, or does not end; the message contains Flower's.
     """
     command = [str(Path(sys.executable).with_name("flwr")), *arguments, "--format", "json"]
     name = f"`flwr {' '.join(arguments[:2] if arguments[0] == 'supernode' else arguments[:1])}`"
@@ -91,17 +91,17 @@ def flwr(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         raise DeploymentFailed(f"{name} did not end within {COMMAND_SECONDS:g} s") from None
-    said = boxed(done.stderr) or boxed(done.stdout) or f"exit code {done.returncode}"
+    message = unbox(done.stderr) or unbox(done.stdout) or f"exit code {done.returncode}"
     with contextlib.suppress(ValueError):
-        answer: dict[str, Any] = json.loads(done.stdout)
-        if answer.get("success", not done.returncode):
-            return answer
-        said = boxed(str(answer.get("error-message", answer)))
-    raise DeploymentFailed(f"{name} failed: {said}")
+        output: dict[str, Any] = json.loads(done.stdout)
+        if output.get("success", not done.returncode):
+            return output
+        message = unbox(str(output.get("error-message", output)))
+    raise DeploymentFailed(f"{name} failed: {message}")
 
 
-def boxed(output: str) -> str:
-    """Return what Flower says, on one line, without the box that it draws around an error.
+def unbox(output: str) -> str:
+    """Return Flower's output on one line, without the box around an error.
 
     Examples
     --------
@@ -114,31 +114,31 @@ def boxed(output: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def last_lines(log: Path) -> str:
-    """Return the end of a log on one line."""
+def log_tail(log: Path) -> str:
+    """Return the last lines of a log on one line."""
     with contextlib.suppress(OSError):
         lines = [line.strip(f"{_BORDER} ") for line in log.read_text("utf-8", "replace").splitlines()]
-        said = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines if line]
-        return " ".join(said[-LAST_LINES:])
+        words = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines if line]
+        return " ".join(words[-LAST_LINES:])
     return ""
 
 
-class Processes:
-    """Processes with a log each, which are stopped, and their children with them, however the block ends.
+class FlowerProcesses:
+    """Processes with a log each, which end with the block, and their children with them.
 
     Parameters
     ----------
     folder : Path
-        Gets the logs.
+        Folder for the logs.
     environment : dict of str to str
-        What each process is started with.
+        Environment of each process.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder, self._environment = folder, environment
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> FlowerProcesses:
         return self
 
     def start(
@@ -162,7 +162,7 @@ class Processes:
                 start_new_session=True,
             )
 
-    def ended(self, name: str) -> bool:
+    def has_ended(self, name: str) -> bool:
         """Return whether a process has ended."""
         return self._running[name].poll() is not None
 
@@ -170,22 +170,22 @@ class Processes:
         """Raise an error if a process has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
-                raise DeploymentFailed(self.end_of(name))
+                raise DeploymentFailed(self.describe_end(name))
 
-    def end_of(self, name: str) -> str:
-        """Return how a process has ended, and what it said."""
+    def describe_end(self, name: str) -> str:
+        """Return the exit code and the last output of a process."""
         log = self._folder / f"{name}.log"
-        how = f"{name} ended with exit code {self._running[name].poll()}"
-        return f"{how}: {last_lines(log)}; see {log}"
+        end = f"{name} ended with exit code {self._running[name].poll()}"
+        return f"{end}: {log_tail(log)}; see {log}"
 
     def __exit__(self, *_: object) -> None:
-        # Clients first: they would try to connect again to a server that is gone.
+        # Clients first: without their server they would try to reconnect.
         for name in sorted(self._running, key=lambda name: name == "superlink"):
             stop(self._running[name])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to end, and end what is left of it and its children."""
+    """Terminate a process and its children; kill them after `STOP_SECONDS`."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

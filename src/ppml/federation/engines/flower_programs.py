@@ -1,10 +1,10 @@
 """Flower's programs in a deployment: ``python -m ppml.federation.engines.flower_programs NAME ...``.
 
-They differ from Flower's own in five points. No program can be read by a debugger, or leaves a core dump. A task is a
-process that is forked and not started anew: its token is in no command line, which every user of the machine could
-read, and a message costs no imports. The program of a client runs the app that is installed at its site, whatever app
-the server sends. A node answers every message, also one whose task fails. And where the server is reached from other
-machines, a second socket serves the interface of nodes alone.
+They differ from Flower's own in five points. All programs are hardened against debuggers and core dumps. A task is a
+forked process: its token is in no command line, which every user of the machine could read, and a message costs no
+imports. A client runs the app that is installed at its site, and never an app from the server. A node replies to every
+message, also to one whose task fails. And a server with nodes on other machines has a second socket that serves only
+the API for nodes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from typing import Any, NoReturn
 from ppml.federation.engines.environment import APP, PUBLIC_SOCKET
 from ppml.ipc.hardening import harden_process
 
-FOR_NODES = "/v1/fleet/"
-"""What the paths of the interface of nodes begin with."""
+FLEET_API = "/v1/fleet/"
+"""Prefix of the paths of the API for nodes."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,7 +39,7 @@ WebApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def superlink() -> None:
-    """Serve all interfaces on the address that the options give, and that of nodes alone on the public socket."""
+    """Serve all APIs on the address of the options, and only the API for nodes on the public socket."""
     import uvicorn
     from flwr.superlink.cli import flower_superlink
 
@@ -48,41 +48,41 @@ def superlink() -> None:
         sockets = [config.bind_socket()]
         if PUBLIC_SOCKET in os.environ:
             sockets.append(socket.socket(fileno=int(os.environ[PUBLIC_SOCKET])))
-            config.app = nodes_alone(app, sockets[0].getsockname()[1])
+            config.app = restrict_to_fleet_api(app, sockets[0].getsockname()[1])
         uvicorn.Server(config).run(sockets=sockets)
 
     uvicorn.run = run  # type: ignore[assignment]
     flower_superlink()
 
 
-def nodes_alone(app: WebApp, own_port: int) -> WebApp:
-    """Return an app that is ``app`` on the port ``own_port``, and on every other one serves nodes alone."""
+def restrict_to_fleet_api(app: WebApp, own_port: int) -> WebApp:
+    """Return an app that serves all APIs on the port ``own_port``, and only the API for nodes on other ports."""
 
-    async def chosen(scope: Scope, receive: Receive, send: Send) -> None:
-        reached = scope.get("server")
-        own = scope["type"] == "lifespan" or (reached is not None and reached[1] == own_port)
-        if own or (scope["type"] == "http" and for_nodes(scope["path"])):
+    async def restricted(scope: Scope, receive: Receive, send: Send) -> None:
+        address = scope.get("server")
+        own = scope["type"] == "lifespan" or (address is not None and address[1] == own_port)
+        if own or (scope["type"] == "http" and is_fleet_path(scope["path"])):
             await app(scope, receive, send)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-    return chosen
+    return restricted
 
 
-def for_nodes(path: str) -> bool:
-    """Return whether a path is one that a node calls.
+def is_fleet_path(path: str) -> bool:
+    """Return whether a path belongs to the API for nodes.
 
     Examples
     --------
-    >>> for_nodes("/v1/fleet/pull-messages"), for_nodes("/v1/control/start-run"), for_nodes("/v1/fleet/../control/x")
-    (True, False, False)
+    >>> is_fleet_path("/v1/fleet/pull-messages"), is_fleet_path("/v1/fleet/../control/start-run")
+    (True, False)
     """
-    return path.startswith(FOR_NODES) and "/" not in path.removeprefix(FOR_NODES)
+    return path.startswith(FLEET_API) and "/" not in path.removeprefix(FLEET_API)
 
 
 def supernode() -> None:
-    """Be a node that answers every message."""
+    """Run a node that replies to every message."""
     from flwr.supernode.cli import flower_supernode
     from flwr.supernode.nodestate import nodestate_factory
 
@@ -93,53 +93,53 @@ def supernode() -> None:
 
 
 def superexec() -> None:
-    """Start a process for each task, forked from one that has imported what a task needs."""
-    line, far_end = multiprocessing.Pipe()
+    """Start a process for each task, forked from a process that has imported the modules of a task."""
+    commands, far_end = multiprocessing.Pipe()
     if os.fork() == 0:
-        line.close()
+        commands.close()
         _fork_tasks(far_end)
     far_end.close()
-    # A task that is not begun within half a minute is taken for lost.
-    line.recv()
+    # Wait until it is ready: Flower gives up a task that does not start within 30 seconds.
+    commands.recv()
     from flwr.supercore.cli import flower_superexec
     from flwr.supercore.superexec.executor import subprocess_executor
 
     def start(command: Sequence[str], **options: Any) -> None:
-        line.send((list(command), "stdout" in options))
+        commands.send((list(command), "stdout" in options))
 
-    replaced = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)
-    subprocess_executor.subprocess = replaced  # type: ignore[assignment, attr-defined]
+    replacement = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)
+    subprocess_executor.subprocess = replacement  # type: ignore[assignment, attr-defined]
     flower_superexec()
 
 
-def _fork_tasks(line: Connection) -> NoReturn:
-    """Fork a process for each command that comes, until the process that gives them is gone."""
-    # The system forgets a process that has ended.
+def _fork_tasks(commands: Connection) -> NoReturn:
+    """Fork a process for each received command, until the sender ends."""
+    # The system reaps ended processes.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     importlib.import_module(os.environ[APP])
     for module in ("flwr.supernode.cli", "flwr.supernode.runtime.run_clientapp", "flwr.superlink.cli"):
         importlib.import_module(module)
-    line.send("ready")
+    commands.send("ready")
     while True:
         try:
-            command, quiet = line.recv()
+            command, quiet = commands.recv()
         except (EOFError, OSError):
             os._exit(0)
         if os.fork() == 0:
-            line.close()
-            _be_task(command, quiet=quiet)
+            commands.close()
+            _run_task(command, quiet=quiet)
 
 
-def _be_task(command: list[str], *, quiet: bool) -> NoReturn:
+def _run_task(command: list[str], *, quiet: bool) -> NoReturn:
     """Run the app of a task, and end this process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     status: object = 1
     try:
         if quiet:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-        # Known to this process alone: the command line that the system shows is that of the first process.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+        # Only this process sees these arguments: the system shows the command line of the first process.
         sys.argv = command
         PROGRAMS[command[0]]()
         status = 0
@@ -155,14 +155,14 @@ def _be_task(command: list[str], *, quiet: bool) -> NoReturn:
 
 
 def serverapp() -> None:
-    """Run the server's app, which is of this site's own making."""
+    """Run the server's app, which this site itself submits."""
     from flwr.superlink.cli import flwr_serverapp
 
     flwr_serverapp()
 
 
 def clientapp() -> None:
-    """Run the client's app that is installed here: what the server sends is neither unpacked nor run."""
+    """Run the client's app that is installed at this site; an app from the server is neither unpacked nor run."""
     from flwr.supernode.cli import flwr_clientapp
     from flwr.supernode.runtime import run_clientapp
 
@@ -184,11 +184,11 @@ PROGRAMS: dict[str, Callable[[], None]] = {
 
 
 STARTED = ("flower-superlink", "flower-supernode", "flower-superexec")
-"""Programs that are started by their names; the others are forked."""
+"""Programs that start by name; the others are forked."""
 
 
 def write_programs(folder: Path) -> Path:
-    """Write a command for each program into ``folder``, where Flower's processes find it by its name."""
+    """Write a command for each program into ``folder``, for Flower's processes."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in STARTED:
         path = folder / name
@@ -198,7 +198,7 @@ def write_programs(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Be the program that the first argument names."""
+    """Run the program that the first argument names."""
     harden_process()
     sys.argv = sys.argv[1:]
     PROGRAMS[sys.argv[0]]()

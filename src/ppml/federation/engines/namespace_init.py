@@ -1,8 +1,8 @@
-"""The part of a site that runs in its enclosure: ``python -m ppml.federation.engines.namespace_init``.
+"""The first process of a site's namespaces: ``python -m ppml.federation.engines.namespace_init``.
 
-The first line of the standard input says in JSON what to do, and which of the descriptors that are open are for it. A
-second line asks for an orderly end; where the input ends, the process that started this one is gone, and all processes
-of the enclosure end at once. The standard output gets nothing, or one line: why this ended.
+The first line of the standard input is the job in JSON, with its open descriptors. A second line requests an orderly
+end. The end of the input means that the process outside has ended, and all processes of the namespaces end at once. The
+standard output gets one line after a failure: its reason.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from pathlib import Path
 from typing import Any
 
 from ppml.federation.engines.environment import ANSWER_SECONDS, APP, FAULT, JOB, NODES, PUBLIC_SOCKET, RESULT
-from ppml.federation.engines.flower_processes import DeploymentFailed, Processes, environment_of, flwr
+from ppml.federation.engines.flower_processes import DeploymentFailed, FlowerProcesses, flower_environment, run_flwr
 from ppml.federation.engines.namespaces import raise_loopback
-from ppml.federation.engines.tunnel import Address, connected
+from ppml.federation.engines.tunnel import Address, connect_tls
 from ppml.io.atomic import read_json, write_json
 from ppml.ipc.hardening import harden_process
 
 NAME = "here"
 OWN_PORT, FIRST_NODE_PORT = 9092, 9100
-"""Ports within the enclosure, where no other program listens."""
+"""Ports within the namespaces, where no other program listens."""
 
 POLL_SECONDS = 1.0
 START_SECONDS = 60.0
 RESTART_SECONDS = 5.0
-AWAY_SECONDS = 180.0
-"""How long a node may fail to connect: the server takes it for connected for a minute after its end."""
+CONNECT_SECONDS = 180.0
+"""Seconds that a node may fail to connect: the server keeps it as connected for a minute after its end."""
 
 LIST_SECONDS = 60.0
-"""How often Flower is asked whether the server's app still runs."""
+"""Seconds between two checks whether Flower still runs the server's app."""
 
 FINISHED = "finished"
 
@@ -68,11 +68,11 @@ class NodeJob:
     Parameters
     ----------
     job, authority, key : str
-        Files: what is public of the training, the certificate of the server's authority, the node's private key.
+        Files: the public file of the training, the certificate of the server's authority, the node's private key.
     client, clients : int
-        The number of the client, and how many there are.
+        Number of the client, and of all clients.
     result : str
-        File for what the client knows in the end; empty: none.
+        File for the client's last model; empty: none.
     """
 
     job: str
@@ -85,22 +85,22 @@ class NodeJob:
 
 @dataclass(frozen=True)
 class ServerJob:
-    """A server, and the nodes that run beside it.
+    """A server, and the nodes in the same namespaces.
 
     Parameters
     ----------
     job, authority, certificate, key : str
-        Files: what is public of the training, and the server's credentials.
+        Files: the public file of the training, and the server's credentials.
     result : str
         File for the result.
     public_keys : list of str
         File of the public key of each client's node.
     answer_seconds, seconds : float
-        How long a client may take to answer, and the whole run.
+        Time limits of a client's reply and of the run.
     public_socket : int
-        Descriptor of the socket on which other machines reach the server; -1: none.
+        Descriptor of the listening socket for other machines; -1: none.
     nodes : list of NodeJob
-        Those in the same enclosure.
+        Nodes in the same namespaces.
     """
 
     job: str
@@ -115,74 +115,74 @@ class ServerJob:
     nodes: list[NodeJob] = field(default_factory=list)
 
 
-def train(folder: Path, module: str, server: ServerJob) -> None:
-    """Run the server until the training has ended.
+def run_superlink(folder: Path, module: str, server: ServerJob) -> None:
+    """Run the server until the end of the training.
 
     Raises
     ------
     DeploymentFailed
-        See there.
+        The training has not completed.
     """
-    port = OWN_PORT if server.public_socket < 0 else _another_port(server.public_socket)
+    port = OWN_PORT if server.public_socket < 0 else _internal_port(server.public_socket)
     address = f"127.0.0.1:{port}"
-    environment = environment_of(folder)
-    _connect_commands(Path(environment["FLWR_HOME"]), address, server.authority)
+    environment = flower_environment(folder)
+    _write_flwr_config(Path(environment["FLWR_HOME"]), address, server.authority)
     nodes = folder / "nodes.json"
     settings = {APP: module, JOB: server.job, RESULT: server.result, NODES: str(nodes)}
     settings[ANSWER_SECONDS] = str(server.answer_seconds)
     keep_open = [server.public_socket] if server.public_socket >= 0 else []
     if keep_open:
         settings[PUBLIC_SOCKET] = str(server.public_socket)
-    with Processes(folder, environment) as processes:
+    with FlowerProcesses(folder, environment) as processes:
         processes.start("superlink", _superlink(server, port), keep_open=keep_open, others=settings)
         _wait_for(port, processes)
-        # What Flower's commands say of a certificate is that there is no connection.
-        with connected("server", Address("127.0.0.1", port), ssl.create_default_context(cafile=server.authority)):
+        # Flower's commands report a bad certificate only as a missing connection.
+        with connect_tls("server", Address("127.0.0.1", port), ssl.create_default_context(cafile=server.authority)):
             pass
         write_json(nodes, {str(_register(environment, key)): number for number, key in enumerate(server.public_keys)})
-        for place, node in enumerate(server.nodes):
-            own = _supernode(node, address, FIRST_NODE_PORT + place)
-            processes.start(f"supernode{node.client}", own, others=_of_node(node, module))
-        run = int(flwr(environment, "run", str(_app(folder / "app", module)), NAME)["run-id"])
+        for index, node in enumerate(server.nodes):
+            command = _supernode(node, address, FIRST_NODE_PORT + index)
+            processes.start(f"supernode{node.client}", command, others=_node_variables(node, module))
+        run = int(run_flwr(environment, "run", str(_write_app(folder / "app", module)), NAME)["run-id"])
         _wait_for_run(environment, run, processes, server, folder)
 
 
-def be_node(folder: Path, module: str, node: NodeJob, hand_over: int) -> None:
-    """Run a node until this process is told to end; start it again where it ends.
+def run_supernode(folder: Path, module: str, node: NodeJob, hand_over: int) -> None:
+    """Run a node until this process is stopped, and restart it when it ends.
 
     Parameters
     ----------
     folder : Path
-        Gets what Flower keeps, and logs.
+        Folder for Flower's state and logs.
     module : str
-        Has the app.
+        Module of the app.
     node : NodeJob
-        Which node it is.
+        Job of the node.
     hand_over : int
-        Descriptor on which the process outside gets the socket that leads to the server: outside of the enclosure
-        there is a network.
+        Descriptor that sends a listening socket to the process outside, which forwards its connections to the
+        server: only outside there is a network.
 
     Raises
     ------
     DeploymentFailed
         The node does not connect.
     """
-    leads_out = socket.create_server(("127.0.0.1", OWN_PORT))
-    with leads_out, socket.socket(fileno=hand_over) as line:
-        socket.send_fds(line, [b"s"], [leads_out.fileno()])
-    environment = environment_of(folder)
+    listener = socket.create_server(("127.0.0.1", OWN_PORT))
+    with listener, socket.socket(fileno=hand_over) as outside:
+        socket.send_fds(outside, [b"s"], [listener.fileno()])
+    environment = flower_environment(folder)
     begun = time.monotonic()
     while True:
-        with Processes(folder, environment) as processes:
+        with FlowerProcesses(folder, environment) as processes:
             command = _supernode(node, f"localhost:{OWN_PORT}", FIRST_NODE_PORT)
-            processes.start("supernode", command, others=_of_node(node, module))
+            processes.start("supernode", command, others=_node_variables(node, module))
             started = time.monotonic()
-            while not processes.ended("supernode"):
+            while not processes.has_ended("supernode"):
                 time.sleep(POLL_SECONDS)
-            if time.monotonic() - started > AWAY_SECONDS:
+            if time.monotonic() - started > CONNECT_SECONDS:
                 begun = time.monotonic()
-            if time.monotonic() - begun > AWAY_SECONDS:
-                raise DeploymentFailed(processes.end_of("supernode"))
+            if time.monotonic() - begun > CONNECT_SECONDS:
+                raise DeploymentFailed(processes.describe_end("supernode"))
         time.sleep(RESTART_SECONDS)
 
 
@@ -202,20 +202,20 @@ def _supernode(node: NodeJob, address: str, own_port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def _of_node(node: NodeJob, module: str) -> dict[str, str]:
+def _node_variables(node: NodeJob, module: str) -> dict[str, str]:
     return {APP: module, JOB: node.job, **({RESULT: node.result} if node.result else {})}
 
 
-def _another_port(public_socket: int) -> int:
-    """Return the server's own port, which differs from the public one: that decides what is served."""
+def _internal_port(public_socket: int) -> int:
+    """Return the internal port, which must differ from the public one: the port selects the served APIs."""
     with socket.socket(fileno=os.dup(public_socket)) as public:
         taken: bool = public.getsockname()[1] == OWN_PORT
     return OWN_PORT + taken
 
 
-def _connect_commands(home: Path, address: str, authority: str) -> None:
-    """Tell the ``flwr`` commands where the server is."""
-    # A string of TOML may be written as one of JSON.
+def _write_flwr_config(home: Path, address: str, authority: str) -> None:
+    """Write the server's address for the ``flwr`` commands."""
+    # A JSON string is also a TOML string.
     text = (
         f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "{address}"\n'
         f"root-certificates = {json.dumps(authority)}\n"
@@ -223,8 +223,8 @@ def _connect_commands(home: Path, address: str, authority: str) -> None:
     (home / "config.toml").write_text(text, encoding="utf-8")
 
 
-def _app(folder: Path, module: str) -> Path:
-    """Return a Flower app whose components are those of ``module``, which is installed."""
+def _write_app(folder: Path, module: str) -> Path:
+    """Return a Flower app with the components of ``module``, which is installed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "pyproject.toml").write_text(PROJECT.format(module=module), encoding="utf-8")
@@ -233,11 +233,11 @@ def _app(folder: Path, module: str) -> Path:
 
 
 def _register(environment: dict[str, str], key: str) -> int:
-    """Let the node with a public key connect, and return its identity."""
-    return int(flwr(environment, "supernode", "register", key, NAME)["node-id"])
+    """Register the public key of a node, and return the node's identifier."""
+    return int(run_flwr(environment, "supernode", "register", key, NAME)["node-id"])
 
 
-def _wait_for(port: int, processes: Processes) -> None:
+def _wait_for(port: int, processes: FlowerProcesses) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         processes.check()
@@ -248,9 +248,11 @@ def _wait_for(port: int, processes: Processes) -> None:
     raise DeploymentFailed(f"the SuperLink does not listen on port {port} after {START_SECONDS:g} s")
 
 
-def _wait_for_run(environment: dict[str, str], run: int, processes: Processes, server: ServerJob, folder: Path) -> None:
-    """Wait until the server's app has written its result; ask Flower now and then whether that app still runs."""
-    deadline, look = time.monotonic() + server.seconds, time.monotonic() + LIST_SECONDS
+def _wait_for_run(
+    environment: dict[str, str], run: int, processes: FlowerProcesses, server: ServerJob, folder: Path
+) -> None:
+    """Wait for the result of the server's app; check regularly whether Flower still runs that app."""
+    deadline, check = time.monotonic() + server.seconds, time.monotonic() + LIST_SECONDS
     fault = Path(f"{server.result}{FAULT}")
     while time.monotonic() < deadline:
         processes.check()
@@ -258,9 +260,9 @@ def _wait_for_run(environment: dict[str, str], run: int, processes: Processes, s
             raise DeploymentFailed(f"the training has not completed: {fault.read_text('utf-8')}")
         if _is_complete(server.result):
             return
-        if time.monotonic() > look:
-            look = time.monotonic() + LIST_SECONDS
-            status = flwr(environment, "list", NAME, "--run-id", str(run))["runs"][0]["status"]
+        if time.monotonic() > check:
+            check = time.monotonic() + LIST_SECONDS
+            status = run_flwr(environment, "list", NAME, "--run-id", str(run))["runs"][0]["status"]
             if status.startswith(FINISHED) and not (_is_complete(server.result) or fault.is_file()):
                 raise DeploymentFailed(f"the server's app has ended as {status}; see {folder / 'superlink.log'}")
         time.sleep(POLL_SECONDS)
@@ -271,27 +273,27 @@ def _is_complete(result: str) -> bool:
     return Path(result).is_file() and bool(read_json(result)["model"])
 
 
-def perform(job: dict[str, Any]) -> None:
-    """Do what a line of the standard input says."""
+def run_job(job: dict[str, Any]) -> None:
+    """Run the job of the first line of the standard input."""
     folder, module = Path(job["folder"]), job["module"]
     if "server" in job:
         nodes = [NodeJob(**node) for node in job["server"].pop("nodes")]
-        train(folder, module, ServerJob(**job["server"], nodes=nodes))
+        run_superlink(folder, module, ServerJob(**job["server"], nodes=nodes))
     else:
-        be_node(folder, module, NodeJob(**job["node"]), job["hand_over"])
+        run_supernode(folder, module, NodeJob(**job["node"]), job["hand_over"])
 
 
 def _end_with_input() -> None:
-    """Ask this process to end in good order where a line comes, and end all of them where the input ends."""
+    """Terminate this process after a second line of the input, and kill all processes at the end of the input."""
     if sys.stdin.readline():
         os.kill(os.getpid(), signal.SIGTERM)
     if not sys.stdin.read():
-        # The first process of a process namespace: with it all others there end.
+        # This is the first process of a process namespace: all others end with it.
         os._exit(1)
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Do the job, and return the exit status."""
+    """Run the job, and return the exit status."""
     harden_process()
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -300,7 +302,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         raise_loopback()
-        perform(job)
+        run_job(job)
     except (DeploymentFailed, OSError) as error:
         print(error, flush=True)
         return 1

@@ -1,10 +1,9 @@
-"""A private part of this machine: processes there have a network, a process table and mounts of their own.
+"""Linux namespaces (``man 7 namespaces``): processes with their own network, process table and mounts.
 
-Flower 1.41 serves the interface that nodes need, the one that starts runs and the one that hands out tasks on the same
-port, and authenticates nodes alone. So that no other user of the machine can reach that port, Flower's processes run in
-namespaces of Linux (``man 7 namespaces``): a socket on their loopback exists for them alone. The program ``unshare`` of
-util-linux makes the namespaces; where user namespaces are allowed, that needs no rights. The last process of the
-enclosure ends with the first one, so that none can be left running.
+Flower 1.41 serves the APIs for nodes, for starting runs and for tasks on the same port, and authenticates only nodes.
+So that no other user of the machine can reach that port, Flower's processes run in namespaces: only they have sockets
+on their loopback interface. The program ``unshare`` of util-linux makes the namespaces; where the system allows user
+namespaces, this needs no rights. All processes of the namespaces end with the first one, so that none remains.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
 
 REFUSED = (
     "private network namespaces cannot be made: {why}; on a machine without them every user could register a node, "
-    "start a run and read what the parties send; allow user namespaces (`sysctl kernel.unprivileged_userns_clone=1`, "
-    "`sysctl user.max_user_namespaces=10000`), or run this as root; the engine in process needs none"
+    "start a run and read all messages; allow user namespaces (`sysctl kernel.unprivileged_userns_clone=1`, "
+    "`sysctl user.max_user_namespaces=10000`), or run this as root; the in-process engine needs none"
 )
 
 
 @cache
-def enclosing() -> tuple[str, ...]:
-    """Return what a command begins with that is to run in an enclosure.
+def namespace_command() -> tuple[str, ...]:
+    """Return the beginning of a command that runs in new namespaces.
 
     Raises
     ------
     UserError
-        This system makes none.
+        The system does not allow namespaces.
     """
     unshare = shutil.which("unshare")
     if unshare is None:
@@ -54,7 +53,7 @@ def enclosing() -> tuple[str, ...]:
 
 
 def raise_loopback() -> None:
-    """Switch on the loopback interface of a new network namespace."""
+    """Activate the loopback interface of a new network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         name = b"lo".ljust(16, b"\0")
         (flags,) = struct.unpack_from("h", fcntl.ioctl(handle, _GET_FLAGS, name + bytes(16)), 16)

@@ -1,8 +1,8 @@
-"""The state of a node in which every message comes to an answer.
+"""A node state in which every message gets a reply.
 
-Flower's node waits for the answer to one message before it asks for the next. Two orders of events leave it waiting for
-ever: a task that asks for its message before the node has stored it, and a task that fails before it has its message
-or while it sends its answer. The first order needs a task that starts at once, as forked ones do.
+Flower's node waits for the reply to one message before it requests the next. Two orders of events block it forever: a
+task that requests its message before the node has stored it, and a task that fails before it has its message or while
+it sends its reply. The first order needs a task that starts at once, as a forked one does.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from flwr.supernode.nodestate.in_memory_nodestate import CLIENT_APP_CRASHED_ERRO
 
 
 class AnsweringNodeState(InMemoryNodeState):
-    """Flower's state of a node, with tasks that wait for their message and messages that outlive no task."""
+    """Flower's node state, with tasks that wait for their message, and no message that remains after its task."""
 
     def claim_task(self, task_id: int) -> str | None:
-        """Return the token of a pending task; None: it is not pending, or its message is not stored yet."""
+        """Return the token of a pending task; None if it is not pending, or its message is not stored yet."""
         runs = {task.run_id for task in self.get_tasks(task_ids=[task_id]) if task.type == TaskType.CLIENT_APP}
         return None if runs and not self._has_request(runs) else super().claim_task(task_id)
 
     def finish_task(self, task_id: int, sub_status: str, details: str) -> bool:
-        """Finish a task; the message that a failed one leaves behind is answered with an error."""
+        """Finish a task; the message of a failed task gets an error as its reply."""
         finished = super().finish_task(task_id, sub_status, details)
         if finished and sub_status == SubStatus.FAILED:
             for task in self.get_tasks(task_ids=[task_id]):
@@ -36,11 +36,11 @@ class AnsweringNodeState(InMemoryNodeState):
             return any(_is_request(entry, run_ids) and not entry.is_retrieved for entry in self.msg_store.values())
 
     def _store_error_replies(self, run_ids: set[int], error: Error) -> None:
-        # The lock of the tasks may be held by this thread, so that they are read without it, from a copy.
+        # This thread may hold the lock of the tasks, so read them without it, from a copy.
         unfinished = {task.run_id for task in list(self.task_store.values()) if task.status.status != Status.FINISHED}
         with self.lock_msg_store:
             for entry in self.msg_store.values():
-                # Flower answers those alone that a task has had.
+                # Flower replies only to messages that a task has retrieved.
                 if _is_request(entry, run_ids - unfinished):
                     entry.is_retrieved = True
             super()._store_error_replies(run_ids - unfinished, error)

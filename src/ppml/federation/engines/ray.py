@@ -1,8 +1,8 @@
-"""The same apps on Flower's own simulation, which runs clients in the processes of Ray.
+"""The apps on Flower's simulation, which runs clients in Ray processes.
 
-Each of Ray's processes listens, in Ray 2.55 on all interfaces whatever it is told, and a user that may join them runs
-code as their owner. So they ask for a token, which is in a file for its owner alone, and
-:mod:`ppml.stages.ray_training` runs all of them in an enclosure, which has the loopback interface alone.
+Each Ray process listens, in Ray 2.55 on all interfaces regardless of its options, and a user that can connect runs
+code as their owner. So the processes require a token, in a file that only its owner can read, and
+:mod:`ppml.stages.ray_training` runs them in namespaces with only the loopback interface.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from flwr.simulation import run_simulation
 
 from ppml.errors import UserError
 from ppml.federation.client import ClientPool, build_client_app
-from ppml.federation.engines.result import Result, reporting_server_app
+from ppml.federation.engines.result import Result, build_reporting_server_app
 from ppml.federation.factory import ServerComponents
 from ppml.io.private_file import write_private
 
-MISSING = "engine ray: Ray is not installed; `.venv/bin/python -m pip install 'flwr[simulation]==1.41.0'` brings it"
+MISSING = "engine ray: Ray is not installed; run `.venv/bin/python -m pip install 'flwr[simulation]==1.41.0'`"
 
-PATIENCE = 60.0
-"""Seconds that Ray's processes may take to start."""
+START_SECONDS = 60.0
+"""Seconds that the server waits for Ray's processes."""
 
 
 @cache
 def private_session() -> Path:
-    """Return a folder for all that Ray and Flower write, and have Ray ask for a token that is in it.
+    """Make a folder for the files of Ray and Flower, with a token that Ray requires.
 
-    It is the same for all trainings of this process, which reads the token once, and is removed with the process.
+    It is the same for all trainings of this process, which reads the token once, and is removed at its exit.
     """
-    # Of a random name, for its owner alone; a path in it is that of a socket, and must be short.
+    # Only its owner can read this folder, and the paths of sockets in it must be short.
     folder = Path(tempfile.mkdtemp(prefix="ppml-ray-"))
     parent = os.getpid()
 
-    # Not with a process that was forked.
     def remove() -> None:
+        # Not at the exit of a forked process.
         if os.getpid() == parent:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -59,34 +59,34 @@ def private_session() -> Path:
 
 
 def run_on_ray(parts: ServerComponents, population: Callable[[], ClientPool], *, workers: int) -> Result:
-    """Train on Ray and return what the clients come to.
+    """Train on Ray, and return the result.
 
     Parameters
     ----------
     parts : ServerComponents
-        What the server has.
+        Components of the server.
     population : callable
-        Returns the clients, the same object each time it is asked in one process; can be pickled.
+        Returns the clients, in one process the same object at each call; can be pickled.
     workers : int
-        How many processes clients run in, one thread each.
+        Number of processes for the clients, one thread each.
 
     Raises
     ------
     UserError
         Ray is not installed.
     RoundFailed
-        Too few clients answered.
+        Too few clients replied.
     """
     if importlib.util.find_spec("ray") is None:
         raise UserError(MISSING)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     folder = private_session()
     result = Result()
-    waiting = replace(parts, plan=replace(parts.plan, patience=PATIENCE))
+    components = replace(parts, settings=replace(parts.settings, connect_timeout=START_SECONDS))
     run_simulation(
-        reporting_server_app(lambda context: waiting, result),
+        build_reporting_server_app(lambda context: components, result),
         build_client_app(lambda context: population()),
-        num_supernodes=parts.plan.clients,
+        num_supernodes=parts.settings.clients,
         backend_config={
             "init_args": {
                 "num_cpus": workers,

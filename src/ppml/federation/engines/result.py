@@ -1,4 +1,4 @@
-"""What a training on another engine comes to."""
+"""The result of a training on another engine, and the apps that report it."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from flwr.serverapp import Grid, ServerApp
 from ppml.accounting.events import MechanismEvent
 from ppml.federation.client import ClientPool, build_client_app, client_number
 from ppml.federation.client_state import ClientState
-from ppml.federation.engines.client_storage import App, remembering
+from ppml.federation.engines.client_storage import App, with_storage
 from ppml.federation.engines.environment import ANSWER_SECONDS, FAULT, JOB, NODES, RESULT
-from ppml.federation.engines.reconnection import PatientGrid
+from ppml.federation.engines.reconnection import RetryingGrid
 from ppml.federation.factory import ServerComponents
 from ppml.federation.messages import ACCOUNT
 from ppml.federation.reply_validation import sanitize_for_log
-from ppml.federation.server import RoundResult, FederatedServer
+from ppml.federation.server import FederatedServer
+from ppml.federation.server_state import RoundResult
 from ppml.io.atomic import read_json, write_text
 from ppml.learning.result import HistoryRow
 
-PATIENCE = 300.0
+CONNECT_SECONDS = 300.0
 """Seconds that the server of a deployment waits for its clients to connect."""
 
 
 @dataclass
 class Result:
-    """The training as its clients have it in the end; the model stays with them.
+    """The end of a training according to its clients; the model stays with them.
 
     Parameters
     ----------
     model : str
-        SHA-256 of the global model, the same at every client; empty where the training did not end.
+        SHA-256 of the global model, the same at every client; empty before the end of the training.
     history : list of HistoryRow
-        One row a round.
+        A row for each round.
     events : list of tuple of MechanismEvent or None
-        What ran on each client's records; None for one that gives no account: no epsilon may be stated for it.
+        Mechanisms that ran on each client's examples; None without an account, so that no epsilon may be stated.
     notices : list of str
-        What did not go as it should.
+        Lines about unexpected events.
     """
 
     model: str = ""
@@ -51,25 +52,25 @@ class Result:
     notices: list[str] = field(default_factory=list)
 
 
-def reporting_server_app(
+def build_reporting_server_app(
     parts_of: Callable[[Context], ServerComponents],
     result: Result,
     *,
     report: Callable[[], None] = lambda: None,
     grid_of: Callable[[Grid, Callable[[str], None]], Grid] = lambda grid, notice: grid,
 ) -> ServerApp:
-    """Return a server app that writes into ``result`` what the training comes to.
+    """Return a server app that fills ``result``.
 
     Parameters
     ----------
     parts_of : callable
-        Returns what the server has.
+        Returns the components of the server.
     result : Result
-        Is filled.
+        Result of the training.
     report : callable
         Called after each round, and once more when ``result`` is complete.
     grid_of : callable
-        Returns the grid to use, from Flower's and from the function that takes notices.
+        Returns the grid of the server, from Flower's grid and the function that takes notices.
     """
     app = ServerApp()
 
@@ -84,60 +85,63 @@ def reporting_server_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         parts = parts_of(context)
-        server = FederatedServer(parts.plan, parts.aggregator, after_round, notice, parts.release)
-        used = grid_of(grid, notice)
-        server.run(used)
-        accounts = server.accounts(used)
-        given = [accounts.get(client) for client in range(parts.plan.clients)]
-        result.events = [account.events if account else None for account in given]
+        server = FederatedServer(parts.settings, parts.aggregator, after_round, notice, parts.sum_mechanism)
+        own_grid = grid_of(grid, notice)
+        server.run(own_grid)
+        accounts = server.collect_accounts(own_grid)
+        received = [accounts.get(client) for client in range(parts.settings.clients)]
+        result.events = [account.events if account else None for account in received]
         result.model = accounts[min(accounts)].model
         report()
 
     return app
 
 
-def deployed_apps(
+def build_deployed_apps(
     server_of: Callable[[str], ServerComponents],
     pool_of: Callable[[str, int], ClientPool],
     write: Callable[[str, Result], None],
     keep: Callable[[str, ClientState], None],
 ) -> tuple[ServerApp, App]:
-    """Return the apps of a deployment; variables of the site's processes tell which files they read and write.
+    """Return the apps of a deployment; environment variables of the site name the files that they read and write.
 
     Parameters
     ----------
     server_of : callable
-        Returns what the server has, by the job.
+        Returns the components of the server, by the job.
     pool_of : callable
-        Returns the population of one client, by the job and the client's number.
+        Returns the pool of one client, by the job and the client's number.
     write : callable
-        Gets the name of the result and what it is, at the server.
+        Called at the server with the file for the result and the result.
     keep : callable
-        Gets the name of the result and what the client knows, at a client that has given its account.
+        Called at a client after its account with the file for the result and the client's state.
     """
     result = Result()
 
     def parts_of(context: Context) -> ServerComponents:
         parts = server_of(os.environ[JOB])
         seconds = float(os.environ[ANSWER_SECONDS])
-        return replace(parts, plan=replace(parts.plan, patience=min(PATIENCE, seconds), timeout=seconds))
+        return replace(
+            parts,
+            settings=replace(parts.settings, connect_timeout=min(CONNECT_SECONDS, seconds), reply_timeout=seconds),
+        )
 
-    def patient(grid: Grid, notice: Callable[[str], None]) -> Grid:
+    def retrying(grid: Grid, notice: Callable[[str], None]) -> Grid:
         clients = {int(node): client for node, client in read_json(os.environ[NODES]).items()}
-        return cast(Grid, PatientGrid(grid, clients, notice))
+        return cast(Grid, RetryingGrid(grid, clients, notice))
 
     def report() -> None:
         write(os.environ[RESULT], result)
 
     server_app = ServerApp()
-    inner = reporting_server_app(parts_of, result, report=report, grid_of=patient)
+    inner = build_reporting_server_app(parts_of, result, report=report, grid_of=retrying)
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
             inner(grid, context)
         except Exception as error:
-            # The process that waits for the result learns of this one's end alone.
+            # Without this file, the process that waits for the result sees only the exit of this process.
             write_text(f"{os.environ[RESULT]}{FAULT}", sanitize_for_log(str(error) or type(error).__name__))
             raise
 
@@ -149,4 +153,4 @@ def deployed_apps(
             keep(os.environ[RESULT], ClientState(context.state))
         return reply
 
-    return server_app, remembering(client, lambda: Path(os.environ[JOB]).parent)
+    return server_app, with_storage(client, lambda: Path(os.environ[JOB]).parent)

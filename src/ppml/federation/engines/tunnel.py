@@ -1,8 +1,8 @@
-"""Ways between machines: TLS in both directions to the key holder, and a way out of an enclosure to the server.
+"""Connections between machines: mutual TLS to the key holder, and from the namespaces of a node to the server.
 
-The holder of the key has its doors in the file system (:mod:`ppml.ipc.socket_server`). A tunnel brings a door to the
-site of another party: there is a socket in the file system that leads to one listening port of the holder's machine.
-Both ends show a certificate of the holder's authority, and the one of the party says which door is its own.
+The key holder serves Unix sockets (:mod:`ppml.ipc.socket_server`). A tunnel forwards such an endpoint to another site:
+a Unix socket there leads to one listening port of the key holder's machine. Both ends show a certificate of the key
+holder's authority, and the name in the site's certificate selects the endpoint.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 CHUNK = 1 << 16
 HANDSHAKE_SECONDS = 20.0
-"""How long a connection may take until both ends have shown who they are."""
+"""Seconds until both ends of a connection are authenticated."""
 
-ASK, PASS_ON = b"k", b"p"
-"""What a party says first: it wants to know what lets it through its door, or to be led there."""
+FETCH, FORWARD = b"k", b"p"
+"""First byte of a connection: fetch the file of the endpoint, or forward to the endpoint."""
 
-LONGEST = 4096
-"""Most bytes of what lets a party through its door."""
+MAX_ENDPOINT_BYTES = 4096
+"""Most bytes of the file of an endpoint."""
 
 SERVER, KEY_HOLDER = "server", "key holder"
-"""What the services are called."""
+"""Names of the services."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return what ``host:port`` names.
+        """Return the address ``host:port``.
 
         Raises
         ------
         ValueError
-            It names none.
+            The text is not an address.
         """
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
@@ -77,12 +77,12 @@ class Address:
 
 @dataclass(frozen=True)
 class Identity:
-    """The files with which a party shows who it is, and knows the other end.
+    """The credentials of a site.
 
     Parameters
     ----------
     authority, certificate, key : Path
-        Certificate of the authority, and the party's own certificate and key.
+        Certificate of the authority, and the site's certificate and private key.
     """
 
     authority: Path
@@ -90,7 +90,7 @@ class Identity:
     key: Path
 
     def context(self, *, listens: bool) -> ssl.SSLContext:
-        """Return what TLS needs at the end that listens, or at the one that connects."""
+        """Return the TLS context of the end that listens, or of the end that connects."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if listens else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
@@ -100,65 +100,65 @@ class Identity:
 
 
 def check_expiry(certificate: Path) -> None:
-    """Raise an error if a certificate has ended.
+    """Raise an error if a certificate has expired.
 
     Raises
     ------
     DeploymentFailed
-        It has; the message says when.
+        The certificate has expired; the message gives the time.
     """
     end = expiry(certificate)
     if end < datetime.datetime.now(datetime.UTC):
         raise DeploymentFailed(
-            f"{certificate}: this certificate ended on {end:%Y-%m-%d at %H:%M} UTC; make the folders of all sites anew "
+            f"{certificate}: this certificate expired on {end:%Y-%m-%d at %H:%M} UTC; make new folders of all sites "
             "with `prepare`, or set the clock of this machine"
         )
 
 
 @contextlib.contextmanager
-def connected(name: str, address: Address, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+def connect_tls(name: str, address: Address, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     """Connect to the service ``name`` and check its certificate.
 
     Raises
     ------
     DeploymentFailed
-        The other end shows another certificate than it should, or refuses this one: no later attempt would be better.
+        One end rejects the certificate of the other; a later attempt would fail, too.
     OSError
-        Nobody answers there now.
+        The service does not answer now.
     """
     where = f"the {name} at {address}"
     try:
         plain = socket.create_connection((address.host, address.port), timeout=HANDSHAKE_SECONDS)
-        with plain, context.wrap_socket(plain, server_hostname=address.host) as line:
-            yield line
+        with plain, context.wrap_socket(plain, server_hostname=address.host) as connection:
+            yield connection
     except ssl.SSLCertVerificationError as error:
         raise DeploymentFailed(
-            f"{where} shows a certificate that is refused: {_remedy(name, address, error.verify_message or str(error))}"
+            f"{where} shows an invalid certificate: {_remedy(name, address, error.verify_message or str(error))}"
         ) from None
     except socket.gaierror as error:
         raise DeploymentFailed(
-            f"{where}: the name leads to no machine ({error.strerror}); give `prepare` another address of the {name}, "
-            "or enter the name in the name service of this machine"
+            f"{where}: the host name is unknown ({error.strerror}); give `prepare` another address of the {name}, "
+            "or add the name to the name service of this machine"
         ) from None
     except ssl.SSLEOFError:
         raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
     except ssl.SSLError as error:
         raise DeploymentFailed(
-            f"{where} and this site do not come to terms: {error.reason or error}; check the address and the port, and "
-            f"use the folder that was prepared together with that of the {name}"
+            f"{where} and this site cannot agree on TLS: {error.reason or error}; check the address and the port, and "
+            f"use a folder from the same `prepare` as that of the {name}"
         ) from None
 
 
-def _remedy(name: str, address: Address, said: str) -> str:
-    if "expired" in said or "not yet valid" in said:
-        return f"{said}; make the folders of all sites anew with `prepare`, or set the clock of this machine"
-    if "match" in said:
-        return f"{said}; make the folders anew with {address.host} among the names of the {name}"
-    return f"{said}; use the folder that was prepared together with that of the {name}"
+def _remedy(name: str, address: Address, reason: str) -> str:
+    if "expired" in reason or "not yet valid" in reason:
+        return f"{reason}; make new folders of all sites with `prepare`, or set the clock of this machine"
+    if "match" in reason:
+        return f"{reason}; make new folders with {address.host} among the names of the {name}"
+    return f"{reason}; use a folder from the same `prepare` as that of the {name}"
 
 
 class Tunnels:
-    """Connections that are passed on, by a thread that ends with the block."""
+    """Forwards connections, in a thread that ends with the block."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -170,81 +170,81 @@ class Tunnels:
         self._thread.start()
         return self
 
-    def lead_out(self, listener: socket.socket, address: Address) -> None:
-        """Pass what connects to ``listener``, a socket that other machines do not see, on to ``address`` as it is."""
+    def forward_to_server(self, listener: socket.socket, address: Address) -> None:
+        """Forward connections of ``listener``, which other machines cannot reach, to ``address`` unchanged."""
 
-        async def out() -> Streams:
+        async def connect() -> Streams:
             return await asyncio.open_connection(address.host, address.port)
 
-        self._serve(listener, lambda reader, writer: self._pass_on((reader, writer), out))
+        self._serve(listener, lambda reader, writer: self._forward((reader, writer), connect))
 
-    def bring_door(self, door: Path, address: Address, identity: Identity) -> None:
-        """Make the file of a door whose socket leads to the holder of the key at ``address``.
+    def forward_key_holder(self, endpoint: Path, address: Address, identity: Identity) -> None:
+        """Write the file of an endpoint whose socket leads to the key holder at ``address``.
 
         Raises
         ------
         DeploymentFailed
-            The holder refuses this party.
+            The key holder rejects this site.
         OSError
-            It does not answer.
+            The key holder does not answer.
         """
         context = identity.context(listens=False)
-        # Nobody else may list this folder, and the path of a socket must be short.
-        place = Path(tempfile.mkdtemp(prefix="ppml-"))
-        self._exit.callback(shutil.rmtree, place, ignore_errors=True)
-        told = _told_of_door(address, context)
+        # Other users cannot list this folder, and the path of a socket must be short.
+        sockets = Path(tempfile.mkdtemp(prefix="ppml-"))
+        self._exit.callback(shutil.rmtree, sockets, ignore_errors=True)
+        known = _fetch_endpoint(address, context)
 
-        async def out() -> Streams:
+        async def connect() -> Streams:
             reader, writer = await asyncio.open_connection(
                 address.host, address.port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
-            writer.write(PASS_ON)
+            writer.write(FORWARD)
             return reader, writer
 
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(place / "holder"))
+        listener.bind(str(sockets / "holder"))
         listener.listen()
-        self._serve(listener, lambda reader, writer: self._pass_on((reader, writer), out))
-        write_private(door, json.dumps({**told, "address": str(place / "holder")}).encode())
-        self._exit.callback(door.unlink, missing_ok=True)
+        self._serve(listener, lambda reader, writer: self._forward((reader, writer), connect))
+        write_private(endpoint, json.dumps({**known, "address": str(sockets / "holder")}).encode())
+        self._exit.callback(endpoint.unlink, missing_ok=True)
 
     def serve_key_holder(
         self,
         listener: socket.socket,
         identity: Identity,
-        doors: Callable[[str], Path | None],
-        seen: Callable[[str, int], None],
+        endpoint_of: Callable[[str], Path | None],
+        on_change: Callable[[str, int], None],
     ) -> None:
-        """Lead each party that connects to ``listener`` to its door.
+        """Forward each site that connects to ``listener`` to its endpoint.
 
         Parameters
         ----------
         listener : socket
-            Other machines see it.
+            Listening socket for other machines.
         identity : Identity
-            Of the holder of the key.
-        doors : callable
-            Returns the file of a party's door by the name in its certificate; None where it has none.
-        seen : callable
-            Gets the name of a party and 1 when it is led to its door, and -1 when that connection ends.
+            Credentials of the key holder.
+        endpoint_of : callable
+            Returns the file of a site's endpoint by the name in its certificate; None without an endpoint.
+        on_change : callable
+            Called with the name of a site and 1 when its connection is forwarded, and -1 when that connection ends.
         """
 
         async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             name = _subject(writer)
-            door = doors(name)
+            endpoint = endpoint_of(name)
             first = await asyncio.wait_for(reader.read(1), HANDSHAKE_SECONDS)
-            if door is None or first not in (ASK, PASS_ON):
+            if endpoint is None or first not in (FETCH, FORWARD):
                 return
-            known = json.loads(door.read_text(encoding="utf-8"))
-            if first == ASK:
+            known = json.loads(endpoint.read_text(encoding="utf-8"))
+            if first == FETCH:
                 writer.write(json.dumps(known).encode() + b"\n")
                 await writer.drain()
                 return
-            seen(name, 1)
+            on_change(name, 1)
             try:
-                await self._pass_on((reader, writer), lambda: asyncio.open_unix_connection(known["address"]))
+                await self._forward((reader, writer), lambda: asyncio.open_unix_connection(known["address"]))
             finally:
-                seen(name, -1)
+                on_change(name, -1)
 
         self._serve(listener, receive, identity.context(listens=True))
 
@@ -255,7 +255,7 @@ class Tunnels:
         context: ssl.SSLContext | None = None,
     ) -> None:
         async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            # Cancelled where the block ends: asyncio of Python 3.11 would print a traceback for it.
+            # The end of the block cancels this task; asyncio of Python 3.11 would print a traceback.
             with contextlib.suppress(OSError, ValueError, KeyError, TimeoutError, asyncio.CancelledError):
                 await receive(reader, writer)
             with contextlib.suppress(OSError):
@@ -268,8 +268,8 @@ class Tunnels:
 
         asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
 
-    async def _pass_on(self, near: Streams, out: Callable[[], Awaitable[Streams]]) -> None:
-        far = await out()
+    async def _forward(self, near: Streams, connect: Callable[[], Awaitable[Streams]]) -> None:
+        far = await connect()
         try:
             await asyncio.gather(_pump(near[0], far[1]), _pump(far[0], near[1]))
         finally:
@@ -293,7 +293,7 @@ class Tunnels:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Write what is read until one side hangs up, and hang up on the other."""
+    """Copy bytes until one side closes, then close the other."""
     with contextlib.suppress(OSError):
         while part := await reader.read(CHUNK):
             writer.write(part)
@@ -303,23 +303,23 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _subject(writer: asyncio.StreamWriter) -> str:
-    """Return the name in the certificate that the other end has shown."""
-    shown = writer.get_extra_info("peercert") or {}
-    return next((value for part in shown.get("subject", ()) for name, value in part if name == "commonName"), "")
+    """Return the name in the certificate of the other end."""
+    certificate = writer.get_extra_info("peercert") or {}
+    return next((value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"), "")
 
 
-def _told_of_door(address: Address, context: ssl.SSLContext) -> dict[str, Any]:
-    """Return what lets this party through its door, which the holder tells it alone."""
-    told = b""
-    with connected(KEY_HOLDER, address, context) as line, contextlib.suppress(ssl.SSLError, ConnectionError):
-        # The holder judges this site's certificate after the handshake, and hangs up where it is none.
-        line.sendall(ASK)
-        with line.makefile("rb") as file:
-            told = file.readline(LONGEST)
-    if not told:
+def _fetch_endpoint(address: Address, context: ssl.SSLContext) -> dict[str, Any]:
+    """Return the content of the file of this site's endpoint."""
+    content = b""
+    with connect_tls(KEY_HOLDER, address, context) as connection, contextlib.suppress(ssl.SSLError, ConnectionError):
+        # The key holder checks this site's certificate after the handshake, and disconnects if it is invalid.
+        connection.sendall(FETCH)
+        with connection.makefile("rb") as file:
+            content = file.readline(MAX_ENDPOINT_BYTES)
+    if not content:
         raise DeploymentFailed(
-            f"the {KEY_HOLDER} at {address} does not let this site in; use the folder that was prepared together with "
-            f"that of the {KEY_HOLDER}"
+            f"the {KEY_HOLDER} at {address} rejects this site; use a folder from the same `prepare` as that of the "
+            f"{KEY_HOLDER}"
         )
-    found: dict[str, Any] = json.loads(told)
+    found: dict[str, Any] = json.loads(content)
     return found
