@@ -1,4 +1,4 @@
-"""How far a training has come: all that a new process needs to go on after the last completed round."""
+"""Checkpoints: the state from which a new process resumes a federated training after its last completed round."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from ppml.learning.result import HistoryRow
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """The state after a round: what clients know, never a key, a ciphertext or a raw decryption.
+    """The state after a round. It has client states, and never a key, a ciphertext or a raw decryption.
 
     Parameters
     ----------
-    standing : Standing
-        Where the server is: the round that ended, and what each client has seen.
+    server_state : ServerState
+        The server's state after the round.
     rounds : int
-        How many the training has.
-    common : GlobalState
+        Number of rounds in the whole training.
+    global_state : GlobalState
         The global model, with the sum of this round applied.
-    own : sequence of Vectors
-        What each client keeps for itself.
-    events : sequence of tuple of MechanismEvent
-        What ran on each client's records in all rounds until now; one tuple a client.
+    private_states : sequence of Vectors
+        Private state of each client.
+    client_events : sequence of tuple of MechanismEvent
+        Mechanisms that ran on each client's examples in all rounds so far.
     server_events : tuple of MechanismEvent
-        What the server added to sums.
+        Mechanisms by which the server added noise to sums.
     history : sequence of HistoryRow
-        One row a round.
+        One row per round.
     bytes_up, bytes_down : int
-        Sent until now.
+        Bytes sent so far.
     """
 
     server_state: ServerState
     rounds: int
-    common: GlobalState
-    own: Sequence[Vectors]
-    events: Sequence[tuple[MechanismEvent, ...]]
+    global_state: GlobalState
+    private_states: Sequence[Vectors]
+    client_events: Sequence[tuple[MechanismEvent, ...]]
     server_events: tuple[MechanismEvent, ...]
     history: Sequence[HistoryRow]
     bytes_up: int
@@ -48,30 +48,30 @@ class TrainingCheckpoint:
 
     @property
     def number(self) -> int:
-        """The round that ended, from 1."""
+        """Number of the completed round, from 1."""
         return self.server_state.number
 
 
 class CheckpointStore(Protocol):
-    """Where the progress of one training is kept."""
+    """Storage for the checkpoint of one training."""
 
     def load(self) -> TrainingCheckpoint | None:
-        """Return what was saved last, None where the training starts from the beginning."""
+        """Return the last checkpoint; None if the training starts from the beginning."""
         ...
 
-    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
-        """Keep what ``reached`` returns in place of what was kept before: whole, or not at all."""
+    def save(self, capture: Callable[[], TrainingCheckpoint]) -> None:
+        """Replace the last checkpoint by the result of ``capture``, atomically."""
         ...
 
 
 class NullCheckpointStore:
-    """Keeps nothing: every training starts from the beginning."""
+    """A store without checkpoints: every training starts from the beginning."""
 
     def load(self) -> None:
         """Return None."""
 
-    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
-        """Do nothing: what clients remember is not even looked at."""
+    def save(self, capture: Callable[[], TrainingCheckpoint]) -> None:
+        """Do nothing, and do not read the clients' states."""
 
 
 NO_CHECKPOINT = NullCheckpointStore()

@@ -1,4 +1,4 @@
-"""What every client knows after a round: the global model, and what the rule of its steps remembers."""
+"""The state that all clients share after a round: the global model, and the memory of the server optimizer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Vectors = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class GlobalState:
-    """The state after a round, the same bits at every client.
+    """The state after a round, with the same bits at every client.
 
     Parameters
     ----------
     parameters : NDArray[np.float32]
         The global model, shape ``(parameters,)``.
     memory : Vectors
-        What the rule of the global step keeps, for instance its momentum.
+        Vectors of the server optimizer, for instance its momentum, and of the algorithm.
     """
 
     parameters: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""What the parties say to each other, as Flower records."""
+"""Messages between server and clients, as Flower records."""
 
 from __future__ import annotations
 
@@ -15,74 +15,74 @@ from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.federation.global_state import Vectors
 
-ORDER = "order"
-"""From the server: an :class:`RoundRequest`."""
+REQUEST = "order"
+"""From the server: a :class:`RoundRequest`."""
 
 INITIAL = "initial"
-"""From the server: the weights that the training begins with, to a client that has none."""
+"""From the server: the initial weights, for a client without a model."""
 
 SUMS = "sums"
-"""From the server: the sums of the rounds that the client has not seen, by the number of the round."""
+"""From the server: the sums that are new to the client, by the number of the round."""
 
 STATUS = "status"
 """From a client: a :class:`Status`."""
 
 UPDATE = "update"
-"""From a client: its sealed contribution."""
+"""From a client: its protected update."""
 
 METRICS = "metrics"
 """From a client: loss and accuracy of the global model."""
 
 ACCOUNT = "account"
-"""From a client, when all is done: what ran on its records, and which model it has come to."""
+"""From a client, after the last round: the mechanisms that ran on its examples, and the digest of its model."""
 
 PLACEHOLDER = "applied"
-"""The scheme of what stands for a sum that every client has applied."""
+"""Scheme of a placeholder for a sum that every client has applied."""
 
 STEP = "step"
-"""From the server and from a client: a step of the aggregation, by its name."""
+"""From the server and from a client: a step of the aggregation protocol, by its name."""
 
-SEALED = "sealed"
+PROTECTED = "sealed"
 VECTOR = "vector"
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 FLOATS, RAW = np.dtype("<f4"), "ppml.raw"
-"""Plain vectors travel as their bytes: numpy's own format takes longer to read than a small model to train."""
+"""Plain vectors are sent as raw bytes: to read numpy's own format takes longer than to train a small model."""
 
 
 @dataclass(frozen=True)
 class RoundRequest:
-    """What a client is to do.
+    """A request of the server to a client.
 
     Parameters
     ----------
     number : int
-        The round, from 1.
-    begins : int
-        The round after which the sums in this message begin: a client that is not that far has lost its state.
-    accepted : int
-        The last round whose sum has a contribution of this client; 0 for none.
+        Number of the round, from 1; 0 in a request for the status.
+    base_round : int
+        The round before the first sum in this message. A client with an older model has lost its state.
+    last_included_round : int
+        The last round whose sum includes an update of this client; 0 for none.
     """
 
     number: int
-    begins: int
-    accepted: int = 0
+    base_round: int
+    last_included_round: int = 0
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a client says beside its contribution.
+    """The status in every reply of a client.
 
     Parameters
     ----------
     client : int
-        Who it is.
+        Number of the client.
     number : int
-        The round that it answers; 0 for a roll call.
+        Number of the round of the request; 0 in a reply to a request for the status.
     applied : int
-        The last round whose sum is in its model; -1 where it has no model.
+        The last round whose sum is in the client's model; -1 without a model.
     finished : bool
-        Whether its privacy budget is spent, so that it trains no more.
+        Whether the client's privacy budget is spent, so that it trains no more.
     """
 
     client: int
@@ -91,13 +91,20 @@ class Status:
     finished: bool = False
 
 
+WIRE_NAMES = {"base_round": "begins", "last_included_round": "accepted"}
+"""Field -> key in the message, where they differ."""
+
+REQUEST_FIELDS = {WIRE_NAMES.get(field.name, field.name): field.name for field in fields(RoundRequest)}
+STATUS_FIELDS = tuple(field.name for field in fields(Status))
+
+
 def get_record(content: RecordDict, kind: type[Record], name: str) -> Record:
-    """Return a record of a message or a state; Flower's own views of one kind copy all of them at each look.
+    """Return a record of a message or a state. Flower's own views copy all records of a type at each access.
 
     Raises
     ------
     KeyError
-        There is none of this kind by this name.
+        There is no record of this type and name.
     """
     record = content[name]
     if not isinstance(record, kind):
@@ -105,17 +112,15 @@ def get_record(content: RecordDict, kind: type[Record], name: str) -> Record:
     return record
 
 
-STATUS_FIELDS = tuple(field.name for field in fields(Status))
-
-
-def pack_fields(one: RoundRequest | Status) -> ConfigRecord:
-    """Return an order or a status as a record."""
-    return ConfigRecord({name: int(value) for name, value in vars(one).items()})
+def pack_fields(fields: RoundRequest | Status) -> ConfigRecord:
+    """Return a request or a status as a record."""
+    return ConfigRecord({WIRE_NAMES.get(name, name): int(value) for name, value in vars(fields).items()})
 
 
 def unpack_request(content: RecordDict) -> RoundRequest:
-    """Return the order in a message."""
-    return RoundRequest(**cast(dict[str, Any], dict(get_record(content, ConfigRecord, ORDER))))
+    """Return the request in a message."""
+    record = get_record(content, ConfigRecord, REQUEST)
+    return RoundRequest(**{REQUEST_FIELDS[key]: cast(int, value) for key, value in record.items()})
 
 
 def unpack_status(content: RecordDict) -> Status:
@@ -124,109 +129,109 @@ def unpack_status(content: RecordDict) -> Status:
     Raises
     ------
     KeyError
-        There is none, or another one.
+        The message has no status, or a field is missing.
     TypeError
-        A field is no number, or none that there is.
+        A field is no integer, or out of range.
     """
-    fields = get_record(content, ConfigRecord, STATUS)
-    client, number, applied, finished = (_whole(fields[name]) for name in STATUS_FIELDS)
+    record = get_record(content, ConfigRecord, STATUS)
+    client, number, applied, finished = (_parse_integer(record[name]) for name in STATUS_FIELDS)
     if min(number, applied + 1) < 0:
-        raise TypeError("a field that is too small")
+        raise TypeError("a field is too small")
     return Status(client, number, applied, bool(finished))
 
 
-def _whole(value: object) -> int:
-    """Return a number that a message may hold, or raise a TypeError."""
+def _parse_integer(value: object) -> int:
+    """Return an integer from a message, or raise a TypeError."""
     if not isinstance(value, int) or not -(2**63) <= value < 2**63:
-        raise TypeError("a field that is no whole number of 64 bits")
+        raise TypeError("a field is no 64-bit integer")
     return int(value)
 
 
-def pack_sealed(sealed: ProtectedUpdate) -> Array:
-    """Return a sealed update or sum as an array."""
-    return Array(dtype="bytes", shape=(sealed.length,), stype=f"ppml.{sealed.scheme}", data=sealed.payload)
+def pack_upload(upload: ProtectedUpdate) -> Array:
+    """Return a protected update or sum as an array."""
+    return Array(dtype="bytes", shape=(upload.length,), stype=f"ppml.{upload.scheme}", data=upload.payload)
 
 
-def unpack_sealed(array: Array) -> ProtectedUpdate:
-    """Return what :func:`pack_sealed` packed."""
+def unpack_upload(array: Array) -> ProtectedUpdate:
+    """Return the protected update or sum in an array of :func:`pack_upload`."""
     return ProtectedUpdate(array.stype.removeprefix("ppml."), array.shape[0], array.data)
 
 
-def pack_update(sealed: ProtectedUpdate) -> ArrayRecord:
-    """Return a client's sealed contribution as a record."""
-    return ArrayRecord({SEALED: pack_sealed(sealed)})
+def pack_update(upload: ProtectedUpdate) -> ArrayRecord:
+    """Return a client's protected update as a record."""
+    return ArrayRecord({PROTECTED: pack_upload(upload)})
 
 
 def unpack_update(record: ArrayRecord) -> ProtectedUpdate:
-    """Return what :func:`pack_update` packed.
+    """Return the protected update in a record of :func:`pack_update`.
 
     Raises
     ------
     KeyError, TypeError
-        There is no contribution, or it is none.
+        The record has no update, or a malformed one.
     """
-    array = record[SEALED]
-    (length,) = map(_whole, array.shape) if len(array.shape) == 1 else (None,)
+    array = record[PROTECTED]
+    (length,) = map(_parse_integer, array.shape) if len(array.shape) == 1 else (None,)
     if length is None or not isinstance(array.stype, str) or not isinstance(array.data, bytes):
-        raise TypeError("a contribution that is no sealed one")
-    return unpack_sealed(array)
+        raise TypeError("the update is malformed")
+    return unpack_upload(array)
 
 
 def pack_sums(sums: Mapping[int, ProtectedUpdate]) -> ArrayRecord:
     """Return the sums of rounds as a record."""
-    return ArrayRecord({str(number): pack_sealed(total) for number, total in sums.items()})
+    return ArrayRecord({str(number): pack_upload(total) for number, total in sums.items()})
 
 
 def unpack_sums(record: ArrayRecord) -> dict[int, ProtectedUpdate]:
-    """Return what :func:`pack_sums` packed, in the order of the rounds."""
-    return {int(number): unpack_sealed(record[number]) for number in sorted(record, key=int)}
+    """Return the sums in a record of :func:`pack_sums`, in the order of the rounds."""
+    return {int(number): unpack_upload(record[number]) for number in sorted(record, key=int)}
 
 
 def pack_step(step: str, content: bytes) -> ArrayRecord:
-    """Return what is said in a step of the aggregation as a record."""
+    """Return the content of an aggregation step as a record."""
     return ArrayRecord({step: Array(dtype="bytes", shape=(len(content),), stype="ppml.step", data=content)})
 
 
 def unpack_step(content: RecordDict) -> tuple[str, bytes]:
-    """Return what :func:`pack_step` packed, from a message.
+    """Return name and content of the aggregation step in a message.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        There is none, or more than one, or it is no step.
+        The message has no step, more than one, or a malformed one.
     """
     ((step, array),) = get_record(content, ArrayRecord, STEP).items()
     if not isinstance(array.data, bytes):
-        raise TypeError("a step that is not said in bytes")
+        raise TypeError("the content of a step is not bytes")
     return step, array.data
 
 
 def pack_vector(vector: NDArray[np.float32]) -> ArrayRecord:
     """Return a plain parameter vector, shape ``(parameters,)``, as a record."""
-    return ArrayRecord({VECTOR: _raw(vector)})
+    return ArrayRecord({VECTOR: _raw_array(vector)})
 
 
 def unpack_vector(record: ArrayRecord) -> NDArray[np.float32]:
-    """Return what :func:`pack_vector` packed."""
-    return _floats(record[VECTOR])
+    """Return the vector in a record of :func:`pack_vector`."""
+    return _vector(record[VECTOR])
 
 
 def pack_vectors(vectors: Vectors) -> ArrayRecord:
     """Return vectors by name as a record."""
-    return ArrayRecord({name: _raw(vector) for name, vector in vectors.items()})
+    return ArrayRecord({name: _raw_array(vector) for name, vector in vectors.items()})
 
 
 def unpack_vectors(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
-    """Return what :func:`pack_vectors` packed."""
-    return {name: _floats(array) for name, array in record.items()}
+    """Return the vectors in a record of :func:`pack_vectors`."""
+    return {name: _vector(array) for name, array in record.items()}
 
 
-def _raw(vector: NDArray[np.float32]) -> Array:
+def _raw_array(vector: NDArray[np.float32]) -> Array:
     return Array(dtype=FLOATS.name, shape=vector.shape, stype=RAW, data=vector.astype(FLOATS, copy=False).tobytes())
 
 
-def _floats(array: Array) -> NDArray[np.float32]:
-    """Return the values, which are read-only: many may look at the same bytes."""
+def _vector(array: Array) -> NDArray[np.float32]:
+    """Return the values, read-only: several vectors may share the same bytes."""
     return np.frombuffer(array.data, dtype=FLOATS)
 
 
@@ -234,18 +239,18 @@ EVENT_COLUMNS = tuple(field.name for field in fields(MechanismEvent))
 
 
 def pack_events(events: Sequence[MechanismEvent]) -> ConfigRecord:
-    """Return what ran as a record, a list a field."""
+    """Return mechanism events as a record with one list per field."""
     return ConfigRecord({column: [getattr(event, column) for event in events] for column in EVENT_COLUMNS})
 
 
 def unpack_events(record: ConfigRecord) -> tuple[MechanismEvent, ...]:
-    """Return what :func:`pack_events` packed."""
+    """Return the mechanism events in a record of :func:`pack_events`."""
     columns = (cast(list[Any], record[column]) for column in EVENT_COLUMNS)
     rows = zip(*columns, strict=True)
     return tuple(MechanismEvent(**dict(zip(EVENT_COLUMNS, row, strict=True))) for row in rows)
 
 
 def payload_bytes(content: RecordDict) -> int:
-    """Return the size of all arrays in a message: what grows with the model; envelopes are left out."""
+    """Return the size of all arrays in a message, which grows with the model; the envelope does not count."""
     arrays = (array for record in content.values() if isinstance(record, ArrayRecord) for array in record.values())
     return sum(len(array.data) for array in arrays if isinstance(array.data, bytes))

@@ -1,4 +1,4 @@
-"""What an observer of all messages of a federation sees, without Flower's records around it."""
+"""Observation of a federation: the updates, initial weights and sums in its messages, without Flower's records."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from ppml.federation.simulation_grid import MessageObserver
 
 
 class TrafficObserver(Protocol):
-    """Takes what parties send, in the order in which they send it."""
+    """Gets the contents of messages in the order of sending."""
 
     def see_update(self, client: int, update: ProtectedUpdate) -> None:
-        """Take the update that a client sends."""
+        """Process the update that a client sends."""
         ...
 
     def see_initial(self, weights: NDArray[np.float32]) -> None:
-        """Take the initial weights, as often as the server sends them."""
+        """Process the initial weights, each time that the server sends them."""
         ...
 
     def see_sum(self, number: int, total: ProtectedUpdate) -> None:
-        """Take the sum of a round, as often as the server sends it."""
+        """Process the sum of a round, each time that the server sends it."""
         ...
 
 
 def observe_messages(observer: TrafficObserver) -> MessageObserver:
-    """Return a tap that tells ``observer`` of every message."""
+    """Return a message observer that unpacks each message for ``observer``."""
 
-    def tap(direction: str, message: Message) -> None:
+    def unpack(direction: str, message: Message) -> None:
         if not message.has_content():
             return
         content = message.content
@@ -55,4 +55,4 @@ def observe_messages(observer: TrafficObserver) -> MessageObserver:
             for number, total in unpack_sums(get_record(content, ArrayRecord, SUMS)).items():
                 observer.see_sum(number, total)
 
-    return tap
+    return unpack

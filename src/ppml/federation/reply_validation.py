@@ -1,4 +1,4 @@
-"""What a reply to the server says of itself, before anything in it is looked at."""
+"""Validation of a client's reply, before the server uses its content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppml.aggregation.interfaces import SecretKeyExposed
 from ppml.errors import InvalidUpdate
 from ppml.federation.messages import ACCOUNT, METRICS, Status, get_record, unpack_events, unpack_status
 
-UNREADABLE = (
+PARSE_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -27,25 +27,25 @@ UNREADABLE = (
     ValueError,
     struct.error,
 )
-"""What reading an answer raises that is not as a client makes it."""
+"""Errors that parsing a malformed reply may raise."""
 
 MAX_NOTICE_CHARACTERS = 300
-"""Characters of what a client says that a notice repeats."""
+"""Longest text of a client in a notice of the server."""
 
 MAX_ACCOUNT_EVENTS = 10_000
-"""Entries of an account: neighbouring ones that differ in nothing but their number are one."""
+"""Most events of an account, in which equal consecutive events are one."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a client says at the end.
+    """The account of a client after the last round.
 
     Parameters
     ----------
     events : tuple of MechanismEvent
-        What ran on its records.
+        Mechanisms that ran on its examples.
     model : str
         SHA-256 of its global model.
     """
@@ -55,97 +55,97 @@ class Account:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Refuse, by :class:`InvalidUpdate`, what is so malformed that reading it drops_reply; ``what`` it was is said then."""
+def refuse_malformed(subject: str) -> Iterator[None]:
+    """Turn parse errors of a block into :class:`InvalidUpdate`; ``subject`` names the parsed part in the message."""
     try:
         yield
     except (InvalidUpdate, SecretKeyExposed):
         raise
-    except UNREADABLE as error:
+    except PARSE_ERRORS as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else type(error).__name__
-        raise InvalidUpdate(f"{what} cannot be read: {missing}") from None
+        raise InvalidUpdate(f"{subject} cannot be read: {missing}") from None
 
 
 def parse_status(reply: Message) -> Status:
-    """Return what a client says of itself.
+    """Return the status in a reply.
 
     Raises
     ------
     InvalidUpdate
-        It failed, or says nothing, or something else.
+        The reply is an error, or has no valid status.
     """
     if reply.has_error():
         raise InvalidUpdate(f"it failed: {sanitize_for_log(reply.error.reason or '')}")
     try:
         return unpack_status(reply.content)
-    except UNREADABLE:
-        raise InvalidUpdate("its answer does not say who it is of and which round it is of") from None
+    except PARSE_ERRORS:
+        raise InvalidUpdate("its reply names no client and no round") from None
 
 
 def validate_reply(reply: Message, client: int, number: int, last: int) -> Status:
-    """Return what ``client`` says of itself in round ``number``.
+    """Return the status in the reply of ``client`` in round ``number``.
 
     Raises
     ------
     InvalidUpdate
-        It failed, or says nothing, or that it is another client, or answers in another round, or says that it has
-        applied the sum of a round after ``last``, which there is none of.
+        The reply is an error, or has no valid status, or names another client or round, or an applied round after
+        ``last``, the last round with a sum.
     """
     status = parse_status(reply)
     if status.client != client:
-        raise InvalidUpdate(f"its answer says that it is client {status.client}")
+        raise InvalidUpdate(f"its reply names client {status.client}")
     if status.number != number:
-        raise InvalidUpdate(f"its answer is of round {status.number}")
+        raise InvalidUpdate(f"its reply is for round {status.number}")
     if status.applied > last:
-        raise InvalidUpdate(f"it says that it has applied the sum of round {status.applied}, which there is none of")
+        raise InvalidUpdate(f"it claims to have applied the sum of round {status.applied}, which does not exist")
     return status
 
 
 def parse_account(reply: Message, client: int, last: int) -> Account:
-    """Return the account that ``client`` gives after round ``last``.
+    """Return the account in the reply of ``client`` after round ``last``.
 
     Raises
     ------
     InvalidUpdate
-        It gives none, or one that nothing can be stated from.
+        The account is missing or invalid.
     """
-    with reading("its account"):
+    with refuse_malformed("its account"):
         validate_reply(reply, client, last, last)
         record = get_record(reply.content, ConfigRecord, ACCOUNT)
         model, events = record["model"], unpack_events(record)
         if not isinstance(model, str) or not _DIGEST.fullmatch(model):
-            raise InvalidUpdate("its account does not name its model")
-        if len(events) > MAX_ACCOUNT_EVENTS or not all(map(_may_have_run, events)):
-            raise InvalidUpdate("its account is of mechanisms that cannot have run")
+            raise InvalidUpdate("its account has no digest of its model")
+        if len(events) > MAX_ACCOUNT_EVENTS or not all(map(_is_possible, events)):
+            raise InvalidUpdate("its account has impossible mechanisms")
         return Account(events, model)
 
 
 def parse_metrics(reply: Message, client: int, number: int) -> tuple[float, float, Status]:
-    """Return loss and accuracy as ``client`` has measured them, and what it says of itself.
+    """Return the loss and the accuracy that ``client`` measured, and its status.
 
     Raises
     ------
     InvalidUpdate
-        It says something else.
+        The metrics are missing or invalid.
     """
-    with reading("what it has measured"):
+    with refuse_malformed("its evaluation"):
         status = validate_reply(reply, client, number, number)
         metrics = get_record(reply.content, MetricRecord, METRICS)
-        loss, accuracy = (_number(metrics[name]) for name in ("loss", "accuracy"))
-        # A model that has diverged has a loss that is no number.
+        loss, accuracy = (_parse_number(metrics[name]) for name in ("loss", "accuracy"))
+        # The loss of a diverged model is NaN.
         if loss < 0 or not 0 <= accuracy <= 1:
-            raise InvalidUpdate("what it has measured is no loss and no accuracy")
+            raise InvalidUpdate("its evaluation has an impossible loss or accuracy")
         return loss, accuracy, status
 
 
-def _number(value: object) -> float:
+def _parse_number(value: object) -> float:
     if not isinstance(value, int | float):
-        raise TypeError("no number")
+        raise TypeError("a metric is no number")
     return float(value)
 
 
-def _may_have_run(event: MechanismEvent) -> bool:
-    """Return whether a client may have run it: what epsilon is calculated from must be numbers that mean something."""
+def _is_possible(event: MechanismEvent) -> bool:
+    """Return whether a client may have run the mechanism: epsilon is computed from its numbers."""
     numbers = (event.sample_rate, event.noise_multiplier, event.max_grad_norm)
     return (
         all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
@@ -159,14 +159,15 @@ def _may_have_run(event: MechanismEvent) -> bool:
 
 
 def sanitize_for_log(text: str) -> str:
-    """Return what a client says so that it cannot look like a notice of the server's.
+    """Return a client's text as one printable line, so that it cannot imitate a notice of the server.
 
     Examples
     --------
     >>> sanitize_for_log("out of memory\\nround 2:\\x1b[2K all is well")
     'out of memory round 2: [2K all is well'
     """
-    # Cut first: there may be any number of characters.
+    # Cut first: the text may have any length.
     begin = text[: 4 * MAX_NOTICE_CHARACTERS]
     line = " ".join("".join(one if one.isprintable() else " " for one in begin).split())
-    return line if len(line) <= MAX_NOTICE_CHARACTERS and len(begin) == len(text) else f"{line[:MAX_NOTICE_CHARACTERS]} ..."
+    complete = len(line) <= MAX_NOTICE_CHARACTERS and len(begin) == len(text)
+    return line if complete else f"{line[:MAX_NOTICE_CHARACTERS]} ..."

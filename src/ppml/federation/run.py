@@ -1,4 +1,4 @@
-"""A federated training, driven in process."""
+"""A federated training in one process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from ppml.federation.client import ClientPool, build_client_app
 from ppml.federation.client_state import ClientState
 from ppml.federation.factory import ServerComponents
 from ppml.federation.global_state import GlobalState
-from ppml.federation.server import RoundResult, FederatedServer
-from ppml.federation.server_state import ServerState
-from ppml.federation.simulation_grid import SERVER_NODE, Contexts, DropsReply, InProcessGrid, TrafficCounter, MessageObserver, no_dropouts
+from ppml.federation.server import FederatedServer
+from ppml.federation.server_state import RoundResult, ServerState
+from ppml.federation.simulation_grid import (
+    SERVER_NODE,
+    ClientContexts,
+    DropsReply,
+    InProcessGrid,
+    MessageObserver,
+    TrafficCounter,
+    no_dropouts,
+)
 from ppml.ipc.isolation import IsolationHooks
 from ppml.learning.parameters import unflatten_into
 from ppml.learning.result import HistoryRow, TrainingResult
@@ -27,28 +35,35 @@ logging.getLogger("flwr").setLevel(logging.WARNING)
 
 
 def build_server_app(
-    parts: ServerComponents,
+    components: ServerComponents,
     after_round: Callable[[RoundResult], None],
     notice: Callable[[str], None],
     server_state: ServerState | None = None,
 ) -> ServerApp:
-    """Return the app that the server runs; see :class:`~ppml.federation.server.FederatedServer`.
+    """Return the app of the server; see :class:`~ppml.federation.server.FederatedServer`.
 
-    It is given nothing of the clients, so that it holds no reference to them, to their key or to the model of a
-    training that goes on.
+    Its arguments have no reference to the clients, to their key or to the model in training.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        FederatedServer(parts.plan, parts.aggregator, after_round, notice, parts.release, server_state).run(grid)
+        server = FederatedServer(
+            components.settings,
+            components.aggregator,
+            after_round,
+            notice,
+            components.sum_mechanism,
+            server_state,
+        )
+        server.run(grid)
 
     return app
 
 
 def train_federated(
-    population: ClientPool,
-    server: ServerComponents,
+    pool: ClientPool,
+    components: ServerComponents,
     report: Callable[[HistoryRow], None],
     *,
     checkpoint: CheckpointStore = NO_CHECKPOINT,
@@ -56,98 +71,102 @@ def train_federated(
     drops_reply: DropsReply = no_dropouts,
     observers: Sequence[MessageObserver] = (),
     workers: int = 1,
-    apart: IsolationHooks | None = None,
+    isolation: IsolationHooks | None = None,
 ) -> TrainingResult:
-    """Train a global model over the clients of ``population``.
+    """Train a global model with the clients of ``pool``.
 
     Parameters
     ----------
-    population : Population
-        The clients, with a model that holds the initial weights.
-    server : ServerComponents
-        What the server has; never a secret key.
+    pool : ClientPool
+        The clients; ``pool.model`` has the initial weights.
+    components : ServerComponents
+        Settings and parts of the server, without a secret key.
     report : callable
-        Gets each round as it ends.
-    checkpoint : Checkpoint
-        Has the round after which to go on, if any, and gets the state after each round before ``report`` is called.
+        Called with the history row of each round.
+    checkpoint : CheckpointStore
+        Its checkpoint, if any, is where the training resumes; it gets the state after each round before ``report`` is
+        called.
     notice : callable
-        Gets a line for everything that does not go as it should.
-    fails : callable
-        Which answers get lost, where that is simulated.
-    taps : sequence of callables
-        Each sees every message; for tests that look at what reaches the server.
+        Called with a line for every irregularity.
+    drops_reply : callable
+        Decides on simulated dropouts.
+    observers : sequence of callables
+        Observers of all messages, for audits and tests.
     workers : int
-        In how many processes the clients train; the bits do not depend on it.
-    apart : Apart or None
+        Number of processes for the clients; the results have the same bits.
+    isolation : IsolationHooks or None
         See :class:`~ppml.aggregation.interfaces.Parties`.
 
     Returns
     -------
-    Outcome
-        One model: the global one, as the clients know it.
+    TrainingResult
+        One model: the global one, as the clients have it.
 
     Raises
     ------
     RoundFailed
-        Too few clients answered.
+        Too few clients replied.
     """
-    progress = checkpoint.load()
-    history: list[HistoryRow] = list(progress.history) if progress else []
-    by_server: list[MechanismEvent] = list(progress.server_events) if progress else []
-    meter = TrafficCounter(progress.bytes_up, progress.bytes_down) if progress else TrafficCounter()
-    client_app = build_client_app(lambda context: population)
-    grid = InProcessGrid(client_app, len(population.members), (meter, *observers), drops_reply, workers, population.prefetch, apart)
+    resumed = checkpoint.load()
+    history: list[HistoryRow] = list(resumed.history) if resumed else []
+    server_events: list[MechanismEvent] = list(resumed.server_events) if resumed else []
+    traffic = TrafficCounter(resumed.bytes_up, resumed.bytes_down) if resumed else TrafficCounter()
+    client_app = build_client_app(lambda context: pool)
+    grid = InProcessGrid(
+        client_app, len(pool.clients), (traffic, *observers), drops_reply, workers, pool.prefetch, isolation
+    )
     contexts = grid.contexts
-    if progress:
-        _restore(_states(contexts), progress)
+    if resumed:
+        _restore(_states(contexts), resumed)
 
-    def reached(end: RoundResult) -> TrainingCheckpoint:
+    def capture(result: RoundResult) -> TrainingCheckpoint:
         states = _states(contexts)
         for client, state in enumerate(states):
-            state.settle(end.server_state.accepted.get(client, 0))
+            state.commit(result.server_state.accepted.get(client, 0))
         return TrainingCheckpoint(
-            server_state=end.server_state,
-            rounds=server.plan.rounds,
-            common=latest_state(states),
-            own=[state.own for state in states],
-            events=[state.events for state in states],
-            server_events=tuple(by_server),
+            server_state=result.server_state,
+            rounds=components.settings.rounds,
+            global_state=latest_state(states),
+            private_states=[state.private for state in states],
+            client_events=[state.events for state in states],
+            server_events=tuple(server_events),
             history=tuple(history),
-            bytes_up=meter.sent["up"],
-            bytes_down=meter.sent["down"],
+            bytes_up=traffic.sent["up"],
+            bytes_down=traffic.sent["down"],
         )
 
-    # The server calls this, so it sees what the clients remember, and not the clients, who hold the key.
-    def after_round(end: RoundResult) -> None:
-        history.append(HistoryRow(end.server_state.number, None, end.loss, end.accuracy, end.clients))
-        by_server[:] = compose([*by_server, *end.events])
-        checkpoint.save(partial(reached, end))
+    # The server has a reference to this function, and through it to the clients' contexts, but not to their key.
+    def after_round(result: RoundResult) -> None:
+        number = result.server_state.number
+        history.append(HistoryRow(number, None, result.loss, result.accuracy, result.clients))
+        server_events[:] = compose([*server_events, *result.events])
+        checkpoint.save(partial(capture, result))
         report(history[-1])
 
-    server_state = progress.server_state if progress else None
-    server_app = build_server_app(server, after_round, notice, server_state)
+    server_state = resumed.server_state if resumed else None
+    server_app = build_server_app(components, after_round, notice, server_state)
     try:
         server_app(grid, Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={}))
         states = _states(contexts)
     finally:
         grid.close()
-    unflatten_into(population.model, latest_state(states).parameters)
-    events = [compose([*state.events, *by_server]) for state in states]
-    return TrainingResult([population.model], history, events, meter.sent["up"], meter.sent["down"])
+    unflatten_into(pool.model, latest_state(states).parameters)
+    events = [compose([*state.events, *server_events]) for state in states]
+    return TrainingResult([pool.model], history, events, traffic.sent["up"], traffic.sent["down"])
 
 
-def _states(contexts: Contexts) -> list[ClientState]:
+def _states(contexts: ClientContexts) -> list[ClientState]:
     return [ClientState(context.state) for context in contexts().values()]
 
 
 def latest_state(states: Sequence[ClientState]) -> GlobalState:
-    """Return what the client knows that is furthest: the others come to the same bits when they are asked again."""
-    return max(states, key=lambda state: state.applied).common
+    """Return the latest global state of a client; the others reach the same bits at their next request."""
+    return max(states, key=lambda state: state.applied).global_state
 
 
-def _restore(states: Sequence[ClientState], progress: TrainingCheckpoint) -> None:
-    """Put every client where it was after a round; each goes on with the account that it has."""
-    for state, own, events in zip(states, progress.own, progress.events, strict=True):
-        state.advance(progress.common, applied=progress.number)
-        state.keep(own)
-        state.remember(events)
+def _restore(states: Sequence[ClientState], checkpoint: TrainingCheckpoint) -> None:
+    """Set each client to its state in a checkpoint, with its account."""
+    for state, private, events in zip(states, checkpoint.private_states, checkpoint.client_events, strict=True):
+        state.apply_step(checkpoint.global_state, applied=checkpoint.number)
+        state.set_private(private)
+        state.append_events(events)

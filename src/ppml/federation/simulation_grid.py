@@ -1,4 +1,4 @@
-"""Flower's grid in one process: the same server and client apps, without processes, sockets or Ray."""
+"""Flower's grid in one process: the same server and client apps without sockets or Ray."""
 
 from __future__ import annotations
 
@@ -12,64 +12,73 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from ppml.federation.client import no_prefetch
-from ppml.federation.client_workers import FIRST_CLIENT_NODE, ForkedWorker, Prefetch, InlineWorker, ClientWorker, client_of, new_context
+from ppml.federation.client_workers import (
+    FIRST_CLIENT_NODE,
+    ClientWorker,
+    ForkedWorker,
+    InlineWorker,
+    Prefetch,
+    new_context,
+    recipient,
+)
 from ppml.federation.messages import payload_bytes, unpack_request
 from ppml.ipc.isolation import IsolationHooks
 
 SERVER_NODE = 1
 
 MessageObserver = Callable[[str, Message], None]
-"""Sees every message, with the direction ``"up"`` (to the server) or ``"down"``."""
+"""Gets every message, and its direction: ``"up"`` (to the server) or ``"down"``."""
 
 DropsReply = Callable[[int, int], bool]
-"""Tells by round and client whether a client fails in that round: it does its part, and its answer never comes."""
+"""Returns, for a round and a client, whether the reply is dropped: the client trains, the server gets nothing."""
 
 
 def no_dropouts(number: int, client: int) -> bool:
-    """Return False: every client answers."""
+    """Return False: the server gets every reply."""
     return False
 
 
-class Contexts:
-    """What the clients remember, by node, wherever they live: what sees this sees no client, and so no key.
+class ClientContexts:
+    """The contexts of all clients, by node. It has no reference to the clients, and so none to their keys.
 
     Parameters
     ----------
     contexts : dict of int to Context
-        Those that the clients begin with, and, where they live in this process, keep.
+        Initial contexts; clients in this process change them.
     """
 
     def __init__(self, contexts: dict[int, Context]) -> None:
         self._contexts = contexts
-        self.elsewhere: list[ForkedWorker] = []
+        self.workers: list[ForkedWorker] = []
 
     def __call__(self) -> dict[int, Context]:
-        """Return the contexts, or, where the clients live in other processes, copies of them."""
-        found = dict(self._contexts)
-        for site in self.elsewhere:
-            found.update(site.contexts())
-        return found
+        """Return the contexts; those of clients in other processes are copies."""
+        contexts = dict(self._contexts)
+        for worker in self.workers:
+            contexts.update(worker.contexts())
+        return contexts
 
 
 class InProcessGrid(Grid):
-    """Calls a ClientApp directly: in this process, client after client, or in several, which share the clients.
+    """A grid that calls a ClientApp directly, in this process or in forked workers.
 
     Parameters
     ----------
     client_app : ClientApp
-        What every client runs.
+        App of every client.
     clients : int
-        How many there are.
-    taps : sequence of callables
-        Each sees every message on its way.
-    fails : callable
-        Says which answers get lost.
+        Number of clients.
+    observers : sequence of callables
+        Observers of all messages.
+    drops_reply : callable
+        Decides on simulated dropouts.
     workers : int
-        In how many processes the clients live; 1: in this one, if they may. The bits do not depend on it.
-    expect : callable
-        Called, where they live, with the clients that are asked to train, before the first of them is.
-    apart : Apart or None
-        They live in other processes in any case, and this is what is closed then; None: they may live in this one.
+        Number of processes for the clients; 1: this process, unless ``isolation`` is set. The results have the same
+        bits.
+    prefetch : callable
+        Called in the clients' process with the clients of a round before the first of them trains.
+    isolation : IsolationHooks or None
+        Hooks for clients that must have a process of their own; None: clients may run in this process.
     """
 
     def __init__(
@@ -80,75 +89,75 @@ class InProcessGrid(Grid):
         drops_reply: DropsReply = no_dropouts,
         workers: int = 1,
         prefetch: Prefetch = no_prefetch,
-        apart: IsolationHooks | None = None,
+        isolation: IsolationHooks | None = None,
     ) -> None:
-        # Flower's messages ask this class who sends them; it is internal, which is one reason why Flower is pinned.
+        # Flower's messages read their sender from this class. It is internal, one reason to pin Flower's version.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
         self._client_app = client_app
         self._observers = observers
         self._drops_reply = drops_reply
-        self._workers = min(workers, clients)
+        self._worker_count = min(workers, clients)
         self._prefetch = prefetch
-        self._apart = apart
+        self._isolation = isolation
         self._contexts = {FIRST_CLIENT_NODE + client: new_context(client, clients) for client in range(clients)}
-        self._sites: list[ClientWorker] = []
-        self.contexts = Contexts(self._contexts)
+        self._workers: list[ClientWorker] = []
+        self.contexts = ClientContexts(self._contexts)
 
     def close(self) -> None:
-        """End the processes that clients live in, if there are any."""
-        for site in self._sites:
-            site.close()
-        self._sites = []
+        """Stop the workers' processes, if any."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the clients' node numbers."""
         return list(self._contexts)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Deliver each message and return the replies that come, in the order of the messages."""
-        if not self._sites:
-            self._sites = self._open()
-        asked = list(messages)
-        for message in asked:
-            self._tell("down", message)
-        shares: list[list[int]] = [[] for _ in self._sites]
-        for place, message in enumerate(asked):
-            shares[client_of(message) % self._workers].append(place)
-        # All are at work before the first is waited for.
-        for site, share in zip(self._sites, shares, strict=True):
-            site.send([asked[place] for place in share])
+        """Deliver each message, and return the replies in the order of the messages."""
+        if not self._workers:
+            self._workers = self._start_workers()
+        sent = list(messages)
+        for message in sent:
+            self._notify("down", message)
+        chunks: list[list[int]] = [[] for _ in self._workers]
+        for index, message in enumerate(sent):
+            chunks[recipient(message) % self._worker_count].append(index)
+        # All workers compute at the same time.
+        for worker, chunk in zip(self._workers, chunks, strict=True):
+            worker.send([sent[index] for index in chunk])
         replies: dict[int, Message] = {}
-        for site, share in zip(self._sites, shares, strict=True):
-            replies.update(zip(share, site.receive(), strict=True))
-        return [replies[place] for place, message in enumerate(asked) if self._arrives(message, replies[place])]
+        for worker, chunk in zip(self._workers, chunks, strict=True):
+            replies.update(zip(chunk, worker.receive(), strict=True))
+        return [replies[index] for index, message in enumerate(sent) if self._deliver(message, replies[index])]
 
-    def _open(self) -> list[ClientWorker]:
-        shares: list[dict[int, Context]] = [{} for _ in range(self._workers)]
-        for place, (node, context) in enumerate(self._contexts.items()):
-            shares[place % self._workers][node] = context
-        if self._workers == 1 and self._apart is None:
-            return [InlineWorker(self._client_app, shares[0], self._prefetch)]
-        apart = self._apart or IsolationHooks()
-        self.contexts.elsewhere = [
-            ForkedWorker(self._client_app, share, self._prefetch, apart.at_clients) for share in shares
+    def _start_workers(self) -> list[ClientWorker]:
+        chunks: list[dict[int, Context]] = [{} for _ in range(self._worker_count)]
+        for index, (node, context) in enumerate(self._contexts.items()):
+            chunks[index % self._worker_count][node] = context
+        if self._worker_count == 1 and self._isolation is None:
+            return [InlineWorker(self._client_app, chunks[0], self._prefetch)]
+        isolation = self._isolation or IsolationHooks()
+        self.contexts.workers = [
+            ForkedWorker(self._client_app, chunk, self._prefetch, isolation.at_clients) for chunk in chunks
         ]
-        apart.at_server()
-        return list(self.contexts.elsewhere)
+        isolation.at_server()
+        return list(self.contexts.workers)
 
-    def _arrives(self, message: Message, reply: Message) -> bool:
-        """Return whether a reply reaches the server, which sees it then."""
+    def _deliver(self, message: Message, reply: Message) -> bool:
+        """Return whether the server gets a reply; observers see it then."""
         if reply.has_error():
             return True
         if message.metadata.message_type == MessageType.TRAIN and self._drops_reply(
-            unpack_request(message.content).number, client_of(message)
+            unpack_request(message.content).number, recipient(message)
         ):
             return False
-        self._tell("up", reply)
+        self._notify("up", reply)
         return True
 
-    def _tell(self, direction: str, message: Message) -> None:
-        for tap in self._observers:
-            tap(direction, message)
+    def _notify(self, direction: str, message: Message) -> None:
+        for observer in self._observers:
+            observer(direction, message)
 
     def set_run(self, run: Run) -> None:
         """Do nothing: there is one run."""
@@ -165,21 +174,21 @@ class InProcessGrid(Grid):
         return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Refuse: replies are immediate here."""
-        raise NotImplementedError("use send_and_receive: the in-process grid answers at once")
+        """Raise an error: replies are immediate in this grid."""
+        raise NotImplementedError("the in-process grid replies at once: use send_and_receive")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Refuse: replies are immediate here."""
-        raise NotImplementedError("use send_and_receive: the in-process grid answers at once")
+        """Raise an error: replies are immediate in this grid."""
+        raise NotImplementedError("the in-process grid replies at once: use send_and_receive")
 
 
 class TrafficCounter:
-    """A tap that counts payload bytes in both directions.
+    """An observer that counts payload bytes in both directions.
 
     Parameters
     ----------
     up, down : int
-        What to count on from.
+        Initial counts.
     """
 
     def __init__(self, up: int = 0, down: int = 0) -> None:

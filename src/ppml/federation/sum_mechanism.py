@@ -1,4 +1,4 @@
-"""What a server does to the sum of a round before it sends it."""
+"""The server's mechanism on the sum of a round: noise for central differential privacy, or none."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ppml.aggregation.interfaces import ProtectedUpdate
 
 
 class SumMechanism(Protocol):
-    """What a server does to the sum of a round before it sends it."""
+    """A mechanism that the server applies to the sum of a round before it sends it."""
 
     def __call__(self, total: ProtectedUpdate, number: int, /) -> tuple[ProtectedUpdate, tuple[MechanismEvent, ...]]:
-        """Return the sum as it is sent, and what mechanism that was."""
+        """Return the sum to send in round ``number``, and the mechanism events."""
         ...
 
 
 def identity(total: ProtectedUpdate, number: int) -> tuple[ProtectedUpdate, tuple[MechanismEvent, ...]]:
-    """Return the sum: whatever protects it was added before."""
+    """Return the sum without a change: clients add any noise."""
     return total, ()
