@@ -1,4 +1,4 @@
-"""What is said of an error of the operating system fits what was done, as a user without powers over the machine."""
+"""Descriptions of operating-system errors fit the refused operation, for a user without root permission."""
 
 import errno
 import json
@@ -12,8 +12,8 @@ import pytest
 
 from ppml.system_errors import describe_os_error
 
-# Each is done in one process that has given up the superuser's powers, in a folder with the things that it needs.
-DEEDS = {
+# Operations for one process without root permission, in a prepared folder.
+OPERATIONS = {
     "read": "Path('locked-file').read_bytes()",
     "read in a locked folder": "Path('locked/a').read_text()",
     "list": "list(Path('locked').iterdir())",
@@ -41,25 +41,25 @@ import json, os, resource, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from ppml.io.atomic import write_text
 from ppml.system_errors import describe_os_error
-import ppml.accounting.limits
+import ppml.config.privacy_limits
 
 os.geteuid() == 0 and os.setuid(65534)
 resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
 
 def fill(temporary):
     with temporary:
-        # A file system that is full, which names no file.
+        # A full file system, which names no file.
         os.dup2(os.open('/dev/full', os.O_WRONLY), temporary.fileno())
         temporary.write(bytes(10))
         temporary.flush()
 
 found = {}
-for name, deed in json.loads(sys.argv[1]).items():
+for name, operation in json.loads(sys.argv[1]).items():
     if name == 'no temporary folder':
         tempfile.tempdir = None
         tempfile._candidate_tempdir_list = lambda: ['/no/such/folder']
     try:
-        exec(deed)
+        exec(operation)
     except OSError as error:
         found[name] = describe_os_error(error)
         del error
@@ -68,13 +68,13 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def said():
-    # Not below pytest's own folder, which others may not enter.
-    with tempfile.TemporaryDirectory(prefix="deeds-") as folder:
-        yield what_is_said(Path(folder))
+def descriptions():
+    # Outside pytest's folder, which other users may not enter.
+    with tempfile.TemporaryDirectory(prefix="operations-") as folder:
+        yield describe_all(Path(folder))
 
 
-def what_is_said(folder):
+def describe_all(folder):
     folder.chmod(0o755)
     for name in ("locked", "mine", "open"):
         (folder / name).mkdir()
@@ -87,14 +87,14 @@ def what_is_said(folder):
     (folder / "locked").chmod(0)
     (folder / "locked-file").chmod(0)
     done = subprocess.run(
-        [sys.executable, "-c", CODE, json.dumps(DEEDS)], cwd=folder, capture_output=True, text=True, check=True
+        [sys.executable, "-c", CODE, json.dumps(OPERATIONS)], cwd=folder, capture_output=True, text=True, check=True
     )
     (folder / "locked").chmod(0o755)
     return {name: text.replace(str(folder), "HERE") for name, text in json.loads(done.stdout).items()}
 
 
 @pytest.mark.parametrize(
-    ("deed", "start", "remedy"),
+    ("operation", "start", "remedy"),
     [
         ("read", "locked-file: cannot be read: Permission denied; ", "grant read permission, or name another file"),
         ("read in a locked folder", "locked/a: cannot be read: ", "grant permission to enter the folder HERE/locked"),
@@ -107,7 +107,7 @@ def what_is_said(folder):
         ("start nothing", "no-such-program: cannot be started: ", "install it, or put its folder into PATH"),
         ("read nothing", "nothing: cannot be read: No such file or directory; ", "check the name"),
         ("read in no folder", "no/thing: cannot be read: ", "there is no folder no"),
-        ("read a dead link", "dead: cannot be read: ", "it is a link to gone, which is not there"),
+        ("read a dead link", "dead: cannot be read: ", "it is a link to gone, which does not exist"),
         ("read a folder", "open: cannot be read: Is a directory; ", "move it elsewhere, or name another file"),
         ("write over a folder", "open: cannot be written: Is a directory; ", "move it elsewhere, or name another file"),
         (
@@ -120,22 +120,22 @@ def what_is_said(folder):
         ("too many open", "file: cannot be read: Too many open files; ", "ulimit -n"),
         ("a temporary file", "/", "or set TMPDIR to another folder"),
         ("a full disk", "/dev/full: cannot be written: No space left on device; ", "free space on the disk of /dev"),
-        ("no temporary folder", "no folder for temporary files can be used; ", "set TMPDIR to one that can"),
+        ("no temporary folder", "no folder for temporary files can be used; ", "set TMPDIR to a writable folder"),
     ],
 )
-def test_file_operation_cause_and_remedy_are_named(deed, start, remedy, said):
-    assert said[deed].startswith(start) and remedy in said[deed]
-    assert "\n" not in said[deed]
+def test_error_names_file_operation_cause_and_remedy(operation, start, remedy, descriptions):
+    assert descriptions[operation].startswith(start) and remedy in descriptions[operation]
+    assert "\n" not in descriptions[operation]
 
 
-def test_only_what_was_written_is_advised_to_be_written_elsewhere(said):
+def test_only_write_errors_suggest_other_folders(descriptions):
     writing = {"write", "write to a file that is for reading", "make a folder", "remove", "a full disk"}
-    assert {name for name, text in said.items() if "`folders` in the configuration" in text} == writing
-    assert not [text for text in said.values() if "delete" in text or "make results" in text]
+    assert {name for name, text in descriptions.items() if "`folders` in the configuration" in text} == writing
+    assert not [text for text in descriptions.values() if "delete" in text or "make results" in text]
 
 
-def raised(number, file):
-    """Return what is said of an error that comes out of reading a file."""
+def describe_raised(number, file):
+    """Return the description of an error while reading a file."""
     try:
         raise OSError(number, os.strerror(number), file)
     except OSError as error:
@@ -149,23 +149,23 @@ def raised(number, file):
         (errno.ESTALE, "mount it again"),
         (errno.EROFS, "set `folders`"),
         (errno.EDQUOT, "free space in that quota"),
-        (errno.EPERM, "whatever the permissions"),
+        (errno.EPERM, "independent of permissions"),
         (errno.EFBIG, "ulimit -f"),
         (errno.ENOMEM, "fewer cores"),
     ],
 )
-def test_what_a_test_cannot_bring_about_has_a_remedy_of_its_own(number, remedy):
-    text = raised(number, "out/model.safetensors")
+def test_rare_errors_have_remedies(number, remedy):
+    text = describe_raised(number, "out/model.safetensors")
     assert text.startswith("out/model.safetensors: cannot be ") and remedy in text
 
 
-def test_an_error_without_a_file_or_a_number_is_told_as_it_is():
+def test_error_without_file_or_number_is_unchanged():
     assert describe_os_error(OSError("odd\nthing")) == "odd thing"
     assert describe_os_error(OSError(errno.ETIMEDOUT, "Connection timed out")) == "Connection timed out"
 
 
 @pytest.mark.parametrize(("made", "remedy"), [(True, "the workflow makes this file"), (False, "check the name")])
-def test_the_workflow_is_said_to_make_only_what_it_makes(made, remedy, tmp_path):
+def test_missing_output_suggests_workflow_run(made, remedy, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         Path(tmp_path / "a.json").read_text(encoding="utf-8")
     assert remedy in describe_os_error(caught.value, makes=lambda file: made and file == str(tmp_path / "a.json"))

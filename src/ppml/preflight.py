@@ -6,19 +6,14 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ppml.config.model import Config
-from ppml.data.catalogue import DIGITS
+from ppml.config.datasets import DIGITS
 from ppml.data.sources import available
 from ppml.errors import UserError
-from ppml.models.registry import WITH_STATISTICS
-
-MNIST_TRAINING_IMAGES = 60_000
-"""Training images of MNIST, and of the data sets made after it."""
-TRAINING_IMAGES = {DIGITS: 1_437}
-"""Training images of other data sets."""
+from ppml.config.models import MODELS
 
 PROJECT_FOLDERS = (
     "src",
@@ -34,16 +29,6 @@ PROJECT_FOLDERS = (
     ".snakemake",
 )
 """Folders of the project that may not contain outputs."""
-SUBFOLDERS = {
-    "data": ("raw", "subsets", "features"),
-    "artifacts": ("partitions", "runs"),
-    "reports": ("tables", "figures"),
-    "logs": (
-        *("fetch", "subset", "features", "partition", "calibrate", "train", "account", "audit", "predict", "infer"),
-        *("table", "figure"),
-    ),
-}
-"""Outputs of the workflow in each folder."""
 
 
 def check_device(config: Config) -> None:
@@ -55,7 +40,7 @@ def check_device(config: Config) -> None:
             raise UserError("device: got cuda, but torch finds no CUDA device; allowed on this machine: cpu")
 
 
-def check_folders(folders: Mapping[str, str], project: Path) -> None:
+def check_folders(folders: Mapping[str, str], project: Path, subfolders: Mapping[str, Collection[str]]) -> None:
     """Raise a :class:`UserError` unless each folder is writable and reserved for its outputs.
 
     The check creates no folder.
@@ -66,9 +51,11 @@ def check_folders(folders: Mapping[str, str], project: Path) -> None:
         Key, for instance ``artifacts`` -> path.
     project : Path
         The folder of the Snakefile.
+    subfolders : mapping
+        Key -> the folders below that the workflow makes.
     """
     _check_foreign_content(folders, project)
-    _check_overlap(folders)
+    _check_overlap(folders, subfolders)
     for key, folder in folders.items():
         path = Path(folder)
         try:
@@ -102,13 +89,13 @@ def _check_foreign_content(folders: Mapping[str, str], project: Path) -> None:
         raise UserError(f"folders.{key}: {folder} {why}; name a separate folder for {key}, for instance build/{key}")
 
 
-def _check_overlap(folders: Mapping[str, str]) -> None:
+def _check_overlap(folders: Mapping[str, str], subfolders: Mapping[str, Collection[str]]) -> None:
     """Raise a :class:`UserError` if two kinds of outputs share a folder."""
     places = {key: Path(folder).resolve() for key, folder in folders.items()}
     for (key, path), (other, outer) in itertools.permutations(places.items(), 2):
         if path == outer:
             raise UserError(f"folders.{key}: {folders[key]} is also folders.{other}; give each a separate folder")
-        if outer in path.parents and (part := path.relative_to(outer).parts[0]) in SUBFOLDERS[other]:
+        if outer in path.parents and (part := path.relative_to(outer).parts[0]) in subfolders[other]:
             raise UserError(
                 f"folders.{key}: {folders[key]} lies in {part} of folders.{other}, {folders[other]}, which uses it "
                 "for its own outputs; give each a separate folder"
@@ -116,46 +103,57 @@ def _check_overlap(folders: Mapping[str, str]) -> None:
 
 
 def check_last_batch(config: Config, fallback: str | None) -> None:
-    """Raise a :class:`UserError` if a model that normalises by batches would be given a batch of one record.
+    """Raise a :class:`UserError` if a model that normalises batches would train on a batch of one example.
 
     Parameters
     ----------
     config : Config
-        What is asked for.
+        The configuration.
     fallback : str or None
         The data set that replaces all others.
     """
     for name, arm in config.arms.items():
-        if arm.model not in WITH_STATISTICS:
+        if not MODELS[arm.model].batch_norm:
             continue
-        official = TRAINING_IMAGES.get(fallback or config.dataset_of(name), MNIST_TRAINING_IMAGES)
-        records = min(config.data.train, official)
-        batch = records if arm.training.batch_size == "all" else arm.training.batch_size
-        if (records % batch or min(batch, records)) == 1:
+        available_examples = config.dataset(fallback or config.dataset_of(name)).examples
+        examples = min(config.data.train, available_examples or config.data.train)
+        batch = examples if arm.training.batch_size == "all" else arm.training.batch_size
+        if (examples % batch or min(batch, examples)) == 1:
             raise UserError(
-                f"arms.{name}.training.batch_size: got {arm.training.batch_size!r} for {records} records: the last "
-                f"batch has one record, and model {arm.model!r} normalises each batch by the mean and the variance of "
-                "its records; change training.batch_size or data.train"
+                f"arms.{name}.training.batch_size: got {arm.training.batch_size!r} for {examples} examples: the last "
+                f"batch has one example, and model {arm.model!r} normalises each batch by the mean and the variance of "
+                "its examples; change training.batch_size or data.train"
             )
 
 
 def resolve_data(config: Config, raw: Path) -> str | None:
-    """Return the data set that replaces all others because theirs cannot be had, None if none has to.
+    """Return the data set that replaces all others because a source is missing, None if each data set has a source.
 
     Raises
     ------
     UserError
-        A data set has no source and ``data.fallback`` is null.
+        A data set has no source, and ``data.fallback`` is null or cannot replace it.
     """
     data = config.data
-    for dataset in sorted({config.dataset_of(arm) for arm in config.arms} - {DIGITS}):
-        if not available(dataset, raw / dataset, data.mirrors, download=data.download):
+    for name in sorted({config.dataset_of(arm) for arm in config.arms} - {DIGITS}):
+        if not available(name, config.dataset(name), raw / name, data.mirrors, download=data.download):
+            missing = (
+                f"data.dataset: no source has {name}; looked in {raw / name}, data.mirrors {list(data.mirrors)}, "
+                "PPML_DATA_MIRROR" + (" and the public mirrors" if data.download else " (data.download is false)")
+            )
             if data.fallback is None:
-                raise UserError(
-                    f"data.dataset: no source has {dataset} and data.fallback is null; looked in {raw / dataset}, "
-                    f"data.mirrors {list(data.mirrors)}, PPML_DATA_MIRROR"
-                    + (" and the public mirrors" if data.download else " (data.download is false)")
-                    + "; provide one of them, or set data.fallback: digits"
-                )
+                raise UserError(f"{missing}; provide one of them, or set data.fallback: digits")
+            if misfit := _fallback_misfit(config, data.fallback):
+                raise UserError(f"{missing}; {data.fallback} cannot replace it, since {misfit}; provide one of them")
             return data.fallback
     return None
+
+
+def _fallback_misfit(config: Config, fallback: str) -> str:
+    """Return the reason why the fallback cannot replace the data of an arm, empty if it can."""
+    offered = config.dataset(fallback).contract
+    for name in config.arms:
+        wanted = config.dataset(config.dataset_of(name)).contract
+        if (wanted.kind, wanted.shape, len(wanted.classes)) != (offered.kind, offered.shape, len(offered.classes)):
+            return f"arm {name} is for {wanted}, and {fallback} has {offered}"
+    return ""

@@ -13,7 +13,7 @@ from ppml.accounting import calibration, gdp, rdp
 from ppml.accounting.calibration import UnreachableEpsilon, calibrate
 from ppml.accounting.cross_check import epsilons_by_accountant, stated_epsilon
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.limits import MAX_NOISE, MIN_NOISE
+from ppml.config.privacy_limits import MAX_NOISE, MIN_NOISE
 from ppml.config.technique import ClientLevel, ExampleLevel
 
 ACCOUNTANTS = ["tightest", "prv", "rdp", "pld", "gdp"]

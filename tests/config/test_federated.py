@@ -309,7 +309,7 @@ def test_delta_is_compared_with_the_examples_of_the_sample():
     content = sampled(80)
     content["arms"] = {"a": {"topology": FEDERATED, "privacy": {**PRIVATE, "delta": 0.09}}}
     config = parse_config(content, "my.yaml")
-    assert config.records_per_client("a") == 10
+    assert config.examples_per_client("a") == 10
     assert config.warnings() == []
     content["arms"]["a"]["privacy"]["delta"] = 0.1
     assert "n = 10 examples" in parse_config(content, "my.yaml").warnings()[0]

@@ -15,6 +15,7 @@ from ppml.config.experiment import Claim, ComparedRow, Experiment
 from ppml.config.inference import CkksInference, NoInference
 from ppml.config.load import parse_config
 from ppml.config.model import Config, Folders
+from ppml.config.models import MODELS
 from ppml.config.technique import (
     Bfv,
     Centralized,
@@ -35,7 +36,6 @@ from ppml.config.technique import (
 )
 from ppml.config.transforms import Scattering
 from ppml.contract import DataContract
-from ppml.models.registry import MODELS
 
 from .small import FEDERATED, small
 

@@ -11,7 +11,7 @@ from ppml.accounting.cross_check import TIGHTEST, stated_epsilon
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.errors import AccountantFailed
 from ppml.accounting.events import MechanismEvent
-from ppml.accounting.limits import MAX_NOISE, MIN_NOISE
+from ppml.config.privacy_limits import MAX_NOISE, MIN_NOISE
 
 TOLERANCE, EXACT_TOLERANCE = 5e-3, 1e-6
 """Largest distance of epsilon below its target, by numerical and by exact accounting."""

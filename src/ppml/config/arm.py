@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ppml.config.inference import Inference, NoInference
+from ppml.config.models import MODELS
 from ppml.config.spec import CountOrAll, Seed, Spec, config_error, unknown_name
 from ppml.config.technique import (
     Aggregation,
@@ -23,7 +24,6 @@ from ppml.config.technique import (
     Topology,
 )
 from ppml.config.transforms import Transform
-from ppml.models.registry import MODELS
 
 
 class AffineAugmentation(Spec):
@@ -77,7 +77,7 @@ class Arm(Spec):
         default=(),
         description="Transforms of the inputs, in this order; the model trains on the output of the last one.",
     )
-    model: str = Field(default="tanh_cnn", description="A name from ppml.models.registry.")
+    model: str = Field(default="tanh_cnn", description="A name from ppml.config.models.")
     seeds: Annotated[tuple[Seed, ...], Field(strict=False)] | None = Field(
         default=None,
         min_length=1,

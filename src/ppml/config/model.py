@@ -14,11 +14,11 @@ from ppml.config.data import DataSpec, PartitionSpec
 from ppml.config.datasets import DATASETS, DatasetSpec
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.inference import NoInference
+from ppml.config.models import MODELS, fitting_models
 from ppml.config.paths import expand_output_folder
 from ppml.config.spec import Seed, Spec, config_error, unknown_name
 from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking, NoPrivacy
 from ppml.contract import DataContract
-from ppml.models.registry import MODELS, fitting_models
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 
@@ -54,9 +54,7 @@ class Config(Spec):
         description="On cpu, one thread, results repeat bit for bit; on cuda they do so only statistically.",
     )
     folders: Folders = Folders()
-    datasets: dict[DatasetName, DatasetSpec] = Field(
-        default={}, description="Further data sets, by name."
-    )
+    datasets: dict[DatasetName, DatasetSpec] = Field(default={}, description="Further data sets, by name.")
     data: DataSpec = DataSpec()
     partitions: dict[Name, PartitionSpec] = Field(
         default={}, description="Divisions of the examples among clients, by name."
@@ -261,7 +259,7 @@ class Config(Spec):
         partition = self.arms[arm].partition
         return self.partitions[partition].clients if partition else 1
 
-    def records_per_client(self, arm: str) -> int:
+    def examples_per_client(self, arm: str) -> int:
         """Return the mean number of examples of a client; all of them if one owner holds everything."""
         name = self.arms[arm].partition
         if name is None:
@@ -276,10 +274,10 @@ class Config(Spec):
             if isinstance(arm.privacy, ExampleLevel):
                 # With noise in the sum, an example of a client is one among the examples of all clients.
                 shared = arm.privacy.noise == "distributed"
-                records = self.records_per_client(name) * (self.clients_of(name) if shared else 1)
-                if arm.privacy.delta >= 1 / records:
+                examples = self.examples_per_client(name) * (self.clients_of(name) if shared else 1)
+                if arm.privacy.delta >= 1 / examples:
                     lines.append(
-                        f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {records} examples "
+                        f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {examples} examples "
                         "of an owner: such a guarantee permits the publication of one example"
                     )
             if isinstance(arm.privacy, ClientLevel) and arm.privacy.delta >= 1 / self.clients_of(name):

@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ppml.accounting.limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
 from ppml.config.aggregation_parameters import (
     MAX_COEFFICIENT_BITS,
     bfv_ring,
@@ -15,6 +14,7 @@ from ppml.config.aggregation_parameters import (
     masking_threshold,
     plaintext_headroom_bits,
 )
+from ppml.config.privacy_limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
 from ppml.config.spec import Spec, config_error
 
 

@@ -1,6 +1,6 @@
-"""Which models there are. A model is a class whose instance maps ``(n, 1, 28, 28)`` to logits ``(n, classes)``.
+"""Build a model by its name.
 
-Those of ``ON_FEATURES`` map ``(n, ..., features)`` to ``(n, ..., classes)``.
+A model is a class; an instance maps inputs ``(n, *contract.shape)`` to logits ``(n, classes)``.
 """
 
 from __future__ import annotations
@@ -8,33 +8,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from ppml.config.models import MODELS
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MODELS = {
-    "tanh_cnn": "ppml.models.cnn:TanhCnn",
-    "resnet18": "ppml.models.resnet18:ResNet18",
-    "linear": "ppml.models.linear:Linear",
-    "logistic": "ppml.models.logistic:Logistic",
-    "mlp": "ppml.models.mlp:Mlp",
-    "square_cnn": "ppml.models.square_cnn:SquareCnn",
-}
-"""Name in the configuration -> ``module:class``, imported when it is built."""
-
-ON_FEATURES = frozenset({"linear"})
-"""Models that are trained on features, of any number, instead of images."""
-
-POLYNOMIAL = frozenset({"logistic", "square_cnn"})
-"""Models that only add and multiply, so that they can be evaluated on encrypted images."""
-
-WITH_STATISTICS = frozenset({"square_cnn"})
-"""Models that keep statistics of batches, which mix examples and are in no update: for one owner, without DP."""
+    from ppml.contract import DataContract
 
 
-def build_model(name: str, classes: int, generator: torch.Generator, features: int = 0) -> nn.Module:
-    """Return a new model with weights drawn from ``generator``; ``features`` is how many a model on features takes."""
-    module, _, attribute = MODELS[name].partition(":")
-    size = (features,) if name in ON_FEATURES else ()
-    model: nn.Module = getattr(importlib.import_module(module), attribute)(*size, classes, generator)
+def build_model(name: str, contract: DataContract, generator: torch.Generator) -> nn.Module:
+    """Return a new model for the data of ``contract``, with weights drawn from ``generator``.
+
+    Raises
+    ------
+    ValueError
+        The model does not fit the data.
+    """
+    info = MODELS[name]
+    if reason := info.misfit(contract):
+        raise ValueError(f"model {name!r} does not fit {contract}: {reason}")
+    module, _, attribute = info.path.partition(":")
+    model: nn.Module = getattr(importlib.import_module(module), attribute)(
+        contract.shape, len(contract.classes), generator
+    )
     return model

@@ -30,7 +30,7 @@ from ppml.config.technique import (
 from ppml.config.transforms import Transform
 from ppml.data.sources import unreadable
 from ppml.errors import UserError
-from ppml.models.registry import MODELS
+from ppml.config.models import MODELS
 from ppml.pipeline.code_digest import Stamps
 from ppml.pipeline.configuration import configuration
 from ppml.pipeline.job_environment import resolve_fallback
@@ -125,7 +125,7 @@ class PlannedJob:
         return self.plan.digests.of(self.stage.name, choices, self.stage.modules(self.plan, self.key)).text
 
     def arguments(self, threads: int = 1) -> str:
-        """Return the options of the stage as a part of a shell command."""
+        """Return stage and options as a part of a shell command."""
         job = Job(
             spec=json.loads(self.spec),
             inputs=_named(self.inputs),
@@ -135,7 +135,7 @@ class PlannedJob:
             digest=self.digest,
             notes=self.stage.notes(self.plan, self.key),
         )
-        return shlex.join(job.options())
+        return shlex.join([self.stage.name, *job.options()])
 
 
 def _flat(files: Files) -> list[str]:

@@ -1,0 +1,57 @@
+"""The models by name, and the data that each of them fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ppml.contract import NOUNS, DataContract
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The properties of a model that are known before it is imported.
+
+    Parameters
+    ----------
+    path : str
+        ``module:class``.
+    kinds : tuple of str
+        The kinds of examples that it takes.
+    smallest : int
+        The smallest height and width of an image.
+    polynomial : bool
+        Whether it only adds and multiplies, so that it can predict encrypted images.
+    batch_norm : bool
+        Whether it normalises batches. Such a model mixes examples, and its statistics are in no update: it is for one
+        owner, without differential privacy.
+    """
+
+    path: str
+    kinds: tuple[str, ...] = ("image",)
+    smallest: int = 1
+    polynomial: bool = False
+    batch_norm: bool = False
+
+    def misfit(self, contract: DataContract) -> str:
+        """Return the reason why the model does not fit the data, empty if it fits."""
+        if contract.kind not in self.kinds:
+            return f"it takes {' or '.join(NOUNS[kind] for kind in self.kinds)}"
+        if contract.kind == "image" and min(contract.shape[1:]) < self.smallest:
+            return f"it takes images of at least {self.smallest}x{self.smallest} pixels"
+        return ""
+
+
+MODELS = {
+    "tanh_cnn": ModelInfo("ppml.models.cnn:TanhCnn", smallest=14),
+    "resnet18": ModelInfo("ppml.models.resnet18:ResNet18"),
+    "linear": ModelInfo("ppml.models.linear:Linear", kinds=("features",)),
+    "logistic": ModelInfo("ppml.models.logistic:Logistic", kinds=("image", "table"), polynomial=True),
+    "mlp": ModelInfo("ppml.models.mlp:Mlp", kinds=("image", "table")),
+    "square_cnn": ModelInfo("ppml.models.square_cnn:SquareCnn", smallest=10, polynomial=True, batch_norm=True),
+}
+"""Name in the configuration -> model."""
+
+
+def fitting_models(contract: DataContract) -> list[str]:
+    """Return the names of the models that fit the data."""
+    return [name for name, info in MODELS.items() if not info.misfit(contract)]
