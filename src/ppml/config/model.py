@@ -64,7 +64,7 @@ class Config(Spec):
     experiments: dict[Name, Experiment] = Field(default={}, description="Tables and figures of selected arms, by name.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _check(self) -> Config:
         _check_distinct(self.seeds, "seeds")
         for name in self.datasets.keys() & DATASETS:
             raise config_error(f"datasets.{name}: the project knows a data set of this name; take another name")
@@ -86,7 +86,7 @@ class Config(Spec):
                         f"{', '.join(experiment.arms) or '(no arm)'} is audited; add an arm with privacy, "
                         "and set `audit: {kind: canary}`"
                     )
-            if "inference" in experiment.tables and not any(self._encrypts(arm) for arm in experiment.arms):
+            if "inference" in experiment.tables and not any(self._predicts_encrypted(arm) for arm in experiment.arms):
                 raise config_error(
                     f"experiments.{name}.tables: 'inference' shows arms that predict encrypted images, and none of "
                     f"{', '.join(experiment.arms) or '(no arm)'} does; add an arm with `inference: {{kind: ckks}}`"
@@ -98,7 +98,7 @@ class Config(Spec):
                 self._check_claim(f"experiments.{name}.claims.{place}.arms", claim)
         return self
 
-    def _encrypts(self, arm: str) -> bool:
+    def _predicts_encrypted(self, arm: str) -> bool:
         return not isinstance(self.arms[arm].inference, NoInference)
 
     def _check_arm(self, name: str, arm: Arm) -> None:
@@ -114,13 +114,13 @@ class Config(Spec):
         self._check_partition(arm.partition)
         clients = self.partitions[arm.partition].clients
         if isinstance(arm.topology, Federated):
-            self._check_answers(name, arm, clients)
+            self._check_round(name, arm, clients)
             try:
                 arm.aggregation.check_sum(clients_per_round(arm.topology.participation, clients))
             except Exception as error:
                 raise config_error(f"arms.{name}.{error}") from None
 
-    def _check_answers(self, name: str, arm: Arm, clients: int) -> None:
+    def _check_round(self, name: str, arm: Arm, clients: int) -> None:
         """Raise an error if no round could ever be complete."""
         assert isinstance(arm.topology, Federated)
         asked = clients_per_round(arm.topology.participation, clients)
@@ -153,21 +153,21 @@ class Config(Spec):
                 f"partitions.{name}.sample_size: got {partition.sample_size}, more than the {self.data.train} examples "
                 f"of data.train; at most {self.data.train} are allowed"
             )
-        records, source = (
+        examples, source = (
             (partition.sample_size, f"partitions.{name}.sample_size")
             if partition.sample_size is not None
             else (self.data.train, "data.train")
         )
-        if partition.clients > records:
+        if partition.clients > examples:
             raise config_error(
-                f"partitions.{name}.clients: got {partition.clients}, more than the {records} examples of {source}; "
-                f"at most {records} are allowed"
+                f"partitions.{name}.clients: got {partition.clients}, more than the {examples} examples of {source}; "
+                f"at most {examples} are allowed"
             )
         shards = getattr(partition, "shards_per_client", 1) * partition.clients
-        if shards > records:
+        if shards > examples:
             raise config_error(
-                f"partitions.{name}.shards_per_client: {shards} shards in all, more than the {records} examples of "
-                f"{source}; at most {records // partition.clients} a client are allowed"
+                f"partitions.{name}.shards_per_client: {shards} shards in all, more than the {examples} examples of "
+                f"{source}; at most {examples // partition.clients} a client are allowed"
             )
 
     def audited(self) -> tuple[str, ...]:
@@ -192,7 +192,7 @@ class Config(Spec):
         if exact and isinstance(batch_size, int) and batch_size < self.data.train:
             raise config_error(
                 f"arms.{name}.privacy.accountant: got 'gdp' with training.batch_size {batch_size}, a sample of the "
-                f"{self.data.train} records of data.train: gdp is exact only where every step is on all records; "
+                f"{self.data.train} examples of data.train: gdp is exact only if every step takes all examples; "
                 "allowed: prv, rdp, pld, or 'all' for training.batch_size"
             )
 
