@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from ppml.config.arm import Arm
+from ppml.contract import DataContract
 from ppml.mechanism import mechanism_values, release_name
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.training import draws_of
 
+CONTRACT = DataContract(shape=(1, 28, 28), classes=10)
 SIZES = (40, 25, 60)
+SCATTERING = {"kind": "scattering", "components": 19}
 EXAMPLE = {"kind": "example", "noise_multiplier": 2.0, "max_grad_norm": 0.1}
 DISTRIBUTED_NOISE = {**EXAMPLE, "noise": "distributed"}
 CLIENT = {"kind": "client", "noise_multiplier": 2.0}
@@ -39,8 +42,8 @@ def path(
 ) -> tuple[Any, ...]:
     """Return the path of the randomness of a training of ``arm``."""
     spec = Arm.model_validate(arm)
-    features = 20 if spec.features.kind == "scattering" else 28
-    model = build_model(spec.model, 10, Randomness(0).torch(), features)
+    contract = CONTRACT.features(spec.transforms[0].components + 1) if spec.transforms else CONTRACT
+    model = build_model(spec.model, contract, Randomness(0).torch())
     given = spec, sizes, [noise] * len(sizes), [limit] * len(sizes), model
     return draws_of(*given, Randomness(1).child("seed", seed), data)[0].path
 
@@ -77,8 +80,8 @@ OTHERS = {
     "unit": (CLIENT_LEVEL, {"privacy": {"kind": "example"}}, {}),
     "norm of an update": (CLIENT_LEVEL, {"privacy": {"max_update_norm": 0.5}}, {}),
     "copies": (
-        {**CENTRAL, "features": {"kind": "scattering", "components": 19}, "model": "linear"},
-        {"features": {"copies": 4}},
+        {**CENTRAL, "transforms": [SCATTERING], "model": "linear"},
+        {"transforms": [{**SCATTERING, "copies": 4}]},
         {},
     ),
 }
@@ -126,9 +129,13 @@ def test_path_contains_no_word_of_the_configuration():
     }
 
 
+def test_renamed_layer_class_keeps_its_name_in_the_path():
+    assert "MaxOfFour" in path(CENTRAL) and "MaxPool2x2" not in path(CENTRAL)
+
+
 def test_groups_of_values_are_prefix_free():
     arm = Arm.model_validate(FEDERATED)
-    model = build_model("logistic", 10, Randomness(0).torch(), 28)
+    model = build_model("logistic", CONTRACT, Randomness(0).torch())
     one, other = (
         mechanism_values(arm, sizes, [1.0] * len(sizes), [None] * len(sizes), model) for sizes in ((2, 3), (2, 3, 3))
     )
@@ -137,7 +144,7 @@ def test_groups_of_values_are_prefix_free():
 
 def test_arm_without_privacy_draws_from_its_seed_only():
     arm = Arm.model_validate({})
-    model = build_model("logistic", 10, Randomness(0).torch(), 28)
+    model = build_model("logistic", CONTRACT, Randomness(0).torch())
     assert draws_of(arm, [4], [None], [None], model, Randomness(1), ("digits",)) == (Randomness(1), None)
 
 

@@ -12,6 +12,7 @@ from ppml.accounting.budget import BudgetExhausted, PrivacyBudget
 from ppml.accounting.cross_check import stated_epsilon
 from ppml.accounting.epsilon import epsilon
 from ppml.accounting.events import MechanismEvent
+from ppml.contract import DataContract
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings
 from ppml.learning.training_window import TrainingWindow
@@ -106,7 +107,7 @@ def test_search_takes_logarithmic_evaluations(monkeypatch):
 
 def fit(affordable: int | None, epochs: int = 3):
     """Return number of steps, weights and reported epochs of a training of 5 steps per epoch."""
-    model = build_model("logistic", 10, torch.Generator())
+    model = build_model("logistic", DataContract(shape=(1, 28, 28), classes=10), torch.Generator())
     reported: list[int] = []
     learner = DpSgdLearner(Settings(epochs, 20, 0.5), noise_multiplier=1.0, max_grad_norm=0.1)
     events = learner.fit(

@@ -44,7 +44,7 @@ def test_check_detects_a_negative_renyi_bound(monkeypatch):
         found = spent + np.log1p(-1 / orders) - (log_delta + np.log(orders)) / (orders - 1)
         return float(found.min())
 
-    monkeypatch.setattr(rdp, "converted", without_floor)
+    monkeypatch.setattr(rdp, "rdp_to_epsilon", without_floor)
     found = rdp.epsilons([(10.0, 1.0)], [[1]], 0.2)
     assert found == pytest.approx([-0.199], abs=1e-3)
     # The accountants refuse such an epsilon.

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from ppml.accounting.schedule import MechanismSchedule, mechanism_schedules, poisson_schedule
 from ppml.config.arm import Arm
+from ppml.contract import DataContract
 from ppml.randomness import Randomness
 from ppml.training import train
 
 from ..learning.digits import digits, some
 
+CONTRACT = DataContract(shape=(1, 28, 28), classes=10)
 TOPOLOGIES = {
     "centralized": {"kind": "centralized"},
     "local": {"kind": "independent", "partition": "three"},
@@ -61,7 +63,7 @@ def test_training_executes_the_schedule_of_every_owner(topology):
     arm = private_arm(TOPOLOGIES[topology])
     owned = [some(size, start=50 * owner) for owner, size in enumerate(sizes)]
     test = digits()[1].select(digits()[1].labels < 3)
-    outcome = train(arm, owned, [1.0] * len(sizes), test, classes=10, rng=Randomness(1), report=lambda row: None)
+    outcome = train(arm, owned, [1.0] * len(sizes), test, contract=CONTRACT, rng=Randomness(1), report=lambda row: None)
     schedules = mechanism_schedules(arm, sizes)
     executed = [[(event.sample_rate, event.steps) for event in own] for own in outcome.events]
     assert executed == [[(one.sample_rate, one.steps)] for one in schedules]

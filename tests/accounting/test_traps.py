@@ -13,6 +13,7 @@ from ppml.accounting.calibration import calibrate
 from ppml.accounting.epsilon import epsilon, epsilon_curve, epsilons_after
 from ppml.accounting.events import MechanismEvent
 from ppml.accounting.schedule import poisson_schedule
+from ppml.config.datasets import DATASETS
 from ppml.stages.example_files import read_examples
 
 DELTA = 1e-5
@@ -80,8 +81,10 @@ def check_examples_are_independent(read) -> None:
 @pytest.mark.parametrize("dataset", ["mnist", "digits"])
 def test_normalization_uses_public_constants(dataset, tmp_path):
     def read(images):
-        save_file({"images": torch.from_numpy(images), "labels": torch.zeros(20, dtype=torch.int64)}, tmp_path / "f")
-        return read_examples(tmp_path / "f", dataset).inputs
+        save_file(
+            {"inputs": torch.from_numpy(images)[:, None], "labels": torch.zeros(20, dtype=torch.int64)}, tmp_path / "f"
+        )
+        return read_examples(tmp_path / "f", DATASETS[dataset].contract).inputs
 
     check_examples_are_independent(read)
 
