@@ -10,8 +10,10 @@ from ppml.accounting.schedule import mechanism_schedules
 from ppml.auditing.canary import AuditTarget, Measurement, audit
 from ppml.auditing.verdict import AuditVerdict, evaluate_audit
 from ppml.config.arm import Arm
+from ppml.contract import DataContract
 from ppml.randomness import Randomness
 
+CONTRACT = DataContract(shape=(1, 28, 28), classes=10)
 SIGMA, CLIP, DELTA = 1.3, 0.1, 1e-5
 OWNED = {"kind": "example", "noise_multiplier": SIGMA, "max_grad_norm": CLIP}
 TRAINING = {"epochs": 3, "batch_size": 100, "learning_rate": 1.0}
@@ -56,7 +58,7 @@ def measure(arm: Arm, *, sizes: tuple[int, ...] = (), releases: int = 40, seed: 
     owners = sizes or (1000,) * (1 if arm.topology.kind == "centralized" else 4)
     planned = tuple(schedule.steps for schedule in mechanism_schedules(arm, owners))
     limits = tuple(steps * 2 // 3 for steps in planned) if getattr(arm.privacy, "budget", None) else None
-    target = AuditTarget(arm, owners, (SIGMA,) * len(owners), limits, planned, classes=10)
+    target = AuditTarget(arm, owners, (SIGMA,) * len(owners), limits, planned, CONTRACT)
     return audit(target, releases=releases, rng=Randomness(seed).child("audit"))
 
 

@@ -30,6 +30,7 @@ from ppml.training import train
 
 from ..federation.runs import ignore_row
 from ..learning.digits import one_thread, some, vector
+from .arms import CONTRACT
 
 __all__ = ["one_thread"]
 
@@ -101,7 +102,13 @@ def train_weights(spec: Arm, records: Examples, seed: int = 0, noise: float | No
     multiplier = spec.privacy.noise_multiplier if noise is None else noise
     rng = ROOT.child("seed", seed)
     given = (spec, [records], [multiplier], Examples(records.inputs[1:3, 0], records.labels[1:3]))
-    (model,) = train(*given, classes=10, rng=rng, data=("digits", RECORDS), report=ignore_row).models
+    (model,) = train(
+        *given,
+        contract=CONTRACT.features(FEATURES.components + 1),
+        rng=rng,
+        data=("digits", RECORDS),
+        report=ignore_row,
+    ).models
     return vector(model).double().numpy()
 
 

@@ -18,6 +18,7 @@ from ppml.training import train
 
 from ..federation.runs import ignore_row
 from ..learning.digits import one_thread, some, vector
+from .arms import CONTRACT
 from .lines import nearest_pair, nearness
 
 __all__ = ["one_thread"]
@@ -72,7 +73,7 @@ def weights(name: str, seed: int, *, noisy: bool) -> np.ndarray:
         owned = [Examples(torch.cat([own.inputs for own in owned]), torch.cat([own.labels for own in owned]))]
     multipliers = [noise if noisy else 0.0] * len(owned)
     rng = Randomness(2024).child("seed", seed)
-    (model,) = train(arm, owned, multipliers, some(5), classes=10, rng=rng, report=ignore_row).models
+    (model,) = train(arm, owned, multipliers, some(5), contract=CONTRACT, rng=rng, report=ignore_row).models
     return vector(model).double().numpy()
 
 
@@ -129,7 +130,7 @@ def test_aggregation_does_not_change_the_noise():
     arm, noise = spec_of("noise of each client")
     masked = Arm.model_validate({**arm.technique(), "aggregation": {"kind": "masking"}})
     both = [
-        train(one, examples(), [noise] * 3, some(5), classes=10, rng=Randomness(1), report=ignore_row)
+        train(one, examples(), [noise] * 3, some(5), contract=CONTRACT, rng=Randomness(1), report=ignore_row)
         for one in (arm, masked)
     ]
     assert torch.equal(*(vector(outcome.models[0]) for outcome in both))
