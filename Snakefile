@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from functools import partial
 
 from snakemake.utils import min_version
 
@@ -21,15 +22,17 @@ os.environ["PPML_PROJECT"] = str(workflow.basedir)
 from ppml.pipeline.snakemake_checksum_cache import remember
 from ppml.pipeline.option_guard import guard
 from ppml.pipeline.code_snapshot import forget_others
-from ppml.pipeline.plan import RUN_FILES, Plan, prepare_jobs
-from ppml.pipeline.project import project_file
+from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths, set_job_environment
+from ppml.pipeline.plan import Plan
+from ppml.pipeline.rules import rules as make_rules
+from ppml.pipeline.stages import DATASET, FETCHED, FIGURE, OVERVIEW, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
 from ppml.pipeline.provenance import Provenance
 from ppml.pipeline.run_lock import RunLock
 from ppml.errors import UserError
 from ppml.forkserver import server
 
 try:
-    code = prepare_jobs(main=workflow.is_main_process)
+    code = set_job_environment(main=workflow.is_main_process)
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
     lock = RunLock()
@@ -42,6 +45,8 @@ try:
     provenance = Provenance(plan)
 except UserError as error:
     sys.exit(f"error: {error}")
+
+rules_of = partial(make_rules, plan)
 
 if workflow.is_main_process:
     if workflow.output_settings.dryrun and not lock.held:
@@ -56,13 +61,13 @@ onstart:
     if not lock.held:
         sys.exit(f"error: {lock.refusal()}")
     remember()
-    plan.check_installed()
+    require_pins(plan.digests.pins())
     if not workflow.local_exec:
-        plan.check_passed_on()
+        require_shell_safe_paths()
     forget_others(code)
     # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
     if workflow.local_exec:
-        workflow.globals["warm"] = server.start()
+        workflow.globals["warm"] = server.start({stage.name: stage.preload for stage in (*STAGES, OVERVIEW)})
         # Snakemake starts at most 100 jobs a second, by a timer that each finished job leaves behind and that wakes the
         # scheduler every second from then on: hundreds of times a second in the end. Nothing here needs that limit.
         workflow.scheduler.job_rate_limiter = None
@@ -76,34 +81,25 @@ onerror:
     provenance.save()
 
 
-report: plan.overview
+report: plan.paths.overview
 
 
 wildcard_constraints:
-    arm="|".join(map(re.escape, plan.config.arms)),
-    seed="|".join(sorted({str(seed) for _, seed in plan.runs})),
-    features="|".join(map(re.escape, plan.features())) or "none",
-    partition="|".join(map(re.escape, plan.partitions())) or "none",
-    experiment="|".join(map(re.escape, plan.config.experiments)) or "none",
-    dataset="[a-z_]+",
+    **{
+        name: "|".join(sorted({re.escape(job.key[name]) for job in plan.jobs() if name in job.key})) or "none"
+        for name in ("arm", "seed", "dataset", "transform", "partition", "experiment")
+    },
 
 
 include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/infer.smk"
-include: "workflow/rules/account.smk"
-include: "workflow/rules/audit.smk"
-include: "workflow/rules/report.smk"
+include: "workflow/rules/runs.smk"
+include: "workflow/rules/reports.smk"
 
 
 rule all:
     default_target: True
     input:
-        plan.every_run(*RUN_FILES),
-        plan.collected().values(),
-        plan.metrics(),
-        plan.tables(),
-        plan.figures(),
+        plan.results(),
 
 
 # Before Snakemake looks at what is there, and after all rules are known.

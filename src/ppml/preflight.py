@@ -9,11 +9,11 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ppml.config.model import Config
 from ppml.config.datasets import DIGITS
+from ppml.config.model import Config
+from ppml.config.models import MODELS
 from ppml.data.sources import available
 from ppml.errors import UserError
-from ppml.config.models import MODELS
 
 PROJECT_FOLDERS = (
     "src",

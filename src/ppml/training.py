@@ -10,6 +10,7 @@ from torch import nn
 
 from ppml.config.arm import Arm
 from ppml.config.technique import Centralized, Federated, Independent, NoPrivacy
+from ppml.contract import DataContract
 from ppml.data.examples import Examples
 from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore
 from ppml.learning.result import HistoryRow, TrainingResult
@@ -18,6 +19,9 @@ from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
 if TYPE_CHECKING:
+    import torch
+
+    from ppml.federation.algorithms import FederatedAlgorithm
     from ppml.federation.simulation_grid import MessageObserver
 
 
@@ -27,7 +31,7 @@ def train(
     noise_multipliers: Sequence[float | None],
     test: Examples,
     *,
-    classes: int,
+    contract: DataContract,
     rng: Randomness,
     report: Callable[[HistoryRow], None],
     data: Sequence[Value] = (),
@@ -48,8 +52,8 @@ def train(
         Each owner's noise, None without privacy.
     test : Examples
         What the history is measured on.
-    classes : int
-        Number of classes.
+    contract : DataContract
+        The contract of the inputs.
     rng : Randomness
         Everything drawn here comes from it, except keys and encryption. Each party draws from a tree of its own. What a
         private training draws depends on the values of its mechanism, so that no other one has the same noise; arms
@@ -70,19 +74,15 @@ def train(
     """
     device = owned[0].inputs.device
 
-    def build() -> nn.Module:
-        features = owned[0].inputs.shape[-1]
-        return build_model(arm.model, classes, rng.child("initial-weights").torch(), features).to(device)
-
     limits: Sequence[int | None] = affordable_steps or [None] * len(owned)
-    model = build()
+    model = build_initial_model(arm, contract, rng, device)
     draws, release = draws_of(arm, [len(own) for own in owned], noise_multipliers, limits, model, rng, data)
     match arm.topology:
         case Centralized() | Independent():
             from ppml.learning.cohort_factory import build_cohort_trainer
             from ppml.learning.independent import train_independently
 
-            models = [model, *(build() for _ in owned[1:])]
+            models = [model, *(build_initial_model(arm, contract, rng, device) for _ in owned[1:])]
             cohort = build_cohort_trainer(arm.training, arm.privacy, noise_multipliers, limits, models[0])
             every = getattr(arm.topology, "evaluate_every", 1)
             return replace(train_independently(models, cohort, owned, test, draws, report, every), release=release)
@@ -107,11 +107,26 @@ def train(
                     observers=observers,
                     workers=workers,
                     # A process that is forked cannot use a GPU that this one has begun to use.
-                    apart=parties.apart if device.type == "cpu" else None,
+                    isolation=parties.isolation if device.type == "cpu" else None,
                 )
                 return replace(outcome, release=release)
             finally:
                 parties.close()
+
+
+def build_initial_model(arm: Arm, contract: DataContract, rng: Randomness, device: torch.device) -> nn.Module:
+    """Return a model of ``arm`` with the initial weights of a training with ``rng``."""
+    return build_model(arm.model, contract, rng.child("initial-weights").torch()).to(device)
+
+
+def build_federated_algorithm(
+    arm: Arm, sizes: Sequence[int], noise_multipliers: Sequence[float | None], parameters: int
+) -> FederatedAlgorithm:
+    """Return the algorithm of a federation of clients with ``sizes`` examples, for a model of ``parameters`` weights."""
+    from ppml.federation.factory import FederationSpec, build_algorithm
+
+    spec = FederationSpec(arm, sizes, noise_multipliers, [None] * len(sizes))
+    return build_algorithm(arm, spec.codec, parameters, sizes, noise_multipliers)
 
 
 def draws_of(

@@ -1,4 +1,4 @@
-"""Labelled images, or features of them, resident in memory."""
+"""Labelled examples, resident in memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images and their labels.
+    """Inputs and their labels.
 
     Parameters
     ----------
-    images : torch.Tensor
-        float32, shape ``(n, channels, height, width)``, normalised with public constants; or features, shape
-        ``(n, features)``, or ``(n, copies, features)`` where a training example comes as several copies of itself.
+    inputs : torch.Tensor
+        float32, shape ``(n, *contract.shape)``, normalised with public constants. Features may have the shape
+        ``(n, copies, features)``: several copies of each training example.
     labels : torch.Tensor
         int64, shape ``(n,)``, values in ``[0, classes)``.
     """
 
-    images: torch.Tensor
+    inputs: torch.Tensor
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -31,15 +31,15 @@ class Examples:
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """A digest of each record, its label included, which its random draws are derived from; made once."""
-        from ppml.example_draws import record_digests
+        """The digest of each example and its label; the random draws of the example are derived from it."""
+        from ppml.example_draws import example_digests
 
-        return record_digests(self.images, self.labels)
+        return example_digests(self.inputs, self.labels)
 
     def select(self, index: torch.Tensor) -> Examples:
         """Return the examples at the positions ``index``, an int64 tensor of shape ``(m,)``."""
-        return Examples(self.images[index], self.labels[index])
+        return Examples(self.inputs[index], self.labels[index])
 
     def to(self, device: str) -> Examples:
         """Return the same examples on ``device``."""
-        return Examples(self.images.to(device), self.labels.to(device))
+        return Examples(self.inputs.to(device), self.labels.to(device))

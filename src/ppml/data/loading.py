@@ -1,4 +1,4 @@
-"""The official train and test files as arrays, and the digits fallback."""
+"""The official training and test files of a data set as arrays."""
 
 from __future__ import annotations
 
@@ -12,83 +12,110 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.data.catalogue import CATALOGUE, DIGITS
+from ppml.config.datasets import DatasetSpec
+from ppml.contract import DataContract
 from ppml.data.sources import published_files, require_checksum
+from ppml.errors import UserError
 
-DIGITS_TRAIN = 1_437
-"""Images of the fixed split of scikit-learn's 1,797 digits that train; the last 360 test."""
+DTYPES = {"image": np.uint8, "table": np.float32}
+"""Type of the raw inputs by kind of data: pixels from 0 to 255, or numbers."""
 
-_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-"""Types of values by the number that a file has for them."""
+_IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+"""Type code in an IDX file -> type of its values."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One official file.
+    """The examples of one official file, before normalisation.
 
     Parameters
     ----------
-    images : uint8 array, shape ``(n, 28, 28)``
+    inputs : array, shape ``(n, *contract.shape)``
+        uint8 pixels of images, or float32 numbers of a table.
     labels : int64 array, shape ``(n,)``
+        Numbers of classes.
     """
 
-    images: NDArray[np.uint8]
+    inputs: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
 
 
-def load_splits(dataset: str, raw: Sequence[Path], parts: Sequence[str] = ("train", "test")) -> list[Split]:
-    """Return the official splits of ``dataset`` that ``parts`` names; the files of another are not opened.
+def load_splits(spec: DatasetSpec, raw: Sequence[Path], parts: Sequence[str] = ("train", "test")) -> list[Split]:
+    """Return the official splits that ``parts`` names; the files of other parts are not opened.
 
-    torchvision's classes would not do: whichever split is asked for, they unpack all four files.
+    The classes of torchvision do not do that: for either split they unpack all four files.
 
     Parameters
     ----------
-    dataset : str
-        A name from the catalogue.
+    spec : DatasetSpec
+        The data set.
     raw : sequence of Path
-        The published files of these parts, which are checked; others may be among them. None for the digits, which are
-        inside scikit-learn.
+        The published files of these parts, perhaps among others. Empty for the digits, which lie inside scikit-learn.
     parts : sequence of {"train", "test"}
-        What to load.
+        The parts to load.
 
     Raises
     ------
     UserError
-        A file does not have the published checksum.
+        A file does not have the published checksum, or its content does not fit the contract.
     """
-    if dataset == DIGITS:
-        digits = _load_digits()
+    if spec.format == "digits":
+        digits = _load_digits(spec)
         return [digits[part] for part in parts]
-    files = {part: CATALOGUE[dataset].files_of(part) for part in parts}
+    files = {part: spec.files_of(part) for part in parts}
     paths = {path.name: path for path in raw if any(path.name in names for names in files.values())}
-    published = {file.name: file for file in published_files(dataset)}
+    published = {file.name: file for file in published_files(spec)}
     for name, path in paths.items():
         require_checksum(path, published[name])
-    splits = []
-    for names in files.values():
-        images, labels = (paths[name] for name in names)
-        classes = _read(labels)
-        # QMNIST keeps eight columns of provenance; the first is the class.
-        classes = classes[:, 0] if classes.ndim == 2 else classes
-        splits.append(Split(_read(images).astype(np.uint8), classes.astype(np.int64)))
-    return splits
+    return [_split(spec.contract, *(paths[name] for name in names)) for names in files.values()]
 
 
-def _read(path: Path) -> NDArray[np.generic]:
-    """Return the array that a packed file holds: two zeros, the type, the number of axes, their lengths, the values.
+def _split(contract: DataContract, inputs: Path, labels: Path) -> Split:
+    values, classes = _read_idx(inputs), _read_idx(labels)
+    # QMNIST has eight columns of provenance; the first one is the class.
+    classes = (classes[:, 0] if classes.ndim == 2 else classes).astype(np.int64)
+    if math.prod(values.shape[1:]) != contract.size:
+        raise UserError(
+            f"{inputs}: has examples of shape {'x'.join(map(str, values.shape[1:]))}, but the contract of the data set "
+            f"states {contract}; correct the contract's shape"
+        )
+    if len(values) != len(classes):
+        raise UserError(f"{inputs}: has {len(values)} examples, and {labels} has {len(classes)} labels")
+    count = len(contract.classes)
+    if len(classes) and not (classes.min() >= 0 and classes.max() < count):
+        raise UserError(
+            f"{labels}: has labels from {classes.min()} to {classes.max()}, but the contract of the data set states "
+            f"{count} classes, 0 to {count - 1}; correct the contract's classes"
+        )
+    if contract.kind == "image" and values.dtype != np.uint8:
+        raise UserError(f"{inputs}: has values of type {values.dtype.name}; an image needs uint8, or state kind: table")
+    if not np.isfinite(values).all():
+        raise UserError(f"{inputs}: has values that are not finite; replace them before they are used")
+    return Split(values.reshape(-1, *contract.shape).astype(DTYPES[contract.kind]), classes)
 
-    The format is that of http://yann.lecun.com/exdb/mnist. torchvision's reader takes unpacked files by their name
-    alone, and a temporary one may not fit on its disk.
+
+def _read_idx(path: Path) -> NDArray[np.generic]:
+    """Return the array of a packed IDX file: two zeros, the type, the number of axes, their lengths, the values.
+
+    http://yann.lecun.com/exdb/mnist describes the format. The reader of torchvision takes unpacked files, and a
+    temporary one may not fit on the disk.
+
+    Raises
+    ------
+    UserError
+        The file is no IDX file.
     """
     with gzip.open(path) as packed:
         content = packed.read()
-    kind, axes = struct.unpack_from(">2xBB", content)
-    shape = struct.unpack_from(f">{axes}I", content, 4)
-    values = np.frombuffer(content, _TYPES[kind], math.prod(shape), 4 + 4 * axes)
-    return values.reshape(shape)
+    try:
+        kind, axes = struct.unpack_from(">2xBB", content)
+        shape = struct.unpack_from(f">{axes}I", content, 4)
+        return np.frombuffer(content, _IDX_TYPES[kind], math.prod(shape), 4 + 4 * axes).reshape(shape)
+    except (struct.error, KeyError, ValueError) as error:
+        raise UserError(f"{path}: is no IDX file ({error}); give one in the format of MNIST's files") from None
 
 
-def _load_digits() -> dict[str, Split]:
+def _load_digits(spec: DatasetSpec) -> dict[str, Split]:
     import torch
     from sklearn.datasets import load_digits
     from torch.nn import functional
@@ -97,9 +124,7 @@ def _load_digits() -> dict[str, Split]:
     small = torch.from_numpy(digits.images.astype(np.float32))[:, None] * (255.0 / 16.0)
     # 8x8 -> 20x20 in a frame of 4, as MNIST centres its digits.
     large = functional.interpolate(small, size=(20, 20), mode="bilinear", align_corners=False)
-    images = functional.pad(large, (4, 4, 4, 4)).round().clamp(0, 255).to(torch.uint8)[:, 0].numpy()
+    inputs = functional.pad(large, (4, 4, 4, 4)).round().clamp(0, 255).to(torch.uint8).numpy()
     labels = digits.target.astype(np.int64)
-    return {
-        "train": Split(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN]),
-        "test": Split(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:]),
-    }
+    count = spec.examples
+    return {"train": Split(inputs[:count], labels[:count]), "test": Split(inputs[count:], labels[count:])}

@@ -1,31 +1,16 @@
-"""Which libraries each stage imports that take long to import. Only other people's code: a job reads ours anew."""
+"""Groups of slow imports that stages declare. Only third-party modules: each job imports `ppml` itself."""
 
 from __future__ import annotations
 
-_MODELS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "pydantic.types", "yaml")
-_TORCH = ("torch", "safetensors.torch")
-# Flower's settings come first, as everywhere. The optimisers of torch import its compiler at their first step.
-_FLOWER = ("ppml.federation.flower_env", "flwr.app", "flwr.clientapp", "flwr.serverapp")
-_PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers")
-_TRAINING = (*_PRIVATE, "tenseal", *_FLOWER)
-# Imports torch's compiler, which a training imports anyway.
-_NETWORKS = ("torchvision.models.resnet",)
-_ACCOUNTING = (*_MODELS, "torch", "opacus.accountants", "scipy.stats", "dp_accounting.pld.privacy_loss_distribution")
-
-NEEDS: dict[str, tuple[str, ...]] = {
-    "fetch": ("torchvision.datasets",),
-    "subset": (*_TORCH, "torchvision.datasets"),
-    "features": (*_MODELS, *_TORCH),
-    "partition": (*_MODELS, "safetensors.numpy"),
-    "calibrate": _ACCOUNTING,
-    "train": (*_MODELS, *_TORCH, *_TRAINING, *_NETWORKS),
-    "predict": _TORCH,
-    "infer": (*_MODELS, *_TORCH, "tenseal"),
-    "audit": (*_MODELS, *_TORCH, *_PRIVATE, "scipy.stats"),
-    "account": _ACCOUNTING,
-    "collect": (*_MODELS, "pandas", "scipy.stats", "safetensors.numpy"),
-    "table": (*_MODELS, "pandas", "scipy.stats"),
-    "figure": (*_MODELS, "pandas", "scipy.stats", "seaborn", "matplotlib.backends.backend_svg"),
-    "overview": ("jinja2",),
-}
-"""Stage -> modules."""
+SETTINGS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "pydantic.types", "yaml")
+TORCH = ("torch", "safetensors.torch")
+# The optimisers of torch import its compiler at their first step.
+PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers")
+# Flower's settings come before its modules. The networks import torch's compiler, as a training does anyway.
+TRAINING = (
+    *(*SETTINGS, *TORCH, *PRIVATE, "tenseal", "ppml.federation.flower_env"),
+    *("flwr.app", "flwr.clientapp", "flwr.serverapp", "torchvision.models.resnet"),
+)
+ACCOUNTING = (*SETTINGS, "torch", "opacus.accountants", "scipy.stats", "dp_accounting.pld.privacy_loss_distribution")
+TABLES = (*SETTINGS, "pandas", "scipy.stats")
+FIGURES = (*TABLES, "seaborn", "matplotlib.backends.backend_svg")

@@ -5,35 +5,39 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ppml.models.pooling import MaxOfFour
+from ppml.models.pooling import MaxPool2x2
 
 
 class TanhCnn(nn.Sequential):
-    """A tanh/GroupNorm network of two convolutions and two linear layers: 26,106 parameters for 10 classes.
+    """A tanh/GroupNorm network of two convolutions and two linear layers: 26,106 parameters for 1x28x28 and 10 classes.
 
     The layout is that of Opacus' MNIST example; tanh bounds the activations, which helps under clipping and noise
     (arXiv 2007.14191), and group normalisation mixes no examples, which batch normalisation does and DP forbids.
 
     Parameters
     ----------
+    shape : tuple of int
+        The shape of an image: channels, height and width, each at least 14.
     classes : int
-        Number of classes; the output has shape ``(n, classes)`` and holds logits.
+        The number of classes; the output holds logits ``(n, classes)``.
     generator : torch.Generator
-        Where the initial weights come from. Input: ``(n, 1, 28, 28)``.
+        The source of the initial weights.
     """
 
-    def __init__(self, classes: int, generator: torch.Generator) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, generator: torch.Generator) -> None:
+        channels, *sides = shape
+        height, width = (((side - 2) // 2 - 4) // 2 for side in sides)
         super().__init__(
-            nn.Conv2d(1, 16, kernel_size=8, stride=2, padding=3),
+            nn.Conv2d(channels, 16, kernel_size=8, stride=2, padding=3),
             nn.GroupNorm(4, 16),
             nn.Tanh(),
-            MaxOfFour(),
+            MaxPool2x2(),
             nn.Conv2d(16, 32, kernel_size=4, stride=2),
             nn.GroupNorm(4, 32),
             nn.Tanh(),
-            MaxOfFour(),
+            MaxPool2x2(),
             nn.Flatten(),
-            nn.Linear(32 * 4 * 4, 32),
+            nn.Linear(32 * height * width, 32),
             nn.Tanh(),
             nn.Linear(32, classes),
         )

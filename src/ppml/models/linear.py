@@ -1,4 +1,4 @@
-"""A linear model on features: convex, and as small as a model can be, which is what noise is kindest to."""
+"""A linear model on features: convex and small, so that noise harms it little."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from torch import nn
 
 
 class Linear(nn.Sequential):
-    """One layer without a bias, which features bring as a constant.
+    """One layer without a bias: one of the features is constant.
 
     Parameters
     ----------
-    features, classes : int
-        Maps ``(n, ..., features)`` to logits ``(n, ..., classes)``.
+    shape : tuple of int
+        The number of features, alone.
+    classes : int
+        The number of classes. The model maps ``(n, ..., features)`` to logits ``(n, ..., classes)``.
     generator : torch.Generator
-        Nothing is drawn: the weights start at zero, where every class is equally likely.
+        Not used: the weights start at zero, where every class is equally likely.
     """
 
-    def __init__(self, features: int, classes: int, generator: torch.Generator) -> None:
-        # Without the draw from the global generator that torch makes of a new layer.
-        layer = nn.utils.skip_init(nn.Linear, features, classes, bias=False)
+    def __init__(self, shape: tuple[int, ...], classes: int, generator: torch.Generator) -> None:
+        # A layer of torch would draw from the global generator.
+        layer = nn.utils.skip_init(nn.Linear, shape[0], classes, bias=False)
         nn.init.zeros_(layer.weight)
         super().__init__(layer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -9,19 +11,21 @@ HIDDEN = 64
 
 
 class Mlp(nn.Sequential):
-    """Flattened image, 64 tanh units, logits: 50,890 parameters for 10 classes.
+    """Flattened input, 64 tanh units, logits: 50,890 parameters for 1x28x28 and 10 classes.
 
     Parameters
     ----------
+    shape : tuple of int
+        The shape of one input.
     classes : int
-        Number of classes; the output has shape ``(n, classes)`` and holds logits.
+        The number of classes; the output holds logits ``(n, classes)``.
     generator : torch.Generator
-        What the initial weights are drawn from. Input: ``(n, 1, 28, 28)``.
+        The source of the initial weights.
     """
 
-    def __init__(self, classes: int, generator: torch.Generator) -> None:
-        # Without the draw from the global generator that torch makes of a new layer.
-        hidden = nn.utils.skip_init(nn.Linear, 28 * 28, HIDDEN)
+    def __init__(self, shape: tuple[int, ...], classes: int, generator: torch.Generator) -> None:
+        # A layer of torch would draw from the global generator.
+        hidden = nn.utils.skip_init(nn.Linear, math.prod(shape), HIDDEN)
         output = nn.utils.skip_init(nn.Linear, HIDDEN, classes)
         super().__init__(nn.Flatten(), hidden, nn.Tanh(), output)
         for layer in (hidden, output):

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 
-class MaxOfFour(nn.MaxPool2d):
+class MaxPool2x2(nn.MaxPool2d):
     """The largest of each two by two neighbours: ``nn.MaxPool2d(kernel_size=2, stride=1)``.
 
-    Where no gradient is asked for, nobody needs to know which one was the largest. Rows and then columns are compared
-    there, which is faster, and much of what a small network takes to predict.
+    Without a gradient, the position of the largest value is not needed. Rows and then columns are compared then, which
+    is faster and saves much of the time that a small network takes to predict.
     """
 
     def __init__(self) -> None:

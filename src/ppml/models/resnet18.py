@@ -1,4 +1,4 @@
-"""The network of the Dataset Anonymizer: torchvision's ResNet18 for grey images, valid under differential privacy."""
+"""The network of the Dataset Anonymizer: torchvision's ResNet18, valid under differential privacy."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ GROUPS = 32
 
 
 class ResNet18(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ``resnet18``, not pretrained, for one channel, with group normalisation: 11,175,370 parameters.
+    """torchvision's ``resnet18``, not pretrained, with group normalisation.
 
-    The first convolution is ``Conv2d(1, 64, 7, stride=2, padding=3, bias=False)``. Batch normalisation mixes examples,
-    which differential privacy forbids: each is replaced as Opacus' ``ModuleValidator.fix`` replaces it. Nothing is
-    changed in place, which Opacus' hooks would refuse (its issue 828).
+    It has 11,175,370 parameters for 1x28x28 and 10 classes. The first convolution is ``Conv2d(channels, 64, 7,
+    stride=2, padding=3, bias=False)``. Batch normalisation mixes examples, which differential privacy forbids: each is
+    replaced as Opacus' ``ModuleValidator.fix`` replaces it. Nothing is changed in place, which Opacus' hooks would
+    refuse (its issue 828).
 
     Parameters
     ----------
+    shape : tuple of int
+        The shape of an image: channels, height and width.
     classes : int
-        Number of classes; the output has shape ``(n, classes)`` and holds logits.
+        The number of classes; the output holds logits ``(n, classes)``.
     generator : torch.Generator
-        Where the initial weights come from, all of them. Input: ``(n, 1, 28, 28)``.
+        The source of all initial weights.
     """
 
-    def __init__(self, classes: int, generator: torch.Generator) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, generator: torch.Generator) -> None:
         # On the meta device torchvision draws nothing: its weights would come from the global generator.
         with torch.device("meta"):
             super().__init__(OutOfPlaceBlock, [2, 2, 2, 2], num_classes=classes, norm_layer=group_norm)
-            self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(shape[0], 64, kernel_size=7, stride=2, padding=3, bias=False)
             self.relu = nn.ReLU(inplace=False)
         self.to_empty(device="cpu")
         initialise(self, generator)
@@ -52,7 +55,7 @@ class OutOfPlaceBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no t
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return what stands for the batch normalisation of ``channels`` channels."""
+    """Return the replacement of the batch normalisation of ``channels`` channels."""
     return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
 
 

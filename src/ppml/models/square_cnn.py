@@ -7,8 +7,8 @@ from torch import nn
 
 from ppml.models.cnn import initialise
 
-CHANNELS, WIDTH, HIDDEN = 5, 7, 64
-"""The convolution has 5 x 7 x 7 outputs: just under a power of two, to which slots are filled up."""
+CHANNELS, KERNEL, STRIDE, HIDDEN = 5, 8, 3, 64
+"""For 1x28x28 the convolution has 5x7x7 outputs: just under a power of two, to which slots are filled up."""
 
 
 class Square(nn.Module):
@@ -20,29 +20,34 @@ class Square(nn.Module):
 
 
 class SquareCnn(nn.Sequential):
-    """A convolution and two linear layers with squares between them: 16,857 parameters for 10 classes.
+    """A convolution and two linear layers with squares between them.
 
-    The shape is that of LoLa (arXiv 1812.10659) and CryptoNets: three linear layers and two squares are five levels of
-    multiplications. Batch normalisation keeps the squares in bounds while training; for prediction it is a part of the
-    linear layer before it. It mixes the examples of a batch: this network is for one owner, without DP.
+    It has 16,857 parameters for 1x28x28 and 10 classes. The shape is that of LoLa (arXiv 1812.10659) and CryptoNets:
+    three linear layers and two squares are five levels of multiplications. Batch normalisation keeps the squares in
+    bounds while training; for prediction it is a part of the linear layer before it. It mixes the examples of a batch:
+    this network is for one owner, without DP.
 
     Parameters
     ----------
+    shape : tuple of int
+        The shape of an image: channels, height and width, each at least 10.
     classes : int
-        Number of classes; the output has shape ``(n, classes)`` and holds logits.
+        The number of classes; the output holds logits ``(n, classes)``.
     generator : torch.Generator
-        Where the initial weights come from. Input: ``(n, 1, 28, 28)``.
+        The source of the initial weights.
     """
 
-    def __init__(self, classes: int, generator: torch.Generator) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, generator: torch.Generator) -> None:
+        channels, *sides = shape
+        height, width = ((side - 2 - KERNEL) // STRIDE + 1 for side in sides)
         super().__init__(
-            # A border of one pixel, in which digits have nothing, is left out.
+            # The border of one pixel is left out: digits do not reach it.
             nn.ZeroPad2d(-1),
-            nn.Conv2d(1, CHANNELS, kernel_size=8, stride=3),
+            nn.Conv2d(channels, CHANNELS, kernel_size=KERNEL, stride=STRIDE),
             nn.BatchNorm2d(CHANNELS),
             Square(),
             nn.Flatten(),
-            nn.Linear(CHANNELS * WIDTH * WIDTH, HIDDEN),
+            nn.Linear(CHANNELS * height * width, HIDDEN),
             nn.BatchNorm1d(HIDDEN),
             Square(),
             nn.Linear(HIDDEN, classes),

@@ -15,7 +15,7 @@ import ast
 import hashlib
 import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -84,13 +84,22 @@ class Stamps:
         self._source = source
         self._choices = frozenset(choices)
         self._pins = read_pins(lock)
-        self._trees: dict[str, ast.Module] = {}
         self._seen: dict[tuple[str, frozenset[str]], _Module] = {}
 
-    def of(self, stage: str, chosen: Collection[str] | None = None) -> Stamp:
-        """Return the stamp of a stage; ``chosen`` are the names that a job chooses, None counts every choice."""
+    def of(self, stage: str, chosen: Collection[str] | None = None, modules: Sequence[str] = ()) -> Stamp:
+        """Return the stamp of a stage.
+
+        Parameters
+        ----------
+        stage : str
+            The name of the stage.
+        chosen : collection of str or None
+            The names that the job chooses; None counts every choice.
+        modules : sequence of str
+            Modules that the job imports by a name of its specification.
+        """
         names = self._choices if chosen is None else frozenset(chosen)
-        stamp = self._of(f"{PACKAGE}.stages.{stage}", names)
+        stamp = self._of((f"{PACKAGE}.stages.{stage}", *modules), names)
         self.made[stamp.text] = stamp
         return stamp
 
@@ -99,10 +108,10 @@ class Stamps:
         return {name: pin for stamp in self.made.values() for name, pin in stamp.pins.items()}
 
     @cache  # noqa: B019 (one instance a process)
-    def _of(self, entry: str, chosen: frozenset[str]) -> Stamp:
+    def _of(self, entries: tuple[str, ...], chosen: frozenset[str]) -> Stamp:
         modules: dict[str, str] = {}
         packages: set[str] = set()
-        waiting = [*_with_packages(entry), THREADS]
+        waiting = [*(name for entry in entries for name in _with_packages(entry)), THREADS]
         while waiting:
             name = waiting.pop()
             if name in modules or _is_settings(name):
@@ -131,13 +140,11 @@ class Stamps:
         return None
 
     def _module(self, name: str, chosen: frozenset[str]) -> _Module:
+        # Most modules offer no choice, and are read once for all jobs.
+        chosen &= self._offered(name)
         if (name, chosen) not in self._seen:
-            if name not in self._trees:
-                path = self._path(name)
-                assert path is not None
-                self._trees[name] = ast.parse(path.read_bytes(), str(path))
             module = _Module()
-            text = "".join(_Reader(self._choices - chosen, module.imports).read(self._trees[name]))
+            text = "".join(_Reader(self._choices - chosen, module.imports).read(self._tree(name)))
             module.digest = _digest(text)
             # `from ppml.a import b` runs ppml.a, and ppml.a.b if that is a module.
             module.imports = {
@@ -145,6 +152,24 @@ class Stamps:
             }
             self._seen[name, chosen] = module
         return self._seen[name, chosen]
+
+    @cache  # noqa: B019 (one instance a process)
+    def _tree(self, name: str) -> ast.Module:
+        path = self._path(name)
+        assert path is not None
+        return ast.parse(path.read_bytes(), str(path))
+
+    @cache  # noqa: B019 (one instance a process)
+    def _offered(self, name: str) -> frozenset[str]:
+        """Return the names by which the code of a module chooses."""
+        found: set[object] = set()
+        for node in ast.walk(self._tree(name)):
+            match node:
+                case ast.MatchClass(cls=ast.Name(id=choice)):
+                    found.add(choice)
+                case ast.Dict(keys=keys):
+                    found.update(key.value for key in keys if isinstance(key, ast.Constant))
+        return frozenset(name for name in self._choices if name in found)
 
     @cache  # noqa: B019 (one instance a process)
     def _is_module(self, name: str) -> bool:
@@ -211,9 +236,13 @@ class _Reader:
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant) and key.value in self._skipped:
                 continue
-            entry = value.value if isinstance(value, ast.Constant) else None
-            if isinstance(entry, str) and _TABLE_ENTRY.fullmatch(entry):
-                self._imports.add(entry.partition(":")[0])
+            for entry in ast.walk(value) if value else ():
+                if (
+                    isinstance(entry, ast.Constant)
+                    and isinstance(entry.value, str)
+                    and _TABLE_ENTRY.fullmatch(entry.value)
+                ):
+                    self._imports.add(entry.value.partition(":")[0])
             yield from self.read(key)
             yield ":"
             yield from self.read(value)

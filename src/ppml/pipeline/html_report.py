@@ -24,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan = Plan.check({}, [arguments.configfile])
     except UserError as error:
         sys.exit(f"error: {error}")
-    target = Path(plan.reports) / "report.html"
+    target = Path(plan.paths.reports) / "report.html"
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile")]
     # Its first page holds every figure. It is of no use but here, no book knows it, and it is made in no time.
     for command in (
-        [plan.overview, "--cores", "1", "--forcerun", "overview"],
+        [plan.paths.overview, "--cores", "1", "--forcerun", "overview"],
         ["--report", str(target), "--report-stylesheet", STYLE],
     ):
         done = subprocess.run(

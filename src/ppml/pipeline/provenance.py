@@ -29,9 +29,9 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
 from ppml.errors import UserError
-from ppml.io.atomic import unfinished_files, write_bytes, write_json
+from ppml.io.atomic import leftover_temp_files, write_bytes, write_json
 from ppml.io.canonical_json import digest
-from ppml.io.digests import KEY, shown_digest
+from ppml.io.digests import KEY, publishable_digest
 from ppml.pipeline.code_digest import Stamp
 from ppml.pipeline.file_digests import Fingerprints
 from ppml.pipeline.plan import Plan
@@ -233,13 +233,13 @@ class Provenance:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._path = Path(plan.reports) / "provenance.json"
+        self._path = Path(plan.paths.reports) / "provenance.json"
         self._book = Book(self._path, lambda name: name in self._outputs)
         keep_records_read()
         self._records = FilePersistence(nolock=True)
         self._files = Fingerprints(Path(self._records.path) / "ppml" / "files.json")
         self._commands: Mapping[str, str] = {}
-        self._shown = lru_cache(maxsize=None)(partial(shown_digest, published=plan.data_published))
+        self._shown = lru_cache(maxsize=None)(partial(publishable_digest, published=plan.redistributable))
 
     @cached_property
     def _outputs(self) -> dict[str, frozenset[str]]:
@@ -286,7 +286,7 @@ class Provenance:
             for folder in sorted({Path(path).parent for path in self._outputs}):
                 # Whatever a link leads to is not the workflow's.
                 if not any(part.is_symlink() for part in (folder, folder.parent)):
-                    for leftover in unfinished_files(folder):
+                    for leftover in leftover_temp_files(folder):
                         leftover.unlink(missing_ok=True)
             taken = [adoption for adoption in self.adoptions() if adoption.take_over(self._stands_for)]
         except OSError as error:
@@ -369,7 +369,7 @@ class Provenance:
     def _stands_for(self, shown: str | None, sha256: str) -> bool:
         """Tell whether the book shows this SHA-256, plainly or by the local key."""
         # Where there is no key, nothing was shown by it, and none is made to look.
-        keyed = not self._plan.data_published and KEY.exists()
+        keyed = not self._plan.redistributable and KEY.exists()
         return shown == sha256 or (keyed and shown == self._shown(sha256))
 
     def _is_current(self, path: str, record: MetadataRecord) -> bool:
@@ -403,7 +403,7 @@ class Provenance:
             self._records._write_record(path, record)
 
     def _stamps(self) -> dict[str, Stamp]:
-        return {**self._book.stamps, **self._plan.stamps.made}
+        return {**self._book.stamps, **self._plan.digests.made}
 
 
 def keep_records_read() -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from ppml.data.catalogue import dataset_info
 from ppml.errors import UserError
 from ppml.io.atomic import write_bytes
 from ppml.pipeline.dvc_remote import (
@@ -64,12 +63,13 @@ class Checks:
 def require_published_folders(configfiles: list[str]) -> None:
     """Raise a :class:`UserError` unless the data are published and lie in the folders that DVC tracks."""
     plan = Plan.check({}, configfiles)
-    if not plan.data_published:
-        private = sorted({name for arm in plan.config.arms if not dataset_info(name := plan.dataset(arm)).published})
+    if not plan.redistributable:
+        contracts = {name: plan.config.dataset(name).contract for name in plan.datasets()}
+        private = [name for name, contract in contracts.items() if not contract.redistributable]
         raise UserError(
             f"{', '.join(configfiles)} is not for publishing: the data of {', '.join(private)} are not published"
         )
-    for key, folder in (("data", plan.data), ("artifacts", plan.artifacts)):
+    for key, folder in (("data", plan.paths.data), ("artifacts", plan.paths.artifacts)):
         if Path(folder).parts[:1] != (key,):
             why = f"the data are the fallback {plan.fallback}" if plan.fallback else f"folders.{key}: {folder}"
             raise UserError(f"{', '.join(configfiles)} is not for publishing: {why}; what is published lies in {key}/")
@@ -147,7 +147,7 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
         others = unexpected(root, repo)
         if others:
             raise UserError(
-                "only what the workflow makes of the public data sets of src/ppml/data/catalogue.py is published; keep "
+                "only what the workflow makes of the public data sets of src/ppml/config/datasets.py is published; keep "
                 "anything else elsewhere (folders.data, folders.artifacts), or leave it out in .dvcignore:\n"
                 f"{some_lines(others)}{_about_links(root, others)}"
             )

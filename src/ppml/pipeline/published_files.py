@@ -1,39 +1,50 @@
-"""Which files are published: what the workflow makes of public data, and nothing else."""
+"""The files that are published: the workflow makes them of data that everybody may have."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import cache
 
-from ppml.data.catalogue import CATALOGUE, DIGITS
-from ppml.pipeline.plan import AUDIT, INFERENCE, RUN_FILES
+from ppml.config.datasets import DATASETS
+from ppml.pipeline.stages import RUN, STAGES
 
-_PUBLISHED = {dataset: info for dataset, info in CATALOGUE.items() if info.published}
-_DATASETS = "|".join((*_PUBLISHED, DIGITS))
-_SUBSET = rf"({_DATASETS})-[0-9]+-[0-9]+-[a-z_]+-[a-z_]+"
-# Of an arm, a partition or features: no hidden folder, and not the folder above.
-_NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
+# The name of an arm, a partition or a transform: no hidden folder, and not the folder above.
+_NAME = "[A-Za-z0-9][A-Za-z0-9._+-]*"
 _SEED = "seed-?[0-9]+"
-_OF_A_RUN = (*RUN_FILES, "noise.json", AUDIT, *INFERENCE)
-_PATTERN = re.compile(
-    "|".join(
-        [
-            *(f"data/raw/{dataset}/{re.escape(name)}" for dataset, info in _PUBLISHED.items() for name in info.files),
-            # A subset's folder is named by its data set and settings.
-            rf"data/subsets/{_SUBSET}/(train\.safetensors|test\.safetensors|about\.json)",
-            rf"data/features/{_SUBSET}/{_NAME}/(train|test)\.safetensors",
-            rf"artifacts/partitions/({_DATASETS})/{_NAME}/{_SEED}\.json",
-            rf"artifacts/runs/{_NAME}/{_SEED}/({'|'.join(map(re.escape, _OF_A_RUN))})",
-        ]
-    )
-)
 
 
 def is_publishable(path: str) -> bool:
-    """Tell whether a file, by its path from the top level, is one that the workflow makes of public data.
+    """Tell whether the workflow makes a file, given by its path from the top level, of data that everybody may have.
 
     Examples
     --------
     >>> [is_publishable(f"artifacts/runs/{path}") for path in ("fl/seed0/cost.json", "../a.py", "fl/seed0/a.py")]
     [True, False, False]
     """
-    return _PATTERN.fullmatch(path) is not None
+    return _pattern().fullmatch(path) is not None
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    return re.compile("|".join(_patterns()))
+
+
+def _patterns() -> Iterator[str]:
+    public = {name: spec for name, spec in DATASETS.items() if spec.contract.redistributable}
+    datasets = "|".join(public)
+    # The name of a subset's folder states its data set and settings.
+    subset = rf"({datasets})-[0-9]+-[0-9]+-[a-z_]+-[a-z_]+"
+    files = r"(train\.safetensors|test\.safetensors|about\.json)"
+    for name, spec in public.items():
+        yield from (f"data/raw/{name}/{re.escape(file)}" for file in spec.file_names)
+    yield rf"data/subsets/{subset}/{files}"
+    yield rf"data/transformed/{subset}/{_NAME}/{files}"
+    yield rf"artifacts/partitions/({datasets})/{_NAME}/{_SEED}\.json"
+    yield rf"artifacts/runs/{_NAME}/{_SEED}/({'|'.join(map(re.escape, run_files()))})"
+
+
+def run_files() -> list[str]:
+    """Return the names of all files in the folder of a run."""
+    names = [name for stage in STAGES if stage.level is RUN for name in stage.files]
+    return [*names, "record.json"]

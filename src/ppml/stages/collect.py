@@ -1,9 +1,7 @@
-"""Rule collect: all runs as tidy tables, and their summary."""
+"""Stage collect: all runs as tidy tables, and their summary."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,82 +11,79 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from ppml.accounting.joint import joint_epsilon
-from ppml.auditing.verdict import COLUMNS, audit_row, judge
+from ppml.auditing.verdict import audit_row, evaluate_audit
 from ppml.errors import UserError
 from ppml.io.atomic import read_json, write_json, write_text
-from ppml.results import rows as records
-from ppml.results.columns import INFERENCES
-from ppml.results.joint import JOINT, joint, release
+from ppml.results.joint import joint_rows, parse_release
+from ppml.results.rows import Run, client_rows, cost_row, epsilon_rows, history_rows, record_row
+from ppml.results.tidy_files import TIDY_FILES
+from ppml.stages.job import Job
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What batch normalisation keeps beside its parameters."""
+"""Entries of a state dict that batch normalization adds to its parameters."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write record.json beside every run, the CSV files and metrics.json.
+def run(job: Job) -> None:
+    """Write record.json beside every run, the tidy files and metrics.json.
 
-    ``--spec`` holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference (files), how
-    audits are judged, and the names of the arms that each table shows.
+    The specification holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference (files),
+    the confidence of the audits, and the names of the arms that each table shows.
 
     Raises
     ------
     UserError
-        An audit contradicts what an arm claims: then nothing is collected, and so no table or figure shows its epsilon.
+        An audit contradicts the claim of an arm. Then no tidy file is written, so that no table or figure shows its
+        epsilon.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--spec", type=json.loads, required=True)
-    for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "joint", "metrics"):
-        parser.add_argument(f"--output-{name}", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    rows: dict[str, list[dict[str, Any]]] = {"records": [], "costs": [], "history": [], "clients": [], "epsilons": []}
-    audits = judge_audits(arguments.spec)
+    rows = collect_rows(dict(job.spec))
+    for name, tidy in TIDY_FILES.items():
+        write_text(job.outputs[name], to_csv(rows[name], tidy.columns))
+    write_json(job.outputs["metrics"], summarise(pd.DataFrame(rows["records"])))
+
+
+def collect_rows(spec: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each tidy file, and write record.json beside every run."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TIDY_FILES}
+    rows["audits"] = judge_audits(spec)
     releases = []
-    for entry in arguments.spec["runs"]:
+    for entry in spec["runs"]:
         one = read_run(entry["arm"], Path(entry["folder"]), entry["partition"])
-        row = records.record(one)
+        row = record_row(one)
         write_json(Path(entry["folder"]) / "record.json", row)
         rows["records"].append(row)
-        rows["costs"].append(records.cost(one))
-        rows["history"] += records.history(one)
-        rows["clients"] += records.clients(one)
-        rows["epsilons"] += records.epsilons(one)
-        releases += [found] if (found := release(one.arm, one.config["seed"], one.privacy)) else []
-    for name, content in rows.items():
-        write_text(getattr(arguments, f"output_{name}"), to_csv(content))
-    write_text(arguments.output_audits, pd.DataFrame(audits, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
-    together = joint(releases, arguments.spec["tables"], joint_epsilon)
-    write_text(arguments.output_joint, pd.DataFrame(together, columns=JOINT).to_csv(index=False, lineterminator="\n"))
-    inferences = [inference_row(entry) for entry in arguments.spec["runs"] if entry["inference"]]
-    write_text(
-        arguments.output_inferences,
-        pd.DataFrame(inferences, columns=INFERENCES).to_csv(index=False, lineterminator="\n"),
-    )
-    write_json(arguments.output_metrics, summarise(pd.DataFrame(rows["records"])))
+        rows["costs"].append(cost_row(one))
+        rows["history"] += history_rows(one)
+        rows["clients"] += client_rows(one)
+        rows["epsilons"] += epsilon_rows(one)
+        rows["inferences"] += [inference_row(entry)] if entry["inference"] else []
+        releases += [found] if (found := parse_release(one.arm, one.config["seed"], one.privacy)) else []
+    rows["joint"] = joint_rows(releases, spec["tables"], joint_epsilon)
+    return rows
 
 
 def inference_row(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of inferences.csv: what is written of one run's prediction on encrypted images."""
+    """Return the row of inferences.csv: results and costs of one run's prediction on encrypted images."""
     result, cost = map(read_json, entry["inference"])
     return {"arm": entry["arm"], "seed": entry["seed"], **result, **cost}
 
 
 def judge_audits(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of audits.csv, or raise an error that names each arm whose claim does not hold."""
+    """Return the rows of audits.csv; raise an error with the name of each arm whose claim does not hold."""
     audited = [entry for entry in spec["runs"] if entry["audit"]]
     rows, wrong = [], []
     for entry in audited:
         measured = read_json(entry["audit"])
         level = {"confidence": spec["audit"]["confidence"], "family": len(audited)}
-        verdict = judge(measured, **level, published=read_json(Path(entry["folder"]) / "privacy.json"))
+        verdict = evaluate_audit(measured, **level, published=read_json(Path(entry["folder"]) / "privacy.json"))
         rows.append(audit_row(entry["arm"], entry["seed"], measured, verdict, **level))
-        wrong += [f"audit of arm {entry['arm']}: {fault} ({entry['audit']})" for fault in verdict.faults]
+        wrong += [f"audit of arm {entry['arm']}: {violation} ({entry['audit']})" for violation in verdict.violations]
     if wrong:
         raise UserError("\n".join([*wrong, "nothing is published while the audit contradicts a claim"]))
     return rows
 
 
-def read_run(arm: str, folder: Path, partition: str | None) -> records.Run:
-    """Read what the stages wrote into the folder of one run."""
+def read_run(arm: str, folder: Path, partition: str | None) -> Run:
+    """Read the files of one run."""
     predictions = load_file(folder / "predictions.safetensors")
     with safe_open(folder / "model.safetensors", framework="numpy") as weights:
         names = [
@@ -98,7 +93,7 @@ def read_run(arm: str, folder: Path, partition: str | None) -> records.Run:
         ]
         shapes = [weights.get_slice(name).get_shape() for name in names]
     history = pd.read_csv(folder / "history.csv").to_dict("records")
-    return records.Run(
+    return Run(
         arm=arm,
         config=read_json(folder / "config.json"),
         privacy=read_json(folder / "privacy.json"),
@@ -111,14 +106,15 @@ def read_run(arm: str, folder: Path, partition: str | None) -> records.Run:
     )
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as CSV with the columns in the order of the first row; empty cells where there is nothing."""
-    # Mixed columns of None and int would turn to float: object keeps 8 as 8.
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Return rows as CSV, with the columns in the order of the first row; without a row, a header of ``columns``."""
+    # Mixed columns of None and int would become float: object keeps 8 as 8.
+    frame = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=list(columns))
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
-    """Return mean, standard deviation and number of seeds of each arm's figures."""
+    """Return mean and standard deviation of the results of each arm, and the number of its seeds."""
     summary: dict[str, Any] = {}
     for arm, group in table.groupby("arm", sort=False):
         summary[str(arm)] = {

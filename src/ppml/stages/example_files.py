@@ -1,8 +1,9 @@
-"""How subsets, features and partitions lie on the disk, and how stages read them back."""
+"""The files of subsets, of transformed inputs and of partitions."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,72 +11,78 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ppml.data.catalogue import dataset_info
+from ppml.contract import DataContract
 from ppml.data.examples import Examples
 from ppml.errors import UserError
 from ppml.io.atomic import read_json, write_bytes
 
+DTYPES = {"image": torch.uint8, "table": torch.float32, "features": torch.float16}
+"""Type of stored inputs by kind of data.
 
-def write_examples(path: str | Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """Write raw pixels, uint8 ``(n, 28, 28)``, and labels, int64 ``(n,)``."""
-    write_bytes(path, save({"images": torch.from_numpy(images.copy()), "labels": torch.from_numpy(labels.copy())}))
-
-
-def write_features(path: str | Path, features: torch.Tensor, labels: torch.Tensor) -> None:
-    """Write features, ``(n, ..., features)``, as float16, and labels, int64 ``(n,)``.
-
-    Half the bytes of float32: 20 MB for 10,000 images of 1,001 features. Features are below 1 in absolute value, and
-    at most 2^-11 of each is rounded off.
-    """
-    write_bytes(path, save({"features": features.to(torch.float16), "labels": labels}))
+Features take half the bytes of float32: 20 MB for 10,000 images of 1,001 features. They are below 1 in absolute value,
+and at most 2^-11 of each is rounded off.
+"""
 
 
-def read_examples(path: str | Path, dataset: str, device: str = "cpu") -> Examples:
-    """Return the examples of a file of :func:`write_features`, or of :func:`write_examples`.
-
-    Images are normalised with the data set's public constants.
-
-    Raises
-    ------
-    UserError
-        The file is damaged.
-    """
-    tensors = _load(path)
-    try:
-        if "features" in tensors:
-            return Examples(tensors["features"].to(torch.float32), tensors["labels"]).to(device)
-        info = dataset_info(dataset)
-        images = (tensors["images"][:, None].to(torch.float32) / 255.0 - info.mean) / info.deviation
-        return Examples(images, tensors["labels"]).to(device)
-    except KeyError as error:
-        raise _damaged(path, error) from None
+def write_examples(
+    path: str | Path,
+    inputs: NDArray[Any] | torch.Tensor,
+    labels: NDArray[np.int64] | torch.Tensor,
+    contract: DataContract,
+) -> None:
+    """Write raw inputs, ``(n, *contract.shape)`` or ``(n, copies, *contract.shape)``, and labels, int64 ``(n,)``."""
+    tensors = {"inputs": torch.as_tensor(inputs).to(DTYPES[contract.kind]), "labels": torch.as_tensor(labels)}
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
-def read_ink(path: str | Path) -> Examples:
-    """Return the examples of a file of :func:`write_examples` with pixels from 0 to 1, whatever the data set.
+def read_examples(path: str | Path, contract: DataContract, device: str = "cpu") -> Examples:
+    """Return the examples of a file, normalised with the public constants of ``contract``.
 
     Raises
     ------
     UserError
-        The file is damaged.
+        The file is damaged, or does not fit the contract.
     """
-    tensors = _load(path)
+    examples = read_raw_examples(path, contract)
+    return Examples(_normalise(examples.inputs, contract), examples.labels).to(device)
+
+
+def read_raw_examples(path: str | Path, contract: DataContract) -> Examples:
+    """Return the examples of a file before normalisation: pixels from 0 to 1, or the numbers of a table.
+
+    Raises
+    ------
+    UserError
+        As for :func:`read_examples`.
+    """
     try:
-        return Examples(tensors["images"][:, None].to(torch.float32) / 255.0, tensors["labels"])
-    except KeyError as error:
-        raise _damaged(path, error) from None
+        tensors = load_file(path)
+        inputs, labels = tensors["inputs"], tensors["labels"]
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: is damaged ({error}); move it away and run again") from None
+    if inputs.dtype != DTYPES[contract.kind] or inputs.shape[-len(contract.shape) :] != contract.shape:
+        raise UserError(
+            f"{path}: has inputs {str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}, which do not fit "
+            f"{contract}; move it away and run again"
+        )
+    pixels = contract.kind == "image"
+    return Examples(inputs.to(torch.float32) / 255.0 if pixels else inputs.to(torch.float32), labels)
 
 
-def _load(path: str | Path) -> dict[str, torch.Tensor]:
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-        return tensors
-    except SafetensorError as error:
-        raise _damaged(path, error) from None
+def _normalise(inputs: torch.Tensor, contract: DataContract) -> torch.Tensor:
+    """Return inputs less the mean, divided by the deviation, of their channel or column."""
+    if contract.kind == "features":
+        return inputs
+    if len(contract.mean) == len(contract.deviation) == 1:
+        return (inputs - contract.mean[0]) / contract.deviation[0]
+    axes = (-1, *(1 for _ in contract.shape[1:]))
+    mean, deviation = (torch.tensor(values).view(axes) for values in (contract.mean, contract.deviation))
+    return (inputs - mean) / deviation
 
 
-def _damaged(path: str | Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is damaged ({error}); delete it and run again")
+def read_contract(about: str | Path) -> DataContract:
+    """Return the contract that a stage wrote into ``about.json``."""
+    return DataContract.model_validate(read_json(about)["contract"])
 
 
 def read_partition(path: str | Path) -> list[torch.Tensor]:
@@ -83,8 +90,8 @@ def read_partition(path: str | Path) -> list[torch.Tensor]:
     return [torch.tensor(part, dtype=torch.int64) for part in read_json(path)["clients"]]
 
 
-def owned_by(train: Examples, partition: str | None) -> list[Examples]:
-    """Return each owner's examples; one owner holds all where there is no partition."""
+def split_by_owner(train: Examples, partition: str | Path | None) -> list[Examples]:
+    """Return each owner's examples; without a partition, one owner has all."""
     if not partition:
         return [train]
     return [train.select(part.to(train.labels.device)) for part in read_partition(partition)]

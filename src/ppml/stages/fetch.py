@@ -1,25 +1,17 @@
-"""Rule fetch: bring the published files of a data set into data/raw, checked."""
+"""Stage fetch: bring the published files of a data set into data/raw, and check them."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Sequence
-from pathlib import Path
-
+from ppml.config.datasets import DatasetSpec
 from ppml.data.sources import fetch, published_files
+from ppml.stages.job import Job
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Fetch every file; ``--spec`` holds dataset, ``--sources`` mirrors and download."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--spec", type=json.loads, required=True)
-    parser.add_argument("--sources", type=json.loads, required=True)
-    parser.add_argument("--outputs", type=Path, nargs="+", required=True)
-    arguments = parser.parse_args(argv)
-    dataset, sources = arguments.spec["dataset"], arguments.sources
-    files = {file.name: file for file in published_files(dataset)}
-    for output in arguments.outputs:
+def run(job: Job) -> None:
+    """Fetch every output. The specification holds dataset and source, the notes hold mirrors and download."""
+    files = {file.name: file for file in published_files(DatasetSpec.model_validate(job.spec["source"]))}
+    for output in job.outputs.values():
         file = files[output.name]
-        source = fetch(file, dataset, output.parent, sources["mirrors"], download=sources["download"])
+        mirrors, download = job.notes["mirrors"], job.notes["download"]
+        source = fetch(file, job.spec["dataset"], output.parent, mirrors, download=download)
         print(f"{file.name}: {source}")

@@ -1,37 +1,29 @@
-"""Rule overview: the first page of the HTML report, with every figure and its caption, in reStructuredText."""
+"""Stage overview: the first page of the HTML report, with every figure and its caption, in reStructuredText."""
 
 from __future__ import annotations
 
-import argparse
 import base64
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 from ppml.io.atomic import write_text
+from ppml.stages.job import Job
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the page; ``--spec`` lists title, kind and fallback of each figure, in the order of ``--figures``.
+def run(job: Job) -> None:
+    """Write the page. The specification lists title, kind and fallback of each figure.
 
     The figures are embedded, so that the report is one file that opens without a network.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--spec", type=json.loads, required=True)
-    parser.add_argument("--intro", type=Path, required=True)
-    parser.add_argument("--captions", type=Path, nargs="*", default=[])
-    parser.add_argument("--figures", type=Path, nargs="*", default=[])
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    captions = {path.stem: path.read_text(encoding="utf-8") for path in arguments.captions}
     sections = [
-        section(figure, captions[shown["kind"]], shown)
-        for figure, shown in zip(arguments.figures, arguments.spec, strict=True)
+        section(
+            job.inputs[f"figure_{number}"], job.inputs[f"caption_{shown['kind']}"].read_text(encoding="utf-8"), shown
+        )
+        for number, shown in enumerate(job.spec)
     ]
-    # Figures first: one paragraph says what this is, the rest of the introduction how to read it.
-    what, _, reading = arguments.intro.read_text(encoding="utf-8").partition("\n\n")
-    write_text(arguments.output, "\n\n".join([what, *sections, reading]))
+    # The figures stand after the first paragraph of the introduction, and before its advice for readers.
+    summary, _, advice = job.inputs["intro"].read_text(encoding="utf-8").partition("\n\n")
+    write_text(job.outputs["overview"], "\n\n".join([summary, *sections, advice]))
 
 
 def section(figure: Path, caption: str, shown: dict[str, str]) -> str:

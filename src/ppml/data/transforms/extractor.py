@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ppml.config.features import Scattering
+from ppml.config.transforms import Scattering
 from ppml.data.transforms.deformation import DRAWS, Deformation, deform
 from ppml.data.transforms.scattering import ScatteringTransform
 from ppml.data.transforms.strokes import draw_strokes
 from ppml.data.transforms.whitening import Whitening
-from ppml.example_draws import draws_of_records, record_digests
+from ppml.example_draws import draws_per_example, example_digests
 from ppml.randomness import Randomness
 
 GROUPS = 27
@@ -73,9 +73,9 @@ class ScatteringFeatures:
 
     def _kinds(self, images: torch.Tensor, count: int, name: str) -> Iterator[torch.Tensor]:
         yield self.plain(images)
-        digests = record_digests(images) if count > 1 else ()
+        digests = example_digests(images) if count > 1 else ()
         for number in range(1, count):
-            yield self._kind(images, draws_of_records(self._rng.child(name), number, digests, DRAWS))
+            yield self._kind(images, draws_per_example(self._rng.child(name), number, digests, DRAWS))
 
     def _kind(self, images: torch.Tensor, draws: NDArray[np.float64] | None = None) -> torch.Tensor:
         """Return features ``(n, size)`` of images, or of copies that are deformed by ``draws``."""

@@ -1,0 +1,97 @@
+"""The parts of Snakemake's rules, from the table of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ppml.pipeline.plan import Plan, PlannedJob
+from ppml.pipeline.stages import STAGES, Files, Key, Level, Stage
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: a stage, for all values of its wildcards or for one value of some of them.
+
+    Methods that take ``wildcards`` are input, params and threads functions of Snakemake.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    stage : Stage
+        The stage.
+    fixed : mapping
+        The values of the wildcards that have a rule for each value.
+    """
+
+    plan: Plan
+    stage: Stage
+    fixed: Key
+
+    @property
+    def name(self) -> str:
+        """The name of the rule."""
+        return "_".join([self.stage.name, *self.fixed.values()])
+
+    @property
+    def pattern(self) -> Key:
+        """The key of the rule, with ``{name}`` for each open wildcard."""
+        return {name: self.fixed.get(name, f"{{{name}}}") for name in self.stage.level.wildcards}
+
+    @property
+    def outputs(self) -> Files:
+        """The patterns of the output files, by name."""
+        return self.stage.outputs(self.plan, self.pattern)
+
+    @property
+    def log(self) -> str:
+        """The pattern of the log file."""
+        parts = [f"seed{value}" if name == "seed" else value for name, value in self.pattern.items()]
+        return f"{self.plan.paths.logs}/{'/'.join([self.stage.name, '-'.join(parts)]).rstrip('/')}.log"
+
+    def job(self, wildcards: Any) -> PlannedJob:
+        """Return the job for these wildcards."""
+        return self._jobs[tuple(str(wildcards[name]) for name in self._open)]
+
+    def inputs(self, wildcards: Any) -> Files:
+        """Return the input files by name."""
+        return self.job(wildcards).inputs
+
+    def threads(self, wildcards: Any) -> int:
+        """Return the number of processes that share the work."""
+        return self.job(wildcards).threads
+
+    def spec(self, wildcards: Any) -> str:
+        """Return the part of the configuration that the outputs depend on."""
+        return self.job(wildcards).spec
+
+    def digest(self, wildcards: Any) -> str:
+        """Return the digest of code and pinned packages."""
+        return self.job(wildcards).digest
+
+    def arguments(self, wildcards: Any, output: Any, threads: int) -> str:
+        """Return the arguments of the command; Snakemake does not record a param that depends on the output."""
+        return self.job(wildcards).arguments(threads)
+
+    @property
+    def _open(self) -> list[str]:
+        return [name for name in self.stage.level.wildcards if name not in self.fixed]
+
+    @cached_property
+    def _jobs(self) -> dict[tuple[str, ...], PlannedJob]:
+        jobs = (PlannedJob(self.plan, self.stage, key) for key in self.stage.keys(self.plan))
+        return {
+            tuple(job.key[name] for name in self._open): job for job in jobs if self.fixed.items() <= job.key.items()
+        }
+
+
+def rules(plan: Plan, *levels: Level, without: tuple[str, ...] = ()) -> Iterator[Rule]:
+    """Yield the rules of all stages of these levels that have a job."""
+    for stage in STAGES:
+        if stage.level in levels and stage.name not in without:
+            seen = dict.fromkeys(tuple(key[name] for name in stage.level.by_rule) for key in stage.keys(plan))
+            for values in seen:
+                yield Rule(plan, stage, dict(zip(stage.level.by_rule, values, strict=True)))

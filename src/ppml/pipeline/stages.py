@@ -1,0 +1,352 @@
+"""The stages of the workflow, each declared once.
+
+The rules of Snakemake, the command lines of jobs, their digests, the status and the list of published files follow from
+this table. ``python -m ppml.pipeline.stages`` prints it. A new stage is an entry here and a module ``ppml.stages.NAME``
+with a function ``run(job)``; the rows that it adds to a tidy file are declared in :mod:`ppml.results.tidy_files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ppml.config.technique import Plaintext
+from ppml.reporting.registry import figures, tables
+from ppml.results.tidy_files import TIDY_FILES
+
+if TYPE_CHECKING:
+    from ppml.pipeline.plan import Plan
+
+Key = Mapping[str, str]
+"""The values of a job's wildcards by name, for instance ``{"arm": "fl", "seed": "0"}``."""
+Files = Mapping[str, "str | list[str]"]
+"""Paths by name; a list holds files that the job finds by its specification."""
+
+
+# Groups of slow modules of third parties: a job imports ``ppml`` itself.
+SETTINGS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "pydantic.types", "yaml")
+TORCH = ("torch", "safetensors.torch")
+# Flower's settings come before its modules. The optimisers of torch import its compiler at their first step.
+FLOWER = ("ppml.federation.flower_env", "flwr.app", "flwr.clientapp", "flwr.serverapp")
+PRIVATE = ("torch._dynamo", "opacus", "opacus.optimizers")
+# torchvision's networks import torch's compiler, as a training does anyway.
+TRAINING = (*SETTINGS, *TORCH, *PRIVATE, "tenseal", *FLOWER, "torchvision.models.resnet")
+ACCOUNTING = (*SETTINGS, "torch", "opacus.accountants", "scipy.stats", "dp_accounting.pld.privacy_loss_distribution")
+TABLES = (*SETTINGS, "pandas", "scipy.stats")
+FIGURES = (*TABLES, "seaborn", "matplotlib.backends.backend_svg")
+
+
+@dataclass(frozen=True)
+class Level:
+    """The things that a stage has one job for each of.
+
+    Parameters
+    ----------
+    wildcards : tuple of str
+        The wildcards of a job.
+    keys : callable
+        Returns the keys of all jobs of a plan.
+    by_rule : tuple of str
+        Wildcards with a rule for each of their values, since inputs or outputs differ in more than a path.
+    """
+
+    wildcards: tuple[str, ...]
+    keys: Callable[[Plan], Sequence[Key]]
+    by_rule: tuple[str, ...] = ()
+
+
+FETCHED = Level(("dataset",), lambda plan: [{"dataset": name} for name in plan.fetched_datasets()], ("dataset",))
+DATASET = Level(("dataset",), lambda plan: [{"dataset": name} for name in plan.datasets()], ("dataset",))
+TRANSFORM = Level(("dataset", "transform"), lambda plan: plan.transform_keys())
+PARTITION = Level(("dataset", "partition", "seed"), lambda plan: plan.partition_keys())
+RUN = Level(("arm", "seed"), lambda plan: [{"arm": arm, "seed": str(seed)} for arm, seed in plan.runs])
+PROJECT = Level((), lambda plan: [{}])
+TABLE = Level(("experiment", "kind"), lambda plan: plan.report_keys("tables"), ("kind",))
+FIGURE = Level(("experiment", "kind"), lambda plan: plan.report_keys("figures"), ("kind",))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the workflow.
+
+    Parameters
+    ----------
+    name : str
+        The name, and the module in :mod:`ppml.stages`.
+    level : Level
+        The things that it has one job for each of.
+    outputs, inputs : callable
+        Return the files of a job by name. The outputs also take wildcards such as ``{arm}`` as values.
+    spec : callable
+        Returns the part of the configuration that the outputs depend on.
+    preload : tuple of str
+        Slow modules, which the fork server imports once for all jobs.
+    when : callable
+        Tells whether the stage has a job for a key.
+    choices : callable
+        Returns the names by which the job chooses code: what it does not choose is left out of its digest.
+    modules : callable
+        Returns modules that the job imports by a name of its specification.
+    notes : callable
+        Returns values that no output depends on.
+    threads : callable
+        Returns the number of processes that share the work.
+    needs_noise : bool
+        Whether the stage follows the calibration of the arm.
+    """
+
+    name: str
+    level: Level
+    outputs: Callable[[Plan, Key], Files]
+    inputs: Callable[[Plan, Key], Files] = lambda plan, key: {}
+    spec: Callable[[Plan, Key], Any] = lambda plan, key: {}
+    preload: tuple[str, ...] = ()
+    when: Callable[[Plan, Key], bool] = lambda plan, key: True
+    choices: Callable[[Plan, Key], set[str]] = lambda plan, key: plan.choices(key)
+    modules: Callable[[Plan, Key], tuple[str, ...]] = lambda plan, key: ()
+    notes: Callable[[Plan, Key], dict[str, Any]] = lambda plan, key: {}
+    threads: Callable[[Plan, Key], int] = lambda plan, key: 1
+    needs_noise: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of its files in the folder of a run."""
+        return tuple(self.outputs.names.values()) if isinstance(self.outputs, InRun) else ()
+
+    def keys(self, plan: Plan) -> list[Key]:
+        """Return the keys of its jobs."""
+        return [key for key in self.level.keys(plan) if self.when(plan, key)]
+
+
+@dataclass(frozen=True)
+class InRun:
+    """The files of a stage in the folder of a run.
+
+    Parameters
+    ----------
+    names : mapping
+        File names by the names that the stage uses.
+    """
+
+    names: Mapping[str, str]
+
+    def __call__(self, plan: Plan, key: Key) -> dict[str, str]:
+        """Return the paths by name."""
+        return {name: plan.paths.run(key["arm"], key["seed"], file) for name, file in self.names.items()}
+
+
+def _in_run(**names: str) -> InRun:
+    return InRun(names)
+
+
+def _from_run(plan: Plan, key: Key, **names: str) -> dict[str, str]:
+    return InRun(names)(plan, key)
+
+
+def _training_inputs(plan: Plan, key: Key) -> Files:
+    return {**plan.examples(key["arm"]), **plan.partition_of(key), **plan.noise_of(key)}
+
+
+def _audit_inputs(plan: Plan, key: Key) -> Files:
+    files = plan.examples(key["arm"])
+    # Without transforms the auditor makes its own examples, and reads none of the data.
+    chosen = ("train", "about") if plan.config.arms[key["arm"]].transforms else ("about",)
+    return {**{name: files[name] for name in chosen}, **plan.partition_of(key), **plan.noise_of(key)}
+
+
+def _collect_inputs(plan: Plan, key: Key) -> Files:
+    """Return every file of the stages whose results are in a tidy file."""
+    names = {stage for tidy in TIDY_FILES.values() for stage in tidy.stages}
+    jobs = (job for job in plan.jobs() if job.stage.name in names)
+    return {"results": sorted({file for job in jobs for file in job.output_files()})}
+
+
+def _collect_outputs(plan: Plan, key: Key) -> Files:
+    records = [plan.paths.run(arm, seed, "record.json") for arm, seed in plan.runs]
+    return {
+        "run_records": records,
+        **{name: plan.paths.tidy(name) for name in TIDY_FILES},
+        "metrics": plan.paths.metrics,
+    }
+
+
+def _tidy_inputs(plan: Plan, reads: tuple[str, ...]) -> Files:
+    return {name: plan.paths.tidy(name) for name in reads}
+
+
+STAGES = (
+    Stage(
+        "fetch",
+        FETCHED,
+        outputs=lambda plan, key: plan.paths.raw(key["dataset"], plan.config.dataset(key["dataset"]).file_names),
+        spec=lambda plan, key: {"dataset": key["dataset"], "source": plan.config.dataset(key["dataset"]).to_json()},
+        # The files have checksums: they do not depend on their source.
+        notes=lambda plan, key: {"mirrors": plan.config.data.mirrors, "download": plan.config.data.download},
+        preload=(*SETTINGS, "torchvision.datasets"),
+    ),
+    Stage(
+        "subset",
+        DATASET,
+        inputs=lambda plan, key: plan.raw_inputs(key["dataset"]),
+        outputs=lambda plan, key: plan.paths.subset(key["dataset"]),
+        spec=lambda plan, key: plan.subset_spec(key["dataset"]),
+        preload=(*SETTINGS, *TORCH, "torchvision.datasets"),
+    ),
+    Stage(
+        "transform",
+        TRANSFORM,
+        inputs=lambda plan, key: plan.before_transform(key["dataset"], key["transform"]),
+        outputs=lambda plan, key: plan.paths.transformed(key["dataset"], key["transform"]),
+        spec=lambda plan, key: {
+            "transform": plan.transforms[key["transform"]][-1].to_json(),
+            "root_seed": plan.config.seed,
+        },
+        preload=(*SETTINGS, *TORCH),
+    ),
+    Stage(
+        "partition",
+        PARTITION,
+        inputs=lambda plan, key: {name: plan.paths.subset(key["dataset"])[name] for name in ("train", "about")},
+        outputs=lambda plan, key: {"partition": plan.paths.partition(key["dataset"], key["partition"], key["seed"])},
+        spec=lambda plan, key: {
+            "partition": plan.partitions[key["partition"]].to_json(),
+            "root_seed": plan.config.seed,
+        },
+        notes=lambda plan, key: {"name": plan.partition_name(key["partition"])},
+        preload=(*SETTINGS, "safetensors.numpy"),
+    ),
+    Stage(
+        "calibrate",
+        RUN,
+        inputs=lambda plan, key: {"about": plan.subset(key["arm"])["about"], **plan.partition_of(key)},
+        outputs=_in_run(noise="noise.json"),
+        spec=lambda plan, key: plan.calibrate_spec(key["arm"]),
+        threads=lambda plan, key: plan.owners_at_once(key["arm"]),
+        when=lambda plan, key: plan.is_private(key["arm"]),
+        preload=ACCOUNTING,
+    ),
+    Stage(
+        "train",
+        RUN,
+        inputs=_training_inputs,
+        outputs=_in_run(
+            model="model.safetensors",
+            config="config.json",
+            history="history.csv",
+            events="events.json",
+            cost="cost.json",
+        ),
+        spec=lambda plan, key: plan.arm_spec(key["arm"]),
+        preload=TRAINING,
+        needs_noise=True,
+    ),
+    Stage(
+        "predict",
+        RUN,
+        inputs=lambda plan, key: {
+            **{name: plan.examples(key["arm"])[name] for name in ("test", "about")},
+            **_from_run(plan, key, model="model.safetensors"),
+        },
+        outputs=_in_run(predictions="predictions.safetensors"),
+        spec=lambda plan, key: {"model": plan.config.arms[key["arm"]].model, "device": plan.config.device},
+        preload=(*SETTINGS, *TORCH),
+        needs_noise=True,
+    ),
+    Stage(
+        "account",
+        RUN,
+        inputs=lambda plan, key: _from_run(plan, key, events="events.json"),
+        outputs=_in_run(privacy="privacy.json"),
+        spec=lambda plan, key: {"privacy": plan.technique(key["arm"])["privacy"]},
+        threads=lambda plan, key: plan.owners_at_once(key["arm"]),
+        preload=ACCOUNTING,
+        needs_noise=True,
+    ),
+    Stage(
+        # It needs the claimed noise, and no trained model.
+        "audit",
+        RUN,
+        inputs=_audit_inputs,
+        outputs=_in_run(audit="audit.json"),
+        spec=lambda plan, key: {
+            **plan.arm_spec(key["arm"]),
+            "steps": plan.config.audit.steps_for(key["arm"]),
+        },
+        when=lambda plan, key: plan.is_audited(key),
+        # An audit adds in the clear, with any aggregation of the arm.
+        choices=lambda plan, key: plan.choices(key, aggregation=Plaintext()),
+        preload=(*SETTINGS, *TORCH, *PRIVATE, "scipy.stats"),
+        needs_noise=True,
+    ),
+    Stage(
+        "infer",
+        RUN,
+        inputs=lambda plan, key: {
+            **{name: plan.subset(key["arm"])[name] for name in ("test", "about")},
+            **_from_run(plan, key, model="model.safetensors"),
+        },
+        outputs=_in_run(result="inference.json", cost="inference-cost.json"),
+        spec=lambda plan, key: plan.inference_spec(key["arm"]),
+        when=lambda plan, key: plan.predicts_encrypted(key["arm"]),
+        preload=(*SETTINGS, *TORCH, "tenseal"),
+        needs_noise=True,
+    ),
+    Stage(
+        "collect",
+        PROJECT,
+        inputs=_collect_inputs,
+        outputs=_collect_outputs,
+        spec=lambda plan, key: plan.collect_spec(),
+        preload=(*SETTINGS, "pandas", "scipy.stats", "safetensors.numpy"),
+    ),
+    Stage(
+        "table",
+        TABLE,
+        inputs=lambda plan, key: _tidy_inputs(plan, tables()[key["kind"]].reads),
+        outputs=lambda plan, key: plan.paths.table(key["experiment"], key["kind"]),
+        spec=lambda plan, key: plan.report_spec(key["experiment"], tables()[key["kind"]]),
+        modules=lambda plan, key: (tables()[key["kind"]].module,),
+        preload=TABLES,
+    ),
+    Stage(
+        "figure",
+        FIGURE,
+        inputs=lambda plan, key: _tidy_inputs(plan, figures()[key["kind"]].reads),
+        outputs=lambda plan, key: plan.paths.figure(key["experiment"], key["kind"]),
+        spec=lambda plan, key: plan.report_spec(key["experiment"], figures()[key["kind"]]),
+        modules=lambda plan, key: (figures()[key["kind"]].module,),
+        preload=FIGURES,
+    ),
+)
+STAGE = {stage.name: stage for stage in STAGES}
+"""Stages by name."""
+SUBFOLDERS = {
+    "data": ("raw", "subsets", "transformed"),
+    "artifacts": ("partitions", "runs"),
+    "reports": ("tables", "figures"),
+    "logs": tuple(STAGE),
+}
+"""The folders that the workflow makes below each folder of the configuration."""
+OVERVIEW = Stage(
+    "overview",
+    PROJECT,
+    inputs=lambda plan, key: plan.overview_inputs(),
+    outputs=lambda plan, key: {"overview": plan.paths.overview},
+    spec=lambda plan, key: plan.overview_spec(),
+    preload=("jinja2",),
+)
+"""The first page of the HTML report; only the report asks for it."""
+
+
+def describe() -> str:
+    """Return the table of stages as Markdown."""
+    lines = ["| stage | a job for each | preloads |", "| :-- | :-- | :-- |"]
+    for stage in (*STAGES, OVERVIEW):
+        level = ", ".join(stage.level.wildcards) or "project"
+        lines.append(f"| {stage.name} | {level} | {', '.join(stage.preload)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(describe())

@@ -1,0 +1,182 @@
+"""The checkpoint of a federated training, and the cost of all processes that trained it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppml.io.atomic import write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ppml.federation.checkpoint import TrainingCheckpoint
+
+
+class Clock:
+    """Seconds and memory of a training: of this process, and of those that came to a checkpoint before it."""
+
+    def __init__(self) -> None:
+        self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0}
+        self._started, self._started_cpu = time.perf_counter(), _cpu_seconds()
+
+    def carry_on(self, before: dict[str, float]) -> None:
+        """Count on from what :meth:`read` returned in an interrupted process."""
+        self._before = before
+
+    def read(self) -> dict[str, float]:
+        """Return seconds, cpu_seconds and peak_memory_mb until now."""
+        return {
+            "seconds": self._before["seconds"] + time.perf_counter() - self._started,
+            "cpu_seconds": self._before["cpu_seconds"] + _cpu_seconds() - self._started_cpu,
+            "peak_memory_mb": max(self._before["peak_memory_mb"], _peak_memory_mb()),
+        }
+
+
+class CheckpointFile:
+    """The checkpoint of one federated training in a file, and its cost so far.
+
+    The file is safetensors: the two vectors as arrays, everything else as JSON in the metadata.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it exists from the end of the first round to :meth:`discard`.
+    identity : str
+        Digest of everything that the training depends on: a file with another one is no progress of it.
+    clock : Clock
+        What the training has cost.
+    """
+
+    def __init__(self, path: Path, identity: str, clock: Clock) -> None:
+        self._path = path
+        self._identity = identity
+        self._clock = clock
+
+    def load(self) -> TrainingCheckpoint | None:
+        """Return what was saved last; None, with a line on stdout that says why, where a file is of no use."""
+        from safetensors import SafetensorError
+
+        from ppml.accounting.events import MechanismEvent, compose
+        from ppml.federation.checkpoint import TrainingCheckpoint
+        from ppml.federation.global_state import GlobalState
+        from ppml.federation.server_state import ServerState
+        from ppml.learning.result import HistoryRow
+
+        try:
+            state, arrays = self._read()
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, ValueError) as error:
+            print(f"starting from the beginning, not from {self._path}: {error}", flush=True)
+            return None
+        self._clock.carry_on(state["cost"])
+        server_state = ServerState(**{**state["standing"], **_numbered(state["standing"])})
+        print(f"resuming after round {server_state.number} of {state['rounds']}", flush=True)
+        return TrainingCheckpoint(
+            server_state=server_state,
+            rounds=state["rounds"],
+            global_state=GlobalState(arrays["parameters"], _named(arrays, "memory")),
+            private_states=[_named(arrays, f"own.{client}") for client in range(len(state["events"]))],
+            client_events=[tuple(MechanismEvent(**event) for event in own) for own in state["events"]],
+            server_events=compose(MechanismEvent(**event) for event in state["server_events"]),
+            history=[HistoryRow(**row) for row in state["history"]],
+            bytes_up=state["bytes_up"],
+            bytes_down=state["bytes_down"],
+        )
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        from safetensors import safe_open
+
+        with safe_open(self._path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
+            notes = file.metadata() or {}
+        state = notes.get("state", "")
+        if notes.get("digest") != _digest(state, arrays):
+            raise ValueError("it is damaged")
+        if notes.get("identity") != self._identity:
+            raise ValueError("it belongs to a training with other settings, data or code")
+        return json.loads(state), arrays
+
+    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
+        """Keep what ``reached`` returns; a process that is killed meanwhile leaves the round before."""
+        from safetensors.numpy import save
+
+        progress = reached()
+        arrays = {"parameters": progress.global_state.parameters}
+        arrays |= {f"memory.{name}": vector for name, vector in progress.global_state.memory.items()}
+        for client, own in enumerate(progress.private_states):
+            arrays |= {f"own.{client}.{name}": vector for name, vector in own.items()}
+        state = json.dumps(
+            {
+                "standing": asdict(progress.server_state),
+                "rounds": progress.rounds,
+                "events": [[event.to_json() for event in own] for own in progress.client_events],
+                "server_events": [event.to_json() for event in progress.server_events],
+                "history": [asdict(row) for row in progress.history],
+                "bytes_up": progress.bytes_up,
+                "bytes_down": progress.bytes_down,
+                "cost": self._clock.read(),
+            }
+        )
+        notes = {"identity": self._identity, "state": state, "digest": _digest(state, arrays)}
+        write_bytes(self._path, save(arrays, metadata=notes))
+
+    def discard(self) -> None:
+        """Remove the file: the training is done."""
+        self._path.unlink(missing_ok=True)
+
+
+def _named(arrays: Mapping[str, NDArray[np.float32]], prefix: str) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays whose names begin with ``prefix`` and a point, without these."""
+    return {name.removeprefix(f"{prefix}."): one for name, one in arrays.items() if name.startswith(f"{prefix}.")}
+
+
+def _numbered(server_state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON has turned into text or a list as it was."""
+    tables = {
+        key: {int(name): value for name, value in server_state[key].items()}
+        for key in ("known", "sum_bytes", "accepted")
+    }
+    return {**tables, "finished": tuple(server_state["finished"])}
+
+
+def _digest(state: str, arrays: Mapping[str, NDArray[np.float32]]) -> str:
+    """Return what tells a file whose bits have changed on the disk."""
+    total = hashlib.sha256(state.encode())
+    for name in sorted(arrays):
+        total.update(f"{name} {arrays[name].dtype}".encode() + arrays[name].tobytes())
+    return total.hexdigest()
+
+
+def _cpu_seconds() -> float:
+    """Return what this process has calculated, and those that it has started: the key holder, and the clients'."""
+    living = sum(_cpu_seconds_of(child.pid) for child in multiprocessing.active_children())
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + living
+
+
+def _cpu_seconds_of(process: int | None) -> float:
+    """Return what a process that has not ended has calculated; 0 where the system does not tell."""
+    try:
+        # After the name, which may have spaces: utime and stime are the 14th and 15th entry.
+        entries = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(entries[11]) + int(entries[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_memory_mb() -> float:
+    """Return the most memory that this process has had, or one of those that it has started and that have ended."""
+    peak = max(resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)

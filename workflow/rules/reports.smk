@@ -1,0 +1,59 @@
+# reports/records.csv, costs.csv, ..., metrics.json        collect: all runs, tidy
+# reports/tables/{experiment}-{kind}.md, .csv, .tex, .html  table
+# reports/figures/{experiment}-{kind}.svg, .png             figure
+# logs/overview.rst                                         overview: the first page of the HTML report
+
+
+def shown(step, suffix, category):
+    """Mark one output of a table or figure as a part of the HTML report."""
+    kind = step.fixed["kind"]
+    labels = {"experiment": "{experiment}", "shows": kind.replace("_", " ")}
+    marked = report(step.outputs[suffix], caption=f"../report/{kind}.rst", category=category, labels=labels)
+    return {**step.outputs, suffix: marked}
+
+
+for step in rules_of(PROJECT):
+
+    rule:
+        name:
+            step.name
+        input:
+            unpack(step.inputs),
+        output:
+            **step.outputs,
+        log:
+            step.log,
+        conda:
+            "../../environment.yml"
+        params:
+            spec=step.spec,
+            digest=step.digest,
+            arguments=step.arguments,
+        shell:
+            "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+
+
+for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1. Figures")):
+
+    for step in rules_of(level):
+
+        rule:
+            name:
+                step.name
+            input:
+                unpack(step.inputs),
+            output:
+                **shown(step, suffix, category),
+            log:
+                step.log,
+            conda:
+                "../../environment.yml"
+            params:
+                spec=step.spec,
+                digest=step.digest,
+                arguments=step.arguments,
+                # The captions of the HTML report read these.
+                title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
+                fallback=plan.fallback_sentence(),
+            shell:
+                "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
