@@ -106,30 +106,30 @@ def update_of(length: int, bound: int) -> NDArray[np.int64]:
 def cost_of(length: int, rows: int, points: int) -> Cost:
     """Return what one upload of ``length`` values costs; exit where it is not accepted or not the update."""
     from ppml.proofs.norm_bound import NormBound
-    from ppml.proofs.norm_proof import DRAWS, POINT, PROJECTIONS, Prover, Verifier, reveal_sum
+    from ppml.proofs.norm_proof import COINS, POINT, PROJECTIONS, Prover, Verifier, reveal_sum
 
     statement = NormBound(length, int(NORM * 2**FRACTIONAL_BITS), rows, points)
     update, clock = update_of(length, statement.bound), Clock()
     servers = [Verifier(statement, place) for place in range(SERVERS)]
-    said = {use: [server.commitment(use) for server in servers] for use in DRAWS}
+    said = {use: [server.commitment(use) for server in servers] for use in COINS}
     for server in servers:
-        for use in DRAWS:
-            server.hear(use, said[use])
+        for use in COINS:
+            server.receive_commitments(use, said[use])
     client = Prover(statement, said[PROJECTIONS])
 
     shares = clock("share", client.shares, update)
     for place, server in enumerate(servers):
-        clock(f"{place}", server.take_share, shares[place])
-    shown = [server.show(PROJECTIONS) for server in servers]
+        clock(f"{place}", server.receive_share, shares[place])
+    shown = [server.reveal_coin(PROJECTIONS) for server in servers]
     for place, server in enumerate(servers):
         clock(f"{place}", server.project, shown)
     proof = clock("prove", client.proof, shown)
     for place, server in enumerate(servers):
-        clock(f"{place}", server.take_proof, proof[place])
-    shown = [server.show(POINT) for server in servers]
+        clock(f"{place}", server.receive_proof, proof[place])
+    shown = [server.reveal_coin(POINT) for server in servers]
     openings = [clock(f"{place}", server.opening, shown) for place, server in enumerate(servers)]
     for place, server in enumerate(servers):
-        clock(f"{place}", server.judge, openings)
+        clock(f"{place}", server.verify, openings)
 
     if not np.array_equal(reveal_sum([server.share for server in servers if server.share is not None]), update):
         sys.exit("error: the shares are not those of the update")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import Parties, ServerKeyMaterial, ProtectedUpdate
+from ppml.aggregation.interfaces import Parties, ProtectedUpdate, ServerKeyMaterial
 from ppml.aggregation.key_holder import KeyHolderService
 from ppml.aggregation.key_service import scheme_of
 from ppml.aggregation.lattice import KeyPair, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients, ciphertext_id
@@ -53,15 +53,15 @@ class Local:
         if spec.keys == "public":
             self.side: PublicKeyClients | SharedKeyClients = PublicKeyClients(self.scheme, self.ring)
         else:
-            self.side = SharedKeyClients(self.scheme, self.keys.mark, self.ring.secret)
+            self.side = SharedKeyClients(self.scheme, self.keys.fingerprint, self.ring.secret)
 
     @property
     def keys(self) -> KeyPair:
         return self.ring._current
 
     @property
-    def mark(self) -> bytes:
-        return self.keys.mark
+    def fingerprint(self) -> bytes:
+        return self.keys.fingerprint
 
     def server(self) -> LatticeServer:
         server = build_server_side(self.spec, self.clients, self.material)

@@ -21,8 +21,16 @@ from ppml.aggregation import lattice
 from ppml.aggregation.envelope import fingerprint, header_of
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.interfaces import Parties, ProtectedUpdate
-from ppml.aggregation.key_holder import ANNOUNCE, KEY_ID, DECRYPT, PUBLIC_KEY, SECRET_KEY, KeyHolderService, PublicKeyClient
-from ppml.aggregation.lattice import saved
+from ppml.aggregation.key_holder import (
+    ANNOUNCE,
+    DECRYPT,
+    KEY_ID,
+    PUBLIC_KEY,
+    SECRET_KEY,
+    KeyHolderService,
+    PublicKeyClient,
+)
+from ppml.aggregation.lattice import serialize
 from ppml.config.technique import Bfv, Ckks, SecretSharing
 from ppml.errors import InvalidUpdate, UserError
 from ppml.ipc.process import STOP
@@ -70,7 +78,7 @@ def test_under_a_shared_key_the_clients_have_it_and_the_server_has_not():
 @pytest.mark.parametrize("spec", [Ckks(), Bfv(keys="shared")], ids=["public", "shared"])
 def test_a_process_that_has_parted_from_the_clients_can_ask_nothing_in_their_place_and_the_server_still_can(spec):
     made = build_parties(spec, 3)
-    made.apart.at_server()
+    made.isolation.at_server()
     for ask in (lambda: made.clients.protect(UPDATE), lambda: made.clients.reveal(ProtectedUpdate(spec.kind, 3, b""))):
         with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
             ask()
@@ -81,10 +89,12 @@ def test_a_process_that_has_parted_from_the_clients_can_ask_nothing_in_their_pla
 
 
 def line_of(parties: Parties, *, server: bool):
-    return parties.material._line if server else parties.clients._holder._line
+    return parties.material._connection if server else parties.clients._holder._connection
 
 
-@pytest.mark.parametrize("question", [DECRYPT, SECRET_KEY, STOP, b"?", b""], ids=["open", "secret", "stop", "else", "nothing"])
+@pytest.mark.parametrize(
+    "question", [DECRYPT, SECRET_KEY, STOP, b"?", b""], ids=["open", "secret", "stop", "else", "nothing"]
+)
 def test_the_server_gets_the_public_key_and_nothing_else(parties, question):
     upload = parties.clients.protect(UPDATE)
     line = line_of(parties, server=True)
@@ -103,7 +113,7 @@ def test_a_holder_that_would_give_the_server_the_secret_key_is_caught(monkeypatc
     """What the server is given is looked at: it takes a public key, or stops."""
     monkeypatch.setattr(KeyHolderService, "public", KeyHolderService.secret)
     made = build_parties(Bfv(), 3)
-    with pytest.raises(RuntimeError, match="holds a secret key"):
+    with pytest.raises(RuntimeError, match="contains a secret key"):
         build_server_side(Bfv(), 3, made.material)
     made.close()
 
@@ -118,10 +128,13 @@ def test_no_secret_key_is_written_to_a_disk_where_there_are_no_files_in_memory(m
 def test_what_passes_through_temporary_files_elsewhere_is_no_secret_key_and_none_is_left(monkeypatch, tmp_path):
     monkeypatch.setattr("ppml.aggregation.seal_serialization.FILES_IN_MEMORY", False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    made, saved_of = [], lattice.saved
-    monkeypatch.setattr(lattice, "saved", lambda one: made.append(type(one).__name__) or saved_of(one))
+    made, saved_of = [], lattice.serialize
+    monkeypatch.setattr(lattice, "serialize", lambda one: made.append(type(one).__name__) or saved_of(one))
     local = Local(Bfv(), 3)
-    assert local.reveal(local.server().add([local.protect(UPDATE), local.protect(UPDATE)])).tolist() == (2 * UPDATE).tolist()
+    assert (
+        local.reveal(local.server().add([local.protect(UPDATE), local.protect(UPDATE)])).tolist()
+        == (2 * UPDATE).tolist()
+    )
     assert set(made) == {"PublicKey", "Ciphertext"} and not list(tmp_path.iterdir())
 
 
@@ -148,9 +161,9 @@ def test_what_is_no_sum_of_this_run_is_refused_and_the_holder_goes_on(parties):
     total = server.add([parties.clients.protect(UPDATE), parties.clients.protect(UPDATE)])
     foreign = Local(Bfv(), 3).protect(UPDATE)
     for bad in (foreign, ProtectedUpdate("bfv", 3, b""), ProtectedUpdate("bfv", 3, b"x" * 100)):
-        with pytest.raises(InvalidUpdate, match="it is no sum that the server has announced"):
+        with pytest.raises(InvalidUpdate, match="server has not announced this sum"):
             parties.clients.reveal(bad)
-    with pytest.raises(InvalidUpdate, match="cut off or altered"):
+    with pytest.raises(InvalidUpdate, match="truncated or altered"):
         parties.clients.reveal(ProtectedUpdate("bfv", total.length, total.payload[:-1]))
     with pytest.raises(InvalidUpdate, match="unpack"):
         line_of(parties, server=False).ask(DECRYPT, b"xy")
@@ -159,7 +172,7 @@ def test_what_is_no_sum_of_this_run_is_refused_and_the_holder_goes_on(parties):
 
 def check_clients_alone_open_none_of(made: Parties, uploads: Iterable[ProtectedUpdate]) -> None:
     for upload in uploads:
-        with pytest.raises(InvalidUpdate, match="it is no sum that the server has announced"):
+        with pytest.raises(InvalidUpdate, match="server has not announced this sum"):
             made.clients.reveal(upload)
 
 
@@ -174,7 +187,7 @@ def test_a_client_alone_opens_no_update_and_brings_no_new_key(spec):
     total = server.add(uploads)
     check_clients_alone_open_none_of(made, uploads)
     # Nor an upload that goes by the name of the sum.
-    with pytest.raises(InvalidUpdate, match="cut off or altered"):
+    with pytest.raises(InvalidUpdate, match="truncated or altered"):
         made.clients.reveal(replace(total, payload=total.payload[:32] + uploads[0].payload[32:]))
     assert made.clients.reveal(total).tolist() == (3 * UPDATE).tolist()
     made.close()
@@ -205,11 +218,11 @@ def test_a_made_up_upload_passes_and_the_sum_that_it_spoils_tells_of_the_key(spe
     key = sealapi.KeyGenerator(maker.scheme.context).secret_key()
     key.data().set_zero()
     # A uniform polynomial, which the secret key multiplies, and no mask of it.
-    (plain,) = maker.scheme.plains(np.zeros_like(UPDATE))
-    made_up = saved(sealapi.Encryptor(maker.scheme.context, key).encrypt_symmetric(plain))
+    (plain,) = maker.scheme.plaintexts(np.zeros_like(UPDATE))
+    made_up = serialize(sealapi.Encryptor(maker.scheme.context, key).encrypt_symmetric(plain))
     shown = []
     for local in (Local(spec, 3), Local(spec, 3)):
-        upload = local.scheme.sealed(local.mark, len(UPDATE), [made_up], header_of(0, 0))
+        upload = local.scheme.pack(local.fingerprint, len(UPDATE), [made_up], header_of(0, 0))
         server = local.server()
         server.check(upload)
         shown.append(local.reveal(server.add([upload, local.protect(UPDATE)])))
@@ -226,8 +239,8 @@ def test_a_server_that_colludes_with_a_client_opens_an_update(parties):
 
 def test_a_sum_that_all_clients_ask_for_is_opened_once(monkeypatch):
     local, opened = Local(Bfv(), 3), []
-    original = type(local.keys).open
-    monkeypatch.setattr(type(local.keys), "open", lambda keys, total: opened.append(total) or original(keys, total))
+    original = type(local.keys).decrypt
+    monkeypatch.setattr(type(local.keys), "decrypt", lambda keys, total: opened.append(total) or original(keys, total))
     totals = [local.protect(UPDATE + number) for number in range(6)]
     for number, total in enumerate(totals):
         for _ in range(3):
@@ -353,8 +366,8 @@ def test_a_party_holds_no_line_to_another():
 HOLDERS = "kept = [build_parties(Bfv(), 3) for _ in range(2)]"
 WORKERS = (
     "kept = build_parties(Bfv(), 3); "
-    "from flwr.clientapp import ClientApp; from ppml.federation.client_workers import Elsewhere; "
-    "sites = [Elsewhere(ClientApp(), {}, print) for _ in range(2)]"
+    "from flwr.clientapp import ClientApp; from ppml.federation.client_workers import ForkedWorker; "
+    "sites = [ForkedWorker(ClientApp(), {}, print) for _ in range(2)]"
 )
 BUSY = WORKERS.replace("print)", "print, lambda: all(iter(lambda: True, False)))")
 """With clients in the middle of a round, who would look for their parent only at its end."""

@@ -18,7 +18,7 @@ from tenseal import sealapi
 
 from ppml.aggregation.ckks import CkksEncoding
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.lattice import loaded, seal_context
+from ppml.aggregation.lattice import deserialize, seal_context
 from ppml.config.technique import Bfv, Ckks
 
 from .local import Local
@@ -110,10 +110,10 @@ def sums(side: Local, values: np.ndarray, real: bool) -> list[bytes]:
     server = side.server()
     if not real:
         sealed = [side.protect(CODEC.encode(update)) for update in values]
-        return list(side.scheme.ciphertexts(server.add(sealed), side.mark))
+        return list(side.scheme.ciphertexts(server.add(sealed), side.fingerprint))
     slots = DEGREE // 2
     under_key = sealapi.Encryptor(side.scheme.context, side.keys._secret)
-    under_key.set_public_key(loaded(sealapi.PublicKey(), side.scheme.context, side.material()))
+    under_key.set_public_key(deserialize(sealapi.PublicKey(), side.scheme.context, side.material()))
     encrypt = under_key.encrypt_symmetric if side.spec.keys == "shared" else under_key.encrypt
     encoder, evaluator = sealapi.CKKSEncoder(side.scheme.context), sealapi.Evaluator(side.scheme.context)
     found = []
@@ -137,7 +137,7 @@ def seen(side: Local, real: bool, shown: Shown, values: np.ndarray) -> list[Seen
     encoder = sealapi.CKKSEncoder(context)
     found = []
     for one in sums(side, values, real):
-        cipher = one if real else loaded(sealapi.Ciphertext(), context, one)
+        cipher = one if real else deserialize(sealapi.Ciphertext(), context, one)
         plain = sealapi.Plaintext()
         decryptor.decrypt(cipher, plain)
         raw = np.array(encoder.decode_double(plain) if real else encoder.decode_complex(plain))
@@ -187,8 +187,8 @@ def opened_gives(side: Local) -> tuple[bool, float]:
     values = updates(0, 1, real=False)
     total = side.server().add([side.protect(CODEC.encode(update)) for update in values])
     opened = side.reveal(total) * CODEC.step
-    (chunk,) = side.scheme.ciphertexts(total, side.mark)
-    cipher = loaded(sealapi.Ciphertext(), side.scheme.context, chunk)
+    (chunk,) = side.scheme.ciphertexts(total, side.fingerprint)
+    cipher = deserialize(sealapi.Ciphertext(), side.scheme.context, chunk)
     average = (opened[: DEGREE // 2] + 1j * opened[DEGREE // 2 :]) / CLIENTS
     known = Seen([words(cipher, DEGREE), words(cipher, DEGREE, DEGREE)], average)
     found = recovered(side.scheme.context, side, from_complex_slots(side.scheme.context, known))

@@ -13,16 +13,16 @@ from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
     DISPUTES,
-    KEYS,
-    ENCRYPTED_SHARES_BYTES,
     ENCRYPTED_SHARES,
+    KEYS,
+    SHARE_MESSAGE_BYTES,
     SHARES,
     UNMASK,
-    round_context,
     complaint_message,
-    self_mask,
     pack_entries,
     pairwise_mask_sum,
+    round_context,
+    self_mask,
     unpack_entries,
 )
 from ppml.errors import InvalidUpdate
@@ -60,7 +60,7 @@ def check_sum(parties: Tolerant, expected: list[int], lost=(), late=()) -> None:
 
 def silent(side: MaskingClients) -> None:
     """Have a client show no shares."""
-    side._show = lambda turn, client, complaints: b""
+    side._answer_complaints = lambda turn, client, complaints: b""
 
 
 @pytest.mark.parametrize("readers", [[0], [2, 3, 6], [0, 1, 3, 4, 5, 6, 7]], ids=["one", "some", "all"])
@@ -86,11 +86,11 @@ def test_a_client_that_sends_other_shares_than_those_of_its_points_shows_the_rig
     check_sum(parties, [client for client in range(8) if client != 2 or not shows_them])
     assert list(parties.left_out) == ([2] if shows_them else [])
     if shows_them:
-        assert parties.left_out[2] == f"disputes: it shows other shares than it has sent to client {readers[0]}"
+        assert parties.left_out[2] == f"disputes: shows other shares than it has sent to client {readers[0]}"
 
 
 def test_a_reader_that_does_not_compare_shares_with_their_points_is_the_one_that_gives_a_wrong_one(monkeypatch):
-    monkeypatch.setattr("ppml.aggregation.masking_clients.fit", lambda shares, points: True)
+    monkeypatch.setattr("ppml.aggregation.masking_clients.shares_match", lambda shares, points: True)
     parties = Tolerant()
     with_other_shares(parties.sides[2], {2: [0]}, shows=False)
     check_sum(parties, list(range(8)))
@@ -115,10 +115,10 @@ def test_shown_shares_that_the_server_forgets_are_missed(monkeypatch):
     recovered = MaskingServer._recovered
 
     def forgetful(self, client, given):
-        self._heard[DISPUTES].clear()
+        self._replies[DISPUTES].clear()
         return recovered(self, client, given)
 
-    monkeypatch.setattr(MaskingServer, "_recovered", forgetful)
+    monkeypatch.setattr(MaskingServer, "_recover_secret", forgetful)
     parties = Tolerant()
     unreadable(parties.sides[2], {2: range(8)})
     with pytest.raises((InvalidUpdate, ValueError), match="share"):
@@ -162,14 +162,14 @@ def disputed() -> tuple[Tolerant, dict[int, bytes]]:
 def test_a_client_shows_what_it_has_sent_to_those_that_complain_and_nothing_else():
     parties, told = disputed()
     assert list(told) == [1]
-    sent = dict(parties.sides[1]._turns[1].sent)
+    sent = dict(parties.sides[1]._states[1].sent_shares)
     assert unpack_entries(parties.sides[1].respond(DISPUTES, 1, 1, told[1]), 2 * ELEMENT_BYTES) == {3: sent[3]}
 
 
 def test_a_client_shows_nothing_for_a_complaint_that_its_reader_has_not_signed_for_this_round():
     parties, told = disputed()
     (signature,) = unpack_entries(told[1], 64).values()
-    side, about = parties.sides[1], parties.sides[1]._turns[1].about
+    side, about = parties.sides[1], parties.sides[1]._states[1].context
     other_list = round_context(2, {0: b""})
     fakes = {
         "of another reader": {4: signature},
@@ -179,14 +179,14 @@ def test_a_client_shows_nothing_for_a_complaint_that_its_reader_has_not_signed_f
         "of a stranger": {9: signature},
     }
     for fake in fakes.values():
-        with pytest.raises(InvalidUpdate, match=r"it is not signed by client|clients that do not take part"):
+        with pytest.raises(InvalidUpdate, match=r"not signed by client|clients that do not take part"):
             side.respond(DISPUTES, 1, 1, pack_entries(fake))
 
 
 def test_a_client_shows_nothing_once_the_clients_of_the_sum_are_named():
     parties, told = disputed()
     parties.sides[1].respond(UPLOAD, 1, 1, pack_entries(dict.fromkeys(range(8), b"")))
-    with pytest.raises(InvalidUpdate, match="after the clients of the sum were named"):
+    with pytest.raises(InvalidUpdate, match="after the partners were named"):
         parties.sides[1].respond(DISPUTES, 1, 1, told[1])
 
 
@@ -196,7 +196,7 @@ def test_what_was_shown_says_no_more_than_the_clients_that_complained_know():
     for liar in (3, 5):
         complaining(parties.sides[liar], liar, [1])
     there = parties.divided(parties.step(KEYS, list(range(8))))
-    shown = unpack_entries(parties.server._heard[DISPUTES][1], 2 * ELEMENT_BYTES)
+    shown = unpack_entries(parties.server._replies[DISPUTES][1], 2 * ELEMENT_BYTES)
     assert there == list(range(8)) and shown.keys() == {3, 5} and len(shown) < parties.threshold
 
 
@@ -208,7 +208,7 @@ def test_letters_are_read_once():
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
     told = parties.server.request(ENCRYPTED_SHARES, there)
     parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, told[0])
-    with pytest.raises(InvalidUpdate, match="or twice"):
+    with pytest.raises(InvalidUpdate, match="or repeated"):
         parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, told[0])
 
 
@@ -217,28 +217,34 @@ def test_a_letter_without_its_sender_s_signature_is_no_ground_for_a_complaint():
     parties = Tolerant()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
     told = parties.server.request(ENCRYPTED_SHARES, there)[0]
-    altered = bytearray(unpack_entries(told, ENCRYPTED_SHARES_BYTES)[1])
+    altered = bytearray(unpack_entries(told, SHARE_MESSAGE_BYTES)[1])
     altered[5] ^= 1
-    with pytest.raises(InvalidUpdate, match="the shares that client 1 sent cannot be read"):
-        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(told, ENCRYPTED_SHARES_BYTES, with_entry(1, bytes(altered))))
+    with pytest.raises(InvalidUpdate, match="share message of client 1 was altered"):
+        parties.sides[0].respond(
+            ENCRYPTED_SHARES, 0, 1, swapped(told, SHARE_MESSAGE_BYTES, with_entry(1, bytes(altered)))
+        )
 
 
 def test_a_letter_that_is_badly_signed_has_its_sender_left_out_before_it_is_delivered():
     parties = Tolerant()
-    honest = parties.sides[2]._letter
-    parties.sides[2]._letter = lambda *given: honest(*given)[:-1] + b"x"
+    honest = parties.sides[2]._share_message
+    parties.sides[2]._share_message = lambda *given: honest(*given)[:-1] + b"x"
     check_sum(parties, [client for client in range(8) if client != 2])
     assert parties.left_out == {2: "shares: its letter to client 0 does not have its signature, or is of other keys"}
 
 
 @pytest.mark.parametrize(
     ("complaints", "why"),
-    [({1: bytes(64)}, "about client 1 does not have its"), ({0: bytes(64)}, "sent it no"), ({9: bytes(64)}, "sent it")],
+    [
+        ({1: bytes(64)}, "about client 1 lacks the client's signature"),
+        ({0: bytes(64)}, "sent it no"),
+        ({9: bytes(64)}, "sent it"),
+    ],
     ids=["unsigned", "of itself", "of a stranger"],
 )
 def test_a_complaint_that_is_not_right_has_its_own_client_left_out(complaints, why):
     parties = Tolerant()
-    parties.sides[0]._read = lambda turn, client, letters: pack_entries(complaints)
+    parties.sides[0]._read_shares = lambda turn, client, letters: pack_entries(complaints)
     check_sum(parties, list(range(1, 8)))
     assert list(parties.left_out) == [0] and why in parties.left_out[0]
 
@@ -247,9 +253,9 @@ def test_a_complaint_that_is_not_right_has_its_own_client_left_out(complaints, w
 def test_a_list_of_the_sum_that_a_client_can_tell_to_be_wrong_is_refused(partners):
     parties = Tolerant()
     parties.divided(parties.step(KEYS, list(range(8))))
-    with pytest.raises(InvalidUpdate, match="masks in common"):
+    with pytest.raises(InvalidUpdate, match="have sent no shares"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(partners, b"")))
-    with pytest.raises(InvalidUpdate, match="nobody has a share"):
+    with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
@@ -257,7 +263,7 @@ def test_a_second_list_of_the_sum_is_refused():
     parties = Tolerant()
     there = parties.divided(parties.step(KEYS, list(range(8))))
     parties.sealed(updates(), there)
-    with pytest.raises(InvalidUpdate, match="or a second list"):
+    with pytest.raises(InvalidUpdate, match="a second list"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(range(7), b"")))
 
 
@@ -266,7 +272,7 @@ def test_nobody_gives_a_share_of_a_client_that_was_left_out_of_the_sum():
     unreadable(parties.sides[2], {2: [0]})
     silent(parties.sides[2])
     parties.run(updates())
-    given = [unpack_entries(said, ELEMENT_BYTES).keys() for said in parties.server._heard[UNMASK].values()]
+    given = [unpack_entries(said, ELEMENT_BYTES).keys() for said in parties.server._replies[UNMASK].values()]
     assert all(2 not in clients for clients in given) and len(given) == 7
 
 
@@ -278,11 +284,13 @@ def test_masks_of_clients_that_were_told_different_lists_of_the_sum_do_not_cance
     for client in range(7):
         told = range(8) if client < 3 else range(7)
         parties.sides[client].respond(UPLOAD, client, 1, pack_entries(dict.fromkeys(told, b"")))
-        turn = parties.sides[client]._turns[client]
+        turn = parties.sides[client]._states[client]
         masked += values_in(parties.sides[client].protect(values[client], client, 1))
-        masked -= self_mask(turn.own, length, 4)
+        masked -= self_mask(turn.self_mask_secret, length, 4)
     left = (masked - sum(values[:7]).astype("<u4")).astype("<u4")
-    key = parties.sides[7]._turns[7].for_masks
-    turn = parties.sides[0]._turns[0]
-    common = pairwise_mask_sum(key, {client: turn.masks_of[client] for client in range(3)}, 7, turn.about, length, 4)
+    key = parties.sides[7]._states[7].pairwise_secret
+    turn = parties.sides[0]._states[0]
+    common = pairwise_mask_sum(
+        key, {client: turn.partner_keys[client] for client in range(3)}, 7, turn.context, length, 4
+    )
     assert np.array_equal(left, np.uint32(0) - common) and len(np.unique(left)) == length

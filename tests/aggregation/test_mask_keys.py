@@ -7,26 +7,26 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ppml.aggregation.group import ELEMENT_BYTES, derive_shared_key, random_scalar, base_multiple
+from ppml.aggregation.group import ELEMENT_BYTES, base_multiple, derive_shared_key, random_scalar
 from ppml.aggregation.hpke import ClassicalKey, encrypt_classical
 from ppml.aggregation.identities import ClientSigners
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masks import (
-    KEYS,
-    ENCRYPTED_SHARES_BYTES,
     ENCRYPTED_SHARES,
-    SIGNED_KEYS_BYTES,
-    SHARES,
+    KEYS,
+    SHARE_MESSAGE_BYTES,
     SHARE_PAIR_BYTES,
-    round_context,
-    share_context,
-    pairwise_public_key,
-    self_mask,
-    self_mask_point,
+    SHARES,
+    SIGNED_KEYS_BYTES,
+    keys_message,
     pack_entries,
     pairwise_mask_sum,
+    pairwise_public_key,
     parse_shares_reply,
-    keys_message,
+    round_context,
+    self_mask,
+    self_mask_point,
+    share_context,
     unpack_entries,
 )
 from ppml.aggregation.primitives import KEY_BYTES
@@ -53,10 +53,26 @@ def new_point() -> bytes:
 
 
 COPIES = {
-    "the mask key of another": lambda mine, other: (mine[:KEY_BYTES], pairwise_public_key(other), self_mask_point(mine)),
-    "the own point of another": lambda mine, other: (mine[:KEY_BYTES], pairwise_public_key(mine), self_mask_point(other)),
-    "the own point of another as a mask key": lambda mine, other: (mine[:KEY_BYTES], self_mask_point(other), self_mask_point(mine)),
-    "the letter key of another": lambda mine, other: (other[:KEY_BYTES], pairwise_public_key(mine), self_mask_point(mine)),
+    "the mask key of another": lambda mine, other: (
+        mine[:KEY_BYTES],
+        pairwise_public_key(other),
+        self_mask_point(mine),
+    ),
+    "the own point of another": lambda mine, other: (
+        mine[:KEY_BYTES],
+        pairwise_public_key(mine),
+        self_mask_point(other),
+    ),
+    "the own point of another as a mask key": lambda mine, other: (
+        mine[:KEY_BYTES],
+        self_mask_point(other),
+        self_mask_point(mine),
+    ),
+    "the letter key of another": lambda mine, other: (
+        other[:KEY_BYTES],
+        pairwise_public_key(mine),
+        self_mask_point(mine),
+    ),
     "one point for both": lambda mine, other: (mine[:KEY_BYTES], pairwise_public_key(mine), pairwise_public_key(mine)),
 }
 
@@ -65,14 +81,14 @@ COPIES = {
 def test_a_key_that_is_published_twice_is_refused_by_the_server_and_by_every_client(copy):
     parties = Round()
     there = parties.step(KEYS, list(range(8)))
-    heard = parties.server._heard[KEYS]
+    heard = parties.server._replies[KEYS]
     fake = with_keys(parties, 1, *copy(heard[1], heard[2]))
-    with pytest.raises(InvalidUpdate, match="a key of masks is published twice"):
+    with pytest.raises(InvalidUpdate, match="a key is advertised twice"):
         parties.server.handle_reply(KEYS, 1, fake)
     # A server that colludes passes it on.
     told = swapped(parties.server.request(SHARES, there)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
     for client in (0, 2, 3, 4, 5, 6, 7):
-        with pytest.raises(InvalidUpdate, match="a key of masks is published twice"):
+        with pytest.raises(InvalidUpdate, match="a key is advertised twice"):
             parties.sides[client].respond(SHARES, client, 1, told)
 
 
@@ -94,10 +110,10 @@ def test_a_key_in_another_form_or_of_small_order_is_refused_by_the_server_and_by
     keys = [ClassicalKey().public, new_point(), new_point()]
     keys[part] = content
     fake = with_keys(parties, 1, *keys)
-    with pytest.raises(InvalidUpdate, match="not in the form that its generation gives it"):
+    with pytest.raises(InvalidUpdate, match="canonical encoding"):
         parties.server.handle_reply(KEYS, 1, fake)
     told = swapped(parties.server.request(SHARES, there)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
-    with pytest.raises(InvalidUpdate, match="not in the form that its generation gives it"):
+    with pytest.raises(InvalidUpdate, match="canonical encoding"):
         parties.sides[0].respond(SHARES, 0, 1, told)
 
 
@@ -110,15 +126,21 @@ class Colluding(Round):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, unchecked: bool = True) -> None:
         super().__init__(5)
-        monkeypatch.setattr("ppml.aggregation.masking_clients.refuse_repeated", lambda publics: None)
-        monkeypatch.setattr("ppml.aggregation.masking_server.refuse_repeated", lambda publics: None)
+        monkeypatch.setattr("ppml.aggregation.masking_clients.check_distinct_keys", lambda publics: None)
+        monkeypatch.setattr("ppml.aggregation.masking_server.check_distinct_keys", lambda publics: None)
         if unchecked:
-            monkeypatch.setattr("ppml.aggregation.masking_server.are_of_one_secret", lambda points, threshold: True)
+            monkeypatch.setattr("ppml.aggregation.masking_server.is_valid_sharing", lambda points, threshold: True)
         told = self.server.request(KEYS, range(5), 1)
         said = {client: side.respond(KEYS, client, 1, told[client]) for client, side in self.sides.items()}
         for bad, copied in ((0, 3), (1, 4)):
-            turn = self.sides[bad]._turns[bad]
-            fake = with_keys(self, bad, turn.for_letters.public, pairwise_public_key(said[copied]), base_multiple(turn.own))
+            turn = self.sides[bad]._states[bad]
+            fake = with_keys(
+                self,
+                bad,
+                turn.encryption_key.public,
+                pairwise_public_key(said[copied]),
+                base_multiple(turn.self_mask_secret),
+            )
             turn.keys = lambda keys=fake[:-64]: keys
             said[bad] = fake
         for client, content in said.items():
@@ -129,7 +151,7 @@ class Colluding(Round):
         there = self.divided(list(range(5)))
         upload = self.sealed([update] * 5, there)[2]
         masked = values_in(upload)
-        return (masked - self_mask(self.sides[2]._turns[2].own, len(update), 4)).view("<i4")
+        return (masked - self_mask(self.sides[2]._states[2].self_mask_secret, len(update), 4)).view("<i4")
 
 
 def test_two_clients_that_copy_keys_take_no_mask_away_even_where_nobody_refuses_them(monkeypatch):
@@ -138,13 +160,13 @@ def test_two_clients_that_copy_keys_take_no_mask_away_even_where_nobody_refuses_
 
 
 def test_a_client_with_the_key_of_another_has_no_shares_of_its_secret(monkeypatch):
-    with pytest.raises(InvalidUpdate, match="the shares that it sends are not of the secrets that its keys are of"):
+    with pytest.raises(InvalidUpdate, match="not of the secrets of its public keys"):
         Colluding(monkeypatch, unchecked=False).opened(updates(5)[2])
 
 
 def test_masks_that_do_not_name_their_clients_are_caught(monkeypatch):
     monkeypatch.setattr(
-        "ppml.aggregation.masks.agreed_key", lambda secret, public, about: derive_shared_key(secret, public, b"")
+        "ppml.aggregation.masks.derive_shared_key", lambda secret, public, about: derive_shared_key(secret, public, b"")
     )
     update = updates(5)[2]
     assert np.array_equal(Colluding(monkeypatch).opened(update), update)
@@ -160,7 +182,7 @@ def test_keys_that_the_server_puts_in_the_place_of_a_client_s_are_refused_by_eve
 
     told = retold(parties, replaced)
     for client in (0, 2, 3, 4, 5, 6, 7):
-        with pytest.raises(InvalidUpdate, match="it is not signed by client 1"):
+        with pytest.raises(InvalidUpdate, match="not signed by client 1"):
             parties.sides[client].respond(SHARES, client, 1, told)
 
 
@@ -181,10 +203,10 @@ def test_keys_of_another_round_are_refused():
     before = parties.server.request(SHARES, parties.step(KEYS, list(range(8)), 1), 1)[0]
     told = parties.server.request(SHARES, parties.step(KEYS, list(range(8)), 2), 2)[0]
     stale = swapped(told, SIGNED_KEYS_BYTES, with_entry(1, unpack_entries(before, SIGNED_KEYS_BYTES)[1]))
-    with pytest.raises(InvalidUpdate, match="it is not signed by client 1"):
+    with pytest.raises(InvalidUpdate, match="not signed by client 1"):
         parties.sides[0].respond(SHARES, 0, 2, stale)
     # The server leaves such a client out before the others refuse.
-    with pytest.raises(InvalidUpdate, match="it is not signed by client 1"):
+    with pytest.raises(InvalidUpdate, match="not signed by client 1"):
         parties.server.handle_reply(KEYS, 1, unpack_entries(before, SIGNED_KEYS_BYTES)[1])
 
 
@@ -203,19 +225,25 @@ def test_clients_that_are_shown_different_keys_read_no_letter_of_each_other_and_
     told[0] = swapped(told[0], SIGNED_KEYS_BYTES, lambda entries: {other: entries[other] for other in range(7)})
     letters = {client: side.respond(SHARES, client, 1, told[client]) for client, side in parties.sides.items()}
     for_1 = pack_entries({other: parse_shares_reply(letters[other])[1][1] for other in (0, 2, 3, 4, 5, 6, 7)})
-    with pytest.raises(InvalidUpdate, match=r"client 0 sent cannot be read: .* shown different keys"):
+    with pytest.raises(InvalidUpdate, match=r"client 0 was altered, .* received different keys"):
         parties.sides[1].respond(ENCRYPTED_SHARES, 1, 1, for_1)
-    with pytest.raises(InvalidUpdate, match="nobody has a share"):
+    with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[1].protect(np.zeros(3, np.int64), 1, 1)
 
 
 def test_masks_of_clients_that_were_shown_different_keys_do_not_cancel():
     one, other = random_scalar(), random_scalar()
     publics = {0: base_multiple(one), 1: base_multiple(other)}
-    lists = [round_context(1, {0: b"a", 1: b"b"}), round_context(1, {0: b"a", 1: b"c"}), round_context(2, {0: b"a", 1: b"b"})]
+    lists = [
+        round_context(1, {0: b"a", 1: b"b"}),
+        round_context(1, {0: b"a", 1: b"c"}),
+        round_context(2, {0: b"a", 1: b"b"}),
+    ]
 
     def left(about: bytes, about_other: bytes) -> np.ndarray:
-        return pairwise_mask_sum(one, publics, 0, about, 100, 4) + pairwise_mask_sum(other, publics, 1, about_other, 100, 4)
+        return pairwise_mask_sum(one, publics, 0, about, 100, 4) + pairwise_mask_sum(
+            other, publics, 1, about_other, 100, 4
+        )
 
     assert not left(lists[0], lists[0]).any()
     for different in lists[1:]:
@@ -225,9 +253,9 @@ def test_masks_of_clients_that_were_shown_different_keys_do_not_cancel():
 def test_a_letter_that_the_server_writes_is_refused():
     parties = Round()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told, turn = parties.server.request(ENCRYPTED_SHARES, there), parties.sides[0]._turns[0]
-    about = share_context(turn.about, 3, 0)
-    message = encrypt_classical(bytes(SHARE_PAIR_BYTES), turn.for_letters.public, about) + bytes(SHARE_PAIR_BYTES)
+    told, turn = parties.server.request(ENCRYPTED_SHARES, there), parties.sides[0]._states[0]
+    about = share_context(turn.context, 3, 0)
+    message = encrypt_classical(bytes(SHARE_PAIR_BYTES), turn.encryption_key.public, about) + bytes(SHARE_PAIR_BYTES)
     fake = message + ClientSigners(lambda client, public: None).sign(3, about + message)
-    with pytest.raises(InvalidUpdate, match="the shares that client 3 sent cannot be read"):
-        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(told[0], ENCRYPTED_SHARES_BYTES, with_entry(3, fake)))
+    with pytest.raises(InvalidUpdate, match="share message of client 3 was altered"):
+        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(told[0], SHARE_MESSAGE_BYTES, with_entry(3, fake)))

@@ -10,8 +10,8 @@ import pytest
 from ppml.aggregation.group import ELEMENT_BYTES, random_scalar
 from ppml.aggregation.masks import (
     DISPUTES,
-    KEYS,
     ENCRYPTED_SHARES,
+    KEYS,
     SHARES,
     UNMASK,
     share_index,
@@ -33,7 +33,7 @@ def test_a_client_that_gives_a_wrong_share_is_named_and_the_others_open_the_sum_
         given = parties.sides[client].respond(UNMASK, client, 1, told[client])
         if client in liars:
             wrong = swapped(given, ELEMENT_BYTES, with_entry(7, random_scalar()))
-            with pytest.raises(InvalidUpdate, match="it gives another share than client 7 has sent it"):
+            with pytest.raises(InvalidUpdate, match="reveals another share than client 7 has sent it"):
                 parties.server.handle_reply(UNMASK, client, wrong)
         else:
             parties.server.handle_reply(UNMASK, client, given)
@@ -42,7 +42,7 @@ def test_a_client_that_gives_a_wrong_share_is_named_and_the_others_open_the_sum_
         total = parties.sides[0].reveal(parties.server.add(present))
         assert np.array_equal(total, sum(values[client] for client in there))
     else:
-        with pytest.raises(InvalidUpdate, match="clients unmask it, 6 are needed"):
+        with pytest.raises(InvalidUpdate, match="clients unmask the sum, 6 are needed"):
             parties.server.add(present)
 
 
@@ -76,17 +76,19 @@ def test_a_client_that_divides_its_secrets_so_that_shares_do_not_fit_is_left_out
 ):
     parties, values = Round(), updates()
     there = parties.step(KEYS, list(range(8)))
-    told, turn = parties.server.request(SHARES, there), parties.sides[3]._turns[3]
-    bad = {"the own mask's": [turn.own], "the pairwise masks'": [turn.for_masks]}.get(which, [turn.own, turn.for_masks])
+    told, turn = parties.server.request(SHARES, there), parties.sides[3]._states[3]
+    bad = {"the own mask's": [turn.self_mask_secret], "the pairwise masks'": [turn.pairwise_secret]}.get(
+        which, [turn.self_mask_secret, turn.pairwise_secret]
+    )
 
     def division(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
         return (badly if secret in bad else split)(secret, places, threshold)
 
-    monkeypatch.setattr("ppml.aggregation.masking_clients.divided", division)
+    monkeypatch.setattr("ppml.aggregation.masking_clients.split", division)
     for client in there:
         said = parties.sides[client].respond(SHARES, client, 1, told[client])
         if client == 3:
-            with pytest.raises(InvalidUpdate, match="the shares that it sends are not of the secrets that its keys are of"):
+            with pytest.raises(InvalidUpdate, match="not of the secrets of its public keys"):
                 parties.server.handle_reply(SHARES, client, said)
         else:
             parties.server.handle_reply(SHARES, client, said)
@@ -103,11 +105,11 @@ def test_without_that_test_a_client_that_divides_its_secrets_badly_spoils_the_su
     parties, values = Round(), updates()
     there = parties.step(KEYS, list(range(8)))
     told = parties.server.request(SHARES, there)
-    monkeypatch.setattr("ppml.aggregation.masking_server.are_of_one_secret", lambda points, threshold: True)
+    monkeypatch.setattr("ppml.aggregation.masking_server.is_valid_sharing", lambda points, threshold: True)
     for client in there:
         with monkeypatch.context() as patch:
             if client == 3:
-                patch.setattr("ppml.aggregation.masking_clients.divided", badly)
+                patch.setattr("ppml.aggregation.masking_clients.split", badly)
             parties.server.handle_reply(SHARES, client, parties.sides[client].respond(SHARES, client, 1, told[client]))
     there = parties.step(DISPUTES, parties.step(ENCRYPTED_SHARES, there))
     uploads = parties.sealed(values, there)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import pytest
 
-from ppml.aggregation.envelope import FINGERPRINT_BYTES, HEADER_BYTES, verified_payload, header_of, make_envelope
+from ppml.aggregation.envelope import FINGERPRINT_BYTES, HEADER_BYTES, header_of, make_envelope, verified_payload
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.group import ELEMENT_BYTES
 from ppml.aggregation.identities import SIGNATURE_BYTES, KeyRegister, signature_verifier
@@ -16,16 +16,16 @@ from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
     DISPUTES,
-    KEYS,
-    ENCRYPTED_SHARES_BYTES,
     ENCRYPTED_SHARES,
-    SIGNED_KEYS_BYTES,
-    SHARES,
+    KEYS,
+    SHARE_MESSAGE_BYTES,
     SHARE_PAIR_BYTES,
+    SHARES,
+    SIGNED_KEYS_BYTES,
     UNMASK,
-    self_mask,
     pack_entries,
     pairwise_mask_sum,
+    self_mask,
     share_index,
     unpack_entries,
 )
@@ -35,7 +35,7 @@ from ppml.config.aggregation_parameters import masking_threshold
 from ppml.errors import InvalidUpdate
 
 from .letters import values_in
-from .test_additive import check_uniform
+from .test_secret_sharing import check_uniform
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -64,7 +64,9 @@ class Round:
         there = self.step(SHARES, clients, number, lost)
         return self.step(DISPUTES, self.step(ENCRYPTED_SHARES, there, number), number)
 
-    def sealed(self, updates: Sequence[np.ndarray], clients: Sequence[int], number: int = 1) -> dict[int, ProtectedUpdate]:
+    def sealed(
+        self, updates: Sequence[np.ndarray], clients: Sequence[int], number: int = 1
+    ) -> dict[int, ProtectedUpdate]:
         told = self.server.request(UPLOAD, clients, number)
         for client in clients:
             self.sides[client].respond(UPLOAD, client, number, told[client])
@@ -131,9 +133,9 @@ def test_clients_that_are_lost_at_different_moments_are_recovered_from():
 @pytest.mark.parametrize(
     ("moment", "why"),
     [
-        ("early", "5 clients take part in its masks, 6 are needed"),
-        ("lost", "5 clients take part in its masks, 6 are needed"),
-        ("late", "5 clients unmask it, 6 are needed"),
+        ("early", "5 clients take part in the masks, 6 are needed"),
+        ("lost", "5 clients take part in the masks, 6 are needed"),
+        ("late", "5 clients unmask the sum, 6 are needed"),
     ],
 )
 def test_with_three_of_eight_lost_no_sum_is_opened(moment, why):
@@ -161,7 +163,9 @@ def check_uniform_words(values: np.ndarray) -> None:
 def test_an_upload_takes_what_it_takes_in_the_clear_and_a_signature():
     parties = Round()
     there = parties.divided(parties.step(KEYS, list(range(8))))
-    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {400 + FINGERPRINT_BYTES + HEADER_BYTES + SIGNATURE_BYTES}
+    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {
+        400 + FINGERPRINT_BYTES + HEADER_BYTES + SIGNATURE_BYTES
+    }
 
 
 @pytest.mark.parametrize("clients", [2, 8, 9])
@@ -195,13 +199,15 @@ def test_a_masked_upload_says_nothing_of_the_update():
 
 def opened_by(parties: Round, victim: int, upload: ProtectedUpdate, colluders: Sequence[int]) -> np.ndarray:
     """Return what the server and some clients make of another's upload, from all that they have."""
-    turns = {client: parties.sides[client]._turns[client] for client in colluders}
-    shares = {share_index(client): turn.held[victim] for client, turn in turns.items()}
+    turns = {client: parties.sides[client]._states[client] for client in colluders}
+    shares = {share_index(client): turn.held_shares[victim] for client, turn in turns.items()}
     own = combine({place: both[:ELEMENT_BYTES] for place, both in shares.items()}, parties.threshold)
     key = combine({place: both[ELEMENT_BYTES:] for place, both in shares.items()}, parties.threshold)
     turn = next(iter(turns.values()))
     values = values_in(upload)
-    masks = self_mask(own, len(values), 4) + pairwise_mask_sum(key, turn.masks_of, victim, turn.about, len(values), 4)
+    masks = self_mask(own, len(values), 4) + pairwise_mask_sum(
+        key, turn.partner_keys, victim, turn.context, len(values), 4
+    )
     return (values - masks).view("<i4")
 
 
@@ -228,7 +234,7 @@ def ready(clients: int = 8) -> tuple[Round, dict[int, bytes]]:
 def test_shares_are_given_once_so_that_nobody_is_both_present_and_lost():
     parties, told = ready()
     parties.sides[0].respond(UNMASK, 0, 1, told[0])
-    with pytest.raises(InvalidUpdate, match="it has given its shares of this round already"):
+    with pytest.raises(InvalidUpdate, match="already revealed its shares"):
         parties.sides[0].respond(UNMASK, 0, 1, parties.server.request(UNMASK, range(7))[0])
 
 
@@ -241,23 +247,23 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
     found: dict[str, dict[int, bytes]] = {"present": {}, "lost": {}}
     for claim, present in (("present", range(8)), ("lost", range(1, 8))):
         for client in range(1, 7):
-            turn = parties.sides[client]._turns[client]
-            turn.unmasked = False
+            turn = parties.sides[client]._states[client]
+            turn.revealed = False
             given = parties.sides[client].respond(UNMASK, client, 1, parties.server.request(UNMASK, present)[client])
             found[claim][share_index(client)] = unpack_entries(given, ELEMENT_BYTES)[0]
     own, key = (combine(shares, 6) for shares in found.values())
-    turn = parties.sides[1]._turns[1]
+    turn = parties.sides[1]._states[1]
     masked = values_in(uploads[0])
-    opened = masked - self_mask(own, 100, 4) - pairwise_mask_sum(key, turn.masks_of, 0, turn.about, 100, 4)
+    opened = masked - self_mask(own, 100, 4) - pairwise_mask_sum(key, turn.partner_keys, 0, turn.context, 100, 4)
     assert np.array_equal(opened.view("<i4"), values[0])
 
 
 @pytest.mark.parametrize(
     ("present", "why"),
     [
-        (range(5), "a sum of 5 clients is not opened, of 6 it would be"),
-        ([0], "a sum of 1 clients is not opened"),
-        ([*range(7), 99], "a sum of 8 clients is not opened"),
+        (range(5), "a sum of 5 partners is not revealed, 6 are needed"),
+        ([0], "a sum of 1 partners is not revealed"),
+        ([*range(7), 99], "a sum of 8 partners is not revealed"),
     ],
 )
 def test_a_sum_of_few_or_of_strangers_is_not_unmasked(present, why):
@@ -275,9 +281,12 @@ def with_entry(client: int, value: bytes) -> Callable[[dict[int, bytes]], dict[i
 
 
 KEY_FAULTS = {
-    "its own keys are others": (with_entry(0, bytes(SIGNED_KEYS_BYTES)), "not those that were sent"),
-    "it is left out": (lambda entries: {client: key for client, key in entries.items() if client}, "not those that"),
-    "one client is there twice": (lambda entries: {**entries, 7: entries[6]}, "is published twice"),
+    "its own keys are others": (with_entry(0, bytes(SIGNED_KEYS_BYTES)), "other keys than the client advertised"),
+    "it is left out": (
+        lambda entries: {client: key for client, key in entries.items() if client},
+        "other keys than the client advertised",
+    ),
+    "one client is there twice": (lambda entries: {**entries, 7: entries[6]}, "is advertised twice"),
     "too few": (
         lambda entries: {client: entries[client] for client in range(5)},
         "5 clients take part, 6 to 8 are needed",
@@ -298,13 +307,13 @@ def test_secrets_are_divided_once_a_round():
     parties = Round()
     there = parties.step(KEYS, list(range(8)))
     parties.step(SHARES, there)
-    with pytest.raises(InvalidUpdate, match="divided already"):
+    with pytest.raises(InvalidUpdate, match="already split its secrets"):
         parties.sides[0].respond(SHARES, 0, 1, parties.server.request(SHARES, there)[0])
 
 
 def test_one_update_is_sealed_in_a_round():
     parties, _ = ready()
-    with pytest.raises(InvalidUpdate, match="it has sealed an update of this round already"):
+    with pytest.raises(InvalidUpdate, match="already protected an update"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
@@ -312,7 +321,7 @@ def test_two_updates_under_the_same_masks_would_show_their_difference():
     values, parties = updates(3), Round(3)
     there = parties.divided(parties.step(KEYS, [0, 1, 2]))
     first = values_in(parties.sealed(values, there)[0])
-    parties.sides[0]._turns[0].sealed = False
+    parties.sides[0]._states[0].uploaded = False
     second = values_in(parties.sides[0].protect(values[0] + 5, 0, 1))
     assert (second - first).tolist() == [5] * 100
 
@@ -321,7 +330,7 @@ def test_two_updates_under_the_same_masks_would_show_their_difference():
 def test_a_client_has_one_turn_in_a_round(number):
     parties, _ = ready()
     parties.sides[0].respond(KEYS, 0, 2, b"")
-    with pytest.raises(InvalidUpdate, match=f"it has had its turn in round {number}"):
+    with pytest.raises(InvalidUpdate, match=f"already taken part in round {number}"):
         parties.sides[0].respond(KEYS, 0, number, b"")
 
 
@@ -329,29 +338,31 @@ def test_letters_that_cannot_be_read_are_refused_before_anything_is_sealed():
     parties = Round()
     there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
     told = parties.server.request(ENCRYPTED_SHARES, there)
-    with pytest.raises(InvalidUpdate, match="the shares that client 3 sent cannot be read"):
-        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(told[0], ENCRYPTED_SHARES_BYTES, with_entry(3, bytes(ENCRYPTED_SHARES_BYTES))))
-    with pytest.raises(InvalidUpdate, match="to have masks in common"):
+    with pytest.raises(InvalidUpdate, match="share message of client 3 was altered"):
+        parties.sides[0].respond(
+            ENCRYPTED_SHARES, 0, 1, swapped(told[0], SHARE_MESSAGE_BYTES, with_entry(3, bytes(SHARE_MESSAGE_BYTES)))
+        )
+    with pytest.raises(InvalidUpdate, match="have sent no shares"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(there, b"")))
-    with pytest.raises(InvalidUpdate, match="nobody has a share"):
+    with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
 def test_nothing_is_sealed_before_others_have_shares_or_in_another_round():
     parties = Round()
     there = parties.step(KEYS, list(range(8)))
-    with pytest.raises(InvalidUpdate, match="nobody has a share"):
+    with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
     parties.step(SHARES, there)
-    with pytest.raises(InvalidUpdate, match="it has no keys of round 2"):
+    with pytest.raises(InvalidUpdate, match="has no keys of round 2"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 2)
-    with pytest.raises(InvalidUpdate, match="it has no keys of round 1"):
+    with pytest.raises(InvalidUpdate, match="has no keys of round 1"):
         MaskingClients(6, 8, 4).respond(SHARES, 0, 1, b"")
 
 
 def test_an_unknown_step_is_refused():
     parties, _ = ready()
-    with pytest.raises(InvalidUpdate, match="there is no step 'other'"):
+    with pytest.raises(InvalidUpdate, match="has no step 'other'"):
         parties.sides[0].respond("other", 0, 1, b"")
 
 
@@ -365,7 +376,11 @@ def test_an_unknown_step_is_refused():
         (KEYS, bytes(SIGNED_KEYS_BYTES), "not in the form"),
         (KEYS, b"", "no keys"),
         (SHARES, b"x", "cannot be read"),
-        (SHARES, bytes(SHARE_PAIR_BYTES) + pack_entries({1: bytes(ENCRYPTED_SHARES_BYTES)}), "a share to each of the others"),
+        (
+            SHARES,
+            bytes(SHARE_PAIR_BYTES) + pack_entries({1: bytes(SHARE_MESSAGE_BYTES)}),
+            "a share to each of the others",
+        ),
         (UNMASK, pack_entries({1: bytes(ELEMENT_BYTES)}), "a share of each client's secret"),
     ],
 )
@@ -386,9 +401,9 @@ def test_a_damaged_upload_or_one_of_another_length_is_refused():
     there = parties.divided(parties.step(KEYS, list(range(8))))
     upload = parties.sealed(updates(), there)[0]
     parties.server.check(upload, 0, 1)
-    with pytest.raises(InvalidUpdate, match="cut off or altered"):
+    with pytest.raises(InvalidUpdate, match="truncated or altered"):
         parties.server.check(ProtectedUpdate(upload.scheme, upload.length, upload.payload[:-1]), 0, 1)
     with pytest.raises(InvalidUpdate, match="396 bytes for 100 values of 4 bytes each"):
         parties.server.check(make_envelope("masking", 100, verified_payload(upload)[:-4], header_of(0, 1)), 0, 1)
-    with pytest.raises(InvalidUpdate, match="sealed by 'plaintext'"):
+    with pytest.raises(InvalidUpdate, match="protected by 'plaintext'"):
         parties.server.check(PlaintextAggregation(FixedPointCodec(8.0, 20), 3).protect(np.zeros(1, np.int64)))

@@ -10,7 +10,7 @@ import tenseal as ts
 from tenseal import sealapi
 
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.lattice import loaded
+from ppml.aggregation.lattice import deserialize
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.aggregation_parameters import (
     MAX_COEFFICIENT_BITS,
@@ -53,7 +53,7 @@ def wrong_values(spec: Encrypted, clients: int, updates: np.ndarray) -> int:
 def raw_values(side, chunk: bytes) -> np.ndarray:
     """Return what decryption gives before it is rounded to the grid."""
     plain = sealapi.Plaintext()
-    side.keys._decryptor.decrypt(loaded(sealapi.Ciphertext(), side.scheme.context, chunk), plain)
+    side.keys._decryptor.decrypt(deserialize(sealapi.Ciphertext(), side.scheme.context, chunk), plain)
     slots = np.array(side.scheme.encoding._encoder.decode_complex(plain))
     return np.concatenate([slots.real, slots.imag])
 
@@ -71,7 +71,7 @@ def test_the_predicted_error_is_the_measured_one_to_5_percent(parameters, client
     rng = np.random.default_rng(0)
     grids = [codec.encode(rng.uniform(-1, 1, 8 * spec.poly_modulus_degree)) for _ in range(clients)]
     total = server.add([side.protect(grid) for grid in grids])
-    raw = np.concatenate([raw_values(side, one) for one in side.scheme.ciphertexts(total, side.mark)])
+    raw = np.concatenate([raw_values(side, one) for one in side.scheme.ciphertexts(total, side.fingerprint)])
     errors = raw - codec.decode(np.sum(grids, axis=0))
     predicted = ckks_error(clients, spec.scale_bits, spec.poly_modulus_degree)
     assert errors.std() == pytest.approx(predicted, rel=0.05)
@@ -267,8 +267,8 @@ def test_the_predicted_error_of_bfv_is_the_measured_one(keys):
     zeros = np.zeros(16 * found.degree, np.int64)
     total = server.add([side.protect(zeros) for _ in range(clients)])
     left = min(
-        side.keys._decryptor.invariant_noise_budget(loaded(sealapi.Ciphertext(), side.scheme.context, one))
-        for one in side.scheme.ciphertexts(total, side.mark)
+        side.keys._decryptor.invariant_noise_budget(deserialize(sealapi.Ciphertext(), side.scheme.context, one))
+        for one in side.scheme.ciphertexts(total, side.fingerprint)
     )
     deviation = 3.2 * math.sqrt(clients * (1 if keys == "shared" else 1 + 4 * found.degree / 3))
     # The largest of 32,768 Gaussian values is at about 4.2 deviations.

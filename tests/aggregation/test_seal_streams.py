@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tenseal import sealapi
 
-from ppml.aggregation import sandboxed_reader as first_reader
-from ppml.aggregation.lattice import loaded, saved, split_length_prefixed
+from ppml.aggregation import sandboxed_reader
+from ppml.aggregation.lattice import deserialize, serialize, split_length_prefixed
 from ppml.aggregation.sandboxed_reader import SandboxedReader, read, read_all
-from ppml.aggregation.seal_streams import is_secret_key, parms_id_bytes, max_stream_bytes, public_key_format
+from ppml.aggregation.seal_streams import is_secret_key, max_stream_bytes, parms_id_bytes, public_key_format
 from ppml.config.technique import Bfv, Ckks
 from ppml.errors import InvalidUpdate
 
@@ -42,16 +42,16 @@ def sealed(name: str) -> tuple[Local, bytes]:
 def refusal(name: str, stream: bytes) -> str:
     """Return why a ciphertext is refused."""
     with pytest.raises(InvalidUpdate) as refused:
-        sealed(name)[0].scheme.shape.uncompressed(stream)
+        sealed(name)[0].scheme.format.uncompressed(stream)
     return str(refused.value)
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_what_passes_is_what_seal_alone_reads(name: str) -> None:
     local, stream = sealed(name)
-    theirs = saved(loaded(sealapi.Ciphertext(), local.scheme.context, stream))
-    assert saved(read(sealapi.Ciphertext(), local.scheme.shape, stream)) == theirs
-    assert [saved(one) for one in read_all(sealapi.Ciphertext, local.scheme.shape, [stream] * 40)] == [theirs] * 40
+    theirs = serialize(deserialize(sealapi.Ciphertext(), local.scheme.context, stream))
+    assert serialize(read(sealapi.Ciphertext(), local.scheme.format, stream)) == theirs
+    assert [serialize(one) for one in read_all(sealapi.Ciphertext, local.scheme.format, [stream] * 40)] == [theirs] * 40
 
 
 U64 = struct.Struct("<Q")
@@ -66,10 +66,10 @@ FIELDS = {
     "no scale": (57, struct.pack("<d", float("nan")), "at scale nan"),
     "a scale without end": (57, struct.pack("<d", float("inf")), "at scale inf"),
     "a factor": (65, U64.pack(2), "no ciphertext of this ring"),
-    "an inner array that claims zlib": (78, bytes([ZLIB]), "a stream within it"),
-    "an inner array that claims zstd": (78, bytes([ZSTD]), "a stream within it"),
-    "an inner array of another length": (81, U64.pack(2**63), "a stream within it"),
-    "an inner array of another version": (76, b"\x03\x02", "a stream within it"),
+    "an inner array that claims zlib": (78, bytes([ZLIB]), "an inner stream"),
+    "an inner array that claims zstd": (78, bytes([ZSTD]), "an inner stream"),
+    "an inner array of another length": (81, U64.pack(2**63), "an inner stream"),
+    "an inner array of another version": (76, b"\x03\x02", "an inner stream"),
     "another number of coefficients": (89, U64.pack(2**61), "coefficients"),
 }
 
@@ -96,7 +96,7 @@ def test_a_seed_is_compared(at: int) -> None:
 @pytest.mark.parametrize("mode", [PLAIN, ZLIB])
 def test_a_stream_that_is_compressed_otherwise_is_refused(mode: int) -> None:
     stream = sealed("ckks public")[1]
-    assert "not compressed as" in refusal("ckks public", stream_of(stream, uncompressed(stream), mode))
+    assert "not compressed with" in refusal("ckks public", stream_of(stream, uncompressed(stream), mode))
 
 
 def test_a_stream_that_does_not_tell_its_size_or_tells_another_is_refused_before_it_is_decompressed() -> None:
@@ -116,15 +116,15 @@ def test_a_stream_within_a_stream_ends_no_process_and_a_cut_one_is_refused() -> 
 
 def test_coefficients_beyond_their_prime_are_refused_by_seal_in_the_other_process() -> None:
     local, stream = sealed("bfv public")
-    with pytest.raises(InvalidUpdate, match="SEAL cannot read it: ciphertext data is invalid"):
-        read(sealapi.Ciphertext(), local.scheme.shape, stream_with(stream, 97, b"\xff" * 8))
+    with pytest.raises(InvalidUpdate, match="SEAL cannot read the stream: ciphertext data is invalid"):
+        read(sealapi.Ciphertext(), local.scheme.format, stream_with(stream, 97, b"\xff" * 8))
 
 
 def test_no_honest_stream_is_longer_than_the_bound() -> None:
     for name in SPECS:
         local, stream = sealed(name)
         assert len(stream) <= max_stream_bytes(len(uncompressed(stream))) < len(uncompressed(stream)) + 400
-        assert len(local.protect(UPDATE).payload) <= local.scheme.most_bytes(len(UPDATE))
+        assert len(local.protect(UPDATE).payload) <= local.scheme.max_bytes(len(UPDATE))
 
 
 def test_a_secret_key_is_told_from_all_else() -> None:
@@ -160,15 +160,15 @@ class Growing:
         bytearray(1 << 36)
 
 
-def why_not(kind: type, monkeypatch: pytest.MonkeyPatch) -> str:
+def find_error(kind: type, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return why a new reader cannot read what a kind of object reads, and look that it reads the next."""
     local, stream = sealed("bfv public")
-    monkeypatch.setattr(first_reader, "KINDS", (*first_reader.OBJECT_TYPES, kind))
-    monkeypatch.setattr(first_reader, "CPU_SECONDS", 0)
+    monkeypatch.setattr(sandboxed_reader, "OBJECT_TYPES", (*sandboxed_reader.OBJECT_TYPES, kind))
+    monkeypatch.setattr(sandboxed_reader, "CPU_SECONDS", 0)
     reader = SandboxedReader(local.scheme.context)
-    with first_reader.file_of(local.scheme.shape.uncompressed(stream)) as (number, _):
-        why = reader.why_not(kind, [number], 10)
-        assert reader.why_not(sealapi.Ciphertext, [number], 10) == ""
+    with sandboxed_reader.temporary_file(local.scheme.format.uncompressed(stream)) as (number, _):
+        why = reader.find_error(kind, [number], 10)
+        assert reader.find_error(sealapi.Ciphertext, [number], 10) == ""
     reader._end()
     return why
 
@@ -176,9 +176,9 @@ def why_not(kind: type, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_where_reading_ends_a_process_that_stream_is_refused_and_the_next_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert why_not(Ending, monkeypatch) == "the process that read it ended by SIGSEGV"
-    assert why_not(Hanging, monkeypatch) == "the process that read it ended by SIGXCPU"
-    assert why_not(Growing, monkeypatch) == "MemoryError"
+    assert find_error(Ending, monkeypatch) == "the sandbox process ended by SIGSEGV"
+    assert find_error(Hanging, monkeypatch) == "the sandbox process ended by SIGXCPU"
+    assert find_error(Growing, monkeypatch) == "MemoryError"
 
 
 def test_a_process_that_ends_by_a_fault_of_the_machine_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,31 +195,31 @@ def test_a_process_that_ends_by_a_fault_of_the_machine_is_replaced(monkeypatch: 
 
     monkeypatch.setattr(reader, "_start", started)
     local, stream = sealed("bfv public")
-    with first_reader.file_of(local.scheme.shape.uncompressed(stream)) as (number, _):
-        assert reader.why_not(sealapi.Ciphertext, [number], 10) == "" and ended
+    with sandboxed_reader.temporary_file(local.scheme.format.uncompressed(stream)) as (number, _):
+        assert reader.find_error(sealapi.Ciphertext, [number], 10) == "" and ended
     reader._end()
 
 
 def test_the_process_has_no_file_of_the_one_that_asks() -> None:
     local, stream = sealed("bfv public")
-    read(sealapi.Ciphertext(), local.scheme.shape, stream)
-    process, _ = first_reader._reader_of(local.scheme.context)._process  # type: ignore[misc]
+    read(sealapi.Ciphertext(), local.scheme.format, stream)
+    process, _ = sandboxed_reader._reader_of(local.scheme.context)._process  # type: ignore[misc]
     open_files = [str(one.readlink()) for one in Path(f"/proc/{process}/fd").iterdir()]
     assert sorted({"socket" if "socket:" in one else one for one in open_files}) == ["/dev/null", "socket"]
 
 
 def test_a_process_that_is_forked_later_has_a_reader_of_its_own() -> None:
     local, stream = sealed("bfv public")
-    read(sealapi.Ciphertext(), local.scheme.shape, stream)
-    before = first_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process
+    read(sealapi.Ciphertext(), local.scheme.format, stream)
+    before = sandboxed_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process
     child = os.fork()
     if child == 0:
-        fresh = not first_reader._readers
-        read(sealapi.Ciphertext(), local.scheme.shape, stream)
+        fresh = not sandboxed_reader._readers
+        read(sealapi.Ciphertext(), local.scheme.format, stream)
         os._exit(0 if fresh else 1)
     assert os.waitpid(child, 0)[1] == 0
-    read(sealapi.Ciphertext(), local.scheme.shape, stream)
-    assert first_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process == before
+    read(sealapi.Ciphertext(), local.scheme.format, stream)
+    assert sandboxed_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process == before
 
 
 def test_the_process_ends_with_the_last_object_of_its_ring() -> None:
@@ -228,16 +228,16 @@ def test_the_process_ends_with_the_last_object_of_its_ring() -> None:
     other = Local(Bfv(clip=2.0), 3)
     for local in (ring, other):
         read(sealapi.PublicKey(), public_key_format(local.scheme.context), local.keys.public)
-    process, _ = first_reader._readers[key]._process  # type: ignore[misc]
+    process, _ = sandboxed_reader._readers[key]._process  # type: ignore[misc]
     del ring, local
     gc.collect()
     # Those that are left read on, also in a new process.
-    assert first_reader._readers[key]._process[0] == process  # type: ignore[index]
+    assert sandboxed_reader._readers[key]._process[0] == process  # type: ignore[index]
     os.kill(process, signal.SIGKILL)
     read(sealapi.PublicKey(), public_key_format(other.scheme.context), other.keys.public)
-    process, _ = first_reader._readers[key]._process  # type: ignore[misc]
+    process, _ = sandboxed_reader._readers[key]._process  # type: ignore[misc]
     del other
     gc.collect()
-    assert key not in first_reader._readers
+    assert key not in sandboxed_reader._readers
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)

@@ -12,14 +12,14 @@ from ppml.aggregation.group import (
     ELEMENT_BYTES,
     ORDER,
     add_points,
+    base_multiple,
     derive_shared_key,
     encode_scalar,
-    random_scalar,
     is_point,
+    random_scalar,
     scalar_multiple,
-    base_multiple,
 )
-from ppml.aggregation.shamir import is_valid_sharing, split, share_matches_point, combine
+from ppml.aggregation.shamir import combine, is_valid_sharing, share_matches_point, split
 
 SMALL_ORDER = [
     (1).to_bytes(ELEMENT_BYTES, "little"),
@@ -31,17 +31,25 @@ SMALL_ORDER = [
 
 def test_points_add_up_as_scalars_do_modulo_the_order():
     one, other = (int.from_bytes(random_scalar(), "little") for _ in range(2))
-    assert add_points(base_multiple(encode_scalar(one)), base_multiple(encode_scalar(other))) == base_multiple(encode_scalar(one + other))
-    assert scalar_multiple(encode_scalar(one), base_multiple(encode_scalar(other))) == base_multiple(encode_scalar(one * other))
+    assert add_points(base_multiple(encode_scalar(one)), base_multiple(encode_scalar(other))) == base_multiple(
+        encode_scalar(one + other)
+    )
+    assert scalar_multiple(encode_scalar(one), base_multiple(encode_scalar(other))) == base_multiple(
+        encode_scalar(one * other)
+    )
 
 
 def test_two_parties_agree_on_a_key_for_each_use():
     one, other = random_scalar(), random_scalar()
     key = derive_shared_key(one, base_multiple(other), b"a")
-    assert key == derive_shared_key(other, base_multiple(one), b"a") != derive_shared_key(one, base_multiple(other), b"b")
+    assert (
+        key == derive_shared_key(other, base_multiple(one), b"a") != derive_shared_key(one, base_multiple(other), b"b")
+    )
 
 
-@pytest.mark.parametrize("content", [*SMALL_ORDER, b"", bytes(ELEMENT_BYTES - 1), (2**255 - 19 + 3).to_bytes(ELEMENT_BYTES, "little")])
+@pytest.mark.parametrize(
+    "content", [*SMALL_ORDER, b"", bytes(ELEMENT_BYTES - 1), (2**255 - 19 + 3).to_bytes(ELEMENT_BYTES, "little")]
+)
 def test_what_is_no_point_of_the_group_is_refused(content):
     assert not is_point(content)
     with pytest.raises((ValueError, TypeError)):
@@ -52,13 +60,15 @@ def test_what_is_no_point_of_the_group_is_refused(content):
 def test_a_point_with_a_part_of_small_order_is_refused(small):
     point = add_points(base_multiple(random_scalar()), small)
     assert not is_point(point)
-    with pytest.raises(ValueError, match="no point of the group"):
+    with pytest.raises(ValueError, match="not in the group"):
         scalar_multiple(random_scalar(), point)
 
 
-@pytest.mark.parametrize("scalar", [bytes(ELEMENT_BYTES), ORDER.to_bytes(ELEMENT_BYTES, "little"), b"\xff" * ELEMENT_BYTES, b"x", b""])
+@pytest.mark.parametrize(
+    "scalar", [bytes(ELEMENT_BYTES), ORDER.to_bytes(ELEMENT_BYTES, "little"), b"\xff" * ELEMENT_BYTES, b"x", b""]
+)
 def test_what_is_no_scalar_has_no_point_and_is_no_share(scalar):
-    with pytest.raises(ValueError, match="a scalar is"):
+    with pytest.raises(ValueError, match="a scalar has 32 bytes"):
         base_multiple(scalar)
     assert not share_matches_point(scalar, base_multiple(random_scalar()))
 
@@ -85,7 +95,9 @@ def test_shares_of_one_secret_are_told_from_any_others(threshold, more, places):
         assert not is_valid_sharing(points_of(secret, split(secret, places, threshold + 1)), threshold)
         # Two that are wrong by as much, in opposite ways.
         wrong = {place: int.from_bytes(shares[place], "little") for place in places[:2]}
-        moved = {place: encode_scalar(value + sign) for (place, value), sign in zip(wrong.items(), (1, -1), strict=True)}
+        moved = {
+            place: encode_scalar(value + sign) for (place, value), sign in zip(wrong.items(), (1, -1), strict=True)
+        }
         assert not is_valid_sharing(points_of(secret, {**shares, **moved}), threshold)
 
 

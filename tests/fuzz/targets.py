@@ -13,7 +13,7 @@ from ppml.aggregation.envelope import HEADER_BYTES, header_of, make_envelope
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.interfaces import UPLOAD, ProtectedUpdate, SecretKeyExposed
-from ppml.aggregation.lattice import length_prefixed, require_public_key, saved, split_length_prefixed
+from ppml.aggregation.lattice import length_prefixed, require_public_key, serialize, split_length_prefixed
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Bfv, Ckks, Masking, SecretSharing
 from ppml.encrypted_inference.client import ImageOwner
@@ -66,7 +66,7 @@ def in_the_clear() -> Iterator[Target]:
     side = PlaintextAggregation(CODEC, 3)
     sent = [side.protect(update) for update in updates(500)]
 
-    def register(sealed: ProtectedUpdate) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         side.check(sealed, 0, 1)
         side.reveal(side.add([sealed, sent[1]]))
 
@@ -99,7 +99,7 @@ def encrypted(spec: Ckks | Bfv) -> Iterator[Target]:
             return ProtectedUpdate(scheme.name, count, mutator.changed(sealed.payload, payloads))
         return scheme.pack(local.fingerprint, count, mutator.chunks(streams_of(sealed), streams), origin)
 
-    def register(sealed: ProtectedUpdate) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         server.check(sealed, 0, 1)
         server.add([sealed, sent[1]])
 
@@ -148,14 +148,14 @@ def masks() -> Iterator[Target]:
     for one, client in zip(uploads, clients, strict=True):
         server.check(one, client, 1)
 
-    def register(sealed: ProtectedUpdate) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         server.check(sealed, 0, 1)
 
     yield Target("masks: uploads", partial(_changed_upload, uploads, take), partial(take, uploads[0]))
     heard["unmask"] = _step(server, both.clients, "unmask")
     for step, said in heard.items():
 
-        def handle_reply(content: bytes, step: str = step) -> None:
+        def hear(content: bytes, step: str = step) -> None:
             try:
                 with refuse_malformed("its reply"):
                     server.handle_reply(step, 0, content)
@@ -178,7 +178,9 @@ def _step(server: Any, side: Any, step: str) -> dict[int, bytes]:
     return said
 
 
-def _changed_upload(uploads: Sequence[ProtectedUpdate], take: Callable[[ProtectedUpdate], object], mutator: Mutator) -> Take:
+def _changed_upload(
+    uploads: Sequence[ProtectedUpdate], take: Callable[[ProtectedUpdate], object], mutator: Mutator
+) -> Take:
     """Return the reading of a changed upload, most often one whose checksum is right."""
     one, others = uploads[0], [other.payload for other in uploads[1:]]
     if mutator.rng.random() < 0.3:
@@ -193,7 +195,7 @@ def shares() -> Iterator[Target]:
     server = build_server_side(SecretSharing(), 3, both.material)
     uploads = [both.clients.protect(update, client, 1) for client, update in enumerate(updates(300))]
 
-    def register(sealed: ProtectedUpdate) -> None:
+    def take(sealed: ProtectedUpdate) -> None:
         with refuse_malformed("its update"):
             server.check(sealed, 0, 1)
 
@@ -216,7 +218,7 @@ def prediction() -> Iterator[Target]:
     one = [client.encrypt_image(image) for image in images]
     many = client.encrypt_batch(images)
     answers = [server.answer(ONE, one[0]), server.answer(BATCH, many)]
-    secret = saved(client._generator.secret_key())
+    secret = serialize(client._generator.secret_key())
     others = [*one[1:], other.encrypt_image(images[0]), answers[0]]
     streams = [*(stream for message in others for stream in _streams(message)), *_streams(keys), secret]
 

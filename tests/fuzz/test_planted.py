@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from ppml.aggregation import sandboxed_reader as first_reader
+from ppml.aggregation import sandboxed_reader
 from ppml.aggregation.envelope import header_of
 from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.aggregation.lattice import split_length_prefixed
@@ -42,7 +42,7 @@ def without_the_comparison() -> Iterator[None]:
 @contextmanager
 def without_the_process() -> Iterator[None]:
     """Plant a fault: nothing reads streams first."""
-    with mock.patch.object(first_reader.SandboxedReader, "why_not", lambda *given: ""):
+    with mock.patch.object(sandboxed_reader.SandboxedReader, "find_error", lambda *given: ""):
         yield
 
 
@@ -51,7 +51,7 @@ def ending(faults: list[Callable[[], object]], spec: Ckks | Bfv) -> tuple[int, s
     local = Local(spec, 3)
     server, honest = local.server(), local.protect(np.arange(10), 0, 1)
     stream = claiming_to_be_compressed(stream_of(local, honest))
-    sealed = local.scheme.sealed(local.mark, 10, [stream], header_of(0, 1))
+    sealed = local.scheme.pack(local.fingerprint, 10, [stream], header_of(0, 1))
     ours, theirs = os.pipe()
     process = os.fork()
     if process == 0:

@@ -28,7 +28,7 @@ from ppml.federation.messages import (
     unpack_status,
 )
 from ppml.federation.reply_validation import Account
-from ppml.federation.server import RoundResult, ServerSettings, FederatedServer
+from ppml.federation.server import FederatedServer, RoundResult, ServerSettings
 from ppml.federation.server_state import RoundFailed
 from ppml.federation.simulation_grid import SERVER_NODE
 
@@ -120,7 +120,7 @@ def train(seed: int) -> tuple[list[np.ndarray], list[RoundResult], dict[int, Acc
     plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
     server = FederatedServer(plan, summing, ends.append, notices.append)
     server.run(grid)  # type: ignore[arg-type]
-    return summing.sums, ends, server.accounts(grid), notices  # type: ignore[arg-type]
+    return summing.sums, ends, server.collect_accounts(grid), notices  # type: ignore[arg-type]
 
 
 def check_training(seed: int) -> bool:
@@ -155,7 +155,7 @@ def test_no_record_ends_a_training() -> None:
 
 
 def test_where_reading_a_record_is_not_guarded_a_training_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "UNREADABLE", ())
+    monkeypatch.setattr(replies, "PARSE_ERRORS", ())
     with pytest.raises((TypeError, ValueError, KeyError, AttributeError, ArithmeticError)):
         check_trainings(300, seed=5)
 
@@ -212,9 +212,9 @@ def test_a_bad_account_is_named_and_the_training_stands_for_the_others(given: ob
     server = FederatedServer(plan, Summing(), lambda end: None, notices.append)
     grid = Saying(given)
     server.run(grid)  # type: ignore[arg-type]
-    assert server.accounts(grid) == dict.fromkeys((0, 2), Account((EVENT,), MODEL))  # type: ignore[arg-type]
+    assert server.collect_accounts(grid) == dict.fromkeys((0, 2), Account((EVENT,), MODEL))  # type: ignore[arg-type]
     assert len(notices) == 2 and notices[0].startswith("client 1: ")
-    assert notices[1] == "client 1 gives no account of its training; no epsilon may be stated for it"
+    assert notices[1] == "client 1 reports no valid account of its training; no epsilon can be stated for it"
 
 
 def test_where_no_model_is_that_of_most_clients_no_training_is_stated() -> None:
@@ -224,7 +224,10 @@ def test_where_no_model_is_that_of_most_clients_no_training_is_stated() -> None:
             return [reply for reply in answers if ACCOUNT not in reply.content or reply.metadata.src_node_id < 4]
 
     plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
-    server, grid = FederatedServer(plan, Summing(), lambda end: None, list[str]().append), Split(account(model="cd" * 32))
+    server, grid = (
+        FederatedServer(plan, Summing(), lambda end: None, list[str]().append),
+        Split(account(model="cd" * 32)),
+    )
     server.run(grid)  # type: ignore[arg-type]
     with pytest.raises(RoundFailed, match="the clients have come to different models, at most 1 of 2 to one"):
-        server.accounts(grid)  # type: ignore[arg-type]
+        server.collect_accounts(grid)  # type: ignore[arg-type]

@@ -13,21 +13,21 @@ from ppml.proofs import norm_proof as norm_proof
 from ppml.proofs.coin_tossing import CoinCommitment, joint_coin
 from ppml.proofs.norm_bound import NormBound, squared_norm
 from ppml.proofs.norm_proof import (
-    DRAWS,
+    COINS,
     POINT,
     PROJECTIONS,
     PROOF,
     UPDATE,
-    UnprovableUpdate,
     Prover,
+    UnprovableUpdate,
     Verifier,
-    reveal_sum,
     expand_share,
+    reveal_sum,
     sum_shares,
 )
-from ppml.proofs.prime_field import PRIME, to_elements, to_integers, subtract, serialize, add, deserialize
+from ppml.proofs.prime_field import PRIME, add, deserialize, serialize, subtract, to_elements, to_integers
 from ppml.proofs.projection import project, signs
-from ppml.proofs.square_proof import Proof, bit_wire_count, proof_length, parse_proof, wire_count
+from ppml.proofs.square_proof import Proof, bit_wire_count, parse_proof, proof_length, wire_count
 
 STATEMENT = NormBound(length=300, bound=1000)
 SERVERS = 3
@@ -45,28 +45,28 @@ class Upload:
 
     def __init__(self, statement: NormBound = STATEMENT, prover: type[Prover] = Prover) -> None:
         self.servers = [Verifier(statement, place) for place in range(SERVERS)]
-        said = {use: [server.commitment(use) for server in self.servers] for use in DRAWS}
+        said = {use: [server.commitment(use) for server in self.servers] for use in COINS}
         for server in self.servers:
-            for use in DRAWS:
-                server.hear(use, said[use])
+            for use in COINS:
+                server.receive_commitments(use, said[use])
         self.client = prover(statement, said[PROJECTIONS])
         self.openings: list[bytes] = []
 
     def share(self, update: np.ndarray, change: Change = alone) -> list[bytes]:
         parts = change(self.client.shares(update))
         for server, part in zip(self.servers, parts, strict=True):
-            server.take_share(part)
-        shown = [server.show(PROJECTIONS) for server in self.servers]
+            server.receive_share(part)
+        shown = [server.reveal_coin(PROJECTIONS) for server in self.servers]
         for server in self.servers:
             server.project(shown)
         return shown
 
     def prove(self, shown: list[bytes], change: Change = alone) -> None:
         for server, part in zip(self.servers, change(self.client.proof(shown)), strict=True):
-            server.take_proof(part)
+            server.receive_proof(part)
 
-    def judge(self, change: Change = alone) -> Upload:
-        shown = [server.show(POINT) for server in self.servers]
+    def verify(self, change: Change = alone) -> Upload:
+        shown = [server.reveal_coin(POINT) for server in self.servers]
         self.openings = change([server.opening(shown) for server in self.servers])
         reasons = {self._reason(server) for server in self.servers}
         assert len(reasons) == 1, "all servers come to the same"
@@ -76,14 +76,14 @@ class Upload:
 
     def _reason(self, server: Verifier) -> str | None:
         try:
-            server.judge(self.openings)
+            server.verify(self.openings)
         except InvalidUpdate as reason:
             return str(reason)
         return None
 
     def run(self, update: np.ndarray, share: Change = alone, proof: Change = alone, opening: Change = alone) -> Upload:
         self.prove(self.share(update, share), proof)
-        return self.judge(opening)
+        return self.verify(opening)
 
     @property
     def total(self) -> np.ndarray:
@@ -95,12 +95,12 @@ class Upload:
 class Cheat(Prover):
     """A client that proves what is not true as well as it can: with the bits that a false number has at its end."""
 
-    def _refuse(self, update):
+    def _require_statement(self, update):
         pass
 
     def _bits(self, update, seed):
         statement = self._statement
-        return self._written(to_integers(project(seed, statement.rows, update)) + statement.interval, update)
+        return self._encode_bits(to_integers(project(seed, statement.rows, update)) + statement.interval, update)
 
 
 def at_the_bound(length: int, bound: int) -> np.ndarray:
@@ -172,9 +172,9 @@ def squares_that_wrap_round() -> np.ndarray:
 
 
 FALSE = {
-    "squares one over": (over_by(1), "its norm exceeds the bound"),
-    "one step over": (np.eye(1, 300, dtype=np.int64)[0] * 1001, "its norm exceeds the bound"),
-    "twice the bound": (drawn_update(1, norm=2.0), "its norm exceeds the bound"),
+    "squares one over": (over_by(1), "norm of the update exceeds the bound"),
+    "one step over": (np.eye(1, 300, dtype=np.int64)[0] * 1001, "norm of the update exceeds the bound"),
+    "twice the bound": (drawn_update(1, norm=2.0), "norm of the update exceeds the bound"),
     "a thousand times": (drawn_update(2, norm=1000.0), "a random projection"),
     "squares that wrap round": (squares_that_wrap_round(), "a random projection"),
     "half the field": (np.full(300, PRIME // 2), "a random projection"),
@@ -185,7 +185,7 @@ FALSE = {
 def test_an_update_over_the_bound_is_refused(update, why):
     with pytest.raises(InvalidUpdate, match=why):
         Upload(prover=Cheat).run(update)
-    with pytest.raises(UnprovableUpdate, match="of which this is not true"):
+    with pytest.raises(UnprovableUpdate, match="the statement is false"):
         Upload().run(update)
 
 
@@ -206,8 +206,8 @@ def test_without_projections_squares_that_wrap_round_are_accepted(monkeypatch):
 class NoBits(Cheat):
     """Writes a number into the place of its lowest bit."""
 
-    def _written(self, rows, update):
-        bits = super()._written(rows, update)
+    def _encode_bits(self, rows, update):
+        bits = super()._encode_bits(rows, update)
         lines = bits[: -self._statement.slack_bits].reshape(len(rows), -1)
         lines[:] = 0
         lines[:, 0] = to_elements(rows)
@@ -217,8 +217,8 @@ class NoBits(Cheat):
 class NoSlack(Cheat):
     """Writes what is left of the bound, which is negative, into the place of a bit."""
 
-    def _written(self, rows, update):
-        bits = super()._written(rows, update)
+    def _encode_bits(self, rows, update):
+        bits = super()._encode_bits(rows, update)
         left = np.zeros(self._statement.slack_bits, np.uint64)
         left[0] = PRIME + self._statement.bound**2 - squared_norm(to_integers(update))
         return np.concatenate([bits[: -len(left)], left])
@@ -228,7 +228,7 @@ class NoSlack(Cheat):
     ("cheat", "update"), [(NoBits, squares_that_wrap_round()), (NoSlack, over_by(1))], ids=["projections", "slack"]
 )
 def test_what_is_no_bit_is_refused(cheat, update):
-    with pytest.raises(InvalidUpdate, match="what its proof calls bits is something else"):
+    with pytest.raises(InvalidUpdate, match="the bits of the proof are not 0 or 1"):
         Upload(prover=cheat).run(update)
 
 
@@ -244,16 +244,24 @@ def shifted(content: bytes, place: int, before: int = 0) -> bytes:
 
 @pytest.mark.parametrize("place", [0, 150, 299])
 def test_a_share_that_is_altered_on_its_way_is_refused(place):
-    with pytest.raises(InvalidUpdate, match="the squares of its update are not those of its proof"):
+    with pytest.raises(InvalidUpdate, match="the squares of the update differ"):
         Upload().run(drawn_update(1), share=lambda parts: [shifted(parts[0], place), *parts[1:]])
 
 
 def test_a_seed_that_is_altered_on_its_way_is_refused():
-    with pytest.raises(InvalidUpdate, match="the squares of its update"):
+    with pytest.raises(InvalidUpdate, match="the squares of the update"):
         Upload().run(drawn_update(1), share=lambda parts: [*parts[:2], bytes(32)])
 
 
-PLACES = np.cumsum([0, bit_wire_count(STATEMENT) * 128, bit_wire_count(STATEMENT), wire_count(STATEMENT), bit_wire_count(STATEMENT) * 129])
+PLACES = np.cumsum(
+    [
+        0,
+        bit_wire_count(STATEMENT) * 128,
+        bit_wire_count(STATEMENT),
+        wire_count(STATEMENT),
+        bit_wire_count(STATEMENT) * 129,
+    ]
+)
 PARTS = {
     "bits": (PLACES[0], "bits"),
     "bit_masks": (PLACES[1], "bits"),
@@ -328,9 +336,9 @@ def test_a_proof_for_other_projections_is_refused():
     first, second, third = Upload(), Upload(), Upload()
     old: list[bytes] = []
     first.prove(first.share(drawn_update(1)), lambda parts: old.extend(parts) or parts)
-    first.judge()
+    first.verify()
     shown = second.share(drawn_update(1))
-    with pytest.raises(InvalidUpdate, match="a proof is for the projections that were drawn for its update"):
+    with pytest.raises(InvalidUpdate, match="a proof is for the projections of its update"):
         second.prove(shown, lambda parts: old)
 
     shown = third.share(drawn_update(1))
@@ -342,16 +350,16 @@ def test_a_proof_for_other_projections_is_refused():
         whole = subtract(whole, expand_share(seed, PROOF, count))
     third.prove(shown, lambda parts: [parts[0][:32] + serialize(whole), *parts[1:]])
     with pytest.raises(InvalidUpdate, match="a random projection"):
-        third.judge()
+        third.verify()
 
 
 def test_servers_open_nothing_where_the_client_was_told_other_projections():
     upload = Upload()
     shown = upload.share(drawn_update(1))
-    with pytest.raises(InvalidUpdate, match="a proof is for the projections that were drawn"):
+    with pytest.raises(InvalidUpdate, match="a proof is for the projections of its update"):
         upload.prove(shown, lambda parts: [parts[0], bytes(32), parts[2]])
-    with pytest.raises(InvalidUpdate, match="a coin is not shown before"):
-        upload.servers[1].show(POINT)
+    with pytest.raises(InvalidUpdate, match="a coin is not revealed before"):
+        upload.servers[1].reveal_coin(POINT)
 
 
 def test_a_client_shares_once_and_proves_once():
@@ -363,7 +371,7 @@ def test_a_client_shares_once_and_proves_once():
     with pytest.raises(RuntimeError, match="proven once"):
         upload.client.proof(shown)
     with pytest.raises(InvalidUpdate, match="an update is shared once"):
-        upload.servers[0].take_share(serialize(to_elements(drawn_update(2))))
+        upload.servers[0].receive_share(serialize(to_elements(drawn_update(2))))
 
 
 # What is drawn together.
@@ -371,30 +379,30 @@ def test_a_client_shares_once_and_proves_once():
 
 def test_no_coin_is_shown_before_what_it_questions():
     upload = Upload()
-    for use in DRAWS:
-        with pytest.raises(InvalidUpdate, match="a coin is not shown before"):
-            upload.servers[0].show(use)
+    for use in COINS:
+        with pytest.raises(InvalidUpdate, match="a coin is not revealed before"):
+            upload.servers[0].reveal_coin(use)
     upload.share(drawn_update(1))
-    with pytest.raises(InvalidUpdate, match="a coin is not shown before"):
-        upload.servers[0].show(POINT)
+    with pytest.raises(InvalidUpdate, match="a coin is not revealed before"):
+        upload.servers[0].reveal_coin(POINT)
 
 
 def test_no_share_is_taken_before_the_servers_have_committed_themselves():
-    with pytest.raises(InvalidUpdate, match="after the servers have committed themselves"):
-        Verifier(STATEMENT, 1).take_share(bytes(32))
+    with pytest.raises(InvalidUpdate, match="after the servers' commitments"):
+        Verifier(STATEMENT, 1).receive_share(bytes(32))
 
 
 def test_a_server_commits_itself_once():
     server = Verifier(STATEMENT, 0)
-    server.hear(POINT, [b"a", b"b", b"c"])
-    with pytest.raises(InvalidUpdate, match="a server commits itself once"):
-        server.hear(POINT, [b"a", b"b", b"d"])
+    server.receive_commitments(POINT, [b"a", b"b", b"c"])
+    with pytest.raises(InvalidUpdate, match="a server commits to a coin once"):
+        server.receive_commitments(POINT, [b"a", b"b", b"d"])
 
 
 def test_a_coin_that_is_another_than_committed_is_seen_by_client_and_servers():
     upload = Upload()
     shown = upload.share(drawn_update(1))
-    with pytest.raises(InvalidUpdate, match="another nonce than the one that it committed itself to"):
+    with pytest.raises(InvalidUpdate, match="does not match its commitment"):
         upload.client.proof([shown[0], shown[1], bytes(32)])
 
 
@@ -458,7 +466,7 @@ def test_errors_are_as_documented():
 
 @pytest.mark.parametrize("wrong", [(100, 12 * 2**20), (2**40, 2**20)])
 def test_a_statement_that_the_field_is_too_small_for_is_refused(wrong):
-    with pytest.raises(OverflowError, match="squares may wrap round"):
+    with pytest.raises(OverflowError, match="squares may wrap around"):
         NormBound(*wrong)
 
 
@@ -518,20 +526,20 @@ def test_all_else_that_is_opened_follows_from_the_wires_or_is_zero(update):
 
 
 def test_a_wire_without_its_mask_is_caught(monkeypatch):
-    honest = norm_proof.proven
+    honest = norm_proof.prove
 
     def bare(*given):
         zeros = np.zeros(10**4, np.uint64)
-        monkeypatch.setattr("ppml.proofs.square_proof.drawn", lambda seed, count: zeros[:count])
+        monkeypatch.setattr("ppml.proofs.square_proof.uniform_elements", lambda seed, count: zeros[:count])
         proof = honest(*given)
         monkeypatch.undo()
         return proof
 
     upload = Upload(WIDE)
     shown = upload.share(SEEN["nothing"])
-    monkeypatch.setattr(norm_proof, "proven", bare)
+    monkeypatch.setattr(norm_proof, "prove", bare)
     upload.prove(shown)
-    upload.judge()
+    upload.verify()
     assert not upload.total[: wire_count(WIDE)].any(), "an update of zeros shows itself"
 
 
@@ -570,7 +578,7 @@ def test_one_bad_client_is_left_out_and_the_sum_of_the_others_is_right():
 
 def test_a_sum_of_one_is_not_opened():
     upload = Upload().run(drawn_update(1))
-    with pytest.raises(InvalidUpdate, match="a sum of fewer than 2 updates is not opened"):
+    with pytest.raises(InvalidUpdate, match="fewer than 2 updates would reveal one"):
         sum_shares([upload.servers[0].share])
 
 

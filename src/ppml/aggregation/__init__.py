@@ -1,1 +1,1 @@
-"""Sums of updates: one fixed-point codec, and what seals it."""
+"""Aggregation of client updates: the fixed-point codec and the protocols that protect single updates."""

@@ -1,4 +1,4 @@
-"""BFV: whole numbers, a value a coefficient; sums are exact, and a decryption has no error that could tell anything."""
+"""BFV: integer values, one per coefficient, with exact sums and decryptions without an error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ppml.config.technique import Bfv
 
 
 class BfvEncoding:
-    """Grid points as integers modulo a prime that is larger than any sum.
+    """Encoding of grid points as integers modulo a prime larger than any sum.
 
     Parameters
     ----------
     context : SEALContext
-        A ring of BFV.
+        BFV context.
     """
 
     def __init__(self, context: sealapi.SEALContext) -> None:
@@ -29,33 +29,33 @@ class BfvEncoding:
 
     @property
     def values(self) -> int:
-        """One a coefficient."""
+        """Values per ciphertext: one per coefficient."""
         return int(self._encoder.slot_count())
 
     def encode(self, values: Grid) -> sealapi.Plaintext:
-        """Return the values."""
+        """Return the encoded values."""
         plain = sealapi.Plaintext()
         self._encoder.encode(values.tolist(), plain)
         return plain
 
     def decode(self, plain: sealapi.Plaintext) -> Grid:
-        """Return the values."""
+        """Return the decoded values."""
         return np.array(self._encoder.decode_int64(plain), dtype=np.int64)
 
-    def shape(self) -> CiphertextFormat:
-        """Return what a fresh ciphertext is like: not in NTT form."""
+    def format(self) -> CiphertextFormat:
+        """Return the format of a fresh ciphertext, which is not in NTT form."""
         return fresh_ciphertext(self._context, ntt=False)
 
 
 def scheme_of(spec: Bfv, clients: int) -> Scheme:
-    """Return the smallest ring that holds the sum of so many updates, and how values lie in it."""
+    """Return the scheme with the smallest ring that holds the sum of ``clients`` updates."""
     found = bfv_ring(clients, spec.clip, spec.fractional_bits, spec.keys)
     context = seal_context(sealapi.SCHEME_TYPE.BFV, found.degree, [found.modulus_bits], found.plain_bits)
     return Scheme("bfv", context, BfvEncoding(context))
 
 
 def parties(spec: Bfv, clients: int) -> Parties:
-    """Return the clients, and the holder of a new key."""
+    """Return the clients, with the holder of a new key."""
     return lattice_parties(lambda: scheme_of(spec, clients), spec.keys, spec.rounds_per_key)
 
 

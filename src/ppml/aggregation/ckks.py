@@ -1,4 +1,4 @@
-"""CKKS: real values, two in every slot as a complex one, with an error that rounding to the grid takes away."""
+"""CKKS: real values, two per complex slot, with an error that rounding to the grid removes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ppml.config.technique import Ckks
 
 
 class CkksEncoding:
-    """Grid points as the real and the imaginary parts of slots.
+    """Encoding of grid points as the real and imaginary parts of slots.
 
     Parameters
     ----------
     context : SEALContext
-        A ring of CKKS.
+        CKKS context.
     codec : FixedPointCodec
         The grid.
     scale : float
-        What values are multiplied by before they are rounded to whole coefficients.
+        Factor of the values before they are rounded to integer coefficients.
     """
 
     def __init__(self, context: sealapi.SEALContext, codec: FixedPointCodec, scale: float) -> None:
@@ -35,11 +35,11 @@ class CkksEncoding:
 
     @property
     def values(self) -> int:
-        """Two a slot."""
+        """Values per ciphertext: two per slot."""
         return 2 * self._slots
 
     def encode(self, values: Grid) -> sealapi.Plaintext:
-        """Return the values, the first half as real parts."""
+        """Return the encoded values; the first half are the real parts."""
         parts = np.zeros(self.values)
         parts[: len(values)] = self._codec.decode(values)
         plain = sealapi.Plaintext()
@@ -49,26 +49,26 @@ class CkksEncoding:
     def decode(self, plain: sealapi.Plaintext) -> Grid:
         """Return the values rounded to the grid.
 
-        An approximate decryption can give the secret key away (Li & Micciancio, EUROCRYPT 2021); the exact sum says
-        nothing of the errors in it.
+        An approximate decryption can reveal the secret key (Li & Micciancio, EUROCRYPT 2021); the exact sum contains
+        no information about its errors.
         """
         slots = np.array(self._encoder.decode_complex(plain))
         return np.rint(np.concatenate([slots.real, slots.imag]) / self._codec.step).astype(np.int64)
 
-    def shape(self) -> CiphertextFormat:
-        """Return what a fresh ciphertext is like: in NTT form, at the scale."""
+    def format(self) -> CiphertextFormat:
+        """Return the format of a fresh ciphertext: in NTT form, at the scale."""
         return fresh_ciphertext(self._context, ntt=True, scale=self._scale)
 
 
 def scheme_of(spec: Ckks) -> Scheme:
-    """Return the ring and how values lie in it."""
+    """Return the scheme: the context and the encoding."""
     context = seal_context(sealapi.SCHEME_TYPE.CKKS, spec.poly_modulus_degree, spec.coeff_mod_bit_sizes)
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
     return Scheme("ckks", context, CkksEncoding(context, codec, 2.0**spec.scale_bits))
 
 
 def parties(spec: Ckks, clients: int) -> Parties:
-    """Return the clients, and the holder of a new key."""
+    """Return the clients, with the holder of a new key."""
     return lattice_parties(lambda: scheme_of(spec), spec.keys, spec.rounds_per_key)
 
 

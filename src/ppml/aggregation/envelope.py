@@ -1,4 +1,4 @@
-"""What tells one stream of bytes from another, and a whole one from a damaged one."""
+"""The envelope of an update: a checksum, and a header with the client and the round."""
 
 from __future__ import annotations
 
@@ -9,92 +9,90 @@ from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.errors import InvalidUpdate
 
 FINGERPRINT_BYTES = 16
-"""Bytes of a mark."""
 
 _HEADER = struct.Struct("<IQ")
 _TOLERANCE_BYTES = 4096
 
 HEADER_BYTES = _HEADER.size
-"""Bytes of what says whose an update is, and of which round."""
 
 SUM_HEADER = bytes(HEADER_BYTES)
-"""Stands there in a sum."""
+"""Header of a sum, which belongs to no client."""
 
 
 def header_of(client: int, number: int) -> bytes:
-    """Return what says that an update is of ``client`` in round ``number``."""
+    """Return the header of an update of ``client`` in round ``number``."""
     return _HEADER.pack(client + 1, number)
 
 
-def check_header(said: bytes | memoryview, client: int, number: int) -> None:
-    """Raise an error unless an update that says ``said`` is of ``client`` in round ``number``."""
-    who, when = _HEADER.unpack(said)
-    if who == 0:
-        raise InvalidUpdate("it is a sum, and no update")
-    if who != client + 1:
-        raise InvalidUpdate(f"it was sealed by client {who - 1}")
-    if when != number:
-        raise InvalidUpdate(f"it was sealed in round {when}")
+def check_header(header: bytes | memoryview, client: int, number: int) -> None:
+    """Raise an error unless ``header`` is that of ``client`` in round ``number``."""
+    sender, found = _HEADER.unpack(header)
+    if sender == 0:
+        raise InvalidUpdate("the upload is a sum, not an update")
+    if sender != client + 1:
+        raise InvalidUpdate(f"the upload is of client {sender - 1}")
+    if found != number:
+        raise InvalidUpdate(f"the upload is of round {found}")
 
 
-def client_and_round(sealed: ProtectedUpdate) -> tuple[int, int]:
-    """Return of which client and round an update says that it is.
+def client_and_round(upload: ProtectedUpdate) -> tuple[int, int]:
+    """Return the client and the round in the header of an update.
 
     Raises
     ------
     InvalidUpdate
-        It is cut off, or a sum.
+        The update is truncated, or is a sum.
     """
-    said = sealed.payload[FINGERPRINT_BYTES : FINGERPRINT_BYTES + HEADER_BYTES]
-    if len(said) < HEADER_BYTES or said == SUM_HEADER:
-        raise InvalidUpdate("it does not say of which client and round it is")
-    who, when = _HEADER.unpack(said)
-    return who - 1, when
+    header = upload.payload[FINGERPRINT_BYTES : FINGERPRINT_BYTES + HEADER_BYTES]
+    if len(header) < HEADER_BYTES or header == SUM_HEADER:
+        raise InvalidUpdate("the header does not name a client and a round")
+    sender, number = _HEADER.unpack(header)
+    return sender - 1, number
 
 
 def fingerprint(*parts: bytes | memoryview) -> bytes:
-    """Return what ``parts``, one after the other, are known by; they are not copied together for it."""
+    """Return the BLAKE2b hash of the concatenated ``parts``, without a copy of them."""
     digest = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
     for part in parts:
         digest.update(part)
     return digest.digest()
 
 
-def check_size(sealed: ProtectedUpdate, most: int) -> None:
-    """Raise an error where an update has more than ``most`` bytes, before any of them is read; a few do no harm."""
-    if len(sealed.payload) > most + _TOLERANCE_BYTES:
-        raise InvalidUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values, which take {most}")
+def check_size(upload: ProtectedUpdate, max_bytes: int) -> None:
+    """Raise an error where an update has clearly more than ``max_bytes`` bytes, before any of them is read."""
+    if len(upload.payload) > max_bytes + _TOLERANCE_BYTES:
+        raise InvalidUpdate(f"{len(upload.payload)} bytes for {upload.length} values, which take {max_bytes}")
 
 
-def make_envelope(scheme: str, length: int, content: bytes, origin: bytes = SUM_HEADER) -> ProtectedUpdate:
-    """Return ``content``, which stands for ``length`` values, as it travels: with a checksum, and of whom it is."""
-    return ProtectedUpdate(scheme, length, b"".join([_checksum(length, origin, content), origin, content]))
+def make_envelope(scheme: str, length: int, content: bytes, header: bytes = SUM_HEADER) -> ProtectedUpdate:
+    """Return ``content``, which encodes ``length`` values, with its checksum and header."""
+    return ProtectedUpdate(scheme, length, b"".join([_checksum(length, header, content), header, content]))
 
 
-def verified_payload(sealed: ProtectedUpdate) -> bytes:
-    """Return what :func:`make_envelope` was given.
-
-    Raises
-    ------
-    InvalidUpdate
-        It is damaged.
-    """
-    mark, rest = sealed.payload[:FINGERPRINT_BYTES], memoryview(sealed.payload)[FINGERPRINT_BYTES:]
-    if len(rest) < HEADER_BYTES or mark != _checksum(sealed.length, rest):
-        raise InvalidUpdate("it was cut off or altered on the way")
-    return sealed.payload[FINGERPRINT_BYTES + HEADER_BYTES :]
-
-
-def payload_from(sealed: ProtectedUpdate, client: int, number: int) -> bytes:
-    """Return what :func:`make_envelope` was given by ``client`` in round ``number``.
+def verified_payload(upload: ProtectedUpdate) -> bytes:
+    """Return the content that :func:`make_envelope` was called with.
 
     Raises
     ------
     InvalidUpdate
-        It is damaged, or of another client or round.
+        The checksum is wrong.
     """
-    content = verified_payload(sealed)
-    check_header(sealed.payload[FINGERPRINT_BYTES : FINGERPRINT_BYTES + HEADER_BYTES], client, number)
+    checksum, rest = upload.payload[:FINGERPRINT_BYTES], memoryview(upload.payload)[FINGERPRINT_BYTES:]
+    if len(rest) < HEADER_BYTES or checksum != _checksum(upload.length, rest):
+        raise InvalidUpdate("the upload was truncated or altered")
+    return upload.payload[FINGERPRINT_BYTES + HEADER_BYTES :]
+
+
+def payload_from(upload: ProtectedUpdate, client: int, number: int) -> bytes:
+    """Return the content of an update of ``client`` in round ``number``.
+
+    Raises
+    ------
+    InvalidUpdate
+        The checksum is wrong, or the header names another client or round.
+    """
+    content = verified_payload(upload)
+    check_header(upload.payload[FINGERPRINT_BYTES : FINGERPRINT_BYTES + HEADER_BYTES], client, number)
     return content
 
 

@@ -1,8 +1,8 @@
-"""The one codec before every aggregation, plaintext included.
+"""The fixed-point codec of every aggregation, plaintext included.
 
-Clients clip and round to a stated grid before anything is sealed, and what is unsealed is rounded to the same grid. So
-every aggregation gives the same weights bit for bit, and the error of an approximate decryption, which can give a
-secret key away (Li & Micciancio, EUROCRYPT 2021), is never shown.
+Clients clip and round updates to a grid before they protect them, and a decrypted sum is rounded to the same grid. So
+every aggregation yields the same weights bit for bit. The error of an approximate decryption, which can reveal a secret
+key (Li & Micciancio, EUROCRYPT 2021), is never published.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FixedPointCodec:
         exact = np.array(values, dtype=np.float64)
         if not np.isfinite(exact).all():
             raise ValueError("an update with a value that is not finite cannot be aggregated")
-        # In place: the passes over a large update cost more than what is calculated in them.
+        # In place: memory traffic costs more than the arithmetic for a large update.
         np.clip(exact, -self.clip, self.clip, out=exact)
         np.multiply(exact, 1.0 / self.step, out=exact)
         return np.rint(exact, out=exact).astype(np.int64)

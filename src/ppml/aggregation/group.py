@@ -1,8 +1,8 @@
-"""The group that masks and their shares are in: the points of Ed25519 of prime order, by libsodium.
+"""The group of masks and their shares: the prime-order subgroup of Ed25519, by libsodium.
 
-A scalar is a number modulo the order, a point is a multiple of the base point. The scalar cannot be computed from a
-point, as far as is known; a quantum computer would do it. Each point has one form in bytes, and libsodium refuses every
-other one, and all points of another order.
+A scalar is an integer modulo the order, a point is a multiple of the base point. Computing a scalar from its point is
+the discrete logarithm problem, which a quantum computer would solve. Each point has one encoding; libsodium refuses
+other encodings, and points of another order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 
 ORDER: Final = 2**252 + 27742317777372353535851937790883648493
-"""A prime (RFC 8032, section 5.1)."""
+"""The order of the group, a prime (RFC 8032, section 5.1)."""
 
 ELEMENT_BYTES: Final = 32
 """Bytes of a scalar, and of a point."""
@@ -30,12 +30,12 @@ _KEY_BYTES: Final = 32
 
 
 def random_scalar() -> bytes:
-    """Return a random scalar of the operating system's, which is not 0."""
+    """Return a nonzero random scalar from the operating system's entropy."""
     return encode_scalar(1 + secrets.randbelow(ORDER - 1))
 
 
 def encode_scalar(scalar: int) -> bytes:
-    """Return a scalar as bytes."""
+    """Return the encoding of a scalar."""
     return (scalar % ORDER).to_bytes(ELEMENT_BYTES, "little")
 
 
@@ -48,27 +48,27 @@ def base_multiple(scalar: bytes) -> bytes:
         The scalar is 0, or not below the order.
     """
     if len(scalar) != ELEMENT_BYTES or not 0 < int.from_bytes(scalar, "little") < ORDER:
-        raise ValueError("a scalar is 32 bytes, from 1 and below the order of the group")
+        raise ValueError("a scalar has 32 bytes, and is from 1 to the order of the group minus 1")
     return crypto_scalarmult_ed25519_base_noclamp(scalar)
 
 
 def is_point(content: bytes) -> bool:
-    """Return whether bytes are a point of the group, other than its neutral one."""
+    """Return whether ``content`` encodes a point of the group other than the neutral element."""
     return len(content) == ELEMENT_BYTES and crypto_core_ed25519_is_valid_point(content)
 
 
 def scalar_multiple(scalar: bytes, point: bytes) -> bytes:
-    """Return a multiple of a point.
+    """Return a multiple of ``point``.
 
     Raises
     ------
     ValueError
-        It is no point of the group, or the scalar is 0.
+        ``point`` is not in the group, or the scalar is 0.
     """
     try:
         return crypto_scalarmult_ed25519_noclamp(scalar, point)
     except CryptoError:
-        raise ValueError("no point of the group, or a scalar of 0") from None
+        raise ValueError("the point is not in the group, or the scalar is 0") from None
 
 
 def add_points(point: bytes, other: bytes) -> bytes:
@@ -76,27 +76,27 @@ def add_points(point: bytes, other: bytes) -> bytes:
     return crypto_core_ed25519_add(point, other)
 
 
-def derive_shared_key(secret: bytes, public: bytes, about: bytes) -> bytes:
-    """Return the key that two parties have in common for one use: Diffie and Hellman's, then HKDF-SHA256.
+def derive_shared_key(secret: bytes, public: bytes, info: bytes) -> bytes:
+    """Return the shared key of two parties for one use: Diffie-Hellman, then HKDF-SHA256.
 
     Parameters
     ----------
     secret : bytes
-        The scalar of one party.
+        Scalar of one party.
     public : bytes
-        The point of the other.
-    about : bytes
-        The use.
+        Point of the other party.
+    info : bytes
+        Identifier of the use.
 
     Returns
     -------
     bytes
-        32 bytes.
+        Key of 32 bytes.
 
     Raises
     ------
     ValueError
-        ``public`` is no point of the group.
+        ``public`` is not in the group.
     """
-    common = scalar_multiple(secret, public)
-    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=b"ppml " + about).derive(common)
+    shared = scalar_multiple(secret, public)
+    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=b"ppml " + info).derive(shared)

@@ -1,14 +1,14 @@
-"""Messages that one reader alone can open: HPKE (RFC 9180) in its base mode, by ``cryptography``.
+"""Public-key encryption: HPKE (RFC 9180) in its base mode, by ``cryptography``.
 
-A message is encrypted to the reader's public key, by a key that is new for each message, and bound to a context: it
-opens under the same context alone. It does not tell its sender: a message whose sender matters is signed besides (see
-:mod:`ppml.aggregation.identities`). All keys are drawn from the operating system's entropy.
+A message is encrypted to the recipient's public key with a new ephemeral key, and bound to an ``info`` string, which
+decryption needs too. It does not authenticate its sender; :mod:`ppml.aggregation.identities` has signatures. All keys
+are drawn from the operating system's entropy.
 
 Two suites are used, both with HKDF-SHA256 and AES-256-GCM:
 
 - X25519, which adds 48 bytes to a message;
-- ML-KEM-768 with X25519, which adds 1,136 bytes. It stays secret as long as one of the two problems is hard, and so
-  also where a message is kept until there is a quantum computer.
+- ML-KEM-768 with X25519, which adds 1,136 bytes. It is secure if one of the two problems is hard, so that a recorded
+  message stays secret from a quantum computer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MLKEM768_BYTES: Final = 1184
 TAG_BYTES: Final = 16
 CLASSICAL_OVERHEAD: Final = KEM.X25519.enc_length() + TAG_BYTES
 HYBRID_OVERHEAD: Final = KEM.MLKEM768_X25519.enc_length() + TAG_BYTES
-"""Bytes by which an encrypted message is longer than its content."""
+"""Bytes that encryption adds to a message."""
 
 _CURVE_PRIME = 2**255 - 19
 
@@ -43,11 +43,11 @@ _HYBRID = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 class DecryptionError(ValueError):
-    """A message that was altered, or encrypted to another key or under another context."""
+    """A ciphertext that was altered, or is for another key or ``info``."""
 
 
 class ClassicalKey:
-    """The secret key of a reader under X25519."""
+    """An X25519 key pair."""
 
     def __init__(self) -> None:
         self._secret = X25519PrivateKey.generate()
@@ -57,34 +57,34 @@ class ClassicalKey:
         """The public key, 32 bytes."""
         return self._secret.public_key().public_bytes_raw()
 
-    def decrypt(self, message: bytes, context: bytes) -> bytes:
-        """Return the content of a message.
+    def decrypt(self, ciphertext: bytes, info: bytes) -> bytes:
+        """Return the plaintext.
 
         Raises
         ------
-        Unreadable
-            The message cannot be opened under this key and ``context``.
+        DecryptionError
+            The ciphertext is not for this key and ``info``.
         """
-        return _decrypt(_CLASSICAL, message, self._secret, context)
+        return _decrypt(_CLASSICAL, ciphertext, self._secret, info)
 
 
 class HybridKey:
-    """The secret key of a reader under ML-KEM-768 with X25519."""
+    """A key pair of ML-KEM-768 with X25519."""
 
     def __init__(self) -> None:
         lattice, curve = MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
         self._secret = MLKEM768X25519PrivateKey(lattice, curve)
         self.public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
 
-    def decrypt(self, message: bytes, context: bytes) -> bytes:
-        """Return the content of a message; see :meth:`ClassicalKey.decrypt`."""
-        return _decrypt(_HYBRID, message, self._secret, context)
+    def decrypt(self, ciphertext: bytes, info: bytes) -> bytes:
+        """Return the plaintext; see :meth:`ClassicalKey.decrypt`."""
+        return _decrypt(_HYBRID, ciphertext, self._secret, info)
 
 
 def is_classical_key(public: bytes) -> bool:
-    """Return whether bytes are a public X25519 key that others can encrypt to, in its one form.
+    """Return whether ``public`` is a usable public X25519 key in its canonical encoding.
 
-    Another form of a key is read as the same key (RFC 7748, section 5), so that unequal bytes are no unequal keys.
+    X25519 accepts several encodings of a key (RFC 7748, section 5); with one encoding, unequal bytes are unequal keys.
     """
     if len(public) != X25519_BYTES or int.from_bytes(public, "little") >= _CURVE_PRIME:
         return False
@@ -95,19 +95,19 @@ def is_classical_key(public: bytes) -> bool:
     return True
 
 
-def encrypt_classical(content: bytes, public: bytes, context: bytes) -> bytes:
-    """Return ``content`` for the holder of the secret key to ``public``, under X25519.
+def encrypt_classical(plaintext: bytes, public: bytes, info: bytes) -> bytes:
+    """Return ``plaintext``, encrypted to ``public`` under X25519.
 
     Raises
     ------
     ValueError
-        ``public`` is no key, or one of small order.
+        ``public`` is no key, or has a small order.
     """
-    return _CLASSICAL.encrypt(content, X25519PublicKey.from_public_bytes(public), context)
+    return _CLASSICAL.encrypt(plaintext, X25519PublicKey.from_public_bytes(public), info)
 
 
-def encrypt_hybrid(content: bytes, public: bytes, context: bytes) -> bytes:
-    """Return ``content`` for the holder of the secret key to ``public``, under ML-KEM-768 with X25519.
+def encrypt_hybrid(plaintext: bytes, public: bytes, info: bytes) -> bytes:
+    """Return ``plaintext``, encrypted to ``public`` under ML-KEM-768 with X25519.
 
     Raises
     ------
@@ -116,13 +116,13 @@ def encrypt_hybrid(content: bytes, public: bytes, context: bytes) -> bytes:
     """
     lattice = MLKEM768PublicKey.from_public_bytes(public[:MLKEM768_BYTES])
     curve = X25519PublicKey.from_public_bytes(public[MLKEM768_BYTES:])
-    return _HYBRID.encrypt(content, MLKEM768X25519PublicKey(lattice, curve), context)
+    return _HYBRID.encrypt(plaintext, MLKEM768X25519PublicKey(lattice, curve), info)
 
 
 def _decrypt(
-    suite: Suite, message: bytes, secret: X25519PrivateKey | MLKEM768X25519PrivateKey, context: bytes
+    suite: Suite, ciphertext: bytes, secret: X25519PrivateKey | MLKEM768X25519PrivateKey, info: bytes
 ) -> bytes:
     try:
-        return suite.decrypt(message, secret, context)
+        return suite.decrypt(ciphertext, secret, info)
     except (InvalidTag, ValueError):
-        raise DecryptionError("it was altered, or encrypted to another key or under another context") from None
+        raise DecryptionError("the ciphertext was altered, or is for another key or info string") from None

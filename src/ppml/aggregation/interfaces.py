@@ -1,4 +1,4 @@
-"""Who does what in an aggregation: clients seal, the server adds, a key holder opens the sum."""
+"""The roles of an aggregation: clients protect updates, the server adds them, a key holder reveals the sum."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ppml.errors import InvalidUpdate
 from ppml.ipc.isolation import IsolationHooks
 
 UPLOAD = "seal"
-"""The step in which clients seal their updates; it goes with the order to train."""
+"""The step in which clients protect their updates; its request travels with the training request."""
 
 
 @dataclass(frozen=True)
 class ProtectedUpdate:
-    """An update, or a sum of updates, as it travels.
+    """An update, or a sum of updates, in its wire format.
 
     Parameters
     ----------
     scheme : str
-        ``"plaintext"``, ``"ckks"``, ``"bfv"``.
+        The kind of aggregation, for instance ``"ckks"``.
     length : int
-        Number of values inside.
+        Number of values.
     payload : bytes
-        What is sent.
+        The protected values.
     """
 
     scheme: str
@@ -34,55 +34,55 @@ class ProtectedUpdate:
 
 
 class ClientProtector(Protocol):
-    """A client."""
+    """The part of a client that protects its updates."""
 
     def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
-        """Return ``update`` of ``client`` in round ``number`` as it may leave the client."""
+        """Return the protected ``update`` of ``client`` in round ``number``."""
         ...
 
 
 class Aggregator(Protocol):
-    """The server; it never holds a secret key.
+    """The server, which never holds a secret key.
 
     Attributes
     ----------
-    before, after : tuple of str
-        Steps that clients take before they train, and after their updates are there.
+    setup_steps, unmask_steps : tuple of str
+        Steps of the clients before they train, and after the server has their updates.
     """
 
-    before: ClassVar[tuple[str, ...]]
-    after: ClassVar[tuple[str, ...]]
+    setup_steps: ClassVar[tuple[str, ...]]
+    unmask_steps: ClassVar[tuple[str, ...]]
 
     def request(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
-        """Return what each of ``clients`` is told in a step of round ``number``; the upload's own is ``"seal"``.
+        """Return the request to each of ``clients`` in a step of round ``number``; the upload is step ``"seal"``.
 
-        A client that is told nothing has nothing to do in a step before or after the upload, and has taken it.
+        A client without a request has nothing to do in a setup or unmask step, and counts as having completed it.
 
         Raises
         ------
         InvalidUpdate
-            They are too few.
+            The clients are too few.
         """
         ...
 
     def handle_reply(self, step: str, client: int, content: bytes) -> None:
-        """Take what a client answers in a step, or raise :class:`InvalidUpdate`."""
+        """Store the reply of ``client`` in a step, or raise :class:`~ppml.errors.InvalidUpdate`."""
         ...
 
-    def check(self, sealed: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
-        """Raise :class:`InvalidUpdate` if ``sealed`` is not what ``client`` may add in round ``number``.
+    def check(self, upload: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
+        """Raise :class:`~ppml.errors.InvalidUpdate` unless ``client`` may add ``upload`` in round ``number``.
 
-        It is called before anything of it touches a sum.
+        The server checks an upload before it adds any part of it.
         """
         ...
 
-    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
-        """Return the sum of updates, sealed as they are."""
+    def add(self, uploads: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
+        """Return the protected sum of uploads."""
         ...
 
 
 class SumReceiver(Protocol):
-    """Whoever may see the sum; who that is belongs to the threat statement."""
+    """A party that learns the sum, as the threat statement says."""
 
     def reveal(self, total: ProtectedUpdate) -> Grid:
         """Return the sum as exact grid points."""
@@ -93,48 +93,54 @@ class SecretKeyExposed(RuntimeError):
     """A secret key reached a party that must not hold it; the run stops."""
 
 
-def check_scheme(sealed: ProtectedUpdate, scheme: str) -> None:
-    """Raise an error unless ``sealed`` says that it is of ``scheme``."""
-    if sealed.scheme != scheme:
-        raise InvalidUpdate(f"it is sealed by {sealed.scheme!r}, not by {scheme!r}")
+def check_scheme(upload: ProtectedUpdate, scheme: str) -> None:
+    """Raise an error unless ``upload`` names ``scheme``."""
+    if upload.scheme != scheme:
+        raise InvalidUpdate(f"the upload is protected by {upload.scheme!r}, not by {scheme!r}")
 
 
 class ClientSide(ClientProtector, SumReceiver, Protocol):
-    """What the clients have: they seal, and learn the sum."""
+    """The clients: they protect their updates and learn the sum."""
 
     def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
-        """Take a step of round ``number``, or raise :class:`InvalidUpdate` where that would give something away."""
+        """Return the reply of ``client`` in a step of round ``number``.
+
+        Raises
+        ------
+        InvalidUpdate
+            The request does not fit the protocol, or a reply would reveal more than a sum.
+        """
         ...
 
 
 class SingleStep:
-    """A side of an aggregation in which clients send their updates and say nothing else."""
+    """Base class of protocols that consist of the upload alone."""
 
-    before: ClassVar[tuple[str, ...]] = ()
-    after: ClassVar[tuple[str, ...]] = ()
+    setup_steps: ClassVar[tuple[str, ...]] = ()
+    unmask_steps: ClassVar[tuple[str, ...]] = ()
 
     def request(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
-        """Tell nobody anything."""
+        """Return no requests."""
         return {}
 
     def handle_reply(self, step: str, client: int, content: bytes) -> None:
-        """Refuse."""
-        raise InvalidUpdate(f"there is no step {step!r} in this aggregation")
+        """Raise an error: the protocol has no such step."""
+        raise InvalidUpdate(f"the aggregation has no step {step!r}")
 
     def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
-        """Refuse."""
-        raise InvalidUpdate(f"there is no step {step!r} in this aggregation")
+        """Raise an error: the protocol has no such step."""
+        raise InvalidUpdate(f"the aggregation has no step {step!r}")
 
 
 class ServerKeyMaterial:
-    """What the server has of whoever opens sums; this is where nobody holds a key: there is nothing."""
+    """The server's access to public keys; this base class is for an aggregation without keys."""
 
     def __call__(self) -> bytes:
-        """Return what the server needs to add in this round: never a secret key."""
+        """Return the public key of this round, never a secret key."""
         return b""
 
     def announce(self, total: ProtectedUpdate) -> None:
-        """Say that ``total`` is a sum: who holds a key opens nothing else."""
+        """Announce ``total`` as a sum: the key holder decrypts announced sums only."""
 
 
 NO_MATERIAL = ServerKeyMaterial()
@@ -142,22 +148,21 @@ NO_MATERIAL = ServerKeyMaterial()
 
 @dataclass(frozen=True)
 class Parties:
-    """An aggregation with keys of its own.
+    """The parties of an aggregation, with new keys.
 
     Parameters
     ----------
     clients : ClientSide
-        What the clients have.
+        The clients.
     material : ServerKeyMaterial
-        What the server gets of them.
+        Public keys for the server.
     close : callable
-        Ends what holds the keys, and forgets them.
-    apart : Apart or None
-        Where the clients hold what the server must not have, they are to live in a process of their own. None: they
-        hold nothing of the kind.
+        Ends the processes that hold keys.
+    isolation : IsolationHooks or None
+        Hooks for clients that need a process of their own, since they hold secrets; None for clients without secrets.
     """
 
     clients: ClientSide
     material: ServerKeyMaterial = NO_MATERIAL
     close: Callable[[], None] = lambda: None
-    apart: IsolationHooks | None = None
+    isolation: IsolationHooks | None = None

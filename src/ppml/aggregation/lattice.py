@@ -1,8 +1,8 @@
-"""What CKKS and BFV have in common: rings, keys, streams and sums of SEAL, through TenSEAL's ``sealapi``.
+"""The common part of CKKS and BFV: contexts, keys, ciphertexts and sums of SEAL, through TenSEAL's ``sealapi``.
 
-TenSEAL's own vectors hold one real value a slot, and are sent whole under either key. Here a ciphertext is filled with
-as many values as its ring has coefficients, and half of one under the secret key is sent as a seed
-(``benchmarks/encryption.md``).
+TenSEAL's own vectors hold one real value per slot, and are serialized in full under either key. This module fills a
+ciphertext with as many values as its ring has coefficients, and sends half of a ciphertext under the secret key as a
+seed (``benchmarks/encryption.md``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,22 @@ from typing import Protocol
 import numpy as np
 from tenseal import sealapi
 
-from ppml.aggregation.envelope import FINGERPRINT_BYTES, SUM_HEADER, HEADER_BYTES, fingerprint, header_of, check_header
+from ppml.aggregation.envelope import (
+    FINGERPRINT_BYTES,
+    HEADER_BYTES,
+    SUM_HEADER,
+    check_header,
+    fingerprint,
+    header_of,
+)
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.interfaces import ServerKeyMaterial, ProtectedUpdate, SecretKeyExposed, SingleStep, check_scheme
+from ppml.aggregation.interfaces import (
+    ProtectedUpdate,
+    SecretKeyExposed,
+    ServerKeyMaterial,
+    SingleStep,
+    check_scheme,
+)
 from ppml.aggregation.sandboxed_reader import SEAL_ERRORS, read, read_all
 from ppml.aggregation.seal_serialization import deserialize, serialize
 from ppml.aggregation.seal_streams import CiphertextFormat, is_secret_key, max_stream_bytes, public_key_format
@@ -28,11 +41,11 @@ _LENGTH = struct.Struct("<I")
 
 
 class Encoding(Protocol):
-    """How grid points lie in a ciphertext."""
+    """The encoding of grid points as polynomials."""
 
     @property
     def values(self) -> int:
-        """How many values a ciphertext holds."""
+        """Values per ciphertext."""
         ...
 
     def encode(self, values: Grid) -> sealapi.Plaintext:
@@ -40,26 +53,26 @@ class Encoding(Protocol):
         ...
 
     def decode(self, plain: sealapi.Plaintext) -> Grid:
-        """Return the grid points of a decrypted sum: exact, whatever the decryption adds."""
+        """Return the exact grid points of a decrypted sum, without the error of the decryption."""
         ...
 
-    def shape(self) -> CiphertextFormat:
-        """Return what a fresh ciphertext is like: all such add."""
+    def format(self) -> CiphertextFormat:
+        """Return the format of a fresh ciphertext; ciphertexts of this format can be added."""
         ...
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way of encrypting, without a key.
+    """An encryption scheme, without a key.
 
     Parameters
     ----------
     name : str
-        What sealed updates say.
+        Name of the scheme in protected updates.
     context : SEALContext
-        The ring, checked to give 128 bits of security.
+        Encryption parameters, with 128 bits of security.
     encoding : Encoding
-        How values lie in it.
+        Encoding of values as polynomials.
     """
 
     name: str
@@ -67,74 +80,76 @@ class Scheme:
     encoding: Encoding
 
     @cached_property
-    def shape(self) -> CiphertextFormat:
-        """What a ciphertext of an update, or of a sum, is like."""
-        return self.encoding.shape()
+    def format(self) -> CiphertextFormat:
+        """The format of a ciphertext of an update, or of a sum."""
+        return self.encoding.format()
 
-    def needed(self, length: int) -> int:
-        """Return how many ciphertexts ``length`` values take."""
+    def ciphertext_count(self, length: int) -> int:
+        """Return the number of ciphertexts of ``length`` values."""
         return -(-length // self.encoding.values)
 
     def max_bytes(self, length: int) -> int:
-        """Return how many bytes an update or a sum of ``length`` values takes at most."""
-        return 2 * FINGERPRINT_BYTES + HEADER_BYTES + self.needed(length) * max_packed_bytes(max(self.shape.sizes))
+        """Return the largest size in bytes of an update or a sum of ``length`` values."""
+        streams = self.ciphertext_count(length) * max_packed_bytes(max(self.format.sizes))
+        return 2 * FINGERPRINT_BYTES + HEADER_BYTES + streams
 
-    def plains(self, update: Grid) -> Iterator[sealapi.Plaintext]:
-        """Yield ``update`` as polynomials, as many values each as fit."""
+    def plaintexts(self, update: Grid) -> Iterator[sealapi.Plaintext]:
+        """Yield the polynomials that encode ``update``."""
         step = self.encoding.values
         for start in range(0, len(update), step):
             yield self.encoding.encode(update[start : start + step])
 
-    def sealed(self, key: bytes, length: int, chunks: Iterable[bytes], origin: bytes = SUM_HEADER) -> ProtectedUpdate:
-        """Return ciphertexts of ``length`` values as they travel.
+    def pack(self, key: bytes, length: int, chunks: Iterable[bytes], header: bytes = SUM_HEADER) -> ProtectedUpdate:
+        """Return ciphertexts of ``length`` values in their wire format.
 
-        Before them are the key that they are under, a checksum, and of whom they are.
+        The fingerprint of their key, a checksum and a header precede them.
         """
-        parts = [origin, *length_prefixed_parts(chunks)]
+        parts = [header, *length_prefixed_parts(chunks)]
         # Joined once: an upload may have hundreds of megabytes.
-        return ProtectedUpdate(self.name, length, b"".join([key, fingerprint(key, _LENGTH.pack(length), *parts), *parts]))
+        checksum = fingerprint(key, _LENGTH.pack(length), *parts)
+        return ProtectedUpdate(self.name, length, b"".join([key, checksum, *parts]))
 
-    def ciphertexts(self, sealed: ProtectedUpdate, key: bytes) -> Iterator[memoryview]:
-        """Yield what :meth:`sealed` packed, where it lies.
+    def ciphertexts(self, upload: ProtectedUpdate, key: bytes) -> Iterator[memoryview]:
+        """Yield views of the ciphertexts that :meth:`pack` packed.
 
-        A ciphertext whose bits were changed opens as well as any, so that it has to be told by a checksum. It is for
-        accidents: who changes it on purpose is kept out by the connection.
+        A ciphertext with changed bits decrypts without an error, so a checksum protects it from accidents; the
+        connection protects it from deliberate changes.
 
         Raises
         ------
         InvalidUpdate
-            It is damaged, or under another key than ``key``, or longer than any of its length: then it is not read.
+            The upload is damaged, is under another key than ``key``, or is too long; a long one is not read.
         """
-        if not 0 <= sealed.length < 1 << 8 * _LENGTH.size:
-            raise InvalidUpdate("it does not say how many values it has")
-        if len(sealed.payload) > self.max_bytes(sealed.length):
+        if not 0 <= upload.length < 1 << 8 * _LENGTH.size:
+            raise InvalidUpdate("the upload does not state its number of values")
+        if len(upload.payload) > self.max_bytes(upload.length):
             raise InvalidUpdate(
-                f"{len(sealed.payload)} bytes for {sealed.length} values, which take "
-                f"{self.max_bytes(sealed.length)} at most"
+                f"{len(upload.payload)} bytes for {upload.length} values, which take "
+                f"{self.max_bytes(upload.length)} at most"
             )
-        whole = memoryview(sealed.payload)
-        said, mark, content = whole[:FINGERPRINT_BYTES], whole[FINGERPRINT_BYTES : 2 * FINGERPRINT_BYTES], whole[2 * FINGERPRINT_BYTES :]
-        if len(content) < HEADER_BYTES or mark != fingerprint(said, _LENGTH.pack(sealed.length), content):
-            raise InvalidUpdate("it was cut off or altered on the way")
-        if said != key:
-            raise InvalidUpdate("it is under another key than that of this run")
+        payload, end = memoryview(upload.payload), 2 * FINGERPRINT_BYTES
+        found, checksum, content = payload[:FINGERPRINT_BYTES], payload[FINGERPRINT_BYTES:end], payload[end:]
+        if len(content) < HEADER_BYTES or checksum != fingerprint(found, _LENGTH.pack(upload.length), content):
+            raise InvalidUpdate("the upload was truncated or altered")
+        if found != key:
+            raise InvalidUpdate("the upload is under another key than that of this run")
         yield from split_streams(content[HEADER_BYTES:], len(content))
 
 
-def ciphertext_id(sealed: ProtectedUpdate) -> bytes:
-    """Return what ciphertexts are known by: their key and their checksum, which is looked at before they are opened."""
-    return sealed.payload[: 2 * FINGERPRINT_BYTES]
+def ciphertext_id(upload: ProtectedUpdate) -> bytes:
+    """Return the fingerprint of the key and the checksum of ciphertexts, which is verified before decryption."""
+    return upload.payload[: 2 * FINGERPRINT_BYTES]
 
 
 def seal_context(
     kind: sealapi.SCHEME_TYPE, degree: int, primes: Sequence[int], plain_bits: int | None = None
 ) -> sealapi.SEALContext:
-    """Return a ring of ``degree`` coefficients modulo primes of so many bits each.
+    """Return the context of a ring with ``degree`` coefficients, modulo primes of the given bit lengths.
 
     Raises
     ------
     ValueError
-        SEAL refuses it, for instance since it has under 128 bits of security.
+        SEAL refuses the parameters, for instance because they have less than 128 bits of security.
     """
     parameters = sealapi.EncryptionParameters(kind)
     parameters.set_poly_modulus_degree(degree)
@@ -148,124 +163,124 @@ def seal_context(
 
 
 class KeyPair:
-    """A key pair, and what only its holder does.
+    """A key pair, with the operations that need the secret key.
 
     Parameters
     ----------
     scheme : Scheme
-        What is encrypted in.
+        The encryption scheme.
     """
 
     def __init__(self, scheme: Scheme) -> None:
         self._scheme = scheme
-        # From the operating system's entropy, by SEAL's own generator.
+        # SEAL's generator draws from the operating system's entropy.
         generator = sealapi.KeyGenerator(scheme.context)
         public = sealapi.PublicKey()
         generator.create_public_key(public)
         self._secret = generator.secret_key()
         self._decryptor = sealapi.Decryptor(scheme.context, self._secret)
         self.public = serialize(public)
-        self.mark = fingerprint(self.public)
+        self.fingerprint = fingerprint(self.public)
 
     def secret(self) -> bytes:
         """Return the secret key."""
         return serialize(self._secret)
 
-    def open(self, total: ProtectedUpdate) -> Grid:
-        """Return a sum as exact grid points: the raw decryption is not shown to anyone.
+    def decrypt(self, total: ProtectedUpdate) -> Grid:
+        """Return a sum as exact grid points; the raw decryption stays secret.
 
         Raises
         ------
         InvalidUpdate
-            It is damaged, or under another key.
+            The sum is damaged, or is under another key.
         """
-        return decrypt_sum(self._scheme, self._decryptor, total, self.mark)
+        return decrypt_sum(self._scheme, self._decryptor, total, self.fingerprint)
 
 
-def decrypt_sum(scheme: Scheme, decryptor: sealapi.Decryptor, total: ProtectedUpdate, mark: bytes) -> Grid:
-    """Return what is in ``total``, on the grid; what cannot be opened raises :class:`InvalidUpdate`."""
-    chunks = list(scheme.ciphertexts(total, mark))
+def decrypt_sum(scheme: Scheme, decryptor: sealapi.Decryptor, total: ProtectedUpdate, key: bytes) -> Grid:
+    """Return the grid points of ``total``, or raise :class:`~ppml.errors.InvalidUpdate`."""
+    chunks = list(scheme.ciphertexts(total, key))
     _check_count(scheme, total.length, len(chunks))
     parts = [np.zeros(0, dtype=np.int64)]
-    for cipher in read_all(sealapi.Ciphertext, scheme.shape, chunks):
+    for cipher in read_all(sealapi.Ciphertext, scheme.format, chunks):
         plain = sealapi.Plaintext()
         try:
             decryptor.decrypt(cipher, plain)
             parts.append(scheme.encoding.decode(plain))
         except SEAL_ERRORS as error:
-            raise InvalidUpdate(f"it cannot be opened: {error}") from None
+            raise InvalidUpdate(f"the sum cannot be decrypted: {error}") from None
     return np.concatenate(parts)[: total.length]
 
 
 def _check_count(scheme: Scheme, length: int, count: int) -> None:
-    if count != scheme.needed(length):
-        raise InvalidUpdate(f"{count} ciphertexts where {scheme.needed(length)} are needed")
+    if count != scheme.ciphertext_count(length):
+        raise InvalidUpdate(f"{count} ciphertexts, expected {scheme.ciphertext_count(length)}")
 
 
 class KeyHolder(Protocol):
-    """Whoever has the secret key, seen by the clients."""
+    """The clients' view of the holder of the secret key."""
 
     def public(self) -> bytes:
-        """Return the public key that updates are to be encrypted under now."""
+        """Return the current public key."""
         ...
 
-    def open(self, total: ProtectedUpdate) -> Grid:
+    def decrypt(self, total: ProtectedUpdate) -> Grid:
         """Return a sum as exact grid points."""
         ...
 
 
 class PublicKeyClients(SingleStep):
-    """Clients that encrypt under a public key: none of them can open what another has sealed.
+    """Clients that encrypt under a public key; no client can decrypt the update of another.
 
     Parameters
     ----------
     scheme : Scheme
-        What is encrypted in.
-    holder : Holder
-        Opens sums.
+        The encryption scheme.
+    holder : KeyHolder
+        The party that decrypts sums.
     """
 
     def __init__(self, scheme: Scheme, holder: KeyHolder) -> None:
         self._scheme = scheme
         self._holder = holder
-        self._under: tuple[bytes, sealapi.Encryptor] | None = None
+        self._encryptor: tuple[bytes, sealapi.Encryptor] | None = None
 
     def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
-        """Return ``update`` encrypted, as many values a ciphertext as fit."""
+        """Return ``update``, encrypted."""
         public = self._holder.public()
-        mark = fingerprint(public)
-        if self._under is None or self._under[0] != mark:
-            key = read(sealapi.PublicKey(), public_key_format(self._scheme.context), public)
-            self._under = mark, sealapi.Encryptor(self._scheme.context, key)
-        chunks = map(self._encrypt, self._scheme.plains(update))
-        return self._scheme.sealed(mark, len(update), chunks, header_of(client, number))
+        key = fingerprint(public)
+        if self._encryptor is None or self._encryptor[0] != key:
+            deserialize = read(sealapi.PublicKey(), public_key_format(self._scheme.context), public)
+            self._encryptor = key, sealapi.Encryptor(self._scheme.context, deserialize)
+        chunks = map(self._encrypt, self._scheme.plaintexts(update))
+        return self._scheme.pack(key, len(update), chunks, header_of(client, number))
 
     def _encrypt(self, plain: sealapi.Plaintext) -> bytes:
-        assert self._under is not None
+        assert self._encryptor is not None
         cipher = sealapi.Ciphertext()
-        self._under[1].encrypt(plain, cipher)
+        self._encryptor[1].encrypt(plain, cipher)
         return serialize(cipher)
 
     def reveal(self, total: ProtectedUpdate) -> Grid:
-        """Return the sum, which the key holder opens."""
-        return self._holder.open(total)
+        """Return the sum, which the key holder decrypts."""
+        return self._holder.decrypt(total)
 
 
 class SharedKeyClients(SingleStep):
-    """Clients that all have the secret key, and encrypt under it: half of a ciphertext is a seed then.
+    """Clients that share the secret key and encrypt under it, so that a seed replaces half of a ciphertext.
 
     Parameters
     ----------
     scheme : Scheme
-        What is encrypted in.
-    mark : bytes
-        What the key is known by.
+        The encryption scheme.
+    key : bytes
+        Fingerprint of the key.
     secret : callable
-        Returns the key. It is called where the clients first need it, in the process that they live in then.
+        Returns the secret key. It is called at first use, in the process of the clients.
     """
 
-    def __init__(self, scheme: Scheme, mark: bytes, secret: Callable[[], bytes]) -> None:
-        self._scheme, self._mark, self._secret = scheme, mark, secret
+    def __init__(self, scheme: Scheme, key: bytes, secret: Callable[[], bytes]) -> None:
+        self._scheme, self._fingerprint, self._secret = scheme, key, secret
 
     @cached_property
     def _key(self) -> sealapi.SecretKey:
@@ -280,142 +295,143 @@ class SharedKeyClients(SingleStep):
         return sealapi.Decryptor(self._scheme.context, self._key)
 
     def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
-        """Return ``update`` encrypted, as many values a ciphertext as fit."""
-        chunks = (serialize(self._encryptor.encrypt_symmetric(plain)) for plain in self._scheme.plains(update))
-        return self._scheme.sealed(self._mark, len(update), chunks, header_of(client, number))
+        """Return ``update``, encrypted."""
+        chunks = (serialize(self._encryptor.encrypt_symmetric(plain)) for plain in self._scheme.plaintexts(update))
+        return self._scheme.pack(self._fingerprint, len(update), chunks, header_of(client, number))
 
     def reveal(self, total: ProtectedUpdate) -> Grid:
-        """Return the sum, which each client opens for itself."""
-        return decrypt_sum(self._scheme, self._decryptor, total, self._mark)
+        """Return the sum; each client decrypts it itself."""
+        return decrypt_sum(self._scheme, self._decryptor, total, self._fingerprint)
 
 
 class LatticeServer(SingleStep):
-    """The server's side: adds ciphertexts, for which it needs no key.
+    """The server, which adds ciphertexts without a secret key.
 
     Parameters
     ----------
     scheme : Scheme
-        What is encrypted in.
+        The encryption scheme.
     material : ServerKeyMaterial
-        Gives the public key of the round, which the server looks at to know that it is no secret one, and what updates
-        of this round say that they are under; is told which ciphertexts are a sum.
+        Access to the public key of the round, which the server verifies not to be a secret key and compares with the
+        fingerprints in updates; the server announces sums to it.
 
     Raises
     ------
     SecretKeyExposed
-        The material is, or holds, a secret key, or is no public key of this ring.
+        The material contains a secret key, or is no public key of this ring.
     """
 
     def __init__(self, scheme: Scheme, material: ServerKeyMaterial) -> None:
         self._scheme = scheme
         self._material = material
-        self._seen = b""
-        # What updates are known by that were read: they are read again where they are added.
-        self._read_before: set[bytes] = set()
+        self._verified_key = b""
+        # Checked updates are read again when they are added, then without the sandbox.
+        self._checked: set[bytes] = set()
         self._evaluator = sealapi.Evaluator(scheme.context)
         self._key()
 
     def _key(self) -> bytes:
-        """Return what the key of this round is known by."""
+        """Return the fingerprint of this round's key."""
         material = self._material()
-        mark = fingerprint(material)
-        if mark != self._seen:
+        key = fingerprint(material)
+        if key != self._verified_key:
             require_public_key(self._scheme.context, material)
-            self._seen = mark
-        return mark
+            self._verified_key = key
+        return key
 
-    def check(self, sealed: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
-        """Raise an error unless it is of ``client``, and has what its length needs: ciphertexts of this ring and key.
+    def check(self, upload: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
+        """Raise an error unless the upload is of ``client`` and has the right ciphertexts of this ring and key.
 
-        That they were encrypted, and not made up, cannot be told.
+        The check cannot distinguish an encryption from a fabricated ciphertext.
         """
-        check_scheme(sealed, self._scheme.name)
-        chunks = list(self._scheme.ciphertexts(sealed, self._key()))
-        check_header(sealed.payload[2 * FINGERPRINT_BYTES : 2 * FINGERPRINT_BYTES + HEADER_BYTES], client, number)
-        _check_count(self._scheme, sealed.length, len(chunks))
-        for cipher in read_all(sealapi.Ciphertext, self._scheme.shape, chunks):
+        check_scheme(upload, self._scheme.name)
+        chunks = list(self._scheme.ciphertexts(upload, self._key()))
+        start = 2 * FINGERPRINT_BYTES
+        check_header(upload.payload[start : start + HEADER_BYTES], client, number)
+        _check_count(self._scheme, upload.length, len(chunks))
+        for cipher in read_all(sealapi.Ciphertext, self._scheme.format, chunks):
             _check_not_transparent(cipher)
-        self._read_before.add(ciphertext_id(sealed))
+        self._checked.add(ciphertext_id(upload))
 
-    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
-        """Return the encrypted sum, ciphertext by ciphertext."""
+    def add(self, uploads: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
+        """Return the encrypted sum, and announce it to the key holder."""
         key = self._key()
-        columns = zip(*(self._scheme.ciphertexts(one, key) for one in sealed), strict=True)
-        again = all(ciphertext_id(one) in self._read_before for one in sealed)
-        self._read_before.clear()
-        chunks = (self._add_column(column, again) for column in columns)
-        total = self._scheme.sealed(key, sealed[0].length, chunks)
+        columns = zip(*(self._scheme.ciphertexts(upload, key) for upload in uploads), strict=True)
+        checked = all(ciphertext_id(upload) in self._checked for upload in uploads)
+        self._checked.clear()
+        chunks = (self._add_column(column, checked) for column in columns)
+        total = self._scheme.pack(key, uploads[0].length, chunks)
         self._material.announce(total)
         return total
 
-    def _add_column(self, chunks: Sequence[memoryview], again: bool) -> bytes:
-        each = read_all(sealapi.Ciphertext, self._scheme.shape, chunks, again=again)
-        total = next(each)
+    def _add_column(self, chunks: Sequence[memoryview], checked: bool) -> bytes:
+        ciphers = read_all(sealapi.Ciphertext, self._scheme.format, chunks, checked=checked)
+        total = next(ciphers)
         _check_not_transparent(total)
-        for other in each:
+        for other in ciphers:
             _check_not_transparent(other)
             try:
                 self._evaluator.add_inplace(total, other)
             except SEAL_ERRORS as error:
-                raise InvalidUpdate(f"SEAL cannot add them: {error}") from None
+                raise InvalidUpdate(f"SEAL cannot add the ciphertexts: {error}") from None
         return serialize(total)
 
 
 def _check_not_transparent(cipher: sealapi.Ciphertext) -> None:
     if cipher.is_transparent():
-        raise InvalidUpdate("a ciphertext that hides nothing")
+        raise InvalidUpdate("a transparent ciphertext, which shows its content")
 
 
 def require_public_key(context: sealapi.SEALContext, material: bytes) -> None:
-    """Raise an error unless ``material`` is a public key of this ring, and nothing besides."""
+    """Raise an error unless ``material`` is exactly one public key of this ring."""
     if is_secret_key(context, material):
-        raise SecretKeyExposed("the material sent to the server holds a secret key")
+        raise SecretKeyExposed("the server's key material contains a secret key")
     try:
         read(sealapi.PublicKey(), public_key_format(context), material)
     except InvalidUpdate as error:
-        # What follows a key that can be read may be anything.
-        raise SecretKeyExposed(f"the material sent to the server is no public key: {error}") from None
+        # Bytes after a readable key could be a secret key.
+        raise SecretKeyExposed(f"the server's key material is no public key: {error}") from None
 
 
 def length_prefixed_parts(chunks: Iterable[bytes]) -> list[bytes]:
-    """Return ``chunks`` with the length of each before it."""
+    """Return ``chunks``, each after its length."""
     return [part for chunk in chunks for part in (_LENGTH.pack(len(chunk)), chunk)]
 
 
 def length_prefixed(chunks: Iterable[bytes]) -> bytes:
-    """Return ``chunks`` as one payload."""
+    """Return the concatenated ``chunks``, each after its length."""
     return b"".join(length_prefixed_parts(chunks))
 
 
 def split_length_prefixed(payload: memoryview) -> Iterator[memoryview]:
-    """Yield what has its length before it, or raise a ValueError where the payload is cut off."""
-    place = 0
-    while place < len(payload):
-        if len(payload) - place < _LENGTH.size:
-            raise ValueError("the payload is cut off within a length")
-        (length,) = _LENGTH.unpack_from(payload, place)
-        place += _LENGTH.size
-        if len(payload) - place < length:
-            raise ValueError("the payload is cut off within a ciphertext")
-        yield payload[place : place + length]
-        place += length
+    """Yield the chunks of :func:`length_prefixed`, or raise a ValueError where the payload is truncated."""
+    start = 0
+    while start < len(payload):
+        if len(payload) - start < _LENGTH.size:
+            raise ValueError("the payload is truncated within a length")
+        (length,) = _LENGTH.unpack_from(payload, start)
+        start += _LENGTH.size
+        if len(payload) - start < length:
+            raise ValueError("the payload is truncated within a ciphertext")
+        yield payload[start : start + length]
+        start += length
 
 
 def max_packed_bytes(*sizes: int) -> int:
-    """Return the most bytes that streams which take ``sizes`` uncompressed are packed in."""
+    """Return the largest size of packed streams whose uncompressed sizes are ``sizes``."""
     return sum(_LENGTH.size + max_stream_bytes(size) for size in sizes)
 
 
-def split_streams(message: bytes | memoryview, most: int) -> list[memoryview]:
-    """Return the streams in a message of somebody else, of at most ``most`` bytes.
+def split_streams(message: bytes | memoryview, max_bytes: int) -> list[memoryview]:
+    """Return the streams in a message of another party.
 
     Raises
     ------
     InvalidUpdate
-        It is longer, or cut off.
+        The message has more than ``max_bytes`` bytes, or is truncated.
     """
-    if len(message) > most:
-        raise InvalidUpdate(f"a message of {len(message)} bytes, where {most} are enough")
+    if len(message) > max_bytes:
+        raise InvalidUpdate(f"a message of {len(message)} bytes, at most {max_bytes} are allowed")
     try:
         return list(split_length_prefixed(memoryview(message)))
     except ValueError as error:

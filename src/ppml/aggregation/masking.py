@@ -1,58 +1,66 @@
-"""Secure aggregation by pairwise masks (Bonawitz et al., CCS 2017, ePrint 2017/281), with recovery of lost clients.
+"""Secure aggregation by pairwise masks (Bonawitz et al., CCS 2017, ePrint 2017/281), with dropout recovery.
 
-Every two clients agree on a mask, which one adds and the other subtracts, so that the sum has none of them; each adds a
-mask of its own besides. Both are random streams, from seeds that are new in each round. A client divides what its masks
-come from among all, by Shamir's secret sharing: of a client that is lost after that, the others give the server what
-its pairwise masks come from; of one whose upload is there, what its own mask comes from; never both. So the server
-opens the sum of the uploads that are there, exactly, and nothing else, unless as many clients help it as the threshold
-says.
+Every two clients agree on a mask; one adds it and the other subtracts it, so that it cancels in the sum. Each client
+also adds a self mask. Masks are pseudorandom streams from seeds that are new in each round. A client splits the two
+secrets of its masks among all clients by Shamir's secret sharing. For a client that drops out, the others reveal shares
+of its pairwise key; for a client with an upload, shares of its self-mask secret; never both. So the server obtains the
+exact sum of the uploads, and nothing else, unless as many clients collude with it as the threshold.
 
-A round has the steps ``keys``, ``shares``, ``letters``, ``disputes``, the upload and ``unmask``. The upload begins when
-every client of the sum has read its letters and no dispute about them is open.
+A round has the steps ``keys``, ``shares``, ``letters`` (encrypted shares), ``disputes``, the upload and ``unmask``. The
+upload starts after every client of the sum has read its shares, and all disputes about them are settled.
 
-*Keys.* Each client signs the keys that it publishes in a round, and every client checks the signatures of all others
-by a register that is not the server's (:mod:`ppml.aggregation.identities`): a server alone cannot put keys of its own
-in the place of a client's. The party that keeps the register could. Masks and letters are bound to the round, to both
-clients by their numbers, and to the whole list of published keys: clients that were shown different lists cannot read
-each other's letters, and seal nothing. A key that is in a list twice is refused, by the server and by every client.
+Flower's SecAgg+ is not used: it has no signed client lists, no disputes that spare the round and no exact fixed-point
+sums, and it is written for an older client API.
 
-*Shares that can be checked.* Each share has a point, which its sender shows (:mod:`ppml.aggregation.shamir`). The
-server tests that the points of a client belong to shares of the two secrets whose points its keys are, and leaves out
-a client that fails; each reader compares its shares with their points. So every secret in a sum can be given back by
-any ``threshold`` of its right shares, and a share that is given in the place of the right one is seen at once.
+*Keys.* Each client signs the public keys that it advertises in a round. Every client verifies the signatures of all
+others with a register that the server does not operate (:mod:`ppml.aggregation.identities`): the server alone cannot
+replace a client's keys by its own; the operator of the register could. Masks and shares are bound to the round, to the
+numbers of both clients, and to the complete list of advertised keys: clients with different lists cannot read each
+other's shares, and upload nothing. The server and every client refuse a list with a repeated key.
 
-*Letters without right shares.* A client sends each other client two shares in a letter, which is encrypted and signed,
-as their points are. The server checks the signatures and leaves out a client with a wrong one. A client that cannot
-open a letter with a right signature, or finds other shares in it than those of its points, sends the server a signed
-complaint about the sender, and goes on without that letter. The sender then shows the server the two shares of these
-points, or is left out; the server uses them in place of those that the reader cannot give. A client is therefore left
-out for its own answers alone. A false complaint excludes nobody: it costs one more message of the client that it is
-about, and the shares of the client that makes it.
+*Verifiable shares.* Each share has a point, which its sender publishes (:mod:`ppml.aggregation.shamir`). The server
+tests that the points of a client belong to shares of the two secrets of its public keys, and excludes a client that
+fails; each recipient compares its shares with their points. So any ``threshold`` correct shares recover every secret of
+a sum, and a wrong share is detected at once.
 
-A shown share tells nothing new to a coalition. An honest client has no complaint about an honest one: a letter that the
-other has signed for the same round, list, sender and reader opens. So a dispute has a client that deviates on one side,
-and the shares in dispute were that client's to make or to read. The server cannot make a complaint up, since it is
-signed. A letter whose signature is wrong is no ground for a complaint: the server has altered it, or has shown the two
-clients different lists. Its reader takes no further part in the round.
+*Disputes.* A client sends each other client a message with two encrypted shares, their points and a signature. The
+server verifies the signatures and excludes a client with a wrong one. A recipient that cannot decrypt a correctly
+signed message, or finds shares that do not match their points, sends the server a signed complaint about the sender,
+and continues without that message. The sender must then show the server the two shares of these points, or is excluded;
+the server uses them in place of those that the recipient cannot give. A client is therefore excluded for its own
+replies only. A false complaint excludes no client: it costs its target one message, and its author the shares.
 
-*A server that deviates.* Each client signs the list of the clients that have masks in common, as it was told, and sends
-the signature with its upload. A client gives shares where all clients that are said to be there have signed its own
-list, and gives them once a round. So two lists have ``2 threshold`` signatures, which takes ``2 threshold - clients``
-colluding clients, since an honest client signs one. As many get both kinds of shares of a client by lies about which
-clients are lost: the colluders have both, and of the others half is told one thing and half the other. With fewer
-colluders no update of a client is opened. There is no step in which clients compare which clients they were told are
-lost: by telling each another selection, a server without colluders can open a sum of fewer clients than the threshold
-says, of all but ``clients (clients - threshold) / threshold`` at the least.
+A shown share gives a coalition no new information. An honest client has no complaint about an honest one, because a
+message that the other signed for the same round, list, sender and recipient decrypts. So a dispute has a deviating
+client on one side, which knew the disputed shares as sender or recipient. The server cannot fabricate a complaint,
+since complaints are signed. A message with a wrong signature is no ground for a complaint: the server altered it, or
+sent the two clients different lists. Its recipient leaves the round.
 
-*Not post-quantum.* Masks, points and letters rest on discrete logarithms in the group of Curve25519: an attacker that
-records all messages of a round can open its updates once it has a quantum computer.
+*A deviating server.* Each client signs the list of the clients with common masks, as it received it, and uploads the
+signature. A client reveals shares only if every client that is reported as present signed the same list, and once per
+round. So two lists need ``2 threshold`` signatures, which takes ``2 threshold - clients`` colluding clients, since an
+honest client signs one. As many colluders are needed to obtain both kinds of shares of a client by lies about dropouts:
+colluders give both, and each half of the others hears a different lie. With fewer colluders no single update is
+revealed. The clients have no step in which they compare the reported dropouts: with a different report to each, a
+server without colluders can reveal the sum of fewer clients than the threshold, of all but
+``clients (clients - threshold) / threshold`` at the least.
+
+*No post-quantum security.* Masks, points and encrypted shares rely on discrete logarithms in the group of Curve25519:
+an attacker that records all messages of a round can reveal its updates with a quantum computer.
 """
 
 from __future__ import annotations
 
 import weakref
 
-from ppml.aggregation.identities import LOOK_UP, REGISTER, REGISTER_NAME, KeyRegister, KeyRegisterClient, signature_verifier
+from ppml.aggregation.identities import (
+    LOOK_UP,
+    REGISTER,
+    REGISTER_NAME,
+    KeyRegister,
+    KeyRegisterClient,
+    signature_verifier,
+)
 from ppml.aggregation.interfaces import Parties, ServerKeyMaterial
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
@@ -63,15 +71,18 @@ from ppml.ipc.process import isolation_hooks, start_process
 
 
 def parties(spec: Masking, clients: int) -> Parties:
-    """Return the clients, which have no keys yet, and a register of their signing keys in a process of its own."""
-    (near, far), end = start_process(REGISTER_NAME, KeyRegister, [frozenset({REGISTER, LOOK_UP}), frozenset({LOOK_UP})])
-    side = MaskingClients(
-        masking_threshold(spec.threshold, clients), clients, integer_width(clients, spec), KeyRegisterClient(near)
+    """Return the clients, still without keys, and a register of their signing keys in a process of its own."""
+    (for_clients, for_server), stop = start_process(
+        REGISTER_NAME, KeyRegister, [frozenset({REGISTER, LOOK_UP}), frozenset({LOOK_UP})]
     )
-    return Parties(side, KeyRegisterClient(far), weakref.finalize(side, end), isolation_hooks([near], [far]))
+    threshold, width = masking_threshold(spec.threshold, clients), integer_width(clients, spec)
+    side = MaskingClients(threshold, clients, width, KeyRegisterClient(for_clients))
+    hooks = isolation_hooks([for_clients], [for_server])
+    return Parties(side, KeyRegisterClient(for_server), weakref.finalize(side, stop), hooks)
 
 
 def server_side(spec: Masking, clients: int, material: ServerKeyMaterial) -> MaskingServer:
-    """Return the server, which looks signing keys up in the register."""
+    """Return the server, which looks up signing keys in the register."""
     assert isinstance(material, KeyRegisterClient)
-    return MaskingServer(masking_threshold(spec.threshold, clients), integer_width(clients, spec), signature_verifier(material))
+    threshold, width = masking_threshold(spec.threshold, clients), integer_width(clients, spec)
+    return MaskingServer(threshold, width, signature_verifier(material))

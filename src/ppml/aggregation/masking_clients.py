@@ -1,4 +1,4 @@
-"""The clients under pairwise masks; :mod:`ppml.aggregation.masking` describes the protocol."""
+"""The clients of secure aggregation; :mod:`ppml.aggregation.masking` describes the protocol."""
 
 from __future__ import annotations
 
@@ -7,35 +7,41 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ppml.aggregation.envelope import verified_payload, header_of, make_envelope
+from ppml.aggregation.envelope import header_of, make_envelope, verified_payload
 from ppml.aggregation.fixed_point import Grid
-from ppml.aggregation.group import random_scalar, base_multiple
+from ppml.aggregation.group import base_multiple, random_scalar
 from ppml.aggregation.hpke import ClassicalKey, DecryptionError, encrypt_classical
-from ppml.aggregation.identities import SIGNATURE_BYTES, KeyDirectory, KeyRegister, ClientSigners, signature_verifier
+from ppml.aggregation.identities import (
+    SIGNATURE_BYTES,
+    ClientSigners,
+    KeyDirectory,
+    KeyRegister,
+    signature_verifier,
+)
 from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.aggregation.masks import (
     KEYS,
-    PUBLIC_KEYS_BYTES,
-    ENCRYPTED_SHARES_BYTES,
     PAIRWISE_KEY,
-    SELF_MASK,
-    SIGNED_KEYS_BYTES,
+    PUBLIC_KEYS_BYTES,
     SCHEME,
-    round_context,
+    SELF_MASK,
+    SHARE_MESSAGE_BYTES,
+    SIGNED_KEYS_BYTES,
+    check_distinct_keys,
+    check_key_form,
     complaint_message,
-    shares_match,
-    partner_list_message,
-    share_context,
-    pairwise_public_key,
-    self_mask,
+    keys_message,
     pack_entries,
     pairwise_mask_sum,
-    share_index,
+    pairwise_public_key,
+    partner_list_message,
     points_in_message,
+    round_context,
+    self_mask,
+    share_context,
+    share_index,
     share_points,
-    check_key_form,
-    check_distinct_keys,
-    keys_message,
+    shares_match,
     unpack_entries,
 )
 from ppml.aggregation.primitives import KEY_BYTES
@@ -45,241 +51,257 @@ from ppml.errors import InvalidUpdate
 
 @dataclass
 class MaskingState:
-    """What a client has for one round, and forgets in the next.
+    """The state of a client in one round, replaced in the next.
 
     Parameters
     ----------
     number : int
         The round.
-    for_letters : ClassicalKey
-        What others encrypt their letters to.
-    for_masks, own : bytes
-        The two secrets that it divides: its key for pairwise masks, and the secret of its own mask.
-    publics : dict of int to bytes
-        What each client that takes part has published.
-    about : bytes
-        What masks and letters are bound to.
-    sent : dict of int to bytes
-        The two shares of its own secrets that it has sent to each other client.
+    encryption_key : ClassicalKey
+        Key pair for share messages to this client.
+    pairwise_secret, self_mask_secret : bytes
+        The two secrets that the client splits.
+    advertised : dict of int to bytes
+        Advertised keys by client.
+    context : bytes
+        Context of masks and share messages.
+    sent_shares : dict of int to bytes
+        Pairs of shares of this client's secrets, by recipient.
     senders : frozenset of int
-        The clients whose letters it was given; empty before.
-    held : dict of int to bytes
-        The two shares that it holds of each client's secrets, its own included, where it could open the letter.
+        Clients whose share messages arrived; empty before that step.
+    held_shares : dict of int to bytes
+        Pairs of shares of each client's secrets, its own included, where the message could be decrypted.
     partners : frozenset of int
-        The clients, itself included, that have masks in common; empty before the server has named them.
-    sealed, unmasked : bool
-        Whether it has sealed an update, and given shares away.
+        Clients with common masks, itself included; empty before the server names them.
+    uploaded, revealed : bool
+        Whether the client has protected an update, and revealed shares.
     """
 
     number: int
-    for_letters: ClassicalKey = field(default_factory=ClassicalKey)
-    for_masks: bytes = field(default_factory=random_scalar)
-    own: bytes = field(default_factory=random_scalar)
-    publics: dict[int, bytes] = field(default_factory=dict)
-    about: bytes = b""
-    sent: dict[int, bytes] = field(default_factory=dict)
+    encryption_key: ClassicalKey = field(default_factory=ClassicalKey)
+    pairwise_secret: bytes = field(default_factory=random_scalar)
+    self_mask_secret: bytes = field(default_factory=random_scalar)
+    advertised: dict[int, bytes] = field(default_factory=dict)
+    context: bytes = b""
+    sent_shares: dict[int, bytes] = field(default_factory=dict)
     senders: frozenset[int] = frozenset()
-    held: dict[int, bytes] = field(default_factory=dict)
+    held_shares: dict[int, bytes] = field(default_factory=dict)
     partners: frozenset[int] = frozenset()
-    sealed: bool = False
-    unmasked: bool = False
+    uploaded: bool = False
+    revealed: bool = False
 
     @property
-    def masks_of(self) -> dict[int, bytes]:
-        """The public key for pairwise masks of each client that it has masks in common with."""
-        return {client: pairwise_public_key(self.publics[client]) for client in sorted(self.partners)}
+    def partner_keys(self) -> dict[int, bytes]:
+        """The public pairwise keys of the partners."""
+        return {client: pairwise_public_key(self.advertised[client]) for client in sorted(self.partners)}
 
-    def keys(self) -> bytes:
-        """Return what everybody gets to know: the public key for letters, and the points of both secrets."""
-        return self.for_letters.public + base_multiple(self.for_masks) + base_multiple(self.own)
+    def public_keys(self) -> bytes:
+        """Return the public encryption key, and the points of both secrets."""
+        return self.encryption_key.public + base_multiple(self.pairwise_secret) + base_multiple(self.self_mask_secret)
 
 
 class MaskingClients:
-    """The clients of one process; each has what is its own, and none looks at another's.
+    """The clients of one process, each with a state of its own.
 
     Parameters
     ----------
     threshold : int
-        How many clients give the server what opens a sum.
-    most : int
-        How many are asked in a round. More would let the server tell two groups of different sums, and overflow.
+        Number of clients whose shares reveal a sum.
+    max_clients : int
+        Largest number of clients in a round. More could overflow the sum, and let the server split them into two
+        groups with different sums.
     width : int
-        Bytes a value.
-    register : Keys or None
-        Where the clients' signing keys are registered, which the server has no part in. None: the clients of this
-        process are all that there are, and have a register among themselves.
+        Bytes per value.
+    register : KeyDirectory or None
+        Register of the clients' signing keys, not operated by the server. None for a register in this process, which
+        then has all clients.
     """
 
-    def __init__(self, threshold: int, most: int, width: int, register: KeyDirectory | None = None) -> None:
-        self._threshold, self._most, self._width = threshold, most, width
+    def __init__(self, threshold: int, max_clients: int, width: int, register: KeyDirectory | None = None) -> None:
+        self._threshold, self._max_clients, self._width = threshold, max_clients, width
         register = KeyRegister() if register is None else register
-        self._signers, self._verify = ClientSigners(register.take), signature_verifier(register)
-        self._turns: dict[int, MaskingState] = {}
+        self._signers, self._verify = ClientSigners(register.register), signature_verifier(register)
+        self._states: dict[int, MaskingState] = {}
 
     def respond(self, step: str, client: int, number: int, content: bytes) -> bytes:
-        """Do one step of a round.
+        """Return the reply of a client in one step of a round.
 
         Raises
         ------
         InvalidUpdate
-            What the server says does not fit what it has said, or would open more than a sum.
+            The request contradicts earlier ones, or would reveal more than a sum.
         """
         if step == KEYS:
-            keys = self._begin(client, number).keys()
+            keys = self._begin(client, number).public_keys()
             return keys + self._signers.sign(client, keys_message(number, keys))
-        turn = self._turn(client, number)
+        state = self._state(client, number)
         match step:
             case "shares":
-                return self._divide(turn, client, unpack_entries(content, SIGNED_KEYS_BYTES))
+                return self._split_secrets(state, client, unpack_entries(content, SIGNED_KEYS_BYTES))
             case "letters":
-                return self._read(turn, client, unpack_entries(content, ENCRYPTED_SHARES_BYTES))
+                return self._read_shares(state, client, unpack_entries(content, SHARE_MESSAGE_BYTES))
             case "disputes":
-                return self._show(turn, client, unpack_entries(content, SIGNATURE_BYTES))
+                return self._answer_complaints(state, client, unpack_entries(content, SIGNATURE_BYTES))
             case "seal":
-                return self._join(turn, client, unpack_entries(content, 0).keys())
+                return self._accept_partners(state, client, unpack_entries(content, 0).keys())
             case "unmask":
-                return self._unmask(turn, client, unpack_entries(content, SIGNATURE_BYTES))
-        raise InvalidUpdate(f"there is no step {step!r} in this aggregation")
+                return self._reveal_shares(state, client, unpack_entries(content, SIGNATURE_BYTES))
+        raise InvalidUpdate(f"the aggregation has no step {step!r}")
 
     def _begin(self, client: int, number: int) -> MaskingState:
-        # In a second turn of one round it would send the same update, among others: two sums would differ by one.
-        if client in self._turns and number <= self._turns[client].number:
-            raise InvalidUpdate(f"it has had its turn in round {number}")
-        self._turns[client] = MaskingState(number)
-        return self._turns[client]
+        # A client that repeats a round would send the same update among others: two sums would differ by one update.
+        if client in self._states and number <= self._states[client].number:
+            raise InvalidUpdate(f"the client has already taken part in round {number}")
+        self._states[client] = MaskingState(number)
+        return self._states[client]
 
-    def _turn(self, client: int, number: int) -> MaskingState:
-        turn = self._turns.get(client)
-        if turn is None or turn.number != number:
-            raise InvalidUpdate(f"it has no keys of round {number}")
-        return turn
+    def _state(self, client: int, number: int) -> MaskingState:
+        state = self._states.get(client)
+        if state is None or state.number != number:
+            raise InvalidUpdate(f"the client has no keys of round {number}")
+        return state
 
-    def _divide(self, turn: MaskingState, client: int, publics: dict[int, bytes]) -> bytes:
-        if turn.publics:
-            raise InvalidUpdate("its secrets are divided already")
-        if client not in publics or publics[client][:PUBLIC_KEYS_BYTES] != turn.keys():
-            raise InvalidUpdate("the keys that the server passes on are not those that were sent")
-        if not self._threshold <= len(publics) <= self._most:
-            raise InvalidUpdate(f"{len(publics)} clients take part, {self._threshold} to {self._most} are needed")
-        check_distinct_keys(publics)
-        for other in publics.keys() - {client}:
-            check_key_form(publics[other])
-            keys, signature = publics[other][:PUBLIC_KEYS_BYTES], publics[other][PUBLIC_KEYS_BYTES:]
-            self._verify(other, signature, keys_message(turn.number, keys))
-        turn.publics, turn.about = publics, round_context(turn.number, publics)
-        places = list(map(share_index, publics))
-        own = split(turn.own, places, self._threshold)
-        key = split(turn.for_masks, places, self._threshold)
-        both = {other: own[share_index(other)] + key[share_index(other)] for other in publics}
-        turn.held, turn.sent = {client: both.pop(client)}, both
-        letters = {other: self._letter(turn, client, other, shares) for other, shares in both.items()}
-        return share_points(turn.held[client]) + pack_entries(letters)
+    def _split_secrets(self, state: MaskingState, client: int, advertised: dict[int, bytes]) -> bytes:
+        """Split both secrets, and return the points of the client's own shares and its share messages."""
+        if state.advertised:
+            raise InvalidUpdate("the client has already split its secrets")
+        if client not in advertised or advertised[client][:PUBLIC_KEYS_BYTES] != state.public_keys():
+            raise InvalidUpdate("the server's list has other keys than the client advertised")
+        if not self._threshold <= len(advertised) <= self._max_clients:
+            raise InvalidUpdate(
+                f"{len(advertised)} clients take part, {self._threshold} to {self._max_clients} are needed"
+            )
+        check_distinct_keys(advertised)
+        for other in advertised.keys() - {client}:
+            check_key_form(advertised[other])
+            keys, signature = advertised[other][:PUBLIC_KEYS_BYTES], advertised[other][PUBLIC_KEYS_BYTES:]
+            self._verify(other, signature, keys_message(state.number, keys))
+        state.advertised, state.context = advertised, round_context(state.number, advertised)
+        indices = list(map(share_index, advertised))
+        mask_shares = split(state.self_mask_secret, indices, self._threshold)
+        key_shares = split(state.pairwise_secret, indices, self._threshold)
+        pairs = {other: mask_shares[share_index(other)] + key_shares[share_index(other)] for other in advertised}
+        state.held_shares, state.sent_shares = {client: pairs.pop(client)}, pairs
+        messages = {other: self._share_message(state, client, other, shares) for other, shares in pairs.items()}
+        return share_points(state.held_shares[client]) + pack_entries(messages)
 
-    def _letter(self, turn: MaskingState, client: int, other: int, shares: bytes) -> bytes:
-        about = share_context(turn.about, client, other)
-        message = encrypt_classical(shares, turn.publics[other][:KEY_BYTES], about) + share_points(shares)
-        return message + self._signers.sign(client, about + message)
+    def _share_message(self, state: MaskingState, client: int, recipient: int, shares: bytes) -> bytes:
+        context = share_context(state.context, client, recipient)
+        encrypted = encrypt_classical(shares, state.advertised[recipient][:KEY_BYTES], context)
+        message = encrypted + share_points(shares)
+        return message + self._signers.sign(client, context + message)
 
-    def _read(self, turn: MaskingState, client: int, letters: dict[int, bytes]) -> bytes:
-        """Open the letters; return a signed complaint about each sender of one that gives no shares of its points."""
-        if turn.senders or not letters.keys() <= turn.sent.keys():
-            raise InvalidUpdate("shares of clients that do not take part, or twice")
-        if len(letters) + 1 < self._threshold:
-            raise InvalidUpdate(f"{len(letters) + 1} clients have divided their secrets, {self._threshold} are needed")
-        for sender, letter in letters.items():
-            self._refuse_unsigned(turn, client, sender, letter)
-        turn.senders = frozenset(letters)
+    def _read_shares(self, state: MaskingState, client: int, messages: dict[int, bytes]) -> bytes:
+        """Decrypt share messages; return a signed complaint about each sender of an unusable one."""
+        if state.senders or not messages.keys() <= state.sent_shares.keys():
+            raise InvalidUpdate("share messages of clients that do not take part, or repeated")
+        if len(messages) + 1 < self._threshold:
+            raise InvalidUpdate(f"{len(messages) + 1} clients have split their secrets, {self._threshold} are needed")
+        for sender, message in messages.items():
+            self._check_share_signature(state, client, sender, message)
+        state.senders = frozenset(messages)
         complaints = {}
-        for sender, letter in letters.items():
+        for sender, message in messages.items():
+            context = share_context(state.context, sender, client)
             try:
-                turn.held[sender] = _decrypt_shares(letter, turn.for_letters, share_context(turn.about, sender, client))
+                state.held_shares[sender] = _decrypt_shares(message, state.encryption_key, context)
             except DecryptionError:
-                complaints[sender] = self._signers.sign(client, complaint_message(turn.about, sender, client))
+                complaints[sender] = self._signers.sign(client, complaint_message(state.context, sender, client))
         return pack_entries(complaints)
 
-    def _refuse_unsigned(self, turn: MaskingState, client: int, sender: int, letter: bytes) -> None:
-        # The server has checked this signature by the list that it has shown. A complaint about the sender would have
-        # that client show shares, for what the server or the list has done.
+    def _check_share_signature(self, state: MaskingState, client: int, sender: int, message: bytes) -> None:
+        # The server has verified this signature with the list that it sent. A complaint would have the sender show
+        # shares for a fault of the server or of the list.
+        signed = share_context(state.context, sender, client) + message[:-SIGNATURE_BYTES]
         try:
-            self._verify(sender, letter[-SIGNATURE_BYTES:], share_context(turn.about, sender, client) + letter[:-SIGNATURE_BYTES])
+            self._verify(sender, message[-SIGNATURE_BYTES:], signed)
         except InvalidUpdate:
             raise InvalidUpdate(
-                f"the shares that client {sender} sent cannot be read: they were altered, or the two clients were "
-                "shown different keys"
+                f"the share message of client {sender} was altered, or the two clients received different keys"
             ) from None
 
-    def _show(self, turn: MaskingState, client: int, complaints: dict[int, bytes]) -> bytes:
-        """Return, for each client that complains, the two shares that it was sent: only these, which are its own."""
-        # Nothing is there to show once the clients of the sum are named.
-        if not complaints.keys() <= turn.sent.keys():
-            raise InvalidUpdate("complaints of clients that do not take part, or after the clients of the sum were named")
-        for reader, signature in complaints.items():
-            self._verify(reader, signature, complaint_message(turn.about, client, reader))
-        return pack_entries({reader: turn.sent[reader] for reader in complaints})
+    def _answer_complaints(self, state: MaskingState, client: int, complaints: dict[int, bytes]) -> bytes:
+        """Return, for each complaining client, the pair of shares that this client sent to it."""
+        # The shares are deleted once the partners are named.
+        if not complaints.keys() <= state.sent_shares.keys():
+            raise InvalidUpdate("complaints of clients that do not take part, or after the partners were named")
+        for recipient, signature in complaints.items():
+            self._verify(recipient, signature, complaint_message(state.context, client, recipient))
+        return pack_entries({recipient: state.sent_shares[recipient] for recipient in complaints})
 
-    def _join(self, turn: MaskingState, client: int, partners: Collection[int]) -> bytes:
-        """Take the list of the clients that have masks in common, before anything is sealed."""
-        if turn.partners or client not in partners or not set(partners) <= turn.senders | {client}:
-            raise InvalidUpdate("clients that have sent it no shares are to have masks in common with it, or a second list")
+    def _accept_partners(self, state: MaskingState, client: int, partners: Collection[int]) -> bytes:
+        """Store the list of the clients with common masks, before the upload."""
+        if state.partners or client not in partners or not set(partners) <= state.senders | {client}:
+            raise InvalidUpdate("a second list of partners, or one with clients that have sent no shares")
         if len(partners) < self._threshold:
-            raise InvalidUpdate(f"{len(partners)} clients have masks in common, {self._threshold} are needed")
-        turn.partners, turn.sent = frozenset(partners), {}
-        turn.held = {other: shares for other, shares in turn.held.items() if other in turn.partners}
+            raise InvalidUpdate(f"{len(partners)} clients have common masks, {self._threshold} are needed")
+        state.partners, state.sent_shares = frozenset(partners), {}
+        held = state.held_shares.items()
+        state.held_shares = {other: shares for other, shares in held if other in state.partners}
         return b""
 
     def protect(self, update: Grid, client: int = 0, number: int = 0) -> ProtectedUpdate:
-        """Return ``update`` with its own mask and those that it has in common with the others."""
-        turn = self._turn(client, number)
-        if not turn.partners:
-            raise InvalidUpdate("nobody has a share of what its masks come from")
-        # Two updates under the same masks would show what they differ by.
-        if turn.sealed:
-            raise InvalidUpdate("it has sealed an update of this round already")
-        turn.sealed = True
-        masked = update.astype(f"<i{self._width}").view(f"<u{self._width}")
-        masked = masked + self_mask(turn.own, len(update), self._width)
-        masked = masked + pairwise_mask_sum(turn.for_masks, turn.masks_of, client, turn.about, len(update), self._width)
-        # The others help to open a sum of those alone that have this client's list.
-        signature = self._signers.sign(client, partner_list_message(turn.about, turn.partners))
-        return make_envelope(SCHEME, len(update), masked.tobytes() + signature, header_of(client, number))
+        """Return ``update`` plus the self mask and the pairwise masks."""
+        state = self._state(client, number)
+        if not state.partners:
+            raise InvalidUpdate("no client has a share of the secrets of its masks")
+        # Two updates under the same masks would reveal their difference.
+        if state.uploaded:
+            raise InvalidUpdate("the client has already protected an update of this round")
+        state.uploaded = True
+        length, width = len(update), self._width
+        masked = update.astype(f"<i{width}").view(f"<u{width}")
+        masked = masked + self_mask(state.self_mask_secret, length, width)
+        masked = masked + pairwise_mask_sum(
+            state.pairwise_secret, state.partner_keys, client, state.context, length, width
+        )
+        # The other clients unmask only a sum of clients that signed the same list.
+        signature = self._signers.sign(client, partner_list_message(state.context, state.partners))
+        return make_envelope(SCHEME, length, masked.tobytes() + signature, header_of(client, number))
 
-    def _unmask(self, turn: MaskingState, client: int, signatures: Mapping[int, bytes]) -> bytes:
-        """Return a share of the own mask of each partner that is present, of the key of each other one.
+    def _reveal_shares(self, state: MaskingState, client: int, signatures: Mapping[int, bytes]) -> bytes:
+        """Return a share of the self-mask secret of each present partner, and of the pairwise key of each other one.
 
         Parameters
         ----------
-        turn : Turn
-            The state of the client in this round.
+        state : MaskingState
+            State of the client in this round.
         client : int
-            Its number.
+            Number of the client.
         signatures : mapping of int to bytes
-            The signature of each client that is present, under its list of the clients that have masks in common.
+            Signatures of the present clients for their lists of partners.
         """
         present = set(signatures)
-        if turn.unmasked:
-            raise InvalidUpdate("it has given its shares of this round already")
-        if not turn.sealed or client not in present:
-            raise InvalidUpdate("it has sealed no update of this round, or is said to be lost")
-        if not present <= turn.partners or len(present) < self._threshold:
-            raise InvalidUpdate(f"a sum of {len(present)} clients is not opened, of {self._threshold} it would be")
+        if state.revealed:
+            raise InvalidUpdate("the client has already revealed its shares of this round")
+        if not state.uploaded or client not in present:
+            raise InvalidUpdate("the client has protected no update of this round, or is reported as a dropout")
+        if not present <= state.partners or len(present) < self._threshold:
+            raise InvalidUpdate(f"a sum of {len(present)} partners is not revealed, {self._threshold} are needed")
         for other in present - {client}:
-            self._verify(other, signatures[other], partner_list_message(turn.about, turn.partners))
-        # Before anything is given: the server that asks again, with other clients, gets nothing.
-        turn.unmasked = True
-        given = {}
-        for other, shares in turn.held.items():
-            given[other] = shares[SELF_MASK if other in present else PAIRWISE_KEY]
-        return pack_entries(given)
+            self._verify(other, signatures[other], partner_list_message(state.context, state.partners))
+        # Set before any share leaves, so that a second request with other clients gets none.
+        state.revealed = True
+        shares = {
+            other: pair[SELF_MASK if other in present else PAIRWISE_KEY] for other, pair in state.held_shares.items()
+        }
+        return pack_entries(shares)
 
     def reveal(self, total: ProtectedUpdate) -> Grid:
         """Return the sum, which the server has unmasked."""
         return np.frombuffer(verified_payload(total), dtype=f"<i{self._width}").astype(np.int64)
 
 
-def _decrypt_shares(letter: bytes, key: ClassicalKey, about: bytes) -> bytes:
-    """Return the two shares in a letter, or raise :class:`DecryptionError`: also where they are not those of its points."""
-    points = points_in_message(letter)
-    shares = key.decrypt(letter[: -SIGNATURE_BYTES - len(points)], about)
+def _decrypt_shares(message: bytes, key: ClassicalKey, context: bytes) -> bytes:
+    """Return the pair of shares in a share message.
+
+    Raises
+    ------
+    DecryptionError
+        The message cannot be decrypted, or the shares do not match their points.
+    """
+    points = points_in_message(message)
+    shares = key.decrypt(message[: -SIGNATURE_BYTES - len(points)], context)
     if not shares_match(shares, points):
-        raise DecryptionError("the shares in it are not those of its points")
+        raise DecryptionError("the shares do not match their points")
     return shares

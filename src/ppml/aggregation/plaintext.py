@@ -1,4 +1,4 @@
-"""No protection: the server sees every update. The null object of aggregation."""
+"""Aggregation without protection: the server sees every update."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def to_plaintext(values: Grid, dtype: str) -> ProtectedUpdate:
     return ProtectedUpdate("plaintext", len(values), values.astype(dtype).tobytes())
 
 
-def from_plaintext(sealed: ProtectedUpdate) -> Grid:
-    """Return the integers; see :func:`payload_integers`."""
-    return payload_integers(sealed).astype(np.int64)
+def from_plaintext(upload: ProtectedUpdate) -> Grid:
+    """Return the values as 64-bit integers; see :func:`payload_integers`."""
+    return payload_integers(upload).astype(np.int64)
 
 
-def payload_integers(sealed: ProtectedUpdate) -> NDArray[np.signedinteger]:
-    """Return the integers as they lie in the payload, 4 or 8 bytes each, whichever it has; nothing is copied.
+def payload_integers(upload: ProtectedUpdate) -> NDArray[np.signedinteger]:
+    """Return a view of the payload as integers of 4 or 8 bytes.
 
     Raises
     ------
@@ -31,20 +31,20 @@ def payload_integers(sealed: ProtectedUpdate) -> NDArray[np.signedinteger]:
         The payload has another length.
     """
     for dtype in ("<i4", "<i8"):
-        if len(sealed.payload) == sealed.length * np.dtype(dtype).itemsize:
-            return np.frombuffer(sealed.payload, dtype=dtype)
-    raise InvalidUpdate(f"{len(sealed.payload)} bytes for {sealed.length} values of 4 or 8 bytes each")
+        if len(upload.payload) == upload.length * np.dtype(dtype).itemsize:
+            return np.frombuffer(upload.payload, dtype=dtype)
+    raise InvalidUpdate(f"{len(upload.payload)} bytes for {upload.length} values of 4 or 8 bytes each")
 
 
 class PlaintextAggregation(SingleStep):
-    """Both sides of an aggregation in the clear.
+    """Clients and server of an aggregation in plaintext.
 
     Parameters
     ----------
     codec : FixedPointCodec
-        The grid; with ``clients`` it tells whether 32 bits hold the sum.
+        The grid; with ``clients`` it decides between 32 and 64 bits.
     clients : int
-        How many updates a sum may have.
+        Largest number of updates in a sum.
     """
 
     def __init__(self, codec: FixedPointCodec, clients: int) -> None:
@@ -55,19 +55,19 @@ class PlaintextAggregation(SingleStep):
         """Return ``update`` as little-endian integers."""
         return to_plaintext(update, self._dtype)
 
-    def check(self, sealed: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
-        """Raise an error unless every value is one that a client may send: what overflows a sum is no update."""
-        check_scheme(sealed, "plaintext")
-        values = payload_integers(sealed)
-        # Not by their absolute values: that of the smallest integer is negative.
+    def check(self, upload: ProtectedUpdate, client: int = 0, number: int = 0) -> None:
+        """Raise an error unless every value is within the clipping bound, so that no sum overflows."""
+        check_scheme(upload, "plaintext")
+        values = payload_integers(upload)
+        # The absolute value of the smallest integer is negative, so both ends are compared.
         if len(values) and not -self._largest <= values.min() <= values.max() <= self._largest:
-            raise InvalidUpdate("a value beyond what updates are clipped to")
+            raise InvalidUpdate("a value exceeds the clipping bound of updates")
 
-    def add(self, sealed: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
+    def add(self, uploads: Sequence[ProtectedUpdate]) -> ProtectedUpdate:
         """Return the exact sum."""
-        total = np.zeros(sealed[0].length, dtype=np.int64)
-        for one in sealed:
-            total += payload_integers(one)
+        total = np.zeros(uploads[0].length, dtype=np.int64)
+        for upload in uploads:
+            total += payload_integers(upload)
         return self.protect(total)
 
     def reveal(self, total: ProtectedUpdate) -> Grid:

@@ -1,9 +1,12 @@
-"""A process that reads the streams of others first: where SEAL ends it, the process that asked goes on.
+"""A sandbox process that reads streams of other parties first, so that a crash in SEAL does not end the caller.
 
-:mod:`~ppml.aggregation.seal_streams` gives SEAL nothing that it is known to fail at. What is not known yet ends this
-process, and that stream is refused. It is forked at the first stream, has a copy of what there was in memory then, and
-no file but the line to the process that asks; streams are files in memory that both have open, so that nothing is
+:mod:`~ppml.aggregation.seal_streams` passes no stream to SEAL that is known to crash it. An unknown one ends the
+sandbox, and the stream is refused. The sandbox is forked at the first stream, with a copy of the caller's memory and no
+open file but the socket to the caller. Streams are files in memory that both processes have open, so that no bytes are
 copied.
+
+A fork of a process with threads can inherit a locked lock and hang. A sandbox that does not reply in time is therefore
+replaced by a new program, which inherits no memory.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,149 +27,159 @@ from typing import Any, NoReturn
 
 from tenseal import sealapi
 
-from ppml.aggregation.seal_serialization import temporary_file, descriptor_path
+from ppml.aggregation.seal_serialization import descriptor_path, serialize, temporary_file
 from ppml.aggregation.seal_streams import CiphertextFormat, SwitchingKeyFormat, parms_id_bytes
 from ppml.errors import InvalidUpdate
 
 OBJECT_TYPES: tuple[type, ...] = (sealapi.Ciphertext, sealapi.PublicKey, sealapi.RelinKeys, sealapi.GaloisKeys)
 
 CPU_SECONDS, BYTES_PER_CPU_SECOND = 2, 4 << 20
-"""How long a stream may be read for: so many seconds of a processor, and one more for so many bytes."""
+"""CPU time for a request: a constant, plus one second per so many bytes."""
 
 WAIT_SECONDS = 60.0
-"""As many times the processor's seconds as a busy machine may take."""
+"""Wall time for a request on a busy machine, per second of its CPU time."""
+
+START_SECONDS = 60.0
+"""Additional wall time for a new program, which first imports SEAL."""
 
 EXTRA_MEMORY, EXTRA_MEMORY_PER_BYTE = 256 << 20, 8
-"""How much more memory than before a stream may take: so many bytes, and so many for each of its own."""
+"""Additional memory for a request in bytes: a constant, plus a multiple of its own bytes."""
 
 ATTEMPTS = 2
-"""In how many processes a stream is tried before it is refused since they ended."""
+"""Number of sandboxes that must end at a stream before it is refused."""
 
 BATCH_STREAMS, BATCH_BYTES = 32, 4 << 20
-"""Streams that it is given at once: so many, and of so many bytes, but for the last."""
+"""Streams per request: their number, and their bytes except for the last."""
 
 _REPLY_BYTES = 1 << 12
 
 _REQUEST = struct.Struct("<BBQ")
-"""Which of :data:`OBJECT_TYPES`, how many, and of how many bytes together."""
+"""Index in :data:`OBJECT_TYPES`, number of streams, and their bytes."""
 
 SEAL_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-"""What SEAL's reader, and its calculations, raise at streams that they cannot take."""
+"""Exceptions of SEAL's reader and arithmetic at invalid streams."""
 
 
-Shape = CiphertextFormat | SwitchingKeyFormat
+Format = CiphertextFormat | SwitchingKeyFormat
 Stream = bytes | memoryview
 
 
-def read(one: Any, shape: Shape, stream: Stream) -> Any:
-    """Read what somebody else says is a ciphertext or a key of ``shape`` into ``one``, a new one, and return it.
+def read(target: Any, form: Format, stream: Stream) -> Any:
+    """Read the ciphertext or key of another party into ``target``, a new object, and return it.
 
     Raises
     ------
     InvalidUpdate
-        It is none; the message says why.
+        The stream has another format, or SEAL cannot read it.
     """
-    (one,) = read_all(lambda: one, shape, [stream])
-    return one
+    (target,) = read_all(lambda: target, form, [stream])
+    return target
 
 
-def read_all(make: Callable[[], Any], shape: Shape, streams: Iterable[Stream], *, again: bool = False) -> Iterator[Any]:
-    """Yield what is in streams that are said to be of ``shape``, each in an object that ``make`` makes.
+def read_all(
+    make: Callable[[], Any], form: Format, streams: Iterable[Stream], *, checked: bool = False
+) -> Iterator[Any]:
+    """Yield the objects in streams of another party, each read into an object that ``make`` returns.
 
-    See :func:`read`. Where the same bytes were read before, ``again`` spares the other process.
+    See :func:`read`. Streams that were read before are ``checked``, and skip the sandbox.
     """
-    for group in _batches(map(shape.uncompressed, streams)):
+    for batch in _batches(map(form.uncompressed, streams)):
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(temporary_file(parts)) for parts in group]
-            made = [make() for _ in files]
-            if not again:
-                size = sum(len(part) for parts in group for part in parts)
-                why = _reader_of(shape.context).why_not(type(made[0]), [number for number, _ in files], size)
-                if why:
-                    raise InvalidUpdate(f"SEAL cannot read it: {why}")
-            for one, (_, path) in zip(made, files, strict=True):
+            files = [stack.enter_context(temporary_file(parts)) for parts in batch]
+            targets = [make() for _ in files]
+            if not checked:
+                size = sum(len(part) for parts in batch for part in parts)
+                error = _reader_of(form.context).find_error(type(targets[0]), [number for number, _ in files], size)
+                if error:
+                    raise InvalidUpdate(f"SEAL cannot read the stream: {error}")
+            for target, (_, path) in zip(targets, files, strict=True):
                 try:
-                    one.load(shape.context, path)
+                    target.load(form.context, path)
                 except SEAL_ERRORS as error:
-                    raise InvalidUpdate(f"SEAL cannot read it: {error}") from None
-        yield from made
+                    raise InvalidUpdate(f"SEAL cannot read the stream: {error}") from None
+        yield from targets
 
 
-def _batches(each: Iterable[Sequence[bytes]]) -> Iterator[list[Sequence[bytes]]]:
-    """Yield what is given to the other process at once."""
-    group, size = list[Sequence[bytes]](), 0
-    for parts in each:
-        group.append(parts)
+def _batches(streams: Iterable[Sequence[bytes]]) -> Iterator[list[Sequence[bytes]]]:
+    """Yield the streams of each request to the sandbox."""
+    batch, size = list[Sequence[bytes]](), 0
+    for parts in streams:
+        batch.append(parts)
         size += sum(map(len, parts))
-        if len(group) == BATCH_STREAMS or size >= BATCH_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+        if len(batch) == BATCH_STREAMS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class SandboxedReader:
-    """Reads streams of one ring in a process that may end; it ends with the one that asks, at the latest.
+    """A reader of the streams of one ring, in a sandbox process that ends with the caller at the latest.
 
     Parameters
     ----------
     context : SEALContext
-        The ring; it is not kept.
+        Context of the ring, kept as a weak reference.
 
     Attributes
     ----------
     context : weakref to SEALContext
-        The one that it was asked for last.
+        The context of the latest request.
     users : set of int
-        Which objects of the same ring there are, by their identities.
+        Identities of the context objects of the ring.
     """
 
     def __init__(self, context: sealapi.SEALContext) -> None:
         self.context = weakref.ref(context)
         self.users: set[int] = set()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._process: tuple[int, socket.socket] | None = None
+        self._spawns = False
 
-    def why_not(self, kind: type, files: Sequence[int], size: int) -> str:
-        """Return why SEAL cannot read some open ``files``, of ``size`` bytes together; nothing where it can."""
-        with self._turn:
-            # Where it ended by a fault of the machine's, or since it was forked at a bad moment, another one can.
+    def find_error(self, kind: type, files: Sequence[int], size: int) -> str:
+        """Return SEAL's error at some open ``files`` of ``size`` bytes in total; an empty string for none."""
+        with self._lock:
+            # A second sandbox reads a stream at which the first one ended by a fault of the machine.
             for _ in range(ATTEMPTS):
-                answer = self._answer(_REQUEST.pack(OBJECT_TYPES.index(kind), len(files), size), files, size)
-                if answer:
-                    return answer[1:].decode(errors="replace")
-                why = self._end()
-        return why
+                reply = self._ask(_REQUEST.pack(OBJECT_TYPES.index(kind), len(files), size), files, size)
+                if reply:
+                    return reply[1:].decode(errors="replace")
+                end = self._end()
+        return end
 
-    def _answer(self, asked: bytes, files: Sequence[int], size: int) -> bytes:
-        """Return what the process says; nothing where it has ended, or says nothing in time."""
+    def _ask(self, request: bytes, files: Sequence[int], size: int) -> bytes:
+        """Return the reply of the sandbox; empty bytes where it has ended or does not reply in time."""
+        seconds = WAIT_SECONDS * (1 + size / BYTES_PER_CPU_SECOND)
         if self._process is None:
             self._process = self._start()
-        _, line = self._process
-        seconds = WAIT_SECONDS * (1 + size / BYTES_PER_CPU_SECOND)
+            seconds += START_SECONDS if self._spawns else 0
+        _, connection = self._process
         try:
-            socket.send_fds(line, [asked], files)
-            return line.recv(_REPLY_BYTES) if select.select([line], [], [], seconds)[0] else b""
+            socket.send_fds(connection, [request], files)
+            if select.select([connection], [], [], seconds)[0]:
+                return connection.recv(_REPLY_BYTES)
         except OSError:
             return b""
+        self._spawns = True
+        return b""
 
     def close(self) -> None:
-        """End the process, if there is one."""
+        """End the sandbox, if it runs."""
         if self._process is not None:
             self._end()
 
     def _end(self) -> str:
-        """End the process, and return in words how it ended."""
+        """End the sandbox, and return a description of its end."""
         assert self._process is not None
-        process, line = self._process
+        process, connection = self._process
         self._process = None
-        line.close()
+        connection.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
         return _describe_end(process)
 
     def forget(self) -> None:
-        """Leave the process to the one that has started it: this one was forked from that."""
+        """Forget the sandbox in a fork of the process that started it."""
         if self._process is not None:
             self._process[1].close()
             self._process = None
@@ -174,18 +188,33 @@ class SandboxedReader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         context = self.context()
         assert context is not None
-        process = os.fork()
-        if process == 0:
-            _serve(theirs, context)
-        theirs.close()
-        return process, ours
+        with theirs:
+            return (_spawn if self._spawns else _fork)(theirs, context), ours
+
+
+def _fork(connection: socket.socket, context: sealapi.SEALContext) -> int:
+    """Fork a sandbox, and return its process id."""
+    process = os.fork()
+    if process == 0:
+        _serve(connection, context)
+    return process
+
+
+def _spawn(connection: socket.socket, context: sealapi.SEALContext) -> int:
+    """Start a sandbox as a new program with ``connection`` as standard input, and return its process id."""
+    parameters = context.key_context_data().parms()
+    name = parameters.scheme().name
+    arguments = [sys.executable, "-P", "-m", __name__, name, serialize(parameters).hex()]
+    path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
+    actions = [(os.POSIX_SPAWN_DUP2, connection.fileno(), 0)]
+    return os.posix_spawn(sys.executable, arguments, {**os.environ, "PYTHONPATH": path}, file_actions=actions)
 
 
 _readers: dict[bytes, SandboxedReader] = {}
 
 
 def _reader_of(context: sealapi.SEALContext) -> SandboxedReader:
-    """Return the reader of a ring in this process."""
+    """Return this process's reader of a ring."""
     ring = parms_id_bytes(context.key_parms_id())
     reader = _readers.setdefault(ring, SandboxedReader(context))
     reader.context = weakref.ref(context)
@@ -196,7 +225,7 @@ def _reader_of(context: sealapi.SEALContext) -> SandboxedReader:
 
 
 def _remove_user(ring: bytes, user: int) -> None:
-    """End the reader of a ring that nothing in this process is of any more."""
+    """End the reader of a ring after its last context is deleted."""
     reader = _readers.get(ring)
     if reader is not None and user in reader.users:
         reader.users.discard(user)
@@ -211,39 +240,39 @@ def _forget_readers() -> None:
     _readers.clear()
 
 
-# A process that is forked later starts its own: two that ask on one line would read each other's answers.
+# A forked process starts its own sandbox: two callers on one socket would read each other's replies.
 os.register_at_fork(after_in_child=_forget_readers)
 
 
 def _describe_end(process: int) -> str:
-    """Return in words how a process ended."""
+    """Return a description of the end of a process."""
     try:
         _, status = os.waitpid(process, 0)
     except ChildProcessError:
-        return "the process that read it is gone"
+        return "the sandbox process was reaped by other code"
     code = os.waitstatus_to_exitcode(status)
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return f"the process that read it ended {how}"
+    cause = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return f"the sandbox process ended {cause}"
 
 
-def _serve(line: socket.socket, context: sealapi.SEALContext) -> NoReturn:
-    """Say of streams whether they can be read, until nobody is left to ask."""
+def _serve(connection: socket.socket, context: sealapi.SEALContext) -> NoReturn:
+    """Answer requests until the caller closes its end, then end this process."""
     code = 1
     try:
-        _close_all_but(line.fileno())
-        most = 0
+        _close_all_but(connection.fileno())
+        max_size = 0
         while True:
-            asked, files, _, _ = socket.recv_fds(line, _REQUEST.size, BATCH_STREAMS)
-            if not asked:
+            request, files, _, _ = socket.recv_fds(connection, _REQUEST.size, BATCH_STREAMS)
+            if not request:
                 code = 0
                 break
-            kind, count, size = _REQUEST.unpack(asked)
+            kind, count, size = _REQUEST.unpack(request)
             _limit_time(size)
-            if size > most:
+            if size > max_size:
                 _limit_memory(size)
-                most = size
-            said = "files are missing" if len(files) < count else _try_to_load(OBJECT_TYPES[kind], context, files)
-            line.send(b"." + said.encode())
+                max_size = size
+            error = "files are missing" if len(files) < count else _try_to_load(OBJECT_TYPES[kind], context, files)
+            connection.send(b"." + error.encode())
             for number in files:
                 os.close(number)
     finally:
@@ -260,16 +289,16 @@ def _try_to_load(kind: type, context: sealapi.SEALContext, files: Sequence[int])
 
 
 def _close_all_but(number: int) -> None:
-    """Keep no file of the process that this one is a copy of, and none of its ways to end."""
+    """Close all inherited files but one, and reset the inherited signal handlers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    most = os.sysconf("SC_OPEN_MAX")
+    limit = os.sysconf("SC_OPEN_MAX")
     os.closerange(3, number)
-    os.closerange(number + 1, most)
-    # SEAL's secrets may be in what is copied.
+    os.closerange(number + 1, limit)
+    # The copied memory may contain secret keys.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -280,7 +309,7 @@ def _limit_time(size: int) -> None:
 
 
 def _limit_memory(size: int) -> None:
-    """Let streams of ``size`` bytes take no more memory than that calls for, where the system tells what there is."""
+    """Limit the additional memory for streams of ``size`` bytes, where the system reports the memory in use."""
     if used := _memory_in_use():
         _limit(resource.RLIMIT_AS, used + EXTRA_MEMORY + EXTRA_MEMORY_PER_BYTE * size)
 
@@ -292,8 +321,22 @@ def _limit(which: int, soft: int) -> None:
 
 
 def _memory_in_use() -> int:
-    """Return how many bytes of addresses this process has; 0 where the system does not tell."""
+    """Return the size of this process's address space in bytes; 0 where the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
     except OSError:
         return 0
+
+
+def main(scheme: str, parameters: str) -> NoReturn:
+    """Run a sandbox as a program of its own, with standard input as the socket to the caller."""
+    ring = sealapi.EncryptionParameters(getattr(sealapi.SCHEME_TYPE, scheme))
+    with temporary_file([bytes.fromhex(parameters)]) as (_, path):
+        ring.load(path)
+    # The caller has checked the security level.
+    context = sealapi.SEALContext(ring, True, sealapi.SEC_LEVEL_TYPE.NONE)
+    _serve(socket.socket(fileno=os.dup(0)), context)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

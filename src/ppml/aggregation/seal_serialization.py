@@ -1,4 +1,4 @@
-"""What SEAL writes and reads: it takes files only, here ones in memory where the system has them."""
+"""Serialization of SEAL objects: SEAL reads and writes files only, which this module keeps in memory if it can."""
 
 from __future__ import annotations
 
@@ -13,65 +13,64 @@ from typing import Any
 from tenseal import sealapi
 
 FILES_IN_MEMORY = hasattr(os, "memfd_create")
-"""Whether what SEAL writes stays off the disk; elsewhere ciphertexts and public keys pass through temporary files."""
+"""Whether SEAL's files stay in memory; otherwise ciphertexts and public keys pass through temporary files."""
 
 STREAM_SIZE = struct.Struct("<8xQ")
-"""Where every stream of SEAL says how long it is."""
+"""The field of SEAL's header with the length of the stream."""
 
 
-def serialize(one: Any) -> bytes:
-    """Return what SEAL writes of a key or ciphertext."""
+def serialize(source: Any) -> bytes:
+    """Return the stream that SEAL writes for a key, ciphertext or set of parameters."""
     with temporary_file(()) as (number, path):
-        one.save(path)
+        source.save(path)
         return os.pread(number, os.fstat(number).st_size, 0)
 
 
-def deserialize(one: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *, whole: bool = True) -> Any:
-    """Let SEAL read ``stream`` into ``one``, a new key or ciphertext, and return it.
+def deserialize(target: Any, context: sealapi.SEALContext, stream: bytes | memoryview, *, whole: bool = True) -> Any:
+    """Let SEAL read ``stream`` into ``target``, a new key or ciphertext, and return it.
 
-    SEAL ends the process at some streams that its writer never makes: see
-    :func:`ppml.aggregation.sandboxed_reader.read` for those of others.
+    Some invalid streams crash SEAL; :func:`ppml.aggregation.sandboxed_reader.read` is for streams of other parties.
 
     Raises
     ------
     RuntimeError, ValueError
-        It is cut off or longer than it says, or not of this ring.
+        The stream is truncated, longer than its header says, or of another ring.
     """
     if whole and (len(stream) < STREAM_SIZE.size or STREAM_SIZE.unpack_from(stream)[0] != len(stream)):
-        raise ValueError("it is not as long as it says")
+        raise ValueError("the stream has another length than its header says")
     with temporary_file([stream]) as (_, path):
-        one.load(context, path)
-    return one
+        target.load(context, path)
+    return target
 
 
 @contextlib.contextmanager
 def temporary_file(parts: Sequence[bytes | memoryview]) -> Iterator[tuple[int, str]]:
-    """Give a file that holds ``parts``, one after the other: its descriptor and its path in this process."""
+    """Provide a file with the concatenated ``parts``: its descriptor and its path in this process."""
     if FILES_IN_MEMORY:
         number = os.memfd_create("ppml")
-        path, leave = descriptor_path(number), None
+        path, on_disk = descriptor_path(number), None
     else:
-        number, path = leave = tempfile.mkstemp()
+        number, path = on_disk = tempfile.mkstemp()
     try:
-        place = 0
+        offset = 0
         for part in parts:
-            place += _write_all(number, part, place)
+            offset += _write_all(number, part, offset)
         yield number, path
     finally:
         os.close(number)
-        if leave:
+        if on_disk:
             Path(path).unlink()
 
 
 def descriptor_path(number: int) -> str:
-    """Return the path of an open file in the process that has it open."""
+    """Return the path of an open file in its process."""
     return f"/dev/fd/{number}"
 
 
-def _write_all(number: int, part: bytes | memoryview, place: int) -> int:
-    """Write all of ``part``; the system takes at most 2 GiB at once."""
-    whole = memoryview(part)
-    done = 0
-    while done < len(whole):
-        done += os.pwrite(number, whole[done:], place + done)
-    return done
+def _write_all(number: int, part: bytes | memoryview, offset: int) -> int:
+    """Write all of ``part``, because the system writes at most 2 GiB per call; return its bytes."""
+    content = memoryview(part)
+    written = 0
+    while written < len(content):
+        written += os.pwrite(number, content[written:], offset + written)
+    return written

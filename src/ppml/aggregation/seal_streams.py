@@ -1,10 +1,10 @@
-"""The streams of SEAL, read field by field before SEAL reads them.
+"""Validation of SEAL's streams, field by field, before SEAL reads them.
 
-SEAL's reader believes what a stream says within its compressed part. Modes, lengths and counts that its own writer
-never makes end the process there, or pass and fail where the object is used. So each stream of somebody else is
-decompressed here, into as many bytes as an object of its shape takes and no more; each field is compared with that
-shape; and SEAL is given the same bytes uncompressed. Of what a sender chooses, coefficients and seeds alone are left,
-and SEAL compares coefficients with their primes.
+SEAL's reader trusts the fields in the compressed part of a stream. Modes, lengths and counts that its writer never
+emits crash the process, or pass and fail at the first use of the object. This module therefore decompresses each stream
+of another party, into exactly the bytes of an object of the expected format, compares every field with that format, and
+gives SEAL the same bytes uncompressed. The sender then chooses only coefficients and seeds; SEAL compares coefficients
+with their primes.
 
 The layout is that of SEAL 4.1: ``native/src/seal/serialization.h``, ``ciphertext.cpp``, ``dynarray.h``,
 ``randomgen.cpp``, ``kswitchkeys.cpp``.
@@ -25,61 +25,61 @@ from ppml.aggregation.seal_serialization import serialize
 from ppml.errors import InvalidUpdate
 
 _HEADER = struct.Struct("<5sBHQ")
-"""Magic number, header size and version; mode of compression; reserved; bytes of the stream."""
+"""Magic number with header size and version; compression mode; reserved; bytes of the stream."""
 
 _CIPHERTEXT = struct.Struct("<32sBQQQdQ")
-"""Level, whether in NTT form, polynomials, degree, primes, scale, correction factor."""
+"""Level, NTT flag, polynomials, degree, primes, scale, correction factor."""
 
 _COUNT = struct.Struct("<Q")
 _KEYS = struct.Struct("<32sQ")
-"""Level and number of groups of keys for switching."""
+"""Level and number of groups of switching keys."""
 
 _PLAIN = struct.Struct("<32sQd5s")
-"""Of a plaintext, as which secret keys are written: level, coefficients, scale, and the header of an array."""
+"""Fields of a plaintext, the format of secret keys: level, coefficients, scale, and the header of an array."""
 
 _UNCOMPRESSED, _ZSTD = 0, 2
 _WORD = 8
 _POLYNOMIALS = 2
 _SEED_BYTES = 64
 _BLAKE2XB = b"\x01"
-"""The generator that SEAL's writer names beside a seed."""
+"""SEAL's identifier of its default generator, before a seed."""
 
 
 @cache
 def _prefix() -> bytes:
-    """Return how each stream begins that this version of SEAL writes."""
+    """Return the first bytes of every stream of this SEAL version."""
     return serialize(sealapi.Plaintext())[:5]
 
 
 def parms_id_bytes(parms_id: Collection[int]) -> bytes:
-    """Return a level of a ring as streams name it."""
+    """Return the level of a ring in the format of streams."""
     return struct.pack("<4Q", *parms_id)
 
 
 def max_stream_bytes(size: int) -> int:
-    """Return the largest stream of an object that takes ``size`` bytes uncompressed: what cannot be compressed."""
+    """Return the largest stream of an object with ``size`` uncompressed bytes: the bound for incompressible content."""
     # ZSTD_COMPRESSBOUND of zstd.h.
     return int(_HEADER.size + size + (size >> 8) + (((128 << 10) - size) >> 11 if size < 128 << 10 else 0))
 
 
 @dataclass(frozen=True)
 class CiphertextFormat:
-    """What a ciphertext, or a public key, is like.
+    """The format of a ciphertext or a public key.
 
     Parameters
     ----------
     context : SEALContext
-        The ring.
+        Context of the ring.
     data : ContextData
-        SEAL's view of the level.
+        Context data of the level.
     ntt : bool
-        Whether in NTT form: CKKS and keys are, BFV is not.
+        NTT form: true for CKKS and keys, false for BFV.
     scale : float
-        1 but in CKKS.
+        Scale; 1 except in CKKS.
     whole, seeded : bool
-        Whether it may have both polynomials; one, and a seed for the other.
+        Allowed representations: both polynomials; one polynomial, with a seed for the other.
     rounding : float
-        How far the scale may be off, relatively.
+        Allowed relative error of the scale.
     """
 
     context: sealapi.SEALContext
@@ -92,26 +92,26 @@ class CiphertextFormat:
 
     @cached_property
     def level(self) -> bytes:
-        """The level, as streams name it."""
+        """The level in the format of streams."""
         return parms_id_bytes(self.data.parms_id())
 
     @cached_property
     def degree(self) -> int:
-        """Coefficients of a polynomial."""
+        """Coefficients per polynomial."""
         return int(self.data.parms().poly_modulus_degree())
 
     @cached_property
     def primes(self) -> int:
-        """Primes of the modulus at this level."""
+        """Number of primes of the modulus at this level."""
         return len(self.data.parms().coeff_modulus())
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Bytes that it may take uncompressed, without the header of the stream."""
+        """Allowed uncompressed sizes in bytes, without the header of the stream."""
         words = self.degree * self.primes
         array = _CIPHERTEXT.size + _HEADER.size + _COUNT.size + words * _WORD
         whole, seeded = array + words * _WORD, array + _HEADER.size + 1 + _SEED_BYTES
-        return [size for size, may in ((whole, self.whole), (seeded, self.seeded)) if may]
+        return [size for size, allowed in ((whole, self.whole), (seeded, self.seeded)) if allowed]
 
     @cached_property
     def _levels(self) -> frozenset[bytes]:
@@ -123,23 +123,23 @@ class CiphertextFormat:
         return frozenset(found)
 
     def uncompressed(self, stream: bytes | memoryview) -> list[bytes]:
-        """Return header and content of the same ciphertext uncompressed.
+        """Return header and content of the uncompressed ciphertext.
 
         Raises
         ------
         InvalidUpdate
-            It is no ciphertext of this shape; the message says what is different.
+            The stream is no ciphertext of this format; the message names the difference.
         """
-        frame, said = _parse_header(stream)
-        if said not in self.sizes:
+        frame, size = _parse_header(stream)
+        if size not in self.sizes:
             self._compare_fields(_decompress_prefix(frame, _CIPHERTEXT.size))
-            raise InvalidUpdate(f"a ciphertext of {said} bytes, not {' or '.join(map(str, self.sizes))}")
-        body = _decompress(frame, said)
+            raise InvalidUpdate(f"a ciphertext of {size} bytes, not {' or '.join(map(str, self.sizes))}")
+        body = _decompress(frame, size)
         self.check(memoryview(body))
         return [_header(len(body)), body]
 
     def check(self, body: memoryview) -> None:
-        """Raise :class:`InvalidUpdate` unless ``body``, of one of :attr:`sizes`, is a ciphertext of this shape."""
+        """Raise an error unless ``body``, which has one of :attr:`sizes`, is a ciphertext of this format."""
         self._compare_fields(body)
         words = self.degree * self.primes
         at = _CIPHERTEXT.size
@@ -148,74 +148,74 @@ class CiphertextFormat:
         _check_header(body[at:], array)
         (count,) = _COUNT.unpack_from(body, at + _HEADER.size)
         if count * _WORD != array - _HEADER.size - _COUNT.size:
-            raise InvalidUpdate(f"a ciphertext that says that it has {count} coefficients")
+            raise InvalidUpdate(f"a ciphertext whose header states {count} coefficients")
         if seeded:
             _check_header(body[at + array :], length - array)
             if body[at + array + _HEADER.size :][:1] != _BLAKE2XB:
-                raise InvalidUpdate("a seed of another generator than that of SEAL")
+                raise InvalidUpdate("a seed of another generator than SEAL's default")
 
     def _compare_fields(self, body: memoryview | bytes) -> None:
         if len(body) < _CIPHERTEXT.size:
-            raise InvalidUpdate("no ciphertext of this ring: it is too short")
+            raise InvalidUpdate("no ciphertext of this ring: too short")
         level, ntt, size, degree, primes, scale, correction = _CIPHERTEXT.unpack_from(body)
         if level not in self._levels:
-            raise InvalidUpdate("no ciphertext of this ring: its parameters are others")
+            raise InvalidUpdate("no ciphertext of this ring: other parameters")
         if level != self.level or size != _POLYNOMIALS or ntt != self.ntt:
-            raise InvalidUpdate("a ciphertext that is not fresh: it was multiplied, or is of another level or form")
+            raise InvalidUpdate("a ciphertext that is not fresh: multiplied, or of another level or form")
         if (degree, primes, correction) != (self.degree, self.primes, 1):
-            raise InvalidUpdate("no ciphertext of this ring: what it says of its size is wrong")
-        # Not a number is no scale either.
+            raise InvalidUpdate("no ciphertext of this ring: wrong size fields")
+        # The comparison is false for a scale that is not a number.
         if not abs(scale / self.scale - 1) <= self.rounding:
             raise InvalidUpdate(f"a ciphertext at scale {scale:g}, not {self.scale:g}")
 
 
 @dataclass(frozen=True)
 class SwitchingKeyFormat:
-    """What keys for squares, or for rotations, are like.
+    """The format of relinearization or rotation keys.
 
     Parameters
     ----------
     context : SEALContext
-        The ring.
+        Context of the ring.
     groups : int
-        How many places for keys there are: 1 for squares, as many as the degree for rotations.
-    places : frozenset of int
-        Which of them hold keys.
+        Number of key groups: 1 for relinearization, the degree for rotations.
+    present : frozenset of int
+        Indices of the groups that hold keys.
     """
 
     context: sealapi.SEALContext
     groups: int
-    places: frozenset[int]
+    present: frozenset[int]
 
     @cached_property
     def one(self) -> CiphertextFormat:
-        """A key of those."""
+        """The format of one key."""
         return CiphertextFormat(self.context, self.context.key_context_data(), ntt=True, whole=False)
 
     @cached_property
     def size(self) -> int:
-        """Bytes that they take uncompressed, without the header of the stream."""
+        """Uncompressed size in bytes, without the header of the stream."""
         (one,) = self.one.sizes
         each = (self.one.primes - 1) * (_HEADER.size + one)
-        return int(_KEYS.size + self.groups * _COUNT.size + len(self.places) * each)
+        return int(_KEYS.size + self.groups * _COUNT.size + len(self.present) * each)
 
     def uncompressed(self, stream: bytes | memoryview) -> list[bytes]:
-        """Return header and content of the same keys uncompressed; what are none raises :class:`InvalidUpdate`."""
-        frame, said = _parse_header(stream)
-        if said != self.size:
+        """Return header and content of the uncompressed keys, or raise :class:`~ppml.errors.InvalidUpdate`."""
+        frame, size = _parse_header(stream)
+        if size != self.size:
             self._compare_fields(_decompress_prefix(frame, _KEYS.size))
             raise InvalidUpdate(WRONG_SWITCHING_KEYS)
-        body = _decompress(frame, said)
+        body = _decompress(frame, size)
         self._check(memoryview(body))
         return [_header(len(body)), body]
 
     def _check(self, body: memoryview) -> None:
         self._compare_fields(body)
         (size,), at, each = self.one.sizes, _KEYS.size, self.one.primes - 1
-        for place in range(self.groups):
+        for group in range(self.groups):
             (count,) = _COUNT.unpack_from(body, at)
             at += _COUNT.size
-            if count != (each if place in self.places else 0):
+            if count != (each if group in self.present else 0):
                 raise InvalidUpdate(WRONG_SWITCHING_KEYS)
             for _ in range(count):
                 _check_header(body[at:], _HEADER.size + size)
@@ -224,27 +224,27 @@ class SwitchingKeyFormat:
 
     def _compare_fields(self, body: memoryview | bytes) -> None:
         if len(body) < _KEYS.size or _KEYS.unpack_from(body)[0] != self.one.level:
-            raise InvalidUpdate("their parameters are others")
+            raise InvalidUpdate("the keys have other parameters")
         if _KEYS.unpack_from(body)[1] != self.groups:
             raise InvalidUpdate(WRONG_SWITCHING_KEYS)
 
 
-WRONG_SWITCHING_KEYS = "they lack the one for squares, or for some rotation, or have others"
-"""Said of evaluation keys that are not those asked for."""
+WRONG_SWITCHING_KEYS = "missing or additional relinearization or rotation keys"
+"""Error message for evaluation keys other than the requested ones."""
 
 
 def fresh_ciphertext(context: sealapi.SEALContext, ntt: bool, scale: float = 1.0) -> CiphertextFormat:
-    """Return what a ciphertext is like that a client has just encrypted, or a sum of such."""
+    """Return the format of a fresh encryption, or of a sum of them."""
     return CiphertextFormat(context, context.first_context_data(), ntt, scale)
 
 
 def public_key_format(context: sealapi.SEALContext) -> CiphertextFormat:
-    """Return what a public key is like."""
+    """Return the format of a public key."""
     return CiphertextFormat(context, context.key_context_data(), ntt=True, seeded=False)
 
 
 def is_secret_key(context: sealapi.SEALContext, stream: bytes | memoryview) -> bool:
-    """Return whether ``stream`` begins as a secret key of this ring."""
+    """Return whether ``stream`` starts with a secret key of this ring."""
     try:
         length = _HEADER.unpack_from(stream)[3] if len(stream) >= _HEADER.size else 0
         frame, _ = _parse_header(memoryview(stream)[:length])
@@ -263,51 +263,51 @@ def _header(size: int) -> bytes:
 
 
 def _check_header(body: memoryview, size: int) -> None:
-    """Refuse an inner stream that is not uncompressed, of ``size`` bytes: SEAL's reader may end the process at it."""
+    """Raise an error unless an inner stream is uncompressed and of ``size`` bytes; others may crash SEAL's reader."""
     if _HEADER.unpack_from(body) != (_prefix(), _UNCOMPRESSED, 0, size):
-        raise InvalidUpdate("a stream within it that SEAL does not write so")
+        raise InvalidUpdate("an inner stream that SEAL does not write")
 
 
 def _parse_header(stream: bytes | memoryview) -> tuple[memoryview, int]:
-    """Return what is compressed in ``stream``, and how many bytes that says to be uncompressed."""
+    """Return the compressed frame of ``stream`` and its stated uncompressed size."""
     if len(stream) < _HEADER.size or _HEADER.unpack_from(stream)[3] != len(stream):
-        raise InvalidUpdate("it is not as long as it says")
+        raise InvalidUpdate("the stream has another length than its header says")
     prefix, mode, reserved, _ = _HEADER.unpack_from(stream)
     if (prefix, mode, reserved) != (_prefix(), _ZSTD, 0):
-        raise InvalidUpdate("it is no stream of this version of SEAL, or not compressed as this project's are")
+        raise InvalidUpdate("the stream is not of this SEAL version, or not compressed with Zstandard")
     frame = memoryview(stream)[_HEADER.size :]
     try:
         return frame, int(zstandard.frame_content_size(frame))
     except zstandard.ZstdError as error:
-        raise InvalidUpdate(f"it cannot be decompressed: {error}") from None
+        raise InvalidUpdate(f"the stream cannot be decompressed: {error}") from None
 
 
 def _decompress(frame: memoryview, size: int) -> bytes:
-    """Return the content of ``frame``, which says that it is of ``size`` bytes, as much as there is room made for."""
+    """Return the content of ``frame``, whose stated size is ``size`` bytes; no more memory is allocated."""
     try:
         body = _decompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise InvalidUpdate(f"it cannot be decompressed: {error}") from None
+        raise InvalidUpdate(f"the stream cannot be decompressed: {error}") from None
     if len(body) != size:
-        raise InvalidUpdate("it has another size than it says")
+        raise InvalidUpdate("the content has another size than the frame states")
     return body
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:
-    """Return one that is used again: it takes longer to make than to decompress a small stream. One a thread."""
-    if not hasattr(_own, "decompressor"):
-        _own.decompressor = zstandard.ZstdDecompressor()
-    found: zstandard.ZstdDecompressor = _own.decompressor
+    """Return this thread's decompressor; a new one costs more than the decompression of a small stream."""
+    if not hasattr(_thread, "decompressor"):
+        _thread.decompressor = zstandard.ZstdDecompressor()
+    found: zstandard.ZstdDecompressor = _thread.decompressor
     return found
 
 
-_own = threading.local()
+_thread = threading.local()
 
 
 def _decompress_prefix(frame: memoryview, count: int) -> bytes:
-    """Return the first ``count`` bytes of the content, which may be as large as it likes."""
+    """Return the first ``count`` bytes of the content, which may be of any size."""
     try:
         with zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(frame) as reader:
             return bytes(reader.read(count))
     except zstandard.ZstdError as error:
-        raise InvalidUpdate(f"it cannot be decompressed: {error}") from None
+        raise InvalidUpdate(f"the stream cannot be decompressed: {error}") from None

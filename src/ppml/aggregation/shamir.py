@@ -1,9 +1,9 @@
-"""Secrets divided so that enough of the shares give them back and fewer say nothing (Shamir, CACM 1979).
+"""Shamir's secret sharing (CACM 1979), with shares that can be verified.
 
-A share is checked by a point that the dealer publishes for it: the multiple of the base point by the share (Feldman,
-FOCS 1987). That all points of a dealer belong to shares of one secret is tested at once, by a random word of the dual
-code (SCRAPE: Cascudo and David, ACNS 2017, ePrint 2017/216). So a wrong share is seen by the party that gets it, and by
-each that it is shown to, and what is published tells of a random secret what its own point tells.
+The dealer publishes a point for each share: the multiple of the base point by the share (Feldman, FOCS 1987). One
+random word of the dual code tests that all points of a dealer belong to shares of one secret (SCRAPE: Cascudo and
+David, ACNS 2017, ePrint 2017/216). The recipient of a wrong share, and every later verifier, detects it. The points of
+the shares of a random secret reveal no more than the point of the secret.
 """
 
 from __future__ import annotations
@@ -12,73 +12,74 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, reduce
 
-from ppml.aggregation.group import ELEMENT_BYTES, ORDER, add_points, encode_scalar, scalar_multiple, base_multiple
+from ppml.aggregation.group import ELEMENT_BYTES, ORDER, add_points, base_multiple, encode_scalar, scalar_multiple
 
 SECRET_INDEX = 0
-"""The place of the secret itself."""
+"""The argument at which the polynomial has the secret itself."""
 
 
-def split(secret: bytes, places: Sequence[int], threshold: int) -> dict[int, bytes]:
-    """Return a share of ``secret`` for each of ``places``: the values there of a random polynomial.
+def split(secret: bytes, indices: Sequence[int], threshold: int) -> dict[int, bytes]:
+    """Return a share of ``secret`` for each of ``indices``: the values of a random polynomial.
 
     Parameters
     ----------
     secret : bytes
-        A scalar.
-    places : sequence of int
-        Distinct numbers from 1.
+        Scalar.
+    indices : sequence of int
+        Distinct positive integers.
     threshold : int
-        How many shares give the secret back.
+        Number of shares that determine the secret.
 
     Raises
     ------
     ValueError
-        The secret is too large, a place is not from 1 or there twice, or too few are there.
+        The secret is too large, or the indices are not positive, not distinct or too few.
 
     Examples
     --------
-    >>> shares = divided(bytes(30) + b"x" + bytes(1), [1, 2, 3, 4], threshold=3)
-    >>> together({place: shares[place] for place in (1, 2, 4)}, threshold=3) == bytes(30) + b"x" + bytes(1)
+    >>> shares = split(bytes(30) + b"x" + bytes(1), [1, 2, 3, 4], threshold=3)
+    >>> combine({index: shares[index] for index in (1, 2, 4)}, threshold=3) == bytes(30) + b"x" + bytes(1)
     True
     """
     value = int.from_bytes(secret, "little")
     if len(secret) != ELEMENT_BYTES or value >= ORDER:
-        raise ValueError("a secret is 32 bytes and below the order of the group")
-    if min(places) < 1 or len(set(places)) < len(places) or not 1 <= threshold <= len(places):
+        raise ValueError("a secret has 32 bytes and is below the order of the group")
+    if min(indices) < 1 or len(set(indices)) < len(indices) or not 1 <= threshold <= len(indices):
         raise ValueError(
-            f"{threshold} of the places {list(places)}: they are distinct and from 1, and as many at least"
+            f"threshold {threshold} with indices {list(indices)}: indices are distinct, positive and at least as many "
+            "as the threshold"
         )
-    # From the constant term, which is the secret, up.
+    # The secret is the constant term.
     polynomial = [value, *_random(threshold - 1)]
-    return {place: encode_scalar(_evaluate(polynomial, place)) for place in places}
+    return {index: encode_scalar(_evaluate(polynomial, index)) for index in indices}
 
 
 def _random(count: int) -> list[int]:
     return [secrets.randbelow(ORDER) for _ in range(count)]
 
 
-def _evaluate(polynomial: Sequence[int], place: int) -> int:
+def _evaluate(polynomial: Sequence[int], argument: int) -> int:
     value = 0
     for coefficient in reversed(polynomial):
-        value = (value * place + coefficient) % ORDER
+        value = (value * argument + coefficient) % ORDER
     return value
 
 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
-    """Return the secret that ``shares`` are of, by Lagrange's formula at 0.
+    """Return the secret of ``shares``, by Lagrange interpolation at 0.
 
     Raises
     ------
     ValueError
-        They are too few.
+        The shares are fewer than the threshold.
     """
     if len(shares) < threshold:
-        raise ValueError(f"{len(shares)} shares, {threshold} are needed")
+        raise ValueError(f"{len(shares)} shares, at least {threshold} are needed")
     chosen = tuple(sorted(shares)[:threshold])
     value = 0
-    for place, inverse in _inverses(chosen).items():
-        above = _product(-other for other in chosen if other != place)
-        value += int.from_bytes(shares[place], "little") * above * inverse
+    for index, inverse in _inverses(chosen).items():
+        numerator = _product(-other for other in chosen if other != index)
+        value += int.from_bytes(shares[index], "little") * numerator * inverse
     return encode_scalar(value)
 
 
@@ -90,13 +91,13 @@ def _product(numbers: Iterable[int]) -> int:
 
 
 @lru_cache(maxsize=4)
-def _inverses(places: tuple[int, ...]) -> dict[int, int]:
-    """Return, for each place, the inverse of the product of its differences from the others."""
-    return {place: pow(_product(place - other for other in places if other != place), -1, ORDER) for place in places}
+def _inverses(indices: tuple[int, ...]) -> dict[int, int]:
+    """Return, for each index, the inverse of the product of its differences from the others."""
+    return {index: pow(_product(index - other for other in indices if other != index), -1, ORDER) for index in indices}
 
 
 def share_matches_point(share: bytes, point: bytes) -> bool:
-    """Return whether a share is that of the point which its dealer has published for it."""
+    """Return whether ``point`` is the published point of a share."""
     try:
         return base_multiple(share) == point
     except ValueError:
@@ -104,25 +105,30 @@ def share_matches_point(share: bytes, point: bytes) -> bool:
 
 
 def is_valid_sharing(points: Mapping[int, bytes], threshold: int) -> bool:
-    """Return whether the shares behind ``points`` are all of the secret behind the point at 0.
+    """Return whether the shares behind ``points`` are shares of the secret behind the point at 0 (SCRAPE).
 
     Parameters
     ----------
     points : mapping of int to bytes
-        The points of the secret, at 0, and of its shares, by their places.
+        Points of the secret, at 0, and of its shares, by their indices.
     threshold : int
-        How many shares give the secret back.
+        Number of shares that determine the secret.
 
     Returns
     -------
     bool
-        Right but for a probability of 2^-240. False also where a point is none of the group.
+        Correct except with probability 2^-240. False also where a point is not in the group.
     """
-    # A word of the dual code: its product with the values of any polynomial of a degree below the threshold is 0.
+    # A word of the dual code: its product with the values of any polynomial of degree below the threshold is 0.
     word = _random(len(points) - threshold)
-    weights = {place: _evaluate(word, place) * inverse for place, inverse in _inverses(tuple(points)).items()}
+    weights = {index: _evaluate(word, index) * inverse for index, inverse in _inverses(tuple(points)).items()}
     try:
-        terms = [scalar_multiple(encode_scalar(weight), points[place]) for place, weight in weights.items() if place != SECRET_INDEX]
-        return reduce(add_points, terms) == scalar_multiple(encode_scalar(-weights[SECRET_INDEX]), points[SECRET_INDEX])
+        terms = [
+            scalar_multiple(encode_scalar(weight), points[index])
+            for index, weight in weights.items()
+            if index != SECRET_INDEX
+        ]
+        expected = scalar_multiple(encode_scalar(-weights[SECRET_INDEX]), points[SECRET_INDEX])
+        return reduce(add_points, terms) == expected
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""Who sees what of updates that are added: what a threat statement says of an aggregation."""
+"""The parties that see updates and sums, for the threat statement of an aggregation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, Se
 
 @dataclass(frozen=True)
 class Visibility:
-    """What parties see that follow the protocol and put together what they have.
+    """The parties that see an update and the sum, if all follow the protocol and some collude.
 
     Parameters
     ----------
     update : str
-        Who can open the update of a single client.
+        The coalition that can decrypt the update of a single client.
     sum : str
-        Who is shown the sum of a round, and so the global model as it is trained.
+        The parties that see the sum of a round, and so the global model during training.
     """
 
     update: str
@@ -25,7 +25,7 @@ class Visibility:
 
 
 def visibility_of(spec: Aggregation, clients: int) -> Visibility:
-    """Return who sees what where so many ``clients`` are asked in a round."""
+    """Return the visibility for ``clients`` clients per round."""
     match spec:
         case Plaintext():
             return Visibility("the server", "all clients and the server")

@@ -1,1 +1,1 @@
-"""A norm bound that servers check without seeing an update."""
+"""Zero-knowledge proofs of a norm bound on updates that are secret-shared between servers."""

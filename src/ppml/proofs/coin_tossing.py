@@ -1,7 +1,7 @@
-"""Randomness that several parties draw together, so that it is fair while one of them is honest.
+"""Joint randomness of several parties, fair if one of them is honest.
 
-Each commits itself to a nonce before it has seen another's, and shows it later. What is drawn is a digest of all: who
-shows its nonce last could keep it to itself, and so prevent a draw, but not choose another.
+Each party commits to a nonce before it has seen another nonce, and reveals it later. The joint coin is a hash of all
+nonces: the last party to reveal can withhold its nonce and so prevent the coin, but not choose another one.
 """
 
 from __future__ import annotations
@@ -12,41 +12,40 @@ from collections.abc import Sequence
 
 from ppml.errors import InvalidUpdate
 
-
 NONCE_BYTES = 32
-"""Bytes of a nonce, of a commitment to one, and of what is drawn."""
+"""Bytes of a nonce, of a commitment, and of a joint coin."""
 
 
 class CoinCommitment:
-    """What one party adds to a draw.
+    """The contribution of one party to a joint coin.
 
     Parameters
     ----------
-    place : int
-        Of the party among all: a commitment that is another's, copied, does not fit.
+    index : int
+        Index of the party; it makes a copy of another party's commitment invalid.
     use : bytes
-        What the draw is for.
+        Use of the coin.
     """
 
-    def __init__(self, place: int, use: bytes) -> None:
+    def __init__(self, index: int, use: bytes) -> None:
         self.nonce = os.urandom(NONCE_BYTES)
-        self.commitment = commitment_to(self.nonce, place, use)
+        self.commitment = commitment_to(self.nonce, index, use)
 
 
-def commitment_to(nonce: bytes, place: int, use: bytes) -> bytes:
+def commitment_to(nonce: bytes, index: int, use: bytes) -> bytes:
     """Return the commitment to a nonce."""
-    return hashlib.sha256(b"ppml coin" + bytes([place]) + nonce + use).digest()
+    return hashlib.sha256(b"ppml coin" + bytes([index]) + nonce + use).digest()
 
 
 def joint_coin(commitments: Sequence[bytes], nonces: Sequence[bytes], use: bytes) -> bytes:
-    """Return what was drawn.
+    """Return the joint coin.
 
     Raises
     ------
     InvalidUpdate
-        A party shows another nonce than it committed itself to, or none.
+        A nonce does not match its commitment, or is missing.
     """
-    found = [commitment_to(nonce, place, use) for place, nonce in enumerate(nonces)]
-    if any(len(nonce) != NONCE_BYTES for nonce in nonces) or found != list(commitments):
-        raise InvalidUpdate("a server shows another nonce than the one that it committed itself to")
+    expected = [commitment_to(nonce, index, use) for index, nonce in enumerate(nonces)]
+    if any(len(nonce) != NONCE_BYTES for nonce in nonces) or expected != list(commitments):
+        raise InvalidUpdate("a server reveals a nonce that does not match its commitment")
     return hashlib.sha256(b"ppml toss" + b"".join(nonces) + use).digest()

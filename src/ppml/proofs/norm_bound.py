@@ -1,26 +1,25 @@
-"""What is proven of an update's norm, with which error, and for which sizes the argument holds.
+"""The statement on the norm of an update, its error probabilities, and the sizes for which the argument holds.
 
-An update ``x`` is a vector of integers modulo a prime ``p``; read as integers of least size, its squared norm is to be
-at most ``bound^2``. Modulo the prime alone that says nothing: squares of huge numbers may add up to a small one. So it
-is proven in two steps.
+An update ``x`` is a vector of integers modulo a prime ``p``; as integers of least absolute value, their squared norm
+must be at most ``bound^2``. Modulo the prime alone this means nothing: large squares may sum to a small number.
+The proof therefore has two steps.
 
-*No square wraps round.* Each of ``rows`` random vectors ``r`` of -1, 0, 1 (with probabilities 1/4, 1/2, 1/4, drawn
-once ``x`` is fixed) must have ``y = <r, x> mod p`` in ``[-M, M)``, where ``M`` is ``interval``. Then ``|x| <= 16 M``,
-but for an error of at most ``(1 - (127/128)^2 / 3)^rows``:
+*No square wraps around.* Each of ``rows`` random vectors ``r`` of -1, 0, 1 (with probabilities 1/4, 1/2, 1/4, drawn
+after ``x`` is fixed) must have ``y = <r, x> mod p`` in ``[-M, M)``, where ``M`` is ``interval``. Then ``|x| <= 16 M``,
+with an error of at most ``(1 - (127/128)^2 / 3)^rows``:
 
-- If ``|x_i| >= 2M`` for some ``i``: whatever the other values come to, ``r_i`` adds ``-x_i``, 0 or ``x_i`` to it, and
-  of two neighbours among the three sums one is outside the interval. So ``y`` is outside with probability 1/2 at
-  least, and all rows are inside with ``2^-rows`` at most.
-- If there is no such ``i``: ``|<r, x>| < 2M length < p / 2``, so that nothing wraps, and ``y`` is that sum of
-  integers, of mean 0 and variance ``s^2 = |x|^2 / 2``. Its fourth moment is at most ``3 s^4``, so that ``y^2 > s^2 /
-  128`` with probability ``(127/128)^2 / 3`` at least (Paley and Zygmund). If ``|x| > 16 M``, then ``s^2 / 128 >
-  M^2``.
+- If ``|x_i| >= 2M`` for some ``i``: ``r_i`` adds ``-x_i``, 0 or ``x_i`` to the sum of the other terms, and of two
+  neighbours among the three results one is outside of the interval. So ``y`` is outside with probability at least 1/2,
+  and all rows are inside with probability at most ``2^-rows``.
+- Otherwise: ``|<r, x>| < 2M length < p / 2``, so that nothing wraps around, and ``y`` is that sum of integers, of mean
+  0 and variance ``s^2 = |x|^2 / 2``. Its fourth moment is at most ``3 s^4``, so that ``y^2 > s^2 / 128`` with
+  probability at least ``(127/128)^2 / 3`` (Paley and Zygmund). If ``|x| > 16 M``, then ``s^2 / 128 > M^2``.
 
-*The squares add up to at most* ``bound^2``. Where ``|x| <= 16 M`` and ``(16 M)^2 < p``, the sum of squares modulo ``p``
-is that of integers. What it leaves of ``bound^2`` is shown to be a number of as many bits as ``bound^2`` has, which no
-negative number down to ``-(16 M)^2`` is modulo ``p``. No value exceeds the bound then, either.
+*The squares add up to at most* ``bound^2``. If ``|x| <= 16 M`` and ``(16 M)^2 < p``, the sum of squares modulo ``p`` is
+that of integers. Its slack, the difference from ``bound^2``, is proven to be a number with as many bits as ``bound^2``,
+which no negative number down to ``-(16 M)^2`` is modulo ``p``. Then no value exceeds the bound, either.
 
-An honest ``y`` is sub-Gaussian: it is outside the interval with probability at most ``2 exp(-(M / bound)^2)``, and
+An honest ``y`` is sub-Gaussian: it is outside of the interval with probability at most ``2 exp(-(M / bound)^2)``, and
 ``M`` is at least ``6 bound``.
 """
 
@@ -35,13 +34,13 @@ from ppml.aggregation.fixed_point import Grid
 from ppml.proofs.prime_field import PRIME
 
 SLACK = 6
-"""The interval is at least so many times the bound."""
+"""Smallest ratio of the interval to the bound."""
 
 _NORM_FACTOR = 16
-"""Who passes the projections has a norm of at most so many intervals."""
+"""Largest ratio of the norm to the interval for an update that passes the projections."""
 
 _REJECTION_PROBABILITY = (1 - 1 / 128) ** 2 / 3
-"""How probably one projection of a larger update misses the interval, at least."""
+"""Least probability that a projection of a larger update is outside of the interval."""
 
 
 def squared_norm(update: Grid) -> int:
@@ -57,18 +56,18 @@ class NormBound:
     Parameters
     ----------
     length : int
-        Values of an update.
+        Number of values of an update.
     bound : int
-        In steps of the grid.
+        Bound in grid steps.
     rows : int
-        Random projections.
+        Number of random projections.
     points : int
-        Values that one polynomial of the proof goes through.
+        Values per polynomial of the proof.
 
     Raises
     ------
     OverflowError
-        The field is too small for it.
+        The field is too small for the statement.
 
     Examples
     --------
@@ -90,47 +89,47 @@ class NormBound:
         furthest = (_NORM_FACTOR * self.interval) ** 2
         if furthest + 2**self.slack_bits > PRIME or 4 * self.interval * self.length >= PRIME:
             raise OverflowError(
-                f"a norm of {self.bound} steps at {self.length} values: squares may wrap round modulo 2^61 - 1; "
-                "lower the bound or take a coarser grid"
+                f"a norm of {self.bound} steps at {self.length} values: squares may wrap around modulo 2^61 - 1; "
+                "lower the bound or use a coarser grid"
             )
 
     @classmethod
     def of(cls, length: int, norm: float, fractional_bits: int) -> NormBound:
-        """Return the statement for a real norm on a grid, rounded down to a step."""
+        """Return the statement for a real norm, rounded down to a grid step."""
         return cls(length, math.floor(norm * 2**fractional_bits))
 
     def holds(self, update: Grid) -> bool:
-        """Return whether it is true of an update."""
+        """Return whether the statement is true for an update."""
         inside = len(update) == self.length and int(np.abs(update).max()) <= self.bound
         return inside and squared_norm(update) <= self.bound**2
 
     @property
     def interval(self) -> int:
-        """``M``: projections are shown to lie in ``[-M, M)``; a power of 2."""
+        """``M``, a power of 2: projections are proven to be in ``[-M, M)``."""
         return 1 << (SLACK * self.bound - 1).bit_length()
 
     @property
     def row_bits(self) -> int:
-        """Bits of a projection, once ``M`` is added."""
+        """Bits of a projection plus ``M``."""
         return self.interval.bit_length()
 
     @property
     def slack_bits(self) -> int:
-        """Bits of what the squares leave of the bound's."""
+        """Bits of the slack, the squared bound minus the squared norm."""
         return (self.bound**2).bit_length()
 
     @property
     def bits(self) -> int:
-        """Bits that a proof shows to be 0 or 1."""
+        """Number of bits of a proof."""
         return self.rows * self.row_bits + self.slack_bits
 
     @property
     def soundness_error(self) -> float:
-        """How probably an update of a larger norm is accepted, at most; see :mod:`ppml.proofs.norm_proof`."""
+        """Upper bound on the acceptance probability of a larger norm; see :mod:`ppml.proofs.norm_proof`."""
         projections = math.pow(1 - _REJECTION_PROBABILITY, self.rows)
         return projections + 2 * self.points / (PRIME - 2 * self.points - 1) + 1 / PRIME
 
     @property
     def completeness_error(self) -> float:
-        """How probably an honest client cannot prove its update, at most."""
+        """Upper bound on the probability that an honest client cannot prove its update."""
         return 2 * self.rows * math.exp(-((self.interval / self.bound) ** 2))

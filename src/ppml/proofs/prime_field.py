@@ -1,8 +1,8 @@
-"""Arithmetic modulo the prime 2^61 - 1, on whole arrays.
+"""Arithmetic modulo the prime 2^61 - 1 on arrays.
 
-Elements are numbers below the prime in 64-bit words. A product is put together from halves of 32 bits, and 2^61 is 1
-modulo this prime, so that a multiplication by a power of 2 turns the bits round and nothing is ever divided. Matrices
-are multiplied in float64, by parts of 21 bits, whose products and their sums stay below 2^53 and so are exact.
+Elements are integers below the prime in 64-bit words. A product is computed from halves of 32 bits. 2^61 is 1 modulo
+the prime, so a multiplication by a power of 2 rotates the bits, and no step divides. Matrices are multiplied in float64
+by limbs of 21 bits, whose products and sums stay below 2^53 and are exact.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ BITS = 61
 PRIME: int = 2**BITS - 1
 
 ELEMENT_BYTES = 8
-"""Of an element on its way."""
+"""Bytes of a serialized element."""
 
 Elements = NDArray[np.uint64]
-"""Numbers modulo the prime, each below it."""
+"""Integers modulo the prime, each below it."""
 
 _PRIME, _HALF, _LOW = np.uint64(PRIME), np.uint64(32), np.uint64(2**32 - 1)
 _LIMB_BITS = 21
 _LIMBS = -(-BITS // _LIMB_BITS)
 _MAX_EXACT_TERMS = 2 ** (53 - 2 * _LIMB_BITS) // _LIMBS
-"""Products of parts that are added in float64: more might not be exact."""
+"""Products of limbs whose sum in float64 is exact."""
 
 _SPARE = 8
-"""Words drawn beyond those that are asked for: one is left out with probability 2^-61."""
+"""Additional pseudorandom words: a word is rejected with probability 2^-61."""
 
 
 def reduce(values: NDArray[np.uint64]) -> Elements:
@@ -52,28 +52,28 @@ def subtract(left: Elements, right: Elements) -> Elements:
 
 
 def multiply(left: Elements, right: Elements) -> Elements:
-    """Return the products, element by element.
+    """Return the elementwise products.
 
     Examples
     --------
-    >>> int(times(np.uint64(2**60), np.uint64(6))) == 2**60 * 6 % PRIME
+    >>> int(multiply(np.uint64(2**60), np.uint64(6))) == 2**60 * 6 % PRIME
     True
     """
     left_high, left_low = left >> _HALF, left & _LOW
     right_high, right_low = right >> _HALF, right & _LOW
     middle = left_high * right_low + left_low * right_high
     low = left_low * right_low
-    # The middle stands for 2^32 times as much, of which 2^61 is 1; the high part for 2^64 times as much, which is 8.
-    total = (low & _PRIME) + (low >> np.uint64(BITS))
-    total += ((middle & np.uint64(2**29 - 1)) << _HALF) + (middle >> np.uint64(29))
-    total += (left_high * right_high) << np.uint64(3)
-    return reduce(total)
+    # The weight of the middle part is 2^32, where 2^61 is 1; the weight of the high part is 2^64, which is 8.
+    result = (low & _PRIME) + (low >> np.uint64(BITS))
+    result += ((middle & np.uint64(2**29 - 1)) << _HALF) + (middle >> np.uint64(29))
+    result += (left_high * right_high) << np.uint64(3)
+    return reduce(result)
 
 
-def multiply_by_power_of_two(values: Elements, bits: int) -> Elements:
-    """Return ``2^bits`` times the values."""
-    places = bits % BITS
-    return reduce(((values << np.uint64(places)) & _PRIME) | (values >> np.uint64(BITS - places)))
+def multiply_by_power_of_two(values: Elements, exponent: int) -> Elements:
+    """Return ``2^exponent`` times the values."""
+    shift = exponent % BITS
+    return reduce(((values << np.uint64(shift)) & _PRIME) | (values >> np.uint64(BITS - shift)))
 
 
 def total(values: Elements, axis: int | None = None) -> Elements:
@@ -83,16 +83,18 @@ def total(values: Elements, axis: int | None = None) -> Elements:
 
 
 def split_limbs(values: Elements) -> NDArray[np.float64]:
-    """Return parts of 21 bits each, the lowest first, along a new first axis."""
+    """Return limbs of 21 bits, the lowest first, along a new first axis."""
     mask = np.uint64(2**_LIMB_BITS - 1)
-    return np.stack([((values >> np.uint64(_LIMB_BITS * place)) & mask).astype(np.float64) for place in range(_LIMBS)])
+    shifts = [np.uint64(_LIMB_BITS * index) for index in range(_LIMBS)]
+    return np.stack([((values >> shift) & mask).astype(np.float64) for shift in shifts])
 
 
-def join_limbs(parts: NDArray[np.float64]) -> Elements:
-    """Return what parts, along the first axis, come to: integers of up to 53 bits and a sign, each 21 bits further."""
-    result = np.zeros(parts.shape[1:], dtype=np.uint64)
-    for place, part in enumerate(parts):
-        result = add(result, multiply_by_power_of_two(to_elements(part.astype(np.int64)), _LIMB_BITS * place))
+def join_limbs(limbs: NDArray[np.float64]) -> Elements:
+    """Return elements from limbs along the first axis, signed integers of up to 53 bits with weights ``2^(21 i)``."""
+    result = np.zeros(limbs.shape[1:], dtype=np.uint64)
+    for index, limb in enumerate(limbs):
+        weighted = multiply_by_power_of_two(to_elements(limb.astype(np.int64)), _LIMB_BITS * index)
+        result = add(result, weighted)
     return result
 
 
@@ -102,63 +104,63 @@ def matrix_product(left: Elements, right: Elements) -> Elements:
     Raises
     ------
     ValueError
-        Their common side is too long for sums in float64 to be exact.
+        The inner dimension is too large for exact sums in float64.
     """
     if left.shape[1] > _MAX_EXACT_TERMS:
-        raise ValueError(f"sums of {left.shape[1]} products, of which {_MAX_EXACT_TERMS} are exact")
+        raise ValueError(f"sums of {left.shape[1]} products, at most {_MAX_EXACT_TERMS} are exact")
     columns = right.shape[1]
-    beside = np.concatenate(list(split_limbs(right)), axis=1)
+    right_limbs = np.concatenate(list(split_limbs(right)), axis=1)
     sums = np.zeros((2 * _LIMBS - 1, left.shape[0], columns))
-    for place, part in enumerate(split_limbs(left)):
-        found = part @ beside
+    for index, limb in enumerate(split_limbs(left)):
+        products = limb @ right_limbs
         for other in range(_LIMBS):
-            sums[place + other] += found[:, other * columns : (other + 1) * columns]
+            sums[index + other] += products[:, other * columns : (other + 1) * columns]
     return join_limbs(sums)
 
 
 def element(value: int) -> Elements:
-    """Return a number from 0 and below the prime as an element."""
+    """Return a nonnegative integer below the prime as an element."""
     return np.array(value, dtype=np.uint64)
 
 
-def to_elements(to_integers: Grid) -> Elements:
-    """Return integers between minus the prime and the prime as elements."""
-    return np.where(to_integers < 0, to_integers + PRIME, to_integers).astype(np.uint64)
+def to_elements(integers: Grid) -> Elements:
+    """Return integers of absolute value below the prime as elements."""
+    return np.where(integers < 0, integers + PRIME, integers).astype(np.uint64)
 
 
 def to_integers(values: Elements) -> Grid:
-    """Return elements as the integers of least size that they stand for."""
+    """Return elements as the integers of least absolute value."""
     signed = values.astype(np.int64)
     return np.where(signed > PRIME // 2, signed - PRIME, signed)
 
 
 def uniform_elements(seed: bytes, count: int) -> Elements:
-    """Return ``count`` uniform elements: a stream under a key that is used once.
+    """Return ``count`` uniform elements from a seed for one use.
 
     Raises
     ------
     RuntimeError
-        More words are no elements than were drawn to spare, as happens to nobody.
+        More words are rejected than spare ones were drawn, which has negligible probability.
     """
     words = prg(seed, count + _SPARE, ELEMENT_BYTES).astype(np.uint64) & _PRIME
-    fit = words[words < _PRIME][:count]
-    if len(fit) < count:
-        raise RuntimeError("too few words of a stream are below the prime")
-    return fit
+    accepted = words[words < _PRIME][:count]
+    if len(accepted) < count:
+        raise RuntimeError("too few pseudorandom words are below the prime")
+    return accepted
 
 
 def serialize(values: Elements) -> bytes:
-    """Return elements as they travel."""
+    """Return elements in their wire format."""
     return values.astype("<u8").tobytes()
 
 
 def deserialize(content: bytes, count: int) -> Elements:
-    """Return ``count`` elements that came.
+    """Return the ``count`` elements in a message.
 
     Raises
     ------
     InvalidUpdate
-        There are fewer or more, or one is not below the prime.
+        The number of elements is another one, or an element is not below the prime.
     """
     if len(content) != count * ELEMENT_BYTES:
         raise InvalidUpdate(f"{len(content)} bytes for {count} numbers of {ELEMENT_BYTES} bytes each")
@@ -174,24 +176,24 @@ def _inverse(value: int) -> int:
 
 
 def lagrange_weights(count: int, point: int) -> Elements:
-    """Return by what the values at 0, 1, ..., ``count`` - 1 are multiplied to give, added, that at ``point``.
+    """Return the weights of the values at 0, 1, ..., ``count`` - 1 in the interpolated value at ``point``.
 
-    That is of the polynomial of the least degree through them; ``point`` is none of theirs.
+    The polynomial is the one of least degree; ``point`` is not among 0, 1, ..., ``count`` - 1.
 
     Examples
     --------
-    >>> integers(lagrange(3, 3)).tolist()
+    >>> to_integers(lagrange_weights(3, 3)).tolist()
     [1, -3, 3]
     """
-    above = 1
+    numerator = 1
     for node in range(count):
-        above = above * (point - node) % PRIME
-    below = [1]
+        numerator = numerator * (point - node) % PRIME
+    factorials = [1]
     for node in range(1, count):
-        below.append(below[-1] * node % PRIME)
-    signs = [1 if (count - 1 - node) % 2 == 0 else -1 for node in range(count)]
-    found = [
-        signs[node] * above * _inverse((point - node) % PRIME) * _inverse(below[node] * below[count - 1 - node] % PRIME)
-        for node in range(count)
-    ]
-    return np.array([value % PRIME for value in found], dtype=np.uint64)
+        factorials.append(factorials[-1] * node % PRIME)
+    weights = []
+    for node in range(count):
+        sign = 1 if (count - 1 - node) % 2 == 0 else -1
+        denominator = factorials[node] * factorials[count - 1 - node] % PRIME
+        weights.append(sign * numerator * _inverse((point - node) % PRIME) * _inverse(denominator) % PRIME)
+    return np.array(weights, dtype=np.uint64)

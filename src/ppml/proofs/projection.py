@@ -1,4 +1,4 @@
-"""Random projections of an update, or of a share of it: sums of its values times -1, 0 or 1, modulo a prime."""
+"""Random projections of an update or a share: sums of its values times -1, 0 or 1, modulo a prime."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppml.aggregation.primitives import prg
-from ppml.proofs.prime_field import Elements, split_limbs, join_limbs
+from ppml.proofs.prime_field import Elements, join_limbs, split_limbs
 
 BLOCK = 2048
-"""Values that are taken at once, so that what is calculated with them stays near the processor."""
+"""Values per block, so that intermediate results fit in the processor's cache."""
 
 
 def project(seed: bytes, rows: int, values: Elements) -> Elements:
-    """Return ``rows`` projections, whose signs come from ``seed``; linear in ``values``.
+    """Return ``rows`` projections with signs from ``seed``; the result is linear in ``values``.
 
-    Sums are of parts of 21 bits in float64, exact up to 2^32 values.
+    Sums are over limbs of 21 bits in float64, exact for up to 2^32 values.
     """
     sums = np.zeros((rows, len(split_limbs(values[:0]))))
     for number, start in enumerate(range(0, len(values), BLOCK)):
-        parts = split_limbs(values[start : start + BLOCK])
-        sums += signs(seed, number, rows)[:, : parts.shape[1]] @ parts.T
+        limbs = split_limbs(values[start : start + BLOCK])
+        sums += signs(seed, number, rows)[:, : limbs.shape[1]] @ limbs.T
     return join_limbs(sums.T)
 
 

@@ -1,17 +1,17 @@
-"""The proof that a sum of squares is what it is said to be, and bits are bits: its polynomials, and what is opened.
+"""The proof of a sum of squares, and of bits: its polynomials, and their evaluation at a random point.
 
-A vector is laid out in lines of ``points`` values, padded with zeros. The polynomial of a line, a *wire*, goes through
-its values at 1, 2, ..., ``points`` and through a random one at 0. The prover sends
+A vector is laid out in rows of ``points`` values, padded with zeros. The polynomial of a row, a *wire*, interpolates
+its values at 1, 2, ..., ``points`` and a random value at 0. The prover sends
 
-- of the squares, the values at 0, ..., ``2 points`` of the sum of all wires squared: those at 1 to ``points`` add up to
+- for squares, the values at 0, ..., ``2 points`` of the sum of all squared wires: those at 1 to ``points`` add up to
   the sum of squares of the vector;
-- of the bits, the values at 0 and from ``points + 1`` of each wire squared less the wire: at 1 to ``points`` it is 0.
+- for bits, the values at 0 and from ``points + 1`` of each squared wire minus the wire: at 1 to ``points`` it is 0.
 
-Whoever has shares of vector and proof has, without a word to anybody, shares of all these polynomials at a random
-point. They are opened: the wires there, which are uniform by their random values, and what follows from these. Two
-polynomials of degree ``2 points`` that differ agree at so many points of the field at most. This is a fully linear
-proof of Boneh, Boyle, Corrigan-Gibbs, Gilboa and Ishai (CRYPTO 2019, ePrint 2019/188), with squares as its only
-gates.
+A server with shares of vector and proof computes its shares of all these polynomials at a random point without any
+communication. The servers open the wires at that point, which their random values make uniform, and values that follow
+from them. Two different polynomials of degree ``2 points`` agree at no more than ``2 points`` points of the field. This
+is a fully linear proof of Boneh, Boyle, Corrigan-Gibbs, Gilboa and Ishai (CRYPTO 2019, ePrint 2019/188), with squares
+as its only gates.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ import numpy as np
 
 from ppml.aggregation.fixed_point import Grid
 from ppml.proofs.norm_bound import NormBound
-from ppml.proofs.prime_field import PRIME, Elements, uniform_elements, lagrange_weights, subtract, add, matrix_product, multiply, total
+from ppml.proofs.prime_field import (
+    PRIME,
+    Elements,
+    add,
+    lagrange_weights,
+    matrix_product,
+    multiply,
+    subtract,
+    total,
+    uniform_elements,
+)
 
-_LINES = 256
-"""Wires that are squared at once."""
+_WIRES_PER_BLOCK = 256
+"""Wires that are squared in one block."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,13 @@ class Proof:
     Parameters
     ----------
     bits : array
-        Of the projections, each with the interval added, then of what the squares leave of the bound's; in lines.
+        Bits of the projections, each plus the interval, then of the slack of the squares, in rows.
     bit_masks, wire_masks : array
-        What the wires go through at 0.
+        Values of the wires at 0.
     bit_values : array
-        A line for each line of bits: what is sent of its polynomial.
+        Values of the bit polynomials, one row per row of bits.
     square_values : array
-        Of the squares.
+        Values of the sum of squared wires.
     """
 
     bits: Elements
@@ -54,17 +64,17 @@ class Proof:
 
     @property
     def flat(self) -> Elements:
-        """All of it in one vector, in the order in which it travels."""
+        """All elements in one vector, in wire order."""
         return np.concatenate([getattr(self, field.name).ravel() for field in fields(self)])
 
 
 def wire_count(statement: NormBound) -> int:
-    """Return how many lines an update has."""
+    """Return the number of wires of an update."""
     return -(-statement.length // statement.points)
 
 
 def bit_wire_count(statement: NormBound) -> int:
-    """Return how many lines the bits have."""
+    """Return the number of wires of the bits."""
     return -(-statement.bits // statement.points)
 
 
@@ -74,30 +84,30 @@ def to_bits(values: Grid, count: int) -> Grid:
 
 
 def from_bits(bits: Elements) -> Elements:
-    """Return the numbers whose bits, or shares of them, are in lines."""
-    powers = np.array([1 << place for place in range(bits.shape[1])], dtype=np.uint64)
+    """Return the numbers of rows of bits, or shares of the numbers for shares of the bits."""
+    powers = np.array([1 << exponent for exponent in range(bits.shape[1])], dtype=np.uint64)
     return matrix_product(bits, powers[:, None])[:, 0]
 
 
 def _shapes(statement: NormBound) -> list[tuple[int, ...]]:
-    points, lines = statement.points, bit_wire_count(statement)
-    return [(lines, points), (lines,), (wire_count(statement),), (lines, points + 1), (2 * points + 1,)]
+    points, rows = statement.points, bit_wire_count(statement)
+    return [(rows, points), (rows,), (wire_count(statement),), (rows, points + 1), (2 * points + 1,)]
 
 
 def proof_length(statement: NormBound) -> int:
-    """Return how many elements a proof takes."""
+    """Return the number of elements of a proof."""
     return sum(int(np.prod(shape)) for shape in _shapes(statement))
 
 
 def parse_proof(flat: Elements, statement: NormBound) -> Proof:
-    """Return the proof that travels as ``flat``."""
+    """Return the proof of a flat vector; see :attr:`Proof.flat`."""
     ends = np.cumsum([int(np.prod(shape)) for shape in _shapes(statement)])
     parts = np.split(flat, ends[:-1])
     return Proof(*(part.reshape(shape) for part, shape in zip(parts, _shapes(statement), strict=True)))
 
 
-def to_lines(values: Elements, points: int) -> Elements:
-    """Return a vector in lines, the last padded with zeros."""
+def to_rows(values: Elements, points: int) -> Elements:
+    """Return a vector as rows, the last one padded with zeros."""
     padded = np.zeros(-(-len(values) // points) * points, dtype=np.uint64)
     padded[: len(values)] = values
     return padded.reshape(-1, points)
@@ -105,42 +115,42 @@ def to_lines(values: Elements, points: int) -> Elements:
 
 @cache
 def _extension(points: int) -> Elements:
-    """Return the matrix that takes values at 0 to ``points`` to those at ``points + 1`` to ``2 points``."""
+    """Return the matrix from values at 0 to ``points`` to those at ``points + 1`` to ``2 points``."""
     return np.stack([lagrange_weights(points + 1, point) for point in range(points + 1, 2 * points + 1)], axis=1)
 
 
-def _extend(lines: Elements, masks: Elements) -> Elements:
-    """Return the values of wires at 0 to twice the points, a line each."""
-    known = np.concatenate([masks[:, None], lines], axis=1)
-    return np.concatenate([known, matrix_product(known, _extension(lines.shape[1]))], axis=1)
+def _extend(rows: Elements, masks: Elements) -> Elements:
+    """Return the values of wires at 0 to twice the points, one row per wire."""
+    known = np.concatenate([masks[:, None], rows], axis=1)
+    return np.concatenate([known, matrix_product(known, _extension(rows.shape[1]))], axis=1)
 
 
 def prove(update: Elements, bits: Elements, statement: NormBound, seed: bytes) -> Proof:
-    """Return the proof for an update and its bits; masks are drawn from ``seed``, which is used for nothing else."""
+    """Return the proof for an update and its bits, with masks from ``seed``, which has no other use."""
     points = statement.points
-    update_lines, bit_lines = to_lines(update, points), to_lines(bits, points)
-    masks = uniform_elements(seed, len(update_lines) + len(bit_lines))
-    wire_masks, bit_masks = masks[: len(update_lines)], masks[len(update_lines) :]
+    update_rows, bit_rows = to_rows(update, points), to_rows(bits, points)
+    masks = uniform_elements(seed, len(update_rows) + len(bit_rows))
+    wire_masks, bit_masks = masks[: len(update_rows)], masks[len(update_rows) :]
     squares = np.zeros(2 * points + 1, dtype=np.uint64)
-    for start in range(0, len(update_lines), _LINES):
-        chosen = slice(start, start + _LINES)
-        values = _extend(update_lines[chosen], wire_masks[chosen])
+    for start in range(0, len(update_rows), _WIRES_PER_BLOCK):
+        block = slice(start, start + _WIRES_PER_BLOCK)
+        values = _extend(update_rows[block], wire_masks[block])
         squares = add(squares, total(multiply(values, values), axis=0))
-    values = _extend(bit_lines, bit_masks)
+    values = _extend(bit_rows, bit_masks)
     differences = subtract(multiply(values, values), values)
-    return Proof(bit_lines, bit_masks, wire_masks, np.delete(differences, np.s_[1 : points + 1], axis=1), squares)
+    return Proof(bit_rows, bit_masks, wire_masks, np.delete(differences, np.s_[1 : points + 1], axis=1), squares)
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where polynomials are looked at, and by what those of the bits are multiplied before they are added.
+    """A random point of evaluation, and random factors of the bit polynomials.
 
     Parameters
     ----------
     narrow, wide : array
-        What takes the values of a wire, and of a wire squared, to the value at the point.
+        Interpolation weights at the point, for the values of a wire and of a squared wire.
     factors : array
-        A random one for each line of bits.
+        One random factor per row of bits.
     """
 
     narrow: Elements
@@ -148,8 +158,8 @@ class Point:
     factors: Elements
 
     @classmethod
-    def uniform_elements(cls, seed: bytes, statement: NormBound) -> Point:
-        """Return a uniform one among those where no polynomial was given."""
+    def sample(cls, seed: bytes, statement: NormBound) -> Point:
+        """Return a uniform point outside of the interpolation nodes."""
         points, number = statement.points, 0
         while True:
             key = hashlib.sha256(b"ppml point" + number.to_bytes(8, "little") + seed).digest()
@@ -157,22 +167,22 @@ class Point:
             if 2 * points < int(found[0]) < PRIME:
                 break
             number += 1
-        place = int(found[0])
-        return cls(lagrange_weights(points + 1, place), lagrange_weights(2 * points + 1, place), found[1:])
+        point = int(found[0])
+        return cls(lagrange_weights(points + 1, point), lagrange_weights(2 * points + 1, point), found[1:])
 
 
-def wires_at(point: Point, lines: Elements, masks: Elements) -> Elements:
-    """Return the wires' values at a point."""
-    return add(matrix_product(lines, point.narrow[1:, None])[:, 0], multiply(masks, point.narrow[0]))
+def wires_at(point: Point, rows: Elements, masks: Elements) -> Elements:
+    """Return the values of wires at a point."""
+    return add(matrix_product(rows, point.narrow[1:, None])[:, 0], multiply(masks, point.narrow[0]))
 
 
 def square_at(point: Point, proof: Proof) -> Elements:
-    """Return what the proof says that the sum of all wires squared is at a point."""
+    """Return the proof's sum of squared wires at a point."""
     return total(multiply(proof.square_values, point.wide))
 
 
 def bits_at(point: Point, proof: Proof) -> Elements:
-    """Return what the proof says that the polynomials of the bits are at a point, added with the point's factors."""
+    """Return the proof's bit polynomials at a point, as a sum with the point's factors."""
     points = proof.bits.shape[1]
     weights = np.delete(point.wide, np.s_[1 : points + 1])
     return total(multiply(matrix_product(proof.bit_values, weights[:, None])[:, 0], point.factors))
