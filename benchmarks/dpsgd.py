@@ -31,9 +31,9 @@ from torch.nn.functional import cross_entropy
 
 from ppml.learning.clipping import BookKeeping, register_norm_samplers
 from ppml.learning.dpsgd import DpSgdLearner, _private_step
-from ppml.learning.gradient_correction import NO_PULL
+from ppml.learning.gradient_correction import NO_CORRECTION
 from ppml.learning.learner import Settings
-from ppml.learning.loss import example_losses
+from ppml.learning.loss import cross_entropies
 from ppml.learning.poisson import Sampling
 from ppml.models.cnn import TanhCnn
 from ppml.models.resnet18 import ResNet18
@@ -55,7 +55,7 @@ Step = Callable[[torch.Tensor, torch.Tensor], object]
 def build(name: str) -> nn.Module:
     """Return a model with the same weights every time."""
     kind = ResNet18 if name == "ResNet18" else TanhCnn
-    return kind(10, torch.Generator().manual_seed(0))
+    return kind((1, 28, 28), 10, torch.Generator().manual_seed(0))
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -81,7 +81,7 @@ def ours(model: nn.Module, batch: int) -> Iterator[Step]:
     model.to(memory_format=torch.channels_last)
     learner = DpSgdLearner(Settings(1, batch, 0.01), **NOISE)
     drawn = Sampling("poisson", 0.1, "seeded")
-    optimizer = learner._optimizer(list(model.parameters()), batch, Randomness(1), [], drawn, NO_PULL)
+    optimizer = learner._optimizer(list(model.parameters()), batch, Randomness(1), [], drawn, NO_CORRECTION)
     with BookKeeping(model) as keeping:
         yield lambda images, labels: _private_step(model, keeping, optimizer, images, labels)
 
@@ -113,7 +113,7 @@ def ghost(model: nn.Module, batch: int, norms_of_convolutions: bool) -> Iterator
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         wrapped.enable_hooks()
         optimizer.zero_grad()
-        losses = example_losses(wrapped(images), labels)
+        losses = cross_entropies(wrapped(images), labels)
         DPTensorFastGradientClipping(wrapped, optimizer, losses).backward()
         optimizer.step()
 

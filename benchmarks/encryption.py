@@ -151,11 +151,12 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
 
     from ppml.aggregation.factory import build_parties
     from ppml.config.arm import Arm
+from ppml.config.datasets import DATASETS
     from ppml.data.examples import Examples
     from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds
     from ppml.federation.run import train_federated
     from ppml.federation.sum_mechanism import identity
-    from ppml.learning.determinism import make_deterministic
+    from ppml.stages.threads import make_deterministic
     from ppml.learning.parameters import digest_of, flatten
     from ppml.models.registry import build_model
     from ppml.randomness import Randomness
@@ -178,7 +179,7 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
     nothing: list[Any] = [None] * CLIENTS
     given = FederationSpec(arm, [records] * CLIENTS, nothing, nothing)
     seeds = party_seeds(rng, CLIENTS)
-    model = build_model("tanh_cnn", 10, rng.child("initial-weights").torch())
+    model = build_model("tanh_cnn", DATASETS["mnist"].contract, rng.child("initial-weights").torch())
     owned = {client: images(records, rng.child("client", client)) for client in range(CLIENTS)}
     parties = build_parties(arm.aggregation, CLIENTS)
     moments: list[float] = []
@@ -188,8 +189,8 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
         return identity(total, number)
 
     population = build_client_pool(given, model, owned, parties.clients, images(1000, rng.child("test")), seeds.clients)
-    server = replace(build_server(given, flatten(model), parties.material, seeds.server), release=released)
-    outcome = train_federated(population, server, lambda row: None, apart=parties.apart)
+    server = replace(build_server(given, flatten(model), parties.material, seeds.server), sum_mechanism=released)
+    outcome = train_federated(population, server, lambda row: None, isolation=parties.isolation)
     parties.close()
     return {
         "seconds": statistics.median(later - earlier for earlier, later in pairwise(moments)),
@@ -346,14 +347,14 @@ def figure(ways: Mapping[str, Cost], sweep: Mapping[str, Cost], length: int, sam
 
     plt.rcParams["svg.hashsalt"] = "encryption"
     drawing, panel = plt.subplots(figsize=(6.2, 4.0))
-    swept = [(cost.protect * VALUES / sampled, cost.up / sampled / FLOAT32) for cost in sweep.values()]
+    swept = [(cost.seal * VALUES / sampled, cost.up / sampled / FLOAT32) for cost in sweep.values()]
     seconds, sizes = zip(*swept, strict=True)
     panel.scatter(seconds, sizes, s=16, color="lightgray", label="other parameters", zorder=2)
     shown = {name: cost for name, cost in ways.items() if name != CLEAR}
     colours = ("tab:red", "tab:orange", "tab:blue", "tab:green", "tab:blue", "tab:green", "tab:purple", "tab:brown")
     markers = ("X", "X", "o", "o", "s", "s", "D", "P")
     for (name, cost), colour, marker in zip(shown.items(), colours, markers, strict=True):
-        place = cost.protect * VALUES / length, cost.up / length / FLOAT32
+        place = cost.seal * VALUES / length, cost.up / length / FLOAT32
         panel.scatter(*place, s=42, color=colour, marker=marker, label=name, zorder=3)
     panel.axhline(1, color="gray", linewidth=0.8, linestyle="--")
     panel.text(

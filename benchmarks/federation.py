@@ -34,12 +34,12 @@ from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.factory import build_parties
 from ppml.aggregation.interfaces import NO_MATERIAL, ProtectedUpdate
 from ppml.config.arm import Arm
+from ppml.config.datasets import DATASETS
 from ppml.data.examples import Examples
 from ppml.federation.client import ClientPool, no_prefetch
 from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds
 from ppml.federation.run import train_federated
 from ppml.federation.sum_mechanism import identity
-from ppml.learning.determinism import make_deterministic
 from ppml.learning.gradient_correction import NO_CORRECTION, GradientCorrection
 from ppml.learning.learner import AfterEpoch, no_op
 from ppml.learning.parameters import digest_of, flatten
@@ -47,12 +47,13 @@ from ppml.learning.result import HistoryRow
 from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
+from ppml.stages.threads import make_deterministic
 
 HERE = Path(__file__).parent
 RNG = Randomness(1)
 CORES = 2
 """Cores that all rows have, and processes that clients run in."""
-CLASSES = 10
+CONTRACT = DATASETS["mnist"].contract
 BATCH = 32
 TEST = 1_000
 """Images that a client measures the global model on after each round."""
@@ -153,7 +154,7 @@ class Clock:
 def images(count: int, rng: Randomness) -> Examples:
     """Return random images with random labels."""
     generator = rng.torch()
-    labels = torch.randint(0, CLASSES, (count,), generator=generator)
+    labels = torch.randint(0, len(CONTRACT.classes), (count,), generator=generator)
     return Examples(torch.randn(count, 1, 28, 28, generator=generator), labels)
 
 
@@ -173,13 +174,13 @@ def given(case: Case) -> FederationSpec:
 
 def initial(case: Case) -> nn.Module:
     """Return the model that the training begins with."""
-    return build_model(case.model, CLASSES, RNG.child("initial-weights").torch())
+    return build_model(case.model, CONTRACT, RNG.child("initial-weights").torch())
 
 
 def server(case: Case, clock: Clock) -> ServerComponents:
     """Return what the server has."""
     return replace(
-        build_server(given(case), flatten(initial(case)), NO_MATERIAL, RNG.party("server")), release=clock
+        build_server(given(case), flatten(initial(case)), NO_MATERIAL, RNG.party("server")), sum_mechanism=clock
     )
 
 
@@ -195,8 +196,8 @@ def population(case: Case) -> ClientPool:
     clients = build_client_pool(public, initial(case), owned, side, images(TEST, RNG.child("test")), seeds)
     if case.trains:
         return clients
-    idle = {client: replace(member, learner=Idle()) for client, member in clients.members.items()}
-    return replace(clients, members=idle, prefetch=no_prefetch)
+    idle = {client: replace(member, learner=Idle()) for client, member in clients.clients.items()}
+    return replace(clients, clients=idle, prefetch=no_prefetch)
 
 
 def train(case: Case, way: Way, clock: Clock) -> str:

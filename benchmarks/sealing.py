@@ -142,7 +142,7 @@ class Ours(Sealing):
 
         from ppml.aggregation.envelope import fingerprint
         from ppml.aggregation.factory import build_server_side
-        from ppml.aggregation.interfaces import ServerKeyMaterial, ProtectedUpdate
+        from ppml.aggregation.interfaces import ProtectedUpdate, ServerKeyMaterial
         from ppml.aggregation.key_holder import KeyHolderService
         from ppml.aggregation.key_service import scheme_of
         from ppml.aggregation.lattice import PublicKeyClients, SharedKeyClients, ciphertext_id

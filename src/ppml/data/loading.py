@@ -71,9 +71,9 @@ def load_splits(spec: DatasetSpec, raw: Sequence[Path], parts: Sequence[str] = (
 
 
 def _split(contract: DataContract, inputs: Path, labels: Path) -> Split:
-    values, classes = _read_idx(inputs), _read_idx(labels)
+    values, columns = _read_idx(inputs), _read_idx(labels)
     # QMNIST has eight columns of provenance; the first one is the class.
-    classes = (classes[:, 0] if classes.ndim == 2 else classes).astype(np.int64)
+    classes: NDArray[np.int64] = (columns[:, 0] if columns.ndim == 2 else columns).astype(np.int64)
     if math.prod(values.shape[1:]) != contract.size:
         raise UserError(
             f"{inputs}: has examples of shape {'x'.join(map(str, values.shape[1:]))}, but the contract of the data set "

@@ -16,7 +16,7 @@ class Job:
 
     Parameters
     ----------
-    spec : mapping
+    spec : mapping or list
         The part of the configuration that the outputs depend on, as plain values.
     inputs, outputs : mapping
         The files by name. An input that this job does not have is absent.
@@ -30,7 +30,7 @@ class Job:
         Values that no output depends on: names for messages, sources of files.
     """
 
-    spec: Mapping[str, Any]
+    spec: Any
     inputs: Mapping[str, Path]
     outputs: Mapping[str, Path]
     seed: int = 0
