@@ -134,7 +134,8 @@ def test_unknown_published_row_is_refused(check, tmp_path, key, rows):
 def test_fallback_has_separate_folders_and_a_warning(check, tmp_path):
     plan = check("data={dataset: kmnist, mirrors: [], download: false}")
     assert plan.fallback == "digits"
-    assert plan.artifacts == f"{tmp_path}/artifacts-digits" and plan.reports == f"{tmp_path}/reports-digits"
+    assert plan.paths.artifacts == f"{tmp_path}/artifacts-digits"
+    assert plan.paths.reports == f"{tmp_path}/reports-digits"
     assert plan.notices()[0].startswith("FALLBACK DATA: no source has kmnist, so everything here uses scikit-learn's")
     assert check().notices() == []
 
@@ -164,6 +165,7 @@ def test_arm_may_have_its_own_seeds(check):
     seeds = {arm: [seed for other, seed in plan.runs if other == arm] for arm in ("centralized", "dp", "fl")}
     assert seeds == {"centralized": [0, 1], "dp": [0, 1, 2], "fl": [5]}
     made = plan.outputs()
-    assert plan.run("fl", 5, "record.json") in made and plan.partition_of("fl", 5)[0] in made
-    assert plan.run("fl", 0, "record.json") not in made
-    assert plan.trainings().keys() == {plan.run(arm, seed) for arm, seed in plan.runs}
+    assert plan.paths.run("fl", 5, "record.json") in made
+    assert plan.partition_of({"arm": "fl", "seed": "5"})["partition"] in made
+    assert plan.paths.run("fl", 0, "record.json") not in made
+    assert plan.trainings().keys() == {plan.paths.run(arm, seed) for arm, seed in plan.runs}

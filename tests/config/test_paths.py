@@ -10,6 +10,7 @@ from ppml.config.load import parse_config
 from ppml.config.paths import expand_output_folder, expand_path
 from ppml.data.sources import local_candidates
 from ppml.errors import UserError
+from ppml.pipeline.stages import SUBFOLDERS
 from ppml.preflight import check_folders
 
 from .small import small
@@ -121,14 +122,14 @@ def test_output_folder_may_not_contain_other_files(project: Path, place: str) ->
     (project / "src").mkdir()
     (project / "link").symlink_to("src")
     with pytest.raises(UserError) as caught:
-        check_folders(folders(reports=expand_path(place)), project)
+        check_folders(folders(reports=expand_path(place)), project, SUBFOLDERS)
     assert str(caught.value).startswith(f"folders.reports: {expand_path(place)} ") and "\n" not in str(caught.value)
     assert sorted(path.name for path in project.iterdir()) == ["link", "src"]
 
 
 @pytest.mark.parametrize("place", ["runs", "../runs", "~/runs", "build", "source", "reports/src"])
 def test_other_output_folder_is_accepted_and_not_made(project: Path, place: str) -> None:
-    check_folders(folders(reports=expand_path(place)), project)
+    check_folders(folders(reports=expand_path(place)), project, SUBFOLDERS)
     assert list(project.iterdir()) == []
 
 
@@ -147,10 +148,10 @@ def test_two_kinds_of_outputs_have_different_folders(
 ) -> None:
     (project / "build/x/reports").mkdir(parents=True)
     (project / "link").symlink_to("build/x/reports")
-    with pytest.raises(UserError, match="folder of its own") as caught:
-        check_folders(folders(**changed), project)
+    with pytest.raises(UserError, match="separate folder") as caught:
+        check_folders(folders(**changed), project, SUBFOLDERS)
     assert all(f"folders.{key}" in str(caught.value) for key in named)
 
 
 def test_folder_in_an_unused_part_of_another_is_accepted(project: Path) -> None:
-    check_folders(folders(data="build/x", logs="build/x/artifacts/logs"), project)
+    check_folders(folders(data="build/x", logs="build/x/artifacts/logs"), project, SUBFOLDERS)

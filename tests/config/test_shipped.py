@@ -4,8 +4,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from ppml.data.catalogue import dataset_info
 
+from ppml.config.datasets import DATASETS
 from ppml.config.load import load_config, merge_layers, read_layers, resolve_extends
 from ppml.config.schema import schema_text
 from ppml.pipeline.plan import Plan
@@ -110,9 +110,9 @@ def test_tuning_reads_no_test_image_and_never_the_fallback(name):
 def test_subset_rule_of_tuning_gets_no_test_file(name):
     plan = Plan(load_config(CONFIG / f"{name}.yaml"), None)
     for dataset in plan.datasets():
-        assert [Path(file).name for file in plan.opened(dataset)] == list(dataset_info(dataset).files_of("train"))
+        assert list(plan.raw_inputs(dataset)) == list(DATASETS[dataset].files_of("train"))
     plan = Plan(load_config(CONFIG / "default.yaml"), None)
-    assert plan.opened("mnist") == plan.raw("mnist")
+    assert list(plan.raw_inputs("mnist")) == list(DATASETS["mnist"].file_names)
 
 
 @pytest.mark.parametrize("file", TUNING)
