@@ -151,15 +151,15 @@ def rounds_of(kind: str, options: Mapping[str, Any], records: int, rounds: int) 
 
     from ppml.aggregation.factory import build_parties
     from ppml.config.arm import Arm
-from ppml.config.datasets import DATASETS
+    from ppml.config.datasets import DATASETS
     from ppml.data.examples import Examples
     from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds
     from ppml.federation.run import train_federated
     from ppml.federation.sum_mechanism import identity
-    from ppml.stages.threads import make_deterministic
     from ppml.learning.parameters import digest_of, flatten
     from ppml.models.registry import build_model
     from ppml.randomness import Randomness
+    from ppml.stages.threads import make_deterministic
 
     make_deterministic()
     rng = Randomness(1)
