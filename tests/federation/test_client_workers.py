@@ -1,4 +1,4 @@
-"""Clients in a process of their own: how it ends."""
+"""The end of the process of a forked worker."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ppml.federation.simulation_grid import InProcessGrid
 NODE = FIRST_CLIENT_NODE
 
 
-def site(seconds: float) -> ForkedWorker:
-    """Return one that has a client which takes its time."""
+def slow_worker(seconds: float) -> ForkedWorker:
+    """Return a worker whose client needs ``seconds`` for a reply."""
     app = ClientApp()
 
     @app.query()
@@ -29,34 +29,34 @@ def site(seconds: float) -> ForkedWorker:
 
 @pytest.fixture
 def question() -> Message:
-    """Return a question to the client."""
-    # Which makes this process the one that Flower's messages are from.
+    """Return a message to the client."""
+    # The grid sets the sender of Flower's messages.
     InProcessGrid(ClientApp(), 1)
     return Message(RecordDict(), dst_node_id=NODE, message_type="query")
 
 
-def test_one_that_has_answered_ends_when_it_is_told_to(question):
-    one = site(0)
-    one.send([question])
-    assert one.receive()[0].content["seen"]["node"] == NODE
-    assert list(one.contexts()) == [NODE]
-    one.close()
-    assert one._process.wait() == 0
+def test_idle_worker_ends_at_the_stop_message(question):
+    worker = slow_worker(0)
+    worker.send([question])
+    assert worker.receive()[0].content["seen"]["node"] == NODE
+    assert list(worker.contexts()) == [NODE]
+    worker.close()
+    assert worker._process.wait() == 0
 
 
-def test_one_for_whose_answer_nobody_waits_is_ended_at_once(question, monkeypatch):
+def test_busy_worker_is_killed_at_once(question, monkeypatch):
     monkeypatch.setattr("ppml.ipc.process.STOP_SECONDS", 60)
-    one = site(600)
-    one.send([question])
+    worker = slow_worker(600)
+    worker.send([question])
     begun = time.monotonic()
-    one.close()
-    assert one._process.wait() == -signal.SIGKILL
+    worker.close()
+    assert worker._process.wait() == -signal.SIGKILL
     assert time.monotonic() - begun < 30
 
 
-def test_one_that_nobody_listens_to_any_more_ends_without_a_word(question, capfd):
-    one = site(0.3)
-    one.send([question])
-    one._connection.close()
-    assert one._process.wait() == 0
+def test_worker_without_a_reader_ends_silently(question, capfd):
+    worker = slow_worker(0.3)
+    worker.send([question])
+    worker._connection.close()
+    assert worker._process.wait() == 0
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""On a machine with other users: what they can reach, read and start of a deployment."""
+"""Isolation of a deployment from other users of the machine."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.federation.engines import flower_programs as programs
-from ppml.federation.engines import namespaces as enclosure
+from ppml.federation.engines import namespaces
 from ppml.federation.engines.flower_processes import (
     DeploymentFailed,
-    boxed,
-    environment_of,
-    flwr,
+    flower_environment,
     private_folder,
+    run_flwr,
+    unbox,
     without_proxies,
 )
-from ppml.federation.engines.namespaces import enclosing
+from ppml.federation.engines.namespaces import namespace_command
 
 NOBODY = 65534
 
@@ -39,16 +39,16 @@ sys.stdin.read()
 """
 
 
-def can_enclose() -> bool:
+def has_namespaces() -> bool:
     try:
-        enclosing()
+        namespace_command()
     except UserError:
         return False
     return True
 
 
-encloses = pytest.mark.skipif(not can_enclose(), reason="no namespaces can be made here")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user can be played by root alone")
+needs_namespaces = pytest.mark.skipif(not has_namespaces(), reason="this system does not allow namespaces")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
 
 
 def free_port() -> int:
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def as_another_user(code: str, *arguments: str) -> str:
-    """Return what ``code`` prints, run by a user that owns nothing; modules are imported before."""
+    """Return the output of ``code``, run by a user without rights after its imports."""
     begin = (
         f"import encodings.idna, os, pathlib, socket, sys\nos.setgroups([])\nos.setgid({NOBODY})\nos.setuid({NOBODY})\n"
     )
@@ -81,18 +81,18 @@ def reached_by_another_user(begin: tuple[str, ...]) -> str:
     return found
 
 
-@encloses
+@needs_namespaces
 @as_root
-def test_a_port_in_an_enclosure_is_reached_from_inside_alone():
-    assert reached_by_another_user(enclosing()) == "Connection refused"
-    assert reached_by_another_user(()) == "Success", "without the enclosure another user gets in"
+def test_only_processes_in_the_namespaces_reach_their_port():
+    assert reached_by_another_user(namespace_command()) == "Connection refused"
+    assert reached_by_another_user(()) == "Success", "without namespaces another user connects"
 
 
-@encloses
-def test_the_end_of_the_first_process_ends_all_others():
+@needs_namespaces
+def test_all_processes_end_with_the_first_one():
     seconds = f"4321.{os.getpid()}"
     code = f"import subprocess, time; subprocess.Popen(['sleep', '{seconds}']); print(1, flush=True); time.sleep(600)"
-    with subprocess.Popen([*enclosing(), sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([*namespace_command(), sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         try:
             process.stdout.readline()
             assert becomes(1, seconds)
@@ -123,35 +123,35 @@ def command_lines() -> dict[int, str]:
 
 
 @pytest.mark.parametrize("fault", ["no program", "not allowed"])
-def test_where_no_enclosure_can_be_made_the_deployment_is_refused_in_one_line(fault, monkeypatch, tmp_path):
+def test_missing_namespaces_are_one_line(fault, monkeypatch, tmp_path):
     def refuses(command, **named):
         return subprocess.CompletedProcess(command, 1, "", "unshare: unshare failed: Operation not permitted\n")
 
     if fault == "no program":
-        monkeypatch.setattr(enclosure.shutil, "which", lambda name: None)
+        monkeypatch.setattr(namespaces.shutil, "which", lambda name: None)
     else:
-        monkeypatch.setattr(enclosure.subprocess, "run", refuses)
-    enclosing.cache_clear()
+        monkeypatch.setattr(namespaces.subprocess, "run", refuses)
+    namespace_command.cache_clear()
     try:
         with pytest.raises(UserError, match=r"every user could register a node.*user namespaces") as caught:
-            enclosing()
+            namespace_command()
     finally:
-        enclosing.cache_clear()
+        namespace_command.cache_clear()
     assert "\n" not in str(caught.value)
     assert ("Operation not permitted" in str(caught.value)) == (fault == "not allowed")
 
 
-# What the programs serve, and what other users see of them.
+# The programs.
 
 
 def status(app: programs.WebApp, port: int, path: str, kind: str = "http") -> int:
-    said: list[dict] = []
+    events: list[dict] = []
 
     async def send(event):
-        said.append(event)
+        events.append(event)
 
     asyncio.run(app({"type": kind, "server": ("10.0.0.1", port), "path": path}, None, send))
-    return next((event["status"] for event in said), 0)
+    return next((event["status"] for event in events), 0)
 
 
 async def everything(scope, receive, send):
@@ -169,9 +169,9 @@ async def everything(scope, receive, send):
         "/v1/fleet/../x/y",
     ],
 )
-def test_other_machines_reach_the_interface_of_nodes_alone(path):
-    app = programs.nodes_alone(everything, 9092)
-    assert status(app, 9092, path) == 200, "the site itself reaches all"
+def test_other_machines_reach_only_the_fleet_api(path):
+    app = programs.restrict_to_fleet_api(everything, 9092)
+    assert status(app, 9092, path) == 200, "the site reaches all APIs"
     assert status(app, 9093, path) == 403
     assert status(app, 9093, "/v1/fleet/pull-messages") == 200
     assert status(app, 9093, "/v1/fleet/pull-messages", "websocket") == 0
@@ -180,10 +180,10 @@ def test_other_machines_reach_the_interface_of_nodes_alone(path):
 TASKS = """
 import sys, time
 from multiprocessing import Pipe
-from ppml.ipc.hardening import seclude
+from ppml.ipc.hardening import harden_process
 from ppml.federation.engines import flower_programs as programs
 import os
-seclude()
+harden_process()
 here, there = Pipe()
 if os.fork() == 0:
     here.close()
@@ -197,7 +197,7 @@ time.sleep(60)
 
 
 @as_root
-def test_no_other_user_reads_the_token_of_a_task_nor_its_environment():
+def test_other_user_reads_neither_token_nor_environment_of_a_task():
     environment = {**os.environ, "PPML_APP": "json"}
     with subprocess.Popen([sys.executable, "-c", TASKS], stdout=subprocess.PIPE, text=True, env=environment) as process:
         task, token = process.stdout.readline().split()
@@ -222,7 +222,7 @@ for name in ["environ", "mem", "maps"]:
 
 
 @as_root
-def test_a_token_in_a_command_line_would_be_seen():
+def test_token_in_a_command_line_is_visible():
     code = "import time; print('up', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, "--token", "5ec2e7" * 8]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -232,10 +232,10 @@ def test_a_token_in_a_command_line_would_be_seen():
     assert "5ec2e7" * 8 in seen
 
 
-def test_what_a_site_writes_is_for_its_owner_alone_whatever_the_umask(tmp_path):
+def test_files_of_a_site_are_private_for_any_umask(tmp_path):
     before = os.umask(0)
     try:
-        environment = environment_of(private_folder(tmp_path / "site"))
+        environment = flower_environment(private_folder(tmp_path / "site"))
     finally:
         os.umask(before)
     for name in ("FLWR_HOME", "TMPDIR"):
@@ -244,7 +244,7 @@ def test_what_a_site_writes_is_for_its_owner_alone_whatever_the_umask(tmp_path):
     assert {path.stat().st_mode & 0o077 for path in made} == {0} and len(made) >= 7
 
 
-def test_flower_has_no_home_that_another_user_can_have_made_before():
+def test_flower_home_has_an_unpredictable_name():
     code = "import os, ppml.federation.flower_env; print(os.environ['FLWR_HOME'])"
     environment = {name: value for name, value in os.environ.items() if name != "FLWR_HOME"}
     homes = {
@@ -254,7 +254,7 @@ def test_flower_has_no_home_that_another_user_can_have_made_before():
     assert len(homes) == 2
 
 
-# Proxies, and what Flower says.
+# Proxies, and Flower's messages.
 
 PROXIES = [
     "http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY",
@@ -263,24 +263,24 @@ PROXIES = [
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_the_processes_of_a_site_talk_directly(name):
+def test_processes_of_a_site_use_no_proxy(name):
     found = without_proxies({name: "http://127.0.0.1:9", "PATH": "/bin", "MY_PROXY_SETTING": "kept"})
     assert found == {"PATH": "/bin", "MY_PROXY_SETTING": "kept", "no_proxy": "*", "NO_PROXY": "*"}
 
 
-def test_the_message_of_a_command_that_fails_is_the_text_in_flower_s_box(tmp_path, monkeypatch):
-    """The address of a server that is not there, with a proxy in the environment that is not there either."""
+def test_error_of_a_command_is_the_text_in_the_box(tmp_path, monkeypatch):
+    """Neither the server nor the proxy of the environment exists."""
     for name in ("http_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    environment = environment_of(private_folder(tmp_path / "site"))
+    environment = flower_environment(private_folder(tmp_path / "site"))
     config = Path(environment["FLWR_HOME"]) / "config.toml"
     address = f"127.0.0.1:{free_port()}"
     config.write_text(f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "{address}"\ninsecure = true\n')
     with pytest.raises(DeploymentFailed, match=r"`flwr list` failed: .*[Cc]onnect") as caught:
-        flwr(environment, "list", "here")
+        run_flwr(environment, "list", "here")
     assert not set(str(caught.value)) & set("╭╮╰╯─│\n")
 
 
-def test_text_without_a_box_is_kept_as_it_is():
-    assert boxed("Traceback\n  one\nValueError: two\n") == "Traceback one ValueError: two"
-    assert boxed("╭─ Error ─╮\n│ a  b     │\n╰─────────╯\n") == "a  b"
+def test_text_without_a_box_is_unchanged():
+    assert unbox("Traceback\n  one\nValueError: two\n") == "Traceback one ValueError: two"
+    assert unbox("╭─ Error ─╮\n│ a  b     │\n╰─────────╯\n") == "a  b"

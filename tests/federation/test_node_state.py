@@ -1,4 +1,4 @@
-"""A node asks for its next message once the last is answered: each must be, also one whose task fails."""
+"""Every message of a node gets a reply, also if its task fails: without it the node requests no further message."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def fail(state: InMemoryNodeState, number: int) -> None:
     assert state.finish_task(number, SubStatus.FAILED, "no reason")
 
 
-def test_a_task_starts_once_its_message_is_stored(state):
+def test_task_waits_for_its_message(state):
     number = task(state)
     assert state.claim_task(number) is None
     state.store_message(message())
     assert state.claim_task(number)
-    # Flower's own gives the task away, which then finds no message.
+    # Flower's own state starts the task, which then finds no message.
     plain = new_state(InMemoryNodeState)
     assert plain.claim_task(task(plain))
 
 
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("asked", [False, True])
-def test_the_message_of_a_task_that_fails_is_answered_with_an_error(state, begun, asked):
+def test_message_of_a_failed_task_gets_an_error(state, begun, asked):
     number, request = task(state), message()
     state.store_message(request)
     state.claim_task(number)
@@ -76,7 +76,7 @@ def test_the_message_of_a_task_that_fails_is_answered_with_an_error(state, begun
     assert state.get_messages_legacy(is_reply=False) == []
 
 
-def test_the_message_of_a_task_that_is_gone_before_it_had_it_is_answered_with_an_error(state):
+def test_message_of_an_expired_task_gets_an_error(state):
     number, request = task(state), message()
     state.store_message(request)
     state.claim_task(number)
@@ -85,7 +85,7 @@ def test_the_message_of_a_task_that_is_gone_before_it_had_it_is_answered_with_an
     assert answers(state) == [request.metadata.message_id]
 
 
-def test_a_task_that_never_began_is_given_away_again(state):
+def test_task_that_never_started_becomes_pending_again(state):
     number = task(state)
     state.store_message(message())
     state.claim_task(number)
@@ -95,14 +95,14 @@ def test_a_task_that_never_began_is_given_away_again(state):
     assert state.claim_task(number)
 
 
-def test_a_late_failure_leaves_the_next_message_to_its_own_task(state):
+def test_late_failure_keeps_the_next_message(state):
     first, last = message(0), message(1)
     number = task(state)
     state.store_message(first)
     state.claim_task(number)
     state.activate_task(number)
     state.get_messages_legacy(run_ids=[RUN], is_reply=False, limit=1)
-    # The answer is out, and the next message has come before the task says how it ended.
+    # The reply is sent, and the next message arrives before the task reports its end.
     state.delete_messages(message_ids=[first.metadata.message_id])
     following = task(state)
     state.store_message(last)
@@ -111,7 +111,7 @@ def test_a_late_failure_leaves_the_next_message_to_its_own_task(state):
     assert state.claim_task(following)
 
 
-def test_an_answer_that_is_there_is_not_doubled(state):
+def test_stored_reply_is_not_repeated(state):
     number, request = task(state), message()
     state.store_message(request)
     state.claim_task(number)

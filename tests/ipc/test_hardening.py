@@ -1,4 +1,4 @@
-"""Processes that hold keys: no core file, and nothing to read for other programs of the same user."""
+"""Hardened processes: no core file, and no access for other programs of the same user."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ import pytest
 
 from ppml.aggregation.factory import build_parties, build_server_side
 from ppml.config.technique import Bfv, Masking, SecretSharing
-from ppml.ipc import process as party_module
+from ppml.ipc import process as process_module
 from ppml.ipc.hardening import harden_process, is_hardened
 from ppml.ipc.process import isolation_hooks, start_process
 from ppml.ipc.socket_server import EndpointSpec, connect, serve_sockets
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has what is looked at")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these settings")
 
 NOBODY = 65534
-"""A user without rights."""
+"""Id of a user without rights."""
 
 SET_DUMPABLE = 4
 
 
 class Witness:
-    """Says whether its process was secluded when it was made, which is when a party draws its keys."""
+    """Answers whether its process was hardened when the object, and so a key, was made."""
 
     def __init__(self) -> None:
-        self._then = is_hardened()
+        self._at_start = is_hardened()
 
-    def answer(self, what: bytes, content: bytes) -> bytes:
-        return bytes([self._then, is_hardened()])
+    def answer(self, code: bytes, content: bytes) -> bytes:
+        return bytes([self._at_start, is_hardened()])
 
 
-def told_by_a_party() -> bytes:
+def ask_witness() -> bytes:
     (line,), end = start_process("witness", Witness, [frozenset({b"?"})])
     try:
         return line.ask(b"?")
@@ -46,23 +46,23 @@ def told_by_a_party() -> bytes:
         end()
 
 
-def test_a_party_is_secluded_before_it_draws_a_key_and_its_starter_is_not():
-    assert told_by_a_party() == b"\1\1"
+def test_process_is_hardened_before_it_has_a_key():
+    assert ask_witness() == b"\1\1"
     assert not is_hardened()
 
 
-def test_a_party_that_is_not_is_caught(monkeypatch):
-    monkeypatch.setattr(party_module, "seclude", lambda: None)
-    assert told_by_a_party() == b"\0\0"
+def test_missing_hardening_is_caught(monkeypatch):
+    monkeypatch.setattr(process_module, "harden_process", lambda: None)
+    assert ask_witness() == b"\0\0"
 
 
-def test_a_party_behind_doors_is_secluded_before_it_draws_a_key(tmp_path):
+def test_socket_server_is_hardened_before_it_has_a_key(tmp_path):
     with serve_sockets("witness", Witness, tmp_path, {"front": EndpointSpec(frozenset({b"?"}))}):
         assert connect("witness", tmp_path / "front").ask(b"?") == b"\1\1"
 
 
 @pytest.mark.parametrize(
-    ("spec", "answered"),
+    ("spec", "ask"),
     [
         (Bfv(), lambda made: made.material()),
         (SecretSharing(), lambda made: made.clients.protect(np.arange(3))),
@@ -70,10 +70,10 @@ def test_a_party_behind_doors_is_secluded_before_it_draws_a_key(tmp_path):
     ],
     ids=["bfv", "shares", "masking"],
 )
-def test_the_system_s_limits_of_all_parties_say_no_core_file(spec, answered):
+def test_all_processes_with_keys_write_no_core_file(spec, ask):
     made = build_parties(spec, 3)
-    # Each has answered, and so has been made.
-    answered(made)
+    # After a reply each process exists.
+    ask(made)
     names = {"holder of the secret key", "server 2 of 3", "server 3 of 3", "register of the clients' keys"}
     found = [one for one in active_children() if one.name in names]
     assert found
@@ -85,7 +85,7 @@ def test_the_system_s_limits_of_all_parties_say_no_core_file(spec, answered):
 
 
 def in_a_child(work: Callable[[], bool]) -> bool:
-    """Return what ``work`` comes to in a process of its own."""
+    """Return the result of ``work`` in a child process."""
     child = os.fork()
     if not child:
         with contextlib.suppress(BaseException):
@@ -97,22 +97,22 @@ def in_a_child(work: Callable[[], bool]) -> bool:
     return code == 0
 
 
-def test_clients_are_secluded_where_they_part_from_the_server():
-    def parts() -> bool:
+def test_clients_process_is_hardened():
+    def isolate() -> bool:
         isolation_hooks([], []).at_clients()
         return is_hardened()
 
-    assert in_a_child(parts)
+    assert in_a_child(isolate)
 
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Be a user without rights, in a process that ends after that."""
+    """Become a user without rights, in a process that ends after that."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-        # The system secludes a process that gives its rights away.
+        # The system hardens a process that gives up its rights.
         ctypes.CDLL(None).prctl(SET_DUMPABLE, 1, 0, 0, 0)
     yield
 
@@ -127,26 +127,26 @@ def readable(process: int, name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["mem", "environ"])
-def test_the_same_user_reads_neither_memory_nor_environment_of_a_party(name):
+def test_same_user_reads_neither_memory_nor_environment(name):
     def can_be_read() -> bool:
         with as_nobody():
             (line,), end = start_process("witness", Witness, [frozenset({b"?"})])
             line.ask(b"?")
-            (party,) = [one for one in active_children() if one.name == "witness"]
+            (child,) = [one for one in active_children() if one.name == "witness"]
             try:
-                return readable(party.pid, name)
+                return readable(child.pid, name)
             finally:
                 end()
 
-    # The starter of a process may look into it, where the system lets any program do so.
+    # Even the parent of the process cannot read it.
     assert not in_a_child(can_be_read)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(party_module, "seclude", lambda: None)
-        assert in_a_child(can_be_read), "without it the same program reads it"
+        patch.setattr(process_module, "harden_process", lambda: None)
+        assert in_a_child(can_be_read), "without hardening the same program reads it"
 
 
-def test_parties_of_a_user_without_rights_do_their_work():
-    """A secluded process may not open some files of its own in /proc, where SEAL's streams lie while they are read."""
+def test_hardened_processes_work_without_rights():
+    """A hardened process cannot open some of its own files in /proc, where SEAL reads its streams."""
 
     def works() -> bool:
         with as_nobody():
@@ -159,14 +159,14 @@ def test_parties_of_a_user_without_rights_do_their_work():
             helpers.close()
             return right
 
-    # What is imported late cannot be read by that user where the tests are the administrator's.
-    told_by_a_party()
+    # Import all modules first: in the administrator's tests that user cannot read them.
+    ask_witness()
     for spec in (Bfv(), SecretSharing()):
         build_parties(spec, 3).close()
     assert in_a_child(works)
 
 
-def test_a_refusal_of_the_system_is_named(monkeypatch):
+def test_refusal_of_the_system_is_named(monkeypatch):
     class Refuses:
         @staticmethod
         def prctl(*given: int) -> int:

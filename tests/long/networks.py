@@ -1,4 +1,4 @@
-"""Machines of their own, as far as a network goes: namespaces with an address each, joined by a bridge."""
+"""Simulated machines: network namespaces with an address each, joined by a bridge."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ PREFIX, BRIDGE = "ppml-test-", "ppml-test"
 
 
 def ip(*arguments: str) -> None:
+    """Run ``ip`` of iproute2."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
 @contextmanager
 def machines(names: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Make a network namespace for each name, and give its address; skip the test where none can be made."""
+    """Make a network namespace for each name, and yield the addresses; skip the test without permission."""
     if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("network namespaces with addresses are made by root, with `ip` of iproute2")
+        pytest.skip("only root can make network namespaces with addresses, with `ip` of iproute2")
     remove(names)
     addresses = {name: f"{NET}.{number}" for number, name in enumerate(names, start=1)}
     try:
@@ -38,18 +39,19 @@ def machines(names: Sequence[str]) -> Iterator[dict[str, str]]:
                 ip(*inside, "link", "set", "eth0", "up")
                 ip(*inside, "link", "set", "lo", "up")
         except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here: {error.stderr.strip()}")
+            pytest.skip(f"this system refuses network namespaces: {error.stderr.strip()}")
         yield addresses
     finally:
         remove(names)
 
 
 def remove(names: Sequence[str]) -> None:
+    """Delete the namespaces and the bridge."""
     for name in names:
         subprocess.run(["ip", "netns", "del", f"{PREFIX}{name}"], check=False, capture_output=True)
     subprocess.run(["ip", "link", "del", BRIDGE], check=False, capture_output=True)
 
 
 def on(name: str, *command: str) -> list[str]:
-    """Return the command that runs another one on a machine."""
+    """Return a command line that runs ``command`` on a machine."""
     return ["ip", "netns", "exec", f"{PREFIX}{name}", *command]

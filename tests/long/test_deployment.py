@@ -1,4 +1,4 @@
-"""SuperLink and SuperNodes as processes on this machine: TLS, keys, the same bits, and nothing left running."""
+"""A SuperLink and SuperNodes on this machine: TLS, keys, the same bits, and no process that remains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
 from ppml.federation.engines.flower_processes import private_folder
 from ppml.federation.engines.namespace_init import ServerJob
 from ppml.learning.parameters import digest_of, flatten
-from ppml.stages.federation_job import hold_keys
+from ppml.stages.federation_job import start_key_service
 
 from ..federation.test_engines import job_of, outcome
 
@@ -32,7 +32,7 @@ SECONDS = 900.0
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Compute as jobs and sites do: another number of threads gives other bits."""
+    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,7 +41,7 @@ def one_thread():
 
 def deploy(tmp_path: Path, name: str = "cnn", **others: object) -> dict[str, object]:
     job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
-    with hold_keys(str(job)):
+    with start_key_service(str(job)):
         run_deployed(tmp_path / "sites", MODULE, job, result, 3, **{"seconds": SECONDS, **others})
     return json.loads(result.read_text())
 
@@ -51,7 +51,7 @@ def running() -> str:
 
 
 @pytest.mark.parametrize("name", ["cnn", "private", "encrypted"])
-def test_a_deployment_comes_to_the_bits_of_the_workflow_and_leaves_nothing_running(name, tmp_path):
+def test_deployment_repeats_the_bits_and_leaves_no_process(name, tmp_path):
     before = running()
     found = deploy(tmp_path, name)
     assert found["model"] == digest_of(flatten(outcome(name).models[0]))
@@ -61,7 +61,7 @@ def test_a_deployment_comes_to_the_bits_of_the_workflow_and_leaves_nothing_runni
     assert running() == before
 
 
-def test_certificates_that_have_expired_are_refused(tmp_path):
+def test_expired_certificates_are_refused(tmp_path):
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     before = running()
     with pytest.raises(DeploymentFailed, match="certificate has expired") as caught:
@@ -69,16 +69,16 @@ def test_certificates_that_have_expired_are_refused(tmp_path):
     assert running() == before and "\n" not in str(caught.value)
 
 
-def test_a_client_whose_authority_is_another_is_refused(tmp_path):
+def test_client_with_another_authority_is_refused(tmp_path):
     mine, theirs = make_credentials(tmp_path / "mine", 3), make_credentials(tmp_path / "theirs", 3)
     mixed = type(mine)(theirs.authority, mine.certificate, mine.key, mine.clients)
-    with pytest.raises(DeploymentFailed, match=r"certificate that is refused: .*prepared together") as caught:
+    with pytest.raises(DeploymentFailed, match=r"shows an invalid certificate: ") as caught:
         deploy(tmp_path, credentials=mixed)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_command_that_is_stopped_leaves_nothing_running(number, tmp_path):
+def test_stopped_command_leaves_no_process(number, tmp_path):
     before = running()
     job = job_of("cnn", tmp_path / "job")
     code = (
@@ -86,16 +86,16 @@ def test_a_command_that_is_stopped_leaves_nothing_running(number, tmp_path):
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
         "run_deployed(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), 3, seconds=600)"
     )
-    given = [str(tmp_path / "sites"), MODULE, str(job), str(tmp_path / "result.json")]
-    with subprocess.Popen([sys.executable, "-c", code, *given], stderr=subprocess.DEVNULL) as command:
+    arguments = [str(tmp_path / "sites"), MODULE, str(job), str(tmp_path / "result.json")]
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.DEVNULL) as command:
         wait_until(lambda: (tmp_path / "sites" / "supernode2.log").exists())
         command.send_signal(number)
     wait_until(lambda: running() == before, 60)
 
 
-def wait_until(happens: Callable[[], bool], seconds: float = SECONDS) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
     deadline = time.monotonic() + seconds
-    while not happens():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -136,36 +136,36 @@ for place in sys.argv[1:]:
 """
 
 
-def attacked(tmp_path: Path) -> list[str]:
-    """Return what another user comes to while a server runs and waits for its clients."""
-    known = make_credentials(private_folder(tmp_path / "sites") / "credentials", 3)
+def attack_server(tmp_path: Path) -> list[str]:
+    """Return the output of another user's attack on a server that waits for its clients."""
+    files = make_credentials(private_folder(tmp_path / "sites") / "credentials", 3)
     server = ServerJob(
         job=str(job_of("cnn", tmp_path / "job")),
-        authority=str(known.authority),
-        certificate=str(known.certificate),
-        key=str(known.key),
+        authority=str(files.authority),
+        certificate=str(files.certificate),
+        key=str(files.key),
         result=str(tmp_path / "result.json"),
-        public_keys=[str(path.with_suffix(".pub")) for path in known.clients],
+        public_keys=[str(path.with_suffix(".pub")) for path in files.clients],
         answer_seconds=600,
         seconds=600,
     )
-    with deployment.Enclosed(tmp_path / "sites", {"module": MODULE, "server": asdict(server)}):
+    with deployment.NamespacedProcesses(tmp_path / "sites", {"module": MODULE, "server": asdict(server)}):
         wait_until(lambda: (tmp_path / "sites" / "app").exists())
-        # The server's app is a task, whose token its process has.
+        # The server's app is a task; its process has the token.
         wait_until(lambda: "start-run" in (tmp_path / "sites" / "superlink.log").read_text())
         time.sleep(10)
-        places = [str(tmp_path / "sites"), str(tmp_path / "job"), str(tmp_path / "sites" / "flower")]
-        done = subprocess.run([sys.executable, "-c", ATTACK, *places], capture_output=True, text=True, check=True)
+        folders = [str(tmp_path / "sites"), str(tmp_path / "job"), str(tmp_path / "sites" / "flower")]
+        done = subprocess.run([sys.executable, "-c", ATTACK, *folders], capture_output=True, text=True, check=True)
     return sorted(set(done.stdout.splitlines()))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be played by root alone")
-def test_another_user_registers_no_node_starts_no_run_and_reads_nothing(tmp_path):
-    assert attacked(tmp_path) == ["ConnectError", "seen no token"]
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
+def test_other_user_can_neither_connect_nor_read(tmp_path):
+    assert attack_server(tmp_path) == ["ConnectError", "seen no token"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be played by root alone")
-def test_without_the_enclosure_another_user_gets_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(deployment, "enclosing", lambda: ("/usr/bin/env",))
-    found = attacked(tmp_path)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run code as another user")
+def test_without_namespaces_other_user_connects(tmp_path, monkeypatch):
+    monkeypatch.setattr(deployment, "namespace_command", lambda: ("/usr/bin/env",))
+    found = attack_server(tmp_path)
     assert "registered True" in found and "listed 1" in found

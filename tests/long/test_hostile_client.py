@@ -1,4 +1,4 @@
-"""A client that sends what crashes SEAL's reader: in process, in a deployment and on Ray the others go on."""
+"""A client whose upload crashes SEAL's reader: in process, in a deployment and on Ray the others continue."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch
 
 from ppml.aggregation import lattice
 from ppml.federation.engines.deployment import run_deployed
-from ppml.federation.engines.namespaces import enclosing
+from ppml.federation.engines.namespaces import namespace_command
 from ppml.learning.parameters import digest_of, flatten
 from ppml.learning.result import TrainingResult
-from ppml.stages.federation_job import hold_keys
+from ppml.stages.federation_job import start_key_service
 
 from ..federation.test_engines import arm_of, job_of, outcome
 
@@ -29,7 +29,7 @@ RAY = importlib.util.find_spec("ray") is not None
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
-    """Compute as jobs and sites do: another number of threads gives other bits."""
+    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     others = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), others])))
@@ -41,23 +41,24 @@ def one_thread(monkeypatch):
 
 @cache
 def expected() -> TrainingResult:
-    """Return what the training comes to in process, with client 1 left out of each round."""
+    """Return the result of the in-process training without client 1."""
     from . import hostile
 
     try:
         return outcome.__wrapped__("encrypted")
     finally:
-        lattice.PublicKeyClients.protect = hostile._seal
+        lattice.PublicKeyClients.protect = hostile._protect
 
 
 def check(found: dict) -> None:
     assert [row["clients"] for row in found["history"]] == [2] * ROUNDS
     assert found["model"] == digest_of(flatten(expected().models[0]))
-    named = [line for line in found["notices"] if line.endswith("; its answer is left out")]
-    assert [line.split(": ")[:2] for line in named] == [[f"round {number}", "client 1"] for number in (1, 2, 3)]
+    assert [line.split(": ")[:2] for line in found["notices"]] == [
+        [f"round {number}", "client 1"] for number in (1, 2, 3)
+    ]
 
 
-def test_in_process_the_rounds_go_on_without_it():
+def test_in_process_rounds_continue_without_the_client():
     assert [row.clients for row in expected().history] == [2] * ROUNDS
     assert arm_of("encrypted").topology.rounds == ROUNDS
     assert not torch.equal(flat(expected()), flat(outcome("encrypted")))
@@ -67,17 +68,17 @@ def flat(trained: TrainingResult) -> torch.Tensor:
     return torch.as_tensor(flatten(trained.models[0]))
 
 
-def test_in_a_deployment_the_rounds_go_on_without_it(tmp_path):
+def test_deployment_continues_without_the_client(tmp_path):
     job, result = job_of("encrypted", tmp_path / "job"), tmp_path / "result.json"
-    with hold_keys(str(job)):
+    with start_key_service(str(job)):
         run_deployed(tmp_path / "sites", "tests.long.hostile", job, result, 3, seconds=900.0)
     check(json.loads(result.read_text()))
 
 
 @pytest.mark.skipif(not RAY, reason="Ray is not installed: pip install flwr[simulation]")
-def test_on_ray_the_rounds_go_on_without_it(tmp_path):
+def test_ray_continues_without_the_client(tmp_path):
     job, result = job_of("encrypted", tmp_path / "job"), tmp_path / "result.json"
-    command = [*enclosing(), sys.executable, "-m", "tests.long.hostile", str(job), str(result)]
-    with hold_keys(str(job)):
+    command = [*namespace_command(), sys.executable, "-m", "tests.long.hostile", str(job), str(result)]
+    with start_key_service(str(job)):
         subprocess.run(command, check=True, cwd=ROOT, env=dict(os.environ))
     check(json.loads(result.read_text()))

@@ -1,4 +1,4 @@
-"""Ray's processes: no other user reaches their ports, and a program without the token does not join them."""
+"""Ray's processes: other users cannot reach their ports, and a program without the token cannot join them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppml.federation.engines.namespaces import enclosing
+from ppml.federation.engines.namespaces import namespace_command
 from ppml.learning.parameters import digest_of, flatten
-from ppml.stages.federation_job import hold_keys
+from ppml.stages.federation_job import start_key_service
 
 from ..federation.test_engines import job_of, outcome
 
@@ -27,7 +27,7 @@ LISTENS = "0A"
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
-    """Compute as jobs and sites do: another number of threads gives other bits."""
+    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -36,13 +36,13 @@ def one_thread(monkeypatch):
 
 
 def listening() -> set[str]:
-    """Return the addresses that this network namespace listens on."""
+    """Return the listening addresses of this network namespace."""
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
     return {row[1] for row in rows if row[3] == LISTENS}
 
 
-def opened_while(command: list[str]) -> set[str]:
-    """Return the addresses on which something listens while a command runs, and not before."""
+def new_addresses(command: list[str]) -> set[str]:
+    """Return the listening addresses that appear while a command runs."""
     before, seen = listening(), set[str]()
     with subprocess.Popen(command) as process:
         ended = threading.Event()
@@ -54,19 +54,19 @@ def opened_while(command: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["cnn", "encrypted"])
-def test_a_training_on_ray_opens_no_port_that_others_see_and_comes_to_the_bits_of_the_workflow(name, tmp_path):
+def test_ray_training_repeats_the_bits_and_opens_no_visible_port(name, tmp_path):
     job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
     stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(result), "2"]
-    with hold_keys(str(job)):
-        assert opened_while([*enclosing(), *stage]) == set()
+    with start_key_service(str(job)):
+        assert new_addresses([*namespace_command(), *stage]) == set()
     found = json.loads(result.read_text())
     assert found["model"] == digest_of(flatten(outcome(name).models[0])) and found["notices"] == []
 
 
-def test_without_the_enclosure_its_ports_are_seen(tmp_path):
+def test_without_namespaces_the_ports_are_visible(tmp_path):
     job = job_of("cnn", tmp_path / "job")
     stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(tmp_path / "result.json"), "1"]
-    assert len(opened_while(stage)) >= 3
+    assert len(new_addresses(stage)) >= 3
 
 
 SERVES = """
@@ -81,8 +81,8 @@ sys.stdin.read()
 JOINS = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(ray.cluster_resources()['CPU'])"
 
 
-def joins(mode: str, **environment: str) -> tuple[bool, str]:
-    """Return whether a program without the token joins, and what Ray says; Ray asks for a token in the mode `token`."""
+def join(mode: str, **environment: str) -> tuple[bool, str]:
+    """Return whether a program without the token joins, and Ray's errors; Ray requires a token in mode `token`."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     command = [sys.executable, "-c", SERVES, mode]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -97,10 +97,10 @@ def joins(mode: str, **environment: str) -> tuple[bool, str]:
 
 
 @pytest.mark.parametrize("other", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}], ids=["none", "another"])
-def test_a_program_without_the_token_does_not_join(other):
-    joined, said = joins("token", **other)
-    assert not joined and ("uthenticat" in said or "token" in said), said[-2000:]
+def test_program_without_the_token_cannot_join(other):
+    joined, errors = join("token", **other)
+    assert not joined and ("uthenticat" in errors or "token" in errors), errors[-2000:]
 
 
-def test_without_a_token_it_would_join():
-    assert joins("open")[0]
+def test_program_joins_where_no_token_is_required():
+    assert join("open")[0]

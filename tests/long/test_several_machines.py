@@ -1,4 +1,4 @@
-"""A server, two sites and a key holder, each in a network of its own with an address of its own, one command each."""
+"""A server, two clients and a key holder, each on a simulated machine with its own address."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 from ppml.federation.engines.credentials import make_credentials
-from ppml.federation.engines.site import Site, give_credentials
+from ppml.federation.engines.site import SiteConfig, write_credentials
 from ppml.learning.parameters import digest_of, flatten
 from ppml.learning.result import TrainingResult
-from ppml.stages import federation_job as sites
+from ppml.stages import federation_job
 from ppml.stages.deployment_folders import needs_key_holder, split_job
 from ppml.training import train
 
-from ..federation.test_engines import DATA, RNG, arm_of, foreign_images, noise_of, owners
+from ..federation.test_engines import CONTRACT, DATA, RNG, arm_of, foreign_images, noise_of, owners
 from .networks import machines, on
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ SECONDS = 900.0
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Compute as jobs and sites do: another number of threads gives other bits."""
+    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -50,25 +50,25 @@ def network():
 @cache
 def in_process(name: str) -> TrainingResult:
     arm = arm_of(name)
-    given = {"classes": 10, "rng": RNG, "data": DATA, "report": lambda row: None}
+    given = {"contract": CONTRACT, "rng": RNG, "data": DATA, "report": lambda row: None}
     return train(arm, owners()[:CLIENTS], noise_of(arm)[:CLIENTS], foreign_images(), **given)
 
 
-def prepared(folder: Path, name: str, addresses: dict[str, str], answer_seconds: float = 300.0) -> Path:
+def prepare(folder: Path, name: str, addresses: dict[str, str], answer_seconds: float = 300.0) -> Path:
     arm = arm_of(name)
-    job = sites.write_job(
+    job = federation_job.write_federation_job(
         folder / "job",
         arm,
         rng=RNG,
         data=DATA,
-        classes=10,
+        contract=CONTRACT,
         owned=owners()[:CLIENTS],
         test=foreign_images(),
         calibrated={"noise_multipliers": noise_of(arm)[:CLIENTS]},
     )
     holder = f"{addresses['key-holder']}:9093" if needs_key_holder(job) else ""
-    site = Site("", f"{addresses['server']}:9092", holder, CLIENTS, answer_seconds=answer_seconds)
-    give_credentials(folder, site)
+    site = SiteConfig("", f"{addresses['server']}:9092", holder, CLIENTS, answer_seconds=answer_seconds)
+    write_credentials(folder, site)
     split_job(job, folder, site)
     return folder
 
@@ -77,7 +77,7 @@ COMMANDS = {"server": "serve", "key-holder": "hold-keys", "client0": "join", "cl
 
 
 class Sites:
-    """The commands of the sites, which are ended with the block."""
+    """The commands of the sites, which end with the block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -91,7 +91,7 @@ class Sites:
                     on(name, *command), stdout=log, stderr=log, text=True, env={**os.environ, **environment}
                 )
 
-    def said(self, name: str) -> str:
+    def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
     def wait(self, *names: str) -> list[int]:
@@ -100,7 +100,7 @@ class Sites:
     def wait_for_round(self, number: int) -> None:
         deadline = time.monotonic() + SECONDS
         while len(self.result().get("history", [])) < number:
-            assert self.running["server"].poll() is None and time.monotonic() < deadline, self.said("server")
+            assert self.running["server"].poll() is None and time.monotonic() < deadline, self.log("server")
             time.sleep(0.5)
 
     def result(self) -> dict:
@@ -120,8 +120,8 @@ class Sites:
             process.wait(timeout=60)
 
 
-def left_running(folder: Path) -> list[str]:
-    """Return the processes of a deployment, which all have the folder in their environment or their command."""
+def remaining_processes(folder: Path) -> list[str]:
+    """Return the processes with the folder of a deployment in their environment or command."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -133,11 +133,11 @@ def left_running(folder: Path) -> list[str]:
     return found
 
 
-def check_nothing_is_left(folder: Path) -> None:
+def check_no_process_remains(folder: Path) -> None:
     deadline = time.monotonic() + 60
-    while left_running(folder) and time.monotonic() < deadline:
+    while remaining_processes(folder) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert left_running(folder) == []
+    assert remaining_processes(folder) == []
 
 
 def check_result(found: dict, folder: Path, name: str) -> None:
@@ -148,25 +148,25 @@ def check_result(found: dict, folder: Path, name: str) -> None:
     assert [row["accuracy"] for row in found["history"]] == [row.accuracy for row in expected.history]
     for client in range(CLIENTS):
         weights = load_file(folder / f"client{client}" / "model.safetensors")["weights"]
-        assert digest_of(weights.numpy()) == found["model"], "each site has the model"
+        assert digest_of(weights.numpy()) == found["model"], "each site has the same model"
 
 
 @pytest.mark.parametrize("name", ["private", "encrypted"])
-def test_a_site_that_is_killed_goes_on_and_the_bits_are_those_in_process(name, network, tmp_path):
-    folder = prepared(tmp_path, name, network)
+def test_killed_site_continues_and_the_bits_are_the_same(name, network, tmp_path):
+    folder = prepare(tmp_path, name, network)
     others = ["server", "client0", "client1"] + ["key-holder"] * (name == "encrypted")
     begun = time.monotonic()
     with Sites(folder) as running:
-        # In any order: each waits for those that it needs.
+        # In any order: each site waits for the others.
         running.start(*reversed(others), https_proxy="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9")
         running.wait_for_round(1)
         attack(running, network)
         running.kill("client1")
-        check_nothing_is_left(folder / "client1")
+        check_no_process_remains(folder / "client1")
         running.start("client1")
-        assert running.wait(*others) == [0] * len(others), {one: running.said(one) for one in others}
+        assert running.wait(*others) == [0] * len(others), {one: running.log(one) for one in others}
         check_result(running.result(), folder, name)
-    check_nothing_is_left(folder)
+    check_no_process_remains(folder)
     print(f"{name}: {time.monotonic() - begun:.0f} s, a site killed")
 
 
@@ -191,25 +191,25 @@ for interceptors in (both, both[:1]):
         lambda: client.DeactivateNode(fleet_pb2.DeactivateNodeRequest(node_id=node.node_id)),
     ):
         try:
-            print("let in:", ask())
+            print("accepted:", ask())
         except httpx.HTTPStatusError as error:
             print("refused", error.response.status_code)
 plain = httpx.Client(verify=False)
 for path in ("pull-messages", "push-messages", "deactivate-node"):
-    print("let in" if plain.post(f"{sys.argv[1]}/v1/fleet/{path}", content=b"").is_success else "refused")
+    print("accepted" if plain.post(f"{sys.argv[1]}/v1/fleet/{path}", content=b"").is_success else "refused")
 """
 
 
-def pretend(network: dict[str, str], node: str) -> list[str]:
-    """Return what a stranger with a key of its own comes to that says that it is a node of the training."""
+def impersonate(network: dict[str, str], node: str) -> list[str]:
+    """Return the replies to a stranger with its own key that claims to be a node of the training."""
     command = on("stranger", sys.executable, "-c", NODE, f"https://{network['server']}:9092", node)
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def attack(running: Sites, network: dict[str, str]) -> None:
-    """Let a stranger, and a site that takes part, ask the server for what is not for them."""
+    """Send forbidden requests to the server, as a stranger and as a client of the training."""
     nodes = json.loads((running.folder / "server" / "flower" / "nodes.json").read_text())
-    answers = pretend(network, next(iter(nodes)))
+    answers = impersonate(network, next(iter(nodes)))
     assert len(answers) == 13 and all(answer.startswith("refused") for answer in answers), answers
     context = "import ssl; context = ssl._create_unverified_context()\n"
     for path in ("control/start-run", "control/register-node", "control/list-runs", "runtime/acquire-task"):
@@ -224,65 +224,64 @@ def attack(running: Sites, network: dict[str, str]) -> None:
             assert done.stdout.strip() == "403", (path, done.stdout)
 
 
-def test_the_rounds_go_on_without_a_site_that_stays_away(network, tmp_path):
-    folder = prepared(tmp_path, "cnn", network, answer_seconds=30.0)
+def test_rounds_continue_without_a_missing_site(network, tmp_path):
+    folder = prepare(tmp_path, "cnn", network, answer_seconds=30.0)
     with Sites(folder) as running:
         running.start("server", "client0", "client1")
         running.wait_for_round(1)
         running.kill("client1")
-        assert running.wait("server", "client0") == [0, 0], running.said("server")
+        assert running.wait("server", "client0") == [0, 0], running.log("server")
         found = running.result()
     answered = [row["clients"] for row in found["history"]]
     assert len(answered) == 3 and answered[0] == 2 and answered[-1] == 1
     assert "client 1 gives no account of its training" in found["notices"]
-    check_nothing_is_left(folder)
+    check_no_process_remains(folder)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_server_that_is_stopped_leaves_nothing_running_and_the_sites_say_so(how, network, tmp_path, monkeypatch):
-    folder = prepared(tmp_path, "encrypted", network)
+def test_stopped_server_leaves_no_process(how, network, tmp_path, monkeypatch):
+    folder = prepare(tmp_path, "encrypted", network)
     with Sites(folder) as running:
         running.start("key-holder", "server", "client0")
         deadline = time.monotonic() + SECONDS
-        while "takes part" not in running.said("client0"):
+        while "takes part" not in running.log("client0"):
             assert time.monotonic() < deadline
             time.sleep(0.5)
         server = running.running["server"]
         running.kill("server", how)
         assert server.wait(timeout=60) != 0
-        check_nothing_is_left(folder / "server")
-        last = running.said("server").splitlines()[-1]
+        check_no_process_remains(folder / "server")
+        last = running.log("server").splitlines()[-1]
         assert how == signal.SIGKILL or (last.startswith("error: serve: stopped")), last
         running.kill("client0", signal.SIGINT)
-        check_nothing_is_left(folder / "client0")
-    check_nothing_is_left(folder)
+        check_no_process_remains(folder / "client0")
+    check_no_process_remains(folder)
 
 
-def refused(running: Sites, name: str) -> str:
-    """Start a site that must end with one line, and return it."""
+def error_line(running: Sites, name: str) -> str:
+    """Start a site that must end with one error line, and return the line."""
     running.start(name)
     assert running.wait(name) == [1]
-    (line,) = [line for line in running.said(name).splitlines() if line.startswith("error")]
+    (line,) = [line for line in running.log(name).splitlines() if line.startswith("error")]
     return line
 
 
-def test_wrong_keys_addresses_and_certificates_are_one_line_each(network, tmp_path):
-    folder = prepared(tmp_path, "cnn", network)
+def test_wrong_address_or_certificate_is_one_line(network, tmp_path):
+    folder = prepare(tmp_path, "cnn", network)
     with Sites(folder) as running:
         running.start("server")
-        # The public key that the server knows is another one.
         other = make_credentials(tmp_path / "other", 1)
         key = (folder / "client0" / "node.key").read_bytes()
         (folder / "client1" / "server-authority.pem").write_bytes(other.authority.read_bytes())
-        assert "use the folder that was prepared together with that of the server" in refused(running, "client1")
+        assert "shows an invalid certificate" in error_line(running, "client1")
         site = json.loads((folder / "client0" / "site.json").read_text())
         for server, message in {
             f"{network['key-holder']}:9092": "does not answer: ",
-            "server.invalid:9092": "the name leads to no machine",
+            "server.invalid:9092": "the host name is unknown",
         }.items():
             (folder / "client0" / "site.json").write_text(json.dumps({**site, "server": server}))
             if message != "does not answer: ":
-                assert message in refused(running, "client0")
+                assert message in error_line(running, "client0")
         (folder / "client0" / "site.json").write_text(json.dumps(site))
         assert key == (folder / "client0" / "node.key").read_bytes()
-    check_nothing_is_left(folder)
+    check_no_process_remains(folder)
