@@ -1,4 +1,4 @@
-"""The models by name, and the data that each of them fits."""
+"""The models by name, and the data that each of them fits; :mod:`ppml.models.registry` has their classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ class ModelInfo:
 
     Parameters
     ----------
-    path : str
-        ``module:class``.
     kinds : tuple of str
         The kinds of examples that it takes.
     smallest : int
@@ -26,7 +24,6 @@ class ModelInfo:
         owner, without differential privacy.
     """
 
-    path: str
     kinds: tuple[str, ...] = ("image",)
     smallest: int = 1
     polynomial: bool = False
@@ -42,12 +39,12 @@ class ModelInfo:
 
 
 MODELS = {
-    "tanh_cnn": ModelInfo("ppml.models.cnn:TanhCnn", smallest=14),
-    "resnet18": ModelInfo("ppml.models.resnet18:ResNet18"),
-    "linear": ModelInfo("ppml.models.linear:Linear", kinds=("features",)),
-    "logistic": ModelInfo("ppml.models.logistic:Logistic", kinds=("image", "table"), polynomial=True),
-    "mlp": ModelInfo("ppml.models.mlp:Mlp", kinds=("image", "table")),
-    "square_cnn": ModelInfo("ppml.models.square_cnn:SquareCnn", smallest=10, polynomial=True, batch_norm=True),
+    "tanh_cnn": ModelInfo(smallest=14),
+    "resnet18": ModelInfo(),
+    "linear": ModelInfo(kinds=("features",)),
+    "logistic": ModelInfo(kinds=("image", "table"), polynomial=True),
+    "mlp": ModelInfo(kinds=("image", "table")),
+    "square_cnn": ModelInfo(smallest=10, polynomial=True, batch_norm=True),
 }
 """Name in the configuration -> model."""
 
