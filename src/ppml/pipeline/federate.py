@@ -213,7 +213,8 @@ def write_job(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
     """Write the files that the sites read, from the files of the workflow."""
     import torch
 
-    from ppml.stages.example_files import read_contract, read_examples, split_by_owner
+    from ppml.stages.about import read_contract
+    from ppml.stages.example_files import read_examples, split_by_owner
     from ppml.stages.federation_job import write_federation_job
     from ppml.stages.seeds import public_data, seed_randomness
 

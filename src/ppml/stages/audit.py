@@ -9,7 +9,8 @@ from ppml.config.arm import Arm
 from ppml.io.atomic import read_json, write_json
 from ppml.io.canonical_json import digest
 from ppml.randomness import Randomness
-from ppml.stages.example_files import read_contract, read_examples, read_partition
+from ppml.stages.about import read_contract
+from ppml.stages.example_files import read_examples, read_partition
 from ppml.stages.job import Job
 
 

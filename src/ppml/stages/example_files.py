@@ -80,11 +80,6 @@ def _normalise(inputs: torch.Tensor, contract: DataContract) -> torch.Tensor:
     return (inputs - mean) / deviation
 
 
-def read_contract(about: str | Path) -> DataContract:
-    """Return the contract that a stage wrote into ``about.json``."""
-    return DataContract.model_validate(read_json(about)["contract"])
-
-
 def read_partition(path: str | Path) -> list[torch.Tensor]:
     """Return each client's positions in the training subset, int64."""
     return [torch.tensor(part, dtype=torch.int64) for part in read_json(path)["clients"]]

@@ -14,7 +14,8 @@ from ppml.encrypted_inference.network import extract_polynomial_network
 from ppml.encrypted_inference.server import start_inference_server
 from ppml.io.atomic import write_json
 from ppml.models.registry import build_model
-from ppml.stages.example_files import read_contract, read_examples
+from ppml.stages.about import read_contract
+from ppml.stages.example_files import read_examples
 from ppml.stages.job import Job
 
 

@@ -12,7 +12,7 @@ from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.canonical_json import canonical
 from ppml.randomness import Randomness
-from ppml.stages.example_files import read_contract
+from ppml.stages.about import read_contract
 from ppml.stages.job import Job
 
 

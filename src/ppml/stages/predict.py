@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save
 from ppml.io.atomic import write_bytes
 from ppml.learning.evaluation import logits
 from ppml.models.registry import build_model
-from ppml.stages.example_files import read_contract, read_examples
+from ppml.stages.about import read_contract
+from ppml.stages.example_files import read_examples
 from ppml.stages.job import Job
 
 
