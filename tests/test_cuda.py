@@ -1,4 +1,4 @@
-"""``device: cuda``: what is claimed on a CPU holds on a GPU, where bits do not repeat; skipped where there is none."""
+"""``device: cuda``: the claims of a CPU hold on a GPU, whose bits may vary; skipped without a GPU."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ppml.randomness import Randomness
 from ppml.training import train
 
 from .federation.runs import PRIVACY, owners
-from .learning.digits import Silent, blank, digits, one_thread, some, vector
-from .learning.test_dpsgd import check_noise_is_what_the_events_state, clipped_sum, moved, plain
+from .learning.digits import CONTRACT, Silent, blank, digits, one_thread, some, vector
+from .learning.test_dpsgd import check_noise_matches_events, clipped_sum, moved, plain
 from .learning.test_not_finite import CASES, null, spoilt
 
 __all__ = ["one_thread"]
@@ -55,7 +55,7 @@ ARMS = {
 
 def trained(name: str, device: str) -> TrainingResult:
     topology, privacy, aggregation = ARMS[name]
-    # Poisson sampling with little noise, so that what is learnt on two devices can be compared.
+    # Poisson sampling with little noise, so that the models of two devices can be compared.
     arm = Arm.model_validate(
         {
             "topology": topology,
@@ -67,17 +67,17 @@ def trained(name: str, device: str) -> TrainingResult:
     owned = [digits()[0]] if topology is CENTRALIZED else owners(SIZES)
     return train(
         arm,
-        [records.to(device) for records in owned],
+        [examples.to(device) for examples in owned],
         [None if privacy is NONE else 0.1] * len(owned),
         digits()[1].to(device),
-        classes=10,
+        contract=CONTRACT,
         rng=Randomness(1),
         report=lambda row: None,
     )
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_a_training_comes_to_the_same_account_and_as_far(name):
+def test_gpu_training_has_same_account_and_accuracy(name):
     on_cpu, on_gpu = trained(name, "cpu"), trained(name, "cuda")
     assert on_gpu.events == on_cpu.events
     assert {parameter.device.type for model in on_gpu.models for parameter in model.parameters()} == {"cuda"}
@@ -86,23 +86,23 @@ def test_a_training_comes_to_the_same_account_and_as_far(name):
         assert (on_gpu.bytes_up, on_gpu.bytes_down) == (on_cpu.bytes_up, on_cpu.bytes_down)
     for ours, theirs in zip(on_gpu.models, on_cpu.models, strict=True):
         accuracy = [evaluate(model, digits()[1].to(where))[1] for model, where in ((ours, "cuda"), (theirs, "cpu"))]
-        # 360 images: five standard errors of what a good model has wrong.
+        # 360 images: five standard errors of a good model's error rate.
         assert accuracy[0] == pytest.approx(accuracy[1], abs=0.08)
         assert accuracy[0] > 0.5
 
 
 @pytest.mark.parametrize("name", ["centralized", "alone", "federated"])
-def test_without_noise_the_weights_are_those_of_a_cpu_but_for_rounding(name):
+def test_noiseless_weights_equal_cpu_up_to_rounding(name):
     ours, theirs = ([vector(model).cpu() for model in trained(name, device).models] for device in ("cuda", "cpu"))
     for one, other in zip(ours, theirs, strict=True):
         assert (one - other).norm() < 0.02 * other.norm()
 
 
 @pytest.mark.parametrize("model", ["tanh_cnn", "resnet18"])
-def test_a_private_step_is_the_sum_of_clipped_gradients(model):
+def test_private_step_is_clipped_sum(model):
     records, rng, norm = some(24), Randomness(5), 0.5
     (sample,) = SeededSampler(records, 0.75, 1, rng.child("sampling"))
-    built = build_model(model, 10, Randomness(0).torch())
+    built = build_model(model, CONTRACT, Randomness(0).torch())
     expected = clipped_sum(built.eval(), records.select(sample), norm) / 18
     learner = DpSgdLearner(plain(18), noise_multiplier=0.0, max_grad_norm=norm)
     step = moved(learner, built.train().to("cuda"), records.to("cuda"), rng).cpu()
@@ -110,11 +110,11 @@ def test_a_private_step_is_the_sum_of_clipped_gradients(model):
 
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
-def test_the_noise_is_what_the_account_states(source):
-    check_noise_is_what_the_events_state(DpSgdLearner, noise_source=source, device="cuda")
+def test_noise_matches_account(source):
+    check_noise_matches_events(DpSgdLearner, noise_source=source, device="cuda")
 
 
-def test_seeded_noise_is_that_of_a_cpu_to_the_bit():
+def test_seeded_noise_has_cpu_bits():
     released: dict[str, list[torch.Tensor]] = {"cpu": [], "cuda": []}
     for device, kept in released.items():
         DpSgdLearner(
@@ -122,14 +122,14 @@ def test_seeded_noise_is_that_of_a_cpu_to_the_bit():
             noise_multiplier=1.5,
             max_grad_norm=0.2,
             on_release=lambda gradients, kept=kept: kept.append(gradients[0].cpu()),
-        ).fit(Silent().to(device), blank(50).to(device), span=TrainingWindow(), rng=Randomness(1))
+        ).fit(Silent().to(device), blank(50).to(device), window=TrainingWindow(), rng=Randomness(1))
     assert len(released["cpu"]) == 5
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(released["cuda"], released["cpu"], strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_record_that_is_not_finite_contributes_0(case, value):
+def test_non_finite_example_contributes_0(case, value):
     model, records = CASES[case][0]().to("cuda"), CASES[case][1]()
     everything = torch.arange(len(records), device="cuda")
     with mock.patch.object(bookkeeping, "clipping_factors", null):
@@ -138,9 +138,9 @@ def test_a_record_that_is_not_finite_contributes_0(case, value):
     assert found == pytest.approx(expected, abs=1e-6) and found.any()
 
 
-def test_who_seals_stays_in_the_process_which_has_begun_to_use_the_gpu(monkeypatch):
+def test_encrypting_clients_run_in_gpu_process(monkeypatch):
     def forked(*given):
-        raise AssertionError("a process that is forked cannot use a GPU")
+        raise AssertionError("a forked process cannot use a GPU")
 
     monkeypatch.setattr(grid, "ForkedWorker", forked)
     clear, sealed = (vector(trained(name, "cuda").models[0]) for name in ("federated", "ckks"))

@@ -115,7 +115,7 @@ def describe_all(folder):
             "file/out: cannot be made: Not a directory; ",
             "HERE/file is a file, where a folder is",
         ),
-        ("a circle", "circle: cannot be read: ", "links lead to each other in a circle"),
+        ("a circle", "circle: cannot be read: ", "the links form a circle"),
         ("a long name", "open/aaa", "cannot be written: File name too long; use shorter names"),
         ("too many open", "file: cannot be read: Too many open files; ", "ulimit -n"),
         ("a temporary file", "/", "or set TMPDIR to another folder"),

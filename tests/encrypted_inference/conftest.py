@@ -1,4 +1,4 @@
-"""What the tests of encrypted prediction share."""
+"""Fixtures of the tests of encrypted inference."""
 
 from ..learning.digits import one_thread
 

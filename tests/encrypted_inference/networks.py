@@ -1,4 +1,4 @@
-"""Small networks that were trained a little on real digits, and the images that they predict."""
+"""Small networks with a short training on real digits, and test images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppml.models.registry import build_model
 from ppml.models.square_cnn import Square
 from ppml.randomness import Randomness
 
-from ..learning.digits import digits
+from ..learning.digits import CONTRACT, digits
 
 SIDE = 12
 
@@ -36,7 +36,7 @@ def small() -> nn.Sequential:
 
 @cache
 def trained(name: str) -> tuple[nn.Sequential, torch.Tensor]:
-    """Return a model and images of the test set that it predicts."""
+    """Return a trained model and test images."""
     train, test = digits()
     images = test.inputs[:64]
     if name == "small":
@@ -45,7 +45,7 @@ def trained(name: str) -> tuple[nn.Sequential, torch.Tensor]:
         train = type(train)(train.inputs[:, :, crop, crop].contiguous(), train.labels)
         images = images[:, :, crop, crop].contiguous()
     else:
-        model = build_model(name, 10, torch.Generator().manual_seed(0))
+        model = build_model(name, CONTRACT, torch.Generator().manual_seed(0))
     settings = Settings(epochs=3, batch_size=32, learning_rate=0.02)
     SgdLearner(settings).fit(model, train, window=TrainingWindow(), rng=Randomness(0))
     assert isinstance(model, nn.Sequential)

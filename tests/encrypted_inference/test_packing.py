@@ -1,4 +1,4 @@
-"""Slots: what a server does to ciphertexts of one image, done to arrays."""
+"""Slots: the server's operations for a single image, applied to arrays."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def network(*sizes: int, support: float = 1.0) -> PolynomialNetwork:
 
 @dataclass(frozen=True)
 class SmallRing(Ring):
-    """A ring with few slots, in which nothing is encrypted."""
+    """A ring with few slots, without encryption."""
 
     @property
     def degree(self) -> int:
         return 2 * SLOTS
 
 
-def predicted(network: PolynomialNetwork, image: Values) -> tuple[Values, Layout]:
-    """Return all slots at the end."""
+def predict(network: PolynomialNetwork, image: Values) -> tuple[Values, Layout]:
+    """Return all final slots, and the layout."""
     layout = Layout.of(network, SLOTS)
     return predict_slots(network, layout, CkksNoise(SmallRing(len(network.layers))), image).values, layout
 
@@ -49,19 +49,19 @@ def predicted(network: PolynomialNetwork, image: Values) -> tuple[Values, Layout
     "sizes",
     [(20, 10), (64, 40, 20, 10), (30, 100, 17, 9), (9, 5, 3, 4), (50, 64, 33, 8), (9, 8, 8, 8, 8, 3)],
 )
-@pytest.mark.parametrize("reads", [1.0, 0.3])
-def test_the_slots_end_as_the_logits(sizes: tuple[int, ...], support: float) -> None:
+@pytest.mark.parametrize("support", [1.0, 0.3])
+def test_final_slots_are_logits(sizes: tuple[int, ...], support: float) -> None:
     net = network(*sizes, support=support)
     image = np.random.default_rng(1).normal(size=sizes[0])
-    slots, _ = predicted(net, image)
+    slots, _ = predict(net, image)
     assert np.allclose(slots[: sizes[-1]], net.logits(image[None])[0])
 
 
 @pytest.mark.parametrize("sizes", [(20, 10), (64, 40, 20, 10)])
-def test_slots_beside_the_logits_hold_nothing_but_the_logits_and_0(sizes: tuple[int, ...]) -> None:
+def test_other_slots_are_logits_or_0(sizes: tuple[int, ...]) -> None:
     net = network(*sizes)
     image = np.random.default_rng(1).normal(size=sizes[0])
-    slots, layout = predicted(net, image)
+    slots, layout = predict(net, image)
     period = layout.input_packing.period
     if layout.maps:
         assert isinstance(layout.maps[-1], ColumnPacking)
@@ -69,7 +69,7 @@ def test_slots_beside_the_logits_hold_nothing_but_the_logits_and_0(sizes: tuple[
     assert np.allclose(slots, tile(net.logits(image[None])[0], period, SLOTS))
 
 
-def test_the_network_of_the_comparison_takes_four_ciphertexts_and_few_rotations() -> None:
+def test_square_cnn_uses_four_ciphertexts_and_few_rotations() -> None:
     from .networks import known
 
     layout = Layout.of(known("square_cnn")[0], 4096)
@@ -80,20 +80,20 @@ def test_the_network_of_the_comparison_takes_four_ciphertexts_and_few_rotations(
     assert list(layout.required_rotations()) == [-1, 1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048]
 
 
-def test_what_lies_in_a_slot_is_read_by_its_output_and_each_tap_is_there_once() -> None:
+def test_packing_contains_each_input_of_an_output_once() -> None:
     support = network(30, 6, support=0.4).layers[0].support
     input_packing = InputPacking.of(support, 64)
     for output, row in enumerate(support):
-        mine = input_packing.index[:, output :: input_packing.period].ravel()
-        assert sorted(mine[mine >= 0]) == list(np.flatnonzero(row))
+        pixels = input_packing.index[:, output :: input_packing.period].ravel()
+        assert sorted(pixels[pixels >= 0]) == list(np.flatnonzero(row))
     assert (input_packing.index[:, len(support) :: input_packing.period] == -1).all()
 
 
-def test_an_even_number_of_maps_is_refused_for_it_would_leave_partial_sums_beside_the_logits() -> None:
+def test_even_number_of_maps_is_refused() -> None:
     with pytest.raises(ValueError, match="2 maps: an odd number is needed"):
         Layout.of(network(64, 16, 10), SLOTS)
 
 
-def test_a_map_that_does_not_fit_is_refused() -> None:
+def test_too_wide_map_is_refused() -> None:
     with pytest.raises(ValueError, match="map 3 has 128 outputs, and a row 8 slots"):
         Layout.of(network(9, 64, 64, 100), SLOTS)

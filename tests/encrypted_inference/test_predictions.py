@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tenseal import sealapi
 
-from ppml.aggregation.lattice import length_prefixed, loaded, saved, split_length_prefixed
+from ppml.aggregation.lattice import deserialize, length_prefixed, serialize, split_length_prefixed
 from ppml.encrypted_inference import evaluation
 from ppml.encrypted_inference.ckks_parameters import MAX_LOGIT, SCALE, Ring
 from ppml.encrypted_inference.client import ImageOwner
@@ -125,28 +125,31 @@ def test_too_deep_network_is_refused() -> None:
 # Keys.
 
 
-def secret_words(client: ImageOwner) -> np.ndarray:
+def secret_key_words(client: ImageOwner) -> np.ndarray:
     secret = client._generator.secret_key()
     polynomial = secret.data()
     coefficients = np.array([polynomial[place] for place in range(polynomial.coeff_count())], dtype="<u8")
     # The header is the same in every SEAL stream.
-    return secret_words([coefficients.tobytes(), saved(secret)], known=client.evaluation_keys()[:100])
+    return secret_words([coefficients.tobytes(), serialize(secret)], known=client.evaluation_keys()[:100])
 
 
 def test_client_messages_do_not_contain_secret_key(small: Pair) -> None:
-    words = secret_words(small.client)
+    words = secret_key_words(small.client)
     sent = [small.material, small.client.encrypt_image(small.images[0]), small.client.encrypt_batch(small.images)]
     assert not any(holds_a_run(message, words) for message in sent)
     # The scan finds a planted key.
     planted = length_prefixed(
-        [*map(bytes, split_length_prefixed(memoryview(small.material))), saved(small.client._generator.secret_key())]
+        [
+            *map(bytes, split_length_prefixed(memoryview(small.material))),
+            serialize(small.client._generator.secret_key()),
+        ]
     )
     assert holds_a_run(planted, words)
 
 
 def test_secret_key_among_evaluation_keys_is_refused(small: Pair) -> None:
     streams = [bytes(stream) for stream in split_length_prefixed(memoryview(small.material))]
-    secret = saved(small.client._generator.secret_key())
+    secret = serialize(small.client._generator.secret_key())
     for planted in ([*streams, secret], [secret, streams[1]], [streams[0], secret]):
         with pytest.raises(InvalidUpdate, match="contains a secret key"):
             InferenceServer(small.network).answer(KEYS, length_prefixed(planted))
@@ -156,7 +159,7 @@ def test_server_survives_secret_key(small: Pair) -> None:
     line, stop = start_inference_server(small.network)
     try:
         with pytest.raises(InvalidUpdate, match="contains a secret key"):
-            line.ask(KEYS, length_prefixed([saved(small.client._generator.secret_key())]))
+            line.ask(KEYS, length_prefixed([serialize(small.client._generator.secret_key())]))
         assert line.ask(KEYS, small.material) == b""
     finally:
         stop()
@@ -190,8 +193,14 @@ FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         r"\d+ ciphertexts instead of \d+|a message of \d+ bytes, where \d+ are enough",
     ),
     "nothing": (lambda sent: b"", r"0 ciphertexts instead of \d+"),
-    "no ciphertext": (lambda sent: length_prefixed([b"x" * 40] * len(chunks(sent))), "it is not as long as it says"),
-    "cut within": (lambda sent: length_prefixed([one[:-9] for one in chunks(sent)]), "it is not as long as it says"),
+    "no ciphertext": (
+        lambda sent: length_prefixed([b"x" * 40] * len(chunks(sent))),
+        "another length than its header says",
+    ),
+    "cut within": (
+        lambda sent: length_prefixed([one[:-9] for one in chunks(sent)]),
+        "another length than its header says",
+    ),
 }
 
 
@@ -210,8 +219,8 @@ def fresh(pair: Pair, scale: float = SCALE) -> sealapi.Ciphertext:
     """Return a freshly encrypted ciphertext."""
     plain = sealapi.Plaintext()
     pair.client._encoder.encode([0.5], scale, plain)
-    message = saved(pair.client._encryptor.encrypt_symmetric(plain))
-    return loaded(sealapi.Ciphertext(), pair.client._context, message)
+    message = serialize(pair.client._encryptor.encrypt_symmetric(plain))
+    return deserialize(sealapi.Ciphertext(), pair.client._context, message)
 
 
 def in_another_form(pair: Pair) -> sealapi.Ciphertext:
@@ -237,7 +246,9 @@ ODD: dict[str, tuple[Callable[[Pair], sealapi.Ciphertext], str]] = {
 def test_unusual_ciphertext_is_refused(small: Pair, kind: str) -> None:
     make, message = ODD[kind]
     with pytest.raises(InvalidUpdate, match=message):
-        small.server.answer(ONE, length_prefixed([saved(make(small))] * len(small.client.layout.input_packing.index)))
+        small.server.answer(
+            ONE, length_prefixed([serialize(make(small))] * len(small.client.layout.input_packing.index))
+        )
 
 
 def test_ciphertext_of_other_ring_is_refused(small: Pair) -> None:
@@ -264,14 +275,14 @@ def test_request_without_keys_is_refused(small: Pair, question: bytes) -> None:
 def lacking(pair: Pair) -> bytes:
     """Return evaluation keys with only one rotation."""
     few = pair.client._generator.create_galois_keys([3])
-    return length_prefixed([chunks(pair.material)[0], saved(few)])
+    return length_prefixed([chunks(pair.material)[0], serialize(few)])
 
 
 BAD_KEYS: dict[str, tuple[Callable[[Pair], bytes], str]] = {
     "another ring's": (lambda pair: Pair("logistic").material, "invalid evaluation keys"),
-    "in the other order": (lambda pair: length_prefixed(chunks(pair.material)[::-1]), "lack the one for squares"),
-    "one twice": (lambda pair: length_prefixed(chunks(pair.material)[:1] * 2), "lack the one for squares"),
-    "too few rotations": (lacking, "for some rotation"),
+    "in the other order": (lambda pair: length_prefixed(chunks(pair.material)[::-1]), "relinearization"),
+    "one twice": (lambda pair: length_prefixed(chunks(pair.material)[:1] * 2), "relinearization"),
+    "too few rotations": (lacking, "rotation keys"),
     "one alone": (lambda pair: length_prefixed(chunks(pair.material)[:1]), "invalid evaluation keys"),
     "another client's, then nothing": (
         lambda pair: length_prefixed([chunks(ImageOwner(pair.network).evaluation_keys())[0], b"x" * 40]),

@@ -1,4 +1,4 @@
-"""What all tests here share."""
+"""Fixtures of the tests of local training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real handwritten digits from inside scikit-learn, and what the tests of training do with them."""
+"""Real handwritten digits from scikit-learn, and helpers for tests of training."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from functools import cache
 
 import pytest
 import torch
-from ppml.data.catalogue import DIGITS_INFO
 from torch import nn
 
+from ppml.config.datasets import DATASETS, DIGITS
 from ppml.data.examples import Examples
 from ppml.data.loading import Split, load_splits
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
+CONTRACT = DATASETS[DIGITS].contract
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Train as the stages do: bits and speed are those of one thread."""
+    """Use one thread, as the stages do."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -27,14 +29,14 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def digits() -> tuple[Examples, Examples]:
-    """Return the 1,437 images that train and the 360 that test."""
-    train, test = load_splits("digits", [])
+    """Return the 1,437 training images and the 360 test images."""
+    train, test = load_splits(DATASETS[DIGITS], [])
     return _normalised(train), _normalised(test)
 
 
 def _normalised(split: Split) -> Examples:
-    pixels = torch.from_numpy(split.inputs.copy())[:, None].float() / 255.0
-    return Examples((pixels - DIGITS_INFO.mean) / DIGITS_INFO.deviation, torch.from_numpy(split.labels.copy()))
+    pixels = torch.from_numpy(split.inputs.copy()).float() / 255.0
+    return Examples((pixels - CONTRACT.mean[0]) / CONTRACT.deviation[0], torch.from_numpy(split.labels.copy()))
 
 
 def some(count: int, start: int = 0) -> Examples:
@@ -44,7 +46,7 @@ def some(count: int, start: int = 0) -> Examples:
 
 def cnn(seed: int = 0) -> nn.Module:
     """Return the project's network with its initial weights."""
-    return build_model("tanh_cnn", 10, Randomness(seed, ("weights",)).torch())
+    return build_model("tanh_cnn", CONTRACT, Randomness(seed, ("weights",)).torch())
 
 
 def vector(model: nn.Module) -> torch.Tensor:
@@ -53,7 +55,7 @@ def vector(model: nn.Module) -> torch.Tensor:
 
 
 class Silent(nn.Sequential):
-    """A network whose gradient is zero on images of zeros: what moves its 78,400 weights is noise."""
+    """A network with zero gradients on images of zeros: only noise changes its 78,400 weights."""
 
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(784, 100, bias=False))

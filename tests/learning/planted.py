@@ -1,4 +1,4 @@
-"""Private learners with one fault each. A test of a claim that lets one of them pass tests nothing."""
+"""Private learners with one fault each. Every check must fail for the fault that it covers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ppml.randomness import Randomness
 
 
 class FaultyOptimizer(DpSgdLearner):
-    """Lets a subclass wrap the optimiser that the real learner builds."""
+    """Lets a subclass change the optimiser of the real learner."""
 
     def _optimizer(self, *arguments):
         optimizer = super()._optimizer(*arguments)
@@ -34,7 +34,7 @@ class FaultyOptimizer(DpSgdLearner):
 def with_attribute(
     optimizer: PrivateOptimizer, method: str, attribute: str, value: Callable[[PrivateOptimizer], float]
 ) -> None:
-    """Make ``optimizer.method`` see another value of ``optimizer.attribute``."""
+    """Run ``optimizer.method`` with another value of ``optimizer.attribute``."""
     original = getattr(optimizer, method)
 
     def faulty() -> None:
@@ -47,7 +47,7 @@ def with_attribute(
 
 
 class HalfNoise(FaultyOptimizer):
-    """Adds half the noise that it states."""
+    """Adds half of the stated noise."""
 
     def plant(self, optimizer):
         with_attribute(optimizer, "add_noise", "noise_multiplier", lambda one: one.noise_multiplier / 2)
@@ -61,7 +61,7 @@ class SameNoiseEachStep(FaultyOptimizer):
 
 
 class NoClipping(DpSgdLearner):
-    """Sums gradients as they are."""
+    """Sums gradients without clipping."""
 
     def fit(self, *arguments, **settings):
         with mock.patch.object(bookkeeping, "clipping_factors", unclipped):
@@ -74,7 +74,7 @@ def unclipped(parts: Sequence[PerExampleGradient], max_grad_norm: float) -> torc
 
 
 class ActualBatchSize(DpSgdLearner):
-    """Divides by the size of the sample, which is private."""
+    """Divides by the private size of the sample."""
 
     def fit(self, *arguments, **settings):
         def faulty(model, keeping, optimizer, images, labels):
@@ -87,7 +87,7 @@ class ActualBatchSize(DpSgdLearner):
 
 
 class ShuffledBatches(DpSgdLearner):
-    """Fixed batches of a shuffled order, accounted for as Poisson samples."""
+    """Fixed batches of a shuffled order, stated as Poisson samples."""
 
     def _sampler(self, examples, rate, steps, rng):
         order = torch.randperm(len(examples), generator=rng.child("sampling").torch())
@@ -95,7 +95,7 @@ class ShuffledBatches(DpSgdLearner):
 
 
 class SkipsEmpty(DpSgdLearner):
-    """Leaves out steps whose sample is empty."""
+    """Skips steps with an empty sample."""
 
     def _sampler(self, *arguments) -> Iterable[torch.Tensor]:
         return [index for index in super()._sampler(*arguments) if len(index)]
@@ -109,7 +109,7 @@ class InvertedRate(DpSgdLearner):
 
 
 class StatesOneStepLess(DpSgdLearner):
-    """States one step less than it does."""
+    """States one step less than executed."""
 
     def fit(self, *arguments, **settings):
         event, *others = super().fit(*arguments, **settings)
@@ -117,7 +117,7 @@ class StatesOneStepLess(DpSgdLearner):
         return (less, *others)
 
 
-class TellsLoss(DpSgdLearner):
+class ReleasesLoss(DpSgdLearner):
     """Releases a training loss of private examples."""
 
     def fit(self, model, examples, *, after_epoch, **settings):
@@ -125,7 +125,7 @@ class TellsLoss(DpSgdLearner):
 
 
 class SeededSampling(DpSgdLearner):
-    """Draws secure noise on samples from a seeded generator."""
+    """Draws samples from a seeded generator under secure noise."""
 
     def _sampler(self, examples, rate, steps, rng):
         return SeededSampler(examples, rate, steps, Randomness(1))

@@ -12,7 +12,7 @@ from ppml.randomness import Randomness
 
 
 def batch() -> torch.Tensor:
-    """Return images whose pixels are all different, with a border of their own value as data sets have."""
+    """Return images with distinct pixels and borders."""
     return torch.arange(3 * 28 * 28, dtype=torch.float32).reshape(3, 1, 28, 28)
 
 
@@ -33,21 +33,21 @@ def offsets(before: torch.Tensor, after: torch.Tensor, pixels: int) -> list[tupl
     return found
 
 
-def test_no_pixels_leave_the_images_as_they_are():
+def test_zero_shift_changes_nothing():
     assert torch.equal(shifted(batch(), 0), batch())
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 8])
-def test_shape_stays(pixels):
+def test_shift_preserves_shape(pixels):
     assert shifted(batch(), pixels).shape == batch().shape
 
 
-def test_an_empty_batch_stays_empty():
+def test_shift_accepts_empty_batch():
     assert shifted(batch()[:0], 2).shape == (0, 1, 28, 28)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_image_of_a_batch_moves_by_the_same_offset(seed):
+def test_batch_has_one_offset(seed):
     moved = offsets(batch(), shifted(batch(), 2, seed), 2)
     assert len(moved) == 3
     assert len(set(moved)) == 1
@@ -60,13 +60,13 @@ def test_all_offsets_occur():
     assert [offsets(batch()[:1], end, 1)[0] for end in ends] == [(1, 1), (-1, -1)]
 
 
-def test_the_offset_does_not_depend_on_the_images():
+def test_offset_is_independent_of_images():
     other = batch().flip(0) * 2
     for seed in range(5):
         assert offsets(batch(), shifted(batch(), 2, seed), 2) == offsets(other, shifted(other, 2, seed), 2)
 
 
-def test_what_moves_in_repeats_the_border():
+def test_shift_repeats_border():
     images = torch.full((2, 1, 28, 28), -0.42)
     assert torch.equal(shifted(images, 3), images)
 
@@ -78,11 +78,11 @@ def deformed(images: torch.Tensor, how: Deformation = FAR, seed: int = 0) -> tor
     return deform_each(images, how, np.random.default_rng(seed).random((len(images), DRAWS)))
 
 
-def test_no_deformation_leaves_the_images_as_they_are():
+def test_zero_deformation_changes_nothing():
     assert torch.equal(deformed(batch(), NO_DEFORMATION), batch())
 
 
-def test_each_image_is_deformed_by_draws_of_its_own():
+def test_each_image_has_its_own_deformation():
     same = batch()[:1].repeat(3, 1, 1, 1)
     after = deformed(same)
     assert after.shape == same.shape
@@ -91,15 +91,15 @@ def test_each_image_is_deformed_by_draws_of_its_own():
     assert torch.equal(deformed(batch())[0], deformed(others)[0])
 
 
-def test_what_comes_in_from_outside_repeats_the_border():
+def test_deformation_repeats_border():
     flat = torch.full((4, 1, 28, 28), -0.42)
     assert torch.allclose(deformed(flat), flat)
-    # A digit's border is background; zeros would be another colour.
+    # A digit's border is background; zeros would be a different colour.
     moved = deformed(flat, Deformation(0.0, 0.0, 0.0, 10.0))
     assert torch.allclose(moved, flat)
 
 
-def test_a_shift_alone_moves_by_at_most_so_many_pixels():
+def test_deformation_shift_is_bounded():
     dot = torch.zeros(200, 1, 28, 28)
     dot[:, :, 14, 14] = 1.0
     moved = deformed(dot, Deformation(0.0, 0.0, 0.0, 2.0))
@@ -109,7 +109,7 @@ def test_a_shift_alone_moves_by_at_most_so_many_pixels():
     assert (places - 14).abs().max() > 1.8
 
 
-def test_images_of_several_channels_are_not_deformed_by_their_first():
+def test_deformation_refuses_several_channels():
     with pytest.raises(ValueError, match="got 3 channels; 1 is allowed"):
         deformed(batch().repeat(1, 3, 1, 1))
 
@@ -118,7 +118,7 @@ def some_examples() -> Examples:
     return Examples(batch(), torch.tensor([3, 1, 4]))
 
 
-def test_a_step_deforms_first_and_shifts_then_each_by_its_own_draws():
+def test_step_deforms_before_it_shifts():
     rng, examples = Randomness(3), some_examples()
     augment, index = Augmentation(examples, 2, FAR, rng), torch.tensor([2, 0])
     for step in range(3):
@@ -130,14 +130,14 @@ def test_a_step_deforms_first_and_shifts_then_each_by_its_own_draws():
 
 
 @pytest.mark.parametrize("how", [(2, NO_DEFORMATION), (0, FAR), (2, FAR)], ids=["shift", "deformation", "both"])
-def test_steps_differ_and_seeds_differ(how):
+def test_steps_and_seeds_have_different_draws(how):
     examples, everything = some_examples(), torch.arange(3)
     first, other = Augmentation(examples, *how, Randomness(1)), Augmentation(examples, *how, Randomness(2))
     seen = [augment(examples.inputs, everything) for augment in (first, other) for _ in range(5)]
     assert len({one.numpy().tobytes() for one in seen}) > 6, "two shifts of 25 may be equal"
 
 
-def test_clients_trained_side_by_side_see_the_images_that_they_see_alone():
+def test_vectorized_clients_get_their_own_augmentation():
     from ppml.learning.learner import Settings
     from ppml.learning.parameters import flatten
     from ppml.learning.sgd import SgdLearner
@@ -145,13 +145,13 @@ def test_clients_trained_side_by_side_see_the_images_that_they_see_alone():
     from ppml.learning.vectorized.training import Replica, train_vectorized
     from ppml.models.registry import build_model
 
-    from .digits import some
+    from .digits import CONTRACT, some
 
     settings = Settings(epochs=2, batch_size=16, learning_rate=0.05, deformation=FAR)
-    model = build_model("logistic", 10, torch.Generator())
+    model = build_model("logistic", CONTRACT, torch.Generator())
     replicas = [Replica(some(40), Randomness(1)), Replica(some(30, 100), Randomness(2))]
     together = train_vectorized(model, replicas, settings, TrainingWindow())
     for replica, found in zip(replicas, together, strict=True):
-        alone = build_model("logistic", 10, torch.Generator())
+        alone = build_model("logistic", CONTRACT, torch.Generator())
         SgdLearner(settings).fit(alone, replica.examples, window=TrainingWindow(), rng=replica.rng)
         assert np.allclose(found, flatten(alone), atol=1e-5)

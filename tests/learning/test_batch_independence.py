@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from ppml.config.models import MODELS
 from ppml.data.examples import Examples
 from ppml.learning import clipped_sum as sums
 from ppml.learning import dpsgd
@@ -17,10 +18,10 @@ from ppml.learning.clipping import UnsupportedLayer
 from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings
 from ppml.learning.training_window import TrainingWindow
-from ppml.models.registry import MODELS, ON_FEATURES, WITH_STATISTICS, build_model
+from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
-from .digits import cnn, some, vector
+from .digits import CONTRACT, cnn, some, vector
 
 
 class Base(nn.Module):
@@ -149,10 +150,12 @@ def test_learner_without_check_is_detected(module, monkeypatch):
         test_model_that_mixes_examples_is_refused_before_training(Mean, MIXING[Mean])
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - WITH_STATISTICS))
+@pytest.mark.parametrize("name", sorted(name for name, info in MODELS.items() if not info.batch_norm))
 def test_every_private_model_is_batch_independent(name):
-    for shape in [(50,), (4, 50)] if name in ON_FEATURES else [(1, 28, 28)]:
-        model = build_model(name, 10, Randomness(0).torch(), shape[-1])
+    takes_features = "features" in MODELS[name].kinds
+    for shape in [(50,), (4, 50)] if takes_features else [(1, 28, 28)]:
+        contract = CONTRACT.features(50) if takes_features else CONTRACT
+        model = build_model(name, contract, Randomness(0).torch())
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.01 * torch.randn(parameter.shape, generator=Randomness(1).torch()))

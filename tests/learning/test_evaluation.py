@@ -9,7 +9,7 @@ from ppml.learning.evaluation import evaluate, logits, score
 from .digits import cnn, digits
 
 
-def test_score_is_the_mean_cross_entropy_and_the_share_of_right_answers():
+def test_score_is_cross_entropy_and_accuracy():
     outputs = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 5.0]])
     labels = torch.tensor([0, 1, 1, 1])
     loss, accuracy = score(outputs, labels)
@@ -18,7 +18,7 @@ def test_score_is_the_mean_cross_entropy_and_the_share_of_right_answers():
     assert accuracy == 0.75
 
 
-def test_evaluate_agrees_with_torch_on_real_digits():
+def test_evaluate_agrees_with_torch():
     model, (_, test) = cnn(), digits()
     loss, accuracy = evaluate(model, test)
     with torch.no_grad():
@@ -27,14 +27,14 @@ def test_evaluate_agrees_with_torch_on_real_digits():
     assert accuracy == pytest.approx((outputs.argmax(1) == test.labels).float().mean().item())
 
 
-def test_logits_come_in_the_order_of_the_images_whatever_the_batch():
+def test_logits_keep_image_order_for_any_batch_size():
     model, (_, test) = cnn(), digits()
     together = logits(model, test.inputs)
     assert together.shape == (360, 10)
     assert torch.allclose(logits(model, test.inputs, batch_size=7), together, atol=1e-5)
 
 
-def test_evaluation_leaves_the_weights_and_keeps_no_graph():
+def test_evaluation_preserves_weights_and_keeps_no_graph():
     model = cnn()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     outputs = logits(model, digits()[1].inputs[:10])

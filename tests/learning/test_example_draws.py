@@ -1,4 +1,4 @@
-"""No example's draws depend on another example: what an example is trained on, and by how much it moves the clipped sum."""
+"""The draws of an example, and its effect on the clipped sum, are independent of other examples."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
 from ..federation.parties import PARAMETERS
-from ..federation.sharing import by_example, shares, turn
-from .digits import some
+from ..federation.sum_noise import by_example, distributed_gaussian, round_context
+from .digits import CONTRACT, some
 
 FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
 NORM = 0.1
 COUNTS = [1, 2, 37, 1000]
 
-# The draws themselves.
+# Draws.
 
 
-def test_draws_are_uniform_and_independent_between_examples_numbers_and_purposes():
+def test_draws_are_uniform_and_independent():
     examples = [place.to_bytes(32, "little") for place in range(20_000)]
     drawn = draws_per_example(Randomness(1).child("a"), 7, examples, MAX_DRAWS)
     assert drawn.shape == (20_000, MAX_DRAWS) and drawn.min() >= 0 and drawn.max() < 1
@@ -53,14 +53,14 @@ def test_draws_are_uniform_and_independent_between_examples_numbers_and_purposes
         assert abs(np.corrcoef(drawn.ravel(), other.ravel())[0, 1]) < 6 / drawn.size**0.5
 
 
-def test_equal_examples_have_equal_draws_and_a_step_has_some_of_its_own():
+def test_equal_examples_have_equal_draws():
     rng = Randomness(1)
     first, second, third = draws_per_example(rng, 0, [b"one", b"other", b"one"], 3)
     assert np.array_equal(first, third) and not np.array_equal(first, second)
     assert not np.array_equal(draws_per_step(rng, 0, 2), draws_per_step(rng, 1, 2))
 
 
-def test_a_digest_is_of_every_value_and_of_the_label_whatever_the_order_of_memory():
+def test_digest_covers_values_and_label_in_any_memory_order():
     examples = some(40)
     assert len(set(examples.digests)) == 40 and {len(digest) for digest in examples.digests} == {32}
     there = examples.inputs.expand(-1, 3, -1, -1)
@@ -78,17 +78,17 @@ def test_a_digest_is_of_every_value_and_of_the_label_whatever_the_order_of_memor
     assert example_digests(examples.inputs[:0]) == ()
 
 
-# What the model is given in a training.
+# Inputs of the model in a training.
 
 
 def logistic() -> nn.Module:
-    model = build_model("logistic", 10, torch.Generator())
+    model = build_model("logistic", CONTRACT, torch.Generator())
     nn.init.normal_(model[-1].weight, generator=torch.Generator().manual_seed(5))
     return model
 
 
 def with_duplicates(count: int) -> Examples:
-    """Return real examples, a third of them equal to another one, some of these but for the label."""
+    """Return real examples; a third of them equal another one, some with a different label."""
     examples = some(min(count, 700)).select(torch.arange(count) % max(1, 2 * count // 3))
     labels = examples.labels.clone()
     labels[::7] = (labels[::7] + 1) % 10
@@ -97,7 +97,7 @@ def with_duplicates(count: int) -> Examples:
 
 @dataclass(frozen=True)
 class Training:
-    """A private training whose weights stay as they are, so that every step is taken from the same ones."""
+    """A private training with constant weights, so that every step starts from the same weights."""
 
     federated: bool = False
     source: str = "seeded"
@@ -108,7 +108,7 @@ class Training:
         return f"{'federated' if self.federated else 'centralized'}-{self.source}"
 
     def __call__(self, examples: Examples, batch_size: int | str = "all", epochs: int = 3) -> list[torch.Tensor]:
-        """Return what each step releases, times the number of examples, shape ``(parameters,)``."""
+        """Return the release of each step times the number of examples, shape ``(parameters,)``."""
         released: list[torch.Tensor] = []
         learner = DpSgdLearner(
             Settings(epochs, batch_size, 0.0, shift=self.shift, deformation=self.deformation),  # type: ignore[arg-type]
@@ -121,15 +121,15 @@ class Training:
         )
         if self.federated:
             start = np.concatenate([parameter.detach().numpy().ravel() for parameter in logistic().parameters()])
-            work = FedAvg(FedAvgM(), 1.0)
-            work.contribute(logistic(), ClientData(learner, examples), turn(parameters=start))
+            algorithm = FedAvg(FedAvgM(), 1.0)
+            algorithm.compute_update(logistic(), ClientData(learner, examples), round_context(parameters=start))
         else:
             learner.fit(logistic(), examples, window=TrainingWindow(), rng=Randomness(1))
         return released
 
 
-def met(train: Callable[..., object], examples: Examples, *how: object) -> list[np.ndarray]:
-    """Return the images that the model is given in each step."""
+def step_images(train: Callable[..., object], examples: Examples, *how: object) -> list[np.ndarray]:
+    """Return the images of each step."""
     steps: list[np.ndarray] = []
 
     def look(model: nn.Module, keeping: object, optimizer: object, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -145,13 +145,13 @@ def places(count: int, left_out: str) -> tuple[int, list[int]]:
     return place, [other for other in range(count) if other != place]
 
 
-def check_images_are_those_of_the_example(train: Training, examples: Examples, left_out: str) -> None:
-    """Leave out an example, and change the order: every other example must be trained on the same images."""
-    whole, (_, others) = met(train, examples), places(len(examples), left_out)
+def check_images_are_independent_of_other_examples(train: Training, examples: Examples, left_out: str) -> None:
+    """Remove an example and change the order: every other example must keep its images."""
+    whole, (_, others) = step_images(train, examples), places(len(examples), left_out)
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1)).tolist()
     for chosen in (others, order):
         if chosen:
-            steps = met(train, examples.select(torch.tensor(chosen)))
+            steps = step_images(train, examples.select(torch.tensor(chosen)))
             assert len(steps) == len(whole) == 3
             assert all(np.array_equal(step, before[chosen]) for step, before in zip(steps, whole, strict=True))
 
@@ -161,16 +161,16 @@ TRAININGS = [Training(federated, source) for federated in (False, True) for sour
 
 @pytest.mark.parametrize("train", TRAININGS, ids=str)
 @pytest.mark.parametrize("count", COUNTS)
-def test_every_example_keeps_its_images_where_another_is_added_or_removed(train, count):
+def test_example_keeps_its_images_if_another_is_removed(train, count):
     for left_out in ("first", "middle", "last"):
-        check_images_are_those_of_the_example(train, with_duplicates(count), left_out)
+        check_images_are_independent_of_other_examples(train, with_duplicates(count), left_out)
 
 
-def check_images_do_not_depend_on_the_sample(train: Training, count: int) -> None:
+def check_images_are_independent_of_sample(train: Training, count: int) -> None:
     """Compare small samples, some of them empty, with steps on all examples."""
     examples = some(count)
-    everything = met(train, examples, "all", 24)
-    sampled = met(train, examples, 1, max(1, 24 // poisson_schedule(count, 1)[1]))
+    everything = step_images(train, examples, "all", 24)
+    sampled = step_images(train, examples, 1, max(1, 24 // poisson_schedule(count, 1)[1]))
     sizes = {len(step) for step in sampled}
     assert len(sampled) == 24 and 0 in sizes and len(sizes) > 1
     for sample, step in zip(sampled, everything, strict=True):
@@ -179,28 +179,28 @@ def check_images_do_not_depend_on_the_sample(train: Training, count: int) -> Non
 
 @pytest.mark.parametrize("train", TRAININGS, ids=str)
 @pytest.mark.parametrize("count", [2, 12])
-def test_an_example_has_the_same_images_in_any_sample_and_after_an_empty_one(train, count):
-    check_images_do_not_depend_on_the_sample(train, count)
+def test_images_are_independent_of_sample(train, count):
+    check_images_are_independent_of_sample(train, count)
 
 
-def test_images_differ_from_step_to_step_and_from_example_to_example():
-    seen = [image.tobytes() for step in met(Training(shift=0), some(37)) for image in step]
+def test_images_differ_between_steps_and_examples():
+    seen = [image.tobytes() for step in step_images(Training(shift=0), some(37)) for image in step]
     assert len(set(seen)) == 3 * 37
-    shifts = {step.tobytes() for step in met(Training(deformation=NO_DEFORMATION), some(1), "all", 20)}
+    shifts = {step.tobytes() for step in step_images(Training(deformation=NO_DEFORMATION), some(1), "all", 20)}
     assert len(shifts) > 10
 
 
-# By how much an example moves the clipped sum.
+# Effect of an example on the clipped sum.
 
 
-def check_an_example_moves_the_sum_by_at_most_the_norm(
+def check_example_changes_sum_within_norm(
     total: Callable[[Examples], list[torch.Tensor]], examples: Examples, left_out: str
 ) -> None:
     _, others = places(len(examples), left_out)
     whole = total(examples)
     without = total(examples.select(torch.tensor(others, dtype=torch.int64))) if others else [torch.zeros(())] * 3
     moved = [float((one - other).norm()) for one, other in zip(whole, without, strict=True)]
-    # Every gradient here is longer than the norm; a step that did not sample the example does not move.
+    # Every gradient is longer than the norm; a step without the example does not change.
     assert len(moved) >= 3 and all(one <= NORM * (1 + 2e-3) for one in moved)
     assert max(moved) == pytest.approx(NORM, rel=2e-2)
 
@@ -208,23 +208,25 @@ def check_an_example_moves_the_sum_by_at_most_the_norm(
 @pytest.mark.parametrize("train", TRAININGS, ids=str)
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("left_out", ["first", "middle", "last"])
-def test_an_example_moves_the_clipped_sum_by_at_most_the_clipping_norm(train, count, left_out):
-    check_an_example_moves_the_sum_by_at_most_the_norm(train, with_duplicates(count), left_out)
+def test_example_changes_clipped_sum_within_norm(train, count, left_out):
+    check_example_changes_sum_within_norm(train, with_duplicates(count), left_out)
 
 
 def at_a_fixed_rate(examples: Examples) -> list[torch.Tensor]:
-    """Return the sums of 12 steps at rate 1/2, whatever the number of examples."""
+    """Return the sums of 12 steps at rate 1/2 for any number of examples."""
     with mock.patch.object(dpsgd, "poisson_schedule", lambda count, batch_size: (0.5, 4)):
         return [total * 0.5 for total in Training()(examples)]
 
 
 def by_shares(examples: Examples) -> list[torch.Tensor]:
-    """Return a client's part of the sums of 12 rounds at rate 1/2."""
-    work = by_example(shares(1.0, 3, size=PARAMETERS, norm=NORM), rate=0.5)
+    """Return a client's contributions to the sums of 12 rounds at rate 1/2."""
+    algorithm = by_example(distributed_gaussian(1.0, 3, size=PARAMETERS, max_norm=NORM), rate=0.5)
     start = np.concatenate([parameter.detach().numpy().ravel() for parameter in logistic().parameters()])
     member = ClientData(None, examples)  # type: ignore[arg-type]
     return [
-        torch.from_numpy(work.contribute(logistic(), member, turn(number=number, parameters=start)).values)
+        torch.from_numpy(
+            algorithm.compute_update(logistic(), member, round_context(number=number, parameters=start)).values
+        )
         for number in range(1, 13)
     ]
 
@@ -232,15 +234,15 @@ def by_shares(examples: Examples) -> list[torch.Tensor]:
 @pytest.mark.parametrize("total", [at_a_fixed_rate, by_shares])
 @pytest.mark.parametrize("count", COUNTS[1:])
 @pytest.mark.parametrize("left_out", ["first", "middle", "last"])
-def test_an_example_moves_a_sampled_sum_by_at_most_the_clipping_norm(total, count, left_out):
-    check_an_example_moves_the_sum_by_at_most_the_norm(total, with_duplicates(count), left_out)
+def test_example_changes_sampled_sum_within_norm(total, count, left_out):
+    check_example_changes_sum_within_norm(total, with_duplicates(count), left_out)
 
 
-# The faults.
+# Planted faults.
 
 
 class ByPosition(Augmentation):
-    """Draws for all images of a batch in order, from one generator."""
+    """Draws in batch order from one generator."""
 
     def __init__(self, *how):
         super().__init__(*how)
@@ -252,14 +254,14 @@ class ByPosition(Augmentation):
 
 
 class SkipsEmpty(Augmentation):
-    """Draws a shift for steps that have examples."""
+    """Draws no shift for empty steps."""
 
     def __call__(self, images, index):
         return super().__call__(images, index) if len(images) else images
 
 
-class ByPlaceInTheRecords(Augmentation):
-    """Hashes the position of an example in the place of the example."""
+class ByPositionInDataSet(Augmentation):
+    """Hashes the position instead of the example."""
 
     def __init__(self, examples, *how):
         super().__init__(examples, *how)
@@ -267,31 +269,31 @@ class ByPlaceInTheRecords(Augmentation):
         self._examples = Examples(numbers, torch.zeros_like(examples.labels))
 
 
-@pytest.mark.parametrize("fault", [ByPosition, ByPlaceInTheRecords])
+@pytest.mark.parametrize("fault", [ByPosition, ByPositionInDataSet])
 @pytest.mark.parametrize("left_out", ["first", "middle"])
-def test_draws_by_position_are_caught(fault, left_out, monkeypatch):
+def test_image_check_detects_draws_by_position(fault, left_out, monkeypatch):
     monkeypatch.setattr(loop, "Augmentation", fault)
     with pytest.raises(AssertionError):
-        check_images_are_those_of_the_example(Training(), some(37), left_out)
+        check_images_are_independent_of_other_examples(Training(), some(37), left_out)
     with pytest.raises(AssertionError):
-        check_an_example_moves_the_sum_by_at_most_the_norm(Training(), some(37), left_out)
+        check_example_changes_sum_within_norm(Training(), some(37), left_out)
     whole, (_, others) = Training()(some(300))[0], places(300, left_out)
     moved = float((whole - Training()(some(300).select(torch.tensor(others)))[0]).norm())
-    assert moved > 2 * NORM, "far beyond what the noise is drawn for"
+    assert moved > 2 * NORM, "far above the sensitivity of the noise"
 
 
 @pytest.mark.parametrize("fault", [ByPosition, SkipsEmpty])
-def test_draws_that_an_empty_sample_changes_are_caught(fault, monkeypatch):
+def test_image_check_detects_effect_of_empty_sample(fault, monkeypatch):
     monkeypatch.setattr(loop, "Augmentation", fault)
     with pytest.raises(AssertionError):
-        check_images_do_not_depend_on_the_sample(Training(deformation=NO_DEFORMATION), 2)
+        check_images_are_independent_of_sample(Training(deformation=NO_DEFORMATION), 2)
 
 
-def test_samples_by_position_are_caught(monkeypatch):
+def test_sum_check_detects_samples_by_position(monkeypatch):
     def by_position(examples, rate, steps, source, rng):
         generator = rng.torch()
         return [torch.nonzero(torch.rand(len(examples), generator=generator) < rate)[:, 0] for _ in range(12)]
 
     monkeypatch.setattr(dpsgd, "build_sampler", by_position)
     with pytest.raises(AssertionError):
-        check_an_example_moves_the_sum_by_at_most_the_norm(at_a_fixed_rate, some(37), "first")
+        check_example_changes_sum_within_norm(at_a_fixed_rate, some(37), "first")

@@ -15,7 +15,11 @@ from ppml.learning.sgd import SgdLearner
 from ppml.learning.vectorized.cohort import VectorizedTrainer
 from ppml.models.registry import build_model
 
-TRAINING = TrainingSpec(epochs=3, batch_size=17, learning_rate=0.3, momentum=0.5, learning_rate_schedule="constant", shift=2)
+from .digits import CONTRACT
+
+TRAINING = TrainingSpec(
+    epochs=3, batch_size=17, learning_rate=0.3, momentum=0.5, learning_rate_schedule="constant", shift=2
+)
 
 
 @pytest.mark.parametrize(
@@ -51,5 +55,5 @@ def test_private_learner_requires_calibrated_noise():
     ],
 )
 def test_cohort_trainer_depends_on_model_and_privacy(model, privacy, kind):
-    built = build_model(model, 10, torch.Generator().manual_seed(1))
+    built = build_model(model, CONTRACT, torch.Generator().manual_seed(1))
     assert isinstance(build_cohort_trainer(TRAINING, privacy, [1.0, 1.0], [None, None], built), kind)

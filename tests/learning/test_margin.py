@@ -17,7 +17,7 @@ from ppml.learning.loss import per_example_losses
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
-from .digits import cnn, digits
+from .digits import CONTRACT, cnn, digits
 
 NORM = 0.1
 
@@ -41,7 +41,7 @@ def real(count: int) -> Examples:
 
 
 def linear(features: int) -> nn.Module:
-    return build_model("linear", 10, Randomness(0).torch(), features)
+    return build_model("linear", CONTRACT.features(features), Randomness(0).torch())
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Examples], tuple[int, ...]]] = {

@@ -1,4 +1,4 @@
-"""Noise in steps of a grid: its distribution, as far out as it goes, where it lands, and what the sum may show."""
+"""Noise on a grid: its distribution and tails, its grid steps, and the information in the noisy sum."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from scipy import stats
 from ppml.learning import noise as noise_module
 from ppml.learning.clipping import CLIPPING_MARGIN
 from ppml.learning.noise import (
+    CHUNK_VALUES,
     GRID_BITS,
-    VALUES_PER_PASS,
     NoiseSource,
     SecureNoise,
     SeededNoise,
@@ -38,10 +38,10 @@ def seeded(seed: int = 1) -> SeededNoise:
 
 
 def drawn(source: NoiseSource, count: int = COUNT) -> np.ndarray:
-    return source.whole(count, 2.0**GRID_BITS) / 2.0**GRID_BITS
+    return source.rounded_normal(count, 2.0**GRID_BITS) / 2.0**GRID_BITS
 
 
-def check_standard_normal_far_out(values: np.ndarray) -> None:
+def check_normal_tails(values: np.ndarray) -> None:
     # Two million values; each bound is at least five standard errors wide.
     assert abs(values.mean()) < 0.004
     assert values.std() == pytest.approx(1.0, rel=0.003)
@@ -57,8 +57,8 @@ def check_standard_normal_far_out(values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
-def test_noise_is_standard_normal_far_out(make):
-    check_standard_normal_far_out(drawn(make()))
+def test_noise_has_normal_tails(make):
+    check_normal_tails(drawn(make()))
 
 
 def cut(values: np.ndarray) -> np.ndarray:
@@ -66,12 +66,12 @@ def cut(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("wrong", [lambda one: one * 1.005, lambda one: one + 0.01, cut, np.sort])
-def test_noise_that_is_not_normal_far_out_is_caught(wrong: Callable[[np.ndarray], np.ndarray]):
+def test_tail_check_detects_other_noise(wrong: Callable[[np.ndarray], np.ndarray]):
     with pytest.raises(AssertionError):
-        check_standard_normal_far_out(wrong(drawn(seeded())))
+        check_normal_tails(wrong(drawn(seeded())))
 
 
-def test_the_noise_of_two_steps_is_independent_and_repeats_from_the_seed():
+def test_seeded_noise_is_independent_and_repeats():
     source = seeded()
     first, second = drawn(source), drawn(source)
     assert abs(first @ second) / COUNT < 0.004
@@ -79,29 +79,31 @@ def test_the_noise_of_two_steps_is_independent_and_repeats_from_the_seed():
     assert not np.array_equal(first, drawn(seeded(2)))
 
 
-def test_each_source_says_what_it_is_and_only_seeded_noise_repeats():
+def test_only_seeded_noise_repeats():
     for name, same in (("seeded", True), ("secure", False)):
-        first, again, other = (build_noise_source(name, Randomness(seed)).whole(100, 1e6) for seed in (1, 1, 2))
+        first, again, other = (
+            build_noise_source(name, Randomness(seed)).rounded_normal(100, 1e6) for seed in (1, 1, 2)
+        )
         assert build_noise_source(name, Randomness(1)).source == name
         assert np.array_equal(first, again) == same
         assert not np.array_equal(first, other)
 
 
-def test_secure_noise_takes_16_bytes_a_value_from_the_operating_system():
+def test_secure_noise_uses_16_random_bytes_per_value():
     with mock.patch.object(noise_module.os, "urandom", wraps=noise_module.os.urandom) as system:
-        SecureNoise().whole(1000, 1.0)
+        SecureNoise().rounded_normal(1000, 1.0)
     assert sum(call.args[0] for call in system.call_args_list) == 16_000
 
 
-# On the grid.
+# Grid.
 
 
 @pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_value_gets_noise_of_its_own_whatever_its_order_in_memory(make, order, dtype):
+def test_each_value_gets_its_own_noise_in_any_memory_order(make, order, dtype):
     total = torch.full((5, 3, 50, 60), 7.0, dtype=dtype).to(memory_format=order)
-    assert total.numel() > VALUES_PER_PASS, "more than one piece"
+    assert total.numel() > CHUNK_VALUES, "more than one chunk"
     grid = noise_grid(2.0, 1.0, total.numel())
     noisy = add_grid_noise(total, make(), grid, 4.0, torch.float32)
     assert (noisy.dtype, noisy.stride()) == (torch.float32, total.stride())
@@ -111,23 +113,23 @@ def test_every_value_gets_noise_of_its_own_whatever_its_order_in_memory(make, or
 
 
 class Fixed:
-    """Noise that is known."""
+    """A source of known values."""
 
     source = "seeded"
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
 
-    def whole(self, count: int, deviation: float) -> np.ndarray:
+    def rounded_normal(self, count: int, deviation: float) -> np.ndarray:
         return self.values[:count].copy()
 
 
-def check_only_the_grid_point_shows(release: Callable[..., torch.Tensor] = add_grid_noise) -> None:
-    """Two sums at one grid point, which differ in the last bits, must give the same release."""
+def check_release_depends_on_grid_point(release: Callable[..., torch.Tensor] = add_grid_noise) -> None:
+    """Compare the releases of two sums that differ only below the grid step."""
     rng = np.random.default_rng(1)
     grid = noise_grid(1.0, 1.0, 1000)
     points = rng.integers(-(2**40), 2**40, 1000)
-    noise = Fixed(seeded().whole(1000, grid.deviation))
+    noise = Fixed(seeded().rounded_normal(1000, grid.deviation))
     found = []
     for seed in (2, 3):
         off = np.random.default_rng(seed).uniform(-0.49, 0.49, 1000)
@@ -138,17 +140,17 @@ def check_only_the_grid_point_shows(release: Callable[..., torch.Tensor] = add_g
     assert found[0].tolist() == exact
 
 
-def test_a_release_depends_on_the_grid_point_of_the_sum_alone():
-    check_only_the_grid_point_shows()
+def test_release_depends_on_grid_point_only():
+    check_release_depends_on_grid_point()
 
 
 def in_floating_point(total, noise, grid, divisor, dtype):
-    return (total + torch.from_numpy(noise.whole(len(total), grid.deviation) * grid.step)) / divisor
+    return (total + torch.from_numpy(noise.rounded_normal(len(total), grid.deviation) * grid.step)) / divisor
 
 
-def test_noise_that_is_added_in_floating_point_shows_the_last_bits_of_the_sum():
+def test_grid_check_detects_floating_point_noise():
     with pytest.raises(AssertionError):
-        check_only_the_grid_point_shows(in_floating_point)
+        check_release_depends_on_grid_point(in_floating_point)
 
 
 @given(
@@ -157,7 +159,7 @@ def test_noise_that_is_added_in_floating_point_shows_the_last_bits_of_the_sum():
     st.integers(1, 20_000_000),
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_a_grid_is_fine_enough_and_its_noise_covers_rounding(noise_multiplier, norm, size):
+def test_grid_is_fine_and_noise_covers_rounding(noise_multiplier, norm, size):
     grid = noise_grid(noise_multiplier, norm, size)
     assert math.frexp(grid.step)[0] == 0.5, "a power of two: dividing by it is exact"
     assert grid.deviation >= 2.0**GRID_BITS
@@ -166,8 +168,8 @@ def test_a_grid_is_fine_enough_and_its_noise_covers_rounding(noise_multiplier, n
     assert grid.deviation * grid.step <= noise_multiplier * norm * (1 + 2.0**-GRID_BITS * 5000 * noise_multiplier)
 
 
-def test_the_sensitivity_covers_the_effect_of_rounding():
-    # A coarse grid, so that the effect is large: each value may be rounded the other way when one example is added.
+def test_grid_sensitivity_covers_rounding():
+    # A coarse grid makes the effect large: one more example may change the rounding of each value.
     rng, step, norm = np.random.default_rng(1), 1 / 16, 0.3
     largest = 0.0
     for _ in range(300):
@@ -178,7 +180,7 @@ def test_the_sensitivity_covers_the_effect_of_rounding():
     assert norm < largest <= grid_sensitivity(norm, 50, step), "rounding does add to the norm"
 
 
-def test_a_sum_that_is_larger_than_64_bits_is_cut_off():
+def test_large_sum_is_clamped_to_64_bits():
     grid = noise_grid(1e-3, 1.0, 4)
     noisy = add_grid_noise(torch.tensor([1e30, -1e30, 0.0, 1.0]), seeded(), grid, 1.0, torch.float32)
     assert noisy[:2].tolist() == pytest.approx([2.0**62 * grid.step, -(2.0**62) * grid.step], rel=1e-6)
@@ -195,17 +197,17 @@ def private_optimizer(model: torch.nn.Module, noise_multiplier: float) -> Privat
     )
 
 
-def test_the_noise_of_a_step_is_for_the_clipping_norm_with_its_margin_and_for_all_parameters_together():
+def test_step_noise_covers_clipping_margin_of_all_parameters():
     grid = private_optimizer(torch.nn.Linear(300, 10), 3.0).grid
     assert CLIPPING_MARGIN == 2e-3
     expected = 3.0 * (0.4 * 1.002 + math.sqrt(3010) * grid.step)
     assert grid.step * grid.deviation == pytest.approx(expected, rel=1e-12)
 
 
-def test_sums_of_pieces_are_added_in_float64_and_noise_multiplier_0_only_divides():
+def test_chunk_sums_are_added_in_float64():
     model = torch.nn.Linear(1, 1, bias=False)
     optimizer = private_optimizer(model, 0.0)
-    # In float32 each of the small ones would be lost beside the large one.
+    # Float32 would lose each small value beside the large one.
     for value in (2.0**24, 1.0, 1.0, 1.0, 1.0):
         model.weight.grad = torch.tensor([[value]])
         optimizer.accumulate()

@@ -1,4 +1,4 @@
-"""Examples that give a value that is not finite, under privacy: they contribute 0, and nothing tells of them."""
+"""Private examples with values that are not finite contribute 0, without a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
-from .digits import cnn, some, vector
+from .digits import CONTRACT, cnn, some, vector
 
 WRONG, COUNT = 3, 20
 
@@ -42,26 +42,26 @@ def null(all_parts, max_grad_norm, *, true=bookkeeping.clipping_factors):
 
 
 def with_copies() -> Examples:
-    """Return features of examples that come as three copies each."""
+    """Return features of examples with three copies each."""
     rows = some(COUNT).inputs.flatten(1)[:, ::4]
     return Examples(torch.stack([rows, rows.roll(1, 1), rows.roll(2, 1)], dim=1), some(COUNT).labels)
 
 
 def linear() -> nn.Module:
-    return build_model("linear", 10, Randomness(0).torch(), 196)
+    return build_model("linear", CONTRACT.features(196), Randomness(0).torch())
 
 
 CASES = {"network": (cnn, lambda: some(COUNT)), "features with copies": (linear, with_copies)}
 
 
 def trained(model: nn.Module, examples: Examples) -> tuple[torch.Tensor, tuple]:
-    """Return the weights after two steps on all examples, with seeded noise, and the events."""
+    """Return the weights after two steps on all examples with seeded noise, and the events."""
     learner = DpSgdLearner(Settings(2, COUNT, 0.5), noise_multiplier=1.0, max_grad_norm=0.1)
     events = learner.fit(model, examples, window=TrainingWindow(), rng=Randomness(1))
     return vector(model), events
 
 
-def check_an_example_counts_as_null(model, examples: Examples, value: float) -> None:
+def check_example_contributes_0(model, examples: Examples, value: float) -> None:
     with mock.patch.object(bookkeeping, "clipping_factors", null):
         expected, stated = trained(model(), examples)
     found, events = trained(model(), spoilt(examples, value))
@@ -72,27 +72,25 @@ def check_an_example_counts_as_null(model, examples: Examples, value: float) -> 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("case", CASES)
-def test_an_example_that_is_not_finite_counts_as_one_that_contributes_0_and_nothing_is_said(
-    case, value, capsys, caplog
-):
+def test_non_finite_example_contributes_0_without_message(case, value, capsys, caplog):
     model, examples = CASES[case]
     with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
-        check_an_example_counts_as_null(model, examples(), value)
+        check_example_contributes_0(model, examples(), value)
     assert capsys.readouterr() == ("", "")
-    assert not caplog.examples
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_old_way_0_times_what_is_not_finite_is_caught(case, monkeypatch):
+def test_zero_factor_alone_is_detected(case, monkeypatch):
     for module in (parts, linears, convolutions):
-        monkeypatch.setattr(module, "zero_excluded", lambda kept, values: values)
+        monkeypatch.setattr(module, "zero_rows_except", lambda kept, values: values)
     with pytest.raises((AssertionError, TrainingDiverged, RuntimeWarning)), warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_an_example_counts_as_null(CASES[case][0], CASES[case][1](), math.nan)
+        check_example_contributes_0(CASES[case][0], CASES[case][1](), math.nan)
 
 
-def test_where_no_example_is_finite_a_step_is_noise_and_is_stated():
+def test_step_without_finite_example_is_noise():
     examples = Examples(torch.full_like(some(COUNT).inputs, math.nan), some(COUNT).labels)
     model = cnn()
     before = vector(model)
@@ -104,7 +102,7 @@ def test_where_no_example_is_finite_a_step_is_noise_and_is_stated():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("case", CASES)
-def test_a_sum_of_a_federation_leaves_such_an_example_out(case, value):
+def test_client_sum_excludes_non_finite_example(case, value):
     model, examples = CASES[case][0](), CASES[case][1]()
     with mock.patch.object(bookkeeping, "clipping_factors", null):
         expected = clipped_sum(model, examples, torch.arange(COUNT), 0.1)
@@ -112,7 +110,7 @@ def test_a_sum_of_a_federation_leaves_such_an_example_out(case, value):
     assert (found == expected).all() and found.any()
 
 
-def test_without_privacy_the_step_is_named():
+def test_divergence_without_privacy_names_step():
     learner = SgdLearner(Settings(1, COUNT, 0.1))
     with pytest.raises(TrainingDiverged, match=r"^the loss is not finite in step 1 of 1, epoch 1 of 1; "):
         learner.fit(cnn(), spoilt(some(COUNT), math.nan), window=TrainingWindow(), rng=Randomness(1))

@@ -1,4 +1,4 @@
-"""Poisson sampling: independent coins at the stated rate, each of which belongs to an example and to nothing else."""
+"""Poisson sampling: independent coins at the stated rate, each a function of its example only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ppml.learning.poisson import (
 )
 from ppml.randomness import Randomness
 
-from ..federation.sharing import by_example, shares
+from ..federation.sum_noise import by_example, distributed_gaussian
 from .digits import some
 
 RATE = 0.3
@@ -40,15 +40,15 @@ def equal(count: int) -> Examples:
 
 
 def drawn(sampler: PoissonSampler) -> np.ndarray:
-    """Return which example is in which sample, shape ``(steps, count)``."""
+    """Return the membership of each example in each sample, shape ``(steps, count)``."""
     return np.stack([np.bincount(sample.numpy(), minlength=sampler.count) for sample in sampler])
 
 
-# The coins.
+# Coins.
 
 
 def check_coins_are_independent(source: str) -> None:
-    """Look at coins of 200 examples that are equal, where a hash of the example alone would give one coin for all."""
+    """Check the coins of 200 equal examples; a hash of the example only would give all of them the same coin."""
     entered = drawn(build_sampler(equal(200), RATE, 400, source, Randomness(1)))
     assert entered.shape == (400, 200) and set(np.unique(entered)) == {0, 1}
     deviation = np.sqrt(RATE * (1 - RATE))
@@ -56,7 +56,7 @@ def check_coins_are_independent(source: str) -> None:
     assert entered.mean() == pytest.approx(RATE, abs=5 * deviation / 80_000**0.5)
     for axis, each in ((0, 400), (1, 200)):
         assert np.abs(entered.mean(axis=axis) - RATE).max() < 5.5 * deviation / each**0.5
-    # Of the number of examples in a step, and of the number of steps of an example.
+    # Variance of the number of examples in a step, and of the number of steps of an example.
     for axis, each in ((1, 200), (0, 400)):
         assert entered.sum(axis=axis).var() == pytest.approx(each * RATE * (1 - RATE), rel=0.5)
     centred = entered - RATE
@@ -68,22 +68,22 @@ def check_coins_are_independent(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
-def test_coins_of_equal_examples_are_independent_and_fall_at_the_rate(source):
+def test_equal_examples_have_independent_coins(source):
     check_coins_are_independent(source)
 
 
 FAULTS: dict[str, tuple[str, object]] = {
     "equal examples have equal coins": ("unique_names", lambda digests: [digest + bytes(8) for digest in digests]),
-    "the same coins in every block": ("SeededSampler._hashed", None),
+    "the same coins in every block": ("SeededSampler._hash_block", None),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_coins_that_depend_on_each_other_are_caught(fault, monkeypatch):
+def test_coin_check_detects_dependent_coins(fault, monkeypatch):
     name, other = FAULTS[fault]
     if other is None:
-        hashed = SeededSampler._hashed
-        monkeypatch.setattr(SeededSampler, "_hashed", lambda self, block: hashed(self, 0))
+        hashed = SeededSampler._hash_block
+        monkeypatch.setattr(SeededSampler, "_hash_block", lambda self, block: hashed(self, 0))
     else:
         monkeypatch.setattr(poisson, name, other)
     with pytest.raises(AssertionError):
@@ -100,7 +100,7 @@ def test_coins_are_uniform_over_64_bits():
 
 
 @pytest.mark.parametrize(("rate", "below"), [(0.25, 2**62), (2.0**-40, 2**24), (1.0 - 2.0**-53, 2**64 - 2**11)])
-def test_an_example_enters_by_coins_below_the_rate_and_by_no_other(rate, below):
+def test_example_is_sampled_if_coin_is_below_rate(rate, below):
     class Known(SecureSampler):
         def _coins(self):
             return np.array([0, below - 1, below, 2**64 - 1], dtype=np.uint64)
@@ -109,14 +109,14 @@ def test_an_example_enters_by_coins_below_the_rate_and_by_no_other(rate, below):
 
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
-def test_a_rate_of_1_takes_every_example_and_draws_nothing(source):
+def test_rate_1_takes_every_example_without_draws(source):
     sampler = build_sampler(equal(4), 1.0, 2, source, Randomness(1))
     with mock.patch.object(os, "urandom", side_effect=AssertionError):
         assert [sample.tolist() for sample in sampler] == [[0, 1, 2, 3]] * 2
     assert describe_sampling(sampler) == NO_SAMPLES
 
 
-def test_secure_coins_are_bytes_of_the_operating_system_and_do_not_repeat():
+def test_secure_coins_use_os_entropy():
     asked: list[int] = []
 
     def counted(count: int) -> bytes:
@@ -130,7 +130,7 @@ def test_secure_coins_are_bytes_of_the_operating_system_and_do_not_repeat():
     assert not np.array_equal(first, other)
 
 
-def test_seeded_coins_repeat_and_another_seed_or_step_has_others():
+def test_seeded_coins_depend_on_seed_and_step():
     def by(seed: int, steps: int) -> np.ndarray:
         return drawn(SeededSampler(equal(50), RATE, steps, Randomness(seed)))
 
@@ -138,13 +138,13 @@ def test_seeded_coins_repeat_and_another_seed_or_step_has_others():
     assert len(np.unique(by(1, 40), axis=0)) == 40
 
 
-def test_the_next_epoch_goes_on_where_the_last_one_ended():
+def test_next_epoch_continues_the_coins():
     sampler = SeededSampler(equal(50), RATE, 20, Randomness(1))
     epochs = np.concatenate([drawn(sampler), drawn(sampler)])
     assert np.array_equal(epochs, drawn(SeededSampler(equal(50), RATE, 40, Randomness(1))))
 
 
-# To which example a coin belongs.
+# Assignment of coins to examples.
 
 Sample = Callable[[Examples], PoissonSampler]
 
@@ -155,21 +155,21 @@ def centralized(examples: Examples) -> PoissonSampler:
 
 
 def federated(examples: Examples) -> PoissonSampler:
-    sampler = by_example(shares(1.0, 3), rate=RATE)._sampler(examples, Randomness(1))
-    # A client samples for one round at a time.
+    sampler = by_example(distributed_gaussian(1.0, 3), rate=RATE)._sampler(examples, Randomness(1))
+    # A client samples one round at a time.
     sampler.steps = 40
     return sampler
 
 
 def coins(examples: Examples, sample: Sample) -> Counter[tuple[bytes, bytes]]:
-    """Return how many examples of which kind are in exactly which steps."""
+    """Return the number of examples of each kind in each set of steps."""
     entered = drawn(sample(examples)).T if len(examples) else []
     kinds = example_digests(examples.inputs, examples.labels)
     return Counter((kind, row.tobytes()) for kind, row in zip(kinds, entered, strict=True))
 
 
-def check_coins_belong_to_the_example(examples: Examples, place: int, sample: Sample) -> None:
-    """Leave out the example at ``place``, and change the order: every other example must keep its coins."""
+def check_coins_belong_to_example(examples: Examples, place: int, sample: Sample) -> None:
+    """Remove the example at ``place`` and change the order: every other example must keep its coins."""
     others = torch.tensor([other for other in range(len(examples)) if other != place], dtype=torch.int64)
     whole, without = coins(examples, sample), coins(examples.select(others), sample)
     assert not without - whole
@@ -180,7 +180,7 @@ def check_coins_belong_to_the_example(examples: Examples, place: int, sample: Sa
 
 
 def with_duplicates(count: int) -> Examples:
-    """Return real examples, a third of them equal to another one, some of these but for the label."""
+    """Return real examples; a third of them equal another one, some with a different label."""
     examples = some(min(count, 700))
     examples = examples.select(torch.arange(count) % max(1, 2 * count // 3))
     labels = examples.labels.clone()
@@ -190,21 +190,21 @@ def with_duplicates(count: int) -> Examples:
 
 @pytest.mark.parametrize("sample", [centralized, federated])
 @pytest.mark.parametrize("count", [1, 2, 37, 1000])
-def test_every_example_keeps_its_coins_where_another_is_added_or_removed(count, sample):
+def test_example_keeps_its_coins_if_another_is_removed(count, sample):
     for place in {0, count // 2, count - 1}:
-        check_coins_belong_to_the_example(with_duplicates(count), place, sample)
+        check_coins_belong_to_example(with_duplicates(count), place, sample)
 
 
 @given(kinds=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=12), data=st.data())
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_every_example_keeps_its_coins_in_small_sets_with_many_equal_examples(kinds, data):
+def test_example_keeps_its_coins_among_equal_examples(kinds, data):
     values, labels = torch.tensor(kinds).unbind(dim=1)
     examples = Examples(values[:, None, None, None].float(), labels)
-    check_coins_belong_to_the_example(examples, data.draw(st.integers(0, len(kinds) - 1)), centralized)
+    check_coins_belong_to_example(examples, data.draw(st.integers(0, len(kinds) - 1)), centralized)
 
 
 class ByPosition(SeededSampler):
-    """Draws the coins of all examples in order from one generator."""
+    """Draws the coins in the order of the examples from one generator."""
 
     def __init__(self, examples, rate, steps, rng):
         super().__init__(examples, rate, steps, rng)
@@ -214,15 +214,15 @@ class ByPosition(SeededSampler):
         return (torch.rand(self.count, generator=self._generator).double().numpy() * 2.0**64).astype(np.uint64)
 
 
-class BlocksByNumberOfRecords(SeededSampler):
-    """Hashes as many steps at a time as fit some memory."""
+class BlockSizeByNumberOfExamples(SeededSampler):
+    """Chooses the number of steps per hash by memory."""
 
-    def _hashed(self, block):
-        return super()._hashed(block * 1000 + self.count)
+    def _hash_block(self, block):
+        return super()._hash_block(block * 1000 + self.count)
 
 
 class WithoutLabels(SeededSampler):
-    """Takes examples for equal that differ in their labels."""
+    """Ignores labels in the comparison of examples."""
 
     def __init__(self, examples, rate, steps, rng):
         super().__init__(examples, rate, steps, rng)
@@ -230,29 +230,27 @@ class WithoutLabels(SeededSampler):
 
 
 class WithPositions(SeededSampler):
-    """Tells equal examples apart by where they are."""
+    """Distinguishes equal examples by position."""
 
     def __init__(self, examples, rate, steps, rng):
         super().__init__(examples, rate, steps, rng)
         self._names = [digest + place.to_bytes(8, "little") for place, digest in enumerate(examples.digests)]
 
 
-@pytest.mark.parametrize("fault", [ByPosition, BlocksByNumberOfRecords, WithoutLabels, WithPositions])
-def test_coins_of_another_example_or_of_a_position_are_caught(fault):
+@pytest.mark.parametrize("fault", [ByPosition, BlockSizeByNumberOfExamples, WithoutLabels, WithPositions])
+def test_coin_check_detects_planted_faults(fault):
     with pytest.raises(AssertionError):
-        check_coins_belong_to_the_example(
-            with_duplicates(37), 0, lambda examples: fault(examples, RATE, 40, Randomness(1))
-        )
+        check_coins_belong_to_example(with_duplicates(37), 0, lambda examples: fault(examples, RATE, 40, Randomness(1)))
 
 
-# How a sample is stated.
+# Stated sampling.
 
 
-def test_samplers_state_how_they_draw_and_an_unknown_one_claims_nothing():
+def test_unknown_sampler_claims_no_amplification():
     seeded, secure = (build_sampler(equal(4), 0.25, 1, source, Randomness(1)) for source in ("seeded", "secure"))
     assert describe_sampling(seeded) == Sampling("poisson", 0.25, "seeded")
     assert describe_sampling(secure) == Sampling("poisson", 0.25, "secure")
     assert (describe_sampling(secure).source_or("seeded"), NO_SAMPLES.source_or("secure")) == ("secure", "secure")
     assert describe_sampling([torch.arange(2)]) == Sampling("list", 1.0, "seeded")
-    # What it changes is not known.
+    # A subclass may change the sampling.
     assert describe_sampling(ByPosition(equal(4), 0.25, 1, Randomness(1))) == Sampling("ByPosition", 1.0, "seeded")

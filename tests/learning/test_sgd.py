@@ -24,24 +24,24 @@ def trained(
     return model
 
 
-def test_learns_digits_that_generalise_to_the_test_split():
+def test_training_generalises_to_test_digits():
     train, test = digits()
     _, accuracy = evaluate(trained(Settings(4, 32, 0.06), examples=train), test)
     assert accuracy > 0.8, "chance is 0.1"
 
 
-def test_repeats_bit_for_bit_whatever_the_global_seed():
+def test_training_is_independent_of_global_seed():
     torch.manual_seed(1)
     first = vector(trained(Settings(2, 32, 0.05, shift=1)))
     torch.manual_seed(2)
     assert torch.equal(first, vector(trained(Settings(2, 32, 0.05, shift=1))))
 
 
-def test_another_seed_gives_other_weights():
+def test_seeds_give_different_weights():
     assert not torch.equal(vector(trained(seed=1)), vector(trained(seed=2)))
 
 
-def test_most_steps_end_a_training_within_an_epoch():
+def test_step_limit_ends_training_within_epoch():
     told = {}
     stopped = [vector(trained(Settings(3, 50, 0.05), max_steps=most)) for most in (4, 5, 9, None)]
     trained(Settings(3, 50, 0.05), max_steps=4, after_epoch=told.__setitem__)
@@ -50,12 +50,12 @@ def test_most_steps_end_a_training_within_an_epoch():
     assert torch.equal(stopped[2], stopped[3])
 
 
-def test_states_no_mechanism():
+def test_sgd_returns_no_mechanism():
     assert SgdLearner(QUICK).fit(cnn(), some(40), window=TrainingWindow(), rng=Randomness(1)) == ()
 
 
 @pytest.mark.parametrize("examples", [64, 70], ids=["equal batches", "a last batch of 6"])
-def test_tells_the_mean_loss_over_the_examples(examples):
+def test_callback_gets_mean_loss(examples):
     still = Settings(epochs=2, batch_size=32, learning_rate=1e-12)
     told = {}
     model = trained(still, examples=some(examples), after_epoch=told.__setitem__)
@@ -63,10 +63,10 @@ def test_tells_the_mean_loss_over_the_examples(examples):
     assert told == pytest.approx({1: loss, 2: loss}, rel=1e-5)
 
 
-def test_leaves_the_model_in_the_usual_memory_format():
+def test_training_restores_memory_format():
     assert all(parameter.is_contiguous() for parameter in trained().parameters())
 
 
-def test_an_absurd_learning_rate_is_an_error_that_says_so():
+def test_huge_learning_rate_raises_divergence():
     with pytest.raises(TrainingDiverged, match="epoch 1 of 3"):
         trained(Settings(epochs=3, batch_size=32, learning_rate=1e30))

@@ -41,7 +41,7 @@ class SingleImagePredictor:
     def predict(
         self, ciphers: Sequence[sealapi.Ciphertext], relin: sealapi.RelinKeys, galois: sealapi.GaloisKeys
     ) -> sealapi.Ciphertext:
-        """Return the encrypted logits of one image, packed by :class:`~ppml.encrypted_inference.packing.InputPacking`."""
+        """Return the encrypted logits of one image, packed by :class:`~ppml.encrypted_inference.packing.Layout`."""
         products = [self._multiply(cipher, weight) for cipher, weight in zip(ciphers, self._weights[0], strict=True)]
         value = self._reduce(self._sum(products), self.layout.input_packing.reduction_rotations(), 0, galois)
         for number, place in enumerate(self.layout.maps, start=1):

@@ -21,12 +21,12 @@ class TrainingWindow:
         return self.start + fraction * (self.stop - self.start)
 
 
-def learning_rate(peak: float, decay: str, position: float) -> float:
+def learning_rate(peak: float, schedule: str, position: float) -> float:
     """Return the learning rate at ``position`` in [0, 1] of the training.
 
     ``constant`` stays at ``peak``; ``linear`` falls from ``peak`` to 0.
     """
-    return peak if decay == "constant" else peak * (1.0 - position)
+    return peak if schedule == "constant" else peak * (1.0 - position)
 
 
 def cumulative_step(rates: Sequence[float], momentum: float) -> float:

@@ -1,4 +1,4 @@
-"""Sums of clipped gradients by the definition: one example after the other, in float64."""
+"""Sums of clipped gradients by definition: example by example, in float64."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Losses = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 
 
 def squares(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Return a loss of each example whose gradient differs from output to output."""
+    """Return a loss per example whose gradient differs between outputs."""
     outputs = model(inputs).flatten(1)
     return ((outputs - torch.linspace(-1.0, 2.0, outputs.shape[1], dtype=outputs.dtype)) ** 2).sum(1)
 
 
 def gradients(model: nn.Module, inputs: torch.Tensor, losses: Losses = squares) -> list[list[torch.Tensor]]:
-    """Return each example's gradient of each parameter that is trained."""
+    """Return each example's gradient of each trainable parameter."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rows = []
     for example in inputs.split(1):
@@ -34,7 +34,7 @@ def norms(rows: list[list[torch.Tensor]]) -> torch.Tensor:
 
 
 def check_sums(model: nn.Module, inputs: torch.Tensor, losses: Losses = squares) -> None:
-    """Compare with the definition at a clipping norm that some examples reach and some do not."""
+    """Compare with the definition at a clipping norm between the examples' norms."""
     model = model.double()
     inputs = inputs.double() if inputs.is_floating_point() else inputs
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""The sum of clipped gradients against its definition, whatever the layers; planted faults do not pass."""
+"""The sum of clipped gradients against its definition, for many layers, with planted faults."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def small() -> nn.Module:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
-def test_a_sum_is_that_of_the_definition(count, order):
+def test_sum_equals_definition(count, order):
     check_sums(small().to(memory_format=order), seeded(count, 2, 6, 6).to(memory_format=order))
 
 
-# Planted faults: what the comparison must see.
+# Planted faults.
 
 
 def without_clipping(all_parts, max_grad_norm):
@@ -52,21 +52,21 @@ def without_a_layer(all_parts, max_grad_norm, *, true=bookkeeping.clipping_facto
 
 
 @pytest.mark.parametrize("faulty", [without_clipping, without_a_layer])
-def test_clipping_that_is_missing_or_overlooks_a_layer_is_caught(faulty, monkeypatch):
+def test_sum_check_detects_clipping_faults(faulty, monkeypatch):
     monkeypatch.setattr(bookkeeping, "clipping_factors", faulty)
     with pytest.raises(AssertionError):
         check_sums(small(), seeded(7, 2, 6, 6))
 
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear, nn.GroupNorm])
-def test_a_bias_that_is_forgotten_is_caught(kind, monkeypatch):
+def test_sum_check_detects_missing_bias(kind, monkeypatch):
     true = layers.GRADIENTS_BY_LAYER[kind]
     monkeypatch.setitem(layers.GRADIENTS_BY_LAYER, kind, lambda layer, *known: [*true(layer, *known)][:1])
     with pytest.raises(AssertionError):
         check_sums(small(), seeded(7, 2, 6, 6))
 
 
-# Layers, one by one.
+# Layers.
 
 
 @st.composite
@@ -110,14 +110,14 @@ def test_convolutions_of_any_shape_in_any_form(drawn, form, sparse, last):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolutions, "cheapest", forms[form])
         patch.setattr(convolutions, "SPARSE_FRACTION", 2.0 if sparse else 0.0)
-        # A gradient of a single value may well be close to 0; float64 has the digits.
+        # A gradient of a single value may be close to 0; float64 has enough digits.
         patch.setattr(parts, "CANCELLATION_FLOOR", 0.0)
         check_sums(layer.to(memory_format=order), images.to(memory_format=order))
 
 
 @given(convolution_layers(), st.sampled_from(["patches", "pixels", None]))
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_in_float32_no_example_is_longer_than_the_clipping_norm(drawn, form):
+def test_float32_example_stays_within_clipping_norm(drawn, form):
     layer, images = drawn
     forms = {
         "patches": lambda one: GramMatrices(one, unfolded=True),
@@ -136,7 +136,7 @@ def test_in_float32_no_example_is_longer_than_the_clipping_norm(drawn, form):
                 assert clipped <= 1.001 * true + 1e-6
 
 
-def test_a_shift_that_is_wrong_by_one_is_caught(monkeypatch):
+def test_sum_check_detects_shifted_slices(monkeypatch):
     layer, images = nn.Conv2d(2, 8, 3, padding=1), seeded(5, 2, 4, 4)
     monkeypatch.setattr(convolutions, "cheapest", lambda one: GramMatrices(one, unfolded=False))
     check_sums(layer, images)
@@ -148,7 +148,7 @@ def test_a_shift_that_is_wrong_by_one_is_caught(monkeypatch):
 
 @pytest.mark.parametrize("between", [(), (1,), (3,), (2, 3), (40,)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_layers_with_any_positions_or_copies(between, bias):
+def test_linear_layers_with_positions_and_copies(between, bias):
     check_sums(nn.Linear(4, 6, bias=bias), seeded(5, *between, 4))
 
 
@@ -203,16 +203,16 @@ def test_layer_normalisation(shape):
 
 
 @pytest.mark.parametrize("padding_idx", [None, 2])
-def test_embeddings_whose_rows_repeat(padding_idx):
+def test_embeddings_with_repeated_rows(padding_idx):
     torch.manual_seed(0)
     check_sums(nn.Embedding(4, 3, padding_idx=padding_idx), torch.tensor([[0, 1, 1], [2, 2, 2], [3, 0, 3]]))
 
 
-# Numbers that cancel.
+# Cancellation.
 
 
-def test_an_example_whose_terms_cancel_is_not_let_through():
-    """A constant image whose output gradients alternate in sign: float32 keeps no digit of the small true norm."""
+def test_example_with_cancelling_terms_is_clipped():
+    """Use a constant image and alternating output gradients: float32 has no correct digit of the small norm."""
     layer = nn.Conv2d(64, 64, 3, padding=1, bias=False)
     images = torch.full((1, 64, 7, 7), 1e3) + 1e-3 * seeded(1, 64, 7, 7)
     signs = (torch.arange(49) % 2 * 2.0 - 1.0).view(1, 1, 7, 7) * 1e3
@@ -226,10 +226,10 @@ def test_an_example_whose_terms_cancel_is_not_let_through():
     assert exact < parts.CANCELLATION_FLOOR * scale, "the digits are not lost here"
 
 
-# What is left alone, and what is refused.
+# Ignored and unsupported layers.
 
 
-def test_what_is_frozen_or_not_used_keeps_its_place():
+def test_frozen_and_unused_layers_are_supported():
     model = small()
     model[0].requires_grad_(False)
     model[5].bias.requires_grad_(False)
@@ -250,7 +250,7 @@ def test_what_is_frozen_or_not_used_keeps_its_place():
     check_sums(Half(), seeded(5, 4))
 
 
-def test_an_activation_that_works_in_place_changes_nothing():
+def test_in_place_activation_changes_nothing():
     torch.manual_seed(0)
     check_sums(
         nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3)),
@@ -258,7 +258,7 @@ def test_an_activation_that_works_in_place_changes_nothing():
     )
 
 
-def test_gradients_that_share_memory_are_not_scaled_twice():
+def test_shared_gradient_memory_is_scaled_once():
     class Residual(nn.Module):
         def __init__(self):
             super().__init__()
@@ -316,29 +316,29 @@ frozen = nn.BatchNorm2d(4).requires_grad_(False)
         (nn.Embedding(4, 4, max_norm=1.0), r"1 \(Embedding\) .* max_norm"),
     ],
 )
-def test_what_cannot_be_clipped_is_refused_by_name(layer, says):
+def test_unsupported_layer_is_named(layer, says):
     with pytest.raises(UnsupportedLayer, match=says):
         BookKeeping(nn.Sequential(nn.Linear(4, 4), layer))
 
 
-def test_what_opacus_would_replace_passes_once_replaced():
+def test_model_fixed_by_opacus_is_supported():
     model = nn.Sequential(nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32))
     BookKeeping(ModuleValidator.fix(model))
 
 
-def test_a_layer_that_is_used_twice_is_refused_when_it_is():
+def test_layer_used_twice_is_refused():
     model = Twice()
     with BookKeeping(model) as keeping, pytest.raises(UnsupportedLayer, match=r"inner \(Linear\) is used twice"):
         keeping.clipped_gradient_sum(lambda: squares(model, seeded(3, 4)), 3, 1.0)
 
 
-def test_examples_that_are_not_first_are_refused():
+def test_other_batch_dimension_is_refused():
     model = nn.Linear(4, 1)
-    with BookKeeping(model) as keeping, pytest.raises(UnsupportedLayer, match="6 examples, and there are 3 losses"):
+    with BookKeeping(model) as keeping, pytest.raises(UnsupportedLayer, match="6 inputs for 3 losses"):
         keeping.clipped_gradient_sum(lambda: model(seeded(6, 4)).view(3, 2).sum(1), 3, 1.0)
 
 
-def test_nothing_stays_on_the_model():
+def test_model_keeps_no_hooks():
     model = small()
     with BookKeeping(model) as keeping:
         keeping.clipped_gradient_sum(lambda: squares(model, seeded(3, 2, 6, 6)), 3, 1.0)
@@ -346,10 +346,10 @@ def test_nothing_stays_on_the_model():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-# Opacus' own ghost clipping with these norms.
+# Opacus' ghost clipping with these norms.
 
 
-def test_opacus_gets_the_norms_of_convolutions():
+def test_opacus_uses_convolution_norms():
     model, images = small().double(), seeded(4, 2, 6, 6).double()
     rows, found = gradients(model, images), {}
 

@@ -1,4 +1,4 @@
-"""An example whose loss or gradient is not finite counts as one whose gradient is 0, to the bit, in every layer."""
+"""An example whose loss or gradient is not finite contributes exactly 0 in every layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ppml.learning.loss import cross_entropies
 from .oracle import squares
 
 WRONG = 2
-"""The example that is not finite."""
+"""Position of the example that is not finite."""
 
 
 def seeded(*shape: int) -> torch.Tensor:
@@ -78,13 +78,13 @@ def unspoilt(losses: torch.Tensor) -> torch.Tensor:
 
 
 def null(all_parts, max_grad_norm, *, true=bookkeeping.clipping_factors):
-    """Return the factors with one of 0, so that the example contributes nothing."""
+    """Return the factors with 0 for the example, so that it contributes nothing."""
     factors = true(all_parts, max_grad_norm)
     factors[WRONG] = 0.0
     return factors
 
 
-def check_the_others_are_untouched(
+def check_other_examples_are_unchanged(
     model: nn.Module, inputs: torch.Tensor, spoil: Callable[[torch.Tensor], torch.Tensor] = unspoilt, value: float = 0.0
 ) -> None:
     with mock.patch.object(bookkeeping, "clipping_factors", null):
@@ -99,34 +99,34 @@ def check_the_others_are_untouched(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("case", [name for name in CASES if name != "embedding"])
-def test_an_example_with_a_value_that_is_not_finite_contributes_0(case, value):
-    check_the_others_are_untouched(*CASES[case](), value=value)
+def test_non_finite_value_contributes_0(case, value):
+    check_other_examples_are_unchanged(*CASES[case](), value=value)
 
 
 @pytest.mark.parametrize("case", ["convolution", "linear", "linear, many positions"])
-def test_an_example_whose_norm_is_beyond_float32_contributes_0(case):
-    check_the_others_are_untouched(*CASES[case](), value=1e38)
+def test_norm_beyond_float32_contributes_0(case):
+    check_other_examples_are_unchanged(*CASES[case](), value=1e38)
 
 
 @pytest.mark.parametrize("spoil", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("case", CASES)
-def test_an_example_whose_loss_or_gradient_is_not_finite_contributes_0(case, spoil):
-    check_the_others_are_untouched(*CASES[case](), spoil)
+def test_non_finite_loss_or_gradient_contributes_0(case, spoil):
+    check_other_examples_are_unchanged(*CASES[case](), spoil)
 
 
 @pytest.mark.parametrize("sparse", [0.0, 2.0])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
-def test_every_form_of_the_gradients_of_a_convolution(form, sparse, order, monkeypatch):
+def test_every_convolution_form_excludes_non_finite_example(form, sparse, order, monkeypatch):
     monkeypatch.setattr(convolutions, "cheapest", form)
     monkeypatch.setattr(convolutions, "SPARSE_FRACTION", sparse)
     model, inputs = CASES["convolution"]()
     for value in (math.nan, math.inf):
-        check_the_others_are_untouched(model.to(memory_format=order), inputs.to(memory_format=order), value=value)
+        check_other_examples_are_unchanged(model.to(memory_format=order), inputs.to(memory_format=order), value=value)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_one_copy_that_is_not_finite_makes_its_example_contribute_0(value):
+def test_non_finite_copy_excludes_its_example(value):
     model, inputs, labels = nn.Linear(6, 4, bias=False), seeded(7, 3, 6), torch.arange(7) % 4
     with BookKeeping(model) as keeping:
         with mock.patch.object(bookkeeping, "clipping_factors", null):
@@ -138,7 +138,7 @@ def test_one_copy_that_is_not_finite_makes_its_example_contribute_0(value):
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name != "embedding"])
-def test_where_no_example_is_finite_the_sum_is_0(case):
+def test_sum_without_finite_example_is_0(case):
     model, inputs = CASES[case]()
     assert not any(one.any() for one in summed(model, torch.full_like(inputs, math.nan), unspoilt))
 
@@ -147,9 +147,9 @@ def test_where_no_example_is_finite_the_sum_is_0(case):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_factor_of_0_alone_does_not_do(value, monkeypatch):
+def test_check_detects_zero_factor_alone(value, monkeypatch):
     for module in (parts, linears, convolutions):
-        monkeypatch.setattr(module, "zero_excluded", lambda kept, values: values)
+        monkeypatch.setattr(module, "zero_rows_except", lambda kept, values: values)
     for case in ("convolution", "linear", "layer normalisation"):
         with pytest.raises(AssertionError):
-            check_the_others_are_untouched(*CASES[case](), value=value)
+            check_other_examples_are_unchanged(*CASES[case](), value=value)

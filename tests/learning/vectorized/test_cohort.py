@@ -1,4 +1,4 @@
-"""Owners who train without each other, but at once."""
+"""Vectorized training of several owners."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppml.learning.vectorized.cohort import VectorizedTrainer
 from ppml.learning.vectorized.network import StackedNetwork
 from ppml.randomness import Randomness
 
-from .digits import cnn, digits, some, vector
+from ..digits import cnn, digits, some, vector
 
 SETTINGS = Settings(epochs=4, batch_size=16, learning_rate=0.02)
 OWNED = [some(60), some(35, start=60), some(90, start=100)]
@@ -33,7 +33,7 @@ def together() -> TrainingResult:
     return trained(VectorizedTrainer(SETTINGS))
 
 
-def test_each_comes_to_what_it_learns_by_itself(together):
+def test_cohort_equals_sequential_training(together):
     one_by_one = trained(SequentialTrainer([SgdLearner(SETTINGS)] * 3, [None] * 3))
     for model, other in zip(together.models, one_by_one.models, strict=True):
         assert torch.allclose(vector(model), vector(other), rtol=0, atol=1e-4)
@@ -45,8 +45,8 @@ def test_each_comes_to_what_it_learns_by_itself(together):
 
 @pytest.mark.parametrize("limits", [{}, {"MAX_IMAGES": 1}, {"CACHE_BYTES": 1}], ids=str)
 @pytest.mark.parametrize("batch_size", [16, 7, "all"])
-def test_an_owner_trains_the_same_model_whoever_else_trains(batch_size, limits, monkeypatch):
-    """Also where not all fit in the cache, or batches differ, so that some begin when others have ended."""
+def test_owner_model_is_independent_of_other_owners(batch_size, limits, monkeypatch):
+    """Include small caches and unequal batches, so that owners start at different times."""
     settings = replace(SETTINGS, batch_size=batch_size)
     for limit, value in limits.items():
         monkeypatch.setattr(f"ppml.learning.vectorized.network.{limit}", value)
@@ -59,7 +59,7 @@ def test_an_owner_trains_the_same_model_whoever_else_trains(batch_size, limits, 
         assert torch.equal(vector(alone), vector(together.models[place]))
 
 
-def test_a_training_that_has_diverged_stops(monkeypatch):
+def test_diverged_training_stops(monkeypatch):
     steps, backward = [], StackedNetwork.backward
     monkeypatch.setattr(StackedNetwork, "backward", lambda network: steps.append(1) or backward(network) * float("nan"))
     with pytest.raises(TrainingDiverged):
@@ -67,7 +67,7 @@ def test_a_training_that_has_diverged_stops(monkeypatch):
     assert len(steps) == 1
 
 
-def test_the_history_has_every_third_epoch_and_the_last_and_the_models_are_the_same(together):
+def test_history_interval_does_not_change_cohort(together):
     seldom = trained(VectorizedTrainer(SETTINGS), every=3)
     assert seldom.history == [row for row in together.history if row.step in (3, 4)]
     assert all(
@@ -76,10 +76,10 @@ def test_the_history_has_every_third_epoch_and_the_last_and_the_models_are_the_s
 
 
 def diverging(monkeypatch, step: int) -> TrainingDiverged:
-    """Train three owners of whom the second has a loss that is not finite in ``step``, of 3 an epoch."""
-    from ppml.learning.vectorized import training as side_by_side
+    """Train three owners; the loss of the second is not finite in ``step``, of 3 per epoch."""
+    from ppml.learning.vectorized import training as training_module
 
-    take, taken = side_by_side._ReplicaSchedule.take, [0]
+    take, taken = training_module._ReplicaSchedule.take, [0]
 
     def spoiled(schedule, rows, labels):
         count = take(schedule, rows, labels)
@@ -89,7 +89,7 @@ def diverging(monkeypatch, step: int) -> TrainingDiverged:
                 rows[:count] = float("nan")
         return count
 
-    monkeypatch.setattr(side_by_side._ReplicaSchedule, "take", spoiled)
+    monkeypatch.setattr(training_module._ReplicaSchedule, "take", spoiled)
     with pytest.raises(TrainingDiverged) as raised:
         trained(VectorizedTrainer(SETTINGS))
     return raised.value
@@ -98,9 +98,7 @@ def diverging(monkeypatch, step: int) -> TrainingDiverged:
 @pytest.mark.parametrize(
     ("step", "epoch", "restored"), [(1, 1, 0), (2, 1, 0), (4, 2, 0), (5, 2, 3), (7, 3, 3), (9, 3, 6), (12, 4, 9)]
 )
-def test_one_who_diverges_is_named_and_gets_the_weights_that_its_last_good_epoch_began_with(
-    step, epoch, restored, monkeypatch
-):
+def test_diverged_owner_is_named_and_its_weights_are_restored(step, epoch, restored, monkeypatch):
     weights, model = {0: vector(cnn())}, cnn()
 
     def keep(epoch, loss):
@@ -116,7 +114,7 @@ def test_one_who_diverges_is_named_and_gets_the_weights_that_its_last_good_epoch
     assert torch.equal(vector(error.model), weights[restored])
 
 
-def test_weights_that_are_not_finite_after_the_last_step_are_told_and_not_evaluated():
+def test_non_finite_final_weights_are_not_evaluated():
     far = Settings(epochs=1, batch_size=64, learning_rate=1e39)
     rows = []
     with pytest.raises(TrainingDiverged, match=r"^a weight is not finite after step 1, epoch 1 of 1; .* step 0"):

@@ -1,4 +1,4 @@
-"""Models that are trained at once: what each learns alone, and its bits whoever else trains."""
+"""Vectorized training: each replica equals sequential training, and its bits are independent of other replicas."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from ppml.learning.vectorized.training import Replica, can_vectorize, train_vect
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
-from .digits import some
+from ..digits import CONTRACT, some
 
-SPAN = TrainingWindow(0.25, 0.5)
+WINDOW = TrainingWindow(0.25, 0.5)
 SIZES = (60, 35, 7)
 FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
 
 
 def model_of(name: str, features: int = 0) -> nn.Module:
-    return build_model(name, 10, torch.Generator().manual_seed(0), features)
+    contract = CONTRACT.features(features) if features else CONTRACT
+    return build_model(name, contract, torch.Generator().manual_seed(0))
 
 
 def replicas() -> list[Replica]:
@@ -42,7 +43,7 @@ def settings(**changes: object) -> Settings:
 
 def by_itself(model: nn.Module, replica: Replica, how: Settings) -> np.ndarray:
     mine = copy.deepcopy(model)
-    SgdLearner(how).fit(mine, replica.examples, window=SPAN, rng=replica.rng)
+    SgdLearner(how).fit(mine, replica.examples, window=WINDOW, rng=replica.rng)
     return flatten(mine)
 
 
@@ -52,20 +53,20 @@ def by_itself(model: nn.Module, replica: Replica, how: Settings) -> np.ndarray:
     [{}, {"shift": 1}, {"batch_size": "all"}, {"momentum": 0.0}, {"learning_rate_schedule": "constant"}],
     ids=str,
 )
-def test_each_comes_to_what_it_learns_alone(name, changes):
+def test_replica_equals_sequential_training(name, changes):
     model, how = model_of(name), settings(**changes)
-    for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, SPAN), strict=True):
+    for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, WINDOW), strict=True):
         alone = by_itself(model, replica, how)
         assert np.abs(alone - flatten(model)).max() > 1e-3
         # Rounding, which differs from processor to processor: 2e-6 with AVX2.
         assert np.allclose(found, alone, rtol=0, atol=5e-6)
 
 
-def test_the_copies_of_an_example_are_rows_of_their_own():
+def test_copies_of_example_are_separate_rows():
     images = torch.randn(20, 3, 12, generator=torch.Generator().manual_seed(1))
     replica = Replica(Examples(images, torch.arange(20) % 10), Randomness(1, ("client", 0)))
     model = model_of("linear", features=12)
-    (found,) = train_vectorized(model, [replica], settings(), SPAN)
+    (found,) = train_vectorized(model, [replica], settings(), WINDOW)
     assert np.allclose(found, by_itself(model, replica, settings()), rtol=0, atol=1e-6)
 
 
@@ -73,50 +74,52 @@ def test_the_copies_of_an_example_are_rows_of_their_own():
     "limits", [{"CACHE_BYTES": 1}, {"MAX_IMAGES": 1}, {"CACHE_BYTES": 2**30, "MAX_IMAGES": 2**30}], ids=str
 )
 @pytest.mark.parametrize("name", ["mlp", "tanh_cnn"])
-def test_each_gets_the_same_bits_whoever_else_trains(name, limits, monkeypatch):
+def test_replica_bits_are_independent_of_others(name, limits, monkeypatch):
     model = model_of(name)
-    alone = [train_vectorized(model, [replica], settings(), SPAN)[0] for replica in replicas()]
+    alone = [train_vectorized(model, [replica], settings(), WINDOW)[0] for replica in replicas()]
     for limit, value in limits.items():
         monkeypatch.setattr(f"ppml.learning.vectorized.network.{limit}", value)
-    together = train_vectorized(model, replicas(), settings(), SPAN)
+    together = train_vectorized(model, replicas(), settings(), WINDOW)
     assert [one.tobytes() for one in together] == [one.tobytes() for one in alone]
-    # Nor does it matter who comes first, and so lies where in memory.
-    turned = train_vectorized(model, replicas()[::-1], settings(), SPAN)[::-1]
-    assert [one.tobytes() for one in turned] == [one.tobytes() for one in alone]
+    # The order of the replicas, and so their memory location, has no effect.
+    reordered = train_vectorized(model, replicas()[::-1], settings(), WINDOW)[::-1]
+    assert [one.tobytes() for one in reordered] == [one.tobytes() for one in alone]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 30], ids=str)
-def test_batches_of_any_size_are_filled_up_with_what_weighs_nothing(batch_size):
+def test_padding_has_no_effect(batch_size):
     model, how = model_of("tanh_cnn"), settings(batch_size=batch_size, learning_rate=0.002)
-    for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, SPAN), strict=True):
+    for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, WINDOW), strict=True):
         assert np.allclose(found, by_itself(model, replica, how), rtol=0, atol=1e-4)
 
 
-def test_whoever_has_more_examples_goes_on_without_the_others(monkeypatch):
-    """The network gets smaller as one after the other has taken its steps."""
-    kept, keep = [], StackedNetwork.keep
-    monkeypatch.setattr(StackedNetwork, "keep", lambda network, left: kept.append(left) or keep(network, left))
-    train_vectorized(model_of("tanh_cnn"), replicas(), settings(), SPAN)
+def test_finished_replicas_are_dropped(monkeypatch):
+    """The network shrinks as replicas finish."""
+    kept, truncate = [], StackedNetwork.truncate
+    monkeypatch.setattr(
+        StackedNetwork, "truncate", lambda network, count: kept.append(count) or truncate(network, count)
+    )
+    train_vectorized(model_of("tanh_cnn"), replicas(), settings(), WINDOW)
     assert kept == [2, 1]
 
 
-def test_after_each_epoch_of_each_its_loss_and_weights_are_told():
-    told: dict[int, list[tuple[int, float, np.ndarray]]] = {}
+def test_callback_gets_loss_and_weights_of_each_epoch():
+    calls: dict[int, list[tuple[int, float, np.ndarray]]] = {}
 
-    def tell(place, epoch, loss, weights):
-        told.setdefault(place, []).append((epoch, loss, weights()))
+    def record(place, epoch, loss, weights):
+        calls.setdefault(place, []).append((epoch, loss, weights()))
 
     model, how = model_of("tanh_cnn"), settings(epochs=3)
-    found = train_vectorized(model, replicas(), how, SPAN, tell)
+    found = train_vectorized(model, replicas(), how, WINDOW, record)
     for place, replica in enumerate(replicas()):
-        epochs, losses, weights = zip(*told[place], strict=True)
+        epochs, losses, weights = zip(*calls[place], strict=True)
         assert epochs == (1, 2, 3) and np.array_equal(weights[-1], found[place])
         alone: list[float] = []
         mine = copy.deepcopy(model)
         SgdLearner(how).fit(
             mine,
             replica.examples,
-            window=SPAN,
+            window=WINDOW,
             rng=replica.rng,
             after_epoch=lambda epoch, loss, alone=alone: alone.append(loss),
         )
@@ -124,19 +127,19 @@ def test_after_each_epoch_of_each_its_loss_and_weights_are_told():
 
 
 @pytest.mark.parametrize("name", ["mlp", "tanh_cnn"])
-def test_one_who_diverges_is_told_and_the_others_are_not_touched(name):
+def test_diverged_replica_does_not_affect_others(name):
     spoiled = replicas()
     spoiled[1].examples.inputs.fill_(float("nan"))
-    found = train_vectorized(model_of(name), spoiled, settings(), SPAN)
+    found = train_vectorized(model_of(name), spoiled, settings(), WINDOW)
     assert isinstance(found[1], TrainingDiverged) and found[1].step == 1
-    kept = train_vectorized(model_of(name), [spoiled[0], spoiled[2]], settings(), SPAN)
+    kept = train_vectorized(model_of(name), [spoiled[0], spoiled[2]], settings(), WINDOW)
     assert [one.tobytes() for one in (found[0], found[2])] == [one.tobytes() for one in kept]
 
 
-def test_the_model_itself_is_not_changed():
+def test_initial_model_is_not_changed():
     model = model_of("mlp")
     before = flatten(model).copy()
-    train_vectorized(model, replicas(), settings(), SPAN)
+    train_vectorized(model, replicas(), settings(), WINDOW)
     assert np.array_equal(flatten(model), before)
 
 
@@ -185,7 +188,7 @@ def convolution(**changes: object) -> nn.Module:
         ),
     ],
 )
-def test_what_is_trained_side_by_side(model, stacked):
+def test_vectorizable_models(model, stacked):
     assert can_vectorize(model) is stacked
 
 
@@ -200,21 +203,21 @@ def test_what_is_trained_side_by_side(model, stacked):
     ids=["no bias", "no scale", "groups of its own", "squashed when flat"],
 )
 @pytest.mark.parametrize("batch_size", [16, 10])
-def test_convolutions_of_any_shape_come_to_what_they_learn_alone(layers, batch_size):
+def test_stacked_convolutions_equal_sequential_training(layers, batch_size):
     layers, how = copy.deepcopy(layers), settings(batch_size=batch_size, learning_rate=0.005)
     flat = [] if any(isinstance(layer, nn.Flatten) for layer in layers) else [nn.Flatten()]
     model = nn.Sequential(*layers, *flat, nn.LazyLinear(10))
     model(some(2).inputs)
-    together = train_vectorized(model, replicas(), how, SPAN)
+    together = train_vectorized(model, replicas(), how, WINDOW)
     for replica, found in zip(replicas(), together, strict=True):
         assert np.allclose(found, by_itself(model, replica, how), rtol=0, atol=1e-4)
-        assert found.tobytes() == train_vectorized(model, [replica], how, SPAN)[0].tobytes()
+        assert found.tobytes() == train_vectorized(model, [replica], how, WINDOW)[0].tobytes()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 10, 32, 125], ids=str)
-def test_many_get_the_bits_that_they_get_alone(batch_size):
+def test_many_replicas_keep_their_bits(batch_size):
     model, how = model_of("tanh_cnn"), settings(epochs=1, batch_size=batch_size, shift=1, deformation=FAR)
     many = [Replica(some(40, start=40 * place), Randomness(1, ("client", place))) for place in range(17)]
-    together = train_vectorized(model, many, how, SPAN)
+    together = train_vectorized(model, many, how, WINDOW)
     for place in (0, 8, 16):
-        assert together[place].tobytes() == train_vectorized(model, [many[place]], how, SPAN)[0].tobytes()
+        assert together[place].tobytes() == train_vectorized(model, [many[place]], how, WINDOW)[0].tobytes()
