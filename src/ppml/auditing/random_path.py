@@ -1,7 +1,7 @@
 """The path of an audit's random draws: the content of its arm, in names that never change.
 
-A renamed key of the configuration must not change a random draw. So the path has the keys and values of the first version
-of the configuration.
+A renamed key of the configuration must not change a random draw. So the path has the keys and values of the first
+version of the configuration.
 """
 
 from __future__ import annotations
