@@ -1,7 +1,7 @@
-"""A logger plugin of Snakemake: one live line of progress in place of a flood of messages.
+"""A logger plugin of Snakemake: one live progress line in place of many messages.
 
-Chosen by ``--logger ppml``, or by ``logger: ppml`` in a profile. Snakemake still writes its complete log below
-``.snakemake/log``, and ``--verbose`` or ``--debug-dag`` bring its own output back.
+Select it with ``--logger ppml``, or with ``logger: ppml`` in a profile. Snakemake still writes its complete log below
+``.snakemake/log``, and ``--verbose`` or ``--debug-dag`` restore its own output.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from .progress import Progress, excerpt, fit, job_name, short_error, short_reaso
 __all__ = ["LogHandler"]
 
 _RED, _YELLOW = "\x1b[31m", "\x1b[33m"
-# The plain log gets a line when a tenth of the jobs and half a minute have passed, and a sign of life in between.
+# A plain log gets a line after a tenth of the jobs and half a minute, and otherwise after ten minutes.
 _PLAIN_PERCENT, _PLAIN_SECONDS, _HEARTBEAT_SECONDS = 10, 30, 600
 _CHATTER = ("Building DAG of jobs", "Config file ")
 _INTERRUPTIONS = ("Terminating processes on user request", "Will exit after finishing")
-# What follows errors that were shown already.
+# Messages that repeat an earlier error.
 _ECHOES = ("Exiting because a job execution failed", "At least one job did not complete successfully")
 
 
 class LogHandler(LogHandlerBase):
-    """Turn Snakemake's events into a progress line, failures with the end of their log, and a last line."""
+    """Turn Snakemake's events into a progress line, failures with the end of their log, and a summary line."""
 
     def __post_init__(self) -> None:
-        """Look at the terminal and at the options of Snakemake."""
+        """Read the options of Snakemake and the properties of the terminal."""
         settings = self.common_settings
         self.progress = Progress()
         self._plain_snakemake = settings.verbose or settings.debug_dag
@@ -49,7 +49,7 @@ class LogHandler(LogHandlerBase):
         self._guard = threading.RLock()
         self._over = threading.Event()
         self._drawn = False
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._held: list[str] | None = []
         self._exits: list[str] = []
         self._full_log = ""
@@ -62,26 +62,26 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_file(self) -> bool:
-        """Never: Snakemake keeps its complete log itself."""
+        """False: Snakemake writes its complete log itself."""
         return False
 
     @property
     def has_filter(self) -> bool:
-        """Always: the default filter would hide the events that progress is made of under ``--quiet``."""
+        """True: under ``--quiet`` the default filter would hide the progress events."""
         return True
 
     @property
     def has_formatter(self) -> bool:
-        """Always: every line is written here."""
+        """True: this handler writes every line."""
         return True
 
     @property
     def needs_rulegraph(self) -> bool:
-        """Never."""
+        """False."""
         return False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take one message or event of Snakemake; whatever goes wrong here never harms the workflow."""
+        """Handle one message or event of Snakemake; an error of this handler never harms the workflow."""
         if self._plain_snakemake:
             return
         with self._guard:
@@ -93,7 +93,7 @@ class LogHandler(LogHandlerBase):
                         self._stream.write(f"{record.getMessage()}\n")
 
     def close(self) -> None:
-        """Write the last line and leave the terminal clean; Snakemake and the interpreter's exit both call this."""
+        """Write the summary line and clear the terminal; Snakemake and the interpreter's exit both call this."""
         with self._guard:
             if not self._over.is_set() and not self._plain_snakemake:
                 self._over.set()
@@ -122,7 +122,7 @@ class LogHandler(LogHandlerBase):
             self._message(record.levelno, record.getMessage())
 
     def _plan(self, jobs: dict[str, int]) -> None:
-        # In a dry run the same numbers come before and after the jobs.
+        # A dry run sends the same numbers before and after the jobs.
         if self.progress.planned:
             return
         self.progress.plan(jobs)
@@ -157,7 +157,7 @@ class LogHandler(LogHandlerBase):
         self._print("\n    ".join([f"FAILED {job.name} — {where}", *detail, *tail]), _RED)
 
     def _exit_status(self, command: str | None) -> list[str]:
-        """Return what an unusual exit status of a command means, from the error that came before that of its job."""
+        """Return the meaning of an unusual exit status, from the error message before the failure of the job."""
         text = next((text for text in self._exits if command and command.strip() in text), None)
         if text is None:
             return []
@@ -165,7 +165,7 @@ class LogHandler(LogHandlerBase):
         found = re.search(r"exit status (\d+)\.\s*$|died with .*", text, re.MULTILINE)
         status, code = (found[0].strip(" ."), found[1]) if found else ("", "1")
         if code == "130" or "SIGINT" in status:
-            # Ctrl-C reaches the jobs too, and sometimes they say so before Snakemake does.
+            # Ctrl-C reaches the jobs too, sometimes before Snakemake.
             self.progress.interrupted = True
         if code == "137" or "SIGKILL" in status:
             return ["killed, perhaps because memory ran out"]
@@ -176,17 +176,17 @@ class LogHandler(LogHandlerBase):
             if any(echo in text for echo in _ECHOES) and (self.progress.failed or self.progress.interrupted):
                 return
             if "CalledProcessError" in text and self.progress.running:
-                # The error of the job follows and says it better.
+                # The failure of the job follows, with a better message.
                 self._exits.append(text)
                 return
-            # Here no error of the job follows.
+            # In this case no failure of the job follows.
             missing = re.search(r"Job (\d+)\s+completed successfully, but.*", text, re.DOTALL)
             if missing and int(missing[1]) in self.progress.running:
                 files = [line.strip().partition(" (missing")[0] for line in short_error(missing[0]).splitlines()[1:]]
                 self._fail(int(missing[1]), [f"did not write {file}" for file in files])
                 return
             before = level >= logging.ERROR and self._held is not None and not self.progress.planned
-            self._tell(level, (before and configuration_error(sys.argv[1:])) or short_error(text))
+            self._show_once(level, (before and configuration_error(sys.argv[1:])) or short_error(text))
         elif text.startswith(_INTERRUPTIONS):
             self.progress.interrupted = True
             self._print(text)
@@ -197,14 +197,14 @@ class LogHandler(LogHandlerBase):
         elif text.startswith("Complete log"):
             self._full_log = os.path.relpath(text.partition(": ")[2])
         elif self._held is not None and not text.startswith(_CHATTER):
-            # Before a run this is chatter; without one, as under --lint or --unlock, it is the answer.
+            # Before a run this is noise; without one, as with --lint or --unlock, it is the result.
             self._held.append(text)
 
-    def _tell(self, level: int, text: str) -> None:
+    def _show_once(self, level: int, text: str) -> None:
         error = level >= logging.ERROR
-        if text in self._told or ("all" in self._quiet and not error):
+        if text in self._shown or ("all" in self._quiet and not error):
             return
-        self._told.add(text)
+        self._shown.add(text)
         self._print(f"{'error' if error else 'warning'}: {text}", _RED if error else _YELLOW)
         if error and not self.progress.running:
             self._held = None
@@ -212,10 +212,10 @@ class LogHandler(LogHandlerBase):
     def _conclude(self) -> None:
         self._erase()
         for text in self._exits:
-            self._tell(logging.ERROR, short_error(text))
+            self._show_once(logging.ERROR, short_error(text))
         if self._held:
             self._print("\n".join(self._held))
-        # Under --quiet progress Snakemake does not even say which jobs have finished.
+        # Under --quiet progress Snakemake sends no events of finished jobs.
         if not self.progress.planned or self._quiet & {"progress", "all"}:
             return
         if self.common_settings.dryrun:
@@ -230,7 +230,7 @@ class LogHandler(LogHandlerBase):
                 self._show()
 
     def _show(self) -> None:
-        """Redraw the line of a terminal, or add a line to a plain log when one is due."""
+        """Redraw the line of a terminal, or add a due line to a plain log."""
         progress = self.progress
         if self._over.is_set() or not progress.planned or self._quiet & {"progress", "all"}:
             return

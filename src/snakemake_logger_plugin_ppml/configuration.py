@@ -1,4 +1,4 @@
-"""What is wrong with a configuration that Snakemake could not read: it names no file, or neither line nor remedy."""
+"""A better message for a configuration that Snakemake cannot read: with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ OPTIONS = ("--configfile", "--configfiles")
 
 
 def configuration_error(arguments: Sequence[str]) -> str:
-    """Return the one line about the first file of ``--configfile`` that cannot be read; empty where all can.
+    """Return an error line about the first unreadable file of ``--configfile``; empty if all are readable.
 
     Parameters
     ----------
     arguments : sequence of str
-        Those of the command line.
+        Arguments of the command line.
     """
     try:
         from ppml.config.load import read_layers
         from ppml.errors import UserError
     except ImportError:
         return ""
-    for place, file in enumerate(_files(arguments)):
-        if place and Path(file).suffix not in (".yaml", ".yml", ".json"):
-            return f"{file}: --configfile takes every name that follows it; name targets before it"
+    for index, file in enumerate(_files(arguments)):
+        if index and Path(file).suffix not in (".yaml", ".yml", ".json"):
+            return f"{file}: --configfile takes every name that follows it; give targets before it"
         try:
             read_layers(file)
         except UserError as error:
@@ -32,12 +32,12 @@ def configuration_error(arguments: Sequence[str]) -> str:
 
 
 def _files(arguments: Sequence[str]) -> Iterator[str]:
-    taking = False
+    in_option = False
     for argument in arguments:
         if argument.startswith("-"):
             option, _, value = argument.partition("=")
-            taking = option in OPTIONS
-            if taking and value:
+            in_option = option in OPTIONS
+            if in_option and value:
                 yield value
-        elif taking:
+        elif in_option:
             yield argument

@@ -1,4 +1,4 @@
-"""What a run of Snakemake has done so far, and how that reads: plain state and text, without a terminal."""
+"""The progress of a run of Snakemake, as state and as text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TRACE = re.compile(r'\s*File ".*", line \d+, in ')
 
 @dataclass(frozen=True)
 class Job:
-    """A job that was started: its rule, what a person calls it, its log files and the time of its start."""
+    """A started job: its rule, its name, its log files and the time of its start."""
 
     rule: str
     name: str
@@ -33,7 +33,7 @@ class Progress:
     Parameters
     ----------
     clock : callable
-        Returns the time in seconds. Tests replace it.
+        Returns the time in seconds; for tests.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -50,13 +50,13 @@ class Progress:
     _ending: bool = False
 
     def plan(self, jobs: Mapping[str, int]) -> None:
-        """Take over the number of jobs per rule."""
+        """Set the number of jobs per rule."""
         self.planned = dict(jobs)
         self.total = sum(jobs.values())
         self._begun = self.clock()
 
     def start(self, jobid: int, rule: str, name: str, logs: Iterable[str] = ()) -> Job:
-        """Note that a job starts, perhaps once more after a failure."""
+        """Record the start of a job, perhaps again after a failure."""
         job = Job(rule, name, tuple(logs), self.clock())
         if self._first_job is None:
             self._first_job = job.started
@@ -66,16 +66,16 @@ class Progress:
         return job
 
     def finish(self, jobid: int) -> None:
-        """Note that a job has succeeded."""
+        """Record the success of a job."""
         if (job := self._end(jobid)) is not None:
             self.done += 1
             self._durations.setdefault(job.rule, []).append(self.clock() - job.started)
 
     def fail(self, jobid: int) -> Job | None:
-        """Note that a job has failed; return it unless it was not running."""
+        """Record the failure of a job, and return the job; None if it was not running."""
         if (job := self._end(jobid)) is not None:
             self.failed[jobid] = job
-            # Snakemake starts nothing new from here on, unless it was told to keep going: then the next start says so.
+            # Snakemake now starts no new job, except with --keep-going: then the next start resets this.
             self._ending = True
         return job
 
@@ -86,12 +86,12 @@ class Progress:
 
     @property
     def percent(self) -> int:
-        """The share of jobs done, rounded down so that only a complete run shows 100."""
+        """The fraction of finished jobs, rounded down so that only a complete run shows 100."""
         return 100 * self.done // max(self.total, 1)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the jobs were known."""
+        """Seconds since :meth:`plan`."""
         return 0.0 if self._begun is None else self.clock() - self._begun
 
     def time_left(self) -> float | None:
@@ -100,8 +100,8 @@ class Progress:
         Returns
         -------
         float or None
-            None without evidence: while the rules seen to finish stand for less than half of all jobs (a quick first
-            step says nothing about the long ones after it), and while a failure is ending the run.
+            None while the rules with a finished job have less than half of all jobs (a quick first step is no evidence
+            for the long ones), and while a failure ends the run.
         """
         known = sum(self.planned.get(rule, 0) for rule in self._durations)
         if self._ending or not known or 2 * known < self.total or self._first_job is None:
@@ -116,14 +116,14 @@ class Progress:
         waiting = Counter(self.planned)
         waiting.subtract({rule: len(times) for rule, times in self._durations.items()})
         waiting.subtract(Counter(job.rule for job in (*self.running.values(), *self.failed.values())))
-        # Jobs that a checkpoint added later belong to no planned rule.
+        # Jobs that a checkpoint has added belong to no planned rule.
         waiting[""] += max(self.total - sum(self.planned.values()), 0)
         work = sum(mean.get(rule, overall) * max(count, 0) for rule, count in waiting.items())
         rests = [max(mean.get(rule, overall) - age, 0.0) for rule, age in ages]
         return max((work + sum(rests)) / parallelism, *rests, 0.0)
 
     def line(self, bar: int = 0) -> str:
-        """Return the progress line: done and total, the times, what is running now; ``bar`` is the width of a bar."""
+        """Return the progress line: finished jobs, times and running jobs; ``bar`` is the width of a bar."""
         filled = bar * self.done // max(self.total, 1)
         parts = [
             f"{self.percent:3d} % {'━' * filled}{'─' * (bar - filled)}{' ' * bool(bar)}{self.done}/{self.total} jobs"
@@ -131,7 +131,7 @@ class Progress:
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         left = self.time_left()
-        # To five seconds: more digits would only flicker.
+        # Rounded to five seconds, so that it does not flicker.
         estimate = "" if left is None else f", about {duration(5 * max(-(-left // 5), 1))} left"
         parts.append(f"{duration(self.elapsed)} elapsed{estimate}")
         if self.running:
@@ -139,11 +139,11 @@ class Progress:
         return " · ".join(parts)
 
     def totals(self) -> str:
-        """Return the number of jobs and of which rules, in the order of the workflow."""
+        """Return the number of jobs, in total and by rule."""
         return f"{count_jobs(self.total)}: " + ", ".join(f"{count} {rule}" for rule, count in self.planned.items())
 
     def summary(self) -> str:
-        """Return the last line of a run."""
+        """Return the summary line of a run."""
         took = f"in {duration(self.elapsed)}"
         if self.failed and not self.interrupted:
             return f"stopped: {len(self.failed)} of {count_jobs(self.total)} failed, {self.done} done {took}"
@@ -167,26 +167,26 @@ def duration(seconds: float) -> str:
 
 def job_name(rule: str, wildcards: Mapping[str, object]) -> str:
     """Return the rule and its wildcards: ``train fl_dp/seed1`` for ``arm=fl_dp, seed=1``."""
-    # A bare number says nothing without the name of its wildcard.
+    # A number needs the name of its wildcard.
     values = [f"{key}{value}" if str(value).isdigit() else str(value) for key, value in wildcards.items()]
     return f"{rule} {'/'.join(values)}".rstrip()
 
 
 def short_reason(reason: str) -> str:
-    """Return Snakemake's reason for a job without its lists of files, which fill screens."""
+    """Return Snakemake's reason for a job without its long lists of files."""
     parts = [part.split(":")[0].split(" since last execution")[0].strip(" .") for part in reason.split(";")]
-    # Nearly every job has this reason as well; it tells something only where it is the only one.
+    # Nearly every job also has this reason: keep it only if it is the only one.
     parts = [part for part in parts if part and part != "Input files updated by another job"] or parts
     return "; ".join(part[:1].lower() + part[1:] for part in parts)
 
 
 def short_error(message: str) -> str:
-    """Return the message of an error of Snakemake without the traceback and the bare name of its class."""
+    """Return an error message of Snakemake without traceback and class name."""
     lines = message.rstrip().splitlines()
     if "Traceback (most recent call last):" in lines:
-        # Of an exception that Snakemake did not foresee, only the last line is a message.
+        # Only the last line of an unexpected exception is a message.
         lines = lines[: lines.index("Traceback (most recent call last):")] or lines[-1:]
-    # Snakemake shows the source of a syntax error, and None where there is no source.
+    # Snakemake shows the source of a syntax error, or None.
     lines = [line for line in lines if line.strip() not in ("", "None") and not _TRACE.match(line)]
     if len(lines) > 1 and re.fullmatch(r"(\w+:)|UserError in .*", lines[0]):
         lines = lines[1:]
@@ -194,7 +194,7 @@ def short_error(message: str) -> str:
 
 
 def excerpt(path: str | Path, limit: int = EXCERPT_LINES) -> list[str]:
-    """Return the end of a log file: from its last line ``error: ...`` on if there is one, else its last lines."""
+    """Return the end of a log file: from its last line ``error: ...``, or else its last lines."""
     try:
         with Path(path).open("rb") as file:
             size = file.seek(0, 2)
@@ -214,5 +214,5 @@ def fit(text: str, width: int) -> str:
 
 
 def to_ascii(text: str) -> str:
-    """Replace the characters that this package draws with, one for one, where the encoding is not UTF-8."""
+    """Replace the special characters of this package one for one, for an encoding other than UTF-8."""
     return text.translate(_ASCII)

@@ -7,50 +7,49 @@ import time
 import pytest
 
 from ppml.errors import UserError
-from ppml.stages import parallel_map as each
-from ppml.stages.parallel_map import of_each
+from ppml.stages.parallel_map import parallel_map
 
 
-def with_process(item):
+def square_and_process(item):
     time.sleep(0.05)
     return item * item, os.getpid()
 
 
-def refused(item):
+def refuse_three(item):
     if item == 3:
         raise UserError("three")
     return item
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_each_item_is_calculated_once_and_the_order_is_that_of_the_items(workers):
-    found = of_each(with_process, [5, 3, 5, 8, 3, 1], workers, "squares")
+def test_each_item_is_calculated_once_in_order(workers):
+    found = parallel_map(square_and_process, [5, 3, 5, 8, 3, 1], workers, "squares")
     assert [(item, value) for item, (value, _) in found.items()] == [(5, 25), (3, 9), (8, 64), (1, 1)]
     processes = {process for _, process in found.values()}
     assert (processes == {os.getpid()}) if workers == 1 else (os.getpid() not in processes and len(processes) > 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_an_item_is_refused_with_is_raised(workers):
+def test_error_of_an_item_is_raised(workers):
     with pytest.raises(UserError, match=r"^three$"):
-        of_each(refused, range(20), workers, "numbers")
+        parallel_map(refuse_three, range(20), workers, "numbers")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_how_far_it_is_is_told_now_and_then(workers, monkeypatch):
-    monkeypatch.setattr(each, "TELL_SECONDS", 0.1)
+def test_progress_is_reported_at_intervals(workers, monkeypatch):
+    monkeypatch.setattr("ppml.stages.parallel_map.REPORT_SECONDS", 0.1)
     lines = []
-    of_each(with_process, range(12), workers, "squares", lines.append)
+    parallel_map(square_and_process, range(12), workers, "squares", lines.append)
     assert 1 <= len(lines) <= 7
     assert all(line.startswith("squares: ") and " of 12, about " in line for line in lines)
 
 
-def test_no_process_is_left_where_the_one_that_calculates_is_killed(tmp_path):
+def test_workers_end_when_their_parent_is_killed(tmp_path):
     code = (
-        "import os, sys, time; from pathlib import Path; from ppml.stages.parallel_map import of_each\n"
+        "import os, sys, time; from pathlib import Path; from ppml.stages.parallel_map import parallel_map\n"
         "def calculate(item):\n"
         "    Path(sys.argv[1], str(os.getpid())).touch(); time.sleep(60)\n"
-        "of_each(calculate, range(2), 2, 'sleep')"
+        "parallel_map(calculate, range(2), 2, 'sleep')"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     until = time.monotonic() + 60
@@ -60,12 +59,12 @@ def test_no_process_is_left_where_the_one_that_calculates_is_killed(tmp_path):
     process.wait()
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 2
-    while any(map(alive, workers)) and time.monotonic() < until:
+    while any(map(is_alive, workers)) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not any(map(alive, workers))
+    assert not any(map(is_alive, workers))
 
 
-def alive(process):
+def is_alive(process):
     try:
         os.kill(process, 0)
     except ProcessLookupError:

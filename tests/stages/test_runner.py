@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ppml.config.datasets import DATASETS
 from ppml.errors import UserError
 from ppml.stages.job import Job
 from ppml.stages.runner import run
@@ -63,7 +64,7 @@ def start(*command):
 
 def start_stage(name, job):
     """Run a job of a stage as the workflow does."""
-    return start(*job.command(name))
+    return start("-m", "ppml.stages", name, *job.options())
 
 
 def assert_one_line(found):
@@ -75,12 +76,15 @@ def assert_one_line(found):
 
 
 def test_damaged_raw_file_is_one_line_in_a_real_process(tmp_path):
-    raw = tmp_path / "train-images-idx3-ubyte.gz"
-    raw.write_bytes(b"half a file")
-    spec = {"dataset": "mnist", "train": 10, "test": 5, "selection": "first", "evaluate_on": "test"}
+    source = DATASETS["mnist"]
+    raw = {name: tmp_path / name for name in source.file_names}
+    for path in raw.values():
+        path.write_bytes(b"half a file")
+    counts = {"train": 10, "test": 5, "selection": "first", "evaluate_on": "test"}
+    spec = {"dataset": "mnist", "source": source.to_json(), **counts}
     outputs = {name: tmp_path / "out" / name for name in ("train", "test", "about")}
-    message = assert_one_line(start_stage("subset", Job(spec, {"raw": raw}, outputs)))
-    assert message.startswith(f"{raw}: has MD5 ") and message.endswith("; move it elsewhere, and run again")
+    message = assert_one_line(start_stage("subset", Job(spec, raw, outputs)))
+    assert message.startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: has MD5 ")
     assert not (tmp_path / "out").exists()
 
 

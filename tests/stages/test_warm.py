@@ -1,4 +1,4 @@
-"""How jobs start and end, in a process of their own and forked from the warm server."""
+"""The start and the end of jobs, in a new process and forked from the fork server."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ppml.forkserver import job_client as client
-from ppml.forkserver import server as warm
-from ppml.ipc import parent_watch as parent
+from ppml.forkserver import job_client
+from ppml.forkserver import server as fork_server
+from ppml.ipc import parent_watch
 from ppml.pipeline.stages import OVERVIEW, STAGES
 from ppml.stages.runner import stage_names
 
-PACKAGE = Path(warm.__file__).parents[1]
+PACKAGE = Path(fork_server.__file__).parents[1]
 JOB = [sys.executable, "-m", "ppml.stages"]
 PRELOAD = {"overview": ("numpy.random", "no_such_library")}
-GONE = "error: the process that started this job has ended\n"
+ENDED = "error: the process that started this job has ended\n"
 
-# Takes the place of a stage that needs no library: says who it is, and does what it is told.
+# A stage without libraries: it prints its process ids and runs a command.
 PROBE = """
 import os, random, signal, sys, time, warnings
 from pathlib import Path
@@ -38,26 +38,27 @@ from ppml.errors import UserError
 from ppml.stages.job import Job
 
 def run(job: Job):
-    what, *given = job.spec
+    command, *arguments = job.spec
     print(os.getpid(), os.getppid(), flush=True)
-    if what == "say":
-        print(ascii([str(Path.cwd()), os.environ.get("COLOUR"), os.environ["OMP_NUM_THREADS"], edited.VALUE, *given]))
+    if command == "print":
+        surroundings = [str(Path.cwd()), os.environ.get("COLOUR"), os.environ["OMP_NUM_THREADS"], edited.VALUE]
+        print(ascii([*surroundings, *arguments]))
         print(sys.stdin.read(), file=sys.stderr)
         Path("made").touch()
-    elif what == "sleep":
+    elif command == "sleep":
         try:
             print("asleep", flush=True)
             time.sleep(60)
         finally:
             time.sleep(0.3)
             Path("cleaned").touch()
-    elif what == "exit":
-        sys.exit(eval(given[0]))
-    elif what == "die":
-        os.kill(os.getpid(), int(given[0]))
-    elif what == "refuse":
+    elif command == "exit":
+        sys.exit(eval(arguments[0]))
+    elif command == "die":
+        os.kill(os.getpid(), int(arguments[0]))
+    elif command == "refuse":
         raise UserError("data.train: got -1")
-    elif what == "state":
+    elif command == "state":
         import numpy
         numbers = (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
         print(*(signal.getsignal(number).name for number in numbers), len(warnings.filters), time.process_time() < 0.5)
@@ -68,7 +69,7 @@ def run(job: Job):
 
 
 def alive(pid: int) -> bool:
-    """Return whether a process runs; one that nobody has waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -76,7 +77,7 @@ def alive(pid: int) -> bool:
 
 
 def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
-    """Return whether ``condition`` comes true in time."""
+    """Return whether ``condition`` becomes true within ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -87,7 +88,7 @@ def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of a package in which the stage overview is the probe; jobs of this test find it first."""
+    """Return the folder of a copy of the package with the probe as stage overview, first in the import path."""
     package = tmp_path / "code" / "ppml"
     for name in ("forkserver", "ipc", "io"):
         shutil.copytree(PACKAGE / name, package / name)
@@ -100,18 +101,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv(client.ENV_SERVER, "")
-    monkeypatch.setenv(parent.ENV_PARENT, "")
+    monkeypatch.setenv(job_client.ENV_SERVER, "")
+    monkeypatch.setenv(parent_watch.ENV_PARENT, "")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Return a warm server."""
+    """Return a fork server."""
     if sys.platform != "linux":
         pytest.skip("the fork server needs Linux")
-    process = warm.start(PRELOAD)
+    process = fork_server.start(PRELOAD)
     assert process and process.stdin
     yield process
     process.stdin.close()
@@ -121,7 +122,7 @@ def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture(params=["server", "none"])
 def starter(request: pytest.FixtureRequest) -> int | None:
-    """Return the process id of a server, and then of none: a job looks the same from outside."""
+    """Return the process id of a server, or None without one: jobs must look the same."""
     if request.param == "server":
         return int(request.getfixturevalue("server").pid)
     request.getfixturevalue("folder")
@@ -129,13 +130,13 @@ def starter(request: pytest.FixtureRequest) -> int | None:
 
 
 def begin(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    """Start a job of the stage overview, as the workflow does."""
+    """Start a job of the stage overview as the workflow does."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([*JOB, "overview", "--spec", json.dumps(arguments)], text=True, **{**pipes, **options})
 
 
 def finish(job: subprocess.Popen[str], starter: int | None) -> tuple[int, str, str]:
-    """Return a job's status, output and errors, after a look at whose child it was."""
+    """Return a job's status, output and errors, and check its parent."""
     output, errors = job.communicate(timeout=120)
     first, _, rest = output.partition("\n")
     assert int(first.split()[1]) == (starter or os.getpid())
@@ -143,38 +144,38 @@ def finish(job: subprocess.Popen[str], starter: int | None) -> tuple[int, str, s
 
 
 def pid_of(job: subprocess.Popen[str]) -> int:
-    """Return the process that sleeps for ``job``, once it does."""
+    """Return the process id of a sleeping job."""
     assert job.stdout
     pid, asleep = job.stdout.readline().split()[0], job.stdout.readline()
     assert asleep == "asleep\n"
     return int(pid)
 
 
-def test_job_has_the_files_folder_environment_mask_and_arguments_of_its_command(starter, folder):
-    (folder / "elsewhere").mkdir()
-    (folder / "given").write_text("asked")
+def test_job_has_the_surroundings_of_its_command(starter, folder):
+    (folder / "other").mkdir()
+    (folder / "input").write_text("asked")
     environment = {**os.environ, "COLOUR": "blue\udcff", "OMP_NUM_THREADS": "7"}
-    with (folder / "given").open() as given:
-        job = begin("say", "a b", "ü", stdin=given, cwd=folder / "elsewhere", env=environment, umask=0o027)
+    with (folder / "input").open() as file:
+        job = begin("print", "a b", "ü", stdin=file, cwd=folder / "other", env=environment, umask=0o027)
         status, output, errors = finish(job, starter)
     assert (status, errors) == (0, "asked\n")
-    assert output == ascii([str(folder / "elsewhere"), "blue\udcff", "1", "before", "a b", "ü"]) + "\n"
-    assert stat.S_IMODE((folder / "elsewhere" / "made").stat().st_mode) == 0o640
+    assert output == ascii([str(folder / "other"), "blue\udcff", "1", "before", "a b", "ü"]) + "\n"
+    assert stat.S_IMODE((folder / "other" / "made").stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize(
     ("code", "status", "errors"), [("0", 0, ""), ("None", 0, ""), ("3", 3, ""), ("True", 1, ""), ("'why'", 1, "why\n")]
 )
-def test_exit_status_is_the_jobs(code, status, errors, starter):
+def test_exit_status_is_that_of_the_job(code, status, errors, starter):
     assert finish(begin("exit", code), starter) == (status, "", errors)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_death_by_a_signal_is_the_jobs(number, starter):
+def test_signal_is_that_of_the_job(number, starter):
     assert finish(begin("die", str(int(number))), starter) == (-number, "", "")
 
 
-def test_what_the_user_can_mend_is_one_line_and_what_nobody_foresaw_a_traceback(starter):
+def test_user_error_is_one_line_and_other_errors_a_traceback(starter):
     assert finish(begin("refuse"), starter) == (1, "", "error: data.train: got -1\n")
     status, _, errors = finish(begin("fail"), starter)
     assert status == 1
@@ -193,7 +194,7 @@ def test_every_stage_is_declared():
     assert set(stage_names()) == {stage.name for stage in (*STAGES, OVERVIEW)}
 
 
-def test_a_job_starts_in_the_state_of_a_fresh_process(starter):
+def test_job_starts_in_the_state_of_a_new_process(starter):
     seen = []
     for _ in range(2):
         status, output, errors = finish(begin("state"), starter)
@@ -204,13 +205,13 @@ def test_a_job_starts_in_the_state_of_a_fresh_process(starter):
     assert len(set(seen)) == 8
 
 
-def test_a_job_reads_code_that_was_edited_while_the_server_ran(server, folder):
+def test_job_reads_code_edited_after_the_start_of_the_server(server, folder):
     for value in ("before", "after and longer"):
         (folder / "code" / "ppml" / "edited.py").write_text(f"VALUE = {value!r}\n")
-        assert value in finish(begin("say"), server.pid)[1]
+        assert value in finish(begin("print"), server.pid)[1]
 
 
-def test_two_jobs_run_at_once_and_neither_hears_of_the_other(starter):
+def test_killed_job_does_not_affect_another(starter):
     jobs = [begin("sleep"), begin("sleep")]
     first, second = (pid_of(job) for job in jobs)
     jobs[0].kill()
@@ -221,8 +222,8 @@ def test_two_jobs_run_at_once_and_neither_hears_of_the_other(starter):
     assert soon(lambda: not alive(second))
 
 
-def test_interrupted_job_cleans_up_once_and_ends_as_interrupted(starter, folder):
-    # As in a terminal: everyone in the group hears of it.
+def test_interrupted_job_cleans_up_once(starter, folder):
+    # As in a terminal, the whole process group gets the signal.
     job = begin("sleep")
     pid = pid_of(job)
     os.kill(job.pid, signal.SIGINT)
@@ -243,7 +244,7 @@ def test_job_dies_with_its_client(number, server):
     assert soon(lambda: not alive(pid))
 
 
-def test_job_dies_with_the_server_and_fails_as_killed_and_the_next_one_needs_none(server):
+def test_job_dies_with_the_server_and_the_next_one_needs_none(server):
     job = begin("sleep")
     pid = pid_of(job)
     server.kill()
@@ -252,20 +253,20 @@ def test_job_dies_with_the_server_and_fails_as_killed_and_the_next_one_needs_non
     assert finish(begin("exit", "3"), None) == (3, "", "")
 
 
-def test_server_that_ends_before_a_job_starts_is_done_without(folder, monkeypatch):
+def test_job_starts_without_a_server_that_has_ended(folder, monkeypatch):
     if sys.platform != "linux":
         pytest.skip("the fork server needs Linux")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("")
         listener.listen()
         listener.settimeout(30)
-        monkeypatch.setenv(client.ENV_SERVER, listener.getsockname()[1:].decode())
+        monkeypatch.setenv(job_client.ENV_SERVER, listener.getsockname()[1:].decode())
         job = begin("exit", "3")
         listener.accept()[0].close()
         assert finish(job, None) == (3, "", "")
 
 
-def test_another_interpreters_job_runs_by_itself(server, folder):
+def test_job_of_another_interpreter_runs_in_its_own_process(server, folder):
     assert finish(begin("exit", "3"), server.pid) == (3, "", "")
     code = folder / "code" / "ppml" / "forkserver" / "job_client.py"
     code.write_text(code.read_text().replace("[sys.prefix, sys.version]", "['elsewhere', sys.version]"))
@@ -286,7 +287,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["server", "none"])
-def test_everything_dies_with_the_main_process(kind, number, folder):
+def test_all_processes_die_with_the_main_process(kind, number, folder):
     main = subprocess.Popen([sys.executable, "-c", MAIN, kind], stdout=subprocess.PIPE, text=True)
     assert main.stdout
     pids = [int(pid) for pid in main.stdout.readline().split()]
@@ -299,7 +300,7 @@ def test_everything_dies_with_the_main_process(kind, number, folder):
     assert soon(lambda: not any(map(alive, pids)), 1)
     assert not (folder / "cleaned").exists()
     if kind == "none":
-        assert all(log.read_text().endswith(f"\n{GONE}") for log in logs)
+        assert all(log.read_text().endswith(f"\n{ENDED}") for log in logs)
     assert not list((folder / "temporary").iterdir())
 
 
@@ -311,16 +312,16 @@ def test_server_ends_when_the_main_process_does(folder):
     assert soon(lambda: not alive(int(found.stdout)))
 
 
-def test_job_whose_parent_is_gone_already_does_not_begin(folder, monkeypatch):
-    monkeypatch.setenv(parent.ENV_PARENT, "1")
-    assert begin("exit", "0").communicate() == ("", GONE)
+def test_job_without_its_parent_does_not_start(folder, monkeypatch):
+    monkeypatch.setenv(parent_watch.ENV_PARENT, "1")
+    assert begin("exit", "0").communicate() == ("", ENDED)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
-def test_another_users_job_is_refused(monkeypatch):
+def test_job_of_another_user_is_refused(monkeypatch):
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
-        assert client.same_user(ours)
+        assert job_client.same_user(ours)
         monkeypatch.setattr(os, "getuid", lambda: 12345)
         with pytest.raises(PermissionError):
-            warm.receive(ours)
+            fork_server.receive(ours)

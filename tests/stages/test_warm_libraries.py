@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ppml.config.arm import Arm
-from ppml.forkserver import server as warm
+from ppml.forkserver import server as fork_server
 from ppml.forkserver.job_client import ENV_SERVER
 from ppml.io.atomic import write_json
-from ppml.ipc import parent_watch as parent
+from ppml.ipc import parent_watch
 from ppml.pipeline.stages import STAGES
 from ppml.stages.job import Job
 
@@ -58,17 +58,17 @@ def train(folder: Path, subset, dataset: str) -> tuple[dict[str, bytes], float]:
     inputs["noise"] = folder / "noise.json"
     outputs = {name: folder / file for name, file in {**SAME, "cost": "cost.json"}.items()}
     job = Job(spec, inputs, outputs, digest="code")
-    subprocess.run([sys.executable, *job.command("train")], check=True)
+    subprocess.run([sys.executable, "-m", "ppml.stages", "train", *job.options()], check=True)
     cost = json.loads((folder / "cost.json").read_text())
     return {name: (folder / file).read_bytes() for name, file in SAME.items()}, cost["peak_memory_mb"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
 def test_fork_server_keeps_the_bytes_of_a_training(subset, real_data, tmp_path, monkeypatch):
-    monkeypatch.setenv(parent.ENV_PARENT, str(os.getpid()))
+    monkeypatch.setenv(parent_watch.ENV_PARENT, str(os.getpid()))
     monkeypatch.setenv(ENV_SERVER, "")
     alone, _ = train(tmp_path / "alone", subset, real_data.dataset)
-    server = warm.start({stage.name: stage.preload for stage in STAGES})
+    server = fork_server.start({stage.name: stage.preload for stage in STAGES})
     assert server and server.stdin
     served, memory = train(tmp_path / "served", subset, real_data.dataset)
     assert "torch" in Path(f"/proc/{server.pid}/maps").read_text(), "the server ran no job"

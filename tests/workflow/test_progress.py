@@ -1,4 +1,4 @@
-"""The progress line: its text from a fake clock, and what a person sees of one real run of Snakemake."""
+"""The progress line: its text with a fake clock, and the output of a real run of Snakemake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 
 class Clock:
-    """A clock that the test moves."""
+    """A clock under the control of a test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -49,7 +49,7 @@ def clock() -> Clock:
 
 
 def make_handler(clock: Clock, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> LogHandler:
-    """Return a handler that writes to ``stream``, with Snakemake's default settings unless told otherwise."""
+    """Return a handler that writes to ``stream``, with Snakemake's default settings and ``settings``."""
     defaults: dict[str, Any] = {
         "printshellcmds": False,
         "nocolor": False,
@@ -67,14 +67,14 @@ def make_handler(clock: Clock, stream: io.StringIO, monkeypatch: pytest.MonkeyPa
 
 
 def send(handler: LogHandler, message: str | None = None, level: int = logging.INFO, **data: Any) -> None:
-    """Send what Snakemake would send."""
+    """Send a message or event as Snakemake does."""
     record = logging.LogRecord("snakemake", level, "", 0, message, None, None)
     vars(record).update(data)
     handler.emit(record)
 
 
 def start_job(handler: LogHandler, jobid: int, rule: str, log: tuple[str, ...] = (), **wildcards: str) -> None:
-    """Send the start of a job."""
+    """Send the event of a started job."""
     data: dict[str, Any] = {"jobid": jobid, "rule_name": rule, "wildcards": wildcards, "log": list(log)}
     send(handler, event=LogEvent.JOB_INFO, reason="Missing output files: a, b", shellcmd="train it", **data)
 
@@ -107,12 +107,12 @@ def test_line_shows_count_times_and_running_jobs(clock: Clock) -> None:
     assert progress.line(bar=8) == " 25 % ━━────── 1/4 jobs · 1:00 elapsed, about 3:00 left · train dp/seed1"
     progress.fail(2)
     assert " · 1 failed · " in progress.line()
-    assert "left" not in progress.line(), "nothing follows a failure unless Snakemake keeps going"
+    assert "left" not in progress.line(), "a failure ends the run without --keep-going"
     progress.start(3, "train", "train dp/seed2")
     assert "left" in progress.line()
 
 
-def test_time_left_divides_by_the_parallelism_seen(clock: Clock) -> None:
+def test_time_left_divides_by_the_parallelism(clock: Clock) -> None:
     progress = Progress(clock)
     progress.plan({"train": 8})
     for jobid in (1, 2):
@@ -123,7 +123,7 @@ def test_time_left_divides_by_the_parallelism_seen(clock: Clock) -> None:
     assert progress.time_left() == pytest.approx(6 * 100 / 2)
 
 
-def test_time_left_uses_each_rule_and_the_mean_of_all_for_new_ones(clock: Clock) -> None:
+def test_time_left_uses_durations_by_rule(clock: Clock) -> None:
     progress = Progress(clock)
     progress.plan({"prepare": 1, "train": 2, "report": 1})
     for jobid, (rule, seconds) in enumerate([("prepare", 20), ("train", 100)]):
@@ -155,7 +155,7 @@ def test_summary(clock: Clock, state: dict[str, Any], text: str) -> None:
     assert Progress(clock, total=60, **state).summary() == text
 
 
-def test_a_second_attempt_that_succeeds_is_no_failure(clock: Clock) -> None:
+def test_successful_second_attempt_is_no_failure(clock: Clock) -> None:
     progress = Progress(clock)
     progress.plan({"train": 1})
     progress.start(1, "train", "train")
@@ -233,7 +233,7 @@ def test_warnings_and_errors_are_shown_once(clock: Clock, monkeypatch: pytest.Mo
     assert stream.getvalue().splitlines() == ["warning: old metadata", "error: no such rule"]
 
 
-def test_answers_outside_of_a_run_are_shown(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_without_a_run_are_shown(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     handler = make_handler(clock, stream, monkeypatch)
     send(handler, "Unlocked working directory.")
@@ -252,7 +252,7 @@ def test_dry_run_lists_jobs_and_totals(clock: Clock, monkeypatch: pytest.MonkeyP
     assert stream.getvalue().splitlines() == ["train dp/seed0  (missing output files)", "1 job: 1 train"]
 
 
-def test_a_killed_job_and_a_missing_file_say_so(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_job_and_missing_output_are_named(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     handler = make_handler(clock, stream, monkeypatch)
     send(handler, event=LogEvent.WORKFLOW_STARTED)
@@ -274,7 +274,7 @@ def test_a_killed_job_and_a_missing_file_say_so(clock: Clock, monkeypatch: pytes
     ]
 
 
-def test_a_terminal_gets_one_line_drawn_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_gets_one_line_in_place(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         encoding = "utf-8"
 
@@ -300,7 +300,7 @@ def test_a_terminal_gets_one_line_drawn_in_place(clock: Clock, monkeypatch: pyte
     assert "\x1b[3" not in drawn
 
 
-def test_a_broken_event_never_breaks_the_workflow(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_event_does_not_stop_the_workflow(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     handler = make_handler(clock, stream, monkeypatch)
     send(handler, event=LogEvent.JOB_INFO)
@@ -311,7 +311,7 @@ def test_a_broken_event_never_breaks_the_workflow(clock: Clock, monkeypatch: pyt
     handler.close()
 
 
-def test_verbose_leaves_the_output_to_snakemake(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbose_keeps_the_output_of_snakemake(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     handler = make_handler(clock, stream, monkeypatch, verbose=True)
     send(handler, "message", logging.ERROR)
@@ -364,7 +364,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert snakemake(tmp_path).stderr.splitlines() == ["everything is up to date: nothing to be done"]
 
 
-def test_the_limit_that_the_snakefile_lifts_is_where_it_lifts_it() -> None:
+def test_snakemake_has_the_limit_that_the_snakefile_removes() -> None:
     # A timer of each finished job would wake the scheduler once a second for the rest of the run.
     assert "if self.job_rate_limiter is not None:" in inspect.getsource(JobScheduler.schedule)
     assert "workflow.scheduler.job_rate_limiter = None" in (SOURCES.parent / "Snakefile").read_text(encoding="utf-8")
