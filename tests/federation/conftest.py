@@ -1,4 +1,4 @@
-"""What all tests here share."""
+"""Fixtures of all tests in this folder."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from torch import nn
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
 from ppml.aggregation.interfaces import Aggregator, ProtectedUpdate
 from ppml.config.arm import Arm
+from ppml.config.datasets import DATASETS, DIGITS
 from ppml.data.examples import Examples
 from ppml.federation.algorithms import ClientData
 from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore, TrainingCheckpoint
@@ -44,6 +45,7 @@ from ppml.randomness import Randomness
 from ..aggregation.local import local_parties
 from ..learning.digits import digits, some, vector
 
+CONTRACT = DATASETS[DIGITS].contract
 SIZES = (40, 25, 60)
 ROUNDS = 3
 CODEC = FixedPointCodec(8.0, 20)
@@ -54,7 +56,7 @@ CKKS = {"kind": "ckks"}
 
 def logistic() -> nn.Module:
     """Return a model of 7,850 weights, all zero."""
-    return build_model("logistic", 10, Randomness(0).torch())
+    return build_model("logistic", CONTRACT, Randomness(0).torch())
 
 
 def owners(sizes: Sequence[int] = SIZES) -> list[Examples]:
@@ -89,9 +91,9 @@ class Federation:
     """The clients, the components of the server, and the simulated dropouts."""
 
     pool: ClientPool
-    plan: ServerSettings
+    settings: ServerSettings
     aggregator: Aggregator
-    release: SumMechanism
+    sum_mechanism: SumMechanism
     drops_reply: DropsReply
 
 

@@ -1,4 +1,4 @@
-"""Small federated runs on real digits, and everything that travels in them."""
+"""Small federated runs on real digits, and all of their messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 from flwr.app import Message
 from torch import nn
 
@@ -36,10 +35,8 @@ from ppml.randomness import Randomness
 from ppml.training import train
 
 from ..aggregation.local import Material, local_parties
-from ..learning.digits import cnn, digits, some, vector
-
-SIZES = (40, 25, 60)
-
+from ..learning.digits import cnn, vector
+from .parties import CONTRACT, SIZES, foreign_images, owners
 
 PRIVACY = {"kind": "example", "noise_multiplier": 1.0, "max_grad_norm": 0.1}
 MOMENTUM = {"kind": "sgd", "momentum": 0.5}
@@ -65,26 +62,16 @@ def federated_arm(
     )
 
 
-def owners(sizes: Sequence[int] = SIZES) -> list[Examples]:
-    """Return each client's records; no two share one."""
-    return [some(size, start=sum(sizes[:number])) for number, size in enumerate(sizes)]
-
-
-def foreign_images() -> Examples:
-    """Return a few images of the test split, to measure on."""
-    return digits()[1].select(torch.arange(40))
-
-
 def ignore_row(row: HistoryRow) -> None:
     """Do nothing after a round."""
 
 
 def ignore(*given: object) -> None:
-    """Do nothing with what the server says."""
+    """Do nothing with the arguments."""
 
 
 def bits(one: object) -> object:
-    """Return ``one`` with the bytes of every array in its place, so that ``==`` compares to the bit."""
+    """Return ``one`` with bytes in the place of arrays, so that ``==`` compares bits."""
     match one:
         case np.ndarray():
             return str(one.dtype), one.shape, one.tobytes()
@@ -112,7 +99,7 @@ def run(
         owners(sizes),
         [None if arm.privacy.kind == "none" else 1.0] * len(sizes),
         foreign_images(),
-        classes=10,
+        contract=CONTRACT,
         rng=Randomness(seed),
         report=report,
         checkpoint=checkpoint,
@@ -122,7 +109,7 @@ def run(
 
 @dataclass
 class Traffic:
-    """Everything that travelled in one run, and the parties, for a test that knows more than any of them."""
+    """The messages and the parties of one run, for a test that knows more than any party."""
 
     messages: list[tuple[str, Message]] = field(default_factory=list)
     public_material: list[bytes] = field(default_factory=list)
@@ -130,13 +117,13 @@ class Traffic:
     updates: list[np.ndarray] = field(default_factory=list)
     outcome: TrainingResult | None = None
 
-    def reaching_the_server(self) -> list[bytes]:
-        """Return every byte that the server gets to see, what it sends included."""
+    def server_bytes(self) -> list[bytes]:
+        """Return all bytes that the server gets or sends."""
         return [*self.public_material, *(message_bytes(message) for _, message in self.messages)]
 
 
 def message_bytes(message: Message) -> bytes:
-    """Return all values in a message, one after the other, whatever kind of record holds them."""
+    """Return all values in all records of a message, concatenated."""
     parts: list[bytes] = []
     for record in message.content.values():
         for key, value in record.items():
@@ -167,9 +154,9 @@ def run_and_record(
     broken: bool = False,
     checkpoint: CheckpointStore = NO_CHECKPOINT,
 ) -> Traffic:
-    """Train ``arm`` and record what travels; ``make_side`` plants a fault at the clients.
+    """Train ``arm`` and record its messages; ``make_side`` plants a fault at the clients.
 
-    A fault that has done its harm may end in an error: then the run is ``broken``.
+    If the fault may end in an error, the run is ``broken``.
     """
     from ppml.aggregation import factory as aggregation
     from ppml.federation import factory as build
@@ -177,38 +164,40 @@ def run_and_record(
 
     traffic = Traffic()
 
-    def tapped(*given, **named):
-        return train_federated(*given, **{**named, "taps": [lambda *seen: traffic.messages.append(seen)]})
+    def observed(*given, **named):
+        return train_federated(*given, **{**named, "observers": [lambda *seen: traffic.messages.append(seen)]})
 
     def built(spec, clients):
         both = local_parties(spec, clients)
         side = make_side(both.clients)
-        seal = side.protect
+        protect = side.protect
 
-        def recorded(update, *turn):
+        def record_update(update, *origin):
             traffic.updates.append(update)
-            return seal(update, *turn)
+            return protect(update, *origin)
 
-        side.protect = recorded
+        side.protect = record_update
         traffic.sides.append(side)
         return Parties(side, getattr(side, "material", both.material), both.close)
 
     def server_side(spec, clients, material):
-        def heard():
-            # Asked for in every round.
-            told = material()
-            if told not in traffic.public_material:
-                traffic.public_material.append(told)
-            return told
+        def record_material():
+            # Called in every round.
+            public = material()
+            if public not in traffic.public_material:
+                traffic.public_material.append(public)
+            return public
 
         return build_server_side(
-            spec, clients, material if isinstance(material, ShareServers | KeyRegisterClient) else Material(heard)
+            spec,
+            clients,
+            material if isinstance(material, ShareServers | KeyRegisterClient) else Material(record_material),
         )
 
     train_federated = federation.train_federated
     build_server_side = build.build_server_side
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(federation, "train_federated", tapped))
+        stack.enter_context(mock.patch.object(federation, "train_federated", observed))
         stack.enter_context(mock.patch.object(aggregation, "build_parties", built))
         stack.enter_context(mock.patch.object(build, "build_server_side", server_side))
         with suppress(*([Exception] if broken else [])):
@@ -219,49 +208,49 @@ def run_and_record(
 QUICK = SgdLearner(Settings(1, 10, 0.1))
 
 
-def members(
+def client_data(
     learners: Sequence[LocalLearner] = (QUICK,) * len(SIZES),
     owned: Sequence[Examples] | None = None,
     weights: Sequence[float] = (1.0,) * len(SIZES),
 ) -> dict[int, ClientData]:
-    """Return clients of ``learners`` by their numbers, by default plain ones on digits."""
+    """Return the data of clients with ``learners``, by default plain ones on digits."""
     return dict(enumerate(ClientData(*parts) for parts in zip(learners, owned or owners(), weights, strict=True)))
 
 
-def population(
+def client_pool(
     side: ClientSide, codec: FixedPointCodec, *, momentum: float = 0.0, rate: float = 1.0, **others: Any
 ) -> ClientPool:
-    """Return a population of plain learners that average; ``others`` replace its parts."""
+    """Return clients with plain learners and federated averaging; ``others`` replace parts."""
     parts: dict[str, Any] = {
         "model": cnn(),
-        "members": members(),
-        "work": FedAvg(FedAvgM(rate, momentum), unit=min(1.0, codec.clip)),
+        "clients": client_data(),
+        "algorithm": FedAvg(FedAvgM(rate, momentum), weight_unit=min(1.0, codec.clip)),
         "side": side,
         "codec": codec,
         "test": foreign_images(),
-        "seeds": party_seeds(Randomness(1), len(others.get("members", SIZES))).clients,
+        "seeds": party_seeds(Randomness(1), len(others.get("clients", SIZES))).clients,
         "rounds": 2,
     }
     return ClientPool(**{**parts, **others})
 
 
-def server_of(clients: ClientPool, aggregator: Aggregator | None = None) -> ServerComponents:
-    """Return what the server of ``clients`` has, who are all asked in every round; in the clear it adds as they do."""
-    initial, count = flatten(clients.model), len(clients.members)
-    plan = ServerSettings(
+def server_components(clients: ClientPool, aggregator: Aggregator | None = None) -> ServerComponents:
+    """Return the server of ``clients``, which selects all clients in every round; by default with plaintext sums."""
+    initial, count = flatten(clients.model), len(clients.clients)
+    settings = ServerSettings(
         rounds=clients.rounds,
         clients=count,
-        initial=initial,
-        length=clients.work.length(len(initial)),
+        initial_weights=initial,
+        update_length=clients.algorithm.update_length(len(initial)),
         sample_clients=lambda number: range(count),
     )
-    return ServerComponents(plan, aggregator or clients.side, identity)
+    return ServerComponents(settings, aggregator or clients.side, identity)
 
 
 def change_by_hand(
     client: int, parameters: np.ndarray, number: int, rounds: int, learner: LocalLearner = QUICK
 ) -> np.ndarray:
-    """Return how a client of :func:`members` changes ``parameters`` in a round, in float64."""
+    """Return the change of ``parameters`` by a client of :func:`client_data` in a round, in float64."""
     model = cnn()
     unflatten_into(model, parameters)
     learner.fit(
@@ -285,9 +274,9 @@ def by_hand(
     absent: Collection[tuple[int, int]] = (),
     learners: Sequence[LocalLearner] = (QUICK,) * len(SIZES),
 ) -> np.ndarray:
-    """Return the weights after federated averaging in float64, with updates rounded to ``step`` if there is one.
+    """Return the weights after federated averaging in float64; ``step`` is that of the grid, if there is one.
 
-    The clients are those of :func:`members`, without those that are ``absent``, by round and client.
+    The clients are those of :func:`client_data`; ``absent`` ones, by round and client, send no update.
     """
     parameters = vector(start or cnn()).numpy()
     velocity = np.zeros_like(parameters)

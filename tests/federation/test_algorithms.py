@@ -1,4 +1,4 @@
-"""Server steps, the proximal term and control variates, against their formulas by hand and Flower's own strategies."""
+"""Server optimizers, the proximal term and control variates, against their formulas and Flower's strategies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ppml.data.examples import Examples
-from ppml.federation import algorithms as work_module
+from ppml.federation import algorithms
 from ppml.federation.algorithms import ScaffoldAlgorithm
 from ppml.federation.factory import build_correction, build_server_optimizer, cumulative_learning_rate
 from ppml.federation.global_state import GlobalState
@@ -52,7 +52,7 @@ MEANS = np.random.default_rng(4).normal(0.0, 0.1, (STEPS, SIZE))
 
 
 def run_steps(step, rate: float = 1.0) -> list[np.ndarray]:
-    """Return the weights after each of the steps along ``MEANS``."""
+    """Return the weights after each step along ``MEANS``."""
     state, found = GlobalState(FIRST, step.initial_memory(SIZE)), []
     for mean in MEANS:
         state = step.step(state, mean, rate)
@@ -112,15 +112,15 @@ def test_rate_multiplies_the_step(step):
 
 
 class Node:
-    """A grid as far as a strategy of Flower sees it."""
+    """The part of a grid that a strategy of Flower uses."""
 
     def get_node_ids(self) -> list[int]:
         return [2]
 
 
 def run_flower_steps(strategy, number_of=lambda number: number) -> list[np.ndarray]:
-    """Return the weights after each step of a strategy of Flower whose single client moves along ``MEANS``."""
-    InProcessGrid(lambda message, context: message, 1)  # gives messages their sender
+    """Return the weights after each step of a Flower strategy whose single client moves along ``MEANS``."""
+    InProcessGrid(lambda message, context: message, 1)  # messages need a sender
     weights, found = FIRST.astype(np.float64), []
     for number, mean in enumerate(MEANS, start=1):
         (message,) = strategy.configure_train(number, ArrayRecord({"w": Array(weights)}), ConfigRecord(), Node())
@@ -143,8 +143,8 @@ def test_momentum_step_matches_flower():
 
 def flower_adam() -> list[np.ndarray]:
     strategy = flower.FedAdam(eta=0.01, beta_1=0.9, beta_2=0.99, tau=1e-3, **ONE)
-    # Flower starts the second moment at 0, and corrects the rate for both moments, which the paper does not: long
-    # after the start that correction is 1.
+    # Unlike the paper, Flower starts the second moment at 0 and corrects the bias of both moments. Late in a training
+    # the correction is 1.
     strategy.v_t = {"w": np.full(SIZE, 1e-6)}
     return run_flower_steps(strategy, lambda number: number + 10**6)
 
@@ -180,7 +180,7 @@ def test_rounds_with_a_server_optimizer_match_the_formula(server):
             memory["velocity"] = 0.5 * memory.get("velocity", 0.0) + mean
             weights_now = weights_now + 0.7 * memory["velocity"]
     (last,) = (state.global_state.parameters for state in course.states if state.applied == ROUNDS)
-    # A step of the grid is 10^-6, and the adaptive step may enlarge it a hundredfold where moments are small.
+    # A step of the grid is 10^-6, and the adaptive step may enlarge it a hundredfold if the moments are small.
     assert np.abs(last - weights_now).max() < 1e-3
     assert np.median(np.abs(last - weights_now)) < 1e-5
     assert np.abs(last).max() > 0.02
@@ -204,11 +204,11 @@ def test_proximal_correction_is_the_gradient_of_the_term():
     Proximal(0.7, anchor).add_to_gradients(list(model.parameters()))
     for parameter, value, gradient in zip(model.parameters(), before, expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
-        assert torch.equal(parameter, value), "the weights themselves stay"
+        assert torch.equal(parameter, value), "the correction must not change weights"
 
 
 def test_private_client_is_corrected_after_the_noise():
-    # What its examples lead to is noise alone.
+    # Its examples have no gradient, so that it releases only noise.
     released: list[torch.Tensor] = []
     model = Silent()
     learner = DpSgdLearner(
@@ -228,7 +228,7 @@ def test_private_client_is_corrected_after_the_noise():
 
 
 def distances(strength: float | None) -> np.ndarray:
-    """Return how far each client goes from the global model in the first round."""
+    """Return the distance of each client from the global model after the first round."""
     correction = {"kind": "proximal", "mu": strength} if strength else {"kind": "none"}
     training = {
         "epochs": 20,
@@ -240,7 +240,7 @@ def distances(strength: float | None) -> np.ndarray:
     parts = parties(federated(training=training, correction=correction, rounds=1, weighting="uniform"))
     pool, found = parts.pool, []
     for client, member in pool.clients.items():
-        turn = work_module.RoundContext(
+        turn = algorithms.RoundContext(
             client,
             1,
             1,
@@ -272,11 +272,11 @@ def test_configuration_selects_the_correction():
     assert build_correction(federated().topology.correction)(model) is NO_CORRECTION
 
 
-# How far a unit of gradient goes.
+# The cumulative step of a constant gradient.
 
 
 def moved(rates, momentum: float) -> float:
-    """Return how far SGD of torch moves a weight whose gradient is 1 in every step."""
+    """Return the distance by which PyTorch's SGD moves a weight of constant gradient 1."""
     weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=momentum)
     for rate in rates:
@@ -322,7 +322,7 @@ def test_cumulative_learning_rate_matches_the_learner(private, batch_size, decay
 
 
 def halves(*labels: int, count: int = 150) -> Examples:
-    """Return digits of ``labels``, shrunk to two by two values of mean 0 and deviation 1, to tell odd from even."""
+    """Return digits of ``labels`` with standardized inputs of two by two values; the class is odd or even."""
     examples = some(1437)
     values = functional.adaptive_avg_pool2d(examples.inputs, 2)
     values = (values - values.mean(dim=0)) / values.std(dim=0)
@@ -331,7 +331,7 @@ def halves(*labels: int, count: int = 150) -> Examples:
 
 
 class Plane(nn.Sequential):
-    """A linear model of four pixels and two classes: its loss is convex."""
+    """A linear model of four inputs and two classes, whose loss is convex."""
 
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(4, 2))
@@ -340,13 +340,13 @@ class Plane(nn.Sequential):
 
 
 def joint_loss(model: nn.Module) -> torch.Tensor:
-    """Return the loss over the examples of both clients, which have as many each."""
+    """Return the loss over the examples of both clients, which have the same number."""
     losses = [functional.cross_entropy(model(one.inputs), one.labels) for one in different()]
     return sum(losses) / len(losses)
 
 
 def different() -> list[Examples]:
-    """Return two clients, of whom one has the small digits and one the large."""
+    """Return the examples of two clients, one with digits below 5 and one with the others."""
     return [halves(0, 1, 2, 3, 4), halves(5, 6, 7, 8, 9)]
 
 
@@ -370,13 +370,13 @@ LOCAL = {"epochs": 20, "batch_size": "all", "learning_rate": 0.5, "momentum": 0.
 
 @cache
 def corrected(kind: str) -> Course:
-    """Return the course of a training of the two different clients, with many steps a round."""
+    """Return the course of a training of the two clients, with many steps per round."""
     arm = federated(training=LOCAL, rounds=20, weighting="uniform", correction={"kind": kind})
     return play(parties(arm, model=Plane(), owned=different(), test=different()[0]))
 
 
 def excess(course: Course) -> float:
-    """Return how far the joint loss is from its least."""
+    """Return the difference between the joint loss and its minimum."""
     model = Plane()
     (last,) = (state.global_state.parameters for state in course.states if state.applied == 20)
     nn.utils.vector_to_parameters(torch.from_numpy(last.copy()), model.parameters())
@@ -385,12 +385,12 @@ def excess(course: Course) -> float:
 
 def test_control_variates_reduce_client_drift():
     drifted = excess(corrected("none"))
-    assert drifted > 0.01, "without them the clients drift"
+    assert drifted > 0.01, "clients drift without control variates"
     assert -1e-6 < excess(corrected("scaffold")) < drifted / 20
 
 
 def test_missing_control_variates_are_detected(monkeypatch):
-    monkeypatch.setattr(work_module, "ConstantOffset", lambda values: NO_CORRECTION)
+    monkeypatch.setattr(algorithms, "ConstantOffset", lambda values: NO_CORRECTION)
     assert excess(corrected.__wrapped__("scaffold")) > excess(corrected("none")) / 20
 
 
@@ -398,34 +398,34 @@ def test_missing_control_variates_are_detected(monkeypatch):
 def test_global_control_variate_is_the_mean(participation):
     parts = parties(federated(correction={"kind": "scaffold"}, participation=participation, rounds=5))
     course = play(parts)
-    own = [state.private.get("control", np.zeros(7850, np.float32)) for state in course.states]
-    (common,) = (state.global_state.memory["control"] for state in course.states if state.applied == 5)
-    assert np.abs(common).max() > 1e-3
-    # Each of 15 differences is rounded to the grid.
-    np.testing.assert_allclose(np.mean(own, axis=0), common, atol=15 * CODEC.step)
+    control = [state.private.get("control", np.zeros(7850, np.float32)) for state in course.states]
+    (expected,) = (state.global_state.memory["control"] for state in course.states if state.applied == 5)
+    assert np.abs(expected).max() > 1e-3
+    # Rounding of 15 differences to the grid.
+    np.testing.assert_allclose(np.mean(control, axis=0), expected, atol=15 * CODEC.step)
 
 
-class Overheard:
-    """A learner whose gradients are heard, before anything is added to them."""
+class RecordingLearner:
+    """A learner that records its gradients before the correction."""
 
     def __init__(self, learner: SgdLearner, heard: list[list[torch.Tensor]]) -> None:
         self._learner, self._heard = learner, heard
 
     def fit(self, model, examples, *, correction, **others):
-        class Hears:
+        class RecordingCorrection:
             def add_to_gradients(_, parameters):
                 self._heard.append([parameter.grad.clone() for parameter in parameters])
                 correction.add_to_gradients(parameters)
 
-        return self._learner.fit(model, examples, correction=Hears(), **others)
+        return self._learner.fit(model, examples, correction=RecordingCorrection(), **others)
 
 
 def test_control_variate_is_the_mean_gradient():
     heard: list[list[torch.Tensor]] = []
     training = {"momentum": 0.0, "learning_rate_schedule": "constant", "epochs": 2}
     parts = parties(federated(training=training, correction={"kind": "scaffold"}))
-    course = play(with_learner(parts, 0, lambda learner: Overheard(learner, heard)))
-    # Two epochs of two steps in each of three rounds: the last turn is the last four.
+    course = play(with_learner(parts, 0, lambda learner: RecordingLearner(learner, heard)))
+    # Two epochs of two steps in each of three rounds: the last round has the last four.
     assert len(heard) == 12
     met = torch.stack([torch.cat([one.flatten() for one in gradients]) for gradients in heard[-4:]]).mean(dim=0)
     np.testing.assert_allclose(course.states[0].private["control"], met.numpy(), atol=1e-5)
@@ -435,15 +435,16 @@ def test_control_variate_is_the_mean_gradient():
 def test_control_variate_weighs_gradients_by_schedule_and_momentum():
     heard: list[list[torch.Tensor]] = []
     parts = parties(federated(training={"momentum": 0.9, "epochs": 2}, correction={"kind": "scaffold"}, rounds=1))
-    course = play(with_learner(parts, 0, lambda learner: Overheard(learner, heard)))
+    course = play(with_learner(parts, 0, lambda learner: RecordingLearner(learner, heard)))
     rates = [0.1, 0.075, 0.05, 0.025]
-    # What each gradient moves: its own step, and what momentum carries on of it.
-    shares = [
+    # Effect of each gradient: its own step, and the later steps by momentum.
+    effects = [
         sum(rate * 0.9 ** (later - step) for later, rate in enumerate(rates) if later >= step) for step in range(4)
     ]
     met = sum(
-        share * torch.cat([one.flatten() for one in gradients]) for share, gradients in zip(shares, heard, strict=True)
-    ) / sum(shares)
+        effect * torch.cat([one.flatten() for one in gradients])
+        for effect, gradients in zip(effects, heard, strict=True)
+    ) / sum(effects)
     np.testing.assert_allclose(course.states[0].private["control"], met.numpy(), atol=1e-5)
 
 
@@ -453,13 +454,13 @@ def test_first_scaffold_round_is_federated_averaging():
     plain = parties(federated(rounds=1))
     (model,) = trained(parts).models
     expected = by_hand(plain, lambda number: range(3)).parameters[-1]
-    # Corrected clients do not train side by side, so that the last bits may differ.
+    # Corrected clients do not train vectorized, so that the last bits may differ.
     np.testing.assert_allclose(vector(model).numpy(), expected, atol=2 * CODEC.step)
     assert np.abs(expected).max() > 1000 * CODEC.step
 
 
 def test_single_client_is_not_corrected():
-    # It differs from all by nothing: each round is that of federated averaging, up to the grid.
+    # Its control variate equals the global one: each round is federated averaging, up to the grid.
     found = [
         trained(parties(federated(correction={"kind": kind}), owned=owners()[:1])).models[0]
         for kind in ("none", "scaffold")

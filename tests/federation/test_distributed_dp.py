@@ -74,7 +74,7 @@ def test_sensitivity_covers_rounding():
     ("given", "message"),
     [
         (
-            {"clients": 3, "colluders": 2, "dropouts": 1},
+            {"clients": 3, "colluding": 2, "dropouts": 1},
             r"^privacy: got 3 clients, of which 2 may collude and 1 may drop out",
         ),
         ({"clients": 1}, r"^privacy: got 1 clients, of which 1 may collude and 0 may drop out"),
@@ -96,7 +96,7 @@ def test_impossible_distributed_noise_is_refused(given, message):
 def test_smallest_sigma_and_smallest_clip_are_allowed():
     # Norm and rounding add up to three steps, and there are three honest clients.
     exact = distributed_gaussian(
-        1.000001 * 16 / math.sqrt(3), size=4, norm=2.0**-4, codec=FixedPointCodec(64.0, 4), clipping_margin=0.0
+        1.000001 * 16 / math.sqrt(3), size=4, max_norm=2.0**-4, codec=FixedPointCodec(64.0, 4), clipping_margin=0.0
     )
     assert exact.sigma == pytest.approx(MIN_SIGMA, rel=1e-5)
     limit = distributed_gaussian().noise_limit

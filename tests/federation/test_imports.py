@@ -1,4 +1,4 @@
-"""Who may import what, and that Flower stays quiet."""
+"""Allowed imports of libraries, and Flower without telemetry."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ALLOWED = {
     "opacus": ("ppml/learning/", "ppml/accounting/"),
     "snakemake": ("snakemake_logger_plugin_ppml/", "ppml/pipeline/"),
 }
-"""Library -> the folders that may import it."""
+"""Library -> folders that may import it."""
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield every module that is imported anywhere in ``tree``, by a statement or by name."""
+    """Yield all modules that ``tree`` imports, by a statement or by name."""
     for node in ast.walk(tree):
         match node:
             case ast.Import():
@@ -36,8 +36,8 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 )
 
 
-def trespassers(root: Path, library: str, folders: tuple[str, ...]) -> list[str]:
-    """Return the modules below ``root`` that import ``library`` and are not in ``folders``."""
+def forbidden_importers(root: Path, library: str, folders: tuple[str, ...]) -> list[str]:
+    """Return the modules in ``root``, except in ``folders``, that import ``library``."""
     found = []
     for path in sorted(root.rglob("*.py")):
         place = path.relative_to(root).as_posix()
@@ -50,8 +50,8 @@ def trespassers(root: Path, library: str, folders: tuple[str, ...]) -> list[str]
 
 
 @pytest.mark.parametrize("library", ALLOWED)
-def test_each_library_is_imported_in_its_own_place_alone(library):
-    assert trespassers(SOURCES, library, ALLOWED[library]) == []
+def test_only_allowed_folders_import_a_library(library):
+    assert forbidden_importers(SOURCES, library, ALLOWED[library]) == []
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_each_library_is_imported_in_its_own_place_alone(library):
         "models",
     ],
 )
-def test_the_domain_never_imports_a_stage(package):
+def test_domain_packages_do_not_import_stages(package):
     folder = SOURCES / "ppml" / package
-    assert trespassers(folder, "ppml.stages", ()) == []
+    assert forbidden_importers(folder, "ppml.stages", ()) == []
 
 
 @pytest.mark.parametrize(
@@ -84,15 +84,15 @@ def test_the_domain_never_imports_a_stage(package):
         "__import__('flwr')",
     ],
 )
-def test_an_import_in_the_wrong_place_is_caught(line, tmp_path):
+def test_forbidden_import_is_detected(line, tmp_path):
     for folder in ("ppml/learning", "ppml/federation"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "module.py").write_text(line)
-    assert trespassers(tmp_path, "flwr", ("ppml/federation/",)) == ["ppml/learning/module.py"]
+    assert forbidden_importers(tmp_path, "flwr", ("ppml/federation/",)) == ["ppml/learning/module.py"]
 
 
-def fresh(code: str, **environment: str) -> str:
-    """Run ``code`` in a new interpreter without any FLWR variable and return what it prints."""
+def run_code(code: str, **environment: str) -> str:
+    """Run ``code`` in a new interpreter without any FLWR variable and return its output."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FLWR")}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
@@ -100,8 +100,8 @@ def fresh(code: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_the_configuration_can_be_read_without_any_heavy_library():
-    heavy = fresh(
+def test_configuration_loads_without_heavy_libraries():
+    heavy = run_code(
         "import sys, ppml.config.load, ppml.preflight\n"
         "print(*sorted({'torch', 'torchvision', 'tenseal', 'opacus', 'flwr', 'sklearn', 'pandas'} & set(sys.modules)))"
     )
@@ -112,8 +112,8 @@ SHOW = "import os, ppml.federation.{}; print(*('='.join(pair) for pair in os.env
 
 
 @pytest.mark.parametrize("module", ["client", "run", "server"])
-def test_flower_is_quiet_before_it_is_imported(module):
-    shown = dict(pair.split("=", 1) for pair in fresh(SHOW.format(module)).split())
+def test_flower_telemetry_is_off(module):
+    shown = dict(pair.split("=", 1) for pair in run_code(SHOW.format(module)).split())
     assert shown["FLWR_TELEMETRY_ENABLED"] == "0"
     assert shown["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     assert shown["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
@@ -121,13 +121,13 @@ def test_flower_is_quiet_before_it_is_imported(module):
 
 
 @pytest.mark.parametrize("path", sorted((SOURCES / "ppml" / "federation").rglob("*.py")), ids=lambda path: path.stem)
-def test_every_module_that_imports_flower_silences_it_first(path):
+def test_modules_import_flower_env_before_flower(path):
     names = list(imported(ast.parse(path.read_text(encoding="utf-8"))))
     flower = [place for place, name in enumerate(names) if name.split(".")[0] == "flwr"]
     if flower:
         assert "ppml.federation.flower_env" in names[: flower[0]]
 
 
-def test_what_the_user_set_for_flower_stays():
-    shown = fresh("import os, ppml.federation.flower_env; print(os.environ['FLWR_HOME'])", FLWR_HOME="chosen")
+def test_flower_variables_of_the_user_are_kept():
+    shown = run_code("import os, ppml.federation.flower_env; print(os.environ['FLWR_HOME'])", FLWR_HOME="chosen")
     assert shown.strip() == "chosen"

@@ -28,16 +28,20 @@ PROTECTED = [
 class Watched:
     """One training, and the processes in which its clients trained, drew secrets and loaded a secret key."""
 
-    def __init__(self, folder: Path, monkeypatch, how: dict, *, apart: bool = True, workers: int = 1) -> None:
+    def __init__(self, folder: Path, monkeypatch, how: dict, *, isolated: bool = True, workers: int = 1) -> None:
         self._notes = folder / "processes"
         self._notes.touch()
         self.parties: list[Parties] = []
-        build, contribute, loaded = aggregation.build_parties, client_module._compute_protected_update, lattice.loaded
+        build, contribute, loaded = (
+            aggregation.build_parties,
+            client_module._compute_protected_update,
+            lattice.deserialize,
+        )
         begin = masking.MaskingClients._begin
 
         def built(spec, clients):
             made = build(spec, clients)
-            self.parties.append(made if apart else replace(made, apart=None))
+            self.parties.append(made if isolated else replace(made, isolation=None))
             return self.parties[-1]
 
         def noted(what, original):
@@ -52,7 +56,7 @@ class Watched:
 
         monkeypatch.setattr(aggregation, "build_parties", built)
         monkeypatch.setattr(client_module, "_compute_protected_update", noted("trains", contribute))
-        monkeypatch.setattr(lattice, "loaded", noted("loads a key", loaded))
+        monkeypatch.setattr(lattice, "deserialize", noted("loads a key", loaded))
         monkeypatch.setattr(masking.MaskingClients, "_begin", noted("draws secrets", begin))
         self.outcome = run(federated_arm(aggregation=how), workers=workers)
 
@@ -76,7 +80,7 @@ def check_not_in_the_server_process(watched: Watched, what: str) -> None:
 def check_server_process_has_no_secret(watched: Watched) -> None:
     (parties,) = watched.parties
     assert not secret_holders(parties)
-    assert not getattr(parties.clients, "_turns", None)
+    assert not getattr(parties.clients, "_states", None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -93,7 +97,7 @@ def test_protecting_clients_run_outside_the_server_process(how, workers, tmp_pat
 
 @pytest.mark.parametrize(("how", "secret"), [(PROTECTED[1], "loads a key"), (PROTECTED[4], "draws secrets")], ids=str)
 def test_clients_in_the_server_process_are_detected(how, secret, tmp_path, monkeypatch):
-    watched = Watched(tmp_path, monkeypatch, how, apart=False)
+    watched = Watched(tmp_path, monkeypatch, how, isolated=False)
     for what in ("trains", secret):
         with pytest.raises(AssertionError):
             check_not_in_the_server_process(watched, what)

@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from ppml.config.arm import Arm
-from ppml.federation import distributed_dp
+from ppml.federation import distributed_dp, sum_noise_factory
 from ppml.federation import factory as federation_factory
 from ppml.federation import run as federation_run
-from ppml.federation import sum_noise_factory
 from ppml.federation.simulation_grid import InProcessGrid
 from ppml.learning import dpsgd, poisson
 from ppml.learning.factory import build_learner
@@ -28,7 +27,7 @@ from ppml.randomness import Randomness
 from ppml.training import train
 
 from ..learning.digits import some, vector
-from .parties import federated, foreign_images, owners
+from .parties import CONTRACT, federated, foreign_images, owners
 
 EXAMPLE = {"kind": "example", "noise_multiplier": 1.0, "max_grad_norm": 0.1}
 CLIENT = {"kind": "client", "noise_multiplier": 1.0, "max_update_norm": 0.2}
@@ -43,7 +42,9 @@ def centralized(privacy: dict[str, Any]) -> Arm:
 ARMS: dict[str, Callable[[str], Arm]] = {
     "centralized": lambda source: centralized({**EXAMPLE, "noise_source": source}),
     "local": lambda source: federated({**EXAMPLE, "noise_source": source}),
-    "distributed, examples": lambda source: federated({**EXAMPLE, "noise": "distributed", "noise_source": source}, MASKS),
+    "distributed, examples": lambda source: federated(
+        {**EXAMPLE, "noise": "distributed", "noise_source": source}, MASKS
+    ),
     "distributed, clients": lambda source: federated(
         {**CLIENT, "noise": "distributed", "noise_source": source}, MASKS, weighting="uniform"
     ),
@@ -74,7 +75,7 @@ def run(arm: Arm) -> tuple[TrainingResult, list[tuple[Any, ...]]]:
             owned,
             [1.0] * len(owned),
             foreign_images(),
-            classes=10,
+            contract=CONTRACT,
             rng=Randomness(1),
             report=lambda row: None,
         )

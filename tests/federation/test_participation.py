@@ -1,4 +1,4 @@
-"""Clients that are not asked, or whose answers get lost: means, models, accounts and bytes are those by hand."""
+"""Client sampling and dropouts: means, models, accounts and traffic match their formulas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppml.config.aggregation_parameters import clients_per_round
 from ppml.federation import client as client_module
 from ppml.federation.checkpoint import TrainingCheckpoint
 from ppml.federation.client_state import ClientState
-from ppml.federation.factory import sample_clients, simulate_dropouts
+from ppml.federation.factory import client_sampler, simulate_dropouts
 from ppml.federation.messages import INITIAL, SUMS, unpack_request, unpack_sums
 from ppml.learning.result import TrainingResult
 from ppml.randomness import Randomness
@@ -25,7 +25,7 @@ from .parties import (
     PRIVATE,
     Course,
     Federation,
-    Memory,
+    MemoryStore,
     by_hand,
     federated,
     owners,
@@ -33,7 +33,7 @@ from .parties import (
     play,
     same_bits,
     trained,
-    with_plan,
+    with_settings,
 )
 
 SIZES = (40, 25, 60, 30)
@@ -44,143 +44,145 @@ def four(arm, **others) -> Federation:
     return parties(arm, owned=owners(SIZES), **others)
 
 
-# Who is asked.
+# Client sampling.
 
 
-@pytest.mark.parametrize(("clients", "share", "count"), [(10, 0.5, 5), (10, 0.01, 1), (3, 0.67, 2), (8, 0.3, 2)])
-def test_so_many_are_asked_each_once_and_in_order(clients, share, count):
-    asked = sample_clients(clients, clients_per_round(share, clients), Randomness(1))
+@pytest.mark.parametrize(("clients", "fraction", "count"), [(10, 0.5, 5), (10, 0.01, 1), (3, 0.67, 2), (8, 0.3, 2)])
+def test_sample_has_distinct_clients_in_order(clients, fraction, count):
+    sample = client_sampler(clients, clients_per_round(fraction, clients), Randomness(1))
     for number in range(1, 50):
-        drawn = list(asked(number))
+        drawn = list(sample(number))
         assert len(drawn) == count and drawn == sorted(set(drawn)) and set(drawn) <= set(range(clients))
 
 
-def test_all_are_asked_where_the_share_is_1():
-    assert list(sample_clients(5, 5, Randomness(1))(3)) == [0, 1, 2, 3, 4]
+def test_full_participation_selects_all_clients():
+    assert list(client_sampler(5, 5, Randomness(1))(3)) == [0, 1, 2, 3, 4]
 
 
-def test_who_is_asked_is_drawn_anew_for_each_round_and_the_same_in_every_run():
+def test_samples_differ_by_round_and_repeat_by_seed():
     first, again, other = (
-        [tuple(sample_clients(10, 5, Randomness(seed))(number)) for number in range(1, 401)] for seed in (1, 1, 2)
+        [tuple(client_sampler(10, 5, Randomness(seed))(number)) for number in range(1, 401)] for seed in (1, 1, 2)
     )
     assert first == again != other
     assert len(set(first)) > 150, "252 sets of five are equally likely"
-    # Each is asked in half of 400 rounds, give or take 10, and each pair in 2 of 9 more often than by itself.
-    asked = np.array([[client in drawn for client in range(10)] for drawn in first], dtype=float)
-    assert np.abs(asked.sum(axis=0) - 200).max() < 50
-    together = asked.T @ asked / 400
+    # A client is in half of 400 samples, with a standard deviation of 10, and a pair of clients in 2 of 9 samples.
+    selected = np.array([[client in drawn for client in range(10)] for drawn in first], dtype=float)
+    assert np.abs(selected.sum(axis=0) - 200).max() < 50
+    together = selected.T @ selected / 400
     assert np.abs(together[~np.eye(10, dtype=bool)] - 0.5 * 4 / 9).max() < 0.12
 
 
-def test_the_server_asks_those_who_are_drawn_and_nobody_else():
+def test_server_sends_requests_to_sampled_clients_only():
     parts = four(federated(participation=0.5, rounds=ROUNDS))
     course = play(parts)
-    assert course.asked() == {number: list(parts.plan.sample_clients(number)) for number in range(1, ROUNDS + 1)}
-    assert len({tuple(drawn) for drawn in course.asked().values()}) > 2
-    assert course.notices == [], "who is not asked has not failed"
+    assert course.selected() == {number: list(parts.settings.sample_clients(number)) for number in range(1, ROUNDS + 1)}
+    assert len({tuple(drawn) for drawn in course.selected().values()}) > 2
+    assert course.notices == [], "an unselected client is no dropout"
     assert [end.clients for end in course.ends] == [2] * ROUNDS
 
 
-def check_models_are_those_by_hand(parts: Federation, course: Course, answered) -> None:
-    """Compare each client, wherever it is, with federated averaging by hand over those who ``answered``."""
+def check_models_match_the_formula(parts: Federation, course: Course, received) -> None:
+    """Compare the model of each client with federated averaging over the clients with an update."""
     assert course.failure is None
-    trail = by_hand(parts, answered)
+    trail = by_hand(parts, received)
     for found, expected in zip(course.sums, trail.sums, strict=True):
         assert np.array_equal(found, expected)
     for state in course.states:
-        assert same_bits(state.common.parameters, trail.parameters[max(state.applied, 0)])
+        assert same_bits(state.global_state.parameters, trail.parameters[max(state.applied, 0)])
 
 
-def test_the_mean_is_that_of_those_who_were_asked():
+def test_mean_is_over_sampled_clients():
     parts = four(federated(participation=0.5, rounds=ROUNDS))
-    check_models_are_those_by_hand(parts, play(parts), parts.plan.sample_clients)
+    check_models_match_the_formula(parts, play(parts), parts.settings.sample_clients)
 
 
-def test_a_mean_over_all_clients_is_told_from_that_over_those_who_were_asked():
+def test_mean_over_all_clients_is_detected():
     parts = four(federated(participation=0.5, rounds=ROUNDS))
     with pytest.raises(AssertionError):
-        check_models_are_those_by_hand(parts, play(parts), lambda number: range(4))
+        check_models_match_the_formula(parts, play(parts), lambda number: range(4))
 
 
 # A client that missed rounds.
 
 
-def test_a_client_that_missed_rounds_gets_the_sums_that_it_missed_and_holds_the_same_bits():
-    # Client 1 is there in the first and the last round, client 3 in the last alone.
-    there = {1: [0, 1, 2], 2: [0, 2], 3: [0], 4: [2], 5: [0, 2], 6: [0, 1, 2, 3]}
-    parts = with_plan(four(federated(rounds=ROUNDS)), sample_clients=there.__getitem__)
+def test_client_that_missed_rounds_gets_the_missed_sums():
+    # Client 1 is in the first and the last round, client 3 only in the last one.
+    selected = {1: [0, 1, 2], 2: [0, 2], 3: [0], 4: [2], 5: [0, 2], 6: [0, 1, 2, 3]}
+    parts = with_settings(four(federated(rounds=ROUNDS)), sample_clients=selected.__getitem__)
     course = play(parts)
-    told = {
-        client: [list(unpack_sums(message.content.array_records[SUMS])) for message in course.told(client)]
+    sent = {
+        client: [list(unpack_sums(message.content.array_records[SUMS])) for message in course.requests(client)]
         for client in range(4)
     }
-    # Client 0 has measured the rounds that it answered, client 2 the fourth, and has the sums of these already.
-    assert told == {
+    # Client 0 has evaluated its rounds, client 2 the fourth, so that they already have the sums of these.
+    assert sent == {
         0: [[], [], [], [4], []],
         1: [[], [1, 2, 3, 4, 5]],
         2: [[], [1], [2, 3], [], [5]],
         3: [[1, 2, 3, 4, 5]],
     }
-    assert INITIAL in course.told(3)[0].content
+    assert INITIAL in course.requests(3)[0].content
     assert [state.applied for state in course.states] == [6, 5, 5, 5]
-    missed_none, *others = (state.common.parameters for state in course.states[1:])
+    missed_none, *others = (state.global_state.parameters for state in course.states[1:])
     assert all(same_bits(missed_none, other) for other in others)
-    check_models_are_those_by_hand(parts, course, there.__getitem__)
+    check_models_match_the_formula(parts, course, selected.__getitem__)
 
 
-def left_out(monkeypatch) -> None:
-    """Let clients see the last of the sums that they missed, and no other."""
+def apply_last_sum_only(monkeypatch) -> None:
+    """Let clients apply only the last of the missed sums."""
     monkeypatch.setattr(client_module, "unpack_sums", lambda record: dict(list(unpack_sums(record).items())[-1:]))
 
 
-def twice(monkeypatch) -> None:
-    """Let clients forget that they have the last sum."""
-    skip = ClientState.skip_to
-    monkeypatch.setattr(ClientState, "skip_to", lambda state, applied: skip(state, max(0, applied - 1)))
+def apply_twice(monkeypatch) -> None:
+    """Let clients apply the last sum again."""
+    fast_forward = ClientState.fast_forward
+    monkeypatch.setattr(ClientState, "fast_forward", lambda state, applied: fast_forward(state, max(0, applied - 1)))
 
 
-@pytest.mark.parametrize("plant", [left_out, twice])
-def test_a_missed_sum_that_is_left_out_or_applied_twice_is_caught(monkeypatch, plant):
-    there = {1: [0, 1], 2: [0], 3: [0, 1], 4: [0, 1]}
-    parts = with_plan(four(federated(rounds=4)), sample_clients=there.__getitem__)
+@pytest.mark.parametrize("plant", [apply_last_sum_only, apply_twice])
+def test_missed_sum_omitted_or_applied_twice_is_detected(monkeypatch, plant):
+    selected = {1: [0, 1], 2: [0], 3: [0, 1], 4: [0, 1]}
+    parts = with_settings(four(federated(rounds=4)), sample_clients=selected.__getitem__)
     plant(monkeypatch)
     with pytest.raises(AssertionError):
-        check_models_are_those_by_hand(parts, play(parts), there.__getitem__)
+        check_models_match_the_formula(parts, play(parts), selected.__getitem__)
 
 
-# Answers that get lost.
+# Dropouts.
 
 
-def test_answers_get_lost_as_often_as_stated_each_for_itself_and_the_same_in_every_run():
+def test_dropouts_have_the_stated_rate_and_repeat():
     lost, again = (
         np.array([[simulate_dropouts(0.2, Randomness(1))(number, client) for client in range(4)] for number in every])
         for every in [range(1, 1001)] * 2
     )
     assert np.array_equal(lost, again)
-    # 4,000 draws: the standard error is 0.006.
+    # 4,000 samples: the standard error is 0.006.
     assert lost.mean() == pytest.approx(0.2, abs=0.03)
     assert np.abs(np.corrcoef(lost.T) - np.eye(4)).max() < 0.15
     assert not any(simulate_dropouts(0.0, Randomness(1))(number, 0) for number in range(100))
 
 
-def answered_of(parts: Federation):
-    """Return whose answers come, by round."""
-    return lambda number: [client for client in parts.plan.sample_clients(number) if not parts.drops_reply(number, client)]
+def updates_received(parts: Federation):
+    """Return a function from the round to the clients whose update the server gets."""
+    return lambda number: [
+        client for client in parts.settings.sample_clients(number) if not parts.drops_reply(number, client)
+    ]
 
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
-def test_the_mean_is_that_of_those_whose_answer_came(weighting):
+def test_mean_is_over_received_updates(weighting):
     parts = four(federated(dropout_rate=0.3, rounds=ROUNDS, weighting=weighting))
-    answered, course = answered_of(parts), play(parts)
-    count = [len(answered(number)) for number in range(1, ROUNDS + 1)]
+    received, course = updates_received(parts), play(parts)
+    count = [len(received(number)) for number in range(1, ROUNDS + 1)]
     assert [end.clients for end in course.ends] == count and min(count) < 4
-    check_models_are_those_by_hand(parts, course, answered)
+    check_models_match_the_formula(parts, course, received)
     expected = [
         line
         for number in range(1, ROUNDS + 1)
         for line in [
-            *(f"round {number}: client {one} did not answer" for one in range(4) if one not in answered(number)),
-            *([f"round {number} goes on with {count[number - 1]} of 4 clients"] if count[number - 1] < 4 else []),
+            *(f"round {number}: client {one} did not reply" for one in range(4) if one not in received(number)),
+            *([f"round {number} continues with {count[number - 1]} of 4 clients"] if count[number - 1] < 4 else []),
         ]
     ]
     assert course.notices == expected
@@ -189,23 +191,23 @@ def test_the_mean_is_that_of_those_whose_answer_came(weighting):
 ACCOUNTED = federated(PRIVATE, participation=0.75, dropout_rate=0.3, rounds=ROUNDS)
 
 
-def check_accounts_have_what_ran(course: Course) -> None:
+def check_accounts_have_executed_steps(course: Course) -> None:
     for client, (state, plan) in enumerate(zip(course.states, mechanism_schedules(ACCOUNTED, SIZES), strict=True)):
-        turns = sum(client in clients for clients in course.asked().values())
+        rounds = sum(client in clients for clients in course.selected().values())
         (event,) = state.events
-        assert event.steps == plan.steps // ROUNDS * turns <= plan.steps
+        assert event.steps == plan.steps // ROUNDS * rounds <= plan.steps
         assert (event.sample_rate, event.noise_multiplier) == (plan.sample_rate, 1.0)
 
 
-def test_what_ran_counts_where_the_answer_was_lost_and_never_more_than_was_planned():
+def test_account_has_steps_of_dropped_replies():
     parts = four(ACCOUNTED)
     course = play(parts)
-    turns = [(number, client) for number, clients in course.asked().items() for client in clients]
-    assert len(turns) == 3 * ROUNDS and sum(parts.drops_reply(*turn) for turn in turns) > 1
-    check_accounts_have_what_ran(course)
+    requests = [(number, client) for number, clients in course.selected().items() for client in clients]
+    assert len(requests) == 3 * ROUNDS and sum(parts.drops_reply(*one) for one in requests) > 1
+    check_accounts_have_executed_steps(course)
 
 
-def test_an_answer_that_was_lost_spends_of_the_budget():
+def test_dropped_reply_spends_budget():
     parts = replace(
         parties(federated(PRIVATE, rounds=4), budgets=[4, 100, 100]),
         drops_reply=lambda number, client: client == 0 and number < 3,
@@ -215,57 +217,57 @@ def test_an_answer_that_was_lost_spends_of_the_budget():
     assert "round 3: client 0 has spent its privacy budget and trains no more" in course.notices
 
 
-def test_an_account_that_forgets_lost_answers_is_caught(monkeypatch):
-    remember, parts = ClientState.remember, four(ACCOUNTED)
-    turns = ((number, client) for number in range(1, ROUNDS + 1) for client in parts.plan.sample_clients(number))
+def test_account_without_dropped_replies_is_detected(monkeypatch):
+    append, parts = ClientState.append_events, four(ACCOUNTED)
+    requests = ((number, client) for number in range(1, ROUNDS + 1) for client in parts.settings.sample_clients(number))
 
     def forgetful(state: ClientState, events) -> None:
-        if not parts.drops_reply(*next(turns)):
-            remember(state, events)
+        if not parts.drops_reply(*next(requests)):
+            append(state, events)
 
-    monkeypatch.setattr(ClientState, "remember", forgetful)
+    monkeypatch.setattr(ClientState, "append_events", forgetful)
     with pytest.raises(AssertionError):
-        check_accounts_have_what_ran(play(parts))
+        check_accounts_have_executed_steps(play(parts))
 
 
-# Bytes.
+# Traffic.
 
 
 def bytes_by_hand(parts: Federation) -> tuple[int, int]:
-    """Return what travels up and down in the clear, 4 bytes a value."""
-    answered, known = answered_of(parts), dict.fromkeys(range(4), -1)
+    """Return the plaintext traffic in both directions, 4 bytes per value."""
+    received, known = updates_received(parts), dict.fromkeys(range(4), -1)
     up = down = 0
-    for number in range(1, parts.plan.rounds + 1):
-        came = answered(number)
-        for client in parts.plan.sample_clients(number):
+    for number in range(1, parts.settings.rounds + 1):
+        updates = received(number)
+        for client in parts.settings.sample_clients(number):
             down += 4 * PARAMETERS if known[client] < 0 else 0
-            down += 4 * parts.plan.length * (number - 1 - max(known[client], 0))
-            if client in came:
-                up += 4 * parts.plan.length
+            down += 4 * parts.settings.update_length * (number - 1 - max(known[client], 0))
+            if client in updates:
+                up += 4 * parts.settings.update_length
                 known[client] = number - 1
-        # The first who answered measures.
-        down += 4 * parts.plan.length * (number - known[came[0]])
-        known[came[0]] = number
+        # The first client with an update evaluates the model.
+        down += 4 * parts.settings.update_length * (number - known[updates[0]])
+        known[updates[0]] = number
     return up, down
 
 
 @pytest.mark.parametrize(
     "topology",
     [{}, {"participation": 0.5}, {"dropout_rate": 0.3}, {"participation": 0.5, "dropout_rate": 0.2}],
-    ids=["all", "participation", "failures", "both"],
+    ids=["all", "sampling", "dropouts", "both"],
 )
-def test_bytes_are_those_of_what_each_client_had_not_seen(topology):
+def test_traffic_counts_new_sums_of_each_client(topology):
     parts = four(federated(rounds=ROUNDS, **topology))
     outcome = trained(parts)
     assert (outcome.bytes_up, outcome.bytes_down) == bytes_by_hand(four(federated(rounds=ROUNDS, **topology)))
 
 
-def test_control_variates_double_what_travels():
+def test_control_variates_double_the_uploads():
     plain, corrected = (trained(four(federated(correction={"kind": kind}))) for kind in ("none", "scaffold"))
     assert corrected.bytes_up == plain.bytes_up + 3 * 4 * 4 * PARAMETERS
 
 
-# Resuming, with all of it at once.
+# Resuming, with sampling and dropouts.
 
 TECHNIQUES = {
     "scaffold": federated(
@@ -279,30 +281,30 @@ SEED = 2
 
 
 @cache
-def undisturbed(name: str) -> tuple[TrainingResult, Memory]:
-    memory = Memory()
+def uninterrupted(name: str) -> tuple[TrainingResult, MemoryStore]:
+    memory = MemoryStore()
     return trained(four(TECHNIQUES[name], seed=SEED), checkpoint=memory), memory
 
 
-def resumed(name: str, progress: TrainingCheckpoint) -> tuple[TrainingResult, Memory]:
-    memory = Memory(progress)
+def resumed(name: str, checkpoint: TrainingCheckpoint) -> tuple[TrainingResult, MemoryStore]:
+    memory = MemoryStore(checkpoint)
     return trained(four(TECHNIQUES[name], seed=SEED), checkpoint=memory), memory
 
 
-def check_same(name: str, found: tuple[TrainingResult, Memory]) -> None:
-    """Compare a resumed training, and everything that it kept on its way, with the one that nobody disturbed."""
-    (outcome, memory), (expected, whole) = found, undisturbed(name)
+def check_same(name: str, found: tuple[TrainingResult, MemoryStore]) -> None:
+    """Compare a resumed training and its checkpoints with the uninterrupted training."""
+    (outcome, memory), (expected, whole) = found, uninterrupted(name)
     (model,), (other,) = outcome.models, expected.models
     assert same_bits(vector(model).numpy(), vector(other).numpy())
     assert (outcome.history, outcome.events) == (expected.history, expected.events)
     assert (outcome.bytes_up, outcome.bytes_down) == (expected.bytes_up, expected.bytes_down)
-    for number, progress in memory.after.items():
+    for number, checkpoint in memory.after.items():
         for one in fields(TrainingCheckpoint):
-            assert identical(getattr(progress, one.name), getattr(whole.after[number], one.name)), one.name
+            assert identical(getattr(checkpoint, one.name), getattr(whole.after[number], one.name)), one.name
 
 
 def identical(one, other) -> bool:
-    """Return whether two parts of a progress are the same, to the bit."""
+    """Return whether two parts of a checkpoint have the same bits."""
     match one:
         case np.ndarray():
             return same_bits(one, other)
@@ -316,61 +318,70 @@ def identical(one, other) -> bool:
             return one == other
 
 
-def test_the_training_that_is_resumed_has_everything_in_it():
+def test_resumed_trainings_have_dropouts_and_missed_rounds():
     for name, arm in TECHNIQUES.items():
         parts = four(arm, seed=SEED)
-        answered = answered_of(parts)
-        lost = sum(2 - len(answered(number)) for number in range(1, ROUNDS + 1))
-        known = undisturbed(name)[1].after[ROUNDS - 1].server_state.known
-        assert lost and len(set(known.values())) > 1, "answers get lost, and clients miss rounds"
+        received = updates_received(parts)
+        lost = sum(2 - len(received(number)) for number in range(1, ROUNDS + 1))
+        known = uninterrupted(name)[1].after[ROUNDS - 1].server_state.known
+        assert lost and len(set(known.values())) > 1, "there are dropouts and missed rounds"
 
 
 @pytest.mark.parametrize("last", range(1, ROUNDS + 1))
 @pytest.mark.parametrize("name", TECHNIQUES)
-def test_a_training_of_a_part_of_the_clients_that_is_resumed_ends_as_an_undisturbed_one(name, last):
-    found = resumed(name, undisturbed(name)[1].after[last])
+def test_resumed_training_with_sampling_has_the_same_result(name, last):
+    found = resumed(name, uninterrupted(name)[1].after[last])
     assert list(found[1].after) == list(range(last + 1, ROUNDS + 1))
     check_same(name, found)
 
 
 FAULTS = {
-    "own": lambda progress: {"own": [{} for _ in progress.own]},
-    "memory": lambda progress: {
-        "common": replace(
-            progress.common, memory={name: np.zeros_like(one) for name, one in progress.common.memory.items()}
+    "private_states": lambda checkpoint: {"private_states": [{} for _ in checkpoint.private_states]},
+    "memory": lambda checkpoint: {
+        "global_state": replace(
+            checkpoint.global_state,
+            memory={name: np.zeros_like(one) for name, one in checkpoint.global_state.memory.items()},
         )
     },
-    "known": lambda progress: {
-        "standing": replace(progress.server_state, known=dict.fromkeys(progress.server_state.known, progress.number))
+    "known": lambda checkpoint: {
+        "server_state": replace(
+            checkpoint.server_state, known=dict.fromkeys(checkpoint.server_state.known, checkpoint.number)
+        )
     },
-    "bytes of a sum": lambda progress: {
-        "standing": replace(progress.server_state, sum_bytes={**progress.server_state.sum_bytes, progress.number: 0})
+    "bytes of a sum": lambda checkpoint: {
+        "server_state": replace(
+            checkpoint.server_state, sum_bytes={**checkpoint.server_state.sum_bytes, checkpoint.number: 0}
+        )
     },
-    "a sum": lambda progress: {
-        "standing": replace(progress.server_state, sum_bytes={progress.number: progress.server_state.sum_bytes[1]})
+    "a sum": lambda checkpoint: {
+        "server_state": replace(
+            checkpoint.server_state, sum_bytes={checkpoint.number: checkpoint.server_state.sum_bytes[1]}
+        )
     },
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_part_of_the_progress_that_is_lost_is_caught(fault):
-    progress = undisturbed("scaffold")[1].after[3]
+def test_lost_checkpoint_part_is_detected(fault):
+    checkpoint = uninterrupted("scaffold")[1].after[3]
     with pytest.raises(AssertionError):
-        check_same("scaffold", resumed("scaffold", replace(progress, **fault(progress))))
+        check_same("scaffold", resumed("scaffold", replace(checkpoint, **fault(checkpoint))))
 
 
-def test_events_that_are_lost_are_caught():
-    progress = undisturbed("private")[1].after[3]
+def test_lost_events_are_detected():
+    checkpoint = uninterrupted("private")[1].after[3]
     with pytest.raises(AssertionError):
-        check_same("private", resumed("private", replace(progress, events=[() for _ in progress.events])))
+        check_same(
+            "private", resumed("private", replace(checkpoint, client_events=[() for _ in checkpoint.client_events]))
+        )
 
 
-def test_the_orders_of_a_training_name_the_round_from_which_their_sums_begin():
+def test_requests_name_the_round_before_their_first_sum():
     parts = four(federated(participation=0.5, dropout_rate=0.2, rounds=ROUNDS))
     course = play(parts)
     for client in range(4):
         for kind in (MessageType.TRAIN, MessageType.EVALUATE):
-            for message in course.told(client, kind):
-                order, sums = unpack_request(message.content), list(unpack_sums(message.content.array_records[SUMS]))
-                last = order.number - (kind == MessageType.TRAIN)
-                assert sums == list(range(order.begins + 1, last + 1))
+            for message in course.requests(client, kind):
+                request, sums = unpack_request(message.content), list(unpack_sums(message.content.array_records[SUMS]))
+                last = request.number - (kind == MessageType.TRAIN)
+                assert sums == list(range(request.base_round + 1, last + 1))

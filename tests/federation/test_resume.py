@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on after its last completed round and ends as if nothing had happened."""
+"""An interrupted training resumes after its last completed round, with the result of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from ppml.learning.result import HistoryRow, TrainingResult
 from ppml.training import _may_resume
 
 from ..learning.digits import vector
-from .runs import MOMENTUM, bits, federated_arm, ignore, population, run, run_and_record, server_of
+from .parties import MemoryStore
+from .runs import MOMENTUM, bits, client_pool, federated_arm, ignore, run, run_and_record, server_components
 from .scanner import reachable, secret_holders, secret_key_in, updates_in
-from .test_account import ARM as ACCOUNTED
-from .test_account import check_each_account_covers_every_round
+from .test_client_account import ARM as ACCOUNTED
+from .test_client_account import check_accounts_cover_every_round
 from .test_secrecy import STEP
 
 ROUNDS = 3
@@ -41,21 +42,8 @@ TECHNIQUES = {
 }
 
 
-class Memory:
-    """Keeps the progress after each round, and starts from ``progress``."""
-
-    def __init__(self, progress: TrainingCheckpoint | None = None) -> None:
-        self.progress = progress
-
-    def load(self) -> TrainingCheckpoint | None:
-        return self.progress
-
-    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
-        self.progress = reached()
-
-
 class Interrupted(BaseException):
-    """What a test stops a training by; no handler of errors takes it for one."""
+    """An interruption of a training by a test, which no error handler catches."""
 
 
 def arm_of(name: str):
@@ -63,14 +51,14 @@ def arm_of(name: str):
 
 
 @cache
-def undisturbed(name: str) -> TrainingResult:
+def uninterrupted(name: str) -> TrainingResult:
     return run(arm_of(name))
 
 
 @cache
-def progress_after(name: str, last: int) -> TrainingCheckpoint:
-    """Return what is kept of a training that is stopped after round ``last``."""
-    memory = Memory()
+def checkpoint_after(name: str, last: int) -> TrainingCheckpoint:
+    """Return the checkpoint of a training that stops after round ``last``."""
+    memory = MemoryStore()
 
     def stop(row: HistoryRow) -> None:
         if row.step == last:
@@ -78,19 +66,19 @@ def progress_after(name: str, last: int) -> TrainingCheckpoint:
 
     with pytest.raises(Interrupted):
         run(arm_of(name), report=stop, checkpoint=memory)
-    return memory.progress
+    return memory.checkpoint
 
 
 def check_same(name: str, outcome: TrainingResult) -> None:
-    """Compare with the training that nobody disturbed."""
-    expected = undisturbed(name)
+    """Compare with the uninterrupted training."""
+    expected = uninterrupted(name)
     (model,), (other,) = outcome.models, expected.models
     assert torch.equal(vector(model).view(torch.int32), vector(other).view(torch.int32))
     assert outcome.history == expected.history
     assert outcome.events == expected.events
     sent = [(each.bytes_up, each.bytes_down) for each in (outcome, expected)]
     if TECHNIQUES[name].get("encrypted"):
-        # Ciphertexts are compressed where they are random: two undisturbed trainings differ by a few hundred bytes.
+        # Compressed ciphertexts have random sizes: two uninterrupted trainings differ by a few hundred bytes.
         sent[1] = pytest.approx(sent[1], rel=1e-3)
     assert sent[0] == sent[1]
 
@@ -100,28 +88,28 @@ def check_same(name: str, outcome: TrainingResult) -> None:
 
 @pytest.mark.parametrize("last", range(1, ROUNDS + 1))
 @pytest.mark.parametrize("name", TECHNIQUES)
-def test_a_training_that_is_resumed_ends_as_an_undisturbed_one(name, last):
-    progress = progress_after(name, last)
-    assert (progress.number, progress.rounds, len(progress.history)) == (last, ROUNDS, last)
-    check_same(name, run(arm_of(name), checkpoint=Memory(progress)))
+def test_resumed_training_has_the_same_result(name, last):
+    checkpoint = checkpoint_after(name, last)
+    assert (checkpoint.number, checkpoint.rounds, len(checkpoint.history)) == (last, ROUNDS, last)
+    check_same(name, run(arm_of(name), checkpoint=MemoryStore(checkpoint)))
 
 
-def test_a_resumed_training_reports_the_rounds_that_were_left():
+def test_resumed_training_reports_remaining_rounds():
     rows: list[HistoryRow] = []
-    run(arm_of("fl"), report=rows.append, checkpoint=Memory(progress_after("fl", 1)))
-    assert rows == undisturbed("fl").history[1:]
+    run(arm_of("fl"), report=rows.append, checkpoint=MemoryStore(checkpoint_after("fl", 1)))
+    assert rows == uninterrupted("fl").history[1:]
 
 
 @pytest.mark.parametrize("name", ["fl_dp", "fl_scaffold", "fl_cdp"])
-def test_what_a_resumed_training_keeps_is_what_an_undisturbed_one_keeps(name):
-    memory = Memory(progress_after(name, 1))
+def test_resumed_training_writes_the_same_checkpoints(name):
+    memory = MemoryStore(checkpoint_after(name, 1))
     with pytest.raises(Interrupted):
         run(arm_of(name), report=lambda row: interrupt(), checkpoint=memory)
-    assert bits(memory.progress) == bits(progress_after(name, 2))
+    assert bits(memory.checkpoint) == bits(checkpoint_after(name, 2))
 
 
-def test_a_training_may_be_interrupted_after_every_round():
-    memory = Memory()
+def test_training_resumes_after_every_round():
+    memory = MemoryStore()
     for _ in range(ROUNDS):
         with pytest.raises(Interrupted):
             run(arm_of("fl_dp"), report=lambda row: interrupt(), checkpoint=memory)
@@ -133,104 +121,111 @@ def interrupt() -> None:
 
 
 @pytest.mark.parametrize("name", ["fl_dp", "fl_dp_he"])
-def test_a_round_that_was_interrupted_is_repeated_and_is_not_in_what_was_kept(name, monkeypatch):
-    memory, original = Memory(), client_module._contribute
+def test_interrupted_round_is_repeated(name, monkeypatch):
+    memory, original = MemoryStore(), client_module._compute_protected_update
 
     def stops(clients, client, number, state, left):
         update = original(clients, client, number, state, left)
-        # Two of the three clients have trained, and have remembered it.
+        # Two of the three clients have trained, and have it in their accounts.
         return interrupt() if (number, client) == (2, 1) else update
 
-    # Clients whose updates are encrypted live in a process of their own, which ends then.
+    # Clients with encrypted updates run in a process of their own, which ends.
     stopped = ChildProcessError if TECHNIQUES[name].get("encrypted") else Interrupted
     with monkeypatch.context() as patch, pytest.raises(stopped):
-        patch.setattr(client_module, "_contribute", stops)
+        patch.setattr(client_module, "_compute_protected_update", stops)
         run(arm_of(name), checkpoint=memory)
-    assert memory.progress.events == progress_after(name, 1).events
+    assert memory.checkpoint.client_events == checkpoint_after(name, 1).client_events
     check_same(name, run(arm_of(name), checkpoint=memory))
 
 
-def test_a_training_that_cannot_save_a_round_goes_on_from_the_one_before():
-    class Full(Memory):
-        def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
-            if reached().number == 2:
+def test_training_resumes_from_the_round_before_a_failed_save():
+    class Full(MemoryStore):
+        def save(self, capture: Callable[[], TrainingCheckpoint]) -> None:
+            if capture().number == 2:
                 raise OSError("disk full")
-            super().save(reached)
+            super().save(capture)
 
     memory = Full()
     rows: list[HistoryRow] = []
     with pytest.raises(OSError, match="disk full"):
         run(arm_of("fl"), report=rows.append, checkpoint=memory)
-    assert [row.step for row in rows] == [memory.progress.number] == [1], "nothing is said of a round that is not kept"
-    check_same("fl", run(arm_of("fl"), checkpoint=Memory(memory.progress)))
+    assert [row.step for row in rows] == [memory.checkpoint.number] == [1], (
+        "a round without a checkpoint is not reported"
+    )
+    check_same("fl", run(arm_of("fl"), checkpoint=MemoryStore(memory.checkpoint)))
 
 
-def test_a_round_that_fails_leaves_those_before_it_to_go_on_from(monkeypatch):
-    memory, original = Memory(), client_module._contribute
+def test_training_resumes_from_the_round_before_a_failed_one(monkeypatch):
+    memory, original = MemoryStore(), client_module._compute_protected_update
 
-    def fails(clients, client, number, state, left):
+    def fail(clients, client, number, state, left):
         if number == 2:
             raise OSError("disk full")
         return original(clients, client, number, state, left)
 
-    with monkeypatch.context() as patch, pytest.raises(RoundFailed, match=r"round 2: 0 of 3 .* rounds before stand"):
-        patch.setattr(client_module, "_contribute", fails)
+    with monkeypatch.context() as patch, pytest.raises(RoundFailed, match=r"round 2: 0 of 3 .* earlier rounds"):
+        patch.setattr(client_module, "_compute_protected_update", fail)
         run(arm_of("fl"), checkpoint=memory)
-    assert memory.progress.number == 1
+    assert memory.checkpoint.number == 1
     check_same("fl", run(arm_of("fl"), checkpoint=memory))
 
 
-def shifted(progress: TrainingCheckpoint):
-    return replace(progress.common, parameters=progress.common.parameters + np.float32(1e-6))
+def shifted(checkpoint: TrainingCheckpoint):
+    return replace(checkpoint.global_state, parameters=checkpoint.global_state.parameters + np.float32(1e-6))
 
 
-def at_rest(progress: TrainingCheckpoint):
-    still = {name: np.zeros_like(vector) for name, vector in progress.common.memory.items()}
-    return replace(progress.common, memory=still)
+def at_rest(checkpoint: TrainingCheckpoint):
+    still = {name: np.zeros_like(vector) for name, vector in checkpoint.global_state.memory.items()}
+    return replace(checkpoint.global_state, memory=still)
 
 
 def server_state(**parts):
-    """Return a loss of parts of the standing, given as functions of it."""
-    return lambda progress: {
-        "standing": replace(progress.server_state, **{name: part(progress.server_state) for name, part in parts.items()})
+    """Return a fault: other fields of the server state, as functions of it."""
+    return lambda checkpoint: {
+        "server_state": replace(
+            checkpoint.server_state, **{name: part(checkpoint.server_state) for name, part in parts.items()}
+        )
     }
 
 
 FAULTS = {
-    "parameters": lambda progress: {"common": shifted(progress)},
-    "velocity": lambda progress: {"common": at_rest(progress)},
+    "parameters": lambda checkpoint: {"global_state": shifted(checkpoint)},
+    "velocity": lambda checkpoint: {"global_state": at_rest(checkpoint)},
     "round": server_state(number=lambda server: server.number - 1),
-    "history": lambda progress: {"history": ()},
-    "events": lambda progress: {"events": [() for _ in progress.events]},
-    "bytes": lambda progress: {"bytes_up": 0, "bytes_down": 0},
+    "history": lambda checkpoint: {"history": ()},
+    "events": lambda checkpoint: {"client_events": [() for _ in checkpoint.client_events]},
+    "bytes": lambda checkpoint: {"bytes_up": 0, "bytes_down": 0},
     "bytes of the sums": server_state(sum_bytes=lambda server: dict.fromkeys(server.sum_bytes, 0)),
-    "what each client has": server_state(known=lambda server: dict.fromkeys(server.known, -1)),
-    "who is finished": server_state(finished=lambda server: (0,)),
+    "known rounds of clients": server_state(known=lambda server: dict.fromkeys(server.known, -1)),
+    "finished clients": server_state(finished=lambda server: (0,)),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("name", ["fl_dp", "fl_dp_he"])
-def test_a_part_of_the_progress_that_is_lost_is_caught(name, fault):
-    progress = progress_after(name, 2)
+def test_lost_checkpoint_part_is_detected(name, fault):
+    checkpoint = checkpoint_after(name, 2)
     with pytest.raises(AssertionError):
-        check_same(name, run(arm_of(name), checkpoint=Memory(replace(progress, **fault(progress)))))
+        check_same(name, run(arm_of(name), checkpoint=MemoryStore(replace(checkpoint, **fault(checkpoint)))))
 
 
-OWN_FAULTS = {
-    "what a client keeps": ("fl_scaffold", lambda progress: {"own": [{} for _ in progress.own]}),
-    "what a client keeps of another": ("fl_scaffold", lambda progress: {"own": progress.own[::-1]}),
-    "the common control variate": ("fl_scaffold", lambda progress: {"common": at_rest(progress)}),
-    "noise of the server": ("fl_cdp", lambda progress: {"server_events": ()}),
+TECHNIQUE_FAULTS = {
+    "private states": ("fl_scaffold", lambda checkpoint: {"private_states": [{} for _ in checkpoint.private_states]}),
+    "private states of other clients": (
+        "fl_scaffold",
+        lambda checkpoint: {"private_states": checkpoint.private_states[::-1]},
+    ),
+    "global control variate": ("fl_scaffold", lambda checkpoint: {"global_state": at_rest(checkpoint)}),
+    "central noise": ("fl_cdp", lambda checkpoint: {"server_events": ()}),
 }
-"""Parts that not every technique has."""
+"""Parts that only some techniques have."""
 
 
-@pytest.mark.parametrize(("name", "fault"), OWN_FAULTS.values(), ids=OWN_FAULTS)
-def test_a_part_of_its_own_that_a_technique_loses_is_caught(name, fault):
-    progress = progress_after(name, 2)
+@pytest.mark.parametrize(("name", "fault"), TECHNIQUE_FAULTS.values(), ids=TECHNIQUE_FAULTS)
+def test_lost_technique_state_is_detected(name, fault):
+    checkpoint = checkpoint_after(name, 2)
     with pytest.raises(AssertionError):
-        check_same(name, run(arm_of(name), checkpoint=Memory(replace(progress, **fault(progress)))))
+        check_same(name, run(arm_of(name), checkpoint=MemoryStore(replace(checkpoint, **fault(checkpoint)))))
 
 
 # One account for the whole training.
@@ -238,34 +233,36 @@ def test_a_part_of_its_own_that_a_technique_loses_is_caught(name, fault):
 
 @cache
 def accounted(last: int) -> TrainingCheckpoint:
-    memory = Memory()
+    memory = MemoryStore()
     with pytest.raises(Interrupted):
         run(ACCOUNTED, report=lambda row: interrupt() if row.step == last else None, checkpoint=memory)
-    return memory.progress
+    return memory.checkpoint
 
 
 @pytest.mark.parametrize("last", range(1, ROUNDS + 1))
-def test_the_account_of_a_client_covers_the_rounds_before_and_after_the_interruption(last):
-    check_each_account_covers_every_round(run(ACCOUNTED, checkpoint=Memory(accounted(last))))
+def test_account_covers_rounds_before_and_after_the_interruption(last):
+    check_accounts_cover_every_round(run(ACCOUNTED, checkpoint=MemoryStore(accounted(last))))
 
 
-def test_an_account_that_starts_anew_at_resume_is_caught_and_would_show_a_smaller_epsilon():
-    progress = accounted(2)
-    reset = run(ACCOUNTED, checkpoint=Memory(replace(progress, events=[() for _ in progress.events])))
+def test_account_reset_at_resume_is_detected():
+    checkpoint = accounted(2)
+    reset = run(
+        ACCOUNTED, checkpoint=MemoryStore(replace(checkpoint, client_events=[() for _ in checkpoint.client_events]))
+    )
     with pytest.raises(AssertionError):
-        check_each_account_covers_every_round(reset)
+        check_accounts_cover_every_round(reset)
     for shown, true in zip(reset.events, run(ACCOUNTED).events, strict=True):
         assert epsilon(shown, 1e-5, "rdp") < 0.8 * epsilon(true, 1e-5, "rdp")
 
 
 class Untouched:
-    """Fails a training that looks for progress, or leaves any."""
+    """A store that fails a training that uses it."""
 
     def load(self):
-        raise AssertionError("looked for progress")
+        raise AssertionError("loaded a checkpoint")
 
-    def save(self, progress):
-        raise AssertionError("kept progress")
+    def save(self, checkpoint):
+        raise AssertionError("saved a checkpoint")
 
 
 def secure_arm():
@@ -273,13 +270,13 @@ def secure_arm():
     return arm.model_copy(update={"privacy": arm.privacy.model_copy(update={"noise_source": "secure"})})
 
 
-def test_a_training_with_secure_noise_neither_resumes_nor_leaves_anything_behind():
+def test_training_with_secure_noise_uses_no_checkpoint():
     outcome = run(secure_arm(), checkpoint=Untouched())
     assert [row.step for row in outcome.history] == [1, 2]
 
 
-def test_a_training_that_keeps_progress_is_told_from_one_that_does_not():
-    with pytest.raises(AssertionError, match="looked for progress"):
+def test_checkpoint_use_is_detected():
+    with pytest.raises(AssertionError, match="loaded a checkpoint"):
         run(federated_arm(private=True), checkpoint=Untouched())
 
 
@@ -289,77 +286,81 @@ def test_a_training_that_keeps_progress_is_told_from_one_that_does_not():
         (federated_arm(), "cpu", True),
         (federated_arm(), "cuda", True),
         (federated_arm(private=True), "cpu", True),
-        # A round done again is another draw where it does not repeat to the bit, and the account has one.
+        # A repeated round with other bits is a second mechanism, and the account has one.
         (federated_arm(private=True), "cuda", False),
         (secure_arm(), "cpu", False),
     ],
 )
-def test_a_private_training_resumes_only_where_a_round_repeats_to_the_bit(arm, device, resumes):
+def test_private_training_resumes_only_with_repeatable_rounds(arm, device, resumes):
     assert _may_resume(arm, device) == resumes
 
 
 # Secrets.
 
 
-def test_progress_is_what_clients_know():
-    progress, clear = progress_after("fl_dp_he", 2), progress_after("fl_dp", 2)
+def test_checkpoint_has_client_states_only():
+    checkpoint, clear = checkpoint_after("fl_dp_he", 2), checkpoint_after("fl_dp", 2)
     expected = {
-        "standing",
+        "server_state",
         "rounds",
-        "common",
-        "own",
-        "events",
+        "global_state",
+        "private_states",
+        "client_events",
         "server_events",
         "history",
         "bytes_up",
         "bytes_down",
     }
-    assert set(vars(progress)) == expected
-    assert set(vars(progress.server_state)) == {"number", "known", "sum_bytes", "finished", "accepted"}
-    assert set(vars(progress.common)) == {"parameters", "memory"}
-    kept = [progress.common.parameters, *progress.common.memory.values()]
+    assert set(vars(checkpoint)) == expected
+    assert set(vars(checkpoint.server_state)) == {"number", "known", "sum_bytes", "finished", "accepted"}
+    assert set(vars(checkpoint.global_state)) == {"parameters", "memory"}
+    kept = [checkpoint.global_state.parameters, *checkpoint.global_state.memory.values()]
     assert len(kept) == 2 and all(vector.dtype == np.float32 for vector in kept)
-    # Bit for bit what the sums in the clear give: nothing of a decryption is in it.
+    # The same bits as with plaintext sums: it has no part of a decryption.
     sizes = {"bytes_up": 0, "bytes_down": 0}
     blind = [
-        replace(one, **sizes, server_state=replace(one.server_state, sum_bytes=dict.fromkeys(one.server_state.sum_bytes)))
-        for one in (progress, clear)
+        replace(
+            one, **sizes, server_state=replace(one.server_state, sum_bytes=dict.fromkeys(one.server_state.sum_bytes))
+        )
+        for one in (checkpoint, clear)
     ]
     assert bits(blind[0]) == bits(blind[1])
-    assert all(type(size) is int for size in progress.server_state.sum_bytes.values())
+    assert all(type(size) is int for size in checkpoint.server_state.sum_bytes.values())
 
 
-def test_the_server_of_a_resumed_training_sees_neither_a_key_nor_the_model_nor_an_update():
-    progress = progress_after("fl_he", 1)
-    traffic = run_and_record(arm_of("fl_he"), checkpoint=Memory(progress))
-    (side,), seen = traffic.sides, traffic.reaching_the_server()
+def test_server_of_a_resumed_training_gets_no_secret():
+    checkpoint = checkpoint_after("fl_he", 1)
+    traffic = run_and_record(arm_of("fl_he"), checkpoint=MemoryStore(checkpoint))
+    (side,), seen = traffic.sides, traffic.server_bytes()
     assert not secret_key_in(seen, side)
     assert not any(INITIAL in message.content for _, message in traffic.messages)
     assert len(traffic.updates) == 6, "two rounds of three clients"
     sums = [np.sum(traffic.updates[:3], axis=0), np.sum(traffic.updates[3:], axis=0)]
-    kept = [progress.common.parameters, progress.common.memory["velocity"]]
+    kept = [checkpoint.global_state.parameters, checkpoint.global_state.memory["velocity"]]
     known = [np.rint(values.astype(np.float64) / STEP).astype(np.int64) for values in kept]
     assert not updates_in(seen, [*traffic.updates, *sums, *known], STEP)
     assert not any(values[:16].tobytes() in payload for values in kept for payload in seen)
 
 
-def test_a_resumed_training_has_new_keys():
-    progress = progress_after("fl_he", 1)
+def test_resumed_training_has_new_keys():
+    checkpoint = checkpoint_after("fl_he", 1)
     first, second = (
-        run_and_record(arm_of("fl_he"), checkpoint=Memory(progress)).reaching_the_server()[0] for _ in range(2)
+        run_and_record(arm_of("fl_he"), checkpoint=MemoryStore(checkpoint)).server_bytes()[0] for _ in range(2)
     )
     assert first != second
 
 
-def test_nothing_that_the_server_of_a_resumed_training_is_given_leads_to_a_key(monkeypatch):
+def test_server_app_of_a_resumed_training_has_no_reference_to_a_key(monkeypatch):
+    # Before the patches, since it trains unless another test has done so.
+    checkpoint = checkpoint_after("fl_he", 2)
     given, clients = [], []
     build_server_app, build_client_app = run_module.build_server_app, run_module.build_client_app
     monkeypatch.setattr(run_module, "build_server_app", lambda *parts: given.append(parts) or build_server_app(*parts))
     monkeypatch.setattr(run_module, "build_client_app", lambda one: clients.append(one) or build_client_app(one))
     shared = arm_of("fl_he").model_copy(update={"aggregation": Ckks(keys="shared")})
     for arm in (shared, arm_of("fl_he")):
-        run(arm, checkpoint=Memory(progress_after("fl_he", 2)))
-    assert not secret_holders(*clients), "a key is in the process of its holder, and in that of clients who share it"
+        run(arm, checkpoint=MemoryStore(checkpoint))
+    assert not secret_holders(*clients), "a key is in the process of the key holder, or of the clients that share it"
     with pytest.raises(ChildProcessError):
         clients[0](None).side._secret()
     (server, after_round, *_), _ = given
@@ -367,28 +368,30 @@ def test_nothing_that_the_server_of_a_resumed_training_is_given_leads_to_a_key(m
     assert not secret_holders(*given)
 
 
-def check_the_server_app_leads_to_no_model(build) -> None:
+def check_server_app_has_no_model(build) -> None:
     codec = FixedPointCodec(8.0, 20)
-    clients, progress = population(PlaintextAggregation(codec, 3), codec), progress_after("fl_scaffold", 1)
-    app = build(server_of(clients), progress)
-    common, own = progress.common, progress.own
-    vectors = {id(one) for kept in ({"": common.parameters}, common.memory, *own) for one in kept.values()}
-    assert len(vectors) == 1 + 2 + 3, "the model, velocity and control variate, and each client's own"
-    assert vectors <= {id(one) for one in reachable(progress)}, "the search must find what there is"
+    clients, checkpoint = client_pool(PlaintextAggregation(codec, 3), codec), checkpoint_after("fl_scaffold", 1)
+    app = build(server_components(clients), checkpoint)
+    state, private = checkpoint.global_state, checkpoint.private_states
+    vectors = {id(one) for kept in ({"": state.parameters}, state.memory, *private) for one in kept.values()}
+    assert len(vectors) == 1 + 2 + 3, (
+        "the model, velocity and global control variate, and each client's control variate"
+    )
+    assert vectors <= {id(one) for one in reachable(checkpoint)}, "the search must find the vectors in the checkpoint"
     assert not vectors & {id(one) for one in reachable(app)}
 
 
-def test_nothing_that_the_server_app_of_a_resumed_training_holds_leads_to_the_model():
-    check_the_server_app_leads_to_no_model(
-        lambda server, progress: run_module.build_server_app(server, ignore, ignore, progress.server_state)
+def test_server_app_of_a_resumed_training_has_no_reference_to_the_model():
+    check_server_app_has_no_model(
+        lambda server, checkpoint: run_module.build_server_app(server, ignore, ignore, checkpoint.server_state)
     )
 
 
-def test_a_server_app_that_holds_the_progress_is_caught():
-    def careless(server, progress):
-        app = run_module.build_server_app(server, ignore, ignore, progress.server_state)
-        app.kept = progress
+def test_server_app_with_a_reference_to_the_checkpoint_is_detected():
+    def careless(server, checkpoint):
+        app = run_module.build_server_app(server, ignore, ignore, checkpoint.server_state)
+        app.kept = checkpoint
         return app
 
     with pytest.raises(AssertionError):
-        check_the_server_app_leads_to_no_model(careless)
+        check_server_app_has_no_model(careless)

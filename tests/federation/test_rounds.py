@@ -1,4 +1,4 @@
-"""The arithmetic of rounds, against a computation by hand."""
+"""The arithmetic of rounds, against the formulas."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ from .runs import (
 CODEC = FixedPointCodec(8.0, 20)
 
 
-def in_the_clear(codec: FixedPointCodec = CODEC, *, count: int = 3, **parts) -> ClientPool:
+def plaintext_pool(codec: FixedPointCodec = CODEC, *, count: int = 3, **parts) -> ClientPool:
     return client_pool(PlaintextAggregation(codec, count), codec, **parts)
 
 
@@ -77,23 +77,23 @@ def trained(clients: ClientPool, **others) -> TrainingResult:
 @pytest.mark.parametrize("weighting", ["uniform", "examples"])
 def test_one_round_is_federated_averaging_up_to_the_grid(weighting):
     weights = client_weights(SIZES, weighting)
-    result = vector(trained(in_the_clear(clients=client_data(weights=weights), rounds=1)).models[0]).numpy()
+    result = vector(trained(plaintext_pool(clients=client_data(weights=weights), rounds=1)).models[0]).numpy()
     exact = by_hand(weights, rounds=1)
-    # Each update and the weights are off by half a step at most.
+    # The rounding errors of each update and weight are at most half a step.
     assert np.abs(result - exact).max() < 3 * CODEC.step
-    assert np.abs(exact - vector(cnn()).numpy()).max() > 1000 * CODEC.step, "a model that stays would agree, too"
+    assert np.abs(exact - vector(cnn()).numpy()).max() > 1000 * CODEC.step, "an unchanged model must not pass"
 
 
 def test_weights_by_examples_differ_from_equal_weights():
     by_examples = by_hand(client_weights(SIZES, "examples"), rounds=1)
-    result = vector(trained(in_the_clear(rounds=1)).models[0]).numpy()
+    result = vector(trained(plaintext_pool(rounds=1)).models[0]).numpy()
     assert np.abs(result - by_examples).max() > 100 * CODEC.step
 
 
 @pytest.mark.parametrize(("momentum", "rate"), [(0.0, 1.0), (0.5, 1.0), (0.9, 0.3)])
 def test_server_momentum_matches_the_formula_bit_for_bit(momentum, rate):
     weights = client_weights(SIZES, "examples")
-    clients = in_the_clear(clients=client_data(weights=weights), rounds=3, momentum=momentum, rate=rate)
+    clients = plaintext_pool(clients=client_data(weights=weights), rounds=3, momentum=momentum, rate=rate)
     result = vector(trained(clients).models[0]).numpy()
     assert np.array_equal(result, by_hand(weights, rounds=3, momentum=momentum, step=CODEC.step, rate=rate))
 
@@ -101,19 +101,19 @@ def test_server_momentum_matches_the_formula_bit_for_bit(momentum, rate):
 def test_single_client_trains_as_without_federation():
     (examples,) = owners(SIZES[:1])
     learner = SgdLearner(Settings(2, 10, 0.1))
-    clients = in_the_clear(count=1, clients=client_data([learner], [examples], [1.0]), rounds=1)
-    alone = cnn()
-    learner.fit(alone, examples, window=TrainingWindow(), rng=Randomness(1).party("client", 0).child("round", 1))
-    difference = vector(trained(clients).models[0]) - vector(alone)
+    clients = plaintext_pool(count=1, clients=client_data([learner], [examples], [1.0]), rounds=1)
+    expected = cnn()
+    learner.fit(expected, examples, window=TrainingWindow(), rng=Randomness(1).party("client", 0).child("round", 1))
+    difference = vector(trained(clients).models[0]) - vector(expected)
     assert difference.abs().max() <= CODEC.step
 
 
 def test_clip_below_1_does_not_clip_weights():
-    # Nothing in these updates reaches 0.5, so that the bound of the codec must not matter.
+    # All values of these updates are below 0.5, so that the clip must not change them.
     narrow = FixedPointCodec(0.5, 20)
     updates = run_and_record(federated_arm(rounds=1)).updates
     assert max(np.abs(update[:-1]).max() for update in updates) < 0.5 * 2**20
-    results = [vector(trained(in_the_clear(codec, rounds=2)).models[0]) for codec in (narrow, CODEC)]
+    results = [vector(trained(plaintext_pool(codec, rounds=2)).models[0]) for codec in (narrow, CODEC)]
     assert torch.allclose(*results, atol=1e-5)
 
 
@@ -124,27 +124,27 @@ def test_weights_are_relative_to_the_largest_client():
 
 def test_history_has_metrics_of_the_global_model():
     rows = []
-    clients = in_the_clear(rounds=2)
+    clients = plaintext_pool(rounds=2)
     outcome = train_federated(clients, server_components(clients), rows.append)
     assert rows == outcome.history
     assert [(row.step, row.train_loss, row.clients) for row in rows] == [(1, None, 3), (2, None, 3)]
     assert (rows[-1].loss, rows[-1].accuracy) == evaluate(outcome.models[0], foreign_images())
 
 
-# Every client knows the same model.
+# The same model at every client.
 
 
 def test_clients_have_the_same_model_bit_for_bit(monkeypatch):
     received: dict[int, list[bytes]] = {}
     original = client_module._compute_protected_update
 
-    def spied(clients, client, number, state, left):
+    def recording(clients, client, number, state, left):
         known = state.global_state
         received.setdefault(number, []).append(known.parameters.tobytes() + known.memory["velocity"].tobytes())
         return original(clients, client, number, state, left)
 
-    monkeypatch.setattr(client_module, "_compute_protected_update", spied)
-    trained(in_the_clear(rounds=3, momentum=0.5))
+    monkeypatch.setattr(client_module, "_compute_protected_update", recording)
+    trained(plaintext_pool(rounds=3, momentum=0.5))
     assert {number: (len(models), len(set(models))) for number, models in received.items()} == {
         1: (3, 1),
         2: (3, 1),
@@ -154,17 +154,17 @@ def test_clients_have_the_same_model_bit_for_bit(monkeypatch):
 
 @pytest.mark.parametrize("differs", ["nothing", "model", "memory", "sum", "round"])
 def test_step_cache_requires_the_same_state_and_sum(differs):
-    clients = in_the_clear(momentum=0.5)
+    clients = plaintext_pool(momentum=0.5)
     size = len(flatten(clients.model))
-    ones, opened = np.ones(size, dtype=np.float32), np.full(size + 1, 2**20)
+    ones, revealed = np.ones(size, dtype=np.float32), np.full(size + 1, 2**20)
     taken = []
-    for spoiled in (None, differs):
-        state, number = ClientState(RecordDict()), 2 if spoiled == "round" else 1
-        velocity = 2 * ones if spoiled == "memory" else ones
+    for changed in (None, differs):
+        state, number = ClientState(RecordDict()), 2 if changed == "round" else 1
+        velocity = 2 * ones if changed == "memory" else ones
         state.apply_step(
-            GlobalState(0 * ones if spoiled == "model" else ones, {"velocity": velocity}), applied=number - 1
+            GlobalState(0 * ones if changed == "model" else ones, {"velocity": velocity}), applied=number - 1
         )
-        total = opened - 1 if spoiled == "sum" else opened
+        total = revealed - 1 if changed == "sum" else revealed
         expected = clients.algorithm.apply_sum(clients.codec.decode(total), state.global_state, number)
         clients.step_cache.apply(clients, state, total, number)
         assert np.array_equal(state.global_state.parameters, expected.parameters) and state.applied == number
@@ -182,11 +182,11 @@ def test_parameters_survive_packing():
     assert torch.equal(vector(model), vector(cnn(3)))
 
 
-# Noise is drawn anew by every client in every round.
+# Independent noise of clients and rounds.
 
 
 class SameDraws:
-    """Gives every client and round the same randomness: a fault."""
+    """A fault: the same randomness for every client and round."""
 
     def __init__(self, learner: DpSgdLearner) -> None:
         self._learner = learner
@@ -200,7 +200,7 @@ def check_noise_is_independent(wrap) -> None:
         Settings(1, 10, 0.5, momentum=0.0, learning_rate_schedule="constant"), noise_multiplier=1.5, max_grad_norm=0.2
     )
     silent = client_data([wrap(learner)] * 3, [blank(20)] * 3)
-    outcome = trained(in_the_clear(model=Silent(), clients=silent, test=blank(2), rounds=2))
+    outcome = trained(plaintext_pool(model=Silent(), clients=silent, test=blank(2), rounds=2))
     # Two rounds of two steps; the mean over three clients has a third of the variance.
     expected = 0.5 / 10 * 1.5 * 0.2 * np.sqrt(2 * 2 / 3)
     assert vector(outcome.models[0]).std().item() == pytest.approx(expected, rel=0.02)
@@ -215,7 +215,7 @@ def test_equal_noise_of_clients_is_detected():
         check_noise_is_independent(SameDraws)
 
 
-# Bytes.
+# Traffic.
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plaintext", "ckks"])
@@ -232,15 +232,15 @@ def test_plaintext_value_costs_four_bytes():
     outcome = run(federated_arm())
     values = 26_106 + 1
     assert outcome.bytes_up == 2 * 3 * 4 * values
-    # The initial weights once, the sum of the first round once to each and that of the second to who measures it.
+    # The initial weights and the first sum once per client, and the second sum to the client that evaluates it.
     assert outcome.bytes_down == pytest.approx(4 * (3 * 26_106 + 3 * values + values), rel=0.001)
 
 
-# A client that fails.
+# A failed client.
 
 
-class Fails:
-    """Fails when it is to train."""
+class FailingLearner:
+    """A learner that raises an error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -250,7 +250,7 @@ class Fails:
 
 
 class EndsAtInfinity:
-    """Leaves weights that are not finite without a loss that says so, as one huge last step does."""
+    """A learner with infinite weights after a finite loss, as by one huge last step."""
 
     def fit(self, model, examples, **settings):
         with torch.no_grad():
@@ -259,21 +259,24 @@ class EndsAtInfinity:
 
 
 FAILURES = {
-    "diverges": (Fails(TrainingDiverged("the loss is nan")), "client {client}, round {number}: the loss is nan"),
+    "diverges": (
+        FailingLearner(TrainingDiverged("the loss is nan")),
+        "client {client}, round {number}: the loss is nan",
+    ),
     "ends at infinity": (EndsAtInfinity(), "client {client}, round {number}: the weights are not finite"),
-    "has no room": (Fails(OSError(errno.ENOSPC, "disk full")), "OSError: disk full"),
+    "disk full": (FailingLearner(OSError(errno.ENOSPC, "disk full")), "OSError: disk full"),
 }
-"""A learner that fails -> the reason that the server gives."""
+"""Failing learner -> reason in the notice of the server."""
 
 
 def notice_of(why: str, number: int, client: int) -> str:
-    """Return the line about a client that failed."""
+    """Return the notice about a failed client."""
     reason = why.format(client=client, number=number)
-    return f"round {number}: client {client}: it failed: {reason}; its reply is ignored"
+    return f"round {number}: client {client}: the client failed: {reason}; its reply is ignored"
 
 
 def sums_sent(messages: Iterable[tuple[str, Message]]) -> dict[int, np.ndarray]:
-    """Return the sum of each round, as the server sends it."""
+    """Return the sum of each round as the server sends it."""
     return {
         number: from_plaintext(total)
         for _, message in messages
@@ -283,12 +286,12 @@ def sums_sent(messages: Iterable[tuple[str, Message]]) -> dict[int, np.ndarray]:
 
 
 def check_others_continue(learner: LocalLearner, why: str, side: PlaintextAggregation) -> None:
-    """Train with ``learner`` at client 1 of three, which fails in every round."""
+    """Train with the failing ``learner`` at client 1 of three."""
     weights = client_weights(SIZES, "examples")
     clients = client_pool(side, CODEC, clients=client_data([QUICK, learner, QUICK], weights=weights))
-    said, travelled = [], []
-    outcome = trained(clients, notice=said.append, observers=[lambda *seen: travelled.append(seen)])
-    assert said == [
+    notices, messages = [], []
+    outcome = trained(clients, notice=notices.append, observers=[lambda *seen: messages.append(seen)])
+    assert notices == [
         line
         for number in (1, 2)
         for line in (notice_of(why, number, 1), f"round {number} continues with 2 of 3 clients")
@@ -296,7 +299,7 @@ def check_others_continue(learner: LocalLearner, why: str, side: PlaintextAggreg
     assert [(row.step, row.clients) for row in outcome.history] == [(1, 2), (2, 2)]
     start = vector(cnn()).numpy()
     others = [CODEC.encode(weights[one] * np.append(change_by_hand(one, start, 1, 2), 1.0)) for one in (0, 2)]
-    assert np.array_equal(sums_sent(travelled)[1], np.sum(others, axis=0))
+    assert np.array_equal(sums_sent(messages)[1], np.sum(others, axis=0))
     expected = by_hand(weights, rounds=2, step=CODEC.step, absent={(1, 1), (2, 1)})
     assert np.array_equal(vector(outcome.models[0]).numpy(), expected)
 
@@ -307,7 +310,7 @@ def test_failed_client_is_reported_and_others_continue(learner, why):
 
 
 class Faulty(PlaintextAggregation):
-    """Adds something to a sum that nobody sent."""
+    """A server that adds a value to the sum."""
 
     def __init__(self, place: int, amount: int) -> None:
         super().__init__(CODEC, 3)
@@ -328,35 +331,35 @@ def test_wrong_sum_is_detected(place, amount):
 def test_missing_notice_is_detected(monkeypatch):
     original = FederatedServer._parse_update
 
-    def silent(server, client, reply, number):
+    def without_notice(server, client, reply, number):
         return None if reply.has_error() else original(server, client, reply, number)
 
-    monkeypatch.setattr(FederatedServer, "_parse_update", silent)
+    monkeypatch.setattr(FederatedServer, "_parse_update", without_notice)
     with pytest.raises(AssertionError):
         check_others_continue(*FAILURES["diverges"], PlaintextAggregation(CODEC, 3))
 
 
 @pytest.mark.parametrize(("learner", "why"), FAILURES.values(), ids=FAILURES)
 def test_round_without_any_update_ends_the_training(learner, why):
-    said = []
+    notices = []
     with pytest.raises(RoundFailed, match=r"^round 1: 0 of 3 clients sent a valid update, 1 are needed; "):
-        trained(in_the_clear(clients=client_data([learner] * 3)), notice=said.append)
-    assert said == [notice_of(why, 1, client) for client in range(3)]
+        trained(plaintext_pool(clients=client_data([learner] * 3)), notice=notices.append)
+    assert notices == [notice_of(why, 1, client) for client in range(3)]
 
 
-# A server and what comes back, without any client.
+# A server without clients, on scripted replies.
 
 NODE_OF = {0: 7, 1: 5}
 CLIENT_AT = {node: client for client, node in NODE_OF.items()}
 
-Answer = Callable[[Message], Sequence[Message]]
+Reply = Callable[[Message], Sequence[Message]]
 
 
 class Scripted:
-    """A grid as far as a server sees it: two clients, who answer as told."""
+    """A grid of two clients with scripted replies."""
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
         self.seen: list[tuple[str, Message]] = []
 
     def get_node_ids(self) -> list[int]:
@@ -365,14 +368,14 @@ class Scripted:
     def send_and_receive(self, messages, *, timeout=None):
         messages = list(messages)
         self.seen += [("down", message) for message in messages]
-        return [reply for message in messages for reply in self._answer(message)]
+        return [reply for message in messages for reply in self._reply(message)]
 
-    def asked(self, kind: str) -> list[int]:
+    def recipients(self, kind: str) -> list[int]:
         return [message.metadata.dst_node_id for _, message in self.seen if message.metadata.message_type == kind]
 
 
 def honest(message: Message) -> list[Message]:
-    """Answer as a client should: the number of its node is what it contributes."""
+    """Return the reply of an honest client, whose update is the number of its node."""
     node, number = message.metadata.dst_node_id, unpack_request(message.content).number
     content = RecordDict({STATUS: pack_fields(Status(CLIENT_AT[node], number, applied=0))})
     match message.metadata.message_type:
@@ -383,48 +386,52 @@ def honest(message: Message) -> list[Message]:
     return [Message(content, reply_to=message)]
 
 
-def unless(kind: str, client: int, other: Answer) -> Answer:
-    """Return answers as they should be, except that of one client to one kind of message."""
+def unless(kind: str, client: int, other: Reply) -> Reply:
+    """Return honest replies, except the reply of one client to one type of message."""
 
-    def answer(message: Message) -> Sequence[Message]:
+    def reply(message: Message) -> Sequence[Message]:
         odd = (message.metadata.message_type, CLIENT_AT[message.metadata.dst_node_id]) == (kind, client)
         return other(message) if odd else honest(message)
 
-    return answer
+    return reply
 
 
-def served(answer: Answer) -> tuple[Scripted, list[RoundResult], list[str]]:
-    """Run one round on what ``answer`` gives; return the grid, how the round ended and what was said."""
-    InProcessGrid(lambda message, context: message, 2)  # gives messages their sender
-    grid, ends, said = Scripted(answer), [], []
-    plan = ServerSettings(
-        rounds=1, clients=2, initial=np.zeros(3, np.float32), length=1, sample_clients=lambda number: range(2)
+def served(reply: Reply) -> tuple[Scripted, list[RoundResult], list[str]]:
+    """Run one round on scripted replies; return the grid, the results and the notices."""
+    InProcessGrid(lambda message, context: message, 2)  # messages need a sender
+    grid, ends, notices = Scripted(reply), [], []
+    settings = ServerSettings(
+        rounds=1,
+        clients=2,
+        initial_weights=np.zeros(3, np.float32),
+        update_length=1,
+        sample_clients=lambda number: range(2),
     )
-    FederatedServer(plan, PlaintextAggregation(CODEC, 2), ends.append, said.append).run(grid)
-    return grid, ends, said
+    FederatedServer(settings, PlaintextAggregation(CODEC, 2), ends.append, notices.append).run(grid)
+    return grid, ends, notices
 
 
 def test_server_adds_the_replies():
-    grid, (end,), said = served(honest)
-    assert grid.asked(MessageType.TRAIN) == [7, 5], "in the order of the clients"
+    grid, (end,), notices = served(honest)
+    assert grid.recipients(MessageType.TRAIN) == [7, 5], "in the order of the clients"
     assert sums_sent(grid.seen)[1].tolist() == [12]
     assert (end.server_state.number, end.clients, end.loss, end.accuracy, end.events) == (1, 2, 1.0, 0.5, ())
-    assert said == []
+    assert notices == []
 
 
 def test_error_reply_is_reported_and_ignored():
-    answer = unless("train", 0, lambda message: [Message(Error(code=1, reason="out of memory"), reply_to=message)])
-    grid, (end,), said = served(answer)
-    assert said == [
-        "round 1: client 0: it failed: out of memory; its reply is ignored",
+    reply = unless("train", 0, lambda message: [Message(Error(code=1, reason="out of memory"), reply_to=message)])
+    grid, (end,), notices = served(reply)
+    assert notices == [
+        "round 1: client 0: the client failed: out of memory; its reply is ignored",
         "round 1 continues with 1 of 2 clients",
     ]
     assert (sums_sent(grid.seen)[1].tolist(), end.clients) == ([5], 1)
 
 
 def test_missing_reply_is_reported():
-    grid, (end,), said = served(unless("train", 1, lambda message: []))
-    assert said == ["round 1: client 1 did not reply", "round 1 continues with 1 of 2 clients"]
+    grid, (end,), notices = served(unless("train", 1, lambda message: []))
+    assert notices == ["round 1: client 1 did not reply", "round 1 continues with 1 of 2 clients"]
     assert (sums_sent(grid.seen)[1].tolist(), end.clients) == ([7], 1)
 
 
@@ -434,7 +441,7 @@ def test_round_without_replies_ends_the_training():
 
 
 def test_unknown_message_type_gets_no_reply():
-    clients = in_the_clear()
+    clients = plaintext_pool()
     grid = InProcessGrid(build_client_app(lambda context: clients), 3)
     message = grid.create_message(RecordDict(), "train.other", 2, "1")
     (reply,) = grid.send_and_receive([message])
@@ -447,15 +454,15 @@ def test_status_reply_has_client_and_round_only():
     calls = [message for _, message in traffic.messages if message.metadata.message_type == MessageType.QUERY]
     assert len(calls) == 2 * 3
     assert not any(message.content.array_records or message.content.metric_records for message in calls)
-    answers = [dict(message.content.config_records[STATUS]) for message in calls if STATUS in message.content]
-    assert answers == [{"client": client, "number": 0, "applied": -1, "finished": 0} for client in range(3)]
+    statuses = [dict(message.content.config_records[STATUS]) for message in calls if STATUS in message.content]
+    assert statuses == [{"client": client, "number": 0, "applied": -1, "finished": 0} for client in range(3)]
 
 
 def test_client_state_is_in_the_flower_context():
     context = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
     assert ClientState(context.state).applied == -1
-    common = GlobalState(np.ones(3, np.float32), {"velocity": np.zeros(3, np.float32)})
-    ClientState(context.state).apply_step(common, applied=4)
+    state = GlobalState(np.ones(3, np.float32), {"velocity": np.zeros(3, np.float32)})
+    ClientState(context.state).apply_step(state, applied=4)
     ClientState(context.state).set_private({"control": np.full(3, 2.0, np.float32)})
     again = ClientState(context.state)
     assert (again.global_state.parameters.tolist(), again.global_state.memory["velocity"].tolist()) == (

@@ -1,4 +1,4 @@
-"""What the server gets to see, byte for byte, and that the scan for it would find a leak."""
+"""The scan of all bytes that the server gets finds no secret, and finds planted ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ppml.randomness import Randomness
 
 from ..aggregation.local import Local, Material, local_parties
 from ..learning.digits import cnn
-from .runs import SIZES, Traffic, federated_arm, foreign_images, ignore, owners, population, run, run_and_record
+from .runs import SIZES, Traffic, client_pool, federated_arm, foreign_images, ignore, owners, run, run_and_record
 from .scanner import (
     holds_a_run,
     plaintext_forms,
@@ -36,8 +36,8 @@ from .scanner import (
     secret_coefficients,
     secret_holders,
     secret_key_in,
+    secret_words,
     serialized_secret,
-    telling_words,
     updates_in,
 )
 
@@ -52,17 +52,17 @@ def encrypted_run() -> Traffic:
 # The secret key.
 
 
-def check_no_secret_key_reaches_the_server(traffic: Traffic) -> None:
+def check_server_gets_no_secret_key(traffic: Traffic) -> None:
     (side,) = traffic.sides
     assert len(traffic.messages) == 2 * (3 + 2 * (3 + 1)), (
-        "both ways: the roll of three clients, and two rounds in which three train and one measures"
+        "in both directions: three status requests, and in each of two rounds three updates and one evaluation"
     )
     assert traffic.public_material[0]
-    assert not secret_key_in(traffic.reaching_the_server(), side)
+    assert not secret_key_in(traffic.server_bytes(), side)
 
 
-def test_no_part_of_the_secret_key_reaches_the_server_in_any_message():
-    check_no_secret_key_reaches_the_server(encrypted_run())
+def test_server_gets_no_part_of_the_secret_key():
+    check_server_gets_no_secret_key(encrypted_run())
 
 
 @pytest.mark.parametrize(
@@ -70,31 +70,31 @@ def test_no_part_of_the_secret_key_reaches_the_server_in_any_message():
     [{"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "ckks", "keys": "shared"}],
     ids=["bfv", "bfv shared", "ckks shared"],
 )
-def test_no_part_of_a_key_or_an_update_reaches_the_server_whatever_is_encrypted_by(aggregation):
+def test_server_gets_no_part_of_a_key_or_an_update(aggregation):
     traffic = run_and_record(federated_arm(aggregation=aggregation))
-    check_no_secret_key_reaches_the_server(traffic)
+    check_server_gets_no_secret_key(traffic)
     check_no_update_is_readable(traffic)
     (side,) = traffic.sides
-    assert secret_key_in([*traffic.reaching_the_server(), b"x" + serialized_secret(side)], side)
+    assert secret_key_in([*traffic.server_bytes(), b"x" + serialized_secret(side)], side)
 
 
 @pytest.mark.parametrize("aggregation", [{"kind": "secret_sharing"}, {"kind": "masking"}], ids=["shares", "masking"])
-def test_no_part_of_an_update_is_readable_among_shares_and_masks(aggregation):
+def test_shares_and_masked_uploads_hide_updates(aggregation):
     traffic = run_and_record(federated_arm(aggregation=aggregation))
-    # The sum is in what goes down: its server sees it.
+    # Messages to clients have the sum, which the server sees.
     traffic.messages = [(direction, message) for direction, message in traffic.messages if direction == "up"]
     check_no_update_is_readable(traffic)
 
 
 def leaking(how) -> Traffic:
-    """Return the traffic of clients that add ``how(side)`` to what they seal."""
+    """Return the traffic of clients that append ``how(side)`` to their uploads."""
 
     def make_side(side: Local) -> Local:
-        seal = side.protect
+        protect = side.protect
 
-        def leaky(update: np.ndarray, *turn: int) -> ProtectedUpdate:
-            sealed = seal(update, *turn)
-            return ProtectedUpdate(sealed.scheme, sealed.length, sealed.payload + how(side))
+        def leaky(update: np.ndarray, *origin: int) -> ProtectedUpdate:
+            upload = protect(update, *origin)
+            return ProtectedUpdate(upload.scheme, upload.length, upload.payload + how(side))
 
         side.protect = leaky
         return side
@@ -113,20 +113,20 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("how", LEAKS.values(), ids=LEAKS)
-def test_a_client_that_adds_its_key_to_an_upload_is_caught(how):
+def test_key_in_an_upload_is_detected(how):
     (side,) = (traffic := leaking(how)).sides
     uploads = [message for direction, message in traffic.messages if direction == "up" and UPDATE in message.content]
-    assert len(uploads) >= 3, "the leak is to be seen where it happens, before the server reads it"
-    assert secret_key_in(traffic.reaching_the_server(), side)
+    assert len(uploads) >= 3, "the scan must see the leak before the server reads it"
+    assert secret_key_in(traffic.server_bytes(), side)
 
 
-def test_another_key_is_not_mistaken_for_the_secret_one():
+def test_other_keys_are_no_finding():
     (side,) = encrypted_run().sides
     other = Local(Ckks(), 3)
     assert not secret_key_in([other.material(), os.urandom(100_000)], side)
 
 
-def test_private_material_stops_the_run_before_it_begins():
+def test_secret_key_material_stops_the_run():
     def make_side(side: Local) -> Local:
         side.material = lambda: serialized_secret(side)
         return side
@@ -138,47 +138,47 @@ def test_private_material_stops_the_run_before_it_begins():
 
 
 def parties() -> tuple[ClientPool, ServerComponents]:
-    """Return clients that encrypt, and what their server has."""
+    """Return clients with encryption, and the components of their server."""
     arm, model = federated_arm(encrypted=True), cnn()
-    given = FederationSpec(arm, SIZES, [None] * 3, [None] * 3)
+    spec = FederationSpec(arm, SIZES, [None] * 3, [None] * 3)
     seeds = party_seeds(Randomness(1), 3)
     both = local_parties(arm.aggregation, 3)
-    clients = build_client_pool(given, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients)
-    return clients, build_server(given, flatten(model), both.material, seeds.server)
+    clients = build_client_pool(spec, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients)
+    return clients, build_server(spec, flatten(model), both.material, seeds.server)
 
 
-def check_the_server_app_leads_to_no_key(build) -> None:
+def check_server_app_has_no_key(build) -> None:
     clients, server = parties()
-    assert secret_holders(clients), "the search must find the clients' key where there is one"
+    assert secret_holders(clients), "the search must find the key of the clients"
     assert not secret_holders(build(server, clients), server)
 
 
-def test_nothing_that_the_server_app_holds_leads_to_a_secret_key():
-    check_the_server_app_leads_to_no_key(lambda server, clients: build_server_app(server, ignore, ignore))
+def test_server_app_has_no_reference_to_a_secret_key():
+    check_server_app_has_no_key(lambda server, clients: build_server_app(server, ignore, ignore))
 
 
-def test_a_server_app_that_holds_the_clients_is_caught():
+def test_server_app_with_a_reference_to_clients_is_detected():
     def careless(server: ServerComponents, clients: ClientPool) -> ServerApp:
         app = ServerApp()
 
         @app.main()
         def main(grid, context):
-            plan = replace(server.plan, rounds=clients.rounds)
-            FederatedServer(plan, server.aggregator, ignore, ignore).run(grid)
+            settings = replace(server.settings, rounds=clients.rounds)
+            FederatedServer(settings, server.aggregator, ignore, ignore).run(grid)
 
         return app
 
     with pytest.raises(AssertionError):
-        check_the_server_app_leads_to_no_key(careless)
+        check_server_app_has_no_key(careless)
 
 
 def server_apps(monkeypatch, arm, workers: int) -> list[ServerApp]:
-    """Return the app that the server of a training of ``arm`` runs."""
+    """Return the server apps of a training of ``arm``."""
     built = []
     original = run_module.build_server_app
 
-    def spied(*given):
-        built.append(original(*given))
+    def spied(*spec):
+        built.append(original(*spec))
         return built[-1]
 
     monkeypatch.setattr(run_module, "build_server_app", spied)
@@ -187,9 +187,11 @@ def server_apps(monkeypatch, arm, workers: int) -> list[ServerApp]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_nothing_that_the_server_app_of_a_whole_training_holds_leads_to_a_secret_key(workers, monkeypatch):
+def test_server_app_of_a_training_has_no_reference_to_a_secret_key(workers, monkeypatch):
     (app,) = server_apps(monkeypatch, federated_arm(encrypted=True, rounds=1), workers)
-    assert any(isinstance(one, LatticeServer) for one in reachable(app)), "the search must find what the app holds"
+    assert any(isinstance(one, LatticeServer) for one in reachable(app)), (
+        "the search must find the aggregator of the app"
+    )
     assert not secret_holders(app)
 
 
@@ -199,40 +201,42 @@ def test_nothing_that_the_server_app_of_a_whole_training_holds_leads_to_a_secret
 def check_no_update_is_readable(traffic: Traffic, rounds: int = 2) -> None:
     assert len(traffic.updates) == 3 * rounds, "all rounds of three clients"
     assert all(np.count_nonzero(update) > 20_000 for update in traffic.updates)
-    assert not updates_in(traffic.reaching_the_server(), traffic.updates, STEP)
+    assert not updates_in(traffic.server_bytes(), traffic.updates, STEP)
 
 
-def test_no_part_of_an_update_is_readable_at_the_server_under_encryption():
+def test_server_reads_no_part_of_an_encrypted_update():
     check_no_update_is_readable(encrypted_run())
 
 
-def test_plaintext_aggregation_is_caught():
+def test_plaintext_updates_are_detected():
     with pytest.raises(AssertionError, match="updates_in"):
         check_no_update_is_readable(run_and_record(federated_arm()))
 
 
-def test_a_client_that_sends_some_values_in_the_clear_beside_the_ciphertext_is_caught():
+def test_plaintext_values_beside_a_ciphertext_are_detected():
     def make_side(side: Local) -> Local:
-        seal = side.protect
+        protect = side.protect
 
-        def leaky(update: np.ndarray, *turn: int) -> ProtectedUpdate:
-            sealed = seal(update, *turn)
-            return ProtectedUpdate(sealed.scheme, sealed.length, sealed.payload + update[5000:5100].astype("<i4").tobytes())
+        def leaky(update: np.ndarray, *origin: int) -> ProtectedUpdate:
+            upload = protect(update, *origin)
+            return ProtectedUpdate(
+                upload.scheme, upload.length, upload.payload + update[5000:5100].astype("<i4").tobytes()
+            )
 
         side.protect = leaky
         return side
 
-    # The server refuses such an update, and the first round is the last.
+    # The server refuses such an update, and the training ends after one round.
     traffic = run_and_record(federated_arm(encrypted=True), make_side=make_side, broken=True)
     with pytest.raises(AssertionError, match="updates_in"):
         check_no_update_is_readable(traffic, rounds=1)
 
 
-def test_neither_the_sum_nor_the_model_is_readable_at_the_server_after_the_first_round():
+def test_server_reads_neither_sums_nor_models():
     traffic = encrypted_run()
     later = [
         payload
-        for payload, (_, message) in zip(traffic.reaching_the_server()[1:], traffic.messages, strict=True)
+        for payload, (_, message) in zip(traffic.server_bytes()[1:], traffic.messages, strict=True)
         if INITIAL not in message.content
     ]
     sums = [np.sum(traffic.updates[:3], axis=0), np.sum(traffic.updates[3:], axis=0)]
@@ -241,7 +245,7 @@ def test_neither_the_sum_nor_the_model_is_readable_at_the_server_after_the_first
 
 @pytest.mark.parametrize("form", range(8))
 @pytest.mark.parametrize("offset", [0, 3])
-def test_the_scan_finds_every_form_of_a_real_update_at_any_offset(form, offset):
+def test_scan_finds_every_encoding_of_an_update(form, offset):
     update = encrypted_run().updates[0]
     planted = list(plaintext_forms(update, STEP))[form][1000:2000]
     noise = os.urandom(10_000 + offset)
@@ -249,17 +253,17 @@ def test_the_scan_finds_every_form_of_a_real_update_at_any_offset(form, offset):
     assert not updates_in([noise], [update], STEP)
 
 
-def test_the_scan_does_not_take_everyday_bytes_for_a_secret():
-    words = telling_words([bytes(1000), b"\xff" * 1000, os.urandom(1000)])
+def test_scan_ignores_common_bytes():
+    words = secret_words([bytes(1000), b"\xff" * 1000, os.urandom(1000)])
     assert not holds_a_run(bytes(1000) + b"\xff" * 1000, words)
 
 
-def test_the_server_works_without_any_client():
-    """The aggregator that the server gets is made of public material alone."""
-    alone = build_server_side(Ckks(), 3, Material(lambda: encrypted_run().public_material[0]))
-    assert not secret_holders(alone)
+def test_aggregator_needs_public_material_only():
+    """The aggregator of the server needs only public material."""
+    aggregator = build_server_side(Ckks(), 3, Material(lambda: encrypted_run().public_material[0]))
+    assert not secret_holders(aggregator)
 
 
-def test_plaintext_holds_no_key_at_all():
+def test_plaintext_aggregation_has_no_key():
     side = PlaintextAggregation(FixedPointCodec(8.0, 20), 3)
-    assert not secret_holders(population(side, FixedPointCodec(8.0, 20)), Context(1, 1, {}, RecordDict(), {}))
+    assert not secret_holders(client_pool(side, FixedPointCodec(8.0, 20)), Context(1, 1, {}, RecordDict(), {}))

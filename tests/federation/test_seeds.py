@@ -1,4 +1,4 @@
-"""The seed of each party: what a party is given tells nothing of what another party draws, on any engine."""
+"""The seed of each party, which reveals nothing about the randomness of another party, on any engine."""
 
 from __future__ import annotations
 
@@ -14,70 +14,72 @@ from ppml.federation.factory import party_seeds
 from ppml.federation.run import build_server_app, train_federated
 from ppml.io.atomic import read_json
 from ppml.randomness import Randomness
-from ppml.stages import federation_job as sites
+from ppml.stages import federation_job
 from ppml.training import train
 
-from .parties import PRIVATE, Federation, federated, foreign_images, owners, parties
+from .parties import CONTRACT, PRIVATE, Federation, federated, foreign_images, owners, parties
 from .runs import ignore, ignore_row
 from .scanner import reachable
 
 ROOT = Randomness(5).child("seed", 0)
 CLIENT = {"kind": "client", "noise_multiplier": 1.0}
 ARMS = {
-    "noise of each owner": federated(privacy=PRIVATE),
-    "noise of the server": federated(privacy=CLIENT, weighting="uniform"),
+    "local noise": federated(privacy=PRIVATE),
+    "central noise": federated(privacy=CLIENT, weighting="uniform"),
     "without privacy": federated(),
 }
 
 
 def seeds_in(*given: object) -> set[bytes | int]:
-    """Return every seed that can be reached from what a party is given."""
+    """Return all seeds that are reachable from the objects of a party."""
     return {one.root for one in reachable(*given) if isinstance(one, Randomness)}
 
 
-def check_each_holds_its_own(parts: Federation, held_by_server: tuple[object, ...]) -> None:
-    """Compare the seeds that the parties hold."""
-    population = parts.population
-    own = {client: seed.root for client, seed in population.seeds.items()}
+def check_separate_seeds(parts: Federation, held_by_server: tuple[object, ...]) -> None:
+    """Check that parties have separate seeds, and the root seed none."""
+    pool = parts.pool
+    own = {client: seed.root for client, seed in pool.seeds.items()}
     assert len(set(own.values())) == len(own) == 3
     server = seeds_in(*held_by_server)
-    assert not server & set(own.values()), "the server holds the seed of a client"
-    assert all(isinstance(seed, bytes) for seed in server | set(own.values())), "a party holds the root seed"
+    assert not server & set(own.values()), "the server has the seed of a client"
+    assert all(isinstance(seed, bytes) for seed in server | set(own.values())), "a party has the root seed"
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_in_process_server_and_clients_are_given_seeds_of_their_own(arm):
+def test_parties_in_process_have_separate_seeds(arm):
     parts = parties(ARMS[arm], seed=5)
-    server = (parts.plan, parts.aggregator, parts.release)
-    check_each_holds_its_own(parts, server)
-    if arm == "noise of the server":
-        assert seeds_in(*server) == {party_seeds(Randomness(5), 3).server.root}, "the search finds what is there"
+    server = (parts.settings, parts.aggregator, parts.sum_mechanism)
+    check_separate_seeds(parts, server)
+    if arm == "central noise":
+        assert seeds_in(*server) == {party_seeds(Randomness(5), 3).server.root}, (
+            "the search must find the seed of the server"
+        )
 
 
-def test_a_server_that_is_given_the_root_or_a_clients_seed_is_caught():
-    parts = parties(ARMS["noise of each owner"], seed=5)
-    for wrong in (Randomness(5), parts.population.seeds[1]):
-        plan = replace(parts.plan, sample_clients=partial(ignore, wrong))
+def test_server_with_root_or_client_seed_is_detected():
+    parts = parties(ARMS["local noise"], seed=5)
+    for wrong in (Randomness(5), parts.pool.seeds[1]):
+        settings = replace(parts.settings, sample_clients=partial(ignore, wrong))
         with pytest.raises(AssertionError, match="seed"):
-            check_each_holds_its_own(parts, (plan,))
+            check_separate_seeds(parts, (settings,))
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_the_server_app_of_a_whole_training_leads_to_no_seed_but_its_own(arm, monkeypatch):
+def test_server_app_has_only_its_own_seed(arm, monkeypatch):
     apps, given = [], []
 
-    def spied(*held):
-        apps.append(build_server_app(*held))
+    def recording_app(*parts):
+        apps.append(build_server_app(*parts))
         return apps[-1]
 
-    def watched(population, server, *others, **named):
-        given.append(population)
-        return train_federated(population, server, *others, **named)
+    def recording_pool(pool, server, *others, **named):
+        given.append(pool)
+        return train_federated(pool, server, *others, **named)
 
-    monkeypatch.setattr(run_module, "build_server_app", spied)
-    monkeypatch.setattr("ppml.federation.run.train_federated", watched)
+    monkeypatch.setattr(run_module, "build_server_app", recording_app)
+    monkeypatch.setattr("ppml.federation.run.train_federated", recording_pool)
     noise = [getattr(ARMS[arm].privacy, "noise_multiplier", None)] * 3
-    train(ARMS[arm], owners(), noise, foreign_images(), classes=10, rng=ROOT, report=ignore_row)
+    train(ARMS[arm], owners(), noise, foreign_images(), contract=CONTRACT, rng=ROOT, report=ignore_row)
     clients = {seed.root for seed in given[0].seeds.values()}
     found = seeds_in(apps[0])
     assert len(clients) == 3 and not found & (clients | {ROOT.root})
@@ -85,12 +87,12 @@ def test_the_server_app_of_a_whole_training_leads_to_no_seed_but_its_own(arm, mo
 
 def job_of(arm: Arm, folder: Path) -> Path:
     noise = [getattr(arm.privacy, "noise_multiplier", None)] * 3
-    return sites.write_job(
+    return federation_job.write_federation_job(
         folder,
         arm,
         rng=ROOT,
         data=("digits", 125),
-        classes=10,
+        contract=CONTRACT,
         owned=owners(),
         test=foreign_images(),
         calibrated={"noise_multipliers": noise},
@@ -98,36 +100,36 @@ def job_of(arm: Arm, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_deployed_each_party_reads_its_own_seed_and_no_file_has_the_root(arm, tmp_path):
+def test_deployed_parties_read_only_their_own_seeds(arm, tmp_path):
     job = job_of(ARMS[arm], tmp_path)
     every = {path.name: path.read_text() for path in tmp_path.glob("*.seed")}
     assert sorted(every) == ["client0.seed", "client1.seed", "client2.seed", "server.seed"]
     assert len(set(every.values())) == 4
-    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.glob("*.seed")), "others may not read a seed"
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.glob("*.seed")), "other users must not read a seed"
     public = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".seed")
     assert not any(seed.encode() in public or bytes.fromhex(seed) in public for seed in every.values())
     assert not {"root_seed", "seed", "rng"} & read_json(job).keys()
 
     for name in ("client0.seed", "client2.seed", "server.seed"):
         (tmp_path / name).unlink()
-    (own,) = sites.population(str(job), (1,)).seeds.values()
+    (own,) = federation_job.load_clients(str(job), (1,)).seeds.values()
     assert own.root.hex() == every["client1.seed"], "a site needs no other seed"
     (tmp_path / "server.seed").write_text(every["server.seed"])
     (tmp_path / "client1.seed").unlink()
-    parts = sites.server(str(job))
+    parts = federation_job.load_server(str(job))
     assert seeds_in(parts) <= {bytes.fromhex(every["server.seed"])}, "the server needs no seed of a client"
 
 
-def test_on_ray_the_processes_of_clients_have_the_seeds_of_clients_alone(tmp_path):
-    job = job_of(ARMS["noise of the server"], tmp_path)
+def test_ray_clients_have_no_server_seed(tmp_path):
+    job = job_of(ARMS["central noise"], tmp_path)
     server = (tmp_path / "server.seed").read_text()
     (tmp_path / "server.seed").unlink()
-    population = sites.population(str(job), (0, 1, 2))
-    assert len(population.seeds) == 3 and bytes.fromhex(server) not in seeds_in(population)
+    pool = federation_job.load_clients(str(job), (0, 1, 2))
+    assert len(pool.seeds) == 3 and bytes.fromhex(server) not in seeds_in(pool)
 
 
-def test_a_party_cannot_compute_the_noise_of_another():
-    """Every value that a party derives from its seed differs from every value of another party on the same path."""
+def test_parties_cannot_compute_each_others_noise():
+    """The values of different parties on the same path are different."""
     seeds = party_seeds(ROOT, 3)
     given = [seeds.server, *seeds.clients.values()]
     drawn = [
@@ -137,7 +139,7 @@ def test_a_party_cannot_compute_the_noise_of_another():
     assert len(set().union(*drawn)) == sum(map(len, drawn))
 
 
-def test_the_seeds_of_a_private_training_depend_on_its_mechanism(tmp_path):
+def test_seeds_of_a_private_training_depend_on_its_mechanism(tmp_path):
     found = set()
     for number, multiplier in enumerate((1.0, 1.5)):
         arm = federated(privacy={**PRIVATE, "noise_multiplier": multiplier})

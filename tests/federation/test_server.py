@@ -1,4 +1,4 @@
-"""An answer that is none is named and left out; the sum is that of the others, to the bit, and they go on."""
+"""The server reports and ignores an invalid reply; the sum has the bits of the other updates."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ from .parties import (
     Wire,
     by_hand,
     federated,
-    with_fault,
     parties,
     play,
     same_bits,
     trained,
+    with_fault,
     with_learner,
-    with_settings,
     with_records,
+    with_settings,
     with_status,
 )
 
@@ -65,7 +65,7 @@ PLAIN = PlaintextAggregation(CODEC, 3)
 
 
 def all_but_client_1_in_round_2(number: int) -> Iterable[int]:
-    """Return who answers where client 1 does not in round 2."""
+    """Return all clients, but without client 1 in round 2."""
     return (0, 2) if number == 2 else (0, 1, 2)
 
 
@@ -74,33 +74,33 @@ def all_clients(number: int) -> Iterable[int]:
     return range(3)
 
 
-def check_others_continue(course: Course, answered: Callable[[int], Iterable[int]]) -> None:
-    """Compare sums and models with federated averaging by hand over those who ``answered``."""
+def check_others_continue(course: Course, received: Callable[[int], Iterable[int]]) -> None:
+    """Compare sums and models with federated averaging over the clients with an update."""
     assert course.failure is None
-    trail = by_hand(parties(federated()), answered)
-    assert course.added == [end.clients for end in course.ends] == [len(list(answered(number))) for number in (1, 2, 3)]
+    trail = by_hand(parties(federated()), received)
+    assert course.added == [end.clients for end in course.ends] == [len(list(received(number))) for number in (1, 2, 3)]
     for found, expected in zip(course.sums, trail.sums, strict=True):
-        assert np.array_equal(found, expected), "contributions and weights, to the grid point"
+        assert np.array_equal(found, expected), "updates and weights, to the grid point"
     for state in course.states:
-        # All three took part in the last round, so that they have the sums until then; who measured has the last, too.
+        # All three clients are in the last round and have the earlier sums; the evaluating client also has the last.
         assert state.applied in (2, 3)
         assert same_bits(state.global_state.parameters, trail.parameters[state.applied])
 
 
 def check_one_reply_is_ignored(course: Course, reason: str) -> None:
-    """Look for one line that names client, round and what begins with ``reason``, and for the sum of the others."""
-    named, goes_on = course.notices
-    assert named.startswith(f"round 2: client 1: {reason}") and named.endswith("; its reply is ignored")
-    assert "\n" not in named
-    assert goes_on == "round 2 continues with 2 of 3 clients"
+    """Check for one notice with client, round and ``reason``, and for the sum of the other updates."""
+    notice, continued = course.notices
+    assert notice.startswith(f"round 2: client 1: {reason}") and notice.endswith("; its reply is ignored")
+    assert "\n" not in notice
+    assert continued == "round 2 continues with 2 of 3 clients"
     check_others_continue(course, all_but_client_1_in_round_2)
 
 
-# Answers that are none.
+# Invalid replies.
 
 
 def with_update(change: Callable[[ProtectedUpdate], ProtectedUpdate]) -> Callable[[Message, Message], list[Message]]:
-    """Return a fault: another contribution."""
+    """Return a fault: another update."""
 
     def fault(message: Message, reply: Message) -> list[Message]:
         update = change(unpack_update(reply.content.array_records[UPDATE]))
@@ -110,7 +110,7 @@ def with_update(change: Callable[[ProtectedUpdate], ProtectedUpdate]) -> Callabl
 
 
 def with_value(place: int, value: int, dtype: str = "<i8") -> Callable[[Message, Message], list[Message]]:
-    """Return a fault: one value of the contribution is another."""
+    """Return a fault: another value in the update."""
 
     def change(update: ProtectedUpdate) -> ProtectedUpdate:
         values = PLAIN.reveal(update)
@@ -121,7 +121,7 @@ def with_value(place: int, value: int, dtype: str = "<i8") -> Callable[[Message,
 
 
 def with_record(**records) -> Callable[[Message, Message], list[Message]]:
-    """Return a fault: other records in the answer, None for one that is missing."""
+    """Return a fault: other Flower records in the reply; None removes a record."""
     return lambda message, reply: [with_records(message, reply, **records)]
 
 
@@ -134,7 +134,7 @@ def failed(message: Message, reply: Message) -> list[Message]:
 
 
 BAD_REPLIES = {
-    "an error": (failed, "it failed: out of memory"),
+    "an error": (failed, "the client failed: out of memory"),
     "one value more": (
         with_update(lambda _: PLAIN.protect(np.zeros(VALUES + 1, np.int64))),
         "its update has 7852 values",
@@ -146,12 +146,12 @@ BAD_REPLIES = {
     "one byte less": (with_update(partial(shortened, missing=1)), "31403 bytes for 7851 values of 4 or 8 bytes each"),
     "one value cut off": (with_update(partial(shortened, missing=4)), "31400 bytes for 7851 values of 4 or 8 bytes "),
     "no payload": (with_update(lambda update: replace(update, payload=b"")), "0 bytes for 7851 values of 4 or 8 "),
-    "a value beyond the clip": (with_value(17, LARGEST + 1), "a value beyond what updates are clipped to"),
-    "a value below the clip": (with_value(17, -LARGEST - 1, "<i4"), "a value beyond what updates are clipped to"),
-    "a weight beyond the clip": (with_value(-1, 2**31 - 1, "<i4"), "a value beyond what updates are clipped to"),
-    "the lowest value there is": (with_value(17, -(2**63)), "a value beyond what updates are clipped to"),
+    "a value beyond the clip": (with_value(17, LARGEST + 1), "a value exceeds the clipping bound of updates"),
+    "a value below the clip": (with_value(17, -LARGEST - 1, "<i4"), "a value exceeds the clipping bound of updates"),
+    "a weight beyond the clip": (with_value(-1, 2**31 - 1, "<i4"), "a value exceeds the clipping bound of updates"),
+    "the lowest 64-bit value": (with_value(17, -(2**63)), "a value exceeds the clipping bound of updates"),
     "another round": (with_status(number=1), "its reply is for round 1"),
-    "a round to come": (with_status(number=3), "its reply is for round 3"),
+    "a later round": (with_status(number=3), "its reply is for round 3"),
     "another client": (with_status(client=2), "its reply names client 2"),
     "no update": (with_record(update=None), "its reply has no update"),
     "no status": (with_record(status=None), "its reply names no client and no round"),
@@ -169,11 +169,11 @@ def test_invalid_reply_is_reported_and_ignored(fault, reason):
 
 MALFORMED = {
     "an update without values": with_record(update=ArrayRecord({})),
-    "an update that is no array": with_record(update=ConfigRecord({PROTECTED: 1})),
-    "an update of no shape": with_record(
+    "an update without an array": with_record(update=ConfigRecord({PROTECTED: 1})),
+    "an update without a shape": with_record(
         update=ArrayRecord({PROTECTED: Array(dtype="bytes", shape=(), stype="ppml.plaintext", data=b"")})
     ),
-    "a status that is no status": with_record(status=ArrayRecord({})),
+    "a status of another type": with_record(status=ArrayRecord({})),
     "a status in words": with_record(
         status=ConfigRecord({"client": "one", "number": "two", "applied": "three", "finished": "four"})
     ),
@@ -189,8 +189,8 @@ def test_malformed_reply_is_ignored(fault):
     check_one_reply_is_ignored(play(parties(federated()), with_fault(1, 2, fault)), "")
 
 
-class FailsIn:
-    """Does something else than ``learner`` in round 2."""
+class ReplacedInRound2:
+    """A learner that is replaced by a function in round 2."""
 
     def __init__(self, learner, instead) -> None:
         self._learner, self._instead = learner, instead
@@ -221,48 +221,48 @@ def filled(value: float):
 @pytest.mark.parametrize(
     ("instead", "reason"),
     [
-        (full_disk, "it failed: OSError: disk full"),
-        (filled(torch.nan), "it failed: client 1, round 2: the weights are not finite"),
-        (filled(-torch.inf), "it failed: client 1, round 2: the weights are not finite"),
+        (full_disk, "the client failed: OSError: disk full"),
+        (filled(torch.nan), "the client failed: client 1, round 2: the weights are not finite"),
+        (filled(-torch.inf), "the client failed: client 1, round 2: the weights are not finite"),
     ],
     ids=["raises", "nan", "infinity"],
 )
 @pytest.mark.parametrize("aggregation", [None, CKKS], ids=["plaintext", "ckks"])
 def test_failed_client_is_reported_and_ignored(instead, reason, aggregation):
-    parts = with_learner(parties(federated(aggregation=aggregation)), 1, lambda one: FailsIn(one, instead))
+    parts = with_learner(parties(federated(aggregation=aggregation)), 1, lambda one: ReplacedInRound2(one, instead))
     check_one_reply_is_ignored(play(parts), reason)
 
 
 def test_keyboard_interrupt_stops_the_training():
     with pytest.raises(KeyboardInterrupt):
-        play(with_learner(parties(federated()), 1, lambda one: FailsIn(one, interrupted)))
+        play(with_learner(parties(federated()), 1, lambda one: ReplacedInRound2(one, interrupted)))
 
 
 def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Message, Message], list[Message]]:
-    """Return a fault: a client that sends other ciphertexts, and says that they are whole."""
+    """Return a fault: other ciphertexts, with a valid checksum."""
 
     def changed(update: ProtectedUpdate) -> ProtectedUpdate:
-        scheme, key, origin = scheme_of(Ckks()), update.payload[:16], update.payload[32:44]
+        scheme, key, header = scheme_of(Ckks()), update.payload[:16], update.payload[32:44]
         chunks = change([bytes(chunk) for chunk in scheme.ciphertexts(update, key)])
-        return scheme.pack(key, update.length, chunks, origin)
+        return scheme.pack(key, update.length, chunks, header)
 
     return with_update(changed)
 
 
 BAD_CIPHERTEXTS = {
-    "cut off": (with_update(partial(shortened, missing=1)), "it was cut off or altered on the way"),
-    "more than was sent": (
+    "cut off": (with_update(partial(shortened, missing=1)), "the upload was truncated or altered"),
+    "extra bytes": (
         with_update(lambda update: replace(update, payload=update.payload + b"ab")),
-        "it was cut off or altered on the way",
+        "the upload was truncated or altered",
     ),
     "under another key": (
         with_update(lambda update: Local(Ckks(), 3).protect(np.zeros(update.length, np.int64))),
-        "it is under another key than that of this run",
+        "the upload is under another key than that of this run",
     ),
-    "one less": (of_ciphertexts(lambda parts: parts[:-1]), "1 ciphertexts where 2 are needed"),
+    "one less": (of_ciphertexts(lambda parts: parts[:-1]), "1 ciphertexts, expected 2"),
     "one more": (of_ciphertexts(lambda parts: [*parts, parts[0]]), "185"),
     "other bytes": (of_ciphertexts(lambda parts: [bytes(len(part)) for part in parts]), ""),
-    "one that is none": (of_ciphertexts(lambda parts: [*parts[:-1], b"none"]), ""),
+    "no ciphertext": (of_ciphertexts(lambda parts: [*parts[:-1], b"none"]), ""),
     "another form": (
         of_ciphertexts(lambda parts: [stream_with(parts[0], 32, b"\x00"), *parts[1:]]),
         "a ciphertext that is not fresh",
@@ -271,7 +271,7 @@ BAD_CIPHERTEXTS = {
         of_ciphertexts(lambda parts: [stream_with(parts[0], 33, bytes(8)), *parts[1:]]),
         "a ciphertext that is not fresh",
     ),
-    "what would end a process that reads it": (
+    "a stream that would crash its reader": (
         of_ciphertexts(lambda parts: [claiming_to_be_compressed(parts[0]), *parts[1:]]),
         "a ciphertext of 43755 bytes, not 65633 or 32946",
     ),
@@ -291,7 +291,9 @@ def test_missing_reply_is_reported_in_one_line():
 
 
 def test_second_reply_is_ignored():
-    course = play(parties(federated()), with_fault(1, 2, lambda message, reply: [reply, *failed(message, reply), reply]))
+    course = play(
+        parties(federated()), with_fault(1, 2, lambda message, reply: [reply, *failed(message, reply), reply])
+    )
     assert course.notices == ["round 2: client 1 replied twice; the second reply is ignored"] * 2
     check_others_continue(course, all_clients)
 
@@ -338,21 +340,22 @@ def test_client_without_state_gets_all_sums_again(aggregation):
                 del context.state[record]
 
     course = play(parties(federated(aggregation=aggregation)), partial(FaultyWire, before=forget))
-    check_one_reply_is_ignored(course, "it has lost its state and starts again in the next round")
-    told = [message.content for message in course.requests(1)]
-    assert [unpack_request(content) for content in told] == [
+    check_one_reply_is_ignored(course, "the client has lost its state and starts again in the next round")
+    sent = [message.content for message in course.requests(1)]
+    assert [unpack_request(content) for content in sent] == [
         RoundRequest(1, 0),
         RoundRequest(2, 0, 1),
         RoundRequest(3, 0, 1),
     ]
-    assert [INITIAL in content for content in told] == [True, False, True]
-    assert [list(unpack_sums(content.array_records[SUMS])) for content in told] == [[], [1], [1, 2]]
+    assert [INITIAL in content for content in sent] == [True, False, True]
+    assert [list(unpack_sums(content.array_records[SUMS])) for content in sent] == [[], [1], [1, 2]]
 
 
 def test_client_with_an_impossible_round_catches_up():
     course = play(parties(federated(rounds=4)), with_fault(1, 1, with_status(applied=2)))
     assert course.notices == [
-        "round 1: client 1: it claims to have applied the sum of round 2, which does not exist; its reply is ignored",
+        "round 1: client 1: the client claims to have applied the sum of round 2, which does not exist; "
+        "its reply is ignored",
         "round 1 continues with 2 of 3 clients",
     ]
     assert course.added == [2, 3, 3, 3]
@@ -360,11 +363,11 @@ def test_client_with_an_impossible_round_catches_up():
     assert all(same_bits(state.global_state.parameters, trail.parameters[state.applied]) for state in course.states)
 
 
-# Sums that would show one update.
+# Sums that would reveal one update.
 
 
 def play_with_one_update_in_round_2(aggregation: dict[str, object]) -> Course:
-    """Return the course of a training in whose second round two of three answers get lost."""
+    """Return the course of a training with two dropouts of three in its second round."""
     return play(
         replace(
             parties(federated(aggregation=aggregation)), drops_reply=lambda number, client: number == 2 and client > 0
@@ -379,15 +382,15 @@ def check_sum_of_one_update_is_refused(course: Course) -> None:
     assert [end.clients for end in course.ends] == [3] and len(course.sums) == 1
 
 
-SEALED_BY = [CKKS, {"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "secret_sharing"}]
+PROTECTIONS = [CKKS, {"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "secret_sharing"}]
 
 
-@pytest.mark.parametrize("aggregation", SEALED_BY, ids=["ckks", "bfv", "bfv shared", "shares"])
+@pytest.mark.parametrize("aggregation", PROTECTIONS, ids=["ckks", "bfv", "bfv shared", "shares"])
 def test_protected_sum_has_at_least_two_updates(aggregation):
     check_sum_of_one_update_is_refused(play_with_one_update_in_round_2(aggregation))
 
 
-@pytest.mark.parametrize("aggregation", SEALED_BY[:3], ids=["ckks", "bfv", "bfv shared"])
+@pytest.mark.parametrize("aggregation", PROTECTIONS[:3], ids=["ckks", "bfv", "bfv shared"])
 def test_protected_sum_of_one_update_is_detected(aggregation, monkeypatch):
     monkeypatch.setattr("ppml.federation.factory._min_clients", lambda arm, clients: arm.topology.min_clients)
     with pytest.raises(AssertionError):
@@ -405,7 +408,7 @@ def test_masks_of_too_few_clients_are_not_removed():
 
 
 def test_training_ends_with_one_remaining_client():
-    # Two, one and three steps a round: after round 2 client 2 alone has any left.
+    # Two, one and three steps per round: after round 2 only client 2 has budget.
     course = play(parties(federated(PRIVATE, {"kind": "bfv"}, rounds=9), budgets=[4, 2, 7]))
     assert course.failure is None and [end.clients for end in course.ends] == [3, 3]
     assert course.notices[-1] == (
@@ -413,7 +416,7 @@ def test_training_ends_with_one_remaining_client():
     )
 
 
-# What a client measures.
+# Metrics of a client.
 
 NO_METRICS = {
     "no loss": MetricRecord({"accuracy": 0.5}),
@@ -423,31 +426,31 @@ NO_METRICS = {
 }
 
 
-def mismeasured(record: object) -> Callable[..., Wire]:
-    """Return a wire on which client 0 measures something else."""
+def with_metrics(record: object) -> Callable[..., Wire]:
+    """Return a wire with other metrics of client 0."""
 
-    class Mismeasures(Wire):
+    class FaultyMetrics(Wire):
         def after(self, message: Message, reply: Message) -> list[Message]:
             if METRICS in reply.content and reply.metadata.src_node_id == 2:
                 return [with_records(message, reply, **{METRICS: record})]
             return super().after(message, reply)
 
-    return Mismeasures
+    return FaultyMetrics
 
 
 @pytest.mark.parametrize("record", NO_METRICS.values(), ids=NO_METRICS)
 def test_invalid_metrics_are_replaced_by_the_next_client(record):
-    course = play(parties(federated()), mismeasured(record))
+    course = play(parties(federated()), with_metrics(record))
     assert course.failure is None and len(course.ends) == 3
     line = "client 0 did not evaluate the global model; the next client is asked"
     assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
 
 
-# The roll.
+# Client discovery.
 
 
 def joined(client: int) -> Callable[..., Wire]:
-    """Return a wire with one node more, which says that it is ``client``."""
+    """Return a wire with one more node, which reports the number ``client``."""
 
     def wire_of(*given) -> Wire:
         wire = Wire(*given)
@@ -468,14 +471,14 @@ def joined(client: int) -> Callable[..., Wire]:
 def test_node_with_an_invalid_number_is_ignored(client, line):
     course = play(parties(federated()), joined(client))
     assert course.notices == [line]
-    told = [message.metadata for direction, message in course.messages if direction == "down"]
-    assert [one.message_type for one in told if one.dst_node_id == 9] == [MessageType.QUERY]
+    sent = [message.metadata for direction, message in course.messages if direction == "down"]
+    assert [one.message_type for one in sent if one.dst_node_id == 9] == [MessageType.QUERY]
     assert course.states.pop().applied == -1
     check_others_continue(course, all_clients)
 
 
 class Moves(Wire):
-    """Client 1 leaves its node after round 1 and comes back on another, without its state."""
+    """Client 1 loses its node after round 1 and reconnects on another, without its state."""
 
     def __init__(self, *given) -> None:
         super().__init__(*given)
@@ -494,32 +497,32 @@ def test_client_on_a_new_node_gets_all_sums_again():
 
 
 class Late(Wire):
-    """Client 2 connects after so many looks."""
+    """Client 2 connects after a number of queries for nodes."""
 
-    def __init__(self, *given, looks: int) -> None:
+    def __init__(self, *given, queries: int) -> None:
         super().__init__(*given)
-        self._looks = looks
+        self._queries = queries
 
     def get_node_ids(self):
-        self._looks -= 1
-        return [2, 3] if self._looks >= 0 else [2, 3, 4]
+        self._queries -= 1
+        return [2, 3] if self._queries >= 0 else [2, 3, 4]
 
 
 def test_server_waits_for_clients_to_connect():
     parts = with_settings(parties(federated()), connect_timeout=30.0)
-    course = play(parts, partial(Late, looks=2))
+    course = play(parts, partial(Late, queries=2))
     assert course.notices == []
     check_others_continue(course, all_clients)
 
 
 def test_late_client_joins_the_next_round():
-    course = play(parties(federated()), partial(Late, looks=1))
+    course = play(parties(federated()), partial(Late, queries=1))
     assert course.notices == ["round 1: client 2 is not connected", "round 1 continues with 2 of 3 clients"]
     check_others_continue(course, lambda number: range(2 if number == 1 else 3))
 
 
-class RollFails(Wire):
-    """What comes back of the first roll call of node 3 is what ``fault`` makes of it."""
+class FaultyStatus(Wire):
+    """A wire that applies ``fault`` to the first status of node 3."""
 
     def __init__(self, *given, fault) -> None:
         super().__init__(*given)
@@ -534,35 +537,35 @@ class RollFails(Wire):
 
 @pytest.mark.parametrize("fault", [failed, with_record(status=None)], ids=["an error", "no status"])
 def test_node_without_status_is_asked_again(fault):
-    course = play(parties(federated()), partial(RollFails, fault=fault))
+    course = play(parties(federated()), partial(FaultyStatus, fault=fault))
     assert course.notices[0].startswith("node 3 does not report its status: ")
     assert course.notices[1:] == ["round 1: client 1 is not connected", "round 1 continues with 2 of 3 clients"]
     check_others_continue(course, lambda number: (0, 2) if number == 1 else range(3))
 
 
-# Too few.
+# Too few updates.
 
 
 def lost_in(number: int, *clients: int):
-    return lambda here, client: here == number and client in clients
+    return lambda round_number, client: round_number == number and client in clients
 
 
 def test_too_few_updates_end_the_training():
-    undisturbed, memory = MemoryStore(), MemoryStore()
-    trained(parties(federated()), checkpoint=undisturbed)
+    uninterrupted, memory = MemoryStore(), MemoryStore()
+    trained(parties(federated()), checkpoint=uninterrupted)
     parts = replace(parties(federated(min_clients=2)), drops_reply=lost_in(3, 0, 2))
     notices: list[str] = []
     with pytest.raises(RoundFailed, match=r"^round 3: 1 of 3 clients sent a valid update, 2 are needed; "):
         trained(parts, checkpoint=memory, notice=notices.append)
     assert notices == ["round 3: client 0 did not reply", "round 3: client 2 did not reply"]
-    kept, expected = memory.checkpoint, undisturbed.after[2]
+    kept, expected = memory.checkpoint, uninterrupted.after[2]
     assert kept.number == 2 and kept.history == expected.history
     assert kept.server_state == expected.server_state
     assert same_bits(kept.global_state.parameters, expected.global_state.parameters)
-    # When the clients are back, the training ends as if they had never been away.
+    # With all clients, the resumed training has the same result.
     outcome = trained(parties(federated(min_clients=2)), checkpoint=memory)
     assert len(outcome.history) == 3
-    assert same_bits(memory.checkpoint.global_state.parameters, undisturbed.checkpoint.global_state.parameters)
+    assert same_bits(memory.checkpoint.global_state.parameters, uninterrupted.checkpoint.global_state.parameters)
 
 
 def test_min_clients_updates_are_enough():
@@ -576,8 +579,8 @@ def test_round_without_updates_ends_the_training():
     assert course.ends == [] and course.added == []
 
 
-class CannotMeasure(Wire):
-    """Some clients fail when they are to measure."""
+class WithoutMetrics(Wire):
+    """Some clients fail to evaluate the model."""
 
     def __init__(self, *given, clients) -> None:
         super().__init__(*given)
@@ -590,7 +593,7 @@ class CannotMeasure(Wire):
 
 
 def test_next_client_measures_the_same_metrics():
-    course = play(parties(federated()), partial(CannotMeasure, clients=[0]))
+    course = play(parties(federated()), partial(WithoutMetrics, clients=[0]))
     line = "client 0 did not evaluate the global model; the next client is asked"
     assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
     expected = play(parties(federated()))
@@ -598,7 +601,7 @@ def test_next_client_measures_the_same_metrics():
 
 
 def test_training_ends_without_metrics():
-    course = play(parties(federated()), partial(CannotMeasure, clients=[0, 1, 2]))
+    course = play(parties(federated()), partial(WithoutMetrics, clients=[0, 1, 2]))
     assert str(course.failure) == "round 1: no client evaluated the global model"
     assert course.ends == []
 
@@ -607,7 +610,7 @@ def test_training_ends_without_metrics():
 
 
 def test_client_with_spent_budget_trains_no_more():
-    # Two, one and three steps a round.
+    # Two, one and three steps per round.
     parts = parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7])
     course = play(parts)
     assert course.notices == [
@@ -634,14 +637,14 @@ def test_resumed_training_without_budget_ends_at_once():
     assert (again.history, again.events) == (first.history, first.events)
 
 
-# What a client does with what it is told.
+# Repeated sums, and packing.
 
 
 def test_client_applies_a_repeated_sum_once():
-    # The server does not hear of the first answer, and says everything again.
+    # The server misses a reply, and sends the sum again.
     course = play(parties(federated()), with_fault(1, 2, lambda message, reply: []))
-    told = [list(unpack_sums(message.content.array_records[SUMS])) for message in course.requests(1)]
-    assert told == [[], [1], [1, 2]]
+    sent = [list(unpack_sums(message.content.array_records[SUMS])) for message in course.requests(1)]
+    assert sent == [[], [1], [1, 2]]
     check_others_continue(course, all_but_client_1_in_round_2)
 
 

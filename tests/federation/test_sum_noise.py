@@ -1,4 +1,4 @@
-"""What noise in the sum is added to: clipped gradients of one sample of all examples, or clipped updates."""
+"""The sums under the noise: clipped gradients of one Poisson sample of all examples, or clipped updates."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ from .sum_noise import (
     sensitivity,
 )
 
-# The sum of gradients.
+# Sums of gradients.
 
 
 def clipped_gradients(model: torch.nn.Module, examples: Examples, norm: float) -> np.ndarray:
-    """Return the clipped gradient of each record, in float64, one backward pass a record."""
+    """Return the clipped gradient of each example, in float64, by one backward pass per example."""
     found = []
     for image, label in zip(examples.inputs, examples.labels, strict=True):
         loss = functional.cross_entropy(model(image[None]), label[None])
@@ -70,23 +70,23 @@ def clipped_gradients(model: torch.nn.Module, examples: Examples, norm: float) -
 
 
 @cache
-def somewhere() -> np.ndarray:
-    """Return weights at which some gradients are larger than 0.1 and some are smaller."""
+def random_weights() -> np.ndarray:
+    """Return weights at which some gradients are longer than 0.1 and some are shorter."""
     rng = np.random.default_rng(1)
     return rng.normal(0.0, 1.0, PARAMETERS).astype(np.float32)
 
 
-def chosen_by(algorithm: DistributedDpSgd, client: int, examples: int | Examples, number: int = 1) -> np.ndarray:
-    """Return the positions that a client samples of its examples, or of so many without gradients."""
+def sample_of(algorithm: DistributedDpSgd, client: int, examples: int | Examples, number: int = 1) -> np.ndarray:
+    """Return the indices of a client's sample of its examples, or of a number of examples without gradients."""
     seen = []
     zeros = NoiseSample(np.zeros(PARAMETERS, np.int64), "seeded")
 
-    def heard(model, examples, chosen, norm):
+    def record_sample(model, examples, chosen, norm):
         seen.append(chosen.numpy())
         return np.zeros(PARAMETERS, np.float32)
 
     with (
-        mock.patch.object(shares_module, "clipped_sum", heard),
+        mock.patch.object(shares_module, "clipped_sum", record_sample),
         mock.patch.object(shares_module, "rounded_gaussian", lambda *_: zeros),
     ):
         model, data = idle(examples) if isinstance(examples, int) else (logistic(), ClientData(IDLE, examples))
@@ -96,7 +96,7 @@ def chosen_by(algorithm: DistributedDpSgd, client: int, examples: int | Examples
 
 @cache
 def idle(examples: int) -> tuple[torch.nn.Module, ClientData]:
-    """Return a model and a client with so many examples without gradients."""
+    """Return a model and the data of a client with a number of examples without gradients."""
     return logistic(), ClientData(IDLE, blank(examples))
 
 
@@ -105,13 +105,13 @@ def small_gaussian(noise: float = 1.0, **others) -> DistributedGaussian:
 
 
 def check_gradient_sums(rate: float, plant: Plant = honest) -> None:
-    """Compare two rounds of three clients with gradients that are clipped one by one."""
+    """Compare two rounds of three clients with gradients clipped one by one."""
     algorithm = plant(by_example(small_gaussian(max_norm=0.5), rate=rate))
-    state = GlobalState(somewhere(), algorithm.initial_memory(PARAMETERS))
+    state = GlobalState(random_weights(), algorithm.initial_memory(PARAMETERS))
     for number in (1, 2):
         expected, total = np.zeros(PARAMETERS), np.zeros(PARAMETERS, np.int64)
         for client, examples in enumerate(owners()):
-            chosen = torch.from_numpy(chosen_by(algorithm, client, examples, number))
+            chosen = torch.from_numpy(sample_of(algorithm, client, examples, number))
             model = logistic()
             unflatten_into(model, state.parameters)
             gradients = clipped_gradients(model, examples.select(chosen), 0.5)
@@ -123,7 +123,7 @@ def check_gradient_sums(rate: float, plant: Plant = honest) -> None:
             expected += -gradients.sum(axis=0) + made.noise * STEP
             total += CODEC.encode(made.values) + made.noise
         after = algorithm.apply_sum(total * STEP, state, number)
-        # The public expected number of examples, and the learning rate of the round: 0.1, then two thirds of it.
+        # The public expected batch size, and the learning rate of the round: 0.1, then two thirds of it.
         step = 0.1 * (4 - number) / 3 * expected / (rate * 125)
         assert np.abs(step).max() > 1e-4
         np.testing.assert_allclose(after.parameters - state.parameters, step, atol=1e-6)
@@ -137,7 +137,7 @@ def test_distributed_dp_sgd_sums_clipped_gradients(rate):
 
 def test_check_has_clipped_and_unclipped_gradients():
     model = logistic()
-    unflatten_into(model, somewhere())
+    unflatten_into(model, random_weights())
     norms = np.linalg.norm(clipped_gradients(model, some(125), math.inf), axis=1)
     assert (norms > 0.5).sum() > 20 and (norms < 0.5).sum() > 5
 
@@ -153,14 +153,14 @@ def without_clipping(algorithm):
 
 
 class DividesByTheSampled(DistributedDpSgd):
-    """Divides by how many were sampled, which is private."""
+    """Divides by the executed batch size, which is private."""
 
     def compute_update(self, model, data, round_context):
         sampled.extend(len(chosen) for chosen in self._sampler(data.examples, round_context.rng))
         return super().compute_update(model, data, round_context)
 
     def apply_sum(self, total, state, number):
-        # The check asks each of the three clients twice.
+        # The check computes each of the three updates twice.
         return DistributedDpSgd.apply_sum(
             replace(self, expected_batch_size=sum(sampled[-6:]) / 2), total, state, number
         )
@@ -176,7 +176,7 @@ class StepsUphill(DistributedDpSgd):
 
 
 class SamplesAtItsOwnRate(DistributedDpSgd):
-    """Samples a batch from each client, however many examples that has."""
+    """Samples 20 examples of each client, of any size."""
 
     def _sampler(self, examples, rng):
         return DistributedDpSgd._sampler(replace(self, sample_rate=min(1.0, 20 / len(examples))), examples, rng)
@@ -187,10 +187,10 @@ def as_a(kind):
 
 
 GRADIENT_FAULTS = {
-    "clipping left out": without_clipping,
-    "divided by the number sampled": as_a(DividesByTheSampled),
+    "clipping omitted": without_clipping,
+    "divided by the executed batch size": as_a(DividesByTheSampled),
     "a step uphill": as_a(StepsUphill),
-    "noise left out": lambda algorithm: Changed(
+    "noise omitted": lambda algorithm: Changed(
         algorithm, lambda made, round_context: replace(made, noise=np.zeros_like(made.noise))
     ),
 }
@@ -207,12 +207,12 @@ def check_samples_form_one_poisson_sample(algorithm: DistributedDpSgd, sizes: Se
     drawn = np.zeros((rounds, sum(sizes)), dtype=bool)
     for number in range(rounds):
         for client, size in enumerate(sizes):
-            drawn[number, sum(sizes[:client]) + chosen_by(algorithm, client, size, number)] = True
+            drawn[number, sum(sizes[:client]) + sample_of(algorithm, client, size, number)] = True
     error = math.sqrt(rate * (1 - rate) / rounds)
-    assert np.abs(drawn.mean(axis=0) - rate).max() < 5.5 * error, "every record enters as often"
+    assert np.abs(drawn.mean(axis=0) - rate).max() < 5.5 * error, "all examples have the same sampling rate"
     sizes_of_samples = drawn.sum(axis=1)
     assert sizes_of_samples.std() == pytest.approx(math.sqrt(125 * rate * (1 - rate)), rel=0.16)
-    # Records that never enter together, or always do, would show in the variance of each client, and between them.
+    # Dependent samples would change the variance of each client, or the correlation between clients.
     starts = np.cumsum([0, *sizes[:-1]])
     by_owner = np.add.reduceat(drawn.astype(int), starts, axis=1)
     for size, column in zip(sizes, by_owner.T, strict=True):
@@ -227,7 +227,7 @@ def test_client_samples_form_one_poisson_sample(source):
 
 
 class FixedBatches(DistributedDpSgd):
-    """Takes exactly so many examples of each client."""
+    """Samples a fixed number of examples of each client."""
 
     def _sampler(self, examples, rng):
         count = round(self.sample_rate * len(examples))
@@ -252,7 +252,7 @@ def test_other_sampling_is_detected(kind):
 
 def test_client_with_an_empty_sample_sends_noise():
     algorithm = by_example(small_gaussian(), rate=1e-6)
-    assert len(chosen_by(algorithm, 0, 40)) == 0
+    assert len(sample_of(algorithm, 0, 40)) == 0
     made = algorithm.compute_update(logistic(), ClientData(IDLE, some(40)), round_context(0))
     assert not made.values.any()
     assert made.noise.std() == pytest.approx(algorithm.noise.sigma, rel=0.05)
@@ -260,7 +260,7 @@ def test_client_with_an_empty_sample_sends_noise():
 
 
 def test_sample_rate_1_selects_every_example():
-    assert chosen_by(by_example(small_gaussian(), rate=1.0), 0, 40).tolist() == list(range(40))
+    assert sample_of(by_example(small_gaussian(), rate=1.0), 0, 40).tolist() == list(range(40))
 
 
 def test_update_and_noise_fit_the_value_range():
@@ -282,11 +282,11 @@ def test_examples_with_nan_do_not_change_the_other_gradients(value):
     assert np.array_equal(made.noise, plain.noise) and made.events == plain.events
 
 
-# The update of a client.
+# Updates of clients.
 
 
-class Goes:
-    """Moves every weight by ``distance``."""
+class MoveWeights:
+    """A learner that moves every weight by ``distance``."""
 
     def __init__(self, distance: float) -> None:
         self._distance = distance
@@ -298,40 +298,40 @@ class Goes:
         return ()
 
 
-@pytest.mark.parametrize("own", [None, small_gaussian(max_norm=0.2)], ids=["server", "shares"])
+@pytest.mark.parametrize("noise", [None, small_gaussian(max_norm=0.2)], ids=["central", "distributed"])
 @pytest.mark.parametrize(("distance", "norm"), [(1.0, 0.2), (-0.01, 0.2), (1e-3, 1e-3 * math.sqrt(PARAMETERS)), (0, 0)])
-def test_update_is_clipped_and_keeps_its_direction(own, distance, norm):
-    algorithm = DpFedAvg(FedAvgM(), 0.2, 3, own)
-    made = algorithm.compute_update(logistic(), ClientData(Goes(distance), some(5), 0.4), round_context(0))
-    assert len(made.values) == algorithm.update_length(PARAMETERS) == PARAMETERS, "no weight is sent"
+def test_update_is_clipped_and_keeps_its_direction(noise, distance, norm):
+    algorithm = DpFedAvg(FedAvgM(), 0.2, 3, noise)
+    made = algorithm.compute_update(logistic(), ClientData(MoveWeights(distance), some(5), 0.4), round_context(0))
+    assert len(made.values) == algorithm.update_length(PARAMETERS) == PARAMETERS, "the update has no weight"
     assert np.linalg.norm(made.values) == pytest.approx(norm, rel=1e-4) and np.linalg.norm(made.values) < 0.2 + 1e-9
     assert np.ptp(made.values) == pytest.approx(0.0, abs=1e-9) and np.sign(made.values[0]) == np.sign(distance)
-    assert (made.noise is None) == (own is None)
-    assert [event.sample_rate for event in made.events] == ([] if own is None else [1.0])
+    assert (made.noise is None) == (noise is None)
+    assert [event.sample_rate for event in made.events] == ([] if noise is None else [1.0])
 
 
-class Diverges:
-    """Trains to weights that are not finite, or says so."""
+class DivergingLearner:
+    """A learner whose weights become NaN, with or without an error."""
 
-    def __init__(self, *, says_so: bool) -> None:
-        self._says_so = says_so
+    def __init__(self, *, raises: bool) -> None:
+        self._raises = raises
 
     def fit(self, model, examples, **others):
         with torch.no_grad():
             next(model.parameters())[0, 0] = math.nan
-        if self._says_so:
+        if self._raises:
             raise TrainingDiverged("the loss is not finite in step 1 of 1", model=model)
         return ()
 
 
-@pytest.mark.parametrize("says_so", [True, False])
-@pytest.mark.parametrize("own", [None, small_gaussian(max_norm=0.2)], ids=["server", "shares"])
-def test_update_with_nan_becomes_0_with_the_same_noise(own, says_so, capsys, recwarn):
-    algorithm = DpFedAvg(FedAvgM(), 0.2, 3, own)
-    made = algorithm.compute_update(logistic(), ClientData(Diverges(says_so=says_so), some(5)), round_context(0))
-    plain = algorithm.compute_update(logistic(), ClientData(Goes(0.1), some(5)), round_context(0))
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("noise", [None, small_gaussian(max_norm=0.2)], ids=["central", "distributed"])
+def test_update_with_nan_becomes_0_with_the_same_noise(noise, raises, capsys, recwarn):
+    algorithm = DpFedAvg(FedAvgM(), 0.2, 3, noise)
+    made = algorithm.compute_update(logistic(), ClientData(DivergingLearner(raises=raises), some(5)), round_context(0))
+    plain = algorithm.compute_update(logistic(), ClientData(MoveWeights(0.1), some(5)), round_context(0))
     assert len(made.values) == PARAMETERS and not made.values.any()
-    assert np.array_equal(made.noise, plain.noise) if own else made.noise is None
+    assert np.array_equal(made.noise, plain.noise) if noise else made.noise is None
     assert made.events == plain.events
     assert not recwarn.list and capsys.readouterr() == ("", "")
 
@@ -340,31 +340,35 @@ def test_federation_continues_after_an_update_with_nan():
     def ends(learner) -> tuple[int, np.ndarray]:
         parts = parties(federated(BY_CLIENT, weighting="uniform"))
         course = play(
-            with_clients(parts, lambda client, data: replace(data, learner=learner if client == 1 else Goes(0.1)))
+            with_clients(
+                parts, lambda client, data: replace(data, learner=learner if client == 1 else MoveWeights(0.1))
+            )
         )
         assert course.failure is None
         return len(course.ends), course.states[0].global_state.parameters
 
-    diverged, still = ends(Diverges(says_so=True)), ends(Goes(0.0))
+    diverged, still = ends(DivergingLearner(raises=True)), ends(MoveWeights(0.0))
     assert diverged[0] == still[0] == 3
     assert np.array_equal(diverged[1], still[1])
 
 
-@pytest.mark.parametrize("work", [by_example(small_gaussian()), DpFedAvg(FedAvgM(), 0.2, 3)])
+@pytest.mark.parametrize("algorithm", [by_example(small_gaussian()), DpFedAvg(FedAvgM(), 0.2, 3)])
 def test_global_weights_with_nan_end_the_training(algorithm):
     lost = np.full(PARAMETERS, np.nan, np.float32)
     with pytest.raises(TrainingDiverged, match=r"^client 2, round 3: the global weights are not finite$"):
-        algorithm.compute_update(logistic(), ClientData(Goes(0.1), some(5)), round_context(2, 3, parameters=lost))
+        algorithm.compute_update(
+            logistic(), ClientData(MoveWeights(0.1), some(5)), round_context(2, 3, parameters=lost)
+        )
 
 
 def check_influence_on_the_mean(privacy, plant: Plant = honest) -> None:
-    """Compare a round in which a client goes far with one in which it stays where it is."""
+    """Compare a round in which a client moves far with one in which it does not move."""
     arm = federated(privacy, weighting="uniform", rounds=1)
     found = []
     for distance in (0.0, 5.0):
         parts = parties(arm)
         parts = with_clients(
-            parts, lambda client, data, far=distance: replace(data, learner=Goes(far if client == 1 else 0.0))
+            parts, lambda client, data, far=distance: replace(data, learner=MoveWeights(far if client == 1 else 0.0))
         )
         pool = replace(parts.pool, algorithm=plant(parts.pool.algorithm))
         course = play(replace(parts, pool=pool))

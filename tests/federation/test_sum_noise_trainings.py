@@ -1,4 +1,4 @@
-"""Whole trainings with noise in the sum: all of it is accounted for, and nobody sees less of it."""
+"""Trainings with noise in the sum: the accounts have all noise, and no party sees a sum with less."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ from .sum_noise import (
     sensitivity,
 )
 
-# Noise of a server.
+# Central noise.
 
 
-def server_noise(noise: float = 1.5, source: str = "seeded") -> CentralGaussian:
+def central_noise(noise: float = 1.5, source: str = "seeded") -> CentralGaussian:
     return CentralGaussian(noise, 0.2, VALUES, CODEC, source, Randomness(1))
 
 
-def check_central_noise(release: CentralGaussian) -> None:
+def check_central_noise(mechanism: CentralGaussian) -> None:
     values = np.arange(VALUES)
     drawn = []
     for number in (1, 2):
-        total, events = release(to_plaintext(values, "<i4"), number)
+        total, events = mechanism(to_plaintext(values, "<i4"), number)
         assert (total.scheme, total.length, len(total.payload)) == ("plaintext", VALUES, 8 * VALUES)
         (event,) = events
         assert (event.sample_rate, event.steps, event.max_grad_norm) == (1.0, 1, 0.2)
@@ -72,7 +72,7 @@ def check_central_noise(release: CentralGaussian) -> None:
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
 def test_central_noise_is_independent_over_rounds(source):
-    check_central_noise(server_noise(source=source))
+    check_central_noise(central_noise(source=source))
 
 
 def half_central_noise(size, deviation, source, rng):
@@ -87,39 +87,39 @@ def same_in_each_round(size, deviation, source, rng):
 def test_less_central_noise_is_detected(fault, monkeypatch):
     monkeypatch.setattr(shares_module, "rounded_gaussian", fault)
     with pytest.raises(AssertionError):
-        check_central_noise(server_noise())
+        check_central_noise(central_noise())
 
 
 def test_central_noise_may_exceed_any_sum():
-    release = replace(server_noise(1e6), size=100)
-    total, _ = release(to_plaintext(np.zeros(100, np.int64), "<i4"), 1)
+    mechanism = replace(central_noise(1e6), size=100)
+    total, _ = mechanism(to_plaintext(np.zeros(100, np.int64), "<i4"), 1)
     assert np.abs(from_plaintext(total)).max() > 2**31
 
 
-# Whole trainings.
+# Trainings.
 
 
 def silent(arm: Arm, clients: int) -> Federation:
-    """Return parties whose examples have no gradient."""
+    """Return parties with examples without gradients."""
     return parties(arm, model=Silent(), owned=[blank(8)] * clients)
 
 
-def heard(parts: Federation) -> tuple[Federation, list[Grid]]:
-    """Return the same parties, and what each client sealed, in order."""
-    sealed: list[Grid] = []
+def with_recorded_updates(parts: Federation) -> tuple[Federation, list[Grid]]:
+    """Return the same parties, and the list of the updates that clients protect, in order."""
+    updates: list[Grid] = []
 
-    class Hears:
+    class RecordingSide:
         def __init__(self, side) -> None:
             self.side = side
 
         def __getattr__(self, name):
             return getattr(self.side, name)
 
-        def protect(self, update: Grid, *turn: int) -> ProtectedUpdate:
-            sealed.append(update)
-            return self.side.protect(update, *turn)
+        def protect(self, update: Grid, *origin: int) -> ProtectedUpdate:
+            updates.append(update)
+            return self.side.protect(update, *origin)
 
-    return replace(parts, pool=replace(parts.pool, side=Hears(parts.pool.side))), sealed
+    return replace(parts, pool=replace(parts.pool, side=RecordingSide(parts.pool.side))), updates
 
 
 @pytest.mark.parametrize("clients", [2, 4, 8])
@@ -127,14 +127,14 @@ def heard(parts: Federation) -> tuple[Federation, list[Grid]]:
 def test_sum_has_the_accounted_noise_for_each_client(kind, clients):
     privacy = {**(DISTRIBUTED if kind == "example" else BY_CLIENT), "noise": "distributed"}
     arm = federated(privacy, CKKS, {"batch_size": 8}, rounds=1, weighting="uniform")
-    parts, sealed = heard(silent(arm, clients))
+    parts, updates = with_recorded_updates(silent(arm, clients))
     course = play(parts)
-    (opened,) = course.sums
-    assert np.array_equal(opened, np.sum(sealed, axis=0)), "to the grid point"
+    (total,) = course.sums
+    assert np.array_equal(total, np.sum(updates, axis=0)), "to the grid point"
     unit = (sensitivity(0.1, VALUES) if kind == "example" else sensitivity(0.2, VALUES, 0.0)) / STEP
-    assert opened.std() / unit == pytest.approx(math.sqrt(clients / (clients - 1)), rel=0.013)
-    for known in sealed[:2]:
-        assert (opened - known).std() / unit == pytest.approx(1.0, rel=0.013)
+    assert total.std() / unit == pytest.approx(math.sqrt(clients / (clients - 1)), rel=0.013)
+    for known in updates[:2]:
+        assert (total - known).std() / unit == pytest.approx(1.0, rel=0.013)
     for state in course.states:
         (event,) = state.events
         assert event.noise_multiplier == pytest.approx(1.0, rel=1e-9)
@@ -144,7 +144,7 @@ def test_central_noise_is_in_the_model_and_in_every_account():
     arm = federated(BY_CLIENT, rounds=2, weighting="uniform")
     parts = silent(arm, 3)
     outcome = trained(parts)
-    # Two rounds of noise, divided by three clients.
+    # The noise of two rounds, divided by three clients.
     moved = vector(outcome.models[0]).numpy().std()
     assert moved == pytest.approx(math.sqrt(2) * sensitivity(0.2, VALUES, 0.0) / 3, rel=0.013)
     for own in outcome.events:
@@ -155,7 +155,7 @@ def test_central_noise_is_in_the_model_and_in_every_account():
 def test_model_without_gradients_moves_by_the_noise():
     arm = federated(DISTRIBUTED, CKKS, {"batch_size": 8, "learning_rate_schedule": "constant"}, rounds=2)
     outcome = trained(silent(arm, 3))
-    # A step of 0.1 along a sum over the expected batch of 8; three shares of which two count.
+    # A step of 0.1 along a sum divided by the expected batch size 8; three noise terms, two of honest clients.
     expected = math.sqrt(2) * 0.1 / 8 * math.sqrt(3 / 2) * sensitivity(0.1, VALUES)
     assert vector(outcome.models[0]).numpy().std() == pytest.approx(expected, rel=0.013)
 
@@ -169,16 +169,16 @@ def check_accounts_have_every_round(outcome, arm: Arm, sizes: Sequence[int]) -> 
         assert own[0].noise_multiplier == pytest.approx(1.0, rel=1e-9)
 
 
-def forgetful(state: ClientState, events: Sequence[MechanismEvent], remember=ClientState.append_events) -> None:
-    """Keep the events of the last round alone, as a new accountant in each round does."""
+def keep_last_round(state: ClientState, events: Sequence[MechanismEvent], append=ClientState.append_events) -> None:
+    """Keep only the events of the last round, as a new accountant in each round does."""
     with mock.patch.object(ClientState, "events", ()):
-        remember(state, events)
+        append(state, events)
 
 
 @pytest.mark.parametrize("kind", ["example", "client", "server"])
 def test_accounts_have_every_round(kind, monkeypatch):
     privacy = (
-        DISTRIBUTED if kind == "example" else {**BY_CLIENT, "noise": "distributed" if kind == "client" else "server"}
+        DISTRIBUTED if kind == "example" else {**BY_CLIENT, "noise": "distributed" if kind == "client" else "central"}
     )
     arm = federated(privacy, LARGE if kind != "server" else None, {"batch_size": 50}, weighting="uniform")
     sizes = [40, 25, 60]
@@ -188,7 +188,7 @@ def test_accounts_have_every_round(kind, monkeypatch):
     check_accounts_have_every_round(true, arm, sizes)
     if kind == "server":
         return
-    monkeypatch.setattr(ClientState, "append_events", forgetful)
+    monkeypatch.setattr(ClientState, "append_events", keep_last_round)
     reset = trained(parties(arm))
     with pytest.raises(AssertionError):
         check_accounts_have_every_round(reset, arm, sizes)
@@ -204,47 +204,47 @@ def test_training_with_distributed_noise_repeats_and_learns():
     assert first.history[-1].loss < math.log(10)
 
 
-# Who can read what.
+# Readability of updates.
 
 
 def test_update_is_unreadable_without_the_key():
-    parts, sealed = heard(parties(federated(DISTRIBUTED, CKKS, {"batch_size": 50}, rounds=1)))
+    parts, updates = with_recorded_updates(parties(federated(DISTRIBUTED, CKKS, {"batch_size": 50}, rounds=1)))
     course = play(parts)
-    ups = [
+    uploads = [
         unpack_update(message.content.array_records[UPDATE])
         for direction, message in course.messages
         if direction == "up" and UPDATE in message.content
     ]
-    assert len(ups) == len(sealed) == 3
+    assert len(uploads) == len(updates) == 3
     side = parts.pool.side.side
-    for update, own in zip(ups, sealed, strict=True):
-        assert np.array_equal(side.reveal(update), own), "who has the key reads the contribution"
-        assert not updates_in([update.payload], [own], STEP)
-    assert not secret_key_in([update.payload for update in ups], side)
+    for upload, update in zip(uploads, updates, strict=True):
+        assert np.array_equal(side.reveal(upload), update), "the key reveals the update"
+        assert not updates_in([upload.payload], [update], STEP)
+    assert not secret_key_in([upload.payload for upload in uploads], side)
     assert not secret_holders(parts.aggregator)
 
 
 def test_plaintext_update_is_detected():
-    own = rounded_gaussian(VALUES, 1e5, "seeded", Randomness(1)).values
-    assert updates_in([PlaintextAggregation(CODEC, 3).protect(own).payload], [own], STEP)
+    update = rounded_gaussian(VALUES, 1e5, "seeded", Randomness(1)).values
+    assert updates_in([PlaintextAggregation(CODEC, 3).protect(update).payload], [update], STEP)
 
 
-# Too few shares.
+# Dropouts.
 
 
-def lost(*turns: tuple[int, int]):
-    return lambda number, client: (number, client) in turns
+def lost(*replies: tuple[int, int]):
+    return lambda number, client: (number, client) in replies
 
 
-def with_dropouts(dropouts: int, *turns: tuple[int, int]) -> Course:
-    arm = federated({**DISTRIBUTED, "max_dropouts": dropouts}, LARGE, {"batch_size": 50}, rounds=2)
+def with_dropouts(max_dropouts: int, *replies: tuple[int, int]) -> Course:
+    arm = federated({**DISTRIBUTED, "max_dropouts": max_dropouts}, LARGE, {"batch_size": 50}, rounds=2)
     parts = parties(arm, owned=[some(20, start=20 * client) for client in range(4)])
-    return play(replace(parts, drops_reply=lost(*turns)))
+    return play(replace(parts, drops_reply=lost(*replies)))
 
 
 def test_more_dropouts_than_max_dropouts_end_the_training():
     course = with_dropouts(1, (2, 0), (2, 3))
-    assert course.added == [4], "the sum of the second round is never formed"
+    assert course.added == [4], "the server does not add the second round"
     assert str(course.failure).startswith("round 2: 2 of 4 clients sent a valid update, 3 are needed; ")
     assert [end.server_state.number for end in course.ends] == [1]
 
@@ -261,4 +261,4 @@ def test_every_update_is_needed_without_dropouts():
 
 def test_min_clients_may_exceed_the_need_of_the_noise():
     arm = federated({**DISTRIBUTED, "max_dropouts": 2}, LARGE, {"batch_size": 50}, rounds=2, min_clients=4)
-    assert parties(arm, owned=[some(20, start=20 * client) for client in range(4)]).plan.min_clients == 4
+    assert parties(arm, owned=[some(20, start=20 * client) for client in range(4)]).settings.min_clients == 4

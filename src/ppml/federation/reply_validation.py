@@ -75,7 +75,7 @@ def parse_status(reply: Message) -> Status:
         The reply is an error, or has no valid status.
     """
     if reply.has_error():
-        raise InvalidUpdate(f"it failed: {sanitize_for_log(reply.error.reason or '')}")
+        raise InvalidUpdate(f"the client failed: {sanitize_for_log(reply.error.reason or '')}")
     try:
         return unpack_status(reply.content)
     except PARSE_ERRORS:
@@ -97,7 +97,9 @@ def validate_reply(reply: Message, client: int, number: int, last: int) -> Statu
     if status.number != number:
         raise InvalidUpdate(f"its reply is for round {status.number}")
     if status.applied > last:
-        raise InvalidUpdate(f"it claims to have applied the sum of round {status.applied}, which does not exist")
+        raise InvalidUpdate(
+            f"the client claims to have applied the sum of round {status.applied}, which does not exist"
+        )
     return status
 
 

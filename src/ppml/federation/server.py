@@ -245,7 +245,7 @@ class FederatedServer:
             if status.applied >= number - 1:
                 raise InvalidUpdate("its reply has no update")
             restart = "" if self._settings.accounted else " and starts again in the next round"
-            raise InvalidUpdate(f"it has lost its state{restart}")
+            raise InvalidUpdate(f"the client has lost its state{restart}")
         with refuse_malformed("its update"):
             update = unpack_update(get_record(reply.content, ArrayRecord, UPDATE))
             if update.length != self._settings.update_length:
