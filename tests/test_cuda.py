@@ -100,12 +100,12 @@ def test_noiseless_weights_equal_cpu_up_to_rounding(name):
 
 @pytest.mark.parametrize("model", ["tanh_cnn", "resnet18"])
 def test_private_step_is_clipped_sum(model):
-    records, rng, norm = some(24), Randomness(5), 0.5
-    (sample,) = SeededSampler(records, 0.75, 1, rng.child("sampling"))
+    examples, rng, norm = some(24), Randomness(5), 0.5
+    (sample,) = SeededSampler(examples, 0.75, 1, rng.child("sampling"))
     built = build_model(model, CONTRACT, Randomness(0).torch())
-    expected = clipped_sum(built.eval(), records.select(sample), norm) / 18
+    expected = clipped_sum(built.eval(), examples.select(sample), norm) / 18
     learner = DpSgdLearner(plain(18), noise_multiplier=0.0, max_grad_norm=norm)
-    step = moved(learner, built.train().to("cuda"), records.to("cuda"), rng).cpu()
+    step = moved(learner, built.train().to("cuda"), examples.to("cuda"), rng).cpu()
     assert (step - expected).norm() < 2e-2 * expected.norm()
 
 
@@ -130,11 +130,11 @@ def test_seeded_noise_has_cpu_bits():
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_non_finite_example_contributes_0(case, value):
-    model, records = CASES[case][0]().to("cuda"), CASES[case][1]()
-    everything = torch.arange(len(records), device="cuda")
+    model, examples = CASES[case][0]().to("cuda"), CASES[case][1]()
+    everything = torch.arange(len(examples), device="cuda")
     with mock.patch.object(bookkeeping, "clipping_factors", null):
-        expected = summed_by_clients(model, records.to("cuda"), everything, 0.1)
-    found = summed_by_clients(model, spoilt(records, value).to("cuda"), everything, 0.1)
+        expected = summed_by_clients(model, examples.to("cuda"), everything, 0.1)
+    found = summed_by_clients(model, spoilt(examples, value).to("cuda"), everything, 0.1)
     assert found == pytest.approx(expected, abs=1e-6) and found.any()
 
 
