@@ -1,4 +1,4 @@
-"""The secret key: made and kept in a process of its own, from which nobody but the clients gets anything."""
+"""The key holder keeps the secret key in a process of its own, and answers only allowed requests."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def holders() -> list:
     return [process for process in active_children() if process.name == "holder of the secret key"]
 
 
-# Who has the key.
+# Access to the key.
 
 
 @pytest.mark.parametrize("spec", [Ckks(), Bfv()], ids=["ckks", "bfv"])
-def test_under_a_public_key_no_secret_is_in_the_process_of_the_server_and_the_clients(spec):
+def test_public_key_mode_keeps_secret_in_holder(spec):
     made = build_parties(spec, 3)
     server = build_server_side(spec, 3, made.material)
     total = server.add([made.clients.protect(UPDATE), made.clients.protect(UPDATE)])
@@ -65,25 +65,25 @@ def test_under_a_public_key_no_secret_is_in_the_process_of_the_server_and_the_cl
     made.close()
 
 
-def test_under_a_shared_key_the_clients_have_it_and_the_server_has_not():
+def test_shared_key_is_with_clients_and_not_server():
     made = build_parties(Bfv(keys="shared"), 3)
     server = build_server_side(Bfv(keys="shared"), 3, made.material)
-    assert not secret_holders(made.clients), "they ask for it where they first need it: in the process they live in"
-    # The holder opens nothing then: they do.
+    assert not secret_holders(made.clients), "the clients request the key at first use, in their own process"
+    # The clients decrypt, not the holder.
     assert made.clients.reveal(made.clients.protect(UPDATE)).tolist() == UPDATE.tolist()
     assert secret_holders(made.clients) and not secret_holders(server, made.material)
     made.close()
 
 
 @pytest.mark.parametrize("spec", [Ckks(), Bfv(keys="shared")], ids=["public", "shared"])
-def test_a_process_that_has_parted_from_the_clients_can_ask_nothing_in_their_place_and_the_server_still_can(spec):
+def test_isolated_server_loses_connections_of_clients(spec):
     made = build_parties(spec, 3)
     made.isolation.at_server()
     for ask in (lambda: made.clients.protect(UPDATE), lambda: made.clients.reveal(ProtectedUpdate(spec.kind, 3, b""))):
-        with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
+        with pytest.raises(ChildProcessError, match="the holder of the secret key has ended"):
             ask()
     assert build_server_side(spec, 3, made.material)._key() == fingerprint(made.material())
-    assert len(holders()) == 1, "that nobody asks on one of its lines ends no holder"
+    assert len(holders()) == 1, "a closed connection does not end the holder"
     made.close()
     assert holders() == []
 
@@ -95,7 +95,7 @@ def line_of(parties: Parties, *, server: bool):
 @pytest.mark.parametrize(
     "question", [DECRYPT, SECRET_KEY, STOP, b"?", b""], ids=["open", "secret", "stop", "else", "nothing"]
 )
-def test_the_server_gets_the_public_key_and_nothing_else(parties, question):
+def test_holder_refuses_other_requests_of_server(parties, question):
     upload = parties.clients.protect(UPDATE)
     line = line_of(parties, server=True)
     with pytest.raises(InvalidUpdate, match="the holder of the secret key gives no answer to that"):
@@ -104,13 +104,13 @@ def test_the_server_gets_the_public_key_and_nothing_else(parties, question):
 
 
 @pytest.mark.parametrize("question", [SECRET_KEY, ANNOUNCE], ids=["secret", "announce"])
-def test_clients_under_a_public_key_do_not_get_the_secret_one_and_do_not_say_what_is_a_sum(parties, question):
+def test_holder_refuses_secret_key_and_announcement_to_clients(parties, question):
     with pytest.raises(InvalidUpdate, match="gives no answer"):
         line_of(parties, server=False).ask(question)
 
 
-def test_a_holder_that_would_give_the_server_the_secret_key_is_caught(monkeypatch):
-    """What the server is given is looked at: it takes a public key, or stops."""
+def test_server_detects_secret_key(monkeypatch):
+    """The server verifies its key material: a run without a public key stops."""
     monkeypatch.setattr(KeyHolderService, "public", KeyHolderService.secret)
     made = build_parties(Bfv(), 3)
     with pytest.raises(RuntimeError, match="contains a secret key"):
@@ -118,14 +118,14 @@ def test_a_holder_that_would_give_the_server_the_secret_key_is_caught(monkeypatc
     made.close()
 
 
-def test_no_secret_key_is_written_to_a_disk_where_there_are_no_files_in_memory(monkeypatch):
+def test_secret_key_is_never_written_to_disk(monkeypatch):
     monkeypatch.setattr("ppml.aggregation.key_holder.FILES_IN_MEMORY", False)
     with pytest.raises(UserError, match=r"aggregation\.keys: got 'shared'.*written to a disk; allowed: public"):
         build_parties(Bfv(keys="shared"), 3)
     build_parties(Bfv(), 3).close()
 
 
-def test_what_passes_through_temporary_files_elsewhere_is_no_secret_key_and_none_is_left(monkeypatch, tmp_path):
+def test_temporary_files_hold_no_secret_key_and_are_deleted(monkeypatch, tmp_path):
     monkeypatch.setattr("ppml.aggregation.seal_serialization.FILES_IN_MEMORY", False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     made, saved_of = [], lattice.serialize
@@ -138,7 +138,7 @@ def test_what_passes_through_temporary_files_elsewhere_is_no_secret_key_and_none
     assert set(made) == {"PublicKey", "Ciphertext"} and not list(tmp_path.iterdir())
 
 
-def test_the_public_key_is_sent_once_and_again_where_it_is_a_new_one():
+def test_each_public_key_is_sent_once():
     local, asked = Local(Bfv(rounds_per_key=1), 3), []
 
     class Asked:
@@ -153,10 +153,10 @@ def test_the_public_key_is_sent_once_and_again_where_it_is_a_new_one():
     assert line() != first and line() == local.material() and asked[3:] == [KEY_ID, PUBLIC_KEY, KEY_ID]
 
 
-# What it opens.
+# Decryption of sums.
 
 
-def test_what_is_no_sum_of_this_run_is_refused_and_the_holder_goes_on(parties):
+def test_holder_refuses_other_ciphertexts_and_continues(parties):
     server = build_server_side(Bfv(), 3, parties.material)
     total = server.add([parties.clients.protect(UPDATE), parties.clients.protect(UPDATE)])
     foreign = Local(Bfv(), 3).protect(UPDATE)
@@ -177,7 +177,7 @@ def check_clients_alone_open_none_of(made: Parties, uploads: Iterable[ProtectedU
 
 
 @pytest.mark.parametrize("spec", [Ckks(), Bfv(), Bfv(rounds_per_key=1)], ids=["ckks", "bfv", "a key a round"])
-def test_a_client_alone_opens_no_update_and_brings_no_new_key(spec):
+def test_client_alone_decrypts_no_update(spec):
     made = build_parties(spec, 3)
     server = build_server_side(spec, 3, made.material)
     uploads = [made.clients.protect(UPDATE, client, 1) for client in range(3)]
@@ -186,14 +186,14 @@ def test_a_client_alone_opens_no_update_and_brings_no_new_key(spec):
         server.check(upload, client, 1)
     total = server.add(uploads)
     check_clients_alone_open_none_of(made, uploads)
-    # Nor an upload that goes by the name of the sum.
+    # An upload with the identifier of the sum is refused, too.
     with pytest.raises(InvalidUpdate, match="truncated or altered"):
         made.clients.reveal(replace(total, payload=total.payload[:32] + uploads[0].payload[32:]))
     assert made.clients.reveal(total).tolist() == (3 * UPDATE).tolist()
     made.close()
 
 
-def test_a_holder_that_opens_whatever_it_is_handed_is_caught(monkeypatch):
+def test_holder_without_announcement_check_is_detected(monkeypatch):
     class Anything(set):
         def __contains__(self, name):
             return True
@@ -212,12 +212,12 @@ def test_a_holder_that_opens_whatever_it_is_handed_is_caught(monkeypatch):
 
 
 @pytest.mark.parametrize("spec", [Ckks(), Bfv()], ids=["ckks", "bfv"])
-def test_a_made_up_upload_passes_and_the_sum_that_it_spoils_tells_of_the_key(spec):
-    """What is said of the threat: a client that does not follow the protocol learns of the key, and all see the sum."""
+def test_fabricated_upload_passes_and_sum_depends_on_key(spec):
+    """The threat statement: a deviating client learns about the key, and all clients see the sum."""
     maker = Local(spec, 3)
     key = sealapi.KeyGenerator(maker.scheme.context).secret_key()
     key.data().set_zero()
-    # A uniform polynomial, which the secret key multiplies, and no mask of it.
+    # A uniform polynomial, which the secret key multiplies, without a mask.
     (plain,) = maker.scheme.plaintexts(np.zeros_like(UPDATE))
     made_up = serialize(sealapi.Encryptor(maker.scheme.context, key).encrypt_symmetric(plain))
     shown = []
@@ -230,14 +230,14 @@ def test_a_made_up_upload_passes_and_the_sum_that_it_spoils_tells_of_the_key(spe
     assert all(np.mean(np.abs(total) < 1000) < 0.1 for total in shown), "and none that passes for one"
 
 
-def test_a_server_that_colludes_with_a_client_opens_an_update(parties):
-    """What is said of the threat: the two together need nobody else."""
+def test_server_with_colluding_client_decrypts_update(parties):
+    """The threat statement: server and client together need no other party."""
     upload = parties.clients.protect(UPDATE, 1, 1)
     parties.material.announce(upload)
     assert parties.clients.reveal(upload).tolist() == UPDATE.tolist()
 
 
-def test_a_sum_that_all_clients_ask_for_is_opened_once(monkeypatch):
+def test_repeated_sum_is_decrypted_once(monkeypatch):
     local, opened = Local(Bfv(), 3), []
     original = type(local.keys).decrypt
     monkeypatch.setattr(type(local.keys), "decrypt", lambda keys, total: opened.append(total) or original(keys, total))
@@ -246,7 +246,7 @@ def test_a_sum_that_all_clients_ask_for_is_opened_once(monkeypatch):
         for _ in range(3):
             assert local.reveal(total).tolist() == (UPDATE + number).tolist()
     assert opened == totals
-    # Who is late is served, too.
+    # The holder serves late clients, too.
     assert local.reveal(totals[0]).tolist() == UPDATE.tolist()
 
 
@@ -265,21 +265,21 @@ def marks(rounds_per_key: int | None, rounds: int) -> list[bytes]:
         for _ in range(3):
             assert local.reveal(totals[-1]).tolist() == (3 * UPDATE).tolist()
         found.append(mark)
-    # Who has missed rounds asks for their sums under the keys of then.
+    # A late client requests missed sums under their keys.
     for total in totals:
         assert local.reveal(total).tolist() == (3 * UPDATE).tolist()
     return found
 
 
 @pytest.mark.parametrize(("rounds_per_key", "distinct"), [(None, 1), (1, 6), (2, 3), (5, 2)])
-def test_a_new_key_is_made_after_so_many_sums(rounds_per_key, distinct):
+def test_new_key_follows_after_given_rounds(rounds_per_key, distinct):
     found = marks(rounds_per_key, 6)
     assert len(set(found)) == distinct
     assert sorted(found, key=found.index) == found, "no earlier key comes back"
 
 
-def test_who_is_late_and_asks_for_sums_of_before_brings_no_new_key():
-    """Otherwise the others would have sealed under the key of before, and a sum be opened of the one who was late."""
+def test_late_client_triggers_no_new_key():
+    """Otherwise the other clients would encrypt under the earlier key, and the late client would be alone in a sum."""
     local = Local(Bfv(rounds_per_key=6), 3)
     server, totals = local.server(), []
     for _ in range(5):
@@ -294,7 +294,7 @@ def test_who_is_late_and_asks_for_sums_of_before_brings_no_new_key():
         server.check(upload)
 
 
-def test_an_update_under_an_earlier_key_is_refused():
+def test_update_under_earlier_key_is_refused():
     local = Local(Bfv(rounds_per_key=1), 3)
     server, early = local.server(), local.protect(UPDATE)
     local.reveal(server.add([early]))
@@ -306,50 +306,48 @@ def test_an_update_under_an_earlier_key_is_refused():
 # Its end.
 
 
-def test_the_holder_ends_when_it_is_closed_and_says_so_afterwards():
+def test_close_ends_holder():
     made = build_parties(Bfv(), 3)
     assert len(holders()) == 1
     made.close()
     assert holders() == []
     for ask in (made.material, lambda: made.clients.protect(UPDATE)):
-        with pytest.raises(
-            ChildProcessError, match="the holder of the secret key is gone, and all that it held with it"
-        ):
+        with pytest.raises(ChildProcessError, match="the holder of the secret key has ended"):
             ask()
     made.close()
 
 
-def test_the_holder_ends_with_the_clients_that_nobody_closed():
+def test_holder_ends_with_deleted_clients():
     made = build_parties(Bfv(), 3)
     assert len(holders()) == 1
     del made
     assert holders() == []
 
 
-def test_a_holder_that_dies_ends_the_training_with_an_error_that_says_so(parties):
+def test_killed_holder_raises_error_at_clients(parties):
     (holder,) = holders()
     os.kill(holder.pid, signal.SIGKILL)
-    with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
+    with pytest.raises(ChildProcessError, match="the holder of the secret key has ended"):
         parties.clients.protect(UPDATE)
 
 
-def test_a_holder_that_fails_is_gone_and_keeps_nobody_waiting(monkeypatch):
+def test_failing_holder_does_not_block_clients(monkeypatch):
     def fails(ring, what, content):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(KeyHolderService, "answer", fails)
-    with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
+    with pytest.raises(ChildProcessError, match="the holder of the secret key has ended"):
         build_parties(Bfv(keys="shared"), 3)
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what a process holds open")
-def test_a_party_holds_no_line_to_another():
-    """Else one helping server could ask the next for a sum in the name of the server."""
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to list the open files of a process")
+def test_share_server_has_no_connection_to_other_one():
+    """Otherwise one share server could request a sum from the next one in the server's place."""
 
     def sockets(process: int | str) -> set[str]:
         found = set()
         for one in Path(f"/proc/{process}/fd").iterdir():
-            # The one that the list is read by is gone by now.
+            # The descriptor of the directory listing is closed by now.
             with contextlib.suppress(FileNotFoundError):
                 found.add(str(one.readlink()))
         return {end for end in found if end.startswith("socket:")}
@@ -370,14 +368,14 @@ WORKERS = (
     "sites = [ForkedWorker(ClientApp(), {}, print) for _ in range(2)]"
 )
 BUSY = WORKERS.replace("print)", "print, lambda: all(iter(lambda: True, False)))")
-"""With clients in the middle of a round, who would look for their parent only at its end."""
+"""Clients in the middle of a round, which check for their parent only at its end."""
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see other processes")
 @pytest.mark.parametrize(
     ("parts", "count"), [(HOLDERS, 2), (WORKERS, 3), (BUSY, 3)], ids=["holders", "clients and a holder", "busy clients"]
 )
-def test_no_process_outlives_one_that_is_killed(parts, count):
+def test_child_processes_end_with_killed_parent(parts, count):
     program = (
         "import ppml.federation.flower_env, time; from ppml.aggregation.factory import build_parties; "
         "from ppml.config.technique import Bfv; from multiprocessing import active_children; "

@@ -42,11 +42,11 @@ class Local:
     """All servers in one process, whose keys a test can look at."""
 
     def __init__(self, servers: int = 3, width: int = 4) -> None:
-        self.helpers = [ShareServer() for _ in range(servers - 1)]
-        self.clients = SharingClients([helper.answer for helper in self.helpers], width)
-        self.server = SharingServer([helper.answer for helper in self.helpers], width)
+        self.share_servers = [ShareServer() for _ in range(servers - 1)]
+        self.clients = SharingClients([share_server.answer for share_server in self.share_servers], width)
+        self.server = SharingServer([share_server.answer for share_server in self.share_servers], width)
 
-    def sealed(self, values: Sequence[np.ndarray], number: int = 1) -> list[ProtectedUpdate]:
+    def protect_all(self, values: Sequence[np.ndarray], number: int = 1) -> list[ProtectedUpdate]:
         return [self.clients.protect(value, client, number) for client, value in enumerate(values)]
 
 
@@ -65,10 +65,10 @@ def updates(count: int, length: int, clip: float = 8.0) -> list[np.ndarray]:
 @pytest.mark.parametrize("servers", [2, 3, 5])
 @pytest.mark.parametrize("width", [4, 8])
 @pytest.mark.parametrize("length", [1, 1000])
-def test_sums_are_those_in_the_clear_bit_for_bit(servers, width, length):
+def test_sums_equal_plaintext_sums(servers, width, length):
     local, values = Local(servers, width), updates(8, length)
     clear = PlaintextAggregation(CODEC, 8)
-    sealed = local.sealed(values)
+    sealed = local.protect_all(values)
     for client, one in enumerate(sealed):
         local.server.check(one, client, 1)
     found = local.clients.reveal(local.server.add(sealed))
@@ -76,9 +76,9 @@ def test_sums_are_those_in_the_clear_bit_for_bit(servers, width, length):
     assert np.array_equal(found, clear.reveal(clear.add([clear.protect(value) for value in values])))
 
 
-def test_sums_of_clients_that_are_lost_on_the_way_are_those_of_the_rest():
+def test_sum_with_dropouts_is_sum_of_others():
     local, values = Local(), updates(8, 100)
-    sealed = local.sealed(values)
+    sealed = local.protect_all(values)
     total = local.server.add([sealed[client] for client in (0, 1, 3, 4, 6, 7)])
     assert np.array_equal(local.clients.reveal(total), sum(values[client] for client in (0, 1, 3, 4, 6, 7)))
 
@@ -87,43 +87,44 @@ def sum_of(clients: int, width: int, update: np.ndarray) -> list[int]:
     """Return the sum of as many updates, of which each upload here stands for several: the integers are the same."""
     uploads = next(count for count in range(16, 1, -1) if clients % count == 0)
     local = Local(width=width)
-    total = local.server.add(local.sealed([clients // uploads * update] * uploads))
+    total = local.server.add(local.protect_all([clients // uploads * update] * uploads))
     return [int(value) for value in local.clients.reveal(total)]
 
 
 @pytest.mark.parametrize("clients", [2, 255, 256])
-def test_as_many_bytes_a_value_as_the_largest_sum_needs(clients):
+def test_values_have_width_of_largest_sum(clients):
     width = integer_width(clients, SecretSharing())
     assert width == (4 if clients < 256 else 8)
     assert sum_of(clients, width, np.array([LARGEST, -LARGEST])) == [clients * LARGEST, -clients * LARGEST]
 
 
-def test_one_client_more_than_there_is_room_for_would_overflow():
+def test_one_client_too_many_overflows():
     """Room is made for 255 clients of the default grid in 4 bytes; the sum of 256 at the bound turns around."""
     assert [sum_of(clients, 4, np.array([LARGEST])) for clients in (255, 256)] == [[255 * 2**23], [-(2**31)]]
 
 
-def test_an_upload_takes_what_it_takes_in_the_clear_and_1232_bytes_a_helping_server():
-    """A seed of 32, 1,120 of ML-KEM-768 and X25519, 16 that tell whether it is whole, and a signature of 64."""
+def test_upload_has_1232_bytes_per_share_server():
+    """32 bytes of seed, 1,120 of ML-KEM-768 and X25519, 16 of tag, and 64 of signature."""
     sealed = Local().clients.protect(np.zeros(1000, np.int64))
     assert len(sealed.payload) == 4000 + 2 * 1232 + FINGERPRINT_BYTES + HEADER_BYTES and ENCRYPTED_SEED_BYTES == 1232
 
 
-# Who sees what.
+# Visibility.
 
 
-def test_who_lacks_one_server_sees_values_that_say_nothing():
-    """All shares but one are of the same distribution, whatever the update: uniform."""
+def test_all_shares_but_one_are_uniform():
+    """All shares but one are uniform for every update."""
     length = 100_000
     for update in (np.zeros(length, np.int64), np.full(length, 2**23)):
         local = Local()
         sealed = local.clients.protect(update)
         seeds, left = parts(sealed)
         opened = [
-            seed_in(helper, seed, SeedContext(length, 4, 0)) for helper, seed in zip(local.helpers, seeds, strict=True)
+            decrypt_seed(share_server, seed, SeedContext(length, 4, 0))
+            for share_server, seed in zip(local.share_servers, seeds, strict=True)
         ]
         streams = [prg(seed, length, 4) for seed in opened]
-        # Together they are the update; what the first server and one other have is not.
+        # All shares add up to the update; those of two servers do not.
         whole = np.frombuffer(left, "<u4") + streams[0] + streams[1]
         assert np.array_equal(whole.view("<i4"), update)
         for known in (
@@ -143,28 +144,28 @@ def check_uniform(values: np.ndarray) -> None:
         assert ((counts - expected) ** 2 / expected).sum() < 255 + 6 * 22.6
 
 
-def test_a_stream_that_is_left_out_is_caught():
+def test_missing_stream_is_detected():
     update = np.full(100_000, 2**23)
     with pytest.raises(AssertionError):
         check_uniform(update.astype("<u4"))
 
 
-def parts(sealed: ProtectedUpdate, helpers: int = 2) -> tuple[list[bytes], bytes]:
+def parts(sealed: ProtectedUpdate, share_servers: int = 2) -> tuple[list[bytes], bytes]:
     content = verified_payload(sealed)
-    ends = helpers * ENCRYPTED_SEED_BYTES
+    ends = share_servers * ENCRYPTED_SEED_BYTES
     return [content[start : start + ENCRYPTED_SEED_BYTES] for start in range(0, ends, ENCRYPTED_SEED_BYTES)], content[
         ends:
     ]
 
 
-def seed_in(helper: ShareServer, letter: bytes, about: SeedContext, client: int = 0) -> bytes:
-    return helper._decrypt_seed(about, client, letter)
+def decrypt_seed(share_server: ShareServer, seed: bytes, context: SeedContext, client: int = 0) -> bytes:
+    return share_server._decrypt_seed(context, client, seed)
 
 
 @pytest.mark.parametrize(
-    ("helper", "about", "client", "why"),
+    ("share_server", "context", "client", "why"),
     [
-        (1, SeedContext(7, 4, 3), 0, "cannot read the seed that is for it"),
+        (1, SeedContext(7, 4, 3), 0, "cannot decrypt its seed"),
         (0, SeedContext(8, 4, 3), 0, "not signed by client 0"),
         (0, SeedContext(7, 8, 3), 0, "not signed by client 0"),
         (0, SeedContext(7, 4, 4), 0, "not signed by client 0"),
@@ -173,41 +174,41 @@ def seed_in(helper: ShareServer, letter: bytes, about: SeedContext, client: int 
     ],
     ids=["another server", "length", "width", "round", "client", "stranger"],
 )
-def test_a_seed_is_read_by_its_server_alone_and_for_its_own_update(helper, about, client, why):
+def test_seed_is_for_one_server_and_update(share_server, context, client, why):
     local = Local()
     first, _ = (local.clients.protect(np.zeros(7, np.int64), client, 3) for client in range(2))
-    letters, _ = parts(first)
-    assert len(seed_in(local.helpers[0], letters[0], SeedContext(7, 4, 3))) == SEED_BYTES
+    seeds, _ = parts(first)
+    assert len(decrypt_seed(local.share_servers[0], seeds[0], SeedContext(7, 4, 3))) == SEED_BYTES
     with pytest.raises(InvalidUpdate, match=why):
-        seed_in(local.helpers[helper], letters[0], about, client)
+        decrypt_seed(local.share_servers[share_server], seeds[0], context, client)
 
 
 # A server that makes clients up.
 
 
-def made_up(helper: ShareServer, seed: bytes, about: SeedContext, client: int, signer: ClientSigners) -> bytes:
-    """Return a seed that is signed by a key of the adding server's."""
-    bound = about.of(client)
-    message = encrypt_hybrid(seed, helper.answer(PUBLIC_KEY, b""), bound)
+def made_up(share_server: ShareServer, seed: bytes, context: SeedContext, client: int, signer: ClientSigners) -> bytes:
+    """Return a seed with a signature of the aggregating server."""
+    bound = context.of(client)
+    message = encrypt_hybrid(seed, share_server.answer(PUBLIC_KEY, b""), bound)
     return message + signer.sign(client, bound + message)
 
 
 def opened_beside_one_made_up(local: Local, update: np.ndarray, client: int = 99, registered: bool = False) -> bool:
     """Return whether the adding server opens an update by a sum of it and of a client that it makes up."""
-    victim, about = local.clients.protect(update, 0, 1), SeedContext(len(update), 4, 1)
-    letters, values = parts(victim)
+    victim, context = local.clients.protect(update, 0, 1), SeedContext(len(update), 4, 1)
+    seeds, values = parts(victim)
     left = np.frombuffer(values, "<u4").copy()
-    for helper, letter in zip(local.helpers, letters, strict=True):
+    for share_server, seed in zip(local.share_servers, seeds, strict=True):
         own = os.urandom(SEED_BYTES)
-        # Its line lets no registration through; one that did is the fault.
-        register = helper._register.register if registered else lambda client, public: None
-        fake = made_up(helper, own, about, client, ClientSigners(register))
-        given = helper.answer(SUM, seed_request(about, [(0, letter), (client, fake)]))
+        # The server's connection refuses registrations; a connection that accepts them is the planted fault.
+        register = share_server._register.register if registered else lambda client, public: None
+        fake = made_up(share_server, own, context, client, ClientSigners(register))
+        given = share_server.answer(SUM, seed_request(context, [(0, seed), (client, fake)]))
         left += np.frombuffer(given, "<u4") - prg(own, len(update), 4)
     return np.array_equal(left.view("<i4"), update)
 
 
-def test_a_client_that_the_adding_server_makes_up_is_noticed_and_no_update_is_opened():
+def test_share_server_refuses_fabricated_client():
     local = Local()
     with pytest.raises(InvalidUpdate, match="no key is registered for client 99"):
         opened_beside_one_made_up(local, np.arange(-500, 500))
@@ -217,12 +218,12 @@ def test_a_client_that_the_adding_server_makes_up_is_noticed_and_no_update_is_op
         opened_beside_one_made_up(local, np.arange(-500, 500), client=1)
 
 
-def test_a_server_that_could_register_clients_opens_an_update():
-    """What the two tests around guard against: with a registered key of its own the server subtracts its own share."""
+def test_server_that_registers_clients_reveals_update():
+    """The fault behind the neighbouring tests: a server with a registered key subtracts its own share."""
     assert opened_beside_one_made_up(Local(), np.arange(-500, 500), registered=True)
 
 
-def test_the_line_of_the_adding_server_lets_no_client_register():
+def test_aggregating_server_cannot_register_client():
     made = build_parties(SecretSharing(), 3)
     for line in made.material.connections:
         with pytest.raises(InvalidUpdate, match="gives no answer to that"):
@@ -230,23 +231,23 @@ def test_the_line_of_the_adding_server_lets_no_client_register():
     made.close()
 
 
-def test_a_client_is_registered_once():
-    helper, (key, other) = ShareServer(), (base_multiple(random_scalar()) for _ in range(2))
-    helper.answer(REGISTER, registration_request(3, key))
-    helper.answer(REGISTER, registration_request(3, key))
+def test_client_is_registered_once():
+    share_server, (key, other) = ShareServer(), (base_multiple(random_scalar()) for _ in range(2))
+    share_server.answer(REGISTER, registration_request(3, key))
+    share_server.answer(REGISTER, registration_request(3, key))
     with pytest.raises(InvalidUpdate, match="another key is registered for client 3"):
-        helper.answer(REGISTER, registration_request(3, other))
+        share_server.answer(REGISTER, registration_request(3, other))
     # The last is of small order: one signature is right for every message under it.
     bad = b"short", b"long" * 20, bytes(32), (1).to_bytes(32, "little")
     for content in (b"", b"abc", *(registration_request(4, key) for key in bad)):
         with pytest.raises(InvalidUpdate):
-            helper.answer(REGISTER, content)
+            share_server.answer(REGISTER, content)
 
 
-def test_a_seed_is_given_in_no_sum_of_another_round():
-    """Else an adding server would take what a client sent in one round for a client of another."""
+def test_seed_is_refused_in_other_round():
+    """Otherwise a server could reuse a client's upload in another round."""
     local = Local()
-    early, late = local.sealed([np.arange(5)] * 3, 1), local.sealed([np.arange(5)] * 3, 2)
+    early, late = local.protect_all([np.arange(5)] * 3, 1), local.protect_all([np.arange(5)] * 3, 2)
     with pytest.raises(InvalidUpdate, match="not signed by client 1"):
         local.server.add([early[0], late[1]])
     local.server.add(late)
@@ -254,14 +255,14 @@ def test_a_seed_is_given_in_no_sum_of_another_round():
         local.server.add(early)
 
 
-def test_a_client_is_in_a_sum_once():
+def test_client_is_in_sum_once():
     local = Local()
     first, second = (local.clients.protect(np.arange(5), 0, 1) for _ in range(2))
     with pytest.raises(InvalidUpdate, match="names a client twice"):
         local.server.add([first, second])
 
 
-def test_seeds_and_keys_are_fresh_and_no_seed_drives_them():
+def test_seeds_and_keys_are_from_os_entropy():
     np.random.seed(0)  # noqa: NPY002  the point is that it does not matter
     first = Local().clients.protect(np.zeros(10, np.int64))
     np.random.seed(0)  # noqa: NPY002
@@ -271,9 +272,9 @@ def test_seeds_and_keys_are_fresh_and_no_seed_drives_them():
     assert len({local.clients.protect(np.zeros(10, np.int64)).payload for _ in range(5)}) == 5
 
 
-def test_a_helping_server_gives_one_sum_a_round_and_no_share_alone():
+def test_share_server_returns_one_sum_per_round():
     local = Local()
-    sealed = local.sealed([np.arange(5)] * 3)
+    sealed = local.protect_all([np.arange(5)] * 3)
     with pytest.raises(InvalidUpdate, match="fewer than 2 updates would reveal one"):
         local.server.add(sealed[:1])
     assert local.clients.reveal(local.server.add(sealed)).tolist() == (3 * np.arange(5)).tolist()
@@ -282,21 +283,21 @@ def test_a_helping_server_gives_one_sum_a_round_and_no_share_alone():
         local.server.add(sealed[:2])
 
 
-def test_a_helping_server_that_gives_two_sums_a_round_is_caught():
+def test_two_sums_per_round_reveal_update():
     local = Local()
     values = updates(3, 50)
-    sealed, sums = local.sealed(values), []
+    sealed, sums = local.protect_all(values), []
     for count in (3, 2):
-        for helper in local.helpers:
-            helper._last = -1
+        for share_server in local.share_servers:
+            share_server._last = -1
         sums.append(local.clients.reveal(local.server.add(sealed[:count])))
     assert np.array_equal(sums[0] - sums[1], values[2]), "the server learns the update of the third client"
 
 
-def test_the_adding_server_with_one_client_opens_the_update_of_another():
-    """What is said of the threat: nothing more than a sum of two is asked for, and one of the two knows its own."""
+def test_server_with_colluding_client_reveals_update():
+    """The threat statement: the server requests a sum of two updates, and one of the two clients knows its own."""
     local, values = Local(), updates(2, 50)
-    total = local.clients.reveal(local.server.add(local.sealed(values)))
+    total = local.clients.reveal(local.server.add(local.protect_all(values)))
     assert np.array_equal(total - values[1], values[0])
 
 
@@ -311,7 +312,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_payload_is_refused(damage):
+def test_damaged_payload_is_refused(damage):
     local = Local()
     sealed = local.clients.protect(np.zeros(10, np.int64))
     with pytest.raises(InvalidUpdate, match="truncated or altered"):
@@ -334,21 +335,21 @@ FAULTS = {
             + content[:ENCRYPTED_SEED_BYTES]
             + content[2 * ENCRYPTED_SEED_BYTES :]
         ),
-        "cannot read the seed",
+        "cannot decrypt its seed",
     ),
     "no seeds": (lambda content: b"", "0 bytes for 10 values"),
 }
 
 
 @pytest.mark.parametrize(("change", "why"), FAULTS.values(), ids=FAULTS)
-def test_what_a_client_makes_of_it_is_refused_before_it_is_added(change, why):
+def test_forged_upload_is_refused(change, why):
     local = Local()
     sealed = local.clients.protect(np.zeros(10, np.int64))
     with pytest.raises(InvalidUpdate, match=why):
         local.server.check(make_envelope("shares", 10, change(verified_payload(sealed)), header_of(0, 0)))
 
 
-def test_an_upload_for_the_servers_of_another_run_is_refused():
+def test_upload_of_other_run_is_refused():
     local = Local()
     local.clients.protect(np.zeros(10, np.int64))
     for here, why in ((Local(), "no key is registered for client 0"), (local, "not signed by client 0")):
@@ -356,7 +357,7 @@ def test_an_upload_for_the_servers_of_another_run_is_refused():
             here.server.check(Local().clients.protect(np.zeros(10, np.int64)))
 
 
-def test_another_scheme_is_refused():
+def test_other_scheme_is_refused():
     with pytest.raises(InvalidUpdate, match="protected by 'plaintext', not by 'shares'"):
         Local().server.check(PlaintextAggregation(CODEC, 3).protect(np.zeros(10, np.int64)))
 
@@ -364,7 +365,7 @@ def test_another_scheme_is_refused():
 # Processes.
 
 
-def test_helping_servers_are_processes_of_their_own_with_keys_of_their_own():
+def test_share_servers_are_processes_with_own_keys():
     parties = build_parties(SecretSharing(), 3)
     server = build_server_side(SecretSharing(), 3, parties.material)
     names = {process.name: process.pid for process in active_children()}
@@ -375,11 +376,11 @@ def test_helping_servers_are_processes_of_their_own_with_keys_of_their_own():
     assert parties.clients.reveal(server.add(sealed)).tolist() == [3, -6, 9]
     parties.close()
     assert not {"server 2 of 3", "server 3 of 3"} & {process.name for process in active_children()}
-    with pytest.raises(ChildProcessError, match="server 2 of 3 is gone"):
+    with pytest.raises(ChildProcessError, match="server 2 of 3 has ended"):
         server.check(sealed[0], 0, 1)
 
 
-def test_a_helping_server_answers_nothing_else():
+def test_share_server_refuses_other_requests():
     (line, _) = (parties := build_parties(SecretSharing(), 3)).material.connections
     for other in (b"o", b"y", b"", PUBLIC_KEY, REGISTER):
         with pytest.raises(InvalidUpdate, match="server 2 of 3 gives no answer to that"):
@@ -388,17 +389,17 @@ def test_a_helping_server_answers_nothing_else():
 
 
 @pytest.mark.parametrize("what", [CHECK, SUM])
-def test_a_helping_server_survives_what_makes_no_sense(what):
+def test_share_server_survives_invalid_requests(what):
     parties = build_parties(SecretSharing(), 3)
-    (line, _), letter = parties.material.connections, (0, bytes(ENCRYPTED_SEED_BYTES))
+    (line, _), seed = parties.material.connections, (0, bytes(ENCRYPTED_SEED_BYTES))
     for content in (
         b"",
         b"abc",
         b"x" * 100,
-        seed_request(SeedContext(2**40, 4, 1), [letter]),
-        seed_request(SeedContext(10, 5, 1), [letter]),
-        seed_request(SeedContext(10, 4, 1), [letter, (1, bytes(ENCRYPTED_SEED_BYTES))]),
-        seed_request(SeedContext(10, 4, 1), [letter])[:-1],
+        seed_request(SeedContext(2**40, 4, 1), [seed]),
+        seed_request(SeedContext(10, 5, 1), [seed]),
+        seed_request(SeedContext(10, 4, 1), [seed, (1, bytes(ENCRYPTED_SEED_BYTES))]),
+        seed_request(SeedContext(10, 4, 1), [seed])[:-1],
     ):
         with pytest.raises(InvalidUpdate):
             line.ask(what, content)
@@ -407,6 +408,6 @@ def test_a_helping_server_survives_what_makes_no_sense(what):
     parties.close()
 
 
-def test_the_same_seed_is_encrypted_differently_each_time():
+def test_encryption_of_seed_is_randomized():
     public = ShareServer().answer(PUBLIC_KEY, b"")
     assert encrypt_hybrid(bytes(32), public, b"a") != encrypt_hybrid(bytes(32), public, b"a")

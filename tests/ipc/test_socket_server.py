@@ -133,7 +133,7 @@ def test_files_and_sockets_are_private_and_removed(tmp_path):
         assert connection.ask(b"c") == b"1"
     assert not endpoint.exists() and not address.parent.exists()
     assert [one for one in multiprocessing.active_children() if one.name == "counter"] == []
-    with pytest.raises(ChildProcessError, match="the counter is gone"):
+    with pytest.raises(ChildProcessError, match="the counter has ended"):
         connection.ask(b"c")
 
 
@@ -150,7 +150,7 @@ def test_killed_process_is_named_to_old_and_new_clients(folder):
     (process,) = [one for one in multiprocessing.active_children() if one.name == "counter"]
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with pytest.raises(ChildProcessError, match="the counter is gone"):
+    with pytest.raises(ChildProcessError, match="the counter has ended"):
         connection.ask(b"c")
     with pytest.raises(ChildProcessError, match="the counter cannot be reached by"):
         connect("counter", folder / "front")
@@ -349,7 +349,7 @@ def test_client_may_be_silent_between_requests(strict):
 
 def test_number_of_connections_is_limited(strict):
     connections = [connect("counter", strict) for _ in range(3)]
-    with pytest.raises(ChildProcessError, match="the counter is gone"):
+    with pytest.raises(ChildProcessError, match="the counter has ended"):
         connect("counter", strict).ask(b"c")
     for connection in connections:
         connection.ask(b"c")
@@ -370,7 +370,7 @@ def test_server_endpoint_of_a_key_holder_accepts_no_sums(tmp_path):
         with pytest.raises(InvalidUpdate, match="2001 bytes to the holder"):
             connection.ask(ANNOUNCE, bytes(2000))
         liar = connect(KEY_HOLDER, forge(tmp_path / SERVER_ENDPOINT, longest=10_000))
-        with pytest.raises(ChildProcessError, match="is gone"):
+        with pytest.raises(ChildProcessError, match="has ended"):
             liar.ask(ANNOUNCE, bytes(2000))
         assert connect(KEY_HOLDER, tmp_path / SERVER_ENDPOINT).ask(KEY_ID)
 
@@ -423,7 +423,7 @@ def test_key_holder_that_sends_its_key_is_caught(tmp_path, monkeypatch):
 def test_missing_key_holder_is_named(tmp_path):
     with start_key_service(Bfv(), 3, tmp_path):
         site = client_side(Bfv(), 3, tmp_path)
-    with pytest.raises(ChildProcessError, match="the holder of the secret key is gone"):
+    with pytest.raises(ChildProcessError, match="the holder of the secret key has ended"):
         site.reveal(ProtectedUpdate("bfv", 3, b""))
     with pytest.raises(ChildProcessError, match="the holder of the secret key cannot be reached"):
         client_side(Bfv(), 3, tmp_path)

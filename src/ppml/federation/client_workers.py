@@ -139,16 +139,13 @@ class ForkedWorker:
             serve_requests(NAME, worker, [frozenset({MESSAGES, CONTEXTS})], connections, max_bytes=None)
 
         self._process = ChildProcess(NAME, run)
-        self._connection = RpcConnection(NAME, self._process.connections[0], max_bytes=None)
+        self._connection = RpcConnection(NAME, self._process.connections[0], None, self._process.wait)
         self._busy = False
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages without waiting."""
         self._busy = True
-        try:
-            self._connection.send(MESSAGES, pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL))
-        except ChildProcessError:
-            raise self._error() from None
+        self._connection.send(MESSAGES, pickle.dumps(list(messages), protocol=pickle.HIGHEST_PROTOCOL))
 
     def receive(self) -> list[Message]:
         """Wait for the replies.
@@ -158,10 +155,7 @@ class ForkedWorker:
         ChildProcessError
             The process has ended.
         """
-        try:
-            reply = self._connection.receive()
-        except ChildProcessError:
-            raise self._error() from None
+        reply = self._connection.receive()
         self._busy = False
         return cast(list[Message], pickle.loads(reply))
 
@@ -172,6 +166,3 @@ class ForkedWorker:
     def close(self) -> None:
         """Stop the process; kill it if it still computes replies, which would not be read."""
         self._process.stop(kill=self._busy)
-
-    def _error(self) -> ChildProcessError:
-        return ChildProcessError(f"the {NAME} ended with exit code {self._process.wait()}")

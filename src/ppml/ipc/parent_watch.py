@@ -26,15 +26,7 @@ def exit_with_workflow() -> None:
 
 
 def exit_with_parent(parent: int, message: bytes = b"") -> None:
-    """Exit this process as soon as the process ``parent``, which started it, ends.
-
-    Parameters
-    ----------
-    parent : int
-        Process id of the parent.
-    message : bytes
-        Text for the standard error at that exit.
-    """
+    """Exit this process, with ``message`` on the standard error, as soon as ``parent``, which started it, ends."""
     if os.getppid() != parent:
         _exit(message)
 

@@ -64,12 +64,21 @@ class RpcConnection:
         This end of the connection; forked processes share it.
     max_bytes : int or None
         Most bytes of a request that the process accepts; None: no limit on requests and replies.
+    exit_code : callable
+        Returns the exit code of the process, for the error message after its end.
     """
 
-    def __init__(self, name: str, connection: Connection, max_bytes: int | None = MAX_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        max_bytes: int | None = MAX_MESSAGE_BYTES,
+        exit_code: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._name = name
         self._connection = connection
         self._max_bytes = max_bytes
+        self._exit_code = exit_code
         self._lock = multiprocessing.get_context("fork").Lock()
 
     def ask(self, code: bytes, content: bytes = b"") -> bytes:
@@ -117,7 +126,8 @@ class RpcConnection:
         self._connection.close()
 
     def _error(self) -> ChildProcessError:
-        return ChildProcessError(f"the {self._name} is gone, and all that it held with it")
+        code = self._exit_code()
+        return ChildProcessError(f"the {self._name} has ended" + (f" with exit code {code}" if code else ""))
 
 
 class ChildProcess:
@@ -184,13 +194,7 @@ def isolate() -> None:
 
 
 def isolation_hooks(clients: Sequence[RpcConnection], server: Sequence[RpcConnection]) -> IsolationHooks:
-    """Return hooks for separate processes of clients and server: each closes the other's connections.
-
-    Parameters
-    ----------
-    clients, server : sequence of RpcConnection
-        Connections for the clients alone, and for the server alone.
-    """
+    """Return hooks for separate processes: each closes the connections that are only for the other."""
 
     def at_clients() -> None:
         harden_process()
@@ -244,34 +248,18 @@ def serve_requests(
     while True:
         for connection in wait(served):
             assert isinstance(connection, Connection)
-            index = connections.index(connection)
-            request = _receive(connection, max_bytes)
-            if index == 0 and request in (STOP, None):
+            index, request = connections.index(connection), None
+            with contextlib.suppress(EOFError, OSError):
+                request = connection.recv_bytes(max_bytes)
+            if request is not None and (index or request != STOP):
+                reply = dispatch(name, handler, allowed[index], request[:1], request[1:])
+                with contextlib.suppress(OSError):
+                    connection.send_bytes(reply)
+                    continue
+            if index == 0:
                 return
-            if request is None or not _send(
-                connection, dispatch(name, handler, allowed[index], request[:1], request[1:])
-            ):
-                if index == 0:
-                    return
-                served.remove(connection)
-                connection.close()
-
-
-def _receive(connection: Connection, max_bytes: int | None) -> bytes | None:
-    """Return the next request, or None at the end of the connection."""
-    try:
-        return connection.recv_bytes(max_bytes)
-    except (EOFError, OSError):
-        return None
-
-
-def _send(connection: Connection, reply: bytes) -> bool:
-    """Send ``reply``, and return whether the other end is still open."""
-    try:
-        connection.send_bytes(reply)
-    except OSError:
-        return False
-    return True
+            served.remove(connection)
+            connection.close()
 
 
 def dispatch(name: str, handler: RequestHandler, allowed: frozenset[bytes], code: bytes, content: bytes) -> bytes:
