@@ -2,10 +2,10 @@
 
 
 class UserError(Exception):
-    """Something that the user can mend: a wrong key, a missing file, a full disk.
+    """An error that the user can correct: a wrong key, a missing file, a full disk.
 
-    Stages and the command line print its message as one line, without a traceback, and exit with status 1. The message
-    names the key or the file, the value, what is allowed and where to change it.
+    Stages and the command line print its message as one line, without a traceback, and exit with status 1. The
+    message names the key or the file, the value, the allowed values and the place to change it.
     """
 
 

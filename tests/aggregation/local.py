@@ -1,4 +1,4 @@
-"""An encrypted aggregation in one process, whose key a test can look at."""
+"""An encrypted aggregation in one process, with a key that tests can read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
 
 class Material(ServerKeyMaterial):
-    """What the server has of a key holder in its own process, or of a made-up one.
+    """Key material of a key holder in the same process, or of a fabricated one.
 
     Parameters
     ----------
     give : callable
         Returns the public key.
     announce : callable
-        Gets the name of each sum.
+        Receives the identifier of each sum.
     """
 
     def __init__(self, give: Callable[[], bytes], announce: Callable[[bytes], object] = lambda name: None) -> None:
@@ -35,14 +35,14 @@ class Material(ServerKeyMaterial):
 
 
 class Local:
-    """Clients and the holder of their key.
+    """Clients and their key holder in one process.
 
     Parameters
     ----------
     spec : Ckks or Bfv
-        What they encrypt by.
+        Specification of the encryption.
     clients : int
-        How many there are.
+        Number of clients.
     """
 
     def __init__(self, spec: Ckks | Bfv, clients: int) -> None:
@@ -72,13 +72,13 @@ class Local:
         return self.side.protect(update, *turn)
 
     def reveal(self, total: ProtectedUpdate) -> Grid:
-        """Open anything, as if the server had announced it."""
+        """Decrypt any ciphertext, as if the server had announced it."""
         self.material.announce(total)
         return self.side.reveal(total)
 
 
 def local_parties(spec: Plaintext | Encrypted, clients: int) -> Parties:
-    """Return the parties of an aggregation in one process; the server is given the bytes of the first public key."""
+    """Return the parties of an aggregation in one process; the server gets the bytes of the first public key."""
     if not isinstance(spec, Ckks | Bfv):
         return build_parties(spec, clients)
     local = Local(spec, clients)

@@ -303,7 +303,7 @@ def test_update_under_earlier_key_is_refused():
     server.check(local.protect(UPDATE))
 
 
-# Its end.
+# End of the holder.
 
 
 def test_close_ends_holder():

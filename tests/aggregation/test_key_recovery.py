@@ -1,10 +1,9 @@
-"""The key recovery from approximate decryptions (Li & Micciancio, EUROCRYPT 2021, ePrint 2020/1533), against ours.
+"""Key recovery from approximate decryptions (Li & Micciancio, EUROCRYPT 2021, ePrint 2020/1533), tried on this project.
 
-A ciphertext ``(c0, c1)`` of CKKS decrypts to ``m = c0 + c1 s``, the message with the error of the encryption. Whoever
-sees the ciphertext, as the server does, and ``m`` to the last bit, as everybody does to whom a decryption is shown,
-solves for the secret key ``s``: no more than a division. Two values a slot show all of ``m``, so that one ciphertext is
-enough; one value a slot shows half of it, and two ciphertexts are needed: which an update of a few thousand values has
-within one round.
+A ciphertext ``(c0, c1)`` of CKKS decrypts to ``m = c0 + c1 s``, the message with the error of the encryption. A party
+with the ciphertext, such as the server, and all bits of ``m``, such as every recipient of a decryption, computes the
+secret key ``s`` by a division. Two values per slot contain all of ``m``, so that one ciphertext suffices. One value per
+slot contains half of it, so that two ciphertexts are needed, which an update of a few thousand values has in one round.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ DEGREE = SPEC.poly_modulus_degree
 SCALE = 2.0**SPEC.scale_bits
 
 Shown = Callable[[np.ndarray], np.ndarray]
-"""What everybody is shown of a decrypted sum: float64 values in, float64 values out."""
+"""The published part of a decrypted sum: float64 values in, float64 values out."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the server knows of one encrypted sum.
+    """The server's knowledge about one encrypted sum.
 
     Parameters
     ----------
     cipher : list of NDArray
         ``c0`` and ``c1``, as Python integers modulo ``q``, at the roots of 1.
     average : NDArray
-        What was shown, divided by the number of clients: complex where two values are in a slot.
+        Published sum divided by the number of clients; complex for two values per slot.
     """
 
     cipher: Sequence[np.ndarray]
@@ -54,7 +53,7 @@ def words(one, count: int, start: int = 0) -> np.ndarray:
 
 
 def at_the_roots(context: sealapi.SEALContext, slots: np.ndarray) -> np.ndarray:
-    """Return what the polynomial of some slots is at the roots of 1, in the order of the ciphertexts."""
+    """Return the values of the slots' polynomial at the roots of 1, in the order of the ciphertexts."""
     plain = sealapi.Plaintext()
     sealapi.CKKSEncoder(context).encode(slots.tolist(), SCALE, plain)
     return words(plain, DEGREE)
@@ -70,16 +69,17 @@ def secret(side: Local) -> np.ndarray:
 
 
 def from_complex_slots(context: sealapi.SEALContext, one: Seen) -> np.ndarray:
-    """Return the key that one sum with two values a slot gives: ``s = (m - c0) / c1``."""
+    """Return the key from one sum with two values per slot: ``s = (m - c0) / c1``."""
     q = modulus(context)
     message = at_the_roots(context, one.average * CLIENTS)
     return (message - one.cipher[0]) * inverse(one.cipher[1], q) % q
 
 
 def from_real_slots(context: sealapi.SEALContext, first: Seen, second: Seen) -> np.ndarray:
-    """Return the key that two sums with one value a slot give.
+    """Return the key from two sums with one value per slot.
 
-    Shown is ``m + m'``, where ``m'`` is ``m`` at the inverse roots, so that with ``a = c1`` and ``b = c1'`` there is
+    Published is ``m + m'``, where ``m'`` is ``m`` at the inverse roots, so that with ``a = c1`` and ``b = c1'`` there
+    is
     ``a s + b s' = m + m' - c0 - c0'``: two equations for ``s`` and ``s'`` at each pair of roots. The inverse of root
     ``i`` is root ``N - 1 - i`` in the order of SEAL.
     """
@@ -98,14 +98,14 @@ def inverse(values: np.ndarray, q: int) -> np.ndarray:
 
 
 def recovered(context: sealapi.SEALContext, side: Local, found: np.ndarray) -> float:
-    """Return the share of the key, at its roots, that was found."""
+    """Return the recovered fraction of the key, at its roots."""
     return float(np.mean(found == secret(side)))
 
 
 def sums(side: Local, values: np.ndarray, real: bool) -> list[bytes]:
-    """Return the encrypted sums of what clients hold, shape ``(clients, values)``, a ciphertext each.
+    """Return the encrypted sums of the clients' values, shape ``(clients, values)``, one ciphertext each.
 
-    With one value a slot as everybody has it, who takes TenSEAL's vectors; with two as here.
+    TenSEAL's vectors have one value per slot; this project has two.
     """
     server = side.server()
     if not real:
@@ -132,7 +132,7 @@ def sums(side: Local, values: np.ndarray, real: bool) -> list[bytes]:
 
 
 def seen(side: Local, real: bool, shown: Shown, values: np.ndarray) -> list[Seen]:
-    """Return what the server knows after one round."""
+    """Return the server's knowledge after one round."""
     context, decryptor = side.scheme.context, side.keys._decryptor
     encoder = sealapi.CKKSEncoder(context)
     found = []
@@ -147,24 +147,24 @@ def seen(side: Local, real: bool, shown: Shown, values: np.ndarray) -> list[Seen
 
 
 def updates(seed: int, ciphertexts: int, real: bool) -> np.ndarray:
-    """Return updates on the grid that fill so many ciphertexts."""
+    """Return updates on the grid that fill ``ciphertexts`` ciphertexts."""
     length = ciphertexts * (DEGREE // 2 if real else DEGREE)
     values = np.random.default_rng(seed).normal(0, 0.1, (CLIENTS, length))
     return CODEC.decode(CODEC.encode(values))
 
 
 def identity(values: np.ndarray) -> np.ndarray:
-    """Show the float64 sum of an approximate decryption, as everybody does."""
+    """Return the float64 sum of an approximate decryption unchanged, as other libraries do."""
     return values
 
 
 def on_the_grid(values: np.ndarray) -> np.ndarray:
-    """Show the sum rounded to the grid, as is done here."""
+    """Return the sum rounded to the grid, as this project does."""
     return np.rint(values / CODEC.step) * CODEC.step
 
 
 def attack(side: Local, real: bool, rounds: int, shown: Shown) -> float:
-    """Return the share of the key that the server finds from so many rounds under one key."""
+    """Return the fraction of the key that the server recovers from ``rounds`` rounds under one key."""
     known = []
     for number in range(rounds):
         known += seen(side, real, shown, updates(number, 2 // rounds, real))
@@ -176,14 +176,14 @@ def attack(side: Local, real: bool, rounds: int, shown: Shown) -> float:
 @pytest.mark.parametrize("keys", ["public", "shared"])
 @pytest.mark.parametrize("rounds", [1, 2])
 @pytest.mark.parametrize("real", [True, False], ids=["one value a slot", "two values a slot"])
-def test_the_key_falls_where_raw_sums_are_shown_and_not_where_they_are_rounded(real, rounds, keys):
+def test_raw_sums_reveal_key_and_rounded_sums_do_not(real, rounds, keys):
     side = Local(Ckks(keys=keys), CLIENTS)
     assert attack(side, real, rounds, identity) == 1.0
     assert attack(side, real, rounds, on_the_grid) < 0.01
 
 
 def opened_gives(side: Local) -> tuple[bool, float]:
-    """Return whether what clients open is the exact sum, and the share of the key that the server finds from it."""
+    """Return whether the decrypted sum is exact, and the fraction of the key that the server recovers from it."""
     values = updates(0, 1, real=False)
     total = side.server().add([side.protect(CODEC.encode(update)) for update in values])
     opened = side.reveal(total) * CODEC.step
@@ -195,12 +195,12 @@ def opened_gives(side: Local) -> tuple[bool, float]:
     return bool(np.array_equal(opened, values.sum(axis=0))), found
 
 
-def test_what_clients_open_is_the_exact_sum_and_gives_no_key_away():
+def test_decrypted_sum_is_exact_and_reveals_no_key():
     exact, found = opened_gives(Local(SPEC, CLIENTS))
     assert exact and found < 0.01
 
 
-def test_a_key_holder_that_forgets_to_round_is_caught(monkeypatch):
+def test_key_holder_without_rounding_is_detected(monkeypatch):
     def careless(encoding, plain):
         slots = np.array(encoding._encoder.decode_complex(plain))
         return np.concatenate([slots.real, slots.imag]) / CODEC.step
@@ -209,15 +209,15 @@ def test_a_key_holder_that_forgets_to_round_is_caught(monkeypatch):
     assert opened_gives(Local(SPEC, CLIENTS)) == (False, 1.0)
 
 
-def test_a_fresh_key_a_round_does_not_help():
+def test_new_key_per_round_does_not_prevent_attack():
     """One round fills several ciphertexts, and two of them, or one with two values a slot, are enough."""
     for real in (True, False):
         for _ in range(2):
             assert attack(Local(SPEC, CLIENTS), real, 1, identity) == 1.0
 
 
-def test_bfv_shows_nothing_but_the_exact_sum():
-    """There is no error in what is opened: two encryptions of one sum open to the same bits."""
+def test_bfv_reveals_only_exact_sum():
+    """A decryption has no error: two encryptions of one sum decrypt to the same bits."""
     side = Local(Bfv(), CLIENTS)
     server = side.server()
     values = updates(0, 1, real=False)
@@ -227,7 +227,7 @@ def test_bfv_shows_nothing_but_the_exact_sum():
     assert opened[0] == opened[1] == CODEC.encode(values.sum(axis=0)).tolist()
 
 
-def test_the_ring_of_this_attack_is_the_one_that_is_shipped():
+def test_attack_uses_default_ring():
     shipped = Local(SPEC, CLIENTS).scheme.context
     again = seal_context(sealapi.SCHEME_TYPE.CKKS, DEGREE, SPEC.coeff_mod_bit_sizes)
     assert modulus(shipped) == modulus(again) and modulus(shipped).bit_length() == 54

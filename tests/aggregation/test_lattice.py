@@ -1,4 +1,4 @@
-"""CKKS and BFV: the same sums as in the clear, and a server that cannot open them."""
+"""CKKS and BFV: the sums equal plaintext sums, and the server cannot decrypt them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def server(name: str) -> LatticeServer:
 
 
 def a_ciphertext(side: Local) -> int:
-    """Return how many values a ciphertext holds."""
+    """Return the number of values per ciphertext."""
     return side.scheme.encoding.values
 
 
@@ -80,11 +80,11 @@ def some_updates(count: int, length: int, kind: str) -> np.ndarray:
         case "all at the bound":
             return np.full((count, length), CODEC.clip)
         case _:
-            # As large as they get: what is outside is clipped.
+            # The largest values: larger ones are clipped.
             return rng.normal(0, 1e4, (count, length))
 
 
-# The same bits.
+# Exact sums.
 
 
 def check_same_sum_as_in_the_clear(clients: Local, server: LatticeServer, updates: np.ndarray) -> None:
@@ -99,20 +99,20 @@ def check_same_sum_as_in_the_clear(clients: Local, server: LatticeServer, update
 
 @pytest.mark.parametrize("count", [1, 2, 8, MOST])
 @pytest.mark.parametrize("kind", ["random", "at the bound", "all at the bound", "outside"])
-def test_encrypted_sums_are_those_in_the_clear_bit_for_bit(clients, server, count, kind):
+def test_encrypted_sums_equal_plaintext_sums(clients, server, count, kind):
     check_same_sum_as_in_the_clear(clients, server, some_updates(count, 5000, kind))
 
 
 @given(updates=st.lists(st.lists(st.floats(-10, 10), min_size=3, max_size=3), min_size=1, max_size=4).map(np.array))
 @settings(max_examples=25, deadline=None, derandomize=True)
 @pytest.mark.parametrize("scheme", SPECS)
-def test_encrypted_sums_of_any_updates_are_those_in_the_clear(scheme, updates):
+def test_encrypted_sums_of_random_updates_equal_plaintext_sums(scheme, updates):
     check_same_sum_as_in_the_clear(*pair(scheme), updates)
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("full", [0, 1, 2])
-def test_every_length_fills_its_ciphertexts(clients, server, full, more):
+def test_ciphertext_count_follows_length(clients, server, full, more):
     length = max(1, full * a_ciphertext(clients) + more)
     check_same_sum_as_in_the_clear(clients, server, some_updates(2, length, "random"))
     needed = -(-length // a_ciphertext(clients))
@@ -120,7 +120,7 @@ def test_every_length_fills_its_ciphertexts(clients, server, full, more):
 
 
 class OffByRounding(CkksEncoding):
-    """Cuts decrypted values off instead of rounding them to the grid."""
+    """A key holder that truncates decrypted values instead of rounding them to the grid."""
 
     def decode(self, plain: sealapi.Plaintext) -> Grid:
         slots = np.array(self._encoder.decode_complex(plain))
@@ -128,13 +128,13 @@ class OffByRounding(CkksEncoding):
 
 
 class LeavesOneOut(LatticeServer):
-    """Forgets the last client."""
+    """A server that omits the last client."""
 
     def add(self, sealed):
         return super().add(sealed[:-1])
 
 
-def test_a_sum_without_rounding_to_the_grid_or_without_a_client_is_caught(monkeypatch):
+def test_wrong_sum_is_detected(monkeypatch):
     sound, adds = pair("ckks public")
     with pytest.raises(AssertionError):
         check_same_sum_as_in_the_clear(
@@ -145,16 +145,16 @@ def test_a_sum_without_rounding_to_the_grid_or_without_a_client_is_caught(monkey
         check_same_sum_as_in_the_clear(sound, adds, some_updates(2, 500, "random"))
 
 
-def test_updates_of_different_length_do_not_add(clients, server):
+def test_updates_of_different_lengths_do_not_add(clients, server):
     full = a_ciphertext(clients)
     with pytest.raises(ValueError):
         server.add([clients.protect(np.zeros(full, np.int64)), clients.protect(np.zeros(full + 1, np.int64))])
 
 
-# How large they are.
+# Sizes.
 
 
-def test_uploads_are_as_lean_as_is_said():
+def test_upload_sizes_are_as_documented():
     length = 200_000
     update = CODEC.encode(some_updates(1, length, "random")[0])
     sizes = {name: len(pair(name)[0].protect(update).payload) / (4 * length) for name in SPECS}
@@ -162,7 +162,7 @@ def test_uploads_are_as_lean_as_is_said():
     assert sizes["ckks shared"] < 2.0 and sizes["bfv shared"] < 1.7
 
 
-def test_a_sum_of_seeded_ciphertexts_is_as_large_as_one_of_others():
+def test_sum_of_seeded_ciphertexts_has_full_size():
     clients, server = pair("ckks shared")
     sealed = clients.protect(np.zeros(4096, np.int64))
     assert len(server.add([sealed, sealed]).payload) > 1.9 * len(sealed.payload)
@@ -172,12 +172,12 @@ def test_a_sum_of_seeded_ciphertexts_is_as_large_as_one_of_others():
 
 
 @pytest.mark.parametrize("length", [1, 2048, 4097])
-def test_what_a_client_seals_passes_the_check(clients, server, length):
+def test_honest_update_passes_check(clients, server, length):
     server.check(clients.protect(np.zeros(length, np.int64)))
 
 
 def resealed(side: Local, sealed: ProtectedUpdate, change: Callable[[list[bytes]], Iterable[bytes]]) -> ProtectedUpdate:
-    """Return an update whose client has made something else of its ciphertexts, and says that it is whole."""
+    """Return an update with changed ciphertexts and a valid checksum."""
     chunks = change(chunks_of(side, sealed))
     return side.scheme.pack(side.fingerprint, sealed.length, chunks, header_of(0, 0))
 
@@ -204,7 +204,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_payload_is_refused_before_it_is_added(clients, server, damage):
+def test_damaged_payload_is_refused(clients, server, damage):
     sealed = clients.protect(np.zeros(a_ciphertext(clients) + 1, np.int64))
     damaged = ProtectedUpdate(sealed.scheme, sealed.length, damage(sealed.payload))
     for refuses in (server.check, lambda one: server.add([one, one]), clients.reveal):
@@ -212,7 +212,7 @@ def test_a_damaged_payload_is_refused_before_it_is_added(clients, server, damage
             refuses(damaged)
 
 
-def test_a_payload_of_another_length_than_it_says_is_refused(clients, server):
+def test_wrong_payload_length_is_refused(clients, server):
     sealed = clients.protect(np.zeros(10, np.int64))
     with pytest.raises(InvalidUpdate, match="truncated or altered"):
         server.check(ProtectedUpdate(sealed.scheme, 11, sealed.payload))
@@ -222,7 +222,7 @@ FAULTS = {
     "one too few": (lambda chunks: chunks[:1], "1 ciphertexts, expected 2"),
     "one too many": (
         lambda chunks: [*chunks, chunks[0]],
-        # Those with a seed are so small that three are not too long.
+        # Three ciphertexts with seeds are not too long.
         r"3 ciphertexts, expected 2|\d+ bytes for \d+ values, which take \d+ at most",
     ),
     "none": (lambda chunks: [], "0 ciphertexts, expected 2"),
@@ -237,7 +237,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("change", "why"), FAULTS.values(), ids=FAULTS)
-def test_what_a_client_makes_of_its_ciphertexts_is_refused_before_it_is_added(clients, server, change, why):
+def test_invalid_ciphertexts_are_refused(clients, server, change, why):
     sealed = clients.protect(np.zeros(a_ciphertext(clients) + 1, np.int64))
     with pytest.raises(InvalidUpdate, match=why):
         server.check(resealed(clients, sealed, change))
@@ -247,13 +247,13 @@ def test_what_a_client_makes_of_its_ciphertexts_is_refused_before_it_is_added(cl
     ("content", "why"),
     [(b"xyz", "within a length"), (b"\x09\x00\x00\x00xyz", "within a ciphertext")],
 )
-def test_ciphertexts_whose_lengths_do_not_add_up_are_refused(clients, server, content, why):
+def test_inconsistent_ciphertext_lengths_are_refused(clients, server, content, why):
     mark = fingerprint(clients.fingerprint + (10).to_bytes(4, "little") + header_of(0, 0) + content)
     with pytest.raises(InvalidUpdate, match=f"the payload is truncated {why}"):
         server.check(ProtectedUpdate(clients.scheme.name, 10, clients.fingerprint + mark + header_of(0, 0) + content))
 
 
-def test_an_update_is_of_one_client_and_round_and_no_sum(clients, server):
+def test_update_names_its_client_and_round(clients, server):
     sealed = clients.protect(np.zeros(10, np.int64), 3, 7)
     server.check(sealed, 3, 7)
     for turn, why in (((4, 7), "sealed by client 3"), ((3, 8), "sealed in round 7")):
@@ -263,7 +263,7 @@ def test_an_update_is_of_one_client_and_round_and_no_sum(clients, server):
         server.check(server.add([sealed, sealed]), 3, 7)
 
 
-def test_a_ciphertext_of_another_key_is_refused(name, clients, server):
+def test_ciphertext_of_other_key_is_refused(name, clients, server):
     foreign = Local(SPECS[name], MOST).protect(np.zeros(1, np.int64))
     for refuses in (server.check, clients.reveal):
         with pytest.raises(InvalidUpdate, match="under another key"):
@@ -271,12 +271,12 @@ def test_a_ciphertext_of_another_key_is_refused(name, clients, server):
 
 
 def under(side: Local, foreign: Local, values: int) -> ProtectedUpdate:
-    """Return an update of another ring or key that says that it is under the one of ``side``."""
+    """Return an update of another ring or key that claims the key of ``side``."""
     chunks = chunks_of(foreign, foreign.protect(np.zeros(values, np.int64)))
     return side.scheme.pack(side.fingerprint, values, chunks, header_of(0, 0))
 
 
-def test_a_ciphertext_of_another_ring_is_refused(clients, server, name):
+def test_ciphertext_of_other_ring_is_refused(clients, server, name):
     spec = SPECS[name]
     larger = {"poly_modulus_degree": 8192} if spec.kind == "ckks" else {"clip": 64.0}
     foreign = Local(type(spec)(keys=spec.keys, **larger), MOST)
@@ -284,14 +284,14 @@ def test_a_ciphertext_of_another_ring_is_refused(clients, server, name):
         server.check(under(clients, foreign, 1))
 
 
-def test_a_ciphertext_at_another_scale_is_refused():
+def test_ciphertext_at_other_scale_is_refused():
     clients, server = pair("ckks public")
     foreign = Local(Ckks(scale_bits=41), MOST)
     with pytest.raises(InvalidUpdate, match=r"a ciphertext at scale 2\.19902e\+12, not 1\.09951e\+12"):
         server.check(under(clients, foreign, 1))
 
 
-def test_a_product_is_refused_as_no_fresh_ciphertext():
+def test_product_is_not_a_fresh_ciphertext():
     clients, server = pair("bfv public")
     sealed = clients.protect(np.ones(10, np.int64))
     (chunk,) = chunks_of(clients, sealed)
@@ -303,7 +303,7 @@ def test_a_product_is_refused_as_no_fresh_ciphertext():
         clients.scheme.format.uncompressed(serialize(cipher))
 
 
-def test_another_scheme_is_refused():
+def test_other_scheme_is_refused():
     with pytest.raises(InvalidUpdate, match="protected by 'bfv', not by 'ckks'"):
         pair("ckks public")[1].check(pair("bfv public")[0].protect(np.zeros(1, np.int64)))
 
@@ -311,7 +311,7 @@ def test_another_scheme_is_refused():
 # Keys.
 
 
-def test_public_material_has_no_secret_key(clients):
+def test_key_material_has_no_secret_key(clients):
     require_public_key(clients.scheme.context, clients.material())
 
 
@@ -325,7 +325,7 @@ PRIVATE = {
 
 
 @pytest.mark.parametrize("material", PRIVATE.values(), ids=PRIVATE)
-def test_the_server_takes_a_public_key_and_nothing_else(name, clients, material):
+def test_server_accepts_only_public_key(name, clients, material):
     secret = material is PRIVATE["a secret key"]
     with pytest.raises(SecretKeyExposed, match="contains a secret key" if secret else "is no public key"):
         build_server_side(SPECS[name], MOST, Material(lambda: material(clients)))
@@ -341,7 +341,7 @@ def check_keys_are_fresh(make: Callable[[], Local]) -> None:
     first, second = made
     assert first.material() != second.material()
     assert first.keys.secret() != second.keys.secret()
-    # What one seals, the other reads as noise.
+    # One client's ciphertext decrypts to noise under another key.
     update = CODEC.encode(np.linspace(-1, 1, 500))
     foreign = second.reveal(
         resealed(second, second.protect(update), lambda chunks: chunks_of(first, first.protect(update)))
@@ -349,16 +349,16 @@ def check_keys_are_fresh(make: Callable[[], Local]) -> None:
     assert (foreign == update).mean() < 0.01
 
 
-def test_each_run_has_keys_of_its_own_whatever_the_seeds(name):
+def test_each_run_has_own_keys(name):
     check_keys_are_fresh(lambda: Local(SPECS[name], MOST))
 
 
-def test_a_key_that_repeats_is_caught(clients):
+def test_repeated_key_is_detected(clients):
     with pytest.raises(AssertionError):
         check_keys_are_fresh(lambda: clients)
 
 
-def test_sealing_twice_gives_different_ciphertexts_of_the_same_update(clients):
+def test_encryption_is_randomized(clients):
     update = CODEC.encode(np.linspace(-1, 1, 500))
     torch.manual_seed(0)
     first = clients.protect(update)
@@ -368,7 +368,7 @@ def test_sealing_twice_gives_different_ciphertexts_of_the_same_update(clients):
     assert np.array_equal(clients.reveal(first), clients.reveal(second))
 
 
-def test_clients_of_different_keys_get_no_sum(name, clients, server):
+def test_clients_with_different_keys_get_no_sum(name, clients, server):
     update = CODEC.encode(np.linspace(-1, 1, 500))
     other = Local(SPECS[name], MOST)
     theirs = resealed(clients, clients.protect(update), lambda chunks: chunks_of(other, other.protect(update)))
@@ -376,13 +376,13 @@ def test_clients_of_different_keys_get_no_sum(name, clients, server):
     assert (clients.reveal(mixed) == 2 * update).mean() < 0.01
 
 
-def test_under_a_shared_key_a_colluder_opens_what_others_have_sealed_and_under_a_public_one_it_has_no_key():
-    """What a client has in memory, and the server's copy of another's upload, are enough, or not."""
+def test_colluder_decrypts_updates_under_shared_key_only():
+    """A client's memory and another client's upload suffice under a shared key, and not under a public one."""
     update = CODEC.encode(np.linspace(-1, 1, 500))
     for name in SPECS:
         local, _ = pair(name)
         upload = local.protect(update)
-        # The client's own part, without the holder that is in this process only in these tests.
+        # The client's part, without the holder, which is in this process only in these tests.
         colluder = local.side
         if local.spec.keys == "shared":
             assert np.array_equal(colluder.reveal(upload), update)
@@ -396,7 +396,7 @@ def test_under_a_shared_key_a_colluder_opens_what_others_have_sealed_and_under_a
 
 @dataclass(frozen=True)
 class NoHolder:
-    """The holder of the key does not take part in the attack."""
+    """A key holder that does not take part in the attack."""
 
     key: bytes
 
@@ -410,16 +410,16 @@ class NoHolder:
 # The ring.
 
 
-def test_a_ring_under_128_bits_of_security_is_refused_by_the_library():
+def test_seal_refuses_ring_below_128_bits():
     with pytest.raises(ValueError, match="secure"):
         seal_context(sealapi.SCHEME_TYPE.BFV, 2048, [55], 30)
 
 
-# From the configuration.
+# Configured aggregations.
 
 
 @pytest.mark.parametrize("spec", [Plaintext(), *SPECS.values()], ids=["plaintext", *SPECS])
-def test_a_configured_aggregation_adds(spec: Plaintext | Encrypted):
+def test_each_configured_aggregation_adds(spec: Plaintext | Encrypted):
     parties = build_parties(spec, 3)
     server = build_server_side(spec, 3, parties.material)
     sealed = [parties.clients.protect(np.array([1, -2, 3])) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Letters of masks that cannot be read, and false complaints: nobody else is left out, and the sum is right."""
+"""Disputes about shares: they exclude no honest client, and the sum is right."""
 
 from __future__ import annotations
 
@@ -27,92 +27,92 @@ from ppml.aggregation.masks import (
 )
 from ppml.errors import InvalidUpdate
 
-from .letters import complaining, unreadable, values_in, with_other_shares
+from .share_faults import complain_falsely, send_unreadable_shares, send_wrong_shares, values_in
 from .test_masking import Round, swapped, updates, with_entry
 
 Prepare = Callable[[Round], None]
 
 
 class Tolerant(Round):
-    """A round whose server leaves out a client that says something amiss, as a federation does."""
+    """A round whose server excludes a client with an invalid reply, as a federation does."""
 
     def __init__(self, clients: int = 8, threshold: int | None = None) -> None:
         super().__init__(clients, threshold)
-        self.left_out: dict[int, str] = {}
+        self.excluded: dict[int, str] = {}
 
     def step(self, step, clients, number=1, lost=frozenset()):
-        told = self.server.request(step, clients, number)
-        there = [client for client in clients if client not in lost]
-        for client in [client for client in there if client in told]:
+        requests = self.server.request(step, clients, number)
+        active = [client for client in clients if client not in lost]
+        for client in [client for client in active if client in requests]:
             try:
-                self.server.handle_reply(step, client, self.sides[client].respond(step, client, number, told[client]))
+                self.server.handle_reply(
+                    step, client, self.sides[client].respond(step, client, number, requests[client])
+                )
             except InvalidUpdate as fault:
-                self.left_out[client] = f"{step}: {fault}"
-        return [client for client in there if client not in self.left_out]
+                self.excluded[client] = f"{step}: {fault}"
+        return [client for client in active if client not in self.excluded]
 
 
 def check_sum(parties: Tolerant, expected: list[int], lost=(), late=()) -> None:
     values = updates(len(parties.sides))
-    found, there = parties.run(values, lost=lost, late=late)
-    assert there == expected
+    found, active = parties.run(values, lost=lost, late=late)
+    assert active == expected
     assert np.array_equal(found, sum(values[client] for client in expected))
 
 
-def silent(side: MaskingClients) -> None:
-    """Have a client show no shares."""
-    side._answer_complaints = lambda turn, client, complaints: b""
+def show_no_shares(side: MaskingClients) -> None:
+    """Let a client show no shares."""
+    side._answer_complaints = lambda state, client, complaints: b""
 
 
 @pytest.mark.parametrize("readers", [[0], [2, 3, 6], [0, 1, 3, 4, 5, 6, 7]], ids=["one", "some", "all"])
 @pytest.mark.parametrize("shows", [True, False])
-def test_a_client_with_letters_that_others_cannot_read_shows_the_shares_or_is_left_out_alone(readers, shows):
+def test_sender_of_unreadable_shares_shows_them_or_is_excluded(readers, shows):
     parties = Tolerant()
-    unreadable(parties.sides[2], {2: readers})
+    send_unreadable_shares(parties.sides[2], {2: readers})
     if not shows:
-        silent(parties.sides[2])
+        show_no_shares(parties.sides[2])
     check_sum(parties, [client for client in range(8) if shows or client != 2])
-    assert list(parties.left_out) == ([] if shows else [2])
+    assert list(parties.excluded) == ([] if shows else [2])
     if not shows:
-        assert parties.left_out[2].startswith("disputes: it does not show the shares")
+        assert parties.excluded[2].startswith("disputes: the client does not show")
 
 
 @pytest.mark.parametrize("readers", [[0], [3, 6, 7], [0, 1, 3, 4, 5, 6, 7]], ids=["one", "some", "all"])
 @pytest.mark.parametrize("shows_them", [True, False])
-def test_a_client_that_sends_other_shares_than_those_of_its_points_shows_the_right_ones_or_is_left_out_alone(
-    readers, shows_them
-):
+def test_sender_of_wrong_shares_shows_right_ones_or_is_excluded(readers, shows_them):
     parties = Tolerant()
-    with_other_shares(parties.sides[2], {2: readers}, shows=shows_them)
+    send_wrong_shares(parties.sides[2], {2: readers}, shows=shows_them)
     check_sum(parties, [client for client in range(8) if client != 2 or not shows_them])
-    assert list(parties.left_out) == ([2] if shows_them else [])
+    assert list(parties.excluded) == ([2] if shows_them else [])
     if shows_them:
-        assert parties.left_out[2] == f"disputes: shows other shares than it has sent to client {readers[0]}"
+        assert parties.excluded[2] == f"disputes: the client shows other shares than it has sent to client {readers[0]}"
 
 
-def test_a_reader_that_does_not_compare_shares_with_their_points_is_the_one_that_gives_a_wrong_one(monkeypatch):
+def test_recipient_without_point_check_reveals_wrong_share(monkeypatch):
     monkeypatch.setattr("ppml.aggregation.masking_clients.shares_match", lambda shares, points: True)
     parties = Tolerant()
-    with_other_shares(parties.sides[2], {2: [0]}, shows=False)
+    send_wrong_shares(parties.sides[2], {2: [0]}, shows=False)
     check_sum(parties, list(range(8)))
-    assert parties.left_out == {0: "unmask: it gives another share than client 2 has sent it"}
+    assert parties.excluded == {0: "unmask: the client reveals another share than client 2 has sent it"}
 
 
 @pytest.mark.parametrize(("clients", "threshold"), [(3, 2), (2, 2), (8, 6)])
-def test_shares_that_were_shown_open_the_sum_where_no_reader_has_one(clients, threshold):
+def test_shown_shares_replace_all_unreadable_ones(clients, threshold):
     parties = Tolerant(clients, threshold)
-    unreadable(parties.sides[1], {1: range(clients)})
+    send_unreadable_shares(parties.sides[1], {1: range(clients)})
     check_sum(parties, list(range(clients)))
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["it uploads nothing", "it does not help to unmask"])
-def test_a_client_with_such_letters_may_be_lost_afterwards(lost):
+def test_sender_of_unreadable_shares_may_drop_out_later(lost):
     parties = Tolerant()
-    unreadable(parties.sides[2], {2: range(8)})
+    send_unreadable_shares(parties.sides[2], {2: range(8)})
     check_sum(parties, [0, 1, 3, 4, 5, 6, 7] if lost else list(range(8)), **{"lost" if lost else "late": [2]})
 
 
-def test_shown_shares_that_the_server_forgets_are_missed(monkeypatch):
-    recovered = MaskingServer._recovered
+def test_server_without_shown_shares_fails(monkeypatch):
+    recovered = MaskingServer._recover_secret
 
     def forgetful(self, client, given):
         self._replies[DISPUTES].clear()
@@ -120,62 +120,62 @@ def test_shown_shares_that_the_server_forgets_are_missed(monkeypatch):
 
     monkeypatch.setattr(MaskingServer, "_recover_secret", forgetful)
     parties = Tolerant()
-    unreadable(parties.sides[2], {2: range(8)})
+    send_unreadable_shares(parties.sides[2], {2: range(8)})
     with pytest.raises((InvalidUpdate, ValueError), match="share"):
         parties.run(updates())
 
 
 @pytest.mark.parametrize("senders", [[1], [0, 1, 2, 4, 5, 6, 7]], ids=["of one", "of everybody"])
 @pytest.mark.parametrize("late", [[], [3], [3, 5]], ids=str)
-def test_a_client_that_complains_of_honest_ones_has_nobody_left_out(senders, late):
+def test_false_complaints_exclude_no_client(senders, late):
     parties = Tolerant()
-    complaining(parties.sides[3], 3, senders)
+    complain_falsely(parties.sides[3], 3, senders)
     check_sum(parties, list(range(8)), late=late)
-    assert parties.left_out == {}
+    assert parties.excluded == {}
 
 
-def test_as_many_as_can_be_spared_complain_of_everybody_and_nobody_is_left_out():
+def test_most_tolerated_complainers_exclude_no_client():
     parties = Tolerant()
     for liar in (3, 5):
-        complaining(parties.sides[liar], liar, [client for client in range(8) if client != liar])
+        complain_falsely(parties.sides[liar], liar, [client for client in range(8) if client != liar])
     check_sum(parties, [client for client in range(8) if client not in (3, 5)], lost=[3, 5])
-    assert parties.left_out == {}
+    assert parties.excluded == {}
 
 
-def test_without_disputes_no_client_is_asked_about_any():
+def test_round_without_disputes_has_no_dispute_requests():
     parties = Tolerant()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    assert parties.server.request(DISPUTES, parties.step(ENCRYPTED_SHARES, there)) == {}
+    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    assert parties.server.request(DISPUTES, parties.step(ENCRYPTED_SHARES, active)) == {}
 
 
-# What a client shows.
+# Shown shares.
 
 
 def disputed() -> tuple[Tolerant, dict[int, bytes]]:
-    """Return a round in which client 3 complains about client 1, and what each client is told of disputes."""
+    """Return a round in which client 3 complains about client 1, and the dispute requests."""
     parties = Tolerant()
-    complaining(parties.sides[3], 3, [1])
-    there = parties.step(ENCRYPTED_SHARES, parties.step(SHARES, parties.step(KEYS, list(range(8)))))
-    return parties, parties.server.request(DISPUTES, there)
+    complain_falsely(parties.sides[3], 3, [1])
+    active = parties.step(ENCRYPTED_SHARES, parties.step(SHARES, parties.step(KEYS, list(range(8)))))
+    return parties, parties.server.request(DISPUTES, active)
 
 
-def test_a_client_shows_what_it_has_sent_to_those_that_complain_and_nothing_else():
-    parties, told = disputed()
-    assert list(told) == [1]
+def test_client_shows_only_disputed_shares():
+    parties, requests = disputed()
+    assert list(requests) == [1]
     sent = dict(parties.sides[1]._states[1].sent_shares)
-    assert unpack_entries(parties.sides[1].respond(DISPUTES, 1, 1, told[1]), 2 * ELEMENT_BYTES) == {3: sent[3]}
+    assert unpack_entries(parties.sides[1].respond(DISPUTES, 1, 1, requests[1]), 2 * ELEMENT_BYTES) == {3: sent[3]}
 
 
-def test_a_client_shows_nothing_for_a_complaint_that_its_reader_has_not_signed_for_this_round():
-    parties, told = disputed()
-    (signature,) = unpack_entries(told[1], 64).values()
-    side, about = parties.sides[1], parties.sides[1]._states[1].context
+def test_client_refuses_unsigned_or_old_complaint():
+    parties, requests = disputed()
+    (signature,) = unpack_entries(requests[1], 64).values()
+    side, context = parties.sides[1], parties.sides[1]._states[1].context
     other_list = round_context(2, {0: b""})
     fakes = {
         "of another reader": {4: signature},
-        "about another client": {3: parties.sides[3]._signers.sign(3, complaint_message(about, 2, 3))},
+        "about another client": {3: parties.sides[3]._signers.sign(3, complaint_message(context, 2, 3))},
         "about another list": {3: parties.sides[3]._signers.sign(3, complaint_message(other_list, 1, 3))},
-        "of the client itself": {1: side._signers.sign(1, complaint_message(about, 1, 1))},
+        "of the client itself": {1: side._signers.sign(1, complaint_message(context, 1, 1))},
         "of a stranger": {9: signature},
     }
     for fake in fakes.values():
@@ -183,54 +183,56 @@ def test_a_client_shows_nothing_for_a_complaint_that_its_reader_has_not_signed_f
             side.respond(DISPUTES, 1, 1, pack_entries(fake))
 
 
-def test_a_client_shows_nothing_once_the_clients_of_the_sum_are_named():
-    parties, told = disputed()
+def test_client_shows_no_shares_after_list_of_partners():
+    parties, requests = disputed()
     parties.sides[1].respond(UPLOAD, 1, 1, pack_entries(dict.fromkeys(range(8), b"")))
     with pytest.raises(InvalidUpdate, match="after the partners were named"):
-        parties.sides[1].respond(DISPUTES, 1, 1, told[1])
+        parties.sides[1].respond(DISPUTES, 1, 1, requests[1])
 
 
-def test_what_was_shown_says_no_more_than_the_clients_that_complained_know():
-    """Two false complaints: of a threshold of six, the server has two shares, which the two clients had anyway."""
+def test_shown_shares_give_coalition_no_new_information():
+    """Two false complaints give the server two of six needed shares, which the two clients had before."""
     parties = Tolerant()
     for liar in (3, 5):
-        complaining(parties.sides[liar], liar, [1])
-    there = parties.divided(parties.step(KEYS, list(range(8))))
+        complain_falsely(parties.sides[liar], liar, [1])
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
     shown = unpack_entries(parties.server._replies[DISPUTES][1], 2 * ELEMENT_BYTES)
-    assert there == list(range(8)) and shown.keys() == {3, 5} and len(shown) < parties.threshold
+    assert active == list(range(8)) and shown.keys() == {3, 5} and len(shown) < parties.threshold
 
 
-# What a client refuses, and the server.
+# Refused messages.
 
 
-def test_letters_are_read_once():
+def test_share_messages_are_read_once():
     parties = Tolerant()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told = parties.server.request(ENCRYPTED_SHARES, there)
-    parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, told[0])
+    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    requests = parties.server.request(ENCRYPTED_SHARES, active)
+    parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, requests[0])
     with pytest.raises(InvalidUpdate, match="or repeated"):
-        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, told[0])
+        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, requests[0])
 
 
-def test_a_letter_without_its_sender_s_signature_is_no_ground_for_a_complaint():
-    """The server has altered it: a complaint would have its sender show what the server asks for."""
+def test_unsigned_share_message_is_no_ground_for_complaint():
+    """The server altered the message: a complaint would have its sender show shares."""
     parties = Tolerant()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told = parties.server.request(ENCRYPTED_SHARES, there)[0]
-    altered = bytearray(unpack_entries(told, SHARE_MESSAGE_BYTES)[1])
+    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    requests = parties.server.request(ENCRYPTED_SHARES, active)[0]
+    altered = bytearray(unpack_entries(requests, SHARE_MESSAGE_BYTES)[1])
     altered[5] ^= 1
     with pytest.raises(InvalidUpdate, match="share message of client 1 was altered"):
         parties.sides[0].respond(
-            ENCRYPTED_SHARES, 0, 1, swapped(told, SHARE_MESSAGE_BYTES, with_entry(1, bytes(altered)))
+            ENCRYPTED_SHARES, 0, 1, swapped(requests, SHARE_MESSAGE_BYTES, with_entry(1, bytes(altered)))
         )
 
 
-def test_a_letter_that_is_badly_signed_has_its_sender_left_out_before_it_is_delivered():
+def test_sender_of_badly_signed_shares_is_excluded():
     parties = Tolerant()
     honest = parties.sides[2]._share_message
     parties.sides[2]._share_message = lambda *given: honest(*given)[:-1] + b"x"
     check_sum(parties, [client for client in range(8) if client != 2])
-    assert parties.left_out == {2: "shares: its letter to client 0 does not have its signature, or is of other keys"}
+    assert parties.excluded == {
+        2: "shares: the share message to client 0 lacks the client's signature, or is for other keys"
+    }
 
 
 @pytest.mark.parametrize(
@@ -242,55 +244,55 @@ def test_a_letter_that_is_badly_signed_has_its_sender_left_out_before_it_is_deli
     ],
     ids=["unsigned", "of itself", "of a stranger"],
 )
-def test_a_complaint_that_is_not_right_has_its_own_client_left_out(complaints, why):
+def test_author_of_invalid_complaint_is_excluded(complaints, why):
     parties = Tolerant()
-    parties.sides[0]._read_shares = lambda turn, client, letters: pack_entries(complaints)
+    parties.sides[0]._read_shares = lambda state, client, messages: pack_entries(complaints)
     check_sum(parties, list(range(1, 8)))
-    assert list(parties.left_out) == [0] and why in parties.left_out[0]
+    assert list(parties.excluded) == [0] and why in parties.excluded[0]
 
 
 @pytest.mark.parametrize("partners", [range(5), range(1, 8), range(9)], ids=["few", "without it", "a stranger"])
-def test_a_list_of_the_sum_that_a_client_can_tell_to_be_wrong_is_refused(partners):
+def test_client_refuses_wrong_list_of_partners(partners):
     parties = Tolerant()
-    parties.divided(parties.step(KEYS, list(range(8))))
-    with pytest.raises(InvalidUpdate, match="have sent no shares"):
+    parties.split_secrets(parties.step(KEYS, list(range(8))))
+    with pytest.raises(InvalidUpdate, match=r"have sent no shares|5 clients have common masks"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(partners, b"")))
     with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
-def test_a_second_list_of_the_sum_is_refused():
+def test_client_refuses_second_list_of_partners():
     parties = Tolerant()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    parties.sealed(updates(), there)
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    parties.protect_all(updates(), active)
     with pytest.raises(InvalidUpdate, match="a second list"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(range(7), b"")))
 
 
-def test_nobody_gives_a_share_of_a_client_that_was_left_out_of_the_sum():
+def test_no_client_reveals_share_of_excluded_client():
     parties = Tolerant()
-    unreadable(parties.sides[2], {2: [0]})
-    silent(parties.sides[2])
+    send_unreadable_shares(parties.sides[2], {2: [0]})
+    show_no_shares(parties.sides[2])
     parties.run(updates())
     given = [unpack_entries(said, ELEMENT_BYTES).keys() for said in parties.server._replies[UNMASK].values()]
     assert all(2 not in clients for clients in given) and len(given) == 7
 
 
-def test_masks_of_clients_that_were_told_different_lists_of_the_sum_do_not_cancel():
-    """A server that names client 7 to some alone has a sum that is random: what two lists differ by stays in it."""
+def test_masks_under_different_partner_lists_do_not_cancel():
+    """A server that names client 7 to some clients only gets a random sum: the masks of the difference remain."""
     parties, values = Tolerant(), updates()
-    parties.divided(parties.step(KEYS, list(range(8))))
+    parties.split_secrets(parties.step(KEYS, list(range(8))))
     masked, length = np.zeros(100, "<u4"), 100
     for client in range(7):
-        told = range(8) if client < 3 else range(7)
-        parties.sides[client].respond(UPLOAD, client, 1, pack_entries(dict.fromkeys(told, b"")))
-        turn = parties.sides[client]._states[client]
+        requests = range(8) if client < 3 else range(7)
+        parties.sides[client].respond(UPLOAD, client, 1, pack_entries(dict.fromkeys(requests, b"")))
+        state = parties.sides[client]._states[client]
         masked += values_in(parties.sides[client].protect(values[client], client, 1))
-        masked -= self_mask(turn.self_mask_secret, length, 4)
+        masked -= self_mask(state.self_mask_secret, length, 4)
     left = (masked - sum(values[:7]).astype("<u4")).astype("<u4")
     key = parties.sides[7]._states[7].pairwise_secret
-    turn = parties.sides[0]._states[0]
+    state = parties.sides[0]._states[0]
     common = pairwise_mask_sum(
-        key, {client: turn.partner_keys[client] for client in range(3)}, 7, turn.context, length, 4
+        key, {client: state.partner_keys[client] for client in range(3)}, 7, state.context, length, 4
     )
     assert np.array_equal(left, np.uint32(0) - common) and len(np.unique(left)) == length

@@ -1,4 +1,4 @@
-"""Keys of pairwise masks that are copied, replaced, stale or malformed."""
+"""Copied, replaced, stale or malformed keys in secure aggregation."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from ppml.aggregation.masks import (
 from ppml.aggregation.primitives import KEY_BYTES
 from ppml.errors import InvalidUpdate
 
-from .letters import values_in
+from .share_faults import values_in
 from .test_masking import Round, check_uniform_words, swapped, updates, with_entry
 
 
 def retold(parties: Round, change: Callable[[dict[int, bytes]], dict[int, bytes]]) -> bytes:
-    """Return what the server passes on of the keys of a round, changed."""
-    told = parties.server.request(SHARES, parties.step(KEYS, list(parties.sides)), 1)
-    return swapped(told[0], SIGNED_KEYS_BYTES, change)
+    """Return the server's list of keys, with changes."""
+    requests = parties.server.request(SHARES, parties.step(KEYS, list(parties.sides)), 1)
+    return swapped(requests[0], SIGNED_KEYS_BYTES, change)
 
 
-def with_keys(parties: Round, client: int, letters: bytes, masks: bytes, own: bytes) -> bytes:
-    """Return what a client publishes that has other keys than those that it has drawn, and signs them."""
-    keys = letters + masks + own
+def with_keys(parties: Round, client: int, messages: bytes, masks: bytes, own: bytes) -> bytes:
+    """Return the signed list of foreign keys that a client advertises."""
+    keys = messages + masks + own
     return keys + parties.sides[client]._signers.sign(client, keys_message(1, keys))
 
 
@@ -78,18 +78,18 @@ COPIES = {
 
 
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
-def test_a_key_that_is_published_twice_is_refused_by_the_server_and_by_every_client(copy):
+def test_repeated_key_is_refused(copy):
     parties = Round()
-    there = parties.step(KEYS, list(range(8)))
+    active = parties.step(KEYS, list(range(8)))
     heard = parties.server._replies[KEYS]
     fake = with_keys(parties, 1, *copy(heard[1], heard[2]))
     with pytest.raises(InvalidUpdate, match="a key is advertised twice"):
         parties.server.handle_reply(KEYS, 1, fake)
-    # A server that colludes passes it on.
-    told = swapped(parties.server.request(SHARES, there)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
+    # A colluding server relays the key.
+    requests = swapped(parties.server.request(SHARES, active)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
     for client in (0, 2, 3, 4, 5, 6, 7):
         with pytest.raises(InvalidUpdate, match="a key is advertised twice"):
-            parties.sides[client].respond(SHARES, client, 1, told)
+            parties.sides[client].respond(SHARES, client, 1, requests)
 
 
 ONE = ClassicalKey().public
@@ -104,21 +104,21 @@ OTHER_FORMS = {
 
 
 @pytest.mark.parametrize(("part", "content"), OTHER_FORMS.values(), ids=OTHER_FORMS)
-def test_a_key_in_another_form_or_of_small_order_is_refused_by_the_server_and_by_every_client(part, content):
+def test_noncanonical_or_small_order_key_is_refused(part, content):
     parties = Round()
-    there = parties.step(KEYS, list(range(8)))
+    active = parties.step(KEYS, list(range(8)))
     keys = [ClassicalKey().public, new_point(), new_point()]
     keys[part] = content
     fake = with_keys(parties, 1, *keys)
     with pytest.raises(InvalidUpdate, match="canonical encoding"):
         parties.server.handle_reply(KEYS, 1, fake)
-    told = swapped(parties.server.request(SHARES, there)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
+    requests = swapped(parties.server.request(SHARES, active)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
     with pytest.raises(InvalidUpdate, match="canonical encoding"):
-        parties.sides[0].respond(SHARES, 0, 1, told)
+        parties.sides[0].respond(SHARES, 0, 1, requests)
 
 
 class Colluding(Round):
-    """Clients 0 and 1 publish the mask keys of 3 and 4, and keep their own letter keys; nobody refuses them.
+    """Clients 0 and 1 advertise the pairwise keys of 3 and 4 with their own encryption keys; no party refuses them.
 
     In a round of 5 where a mask is derived from the two keys alone, the masks that client 2 has in common with 0 and
     with 3 are the same, of different signs, and so are those with 1 and with 4: all are gone from its upload.
@@ -130,49 +130,50 @@ class Colluding(Round):
         monkeypatch.setattr("ppml.aggregation.masking_server.check_distinct_keys", lambda publics: None)
         if unchecked:
             monkeypatch.setattr("ppml.aggregation.masking_server.is_valid_sharing", lambda points, threshold: True)
-        told = self.server.request(KEYS, range(5), 1)
-        said = {client: side.respond(KEYS, client, 1, told[client]) for client, side in self.sides.items()}
+        requests = self.server.request(KEYS, range(5), 1)
+        said = {client: side.respond(KEYS, client, 1, requests[client]) for client, side in self.sides.items()}
         for bad, copied in ((0, 3), (1, 4)):
-            turn = self.sides[bad]._states[bad]
+            state = self.sides[bad]._states[bad]
             fake = with_keys(
                 self,
                 bad,
-                turn.encryption_key.public,
+                state.encryption_key.public,
                 pairwise_public_key(said[copied]),
-                base_multiple(turn.self_mask_secret),
+                base_multiple(state.self_mask_secret),
             )
-            turn.keys = lambda keys=fake[:-64]: keys
+            state.public_keys = lambda keys=fake[:-64]: keys
             said[bad] = fake
         for client, content in said.items():
             self.server.handle_reply(KEYS, client, content)
 
     def opened(self, update: np.ndarray) -> np.ndarray:
-        """Return what the server makes of the upload of client 2, knowing its own mask, as it does at the end."""
-        there = self.divided(list(range(5)))
-        upload = self.sealed([update] * 5, there)[2]
+        """Return the server's reconstruction of client 2's update, given its self mask, as after unmasking."""
+        active = self.split_secrets(list(range(5)))
+        upload = self.protect_all([update] * 5, active)[2]
         masked = values_in(upload)
         return (masked - self_mask(self.sides[2]._states[2].self_mask_secret, len(update), 4)).view("<i4")
 
 
-def test_two_clients_that_copy_keys_take_no_mask_away_even_where_nobody_refuses_them(monkeypatch):
+def test_copied_keys_remove_no_mask(monkeypatch):
     update = updates(5)[2]
     assert not (Colluding(monkeypatch).opened(update) == update).any()
 
 
-def test_a_client_with_the_key_of_another_has_no_shares_of_its_secret(monkeypatch):
+def test_client_with_copied_key_has_no_valid_sharing(monkeypatch):
     with pytest.raises(InvalidUpdate, match="not of the secrets of its public keys"):
         Colluding(monkeypatch, unchecked=False).opened(updates(5)[2])
 
 
-def test_masks_that_do_not_name_their_clients_are_caught(monkeypatch):
+def test_masks_without_client_numbers_are_detected(monkeypatch):
     monkeypatch.setattr(
-        "ppml.aggregation.masks.derive_shared_key", lambda secret, public, about: derive_shared_key(secret, public, b"")
+        "ppml.aggregation.masks.derive_shared_key",
+        lambda secret, public, context: derive_shared_key(secret, public, b""),
     )
     update = updates(5)[2]
     assert np.array_equal(Colluding(monkeypatch).opened(update), update)
 
 
-def test_keys_that_the_server_puts_in_the_place_of_a_client_s_are_refused_by_every_other():
+def test_keys_replaced_by_server_are_refused():
     parties = Round()
     keys = ClassicalKey().public + new_point() + new_point()
     server_s = ClientSigners(lambda client, public: None)
@@ -180,14 +181,14 @@ def test_keys_that_the_server_puts_in_the_place_of_a_client_s_are_refused_by_eve
     def replaced(entries: dict[int, bytes]) -> dict[int, bytes]:
         return {**entries, 1: keys + server_s.sign(1, keys_message(1, keys))}
 
-    told = retold(parties, replaced)
+    requests = retold(parties, replaced)
     for client in (0, 2, 3, 4, 5, 6, 7):
         with pytest.raises(InvalidUpdate, match="not signed by client 1"):
-            parties.sides[client].respond(SHARES, client, 1, told)
+            parties.sides[client].respond(SHARES, client, 1, requests)
 
 
-def test_who_may_register_keys_can_replace_them():
-    """What is said of the threat: the party that keeps the register, which the server has no part in."""
+def test_register_operator_can_replace_keys():
+    """The threat statement: the operator of the register, which the server is not."""
     parties = Round()
     mine = ClientSigners(lambda client, public: parties.register._keys.update({client: public}))
 
@@ -198,19 +199,19 @@ def test_who_may_register_keys_can_replace_them():
     assert parties.sides[0].respond(SHARES, 0, 1, retold(parties, replaced))
 
 
-def test_keys_of_another_round_are_refused():
+def test_keys_of_other_round_are_refused():
     parties = Round()
     before = parties.server.request(SHARES, parties.step(KEYS, list(range(8)), 1), 1)[0]
-    told = parties.server.request(SHARES, parties.step(KEYS, list(range(8)), 2), 2)[0]
-    stale = swapped(told, SIGNED_KEYS_BYTES, with_entry(1, unpack_entries(before, SIGNED_KEYS_BYTES)[1]))
+    requests = parties.server.request(SHARES, parties.step(KEYS, list(range(8)), 2), 2)[0]
+    stale = swapped(requests, SIGNED_KEYS_BYTES, with_entry(1, unpack_entries(before, SIGNED_KEYS_BYTES)[1]))
     with pytest.raises(InvalidUpdate, match="not signed by client 1"):
         parties.sides[0].respond(SHARES, 0, 2, stale)
-    # The server leaves such a client out before the others refuse.
+    # The server excludes such a client before the others refuse its keys.
     with pytest.raises(InvalidUpdate, match="not signed by client 1"):
         parties.server.handle_reply(KEYS, 1, unpack_entries(before, SIGNED_KEYS_BYTES)[1])
 
 
-def test_a_client_that_is_not_registered_is_left_out():
+def test_unregistered_client_is_excluded():
     parties = Round()
     parties.step(KEYS, list(range(7)))
     stranger = MaskingClients(6, 8, 4).respond(KEYS, 7, 1, b"")
@@ -218,20 +219,20 @@ def test_a_client_that_is_not_registered_is_left_out():
         parties.server.handle_reply(KEYS, 7, stranger)
 
 
-def test_clients_that_are_shown_different_keys_read_no_letter_of_each_other_and_seal_nothing():
-    """Client 7 is kept from client 0, all of whose keys are right."""
+def test_clients_with_different_key_lists_upload_nothing():
+    """Client 0, with only correct keys, does not learn of client 7."""
     parties = Round()
-    told = parties.server.request(SHARES, parties.step(KEYS, list(range(8)), 1), 1)
-    told[0] = swapped(told[0], SIGNED_KEYS_BYTES, lambda entries: {other: entries[other] for other in range(7)})
-    letters = {client: side.respond(SHARES, client, 1, told[client]) for client, side in parties.sides.items()}
-    for_1 = pack_entries({other: parse_shares_reply(letters[other])[1][1] for other in (0, 2, 3, 4, 5, 6, 7)})
+    requests = parties.server.request(SHARES, parties.step(KEYS, list(range(8)), 1), 1)
+    requests[0] = swapped(requests[0], SIGNED_KEYS_BYTES, lambda entries: {other: entries[other] for other in range(7)})
+    messages = {client: side.respond(SHARES, client, 1, requests[client]) for client, side in parties.sides.items()}
+    for_1 = pack_entries({other: parse_shares_reply(messages[other])[1][1] for other in (0, 2, 3, 4, 5, 6, 7)})
     with pytest.raises(InvalidUpdate, match=r"client 0 was altered, .* received different keys"):
         parties.sides[1].respond(ENCRYPTED_SHARES, 1, 1, for_1)
     with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[1].protect(np.zeros(3, np.int64), 1, 1)
 
 
-def test_masks_of_clients_that_were_shown_different_keys_do_not_cancel():
+def test_masks_under_different_key_lists_do_not_cancel():
     one, other = random_scalar(), random_scalar()
     publics = {0: base_multiple(one), 1: base_multiple(other)}
     lists = [
@@ -240,8 +241,8 @@ def test_masks_of_clients_that_were_shown_different_keys_do_not_cancel():
         round_context(2, {0: b"a", 1: b"b"}),
     ]
 
-    def left(about: bytes, about_other: bytes) -> np.ndarray:
-        return pairwise_mask_sum(one, publics, 0, about, 100, 4) + pairwise_mask_sum(
+    def left(context: bytes, about_other: bytes) -> np.ndarray:
+        return pairwise_mask_sum(one, publics, 0, context, 100, 4) + pairwise_mask_sum(
             other, publics, 1, about_other, 100, 4
         )
 
@@ -250,12 +251,12 @@ def test_masks_of_clients_that_were_shown_different_keys_do_not_cancel():
         check_uniform_words(left(lists[0], different))
 
 
-def test_a_letter_that_the_server_writes_is_refused():
+def test_share_message_of_server_is_refused():
     parties = Round()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told, turn = parties.server.request(ENCRYPTED_SHARES, there), parties.sides[0]._states[0]
-    about = share_context(turn.context, 3, 0)
-    message = encrypt_classical(bytes(SHARE_PAIR_BYTES), turn.encryption_key.public, about) + bytes(SHARE_PAIR_BYTES)
-    fake = message + ClientSigners(lambda client, public: None).sign(3, about + message)
+    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    requests, state = parties.server.request(ENCRYPTED_SHARES, active), parties.sides[0]._states[0]
+    context = share_context(state.context, 3, 0)
+    message = encrypt_classical(bytes(SHARE_PAIR_BYTES), state.encryption_key.public, context) + bytes(SHARE_PAIR_BYTES)
+    fake = message + ClientSigners(lambda client, public: None).sign(3, context + message)
     with pytest.raises(InvalidUpdate, match="share message of client 3 was altered"):
-        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(told[0], SHARE_MESSAGE_BYTES, with_entry(3, fake)))
+        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(requests[0], SHARE_MESSAGE_BYTES, with_entry(3, fake)))

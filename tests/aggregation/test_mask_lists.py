@@ -1,4 +1,4 @@
-"""A server under pairwise masks that names other clients of the sum, or of the losses, to some than to others."""
+"""A server that sends different lists of partners or dropouts to different clients."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from ppml.aggregation.masks import (
 from ppml.aggregation.shamir import combine
 from ppml.errors import InvalidUpdate
 
-from .letters import values_in
+from .share_faults import values_in
 from .test_masking import Round, updates
 
 UNSIGNED = bytes(64)
 
 
 class TwoLists:
-    """The server names to client 0 as few partners as it can, and all to the others; the last clients collude.
+    """The server names as few partners as possible to client 0, and all to the others; the last clients collude.
 
-    It then tells the clients of the longer list that others of the shorter one are lost, so that each gives shares of
-    their keys, and of the own mask of client 0.
+    It then reports to the clients of the longer list that others of the shorter one dropped out, so that each reveals
+    shares of their pairwise keys, and of the self mask of client 0.
     """
 
     def __init__(self, clients: int, threshold: int, colluders: int) -> None:
         self.round = Round(clients, threshold)
-        self.round.divided(self.round.step(KEYS, list(range(clients))))
+        self.round.split_secrets(self.round.step(KEYS, list(range(clients))))
         self.threshold, self.clients = threshold, clients
         self.colluding = range(clients - colluders, clients)
         self.honest = range(1, clients - colluders)
@@ -49,7 +49,7 @@ class TwoLists:
         self.uploads = {client: sides[client].protect(self.update, client, 1) for client in (0, *self.honest)}
 
     def opened(self) -> np.ndarray:
-        """Return what the server makes of the upload of client 0."""
+        """Return the server's reconstruction of the update of client 0."""
         colluders, sides = len(self.colluding), self.round.sides
         missing = dict.fromkeys(self.few, self.threshold - colluders)
         own: dict[int, bytes] = {}
@@ -82,8 +82,8 @@ class TwoLists:
 
     def _revealed(self, helper: int, present: list[int]) -> dict[int, bytes]:
         signatures = {client: self.uploads[client].payload[-64:] for client in self.uploads if client in present}
-        told = pack_entries({client: signatures.get(client, UNSIGNED) for client in present})
-        return unpack_entries(self.round.sides[helper].respond(UNMASK, helper, 1, told), ELEMENT_BYTES)
+        requests = pack_entries({client: signatures.get(client, UNSIGNED) for client in present})
+        return unpack_entries(self.round.sides[helper].respond(UNMASK, helper, 1, requests), ELEMENT_BYTES)
 
 
 FEW = [(10, 6, 0), (10, 7, 2), (8, 6, 3)]
@@ -91,13 +91,13 @@ FEW = [(10, 6, 0), (10, 7, 2), (8, 6, 3)]
 
 
 @pytest.mark.parametrize(("clients", "threshold", "colluders"), FEW)
-def test_a_client_gives_no_shares_where_another_has_signed_another_list(clients, threshold, colluders):
+def test_client_reveals_no_shares_under_different_lists(clients, threshold, colluders):
     with pytest.raises(InvalidUpdate, match="not signed by client"):
         TwoLists(clients, threshold, colluders).opened()
 
 
 @pytest.mark.parametrize(("clients", "threshold", "colluders"), FEW)
-def test_without_that_rule_few_colluders_or_none_open_an_update(clients, threshold, colluders):
+def test_few_colluders_reveal_update_without_signed_lists(clients, threshold, colluders):
     attack = TwoLists(clients, threshold, colluders)
     for side in attack.round.sides.values():
         side._verify = lambda client, signature, message: None
@@ -106,37 +106,37 @@ def test_without_that_rule_few_colluders_or_none_open_an_update(clients, thresho
 
 def ready() -> Round:
     parties = Round()
-    parties.sealed(updates(), parties.divided(parties.step(KEYS, list(range(8)))))
+    parties.protect_all(updates(), parties.split_secrets(parties.step(KEYS, list(range(8)))))
     return parties
 
 
-def test_a_client_that_is_said_to_be_lost_gives_nothing():
+def test_client_reported_as_dropout_reveals_no_shares():
     parties = ready()
-    told = parties.server.request(UNMASK, range(1, 8))[1]
+    requests = parties.server.request(UNMASK, range(1, 8))[1]
     with pytest.raises(InvalidUpdate, match="reported as a dropout"):
-        parties.sides[0].respond(UNMASK, 0, 1, told)
+        parties.sides[0].respond(UNMASK, 0, 1, requests)
 
 
-def test_a_client_that_has_sealed_nothing_gives_nothing():
+def test_client_without_upload_reveals_no_shares():
     parties = Round()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    for client, told in parties.server.request(UPLOAD, there).items():
-        parties.sides[client].respond(UPLOAD, client, 1, told)
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    for client, requests in parties.server.request(UPLOAD, active).items():
+        parties.sides[client].respond(UPLOAD, client, 1, requests)
     with pytest.raises(InvalidUpdate, match="has protected no update of this round"):
-        parties.sides[0].respond(UNMASK, 0, 1, pack_entries(dict.fromkeys(there, UNSIGNED)))
+        parties.sides[0].respond(UNMASK, 0, 1, pack_entries(dict.fromkeys(active, UNSIGNED)))
 
 
-def test_an_upload_of_another_list_is_refused():
+def test_upload_with_other_list_is_refused():
     parties = Round()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    parties.server.request(UPLOAD, there)
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    parties.server.request(UPLOAD, active)
     parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(range(7), b"")))
     with pytest.raises(InvalidUpdate, match="list of partners lacks the client's signature"):
         parties.server.check(parties.sides[0].protect(updates()[0], 0, 1), 0, 1)
 
 
 @pytest.mark.parametrize("step", [KEYS, UNMASK])
-def test_an_answer_that_is_longer_than_any_is_refused_before_it_is_read(step):
+def test_too_long_reply_is_refused_unread(step):
     parties = ready()
     parties.server.request(step, range(8), 2)
     with pytest.raises(InvalidUpdate, match="a reply of 50000000 bytes"):

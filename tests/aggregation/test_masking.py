@@ -1,4 +1,4 @@
-"""Pairwise masks: exact sums, lost clients recovered, and nothing else opened."""
+"""Secure aggregation: exact sums, recovered dropouts, and no revealed update."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from ppml.aggregation.shamir import combine
 from ppml.config.aggregation_parameters import masking_threshold
 from ppml.errors import InvalidUpdate
 
-from .letters import values_in
+from .share_faults import values_in
 from .test_secret_sharing import check_uniform
 
 NOBODY: frozenset[int] = frozenset()
 
 
 class Round:
-    """A round among clients, each with a side of its own, as in processes of their own."""
+    """A round among clients with separate states, as in separate processes."""
 
     def __init__(self, clients: int = 8, threshold: int | None = None, width: int = 4) -> None:
         self.threshold = masking_threshold(threshold, clients)
@@ -52,24 +52,26 @@ class Round:
         }
 
     def step(self, step: str, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
-        told = self.server.request(step, clients, number)
-        there = [client for client in clients if client not in lost]
-        for client in there:
-            if client in told:
-                self.server.handle_reply(step, client, self.sides[client].respond(step, client, number, told[client]))
-        return there
+        requests = self.server.request(step, clients, number)
+        active = [client for client in clients if client not in lost]
+        for client in active:
+            if client in requests:
+                self.server.handle_reply(
+                    step, client, self.sides[client].respond(step, client, number, requests[client])
+                )
+        return active
 
-    def divided(self, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
-        """Take clients that have published keys up to the upload; return those that are there."""
-        there = self.step(SHARES, clients, number, lost)
-        return self.step(DISPUTES, self.step(ENCRYPTED_SHARES, there, number), number)
+    def split_secrets(self, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
+        """Run the steps from advertised keys to the upload; return the remaining clients."""
+        active = self.step(SHARES, clients, number, lost)
+        return self.step(DISPUTES, self.step(ENCRYPTED_SHARES, active, number), number)
 
-    def sealed(
+    def protect_all(
         self, updates: Sequence[np.ndarray], clients: Sequence[int], number: int = 1
     ) -> dict[int, ProtectedUpdate]:
-        told = self.server.request(UPLOAD, clients, number)
+        requests = self.server.request(UPLOAD, clients, number)
         for client in clients:
-            self.sides[client].respond(UPLOAD, client, number, told[client])
+            self.sides[client].respond(UPLOAD, client, number, requests[client])
         uploads = {client: self.sides[client].protect(updates[client], client, number) for client in clients}
         for client, upload in uploads.items():
             self.server.check(upload, client, number)
@@ -83,14 +85,14 @@ class Round:
         lost: Collection[int] = NOBODY,
         late: Collection[int] = NOBODY,
     ) -> tuple[np.ndarray, list[int]]:
-        """Return the sum, and of whom it is; some are lost before they divide secrets, upload, or unmask."""
-        there = self.step(KEYS, list(self.sides), number)
-        there = self.divided(there, number, lost=early)
-        uploads = self.sealed(updates, there, number)
-        there = [client for client in there if client not in lost]
-        self.step(UNMASK, there, number, lost=late)
-        total = self.server.add([uploads[client] for client in there])
-        return self.sides[there[0]].reveal(total), there
+        """Return the sum and its clients; some drop out before they split secrets, upload, or unmask."""
+        active = self.step(KEYS, list(self.sides), number)
+        active = self.split_secrets(active, number, lost=early)
+        uploads = self.protect_all(updates, active, number)
+        active = [client for client in active if client not in lost]
+        self.step(UNMASK, active, number, lost=late)
+        total = self.server.add([uploads[client] for client in active])
+        return self.sides[active[0]].reveal(total), active
 
 
 def updates(clients: int = 8, length: int = 100) -> list[np.ndarray]:
@@ -101,33 +103,33 @@ def updates(clients: int = 8, length: int = 100) -> list[np.ndarray]:
     return values
 
 
-# The same bits.
+# Exact sums.
 
 
 @pytest.mark.parametrize("clients", [2, 3, 8, 20])
 @pytest.mark.parametrize("width", [4, 8])
-def test_sums_are_those_in_the_clear_bit_for_bit(clients, width):
+def test_sums_equal_plaintext_sums(clients, width):
     values = updates(clients)
     clear = PlaintextAggregation(FixedPointCodec(8.0, 20), clients)
-    found, there = Round(clients, width=width).run(values)
-    assert there == list(range(clients)) and found.dtype == np.int64
+    found, active = Round(clients, width=width).run(values)
+    assert active == list(range(clients)) and found.dtype == np.int64
     assert np.array_equal(found, clear.reveal(clear.add([clear.protect(value) for value in values])))
 
 
 @pytest.mark.parametrize("moment", ["early", "lost", "late"])
-def test_two_of_eight_clients_that_are_lost_are_recovered_from_whenever_and_whoever_they_are(moment):
+def test_any_two_of_eight_dropouts_are_recovered(moment):
     values = updates()
     for gone in ((client, (client + 3) % 8) for client in range(8)):
-        found, there = Round().run(values, **{moment: gone})
-        assert there == [client for client in range(8) if client not in gone or moment == "late"]
-        assert np.array_equal(found, sum(values[client] for client in there))
+        found, active = Round().run(values, **{moment: gone})
+        assert active == [client for client in range(8) if client not in gone or moment == "late"]
+        assert np.array_equal(found, sum(values[client] for client in active))
 
 
-def test_clients_that_are_lost_at_different_moments_are_recovered_from():
+def test_dropouts_at_different_steps_are_recovered():
     values = updates(12)
-    found, there = Round(12).run(values, early=[0], lost=[5], late=[11])
-    assert there == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-    assert np.array_equal(found, sum(values[client] for client in there))
+    found, active = Round(12).run(values, early=[0], lost=[5], late=[11])
+    assert active == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert np.array_equal(found, sum(values[client] for client in active))
 
 
 @pytest.mark.parametrize(
@@ -138,18 +140,18 @@ def test_clients_that_are_lost_at_different_moments_are_recovered_from():
         ("late", "5 clients unmask the sum, 6 are needed"),
     ],
 )
-def test_with_three_of_eight_lost_no_sum_is_opened(moment, why):
+def test_three_of_eight_dropouts_prevent_sum(moment, why):
     with pytest.raises(InvalidUpdate, match=why):
         Round().run(updates(), **{moment: [1, 2, 3]})
 
 
-def test_every_round_has_masks_of_its_own():
+def test_each_round_has_new_masks():
     values, parties = updates(3), Round(3)
     masked = []
     for number in (1, 2):
-        there = parties.divided(parties.step(KEYS, [0, 1, 2], number), number)
-        uploads = parties.sealed(values, there, number)
-        parties.step(UNMASK, there, number)
+        active = parties.split_secrets(parties.step(KEYS, [0, 1, 2], number), number)
+        uploads = parties.protect_all(values, active, number)
+        parties.step(UNMASK, active, number)
         assert np.array_equal(parties.sides[0].reveal(parties.server.add(list(uploads.values()))), sum(values))
         masked.append(values_in(uploads[0]))
     # The difference of two uploads of one update would be 0 under the same masks.
@@ -160,101 +162,101 @@ def check_uniform_words(values: np.ndarray) -> None:
     assert len(np.unique(values)) > 0.99 * len(values) and abs(values.mean() / 2**32 - 0.5) < 0.2
 
 
-def test_an_upload_takes_what_it_takes_in_the_clear_and_a_signature():
+def test_upload_has_plaintext_size_plus_signature():
     parties = Round()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    assert {len(one.payload) for one in parties.sealed(updates(), there).values()} == {
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    assert {len(one.payload) for one in parties.protect_all(updates(), active).values()} == {
         400 + FINGERPRINT_BYTES + HEADER_BYTES + SIGNATURE_BYTES
     }
 
 
 @pytest.mark.parametrize("clients", [2, 8, 9])
-def test_messages_beside_the_upload_take_as_many_bytes_as_the_documents_say(clients):
+def test_message_sizes_are_as_documented(clients):
     parties, up, down = Round(clients), SIGNATURE_BYTES, 0
-    there = list(range(clients))
+    active = list(range(clients))
     for step in (KEYS, SHARES, ENCRYPTED_SHARES, DISPUTES, UPLOAD, UNMASK):
-        told = parties.server.request(step, there, 1)
+        requests = parties.server.request(step, active, 1)
         if step == UPLOAD:
-            parties.sealed(updates(clients), there)
-        elif told:
-            said = {client: parties.sides[client].respond(step, client, 1, told[client]) for client in there}
+            parties.protect_all(updates(clients), active)
+        elif requests:
+            said = {client: parties.sides[client].respond(step, client, 1, requests[client]) for client in active}
             up += len(said[0])
             for client, content in said.items():
                 parties.server.handle_reply(step, client, content)
-        down += len(told.get(0, b""))
+        down += len(requests.get(0, b""))
     assert (up, down) == (324 + 280 * (clients - 1), 236 + 480 * (clients - 1))
 
 
-# Who sees what.
+# Visibility.
 
 
-def test_a_masked_upload_says_nothing_of_the_update():
+def test_masked_upload_is_uniform():
     for value in (0, 2**23):
         parties = Round(3)
-        there = parties.divided(parties.step(KEYS, [0, 1, 2]))
-        uploads = parties.sealed([np.full(100_000, value)] * 3, there)
+        active = parties.split_secrets(parties.step(KEYS, [0, 1, 2]))
+        uploads = parties.protect_all([np.full(100_000, value)] * 3, active)
         for one in uploads.values():
             check_uniform(values_in(one))
 
 
-def opened_by(parties: Round, victim: int, upload: ProtectedUpdate, colluders: Sequence[int]) -> np.ndarray:
-    """Return what the server and some clients make of another's upload, from all that they have."""
-    turns = {client: parties.sides[client]._states[client] for client in colluders}
-    shares = {share_index(client): turn.held_shares[victim] for client, turn in turns.items()}
+def reveal_with_colluders(parties: Round, victim: int, upload: ProtectedUpdate, colluders: Sequence[int]) -> np.ndarray:
+    """Return the reconstruction of a client's update by the server and some colluding clients."""
+    states = {client: parties.sides[client]._states[client] for client in colluders}
+    shares = {share_index(client): state.held_shares[victim] for client, state in states.items()}
     own = combine({place: both[:ELEMENT_BYTES] for place, both in shares.items()}, parties.threshold)
     key = combine({place: both[ELEMENT_BYTES:] for place, both in shares.items()}, parties.threshold)
-    turn = next(iter(turns.values()))
+    state = next(iter(states.values()))
     values = values_in(upload)
     masks = self_mask(own, len(values), 4) + pairwise_mask_sum(
-        key, turn.partner_keys, victim, turn.context, len(values), 4
+        key, state.partner_keys, victim, state.context, len(values), 4
     )
     return (values - masks).view("<i4")
 
 
-def test_fewer_clients_than_the_threshold_open_nothing_with_the_server_and_as_many_open_an_update():
+def test_threshold_of_colluding_clients_reveals_update():
     values, parties = updates(), Round()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    uploads = parties.sealed(values, there)
-    assert np.array_equal(opened_by(parties, 0, uploads[0], [1, 2, 3, 4, 5, 6]), values[0])
-    with pytest.raises(ValueError, match="5 shares, 6 are needed"):
-        opened_by(parties, 0, uploads[0], [1, 2, 3, 4, 5])
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    uploads = parties.protect_all(values, active)
+    assert np.array_equal(reveal_with_colluders(parties, 0, uploads[0], [1, 2, 3, 4, 5, 6]), values[0])
+    with pytest.raises(ValueError, match="5 shares, at least 6 are needed"):
+        reveal_with_colluders(parties, 0, uploads[0], [1, 2, 3, 4, 5])
 
 
-# What a client refuses.
+# Requests that a client refuses.
 
 
 def ready(clients: int = 8) -> tuple[Round, dict[int, bytes]]:
-    """Return a round whose clients have sealed, and what each is told to unmask."""
+    """Return a round after the uploads, and the unmask requests."""
     parties = Round(clients)
-    there = parties.divided(parties.step(KEYS, list(range(clients))))
-    parties.sealed(updates(clients), there)
-    return parties, parties.server.request(UNMASK, there)
+    active = parties.split_secrets(parties.step(KEYS, list(range(clients))))
+    parties.protect_all(updates(clients), active)
+    return parties, parties.server.request(UNMASK, active)
 
 
-def test_shares_are_given_once_so_that_nobody_is_both_present_and_lost():
-    parties, told = ready()
-    parties.sides[0].respond(UNMASK, 0, 1, told[0])
+def test_shares_are_revealed_once():
+    parties, requests = ready()
+    parties.sides[0].respond(UNMASK, 0, 1, requests[0])
     with pytest.raises(InvalidUpdate, match="already revealed its shares"):
         parties.sides[0].respond(UNMASK, 0, 1, parties.server.request(UNMASK, range(7))[0])
 
 
-def test_clients_that_give_shares_twice_let_the_server_open_an_update():
-    """The fault that the test before guards against: with both kinds of shares the server opens what it likes."""
+def test_repeated_shares_reveal_update():
+    """The fault behind the previous test: with both kinds of shares the server reveals any update."""
     values = updates()
     parties = Round()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    uploads = parties.sealed(values, there)
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    uploads = parties.protect_all(values, active)
     found: dict[str, dict[int, bytes]] = {"present": {}, "lost": {}}
     for claim, present in (("present", range(8)), ("lost", range(1, 8))):
         for client in range(1, 7):
-            turn = parties.sides[client]._states[client]
-            turn.revealed = False
+            state = parties.sides[client]._states[client]
+            state.revealed = False
             given = parties.sides[client].respond(UNMASK, client, 1, parties.server.request(UNMASK, present)[client])
             found[claim][share_index(client)] = unpack_entries(given, ELEMENT_BYTES)[0]
     own, key = (combine(shares, 6) for shares in found.values())
-    turn = parties.sides[1]._states[1]
+    state = parties.sides[1]._states[1]
     masked = values_in(uploads[0])
-    opened = masked - self_mask(own, 100, 4) - pairwise_mask_sum(key, turn.partner_keys, 0, turn.context, 100, 4)
+    opened = masked - self_mask(own, 100, 4) - pairwise_mask_sum(key, state.partner_keys, 0, state.context, 100, 4)
     assert np.array_equal(opened.view("<i4"), values[0])
 
 
@@ -266,7 +268,7 @@ def test_clients_that_give_shares_twice_let_the_server_open_an_update():
         ([*range(7), 99], "a sum of 8 partners is not revealed"),
     ],
 )
-def test_a_sum_of_few_or_of_strangers_is_not_unmasked(present, why):
+def test_sum_of_few_or_unknown_clients_is_not_unmasked(present, why):
     parties, _ = ready()
     with pytest.raises(InvalidUpdate, match=why):
         parties.sides[0].respond(UNMASK, 0, 1, pack_entries(dict.fromkeys(present, bytes(64))))
@@ -296,110 +298,110 @@ KEY_FAULTS = {
 
 
 @pytest.mark.parametrize(("change", "why"), KEY_FAULTS.values(), ids=KEY_FAULTS)
-def test_keys_that_a_client_can_tell_to_be_wrong_are_refused(change, why):
+def test_client_refuses_wrong_list_of_keys(change, why):
     parties = Round()
-    told = parties.server.request(SHARES, parties.step(KEYS, list(range(8))))
+    requests = parties.server.request(SHARES, parties.step(KEYS, list(range(8))))
     with pytest.raises(InvalidUpdate, match=why):
-        parties.sides[0].respond(SHARES, 0, 1, swapped(told[0], SIGNED_KEYS_BYTES, change))
+        parties.sides[0].respond(SHARES, 0, 1, swapped(requests[0], SIGNED_KEYS_BYTES, change))
 
 
-def test_secrets_are_divided_once_a_round():
+def test_secrets_are_split_once_per_round():
     parties = Round()
-    there = parties.step(KEYS, list(range(8)))
-    parties.step(SHARES, there)
+    active = parties.step(KEYS, list(range(8)))
+    parties.step(SHARES, active)
     with pytest.raises(InvalidUpdate, match="already split its secrets"):
-        parties.sides[0].respond(SHARES, 0, 1, parties.server.request(SHARES, there)[0])
+        parties.sides[0].respond(SHARES, 0, 1, parties.server.request(SHARES, active)[0])
 
 
-def test_one_update_is_sealed_in_a_round():
+def test_one_update_per_round_is_protected():
     parties, _ = ready()
     with pytest.raises(InvalidUpdate, match="already protected an update"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
-def test_two_updates_under_the_same_masks_would_show_their_difference():
+def test_two_updates_under_same_masks_reveal_difference():
     values, parties = updates(3), Round(3)
-    there = parties.divided(parties.step(KEYS, [0, 1, 2]))
-    first = values_in(parties.sealed(values, there)[0])
+    active = parties.split_secrets(parties.step(KEYS, [0, 1, 2]))
+    first = values_in(parties.protect_all(values, active)[0])
     parties.sides[0]._states[0].uploaded = False
     second = values_in(parties.sides[0].protect(values[0] + 5, 0, 1))
     assert (second - first).tolist() == [5] * 100
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_client_has_one_turn_in_a_round(number):
+def test_client_takes_part_once_per_round(number):
     parties, _ = ready()
     parties.sides[0].respond(KEYS, 0, 2, b"")
     with pytest.raises(InvalidUpdate, match=f"already taken part in round {number}"):
         parties.sides[0].respond(KEYS, 0, number, b"")
 
 
-def test_letters_that_cannot_be_read_are_refused_before_anything_is_sealed():
+def test_unreadable_shares_are_refused_before_upload():
     parties = Round()
-    there = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    told = parties.server.request(ENCRYPTED_SHARES, there)
+    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
+    requests = parties.server.request(ENCRYPTED_SHARES, active)
     with pytest.raises(InvalidUpdate, match="share message of client 3 was altered"):
         parties.sides[0].respond(
-            ENCRYPTED_SHARES, 0, 1, swapped(told[0], SHARE_MESSAGE_BYTES, with_entry(3, bytes(SHARE_MESSAGE_BYTES)))
+            ENCRYPTED_SHARES, 0, 1, swapped(requests[0], SHARE_MESSAGE_BYTES, with_entry(3, bytes(SHARE_MESSAGE_BYTES)))
         )
     with pytest.raises(InvalidUpdate, match="have sent no shares"):
-        parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(there, b"")))
+        parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(active, b"")))
     with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
-def test_nothing_is_sealed_before_others_have_shares_or_in_another_round():
+def test_no_upload_before_shares_or_in_other_round():
     parties = Round()
-    there = parties.step(KEYS, list(range(8)))
+    active = parties.step(KEYS, list(range(8)))
     with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
-    parties.step(SHARES, there)
+    parties.step(SHARES, active)
     with pytest.raises(InvalidUpdate, match="has no keys of round 2"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 2)
     with pytest.raises(InvalidUpdate, match="has no keys of round 1"):
         MaskingClients(6, 8, 4).respond(SHARES, 0, 1, b"")
 
 
-def test_an_unknown_step_is_refused():
+def test_unknown_step_is_refused():
     parties, _ = ready()
     with pytest.raises(InvalidUpdate, match="has no step 'other'"):
         parties.sides[0].respond("other", 0, 1, b"")
 
 
-# What the server refuses.
+# Replies that the server refuses.
 
 
 @pytest.mark.parametrize(
     ("step", "content", "why"),
     [
-        (KEYS, b"x" * (SIGNED_KEYS_BYTES - 1), "no keys"),
-        (KEYS, bytes(SIGNED_KEYS_BYTES), "not in the form"),
-        (KEYS, b"", "no keys"),
-        (SHARES, b"x", "cannot be read"),
+        (KEYS, b"x" * (SIGNED_KEYS_BYTES - 1), "wrong length"),
+        (KEYS, bytes(SIGNED_KEYS_BYTES), "canonical encoding"),
+        (KEYS, b"", "wrong length"),
+        (SHARES, b"x", "cannot be parsed"),
         (
             SHARES,
             bytes(SHARE_PAIR_BYTES) + pack_entries({1: bytes(SHARE_MESSAGE_BYTES)}),
-            "a share to each of the others",
+            "a share to each other client",
         ),
-        (UNMASK, pack_entries({1: bytes(ELEMENT_BYTES)}), "a share of each client's secret"),
+        (UNMASK, pack_entries({1: bytes(ELEMENT_BYTES)}), "a share of each partner's secret"),
     ],
 )
-def test_what_a_client_says_amiss_is_refused(step, content, why):
+def test_invalid_reply_is_refused(step, content, why):
     parties = Round()
-    there = parties.step(KEYS, list(range(8)))
+    active = parties.step(KEYS, list(range(8)))
     if step != KEYS:
-        there = parties.divided(there) if step == UNMASK else parties.step(SHARES, there)
+        active = parties.split_secrets(active) if step == UNMASK else parties.step(SHARES, active)
     if step == UNMASK:
-        parties.sealed(updates(), there)
-        parties.server.request(UNMASK, there)
+        parties.protect_all(updates(), active)
+        parties.server.request(UNMASK, active)
     with pytest.raises(InvalidUpdate, match=why):
         parties.server.handle_reply(step, 0, content)
 
 
-def test_a_damaged_upload_or_one_of_another_length_is_refused():
+def test_damaged_upload_is_refused():
     parties = Round()
-    there = parties.divided(parties.step(KEYS, list(range(8))))
-    upload = parties.sealed(updates(), there)[0]
+    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    upload = parties.protect_all(updates(), active)[0]
     parties.server.check(upload, 0, 1)
     with pytest.raises(InvalidUpdate, match="truncated or altered"):
         parties.server.check(ProtectedUpdate(upload.scheme, upload.length, upload.payload[:-1]), 0, 1)

@@ -1,4 +1,4 @@
-"""What the checks before training promise, tried on real ciphertexts at the boundary."""
+"""The checks before training, tested on real ciphertexts at their limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def accepts(spec: Encrypted | Plaintext, clients: int) -> bool:
 
 
 def wrong_values(spec: Encrypted, clients: int, updates: np.ndarray) -> int:
-    """Return how many of the decrypted sums of ``updates`` are not exact; all, if they cannot be encrypted."""
+    """Return the number of inexact decrypted sums of ``updates``; all, if encryption fails."""
     codec, side = FixedPointCodec(spec.clip, spec.fractional_bits), Local(spec, clients)
     server = side.server()
     grids = [codec.encode(update) for update in updates]
@@ -51,7 +51,7 @@ def wrong_values(spec: Encrypted, clients: int, updates: np.ndarray) -> int:
 
 
 def raw_values(side, chunk: bytes) -> np.ndarray:
-    """Return what decryption gives before it is rounded to the grid."""
+    """Return the decryption before it is rounded to the grid."""
     plain = sealapi.Plaintext()
     side.keys._decryptor.decrypt(deserialize(sealapi.Ciphertext(), side.scheme.context, chunk), plain)
     slots = np.array(side.scheme.encoding._encoder.decode_complex(plain))
@@ -63,7 +63,7 @@ def raw_values(side, chunk: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("clients", [1, 8])
 @pytest.mark.parametrize("parameters", [SMALL, LARGE], ids=["4096", "8192"])
-def test_the_predicted_error_is_the_measured_one_to_5_percent(parameters, clients):
+def test_predicted_ckks_error_matches_measurement(parameters, clients):
     spec = Ckks(**parameters)
     side = Local(spec, clients)
     server = side.server()
@@ -75,26 +75,26 @@ def test_the_predicted_error_is_the_measured_one_to_5_percent(parameters, client
     errors = raw - codec.decode(np.sum(grids, axis=0))
     predicted = ckks_error(clients, spec.scale_bits, spec.poly_modulus_degree)
     assert errors.std() == pytest.approx(predicted, rel=0.05)
-    # Far tails are those of Laplace, not of Gauss, whose share beyond four deviations is 0.00006.
+    # The tails are those of Laplace; a Gaussian has a fraction of 0.00006 beyond four deviations.
     assert (np.abs(errors) > 4 * predicted).mean() == pytest.approx(math.exp(-4 * math.sqrt(2)), rel=0.7)
 
 
-def test_the_finest_grid_that_is_accepted_gives_exact_sums():
+def test_finest_accepted_grid_has_exact_sums():
     sound = Ckks(**{**SMALL, "fractional_bits": 23})
     assert accepts(sound, 8)
     assert not accepts(Ckks(**{**SMALL, "fractional_bits": 24}), 8)
     assert wrong_values(sound, 8, np.random.default_rng(0).uniform(-1, 1, (8, 50_000))) == 0
 
 
-def test_a_grid_of_six_deviations_of_the_average_is_refused_and_would_give_wrong_sums():
-    # Gauss would have one value in 500 million wrong; it is one in 5,000.
+def test_too_fine_grid_is_refused_and_has_wrong_sums():
+    # A Gaussian would have one wrong value in 500 million; the measured fraction is one in 5,000.
     assert 2.0**-28 / ckks_error(1, 40, 4096) == pytest.approx(6.0, abs=0.1)
     too_fine = Ckks(**{**SMALL, "fractional_bits": 27})
     assert not accepts(too_fine, 2)
     assert wrong_values(too_fine, 1, np.random.default_rng(0).uniform(-1, 1, (1, 200_000))) > 4
 
 
-def test_precision_counts_half_a_grid_step_in_deviations_of_a_bad_slot():
+def test_precision_is_half_grid_step_in_deviations():
     assert ckks_precision_sigmas(4, 20, 40, 4096) == pytest.approx(2.0**-21 / (4 * ckks_error(4, 40, 4096)))
     assert ckks_error(9, 40, 4096) == pytest.approx(3 * ckks_error(1, 40, 4096))
     assert ckks_error(1, 41, 4096) == pytest.approx(ckks_error(1, 40, 4096) / 2)
@@ -112,7 +112,7 @@ BOUNDARIES = [
 
 
 def largest_clip(parameters: dict[str, object], clients: int) -> float:
-    """Return the largest clip, to 0.1 %, that the check before training accepts."""
+    """Return the largest accepted clip, to 0.1 %."""
     low, high = 0.5, 2.0**40
     assert accepts(Ckks(**parameters, clip=low), clients)
     while high / low > 1.001:
@@ -123,20 +123,20 @@ def largest_clip(parameters: dict[str, object], clients: int) -> float:
 
 @pytest.mark.parametrize(("parameters", "clients"), BOUNDARIES)
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_the_largest_sum_that_is_accepted_decrypts_exactly(parameters, clients, sign):
+def test_largest_accepted_sum_decrypts_exactly(parameters, clients, sign):
     spec = Ckks(**parameters, clip=largest_clip(parameters, clients))
     assert wrong_values(spec, clients, sign * worst_case(spec, clients)) == 0
 
 
 @pytest.mark.parametrize(("parameters", "clients"), BOUNDARIES)
-def test_an_overflow_would_give_wrong_sums_so_the_check_is_needed(parameters, clients):
+def test_ckks_overflow_gives_wrong_sums(parameters, clients):
     spec = Ckks(**parameters, clip=largest_clip(parameters, clients) * 2.5)
     assert not accepts(spec, clients)
     assert wrong_values(spec, clients, worst_case(spec, clients)) > 0
 
 
 def worst_case(spec: Ckks, clients: int) -> np.ndarray:
-    """Return updates at the bound whose sum is all in one coefficient.
+    """Return updates at the bound with a sum in a single coefficient.
 
     Slot ``j`` is the value at a root of 1 whose ``N/4``-th power is at 45 degrees for even ``j`` and opposite for odd
     ones, where both parts of a slot at the bound point, too.
@@ -145,7 +145,7 @@ def worst_case(spec: Ckks, clients: int) -> np.ndarray:
     return np.tile(signs * spec.clip, (clients, 1))
 
 
-def test_the_worst_case_is_in_one_coefficient():
+def test_worst_case_is_in_one_coefficient():
     spec = Ckks()
     codec = FixedPointCodec(spec.clip, spec.fractional_bits)
     side = Local(spec, 1)
@@ -157,7 +157,7 @@ def test_the_worst_case_is_in_one_coefficient():
     assert in_one == pytest.approx(math.sqrt(2) * spec.clip, rel=1e-9)
 
 
-def test_a_sum_that_float64_cannot_carry_is_refused_and_would_give_wrong_sums():
+def test_sum_beyond_float64_is_refused_and_wrong():
     parameters = {**LARGE, "coeff_mod_bit_sizes": (60, 60, 60), "scale_bits": 60, "fractional_bits": 40}
     spec = Ckks(**parameters, clip=16_000.0)
     assert not accepts(spec, 2)
@@ -165,24 +165,24 @@ def test_a_sum_that_float64_cannot_carry_is_refused_and_would_give_wrong_sums():
     assert wrong_values(spec, 2, np.random.default_rng(0).uniform(-16_000, 16_000, (2, 4096))) > 0
 
 
-def test_the_finest_grid_that_is_accepted_survives_float64():
+def test_finest_accepted_grid_fits_float64():
     parameters = {**LARGE, "coeff_mod_bit_sizes": (60, 60, 60), "scale_bits": 54, "fractional_bits": 36}
     spec = Ckks(**parameters, clip=largest_clip(parameters, 8))
     assert wrong_values(spec, 8, np.random.default_rng(0).uniform(-spec.clip, spec.clip, (8, 4096))) == 0
 
 
-def test_the_default_parameters_leave_room_for_hundreds_of_clients():
+def test_default_parameters_hold_hundreds_of_clients():
     assert accepts(Ckks(), 400)
     assert accepts(Plaintext(), 400)
 
 
-def test_plaintext_headroom_is_what_63_bits_leave():
+def test_plaintext_headroom_is_relative_to_63_bits():
     assert plaintext_headroom_bits(8, 8.0, 20) == pytest.approx(63 - 3 - 3 - 20, abs=1e-4)
     assert accepts(Plaintext(clip=2.0**38, fractional_bits=20), 16)
     assert not accepts(Plaintext(clip=2.0**39, fractional_bits=20), 16)
 
 
-def test_the_largest_plaintext_sum_that_is_accepted_is_exact():
+def test_largest_accepted_plaintext_sum_is_exact():
     codec = FixedPointCodec(2.0**38, 20)
     aggregation = PlaintextAggregation(codec, 16)
     update = codec.encode(np.array([codec.clip, -codec.clip]))
@@ -190,11 +190,11 @@ def test_the_largest_plaintext_sum_that_is_accepted_is_exact():
     assert [int(value) for value in total] == [2**62, -(2**62)]
 
 
-# BFV: the ring is chosen so that the sum fits.
+# BFV: the ring fits the sum.
 
 
 def bfv_sum_is_exact(spec: Bfv, clients: int, counted: int) -> bool:
-    """Return whether ``counted`` updates at the bound add exactly where room is made for ``clients``."""
+    """Return whether ``counted`` updates at the bound add exactly in the ring for ``clients`` clients."""
     side = Local(spec, clients)
     server = side.server()
     update = FixedPointCodec(spec.clip, spec.fractional_bits).encode(np.array([spec.clip, -spec.clip] * 1024))
@@ -204,12 +204,12 @@ def bfv_sum_is_exact(spec: Bfv, clients: int, counted: int) -> bool:
 
 @pytest.mark.parametrize("keys", ["public", "shared"])
 @pytest.mark.parametrize("clients", [1, 2, 8, 33, 1000])
-def test_bfv_sums_of_all_clients_at_the_bound_are_exact(clients, keys):
+def test_bfv_sums_at_bound_are_exact(clients, keys):
     assert bfv_sum_is_exact(Bfv(keys=keys), clients, clients)
 
 
-def test_bfv_sums_overflow_at_the_boundary_and_not_before():
-    """Of values of one step, the prime of so many bits holds half of it, and one more turns the sum around."""
+def test_bfv_sums_overflow_beyond_bound_only():
+    """The sum of values of one step overflows beyond half of the prime."""
     spec = Bfv(clip=1.0, fractional_bits=4)
     side = Local(spec, 1)
     parameters = side.scheme.context.first_context_data().parms()
@@ -234,7 +234,7 @@ def largest_bfv_clients(spec: Bfv) -> int:
 
 @pytest.mark.parametrize("keys", ["public", "shared"])
 @pytest.mark.parametrize("fractional_bits", [20, 30])
-def test_the_most_bfv_clients_that_are_accepted_add_exactly_and_one_more_is_refused(keys, fractional_bits):
+def test_largest_accepted_bfv_client_count_is_exact(keys, fractional_bits):
     spec = Bfv(keys=keys, clip=64.0, fractional_bits=fractional_bits)
     most = largest_bfv_clients(spec)
     assert bfv_ring(most, spec.clip, fractional_bits, keys).modulus_bits <= MAX_PRIME_BITS
@@ -245,20 +245,20 @@ def test_the_most_bfv_clients_that_are_accepted_add_exactly_and_one_more_is_refu
         spec.check_sum(most + 1)
 
 
-def test_too_many_clients_for_a_bfv_ring_would_give_wrong_sums():
-    # Room was made for one.
+def test_too_many_bfv_clients_give_wrong_sums():
+    # The ring is that of one client.
     assert bfv_sum_is_exact(Bfv(), 1, 1) and not bfv_sum_is_exact(Bfv(), 1, 3)
 
 
 @pytest.mark.parametrize("degree", [2048, 4096])
-def test_bfv_primes_lack_as_little_of_a_power_of_2_as_is_allowed_for(degree):
+def test_bfv_primes_are_near_powers_of_two(degree):
     for bits in range(24, MAX_PRIME_BITS + 1):
         assert math.log2(sealapi.PlainModulus.Batching(degree, bits).value()) > bits - 2.0**-5
 
 
 @pytest.mark.parametrize("keys", ["public", "shared"])
-def test_the_predicted_error_of_bfv_is_the_measured_one(keys):
-    """What is left of the room for the error, in bits, is what the largest of many errors leaves."""
+def test_predicted_bfv_error_matches_measurement(keys):
+    """The remaining noise budget in bits is that of the largest of many errors."""
     clients = 64
     spec = Bfv(keys=keys)
     found = bfv_ring(clients, spec.clip, spec.fractional_bits, keys)
@@ -281,7 +281,7 @@ def test_the_predicted_error_of_bfv_is_the_measured_one(keys):
 
 
 @pytest.mark.parametrize("degree", [4096, 8192, 16384, 32768])
-def test_parameters_under_128_bits_are_refused(degree):
+def test_parameters_below_128_bits_are_refused(degree):
     limit = MAX_COEFFICIENT_BITS[degree]
     whole, rest = divmod(limit, 60)
     sizes = [60] * (whole - 1) + [30 + rest // 2, 30 + rest - rest // 2]
@@ -293,7 +293,7 @@ def test_parameters_under_128_bits_are_refused(degree):
 
 
 @pytest.mark.parametrize("degree", [4096, 8192])
-def test_the_library_draws_the_same_line(degree):
+def test_seal_has_same_security_limit(degree):
     limit = MAX_COEFFICIENT_BITS[degree]
     one = limit // 4
     allowed = [one, one, one, limit - 3 * one]
@@ -303,6 +303,6 @@ def test_the_library_draws_the_same_line(degree):
 
 
 @pytest.mark.parametrize("sizes", [(54,), (), (54, 19), (61, 30)])
-def test_a_chain_of_less_than_two_primes_of_20_to_60_bits_is_refused(sizes):
+def test_invalid_prime_chain_is_refused(sizes):
     with pytest.raises(ValueError, match="at least two primes"):
         Ckks(poly_modulus_degree=8192, coeff_mod_bit_sizes=sizes)

@@ -1,4 +1,4 @@
-"""Streams of SEAL are compared field by field, and what passes is read as SEAL alone would read it."""
+"""Streams of SEAL are validated field by field; an accepted stream reads as by SEAL alone."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ UPDATE = np.arange(-50, 50)
 
 @cache
 def sealed(name: str) -> tuple[Local, bytes]:
-    """Return clients, and one ciphertext of theirs."""
+    """Return clients and one of their ciphertexts."""
     local = Local(SPECS[name], 3)
     (stream,) = split_length_prefixed(memoryview(local.protect(UPDATE, 0, 1).payload)[44:])
     return local, bytes(stream)
 
 
 def refusal(name: str, stream: bytes) -> str:
-    """Return why a ciphertext is refused."""
+    """Return the error message for a ciphertext."""
     with pytest.raises(InvalidUpdate) as refused:
         sealed(name)[0].scheme.format.uncompressed(stream)
     return str(refused.value)
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_what_passes_is_what_seal_alone_reads(name: str) -> None:
+def test_accepted_stream_reads_as_by_seal_alone(name: str) -> None:
     local, stream = sealed(name)
     theirs = serialize(deserialize(sealapi.Ciphertext(), local.scheme.context, stream))
     assert serialize(read(sealapi.Ciphertext(), local.scheme.format, stream)) == theirs
@@ -76,30 +76,30 @@ FIELDS = {
 
 @pytest.mark.parametrize(("at", "field", "says"), FIELDS.values(), ids=FIELDS)
 @pytest.mark.parametrize("name", SPECS)
-def test_each_field_is_compared(name: str, at: int, field: bytes, says: str) -> None:
+def test_each_wrong_field_is_refused(name: str, at: int, field: bytes, says: str) -> None:
     assert says in refusal(name, stream_with(sealed(name)[1], at, field))
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_other_ntt_form_is_refused(name: str) -> None:
+def test_other_ntt_form_is_refused(name: str) -> None:
     other = b"\x00" if name.startswith("ckks") else b"\x01"
     assert "not fresh" in refusal(name, stream_with(sealed(name)[1], 32, other))
 
 
 @pytest.mark.parametrize("at", [-81, -76, -65])
-def test_a_seed_is_compared(at: int) -> None:
+def test_wrong_seed_field_is_refused(at: int) -> None:
     stream = sealed("bfv shared")[1]
     place = len(uncompressed(stream)) + at
     assert refusal("bfv shared", stream_with(stream, place, b"\xff"))
 
 
 @pytest.mark.parametrize("mode", [PLAIN, ZLIB])
-def test_a_stream_that_is_compressed_otherwise_is_refused(mode: int) -> None:
+def test_other_compression_is_refused(mode: int) -> None:
     stream = sealed("ckks public")[1]
     assert "not compressed with" in refusal("ckks public", stream_of(stream, uncompressed(stream), mode))
 
 
-def test_a_stream_that_does_not_tell_its_size_or_tells_another_is_refused_before_it_is_decompressed() -> None:
+def test_wrong_content_size_is_refused_before_decompression() -> None:
     _, stream = sealed("ckks public")
     body = uncompressed(stream)
     for other in (stream_of(stream, body, tells_size=False), stream_of(stream, body + b"\x00"), stream[:16] + bomb()):
@@ -107,27 +107,27 @@ def test_a_stream_that_does_not_tell_its_size_or_tells_another_is_refused_before
         assert refusal("ckks public", changed)
 
 
-def test_a_stream_within_a_stream_ends_no_process_and_a_cut_one_is_refused() -> None:
+def test_truncated_inner_stream_is_refused() -> None:
     stream = sealed("bfv public")[1]
     body = bytearray(uncompressed(stream))
     body[78] = ZSTD
     assert "bytes, not" in refusal("bfv public", stream_of(stream, bytes(body[:20_000])))
 
 
-def test_coefficients_beyond_their_prime_are_refused_by_seal_in_the_other_process() -> None:
+def test_sandboxed_seal_refuses_coefficient_above_prime() -> None:
     local, stream = sealed("bfv public")
     with pytest.raises(InvalidUpdate, match="SEAL cannot read the stream: ciphertext data is invalid"):
         read(sealapi.Ciphertext(), local.scheme.format, stream_with(stream, 97, b"\xff" * 8))
 
 
-def test_no_honest_stream_is_longer_than_the_bound() -> None:
+def test_honest_streams_keep_size_bound() -> None:
     for name in SPECS:
         local, stream = sealed(name)
         assert len(stream) <= max_stream_bytes(len(uncompressed(stream))) < len(uncompressed(stream)) + 400
         assert len(local.protect(UPDATE).payload) <= local.scheme.max_bytes(len(UPDATE))
 
 
-def test_a_secret_key_is_told_from_all_else() -> None:
+def test_secret_key_is_recognized() -> None:
     local, stream = sealed("ckks public")
     context = local.scheme.context
     assert is_secret_key(context, local.keys.secret())
@@ -135,18 +135,18 @@ def test_a_secret_key_is_told_from_all_else() -> None:
     assert public_key_format(context).level == parms_id_bytes(context.key_parms_id())
 
 
-# The process that reads first.
+# The sandbox process.
 
 
 class Ending:
-    """A key whose reading ends the process."""
+    """A key that crashes its reader."""
 
     def load(self, context: object, path: str) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Hanging:
-    """A key whose reading has no end."""
+    """A key that blocks its reader."""
 
     def load(self, context: object, path: str) -> None:
         while True:
@@ -154,14 +154,14 @@ class Hanging:
 
 
 class Growing:
-    """A key that takes all memory there is."""
+    """A key that allocates too much memory."""
 
     def load(self, context: object, path: str) -> None:
         bytearray(1 << 36)
 
 
 def find_error(kind: type, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return why a new reader cannot read what a kind of object reads, and look that it reads the next."""
+    """Return the error of a new reader for a kind of object, and check that it reads the next stream."""
     local, stream = sealed("bfv public")
     monkeypatch.setattr(sandboxed_reader, "OBJECT_TYPES", (*sandboxed_reader.OBJECT_TYPES, kind))
     monkeypatch.setattr(sandboxed_reader, "CPU_SECONDS", 0)
@@ -173,7 +173,7 @@ def find_error(kind: type, monkeypatch: pytest.MonkeyPatch) -> str:
     return why
 
 
-def test_where_reading_ends_a_process_that_stream_is_refused_and_the_next_is_read(
+def test_crashing_stream_is_refused_and_next_one_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert find_error(Ending, monkeypatch) == "the sandbox process ended by SIGSEGV"
@@ -181,7 +181,7 @@ def test_where_reading_ends_a_process_that_stream_is_refused_and_the_next_is_rea
     assert find_error(Growing, monkeypatch) == "MemoryError"
 
 
-def test_a_process_that_ends_by_a_fault_of_the_machine_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_sandbox_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = SandboxedReader(sealed("bfv public")[0].scheme.context)
     ended = []
     start = reader._start
@@ -200,7 +200,38 @@ def test_a_process_that_ends_by_a_fault_of_the_machine_is_replaced(monkeypatch: 
     reader._end()
 
 
-def test_the_process_has_no_file_of_the_one_that_asks() -> None:
+def test_hanging_fork_is_replaced_by_new_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    local, stream = sealed("bfv public")
+    reader = SandboxedReader(local.scheme.context)
+    monkeypatch.setattr(sandboxed_reader, "WAIT_SECONDS", 0.5)
+    # The fork hangs, as with an inherited lock.
+    monkeypatch.setattr(sandboxed_reader, "_serve", lambda connection, context: signal.pause())
+    forked = []
+    fork = sandboxed_reader._fork
+    monkeypatch.setattr(sandboxed_reader, "_fork", lambda *given: forked.append(fork(*given)) or forked[-1])
+    with sandboxed_reader.temporary_file(local.scheme.format.uncompressed(stream)) as (number, _):
+        assert reader.find_error(sealapi.Ciphertext, [number], 10) == ""
+    assert len(forked) == 1 and not Path(f"/proc/{forked[0]}").exists()
+    process, _ = reader._process  # type: ignore[misc]
+    assert b"ppml.aggregation.sandboxed_reader" in Path(f"/proc/{process}/cmdline").read_bytes()
+    open_files = [str(one.readlink()) for one in Path(f"/proc/{process}/fd").iterdir()]
+    assert sorted({"socket" if "socket:" in one else one for one in open_files}) == ["/dev/null", "socket"]
+    with sandboxed_reader.temporary_file([b"x" * 100]) as (number, _):
+        assert reader.find_error(sealapi.Ciphertext, [number], 100) != ""
+    reader.close()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_new_program_reads_streams_of_each_scheme(name: str) -> None:
+    local, stream = sealed(name)
+    reader = SandboxedReader(local.scheme.context)
+    reader._spawns = True
+    with sandboxed_reader.temporary_file(local.scheme.format.uncompressed(stream)) as (number, _):
+        assert reader.find_error(sealapi.Ciphertext, [number], 10) == ""
+    reader.close()
+
+
+def test_sandbox_has_no_file_of_caller() -> None:
     local, stream = sealed("bfv public")
     read(sealapi.Ciphertext(), local.scheme.format, stream)
     process, _ = sandboxed_reader._reader_of(local.scheme.context)._process  # type: ignore[misc]
@@ -208,7 +239,7 @@ def test_the_process_has_no_file_of_the_one_that_asks() -> None:
     assert sorted({"socket" if "socket:" in one else one for one in open_files}) == ["/dev/null", "socket"]
 
 
-def test_a_process_that_is_forked_later_has_a_reader_of_its_own() -> None:
+def test_forked_process_starts_own_sandbox() -> None:
     local, stream = sealed("bfv public")
     read(sealapi.Ciphertext(), local.scheme.format, stream)
     before = sandboxed_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process
@@ -222,7 +253,7 @@ def test_a_process_that_is_forked_later_has_a_reader_of_its_own() -> None:
     assert sandboxed_reader._readers[parms_id_bytes(local.scheme.context.key_parms_id())]._process == before
 
 
-def test_the_process_ends_with_the_last_object_of_its_ring() -> None:
+def test_sandbox_ends_with_last_context_of_ring() -> None:
     ring = Local(Bfv(clip=2.0), 3)
     key = parms_id_bytes(ring.scheme.context.key_parms_id())
     other = Local(Bfv(clip=2.0), 3)
@@ -231,7 +262,7 @@ def test_the_process_ends_with_the_last_object_of_its_ring() -> None:
     process, _ = sandboxed_reader._readers[key]._process  # type: ignore[misc]
     del ring, local
     gc.collect()
-    # Those that are left read on, also in a new process.
+    # The remaining contexts can read, also in a new process.
     assert sandboxed_reader._readers[key]._process[0] == process  # type: ignore[index]
     os.kill(process, signal.SIGKILL)
     read(sealapi.PublicKey(), public_key_format(other.scheme.context), other.keys.public)

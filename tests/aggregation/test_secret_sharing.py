@@ -1,4 +1,4 @@
-"""Additive shares between servers: exact sums, nothing without all servers, and no client that a server makes up."""
+"""Additive secret sharing: exact sums, no information without all servers, and no fabricated clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LARGEST = max_grid_value(8.0, 20)
 
 
 class Local:
-    """All servers in one process, whose keys a test can look at."""
+    """All servers in one process, with keys that tests can read."""
 
     def __init__(self, servers: int = 3, width: int = 4) -> None:
         self.share_servers = [ShareServer() for _ in range(servers - 1)]
@@ -59,7 +59,7 @@ def updates(count: int, length: int, clip: float = 8.0) -> list[np.ndarray]:
     return values
 
 
-# The same bits.
+# Exact sums.
 
 
 @pytest.mark.parametrize("servers", [2, 3, 5])
@@ -84,7 +84,7 @@ def test_sum_with_dropouts_is_sum_of_others():
 
 
 def sum_of(clients: int, width: int, update: np.ndarray) -> list[int]:
-    """Return the sum of as many updates, of which each upload here stands for several: the integers are the same."""
+    """Return the sum of ``clients`` equal updates; each upload represents several of them."""
     uploads = next(count for count in range(16, 1, -1) if clients % count == 0)
     local = Local(width=width)
     total = local.server.add(local.protect_all([clients // uploads * update] * uploads))
@@ -99,7 +99,7 @@ def test_values_have_width_of_largest_sum(clients):
 
 
 def test_one_client_too_many_overflows():
-    """Room is made for 255 clients of the default grid in 4 bytes; the sum of 256 at the bound turns around."""
+    """4 bytes hold 255 clients of the default grid; the sum of 256 clients at the bound overflows."""
     assert [sum_of(clients, 4, np.array([LARGEST])) for clients in (255, 256)] == [[255 * 2**23], [-(2**31)]]
 
 
@@ -183,7 +183,7 @@ def test_seed_is_for_one_server_and_update(share_server, context, client, why):
         decrypt_seed(local.share_servers[share_server], seeds[0], context, client)
 
 
-# A server that makes clients up.
+# Fabricated clients.
 
 
 def made_up(share_server: ShareServer, seed: bytes, context: SeedContext, client: int, signer: ClientSigners) -> bytes:
@@ -194,7 +194,7 @@ def made_up(share_server: ShareServer, seed: bytes, context: SeedContext, client
 
 
 def opened_beside_one_made_up(local: Local, update: np.ndarray, client: int = 99, registered: bool = False) -> bool:
-    """Return whether the adding server opens an update by a sum of it and of a client that it makes up."""
+    """Return whether the server reveals an update by a sum with a fabricated client."""
     victim, context = local.clients.protect(update, 0, 1), SeedContext(len(update), 4, 1)
     seeds, values = parts(victim)
     left = np.frombuffer(values, "<u4").copy()
@@ -212,7 +212,7 @@ def test_share_server_refuses_fabricated_client():
     local = Local()
     with pytest.raises(InvalidUpdate, match="no key is registered for client 99"):
         opened_beside_one_made_up(local, np.arange(-500, 500))
-    # Nor in the place of a client that there is.
+    # A registration in place of an existing client is refused, too.
     local.clients.protect(np.zeros(1000, np.int64), 1, 1)
     with pytest.raises(InvalidUpdate, match="not signed by client 1"):
         opened_beside_one_made_up(local, np.arange(-500, 500), client=1)
@@ -237,7 +237,7 @@ def test_client_is_registered_once():
     share_server.answer(REGISTER, registration_request(3, key))
     with pytest.raises(InvalidUpdate, match="another key is registered for client 3"):
         share_server.answer(REGISTER, registration_request(3, other))
-    # The last is of small order: one signature is right for every message under it.
+    # The last key has a small order: one signature is valid for every message under it.
     bad = b"short", b"long" * 20, bytes(32), (1).to_bytes(32, "little")
     for content in (b"", b"abc", *(registration_request(4, key) for key in bad)):
         with pytest.raises(InvalidUpdate):
@@ -278,7 +278,7 @@ def test_share_server_returns_one_sum_per_round():
     with pytest.raises(InvalidUpdate, match="fewer than 2 updates would reveal one"):
         local.server.add(sealed[:1])
     assert local.clients.reveal(local.server.add(sealed)).tolist() == (3 * np.arange(5)).tolist()
-    # Two sums of which one has a client more would show that client's update.
+    # Two sums that differ in one client would reveal its update.
     with pytest.raises(InvalidUpdate, match="difference of two sums"):
         local.server.add(sealed[:2])
 

@@ -1,4 +1,4 @@
-"""Gives readers mutated messages in a process of its own, and measures: ends, the slowest, the memory it takes."""
+"""A fuzzer that feeds mutated messages to readers in a child process, and measures crashes, time and memory."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Play = Callable[[Mutator], Take]
 
 @dataclass
 class Figures:
-    """What some inputs came to.
+    """Results of some inputs.
 
     Parameters
     ----------
     name : str
-        What read them.
+        Name of the reader.
     inputs, taken, refused : int
-        How many there were, and what became of them.
+        Number of inputs, of accepted and of refused ones.
     escaped : list of str
-        What was raised that is no refusal.
+        Exceptions other than refusals.
     ends : int
-        How many processes that read first have ended.
+        Number of sandbox processes that have ended.
     slowest, slowest_wall : float
         Seconds for one input, of a processor and of a clock.
     honest_memory, memory : int
-        Bytes above what there was before, at most, with honest inputs and with others.
+        Largest additional memory in bytes, for honest inputs and for others.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Figures:
 
 
 def fuzz(target: Target, count: int, seed: int) -> Figures:
-    """Let ``target`` read ``count`` mutated messages, in this process."""
+    """Feed ``count`` mutated messages to ``target`` in this process."""
     figures, mutator = Figures(target.name), Mutator(seed)
     ended = SandboxedReader._end
 
@@ -69,7 +69,7 @@ def fuzz(target: Target, count: int, seed: int) -> Figures:
 
     SandboxedReader._end = counted  # type: ignore[method-assign]
     try:
-        # The first fills caches.
+        # The first message fills caches.
         for _ in range(2):
             before = _memory("VmRSS")
             _forget_peak()
@@ -104,16 +104,16 @@ def _one(figures: Figures, take: Take) -> None:
 
 
 def fuzz_apart(group: str, count: int, seed: int) -> list[Figures]:
-    """Let each reader of a group read ``count`` messages, in a process that may end.
+    """Feed ``count`` messages to each reader of a group, in a child process.
 
     Raises
     ------
     AssertionError
-        It has ended.
+        The child process has ended.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
-    # Not a daemon: readers have processes of their own.
+    # Not a daemon, because readers start processes.
     process = fork.Process(target=_run, args=(GROUPS[group](), count, seed, theirs))
     process.start()
     theirs.close()
@@ -134,7 +134,7 @@ def _run(targets: Iterable[Target], count: int, seed: int, line: Connection) -> 
 
 
 def _memory(what: str) -> int:
-    """Return a figure of this process's memory, in bytes."""
+    """Return a memory statistic of this process in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{what}:"):
             return 1024 * int(line.split()[1])
@@ -142,5 +142,5 @@ def _memory(what: str) -> int:
 
 
 def _forget_peak() -> None:
-    """Let the system measure the peak anew."""
+    """Reset the system's record of the peak."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,4 +1,4 @@
-"""What a hostile sender may make of a message: other bytes, other streams of SEAL, records of any type; by a seed."""
+"""Seeded mutations of messages by a hostile sender: bytes, streams of SEAL, records of any type."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import zstandard
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 HEADER = struct.Struct("<5sBHQ")
-"""How a stream of SEAL begins: what it is, how it is compressed, what is reserved, how long it is."""
+"""Header of a SEAL stream: magic number and version, compression mode, reserved field, length."""
 
 PLAIN, ZLIB, ZSTD = 0, 1, 2
 BEGIN = b"\x5e\xa1\x10\x04"
-"""How a stream of SEAL begins, whatever its minor version."""
+"""Magic number of a SEAL stream, without the minor version."""
 
 FIELDS = [(32, 1), (33, 8), (41, 8), (49, 8), (57, 8), (65, 8), (73, 8), (78, 1), (81, 8), (89, 8)]
-"""Where a ciphertext says whether it is in NTT form, how large it is, its scale, and what its array is like."""
+"""Offsets of the NTT flag, the size, the scale and the array header of a ciphertext."""
 
 NUMBERS = [0, 1, 2, 3, 4, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 SCALES = [0.0, -1.0, float("nan"), float("inf"), float("-inf"), 1e-320, 1e308, 2.0**41]
 
 
 class Mutator:
-    """Changes messages.
+    """A seeded mutator of messages.
 
     Parameters
     ----------
     seed : int
-        What all changes follow from.
+        Seed of all changes.
     """
 
     def __init__(self, seed: int) -> None:
@@ -50,7 +50,7 @@ class Mutator:
         return [self._flip, self._cut, self._longer, self._number, self._twice, self._spliced, self._any, self._filled]
 
     def _place(self, content: bytes) -> int:
-        # Where fields are: near the beginning more often than anywhere.
+        # Fields are mostly near the beginning.
         near = self.rng.random() < 0.5
         return self.rng.randrange(max(1, min(len(content), 160) if near else len(content)))
 
@@ -90,7 +90,7 @@ class Mutator:
     # Streams of SEAL.
 
     def chunks(self, chunks: Sequence[bytes], others: Sequence[bytes]) -> list[bytes]:
-        """Return other streams in the place of ``chunks``: in another order, of other number, or changed themselves."""
+        """Return ``chunks`` in another order, in another number, or changed."""
         changed = list(chunks)
         match self.rng.randrange(12):
             case 0:
@@ -107,7 +107,7 @@ class Mutator:
         return changed
 
     def stream(self, stream: bytes, others: Sequence[bytes]) -> bytes:
-        """Return another stream of SEAL, most often one whose lengths are right, so that what is within is read."""
+        """Return a mutated SEAL stream, mostly with correct lengths, so that its content is read."""
         if self.rng.random() < 0.2:
             return self.changed(stream, others)
         begin, _, reserved, _ = HEADER.unpack_from(stream)
@@ -115,7 +115,7 @@ class Mutator:
         return self._packed(begin, reserved, body)
 
     def _body(self, body: bytes) -> bytes:
-        """Return a changed content: fields, the headers of inner arrays, or any bytes."""
+        """Return a content with changed fields, array headers or bytes."""
         changed = bytearray(body)
         for _ in range(self.rng.choice([1, 1, 2])):
             match self.rng.randrange(6):
@@ -137,7 +137,7 @@ class Mutator:
             body[at : at + size] = scale if at == 57 and self.rng.random() < 0.7 else number
 
     def _inner(self, body: bytearray) -> None:
-        """Say that an inner array is compressed, or has another length; or compress it, and cut it off."""
+        """Mark an inner array as compressed, change its length, or compress and truncate it."""
         places, at = [], body.find(BEGIN)
         while at >= 0 and len(places) < 50:
             places.append(at)
@@ -172,7 +172,7 @@ class Mutator:
     # Records.
 
     def value(self) -> Any:
-        """Return a value of any type, also of those that no record may hold."""
+        """Return a value of any type, including types that no record may hold."""
         return self.rng.choice(
             [
                 None,
@@ -202,7 +202,7 @@ class Mutator:
         )
 
     def record(self) -> Any:
-        """Return a record of any kind, which may hold anything."""
+        """Return a record of any kind with any content."""
         kind: Any = self.rng.choice([ConfigRecord, MetricRecord, ArrayRecord])
         if self.rng.random() < 0.1:
             return self.value()
@@ -272,17 +272,17 @@ def replaced(array: Array, **parts: Any) -> Array:
 
 
 def planted(record: Any, key: Any, value: Any) -> None:
-    """Set what Flower's records refuse: it may come by another way."""
+    """Set a value that Flower's records refuse: it may arrive in another way."""
     record.__dict__["_data"][key] = value
 
 
 def uncompressed(stream: bytes) -> bytes:
-    """Return the content of a stream as SEAL writes it here."""
+    """Return the uncompressed content of a stream."""
     return zstandard.ZstdDecompressor().decompress(stream[HEADER.size :])
 
 
 def compressed(content: bytes, mode: int, *, tells_size: bool = True) -> bytes:
-    """Return ``content`` in a mode of SEAL."""
+    """Return ``content`` as a stream in a compression mode of SEAL."""
     if mode == ZLIB:
         return zlib.compress(content, 1)
     if mode == ZSTD:
@@ -292,12 +292,12 @@ def compressed(content: bytes, mode: int, *, tells_size: bool = True) -> bytes:
 
 @cache
 def bomb() -> bytes:
-    """Return a few bytes that become 64 MiB."""
+    """Return a few bytes that decompress to 64 MiB."""
     return compressed(bytes(64 << 20), ZSTD)
 
 
 def stream_of(stream: bytes, body: bytes, mode: int = ZSTD, *, tells_size: bool = True) -> bytes:
-    """Return another content as a stream like ``stream``, whose length is right."""
+    """Return another content as a stream like ``stream`` with a correct length."""
     content = compressed(body, mode, tells_size=tells_size)
     return HEADER.pack(stream[:5], mode, 0, HEADER.size + len(content)) + content
 
@@ -309,7 +309,7 @@ def stream_with(stream: bytes, at: int, field: bytes) -> bytes:
 
 
 def claiming_to_be_compressed(stream: bytes) -> bytes:
-    """Return a ciphertext whose inner array says that it is compressed, and is cut off: SEAL ends the process at it."""
+    """Return a ciphertext with a truncated inner array marked as compressed, which crashes SEAL."""
     body = bytearray(uncompressed(stream))
     body[78] = ZSTD
     return stream_of(stream, bytes(body[: len(body) * 2 // 3]))

@@ -1,4 +1,4 @@
-"""What reads messages of others: each takes one message, honest or not, and refuses by one of a few errors."""
+"""Readers of other parties' messages: each accepts one message, or refuses it with one of a few errors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ppml.encrypted_inference.server import BATCH, KEYS, ONE, InferenceServer
 from ppml.errors import InvalidUpdate
 from ppml.federation.reply_validation import refuse_malformed
 
-from ..aggregation.letters import unreadable
 from ..aggregation.local import Local
+from ..aggregation.share_faults import send_unreadable_shares
 from .mutations import Mutator
 
 CODEC = FixedPointCodec(8.0, 20)
@@ -38,11 +38,11 @@ class Target:
     Parameters
     ----------
     name : str
-        What it is called.
+        Name of the reader.
     changed : callable
         Returns the reading of a message that a mutator has changed.
     honest : callable
-        Reads a message that nobody has changed.
+        Reads an unchanged message.
     """
 
     name: str
@@ -62,7 +62,7 @@ def updates(count: int) -> list[np.ndarray]:
 
 
 def in_the_clear() -> Iterator[Target]:
-    """Yield the reader of uploads in the clear."""
+    """Yield the reader of plaintext uploads."""
     side = PlaintextAggregation(CODEC, 3)
     sent = [side.protect(update) for update in updates(500)]
 
@@ -131,14 +131,14 @@ def encrypted(spec: Ckks | Bfv) -> Iterator[Target]:
 
 
 def masks() -> Iterator[Target]:
-    """Yield the readers of what a client says in each step, and of its upload, under pairwise masks."""
+    """Yield the readers of a client's replies and of its upload in secure aggregation."""
     both = build_parties(Masking(threshold=3), 4)
     server, clients = build_server_side(Masking(threshold=3), 4, both.material), range(4)
     heard: dict[str, dict[int, bytes]] = {}
     for step in ("keys", "shares", "letters", "disputes"):
         if step == "shares":
-            # Clients 0 and 1 complain about each other, so that there is something to read in each step.
-            unreadable(both.clients, {0: [1], 1: [0]})
+            # Clients 0 and 1 complain about each other, so that each step has a message.
+            send_unreadable_shares(both.clients, {0: [1], 1: [0]})
         heard[step] = _step(server, both.clients, step)
     told = server.request(UPLOAD, clients, 1)
     for client in clients:
@@ -181,7 +181,7 @@ def _step(server: Any, side: Any, step: str) -> dict[int, bytes]:
 def _changed_upload(
     uploads: Sequence[ProtectedUpdate], take: Callable[[ProtectedUpdate], object], mutator: Mutator
 ) -> Take:
-    """Return the reading of a changed upload, most often one whose checksum is right."""
+    """Return the reading of a changed upload, mostly with a correct checksum."""
     one, others = uploads[0], [other.payload for other in uploads[1:]]
     if mutator.rng.random() < 0.3:
         return partial(take, ProtectedUpdate(one.scheme, one.length, mutator.changed(one.payload, others)))
@@ -190,7 +190,7 @@ def _changed_upload(
 
 
 def shares() -> Iterator[Target]:
-    """Yield the reader of uploads that are shared between servers, two of which are processes of their own."""
+    """Yield the reader of secret-shared uploads, with two share servers in processes of their own."""
     both = build_parties(SecretSharing(), 3)
     server = build_server_side(SecretSharing(), 3, both.material)
     uploads = [both.clients.protect(update, client, 1) for client, update in enumerate(updates(300))]
@@ -206,7 +206,7 @@ def shares() -> Iterator[Target]:
 
 
 def prediction() -> Iterator[Target]:
-    """Yield the readers of questions, of evaluation keys and of answers."""
+    """Yield the readers of inference requests, of evaluation keys and of replies."""
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 0.1, (10, 64))
     network = PolynomialNetwork((Affine(weights, rng.normal(0, 0.1, 10), np.ones_like(weights, dtype=bool)),))
@@ -260,4 +260,4 @@ GROUPS: dict[str, Callable[[], Iterator[Target]]] = {
     "shares": shares,
     "prediction": prediction,
 }
-"""Readers by what they belong to."""
+"""Readers by group."""

@@ -1,4 +1,4 @@
-"""A few hundred mutated messages, by a fixed seed: none ends a process, and each is taken, or refused in one line."""
+"""Seeded mutated messages: none crashes a process, and each is accepted, or refused in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COUNT = {"prediction": 12}
 
 
 def check(figures: Figures) -> None:
-    """Look at what became of the messages of one reader."""
+    """Check the results of one reader."""
     assert figures.escaped == [] and figures.ends == 0
     assert figures.inputs == figures.taken + figures.refused and figures.refused > 0
     assert figures.slowest < 1
@@ -20,7 +20,7 @@ def check(figures: Figures) -> None:
 
 
 SLACK = 16 << 20
-"""What the allocator and Python take besides."""
+"""Additional memory of the allocator and of Python."""
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -1,4 +1,4 @@
-"""What keeps a hostile stream of SEAL from ending a process: taken away, one after the other, something ends."""
+"""The two guards against hostile SEAL streams, removed one after the other."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def stream_of(local: Local, sealed: ProtectedUpdate) -> bytes:
 
 @contextmanager
 def without_the_comparison() -> Iterator[None]:
-    """Plant a fault: SEAL is given streams as they were sent."""
+    """Plant a fault: SEAL reads streams without validation."""
     with mock.patch.object(CiphertextFormat, "uncompressed", lambda shape, stream: [bytes(stream)]):
         yield
 
 
 @contextmanager
 def without_the_process() -> Iterator[None]:
-    """Plant a fault: nothing reads streams first."""
+    """Plant a fault: no sandbox reads streams first."""
     with mock.patch.object(sandboxed_reader.SandboxedReader, "find_error", lambda *given: ""):
         yield
 
 
 def ending(faults: list[Callable[[], object]], spec: Ckks | Bfv) -> tuple[int, str]:
-    """Return how a process ends that is sent such a ciphertext, and what it says of it."""
+    """Return the exit status and the output of a process that receives such a ciphertext."""
     local = Local(spec, 3)
     server, honest = local.server(), local.protect(np.arange(10), 0, 1)
     stream = claiming_to_be_compressed(stream_of(local, honest))
@@ -65,7 +65,7 @@ def ending(faults: list[Callable[[], object]], spec: Ckks | Bfv) -> tuple[int, s
                 server.check(sealed, 0, 1)
             except InvalidUpdate as refusal:
                 os.write(theirs, str(refusal).encode())
-                # And it goes on.
+                # The process continues.
                 server.check(honest, 0, 1)
                 os._exit(0)
         os._exit(3)
@@ -76,7 +76,7 @@ def ending(faults: list[Callable[[], object]], spec: Ckks | Bfv) -> tuple[int, s
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_either_of_two_guards_keeps_the_process_and_without_both_it_ends(spec: Ckks | Bfv) -> None:
+def test_each_of_two_guards_prevents_crash(spec: Ckks | Bfv) -> None:
     assert ending([], spec)[0] == 0
     assert ending([without_the_process], spec)[0] == 0
     code, said = ending([without_the_comparison], spec)

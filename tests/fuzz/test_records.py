@@ -1,4 +1,4 @@
-"""Trainings in which one client of three answers with any records: none ends, and each sum is right over the rest."""
+"""Trainings with arbitrary records of one client of three: none ends, and each sum of the others is right."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ SIDE = PlaintextAggregation(CODEC, 3)
 
 
 def update_of(client: int, number: int) -> np.ndarray:
-    """Return what a client sends in a round."""
+    """Return the reply of a client in a round."""
     return np.arange(LENGTH) + 100 * client + 1000 * number
 
 
 class Summing(PlaintextAggregation):
-    """Keeps the sums."""
+    """An observer that records the sums."""
 
     def __init__(self) -> None:
         super().__init__(CODEC, 3)
@@ -60,10 +60,10 @@ class Summing(PlaintextAggregation):
 
 
 class HostileGrid:
-    """Three clients that answer at once; the answers of one are changed, doubled, and in any order."""
+    """Three clients that reply at once; the replies of one are changed, repeated and reordered."""
 
     def __init__(self, mutator: Mutator) -> None:
-        # Flower's messages ask who sends them.
+        # Flower's messages need a sender.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
         self._mutator = mutator
 
@@ -77,7 +77,7 @@ class HostileGrid:
             reply = honest(message, client)
             arriving += [reply] if client != HOSTILE else [self._changed(message, reply)] * rng.choice([0, 1, 1, 1, 3])
             if rng.random() < 0.02:
-                # Of a node that nobody has asked.
+                # From a node without a request.
                 arriving.append(Message(reply.content, reply_to=Message(RecordDict(), 99, MessageType.TRAIN)))
         rng.shuffle(arriving)
         return arriving
@@ -90,7 +90,7 @@ class HostileGrid:
             return Message(Error(rng.choice([0, 1, 7]), rng.choice(["", "x" * 10**6, "a\nb\x1b[2K"])), reply_to=message)
         content = self._mutator.content(reply.content)
         if message.metadata.message_type == MessageType.QUERY:
-            # Which node is which client is for the engine to know; here a node is believed.
+            # The engine maps nodes to clients; this test trusts the node's claim.
             with suppress(Exception):
                 if unpack_status(content).client in (0, 2):
                     return reply
@@ -100,7 +100,7 @@ class HostileGrid:
 
 
 def honest(message: Message, client: int) -> Message:
-    """Return the answer of a client that does what it is asked."""
+    """Return the reply of an honest client."""
     kind, number = message.metadata.message_type, unpack_request(message.content).number
     applied = {MessageType.QUERY: -1, MessageType.TRAIN: number - 1}.get(kind, number)
     content = RecordDict({STATUS: pack_fields(Status(client, number, applied))})
@@ -124,12 +124,12 @@ def train(seed: int) -> tuple[list[np.ndarray], list[RoundResult], dict[int, Acc
 
 
 def check_training(seed: int) -> bool:
-    """Look at one training; return whether anything was left out."""
+    """Check one training; return whether the server excluded a reply."""
     sums, ends, accounts, notices = train(seed)
     assert len(sums) == len(ends) == ROUNDS
     for number, (total, end) in enumerate(zip(sums, ends, strict=True), start=1):
         of_hostile = total - update_of(0, number) - update_of(2, number)
-        # Where its answer counts, it counts as any value that a client may send.
+        # An accepted reply counts as any value that a client may send.
         assert end.clients == 3 or not of_hostile.any()
         assert np.abs(of_hostile).max() <= CODEC.clip / CODEC.step
         assert end.server_state.known[HOSTILE] <= number and 0 <= end.accuracy <= 1
@@ -140,7 +140,7 @@ def check_training(seed: int) -> bool:
 
 
 def check_trainings(count: int, seed: int) -> str:
-    """Look at ``count`` trainings, and return in words what they came to."""
+    """Run ``count`` trainings and return their results in words."""
     slowest, noticed = 0.0, 0
     for number in range(count):
         started = time.process_time()
@@ -154,17 +154,17 @@ def test_no_record_ends_a_training() -> None:
     check_trainings(300, seed=5)
 
 
-def test_where_reading_a_record_is_not_guarded_a_training_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unguarded_record_parsing_ends_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replies, "PARSE_ERRORS", ())
     with pytest.raises((TypeError, ValueError, KeyError, AttributeError, ArithmeticError)):
         check_trainings(300, seed=5)
 
 
-# By name.
+# Named accounts.
 
 
 class Saying(HostileGrid):
-    """The hostile client gives this account, and does all else as it should."""
+    """Let the hostile client send this account, and be honest otherwise."""
 
     def __init__(self, account: object) -> None:
         super().__init__(Mutator(0))
@@ -206,7 +206,7 @@ ACCOUNTS = {
 
 
 @pytest.mark.parametrize("given", ACCOUNTS.values(), ids=ACCOUNTS)
-def test_a_bad_account_is_named_and_the_training_stands_for_the_others(given: object) -> None:
+def test_invalid_account_is_named_and_training_completes(given: object) -> None:
     notices = list[str]()
     plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
     server = FederatedServer(plan, Summing(), lambda end: None, notices.append)
@@ -217,7 +217,7 @@ def test_a_bad_account_is_named_and_the_training_stands_for_the_others(given: ob
     assert notices[1] == "client 1 reports no valid account of its training; no epsilon can be stated for it"
 
 
-def test_where_no_model_is_that_of_most_clients_no_training_is_stated() -> None:
+def test_training_without_majority_model_fails() -> None:
     class Split(Saying):
         def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
             answers = super().send_and_receive(messages)

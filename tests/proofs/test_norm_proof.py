@@ -1,4 +1,4 @@
-"""A norm bound that servers check without seeing an update: what holds is accepted, whatever is planted is refused."""
+"""The norm proof: true statements are accepted, planted faults are refused."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ Change = Callable[[list[bytes]], list[bytes]]
 
 
 def alone(parts: list[bytes]) -> list[bytes]:
-    """Leave what is sent as it is."""
+    """Return the messages unchanged."""
     return parts
 
 
 class Upload:
-    """One upload, of which each message can be altered on its way."""
+    """One upload whose messages a test can alter."""
 
     def __init__(self, statement: NormBound = STATEMENT, prover: type[Prover] = Prover) -> None:
         self.servers = [Verifier(statement, place) for place in range(SERVERS)]
@@ -87,13 +87,13 @@ class Upload:
 
     @property
     def total(self) -> np.ndarray:
-        """What the servers' openings come to."""
+        """Sum of the servers' openings."""
         values = [deserialize(one, len(one) // 8) for one in self.openings]
         return add(add(values[0], values[1]), values[2])
 
 
 class Cheat(Prover):
-    """A client that proves what is not true as well as it can: with the bits that a false number has at its end."""
+    """A client that proves a false statement with the low bits of its numbers."""
 
     def _require_statement(self, update):
         pass
@@ -104,7 +104,7 @@ class Cheat(Prover):
 
 
 def at_the_bound(length: int, bound: int) -> np.ndarray:
-    """Return an update whose squares add up to the bound's: half of its values are alike, some more take the rest."""
+    """Return an update whose squares add up to the squared bound."""
     update = np.zeros(length, np.int64)
     update[: length // 2] = math.isqrt(bound**2 // length)
     for place in range(length // 2, length):
@@ -118,12 +118,12 @@ def drawn_update(number: int, statement: NormBound = STATEMENT, norm: float = 0.
     return np.rint(values / np.linalg.norm(values) * norm * statement.bound).astype(np.int64)
 
 
-# What holds is accepted.
+# Accepted updates.
 
 
 @pytest.mark.parametrize("length", [1, 127, 128, 129, 5000])
 @pytest.mark.parametrize("bound", [1, 1000, 2**20])
-def test_an_update_within_the_bound_is_accepted(length, bound):
+def test_update_within_bound_is_accepted(length, bound):
     statement = NormBound(length, bound)
     update = drawn_update(length, statement, 0.9) if bound > 1 else np.eye(1, length, dtype=np.int64)[0]
     upload = Upload(statement).run(update)
@@ -138,22 +138,22 @@ UPDATES = {
 
 
 @pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
-def test_an_update_at_the_bound_is_accepted(update):
+def test_update_at_bound_is_accepted(update):
     Upload().run(update)
 
 
-def test_the_model_of_this_project_is_accepted():
+def test_update_of_model_size_is_accepted():
     statement = NormBound.of(26_106, 1.0, 20)
     upload = Upload(statement).run(drawn_update(1, statement, 0.999))
     assert proof_length(statement) * 8 < 0.25 * 26_106 * 8
     assert np.array_equal(reveal_sum([server.share for server in upload.servers]), drawn_update(1, statement, 0.999))
 
 
-# What does not hold is refused.
+# Refused updates.
 
 
 def over_by(steps: int) -> np.ndarray:
-    """Return an update whose squares add up to ``steps`` more than the bound's."""
+    """Return an update whose squares exceed the squared bound by ``steps``."""
     update = at_the_bound(300, 1000)
     update[np.flatnonzero(update == 0)[:steps]] = 1
     assert squared_norm(update) == 1000**2 + steps
@@ -161,7 +161,7 @@ def over_by(steps: int) -> np.ndarray:
 
 
 def squares_that_wrap_round() -> np.ndarray:
-    """Return two huge values whose squares add up to 4 modulo the prime, by which a root is a power."""
+    """Return two large values whose squares add up to 4 modulo the prime."""
     for first in range(2**50, 2**50 + 100):
         root = pow(4 - first**2, (PRIME + 1) // 4, PRIME)
         if (root**2 + first**2) % PRIME == 4:
@@ -182,15 +182,15 @@ FALSE = {
 
 
 @pytest.mark.parametrize(("update", "why"), FALSE.values(), ids=FALSE)
-def test_an_update_over_the_bound_is_refused(update, why):
+def test_update_above_bound_is_refused(update, why):
     with pytest.raises(InvalidUpdate, match=why):
         Upload(prover=Cheat).run(update)
     with pytest.raises(UnprovableUpdate, match="the statement is false"):
         Upload().run(update)
 
 
-def test_without_projections_squares_that_wrap_round_are_accepted(monkeypatch):
-    """The fault that the projections are there for, planted: what they say is looked away from."""
+def test_wrapped_squares_pass_without_projections(monkeypatch):
+    """The fault that projections prevent, planted: servers ignore the projections."""
     honest = Verifier._zeros
 
     def blind(self: Verifier, proof: Proof) -> np.ndarray:
@@ -204,7 +204,7 @@ def test_without_projections_squares_that_wrap_round_are_accepted(monkeypatch):
 
 
 class NoBits(Cheat):
-    """Writes a number into the place of its lowest bit."""
+    """Write a number in place of its lowest bit."""
 
     def _encode_bits(self, rows, update):
         bits = super()._encode_bits(rows, update)
@@ -215,7 +215,7 @@ class NoBits(Cheat):
 
 
 class NoSlack(Cheat):
-    """Writes what is left of the bound, which is negative, into the place of a bit."""
+    """Write the slack, which is negative, in place of a bit."""
 
     def _encode_bits(self, rows, update):
         bits = super()._encode_bits(rows, update)
@@ -227,28 +227,28 @@ class NoSlack(Cheat):
 @pytest.mark.parametrize(
     ("cheat", "update"), [(NoBits, squares_that_wrap_round()), (NoSlack, over_by(1))], ids=["projections", "slack"]
 )
-def test_what_is_no_bit_is_refused(cheat, update):
+def test_wrong_bits_are_refused(cheat, update):
     with pytest.raises(InvalidUpdate, match="the bits of the proof are not 0 or 1"):
         Upload(prover=cheat).run(update)
 
 
-# Shares, proofs and openings that are altered.
+# Altered shares, proofs and openings.
 
 
 def shifted(content: bytes, place: int, before: int = 0) -> bytes:
-    """Return elements of which one is one more, behind ``before`` bytes."""
+    """Return serialized elements with one incremented element after ``before`` bytes."""
     values = deserialize(content[before:], len(content[before:]) // 8).copy()
     values[place] = add(values[place], np.uint64(1))
     return content[:before] + serialize(values)
 
 
 @pytest.mark.parametrize("place", [0, 150, 299])
-def test_a_share_that_is_altered_on_its_way_is_refused(place):
+def test_altered_share_is_refused(place):
     with pytest.raises(InvalidUpdate, match="the squares of the update differ"):
         Upload().run(drawn_update(1), share=lambda parts: [shifted(parts[0], place), *parts[1:]])
 
 
-def test_a_seed_that_is_altered_on_its_way_is_refused():
+def test_altered_seed_is_refused():
     with pytest.raises(InvalidUpdate, match="the squares of the update"):
         Upload().run(drawn_update(1), share=lambda parts: [*parts[:2], bytes(32)])
 
@@ -272,14 +272,14 @@ PARTS = {
 
 
 @pytest.mark.parametrize(("place", "why"), PARTS.values(), ids=PARTS)
-def test_a_proof_that_is_altered_is_refused(place, why):
+def test_altered_proof_is_refused(place, why):
     with pytest.raises(InvalidUpdate, match=why):
         Upload().run(drawn_update(1), proof=lambda parts: [shifted(parts[0], place, 32), *parts[1:]])
 
 
 @pytest.mark.parametrize("place", [0, wire_count(STATEMENT), wire_count(STATEMENT) + 1, -98, -1])
 @pytest.mark.parametrize("server", range(SERVERS))
-def test_an_opening_that_is_altered_is_refused(server, place):
+def test_altered_opening_is_refused(server, place):
     def change(parts: list[bytes]) -> list[bytes]:
         return [shifted(part, place) if number == server else part for number, part in enumerate(parts)]
 
@@ -299,26 +299,26 @@ LENGTHS = {
 
 
 @pytest.mark.parametrize("change", LENGTHS.values(), ids=LENGTHS)
-def test_what_has_another_length_is_refused(change):
+def test_message_of_wrong_length_is_refused(change):
     with pytest.raises(InvalidUpdate):
         Upload().run(drawn_update(1), **change)
 
 
-def test_an_opening_of_another_length_is_refused():
+def test_opening_of_wrong_length_is_refused():
     with pytest.raises(InvalidUpdate, match=r"bytes for \d+ numbers"):
         Upload().run(drawn_update(1), opening=lambda parts: [parts[0][:-8], *parts[1:]])
 
 
-def test_the_client_itself_shares_no_update_of_another_length():
+def test_client_refuses_update_of_wrong_length():
     with pytest.raises(UnprovableUpdate):
         Upload().run(np.zeros(299, np.int64))
 
 
-# Proofs of something else.
+# Proofs of other statements.
 
 
 class OfAnother(Prover):
-    """Shares one update and proves another."""
+    """A client that shares one update and proves another."""
 
     def shares(self, update):
         parts = super().shares(update)
@@ -326,13 +326,13 @@ class OfAnother(Prover):
         return parts
 
 
-def test_a_proof_of_another_update_is_refused():
+def test_proof_of_other_update_is_refused():
     with pytest.raises(InvalidUpdate):
         Upload(prover=OfAnother).run(drawn_update(1))
 
 
-def test_a_proof_for_other_projections_is_refused():
-    """First as it is; then with the new projections named, and the old proof split for the new seeds."""
+def test_proof_for_other_projections_is_refused():
+    """The proof is sent unchanged first, then with the new projections and the old proof split for the new seeds."""
     first, second, third = Upload(), Upload(), Upload()
     old: list[bytes] = []
     first.prove(first.share(drawn_update(1)), lambda parts: old.extend(parts) or parts)
@@ -353,7 +353,7 @@ def test_a_proof_for_other_projections_is_refused():
         third.verify()
 
 
-def test_servers_open_nothing_where_the_client_was_told_other_projections():
+def test_servers_open_nothing_for_other_projections():
     upload = Upload()
     shown = upload.share(drawn_update(1))
     with pytest.raises(InvalidUpdate, match="a proof is for the projections of its update"):
@@ -362,7 +362,7 @@ def test_servers_open_nothing_where_the_client_was_told_other_projections():
         upload.servers[1].reveal_coin(POINT)
 
 
-def test_a_client_shares_once_and_proves_once():
+def test_client_shares_and_proves_once():
     upload = Upload()
     shown = upload.share(drawn_update(1))
     with pytest.raises(RuntimeError, match="seeds serve one update"):
@@ -374,10 +374,10 @@ def test_a_client_shares_once_and_proves_once():
         upload.servers[0].receive_share(serialize(to_elements(drawn_update(2))))
 
 
-# What is drawn together.
+# Joint coins.
 
 
-def test_no_coin_is_shown_before_what_it_questions():
+def test_no_coin_is_revealed_before_tested_values():
     upload = Upload()
     for use in COINS:
         with pytest.raises(InvalidUpdate, match="a coin is not revealed before"):
@@ -387,26 +387,26 @@ def test_no_coin_is_shown_before_what_it_questions():
         upload.servers[0].reveal_coin(POINT)
 
 
-def test_no_share_is_taken_before_the_servers_have_committed_themselves():
+def test_no_share_is_accepted_before_commitments():
     with pytest.raises(InvalidUpdate, match="after the servers' commitments"):
         Verifier(STATEMENT, 1).receive_share(bytes(32))
 
 
-def test_a_server_commits_itself_once():
+def test_server_commits_once():
     server = Verifier(STATEMENT, 0)
     server.receive_commitments(POINT, [b"a", b"b", b"c"])
     with pytest.raises(InvalidUpdate, match="a server commits to a coin once"):
         server.receive_commitments(POINT, [b"a", b"b", b"d"])
 
 
-def test_a_coin_that_is_another_than_committed_is_seen_by_client_and_servers():
+def test_coin_without_matching_commitment_is_refused():
     upload = Upload()
     shown = upload.share(drawn_update(1))
     with pytest.raises(InvalidUpdate, match="does not match its commitment"):
         upload.client.proof([shown[0], shown[1], bytes(32)])
 
 
-def test_a_coin_that_is_copied_does_not_count():
+def test_copied_coin_is_refused():
     first, second = CoinCommitment(0, PROJECTIONS), CoinCommitment(1, PROJECTIONS)
     joint_coin([first.commitment, second.commitment], [first.nonce, second.nonce], PROJECTIONS)
     for commitments, nonces, use in (
@@ -422,7 +422,7 @@ def test_a_coin_that_is_copied_does_not_count():
 
 
 @pytest.mark.parametrize("length", [1, 2047, 2048, 2049, 5000])
-def test_projections_are_exact_and_add_up_over_shares(length):
+def test_projections_are_exact_and_linear(length):
     seed = bytes(31) + b"r"
     update = np.random.default_rng(length).integers(-(2**59), 2**59, length)
     blocks = [signs(seed, number, 5) for number in range(-(-length // 2048))]
@@ -433,7 +433,7 @@ def test_projections_are_exact_and_add_up_over_shares(length):
     assert add(*parts).tolist() == wanted.tolist()
 
 
-def test_half_of_the_signs_are_0_and_a_quarter_each_of_the_others():
+def test_signs_have_documented_distribution():
     values, counts = np.unique(signs(bytes(32), 0, 96), return_counts=True)
     assert values.tolist() == [-1, 0, 1]
     assert np.allclose(counts / counts.sum(), [0.25, 0.5, 0.25], atol=0.01)
@@ -450,7 +450,7 @@ FAR = {
 
 
 @pytest.mark.parametrize("far", FAR.values(), ids=FAR)
-def test_a_projection_of_what_is_far_away_misses_the_interval_as_often_as_is_said(far):
+def test_projection_of_large_update_leaves_interval(far):
     """The bound on the probability of a hit is .672; over 20,000 projections a deviation is .0033."""
     interval, rows = STATEMENT.interval, 20_000
     found = to_integers(project(bytes(32), rows, to_elements(far(interval))))
@@ -458,33 +458,33 @@ def test_a_projection_of_what_is_far_away_misses_the_interval_as_often_as_is_sai
     assert hit < 1 - (127 / 128) ** 2 / 3 + 5 * 0.0033
 
 
-def test_errors_are_as_documented():
+def test_error_probabilities_are_as_documented():
     assert -52.7 < math.log2(STATEMENT.soundness_error) < -52.6
     largest = max(NormBound(100, bound).completeness_error for bound in range(1, 3000))
     assert largest < 2**-44
 
 
 @pytest.mark.parametrize("wrong", [(100, 12 * 2**20), (2**40, 2**20)])
-def test_a_statement_that_the_field_is_too_small_for_is_refused(wrong):
+def test_statement_beyond_field_is_refused(wrong):
     with pytest.raises(OverflowError, match="squares may wrap around"):
         NormBound(*wrong)
 
 
-def test_a_statement_of_nothing_is_refused():
+def test_empty_statement_is_refused():
     for length, bound in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="both are at least 1"):
             NormBound(length, bound)
     assert NormBound(26_106, 8 * 2**20).interval == 2**26, "a norm of 8 on the default grid has room"
 
 
-# Who sees what.
+# Visibility.
 
 WIDE = NormBound(length=8_000, bound=2**20, points=8)
 """Many short wires, of which as many values are opened."""
 
 
 def views(update: np.ndarray, uploads: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Return the wires that were opened, and what the first two servers have together, over some uploads."""
+    """Return the opened wires, and the shares of the first two servers, for some uploads."""
     lines, known = [], []
     for _ in range(uploads):
         upload = Upload(WIDE)
@@ -510,13 +510,13 @@ SEEN = {"nothing": np.zeros(8_000, np.int64), "at the bound": at_the_bound(8_000
 
 
 @pytest.mark.parametrize("update", SEEN.values(), ids=SEEN)
-def test_what_is_opened_and_what_two_servers_have_is_uniform_whatever_the_update_is(update):
+def test_openings_and_shares_are_uniform(update):
     for values in views(update):
         check_uniform(values)
 
 
 @pytest.mark.parametrize("update", SEEN.values(), ids=SEEN)
-def test_all_else_that_is_opened_follows_from_the_wires_or_is_zero(update):
+def test_other_openings_follow_from_wires(update):
     upload = Upload(WIDE).run(update)
     values, ends = upload.total.astype(object), (wire_count(WIDE), wire_count(WIDE) + 1)
     assert (values[: ends[0]] ** 2).sum() % PRIME == values[ends[0]]
@@ -525,7 +525,7 @@ def test_all_else_that_is_opened_follows_from_the_wires_or_is_zero(update):
     assert (factors.astype(object) * (bits**2 - bits)).sum() % PRIME == values[-WIDE.rows - 2]
 
 
-def test_a_wire_without_its_mask_is_caught(monkeypatch):
+def test_wire_without_mask_is_detected(monkeypatch):
     honest = norm_proof.prove
 
     def bare(*given):
@@ -543,7 +543,7 @@ def test_a_wire_without_its_mask_is_caught(monkeypatch):
     assert not upload.total[: wire_count(WIDE)].any(), "an update of zeros shows itself"
 
 
-def test_nothing_repeats_between_two_uploads_of_one_update():
+def test_two_uploads_of_update_share_no_values():
     first, second = (Upload().run(drawn_update(1)) for _ in range(2))
     for one, other in zip(first.servers, second.servers, strict=True):
         assert not (one.share == other.share).any()
@@ -554,14 +554,14 @@ def test_nothing_repeats_between_two_uploads_of_one_update():
 # Sums.
 
 
-def test_the_sum_of_what_is_accepted_is_that_of_the_integers():
+def test_sum_of_accepted_updates_is_exact():
     values = [drawn_update(number) for number in range(5)]
     uploads = [Upload().run(value) for value in values]
     sums = [sum_shares([upload.servers[place].share for upload in uploads]) for place in range(SERVERS)]
     assert np.array_equal(reveal_sum(sums), sum(values))
 
 
-def test_one_bad_client_is_left_out_and_the_sum_of_the_others_is_right():
+def test_invalid_client_is_excluded_from_sum():
     values = [drawn_update(number) for number in range(4)]
     values[2] = squares_that_wrap_round()
     accepted = []
@@ -576,13 +576,13 @@ def test_one_bad_client_is_left_out_and_the_sum_of_the_others_is_right():
     assert np.array_equal(reveal_sum(sums), values[0] + values[1] + values[3])
 
 
-def test_a_sum_of_one_is_not_opened():
+def test_sum_of_one_update_is_not_revealed():
     upload = Upload().run(drawn_update(1))
     with pytest.raises(InvalidUpdate, match="fewer than 2 updates would reveal one"):
         sum_shares([upload.servers[0].share])
 
 
-def test_a_proof_travels_as_it_is():
+def test_proof_round_trips():
     flat = expand_share(bytes(32), PROOF, proof_length(STATEMENT))
     proof = parse_proof(flat, STATEMENT)
     assert np.array_equal(proof.flat, flat)

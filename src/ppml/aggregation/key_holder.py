@@ -180,5 +180,5 @@ def lattice_parties(make: Callable[[], Scheme], keys: str, rounds_per_key: int |
         if keys == "public"
         else SharedKeyClients(make(), fingerprint(server()), partial(clients.ask, SECRET_KEY))
     )
-    # The finalizer also stops the process of a side that nobody closes, so that no key outlives the run.
+    # The finalizer also stops the process of clients that are not closed, so that no key outlives the run.
     return Parties(side, server, weakref.finalize(side, stop), isolation_hooks([clients], [connections[1]]))

@@ -27,8 +27,8 @@ a sum, and a wrong share is detected at once.
 server verifies the signatures and excludes a client with a wrong one. A recipient that cannot decrypt a correctly
 signed message, or finds shares that do not match their points, sends the server a signed complaint about the sender,
 and continues without that message. The sender must then show the server the two shares of these points, or is excluded;
-the server uses them in place of those that the recipient cannot give. A client is therefore excluded for its own
-replies only. A false complaint excludes no client: it costs its target one message, and its author the shares.
+the server uses them in place of the recipient's missing ones. A client is therefore excluded for its own replies
+only. A false complaint excludes no client: it costs its target one message, and its author the shares.
 
 A shown share gives a coalition no new information. An honest client has no complaint about an honest one, because a
 message that the other signed for the same round, list, sender and recipient decrypts. So a dispute has a deviating

@@ -272,9 +272,9 @@ def _serve(connection: socket.socket, context: sealapi.SEALContext) -> NoReturn:
                 _limit_memory(size)
                 max_size = size
             error = "files are missing" if len(files) < count else _try_to_load(OBJECT_TYPES[kind], context, files)
-            connection.send(b"." + error.encode())
             for number in files:
                 os.close(number)
+            connection.send(b"." + error.encode())
     finally:
         os._exit(code)
 
