@@ -1,10 +1,12 @@
-"""What the tests of tables and figures start from."""
+"""Fixtures of the tests of tables and figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+
+from ppml.reporting.literature import PublishedRow, load_published
 
 from .made_up import COMPARE, TECHNIQUES, Collected, collect
 
@@ -17,5 +19,11 @@ def techniques() -> Collected:
 
 @pytest.fixture
 def published_path() -> Path:
-    """Return where the published numbers of the project lie."""
+    """Return the file with the published numbers of the project."""
     return Path(__file__).parents[2] / "config" / "published.yaml"
+
+
+@pytest.fixture
+def published(published_path: Path) -> dict[str, PublishedRow]:
+    """Return the published numbers of the project."""
+    return load_published(published_path)

@@ -1,12 +1,14 @@
-"""Collected records of made-up arms, with numbers that could be real."""
+"""Tidy tables of made-up arms, with realistic numbers."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,16 @@ import pandas as pd
 
 from ppml.auditing.verdict import audit_row, evaluate_audit
 from ppml.reporting.experiment_view import ExperimentView
+from ppml.reporting.literature import PublishedRow
+from ppml.reporting.registry import Kind
 from ppml.results.joint import JOINT_COLUMNS, joint_key
+from ppml.results.tidy_files import TIDY_FILES
+from ppml.stages.job import Job
 
 
 @dataclass(frozen=True)
 class MadeUpArm:
-    """What the numbers of an arm are made from."""
+    """The properties of an arm that determine its numbers."""
 
     label: str
     accuracy: float
@@ -37,15 +43,15 @@ class MadeUpArm:
     budget: float | None = None
     unit: str = "example"
     noise: str = "local"
-    """Where there is privacy."""
+    """Place of the noise of a private arm."""
     noise_source: str = "seeded"
     sizes: tuple[int, ...] | None = None
-    """Training records of each client; None: the same for all."""
+    """Training examples of each client; None: the same number for all."""
 
 
 @dataclass
 class Collected:
-    """The tidy tables and the view of all arms."""
+    """The tidy tables and the view of an experiment with all arms."""
 
     view: ExperimentView
     records: pd.DataFrame
@@ -56,16 +62,21 @@ class Collected:
     audits: pd.DataFrame
     inferences: pd.DataFrame
     joint: pd.DataFrame
-    folder: Path | None = field(default=None)
 
-    def write(self, folder: Path) -> dict[str, str]:
-        """Write the tables and return the arguments of the stages that name them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        arguments = {"--spec": json.dumps(self.view.to_json())}
-        for name in ("records", "costs", "history", "clients", "epsilons", "audits", "inferences", "joint"):
-            getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
-            arguments[f"--{name}"] = str(folder / f"{name}.csv")
-        return arguments
+    def job(self, kind: Kind, folder: Path, outputs: Iterable[str], published: Mapping[str, PublishedRow]) -> Job:
+        """Write the tables, and return the job that makes a table or figure of them."""
+        inputs = {}
+        for name in TIDY_FILES:
+            inputs[name] = folder / f"{name}.csv"
+            getattr(self, name).to_csv(inputs[name], index=False)
+        rows = {key: row.to_json() for key, row in published.items()}
+        spec = {"kind": kind.name, "view": self.view.to_json(), "published": rows}
+        return Job(spec, inputs, {suffix: folder / f"out.{suffix}" for suffix in outputs})
+
+    def build(self, kind: Kind, published: Mapping[str, PublishedRow] = MappingProxyType({})) -> Any:
+        """Return the table or figure of a kind."""
+        shown = {"published": published} if kind.published else {}
+        return kind.builder()(self.view, **{name: getattr(self, name) for name in kind.reads}, **shown)
 
 
 TECHNIQUES = {
@@ -99,6 +110,7 @@ def collect(
     n_train: int = 10_000,
     n_test: int = 2_000,
     n_test_all: int = 10_000,
+    classes: int = 10,
 ) -> Collected:
     """Return tables of ``seeds`` runs of each arm, the same on every call."""
     records: list[dict[str, Any]] = []
@@ -117,7 +129,7 @@ def collect(
             history += _history(name, arm, seed, accuracy, rng)
             epsilons += _epsilons(records[-1])
             if arm.clients:
-                clients += _clients(arm, records[-1])
+                clients += _clients(arm, records[-1], classes)
     view = ExperimentView.model_validate_json(
         json.dumps({"title": title, "arms": {name: arm.label for name, arm in arms.items()}, "compare": compare or []})
     )
@@ -134,7 +146,7 @@ def collect(
 
 
 def _joints(records: pd.DataFrame) -> pd.DataFrame:
-    """Return the joint epsilon, made up as a sum, of whatever private arms a table shows together."""
+    """Return the joint epsilon, made up as a sum, of each group of private arms."""
     private = records[records["epsilon"].notna()]
     arms = list(dict.fromkeys(private["arm"]))
     sizes = range(1, len(arms) + 1) if len(arms) <= 5 else (1, len(arms))
@@ -162,7 +174,7 @@ def _audit(name: str, arm: MadeUpArm) -> dict[str, Any]:
 
 
 def _inference(name: str, seed: int) -> dict[str, Any]:
-    """Return what the first arm predicts of encrypted images."""
+    """Return the row of predictions on encrypted images."""
     values = {"images": 4096, "right": 4050 + seed, "plain_right": 4051 + seed, "sure": 4090, "bound": 2e-3}
     values |= {"single_images": 10, "degree": 8192, "modulus_bits": 218, "differ": 1, "error": 4e-4 + 1e-5 * seed}
     values |= {"error_share": 0.3 + 0.01 * seed}
@@ -271,15 +283,16 @@ def _history(name: str, arm: MadeUpArm, seed: int, accuracy: float, rng: np.rand
     return rows
 
 
-def _clients(arm: MadeUpArm, record: dict[str, Any]) -> list[dict[str, Any]]:
+def _clients(arm: MadeUpArm, record: dict[str, Any], classes: int) -> list[dict[str, Any]]:
     assert arm.clients is not None and arm.partition is not None
     rng = np.random.default_rng([sum(map(ord, arm.partition)), record["seed"]])
     sizes = arm.sizes or (record["n_train"] // arm.clients,) * arm.clients
     rows = []
     for client, number in enumerate(sizes):
-        shares = np.full(10, 0.1) if arm.partition.startswith("iid") else rng.dirichlet(np.full(10, 0.3))
-        counts = rng.multinomial(number, shares)
-        # Who has the fewest records spends most.
+        even = arm.partition.startswith("iid")
+        fractions = np.full(classes, 1 / classes) if even else rng.dirichlet(np.full(classes, 0.3))
+        counts = rng.multinomial(number, fractions)
+        # The client with the fewest examples has the largest epsilon.
         spent = None if arm.epsilon is None else record["epsilon"] * math.sqrt(min(sizes) / number)
         rows.append(
             {"arm": record["arm"], "seed": record["seed"], "partition": arm.partition, "client": client}

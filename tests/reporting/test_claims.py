@@ -1,4 +1,4 @@
-"""Verdicts on made-up numbers where each claim holds, fails, and cannot be told."""
+"""Verdicts on made-up numbers: each claim holds, fails, or is undecided."""
 
 import json
 
@@ -22,8 +22,8 @@ ARMS = {
 STARTS = {"none": 0.93, "eps10": 0.80, "eps5": 0.70, "eps1": 0.40}
 
 
-def anonymizer(reading, final=None, starts=None, *, seeds=1):
-    """Four arms whose accuracy climbs evenly from ``starts`` to ``final`` in four epochs, and one claim about them."""
+def anonymizer(criterion, final=None, starts=None, *, seeds=1):
+    """Return four arms with accuracies from ``starts`` to ``final`` in four epochs, and one claim about them."""
     final = {name: arm.accuracy for name, arm in ARMS.items()} | (final or {})
     starts = STARTS | (starts or {})
     collected = collect(ARMS, seeds=seeds)
@@ -34,7 +34,7 @@ def anonymizer(reading, final=None, starts=None, *, seeds=1):
     share = (history["step"] - 1) / 3
     history["accuracy"] = (1 - share) * history["arm"].map(starts) + share * history["arm"].map(final)
     history["accuracy"] += 0.001 * history["seed"]
-    claim = {"quote": "They say so.", "criterion": reading, "arms": list(ARMS)}
+    claim = {"quote": "They say so.", "criterion": criterion, "arms": list(ARMS)}
     others = {name: arm.label for name, arm in ARMS.items() if name != "none"}
     given = {"title": "Claims", "arms": {"none": "No privacy"}, "claims": [claim], "others": others}
     collected.view, collected.history = ExperimentView.model_validate_json(json.dumps(given)), history
@@ -48,7 +48,7 @@ def found(*given, **named):
 
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize(
-    ("reading", "final", "starts", "verdict"),
+    ("criterion", "final", "starts", "verdict"),
     [
         ("rises_with_epsilon", {}, {}, "held"),
         ("rises_with_epsilon", {"eps10": 0.90}, {}, "not held"),
@@ -64,12 +64,12 @@ def found(*given, **named):
         ("keeps_accuracy", {}, {}, "not held"),
     ],
 )
-def test_a_claim_is_held_or_not_as_the_numbers_have_it(reading, final, starts, verdict, seeds):
-    assert found(reading, final, starts, seeds=seeds).verdict == verdict
+def test_verdict_follows_numbers(criterion, final, starts, verdict, seeds):
+    assert found(criterion, final, starts, seeds=seeds).verdict == verdict
 
 
 @pytest.mark.parametrize(
-    ("reading", "final", "starts"),
+    ("criterion", "final", "starts"),
     [
         ("rises_with_epsilon", {"eps10": 0.911}, {}),
         ("starts_higher", {}, {"eps10": 0.925}),
@@ -78,12 +78,12 @@ def test_a_claim_is_held_or_not_as_the_numbers_have_it(reading, final, starts, v
         ("keeps_accuracy", {"eps1": KEPT * 0.98 + 0.002}, {}),
     ],
 )
-def test_what_one_seed_cannot_tell_is_undecided(reading, final, starts):
-    assert found(reading, final, starts).verdict == "undecided"
+def test_small_difference_is_undecided(criterion, final, starts):
+    assert found(criterion, final, starts).verdict == "undecided"
 
 
-def test_every_comparison_that_a_reading_needs_is_made():
-    assert [len(found(reading).comparisons) for reading in ("rises_with_epsilon", "starts_higher")] == [3, 3]
+def test_criterion_makes_all_comparisons():
+    assert [len(found(criterion).comparisons) for criterion in ("rises_with_epsilon", "starts_higher")] == [3, 3]
     assert len(found("trains_easier").comparisons) == 3 * 4
     assert [comparison.text().split(":")[0] for comparison in found("starts_low_and_improves").comparisons] == [
         "ε 5 over ε 1, epoch 1",
@@ -112,7 +112,7 @@ def test_several_seeds_are_compared_seed_by_seed():
     assert crossed.low < 0 < crossed.high
 
 
-def test_only_seeds_that_both_have_are_compared():
+def test_only_common_seeds_are_compared():
     collected = anonymizer("rises_with_epsilon", seeds=3)
     one = collected.records["arm"] != "none"
     collected.records = collected.records[~one | (collected.records["seed"] == 2)]
@@ -123,36 +123,36 @@ def test_only_seeds_that_both_have_are_compared():
         findings(collected.view, collected.records, collected.history)
 
 
-def test_arms_on_other_images_are_not_compared():
+def test_arms_with_other_images_are_refused():
     collected = anonymizer("keeps_accuracy")
     collected.records.loc[collected.records["arm"] == "eps1", "n_test_all"] = 500
     with pytest.raises(UserError, match="n_test_all differs between"):
         findings(collected.view, collected.records, collected.history)
 
 
-def test_the_table_shows_words_reading_numbers_and_verdict():
+def test_row_has_quote_criterion_numbers_and_verdict():
     collected = anonymizer("keeps_accuracy")
     table = claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)
     row = table.cells.iloc[0]
     assert row["Claim"] == '"They say so."'
     assert row["Verdict"] == "not held"
     assert "kept: 81.6 %" in row["Ours (%; differences in points)"]
-    assert "90 %" in row["Our reading"]
+    assert "90 %" in row["Our criterion"]
     notes = " ".join(table.notes)
     assert "n = 1 seeds" not in notes and "n = 1 seed;" in notes and "Newcombe" in notes and "10,000" in notes
     assert table.raw["verdict"].tolist() == ["not held"] and table.raw["high"].iloc[0] < 0
     assert "They say so." in to_markdown(table) and to_latex(table).isascii()
 
 
-def test_many_comparisons_are_counted_and_the_weakest_is_shown():
+def test_weakest_of_many_comparisons_is_shown():
     collected = anonymizer("trains_easier")
     table = claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)
     figures = table.cells.iloc[0]["Ours (%; differences in points)"]
-    assert figures.startswith("12 of 12 differences above 0; the least sure: No privacy over ")
+    assert figures.startswith("12 of 12 differences above 0; the smallest lower end: No privacy over ")
     assert len(table.raw) == 12
 
 
-def test_a_table_without_a_claim_is_refused():
+def test_table_without_claim_is_refused():
     collected = collect(ARMS)
     with pytest.raises(UserError, match="has none"):
         claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)

@@ -1,4 +1,4 @@
-"""The client study: each alone, all together, one owner, and what a paper has of the same settings."""
+"""The client study: independent, federated and centralized training beside published numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.reporting.client_grid import client_study
-from ppml.reporting.figure_clients import clients
-from ppml.reporting.literature import load_published
+from ppml.reporting.figure_clients import draw_clients
 from ppml.reporting.table_clients import clients_table
 
 from .made_up import Collected, MadeUpArm, collect
@@ -40,58 +39,53 @@ def study(**others: MadeUpArm) -> Collected:
     return collect(arms, compare=COMPARE)
 
 
-@pytest.fixture
-def published(published_path):
-    return load_published(published_path)
-
-
 def table_of(made: Collected, published):
     return clients_table(made.view, made.records, made.costs, made.joint, published)
 
 
-def test_every_setting_has_one_line_in_order_and_one_owner_comes_first(published):
+def test_setting_has_one_line_in_order(published):
     cells = table_of(study(), published).cells
     assert cells[["Division", "Clients"]].to_numpy().tolist() == [
-        ["One owner", "1"],
+        ["Centralized", "1"],
         ["IID", "4"],
         ["IID", "32"],
         ["Shards by label", "4"],
     ]
-    assert [heading for heading in cells.columns if heading.startswith(("Each", "FL", "Theirs"))] == [
-        "Each client alone: first 2,000 (%)",
-        "Each client alone: all 10,000 (%)",
+    assert [heading for heading in cells.columns if heading.startswith(("Independent", "FL", "Theirs"))] == [
+        "Independent: first 2,000 (%)",
+        "Independent: all 10,000 (%)",
         "FL: first 2,000 (%)",
         "FL: all 10,000 (%)",
-        "FL, minus alone",
-        "Theirs: Each client alone",
+        "FL, minus independent",
+        "Theirs: Independent",
         "Theirs: FL",
     ]
 
 
-def test_our_numbers_stand_beside_theirs(published):
+def test_line_has_our_and_their_numbers(published):
     made = study()
     line = table_of(made, published).cells.iloc[1]
     rows = made.records[made.records["arm"] == "fl4"]["accuracy_all"]
     assert line["FL: all 10,000 (%)"] == f"{100 * rows.mean():.2f} ± {100 * rows.std(ddof=1):.2f}"
-    assert (line["Theirs: Each client alone"], line["Theirs: FL"]) == ("73.1 ± 3.0", "82.4 ± 2.0")
-    assert table_of(made, published).cells.iloc[3]["Each client alone: all 10,000 (%)"] == "—"
+    assert (line["Theirs: Independent"], line["Theirs: FL"]) == ("73.1 ± 3.0", "82.4 ± 2.0")
+    assert table_of(made, published).cells.iloc[3]["Independent: all 10,000 (%)"] == "—"
 
 
-def test_what_federation_gains_is_the_paired_difference_with_its_interval(published):
+def test_gain_is_paired_difference(published):
     made = study()
-    gain = table_of(made, published).cells.iloc[1]["FL, minus alone"]
+    gain = table_of(made, published).cells.iloc[1]["FL, minus independent"]
     both = [made.records[made.records["arm"] == name].set_index("seed")["accuracy_all"] for name in ("fl4", "alone4")]
     assert gain.startswith(f"{100 * (both[0] - both[1]).mean():+.2f} [")
 
 
-def test_the_notes_count_settings_and_compare_the_order(published):
+def test_notes_count_settings_and_compare_order(published):
     notes = " ".join(table_of(study(), published).notes)
-    assert "FL is above each client alone in 2 of 2 settings with both" in notes
-    # 15 pairs of six accuracies; 82.4 % stands there twice.
-    assert "of 14 pairs of settings that the paper tells apart, ours have its order in 12" in notes
+    assert "FL is above independent training in 2 of 2 settings with both" in notes
+    # 15 pairs of six accuracies; 82.4 % occurs twice.
+    assert "of 14 pairs of settings with different published accuracies, ours have the same order in 12" in notes
     worse = study(fl32=arm(0.85, "federated", 32))
     notes = " ".join(table_of(worse, published).notes)
-    assert "in 1 of 2 settings with both" in notes and "ours have its order in 13" in notes
+    assert "in 1 of 2 settings with both" in notes and "ours have the same order in 13" in notes
 
 
 def noisy(accuracy: float, clients: int, noise: str) -> MadeUpArm:
@@ -118,54 +112,54 @@ def shares() -> Collected:
     )
 
 
-def test_noise_at_each_client_and_noise_by_shares_are_series_beside_one_owner(published):
+def test_kinds_of_noise_are_series(published):
     made = shares()
     table = table_of(made, published)
     assert list(table.cells.columns[3:]) == [
-        "FL, noise at each client: first 2,000 (%)",
-        "FL, noise at each client: all 10,000 (%)",
-        "FL, noise by shares: first 2,000 (%)",
-        "FL, noise by shares: all 10,000 (%)",
-        "FL, noise at each client, minus one owner",
-        "FL, noise by shares, minus one owner",
+        "FL, local noise: first 2,000 (%)",
+        "FL, local noise: all 10,000 (%)",
+        "FL, distributed noise: first 2,000 (%)",
+        "FL, distributed noise: all 10,000 (%)",
+        "FL, local noise, minus centralized",
+        "FL, distributed noise, minus centralized",
     ]
     means = made.records.groupby("arm")["accuracy_all"].mean()
     line = table.cells.iloc[2]
     assert line["Clients"] == "32"
-    for series, arm in (("at each client", "owner32"), ("by shares", "shares32")):
-        assert line[f"FL, noise {series}: all 10,000 (%)"].startswith(f"{100 * means[arm]:.2f} ±")
-        assert line[f"FL, noise {series}, minus one owner"].startswith(f"{100 * (means[arm] - means['dp']):+.2f} [")
+    for series, arm in (("local", "owner32"), ("distributed", "shares32")):
+        assert line[f"FL, {series} noise: all 10,000 (%)"].startswith(f"{100 * means[arm]:.2f} ±")
+        assert line[f"FL, {series} noise, minus centralized"].startswith(f"{100 * (means[arm] - means['dp']):+.2f} [")
     owner = table.cells.iloc[0]
-    assert owner["FL, noise by shares: all 10,000 (%)"] == owner["FL, noise at each client: all 10,000 (%)"]
+    assert owner["FL, distributed noise: all 10,000 (%)"] == owner["FL, local noise: all 10,000 (%)"]
     behind = 100 * (means["dp"] - min(means["shares4"], means["shares32"]))
-    assert f"FL, noise by shares: at most {behind:.2f} points below one owner" in " ".join(table.notes)
+    assert f"FL, distributed noise: at most {behind:.2f} points below centralized" in " ".join(table.notes)
 
 
-def test_the_figure_has_a_line_a_series(published):
+def test_figure_has_line_per_series(published):
     made = shares()
-    (panel,) = clients(made.view, made.records, published).axes
+    (panel,) = draw_clients(made.view, made.records, published).axes
     lines = {line.get_label(): line.lines[0] for line in panel.containers}
     means = made.records.groupby("arm")["accuracy_all"].mean()
     for series, arms in (
-        ("FL, noise at each client", ["owner4", "owner32"]),
-        ("FL, noise by shares", ["shares4", "shares32"]),
+        ("FL, local noise", ["owner4", "owner32"]),
+        ("FL, distributed noise", ["shares4", "shares32"]),
     ):
         assert list(lines[series].get_xdata()) == [4, 32]
         assert list(lines[series].get_ydata()) == pytest.approx([100 * means[arm] for arm in arms])
 
 
-def test_two_arms_of_one_setting_are_refused_and_so_is_a_study_without_clients(published):
+def test_two_arms_of_one_setting_are_refused(published):
     twice = study(again=arm(0.97, "federated", 4))
-    with pytest.raises(UserError, match="arms 'fl4' and 'again' are of the same setting"):
+    with pytest.raises(UserError, match="arms 'fl4' and 'again' have the same setting"):
         client_study(twice.view, twice.records, published)
-    nobody = collect({"one": MadeUpArm("One owner", 0.985)})
+    single = collect({"one": MadeUpArm("One owner", 0.985)})
     with pytest.raises(UserError, match="has more than one client"):
-        client_study(nobody.view, nobody.records, published)
+        client_study(single.view, single.records, published)
 
 
-def test_the_figure_has_a_panel_a_division_and_their_points_hollow(published):
+def test_figure_has_panel_per_division(published):
     made = study()
-    figure = clients(made.view, made.records, published)
+    figure = draw_clients(made.view, made.records, published)
     assert [ax.get_title() for ax in figure.axes] == [
         "IID\n10,000 training images",
         "Shards by label\n10,000 training images",
@@ -176,4 +170,4 @@ def test_the_figure_has_a_panel_a_division_and_their_points_hollow(published):
     assert list(fl.get_xdata()) == [4, 32]
     theirs = lines["PRIVATE-AI: FL"].lines[0]
     assert list(theirs.get_ydata()) == pytest.approx([82.4, 64.1]) and theirs.get_markerfacecolor() == "white"
-    assert lines["PRIVATE-AI: each client alone"].lines[0].get_ydata()[0] == pytest.approx(73.1)
+    assert lines["PRIVATE-AI: independent"].lines[0].get_ydata()[0] == pytest.approx(73.1)

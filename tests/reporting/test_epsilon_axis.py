@@ -1,4 +1,4 @@
-"""An epsilon of 0, and one without a bound, have a place in every figure."""
+"""Epsilon 0 and infinite epsilon have a position in every figure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def axis(figure, kind):
 
 
 def named(figure, kind):
-    """Return the name of each tick of the axis of epsilon by its place."""
+    """Return the text of each tick of the axis of epsilon by its position."""
     of = axis(figure, kind)
     places = [float(place) for place in of.get_majorticklocs()]
     return dict(zip(places, of.get_major_formatter().format_ticks(places), strict=True))
@@ -53,10 +53,10 @@ def named(figure, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chosen", CHOICES)
-def test_every_figure_is_drawn(kind, chosen, published_path):
+def test_figure_is_drawn_without_warnings(kind, chosen):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = draw(kind, collect({arm: ARMS[arm] for arm in CHOICES[chosen]}), published_path)
+        figure = draw(kind, collect({arm: ARMS[arm] for arm in CHOICES[chosen]}))
         assert to_png(figure)
     if kind != "size":
         low, high = sorted(axis(figure, kind).get_view_interval())
@@ -65,15 +65,14 @@ def test_every_figure_is_drawn(kind, chosen, published_path):
 
 
 @pytest.mark.parametrize("kind", ["privacy_utility", "epsilon"])
-def test_zero_and_infinity_stand_apart_at_the_ends_and_are_named(kind, published_path):
-    figure = draw(kind, collect(ARMS), published_path)
+def test_zero_and_infinity_are_at_the_ends(kind):
+    figure = draw(kind, collect(ARMS))
     names = named(figure, kind)
     (zero,) = [place for place, name in names.items() if name == "0"]
     (infinite,) = [place for place, name in names.items() if name == "∞"]
     others = [place for place, name in names.items() if name not in ("0", "∞")]
     low, high = axis(figure, kind).get_view_interval()
     assert low < zero < min(others) and max(others) < infinite < high
-    # The marks are there: a point or a line at each place.
     drawn = [
         value
         for line in figure.axes[0].get_lines()
@@ -82,19 +81,19 @@ def test_zero_and_infinity_stand_apart_at_the_ends_and_are_named(kind, published
     assert zero in drawn and infinite in drawn
 
 
-def test_no_line_leads_from_a_number_to_zero(published_path):
-    figure = draw("privacy_utility", collect({arm: ARMS[arm] for arm in ("zero", "one", "ten")}), published_path)
+def test_line_does_not_lead_to_zero():
+    figure = draw("privacy_utility", collect({arm: ARMS[arm] for arm in ("zero", "one", "ten")}))
     joined = [list(line.get_xdata()) for line in figure.axes[0].get_lines() if len(line.get_xdata()) > 1]
     assert [1.0, 10.0] in joined and not any(0 in one for one in joined)
 
 
-def test_a_small_epsilon_is_not_called_zero(published_path):
+def test_small_epsilon_is_not_zero():
     arms = {name: dataclasses.replace(TECHNIQUES["dp"], epsilon=value) for name, value in (("a", 0.0), ("b", 0.004))}
-    shown = texts(draw("size", collect(arms), published_path))
+    shown = texts(draw("size", collect(arms)))
     assert "ε 0" in shown and "ε 0.00400" in shown
 
 
-def test_a_scale_without_zero_is_that_of_the_logarithm():
+def test_scale_without_zero_is_logarithmic():
     scale = EpsilonScale.of([0.5, 2.0], room=2.0)
     assert (scale.ends, scale.zero, scale.infinite) == ((0.25, 4.0), None, None)
     assert scale.place(0.5) == 0.5

@@ -1,4 +1,4 @@
-"""What stands below a table about its epsilons."""
+"""Notes below a table about its epsilons."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.reporting.guarantee import SOURCES, noise_known_to, privacy_notes
+from ppml.reporting.registry import tables
 from ppml.reporting.summaries import summarise
-from ppml.reporting.table_summary import summary_table
 
 from .made_up import TECHNIQUES, MadeUpArm, collect
 
@@ -29,72 +29,74 @@ def known_to(collected):
     return {arm: noise_known_to(row) for arm, row in rows.iterrows()}
 
 
-def test_without_privacy_nothing_is_said():
+def test_arms_without_privacy_have_no_note():
     assert notes_of(collect({"fl": TECHNIQUES["fl"]})) == ()
 
 
-def test_all_private_arms_together_are_stated_below_and_an_arm_without_has_no_bound(techniques):
-    (said,) = [note for note in notes_of(techniques) if note.startswith("All private arms")]
+def test_notes_state_joint_epsilon(techniques):
+    (note,) = [note for note in notes_of(techniques) if note.startswith("All private arms")]
     row = techniques.joint.set_index("arms").loc["dp fl_dp fl_dp_he"]
-    assert f"(9 different models): ε {row['epsilon']:.1f} of one example" in said
-    assert "by TIGHTEST" in said and "no bound (∞)" in said
+    assert f"(9 different models): ε {row['epsilon']:.1f} of one example" in note
+    assert "by TIGHTEST" in note and "no bound (∞)" in note
     private = collect({arm: TECHNIQUES[arm] for arm in ("dp", "fl_dp")})
     assert "∞" not in next(note for note in notes_of(private) if note.startswith("All private arms"))
 
 
-def test_a_larger_delta_and_mixed_units_are_said():
+def test_notes_state_largest_delta_and_units():
     arms = {"dp": dataclasses.replace(TECHNIQUES["dp"], delta=1e-4), "fl_dp": TECHNIQUES["fl_dp"], "clients": CLIENTS}
-    (said,) = [note for note in notes_of(collect(arms)) if note.startswith("All private arms")]
-    assert "at δ 0.0001, the largest of them" in said
-    assert "noise of an arm that protects clients counts half, without sampling" in said
-    alone = next(note for note in notes_of(collect({"clients": CLIENTS})) if note.startswith("All private arms"))
-    assert "of one client" in alone and "counts half" not in alone
+    (note,) = [note for note in notes_of(collect(arms)) if note.startswith("All private arms")]
+    assert "at δ 0.0001, the largest of them" in note
+    assert "noise of an arm with client-level privacy counts half, without sampling" in note
+    single = next(note for note in notes_of(collect({"clients": CLIENTS})) if note.startswith("All private arms"))
+    assert "of one client" in single and "counts half" not in single
 
 
-def test_the_column_of_all_seeds_has_the_joint_epsilon_of_each_arm(techniques):
-    table = summary_table(techniques.view, techniques.records, techniques.costs, techniques.joint)
+def test_column_of_all_seeds_is_joint_epsilon(techniques):
+    table = techniques.build(tables()["summary"])
     cells = table.cells.set_index("Technique")["ε, all seeds"]
     assert (cells["Centralized + DP"], cells["Centralized"]) == ("8.70", "∞")
     assert table.raw.set_index("arm")["epsilon_all_seeds"]["dp"] == pytest.approx(8.697)
 
 
-def test_joint_epsilons_that_are_not_there_are_no_table(techniques):
-    joint = techniques.joint[techniques.joint["arms"] != "dp fl_dp fl_dp_he"]
+def test_missing_joint_epsilon_is_refused(techniques):
+    techniques.joint = techniques.joint[techniques.joint["arms"] != "dp fl_dp fl_dp_he"]
     with pytest.raises(UserError, match="has 0 rows for the arms dp fl_dp fl_dp_he"):
-        summary_table(techniques.view, techniques.records, techniques.costs, joint)
+        techniques.build(tables()["summary"])
 
 
-def test_the_relation_is_the_one_that_is_proven_and_replacing_stands_beside_it():
+def test_notes_state_neighbouring_relation():
     notes = "\n".join(notes_of(collect({"dp": TECHNIQUES["dp"], "clients": CLIENTS})))
-    assert "one record, which is replaced by a null record that contributes 0; the number of records is public" in notes
+    assert (
+        "one example, which is replaced by a null example that contributes 0; the number of examples is public" in notes
+    )
     assert "one client, whose contribution is replaced by 0; the number of clients is public" in notes
-    assert "ε where the record is replaced by any other one (replace-one): Centralized + DP: 6.38." in notes
+    assert "ε where the example is replaced by any other one (replace-one): Centralized + DP: 6.38." in notes
     assert "ε where the client is replaced by any other one (replace-one): FL + client DP: 11.0." in notes
     assert "add or remove" not in notes
 
 
-def test_another_relation_is_refused(techniques):
+def test_other_relation_is_refused(techniques):
     techniques.records["neighbouring"] = "add_or_remove_one"
     with pytest.raises(UserError, match="neighbouring is 'add_or_remove_one'; allowed: zero_out_one"):
         notes_of(techniques)
 
 
-def test_the_holder_of_the_seed_is_named_for_each_arm():
+def test_note_names_holder_of_seed():
     collected = collect({"plain": TECHNIQUES["fl"], **TECHNIQUES, "clients": CLIENTS, "secure": SECURE})
     found = known_to(collected)
     assert found["dp"] == "the holder of the root seed"
     assert found["fl_dp"] == "the holder of the root seed; each client: its own"
     assert found["clients"] == "the holder of the root seed; the server: all of it"
-    assert (found["secure"], found["plain"]) == ("nobody", "—")
-    (said,) = [note for note in notes_of(collected) if note.startswith("The noise can be computed by")]
-    assert "nobody (FL + DP, secure)" in said and "the holder of the root seed (Centralized + DP)" in said
-    assert all(text in said for text in SOURCES.values())
+    assert (found["secure"], found["plain"]) == ("no party", "—")
+    (note,) = [note for note in notes_of(collected) if note.startswith("The noise can be computed by")]
+    assert "no party (FL + DP, secure)" in note and "the holder of the root seed (Centralized + DP)" in note
+    assert all(text in note for text in SOURCES.values())
 
 
-def test_the_source_is_that_which_was_recorded_and_not_that_which_was_configured():
+def test_recorded_source_decides():
     collected = collect({"secure": SECURE})
     collected.records["sampling_source"] = "seeded"
-    assert known_to(collected)["secure"] == "nobody; the samples: the holder of the root seed"
+    assert known_to(collected)["secure"] == "no party; the samples: the holder of the root seed"
     collected.records["noise_source"] = "seeded"
     assert known_to(collected)["secure"].startswith("the holder of the root seed")
     collected.records["noise_source"] = "dice"

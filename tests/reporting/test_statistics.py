@@ -7,7 +7,7 @@ from scipy import stats
 from ppml.reporting.statistics import estimate, wilson_interval
 
 
-def test_interval_over_seeds_is_scipys():
+def test_interval_over_seeds_equals_scipy():
     values = [0.971, 0.975, 0.969, 0.974]
     result = estimate(values, trials=2000)
     expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
@@ -17,7 +17,7 @@ def test_interval_over_seeds_is_scipys():
     assert (result.n, result.kind) == (4, "t")
 
 
-def test_single_share_has_scipys_wilson_interval():
+def test_single_fraction_has_wilson_interval_of_scipy():
     result = estimate([0.95], trials=2000)
     expected = stats.binomtest(1900, 2000).proportion_ci(0.95, method="wilson")
     assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
@@ -25,13 +25,13 @@ def test_single_share_has_scipys_wilson_interval():
     assert math.isnan(result.deviation)
 
 
-def test_single_value_that_is_no_share_has_no_interval():
+def test_single_value_has_no_interval():
     result = estimate([12.5])
     assert result.kind == "none"
     assert math.isnan(result.low) and math.isnan(result.high)
 
 
-def test_interval_of_a_share_stays_a_share():
+def test_interval_of_fraction_stays_in_range():
     assert estimate([0.99, 0.999], trials=2000).high == 1.0
     assert estimate([10.0, 30.0]).low < 0
     assert wilson_interval(1.0, 100)[1] == 1.0

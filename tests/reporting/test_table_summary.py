@@ -1,3 +1,5 @@
+"""The tables summary and published, and their formats."""
+
 import dataclasses
 import io
 import math
@@ -6,22 +8,23 @@ import pandas as pd
 import pytest
 
 from ppml.errors import UserError
-from ppml.reporting.literature import load_published
-from ppml.reporting.table_summary import published_table, summary_table
+from ppml.reporting.registry import tables
 from ppml.reporting.writers import escape_latex, to_csv, to_latex, to_markdown
 
 from .made_up import COMPARE, TECHNIQUES, MadeUpArm, collect
 
 
 def summary_of(collected):
-    return summary_table(collected.selection, collected.records, collected.costs, collected.joint)
+    return collected.build(tables()["summary"])
+
+
+def published_of(collected, published):
+    return collected.build(tables()["published"], published)
 
 
 @pytest.fixture
-def published_cells(techniques, published_path):
-    return published_table(
-        techniques.selection, techniques.records, techniques.costs, techniques.joint, load_published(published_path)
-    )
+def published_cells(techniques, published):
+    return published_of(techniques, published)
 
 
 def test_summary_shows_mean_and_deviation_of_both_test_sets(techniques):
@@ -38,11 +41,11 @@ def test_summary_shows_guarantee_and_cost(techniques):
     cells = summary_of(techniques).cells.set_index("Technique")
     private, public = cells.loc["FL + DP + HE"], cells.loc["Centralized"]
     assert private["ε"] == "2.90"
-    assert private["Unit; δ; accountant; noise by"] == "example; 1e-5; PRV; owner, seeded"
+    assert private["Unit; δ; accountant; noise"] == "example; 1e-5; PRV; local, seeded"
     assert private["Upload, client and round"] == "1.13 MB"
     assert private["Expansion"] == "10.9\N{MULTIPLICATION SIGN}"
     assert cells.loc["FL", "Upload, client and round"] == "105 KB"
-    assert (public["ε"], public["Expansion"], public["Unit; δ; accountant; noise by"]) == ("∞", "—", "—")
+    assert (public["ε"], public["Expansion"], public["Unit; δ; accountant; noise"]) == ("∞", "—", "—")
 
 
 def test_epsilon_is_the_largest_over_seeds(techniques):
@@ -51,7 +54,7 @@ def test_epsilon_is_the_largest_over_seeds(techniques):
     assert summary_of(techniques).cells.set_index("Technique").loc["Centralized + DP", "ε"] == "3.14"
 
 
-def test_single_seed_shows_the_binomial_interval():
+def test_single_seed_has_binomial_interval():
     table = summary_of(collect(TECHNIQUES, seeds=1))
     row = table.raw.set_index("arm").loc["dp"]
     low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
@@ -62,35 +65,35 @@ def test_single_seed_shows_the_binomial_interval():
     assert "Wilson" in notes and "±" not in notes
 
 
-def test_notes_say_what_the_numbers_are(techniques):
+def test_notes_explain_the_numbers(techniques):
     notes = "\n".join(summary_of(techniques).notes)
     for part in (
         "MNIST, 10,000 training images",
         "± is the standard deviation over seeds (n - 1)",
         "δ 1e-5",
         "accountant: PRV",
-        "replaced by a null record that contributes 0; the number of records is public",
-        "each party draws from a seed of its own",
-        "mean over the clients' own models",
+        "replaced by a null example that contributes 0; the number of examples is public",
+        "each party draws from its own seed",
+        "mean over the clients' models",
     ):
         assert part in notes
     assert "FALLBACK" not in notes and "†" not in notes
 
 
-def test_accuracy_on_held_out_images_is_not_called_a_test(techniques):
+def test_notes_name_held_out_images(techniques):
     techniques.records["evaluated_on"] = "holdout"
     notes = "\n".join(summary_of(techniques).notes)
     assert "held-out training images" in notes and "test" not in notes
 
 
-def test_fallback_data_is_loud():
+def test_notes_name_fallback_data():
     digits = {name: dataclasses.replace(arm, dataset="digits") for name, arm in TECHNIQUES.items()}
     table = summary_of(collect(digits, n_train=1200, n_test=500, n_test_all=597))
-    assert any("FALLBACK DATA SET" in note and "not comparable" in note for note in table.notes)
+    assert any("FALLBACK DATA" in note and "not comparable" in note for note in table.notes)
     assert "Accuracy, all 597 (%)" in table.cells.columns
 
 
-def test_weak_delta_gets_a_dagger_and_its_footnote():
+def test_large_delta_has_dagger_and_footnote():
     arms = {
         "weak": MadeUpArm("Weak", 0.9, "federated", 2.9, "plaintext", 8, "iid-8", delta=1 / 1250),
         "fine": MadeUpArm("Fine", 0.9, epsilon=2.9),
@@ -98,13 +101,13 @@ def test_weak_delta_gets_a_dagger_and_its_footnote():
     table = summary_of(collect(arms))
     cells = table.cells.set_index("Technique")
     assert cells.loc["Weak", "ε"] == "2.90†"
-    assert "0.0008†" in cells.loc["Weak", "Unit; δ; accountant; noise by"]
+    assert "0.0008†" in cells.loc["Weak", "Unit; δ; accountant; noise"]
     assert "†" not in "".join(cells.loc["Fine"])
     footnote = next(note for note in table.notes if note.startswith("†"))
     assert "Weak: δ 0.0008, n = 1,250" in footnote and "Fine" not in footnote
 
 
-def test_published_row_stands_beside_ours(published_cells, techniques):
+def test_published_row_has_our_numbers(published_cells, techniques):
     row = published_cells.cells.iloc[5]
     assert row["Paper"] == "PRIVATE-AI" and row["Table"] == "4"
     assert row["Accuracy (%)"] == "81.5" and row["ε"] == "2.90"
@@ -121,26 +124,24 @@ def test_published_row_without_an_arm_is_marked(published_cells):
     assert (
         row[["First 2,000 (%)", "All 10,000 (%)", "Seeds", "Our ε", "CPU time a run (s)", "Sent a round"]] == "—"
     ).all()
-    assert "‡ not yet part of this project." in published_cells.notes
+    assert "‡ not yet in this project." in published_cells.notes
 
 
-def test_the_proposal_was_never_reported(published_cells):
+def test_row_without_number_was_never_reported(published_cells):
     row = published_cells.cells.iloc[-1]
     assert row["Accuracy (%)"] == "never reported"
     assert row["Ours"] == "FL + DP + HE" and "±" in row["All 10,000 (%)"]
 
 
-def test_rows_with_the_same_note_share_its_number(published_cells):
+def test_equal_notes_have_one_number(published_cells):
     technique = published_cells.cells["Technique"]
     assert technique[3].endswith("[3]") and technique[4].endswith("[3]")
     assert sum(note.startswith("[3]") for note in published_cells.notes) == 1
 
 
-def test_rows_that_no_arm_answers_stand_below_with_their_source(techniques, published_path):
-    selection = techniques.selection.model_copy(update={"published": ("dpsur/1", "opacus/1.16/cnn")})
-    table = published_table(
-        selection, techniques.records, techniques.costs, techniques.joint, load_published(published_path)
-    )
+def test_rows_without_arm_have_their_source(techniques, published):
+    techniques.view = techniques.view.model_copy(update={"published": ("dpsur/1", "opacus/1.16/cnn")})
+    table = published_of(techniques, published)
     paper = table.cells.iloc[-2]
     assert (paper["Paper"], paper["Accuracy (%)"], paper["Ours"]) == ("Fu et al. 2024", "97.9", "—")
     assert len(table.cells) == len(table.raw) == len(COMPARE) + 2
@@ -152,22 +153,20 @@ def test_rows_that_no_arm_answers_stand_below_with_their_source(techniques, publ
 
 def test_unknown_published_row_is_named(techniques):
     with pytest.raises(UserError, match="unknown published row 'private-ai/1/ml-only'"):
-        published_table(techniques.selection, techniques.records, techniques.costs, techniques.joint, {})
+        published_of(techniques, {})
 
 
-def test_published_table_needs_an_arm(published_path):
+def test_published_table_needs_an_arm(published):
     collected = collect(TECHNIQUES, compare=[COMPARE[2]])
     with pytest.raises(UserError, match="names an arm"):
-        published_table(
-            collected.selection, collected.records, collected.costs, collected.joint, load_published(published_path)
-        )
+        published_of(collected, published)
 
 
 @pytest.mark.parametrize(
     ("column", "value", "said"),
     [("dataset", "digits", "dataset differs between seeds: mnist, digits"), ("seed", 0, "two rows for seed 0")],
 )
-def test_records_that_do_not_belong_together_are_refused(techniques, column, value, said):
+def test_inconsistent_rows_are_refused(techniques, column, value, said):
     records = techniques.records
     records.loc[(records["arm"] == "fl") & (records["seed"] == 1), column] = value
     with pytest.raises(UserError, match=said):
@@ -209,7 +208,7 @@ def test_latex_specials_are_escaped():
     assert text.isascii()
 
 
-def test_latex_rows_have_the_columns_that_are_declared(published_cells):
+def test_latex_rows_have_all_columns(published_cells):
     text = to_latex(published_cells)
     columns = len(published_cells.cells.columns)
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]

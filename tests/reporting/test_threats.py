@@ -1,10 +1,11 @@
-"""The threat statement: what each arm's parties see, as the records of its runs say."""
+"""The threat statement: the data and keys of each arm's parties."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from ppml.reporting.table_threats import DEVIATING, LIMITS, threats_table
+from ppml.reporting.registry import tables
+from ppml.reporting.table_threats import DEVIATING, LIMITS
 
 from .made_up import MadeUpArm, collect
 
@@ -37,7 +38,7 @@ def table():
     records = collected.records
     records.loc[records["arm"] == "fl_shares", "epsilon_if_opened"] = 9.5
     records.loc[records["arm"] == "fl_shares", "update_opened_by"] = "the key holder together with the server"
-    return threats_table(collected.view, records, collected.costs, collected.joint)
+    return collected.build(tables()["threats"])
 
 
 def cells(column: str) -> dict[str, str]:
@@ -45,46 +46,46 @@ def cells(column: str) -> dict[str, str]:
     return dict(zip(ARMS, shown[column], strict=True))
 
 
-def test_who_has_records():
-    found = cells("Who has records")
-    assert found["centralized"] == found["dp"] == "one owner, all of them"
-    assert found["local"] == found["fl"] == "each client its own"
+def test_examples_have_owners():
+    found = cells("Examples")
+    assert found["centralized"] == found["dp"] == "one owner: all examples"
+    assert found["local"] == found["fl"] == "each client: its own"
 
 
-def test_who_opens_an_update_and_what_it_tells_then():
-    opened, tells = cells("Who can open a single update"), cells("What an opened update tells")
-    assert {opened[arm] for arm in ("centralized", "dp", "local")} == {tells[arm] for arm in ("dp", "local")} == {"—"}
-    assert (opened["fl"], tells["fl"]) == ("the server", "may reveal records")
-    assert tells["fl_dp"] == "at most ε 2.90 of one example, δ 1e-5"
-    # One share of the noise is on it.
-    assert opened["fl_shares"] == "the key holder together with the server"
-    assert tells["fl_shares"] == "at most ε 9.50 of one example, δ 1e-5"
-    # The server adds the noise to the sum: there is none on an update.
-    assert tells["fl_clients"] == "may reveal records"
+def test_single_update_has_readers_and_leakage():
+    access, leakage = cells("Access to a single update"), cells("Leakage of a single update")
+    assert {access[arm] for arm in ("centralized", "dp", "local")} == {leakage[arm] for arm in ("dp", "local")} == {"—"}
+    assert (access["fl"], leakage["fl"]) == ("the server", "may reveal examples")
+    assert leakage["fl_dp"] == "at most ε 2.90 of one example, δ 1e-5"
+    # The update has one share of the noise.
+    assert access["fl_shares"] == "the key holder together with the server"
+    assert leakage["fl_shares"] == "at most ε 9.50 of one example, δ 1e-5"
+    # The server adds the noise to the sum: an update has none.
+    assert leakage["fl_clients"] == "may reveal examples"
 
 
-def test_what_sums_and_model_tell():
-    told = cells("What sums and model tell")
-    assert {told[arm] for arm in ("centralized", "local", "fl")} == {"may reveal records"}
-    assert told["fl_shares"] == told["dp"] == "at most ε 2.90 of one example, δ 1e-5"
-    assert told["fl_clients"].startswith("at most ε 5.00 of one client")
+def test_sums_and_model_have_leakage():
+    leakage = cells("Leakage of sums and model")
+    assert {leakage[arm] for arm in ("centralized", "local", "fl")} == {"may reveal examples"}
+    assert leakage["fl_shares"] == leakage["dp"] == "at most ε 2.90 of one example, δ 1e-5"
+    assert leakage["fl_clients"].startswith("at most ε 5.00 of one client")
 
 
-def test_who_can_compute_the_noise_is_named_in_the_row_of_each_private_arm():
-    found = cells("Who can compute the noise")
+def test_row_names_holder_of_noise():
+    found = cells("Noise known to")
     assert {found[arm] for arm in ("centralized", "local", "fl")} == {"—"}
     assert found["dp"] == "the holder of the root seed"
     assert found["fl_shares"] == "the holder of the root seed; each client: its own"
     assert found["fl_clients"] == "the holder of the root seed; the server: all of it"
 
 
-def test_the_limits_stand_below_whatever_is_shown():
+def test_notes_state_limits():
     notes = "\n".join(table().notes)
     assert all(limit in notes for limit in LIMITS)
-    assert "sends false updates" in notes and "δ 1e-5" in notes
+    assert "False updates" in notes and "δ 1e-5" in notes
 
 
-def test_an_arm_without_privacy_is_never_given_a_bound():
+def test_arm_without_privacy_has_no_bound():
     shown = table().cells
     bare = shown[shown["Technique"].isin(["Centralized", "Alone", "FL"])]
     assert not bare.apply(lambda column: column.str.contains("ε")).any(axis=None)
@@ -94,10 +95,10 @@ def test_an_arm_without_privacy_is_never_given_a_bound():
 def notes_of(*kinds: str) -> tuple[str, ...]:
     arms = {kind: MadeUpArm(kind, 0.9, "federated", None, kind, 8, "iid-8", upload=10_000) for kind in kinds}
     collected = collect(arms)
-    return threats_table(collected.view, collected.records, collected.costs, collected.joint).notes
+    return tuple(collected.build(tables()["threats"]).notes)
 
 
-def test_what_a_server_that_deviates_can_open_is_said_of_each_way_to_add_that_there_is():
+def test_notes_describe_deviating_server():
     for kinds in (("plaintext",), ("secret_sharing",), ("masking", "secret_sharing"), ("ckks", "bfv")):
         expected = list(dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in kinds))
         assert [note for note in notes_of(*kinds) if note in DEVIATING.values()] == expected

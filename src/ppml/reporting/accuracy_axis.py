@@ -1,4 +1,4 @@
-"""An axis of accuracy on which both 80 % and 99 % can be read: logarithmic in the error."""
+"""An axis of accuracy with readable differences at both 80 % and 99 %: logarithmic in the error."""
 
 from __future__ import annotations
 
@@ -10,55 +10,32 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from ppml.reporting.experiment_view import Selection
+from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.formatting import IMAGES
 
 SCALED = "logarithmic in the error"
-"""What the label of such an axis ends with."""
+"""Last words of the label of such an axis."""
 
 LEAST_ERROR = 0.01
-"""Percent: what is closer to 100 % is drawn here, or its logarithm would have no end."""
+"""Least error in percent on the axis: an error of 0 has no logarithm."""
 
 TICKS = (
-    90,
-    99,
-    99.9,
-    50,
-    80,
-    98,
-    99.5,
-    95,
-    0,
-    70,
-    97,
-    99.8,
-    98.5,
-    85,
-    60,
-    30,
-    96,
-    94,
-    92,
-    99.7,
-    88,
-    75,
-    97.5,
-    98.8,
-    99.3,
+    *(90, 99, 99.9, 50, 80, 98, 99.5, 95, 0, 70, 97, 99.8, 98.5),
+    *(85, 60, 30, 96, 94, 92, 99.7, 88, 75, 97.5, 98.8, 99.3),
 )
-"""Those that matter most come first: the others are left out where they have no room."""
+"""Ticks in the order of their importance: a later one is omitted if it has no room."""
 
 CLOSEST = 0.05
-"""Share of the axis that neighbouring ticks must be apart."""
+"""Least distance of neighbouring ticks, as a fraction of the axis."""
 
 
 def error_axis(ax: Axes, accuracies: Iterable[float]) -> None:
-    """Scale the vertical axis of ``ax`` by the logarithm of the error, from the data to be shown.
+    """Scale the vertical axis of ``ax`` by the logarithm of the error.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
-        Its values are accuracies in percent; higher stays better.
+        Panel with accuracies in percent; a higher point stays a better one.
     accuracies : iterable of float
         All values and ends of intervals, in percent.
     """
@@ -73,16 +50,16 @@ def error_axis(ax: Axes, accuracies: Iterable[float]) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def accuracy_label(selection: Selection, records: pd.DataFrame) -> str:
-    """Return what the axis of accuracy says: how many images of which kind, and how it is scaled."""
-    mine = records[records["arm"].isin(list(selection.arms))]
+def accuracy_label(view: ExperimentView, records: pd.DataFrame) -> str:
+    """Return the label of the axis: number and kind of the images, and the scale."""
+    mine = records[records["arm"].isin(list(view.arms))]
     sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(mine["n_test_all"]))
     kinds = " or ".join(IMAGES.get(name, name) for name in dict.fromkeys(mine["evaluated_on"]))
     return f"Accuracy on all {sizes} {kinds} (%)\n{SCALED}"
 
 
 def _up(accuracy: ArrayLike) -> NDArray[np.float64]:
-    """Return the height of an accuracy: one more is a tenth of the error."""
+    """Return the height of an accuracy; one unit more means a tenth of the error."""
     error = np.maximum(100.0 - np.asarray(accuracy, dtype=np.float64), LEAST_ERROR)
     return np.asarray(2.0 - np.log10(error))
 
@@ -92,7 +69,7 @@ def _down(height: ArrayLike) -> NDArray[np.float64]:
 
 
 def _ticks(bottom: float, top: float) -> list[float]:
-    """Return those of :data:`TICKS` that have room."""
+    """Return the members of :data:`TICKS` that have room."""
     least = CLOSEST * float(_up(top) - _up(bottom))
     kept: list[float] = []
     for tick in TICKS:

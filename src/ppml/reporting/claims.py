@@ -1,4 +1,4 @@
-"""What the papers claim, held against our numbers."""
+"""Tests of the papers' claims on our numbers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ppml.reporting.summaries import rows_for_arm
 Verdict = Literal["held", "not held", "undecided"]
 
 KEPT = 0.9
-"""Share of the accuracy without privacy that must be kept: ours, since no paper says what a balance is."""
+"""Least fraction of the accuracy without privacy that counts as a balance; no paper defines one."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Something that a claim says is larger than something else.
+    """Two accuracies of a claim, the larger one first.
 
     Parameters
     ----------
     larger, smaller : str
-        What is compared, as a reader sees it.
+        Names of the two, for readers.
     difference : Difference
-        Accuracy (share) of ``larger`` minus that of ``smaller``: above 0 as claimed.
+        Accuracy (fraction) of ``larger`` minus that of ``smaller``; the claim says that it is above 0.
     """
 
     larger: str
@@ -48,31 +48,31 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a claim.
+    """The result of a claim.
 
     Parameters
     ----------
     quote : str
-        Their words.
-    reading : str
-        What was tested.
+        Quotation.
+    criterion : str
+        Tested statement.
     accuracies : tuple of str
-        The accuracies behind, in percent.
+        Accuracies in percent.
     comparisons : tuple of Comparison
-        All of them must be as claimed.
+        Comparisons that must all be as claimed.
     """
 
     quote: str
-    reading: str
+    criterion: str
     accuracies: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """``held`` where every interval is above 0, ``not held`` where one is below 0, else ``undecided``.
+        """``held`` if every interval is above 0, ``not held`` if one is below 0, else ``undecided``.
 
-        That all must be above is a test of the whole claim at the level of each; what is not held is one of several
-        comparisons, without a correction for their number.
+        "All are above 0" is a test of the whole claim at the level of each; "one is below 0" is not corrected for the
+        number of comparisons.
         """
         if all(comparison.difference.low > 0 for comparison in self.comparisons):
             return "held"
@@ -81,14 +81,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Runs:
-    """The records and histories of the arms of one claim.
+    """The results and histories of the arms of one claim.
 
     Parameters
     ----------
     label : callable
-        From the name of an arm to its label.
+        Function from the name of an arm to its label.
     private : tuple of str
-        Arms, the smallest epsilon first.
+        Private arms, the smallest epsilon first.
     public : str
         The arm without privacy.
     """
@@ -119,12 +119,12 @@ class Runs:
         return f"{self.label(arm)}: {percent(result.mean)} [{percent(result.low)}, {percent(result.high)}]"
 
     def steps(self) -> list[int]:
-        """Return the epochs or rounds that all arms have, from 1."""
+        """Return the epochs or rounds in the history of all arms, from 1."""
         common = set.intersection(*(set(rows_for_arm(self.history, arm)["step"]) for arm in self.ordered))
         return sorted(int(step) for step in common if step > 0)
 
     def unit(self) -> str:
-        """Return what a step is."""
+        """Return the unit of a step, epoch or round."""
         return str(rows_for_arm(self.history, self.public)["unit"].iloc[0])
 
     def images(self, column: str) -> int:
@@ -143,37 +143,37 @@ class Runs:
 
 
 def rises_with_epsilon(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
-    """Test that each arm is more accurate than the one of the next smaller epsilon."""
-    reading = "accuracy on all test images: each ε above the next smaller one, no privacy above the largest"
+    """Test that each arm is more accurate than the arm of the next smaller epsilon."""
+    criterion = "accuracy on all test images: each ε above the next smaller one, no privacy above the largest"
     shown = [f"{runs.label(arm)}: {percent(runs.final_accuracy(arm).mean())}" for arm in runs.ordered]
-    return reading, shown, [runs.compare_final(larger, smaller) for smaller, larger in pairwise(runs.ordered)]
+    return criterion, shown, [runs.compare_final(larger, smaller) for smaller, larger in pairwise(runs.ordered)]
 
 
 def starts_higher(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the arm without privacy is ahead after the first step."""
     first = runs.steps()[0]
     shown = [f"{runs.label(arm)}: {percent(runs.accuracy_at(arm, first).mean())}" for arm in runs.ordered]
-    reading = f"accuracy after {runs.unit()} {first}: no privacy above every ε"
-    return reading, shown, [runs.compare_at(runs.public, arm, first) for arm in runs.private]
+    criterion = f"accuracy after {runs.unit()} {first}: no privacy above every ε"
+    return criterion, shown, [runs.compare_at(runs.public, arm, first) for arm in runs.private]
 
 
 def trains_easier(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the arm without privacy is ahead after every step."""
-    reading = f"accuracy after each {runs.unit()}: no privacy above every ε"
+    criterion = f"accuracy after each {runs.unit()}: no privacy above every ε"
     compared = [runs.compare_at(runs.public, arm, step) for arm in runs.private for step in runs.steps()]
-    return reading, [], compared
+    return criterion, [], compared
 
 
 def starts_low_and_improves(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
-    """Test that after the first step a smaller epsilon is behind, and that every private arm then improves."""
+    """Test that a smaller epsilon is less accurate after the first step, and that every private arm then improves."""
     first, last = runs.steps()[0], runs.steps()[-1]
     unit = runs.unit()
-    reading = (
+    criterion = (
         f"accuracy after {unit} {first}: each ε above the next smaller one; of each ε, after {unit} {last}: above "
-        "that. How slight the gain is, is shown and not judged"
+        "that. The size of the gain is shown, not judged"
     )
     shown = [
-        f"{runs.label(arm)}: {percent(runs.accuracy_at(arm, first).mean())} to {percent(runs.accuracy_at(arm, last).mean())}"
+        f"{runs.label(arm)}: {' to '.join(percent(runs.accuracy_at(arm, step).mean()) for step in (first, last))}"
         for arm in runs.ordered
     ]
     lower = [runs.compare_at(larger, smaller, first) for smaller, larger in pairwise(runs.private)]
@@ -185,21 +185,27 @@ def starts_low_and_improves(runs: Runs) -> tuple[str, list[str], list[Comparison
         )
         for arm in runs.private
     ]
-    return reading, shown, [*lower, *gains]
+    return criterion, shown, [*lower, *gains]
 
 
 def keeps_accuracy(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the smallest epsilon keeps at least :data:`KEPT` of the accuracy without privacy."""
     arm = runs.private[0]
     ours, theirs = runs.final_accuracy(arm), runs.final_accuracy(runs.public)
-    shown = [runs.accuracy_with_interval(arm), runs.accuracy_with_interval(runs.public), f"kept: {percent(ours.mean() / theirs.mean(), 1)} %"]
+    shown = [
+        runs.accuracy_with_interval(arm),
+        runs.accuracy_with_interval(runs.public),
+        f"kept: {percent(ours.mean() / theirs.mean(), 1)} %",
+    ]
     value = _paired(ours, theirs, runs.images("n_test_all"), KEPT)
     compared = Comparison(runs.label(arm), f"{KEPT:g}\N{MULTIPLICATION SIGN} {runs.label(runs.public)}", value)
-    reading = f"accuracy on all test images: the smallest ε keeps at least {100 * KEPT:g} % of that without privacy"
-    return reading, shown, [compared]
+    criterion = (
+        f"accuracy on all test images: the smallest ε keeps at least {100 * KEPT:g} % of the accuracy without privacy"
+    )
+    return criterion, shown, [compared]
 
 
-READINGS = {
+CRITERIA = {
     "rises_with_epsilon": rises_with_epsilon,
     "starts_higher": starts_higher,
     "trains_easier": trains_easier,
@@ -209,27 +215,27 @@ READINGS = {
 
 
 def findings(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
-    """Hold each claim of ``view`` against the collected numbers.
+    """Test each claim of ``view`` on the collected numbers.
 
     Parameters
     ----------
     view : Selection
         The claims, in order.
     records : pandas.DataFrame
-        One row an arm and seed.
+        One row for each arm and seed.
     history : pandas.DataFrame
-        One row an arm, seed and epoch or round.
+        One row for each arm, seed and epoch or round.
 
     Raises
     ------
     UserError
-        An arm has no records or no history, there is not exactly one without privacy, or two have no seed, no epoch or
-        no test images in common.
+        An arm has no result rows or no history, the number of arms without privacy is not 1, or two arms have no seed,
+        no epoch or no test images in common.
     """
     found = []
     for claim in view.claims:
-        reading, shown, compared = READINGS[claim.criterion](_runs(claim, view, records, history))
-        found.append(Finding(claim.quote, reading, tuple(shown), tuple(compared)))
+        criterion, shown, compared = CRITERIA[claim.criterion](_runs(claim, view, records, history))
+        found.append(Finding(claim.quote, criterion, tuple(shown), tuple(compared)))
     return found
 
 
@@ -261,5 +267,5 @@ def _paired(first: pd.Series, second: pd.Series, trials: int, factor: float = 1.
 
 
 def weakest(comparisons: Sequence[Comparison]) -> Comparison:
-    """Return the comparison that is least as claimed."""
+    """Return the comparison with the smallest lower end."""
     return min(comparisons, key=lambda comparison: comparison.difference.low)

@@ -1,4 +1,4 @@
-"""An axis of epsilon: logarithmic, with places of their own for 0 and for infinity, which have no logarithm."""
+"""A logarithmic axis of epsilon, with separate positions for 0 and infinity, which have no logarithm."""
 
 from __future__ import annotations
 
@@ -8,47 +8,56 @@ from dataclasses import dataclass
 from typing import Literal
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ppml.reporting.formatting import INFINITE
 
-APART = 0.09
-"""Share of the decades shown that 0, or infinity, is away from its nearest neighbour."""
+GAP = 0.09
+"""Distance between 0, or infinity, and its neighbour, as a fraction of the decades shown."""
 
-LEAST_APART = 0.12
-"""The same in decades, where few are shown."""
+LEAST_GAP = 0.12
+"""The smallest such distance, in decades."""
 
 NARROW = 5.0
-"""Below this ratio of its ends an axis has a tick at each digit."""
+"""Largest ratio of the ends of an axis with a tick at each digit."""
+
+LINEAR_RATIO = 5.0
+"""Largest ratio of the epsilons above 0 on a linear axis."""
+
+DIGITS = {"x": (1, 2, 3, 5), "y": (1, 2, 5)}
+"""Digits with a tick in each decade, by axis."""
 
 
 @dataclass(frozen=True)
 class EpsilonScale:
-    """Where each epsilon stands on a logarithmic axis.
+    """Positions of epsilons on a logarithmic axis.
 
     Parameters
     ----------
     low, high : float
         Ends of the logarithmic part, positive and finite.
     zero, infinite : float or None
-        Where 0 and infinity stand, beyond these ends; None where the axis has no place for them.
+        Positions of 0 and infinity, beyond these ends; None if they are not on the axis.
+    numbered : bool
+        Whether an epsilon is on the logarithmic part; without one it has no ticks.
     """
 
     low: float
     high: float
     zero: float | None
     infinite: float | None
+    numbered: bool = True
 
     @classmethod
     def of(cls, epsilons: Iterable[float], room: float) -> EpsilonScale:
-        """Return the scale that shows ``epsilons``, at least 0, with a margin by the factor ``room`` at both ends."""
+        """Return the scale for ``epsilons``, at least 0, with a margin by the factor ``room`` at both ends."""
         shown = list(epsilons)
-        # Where there is none that has a logarithm, any part of the axis does.
-        finite = [value for value in shown if 0 < value < math.inf] or [1.0]
+        # Without an epsilon that has a logarithm, any part of the axis will do.
+        finite = [value for value in shown if has_logarithm([value])] or [1.0]
         low, high = min(finite) / room, max(finite) * room
-        gap = 10 ** max(LEAST_APART, APART * math.log10(high / low))
+        gap = 10 ** max(LEAST_GAP, GAP * math.log10(high / low))
         zero = low / gap if any(value == 0 for value in shown) else None
-        return cls(low, high, zero, high * gap if any(map(math.isinf, shown)) else None)
+        return cls(low, high, zero, high * gap if any(map(math.isinf, shown)) else None, has_logarithm(shown))
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -61,7 +70,7 @@ class EpsilonScale:
         return low, high
 
     def place(self, epsilon: float) -> float:
-        """Return where an epsilon stands, in the coordinates of the axis."""
+        """Return the position of an epsilon, in the coordinates of the axis."""
         if epsilon == 0 and self.zero is not None:
             return self.zero
         if math.isinf(epsilon) and self.infinite is not None:
@@ -69,45 +78,65 @@ class EpsilonScale:
         return epsilon
 
     def name(self, place: float) -> str:
-        """Return what a tick says."""
+        """Return the text of a tick."""
         if place == self.zero:
             return "0"
         return INFINITE if place == self.infinite else f"{place:g}"
 
-    def draw(self, ax: Axes, which: Literal["x", "y"], subs: tuple[int, ...], *, ticks: bool = True) -> None:
-        """Scale an axis of ``ax``; a dotted line is where the logarithm ends and the place of 0 or infinity begins.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes
-            Its limits are set.
-        which : {"x", "y"}
-            The axis.
-        subs : tuple of int
-            Digits that have a tick in each decade.
-        ticks : bool
-            Whether the logarithmic part has ticks: not where no epsilon is on it.
-        """
+    def draw(self, ax: Axes, which: Literal["x", "y"]) -> None:
+        """Scale an axis of ``ax``; a dotted line separates the logarithmic part from 0 or infinity."""
         axis, line = (ax.xaxis, ax.axvline) if which == "x" else (ax.yaxis, ax.axhline)
         scale, limit = (ax.set_xscale, ax.set_xlim) if which == "x" else (ax.set_yscale, ax.set_ylim)
         scale("log")
         limit(*self.ends)
-        digits = tuple(range(1, 10)) if self.high < NARROW * self.low else subs
-        regular = [tick for tick in _ticks(self.low, self.high, digits) if self.low <= tick <= self.high]
+        digits = tuple(range(1, 10)) if self.high < NARROW * self.low else DIGITS[which]
+        ticks = LogLocator(subs=digits).tick_values(self.low, self.high)
+        regular = [float(tick) for tick in ticks if self.low <= tick <= self.high]
         extra = [place for place in (self.zero, self.infinite) if place is not None]
-        axis.set_major_locator(FixedLocator([*(regular if ticks else []), *extra]))
+        axis.set_major_locator(FixedLocator([*(regular if self.numbered else []), *extra]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: self.name(value)))
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
         for place, end in ((self.zero, self.low), (self.infinite, self.high)):
-            if place is not None and ticks:
+            if place is not None and self.numbered:
                 line(end, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.6)
 
 
-def _ticks(low: float, high: float, subs: tuple[int, ...]) -> list[float]:
-    return [float(tick) for tick in LogLocator(subs=subs).tick_values(low, high)]
+def scale_epsilons(
+    ax: Axes, which: Literal["x", "y"], epsilons: Iterable[float], others: Iterable[float] = ()
+) -> EpsilonScale | None:
+    """Scale an axis from 0, or logarithmically if ``epsilons`` differ by more than :data:`LINEAR_RATIO`.
+
+    Parameters
+    ----------
+    which : {"x", "y"}
+        The axis of ``ax``.
+    epsilons : iterable of float
+        Values that decide between the scales.
+    others : iterable of float
+        Further values on the axis.
+
+    Returns
+    -------
+    EpsilonScale or None
+        The logarithmic scale; None for a linear axis.
+    """
+    compared = list(epsilons)
+    shown = [*compared, *others]
+    finite = [value for value in compared if has_logarithm([value])]
+    if any(map(math.isinf, shown)) or (finite and max(finite) > LINEAR_RATIO * min(finite)):
+        scale = EpsilonScale.of(shown, room=1.08)
+        scale.draw(ax, which)
+        return scale
+    axis, limit = (ax.xaxis, ax.set_xlim) if which == "x" else (ax.yaxis, ax.set_ylim)
+    top = max(shown) or 1.0
+    # A mark at 0 must not be cut in half.
+    limit(-0.02 * top if 0 in shown else 0, 1.06 * top)
+    axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return None
 
 
 def has_logarithm(epsilons: Iterable[float]) -> bool:
-    """Say whether any epsilon is above 0 and finite."""
+    """Return whether an epsilon is above 0 and finite."""
     return any(0 < value < math.inf for value in epsilons)

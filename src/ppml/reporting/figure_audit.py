@@ -2,93 +2,77 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ppml.reporting.experiment_view import Selection, audits_of
+from ppml.reporting.experiment_view import ExperimentView, audits_of
 from ppml.reporting.formatting import percent, wrapped
-from ppml.reporting.style import ALARM, HUES, figure_style, new_figure
+from ppml.reporting.panels import legend_below, panels
+from ppml.reporting.registry import figure
+from ppml.reporting.style import ALARM, HUES
 from ppml.reporting.table_audit import HOLDS, verdict_of
 
 ROW_HEIGHT = 0.3
 """Inches of an arm."""
 
-AROUND = 1.5
+MARGIN = 1.5
 """Inches of title, axis and legend."""
 
-WIDEST = 34
-"""Characters of a name on a line: longer ones would leave the axis no room."""
+NAME_WIDTH = 34
+"""Characters of a line of a name."""
 
 
-def audit(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> Figure:
-    """Draw each audited arm's claimed noise multiplier beside the one that its releases show, and its epsilon likewise.
-
-    Parameters
-    ----------
-    selection : Selection
-        The arms, from top to bottom; those that were not audited are left out.
-    records : pandas.DataFrame
-        One row an arm and seed; says which data set the arms were trained on.
-    audits : pandas.DataFrame
-        One row an audited arm.
+@figure("audit", shows="claimed and measured noise", reads=("records", "audits"))
+def draw_audit(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame) -> Figure:
+    """Draw the measured noise multiplier of each audited arm over the claimed one, and its epsilon likewise.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A row an arm, on two axes. On the left the measured noise multiplier over the claimed one, with its interval; a
-        line is the claim. On the right the share of the claimed epsilon that the releases show it to be at least.
+        A row for each audited arm, on two axes. Left: the measured noise multiplier over the claimed one, with its
+        interval; a line marks the claim. Right: the lower bound of epsilon from the releases, as a fraction of the
+        claimed epsilon.
 
     Raises
     ------
     UserError
-        None of the arms was audited.
+        No arm was audited.
     """
-    rows = audits_of(selection, audits)
-    with figure_style():
-        figure = new_figure(selection, records, AROUND + ROW_HEIGHT * len(rows))
-        ax, share = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    rows = audits_of(view, audits)
+    layout: dict[str, Any] = {"sharey": True, "width_ratios": (3, 2)}
+    with panels(view, records, MARGIN + ROW_HEIGHT * len(rows), columns=2, **layout) as (drawing, axes):
+        noise, fraction = axes[0]
         places = list(range(len(rows)))
-        _draw(ax, rows[["estimate", "low", "high"]].div(rows["noise_multiplier"], axis=0))
-        ax.axvline(1.0, color="black", linewidth=1.6, label="claimed", zorder=2)
-        ax.axvline(0.5, color=HUES[1], linewidth=1.2, linestyle=":", label="half the noise", zorder=2)
-        shares = (rows["epsilon_low"] / rows["epsilon"].where(rows["epsilon"] > 0)).to_numpy(dtype=float)
-        share.barh(places, shares, height=0.55, color=HUES[0], zorder=3)
-        share.axvline(1.0, color="black", linewidth=1.6, zorder=4)
+        measured, low, high = (rows[name] / rows["noise_multiplier"] for name in ("estimate", "low", "high"))
+        noise.errorbar(
+            measured, places, xerr=[measured - low, high - measured], fmt="o", color=HUES[0], markeredgewidth=1.0,
+            elinewidth=1.4, capsize=2.5, label="measured", zorder=3,
+        )  # fmt: skip
+        noise.axvline(1.0, color="black", linewidth=1.6, label="claimed", zorder=2)
+        noise.axvline(0.5, color=HUES[1], linewidth=1.2, linestyle=":", label="half the noise", zorder=2)
+        noise.set_xlim(min(0.4, noise.get_xlim()[0]), max(1.3, noise.get_xlim()[1]))
+        noise.set_xlabel("Noise, over the claimed noise")
+        bounds = (rows["epsilon_low"] / rows["epsilon"].where(rows["epsilon"] > 0)).to_numpy(dtype=float)
+        fraction.barh(places, bounds, height=0.55, color=HUES[0], zorder=3)
+        fraction.axvline(1.0, color="black", linewidth=1.6, zorder=4)
+        fraction.set_xlim(0.0, max(1.05, fraction.get_xlim()[1]))
+        fraction.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        fraction.set_xlabel("Lower bound of ε, of the claimed ε")
         verdicts = [verdict_of(row) for _, row in rows.iterrows()]
         names = [
             label if verdict == HOLDS else f"{label}: {verdict}"
             for label, verdict in zip(rows["label"], verdicts, strict=True)
         ]
-        ax.set_yticks(places, [wrapped(name, WIDEST) for name in names])
-        for tick, verdict in zip(ax.get_yticklabels(), verdicts, strict=True):
+        noise.set_yticks(places, [wrapped(name, NAME_WIDTH) for name in names])
+        for tick, verdict in zip(noise.get_yticklabels(), verdicts, strict=True):
             tick.set_color("black" if verdict == HOLDS else ALARM)
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        _scale(ax, share)
-        sure = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
-        title = f"Intervals: {sure} for all audited arms and checks together"
-        handles, labels = ax.get_legend_handles_labels()
-        figure.legend(handles, labels, title=title, loc="outside lower center", ncols=3)
-        sns.despine(fig=figure)
-    return figure
-
-
-def _draw(ax: Axes, values: pd.DataFrame) -> None:
-    estimate, low, high = (values[column].to_numpy(dtype=float) for column in values.columns)
-    ax.errorbar(
-        estimate, list(range(len(values))), xerr=[estimate - low, high - estimate], fmt="o", color=HUES[0],
-        markeredgewidth=1.0, elinewidth=1.4, capsize=2.5, label="measured", zorder=3,
-    )  # fmt: skip
-
-
-def _scale(ax: Axes, share: Axes) -> None:
-    left, right = ax.get_xlim()
-    ax.set_xlim(min(0.4, left), max(1.3, right))
-    ax.set_xlabel("Noise, over the claimed noise")
-    share.set_xlim(0.0, max(1.05, share.get_xlim()[1]))
-    share.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    share.set_xlabel("ε, at least, of the claimed ε")
-    for axes in (ax, share):
-        axes.grid(axis="y", visible=False)
+        noise.set_ylim(len(rows) - 0.5, -0.5)
+        for ax in (noise, fraction):
+            ax.grid(axis="y", visible=False)
+        confidence = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
+        title = f"Intervals: {confidence} for all audited arms and checks together"
+        legend_below(drawing, noise.get_legend_handles_labels()[0], title=title, ncols=3)
+    return drawing

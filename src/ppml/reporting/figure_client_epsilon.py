@@ -1,11 +1,9 @@
-"""Epsilon that each client's records have spent: the maximum, and how it is distributed."""
+"""Epsilon of each client's training examples: the maximum and the distribution."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,53 +18,51 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from ppml.errors import UserError
-from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
-from ppml.reporting.experiment_view import Selection, require_arms
+from ppml.reporting.epsilon_axis import LINEAR_RATIO, EpsilonScale, scale_epsilons
+from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import epsilon_bound, scientific, wrapped
-from ppml.reporting.style import HUES, figure_style, new_figure
-from ppml.reporting.summaries import rows_of
+from ppml.reporting.panels import annotate, legend_below, panels
+from ppml.reporting.registry import figure
+from ppml.reporting.style import HUES
+from ppml.reporting.summaries import rows_for_arm
 
-Vector = NDArray[np.float64]
+ROW_HEIGHT = 0.85
+"""Inches of an arm."""
 
-SPREAD = 5.0
-"""Above this ratio of the largest to the smallest above 0, a scale is logarithmic."""
-
-AROUND = 1.05
+MARGIN = 1.05
 """Inches of title, axis and legend."""
 
 COLOUR_BAR = 0.6
 """Inches of the scale of colours."""
 
 LABEL_WIDTH = 26
-"""Characters of an arm's label on a line."""
-
-LINE_HEIGHT = 9.5
-"""What a line of a label takes, in points, as all lengths along the vertical axis."""
+"""Characters of a line of an arm's label."""
 
 POINT = 4.2
-"""Diameter of a client."""
+"""Diameter of a client, in points."""
 
 SWARM_HEIGHT = 34.0
-"""What the clients of an arm may take; where they need more, they overlap."""
+"""Points of a row for its clients; if they need more, they overlap."""
 
-LEAST_HEIGHT = 14.0
-OVERHANG = 3.0
-"""How far the mark of the maximum goes beyond the clients, above and below."""
-
-NUMBER_HEIGHT = 16.0
-"""What the number above the mark and the gap between rows take."""
+MARK = 0.36
+"""Distance from the middle of a row to the end of its mark, as a fraction of the row."""
 
 AXIS_WIDTH = 4.6 * 72
-"""What the horizontal axis has at least, beside the labels."""
+"""Least length of the horizontal axis, in points."""
 
 GREY = "#555555"
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What the clients of an arm have spent: one value a client and seed, in ``epsilons`` and in ``sizes``.
+class ClientEpsilons:
+    """The epsilons and the numbers of training examples of an arm's clients, one value for each client and seed.
 
-    ``stated`` is the largest epsilon, and ``stands`` where it is on the axis.
+    Parameters
+    ----------
+    stated : float
+        Largest epsilon.
+    budget : float or None
+        Largest epsilon that the configuration permits.
     """
 
     label: str
@@ -74,97 +70,78 @@ class Spent:
     epsilons: tuple[float, ...]
     sizes: tuple[int, ...]
     stated: float
-    stands: float
     budget: float | None
     delta: float
     accountant: str
 
 
-@dataclass(frozen=True)
-class Swarm:
-    """How far above the middle of its row each client stands, and the room that it has there, in points."""
-
-    heights: Vector
-    gaps: Vector
-
-    @property
-    def reach(self) -> float:
-        """How far the mark of the maximum goes up and down."""
-        return max(LEAST_HEIGHT, float(np.ptp(self.heights)) + POINT) / 2 + OVERHANG
-
-
-def client_epsilon(selection: Selection, records: pd.DataFrame, clients: pd.DataFrame) -> Figure:
-    """Draw the epsilon that each client's records have spent at the end of the training, a row an arm.
-
-    Parameters
-    ----------
-    selection : Selection
-        The arms, from top to bottom; those without private clients are left out.
-    records : pandas.DataFrame
-        One row an arm and seed.
-    clients : pandas.DataFrame
-        One row an arm, seed and client, with the number of its records and its epsilon.
+@figure("client_epsilon", shows="the epsilon of each client's examples", reads=("records", "clients"))
+def draw_client_epsilon(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> Figure:
+    """Draw the epsilon of each client's examples at the end of the training, a row for each arm with private clients.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A point is a client of a seed, its colour the number of its records; points that would hide each other stand
-        one above the other. A line across the row is the epsilon that is stated, the largest; a dotted one the budget.
+        A point is a client of a seed, its colour the number of its examples. A line across the row is the stated
+        epsilon, the largest; a dotted one the budget.
 
     Raises
     ------
     UserError
-        See :func:`clients_spent`.
+        See :func:`client_epsilons`.
     """
-    arms = clients_spent(selection, records, clients)
+    arms = client_epsilons(view, records, clients)
     sizes = [size for arm in arms for size in arm.sizes]
     norm = _norm(min(sizes), max(sizes))
-    with figure_style():
-        figure = new_figure(selection, records, 1.0)
-        ax = figure.subplots()
-        arms = _placed(arms, _epsilon_axis(ax, arms))
-        swarms = [_swarm(ax, arm) for arm in arms]
-        places, total = _rows(ax, arms, swarms)
-        figure.set_figheight(AROUND + COLOUR_BAR * (norm is not None) + total / 72)
-        for arm, place, swarm in zip(arms, places, swarms, strict=True):
-            _draw(ax, arm, place, swarm, norm)
+    height = MARGIN + COLOUR_BAR * (norm is not None) + ROW_HEIGHT * len(arms)
+    with panels(view, records, height) as (drawing, axes):
+        ax = axes[0, 0]
+        epsilons = [value for arm in arms for value in arm.epsilons]
+        scale = scale_epsilons(ax, "x", epsilons, [arm.budget for arm in arms if arm.budget is not None])
+        ax.set_xlabel(_axis_text(arms, scale))
+        for row, arm in enumerate(arms):
+            _draw_marks(ax, arm, row, scale)
+            _draw_clients(ax, arm, row, scale, norm)
+        mixed = len({arm.unit for arm in arms}) > 1
+        names = [wrapped(arm.label, LABEL_WIDTH) + f"\n(of one {arm.unit})" * mixed for arm in arms]
+        ax.set_yticks(range(len(arms)), names)
+        ax.set_ylim(len(arms) - 0.5, -0.6)
+        ax.grid(axis="y", visible=False)
         if norm is not None:
-            _colour_bar(figure, ax, norm, pad=8 / total)
-        _legend(figure, arms, None if norm else sizes[0])
-        sns.despine(ax=ax)
-    return figure
+            _colour_bar(drawing, ax, norm)
+        _legend(drawing, arms, None if norm else sizes[0])
+    return drawing
 
 
-def clients_spent(selection: Selection, records: pd.DataFrame, clients: pd.DataFrame) -> list[Spent]:
-    """Return what the clients of each arm have spent, for the arms that have private clients.
+def client_epsilons(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> list[ClientEpsilons]:
+    """Return the epsilons of the clients of each arm with private clients.
 
     Raises
     ------
     UserError
-        An arm has no records or no clients, none of them has private clients, or the largest epsilon of the clients is
-        not the one that is stated.
+        An arm has no result rows or no clients, no arm has private clients, or the largest epsilon of the clients
+        differs from the stated one.
     """
-    require_arms(records, selection.arms, "records.csv")
+    require_arms(records, view.arms, "records.csv")
     found = []
-    for arm, label in selection.arms.items():
-        seeds = rows_of(records, arm)
+    for arm, label in view.arms.items():
+        seeds = rows_for_arm(records, arm)
         if (seeds["privacy_unit"] == "none").any() or seeds["partition"].isna().any():
             continue
         require_arms(clients, [arm], "clients.csv")
         mine = clients[clients["arm"] == arm].sort_values(["seed", "client"], kind="stable")
         first = seeds.iloc[0]
-        # Where whole clients are hidden, there may be one epsilon of all of them and none of each.
+        # Client-level privacy can have one epsilon for all clients and none for each.
         if first["privacy_unit"] == "client" and mine["epsilon"].isna().all():
             continue
-        _require_the_stated_maximum(arm, seeds, mine)
+        _require_stated_maximum(arm, seeds, mine)
         found.append(
-            Spent(
+            ClientEpsilons(
                 label=label,
                 unit=str(first["privacy_unit"]),
                 epsilons=tuple(map(float, mine["epsilon"])),
                 sizes=tuple(map(int, mine["records"])),
                 stated=float(seeds["epsilon"].max()),
-                stands=float(seeds["epsilon"].max()),
                 budget=None if pd.isna(first["budget"]) else float(first["budget"]),
                 delta=float(first["delta"]),
                 accountant=str(first["accountant"]),
@@ -172,15 +149,15 @@ def clients_spent(selection: Selection, records: pd.DataFrame, clients: pd.DataF
         )
     if not found:
         raise UserError(
-            f"figure client_epsilon of {selection.title!r}: none of the arms {', '.join(selection.arms)} has private "
-            "clients; select one with a partition and `privacy.kind: example`, or leave this figure out"
+            f"figure client_epsilon of {view.title!r}: none of the arms {', '.join(view.arms)} has private clients; "
+            "select one with a partition and `privacy.kind: example`, or remove this figure"
         )
     return found
 
 
-def _require_the_stated_maximum(arm: str, seeds: pd.DataFrame, clients: pd.DataFrame) -> None:
+def _require_stated_maximum(arm: str, seeds: pd.DataFrame, clients: pd.DataFrame) -> None:
     for seed, stated in zip(seeds["seed"], seeds["epsilon"], strict=True):
-        # A client without an epsilon must not pass for one that has spent nothing.
+        # skipna=False: a client without an epsilon must not count as a client with epsilon 0.
         largest = clients["epsilon"][clients["seed"] == seed].max(skipna=False)
         if not np.isclose(largest, stated, rtol=1e-9, atol=0.0):
             raise UserError(
@@ -190,116 +167,80 @@ def _require_the_stated_maximum(arm: str, seeds: pd.DataFrame, clients: pd.DataF
 
 
 def _norm(smallest: int, largest: int) -> Normalize | None:
-    """Return the scale of the colours, None where all clients have as many records."""
+    """Return the scale of the colours, None if all clients have the same number of examples."""
     if smallest == largest:
         return None
-    return (LogNorm if largest > SPREAD * smallest > 0 else Normalize)(smallest, largest)
+    return (LogNorm if largest > LINEAR_RATIO * smallest > 0 else Normalize)(smallest, largest)
 
 
-def _epsilon_axis(ax: Axes, arms: Sequence[Spent]) -> EpsilonScale | None:
-    """Scale the axis of epsilon; return the scale where it is logarithmic, None where 0 is an end of it."""
-    epsilons = [value for arm in arms for value in arm.epsilons]
-    shown = [*epsilons, *(arm.budget for arm in arms if arm.budget is not None)]
-    finite = [value for value in epsilons if has_logarithm([value])]
-    logarithmic = any(map(math.isinf, epsilons)) or (bool(finite) and max(finite) > SPREAD * min(finite))
-    scale = None
-    if logarithmic:
-        # An infinite one alone leaves nothing to take the room from.
-        ends = [value for value in shown if has_logarithm([value])] or [1.0]
-        scale = EpsilonScale.of(shown, room=max(1.05, (max(ends) / min(ends)) ** 0.06))
-        scale.draw(ax, "x", (1, 2, 3, 5), ticks=has_logarithm(shown))
-    else:
-        # Half a point must not be cut off where it stands at zero.
-        top = max(shown) or 1.0
-        ax.set_xlim(-0.01 * top, 1.06 * top)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+def _axis_text(arms: Sequence[ClientEpsilons], scale: EpsilonScale | None) -> str:
     units = " or ".join(f"one {unit}" for unit in dict.fromkeys(arm.unit for arm in arms))
     names = ", ".join(dict.fromkeys(arm.accountant.upper() for arm in arms))
     deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(arm.delta for arm in arms))
-    said = " (log scale)" if scale else ""
-    ax.set_xlabel(f"ε of {units} at the end of the training, {names}, δ = {deltas}{said}")
-    return scale
+    return f"ε of {units} at the end of the training, {names}, δ = {deltas}{' (log scale)' if scale else ''}"
 
 
-def _placed(arms: Sequence[Spent], scale: EpsilonScale | None) -> list[Spent]:
-    """Return the arms with where each epsilon stands on the axis in its place; what is written of it stays."""
-    place = scale.place if scale else float
-    return [replace(arm, epsilons=tuple(map(place, arm.epsilons)), stands=place(arm.stated)) for arm in arms]
+def _draw_marks(ax: Axes, arm: ClientEpsilons, row: int, scale: EpsilonScale | None) -> None:
+    """Draw the stated epsilon and the budget, with their numbers."""
+    stated = scale.place(arm.stated) if scale else arm.stated
+    top, bottom = row - MARK, row + MARK
+    # The line is behind the clients: with equal epsilons it must not hide them.
+    ax.plot([stated] * 2, [bottom, top], color="black", linewidth=1.3, zorder=2)
+    # A white box keeps the lines of the grid out of the number.
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+    look: dict[str, Any] = {"va": "bottom", "annotation_clip": False, "bbox": box}
+    if arm.budget is None:
+        annotate(ax, epsilon_bound(arm.stated), (stated, top), (0, 1), ha="center", **look)
+        return
+    # The budget is at least the stated epsilon: its number is on the right.
+    annotate(ax, epsilon_bound(arm.stated), (stated, top), (-1, 1), ha="right", **look)
+    ax.plot([arm.budget] * 2, [bottom, top], color=GREY, linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=2)
+    annotate(ax, f"budget {arm.budget:g}", (arm.budget, top), (2, 1), ha="left", color=GREY, **look)
 
 
-def _swarm(ax: Axes, arm: Spent) -> Swarm:
-    """Place the clients of an arm so that none hides another, as long as there is room."""
-    epsilons = np.array(arm.epsilons)
-    shares = (ax.transScale + ax.transLimits).transform(np.column_stack([epsilons, np.zeros_like(epsilons)]))[:, 0]
-    # By records where the epsilon is the same, so that the colours of a column are in order.
-    order = np.lexsort(np.array([arm.sizes, epsilons]))
-    heights, gaps = np.zeros(len(order)), np.full(len(order), POINT)
-    apart = np.flatnonzero(np.diff(shares[order]) * AXIS_WIDTH >= POINT) + 1
-    for crowd in np.split(order, apart):
-        lanes = _lanes(shares[crowd] * AXIS_WIDTH)
-        gaps[crowd] = min(POINT, SWARM_HEIGHT / max(1, np.ptp(lanes)))
-        heights[crowd] = (lanes - (lanes.max() + lanes.min()) / 2) * gaps[crowd]
-    return Swarm(heights, gaps)
-
-
-def _lanes(places: Vector) -> Vector:
-    """Return a lane for each of ``places``, from left to right: the free one that is nearest to the middle.
-
-    Examples
-    --------
-    >>> _lanes(np.array([0.0, 1.0, 1.0, 1.0, 9.0])).tolist()
-    [0.0, 1.0, -1.0, 2.0, 0.0]
-    """
-    ends: list[float] = []
-    taken = []
-    for place in places:
-        lane = next((lane for lane, end in enumerate(ends) if end + POINT <= place), len(ends))
-        ends[lane : lane + 1] = [place]
-        taken.append((lane + 1) // 2 if lane % 2 else -(lane // 2))
-    return np.array(taken, dtype=float)
-
-
-def _rows(ax: Axes, arms: Sequence[Spent], swarms: Sequence[Swarm]) -> tuple[list[float], float]:
-    """Lay out the rows from top to bottom, and return the middle of each and the height of all."""
-    mixed = len({arm.unit for arm in arms}) > 1
-    names = [wrapped(arm.label, LABEL_WIDTH) + f"\n(of one {arm.unit})" * mixed for arm in arms]
-    labels = [LINE_HEIGHT * (1 + name.count("\n")) / 2 for name in names]
-    halves = [max(swarm.reach, label) for swarm, label in zip(swarms, labels, strict=True)]
-    # The number stands above the clients, and is not counted to the middle.
-    ends = list(accumulate(2 * half + NUMBER_HEIGHT for half in halves))
-    places = [end - half for end, half in zip(ends, halves, strict=True)]
-    total = ends[-1] + NUMBER_HEIGHT / 2
-    ax.set_ylim(total, 0)
-    ax.set_yticks(places, names)
-    ax.grid(axis="y", visible=False)
-    return places, total
-
-
-def _draw(ax: Axes, arm: Spent, place: float, swarm: Swarm, norm: Normalize | None) -> None:
-    top, bottom = place - swarm.reach, place + swarm.reach
-    # One after the other from below, and where many overlap without white edges: these would change their colour.
-    order = np.argsort(swarm.heights, kind="stable")
+def _draw_clients(ax: Axes, arm: ClientEpsilons, row: int, scale: EpsilonScale | None, norm: Normalize | None) -> None:
+    across = np.array([scale.place(value) if scale else value for value in arm.epsilons])
+    # Equal epsilons in the order of the sizes, so that the colours of a column are in order.
+    order = np.lexsort(np.array([arm.sizes, across]))
+    across = across[order]
+    fractions = (ax.transScale + ax.transLimits).transform(np.column_stack([across, np.zeros_like(across)]))[:, 0]
+    heights, gap = swarm_heights(fractions * AXIS_WIDTH)
     look: dict[str, Any] = {"color": HUES[0]}
     if norm is not None:
         look = {"c": np.array(arm.sizes)[order], "cmap": _colours(), "norm": norm}
-    ax.scatter(
-        np.array(arm.epsilons)[order], place - swarm.heights[order], s=POINT**2, clip_on=False, zorder=3,
-        edgecolors="white", linewidths=np.where(swarm.gaps[order] > 1.0, 0.3, 0.0).tolist(), **look,
-    )  # fmt: skip
-    # Behind the clients: where all have spent the same, the line must not hide them.
-    ax.plot([arm.stands] * 2, [bottom, top], color="black", linewidth=1.3, zorder=2)
-    beside: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "fontsize": 7, "annotation_clip": False}
-    # A line of the grid must not cross the number.
-    beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
-    number = epsilon_bound(arm.stated)
-    if arm.budget is None:
-        ax.annotate(number, (arm.stands, top), (0, 1), ha="center", **beside)
-        return
-    # The budget is never below what was spent: the number goes to the left, the budget to the right.
-    ax.annotate(number, (arm.stands, top), (1, 1), ha="right", **beside)
-    ax.plot([arm.budget] * 2, [bottom, top], color=GREY, linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=2)
-    ax.annotate(f"budget {arm.budget:g}", (arm.budget, top), (2, 1), ha="left", color=GREY, **beside)
+    # White edges would change the colour of points that overlap.
+    edges = np.where(gap > 1.0, 0.3, 0.0).tolist()
+    up = row - heights / (72 * ROW_HEIGHT)
+    ax.scatter(across, up, s=POINT**2, clip_on=False, zorder=3, edgecolors="white", linewidths=edges, **look)
+
+
+def swarm_heights(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the height of each point above the middle of its row, and the room that it has, in points.
+
+    Seaborn's swarmplot needs minutes for thousands of points, and piles them up at the ends of a row.
+
+    Parameters
+    ----------
+    places : numpy.ndarray
+        Positions across, in points, in ascending order.
+
+    Examples
+    --------
+    >>> swarm_heights(np.array([0.0, 1.0, 1.0, 9.0]))[0].tolist()
+    [0.0, 4.2, -4.2, 0.0]
+    """
+    heights, gaps = np.zeros(len(places)), np.full(len(places), POINT)
+    for crowd in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) >= POINT) + 1):
+        ends: list[float] = []
+        lanes = []
+        for place in places[crowd]:
+            # The free lane that is nearest to the middle: 0, 1, -1, 2, -2, ...
+            lane = next((lane for lane, end in enumerate(ends) if end + POINT <= place), len(ends))
+            ends[lane : lane + 1] = [place]
+            lanes.append((lane + 1) // 2 if lane % 2 else -(lane // 2))
+        gaps[crowd] = min(POINT, SWARM_HEIGHT / max(1, np.ptp(lanes)))
+        heights[crowd] = (np.array(lanes) - (max(lanes) + min(lanes)) // 2) * gaps[crowd]
+    return heights, gaps
 
 
 def _colours() -> Colormap:
@@ -307,28 +248,28 @@ def _colours() -> Colormap:
     return colours
 
 
-def _colour_bar(figure: Figure, ax: Axes, norm: Normalize, pad: float) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, _colours()), ax=ax, location="bottom", aspect=36, shrink=0.62, pad=pad)
+def _colour_bar(drawing: Figure, ax: Axes, norm: Normalize) -> None:
+    bar = drawing.colorbar(ScalarMappable(norm, _colours()), ax=ax, location="bottom", aspect=36, shrink=0.62, pad=0.03)
     if isinstance(norm, LogNorm):
         bar.ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
         bar.ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
     bar.ax.xaxis.set_minor_locator(NullLocator())
     bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    bar.set_label("Training records of the client" + (" (log scale)" if isinstance(norm, LogNorm) else ""))
+    bar.set_label("Training examples of the client" + (" (log scale)" if isinstance(norm, LogNorm) else ""))
     # Viewers of SVG show white seams between areas without edges.
     if bar.solids is not None:
         bar.solids.set_edgecolor("face")
 
 
-def _legend(figure: Figure, arms: Sequence[Spent], records: int | None) -> None:
-    each = "" if records is None else f", {records:,} records each"
-    colour = GREY if records is None else HUES[0]
+def _legend(drawing: Figure, arms: Sequence[ClientEpsilons], size: int | None) -> None:
+    each = "" if size is None else f", {size:,} examples each"
+    client: dict[str, Any] = {"marker": "o", "markersize": POINT, "color": GREY if size is None else HUES[0]}
+    stated: dict[str, Any] = {"marker": "|", "markersize": 9, "markeredgewidth": 1.3, "color": "black"}
     handles = [
-        Line2D([], [], marker="o", markersize=POINT, linestyle="none", color=colour, label=f"a client of a seed{each}"),
-        Line2D([], [], marker="|", markersize=9, markeredgewidth=1.3, linestyle="none", color="black",
-               label="ε stated: the largest over clients and seeds"),
-    ]  # fmt: skip
+        Line2D([], [], linestyle="none", label=f"a client of a seed{each}", **client),
+        Line2D([], [], linestyle="none", label="ε stated: the largest over clients and seeds", **stated),
+    ]
     if any(arm.budget is not None for arm in arms):
         handles.append(Line2D([], [], linestyle=(0, (1, 1.5)), linewidth=1.1, color=GREY, label="budget"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.5)
+    legend_below(drawing, handles, ncols=len(handles), columnspacing=1.5)

@@ -1,8 +1,9 @@
-"""Who holds which labels: the partitions."""
+"""The partitions: the number of examples of each label at each client."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,82 +14,79 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppml.errors import UserError
-from ppml.reporting.experiment_view import Selection, label_columns, require_arms
-from ppml.reporting.style import figure_style, new_figure
+from ppml.reporting.experiment_view import ExperimentView, label_columns, require_arms
+from ppml.reporting.panels import legend_below, panels
+from ppml.reporting.registry import figure
 
 PAGE_HEIGHT = 8.2
-"""Inches that all panels may take together: what a page leaves beside title and legend."""
+"""Inches of a page for all panels together, without title and legend."""
 
-AROUND_PANEL = 0.75
+PANEL_MARGIN = 0.75
 """Inches of a panel's title and axis."""
 
 FONT_POINTS = 6.0
 CHARACTER = 0.075
-"""Inches that a digit needs inside its bar."""
+"""Inches of a character inside a bar."""
+
+LEGEND_CHARACTERS = 60
+"""Characters of the labels in a line of the legend, two more for each label."""
 
 
-def labels(selection: Selection, records: pd.DataFrame, clients: pd.DataFrame) -> Figure:
-    """Draw each client's label histogram as a stacked bar, a panel a partition.
-
-    Parameters
-    ----------
-    selection : Selection
-        The arms; each partition that they train on is drawn once, as the first seed of the first such arm has it.
-    records : pandas.DataFrame
-        One row an arm and seed.
-    clients : pandas.DataFrame
-        One row an arm, seed and client, with the number of records of each label.
+@figure("labels", shows="the label histogram of each client", reads=("records", "clients"))
+def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> Figure:
+    """Draw each client's label histogram as a stacked bar, a panel for each partition of the arms, of its first seed.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Clients from top to bottom, records from left to right; the length of a bar is the number of records.
+        Clients from top to bottom, examples from left to right; the length of a bar is the number of examples.
 
     Raises
     ------
     UserError
-        No arm has a partition, or an arm has no records or no clients.
+        No arm has a partition, or an arm has no result rows or no clients.
     """
-    require_arms(records, selection.arms, "records.csv")
-    partitions = label_counts(selection, records, clients)
+    require_arms(records, view.arms, "records.csv")
+    partitions = label_counts(view, records, clients)
     columns = len(partitions) if len(partitions) <= 3 else 2
     heights = _row_heights(list(partitions.values()), columns)
-    with figure_style():
-        figure = new_figure(selection, records, sum(heights) + 1.0)
-        axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
-        labels = len(label_columns(clients))
-        palette = sns.color_palette("colorblind", labels).as_hex()
-        for place, ax in enumerate(axes.flat):
-            if place >= len(partitions):
-                ax.set_axis_off()
-                continue
-            name = list(partitions)[place]
-            row = heights[place // columns]
-            _draw(ax, name, partitions[name], palette, width=5.6 / columns, height=row - AROUND_PANEL)
+    palette = label_palette(len(label_columns(clients)))
+    layout: dict[str, Any] = {"rows": len(heights), "columns": columns, "height_ratios": heights}
+    with panels(view, records, sum(heights) + 1.0, **layout) as (drawing, axes):
+        for ax in axes.flat[len(partitions) :]:
+            ax.set_axis_off()
+        for place, (name, counts) in enumerate(partitions.items()):
+            height = heights[place // columns] - PANEL_MARGIN
+            _draw_bars(axes.flat[place], name, counts, palette, width=5.6 / columns, height=height)
         handles, names = axes.flat[0].get_legend_handles_labels()
-        seed = _first_seed(records, selection)
-        figure.legend(
-            handles, names, title=f"Label (partition of seed {seed})", loc="outside lower center", ncols=labels,
-            handlelength=1, columnspacing=1.2,
-        )  # fmt: skip
-    return figure
+        seed = int(records["seed"][records["arm"].isin(list(view.arms)) & records["partition"].notna()].min())
+        entries = min(len(names), LEGEND_CHARACTERS // (2 + max(map(len, names))))
+        title = f"Label (partition of seed {seed})"
+        legend_below(drawing, handles, title=title, ncols=entries, handlelength=1, columnspacing=1.2)
+    return drawing
 
 
-def label_counts(selection: Selection, records: pd.DataFrame, clients: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the records of each client by label, for each partition that the arms use.
+def label_palette(count: int) -> list[str]:
+    """Return a colour for each label, in hexadecimal: for colour-blind readers, or evenly spaced hues for many."""
+    palette = sns.color_palette("colorblind")
+    return list(palette.as_hex()[:count] if count <= len(palette) else sns.husl_palette(count, l=0.6).as_hex())
+
+
+def label_counts(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the number of examples of each client by label, for each partition of the arms.
 
     Returns
     -------
     dict of str to pandas.DataFrame
-        By partition; a row a client, in order, a column a label (``label_0`` and up); 0 for a label that its data lack.
+        By partition; a row for each client, a column for each label of the file; 0 for a label without an example.
 
     Raises
     ------
     UserError
-        No arm has a partition, an arm has no clients, or the labels of a client do not add up to its records.
+        No arm has a partition, an arm has no clients, or the labels of a client do not add up to its examples.
     """
     found: dict[str, pd.DataFrame] = {}
-    for arm in selection.arms:
+    for arm in view.arms:
         rows = records[records["arm"] == arm].sort_values("seed", kind="stable")
         partition = rows["partition"].iloc[0]
         if pd.isna(partition) or partition in found:
@@ -105,37 +103,33 @@ def label_counts(selection: Selection, records: pd.DataFrame, clients: pd.DataFr
         found[str(partition)] = counts
     if not found:
         raise UserError(
-            f"figure labels of {selection.title!r}: none of the arms {', '.join(selection.arms)} has clients; select "
-            "one with a partition, or leave this figure out"
+            f"figure labels of {view.title!r}: none of the arms {', '.join(view.arms)} has clients; select one with a "
+            "partition, or remove this figure"
         )
     return found
 
 
-def _first_seed(records: pd.DataFrame, selection: Selection) -> int:
-    return int(records["seed"][records["arm"].isin(list(selection.arms)) & records["partition"].notna()].min())
-
-
 def _row_heights(counts: list[pd.DataFrame], columns: int) -> list[float]:
-    """Return the height in inches of each row of panels: its largest number of clients decides, and the page's end."""
+    """Return the height in inches of each row of panels, by its largest number of clients and the page."""
     clients = [max(len(table) for table in counts[start : start + columns]) for start in range(0, len(counts), columns)]
     bars = [max(0.8, min(0.24, 3.6 / number) * number) for number in clients]
-    page = PAGE_HEIGHT - AROUND_PANEL * len(bars)
-    return [AROUND_PANEL + height * min(1.0, page / sum(bars)) for height in bars]
+    page = PAGE_HEIGHT - PANEL_MARGIN * len(bars)
+    return [PANEL_MARGIN + height * min(1.0, page / sum(bars)) for height in bars]
 
 
-def _draw(ax: Axes, name: str, counts: pd.DataFrame, palette: list[str], *, width: float, height: float) -> None:
+def _draw_bars(ax: Axes, name: str, counts: pd.DataFrame, palette: list[str], *, width: float, height: float) -> None:
     places = np.arange(len(counts))
     left = np.zeros(len(counts))
     longest = float(counts.sum(axis="columns").max())
     tall_enough = 72 * 0.86 * height / len(counts) >= FONT_POINTS
-    for digit, column in enumerate(counts.columns):
+    for column, colour in zip(counts.columns, palette, strict=True):
+        label = str(column).removeprefix("label_")
         sizes = counts[column].to_numpy(dtype=float)
-        colour = palette[digit]
-        ax.barh(places, sizes, left=left, height=0.86, color=colour, edgecolor="white", linewidth=0.4, label=str(digit))
-        for place in places[(sizes / longest * width > CHARACTER) & tall_enough]:
+        ax.barh(places, sizes, left=left, height=0.86, color=colour, edgecolor="white", linewidth=0.4, label=label)
+        for place in places[(sizes / longest * width > CHARACTER * len(label)) & tall_enough]:
             ax.text(
-                left[place] + sizes[place] / 2, place, str(digit), ha="center", va="center_baseline",
-                fontsize=FONT_POINTS, color=_ink(colour),
+                left[place] + sizes[place] / 2, place, label, ha="center", va="center_baseline",
+                fontsize=FONT_POINTS, color=_text_colour(colour),
             )  # fmt: skip
         left += sizes
     ax.set_ylim(len(counts) - 0.5, -0.5)
@@ -143,14 +137,13 @@ def _draw(ax: Axes, name: str, counts: pd.DataFrame, palette: list[str], *, widt
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
     step = max(1, math.ceil(len(counts) / (72 * height / 8)))
     ax.set_yticks(places[::step], counts.index.astype(str)[::step])
-    ax.set_xlabel("Records")
+    ax.set_xlabel("Training examples")
     ax.set_ylabel("Client")
     ax.set_title(f"{name}: {len(counts)} clients")
     ax.grid(axis="y", visible=False)
-    sns.despine(ax=ax)
 
 
-def _ink(colour: str) -> str:
-    """Return black or white, whichever is legible on ``colour``."""
+def _text_colour(colour: str) -> str:
+    """Return black or white, by their contrast to ``colour``."""
     red, green, blue = to_rgb(colour)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

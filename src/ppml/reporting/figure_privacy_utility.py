@@ -1,4 +1,4 @@
-"""Accuracy against epsilon: what privacy costs."""
+"""Accuracy against epsilon: the cost of privacy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +18,7 @@ from matplotlib.transforms import ScaledTranslation
 from ppml.errors import UserError
 from ppml.reporting.accuracy_axis import accuracy_label, error_axis
 from ppml.reporting.epsilon_axis import EpsilonScale, has_logarithm
-from ppml.reporting.experiment_view import Selection
+from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.formatting import percent, scientific
 from ppml.reporting.literature import PublishedRow
 from ppml.reporting.literature_points import (
@@ -33,9 +31,11 @@ from ppml.reporting.literature_points import (
     draw_series,
     published_series,
 )
+from ppml.reporting.panels import annotate, draw_estimates, legend_below, panels, seeds_text
+from ppml.reporting.registry import figure
 from ppml.reporting.statistics import Estimate, estimate
-from ppml.reporting.style import ArmStyle, arm_styles, dark, figure_style, new_figure, spread_out
-from ppml.reporting.summaries import rows_of
+from ppml.reporting.style import ArmStyle, arm_styles, dark, dodge
+from ppml.reporting.summaries import rows_for_arm
 
 HEIGHT = 3.9
 LABEL_GAP = 9.5
@@ -45,197 +45,150 @@ LABEL_OFFSET = 14
 """Points from the axis to a label in the margin."""
 
 SIDE_STEP = 4 / 72
-"""Inches between families where points share an epsilon."""
+"""Inches between families with points at the same epsilon."""
 
 
 @dataclass(frozen=True)
-class PrivatePoint:
-    """An arm with an epsilon."""
-
-    label: str
-    style: ArmStyle
-    epsilon: float
-    delta: float
-    accuracy: Estimate
-
-
-@dataclass(frozen=True)
-class PublicLine:
-    """An arm without differential privacy."""
+class DrawnArm:
+    """An arm with its accuracy; epsilon and delta are nan without differential privacy."""
 
     label: str
     style: ArmStyle
     accuracy: Estimate
+    epsilon: float = math.nan
+    delta: float = math.nan
 
 
-def privacy_utility(selection: Selection, records: pd.DataFrame, published: Mapping[str, PublishedRow]) -> Figure:
+@figure("privacy_utility", shows="accuracy against epsilon", reads=("records",), published=True)
+def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published: Mapping[str, PublishedRow]) -> Figure:
     """Draw accuracy on the whole test set against epsilon.
-
-    Parameters
-    ----------
-    selection : Selection
-        The arms; ``compare`` names the published points beside those of them that it answers, ``published`` those that
-        stand for themselves.
-    records : pandas.DataFrame
-        One row an arm and seed; accuracies are shares, epsilon the maximum over clients.
-    published : mapping of str to PublishedRow
-        As `ppml.reporting.literature.load_published` returns it.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A line a family of arms that differ in epsilon only, with the 95 % interval at each point (Student's t over
-        seeds; Wilson's with one seed); arms without privacy as labelled horizontal lines; published points hollow. The
-        axis of accuracy is logarithmic in the error, so that 80 % and 99 % can both be read.
+        A line for each family of arms that differ in epsilon only, with the 95 % interval at each point (Student's t
+        over seeds; Wilson's with one seed); arms without privacy as labelled horizontal lines; published points hollow,
+        in the style of the arm that answers them. The axis of accuracy is logarithmic in the error, so that a reader
+        can distinguish both 80 % from 81 % and 99 % from 99.1 %.
 
     Raises
     ------
     UserError
-        An arm has no records, none of them has an epsilon, or a published row does not exist.
+        An arm has no result rows, no arm has an epsilon, or a published row does not exist.
     """
-    styles = _one_marker_a_family(arm_styles(selection, records))
-    private, public = _arms(selection, records, styles)
-    answered, series = answered_points(selection, published, styles), published_series(selection, published)
+    styles = _one_marker_per_family(arm_styles(view, records))
+    arms = _arms(view, records, styles)
+    private = [one for one in arms if not math.isnan(one.epsilon)]
+    public = [one for one in arms if math.isnan(one.epsilon)]
+    answered, series = answered_points(view, published, styles), published_series(view, published)
     if not private:
         raise UserError(
-            f"figure privacy_utility of {selection.title!r}: none of the arms {', '.join(selection.arms)} has an "
-            "epsilon; select one with `privacy.kind: example`, or leave this figure out"
+            f"figure privacy_utility of {view.title!r}: none of the arms {', '.join(view.arms)} has an epsilon; select "
+            "one with `privacy.kind: example`, or remove this figure"
         )
-    deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(point.delta for point in private))
     theirs = [*(one.point for one in answered), *(point for one in series for point in one.points)]
-    ours = [*(point.accuracy for point in private), *(line.accuracy for line in public)]
-    with figure_style():
-        figure = new_figure(selection, records, HEIGHT + 0.15 * len(series))
-        ax = figure.subplots()
+    with panels(view, records, HEIGHT + 0.15 * len(series)) as (drawing, axes):
+        ax = axes[0, 0]
+        deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(one.delta for one in private))
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
-        ax.set_ylabel(accuracy_label(selection, records))
-        scale = _epsilon_axis(ax, [*(point.epsilon for point in private), *(point.epsilon for point in theirs)])
-        error_axis(ax, _heights(ours, theirs))
-        families = _draw_families(figure, ax, private, scale)
+        ax.set_ylabel(accuracy_label(view, records))
+        scale = _scale(ax, [*(one.epsilon for one in private), *(point.epsilon for point in theirs)])
+        error_axis(ax, _heights([*private, *public], theirs))
+        families = _draw_families(drawing, ax, private, scale)
         labels = [_draw_line(ax, line, place) for place, line in enumerate(public)]
         draw_answered(ax, answered)
         hollow = draw_series(ax, series)
-        sns.despine(ax=ax)
-        columns = _key(_training_images(selection, records), families, hollow, answered, series)
-        _legend(figure, columns, _intervals(ours, _share_epsilon(private)))
-        _separate(figure, ax, labels)
-    return figure
+        columns = _key(_training_images(view, records), families, hollow, answered, series)
+        _legend(drawing, columns, _intervals([*private, *public], _share_epsilon(private)))
+    _separate(drawing, ax, labels)
+    return drawing
 
 
-def _one_marker_a_family(styles: Mapping[str, ArmStyle]) -> dict[str, ArmStyle]:
-    """Return the styles with the marker of the first arm of each family: here a line is a family."""
+def _one_marker_per_family(styles: Mapping[str, ArmStyle]) -> dict[str, ArmStyle]:
+    """Return the styles with the marker of the first arm of each family, since a line is a family."""
     markers: dict[str, str] = {}
     for style in styles.values():
         markers.setdefault(style.family, style.marker)
     return {arm: replace(style, marker=markers[style.family]) for arm, style in styles.items()}
 
 
-def _arms(
-    selection: Selection, records: pd.DataFrame, styles: Mapping[str, ArmStyle]
-) -> tuple[list[PrivatePoint], list[PublicLine]]:
-    private, public = [], []
-    for arm, label in selection.arms.items():
-        seeds = rows_of(records, arm)
+def _arms(view: ExperimentView, records: pd.DataFrame, styles: Mapping[str, ArmStyle]) -> list[DrawnArm]:
+    found = []
+    for arm, label in view.arms.items():
+        seeds = rows_for_arm(records, arm)
         accuracy = estimate(seeds["accuracy_all"], trials=int(seeds["n_test_all"].iloc[0]))
         if seeds["privacy_unit"].iloc[0] == "none":
-            public.append(PublicLine(label, styles[arm], accuracy))
+            found.append(DrawnArm(label, styles[arm], accuracy))
         else:
             epsilon, delta = float(seeds["epsilon"].max()), float(seeds["delta"].iloc[0])
-            private.append(PrivatePoint(label, styles[arm], epsilon, delta, accuracy))
-    return private, public
+            found.append(DrawnArm(label, styles[arm], accuracy, epsilon, delta))
+    return found
 
 
-def _epsilon_axis(ax: Axes, epsilons: Sequence[float]) -> EpsilonScale:
-    finite = [value for value in epsilons if 0 < value < math.inf] or [1.0]
-    # A single epsilon, or several close together, still need an axis to be read on.
+def _scale(ax: Axes, epsilons: Sequence[float]) -> EpsilonScale:
+    finite = [value for value in epsilons if has_logarithm([value])] or [1.0]
+    # A single epsilon, or several close together, still need an axis with numbers.
     scale = EpsilonScale.of(epsilons, room=max(1.35, (4 * min(finite) / max(finite)) ** 0.5))
-    scale.draw(ax, "x", (1, 2, 3, 5), ticks=has_logarithm(epsilons))
+    scale.draw(ax, "x")
     return scale
 
 
-def _heights(ours: Sequence[Estimate], theirs: Sequence[PublishedPoint]) -> list[float]:
-    """Return what the axis of accuracy must reach, in percent."""
-    # Set by hand: points that are moved sideways do not count towards automatic limits.
-    ends = [end for value in ours for end in (value.low, value.high)]
+def _heights(ours: Sequence[DrawnArm], theirs: Sequence[PublishedPoint]) -> list[float]:
+    """Return all accuracies and ends of intervals, in percent."""
+    # Automatic limits would ignore the points with a sideways offset.
+    ends = [end for one in ours for end in (one.accuracy.low, one.accuracy.high)]
     ends += [end for point in theirs for end in (point.accuracy - point.spread, point.accuracy + point.spread)]
     return [100 * min(1.0, max(0.0, end)) for end in ends]
 
 
-def _share_epsilon(points: Sequence[PrivatePoint]) -> bool:
-    """Return whether two points have the same epsilon, as far as a reader can see."""
-    return len({round(point.epsilon, 2) for point in points}) < len(points)
+def _share_epsilon(private: Sequence[DrawnArm]) -> bool:
+    """Return whether two points have the same epsilon to two decimals."""
+    return len({round(one.epsilon, 2) for one in private}) < len(private)
 
 
-def _draw_families(figure: Figure, ax: Axes, private: Sequence[PrivatePoint], scale: EpsilonScale) -> list[Artist]:
-    """Draw a line a family, and return what a legend shows, in order."""
-    families: dict[str, list[PrivatePoint]] = {}
-    for point in sorted(private, key=lambda point: point.epsilon):
-        families.setdefault(point.style.family, []).append(point)
-    # Points at one epsilon stand side by side, or one would hide the other.
+def _draw_families(drawing: Figure, ax: Axes, private: Sequence[DrawnArm], scale: EpsilonScale) -> list[Artist]:
+    """Draw a line for each family, and return the entries of the legend, in order."""
+    families: dict[str, list[DrawnArm]] = {}
+    for one in sorted(private, key=lambda one: one.epsilon):
+        families.setdefault(one.style.family, []).append(one)
+    # Points at one epsilon are side by side, or one would hide the other.
     step = SIDE_STEP if _share_epsilon(private) else 0.0
     handles: list[Artist] = []
-    for place, (family, points) in enumerate(families.items()):
+    for place, (family, members) in enumerate(families.items()):
         shift = (place - (len(families) - 1) / 2) * step
-        beside = ax.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
-        look = points[len(points) // 2].style
+        beside = ax.transData + ScaledTranslation(shift, 0, drawing.dpi_scale_trans)
+        look = members[len(members) // 2].style
         drawn: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
-        # The places of 0 and infinity are not on the scale: no line leads there.
-        joined = [point for point in points if has_logarithm([point.epsilon])]
-        ax.plot(
-            [point.epsilon for point in joined],
-            [100 * point.accuracy.mean for point in joined],
-            transform=beside,
-            zorder=2,
-            **drawn,
-        )
-        for point in points:
-            ax.errorbar(
-                scale.place(point.epsilon),
-                100 * point.accuracy.mean,
-                yerr=_reach(point.accuracy),
-                fmt=look.marker,
-                color=point.style.colour,
-                markeredgecolor="white",
-                markeredgewidth=0.4,
-                markersize=6,
-                capsize=2.5,
-                capthick=1.1,
-                elinewidth=1.1,
-                transform=beside,
-                zorder=4,
-            )
-        label = points[0].label if len(points) == 1 else family
+        # 0 and infinity are not on the logarithmic part: no line leads to them.
+        joined = [one for one in members if has_logarithm([one.epsilon])]
+        means = [100 * one.accuracy.mean for one in joined]
+        ax.plot([one.epsilon for one in joined], means, transform=beside, zorder=2, **drawn)
+        for one in members:
+            draw_estimates(
+                ax, [scale.place(one.epsilon)], [one.accuracy], fmt=look.marker, color=one.style.colour,
+                markeredgecolor="white", markeredgewidth=0.4, markersize=6, capthick=1.1, elinewidth=1.1,
+                transform=beside, zorder=4,
+            )  # fmt: skip
+        label = members[0].label if len(members) == 1 else family
         handles += ax.plot([], [], marker=look.marker, markersize=6, label=label, **drawn)
     return handles
 
 
-def _reach(value: Estimate) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the distances in percent from the mean to the ends of its interval, shape ``(2, 1)``."""
-    return 100 * np.array([[value.mean - value.low], [value.high - value.mean]])
-
-
-def _draw_line(ax: Axes, line: PublicLine, place: int) -> Annotation:
+def _draw_line(ax: Axes, line: DrawnArm, place: int) -> Annotation:
     """Draw the horizontal line of an arm without privacy, and return its label in the right margin."""
     colour, height = line.style.colour, 100 * line.accuracy.mean
     ax.axhspan(100 * line.accuracy.low, 100 * line.accuracy.high, color=colour, alpha=0.08, linewidth=0, zorder=0.5)
-    # Alternating phases: where two arms coincide, the dashes of one fill the gaps of the other.
+    # Alternating phases: the dashes of an arm fill the gaps of an equal one.
     ax.axhline(height, color=colour, linestyle=(4 * (place % 2), (4, 4)), linewidth=1.2, zorder=1)
-    return ax.annotate(
-        f"{line.label}: {percent(line.accuracy.mean)} %",
-        xy=(1, height),
-        xycoords=ax.get_yaxis_transform(),
-        xytext=(LABEL_OFFSET, 0),
-        textcoords="offset points",
-        color=dark(colour),
-        fontsize=7.5,
-        va="center",
+    return annotate(
+        ax, f"{line.label}: {percent(line.accuracy.mean)} %", (1, height), (LABEL_OFFSET, 0), fontsize=7.5,
+        xycoords=ax.get_yaxis_transform(), color=dark(colour), va="center", annotation_clip=False,
         arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 0},
-        annotation_clip=False,
-    )
+    )  # fmt: skip
 
 
-def _training_images(selection: Selection, records: pd.DataFrame) -> str:
-    mine = records[records["arm"].isin(list(selection.arms))]
+def _training_images(view: ExperimentView, records: pd.DataFrame) -> str:
+    mine = records[records["arm"].isin(list(view.arms))]
     return f"{' or '.join(f'{size:,}' for size in dict.fromkeys(mine['n_train']))} training images"
 
 
@@ -246,7 +199,7 @@ def _key(
     answered: Sequence[AnsweredPoint],
     series: Sequence[PublishedSeries],
 ) -> list[list[Artist]]:
-    """Return the columns of the legend, each with its heading: ours, and theirs where there are any."""
+    """Return the columns of the legend, each with its heading: ours, and theirs if a series is shown."""
     ours = [_heading(f"Ours, {training}"), *families]
     if answered:
         look: dict[str, Any] = {"marker": "o", "color": GREY, "markerfacecolor": "white", "linestyle": "none"}
@@ -263,43 +216,33 @@ def _heading(text: str) -> Artist:
     return Line2D([], [], linestyle="none", label=text)
 
 
-def _intervals(ours: Sequence[Estimate], side_by_side: bool) -> str:
-    """Return what the bars and bands are."""
-    kinds = {value.kind for value in ours}
-    seeds = sorted({value.n for value in ours})
-    if seeds == [1]:
-        text = "One seed; bars and bands: 95 % interval (Wilson, over the images)"
-    else:
-        number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
-        single = "; Wilson with one seed" if "wilson" in kinds else ""
-        text = f"Mean of {number} seeds; bars and bands: 95 % interval (Student's t{single})"
-    return text + ("\nPoints at the same ε stand side by side" if side_by_side else "")
+def _intervals(ours: Sequence[DrawnArm], side_by_side: bool) -> str:
+    """Return the meaning of the bars and bands."""
+    seeds = seeds_text(one.accuracy.n for one in ours)
+    single = "; Wilson with one seed" if any(one.accuracy.kind == "wilson" for one in ours) else ""
+    method = "Wilson, over the images" if seeds == "One seed" else f"Student's t{single}"
+    text = f"{seeds}; bars and bands: 95 % interval ({method})"
+    return text + ("\nPoints with the same ε are side by side" if side_by_side else "")
 
 
-def _legend(figure: Figure, columns: list[list[Artist]], title: str) -> None:
-    # A legend fills its columns evenly, so the shorter one is filled up.
+def _legend(drawing: Figure, columns: list[list[Artist]], title: str) -> None:
+    # A legend fills its columns evenly, so the shorter one gets empty entries.
     rows = max(map(len, columns))
     handles = [artist for column in columns for artist in [*column, *[_heading("")] * (rows - len(column))]]
-    legend = figure.legend(
-        handles=handles,
-        title=title,
-        loc="outside lower center",
-        ncols=len(columns),
-        alignment="center",
-        handlelength=2.6,
-        labelspacing=0.3,
+    legend = legend_below(
+        drawing, handles, title=title, ncols=len(columns), alignment="center", handlelength=2.6, labelspacing=0.3,
         columnspacing=1.5,
-    )
+    )  # fmt: skip
     headings = {str(column[0].get_label()) for column in columns}
     for text in legend.get_texts():
         text.set_fontweight("bold" if text.get_text() in headings else "normal")
 
 
-def _separate(figure: Figure, ax: Axes, labels: Sequence[Annotation]) -> None:
-    """Move the labels in the margin apart where they would overlap."""
-    # Only the finished layout knows how many points an axis is high.
-    figure.draw_without_rendering()
-    scale = 72 / figure.dpi
+def _separate(drawing: Figure, ax: Axes, labels: Sequence[Annotation]) -> None:
+    """Move overlapping labels in the margin."""
+    # Only the finished layout has the height of the axis in points.
+    drawing.draw_without_rendering()
+    scale = 72 / drawing.dpi
     heights = [float(ax.transData.transform((1.0, label.xy[1]))[1]) * scale for label in labels]
-    for label, height, moved in zip(labels, heights, spread_out(heights, LABEL_GAP), strict=True):
+    for label, height, moved in zip(labels, heights, dodge(heights, LABEL_GAP), strict=True):
         label.set_position((LABEL_OFFSET, moved - height))

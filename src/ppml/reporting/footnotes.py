@@ -7,6 +7,7 @@ import pandas as pd
 from ppml.reporting.fallback import FALLBACK_SENTENCE, is_fallback
 from ppml.reporting.formatting import IMAGES, dataset_name
 
+
 def spread_notes(summary: pd.DataFrame) -> tuple[str, ...]:
     """Return the note about our accuracies, their ± and their brackets."""
     images = " or ".join(IMAGES.get(name, name) for name in dict.fromkeys(summary["evaluated_on"]))

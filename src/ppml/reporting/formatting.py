@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them."""
+"""Numbers and names for readers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def dataset_name(name: str) -> str:
 
 
 def wrapped(label: str, width: int) -> str:
-    """Return a label on lines of at most ``width`` characters, an epsilon and its number on one of them.
+    """Return a label in lines of at most ``width`` characters, without a break between epsilon and its number.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def wrapped(label: str, width: int) -> str:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """Return a share in percent, without the sign.
+    """Return a fraction in percent, without the sign.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def percent_estimate(mean: float, deviation: float, low: float, high: float) -> str:
-    """Return ``mean ± standard deviation`` in percent; ``mean [low, high]`` where there is one seed.
+    """Return ``mean ± standard deviation`` in percent; ``mean [low, high]`` with one seed.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def epsilon_bound(value: float, digits: int = 3) -> str:
-    """Return an epsilon with at least ``digits`` significant digits, rounded up: it is a bound, and must stay one.
+    """Return an epsilon with at least ``digits`` significant digits, rounded up, so that it stays a bound.
 
     Examples
     --------
@@ -97,13 +97,13 @@ def epsilon_bound(value: float, digits: int = 3) -> str:
     if not math.isfinite(value) or value == 0:
         return significant(value, digits)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    # The decimal number that is stored, not its neighbour in binary: 2.9 is not above 2.90.
+    # Round the decimal number, not its binary neighbour: 2.9 is not above 2.90.
     up = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-decimals), ROUND_CEILING)
     return f"{up:,f}"
 
 
 def scientific(value: float) -> str:
-    """Return a small probability as it is written by hand.
+    """Return a small probability with a short exponent.
 
     Examples
     --------
@@ -132,10 +132,10 @@ def human_bytes(count: float) -> str:
 
 
 def factor(value: float) -> str:
-    """Return how many times larger something is."""
+    """Return a ratio with a multiplication sign."""
     return EMPTY_CELL if math.isnan(value) else f"{significant(value)}\N{MULTIPLICATION SIGN}"
 
 
 def model_name(name: str) -> str:
-    """Return how a model is called in figures."""
+    """Return the name of a model in figures."""
     return MODELS.get(name, name.replace("_", " "))

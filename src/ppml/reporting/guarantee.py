@@ -1,4 +1,4 @@
-"""The lines below a table that say what its epsilons mean."""
+"""Notes below a table about the meaning of its epsilons."""
 
 from __future__ import annotations
 
@@ -7,47 +7,46 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.formatting import INFINITE, EMPTY_CELL, epsilon_bound, scientific
+from ppml.reporting.formatting import EMPTY_CELL, INFINITE, epsilon_bound, scientific
 from ppml.results.joint import joint_key
 
 RELATIONS = {
-    "example": "neighbouring data sets differ in one record, which is replaced by a null record that contributes 0; "
-    "the number of records is public",
+    "example": "neighbouring data sets differ in one example, which is replaced by a null example that contributes 0; "
+    "the number of examples is public",
     "client": "neighbouring federations differ in one client, whose contribution is replaced by 0; the number of "
     "clients is public",
 }
-"""What is proven, by the unit of privacy: zero-out at a public number of records, or clients."""
+"""The proven neighbouring relation by unit of privacy: zero-out at a public number of examples, or clients."""
 
-REPLACED = {"example": "the record is replaced by any other one", "client": "the client is replaced by any other one"}
+REPLACED = {"example": "the example is replaced by any other one", "client": "the client is replaced by any other one"}
 
 SEEDED = "the holder of the root seed"
-NOBODY = "nobody"
+NO_PARTY = "no party"
 SAMPLES = "the samples: the holder of the root seed"
 
 SOURCES = {
-    "seeded": "Seeded: the root seed is in the configuration, and the person who runs the workflow holds it. That "
-    "person, and each reader of the configuration, can compute the noise and subtract it: towards them there is no ε. "
-    "In a federation each party draws from a seed of its own, from which no other party's noise can be computed. A "
-    "model to be released needs noise_source: secure",
-    "secure": "Secure: noise is drawn from the operating system and kept nowhere, so that a run does not repeat "
-    "bit for bit",
+    "seeded": "Seeded: the root seed is in the configuration. Each reader of the configuration can compute and "
+    "subtract the noise: ε does not apply to them. In a federation each party draws from its own seed, which does not "
+    "reveal the noise of other parties. A model for release needs noise_source: secure",
+    "secure": "Secure: the noise comes from the operating system and is not stored, so that a run does not repeat bit "
+    "for bit",
 }
 
 
 def privacy_notes(summary: pd.DataFrame, joint: pd.DataFrame) -> tuple[str, ...]:
-    """Return what epsilon is: of one model and of all together, unit, relation, delta, accountant, and who draws.
+    """Return the notes about epsilon: of one model and of all, unit, relation, delta, accountant, and source of noise.
 
     Parameters
     ----------
     summary : pandas.DataFrame
-        One row an arm, as :func:`~ppml.reporting.summaries.summarise` returns it.
+        One row for each arm, as :func:`~ppml.reporting.summaries.summarise` returns it.
     joint : pandas.DataFrame
         The rows of joint.csv.
 
     Raises
     ------
     UserError
-        ``joint`` has no row for the private arms, or an arm states a relation that is not known.
+        ``joint`` has no row for the private arms, or the relation of an arm is unknown.
     """
     private = private_arms(summary)
     if private.empty:
@@ -76,7 +75,7 @@ def joint_row(joint: pd.DataFrame, arms: Iterable[str]) -> pd.Series:
     Raises
     ------
     UserError
-        There is none.
+        The row does not exist.
     """
     name = joint_key(arms)
     found = joint[joint["arms"] == name]
@@ -86,17 +85,19 @@ def joint_row(joint: pd.DataFrame, arms: Iterable[str]) -> pd.Series:
 
 
 def epsilon_of_all_seeds(row: pd.Series, joint: pd.DataFrame) -> str:
-    """Return the cell of the joint epsilon of all models of one arm, a row of a summary."""
+    """Return the joint epsilon of all models of an arm, a row of a summary."""
     return INFINITE if row["privacy_unit"] == "none" else epsilon_bound(joint_row(joint, [str(row.name)])["epsilon"])
 
 
 def together_note(private: pd.DataFrame, joint: pd.DataFrame, *, bare: bool) -> str:
-    """Return what all private models of a table spend together; ``bare``: whether it has others, too."""
+    """Return the note about the joint epsilon of a table; ``bare``: whether the table has arms without privacy."""
     row = joint_row(joint, map(str, private.index))
     models = f"{int(row['releases']):,} different models" if row["releases"] > 1 else "one model"
     largest = ", the largest of them" if row["deltas"] > 1 else ""
     mixed = private["privacy_unit"].nunique() > 1
-    halved = "; for a record, the noise of an arm that protects clients counts half, without sampling" if mixed else ""
+    halved = (
+        "; for an example, the noise of an arm with client-level privacy counts half, without sampling" if mixed else ""
+    )
     unbounded = f"; with an arm without privacy there is no bound ({INFINITE})" if bare else ""
     return (
         f"All private arms of this table together, all seeds ({models}): ε {epsilon_bound(row['epsilon'])} of one "
@@ -107,11 +108,11 @@ def together_note(private: pd.DataFrame, joint: pd.DataFrame, *, bare: bool) -> 
 
 
 def noise_known_to(row: pd.Series) -> str:
-    """Return who can compute the noise of an arm, a row of a summary."""
+    """Return the parties that can compute the noise of an arm, a row of a summary."""
     if row["privacy_unit"] == "none":
         return EMPTY_CELL
     if row["noise_source"] == "secure":
-        return NOBODY if row["sampling_source"] == "secure" else f"{NOBODY}; {SAMPLES}"
+        return NO_PARTY if row["sampling_source"] == "secure" else f"{NO_PARTY}; {SAMPLES}"
     if row["topology"] != "federated":
         return SEEDED
     own = "the server: all of it" if row["noise"] == "central" else "each client: its own"
@@ -135,37 +136,37 @@ def _replaced_notes(private: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _source_notes(private: pd.DataFrame) -> tuple[str, ...]:
-    """Return what can compute the noise of each arm; the sources are those that the drawing objects recorded."""
+    """Return the note about the source of the noise, as the drawing objects recorded it."""
     named = {str(source) for column in ("noise_source", "sampling_source") for source in private[column]}
     unknown = sorted(named - SOURCES.keys())
     if unknown:
         raise UserError(f"records.csv: the source of noise or samples is {unknown[0]!r}; allowed: {', '.join(SOURCES)}")
-    said = private.assign(known_to=[noise_known_to(row) for _, row in private.iterrows()])
+    known = private.assign(known_to=[noise_known_to(row) for _, row in private.iterrows()])
     sources = [name for name in SOURCES if name in named]
-    return (f"The noise can be computed by {_grouped(said)}. {'. '.join(SOURCES[name] for name in sources)}.",)
+    return (f"The noise can be computed by {_grouped(known)}. {'. '.join(SOURCES[name] for name in sources)}.",)
 
 
-def _grouped(said: pd.DataFrame) -> str:
-    """Return who can compute the noise; with the arms where that differs between them."""
-    groups = said.groupby("known_to", sort=False)
+def _grouped(known: pd.DataFrame) -> str:
+    """Return the parties that can compute the noise, with their arms if they differ."""
+    groups = known.groupby("known_to", sort=False)
     if groups.ngroups == 1:
-        return str(said["known_to"].iloc[0])
+        return str(known["known_to"].iloc[0])
     return "; ".join(f"{known_to} ({', '.join(rows['label'])})" for known_to, rows in groups)
 
 
 def _share_notes(private: pd.DataFrame) -> tuple[str, ...]:
-    """Return what noise by shares does not protect from: parties that open what single clients send."""
+    """Return the note about the parties that can decrypt single contributions with distributed noise."""
     shared = private[private["noise"] == "distributed"]
     if shared.empty:
         return ()
-    opened = _each(shared, lambda row: epsilon_bound(row["epsilon_if_opened"]))
+    single = _each(shared, lambda row: epsilon_bound(row["epsilon_if_opened"]))
     return (
-        "Noise by shares: every client adds a part, and the sum has the noise of the ε stated; the shares of as many "
-        "as may collude are not counted. The parties that can open single contributions are the server and the holder "
-        "of the secret key together, or all servers between which they are shared, or the server with as many "
-        f"clients as unmask a sum. They find one share of the noise on each: towards them the ε is larger ({opened}).",
+        "Distributed noise: every client adds a share, and the sum has the noise of the stated ε; the shares of "
+        "colluding clients are not counted. Single contributions are accessible to the server together with the holder "
+        "of the secret key, to all share servers together, or to the server with enough clients to remove a mask. Each "
+        f"contribution has one share of the noise: for these parties ε is larger ({single}).",
     )
 
 
-def _each(rows: pd.DataFrame, said: Callable[[pd.Series], str]) -> str:
-    return ", ".join(f"{row['label']}: {said(row)}" for _, row in rows.iterrows())
+def _each(rows: pd.DataFrame, text: Callable[[pd.Series], str]) -> str:
+    return ", ".join(f"{row['label']}: {text(row)}" for _, row in rows.iterrows())

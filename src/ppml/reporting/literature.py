@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from ppml.config.spec import Spec, invalid
+from ppml.config.spec import Spec, config_error
 from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
 
@@ -19,33 +19,31 @@ PAPERS = (
     "Data privacy and security learning",
     "Privacy-preserving techniques",
 )
-"""The papers whose systems the project implements; whatever else is cited says where it stands."""
+"""The papers whose systems the project implements; other rows state their source."""
 
 
 class PublishedRow(Spec):
     """A row of a paper's table, as printed there."""
 
     paper: str = Field(min_length=1, description="Short name.")
-    table: str | None = Field(
-        default=None, min_length=1, description="Number of their table; null where there is none."
-    )
+    table: str | None = Field(default=None, min_length=1, description="Number of their table; null without one.")
     technique: str = Field(min_length=1, description="The row, in their words.")
-    accuracy: float | None = Field(ge=0, le=1, description="Share in [0, 1]; null where they never report one.")
-    std: float | None = Field(default=None, ge=0, le=1, description="What follows their ±, a share.")
-    epsilon: float | None = Field(default=None, gt=0, description="As they state it.")
-    n_train: int | None = Field(default=None, ge=1, description="Training images; null where none are stated.")
+    accuracy: float | None = Field(ge=0, le=1, description="Fraction in [0, 1]; null if the paper reports none.")
+    std: float | None = Field(default=None, ge=0, le=1, description="Number after their ±, a fraction.")
+    epsilon: float | None = Field(default=None, gt=0, description="As stated in the paper.")
+    n_train: int | None = Field(default=None, ge=1, description="Training images; null if none is stated.")
     source: str | None = Field(
         default=None, min_length=1, description="arXiv id or address; required beyond the project's own five papers."
     )
     disputed: str | None = Field(
-        default=None, min_length=1, description="arXiv id of what disputes the accounting behind its epsilon."
+        default=None, min_length=1, description="arXiv id of a paper that disputes the accounting of its epsilon."
     )
-    note: str | None = Field(default=None, min_length=1, description="What a reader must know before comparing.")
+    note: str | None = Field(default=None, min_length=1, description="Facts that a comparison needs.")
 
     @model_validator(mode="after")
     def _can_be_found(self) -> PublishedRow:
         if self.source is None and self.paper not in PAPERS:
-            raise invalid(f"source is missing; only rows of {', '.join(PAPERS)} go without")
+            raise config_error(f"source is missing; only rows of {', '.join(PAPERS)} go without")
         return self
 
 
@@ -63,7 +61,7 @@ def load_published(path: str | Path) -> dict[str, PublishedRow]:
     Raises
     ------
     UserError
-        The file cannot be read or a value is not allowed; the message names file, key, value and what is allowed.
+        The file cannot be read or a value is not allowed; the message names file, key, value and allowed values.
     """
     content = read_yaml(path)
     if not isinstance(content, Mapping):
@@ -74,17 +72,17 @@ def load_published(path: str | Path) -> dict[str, PublishedRow]:
         raise UserError("\n".join(f"{path}: {_describe(problem)}" for problem in error.errors())) from None
 
 
-def parse_published(text: str) -> dict[str, PublishedRow]:
-    """Read published numbers that were checked before, by key, from JSON."""
-    return _ROWS.validate_json(text)
+def parse_published(rows: Mapping[str, Any]) -> dict[str, PublishedRow]:
+    """Return published numbers by key from plain values."""
+    return _ROWS.validate_python(rows)
 
 
 def _describe(problem: Any) -> str:
-    """Return one line: key, value, what is wrong."""
+    """Return one line with key, value and problem."""
     key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     message = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] == "unknown_name":
         return f"{key}: {message}"
     if problem["type"] == "missing":
-        return f"{key}: is missing (write null where the paper gives none)"
+        return f"{key}: is missing (write null if the paper gives none)"
     return f"{key}: got {problem['input']!r}; {message}"

@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from ppml.reporting.experiment_view import Selection, require_published
+from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.formatting import percent
 from ppml.reporting.literature import PublishedRow
 from ppml.reporting.style import ArmStyle, dark
@@ -32,7 +32,7 @@ class PublishedPoint:
 
 @dataclass(frozen=True)
 class AnsweredPoint:
-    """A published point in the style of the arm that answers it."""
+    """A published point in the style of its arm."""
 
     paper: str
     style: ArmStyle
@@ -41,7 +41,7 @@ class AnsweredPoint:
 
 @dataclass(frozen=True)
 class PublishedSeries:
-    """What a paper reports of one technique, from the smallest epsilon; no arm answers it."""
+    """The points of one technique in a paper, without an arm, from the smallest epsilon."""
 
     label: str
     n_train: int | None
@@ -49,35 +49,35 @@ class PublishedSeries:
 
 
 def answered_points(
-    selection: Selection, published: Mapping[str, PublishedRow], styles: Mapping[str, ArmStyle]
+    view: ExperimentView, published: Mapping[str, PublishedRow], styles: Mapping[str, ArmStyle]
 ) -> list[AnsweredPoint]:
-    """Return the published rows that state both epsilon and accuracy and that an arm of this figure answers.
+    """Return the published rows with epsilon and accuracy that an arm of this figure answers.
 
     Raises
     ------
     UserError
         A published row does not exist.
     """
-    require_published(selection, published)
+    require_published(view, published)
     found: dict[str, AnsweredPoint] = {}
-    for comparison in selection.compare:
+    for comparison in view.compare:
         row, style = published[comparison.published], styles.get(comparison.arm or "")
         if style is not None and (point := _point(row)):
             found.setdefault(comparison.published, AnsweredPoint(row.paper, style, point))
     return list(found.values())
 
 
-def published_series(selection: Selection, published: Mapping[str, PublishedRow]) -> list[PublishedSeries]:
-    """Return the rows that no arm answers, a series a paper and technique; one without epsilon or accuracy is left out.
+def published_series(view: ExperimentView, published: Mapping[str, PublishedRow]) -> list[PublishedSeries]:
+    """Return the rows without an arm, a series for each paper and technique; rows need epsilon and accuracy.
 
     Raises
     ------
     UserError
         A published row does not exist.
     """
-    require_published(selection, published)
+    require_published(view, published)
     rows: dict[tuple[str, int | None], list[PublishedPoint]] = {}
-    for key in selection.published:
+    for key in view.published:
         row = published[key]
         if point := _point(row):
             doubt = ", ε disputed" if row.disputed else ""
@@ -97,12 +97,12 @@ def _point(row: PublishedRow) -> PublishedPoint | None:
 
 
 def draw_answered(ax: Axes, points: Sequence[AnsweredPoint]) -> None:
-    """Draw each point in the colour of its arm, with paper and number beside it."""
+    """Draw each point in the colour of its arm, with paper and number."""
     for answered in points:
         point, colour = answered.point, answered.style.colour
-        # In the right half the text stands on the left, lest it run into the labels of the lines.
+        # In the right half the text is on the left, so that it does not overlap the labels of the lines.
         side = -1 if ax.transAxes.inverted().transform(ax.transData.transform((point.epsilon, 50)))[0] > 0.5 else 1
-        _draw(ax, [point], answered.style.marker, colour)
+        _draw_points(ax, [point], answered.style.marker, colour)
         ax.annotate(
             f"{answered.paper}: {percent(point.accuracy, 1)} %",
             xy=(point.epsilon, 100 * point.accuracy),
@@ -118,11 +118,11 @@ def draw_answered(ax: Axes, points: Sequence[AnsweredPoint]) -> None:
 
 
 def draw_series(ax: Axes, series: Sequence[PublishedSeries]) -> list[Artist]:
-    """Draw each series in grey with a marker of its own, and return what a legend shows, in order."""
+    """Draw each series in grey with its own marker, and return the entries of the legend, in order."""
     handles: list[Artist] = []
     for place, one in enumerate(series):
         marker = HOLLOW[place % len(HOLLOW)]
-        _draw(ax, one.points, marker, GREY)
+        _draw_points(ax, one.points, marker, GREY)
         if len(one.points) > 1:
             path = [[point.epsilon for point in one.points], [100 * point.accuracy for point in one.points]]
             ax.plot(*path, color=GREY, linestyle=(0, (1, 1.6)), linewidth=0.8, zorder=3)
@@ -131,7 +131,7 @@ def draw_series(ax: Axes, series: Sequence[PublishedSeries]) -> list[Artist]:
     return handles
 
 
-def _draw(ax: Axes, points: Sequence[PublishedPoint], marker: str, colour: str) -> None:
+def _draw_points(ax: Axes, points: Sequence[PublishedPoint], marker: str, colour: str) -> None:
     for point in points:
         ax.errorbar(
             point.epsilon,

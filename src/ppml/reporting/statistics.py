@@ -1,4 +1,4 @@
-"""What a handful of seeds says: mean, standard deviation and a 95 % interval."""
+"""Statistics of a few seeds: mean, standard deviation and a 95 % interval."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ IntervalKind = Literal["t", "wilson", "none"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and how sure it is.
+    """A mean over seeds and its interval.
 
     Parameters
     ----------
     mean : float
         Mean over the seeds, in the unit of the values.
     deviation : float
-        Standard deviation over the seeds with divisor n - 1; nan when there is one seed.
+        Standard deviation over the seeds with divisor n - 1; nan with one seed.
     n : int
         Number of seeds.
     low, high : float
         Ends of the 95 % interval of the mean; nan when ``kind`` is ``"none"``.
     kind : {"t", "wilson", "none"}
         ``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"wilson"``: binomial over the test
-        images of the only seed, which covers the choice of test images alone. ``"none"``: one seed, and no share.
+        images of the only seed, which covers the choice of test images alone. ``"none"``: one seed, and not a fraction.
     """
 
     mean: float
@@ -48,15 +48,15 @@ def estimate(values: Iterable[float], *, trials: int | None = None) -> Estimate:
     Parameters
     ----------
     values : iterable of float
-        One value a seed; at least one, none of them nan.
+        One finite value for each seed, at least one.
     trials : int, optional
-        Where the values are shares in [0, 1]: the number of test images behind each. The interval then stays within
-        [0, 1], and a single seed has the binomial interval.
+        Number of test images behind each value, if the values are fractions. The interval then stays within [0, 1],
+        and a single seed has the binomial interval.
 
     Raises
     ------
     ValueError
-        There is no value, or one is not finite.
+        There is no value, or a value is not finite.
 
     Examples
     --------
@@ -84,9 +84,9 @@ def estimate(values: Iterable[float], *, trials: int | None = None) -> Estimate:
 
 
 def wilson_interval(share: float, trials: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a binomial share (Wilson 1927, doi 10.2307/2276774).
+    """Return the 95 % score interval of a binomial fraction (Wilson 1927, doi 10.2307/2276774).
 
-    The share need not be a whole number of successes: the mean accuracy of several clients' models is none.
+    The number of successes need not be whole, for instance with the mean accuracy of several models.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def wilson_interval(share: float, trials: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much larger one mean is than a multiple of another, and how sure that is.
+    """The difference of a mean and a multiple of another one, with its interval.
 
     Parameters
     ----------
@@ -112,9 +112,8 @@ class Difference:
     n : int
         Number of seeds.
     kind : {"t", "wilson"}
-        ``"t"``: Student's t over the differences of seeds that both have. ``"wilson"``: one seed, Newcombe's interval
-        from the two binomial ones. It takes the images of the two as independent; where they are the same, it is wider
-        than it need be.
+        ``"t"``: Student's t over the differences of common seeds. ``"wilson"``: one seed, Newcombe's interval from the
+        two binomial ones. It assumes independent images; with the same images it is wider than necessary.
     """
 
     value: float
@@ -125,7 +124,7 @@ class Difference:
 
 
 def difference(first: Sequence[float], second: Sequence[float], *, trials: int, factor: float = 1.0) -> Difference:
-    """Compare two shares, a value a seed, the same seeds in the same order.
+    """Compare two fractions, a value for each seed, the same seeds in the same order.
 
     With one seed the interval is Newcombe's (1998, Statistics in Medicine 17:873, method 10), with ``factor`` as Zou
     and Donner have it (2008, doi 10.1002/sim.3095).
@@ -133,16 +132,16 @@ def difference(first: Sequence[float], second: Sequence[float], *, trials: int, 
     Parameters
     ----------
     first, second : sequence of float
-        Shares in [0, 1].
+        Fractions in [0, 1].
     trials : int
         Number of test images behind each value.
     factor : float
-        What the second is multiplied by.
+        Factor of the second.
 
     Raises
     ------
     ValueError
-        There is no seed, or not the same number of both.
+        There is no seed, or the numbers of seeds differ.
 
     Examples
     --------

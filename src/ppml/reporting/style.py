@@ -1,4 +1,4 @@
-"""How every figure looks, and how it becomes the same bytes on every run."""
+"""The style of all figures, and their conversion to SVG and PNG with the same bytes on every run."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from ppml.reporting.experiment_view import Selection, require_arms
-from ppml.reporting.footnotes import is_fallback
+from ppml.reporting.experiment_view import ExperimentView, require_arms
+from ppml.reporting.fallback import FALLBACK_TITLE, is_fallback
 from ppml.reporting.formatting import AGGREGATIONS, dataset_name, model_name
 
 WIDTH = 17 / 2.54
 """Inches: the width of a text column of an A4 page."""
 
-FALLBACK_TITLE = "FALLBACK DATA: scikit-learn digits, not MNIST"
 ALARM = "#B00000"
 
-# Okabe and Ito's colours for the colour-blind, without yellow, which print loses, and with a grey in its place.
+# Okabe and Ito's colours for colour-blind readers, with grey in place of yellow, which is too pale in print.
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (4.5, 1.8)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 LIGHTEST, DARKEST = 0.5, -0.4
-"""How much of the lightest and darkest shade of a colour is white, or black where it is negative."""
+"""Fraction of white in the lightest shade of a colour; negative: of black in the darkest."""
 
 RC: dict[str, Any] = {
-    # The font that ships with matplotlib: another machine's fonts would change the bytes.
+    # Matplotlib includes this font: the fonts of another machine would change the bytes.
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -62,19 +61,18 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm is drawn in every figure of an experiment.
+    """The look of an arm in every figure of an experiment.
 
     Parameters
     ----------
     family : str
-        Name of what it differs from only in its privacy budget.
+        Name of the arms that differ only in their privacy budget.
     colour : str
-        Hexadecimal. Arms that differ in privacy only share a hue, from light to dark in their order, no privacy last.
+        Hexadecimal. Arms that differ only in privacy have one hue, from light to dark in their order, no privacy last.
     marker : str
-        A matplotlib marker, another one for each of twelve arms.
+        A matplotlib marker, different for each of twelve arms.
     line : object
-        A matplotlib line style; arms whose updates are encrypted are dashed, so that both stay visible where they
-        coincide with the same arm in plaintext.
+        A matplotlib line style; arms with encrypted updates are dashed, so that an equal plaintext arm stays visible.
     """
 
     family: str
@@ -85,20 +83,17 @@ class ArmStyle:
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw and save within the project's style; what was set before comes back afterwards."""
+    """Set the project's style, and restore the earlier settings at the end."""
     rc = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **RC}
     with matplotlib.rc_context(rc):
         yield
 
 
-def new_figure(selection: Selection, records: pd.DataFrame, height: float) -> Figure:
-    """Return an empty figure of the width of a page and ``height`` inches, with the title of the experiment.
-
-    Where an arm is about the fallback data set the title says so in red.
-    """
+def new_figure(view: ExperimentView, records: pd.DataFrame, height: float) -> Figure:
+    """Return an empty figure of ``height`` inches, with the title of the experiment and the fallback data in red."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    title = textwrap.fill(selection.title, 80)
-    if is_fallback(records[records["arm"].isin(list(selection.arms))]):
+    title = textwrap.fill(view.title, 80)
+    if is_fallback(records["dataset"][records["arm"].isin(list(view.arms))]):
         figure.suptitle(f"{title}\n{FALLBACK_TITLE}", color=ALARM)
     else:
         figure.suptitle(title)
@@ -122,23 +117,23 @@ def _save(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     return buffer.getvalue()
 
 
-def arm_styles(selection: Selection, records: pd.DataFrame) -> dict[str, ArmStyle]:
-    """Return the style of each arm of an experiment, which depends on nothing but the arms.
+def arm_styles(view: ExperimentView, records: pd.DataFrame) -> dict[str, ArmStyle]:
+    """Return the style of each arm of an experiment; it depends on the arms only.
 
     Raises
     ------
     UserError
         An arm has no records.
     """
-    require_arms(records, selection.arms, "records.csv")
-    rows = records.drop_duplicates("arm").set_index("arm").loc[list(selection.arms)]
+    require_arms(records, view.arms, "records.csv")
+    rows = records.drop_duplicates("arm").set_index("arm").loc[list(view.arms)]
     names, kin = _names(rows, "technique"), _names(rows, "topology")
     encrypted = [name for name in dict.fromkeys(rows["aggregation"]) if name not in ("none", "plaintext")]
     styles = {}
-    for place, arm in enumerate(selection.arms):
+    for place, arm in enumerate(view.arms):
         turn, hue = divmod(list(dict.fromkeys(kin.values())).index(kin[arm]), len(HUES))
         relatives = [other for other in kin if kin[other] == kin[arm]]
-        # Less privacy is darker: what has none comes last.
+        # Less privacy is darker: arms without privacy come last.
         relatives.sort(key=lambda other: rows["privacy_unit"][other] == "none")
         dashes = 1 + encrypted.index(rows["aggregation"][arm]) if rows["aggregation"][arm] in encrypted else 0
         styles[arm] = ArmStyle(
@@ -151,7 +146,7 @@ def arm_styles(selection: Selection, records: pd.DataFrame) -> dict[str, ArmStyl
 
 
 def _names(rows: pd.DataFrame, first: str) -> dict[str, str]:
-    """Return what each arm is called by ``first``, aggregation and whatever else tells arms that share these apart."""
+    """Return a name of each arm: ``first``, aggregation, and the properties that distinguish arms with the same two."""
     parts = pd.DataFrame(
         {
             "topology": rows["topology"].str.capitalize(),
@@ -162,7 +157,7 @@ def _names(rows: pd.DataFrame, first: str) -> dict[str, str]:
             "aggregation": ["" if name == "none" else AGGREGATIONS.get(name, name) for name in rows["aggregation"]],
             "model": [model_name(name) for name in rows["model"]],
             "partition": rows["partition"].fillna("").astype(str),
-            # Another clipping norm is another recipe, not another budget of the same one.
+            # Arms with different clipping norms are different families, not budgets of one.
             "clipping": ["" if pd.isna(norm) else f"clipping norm {norm:g}" for norm in rows["max_grad_norm"]],
             "dataset": [dataset_name(name) for name in rows["dataset"]],
         },
@@ -170,19 +165,20 @@ def _names(rows: pd.DataFrame, first: str) -> dict[str, str]:
     )
     names = {str(arm): ", ".join(filter(None, row)) for arm, row in parts[[first, "aggregation"]].iterrows()}
     for column in ("model", "partition", "clipping", "dataset"):
-        # An empty cell tells nothing apart: an arm without privacy has no clipping norm.
-        told = {
+        # An empty cell distinguishes no arms: an arm without privacy has no clipping norm.
+        differs = {
             name: len({parts[column][arm] for arm in names if names[arm] == name} - {""}) > 1 for name in names.values()
         }
-        names = {arm: ", ".join(filter(None, (name, told[name] * parts[column][arm]))) for arm, name in names.items()}
+        names = {
+            arm: ", ".join(filter(None, (name, differs[name] * parts[column][arm]))) for arm, name in names.items()
+        }
     return names
 
 
 def _shade(colour: str, place: int, count: int) -> str:
-    """Return the shade of ``colour`` for member ``place`` of ``count``: from mixed with white to mixed with black."""
+    """Return shade ``place`` of ``count`` of ``colour``, from a mixture with white to one with black."""
     if count == 1:
         return colour
-    # Nothing is lighter than what print keeps.
     level = LIGHTEST + (DARKEST - LIGHTEST) * place / (count - 1)
     other, part = ("white", level) if level > 0 else ("black", -level)
     pairs = zip(to_rgb(colour), to_rgb(other), strict=True)
@@ -196,16 +192,16 @@ def dark(colour: str) -> str:
     return to_hex(colorsys.hls_to_rgb(hue, min(lightness, 0.33), saturation))
 
 
-def spread_out(positions: Sequence[float], gap: float) -> list[float]:
-    """Move positions apart until neighbours are at least ``gap`` apart, each as little as possible.
+def dodge(positions: Sequence[float], gap: float) -> list[float]:
+    """Move positions until neighbours have at least the distance ``gap``, each as little as possible.
 
     Examples
     --------
-    >>> spread_out([1.0, 1.0, 5.0], 1.0)
+    >>> dodge([1.0, 1.0, 5.0], 1.0)
     [0.5, 1.5, 5.0]
     """
     order = sorted(range(len(positions)), key=lambda place: positions[place])
-    # Neighbours that would touch form a block around the mean of where its members want to be.
+    # Overlapping neighbours form a block around the mean of their positions.
     blocks: list[list[int]] = []
     for place in order:
         blocks.append([place])

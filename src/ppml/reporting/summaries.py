@@ -1,4 +1,4 @@
-"""From one row an arm and seed to one row an arm: the raw numbers behind tables and figures."""
+"""Summaries with one row for each arm, from rows for each arm and seed."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ CONSTANT = (
     ),
     *("evaluated_on", "device"),
 )
-"""What the seeds of an arm have in common; a mean over records that differ in it would mean nothing."""
+"""Columns that must be equal for all seeds of an arm; otherwise a mean over them has no meaning."""
 
 
 def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row an arm with the raw numbers of a table.
+    """Return one row for each arm with the raw numbers of a table.
 
     Parameters
     ----------
     view : Selection
-        Gives the labels.
+        View with the labels.
     arms : sequence of str
         Arms to summarise, in the order of the rows.
     records, costs : pandas.DataFrame
-        One row an arm and seed.
+        One row for each arm and seed.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by arm. Accuracies are shares, each with ``_mean``, ``_sd`` (n - 1), ``_low``, ``_high`` (95 %) and
+        Indexed by arm. Accuracies are fractions, each with ``_mean``, ``_sd`` (n - 1), ``_low``, ``_high`` (95 %) and
         ``_interval`` (``t``, ``wilson``, ``none``); ``epsilon`` is the largest over clients and seeds, infinite
         without privacy; ``records_per_owner`` is the mean number of training images of an owner; bytes are
         ``upload_mean`` (a client and round) and ``round_bytes_mean`` (all clients, both ways; nan where there are no
@@ -61,7 +61,7 @@ def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, 
     require_arms(costs, arms, "costs.csv")
     rows = [_summary(arm, view.label(arm), rows_for_arm(records, arm), rows_for_arm(costs, arm)) for arm in arms]
     summary = pd.DataFrame(rows, index=pd.Index(list(arms), name="arm"))
-    # A missing number of rounds must not turn the others into floats.
+    # With a missing number of rounds the others must stay integers.
     return summary.astype({"clients": "Int64", "rounds": "Int64"})
 
 
@@ -101,25 +101,28 @@ def _largest(records: pd.DataFrame) -> pd.Series:
 
 
 def owners(clients: Any) -> int:
-    """Return the number of owners of records: the clients, or one where nothing is divided."""
+    """Return the number of owners of examples: the clients, or one without a partition."""
     return 1 if pd.isna(clients) else max(int(clients), 1)
 
 
 def population_size(row: Mapping[str, Any]) -> float:
-    """Return among how many records, or clients, one is hidden: an owner's, or all where their sum has the noise."""
+    """Return the number of examples, or clients, among which one is protected.
+
+    Of examples: the number of one owner; with distributed noise, the number of all owners.
+    """
     if row["privacy_unit"] == "client":
         return float(row["clients"])
     return float(row["n_train"]) if row["noise"] == "distributed" else float(row["records_per_owner"])
 
 
 def upload(costs: pd.DataFrame) -> pd.Series:
-    """Return the bytes that a client sends in a round, one value a row of ``costs``; nan where nothing is sent."""
+    """Return the bytes that a client sends in a round, for each row of ``costs``; nan without federation."""
     sent = costs["bytes_up"].where(costs["bytes_up"] > 0)
     return sent / costs["clients"] / costs["rounds"]
 
 
 def round_bytes(costs: pd.DataFrame) -> pd.Series:
-    """Return the bytes of a round, all clients, up and down, a value a row of ``costs``; nan where nothing is sent."""
+    """Return the bytes of a round, all clients, up and down, for each row of ``costs``; nan without federation."""
     sent = (costs["bytes_up"] + costs["bytes_down"]).where(costs["bytes_up"] > 0)
     return sent / costs["rounds"]
 

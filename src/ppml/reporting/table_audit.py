@@ -1,13 +1,14 @@
-"""The table of audits: what our own trainings claim of their privacy, and what their releases show."""
+"""The table of audits: the claims of our own trainings about their privacy, and the evidence of their releases."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from ppml.reporting.experiment_view import Selection, audits_of
-from ppml.reporting.footnotes import FALLBACK_SENTENCE, is_fallback
+from ppml.reporting.experiment_view import ExperimentView, audits_of
+from ppml.reporting.fallback import FALLBACK_SENTENCE, is_fallback
 from ppml.reporting.formatting import factor, percent, significant
-from ppml.reporting.table_summary import Table
+from ppml.reporting.registry import table
+from ppml.reporting.table import Table
 
 HOLDS = "holds"
 FAILS = "DOES NOT HOLD"
@@ -15,28 +16,20 @@ UNCLEAR = "not shown"
 NOT_SAMPLED = "all, always"
 
 
-def audit_table(selection: Selection, records: pd.DataFrame, audits: pd.DataFrame) -> Table:
-    """Return the table with a row an audited arm: claimed and measured epsilon and noise, and what was tried.
-
-    Parameters
-    ----------
-    selection : Selection
-        The arms, in the order of the rows; those that were not audited are left out.
-    records : pandas.DataFrame
-        One row an arm and seed; says which data set the arms were trained on.
-    audits : pandas.DataFrame
-        One row an audited arm.
+@table("audit", shows="claimed and measured noise", reads=("records", "audits"))
+def audit_table(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame) -> Table:
+    """Return the table with a row for each audited arm: claimed and measured epsilon and noise, and the measurements.
 
     Raises
     ------
     UserError
-        None of the arms was audited.
+        No arm was audited.
     """
-    rows = audits_of(selection, audits)
+    rows = audits_of(view, audits)
     columns = {
         "Technique": rows["label"].tolist(),
         "ε, claimed": [significant(value) for value in rows["epsilon"]],
-        "ε, at least, measured": [significant(value) for value in rows["epsilon_low"]],
+        "ε, lower bound": [significant(value) for value in rows["epsilon_low"]],
         "Noise multiplier, claimed": [significant(value) for value in rows["noise_multiplier"]],
         "Measured": [_interval(row, "estimate", "low", "high") for _, row in rows.iterrows()],
         "Before clipping": [factor(value) for value in rows["canary_norm"] / rows["max_grad_norm"]],
@@ -48,7 +41,7 @@ def audit_table(selection: Selection, records: pd.DataFrame, audits: pd.DataFram
     }
     cells = pd.DataFrame(columns)
     numeric = frozenset(cells.columns) - {"Technique", "Verdict"}
-    return Table(selection.title, cells, numeric, _notes(selection, rows, records), rows.reset_index())
+    return Table(view.title, cells, numeric, _notes(view, rows, records), rows.reset_index())
 
 
 def verdict_of(row: pd.Series) -> str:
@@ -72,25 +65,25 @@ def _drawn(row: pd.Series) -> str:
     return f"{row['drawn']:,} of {row['coins']:,}" if row["coins"] else NOT_SAMPLED
 
 
-def _notes(selection: Selection, rows: pd.DataFrame, records: pd.DataFrame) -> tuple[str, ...]:
-    sure = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
+def _notes(view: ExperimentView, rows: pd.DataFrame, records: pd.DataFrame) -> tuple[str, ...]:
+    confidence = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
     family = " or ".join(str(value) for value in dict.fromkeys(rows["family"]))
     notes = (
-        "The audit trains each arm by the code that makes the results, with its momentum, schedule, budget, clients "
-        "and server, on a handful of records: made-up images, or features of images, with random labels. Updates "
-        "are added in the clear, since the sum has the same bits under encryption.",
-        "The auditor is a white box: it sees every release (each step of an owner, or each sum of a federation, less "
-        "the shares of clients that may collude), and learns the coins of the samples afterwards. It subtracts the "
-        "clipped gradients of the sample, computed one record at a time; the rest is noise. Before and after clipping: "
-        "the longest gradient, and what a record adds, over the clipping norm. For client-level privacy a client takes "
-        "the place of a record.",
-        "Measured: deviation of the noise along the gradients of records, over what one record adds. ε, at least: the "
-        "ε of the training with the upper end of that interval as its noise multiplier, by the same accounting. The "
-        "nearer it is to the claim, the less noise could be missing unseen.",
-        "The intervals, and the checks of each release, each party, each parameter tensor, the samples, the shape of "
-        f"the noise and that it never repeats, accuse none of the {family} audited arms wrongly with {sure} "
-        "confidence, all together. The steps that ran are compared with the steps that are accounted for.",
-        "A claim that holds is not proven: few records are tried, with one seed.",
+        "The audit trains each arm with the code of the results, with its momentum, schedule, budget, clients and "
+        "server, on a few examples: random images, or features of images, with random labels. Updates are added in "
+        "plaintext, since the sum has the same bits under encryption.",
+        "White-box audit: the auditor sees every release (each step of an owner, or each sum of a federation without "
+        "the noise shares of colluding clients), and learns the coins of the samples afterwards. It subtracts the "
+        "clipped gradients of the sample, computed one example at a time; the rest is noise. Before and after "
+        "clipping: the longest gradient, and the contribution of an example, over the clipping norm. For client-level "
+        "privacy, read client for example.",
+        "Measured: deviation of the noise along the gradients of examples, over the contribution of one example. ε, "
+        "lower bound: the ε of the training with the upper end of that interval as its noise multiplier, by the same "
+        "accounting. The closer it is to the claim, the less missing noise the audit could overlook.",
+        "The intervals, and the checks of each release, party and parameter tensor, of the samples, and of the "
+        f"distribution and the repetition of the noise, accuse none of the {family} audited arms wrongly with "
+        f"{confidence} confidence, all together. The executed steps are compared with the steps in the account.",
+        "The audit does not prove a claim that holds: it tries few examples, with one seed.",
     )
-    shown = records[records["arm"].isin(list(selection.arms))]
-    return (*notes, FALLBACK_SENTENCE) if is_fallback(shown) else notes
+    shown = records[records["arm"].isin(list(view.arms))]
+    return (*notes, FALLBACK_SENTENCE) if is_fallback(shown["dataset"]) else notes

@@ -1,4 +1,4 @@
-"""The table of claims: their words, how we read them, our numbers, a verdict."""
+"""The table of claims: quotation, our criterion, our numbers, a verdict."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ppml.reporting.summaries import summarise
 from ppml.reporting.table import Table
 
 WRITTEN_OUT = 3
-"""Up to so many comparisons each is written out; of more, the weakest."""
+"""Largest number of comparisons in a cell; of more, the cell has the weakest."""
 
 NOTES = (
-    "The words are the paper's; how they are read is ours, and so is what counts as a balance.",
-    "Held: every difference of the reading has a 95 % interval above 0; not held: one has it below 0; undecided "
+    "The quotations are from the paper; the criteria are ours, with the meaning of a balance.",
+    "Held: every difference of the criterion has a 95 % interval above 0; not held: one has it below 0; undecided "
     "otherwise. The intervals are not corrected for their number.",
 )
 
@@ -32,23 +32,12 @@ NOTES = (
 def claims_table(
     view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame, history: pd.DataFrame
 ) -> Table:
-    """Return the table with a row a claim.
-
-    Parameters
-    ----------
-    view : Selection
-        The claims, in the order of the rows.
-    records, costs : pandas.DataFrame
-        One row an arm and seed.
-    joint : pandas.DataFrame
-        The rows of joint.csv.
-    history : pandas.DataFrame
-        One row an arm, seed and epoch or round.
+    """Return the table with a row for each claim.
 
     Returns
     -------
     Table
-        ``raw`` has a row a comparison.
+        ``raw`` has a row for each comparison.
 
     Raises
     ------
@@ -61,7 +50,7 @@ def claims_table(
     cells = pd.DataFrame(
         {
             "Claim": [f'"{finding.quote}"' for finding in found],
-            "Our reading": [finding.reading for finding in found],
+            "Our criterion": [finding.criterion for finding in found],
             "Ours (%; differences in points)": [_figures(finding) for finding in found],
             "Verdict": [finding.verdict for finding in found],
         }
@@ -83,7 +72,7 @@ def _figures(finding: Finding) -> str:
     if len(compared) <= WRITTEN_OUT:
         return "; ".join([*finding.accuracies, *(comparison.text() for comparison in compared)])
     clear = sum(comparison.difference.low > 0 for comparison in compared)
-    least = f"{clear} of {len(compared)} differences above 0; the least sure: {weakest(compared).text()}"
+    least = f"{clear} of {len(compared)} differences above 0; the smallest lower end: {weakest(compared).text()}"
     return "; ".join([*finding.accuracies, least])
 
 

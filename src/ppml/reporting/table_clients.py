@@ -1,4 +1,4 @@
-"""The table of a client study: a row a number of clients and division, theirs beside ours."""
+"""The table of the client study: a row for each number of clients and division, our numbers and theirs."""
 
 from __future__ import annotations
 
@@ -7,68 +7,64 @@ from itertools import combinations
 
 import pandas as pd
 
-from ppml.reporting.client_grid import ALONE, DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, Study, client_study
-from ppml.reporting.experiment_view import Selection
+from ppml.reporting.client_grid import CENTRALIZED, DIVISIONS, INDEPENDENT, SERIES, Answer, Cell, Study, client_study
+from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.footnotes import data_notes, spread_notes
-from ppml.reporting.formatting import NOTHING, percent, percent_estimate
+from ppml.reporting.formatting import EMPTY_CELL, percent, percent_estimate
 from ppml.reporting.guarantee import privacy_notes
 from ppml.reporting.literature import PublishedRow
+from ppml.reporting.registry import table
 from ppml.reporting.statistics import difference, estimate
 from ppml.reporting.summaries import summarise
-from ppml.reporting.table_summary import Table
+from ppml.reporting.table import Table
 
 _THEIRS = {kind: f"Theirs: {heading}" for kind, heading in SERIES.items()}
 
 
+@table(
+    "clients",
+    shows="independent and federated training, a row for each number of clients",
+    reads=("records", "costs", "joint"),
+    published=True,
+)
 def clients_table(
-    selection: Selection,
+    view: ExperimentView,
     records: pd.DataFrame,
     costs: pd.DataFrame,
     joint: pd.DataFrame,
     published: Mapping[str, PublishedRow],
 ) -> Table:
-    """Return the table with a row a setting: every way to train, what is gained or lost, and the published numbers.
-
-    Parameters
-    ----------
-    selection : Selection
-        The arms; ``compare`` names the published row of the same setting.
-    records, costs : pandas.DataFrame
-        One row an arm and seed.
-    joint : pandas.DataFrame
-        The rows of joint.csv.
-    published : mapping of str to PublishedRow
-        As `ppml.reporting.literature.load_published` returns it.
+    """Return the table with a row for each setting: each way to train, the differences, and the published numbers.
 
     Raises
     ------
     UserError
         See :func:`~ppml.reporting.client_grid.client_study`.
     """
-    study = client_study(selection, records, published)
-    summary = summarise(selection, tuple(selection.arms), records, costs)
+    study = client_study(view, records, published)
+    summary = summarise(view, tuple(view.arms), records, costs)
     lines = []
-    for n_train in dict.fromkeys([*(cell.n_train for cell in study.cells), *study.one_owner]):
-        here = study.of_size(n_train)
-        if n_train in here.one_owner:
-            lines.append(_one_owner_line(n_train, here.one_owner[n_train], here.series or study.series))
-        lines += [_line(cell, here) for cell in here.cells]
-    cells = pd.DataFrame(lines, columns=_columns(lines)).fillna(NOTHING)
+    for n_train in dict.fromkeys([*(cell.n_train for cell in study.cells), *study.centralized]):
+        part = study.of_size(n_train)
+        if n_train in part.centralized:
+            lines.append(_centralized_line(n_train, part.centralized[n_train], part.series or study.series))
+        lines += [_line(cell, part) for cell in part.cells]
+    cells = pd.DataFrame(lines, columns=_columns(lines)).fillna(EMPTY_CELL)
     notes = (
-        *selection.notes,
+        *view.notes,
         *_verdicts(study),
-        "FL minus another: of the means over seeds on all test images, with its 95 % interval (Student's t over the "
-        "seeds, paired).",
+        "FL minus another: difference of the means over seeds on all test images, with its 95 % interval (Student's t "
+        "over the paired seeds).",
         *dict.fromkeys(answer.published.note for answer in study.answers if answer.published and answer.published.note),
         *privacy_notes(summary, joint),
         *spread_notes(summary),
         *data_notes(summary),
     )
-    return Table(selection.title, cells, frozenset(cells.columns) - {"Division"}, notes, _raw(study))
+    return Table(view.title, cells, frozenset(cells.columns) - {"Division"}, notes, _raw(study))
 
 
 def _columns(lines: Sequence[dict[str, str]]) -> list[str]:
-    """Return the headings of all lines in one order: setting, ours, what is gained, theirs."""
+    """Return the headings of all lines in one order: setting, ours, differences, theirs."""
     present = dict.fromkeys(heading for line in lines for heading in line)
     order = [
         *("Division", "Clients", "Images"),
@@ -90,18 +86,18 @@ def _line(cell: Cell, study: Study) -> dict[str, str]:
 
 
 def _compared(cell: Cell, study: Study) -> list[tuple[str, Answer, str]]:
-    """Return what each series of FL is compared with: each client alone, or, where no cell has that, one owner."""
-    if ALONE in study.series:
-        other, against = cell.answers.get(ALONE), "alone"
+    """Return each series of FL with its reference: independent training, or centralized if no cell has that."""
+    if INDEPENDENT in study.series:
+        other, against = cell.answers.get(INDEPENDENT), INDEPENDENT
     else:
-        other, against = study.one_owner.get(cell.n_train), "one owner"
-    return [(kind, other, against) for kind in cell.answers if kind != ALONE and other is not None]
+        other, against = study.centralized.get(cell.n_train), CENTRALIZED
+    return [(kind, other, against) for kind in cell.answers if kind != INDEPENDENT and other is not None]
 
 
-def _one_owner_line(n_train: int, answer: Answer, series: Sequence[str]) -> dict[str, str]:
-    """Return the line of centralized training: what FL with one client would be, wherever its noise comes from."""
-    line = {"Division": "One owner", "Clients": "1", "Images": f"{n_train:,}"}
-    together = [kind for kind in series if kind != ALONE] or list(series)
+def _centralized_line(n_train: int, answer: Answer, series: Sequence[str]) -> dict[str, str]:
+    """Return the line of centralized training, which equals FL with one client and any kind of noise."""
+    line = {"Division": "Centralized", "Clients": "1", "Images": f"{n_train:,}"}
+    together = [kind for kind in series if kind != INDEPENDENT] or list(series)
     for kind in together:
         line |= _ours(SERIES[kind], answer)
     return line | ({_THEIRS[together[0]]: _theirs(answer)} if answer.published else {})
@@ -121,7 +117,7 @@ def _ours(heading: str, answer: Answer) -> dict[str, str]:
 def _theirs(answer: Answer) -> str:
     row = answer.published
     if row is None or row.accuracy is None:
-        return NOTHING
+        return EMPTY_CELL
     return percent(row.accuracy, 1) + ("" if row.std is None else f" ± {percent(row.std, 1)}")
 
 
@@ -134,44 +130,48 @@ def _gain(together: Answer, other: Answer) -> str:
 
 
 def _verdicts(study: Study) -> list[str]:
-    """Return what the cells say together, for each data size."""
+    """Return the comparisons over all cells, for each data size."""
     lines = []
     for n_train in dict.fromkeys(cell.n_train for cell in study.cells):
-        here = study.of_size(n_train)
-        said = [_beside_alone(here), *(_beside_one_owner(here, kind) for kind in here.series), _beside_theirs(here)]
-        found = "; ".join(one for one in said if one)
+        part = study.of_size(n_train)
+        texts = [
+            _above_independent(part),
+            *(_gap_to_centralized(part, kind) for kind in part.series),
+            _same_as_theirs(part),
+        ]
+        found = "; ".join(text for text in texts if text)
         lines += [f"{n_train:,} training images: {found}."] if found else []
     return lines
 
 
-def _beside_alone(study: Study) -> str | None:
+def _above_independent(study: Study) -> str | None:
     pairs = [
-        (_mean(answer), _mean(cell.answers[ALONE]))
+        (_mean(answer), _mean(cell.answers[INDEPENDENT]))
         for cell in study.cells
-        if ALONE in cell.answers
+        if INDEPENDENT in cell.answers
         for kind, answer in cell.answers.items()
-        if kind != ALONE
+        if kind != INDEPENDENT
     ]
     if not pairs:
         return None
     above = sum(together > alone for together, alone in pairs)
-    return f"FL is above each client alone in {above} of {len(pairs)} settings with both"
+    return f"FL is above independent training in {above} of {len(pairs)} settings with both"
 
 
-def _beside_one_owner(study: Study, kind: str) -> str | None:
-    """Return how far a series is from one owner of everything at most."""
+def _gap_to_centralized(study: Study, kind: str) -> str | None:
+    """Return the largest distance of a series from centralized training."""
     behind = [
         _mean(owner) - _mean(cell.answers[kind])
-        for owner in study.one_owner.values()
+        for owner in study.centralized.values()
         for cell in study.cells
         if kind in cell.answers
     ]
-    if kind == ALONE or not behind:
+    if kind == INDEPENDENT or not behind:
         return None
-    return f"{SERIES[kind]}: at most {100 * max(0.0, *behind):.2f} points below one owner"
+    return f"{SERIES[kind]}: at most {100 * max(0.0, *behind):.2f} points below centralized"
 
 
-def _beside_theirs(study: Study) -> str | None:
+def _same_as_theirs(study: Study) -> str | None:
     pairs = [
         (_mean(answer), answer.published.accuracy)
         for answer in study.answers
@@ -180,19 +180,19 @@ def _beside_theirs(study: Study) -> str | None:
     if len(pairs) <= 2:
         return None
     same, compared = _same_order(pairs)
-    return f"of {compared} pairs of settings that the paper tells apart, ours have its order in {same}"
+    return f"of {compared} pairs of settings with different published accuracies, ours have the same order in {same}"
 
 
 def _same_order(pairs: Sequence[tuple[float, float]]) -> tuple[int, int]:
-    """Return in how many pairs of settings ours have the order of theirs, and how many theirs tell apart.
+    """Return the number of pairs of settings with the same order as theirs, and the number of pairs that theirs order.
 
     Examples
     --------
     >>> _same_order([(0.9, 0.8), (0.8, 0.7), (0.85, 0.6)])
     (2, 3)
     """
-    apart = [(one, other) for one, other in combinations(pairs, 2) if one[1] != other[1]]
-    return sum((one[0] - other[0]) * (one[1] - other[1]) > 0 for one, other in apart), len(apart)
+    ordered = [(one, other) for one, other in combinations(pairs, 2) if one[1] != other[1]]
+    return sum((one[0] - other[0]) * (one[1] - other[1]) > 0 for one, other in ordered), len(ordered)
 
 
 def _mean(answer: Answer) -> float:
@@ -200,7 +200,7 @@ def _mean(answer: Answer) -> float:
 
 
 def _raw(study: Study) -> pd.DataFrame:
-    rows = [_raw_row("", 1, n_train, ONE_OWNER, answer) for n_train, answer in study.one_owner.items()]
+    rows = [_raw_row("", 1, n_train, CENTRALIZED, answer) for n_train, answer in study.centralized.items()]
     for cell in study.cells:
         rows += [_raw_row(cell.division, cell.clients, cell.n_train, kind, one) for kind, one in cell.answers.items()]
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What a published epsilon can mean: the same noise, composed in every way that might have been meant."""
+"""The possible meanings of a published epsilon: the same noise, composed in several ways."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ppml.accounting.gdp import steps_for_epsilon, renyi_epsilon
+from ppml.accounting.gdp import renyi_epsilon, steps_for_epsilon
 from ppml.errors import UserError
 from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.footnotes import data_notes, spread_notes
@@ -35,18 +35,7 @@ def epsilon_interpretations_table(
     joint: pd.DataFrame,
     published: Mapping[str, PublishedRow],
 ) -> Table:
-    """Return the table with a row a private arm that answers a published epsilon.
-
-    Parameters
-    ----------
-    view : Selection
-        ``compare`` gives the rows, in order.
-    records, costs : pandas.DataFrame
-        One row an arm and seed.
-    joint : pandas.DataFrame
-        The rows of joint.csv.
-    published : mapping of str to PublishedRow
-        As `ppml.reporting.literature.load_published` returns it.
+    """Return the table with a row for each private arm that answers a published epsilon.
 
     Raises
     ------
@@ -73,9 +62,9 @@ def epsilon_interpretations_table(
     cells = pd.DataFrame(lines)
     shown = summary.loc[list(dict.fromkeys(row["arm"] for row in raw))]
     notes = (
-        "ε of all steps: with amplification by the sampling that was done. Steps without sampling: how many, at the "
-        "noise of the arm and on all records each, come nearest to the published ε, and the ε of that many; exact "
-        "(Gaussian differential privacy) and by RDP. δ is ours where the paper states none.",
+        "ε of all steps: with amplification by the executed sampling. Steps without sampling: the number of steps, at "
+        "the noise of the arm and on all examples, with the ε closest to the published one, and that ε; exact "
+        "(Gaussian differential privacy) and by RDP. δ is ours if the paper states none.",
         *privacy_notes(shown, joint),
         *spread_notes(shown),
         *data_notes(shown),

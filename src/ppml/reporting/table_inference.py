@@ -1,4 +1,4 @@
-"""The table of predictions on encrypted images: are they right, what do they cost, and what do they tell."""
+"""The table of predictions on encrypted images: accuracy, cost and leakage."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ppml.reporting.table import Table
 SECONDS_AN_HOUR = 3600
 
 LEAKS = (
-    "The client has the secret key, made for this from the operating system's entropy, and encrypts; the server has "
-    "the model, and keys that multiply and rotate but open nothing. It sees ciphertexts, and how many questions there "
-    "are, not what it predicts.",
-    "Both follow the protocol. The client cannot check an answer, and the server cannot tell what it is asked: one "
-    "image that is sent alone may be different values for each output of the first map.",
-    "What the client learns of the model: its architecture, and the logits, from which a model can be copied if enough "
-    "are asked for. No circuit privacy: the errors in what it opens depend on the weights, too.",
-    "A client that shows decrypted logits to the server, errors and all, can give its key away (Li & Micciancio, "
-    "EUROCRYPT 2021), and to a server that answers with something else, whatever it tells of an answer tells of the "
-    "images or the key: it tells a server that follows the protocol the class at most, and another nothing.",
-    "Training is not encrypted: its owner sees all records, and the model may reveal them.",
+    "The client generates the secret key from the operating system's entropy, and encrypts; the server has the model, "
+    "and evaluation keys for products and rotations, which decrypt nothing. The server sees ciphertexts and the number "
+    "of queries, not its predictions.",
+    "Both parties follow the protocol. The client cannot verify a reply, and the server cannot verify a query: the "
+    "ciphertexts of a single image may hold different values for each output of the first layer.",
+    "The client learns the architecture of the model and the logits; enough logits permit a copy of the model. Without "
+    "circuit privacy, the errors of the decrypted logits depend on the weights, too.",
+    "A client that shows decrypted logits with their errors to the server can reveal its key (Li & Micciancio, "
+    "EUROCRYPT 2021). To a server that deviates, any response to its reply can reveal the images or the key. A client "
+    "shows at most the class to a server that follows the protocol, and nothing to another one.",
+    "Training is not encrypted: the owner sees all examples, and the model may reveal them.",
 )
 
 
@@ -34,21 +34,12 @@ LEAKS = (
 def inference_table(
     view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, inferences: pd.DataFrame
 ) -> Table:
-    """Return the table with a row an arm that predicts encrypted images.
-
-    Parameters
-    ----------
-    view : Selection
-        The arms, in the order of the rows; those that predict in the clear only are left out.
-    records, costs : pandas.DataFrame
-        One row an arm and seed.
-    inferences : pandas.DataFrame
-        One row an arm and seed that predicts encrypted images.
+    """Return the table with a row for each arm that predicts encrypted images.
 
     Raises
     ------
     UserError
-        None of the arms does.
+        No arm predicts encrypted images.
     """
     present = set(inferences["arm"])
     shown = tuple(arm for arm in view.arms if arm in present)
@@ -74,7 +65,7 @@ def _line(label: str, rows: pd.DataFrame) -> dict[str, str]:
         "Seeds": str(len(rows)),
         "Images": _each(rows, "images"),
         "Accuracy, encrypted (%)": _accuracy(rows, "right"),
-        "In the clear (%)": _accuracy(rows, "plain_right"),
+        "Accuracy, plaintext (%)": _accuracy(rows, "plain_right"),
         "Must agree": f"{rows['sure'].sum():,} of {rows['images'].sum():,}",
         "Differ": f"{rows['differ'].sum():,}",
         "Largest error": f"{rows['error'].max():.1e}",
@@ -113,15 +104,15 @@ def _thousands(count: float) -> str:
 
 
 def _method(rows: pd.DataFrame) -> tuple[str, ...]:
-    alone = ", ".join(f"{count:,}" for count in dict.fromkeys(rows["single_images"]))
+    single = ", ".join(f"{count:,}" for count in dict.fromkeys(rows["single_images"]))
     return (
-        "Encrypted: images under CKKS, predicted in batches, an image a slot; the first "
-        f"{alone} also one by one, an image in a few ciphertexts. Seconds: CPU time of one core, median over images or "
-        "batches, mean over seeds; images an hour: client and server together on one core, full batches. A batch that "
-        "is not full costs as much.",
-        "Must agree: the largest logit in the clear is above the next by more than twice the bound of a logit's error, "
-        "so that no error within the bound changes which is the largest. Differ: predictions, of all images, that are "
-        "not those in the clear. The bound is seven standard deviations of the error, followed through the network for "
-        "each image, where errors that the key multiplies count 20 times, for an unlucky one; a logit beyond it stops "
-        "the workflow. Error over bound: the largest, of an image, over its own.",
+        "Encrypted: images under CKKS, predicted in batches with one image in each slot; the first "
+        f"{single} also one at a time, each in a few ciphertexts. Seconds: CPU time of one core, median over images or "
+        "batches, mean over seeds; images an hour: client and server together on one core, full batches. A batch with "
+        "empty slots costs the same.",
+        "Must agree: in plaintext the largest logit exceeds the next by more than twice the bound of a logit's error, "
+        "so that no error within the bound changes the prediction. Differ: predictions that differ from plaintext, of "
+        "all images. The bound is seven standard deviations of the error, propagated through the network for each "
+        "image; errors that the key multiplies count 20 times, for an unfavourable key. A larger error stops the "
+        "workflow. Error over bound: the largest ratio of an image's error to its bound.",
     )

@@ -1,4 +1,4 @@
-"""The threat statement: who holds what, who may collude, and what leaks anyway."""
+"""The threat statement: the data and keys of each party, collusion, and leakage."""
 
 from __future__ import annotations
 
@@ -13,65 +13,55 @@ from ppml.reporting.summaries import summarise
 from ppml.reporting.table import Table
 
 HOLDERS = {
-    "centralized": "one owner, all of them",
-    "independent": "each client its own",
-    "federated": "each client its own",
+    "centralized": "one owner: all examples",
+    "independent": "each client: its own",
+    "federated": "each client: its own",
 }
-MAY = "may reveal records"
+MAY = "may reveal examples"
 
 LIMITS = (
-    "Parties follow the protocol, and those that a row names may put together what they have. A client that sends "
-    "false updates is not noticed. What a server that deviates can open is said below, for each way to add that the "
-    "rows have.",
-    "All clients of a sum but one, if they put their updates together, can subtract them from it: what is left is the "
-    "last one's, whatever hides single updates from others.",
-    "Encryption, shares and masks hide updates, not what the model tells of the records: only differential privacy "
-    "limits that, and where a row says that a model may reveal records nothing does.",
-    "All parties know who takes part, each client's number of records, model and settings, and how long all takes.",
-    "By default all parties run on one machine, as parts of one program; what a row says is what they are given, not "
-    "how machines are kept apart.",
+    "Parties follow the protocol, and the parties in a row may combine their data and keys. False updates of a client "
+    "are not detected. The notes below describe a server that deviates, for each aggregation in the rows.",
+    "If all clients of a sum but one collude, they can subtract their updates from it and obtain the last update, with "
+    "any aggregation.",
+    "Encryption, secret shares and masks hide updates, not the information about the examples in the model. Only "
+    "differential privacy limits it; in a row where the model may reveal examples, no mechanism does.",
+    "All parties know the participants, each client's number of examples, the model, the settings and the times.",
+    "By default all parties run on one machine, as parts of one program; a row describes their data and keys, not the "
+    "isolation of machines.",
 )
 
 _ENCRYPTED = (
-    "CKKS and BFV: a server that deviates announces an update as a sum, and one client that colludes with it has the "
-    "key holder open that update. A client that deviates uploads a made-up ciphertext: it spoils the sum that it is "
-    "in, and that sum tells clients and key holder of the secret key."
+    "CKKS and BFV: a server that deviates announces an update as a sum, and one colluding client has the key holder "
+    "decrypt it. A client that deviates uploads an invalid ciphertext: it corrupts the sum, and that sum reveals "
+    "information about the secret key to clients and key holder."
 )
 
 DEVIATING = {
     "ckks": _ENCRYPTED,
     "bfv": _ENCRYPTED,
     "secret_sharing": (
-        "Shares: each client signs its shares, with its number and the round, so that the adding server alone cannot "
-        "make up a client. With one client that colludes, an adding server that deviates asks for the sum of that "
-        "client and one other, and so opens the other's update, one a round. The helping servers, which register the "
-        "clients' signing keys, follow the protocol."
+        "Secret sharing: each client signs its shares, with its number and the round, so that the aggregating server "
+        "cannot invent a client. With one colluding client, an aggregating server that deviates asks for the sum of it and "
+        "another, and so obtains the other update, one per round. The share servers, which register the clients' signing "
+        "keys, follow the protocol."
     ),
     "masking": (
-        "Masks: each client signs its keys of the round, and the others check them by a register that is not the "
-        "server's, so that the server alone can neither replace keys nor make up a client. The party that keeps the "
-        "register can, together with the server. A server that deviates tells clients of different losses: it opens an "
-        "update with fewer colluding clients than a row names, with twice as many less all that are asked; and without "
-        "any the sum of fewer clients than a row names, but of more than half of those that are asked. By letters or "
-        "shares that are not right, or by false complaints about them, a client has no other client left out, opens "
-        "nothing and ends no round."
+        "Masking: each client signs its keys of the round, and the others verify them with a register that the server "
+        "does not keep, so that the server can neither replace keys nor invent a client; together with the keeper of "
+        "the register it can. A server that deviates reports different dropouts to different clients: it needs fewer "
+        "colluding clients than in the row to obtain an update, twice their number minus the clients of the round; "
+        "without any it obtains the sum of fewer clients than in the row, but of more than half of the clients of the "
+        "round. With invalid messages or shares, or false complaints about them, a client cannot exclude another one, "
+        "obtains no update and ends no round."
     ),
 }
-"""What a party that does not follow the protocol can open, by the way to add."""
+"""The capabilities of a party that deviates from the protocol, by aggregation."""
 
 
 @table("threats", shows="the data and keys of each party", reads=("records", "costs", "joint"))
 def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
-    """Return the table with a row an arm: who keeps the records, who opens an update, who sees the sum, what leaks.
-
-    Parameters
-    ----------
-    view : Selection
-        The arms, in the order of the rows.
-    records, costs : pandas.DataFrame
-        One row an arm and seed.
-    joint : pandas.DataFrame
-        The rows of joint.csv.
+    """Return the table with a row for each arm: holders of the examples, access to updates and sums, and leakage.
 
     Raises
     ------
@@ -82,12 +72,12 @@ def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFra
     lines = [
         {
             "Technique": row["label"],
-            "Who has records": HOLDERS[row["topology"]],
-            "Who can open a single update": _of(row, "update_opened_by"),
-            "What an opened update tells": _opened(row),
-            "Who is shown the sum": _of(row, "sum_seen_by"),
-            "What sums and model tell": _told(row),
-            "Who can compute the noise": noise_known_to(row),
+            "Examples": HOLDERS[row["topology"]],
+            "Access to a single update": _parties(row, "update_opened_by"),
+            "Leakage of a single update": _update_leakage(row),
+            "Access to the sum": _parties(row, "sum_seen_by"),
+            "Leakage of sums and model": _model_leakage(row),
+            "Noise known to": noise_known_to(row),
         }
         for _, row in summary.iterrows()
     ]
@@ -97,12 +87,12 @@ def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFra
     return Table(view.title, pd.DataFrame(lines), frozenset(), notes, summary.reset_index())
 
 
-def _of(row: pd.Series, column: str) -> str:
+def _parties(row: pd.Series, column: str) -> str:
     return EMPTY_CELL if pd.isna(row[column]) else str(row[column])
 
 
-def _opened(row: pd.Series) -> str:
-    """Return what a single update tells of its client's records to whoever opens it."""
+def _update_leakage(row: pd.Series) -> str:
+    """Return the leakage of a single update about the client's examples."""
     if row["topology"] != "federated":
         return EMPTY_CELL
     match row["noise"]:
@@ -113,8 +103,8 @@ def _opened(row: pd.Series) -> str:
     return MAY
 
 
-def _told(row: pd.Series) -> str:
-    """Return what is told by the sums and the model, or where nothing is added by the model alone."""
+def _model_leakage(row: pd.Series) -> str:
+    """Return the leakage of the sums and the model; without federation, of the model."""
     return MAY if row["privacy_unit"] == "none" else _bound(row, row["epsilon"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from ppml.reporting.table_summary import Table
+from ppml.reporting.table import Table
 
 _LATEX = str.maketrans(
     {
@@ -21,7 +21,7 @@ _LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        # A bare bracket that opens a row would be read as the optional argument of the row before.
+        # LaTeX reads a bracket at the begin of a row as the optional argument of the row before.
         "[": "{[}",
         "]": "{]}",
         "—": "---",
@@ -46,7 +46,7 @@ _STYLE = (
 
 
 def escape_latex(text: str) -> str:
-    """Return ``text`` so that LaTeX prints it as it stands.
+    """Return ``text`` with LaTeX's special characters escaped.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def to_latex(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """Return ``table`` as a page of its own, for the HTML report."""
+    """Return ``table`` as a separate page of the HTML report."""
     numeric = [heading in table.numeric for heading in table.cells.columns]
 
     def row(cells: list[str], tag: str) -> str:

@@ -26,8 +26,8 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def run(job: Job) -> None:
     """Write record.json beside every run, the tidy files and metrics.json.
 
-    The specification holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference (files),
-    the confidence of the audits, and the names of the arms that each table shows.
+    The specification holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference
+    (files), the confidence of the audits, and the names of the arms that each table shows.
 
     Raises
     ------

@@ -1,0 +1,110 @@
+"""The kinds of tables and figures: a module ``table_*`` or ``figure_*`` declares each with a decorator.
+
+:func:`tables` and :func:`figures` read the declarations from the source, so that the plan need not import pandas or
+matplotlib. A new kind is a new module and its caption, ``workflow/report/NAME.rst``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+JointArms = Literal["all", "compared", "epsilon_compared", "claimed"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of table or figure.
+
+    Parameters
+    ----------
+    name : str
+        Name in the configuration.
+    module : str
+        Module with the declaration.
+    function : str
+        Function that takes the :class:`~ppml.reporting.experiment_view.ExperimentView`, the files in ``reads`` as data
+        frames, and ``published``, each by its name.
+    shows : str
+        Content, in a few words.
+    reads : tuple of str
+        Keys of :data:`~ppml.results.tidy_files.TIDY_FILES`.
+    published : bool
+        Whether the papers' numbers are shown.
+    joint_arms : {"all", "compared", "epsilon_compared", "claimed"}
+        Arms of the joint epsilon that a table reads from ``joint``: all of the experiment, the arms that answer a
+        published row, the arms that answer a published epsilon, or the arms of the claims.
+    """
+
+    name: str
+    module: str
+    function: str
+    shows: str
+    reads: tuple[str, ...]
+    published: bool = False
+    joint_arms: JointArms = "all"
+
+    @property
+    def states_epsilon(self) -> bool:
+        """Whether a table states the joint epsilon of its arms."""
+        return "joint" in self.reads
+
+    def builder(self) -> Callable[..., Any]:
+        """Import the module and return the function."""
+        function: Callable[..., Any] = getattr(import_module(self.module), self.function)
+        return function
+
+
+def table(
+    name: str, *, shows: str, reads: tuple[str, ...], published: bool = False, joint_arms: JointArms = "all"
+) -> Callable[[Builder], Builder]:
+    """Declare a function that returns a :class:`~ppml.reporting.table.Table`; see :class:`Kind`."""
+    return _declaration(name, reads, published)
+
+
+def figure(name: str, *, shows: str, reads: tuple[str, ...], published: bool = False) -> Callable[[Builder], Builder]:
+    """Declare a function that returns a :class:`matplotlib.figure.Figure`; see :class:`Kind`."""
+    return _declaration(name, reads, published)
+
+
+def tables() -> dict[str, Kind]:
+    """Return every kind of table by name."""
+    return _declared("table")
+
+
+def figures() -> dict[str, Kind]:
+    """Return every kind of figure by name."""
+    return _declared("figure")
+
+
+def _declaration(name: str, reads: tuple[str, ...], published: bool) -> Callable[[Builder], Builder]:
+    expected = ["view", *reads, *["published"] * published]
+
+    def check(function: Builder) -> Builder:
+        found = list(inspect.signature(function).parameters)
+        if found != expected:
+            raise TypeError(f"{name}: expected the parameters {', '.join(expected)}, got {', '.join(found)}")
+        return function
+
+    return check
+
+
+@cache
+def _declared(decorator: str) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    for path in sorted(Path(__file__).parent.glob(f"{decorator}_*.py")):
+        tree = ast.parse(path.read_bytes(), str(path))
+        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+            for call in function.decorator_list:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
+                    name = ast.literal_eval(call.args[0])
+                    options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+                    kinds[name] = Kind(name, f"{__package__}.{path.stem}", function.name, **options)
+    return kinds
