@@ -1,4 +1,4 @@
-"""One training for every technique: a topology, composed with what each owner does and with what the server adds by."""
+"""One training function for every technique: a topology, composed with a privacy mechanism and an aggregation."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ def train(
     Parameters
     ----------
     arm : Arm
-        What to train.
+        The arm.
     owned : sequence of Examples
-        Each owner's records; one owner when centralized.
+        The examples of each owner; one owner if centralized.
     noise_multipliers : sequence of float or None
         Each owner's noise, None without privacy.
     test : Examples
-        What the history is measured on.
+        The examples that the history is measured on.
     contract : DataContract
         The contract of the inputs.
     rng : Randomness
-        Everything drawn here comes from it, except keys and encryption. Each party draws from a tree of its own. What a
-        private training draws depends on the values of its mechanism, so that no other one has the same noise; arms
-        that differ in their aggregation alone draw alike.
+        The source of all random draws except keys and encryption; each party has a separate source. The draws of a
+        private training depend on the values of its mechanism, so that no other mechanism has the same noise; arms that
+        differ in their aggregation alone draw the same values.
     report : callable
-        Gets each epoch or round as it ends.
+        Takes each epoch or round when it ends.
     data : sequence
-        What is public of the records: it tells mechanisms on different records apart.
+        Public facts of the examples; mechanisms on different examples draw different noise.
     affordable_steps : sequence of int or None
-        How many steps each owner's privacy budget allows; None without budgets.
-    checkpoint : Checkpoint
-        Keeps a federated training after each round, for a process that carries it on. Owners who train alone, and
-        whoever draws noise from the operating system, start from the beginning.
+        The number of steps that each owner's privacy budget allows; None without budgets.
+    checkpoint : CheckpointStore
+        Keeps a federated training after each round, so that another process can resume it. Independent trainings, and
+        trainings with noise from the operating system, start from the beginning.
     workers : int
-        In how many processes the clients of a federation train; the bits do not depend on it. On a GPU: 1.
-    taps : sequence of callable
-        Each sees every message of a federation, for an auditor.
+        The number of processes of the clients of a federation; no bit depends on it. On a GPU: 1.
+    observers : sequence of callable
+        Each takes every message of a federation, for an auditor.
     """
     device = owned[0].inputs.device
 
@@ -89,7 +89,13 @@ def train(
         case Federated() as topology:
             from ppml.aggregation.factory import build_parties
             from ppml.config.aggregation_parameters import clients_per_round
-            from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds, simulate_dropouts
+            from ppml.federation.factory import (
+                FederationSpec,
+                build_client_pool,
+                build_server,
+                party_seeds,
+                simulate_dropouts,
+            )
             from ppml.federation.run import train_federated
             from ppml.learning.parameters import flatten
 
@@ -138,9 +144,9 @@ def draws_of(
     rng: Randomness,
     data: Sequence[Value],
 ) -> tuple[Randomness, str | None]:
-    """Return what the parties of a training draw from, and the name of what it releases.
+    """Return the randomness of the parties of a training, and the name of its release.
 
-    Parameters are those of :func:`train`; ``sizes`` are the numbers of records, and ``model`` is one of those trained.
+    Parameters are those of :func:`train`; ``sizes`` are the numbers of examples, and ``model`` is one of the models.
     """
     if isinstance(arm.privacy, NoPrivacy):
         return rng, None
@@ -150,11 +156,10 @@ def draws_of(
 
 
 def _may_resume(arm: Arm, device: str) -> bool:
-    """Say whether a repeated round repeats the same bits, where that matters.
+    """Tell whether a training may be resumed by another process: a repeated round must repeat the same bits.
 
-    Secure noise does not repeat: a round that is interrupted and done again would be two draws on the same records, of
-    which the account has one. That nobody saw the first is true of this process, not of a federation, whose server has
-    it. So such a training is never put together from two processes, and its intermediate models stay off the disk.
-    Seeded noise repeats on a CPU; on a GPU the gradients that it covers differ in their last bits.
+    Secure noise does not repeat. A repeated round would be a second draw on the same examples, and the account has one;
+    the server of a federation has seen the first. So such a training is never resumed, and its intermediate models are
+    never written. Seeded noise repeats on a CPU; on a GPU the gradients below it differ in their last bits.
     """
     return isinstance(arm.privacy, NoPrivacy) or (arm.privacy.noise_source == "seeded" and device == "cpu")

@@ -28,32 +28,32 @@ def configuration(given: Mapping[str, Any], files: Sequence[str], *, laid: bool)
     named = [str(Path(file).relative_to(here)) if Path(file).is_relative_to(here) else file for file in files]
     stacks = [read_layers(file) for file in named]
     layers = [layer for stack in stacks for layer in stack]
-    # Snakemake has laid the files themselves over each other, key by key: what differs comes from --config.
+    # Snakemake has merged the files key by key; every difference comes from --config.
     plain: dict[str, Any] = {}
     for stack in stacks if laid else ():
         plain = key_by_key(plain, stack[-1][1])
     above = differing({key: value for key, value in given.items() if key != "extends"}, plain)
-    layers.append(("--config", retyped(above, plain)))
+    layers.append(("--config", parse_cli_values(above, plain)))
     return parse_config(merge_layers(layers), ", ".join(named), layers)
 
 
-def retyped(given: Any, base: Any) -> Any:
-    """Return ``given`` with what differs from ``base`` read as YAML reads it.
+def parse_cli_values(given: Any, base: Any) -> Any:
+    """Return ``given``; texts that differ from ``base`` are parsed as YAML.
 
-    Snakemake hands over what stands in the braces and brackets of ``--config`` as text.
+    Snakemake passes values inside braces and brackets of ``--config`` as text.
 
     Examples
     --------
-    >>> retyped({"data": {"train": "500", "dataset": "mnist"}, "seeds": ["0"]}, {"data": {"dataset": "mnist"}})
+    >>> parse_cli_values({"data": {"train": "500", "dataset": "mnist"}, "seeds": ["0"]}, {"data": {"dataset": "mnist"}})
     {'data': {'train': 500, 'dataset': 'mnist'}, 'seeds': [0]}
     """
     if given == base:
         return given
     if isinstance(given, Mapping):
         below = base if isinstance(base, Mapping) else {}
-        return {key: retyped(value, below.get(key)) for key, value in given.items()}
+        return {key: parse_cli_values(value, below.get(key)) for key, value in given.items()}
     if isinstance(given, list):
-        return [retyped(value, None) for value in given]
+        return [parse_cli_values(value, None) for value in given]
     if not isinstance(given, str):
         return given
     try:
@@ -64,7 +64,7 @@ def retyped(given: Any, base: Any) -> Any:
 
 
 def key_by_key(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``top`` over ``base`` as Snakemake does: whatever ``kind`` a section has.
+    """Merge ``top`` into ``base`` as Snakemake does, which ignores the ``kind`` of a section.
 
     Examples
     --------

@@ -56,8 +56,8 @@ def set_job_environment(*, main: bool) -> Path:
         code = freeze(Path(ppml.__path__[0]))
     except OSError as error:
         raise UserError(
-            f"{describe_os_error(error)}; the workflow keeps records below .snakemake in the current folder; for another "
-            "one, use `snakemake -d FOLDER`"
+            f"{describe_os_error(error)}; the workflow keeps records below .snakemake in the current folder; for "
+            "another one, use `snakemake -d FOLDER`"
         ) from None
     _prepend("PYTHONPATH", code.parent)
     os.environ[ENV_CODE] = str(code)
@@ -92,6 +92,6 @@ def require_shell_safe_paths(*, executable: str = sys.executable) -> None:
     for path in (str(Path.cwd()), executable):
         if found := sorted(set(path) & set('"$`\\')):
             sys.exit(
-                f"error: the path {path} holds {' '.join(found)}, which jobs on other machines cannot be given; use a "
-                "folder without"
+                f"error: the path {path} holds {' '.join(found)}, which jobs on other machines cannot be given; use "
+                "another folder"
             )

@@ -1,7 +1,7 @@
 """Write the bill of materials of the environment: every pin of ``requirements.lock``, in CycloneDX's JSON.
 
 The same lock, project file and environment give the same bytes: the serial number follows from the content, and no
-time is written. Licences are those that the installed packages declare; a pin for another platform has none.
+time is written. The installed packages declare the licences; a pin for another platform has none.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Stage:
     when : callable
         Tells whether the stage has a job for a key.
     choices : callable
-        Returns the names by which the job chooses code: what it does not choose is left out of its digest.
+        Returns the names by which the job chooses code; its digest leaves out all other choices.
     modules : callable
         Returns modules that the job imports by a name of its specification.
     notes : callable

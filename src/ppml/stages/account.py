@@ -48,44 +48,42 @@ def privacy_statement(
     mechanism: str | None = None,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Return what may be claimed of the privacy of one run.
+    """Return the privacy statement of one run.
 
     Parameters
     ----------
     privacy : ExampleLevel, ClientLevel or None
-        What was configured; epsilon comes from ``owners`` alone.
+        The configured privacy; epsilon comes from ``owners`` alone.
     owners : sequence
-        What ran on each owner's records.
+        The executed mechanism events of each owner.
     planned_steps : sequence of int
-        How many steps each owner was to take.
+        The planned number of steps of each owner.
     complete : bool
-        Whether every owner took part in all of it: where clients are not asked in every round, or fail, they take fewer
+        Whether every owner took part in every round. Clients that are not asked in each round, or drop out, take fewer
         steps than their noise is calibrated to.
     mechanism : str, optional
-        The identifier of the mechanism's values: runs with the same one and the same seed release the same.
+        The identifier of the mechanism's values: runs with the same identifier and seed release the same outputs.
     workers : int
-        How many processes share the owners.
+        The number of processes that share the owners.
 
     Returns
     -------
     dict
-        ``epsilon`` and ``epsilons``, the largest and each owner's, and ``accountant``, which states the largest: the
-        one configured, or ``rdp`` where that has no number to be trusted; of ``tightest``, the one with the least.
-        ``epsilon_replace_one``: the largest towards data sets that differ in a record, or client, replaced by any
-        other. ``epsilon_prv``, ``epsilon_rdp``, ``epsilon_pld`` and ``epsilon_gdp``: the largest by each accountant,
-        None by one that has none. ``curve``: step and epsilon of the owner with the largest, along the way.
-        ``epsilon_if_opened``: the epsilon of a record, or a client, towards parties that open single contributions,
-        where each has a share of the noise: the server together with a client that has the key. None where the noise is
-        whole. ``noise_source``, ``sampling_source`` and ``sampler`` are those of the executed steps: ``secure`` only
-        where every step was. ``dominating``: a mechanism that spends at least what each owner's does, for the joint
-        epsilon of several runs.
+        ``epsilon``, ``epsilons``: the largest epsilon, and that of each owner. ``accountant``: the accountant of the
+        largest: the configured one, or ``rdp`` if that has no trustworthy number; for ``tightest``, the smallest.
+        ``epsilon_replace_one``: the largest if one example, or client, is replaced by any other. ``epsilon_prv``,
+        ``epsilon_rdp``, ``epsilon_pld``, ``epsilon_gdp``: the largest by each accountant, or None. ``curve``: step and
+        epsilon of the owner with the largest epsilon. ``epsilon_if_opened``: with distributed noise, the epsilon
+        towards parties that decrypt single contributions, for instance the server together with a client that has the
+        key; otherwise None. ``noise_source``, ``sampling_source``, ``sampler``: the sources of the executed steps,
+        ``secure`` only if all steps were. ``dominating``: a mechanism that spends at least as much as each owner's, for
+        the joint epsilon of several runs.
 
     Raises
     ------
     ValueError
-        A private arm executed no mechanism on any owner's records, so that nothing may be claimed of it; an owner took
-        more steps than planned, or fewer where nothing allows that; more than the budget was spent; or a step drew
-        from a seed where secure noise is configured.
+        A private arm executed no mechanism; an owner took more steps than planned, or fewer without a reason; the
+        owners spent more than the budget; or a step drew from a seed although secure noise is configured.
     AccountantsDisagree
         Accountants that need no numerical composition contradict each other.
     """
@@ -101,7 +99,7 @@ def privacy_statement(
     every = {name: _largest([found[name] for found in known.values()]) for name in ACCOUNTANTS}
     # An owner that never took part has spent nothing.
     spent = [chosen[own][0] if own else 0.0 for own in owners]
-    # Of owners with the same epsilon, one that took steps is described.
+    # Of owners with the same epsilon, the statement describes an owner with steps.
     worst = max(range(len(owners)), key=lambda owner: (spent[owner], bool(owners[owner]), -owner))
     accountant = chosen[owners[worst]][1]
     if budget is not None and spent[worst] > budget:
@@ -138,12 +136,12 @@ def privacy_statement(
 
 
 def _spends(delta: float, own: tuple[MechanismEvent, ...]) -> tuple[dict[str, float | None], float]:
-    """Return the epsilon of an owner by every accountant, and where a record is replaced by any other."""
+    """Return the epsilon of an owner by every accountant, and its replace-one epsilon."""
     return epsilons_by_accountant(own, delta), epsilon_replace_one(own, delta)
 
 
 def _sources(privacy: ExampleLevel | ClientLevel, owners: Sequence[tuple[MechanismEvent, ...]]) -> dict[str, str]:
-    """Return what the executed steps drew from and how they sampled; raise an error where less was configured."""
+    """Return the sources and the sampler of the executed steps; raise an error if they are weaker than configured."""
     ran = [event for own in owners for event in own if event.steps]
     drawn = {
         "noise_source": weakest_source([event.noise_source for event in ran]),

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Seconds and memory of a training: of this process, and of those that came to a checkpoint before it."""
+    """Seconds and memory of a training, in this process and in the interrupted processes before it."""
 
     def __init__(self) -> None:
         self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0}
         self._started, self._started_cpu = time.perf_counter(), _cpu_seconds()
 
-    def carry_on(self, before: dict[str, float]) -> None:
-        """Count on from what :meth:`read` returned in an interrupted process."""
+    def resume_from(self, before: dict[str, float]) -> None:
+        """Add the result of :meth:`read` in an interrupted process."""
         self._before = before
 
     def read(self) -> dict[str, float]:
@@ -53,9 +53,9 @@ class CheckpointFile:
     path : Path
         The file; it exists from the end of the first round to :meth:`discard`.
     identity : str
-        Digest of everything that the training depends on: a file with another one is no progress of it.
+        Digest of everything that the training depends on; a file with another digest is not used.
     clock : Clock
-        What the training has cost.
+        The cost of the training.
     """
 
     def __init__(self, path: Path, identity: str, clock: Clock) -> None:
@@ -64,7 +64,7 @@ class CheckpointFile:
         self._clock = clock
 
     def load(self) -> TrainingCheckpoint | None:
-        """Return what was saved last; None, with a line on stdout that says why, where a file is of no use."""
+        """Return the saved checkpoint, or None; a line on stdout states why a file is not used."""
         from safetensors import SafetensorError
 
         from ppml.accounting.events import MechanismEvent, compose
@@ -80,7 +80,7 @@ class CheckpointFile:
         except (OSError, SafetensorError, ValueError) as error:
             print(f"starting from the beginning, not from {self._path}: {error}", flush=True)
             return None
-        self._clock.carry_on(state["cost"])
+        self._clock.resume_from(state["cost"])
         server_state = ServerState(**{**state["standing"], **_numbered(state["standing"])})
         print(f"resuming after round {server_state.number} of {state['rounds']}", flush=True)
         return TrainingCheckpoint(
@@ -109,7 +109,7 @@ class CheckpointFile:
         return json.loads(state), arrays
 
     def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
-        """Keep what ``reached`` returns; a process that is killed meanwhile leaves the round before."""
+        """Save the checkpoint that ``reached`` returns; if the process is killed meanwhile, the previous one stays."""
         from safetensors.numpy import save
 
         progress = reached()
@@ -133,17 +133,17 @@ class CheckpointFile:
         write_bytes(self._path, save(arrays, metadata=notes))
 
     def discard(self) -> None:
-        """Remove the file: the training is done."""
+        """Remove the file, after the end of the training."""
         self._path.unlink(missing_ok=True)
 
 
 def _named(arrays: Mapping[str, NDArray[np.float32]], prefix: str) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays whose names begin with ``prefix`` and a point, without these."""
+    """Return the arrays whose names begin with ``prefix`` and a point, by the rest of their names."""
     return {name.removeprefix(f"{prefix}."): one for name, one in arrays.items() if name.startswith(f"{prefix}.")}
 
 
 def _numbered(server_state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what JSON has turned into text or a list as it was."""
+    """Return the fields of the server state that JSON changes, with integer keys and tuples."""
     tables = {
         key: {int(name): value for name, value in server_state[key].items()}
         for key in ("known", "sum_bytes", "accepted")
@@ -152,7 +152,7 @@ def _numbered(server_state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(state: str, arrays: Mapping[str, NDArray[np.float32]]) -> str:
-    """Return what tells a file whose bits have changed on the disk."""
+    """Return the digest of the content, which detects a damaged file."""
     total = hashlib.sha256(state.encode())
     for name in sorted(arrays):
         total.update(f"{name} {arrays[name].dtype}".encode() + arrays[name].tobytes())
@@ -160,14 +160,14 @@ def _digest(state: str, arrays: Mapping[str, NDArray[np.float32]]) -> str:
 
 
 def _cpu_seconds() -> float:
-    """Return what this process has calculated, and those that it has started: the key holder, and the clients'."""
+    """Return the CPU seconds of this process and its children: the key holder, and the workers of clients."""
     living = sum(_cpu_seconds_of(child.pid) for child in multiprocessing.active_children())
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + ended.ru_utime + ended.ru_stime + living
 
 
 def _cpu_seconds_of(process: int | None) -> float:
-    """Return what a process that has not ended has calculated; 0 where the system does not tell."""
+    """Return the CPU seconds of a running process; 0 if the system does not state them."""
     try:
         # After the name, which may have spaces: utime and stime are the 14th and 15th entry.
         entries = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -177,6 +177,6 @@ def _cpu_seconds_of(process: int | None) -> float:
 
 
 def _peak_memory_mb() -> float:
-    """Return the most memory that this process has had, or one of those that it has started and that have ended."""
+    """Return the peak memory of this process, or of the largest of its ended children."""
     peak = max(resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)

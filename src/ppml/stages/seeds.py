@@ -1,4 +1,4 @@
-"""From the seeds of the configuration to what a training draws from."""
+"""The randomness of a training, and the public facts of its data, from configuration and files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ppml.randomness import Randomness
 
 
 def seed_randomness(root_seed: int, seed: int) -> Randomness:
-    """Return what all of one seed is drawn from."""
+    """Return the randomness of one seed."""
     return Randomness(root_seed).child("seed", seed)
 
 
 def public_data(about: Mapping[str, Any], partition: str | Path | None) -> tuple[str | int, ...]:
-    """Return what is public of the records of a training.
+    """Return the public facts that identify the examples of a training.
 
     Parameters
     ----------
     about : mapping
-        What the rule subset says: ``dataset``, ``selection`` and ``n_train`` are taken.
+        The content of about.json; ``dataset``, ``selection`` and ``n_train`` are used.
     partition : path or None
-        What the rule partition wrote. It may depend on labels, so that its digest is keyed where the data are private.
+        The file of the partition. It may depend on labels, so its digest is keyed if the data are private.
     """
     dataset, division = str(about["dataset"]), ""
     if partition:

@@ -1,4 +1,4 @@
-"""Stage subset: choose the examples that train and those that evaluate, and write the contract of the data."""
+"""Stage subset: choose the training examples and the evaluation examples, and write the contract of the data."""
 
 from __future__ import annotations
 

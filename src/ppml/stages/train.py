@@ -119,14 +119,14 @@ def _complete(history: Sequence[HistoryRow], clients: int, rounds: int | None) -
 
 
 def keep_last_good(error: TrainingDiverged, path: Path) -> str:
-    """Write the model that a training had before it diverged, where it has one; return what to say of it.
+    """Write the last finite model of a training that diverged, if it has one; return the end of the error message.
 
-    A federated training has none: what its clients had is theirs, and the rounds before this one are in its progress.
+    A federated training has none: the models of clients are private, and its checkpoint has the rounds before.
     """
     if error.model is None:
         return ""
     write_bytes(path, save({name: value.contiguous().cpu() for name, value in error.model.state_dict().items()}))
-    return f", and these are in {path}"
+    return f", and this model is in {path}"
 
 
 def _identity(job: Job) -> str:
