@@ -54,8 +54,7 @@ def train(folder: Path, subset, dataset: str) -> tuple[dict[str, bytes], float]:
     folder.mkdir()
     write_json(folder / "noise.json", {"noise_multipliers": [1.5, 1.5]})
     spec = {"arm": Arm.model_validate(EVERYTHING).technique(), "dataset": dataset, "root_seed": 1, "device": "cpu"}
-    inputs = {name: getattr(subset, name) for name in ("train", "test", "about", "partition")}
-    inputs["noise"] = folder / "noise.json"
+    inputs = {**subset, "noise": folder / "noise.json"}
     outputs = {name: folder / file for name, file in {**SAME, "cost": "cost.json"}.items()}
     job = Job(spec, inputs, outputs, digest="code")
     subprocess.run([sys.executable, "-m", "ppml.stages", "train", *job.options()], check=True)
