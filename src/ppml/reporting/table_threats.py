@@ -42,9 +42,9 @@ DEVIATING = {
     "bfv": _ENCRYPTED,
     "secret_sharing": (
         "Secret sharing: each client signs its shares, with its number and the round, so that the aggregating server "
-        "cannot invent a client. With one colluding client, an aggregating server that deviates asks for the sum of it and "
-        "another, and so obtains the other update, one per round. The share servers, which register the clients' signing "
-        "keys, follow the protocol."
+        "cannot invent a client. With one colluding client, an aggregating server that deviates asks for the sum of "
+        "it and another, and so obtains the other update, one per round. The share servers, which register the "
+        "clients' signing keys, follow the protocol."
     ),
     "masking": (
         "Masking: each client signs its keys of the round, and the others verify them with a register that the server "

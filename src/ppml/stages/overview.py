@@ -21,13 +21,13 @@ def run(job: Job) -> None:
         )
         for number, shown in enumerate(job.spec)
     ]
-    # The figures stand after the first paragraph of the introduction, and before its advice for readers.
+    # The figures are between the first paragraph of the introduction and its advice for readers.
     summary, _, advice = job.inputs["intro"].read_text(encoding="utf-8").partition("\n\n")
     write_text(job.outputs["overview"], "\n\n".join([summary, *sections, advice]))
 
 
 def section(figure: Path, caption: str, shown: dict[str, str]) -> str:
-    """Return one figure, embedded, with its caption, a template that knows the title and the fallback sentence."""
+    """Return one embedded figure with its caption, a template for title and fallback sentence."""
     from jinja2 import Template
 
     address = "data:image/svg+xml;base64," + base64.b64encode(figure.read_bytes()).decode()
