@@ -219,12 +219,12 @@ def play_with_faulty_clients(
     return play(parties(federated(aggregation=MASKING)), *wires)
 
 
-@pytest.mark.parametrize("readers", [[0], [2], [0, 2]], ids=["one", "the other", "all"])
-@pytest.mark.parametrize("shown", [b"x", b"", None], ids=["not readable", "nothing", "no answer"])
-def test_client_with_unreadable_shares_is_excluded(readers, shown, monkeypatch):
+@pytest.mark.parametrize("recipients", [[0], [2], [0, 2]], ids=["one", "the other", "all"])
+@pytest.mark.parametrize("shown", [b"x", b"", None], ids=["unreadable", "nothing", "no reply"])
+def test_client_with_unreadable_shares_is_excluded(recipients, shown, monkeypatch):
     fault = (lambda message, reply: []) if shown is None else with_content(DISPUTES, shown)
     course = play_with_faulty_clients(
-        monkeypatch, partial(send_unreadable_shares, readers_of={1: readers}, number=2), fault
+        monkeypatch, partial(send_unreadable_shares, recipients_of={1: recipients}, number=2), fault
     )
     assert course.failure is None and len(course.notices) == 2
     assert course.notices[0].startswith("round 2: client 1") and course.notices[1] == CONTINUES
@@ -267,11 +267,11 @@ def split_other_secrets(side: MaskingClients) -> None:
     [
         (split_other_secrets, "step 'shares': the shares of the client are not of the secrets of its public keys"),
         (
-            partial(send_wrong_shares, readers_of={1: [0, 2]}, shows=True, number=2),
+            partial(send_wrong_shares, recipients_of={1: [0, 2]}, shows=True, number=2),
             "step 'disputes': the client shows other shares than it has sent to client 0",
         ),
     ],
-    ids=["other secrets", "other shares, and the same shown"],
+    ids=["other secrets", "other shares, the same shown"],
 )
 def test_client_with_inconsistent_shares_is_excluded(spoil, reason, monkeypatch):
     course = play_with_faulty_clients(monkeypatch, spoil)
@@ -282,14 +282,14 @@ def test_client_with_inconsistent_shares_is_excluded(spoil, reason, monkeypatch)
 @pytest.mark.parametrize(
     "spoil",
     [
-        partial(send_unreadable_shares, readers_of={1: [0, 2]}, number=2),
-        partial(send_wrong_shares, readers_of={1: [0, 2]}, shows=False, number=2),
-        partial(complain_falsely, reader=1, senders=[0], number=2),
-        partial(complain_falsely, reader=1, senders=[0, 2], number=2),
+        partial(send_unreadable_shares, recipients_of={1: [0, 2]}, number=2),
+        partial(send_wrong_shares, recipients_of={1: [0, 2]}, shows=False, number=2),
+        partial(complain_falsely, recipient=1, senders=[0], number=2),
+        partial(complain_falsely, recipient=1, senders=[0, 2], number=2),
     ],
     ids=[
-        "letters, and shares shown",
-        "other shares, and the right ones shown",
+        "unreadable shares, right ones shown",
+        "other shares, right ones shown",
         "complaint about one",
         "complaint about all",
     ],
