@@ -179,19 +179,15 @@ def test_other_machines_reach_only_the_fleet_api(path):
 
 TASKS = """
 import sys, time
-from multiprocessing import Pipe
 from ppml.ipc.hardening import harden_process
+from ppml.ipc.process import ChildProcess
 from ppml.federation.engines import flower_programs as programs
 import os
 harden_process()
-here, there = Pipe()
-if os.fork() == 0:
-    here.close()
-    programs.PROGRAMS["task"] = lambda: (print(os.getpid(), sys.argv[2], flush=True), time.sleep(60))
-    programs._fork_tasks(there)
-there.close()
-here.recv()
-here.send((["task", "--token", "5ec2e7" * 8], False))
+programs.PROGRAMS["task"] = lambda: (print(os.getpid(), sys.argv[2], flush=True), time.sleep(60))
+(commands,) = ChildProcess("tasks", programs._fork_tasks).connections
+commands.recv()
+commands.send((["task", "--token", "5ec2e7" * 8], False))
 time.sleep(60)
 """
 

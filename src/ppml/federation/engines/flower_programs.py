@@ -12,7 +12,6 @@ from __future__ import annotations
 import ppml.federation.flower_env  # noqa: F401  isort: skip
 import contextlib
 import importlib
-import multiprocessing
 import os
 import shlex
 import signal
@@ -28,6 +27,7 @@ from typing import Any, NoReturn
 
 from ppml.federation.engines.environment import APP, PUBLIC_SOCKET
 from ppml.ipc.hardening import harden_process
+from ppml.ipc.process import ChildProcess
 
 FLEET_API = "/v1/fleet/"
 """Prefix of the paths of the API for nodes."""
@@ -94,11 +94,7 @@ def supernode() -> None:
 
 def superexec() -> None:
     """Start a process for each task, forked from a process that has imported the modules of a task."""
-    commands, far_end = multiprocessing.Pipe()
-    if os.fork() == 0:
-        commands.close()
-        _fork_tasks(far_end)
-    far_end.close()
+    (commands,) = ChildProcess("tasks", _fork_tasks).connections
     # Wait until it is ready: Flower gives up a task that does not start within 30 seconds.
     commands.recv()
     from flwr.supercore.cli import flower_superexec
@@ -112,8 +108,9 @@ def superexec() -> None:
     flower_superexec()
 
 
-def _fork_tasks(commands: Connection) -> NoReturn:
+def _fork_tasks(connections: list[Connection]) -> NoReturn:
     """Fork a process for each received command, until the sender ends."""
+    (commands,) = connections
     # The system reaps ended processes.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     importlib.import_module(os.environ[APP])
@@ -133,6 +130,7 @@ def _fork_tasks(commands: Connection) -> NoReturn:
 def _run_task(command: list[str], *, quiet: bool) -> NoReturn:
     """Run the app of a task, and end this process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     status: object = 1
     try:
         if quiet:

@@ -147,7 +147,7 @@ def run_superlink(folder: Path, module: str, server: ServerJob) -> None:
         _wait_for_run(environment, run, processes, server, folder)
 
 
-def run_supernode(folder: Path, module: str, node: NodeJob, hand_over: int) -> None:
+def run_supernode(folder: Path, module: str, node: NodeJob, channel: int) -> None:
     """Run a node until this process is stopped, and restart it when it ends.
 
     Parameters
@@ -158,7 +158,7 @@ def run_supernode(folder: Path, module: str, node: NodeJob, hand_over: int) -> N
         Module of the app.
     node : NodeJob
         Job of the node.
-    hand_over : int
+    channel : int
         Descriptor that sends a listening socket to the process outside, which forwards its connections to the
         server: only outside there is a network.
 
@@ -168,7 +168,7 @@ def run_supernode(folder: Path, module: str, node: NodeJob, hand_over: int) -> N
         The node does not connect.
     """
     listener = socket.create_server(("127.0.0.1", OWN_PORT))
-    with listener, socket.socket(fileno=hand_over) as outside:
+    with listener, socket.socket(fileno=channel) as outside:
         socket.send_fds(outside, [b"s"], [listener.fileno()])
     environment = flower_environment(folder)
     begun = time.monotonic()
@@ -280,7 +280,7 @@ def run_job(job: dict[str, Any]) -> None:
         nodes = [NodeJob(**node) for node in job["server"].pop("nodes")]
         run_superlink(folder, module, ServerJob(**job["server"], nodes=nodes))
     else:
-        run_supernode(folder, module, NodeJob(**job["node"]), job["hand_over"])
+        run_supernode(folder, module, NodeJob(**job["node"]), job["channel"])
 
 
 def _end_with_input() -> None:

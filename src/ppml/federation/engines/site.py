@@ -256,7 +256,7 @@ def run_client(folder: Path, module: str, *, notice: Notice = print) -> Path:
             clients=site.clients,
             result=str(model),
         )
-        job = {"module": module, "node": asdict(node), "hand_over": theirs.fileno()}
+        job = {"module": module, "node": asdict(node), "channel": theirs.fileno()}
         with ours, theirs, NamespacedProcesses(folder / "flower", job, [theirs.fileno()]) as processes:
             theirs.close()
             descriptors = socket.recv_fds(ours, 1, 1)[1]
