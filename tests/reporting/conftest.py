@@ -13,7 +13,7 @@ from .made_up import COMPARE, TECHNIQUES, Collected, collect
 
 @pytest.fixture
 def techniques() -> Collected:
-    """Seven techniques, three seeds each, beside the numbers of PRIVATE-AI."""
+    """Return seven techniques with three seeds each, compared with the numbers of PRIVATE-AI."""
     return collect(TECHNIQUES, compare=COMPARE)
 
 

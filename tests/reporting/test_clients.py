@@ -1,4 +1,4 @@
-"""The client study: independent, federated and centralized training beside published numbers."""
+"""The client study: independent, federated and centralized training, and published numbers."""
 
 from __future__ import annotations
 

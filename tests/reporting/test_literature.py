@@ -59,7 +59,7 @@ ROW = "{paper: PRIVATE-AI, technique: T, accuracy: 0.9%s}"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "p/1/a: {paper: PRIVATE-AI, technique: T, accuracy: 97.1}",
@@ -74,12 +74,12 @@ ROW = "{paper: PRIVATE-AI, technique: T, accuracy: 0.9%s}"
         ("a: [", ["not valid YAML"]),
     ],
 )
-def test_bad_content_is_named(tmp_path, text, said):
+def test_bad_content_is_named(tmp_path, text, message):
     path = tmp_path / "published.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
         load_published(path)
-    for part in [str(path), *said]:
+    for part in [str(path), *message]:
         assert part in str(caught.value)
 
 

@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ppml.config.experiment import FigureKind, TableKind
 from ppml.reporting import registry
 from ppml.reporting.registry import figure, figures, table, tables
 from ppml.results.tidy_files import TIDY_FILES
@@ -62,3 +64,8 @@ def test_registry_imports_no_plotting_or_pandas():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_configuration_names_every_kind():
+    assert set(get_args(TableKind)) == set(tables())
+    assert set(get_args(FigureKind)) == set(figures())

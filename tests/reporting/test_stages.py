@@ -22,7 +22,6 @@ ROWS = {"claims": 1, "audit": 3, "epsilon_interpretations": 2, "published": 8, "
 @pytest.fixture
 def collected():
     """Seven arms of different settings, with a claim."""
-    # Two arms of one setting have no place in the client study: each has its own number of training images.
     made = collect(TECHNIQUES, compare=COMPARE)
     made.view = made.view.model_copy(update={"claims": (Claim.model_validate(CLAIM),)})
     return made

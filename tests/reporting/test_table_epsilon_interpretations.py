@@ -20,7 +20,7 @@ def table(collected, published):
 
 @pytest.fixture
 def paper(published):
-    """Return the table for an arm at PRIVATE-AI's noise multiplier of 4 beside its epsilon of 2.90."""
+    """Return the table for an arm with PRIVATE-AI's noise multiplier of 4 and its epsilon of 2.90."""
     collected = collect({"fl_dp": TECHNIQUES["fl_dp"]}, compare=[{"published": "private-ai/4/fl-dp", "arm": "fl_dp"}])
     collected.records["noise_multiplier"] = 4.0
     return table(collected, published)

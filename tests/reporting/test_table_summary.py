@@ -163,13 +163,13 @@ def test_published_table_needs_an_arm(published):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "message"),
     [("dataset", "digits", "dataset differs between seeds: mnist, digits"), ("seed", 0, "two rows for seed 0")],
 )
-def test_inconsistent_rows_are_refused(techniques, column, value, said):
+def test_inconsistent_rows_are_refused(techniques, column, value, message):
     records = techniques.records
     records.loc[(records["arm"] == "fl") & (records["seed"] == 1), column] = value
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         summary_of(techniques)
 
 

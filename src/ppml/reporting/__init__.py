@@ -1,1 +1,1 @@
-"""Tables and figures from the tidy tables alone."""
+"""Tables and figures from the tidy files."""

@@ -40,7 +40,7 @@ class Quantity:
     column : str
         Name of the column.
     name : str
-        Text beside the axis, with the unit.
+        Text of the axis, with the unit.
     factor : float
         Factor from the value in the file to the value on the axis.
     highest : float

@@ -31,7 +31,7 @@ class Estimate:
         Ends of the 95 % interval of the mean; nan when ``kind`` is ``"none"``.
     kind : {"t", "wilson", "none"}
         ``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"wilson"``: binomial over the test
-        images of the only seed, which covers the choice of test images alone. ``"none"``: one seed, and not a fraction.
+        images of the only seed, which covers only the choice of test images. ``"none"``: one seed, and not a fraction.
     """
 
     mean: float

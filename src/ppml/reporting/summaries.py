@@ -49,7 +49,7 @@ def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, 
         Indexed by arm. Accuracies are fractions, each with ``_mean``, ``_sd`` (n - 1), ``_low``, ``_high`` (95 %) and
         ``_interval`` (``t``, ``wilson``, ``none``); ``epsilon`` is the largest over clients and seeds, infinite
         without privacy; ``records_per_owner`` is the mean number of training images of an owner; bytes are
-        ``upload_mean`` (a client and round) and ``round_bytes_mean`` (all clients, both ways; nan where there are no
+        ``upload_mean`` (a client and round) and ``round_bytes_mean`` (all clients, both ways; nan without
         rounds).
 
     Raises
@@ -79,9 +79,9 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     row["seeds"] = len(records)
     row |= _estimates("accuracy", records["accuracy"], trials=int(row["n_test"]))
     row |= _estimates("accuracy_all", records["accuracy_all"], trials=int(row["n_test_all"]))
-    # An infinite epsilon is what no privacy is, and keeps "none" apart from a number that is lacking.
+    # Without privacy epsilon is infinite; nan would mean a missing number.
     row["epsilon"] = math.inf if row["privacy_unit"] == "none" else float(records["epsilon"].max())
-    # By the accountant that states the largest: seeds may differ in it.
+    # The accountant of the largest epsilon: seeds may differ in it.
     row["accountant"] = None if row["privacy_unit"] == "none" else _largest(records)["accountant"]
     row["epsilon_replace_one"] = float(records["epsilon_replace_one"].max())
     row["epsilon_if_opened"] = float(records["epsilon_if_opened"].max())

@@ -82,11 +82,9 @@ def _interval_note(found: list[Finding], summary: pd.DataFrame) -> str:
     everything = " or ".join(f"{size:,}" for size in dict.fromkeys(summary["n_test_all"]))
     kinds = []
     if seeds[0] == 1:
-        kinds.append(
-            "Newcombe's from two binomial shares where there is one seed, as if their images were not the same"
-        )
+        kinds.append("Newcombe's from two binomial fractions with one seed, as if their images were independent")
     if seeds[-1] > 1:
-        kinds.append("Student's t over the differences of each seed where there are several")
+        kinds.append("Student's t over the differences of each seed with several")
     number = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     return (
         f"Differences: n = {number}; final accuracy on {everything} images, that of an epoch or round on the "

@@ -1,4 +1,4 @@
-"""The table with a row for each published number, beside ours."""
+"""The table with a row for each published number and ours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEVER = "never reported"
 
 @table(
     "published",
-    shows="the same beside the papers' numbers",
+    shows="a row for each published number, theirs and ours",
     reads=("records", "costs", "joint"),
     published=True,
     joint_arms="compared",
