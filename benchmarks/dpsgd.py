@@ -1,8 +1,8 @@
-"""What a private step costs: here, without privacy, and in each mode of Opacus, on one thread.
+"""Cost of a private training step: this project, no privacy, and each mode of Opacus, on one thread.
 
 ``python benchmarks/dpsgd.py`` measures every row in fresh processes, the rows in turn, prints the table, and writes it
-to ``dpsgd.md`` with a figure beside it. A step is all of it: forward and backward pass, norms, noise, and the
-optimiser's update.
+to ``dpsgd.md`` with a figure. A step has all its parts: forward and backward pass, norms, noise, and the optimiser's
+update.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from ppml.randomness import Randomness
 HERE = Path(__file__).parent
 CASES = (("ResNet18", 64), ("tanh CNN", 256), ("ResNet18", 256))
 NOISE: dict[str, Any] = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
-AT_ONCE = 64
-"""Examples whose gradients Opacus holds: 256 of ResNet18 would take 17 GB."""
+PHYSICAL_BATCH = 64
+"""Per-example gradients in Opacus' memory at once: 256 of ResNet18 would take 17 GB."""
 SECONDS = 4.0
-"""CPU-seconds of measured steps of a row and a round, at least."""
+"""Minimum CPU-seconds of measured steps, for each row and round."""
 ROUNDS = 3
-"""How often every row is measured, in turn, so that a busy minute of the machine falls on all rows alike."""
+"""Measurements of every row, in turn, so that a busy minute of the machine affects all rows alike."""
 
 Step = Callable[[torch.Tensor, torch.Tensor], object]
 
 
 def build(name: str) -> nn.Module:
-    """Return a model with the same weights every time."""
+    """Return a model, with the same weights in every call."""
     kind = ResNet18 if name == "ResNet18" else TanhCnn
     return kind((1, 28, 28), 10, torch.Generator().manual_seed(0))
 
@@ -63,7 +63,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
 
 
-def plain(model: nn.Module, batch: int, order: torch.memory_format) -> Iterator[Step]:
+def no_dp(model: nn.Module, batch: int, order: torch.memory_format) -> Iterator[Step]:
     """Yield a step without privacy."""
     model.to(memory_format=order)
     optimizer = sgd(model)
@@ -76,7 +76,7 @@ def plain(model: nn.Module, batch: int, order: torch.memory_format) -> Iterator[
     yield step
 
 
-def ours(model: nn.Module, batch: int) -> Iterator[Step]:
+def project(model: nn.Module, batch: int) -> Iterator[Step]:
     """Yield a step of this project."""
     model.to(memory_format=torch.channels_last)
     learner = DpSgdLearner(Settings(1, batch, 0.01), **NOISE)
@@ -93,7 +93,7 @@ def hooks(model: nn.Module, batch: int, force_functorch: bool) -> Iterator[Step]
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.zero_grad()
-        pieces = list(zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True))
+        pieces = list(zip(images.split(PHYSICAL_BATCH), labels.split(PHYSICAL_BATCH), strict=True))
         for number, (part, truth) in enumerate(pieces, start=1):
             optimizer.signal_skip_step(do_skip=number < len(pieces))
             cross_entropy(wrapped(part), truth).backward()
@@ -121,9 +121,9 @@ def ghost(model: nn.Module, batch: int, norms_of_convolutions: bool) -> Iterator
 
 
 WAYS: dict[str, Callable[[nn.Module, int], Iterator[Step]]] = {
-    "no DP": lambda model, batch: plain(model, batch, torch.contiguous_format),
-    "no DP, channels last": lambda model, batch: plain(model, batch, torch.channels_last),
-    "DP, here": ours,
+    "no DP": lambda model, batch: no_dp(model, batch, torch.contiguous_format),
+    "no DP, channels last": lambda model, batch: no_dp(model, batch, torch.channels_last),
+    "DP, here": project,
     "DP, Opacus hooks": lambda model, batch: hooks(model, batch, False),
     "DP, Opacus functorch": lambda model, batch: hooks(model, batch, True),
     "DP, Opacus ghost": lambda model, batch: ghost(model, batch, False),
@@ -134,22 +134,22 @@ FORMATS = ("no DP", "no DP, channels last")
 
 @dataclass(frozen=True)
 class Row:
-    """What a way to take a step costs.
+    """Cost of a step of one implementation.
 
     Parameters
     ----------
-    images_a_second : float
-        By the fastest step, a CPU-second (or a second of the device).
+    images_per_second : float
+        Images per CPU-second (or per second of the device), by the fastest step.
     megabytes : float
         Peak memory of the process (or of the device).
     """
 
-    images_a_second: float
+    images_per_second: float
     megabytes: float
 
 
 def measure(way: str, name: str, batch: int, device: str) -> Row:
-    """Return what one way costs, in this process."""
+    """Return the cost of one implementation, measured in this process."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batch, 1, 28, 28, generator=generator).to(device)
@@ -170,8 +170,8 @@ def measure(way: str, name: str, batch: int, device: str) -> Row:
     return Row(batch / min(seconds), peak)
 
 
-def in_a_fresh_process(way: str, name: str, batch: int, device: str) -> Row | None:
-    """Return what one way costs, measured in a process of its own; None where it fails."""
+def measure_in_fresh_process(way: str, name: str, batch: int, device: str) -> Row | None:
+    """Return the cost of one implementation, measured in a separate process; None if it fails."""
     done = subprocess.run(
         [sys.executable, __file__, "--device", device, "--row", way, name, str(batch)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -186,49 +186,49 @@ def in_a_fresh_process(way: str, name: str, batch: int, device: str) -> Row | No
 
 
 def best(rows: list[Row | None]) -> Row | None:
-    """Return the fastest of the rounds of a way, with its largest memory; None where one of them failed."""
+    """Return the fastest of the rounds, with the largest memory; None if one of them failed."""
     done = [row for row in rows if row]
     if len(done) < len(rows):
         return None
-    return Row(max(row.images_a_second for row in done), max(row.megabytes for row in done))
+    return Row(max(row.images_per_second for row in done), max(row.megabytes for row in done))
 
 
 def machine(device: str) -> str:
-    """Return what the figures were measured on."""
+    """Return the processor and the versions of the measurement."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     where = f"one thread of {cpus[0].partition(': ')[2]}" if device == "cpu" else torch.cuda.get_device_name()
     return f"{where}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def table(rows: dict[str, Row | None]) -> Iterator[str]:
-    """Yield the lines of one case, in Markdown."""
-    yield "| | images a CPU-second | cost beside no DP | speed beside Opacus hooks | peak memory, MB |"
+    """Yield the Markdown lines of one case."""
+    yield "| | images per CPU-second | cost relative to no DP | speed relative to Opacus hooks | peak memory, MB |"
     yield "| :-- | --: | --: | --: | --: |"
-    base = max((rows[way] for way in FORMATS), key=lambda row: row.images_a_second if row else 0.0)
-    stock = rows["DP, Opacus hooks"]
+    base = max((rows[way] for way in FORMATS), key=lambda row: row.images_per_second if row else 0.0)
+    hooks_row = rows["DP, Opacus hooks"]
     for way, row in rows.items():
         if row is None:
             yield f"| {way} | failed | | | |"
             continue
-        cost = f"{base.images_a_second / row.images_a_second:.2f}" if base else ""
-        speed = f"{row.images_a_second / stock.images_a_second:.1f}" if stock else ""
-        yield f"| {way} | {row.images_a_second:.0f} | {cost} | {speed} | {row.megabytes:.0f} |"
+        cost = f"{base.images_per_second / row.images_per_second:.2f}" if base else ""
+        speed = f"{row.images_per_second / hooks_row.images_per_second:.1f}" if hooks_row else ""
+        yield f"| {way} | {row.images_per_second:.0f} | {cost} | {speed} | {row.megabytes:.0f} |"
 
 
 def figure(results: dict[tuple[str, int], dict[str, Row | None]], path: Path) -> None:
-    """Draw images a second, one panel a case."""
+    """Draw images per second, one panel per case."""
     plt.rcParams["svg.hashsalt"] = "dpsgd"
     drawing, panels = plt.subplots(1, len(results), figsize=(4 * len(results), 3.2), sharey=True)
     for panel, ((name, batch), rows) in zip(panels, results.items(), strict=True):
         ways = list(rows)[::-1]
         bars = panel.barh(
             [way.replace(" with", "\nwith") for way in ways],
-            [row.images_a_second if (row := rows[way]) else 0.0 for way in ways],
+            [row.images_per_second if (row := rows[way]) else 0.0 for way in ways],
             color=["tab:red" if way == "DP, here" else "tab:blue" if way in FORMATS else "tab:gray" for way in ways],
         )
         panel.bar_label(bars, fmt="%.0f", padding=2)
         panel.margins(x=0.2)
-        panel.set(title=f"{name}, batch {batch}", xlabel="images a CPU-second")
+        panel.set(title=f"{name}, batch {batch}", xlabel="images per CPU-second")
         panel.spines[["top", "right"]].set_visible(False)
     drawing.tight_layout()
     drawing.savefig(path.with_suffix(".svg"), metadata={"Date": None})
@@ -236,15 +236,15 @@ def figure(results: dict[tuple[str, int], dict[str, Row | None]], path: Path) ->
 
 
 NOTES = """
-The fastest step of three rounds counts. The cost beside no DP is beside the faster of the two orders in memory; the
-first is what torch does unasked. All rows use the same optimiser, `torch.optim.SGD(fused=True)` with momentum. Opacus'
-hooks hold the gradients of 64 examples at a time. Left out: fastDP, which is not in the package index, and JAX-Privacy,
-which trains no PyTorch model.
+The fastest step of three rounds counts. The cost is relative to the faster of the two memory formats without DP; the
+first is the default of torch. All rows use the same optimiser, `torch.optim.SGD(fused=True)` with momentum. Opacus'
+hooks hold the gradients of 64 examples at a time. Not measured: fastDP, which is not in the package index, and
+JAX-Privacy, which trains no PyTorch model.
 """
 
 
 def main() -> None:
-    """Measure all rows, or the one that was asked for."""
+    """Measure all rows, or the requested one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: then the table is printed and not written")
     parser.add_argument("--row", nargs=3, metavar=("WAY", "MODEL", "BATCH"), help="measure one row, in this process")
@@ -255,7 +255,9 @@ def main() -> None:
         return
     lines, results = [f"{machine(arguments.device)}"], {}
     for name, batch in CASES:
-        rounds = [{way: in_a_fresh_process(way, name, batch, arguments.device) for way in WAYS} for _ in range(ROUNDS)]
+        rounds = [
+            {way: measure_in_fresh_process(way, name, batch, arguments.device) for way in WAYS} for _ in range(ROUNDS)
+        ]
         rows = {way: best([measured[way] for measured in rounds]) for way in WAYS}
         results[name, batch] = rows
         lines += [f"\n{name}, 28x28, batch {batch}:\n", *table(rows)]

@@ -1,8 +1,8 @@
-"""What a round of a federation costs: in process, beside the same apps on Flower's simulation, which runs on Ray.
+"""Cost of a round of a federation: in process, beside the same apps in Flower's simulation, which runs on Ray.
 
 ``python benchmarks/federation.py`` measures every row in fresh processes, the rows in turn, on two cores, prints the
-tables, and writes them to ``federation.md`` with a figure beside it. Rows of Ray need Ray, which
-``pip install 'flwr[simulation]'`` brings; without it they say so. ``--quick`` tries all of it small and writes nothing.
+tables, and writes them to ``federation.md`` with a figure. Rows of Ray need Ray, which
+``pip install 'flwr[simulation]'`` installs; without it they are empty. ``--quick`` runs small cases and writes nothing.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ from ppml.stages.threads import make_deterministic
 HERE = Path(__file__).parent
 RNG = Randomness(1)
 CORES = 2
-"""Cores that all rows have, and processes that clients run in."""
+"""Number of cores of all rows, and of processes of the clients."""
 CONTRACT = DATASETS["mnist"].contract
 BATCH = 32
 TEST = 1_000
-"""Images that a client measures the global model on after each round."""
+"""Number of images on which a client evaluates the global model after each round."""
 REPEATS = 2
-"""How often every row is timed, in turn, so that a busy minute of the machine falls on all rows alike."""
-GLANCE_SECONDS = 0.05
-"""How often memory is looked at, in a run that is not timed: to add it up takes milliseconds."""
+"""Timed runs of every row, in turn, so that a busy minute of the machine affects all rows alike."""
+MEMORY_INTERVAL_SECONDS = 0.05
+"""Seconds between measurements of memory, in an untimed run: one measurement takes milliseconds."""
 RAY = "Ray"
 
 
@@ -71,29 +71,29 @@ class Case:
     Parameters
     ----------
     model : str
-        A name from the registry of models.
+        The name of the model in the registry.
     trains : bool
-        Whether clients train; otherwise they do all the rest, with the weights that they get.
-    clients, records, rounds : int
-        How many there are of each; records of all clients together, one epoch of which is a round.
+        Whether clients train; otherwise they do all other steps, with the received weights.
+    clients, examples, rounds : int
+        The number of each; examples of all clients together, one epoch of which is a round.
     """
 
     model: str
     trains: bool
     clients: int
-    records: int
+    examples: int
     rounds: int
 
 
 @dataclass(frozen=True)
 class Way:
-    """What runs the clients, in how many processes."""
+    """The engine that runs the clients, and its number of processes."""
 
     engine: str
     workers: int
 
 
-ALONE, TWO, ON_RAY = Way("in process", 1), Way("in process", CORES), Way(RAY, CORES)
+ONE, TWO, ON_RAY = Way("in process", 1), Way("in process", CORES), Way(RAY, CORES)
 MANY = 1_000
 ENGINES = {
     "nothing, with the weights of the MLP": Case("mlp", False, 32, 32, 6),
@@ -107,21 +107,21 @@ GROWTH = {
 }
 
 
-def smaller(case: Case) -> Case:
-    """Return what ``--quick`` runs in place of ``case``."""
-    return replace(case, records=max(case.clients, case.records // 10), rounds=3)
+def small_case(case: Case) -> Case:
+    """Return the case that ``--quick`` runs in place of ``case``."""
+    return replace(case, examples=max(case.clients, case.examples // 10), rounds=3)
 
 
-# What a row runs, in a process of its own.
+# The work of a row, in a separate process.
 
 
 class Idle:
-    """A learner that leaves the weights as they are."""
+    """A learner that does not change the weights."""
 
     def fit(
         self,
         model: nn.Module,
-        records: Examples,
+        examples: Examples,
         *,
         window: TrainingWindow,
         rng: Randomness,
@@ -134,19 +134,19 @@ class Idle:
 
 
 class Clock:
-    """Keeps when the sum of each round was there; the server of every engine calls this, at the same place.
+    """The time of the sum of each round; the server of every engine calls this at the same step.
 
     Attributes
     ----------
     moments : list of float
-        In seconds.
+        Times in seconds.
     """
 
     def __init__(self) -> None:
         self.moments: list[float] = []
 
     def __call__(self, total: ProtectedUpdate, number: int) -> tuple[ProtectedUpdate, tuple[MechanismEvent, ...]]:
-        """Return the sum as it is."""
+        """Return the sum unchanged, and append the time."""
         self.moments.append(time.perf_counter())
         return identity(total, number)
 
@@ -158,9 +158,9 @@ def images(count: int, rng: Randomness) -> Examples:
     return Examples(torch.randn(count, 1, 28, 28, generator=generator), labels)
 
 
-def given(case: Case) -> FederationSpec:
-    """Return what server and clients know."""
-    each, more = divmod(case.records, case.clients)
+def federation_spec(case: Case) -> FederationSpec:
+    """Return the public facts of the federation."""
+    each, more = divmod(case.examples, case.clients)
     arm = Arm.model_validate(
         {
             "model": case.model,
@@ -172,28 +172,29 @@ def given(case: Case) -> FederationSpec:
     return FederationSpec(arm, [each + (client < more) for client in range(case.clients)], nothing, nothing)
 
 
-def initial(case: Case) -> nn.Module:
-    """Return the model that the training begins with."""
+def initial_model(case: Case) -> nn.Module:
+    """Return the initial model."""
     return build_model(case.model, CONTRACT, RNG.child("initial-weights").torch())
 
 
-def server(case: Case, clock: Clock) -> ServerComponents:
-    """Return what the server has."""
+def server_components(case: Case, clock: Clock) -> ServerComponents:
+    """Return the components of the server."""
     return replace(
-        build_server(given(case), flatten(initial(case)), NO_MATERIAL, RNG.party("server")), sum_mechanism=clock
+        build_server(federation_spec(case), flatten(initial_model(case)), NO_MATERIAL, RNG.party("server")),
+        sum_mechanism=clock,
     )
 
 
 @cache
-def population(case: Case) -> ClientPool:
-    """Return the clients, the same object each time that a process asks."""
+def client_pool(case: Case) -> ClientPool:
+    """Return the clients, the same object for all calls in a process."""
     # Another number of threads gives other bits.
     make_deterministic()
-    public = given(case)
+    public = federation_spec(case)
     owned = {client: images(size, RNG.child("client", client)) for client, size in enumerate(public.sizes)}
     side = build_parties(public.arm.aggregation, case.clients).clients
     seeds = party_seeds(RNG, case.clients).clients
-    clients = build_client_pool(public, initial(case), owned, side, images(TEST, RNG.child("test")), seeds)
+    clients = build_client_pool(public, initial_model(case), owned, side, images(TEST, RNG.child("test")), seeds)
     if case.trains:
         return clients
     idle = {client: replace(member, learner=Idle()) for client, member in clients.clients.items()}
@@ -206,82 +207,86 @@ def train(case: Case, way: Way, clock: Clock) -> str:
     Raises
     ------
     RuntimeError
-        A client failed in a round, which would make the round a cheap one.
+        A client failed in a round, which makes the round cheaper.
     """
     history: Sequence[HistoryRow]
     notices: list[str]
     if way.engine == RAY:
-        # Here, since it brings Ray along, which the rows in process shall not pay for.
+        # This imports Ray, whose cost must not count for the rows in process.
         from ppml.federation.engines.ray import run_on_ray
 
-        result = run_on_ray(server(case, clock), partial(population, case), workers=way.workers)
+        result = run_on_ray(server_components(case, clock), partial(client_pool, case), workers=way.workers)
         model, history, notices = result.model, result.history, result.notices
     else:
         notices = []
         outcome = train_federated(
-            population(case), server(case, clock), lambda row: None, notice=notices.append, workers=way.workers
+            client_pool(case),
+            server_components(case, clock),
+            lambda row: None,
+            notice=notices.append,
+            workers=way.workers,
         )
         model, history = digest_of(flatten(outcome.models[0])), outcome.history
     if notices or [row.clients for row in history] != [case.clients] * case.rounds:
-        raise RuntimeError(f"not all clients took part in all rounds: {notices}")
+        raise RuntimeError(f"a round has missing clients: {notices}")
     return model
 
 
-def answer(asked: str) -> None:
-    """Print what one row comes to, as JSON, in the process that it was asked for."""
-    case, way = json.loads(asked)
+def run_row(request: str) -> None:
+    """Print the result of one row as JSON; the separate process of the row runs this."""
+    case, way = json.loads(request)
     clock = Clock()
     model = train(Case(**case), Way(**way), clock)
     print(json.dumps({"moments": clock.moments, "model": model}), flush=True)
 
 
-# What all rows are measured by.
+# Measurement of all rows.
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a federation costs.
+    """Cost of a federation.
 
     Parameters
     ----------
     case : Case
-        Which federation.
-    a_round : float
-        Seconds a round, the median over the rounds but the first.
+        The federation.
+    round_seconds : float
+        Seconds per round, the median without the first round.
     total : float
         Seconds from the start of the process to its end.
     model : str
         SHA-256 of the global model.
     megabytes : float
-        Peak memory of all its processes; 0 where it was not looked at.
+        Peak memory of all its processes; 0 if it was not measured.
     """
 
     case: Case
-    a_round: float
+    round_seconds: float
     total: float
     model: str
     megabytes: float = 0.0
 
     @property
-    def beside(self) -> float:
-        """What start and end take, in seconds: everything but the rounds."""
-        return self.total - self.case.rounds * self.a_round
+    def overhead(self) -> float:
+        """Seconds of start and end: the whole time without the rounds."""
+        return self.total - self.case.rounds * self.round_seconds
 
 
-def in_fresh_processes(case: Case, way: Way, *, watched: bool = False) -> Row:
-    """Return what a row costs, measured in processes of its own; exit where it fails."""
-    asked = json.dumps([asdict(case), asdict(way)])
+def measure_in_fresh_processes(case: Case, way: Way, *, watched: bool = False) -> Row:
+    """Return the cost of a row, measured in separate processes; exit if it fails."""
+    request = json.dumps([asdict(case), asdict(way)])
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
-        # Not as a script: Ray's processes find what they call by the name of its module.
+        # Not as a script: Ray's processes import the functions by the name of their module.
         process = subprocess.Popen(
-            [sys.executable, "-c", "import sys, federation; federation.answer(sys.argv[1])", asked],
+            [sys.executable, "-c", "import sys, federation; federation.run_row(sys.argv[1])", request],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
             stdout=output,
             stderr=errors,
         )
-        megabytes = watch(process, output) if watched else 0.0
+        megabytes = peak_memory(process, output) if watched else 0.0
         failed = process.wait()
         total = time.perf_counter() - started
         output.seek(0)
@@ -289,32 +294,31 @@ def in_fresh_processes(case: Case, way: Way, *, watched: bool = False) -> Row:
         if failed:
             sys.exit(f"error: {way} of {case}\n{output.read()[-500:]}{errors.read()[-2000:]}")
         found = json.loads(output.read().splitlines()[-1])
-    a_round = statistics.median(later - earlier for earlier, later in pairwise(found["moments"]))
-    return Row(case, a_round, total, found["model"], megabytes)
+    round_seconds = statistics.median(later - earlier for earlier, later in pairwise(found["moments"]))
+    return Row(case, round_seconds, total, found["model"], megabytes)
 
 
-def watch(process: subprocess.Popen[bytes], output: IO[str]) -> float:
-    """Return the most memory that a process and its descendants have at once until it answers, in MB."""
+def peak_memory(process: subprocess.Popen[bytes], output: IO[str]) -> float:
+    """Return the peak memory of a process and its descendants until its result, in MB."""
     peak = 0.0
     while process.poll() is None:
         found = memory(process.pid)
-        # As it ends, it calls up program files that it never needed, more or fewer.
+        # At its end it loads a varying number of program files that it never needed.
         if os.fstat(output.fileno()).st_size:
             break
         peak = max(peak, found)
-        time.sleep(GLANCE_SECONDS)
+        time.sleep(MEMORY_INTERVAL_SECONDS)
     return peak
 
 
 def memory(root: int) -> float:
     """Return the memory of a process and its descendants, in MB.
 
-    Data are counted once, however many of the processes share them since they were forked. So are the files of
-    programs: by the process that has most of them.
+    Data that forked processes share are counted once. So are program files: by the process with most of them.
     """
     data, files = 0, 0
-    for process in family(root):
-        # One that has just ended has none.
+    for process in process_tree(root):
+        # A process that has just ended has no such file.
         with suppress(OSError):
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
             kilobytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
@@ -323,12 +327,12 @@ def memory(root: int) -> float:
     return (data + files) / 1024
 
 
-def family(root: int) -> list[int]:
+def process_tree(root: int) -> list[int]:
     """Return a process and its descendants."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            # The name, in brackets, may hold anything.
+            # The name, in brackets, may have any characters.
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(folder.name))
     found = [root]
@@ -338,45 +342,45 @@ def family(root: int) -> list[int]:
 
 
 def best(rows: Sequence[Row]) -> Row:
-    """Return the fastest rounds and the fastest whole of the runs of a row, with the largest memory."""
+    """Return the fastest rounds and the fastest total of the runs of a row, with the largest memory."""
     return replace(
-        min(rows, key=lambda row: row.a_round),
+        min(rows, key=lambda row: row.round_seconds),
         total=min(row.total for row in rows),
         megabytes=max(row.megabytes for row in rows),
     )
 
 
 def check_same(runs: Mapping[str, Sequence[Row]], what: str) -> None:
-    """Exit unless all runs have come to the same model."""
+    """Exit unless all runs have given the same model."""
     models = {name: sorted({row.model for row in rows}) for name, rows in runs.items()}
     if len({model for found in models.values() for model in found}) > 1:
-        sys.exit(f"error: {what}: the runs have come to different models: {json.dumps(models, indent=1)}")
+        sys.exit(f"error: {what}: the runs have given different models: {json.dumps(models, indent=1)}")
 
 
 def compare(case: Case, ways: Sequence[Way], repeats: int, what: str) -> dict[Way, Row]:
-    """Return what each way costs, after a check that all come to the same bits."""
-    rounds = [{way: in_fresh_processes(case, way) for way in ways} for _ in range(repeats)]
+    """Return the cost of each way, after a check that all give the same bits."""
+    rounds = [{way: measure_in_fresh_processes(case, way) for way in ways} for _ in range(repeats)]
     runs = {way: [measured[way] for measured in rounds] for way in ways}
     check_same({str(way): rows for way, rows in runs.items()}, what)
     return {way: best(rows) for way, rows in runs.items()}
 
 
-def grow(cases: Sequence[Case], repeats: int) -> dict[Case, Row]:
-    """Return what each case costs in process, with its memory, which is looked at in a run that is not timed."""
-    rounds = [{case: in_fresh_processes(case, TWO) for case in cases} for _ in range(repeats)]
+def measure_growth(cases: Sequence[Case], repeats: int) -> dict[Case, Row]:
+    """Return the cost of each case in process, with its memory, which an untimed run measures."""
+    rounds = [{case: measure_in_fresh_processes(case, TWO) for case in cases} for _ in range(repeats)]
     rows = {}
     for case in cases:
-        timed, watched = [measured[case] for measured in rounds], in_fresh_processes(case, TWO, watched=True)
+        timed, watched = [measured[case] for measured in rounds], measure_in_fresh_processes(case, TWO, watched=True)
         check_same({"timed": timed, "watched": [watched]}, str(case))
         rows[case] = replace(best(timed), megabytes=watched.megabytes)
     return rows
 
 
-# What is written of it.
+# Tables and figure.
 
 
 def machine(ray: bool) -> str:
-    """Return what the figures were measured on."""
+    """Return the processor and the versions of the measurement."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0))
     parts = [
@@ -389,60 +393,62 @@ def machine(ray: bool) -> str:
     return ", ".join(parts)
 
 
-def written(seconds: float) -> str:
-    """Return seconds with two digits that count, or one behind the point, whichever is more.
+def format_seconds(seconds: float) -> str:
+    """Return seconds with two significant digits, or with one decimal if that is more.
 
     Examples
     --------
-    >>> written(0.01234), written(1.234), written(12.34)
+    >>> format_seconds(0.01234), format_seconds(1.234), format_seconds(12.34)
     ('0.012', '1.2', '12.3')
     """
     return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:#.2g}"
 
 
 def engine_table(results: Mapping[str, Mapping[Way, Row]]) -> Iterator[str]:
-    """Yield the lines of the table of engines, in Markdown."""
+    """Yield the lines of the table of engines."""
     yield (
-        f"| what a client does | in process, 1 process | in process, {CORES} processes | Ray, {CORES} processes "
-        f"| Ray beside in process, {CORES} processes | start and end, in process | start and end, Ray |"
+        f"| task of a client | in process, 1 process | in process, {CORES} processes | Ray, {CORES} processes "
+        f"| Ray relative to in process, {CORES} processes | start and end, in process | start and end, Ray |"
     )
     yield "| :-- | --: | --: | --: | --: | --: | --: |"
     for name, rows in results.items():
-        alone, two, ray = rows[ALONE], rows[TWO], rows.get(ON_RAY)
-        there = (written(ray.a_round), f"{ray.a_round / two.a_round:.1f}", written(ray.beside)) if ray else None
-        on_ray, ratio, start = there or ("Ray is not installed", "", "")
+        one, two, ray = rows[ONE], rows[TWO], rows.get(ON_RAY)
+        on_ray, ratio, start = "Ray is not installed", "", ""
+        if ray:
+            on_ray, start = format_seconds(ray.round_seconds), format_seconds(ray.overhead)
+            ratio = f"{ray.round_seconds / two.round_seconds:.1f}"
         yield (
-            f"| {name} | {written(alone.a_round)} | {written(two.a_round)} | {on_ray} | {ratio} "
-            f"| {written(two.beside)} | {start} |"
+            f"| {name} | {format_seconds(one.round_seconds)} | {format_seconds(two.round_seconds)} | {on_ray} "
+            f"| {ratio} | {format_seconds(two.overhead)} | {start} |"
         )
 
 
 def growth_table(results: Mapping[str, Mapping[Case, Row]]) -> Iterator[str]:
-    """Yield the lines of the table of numbers of clients, in Markdown."""
+    """Yield the lines of the table of numbers of clients."""
     names = list(results)
-    heads = [f"{name}, {what}" for what in ("seconds a round", "peak memory, MB") for name in names]
+    heads = [f"{name}, {what}" for what in ("seconds per round", "peak memory, MB") for name in names]
     yield f"| clients | {' | '.join(heads)} |"
     yield "| --: |" + " --: |" * len(heads)
     for rows in zip(*(results[name].items() for name in names), strict=True):
-        cells = [*(written(row.a_round) for _, row in rows), *(f"{row.megabytes:.0f}" for _, row in rows)]
+        cells = [*(format_seconds(row.round_seconds) for _, row in rows), *(f"{row.megabytes:.0f}" for _, row in rows)]
         yield f"| {rows[0][0].clients:,} | {' | '.join(cells)} |"
 
 
 def figure(results: Mapping[str, Mapping[Case, Row]], path: Path) -> None:
-    """Draw seconds a round against the number of clients."""
-    # Here, since the processes that are measured draw nothing.
+    """Draw seconds per round against the number of clients."""
+    # Not at the top, since the measured processes draw nothing.
     import matplotlib.pyplot as plt
 
     plt.rcParams["svg.hashsalt"] = "federation"
     drawing, panel = plt.subplots(figsize=(5, 3.4))
     clients = [case.clients for case in next(iter(results.values()))]
     for (name, rows), colour, marker in zip(results.items(), ("tab:red", "tab:gray"), ("o", "s"), strict=True):
-        panel.loglog(clients, [row.a_round for row in rows.values()], color=colour, marker=marker, label=name)
+        panel.loglog(clients, [row.round_seconds for row in rows.values()], color=colour, marker=marker, label=name)
     panel.set_xticks(clients, [f"{count:,}" for count in clients])
     panel.minorticks_off()
-    records = next(case.records for rows in results.values() for case in rows)
-    panel.set(xlabel=f"clients, with {records:,} records in all", ylabel="seconds a round")
-    panel.legend(title="what a client does", frameon=False)
+    examples = next(case.examples for rows in results.values() for case in rows)
+    panel.set(xlabel=f"clients, with {examples:,} examples in total", ylabel="seconds per round")
+    panel.legend(title="task of a client", frameon=False)
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     drawing.tight_layout()
@@ -451,70 +457,70 @@ def figure(results: Mapping[str, Mapping[Case, Row]], path: Path) -> None:
 
 
 NOTES = f"""
-A round lasts from one sum to the next: one client applies the sum and measures the model on {TEST:,} images; then all
-apply it, train, round their updates to the grid, seal and send them, and the server adds them. The first round is left
-out. Of the other rounds of a run the median counts, and of {REPEATS} runs of every row the fastest. Start and end are
-what the processes take besides, in seconds: imports, random images with fixed seeds, and Ray itself. A client that does
-nothing gives back the weights that it got, through all the rest: what a round costs then is overhead.
+A round lasts from one sum to the next: one client applies the sum and evaluates the model on {TEST:,} images; then all
+apply it, train, round their updates to the grid and send them, and the server adds them. The first round does not
+count. Of the other rounds of a run the median counts, and of {REPEATS} runs of every row the fastest. Start and end are
+the other seconds of the processes: imports, random images with fixed seeds, and Ray itself. A client with the task
+"nothing" returns the received weights, through all other steps: its round is pure overhead.
 
-Both sides run the same ClientApp and the same server, in the clear, with one thread a process. Flower's simulation is
-as it comes, and told how many processes there are: it hands every message to one of Ray's processes with all that the
-client remembers, and back; its server looks for answers every 0.1 s, and its queue for orders as often. In process,
-clients are shared out among forked processes, where they stay. Models that are in one process are trained side by side,
-in batched matrix products and grouped convolutions; on Ray each is trained when its message comes.
+Both engines run the same ClientApp and the same server, in plaintext, with one thread per process. Flower's simulation
+has its default settings and the number of processes: it sends every message with the client's whole state to one of
+Ray's processes, and back; its server polls for replies every 0.1 s, and its queue for instructions as often. In
+process, clients are divided among forked processes and stay there. The models of one process are trained side by side,
+in batched matrix products and grouped convolutions; on Ray each is trained when its message arrives.
 
-Peak memory is that of all processes together, in a run that is not timed; what they share counts once.
+Peak memory is that of all processes together, in an untimed run; shared memory counts once.
 """
 
 
 def report(
     engines: Mapping[str, Mapping[Way, Row]], growth: Mapping[str, Mapping[Case, Row]], ray: bool
 ) -> Iterator[str]:
-    """Yield the whole text, in Markdown."""
+    """Yield the whole text as Markdown."""
     yield machine(ray)
-    size = {name: len(flatten(initial(case))) for name, case in ENGINES.items()}
+    size = {name: len(flatten(initial_model(case))) for name, case in ENGINES.items()}
     case = engines["MLP"][TWO].case
-    steps = case.records // case.clients // BATCH
+    steps = case.examples // case.clients // BATCH
     where = "In process and on Ray" if ray else f"In 1 process and in {CORES}"
     yield (
-        f"\nSeconds a round of {case.clients} clients, {steps} steps on batches of {BATCH} each; the MLP has "
+        f"\nSeconds per round of {case.clients} clients, {steps} steps on batches of {BATCH} each; the MLP has "
         f"{size['MLP']:,} weights, the CNN {size['CNN']:,}.\n"
-        f"{where} a row comes to the same model, bit for bit:\n"
+        f"{where} a row gives the same model, bit for bit:\n"
     )
     yield from engine_table(engines)
     regression = next(iter(growth.values()))
     many = next(case for case in regression if case.clients == MANY)
     row = regression[many]
     yield (
-        f"\n{MANY:,} clients with {many.records // MANY} records each, {many.rounds} rounds of logistic regression, "
-        f"in process, {CORES} processes, from the start of the program to its end: {written(row.total)} seconds, "
-        f"{row.megabytes:.0f} MB."
+        f"\n{MANY:,} clients with {many.examples // MANY} examples each, {many.rounds} rounds of logistic regression, "
+        f"in process, {CORES} processes, from the start of the program to its end: {format_seconds(row.total)} "
+        f"seconds, {row.megabytes:.0f} MB."
     )
-    weights = len(flatten(initial(many)))
+    weights = len(flatten(initial_model(many)))
     yield (
-        f"\nAs clients grow in number, with {many.records:,} records in all and {weights:,} weights, in process, "
-        f"{CORES} processes:\n"
+        f"\nFor growing numbers of clients, with {many.examples:,} examples in total and {weights:,} weights, in "
+        f"process, {CORES} processes:\n"
     )
     yield from growth_table(growth)
-    yield "\n![Seconds a round against clients](federation.svg)"
+    yield "\n![Seconds per round against clients](federation.svg)"
     yield NOTES.rstrip("\n")
 
 
 def main() -> None:
     """Measure all rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="less of everything, once: the tables are not written")
+    parser.add_argument("--quick", action="store_true", help="small cases, once; writes no tables")
     quick = parser.parse_args().quick
-    # Inherited by all that is started here, so that a larger machine measures the same.
+    # All child processes inherit this, so that a larger machine gives the same result.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     ray = importlib.util.find_spec("ray") is not None
-    ways = (ALONE, TWO, *([ON_RAY] if ray else []))
-    sized = smaller if quick else lambda case: case
+    ways = (ONE, TWO, *([ON_RAY] if ray else []))
+    sized = small_case if quick else lambda case: case
     repeats = 1 if quick else REPEATS
     engines = {name: compare(sized(case), ways, repeats, name) for name, case in ENGINES.items()}
     print("\n".join(engine_table(engines)), flush=True)
     sampled = slice(None, None, 3 if quick else 1)
-    growth = {name: grow([sized(case) for case in cases[sampled]], repeats) for name, cases in GROWTH.items()}
+    growth = {name: measure_growth([sized(case) for case in cases[sampled]], repeats) for name, cases in GROWTH.items()}
     text = "\n".join(report(engines, growth, ray)) + "\n"
     print(text)
     if not quick:

@@ -1,7 +1,7 @@
-"""What it costs to prove a bound on an update's norm to servers that do not see the update.
+"""Cost of the proof of a norm bound to servers that do not see the update.
 
 ``python benchmarks/norm_bound.py`` measures every row in a fresh process, one thread each, prints the tables, and
-writes them to ``norm_bound.md``. ``--quick`` tries all of it small and writes nothing.
+writes them to ``norm_bound.md``. ``--quick`` runs small cases and writes nothing.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ HERE = Path(__file__).parent
 SERVERS = 3
 FLOAT32 = 4
 REPEATS = 3
-"""How often a row is measured, in turn with the others; the least CPU time counts."""
+"""Measurements of a row, in turn with the others; the least CPU time counts."""
 
 NORM, FRACTIONAL_BITS = 1.0, 20
 MODELS = {"CNN": 26_106, "MLP": 50_890, "a million": 1_000_000, "ResNet18": 11_172_810}
-"""Values of an update."""
+"""Number of values of an update."""
 
 SETTINGS = {
     f"{rows} projections, {points} points": (rows, points)
     for rows, points in ((96, 128), (48, 128), (192, 128), (96, 32), (96, 512))
 }
-"""Of a CNN's proof."""
+"""Projections and points of the proof for a CNN."""
 
 VALUE_BITS = math.ceil(math.log2(2 * NORM * 2**FRACTIONAL_BITS + 1))
-"""Of a value that is no larger than the bound."""
+"""Bits of a value within the bound."""
 
 
 Result = TypeVar("Result")
@@ -48,24 +48,24 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Cost:
-    """What one upload costs.
+    """Cost of one upload.
 
     Parameters
     ----------
     shares, proof : int
-        Bytes from the client to the server that has no seed.
+        Bytes from the client to the server without a seed.
     opening : int
         Bytes from each server to each other one.
     share, prove : float
-        CPU seconds of the client: until all have its shares, and from then on.
-    first, helping : float
-        CPU seconds of the server that has no seed, and of the slower of the others.
+        CPU seconds of the client for its shares, and for the proof.
+    first, other : float
+        CPU seconds of the server without a seed, and of the slower of the others.
     plain : float
-        CPU seconds of a client that shares the update for ``aggregation: shares``, without a proof.
+        CPU seconds of a client that shares the update for ``secret_sharing``, without a proof.
     plain_bytes : int
-        Bytes of that.
+        Bytes of that upload.
     log_error : float
-        log2 of how probably a false statement is accepted, at most.
+        log2 of the largest probability that a false statement is accepted.
     megabytes : float
         Peak memory of the process, which has all parties.
     """
@@ -76,7 +76,7 @@ class Cost:
     share: float
     prove: float
     first: float
-    helping: float
+    other: float
     plain: float
     plain_bytes: int
     log_error: float
@@ -84,57 +84,57 @@ class Cost:
 
 
 class Clock:
-    """CPU seconds of this process, by who spent them."""
+    """CPU seconds of this process, by party."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
 
-    def __call__(self, who: str, step: Callable[..., Result], *given: Any) -> Result:
-        """Return what a step comes to, and count its time."""
+    def __call__(self, party: str, step: Callable[..., Result], *arguments: Any) -> Result:
+        """Return the result of a step, and add its time."""
         started = time.process_time()
-        result = step(*given)
-        self.spent[who] = self.spent.get(who, 0.0) + time.process_time() - started
+        result = step(*arguments)
+        self.spent[party] = self.spent.get(party, 0.0) + time.process_time() - started
         return result
 
 
 def update_of(length: int, bound: int) -> NDArray[np.int64]:
-    """Return an update whose norm is just below a bound in steps."""
+    """Return an update with a norm just below a bound, in steps of the grid."""
     values = np.random.default_rng(1).normal(size=length)
     return np.trunc(values * (bound / np.linalg.norm(values))).astype(np.int64)
 
 
-def cost_of(length: int, rows: int, points: int) -> Cost:
-    """Return what one upload of ``length`` values costs; exit where it is not accepted or not the update."""
+def measure_cost(length: int, rows: int, points: int) -> Cost:
+    """Return the cost of one upload of ``length`` values; exit if it is refused or not the update."""
     from ppml.proofs.norm_bound import NormBound
     from ppml.proofs.norm_proof import COINS, POINT, PROJECTIONS, Prover, Verifier, reveal_sum
 
     statement = NormBound(length, int(NORM * 2**FRACTIONAL_BITS), rows, points)
     update, clock = update_of(length, statement.bound), Clock()
     servers = [Verifier(statement, place) for place in range(SERVERS)]
-    said = {use: [server.commitment(use) for server in servers] for use in COINS}
+    commitments = {use: [server.commitment(use) for server in servers] for use in COINS}
     for server in servers:
         for use in COINS:
-            server.receive_commitments(use, said[use])
-    client = Prover(statement, said[PROJECTIONS])
+            server.receive_commitments(use, commitments[use])
+    client = Prover(statement, commitments[PROJECTIONS])
 
     shares = clock("share", client.shares, update)
     for place, server in enumerate(servers):
         clock(f"{place}", server.receive_share, shares[place])
-    shown = [server.reveal_coin(PROJECTIONS) for server in servers]
+    coins = [server.reveal_coin(PROJECTIONS) for server in servers]
     for place, server in enumerate(servers):
-        clock(f"{place}", server.project, shown)
-    proof = clock("prove", client.proof, shown)
+        clock(f"{place}", server.project, coins)
+    proof = clock("prove", client.proof, coins)
     for place, server in enumerate(servers):
         clock(f"{place}", server.receive_proof, proof[place])
-    shown = [server.reveal_coin(POINT) for server in servers]
-    openings = [clock(f"{place}", server.opening, shown) for place, server in enumerate(servers)]
+    coins = [server.reveal_coin(POINT) for server in servers]
+    openings = [clock(f"{place}", server.opening, coins) for place, server in enumerate(servers)]
     for place, server in enumerate(servers):
         clock(f"{place}", server.verify, openings)
 
     if not np.array_equal(reveal_sum([server.share for server in servers if server.share is not None]), update):
-        sys.exit("error: the shares are not those of the update")
+        sys.exit("error: the sum of the shares is not the update")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    plain, plain_bytes = without_proof(update)
+    plain, plain_bytes = measure_without_proof(update)
     return Cost(
         shares=len(shares[0]),
         proof=len(proof[0]),
@@ -142,7 +142,7 @@ def cost_of(length: int, rows: int, points: int) -> Cost:
         share=clock.spent["share"],
         prove=clock.spent["prove"],
         first=clock.spent["0"],
-        helping=max(clock.spent["1"], clock.spent["2"]),
+        other=max(clock.spent["1"], clock.spent["2"]),
         plain=plain,
         plain_bytes=plain_bytes,
         log_error=math.log2(statement.soundness_error),
@@ -150,29 +150,29 @@ def cost_of(length: int, rows: int, points: int) -> Cost:
     )
 
 
-def without_proof(update: NDArray[np.int64]) -> tuple[float, int]:
-    """Return the client's CPU seconds, and the bytes, of additive shares as they are configured."""
+def measure_without_proof(update: NDArray[np.int64]) -> tuple[float, int]:
+    """Return the client's CPU seconds and bytes under ``secret_sharing``."""
     from ppml.aggregation.secret_sharing import ShareServer, SharingClients
 
     clients = SharingClients([ShareServer().answer for _ in range(SERVERS - 1)], 4)
     started = time.process_time()
-    sealed = clients.protect(update)
-    return time.process_time() - started, len(sealed.payload)
+    upload = clients.protect(update)
+    return time.process_time() - started, len(upload.payload)
 
 
-def answer(asked: str) -> None:
-    """Print what a row comes to, as JSON, in the process that it was asked for."""
-    print(json.dumps(asdict(cost_of(**json.loads(asked)))))
+def run_row(request: str) -> None:
+    """Print the result of a row as JSON; the separate process of the row runs this."""
+    print(json.dumps(asdict(measure_cost(**json.loads(request)))))
 
 
-# What all rows are measured by.
+# Measurement of all rows.
 
 
-def in_fresh_process(**what: int) -> Cost:
-    """Return what a row comes to, in a process of its own; exit where it fails."""
+def measure_in_fresh_process(**what: int) -> Cost:
+    """Return the result of a row, measured in a separate process; exit if it fails."""
     paths = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(
-        [sys.executable, "-c", "import sys, norm_bound; norm_bound.answer(sys.argv[1])", json.dumps(what)],
+        [sys.executable, "-c", "import sys, norm_bound; norm_bound.run_row(sys.argv[1])", json.dumps(what)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
@@ -183,26 +183,26 @@ def in_fresh_process(**what: int) -> Cost:
     return Cost(**json.loads(run.stdout.splitlines()[-1]))
 
 
-def measured(rows: Mapping[str, Mapping[str, int]], repeats: int) -> dict[str, Cost]:
-    """Return what each row costs; of repeats, the least CPU time."""
-    runs = [{name: in_fresh_process(**what) for name, what in rows.items()} for _ in range(repeats)]
-    least = ("share", "prove", "first", "helping", "plain", "megabytes")
+def measure(rows: Mapping[str, Mapping[str, int]], repeats: int) -> dict[str, Cost]:
+    """Return the cost of each row; of repeats, the least CPU time."""
+    runs = [{name: measure_in_fresh_process(**what) for name, what in rows.items()} for _ in range(repeats)]
+    least = ("share", "prove", "first", "other", "plain", "megabytes")
     return {
         name: replace(runs[0][name], **{part: min(getattr(run[name], part) for run in runs) for part in least})
         for name in rows
     }
 
 
-# What is written of it.
+# Tables.
 
 
 def machine() -> str:
-    """Return what the figures were measured on."""
+    """Return the processor and the versions of the measurement."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return f"One core of {cpus[0].partition(': ')[2]}, Python {platform.python_version()}, numpy {np.__version__}"
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Return bytes as kilobytes or megabytes."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
 
@@ -210,55 +210,56 @@ def size(count: int) -> str:
 def models_table(costs: Mapping[str, Cost]) -> Iterator[str]:
     """Yield the lines of the table of models."""
     yield (
-        "| values of an update | shares | proof | both, times float32 | `aggregation: shares` | a server to each other "
+        "| values of an update | shares | proof | both, times float32 | `secret_sharing` | one server to another "
         "| client shares, s | client proves, s | first server, s | each other server, s "
-        "| `aggregation: shares`, client, s |"
+        "| `secret_sharing`, client, s |"
     )
     yield "| :-- |" + " --: |" * 10
     for name, cost in costs.items():
         length = MODELS[name]
         yield (
-            f"| {length:,} ({name}) | {size(cost.shares)} | {size(cost.proof)} "
-            f"| {(cost.shares + cost.proof) / length / FLOAT32:.2f} | {size(cost.plain_bytes)} | {size(cost.opening)} "
-            f"| {cost.share:.3f} | {cost.prove:.3f} | {cost.first:.3f} | {cost.helping:.3f} | {cost.plain:.3f} |"
+            f"| {length:,} ({name}) | {format_bytes(cost.shares)} | {format_bytes(cost.proof)} "
+            f"| {(cost.shares + cost.proof) / length / FLOAT32:.2f} | {format_bytes(cost.plain_bytes)} "
+            f"| {format_bytes(cost.opening)} "
+            f"| {cost.share:.3f} | {cost.prove:.3f} | {cost.first:.3f} | {cost.other:.3f} | {cost.plain:.3f} |"
         )
 
 
 def settings_table(costs: Mapping[str, Cost]) -> Iterator[str]:
     """Yield the lines of the table of settings."""
-    yield "| setting | error at most | proof | a server to each other | client proves, s | first server, s |"
+    yield "| setting | error at most | proof | one server to another | client proves, s | first server, s |"
     yield "| :-- | --: | --: | --: | --: | --: |"
     for name, cost in costs.items():
         yield (
-            f"| {name} | 2^{cost.log_error:.1f} | {size(cost.proof)} | {size(cost.opening)} | {cost.prove:.3f} "
-            f"| {cost.first:.3f} |"
+            f"| {name} | 2^{cost.log_error:.1f} | {format_bytes(cost.proof)} | {format_bytes(cost.opening)} "
+            f"| {cost.prove:.3f} | {cost.first:.3f} |"
         )
 
 
 def notes(costs: Mapping[str, Cost]) -> str:
-    """Return what the tables are of."""
+    """Return the notes below the tables."""
     cnn = MODELS["CNN"]
     peaks = ", ".join(f"{cost.megabytes:,.0f} MB ({name})" for name, cost in costs.items())
     return f"""
 {SERVERS} servers, a bound of {NORM:g} on the norm, a grid of 2^-{FRACTIONAL_BITS}, and {next(iter(SETTINGS))} unless a
-row says otherwise. Seconds are CPU seconds of one thread; every row runs in processes of its own, in turn, and of
+row has others. Seconds are CPU seconds of one thread; every row runs in separate processes, in turn, and of
 {REPEATS} runs the least counts. All parties are in one process; its peak memory: {peaks}.
 
-Shares and proof are what goes to the first server. To each other one the client sends a seed of 32 bytes, and later 32
-bytes that name the projections. Sealing adds 48 bytes to a part, which only the columns of `aggregation: shares` count.
-Every server sends twice a commitment and a coin, of 32 bytes each, to all others. The error is how probably an update
-that exceeds the bound is accepted, at most ([what is proven](../docs/aggregation.md)).
+Shares and proof are the messages to the first server. To each other server the client sends a seed of 32 bytes, and
+later 32 bytes that identify the projections. Encryption adds 48 bytes to a part, which only the columns of
+`secret_sharing` count. Every server sends twice a commitment and a coin, of 32 bytes each, to all others. The error is
+the largest probability that an update over the bound is accepted ([the statement](../docs/aggregation.md)).
 
-Shares take 8 bytes a value, in the place of 4, because squares are calculated with in the field that values are shared
-in. To show each value of the CNN by its {VALUE_BITS} bits instead would take {size(cnn * VALUE_BITS * 8)} of shares of
-bits: that is calculated, not measured.
+Shares take 8 bytes per value instead of 4, because the field of the shares also holds their squares. A proof by the
+{VALUE_BITS} bits of each value of the CNN would take {format_bytes(cnn * VALUE_BITS * 8)} of shares of bits: this is
+calculated, not measured.
 """
 
 
 def main() -> None:
     """Measure all rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the small models, once: the tables are not written")
+    parser.add_argument("--quick", action="store_true", help="the small models, once; writes no tables")
     quick = parser.parse_args().quick
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     repeats, largest = (1, 100_000) if quick else (REPEATS, max(MODELS.values()))
@@ -266,18 +267,18 @@ def main() -> None:
     models = {
         name: {"length": length, "rows": rows, "points": points} for name, length in MODELS.items() if length <= largest
     }
-    costs = measured(models, repeats)
+    costs = measure(models, repeats)
     print("\n".join(models_table(costs)), flush=True)
     settings = {
         name: {"length": MODELS["CNN"], "rows": rows, "points": points} for name, (rows, points) in SETTINGS.items()
     }
-    tried = measured(settings, repeats)
+    other_settings = measure(settings, repeats)
     lines = [
         machine(),
         "\nAn upload:\n",
         *models_table(costs),
-        "\nOther settings, of a CNN's:\n",
-        *settings_table(tried),
+        "\nOther settings, for a CNN:\n",
+        *settings_table(other_settings),
     ]
     text = "\n".join([*lines, notes(costs)])
     print(text)

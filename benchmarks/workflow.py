@@ -1,8 +1,8 @@
-"""What the workflow costs beside the work of its jobs, next to the same commands without a workflow.
+"""Overhead of the workflow beside the work of its jobs, compared with the same commands without a workflow.
 
 ``python benchmarks/workflow.py`` runs the smoke configuration in a temporary folder, one job at a time, in three ways:
-by Snakemake as `make results` does, with a fresh process for each command, and all commands in one process, which is
-the work itself. Then it looks at a run that is finished: that one, or with ``--here CONFIGURATION`` the one in this
+by Snakemake like ``make results``, with a fresh process for each command, and all commands in one process, which is
+the work itself. Then it measures a run with nothing to do: that one, or with ``--here CONFIGURATION`` the one in this
 folder.
 """
 
@@ -45,7 +45,7 @@ for command in json.load(sys.stdin):
 
 
 class Copy:
-    """The project in a folder of its own.
+    """A copy of the project in a separate folder.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Copy:
         self.folder = folder
         self._environment = {
             **os.environ,
-            # As the workflow gives it to its jobs.
+            # The search path of the workflow's jobs.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             "PYTHONPATH": str(folder / "src"),
             "PPML_DATA_MIRROR": os.environ.get("PPML_DATA_MIRROR", str(MIRROR)),
@@ -66,11 +66,11 @@ class Copy:
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
 
-    def run(self, *command: str, given: str = "") -> str:
-        """Run a command in the folder and return what it printed."""
-        return run(*command, folder=self.folder, environment=self._environment, given=given)
+    def run(self, *command: str, stdin: str = "") -> str:
+        """Run a command in the folder and return its output."""
+        return run(*command, folder=self.folder, environment=self._environment, stdin=stdin)
 
-    def forget(self) -> None:
+    def remove_results(self) -> None:
         """Remove all results but the raw data."""
         for part in ("build", "data/subsets"):
             for path in (self.folder / part).rglob("*"):
@@ -78,10 +78,10 @@ class Copy:
                     path.unlink()
 
 
-def run(*command: str, folder: Path, environment: dict[str, str] | None = None, given: str = "") -> str:
-    """Run a command and return what it printed; exit where it fails."""
+def run(*command: str, folder: Path, environment: dict[str, str] | None = None, stdin: str = "") -> str:
+    """Run a command and return its output; exit if it fails."""
     done = subprocess.run(
-        command, cwd=folder, env=environment, input=given, capture_output=True, text=True, check=False
+        command, cwd=folder, env=environment, input=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"error: {' '.join(command)[:200]}\n{done.stdout}{done.stderr}")
@@ -89,21 +89,21 @@ def run(*command: str, folder: Path, environment: dict[str, str] | None = None, 
 
 
 def machine() -> str:
-    """Return what the figures were measured on."""
+    """Return the processor and the versions of the measurement."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return f"{len(os.sched_getaffinity(0))} cores, {cpus[0].partition(': ')[2]}, Python {platform.python_version()}"
 
 
-def workflow(configuration: str) -> list[str]:
+def snakemake_command(configuration: str) -> list[str]:
     """Return the command that runs the workflow."""
     return [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", configuration]
 
 
 def compare_runs(copy: Copy) -> None:
-    """Print what all jobs cost in each way to run them."""
-    copy.run(*workflow(SMOKE))
+    """Print the time of all jobs, for each way to run them."""
+    copy.run(*snakemake_command(SMOKE))
     commands = json.loads(copy.run(sys.executable, "-c", COMMANDS, SMOKE).splitlines()[-1])
-    # The raw data are there already.
+    # The raw data exist already.
     commands = [command for command in commands if "ppml.stages fetch " not in command]
 
     def one_by_one() -> None:
@@ -112,17 +112,17 @@ def compare_runs(copy: Copy) -> None:
 
     ways: dict[str, Callable[[], object]] = {
         "all commands in one process": lambda: copy.run(
-            sys.executable, "-c", IN_ONE_PROCESS, given=json.dumps(commands)
+            sys.executable, "-c", IN_ONE_PROCESS, stdin=json.dumps(commands)
         ),
-        "a fresh process a command": one_by_one,
-        # Last, since it leaves a run that is finished.
-        "the workflow": lambda: copy.run(*workflow(SMOKE)),
+        "a fresh process per command": one_by_one,
+        # The last one leaves a finished run.
+        "the workflow": lambda: copy.run(*snakemake_command(SMOKE)),
     }
     print(f"{len(commands)} jobs of {SMOKE}, one at a time:\n")
-    print("| | seconds | beyond the work, seconds a job |\n| :-- | --: | --: |")
+    print("| | seconds | overhead, seconds per job |\n| :-- | --: | --: |")
     work = 0.0
     for name, way in ways.items():
-        copy.forget()
+        copy.remove_results()
         started = time.perf_counter()
         way()
         seconds = time.perf_counter() - started
@@ -130,39 +130,39 @@ def compare_runs(copy: Copy) -> None:
         print(f"| {name} | {seconds:.1f} | {(seconds - work) / len(commands):.2f} |", flush=True)
 
 
-def look(run_in: Callable[..., str], configuration: str) -> None:
-    """Print what it costs to find that nothing is to be done."""
-    looks = {
+def measure_noop(run_in: Callable[..., str], configuration: str) -> None:
+    """Print the time of a run with nothing to do."""
+    commands = {
         "`python -c 'import snakemake.cli'`": ([sys.executable, "-c", "import snakemake.cli"], ""),
-        "`snakemake --cores 1`": (workflow(configuration), "nothing to be done"),
+        "`snakemake --cores 1`": (snakemake_command(configuration), "nothing to be done"),
         "`make status`": (
             [sys.executable, "-m", "ppml.pipeline.status", "--configfile", configuration],
             "results are up to date\n",
         ),
     }
-    print(f"\n{configuration}, nothing to be done, {REPEATS} times:\n")
+    print(f"\n{configuration}, nothing to do, {REPEATS} times:\n")
     print("| | seconds, median | slowest |\n| :-- | --: | --: |")
-    for name, (command, says) in looks.items():
+    for name, (command, expected) in commands.items():
         seconds = []
         for _ in range(REPEATS):
             started = time.perf_counter()
-            said = run_in(*command)
+            output = run_in(*command)
             seconds.append(time.perf_counter() - started)
-            if says not in said:
-                sys.exit(f"error: {configuration} is not finished; `make results` first\n{said}")
+            if expected not in output:
+                sys.exit(f"error: {configuration} is not finished; `make results` first\n{output}")
         print(f"| {name} | {statistics.median(seconds):.2f} | {max(seconds):.2f} |", flush=True)
 
 
 def main() -> None:
-    """Print both tables, in Markdown."""
+    """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--here", metavar="CONFIGURATION", help="look at the finished run in this folder")
+    parser.add_argument("--here", metavar="CONFIGURATION", help="measure the finished run in this folder")
     here = parser.parse_args().here
     print(f"{machine()}\n")
     with tempfile.TemporaryDirectory() as temporary:
         copy = Copy(Path(temporary))
         compare_runs(copy)
-        look(partial(run, folder=ROOT) if here else copy.run, here or SMOKE)
+        measure_noop(partial(run, folder=ROOT) if here else copy.run, here or SMOKE)
 
 
 if __name__ == "__main__":

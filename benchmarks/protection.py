@@ -1,4 +1,4 @@
-"""Ways of sealing an update: in the clear, as others seal with TenSEAL, and this project's."""
+"""Protection of an update: plaintext, common uses of TenSEAL, and this project's aggregations."""
 
 from __future__ import annotations
 
@@ -11,78 +11,78 @@ from numpy.typing import NDArray
 
 CLIENTS = 8
 THRESHOLD = 2 * CLIENTS // 3 + 1
-"""Clients that open an update under pairwise masks."""
+"""Clients whose shares unmask an update under pairwise masks."""
 
 CLIP, FRACTIONAL_BITS = 8.0, 20
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way of sealing.
+    """One kind of protection.
 
     Parameters
     ----------
-    kind : {"clear", "tenseal", "ours", "shares", "masking"}
-        Which code.
+    kind : {"plaintext", "tenseal", "project", "secret_sharing", "masking"}
+        The implementation.
     options : dict
-        Its parameters.
-    opens : str
-        Who can open one upload.
-    least : int
-        So many clients must be there at the end of a round.
+        The parameters.
+    access : str
+        The parties that can read one upload together.
+    min_clients : int
+        The number of clients that a round needs until its end.
     """
 
     kind: str
     options: dict[str, Any]
-    opens: str
-    least: int = 1
+    access: str
+    min_clients: int = 1
 
 
-class Sealing(Protocol):
-    """What is measured."""
+class Protection(Protocol):
+    """Interface of the measurements."""
 
-    besides: int = 0
-    """Bytes that a client sends beside its upload, once a sum is formed."""
+    extra_bytes: int = 0
+    """Bytes that a client sends beside its upload, known after the sum."""
 
     def protect(self, update: NDArray[np.int64]) -> bytes:
-        """Return an update as it travels."""
+        """Return the message of an update."""
         ...
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
-        """Return the sum as it travels."""
+        """Return the message of the sum."""
         ...
 
-    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
-        """Return the sum as it is shown, in steps of the grid."""
+    def reveal(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the revealed sum, in steps of the grid."""
         ...
 
-    def about(self) -> dict[str, Any]:
-        """Return ring dimension, bits of the modulus, and the fixed-point grid."""
+    def parameters(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and fractional bits of the grid."""
         ...
 
 
-class Clear(Sealing):
+class PlaintextUpdates(Protection):
     """Fixed-point numbers of 4 bytes."""
 
     def protect(self, update: NDArray[np.int64]) -> bytes:
-        """Return an update as it travels."""
+        """Return the message of an update."""
         return update.astype("<i4").tobytes()
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
-        """Return the sum as it travels."""
+        """Return the message of the sum."""
         return np.sum([np.frombuffer(one, "<i4") for one in uploads], axis=0, dtype=np.int64).astype("<i4").tobytes()
 
-    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
-        """Return the sum as it is shown, in steps of the grid."""
+    def reveal(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the revealed sum, in steps of the grid."""
         return np.frombuffer(total, "<i4").astype(np.float64)
 
-    def about(self) -> dict[str, Any]:
-        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+    def parameters(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and fractional bits of the grid."""
         return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
 
 
-class ByTenSeal(Sealing):
-    """TenSEAL's own vectors, one real value a slot; the sum is the raw decryption."""
+class TenSealVectors(Protection):
+    """TenSEAL's own vectors, one real value per slot; the sum is the raw decryption."""
 
     DEGREE = 8192
 
@@ -97,36 +97,36 @@ class ByTenSeal(Sealing):
         self._context.global_scale = 2.0**40
 
     def protect(self, update: NDArray[np.int64]) -> bytes:
-        """Return an update as it travels."""
+        """Return the message of an update."""
         values, slots = update * 2.0**-FRACTIONAL_BITS, self.DEGREE // 2
         chunks = (values[start : start + slots] for start in range(0, len(values), slots))
-        return _framed(self._tenseal.ckks_vector(self._context, chunk).serialize() for chunk in chunks)
+        return _frame(self._tenseal.ckks_vector(self._context, chunk).serialize() for chunk in chunks)
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
-        """Return the sum as it travels."""
-        return _framed(self._added(column) for column in zip(*map(_parts, uploads), strict=True))
+        """Return the message of the sum."""
+        return _frame(self._add_column(column) for column in zip(*map(_split, uploads), strict=True))
 
-    def _added(self, column: Sequence[bytes]) -> bytes:
+    def _add_column(self, column: Sequence[bytes]) -> bytes:
         total = self._tenseal.ckks_vector_from(self._context, column[0])
         for one in column[1:]:
             total += self._tenseal.ckks_vector_from(self._context, one)
         return bytes(total.serialize())
 
-    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
-        """Return the sum as it is shown, in steps of the grid."""
-        parts = [self._tenseal.ckks_vector_from(self._context, one).decrypt() for one in _parts(total)]
+    def reveal(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the revealed sum, in steps of the grid."""
+        parts = [self._tenseal.ckks_vector_from(self._context, one).decrypt() for one in _split(total)]
         return np.concatenate(parts) * 2.0**FRACTIONAL_BITS
 
-    def about(self) -> dict[str, Any]:
-        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+    def parameters(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and fractional bits of the grid."""
         return {"degree": self.DEGREE, "modulus_bits": sum(self._bits), "fractional_bits": FRACTIONAL_BITS}
 
 
-def _framed(chunks: Iterator[bytes]) -> bytes:
+def _frame(chunks: Iterator[bytes]) -> bytes:
     return b"".join(len(chunk).to_bytes(4, "little") + chunk for chunk in chunks)
 
 
-def _parts(payload: bytes) -> Iterator[bytes]:
+def _split(payload: bytes) -> Iterator[bytes]:
     place = 0
     while place < len(payload):
         length = int.from_bytes(payload[place : place + 4], "little")
@@ -134,8 +134,8 @@ def _parts(payload: bytes) -> Iterator[bytes]:
         place += 4 + length
 
 
-class Ours(Sealing):
-    """What this project runs; the key holder is in this process, so that its time is seen."""
+class ProjectEncryption(Protection):
+    """Encryption of this project; the key holder is in this process, so that its time is measured."""
 
     def __init__(self, kind: str, clients: int = CLIENTS, **options: Any) -> None:
         from pydantic import TypeAdapter
@@ -169,125 +169,125 @@ class Ours(Sealing):
         self._server = build_server_side(spec, clients, Material())  # type: ignore[arg-type]
 
     def protect(self, update: NDArray[np.int64]) -> bytes:
-        """Return an update as it travels."""
+        """Return the message of an update."""
         return self._side.protect(update).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
-        """Return the sum as it travels."""
-        sealed = [self._sealed(one, length) for one in uploads]
-        for one in sealed:
+        """Return the message of the sum."""
+        updates = [self._update(one, length) for one in uploads]
+        for one in updates:
             self._server.check(one)
-        return self._server.add(sealed).payload
+        return self._server.add(updates).payload
 
-    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
-        """Return the sum as it is shown, in steps of the grid."""
-        return self._side.reveal(self._sealed(total, length)).astype(np.float64)
+    def reveal(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the revealed sum, in steps of the grid."""
+        return self._side.reveal(self._update(total, length)).astype(np.float64)
 
-    def _sealed(self, payload: bytes, length: int) -> Any:
+    def _update(self, payload: bytes, length: int) -> Any:
         from ppml.aggregation.interfaces import ProtectedUpdate
 
         return ProtectedUpdate(self._scheme.name, length, payload)
 
-    def about(self) -> dict[str, Any]:
-        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+    def parameters(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and fractional bits of the grid."""
         parameters = self._scheme.context.key_context_data().parms()
         bits = sum(prime.bit_count() for prime in parameters.coeff_modulus())
         fine = self._spec.fractional_bits
         return {"degree": parameters.poly_modulus_degree(), "modulus_bits": bits, "fractional_bits": fine}
 
 
-class BetweenServers(Sealing):
-    """Additive shares; all servers are in this process, so that their time is seen."""
+class SecretShares(Protection):
+    """Secret sharing; all servers are in this process, so that their time is measured."""
 
     def __init__(self) -> None:
         from ppml.aggregation.secret_sharing import ShareServer, SharingClients, SharingServer
 
-        helpers = [ShareServer() for _ in range(2)]
-        self._clients = SharingClients([helper.answer for helper in helpers], 4)
-        self._server = SharingServer([helper.answer for helper in helpers], 4)
-        self._sealed = 0
+        share_servers = [ShareServer() for _ in range(2)]
+        self._clients = SharingClients([server.answer for server in share_servers], 4)
+        self._server = SharingServer([server.answer for server in share_servers], 4)
+        self._uploads = 0
 
     def protect(self, update: NDArray[np.int64]) -> bytes:
-        """Return an update as it travels."""
-        self._sealed += 1
-        return self._clients.protect(update, self._sealed - 1, 1).payload
+        """Return the message of an update."""
+        self._uploads += 1
+        return self._clients.protect(update, self._uploads - 1, 1).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
-        """Return the sum as it travels."""
+        """Return the message of the sum."""
         from ppml.aggregation.interfaces import ProtectedUpdate
 
-        sealed = [ProtectedUpdate("shares", length, one) for one in uploads]
-        for client, one in enumerate(sealed):
+        updates = [ProtectedUpdate("shares", length, one) for one in uploads]
+        for client, one in enumerate(updates):
             self._server.check(one, client, 1)
-        return self._server.add(sealed).payload
+        return self._server.add(updates).payload
 
-    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
-        """Return the sum as it is shown, in steps of the grid."""
+    def reveal(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the revealed sum, in steps of the grid."""
         from ppml.aggregation.interfaces import ProtectedUpdate
 
         return self._clients.reveal(ProtectedUpdate("shares", length, total)).astype(np.float64)
 
-    def about(self) -> dict[str, Any]:
-        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+    def parameters(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and fractional bits of the grid."""
         return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
 
 
-class ByMasks(Sealing):
-    """Pairwise masks. Each client takes its steps before it seals; they count as sealing, and so do their bytes."""
+class PairwiseMasks(Protection):
+    """Pairwise masks. The steps of the clients before the upload, and their bytes, count as protection."""
 
     def __init__(self) -> None:
         from ppml.aggregation.masking_clients import MaskingClients
         from ppml.aggregation.masking_server import MaskingServer
 
         self._clients, self._server = MaskingClients(THRESHOLD, CLIENTS, 4), MaskingServer(THRESHOLD, 4)
-        self._sealed = 0
+        self._uploads = 0
 
     def _step(self, step: str) -> None:
-        for client, told in self._server.request(step, range(CLIENTS), 1).items():
-            said = self._clients.respond(step, client, 1, told)
-            self.besides += len(said) if client == 0 else 0
+        for client, request in self._server.request(step, range(CLIENTS), 1).items():
+            reply = self._clients.respond(step, client, 1, request)
+            self.extra_bytes += len(reply) if client == 0 else 0
             if step != "seal":
-                self._server.handle_reply(step, client, said)
+                self._server.handle_reply(step, client, reply)
 
     def protect(self, update: NDArray[np.int64]) -> bytes:
-        """Return an update as it travels."""
-        if self._sealed == 0:
+        """Return the message of an update."""
+        if self._uploads == 0:
             for step in ("keys", "shares", "letters", "disputes", "seal"):
                 self._step(step)
-        self._sealed += 1
-        return self._clients.protect(update, self._sealed - 1, 1).payload
+        self._uploads += 1
+        return self._clients.protect(update, self._uploads - 1, 1).payload
 
     def add(self, uploads: Sequence[bytes], length: int) -> bytes:
-        """Return the sum as it travels."""
+        """Return the message of the sum."""
         from ppml.aggregation.interfaces import ProtectedUpdate
 
-        sealed = [ProtectedUpdate("masking", length, one) for one in uploads]
-        for client, one in enumerate(sealed):
+        updates = [ProtectedUpdate("masking", length, one) for one in uploads]
+        for client, one in enumerate(updates):
             self._server.check(one, client, 1)
         self._step("unmask")
-        return self._server.add(sealed).payload
+        return self._server.add(updates).payload
 
-    def open(self, total: bytes, length: int) -> NDArray[np.float64]:
-        """Return the sum as it is shown, in steps of the grid."""
+    def reveal(self, total: bytes, length: int) -> NDArray[np.float64]:
+        """Return the revealed sum, in steps of the grid."""
         from ppml.aggregation.interfaces import ProtectedUpdate
 
         return self._clients.reveal(ProtectedUpdate("masking", length, total)).astype(np.float64)
 
-    def about(self) -> dict[str, Any]:
-        """Return ring dimension, bits of the modulus, and those behind the binary point."""
+    def parameters(self) -> dict[str, Any]:
+        """Return ring dimension, bits of the modulus, and fractional bits of the grid."""
         return {"degree": 0, "modulus_bits": 0, "fractional_bits": FRACTIONAL_BITS}
 
 
-def built(way: Way) -> Sealing:
-    """Return what a row measures."""
+def build_protection(way: Way) -> Protection:
+    """Return the implementation of a row."""
     match way.kind:
-        case "clear":
-            return Clear()
+        case "plaintext":
+            return PlaintextUpdates()
         case "tenseal":
-            return ByTenSeal(**way.options)
-        case "shares":
-            return BetweenServers()
+            return TenSealVectors(**way.options)
+        case "secret_sharing":
+            return SecretShares()
         case "masking":
-            return ByMasks()
+            return PairwiseMasks()
         case _:
-            return Ours(**way.options)
+            return ProjectEncryption(**way.options)
