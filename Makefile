@@ -1,24 +1,24 @@
 # make results   environment, data, every table and figure
 # make report    the same, and one HTML file that opens offline
-# make quick     a first look: the whole workflow on a small configuration, minutes
-# make status    what is up to date, and what is not because of what; runs nothing
-# make pull      bring what others have computed and published
-# make publish   publish what is computed here
+# make quick     the whole workflow on a small configuration, minutes
+# make status    up-to-date and stale results, with the reasons; runs nothing
+# make pull      fetch published results
+# make publish   publish the results of this clone
 # make test      environment, lint, types, unit tests, the whole workflow on real data
 # make sbom      the bill of materials of the environment, CycloneDX
-# make test-long what takes longer: a hundred kills, Slurm
+# make test-long longer tests: a hundred kills, Slurm
 #
 # CORES=4 sets the number of cores, CONFIG=config/full.yaml another configuration, PYTHON=/path/to/python the interpreter.
 
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= config/default.yaml
-# As it was given, for the shell as one word: a $ in it names no variable.
+# Literally, as one word for the shell: a $ in it names no variable.
 override CONFIG := $(value CONFIG)
 CONFIGFILE := --configfile '$(subst ','\'',$(CONFIG))'
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(firstword $(foreach python,python3 python3.11 python3.12 python3.13 python3.14,$(shell $(python) -c '$(FITS)' 2>/dev/null && echo $(python))))
 
-# Programs of the environment are started by its Python: their first line names it by its whole path, and the system
+# The Python of the environment starts its programs: their first line has its whole path, and the system
 # reads no such line that is long or has a space in it.
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(CONFIGFILE)
@@ -50,7 +50,7 @@ pull: environment
 publish: environment
 	@$(BIN)/python -m ppml.pipeline.publish $(CONFIGFILE)
 
-# One process more than there are cores: many tests wait for a workflow that they have started.
+# One process more than cores: many tests wait for a workflow.
 test: lint
 	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=$$(($(CORES) + 1)) --dist=loadfile --no-loadscope-reorder
 
@@ -66,9 +66,9 @@ lint: environment
 
 environment: .venv/.ready
 
-# The locks are complete, so nothing has to be resolved: --no-deps takes them as they stand. build.lock holds pip and the
-# tools that build; without build isolation, which would fetch others unseen, these build what sdists.lock names, and this
-# package, anew, since other tools may have built the wheels in pip's cache. Everything else comes as wheels.
+# The locks are complete: --no-deps takes them without resolution. build.lock has pip and the build tools. They build the
+# packages of sdists.lock, and this package, without build isolation, which would fetch other tools, and again, since other
+# tools may have built the wheels in pip's cache. All other packages are wheels.
 .venv/.ready: export INTERPRETER = $(PYTHON)
 .venv/.ready: build.lock sdists.lock requirements.lock pyproject.toml
 	@test -n "$$INTERPRETER" || { echo 'error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python' >&2; exit 1; }
@@ -81,13 +81,13 @@ environment: .venv/.ready
 	@$(INSTALL) --no-index -e .
 	@touch $@
 
-# The pins, resolved anew for Python 3.11 to 3.14 (needs uv). A package without any wheel is refused, unless it is named here.
+# Resolve the pins again for Python 3.11 to 3.14 (needs uv). An unnamed package without a wheel is refused.
 lock:
 	$(COMPILE) pyproject.toml --extra dev --only-binary :all: --no-binary antlr4-python3-runtime --no-binary connection-pool -o requirements.lock
 	$(COMPILE) --group pyproject.toml:build --constraint requirements.lock --only-binary :all: -o build.lock
 	$(COMPILE) --group pyproject.toml:sdists --constraint requirements.lock --no-binary :all: --no-deps -o sdists.lock
 
-# The bill of materials: what requirements.lock pins, with hashes and licences, in CycloneDX's JSON.
+# The bill of materials: the pins of requirements.lock, with hashes and licences, in CycloneDX's JSON.
 sbom: environment
 	@$(BIN)/python -m ppml.pipeline.sbom build/sbom.cdx.json
 
@@ -95,6 +95,6 @@ sbom: environment
 schema: environment
 	@$(BIN)/python -m ppml.config.schema > config/schema.json
 
-# Everything that the workflow made; .venv and the downloaded data stay.
+# Remove all results of the workflow; .venv and the downloaded data stay.
 clean:
-	rm -rf build logs logs-* artifacts artifacts-* reports-* data/subsets data/features .snakemake
+	rm -rf build logs logs-* artifacts artifacts-* reports-* data/subsets data/transformed .snakemake
