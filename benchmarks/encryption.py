@@ -320,7 +320,7 @@ def sweep_table(costs: Mapping[str, Cost], length: int) -> Iterator[str]:
 
 def max_bits(degree: int) -> int:
     """Return the largest modulus at 128 bits of security, in bits."""
-    from ppml.config.aggregation_parameters import MAX_COEFFICIENT_BITS
+    from ppml.aggregation_parameters import MAX_COEFFICIENT_BITS
 
     return MAX_COEFFICIENT_BITS[degree]
 

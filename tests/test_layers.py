@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "ppml"
 LAYERS = (
-    ("errors", "contract", "randomness"),
+    ("errors", "contract", "randomness", "aggregation_parameters"),
     ("io", "example_draws"),
     ("system_errors", "ipc"),
     ("config",),

@@ -88,7 +88,7 @@ def train(
             return replace(train_independently(models, cohort, owned, test, draws, report, every), release=release)
         case Federated() as topology:
             from ppml.aggregation.factory import build_parties
-            from ppml.config.aggregation_parameters import clients_per_round
+            from ppml.aggregation_parameters import clients_per_round
             from ppml.federation.factory import (
                 FederationSpec,
                 build_client_pool,
@@ -128,11 +128,15 @@ def build_initial_model(arm: Arm, contract: DataContract, rng: Randomness, devic
 def build_federated_algorithm(
     arm: Arm, sizes: Sequence[int], noise_multipliers: Sequence[float | None], parameters: int
 ) -> FederatedAlgorithm:
-    """Return the algorithm of a federation of clients with ``sizes`` examples, for a model of ``parameters`` weights."""
-    from ppml.federation.factory import FederationSpec, build_algorithm
+    """Return the algorithm of clients with ``sizes`` examples, for a model of ``parameters`` weights."""
+    match arm.topology:
+        # A case, so that the code digests of other arms do not count the federation.
+        case Federated():
+            from ppml.federation.factory import FederationSpec, build_algorithm
 
-    spec = FederationSpec(arm, sizes, noise_multipliers, [None] * len(sizes))
-    return build_algorithm(arm, spec.codec, parameters, sizes, noise_multipliers)
+            spec = FederationSpec(arm, sizes, noise_multipliers, [None] * len(sizes))
+            return build_algorithm(arm, spec.codec, parameters, sizes, noise_multipliers)
+    raise ValueError(f"topology {arm.topology.kind!r} has no algorithm of a federation")
 
 
 def draws_of(

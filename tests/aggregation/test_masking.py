@@ -31,7 +31,7 @@ from ppml.aggregation.masks import (
 )
 from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.aggregation.shamir import combine
-from ppml.config.aggregation_parameters import masking_threshold
+from ppml.aggregation_parameters import masking_threshold
 from ppml.errors import InvalidUpdate
 
 from .share_faults import values_in

@@ -12,7 +12,7 @@ from tenseal import sealapi
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.lattice import deserialize
 from ppml.aggregation.plaintext import PlaintextAggregation
-from ppml.config.aggregation_parameters import (
+from ppml.aggregation_parameters import (
     MAX_COEFFICIENT_BITS,
     MAX_PRIME_BITS,
     bfv_plain_bits,

@@ -30,7 +30,7 @@ from ppml.aggregation.secret_sharing import (
     SharingServer,
     seed_request,
 )
-from ppml.config.aggregation_parameters import max_grid_value
+from ppml.aggregation_parameters import max_grid_value
 from ppml.config.technique import SecretSharing
 from ppml.errors import InvalidUpdate
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ppml.config.load import parse_config
+from ppml.data.partition import random_path
 
 from .small import FEDERATED, PRIVATE, check_refused, one_arm, refusal, small
 
@@ -323,7 +324,7 @@ def test_json_of_a_partition_has_a_sample_size_only_if_it_is_set():
 
 def test_path_of_randomness_of_a_partition_keeps_its_first_names():
     partition = parse_config(sampled(80), "my.yaml").partitions["iid8"]
-    assert partition.random_path() == {"kind": "iid", "clients": 8, "records": 80}
+    assert random_path(partition) == {"kind": "iid", "clients": 8, "records": 80}
 
 
 def test_message_for_distributed_noise_is_a_whole_sentence():

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import MessageType
 
 from ppml.accounting.schedule import mechanism_schedules
-from ppml.config.aggregation_parameters import clients_per_round
+from ppml.aggregation_parameters import clients_per_round
 from ppml.federation import client as client_module
 from ppml.federation.checkpoint import TrainingCheckpoint
 from ppml.federation.client_state import ClientState

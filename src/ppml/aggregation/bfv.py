@@ -10,7 +10,7 @@ from ppml.aggregation.interfaces import Parties, ServerKeyMaterial
 from ppml.aggregation.key_holder import lattice_parties
 from ppml.aggregation.lattice import LatticeServer, Scheme, seal_context
 from ppml.aggregation.seal_streams import CiphertextFormat, fresh_ciphertext
-from ppml.config.aggregation_parameters import bfv_ring
+from ppml.aggregation_parameters import bfv_ring
 from ppml.config.technique import Bfv
 
 

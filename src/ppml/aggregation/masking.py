@@ -65,7 +65,7 @@ from ppml.aggregation.interfaces import Parties, ServerKeyMaterial
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.primitives import integer_width
-from ppml.config.aggregation_parameters import masking_threshold
+from ppml.aggregation_parameters import masking_threshold
 from ppml.config.technique import Masking
 from ppml.ipc.process import isolation_hooks, start_process
 

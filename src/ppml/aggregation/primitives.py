@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
-from ppml.config.aggregation_parameters import max_grid_value
+from ppml.aggregation_parameters import max_grid_value
 from ppml.config.technique import FixedPointSpec
 
 KEY_BYTES = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppml.config.aggregation_parameters import masking_threshold
+from ppml.aggregation_parameters import masking_threshold
 from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, SecretSharing
 
 

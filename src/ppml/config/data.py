@@ -63,10 +63,6 @@ class PartitionBase(Spec):
         sample_size = content.pop("sample_size")
         return {"kind": content.pop("kind"), **content, **({"sample_size": sample_size} if sample_size else {})}
 
-    def random_path(self) -> dict[str, Any]:
-        """Return the specification as part of a path of randomness, in which no name ever changes."""
-        return {"records" if key == "sample_size" else key: value for key, value in self.to_json().items()}
-
 
 class Iid(PartitionBase):
     """Equal parts of a random permutation."""

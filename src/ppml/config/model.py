@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ppml.config.aggregation_parameters import clients_per_round, masking_threshold
+from ppml.aggregation_parameters import clients_per_round, masking_threshold
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, CanaryAudit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec

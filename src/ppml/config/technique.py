@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ppml.config.aggregation_parameters import (
+from ppml.aggregation_parameters import (
     MAX_COEFFICIENT_BITS,
     bfv_ring,
     ckks_headroom_bits,

@@ -5,6 +5,8 @@ The libraries with these partitions need a data set class of their own, and two 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,11 @@ Owned = list[NDArray[np.int64]]
 """The positions of each client's examples, ascending."""
 
 DIRICHLET_ATTEMPTS = 100
+
+
+def random_path(spec: Iid | Shards | Dirichlet) -> dict[str, Any]:
+    """Return ``spec`` as part of a path of randomness, in which no name ever changes."""
+    return {"records" if key == "sample_size" else key: value for key, value in spec.to_json().items()}
 
 
 def sample_examples(spec: Iid | Shards | Dirichlet, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tenseal import sealapi
 
 from ppml.aggregation.lattice import seal_context as checked_ring
-from ppml.config.aggregation_parameters import MAX_COEFFICIENT_BITS
+from ppml.aggregation_parameters import MAX_COEFFICIENT_BITS
 
 OUTER_BITS, INNER_BITS = 34, 30
 """Bits of the first and the last prime, and of each prime between, one per multiplication."""

@@ -16,7 +16,7 @@ from ppml.accounting.schedule import poisson_schedule
 from ppml.aggregation.factory import build_server_side
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.interfaces import Aggregator, ClientSide, ServerKeyMaterial
-from ppml.config.aggregation_parameters import clients_per_round
+from ppml.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import (
     ClientLevel,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppml.aggregation.visibility import Visibility, visibility_of
-from ppml.config.aggregation_parameters import clients_per_round
+from ppml.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import Federated
 from ppml.io.canonical_json import digest

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from ppml.aggregation.factory import build_parties
 from ppml.aggregation.interfaces import NO_MATERIAL, ClientSide
-from ppml.config.aggregation_parameters import clients_per_round
+from ppml.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import Bfv, Ckks, Plaintext
 from ppml.contract import DataContract

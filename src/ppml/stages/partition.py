@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from ppml.config.data import PartitionSpec
-from ppml.data.partition import partition, sample_examples
+from ppml.data.partition import partition, random_path, sample_examples
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.canonical_json import canonical
@@ -25,7 +25,7 @@ def run(job: Job) -> None:
     labels = load_file(job.inputs["train"])["labels"]
     of_seed = Randomness(job.spec["root_seed"]).child("seed", job.seed)
     # The random draws depend on the content of the partition, and not on its name.
-    rng = of_seed.child("partition", canonical(spec.random_path()))
+    rng = of_seed.child("partition", canonical(random_path(spec)))
     # Partitions of equally many examples divide the same ones, so that results compare.
     sampling = of_seed.child("records", spec.sample_size or len(labels))
     try:

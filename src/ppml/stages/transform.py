@@ -18,9 +18,9 @@ def run(job: Job) -> None:
     """
     settings = Scattering.model_validate(job.spec["transform"])
     contract = read_contract(job.inputs["about"])
-    output = settings.output(contract)
     train, test = (read_raw_examples(job.inputs[name], contract) for name in ("train", "test"))
     features = ScatteringFeatures(settings, Randomness(job.spec["root_seed"]).child("features"))
+    output = contract.features(features.size)
     write_examples(job.outputs["train"], features.copies(train.inputs), train.labels, output)
     write_examples(job.outputs["test"], features.viewed(test.inputs), test.labels, output)
     write_json(job.outputs["about"], {**read_json(job.inputs["about"]), "contract": output.to_json()})

@@ -1,4 +1,7 @@
-"""Limits of an aggregation, checked before training: overflow of sums, precision, encryption parameters."""
+"""Limits of an aggregation, checked before training: overflow of sums, precision, encryption parameters.
+
+It is no part of :mod:`ppml.config`, which no code digest counts.
+"""
 
 from __future__ import annotations
 
