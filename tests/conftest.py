@@ -1,4 +1,4 @@
-"""Real data for every test: MNIST where a local mirror has it, scikit-learn's digits everywhere else."""
+"""Real data for every test: MNIST if a local mirror has it, otherwise scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ppml.config.datasets import DATASETS
+
 if TYPE_CHECKING:
+    from ppml.contract import DataContract
     from ppml.data.loading import Split
 
 ROOT = Path(__file__).parents[1]
 
-# Where these are set, pytest compares line by line what is not equal: for two models that had no end in eight minutes.
-# The others are git's, in a hook of which tests would find the project's repository in the place of their own.
+# With the first two, pytest compares unequal values line by line; for two models, this takes more than eight minutes.
+# The others are set in a git hook: tests would find the project's repository in place of their own.
 for variable in ("CI", "BUILD_NUMBER", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
     os.environ.pop(variable, None)
 
-# In the background of a shell this is ignored, by all that tests start as well.
+# A background process of a shell ignores this signal, and so do its children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,13 +35,13 @@ SLOW = tuple(f"{ROOT / 'tests' / folder}{os.sep}" for folder in ("workflow", "au
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slowest files: at the end, all processes are busy with short ones."""
+    """Run the slowest files first, so that all processes end at about the same time."""
     items.sort(key=lambda item: not str(item.path).startswith(SLOW))
 
 
 @pytest.fixture(autouse=True, scope="module")
-def nothing_of_other_files() -> None:
-    """End parties that nobody closed and that a circle of references keeps: who counts processes would see them."""
+def collect_garbage() -> None:
+    """End parties of other files that a reference cycle keeps, since some tests count processes."""
     gc.collect()
 
 
@@ -49,9 +52,9 @@ class RealData:
     Parameters
     ----------
     dataset : str
-        Its name in the catalogue: ``mnist`` or ``digits``.
+        The name, ``mnist`` or ``digits``.
     raw : tuple of Path
-        The published files it was read from; none for the digits.
+        Its published files; none for the digits.
     train, test : Split
         The first 1,200 training and the first 300 test images.
     """
@@ -61,15 +64,18 @@ class RealData:
     train: Split
     test: Split
 
+    @property
+    def contract(self) -> DataContract:
+        """The contract of the data set."""
+        return DATASETS[self.dataset].contract
+
 
 def mirrored(dataset: str) -> tuple[Path, ...]:
-    """Return the published files of ``dataset`` in a local mirror, none where no mirror has them all."""
-    from ppml.data.catalogue import dataset_info
-
+    """Return the published files of ``dataset`` in a local mirror, none if no mirror has all of them."""
     given = [Path(part) for part in os.environ.get("PPML_DATA_MIRROR", "").split(os.pathsep) if part]
     for mirror in (*given, ROOT.parent / "shared" / "datasets"):
         for folder in (dataset, dataset.replace("_", "-")):
-            files = tuple(mirror / folder / name for name in dataset_info(dataset).files)
+            files = tuple(mirror / folder / name for name in DATASETS[dataset].file_names)
             if all(path.is_file() for path in files):
                 return files
     return ()
@@ -83,7 +89,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def published() -> Callable[[str], tuple[Path, ...]]:
-    """Return a function to the published files of a data set; it skips the test where no local mirror has them."""
+    """Return a function to the published files of a data set; it skips the test if no local mirror has them."""
     return lambda dataset: mirrored(dataset) or pytest.skip(f"no local mirror has {dataset}")
 
 
@@ -94,10 +100,10 @@ def real_data() -> RealData:
 
     raw = mirrored("mnist")
     dataset = "mnist" if raw else "digits"
-    train, test = load_splits(dataset, raw)
+    train, test = load_splits(DATASETS[dataset], raw)
     return RealData(
         dataset,
         raw,
-        Split(train.images[:1200].copy(), train.labels[:1200].copy()),
-        Split(test.images[:300].copy(), test.labels[:300].copy()),
+        Split(train.inputs[:1200].copy(), train.labels[:1200].copy()),
+        Split(test.inputs[:300].copy(), test.labels[:300].copy()),
     )

@@ -1,4 +1,4 @@
-"""Techniques as a whole: what must be the same to the bit, and what must differ."""
+"""Whole trainings of all techniques: results with equal bits, and results that must differ."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from ppml.aggregation.lattice import PublicKeyClients
 from ppml.config.arm import Arm
 from ppml.federation.factory import client_weights, party_seeds
 from ppml.learning.result import TrainingResult
-from ppml.learning.vectorized.clients import BatchedClients, BatchedClientLearner
+from ppml.learning.vectorized.clients import BatchedClientLearner, BatchedClients
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.training import train
 
-from .federation.runs import MOMENTUM, QUICK, SIZES, by_hand, federated_arm, foreign_images, owners, run
+from .federation.parties import CONTRACT, SIZES, foreign_images, owners
+from .federation.runs import MOMENTUM, QUICK, by_hand, federated_arm, run
 from .learning.digits import one_thread, some, vector
 
 __all__ = ["one_thread"]
@@ -32,7 +33,7 @@ TECHNIQUES = {
 
 
 @cache
-def outcome_of(name: str, seed: int = 1) -> TrainingResult:
+def result_of(name: str, seed: int = 1) -> TrainingResult:
     return run(federated_arm(**TECHNIQUES[name], server=MOMENTUM), seed=seed)
 
 
@@ -48,15 +49,15 @@ def check_same(first: TrainingResult, second: TrainingResult) -> None:
 
 @pytest.mark.parametrize(("clear", "encrypted"), [("fl", "fl_he"), ("fl_dp", "fl_dp_he")])
 def test_encryption_changes_no_bit_of_the_result(clear, encrypted):
-    check_same(outcome_of(clear), outcome_of(encrypted))
-    assert outcome_of(encrypted).bytes_up > 2 * outcome_of(clear).bytes_up
+    check_same(result_of(clear), result_of(encrypted))
+    assert result_of(encrypted).bytes_up > 2 * result_of(clear).bytes_up
 
 
 AGGREGATIONS = {
-    "ckks, a key a round": {"kind": "ckks", "rounds_per_key": 1},
+    "ckks, key per round": {"kind": "ckks", "rounds_per_key": 1},
     "ckks, shared key": {"kind": "ckks", "keys": "shared"},
     "bfv": {"kind": "bfv"},
-    "bfv, a key a round": {"kind": "bfv", "rounds_per_key": 1},
+    "bfv, key per round": {"kind": "bfv", "rounds_per_key": 1},
     "bfv, shared key": {"kind": "bfv", "keys": "shared"},
     "shares between 2": {"kind": "secret_sharing", "servers": 2},
     "shares between 3": {"kind": "secret_sharing"},
@@ -67,57 +68,57 @@ AGGREGATIONS = {
 @pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS)
 def test_no_aggregation_changes_a_bit_of_the_result(aggregation):
     for clear, technique in (("fl", {}), ("fl_dp", {"private": True})):
-        check_same(outcome_of(clear), run(federated_arm(**technique, aggregation=aggregation, server=MOMENTUM)))
+        check_same(result_of(clear), run(federated_arm(**technique, aggregation=aggregation, server=MOMENTUM)))
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS)
-def test_no_aggregation_changes_a_bit_where_answers_get_lost(aggregation):
-    """Three clients, of whom another one is lost in each of four rounds."""
+def test_no_aggregation_changes_a_bit_of_the_result_with_dropouts(aggregation):
+    """Three clients; in each of four rounds, another one drops out."""
     lossy = {"dropout_rate": 0.3, "rounds": 4, "min_clients": 2}
-    clear, sealed = (
+    plaintext, protected = (
         run(federated_arm(aggregation=one, server=MOMENTUM, **lossy), seed=74, workers=workers)
         for one, workers in ((None, 1), (aggregation, 2))
     )
-    assert [row.clients for row in clear.history] == [2, 2, 2, 2]
-    check_same(clear, sealed)
+    assert [row.clients for row in plaintext.history] == [2, 2, 2, 2]
+    check_same(plaintext, protected)
 
 
-def test_a_sum_that_is_off_by_one_grid_step_is_caught(monkeypatch):
+def test_sum_with_error_of_one_grid_step_is_caught(monkeypatch):
     original = PublicKeyClients.reveal
 
-    def off(side, total):
+    def add_one_step(side, total):
         values = original(side, total).copy()
         values[0] += 1
         return values
 
-    monkeypatch.setattr(PublicKeyClients, "unseal", off)
+    monkeypatch.setattr(PublicKeyClients, "reveal", add_one_step)
     with pytest.raises(AssertionError):
-        check_same(outcome_of("fl"), run(federated_arm(encrypted=True, server=MOMENTUM)))
+        check_same(result_of("fl"), run(federated_arm(encrypted=True, server=MOMENTUM)))
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
-def test_a_repeat_is_the_same_to_the_bit_whatever_the_global_seed(name):
+def test_repetition_has_same_bits_for_any_global_seed(name):
     torch.manual_seed(123)
-    check_same(outcome_of(name), run(federated_arm(**TECHNIQUES[name], server=MOMENTUM)))
+    check_same(result_of(name), run(federated_arm(**TECHNIQUES[name], server=MOMENTUM)))
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
-def test_another_seed_is_another_result(name):
-    for first, second in zip(weights_of(outcome_of(name)), weights_of(outcome_of(name, seed=2)), strict=True):
+def test_other_seed_gives_other_result(name):
+    for first, second in zip(weights_of(result_of(name)), weights_of(result_of(name, seed=2)), strict=True):
         assert not torch.equal(first, second)
 
 
 def test_noise_changes_the_result():
-    assert not torch.equal(weights_of(outcome_of("fl"))[0], weights_of(outcome_of("fl_dp"))[0])
+    assert not torch.equal(weights_of(result_of("fl"))[0], weights_of(result_of("fl_dp"))[0])
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
-def test_no_training_loss_leaves_the_clients(name):
-    rows = outcome_of(name).history
+def test_training_loss_stays_at_clients(name):
+    rows = result_of(name).history
     assert [(row.step, row.train_loss, row.clients) for row in rows] == [(1, None, 3), (2, None, 3)]
 
 
-def alone(kind: str, *, private: bool) -> TrainingResult:
+def train_without_federation(kind: str, *, private: bool) -> TrainingResult:
     topology = {"kind": kind} if kind == "centralized" else {"kind": kind, "partition": "three"}
     arm = Arm.model_validate(
         {
@@ -128,14 +129,14 @@ def alone(kind: str, *, private: bool) -> TrainingResult:
     )
     owned = [some(60)] if kind == "centralized" else owners()
     noise = [1.0 if private else None] * len(owned)
-    return train(arm, owned, noise, foreign_images(), classes=10, rng=Randomness(1), report=lambda row: None)
+    return train(arm, owned, noise, foreign_images(), contract=CONTRACT, rng=Randomness(1), report=lambda row: None)
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["without privacy", "private"])
 @pytest.mark.parametrize(("kind", "models"), [("centralized", 1), ("independent", 3)])
-def test_owners_who_train_alone_repeat_to_the_bit_and_send_nothing(kind, models, private):
-    first = alone(kind, private=private)
-    check_same(first, alone(kind, private=private))
+def test_training_without_federation_repeats_its_bits_and_sends_nothing(kind, models, private):
+    first = train_without_federation(kind, private=private)
+    check_same(first, train_without_federation(kind, private=private))
     assert len(first.models) == len(first.events) == models
     assert (first.bytes_up, first.bytes_down) == (0, 0)
     assert all(bool(own) == private for own in first.events)
@@ -143,7 +144,7 @@ def test_owners_who_train_alone_repeat_to_the_bit_and_send_nothing(kind, models,
     assert {row.clients for row in first.history} == {None}
 
 
-def test_all_owners_start_from_the_same_weights_in_every_topology(monkeypatch):
+def test_all_owners_start_from_same_weights_in_every_topology(monkeypatch):
     starts = []
     original = train.__globals__["build_model"]
 
@@ -153,22 +154,22 @@ def test_all_owners_start_from_the_same_weights_in_every_topology(monkeypatch):
         return model
 
     monkeypatch.setitem(train.__globals__, "build_model", spied)
-    alone("independent", private=False)
-    alone("centralized", private=False)
+    train_without_federation("independent", private=False)
+    train_without_federation("centralized", private=False)
     run(federated_arm())
-    # One of each who trains alone, and one of the federation.
+    # Three independent clients, the owner of all examples, and the federation.
     assert len(starts) == 3 + 1 + 1
     assert all(torch.equal(start, starts[0]) for start in starts)
 
 
-def test_private_arms_without_calibrated_noise_are_refused():
+def test_private_arm_without_noise_is_refused():
     with pytest.raises(ValueError, match="noise multiplier"):
         train(
             federated_arm(private=True),
             owners(),
             [None] * 3,
             foreign_images(),
-            classes=10,
+            contract=CONTRACT,
             rng=Randomness(1),
             report=lambda row: None,
         )
@@ -181,7 +182,7 @@ def test_each_client_gets_its_own_noise():
         owners(),
         noise,
         foreign_images(),
-        classes=10,
+        contract=CONTRACT,
         rng=Randomness(1),
         report=lambda row: None,
     )
@@ -189,22 +190,23 @@ def test_each_client_gets_its_own_noise():
 
 
 def start() -> nn.Module:
-    return build_model("tanh_cnn", 10, Randomness(1).child("initial-weights").torch())
+    return build_model("tanh_cnn", CONTRACT, Randomness(1).child("initial-weights").torch())
 
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
-def test_clients_count_as_the_weighting_says(weighting):
+def test_weighting_decides_weights_of_clients(weighting):
     arm = federated_arm(weighting=weighting, server={"kind": "sgd", "learning_rate": 0.5}, training={"shift": 0})
-    # Each by itself, which is to come to the same bits as among the others.
+    # Each client trains by itself, with the same bits as in a batch of clients.
     seeds = party_seeds(Randomness(1), 3).clients
-    alone = [
-        BatchedClientLearner(client, BatchedClients(QUICK.settings, {client: own}, seeds)) for client, own in enumerate(owners())
+    learners = [
+        BatchedClientLearner(client, BatchedClients(QUICK.settings, {client: own}, seeds))
+        for client, own in enumerate(owners())
     ]
     weights = client_weights(SIZES, weighting)
-    expected = by_hand(weights, rounds=2, step=2.0**-20, rate=0.5, start=start(), learners=alone)
+    expected = by_hand(weights, rounds=2, step=2.0**-20, rate=0.5, start=start(), learners=learners)
     assert np.array_equal(weights_of(run(arm))[0].numpy(), expected)
 
 
-def test_weights_are_public_numbers_of_at_most_1():
+def test_weights_are_at_most_1():
     assert max(client_weights(SIZES, "examples")) == 1.0
     assert client_weights([3], "examples") == [1.0]

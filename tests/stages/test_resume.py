@@ -1,4 +1,4 @@
-"""The stage train, interrupted: it goes on after the last completed round and leaves the same bytes."""
+"""The stage train after an interruption: it resumes after the last completed round and writes the same bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,21 @@ from ppml.accounting.events import MechanismEvent
 from ppml.aggregation import factory as build
 from ppml.config.arm import Arm
 from ppml.federation import client
-from ppml.federation.checkpoint import Progress
+from ppml.federation.checkpoint import TrainingCheckpoint
 from ppml.federation.global_state import GlobalState
-from ppml.federation.server_state import Standing
+from ppml.federation.server_state import ServerState
 from ppml.io.atomic import read_json, write_json
 from ppml.learning.result import HistoryRow
-from ppml.stages import train
-from ppml.stages.train import Clock, ProgressFile
+from ppml.stages import checkpoint_file, train
+from ppml.stages.checkpoint_file import CheckpointFile, Clock
+from ppml.stages.job import Job
 
 from ..aggregation.local import local_parties
 from ..federation.runs import bits
 from ..federation.scanner import secret_key_in, serialized_secret
+from .conftest import Files
 
-pytestmark = pytest.mark.usefixtures("torch_as_it_was")
+pytestmark = pytest.mark.usefixtures("deterministic_torch")
 
 ROUNDS = 4
 FEDERATED = {
@@ -58,39 +61,35 @@ OUTPUTS = {
 }
 
 
-class Job:
-    """One call of the stage, into a folder of its own."""
+class Training:
+    """One job of the stage, with outputs in a new folder."""
 
-    def __init__(self, folder: Path, subset, dataset: str, arm: str, *, seed: int = 0, stamp: str = "code") -> None:
-        self.folder = folder
-        self.progress = folder / "kept" / "progress.safetensors"
-        self.noise = folder / "noise.json"
+    def __init__(self, folder: Path, subset: Files, dataset: str, arm: str, *, seed: int = 0, code: str = "a") -> None:
+        self.folder = folder / "run"
+        self.progress = self.folder / "progress.safetensors"
         technique = Arm.model_validate(ARMS[arm]).technique()
-        spec = {"arm": technique, "dataset": dataset, "root_seed": 2024, "device": "cpu"}
-        given = ["--train", subset.train, "--test", subset.test, "--about", subset.about]
+        inputs = {name: subset[name] for name in ("train", "test", "about")}
         if technique["topology"]["kind"] == "federated":
-            given += ["--partition", subset.partition]
+            inputs["partition"] = subset["partition"]
         if technique["privacy"]["kind"] != "none":
-            write_json(self.noise, {"noise_multipliers": [1.5, 1.5]})
-            given += ["--noise", self.noise]
-        for name, file in OUTPUTS.items():
-            given += [f"--output-{name}", folder / file]
-        given += ["--progress", self.progress, "--stamp", stamp]
-        self.argv = ["--spec", json.dumps(spec), "--seed", str(seed), *map(str, given)]
+            inputs["noise"] = folder / "noise.json"
+            write_json(inputs["noise"], {"noise_multipliers": [1.5, 1.5]})
+        spec = {"arm": technique, "dataset": dataset, "root_seed": 2024, "device": "cpu"}
+        outputs = {name: self.folder / file for name, file in OUTPUTS.items()}
+        self.job = Job(spec, inputs, outputs, seed=seed, digest=code)
 
     def run(self) -> None:
-        train.main(self.argv)
+        train.run(self.job)
 
     def kill(self, place: str) -> None:
-        """Run the stage in a process of its own that is killed at ``place``."""
-        died = subprocess.run(
-            [sys.executable, "-c", KILLED, place, *self.argv], capture_output=True, text=True, check=False
-        )
+        """Run the stage in another process, which is killed at ``place``."""
+        command = [sys.executable, "-c", KILLED, place, *self.job.options()]
+        died = subprocess.run(command, capture_output=True, text=True, check=False)
         assert died.returncode == -signal.SIGKILL, died.stderr
 
     def interrupt(self, number: int) -> None:
-        """Run the stage and press Ctrl-C in a round."""
-        original = client._contribute
+        """Run the stage, and interrupt it in a round as Ctrl-C does."""
+        original = client._compute_protected_update
 
         def interrupted(clients, owner, round_number, state, left):
             if (round_number, owner) == (number, 1):
@@ -98,11 +97,11 @@ class Job:
             return original(clients, owner, round_number, state, left)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(client, "_contribute", interrupted)
+            patch.setattr(client, "_compute_protected_update", interrupted)
             self.run()
 
     def outputs(self) -> dict[str, object]:
-        """Return what must not depend on an interruption: seconds and memory are measured."""
+        """Return all outputs but the measured seconds and memory, which no interruption may change."""
         cost = read_json(self.folder / "cost.json")
         files = {name: (self.folder / OUTPUTS[name]).read_bytes() for name in OUTPUTS if name != "cost"}
         return {**files, "bytes_up": cost["bytes_up"], "bytes_down": cost["bytes_down"]}
@@ -113,23 +112,26 @@ import os, signal, sys
 from pathlib import Path
 from ppml.federation import client
 from ppml.stages import train
+from ppml.stages.job import Job
+from ppml.stages.threads import make_deterministic
 
-place, *argv = sys.argv[1:]
-saved, job = 0, os.getpid()
+place, *options = sys.argv[1:]
+saved, process = 0, os.getpid()
+make_deterministic()
 
 
-def killed_if(module, name, condition):
+def kill_if(module, name, condition):
     original = getattr(module, name)
 
     def wrapped(*given, **named):
         if condition(*given):
-            os.kill(job, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
         return original(*given, **named)
 
     setattr(module, name, wrapped)
 
 
-def third(path, target):
+def is_third_save(path, target):
     global saved
     saved += "progress" in Path(target).name
     return saved == 3
@@ -137,14 +139,14 @@ def third(path, target):
 
 match place:
     case "in a round":
-        killed_if(client, "_contribute", lambda clients, owner, number, state, left: (number, owner) == (3, 1))
+        kill_if(client, "_compute_protected_update", lambda clients, owner, number, *others: (number, owner) == (3, 1))
     case "while saving a round":
-        killed_if(Path, "replace", third)
+        kill_if(Path, "replace", is_third_save)
     case "before the outputs":
-        killed_if(train, "write_bytes", lambda path, data: Path(path).name == "model.safetensors")
+        kill_if(train, "write_bytes", lambda path, data: Path(path).name == "model.safetensors")
     case "after the outputs":
-        killed_if(train.ProgressFile, "discard", lambda progress: True)
-train.main(argv)
+        kill_if(train.CheckpointFile, "discard", lambda progress: True)
+train.run(Job.parse(options))
 """
 PLACES = {
     "in a round": 2,
@@ -152,56 +154,56 @@ PLACES = {
     "before the outputs": ROUNDS,
     "after the outputs": ROUNDS,
 }
-"""Where a process is killed -> the last round that it leaves."""
+"""Place of the kill -> last round in the checkpoint."""
 
 
 @pytest.fixture(scope="module")
-def undisturbed(subset, real_data, tmp_path_factory):
-    """Return a function to the outputs of a training that nobody disturbed."""
+def uninterrupted(subset, real_data, tmp_path_factory):
+    """Return a function that returns the outputs of an uninterrupted training."""
     known: dict[str, dict[str, object]] = {}
 
     def of(arm: str) -> dict[str, object]:
         if arm not in known:
-            job = Job(tmp_path_factory.mktemp(arm), subset, real_data.dataset, arm)
-            job.run()
-            known[arm] = job.outputs()
+            training = Training(tmp_path_factory.mktemp(arm), subset, real_data.dataset, arm)
+            training.run()
+            known[arm] = training.outputs()
         return known[arm]
 
     return of
 
 
 @pytest.fixture
-def job(subset, real_data, tmp_path):
-    """Return a function to a job in the folder of the test."""
-    return lambda arm, **others: Job(tmp_path, subset, real_data.dataset, arm, **others)
+def training(subset, real_data, tmp_path):
+    """Return a function that returns a training in the folder of the test."""
+    return lambda arm, **others: Training(tmp_path, subset, real_data.dataset, arm, **others)
 
 
-def check_same(job: Job, expected: dict[str, object], *, encrypted: bool = False) -> None:
-    found = job.outputs()
+def check_same(training: Training, expected: dict[str, object], *, encrypted: bool = False) -> None:
+    found = training.outputs()
     for name, value in expected.items():
         if encrypted and name.startswith("bytes"):
-            # Ciphertexts are compressed where they are random: two undisturbed trainings differ by some bytes, too.
+            # The compressed size of a random ciphertext varies: two uninterrupted trainings differ as well.
             value = pytest.approx(value, rel=1e-3)
         assert found[name] == value, name
 
 
 @pytest.mark.parametrize(("arm", "place"), [*(("fl_dp", place) for place in PLACES), ("fl_he", "in a round")])
-def test_a_process_that_is_killed_resumes_and_ends_with_the_same_bytes(arm, place, job, undisturbed, capsys):
-    expected = undisturbed(arm)
-    one = job(arm)
+def test_killed_training_resumes_and_writes_same_bytes(arm, place, training, uninterrupted, capsys):
+    expected = uninterrupted(arm)
+    one = training(arm)
     one.kill(place)
     assert one.progress.is_file()
     capsys.readouterr()
     one.run()
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"resuming after round {PLACES[place]} of {ROUNDS}"
-    assert len(said) == 1 + ROUNDS - PLACES[place]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"resuming after round {PLACES[place]} of {ROUNDS}"
+    assert len(printed) == 1 + ROUNDS - PLACES[place]
     check_same(one, expected, encrypted=arm == "fl_he")
     assert not one.progress.exists()
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what another process calculates")
-def test_what_a_process_calculates_that_has_not_ended_counts():
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc for the seconds of another process")
+def test_cpu_seconds_of_running_child_count():
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 
@@ -212,19 +214,19 @@ def test_what_a_process_calculates_that_has_not_ended_counts():
         theirs.send_bytes(b"done")
         theirs.recv_bytes()
 
-    before = train._cpu_seconds()
+    before = checkpoint_file._cpu_seconds()
     child = context.Process(target=busy, daemon=True)
     child.start()
     try:
-        assert ours.poll(60), "the child has said nothing"
-        assert 0.25 < train._cpu_seconds() - before < 1.0
+        assert ours.poll(60), "the child sends nothing"
+        assert 0.25 < checkpoint_file._cpu_seconds() - before < 1.0
     finally:
         child.kill()
         child.join()
 
 
-def test_ctrl_c_is_no_different(job, undisturbed, capsys):
-    one, expected = job("fl_dp"), undisturbed("fl_dp")
+def test_training_interrupted_twice_writes_same_bytes(training, uninterrupted, capsys):
+    one, expected = training("fl_dp"), uninterrupted("fl_dp")
     capsys.readouterr()
     one.interrupt(2)
     one.interrupt(4)
@@ -235,46 +237,44 @@ def test_ctrl_c_is_no_different(job, undisturbed, capsys):
     assert [printed.count(f"round {number}: ") for number in range(1, ROUNDS + 1)] == [1] * ROUNDS
 
 
-def test_the_folder_of_the_progress_is_made_and_the_file_is_gone_after_success(job, undisturbed, capsys):
-    one = job("fl_dp")
-    assert not one.progress.parent.exists()
+def test_success_deletes_checkpoint(training, uninterrupted, capsys):
+    one = training("fl_dp")
+    assert not one.folder.exists()
     one.run()
-    check_same(one, undisturbed("fl_dp"))
-    assert list(one.progress.parent.iterdir()) == []
+    check_same(one, uninterrupted("fl_dp"))
+    assert {path.name for path in one.folder.iterdir()} == set(OUTPUTS.values())
     assert "resuming" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arm", ["secure", "centralized"])
-def test_trainings_that_start_over_keep_nothing_on_the_disk(arm, job, monkeypatch):
+def test_training_without_resumption_writes_no_checkpoint(arm, training, monkeypatch):
     written = []
-    monkeypatch.setattr(train, "write_bytes", lambda path, data: written.append(path.name))
-    one = job(arm)
+    for module in (train, checkpoint_file):
+        monkeypatch.setattr(module, "write_bytes", lambda path, data: written.append(path.name))
+    one = training(arm)
     one.run()
     assert written == ["model.safetensors"]
 
 
-# Progress that is not this training's.
+# Checkpoints of other trainings.
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"stamp": "other code"}], ids=["seed", "code"])
-def test_the_progress_of_another_training_is_ignored_in_one_line(other, job, undisturbed, capsys):
-    job("fl_dp", **other).interrupt(3)
-    one = job("fl_dp")
+@pytest.mark.parametrize("other", [{"seed": 1}, {"code": "b"}], ids=["seed", "code"])
+def test_checkpoint_of_other_training_is_ignored_with_one_line(other, training, uninterrupted, capsys):
+    training("fl_dp", **other).interrupt(3)
+    one = training("fl_dp")
     assert one.progress.is_file()
     capsys.readouterr()
     one.run()
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == (
-        f"starting from the beginning, not from {one.progress}: it belongs to a training with other settings, data or "
-        "code"
-    )
-    assert len(said) == 1 + ROUNDS
-    check_same(one, undisturbed("fl_dp"))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"starting from the beginning, not from {one.progress}: ")
+    assert len(printed) == 1 + ROUNDS
+    check_same(one, uninterrupted("fl_dp"))
     assert not one.progress.exists()
 
 
 def flipped(place: int):
-    """Return a damage of one bit."""
+    """Return a function that changes one bit."""
 
     def flip(data: bytes) -> bytes:
         changed = bytearray(data)
@@ -284,8 +284,8 @@ def flipped(place: int):
     return flip
 
 
-def identity_of(monkeypatch, argv: list[str]) -> str:
-    """Return the identity that the stage gives to a call."""
+def identity_of(monkeypatch, job: Job) -> str:
+    """Return the identity of a job."""
     found: list[str] = []
 
     class Stop(BaseException):
@@ -296,93 +296,84 @@ def identity_of(monkeypatch, argv: list[str]) -> str:
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(train, "ProgressFile", stop)
-        train.main(argv)
+        patch.setattr(train, "CheckpointFile", stop)
+        train.run(job)
     return found[0]
 
 
-def test_the_identity_depends_on_every_input_and_on_no_path(job, monkeypatch, tmp_path):
-    argv = job("fl_dp").argv
-    expected = identity_of(monkeypatch, argv)
-    # Where outputs and inputs lie does not matter.
-    moved = [part.replace("model.safetensors", "moved") for part in argv]
-    copies = {}
-    for name in ("train", "test", "about", "partition", "noise"):
-        place = argv.index(f"--{name}") + 1
-        copies[name] = tmp_path / f"copy-{name}"
-        copies[name].write_bytes(Path(argv[place]).read_bytes())
-        moved[place] = str(copies[name])
-    assert identity_of(monkeypatch, moved) == expected
+def test_identity_depends_on_content_of_inputs_and_on_no_path(training, monkeypatch, tmp_path):
+    job = training("fl_dp").job
+    expected = identity_of(monkeypatch, job)
+    copies = {name: tmp_path / f"copy-{name}" for name in job.inputs}
+    for name, path in copies.items():
+        path.write_bytes(job.inputs[name].read_bytes())
+    moved = replace(job, inputs=copies, outputs={name: tmp_path / "moved" / name for name in job.outputs})
+    assert identity_of(monkeypatch, replace(moved, threads=2, notes={"name": "p"})) == expected
 
-    seen = {expected}
     for name, path in copies.items():
         kept = path.read_bytes()
-        # One blank in a JSON file is enough, or one bit of an image.
+        # One blank in a JSON file, or one bit of an image.
         path.write_bytes(kept + b" " if kept.startswith(b"{") else flipped(-1)(kept))
-        seen.add(identity_of(monkeypatch, moved))
+        assert identity_of(monkeypatch, moved) != expected, name
         path.write_bytes(kept)
-        assert len(seen) == 2, name
-        seen = {expected}
-    for name, value in (("seed", "7"), ("stamp", "other"), ("spec", argv[1].replace("2024", "2025"))):
-        other = list(argv)
-        other[other.index(f"--{name}") + 1] = value
-        assert identity_of(monkeypatch, other) != expected, name
+    for changes in ({"seed": 7}, {"digest": "b"}, {"spec": {**job.spec, "root_seed": 2025}}):
+        assert identity_of(monkeypatch, replace(job, **changes)) != expected, changes
 
 
 VALUES = np.arange(5000, dtype=np.float32)
 
 
-def progress_of(**others) -> Progress:
+def checkpoint_of(**others) -> TrainingCheckpoint:
     parts = {
-        "standing": Standing(7, {0: 7, 1: 6, 10: -1}, {6: 180_000, 7: 180_001}, (1, 10), {0: 7, 1: 5}),
+        "server_state": ServerState(7, {0: 7, 1: 6, 10: -1}, {6: 180_000, 7: 180_001}, (1, 10), {0: 7, 1: 5}),
         "rounds": 17,
-        "common": GlobalState(VALUES / 3, {"velocity": -VALUES / 7, "control": VALUES / 9}),
-        "own": [{"control": VALUES / 11}, {}],
-        "events": [(MechanismEvent(0.1, 4, 30, 1.0), MechanismEvent(1 / 3, 4.5, 2, 0.1)), ()],
+        "global_state": GlobalState(VALUES / 3, {"velocity": -VALUES / 7, "control": VALUES / 9}),
+        "private_states": [{"control": VALUES / 11}, {}],
+        "client_events": [(MechanismEvent(0.1, 4, 30, 1.0), MechanismEvent(1 / 3, 4.5, 2, 0.1)), ()],
         "server_events": (MechanismEvent(1.0, 1.5, 7, 1.0),),
         "history": [HistoryRow(1, None, 2.302585092994046, 1 / 3, 2), HistoryRow(2, None, float("inf"), 0.5)],
         "bytes_up": 10**12,
         "bytes_down": 3,
     }
-    return Progress(**{**parts, **others})
+    return TrainingCheckpoint(**{**parts, **others})
 
 
-def test_progress_comes_back_bit_for_bit(tmp_path, capsys):
-    saved = progress_of()
+def test_loaded_checkpoint_has_bits_of_saved_one(tmp_path, capsys):
+    saved = checkpoint_of()
     path = tmp_path / "new" / "progress"
-    ProgressFile(path, "this", Clock()).save(lambda: saved)
-    loaded = ProgressFile(path, "this", Clock()).load()
+    CheckpointFile(path, "this", Clock()).save(lambda: saved)
+    loaded = CheckpointFile(path, "this", Clock()).load()
     assert capsys.readouterr().out == "resuming after round 7 of 17\n"
     for name, value in vars(saved).items():
         found = getattr(loaded, name)
         assert bits(found) == bits(value), name
-        if name not in ("common", "own"):
-            # 4 is not 4.0, and a list is no tuple.
+        if name not in ("global_state", "private_states"):
+            # The types are equal as well: 4 is not 4.0, and a list is no tuple.
             assert repr(found) == repr(value)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        {"common": GlobalState(VALUES / 3, {"velocity": -VALUES / 7})},
-        {"own": [{}, {"control": VALUES / 11}]},
+        {"global_state": GlobalState(VALUES / 3, {"velocity": -VALUES / 7})},
+        {"private_states": [{}, {"control": VALUES / 11}]},
         {"server_events": ()},
-        {"standing": Standing(7, {0: 7, 1: 6, 10: -1}, {6: 180_000, 7: 180_001}, (1, 10), {0: 7})},
+        {"server_state": ServerState(7, {0: 7, 1: 6, 10: -1}, {6: 180_000, 7: 180_001}, (1, 10), {0: 7})},
     ],
     ids=lambda fault: next(iter(fault)),
 )
-def test_a_part_that_comes_back_as_another_is_caught(fault, tmp_path):
-    ProgressFile(tmp_path / "progress", "this", Clock()).save(lambda: progress_of(**fault))
-    loaded = ProgressFile(tmp_path / "progress", "this", Clock()).load()
-    assert bits(loaded) != bits(progress_of())
+def test_changed_part_of_checkpoint_is_caught(fault, tmp_path):
+    CheckpointFile(tmp_path / "progress", "this", Clock()).save(lambda: checkpoint_of(**fault))
+    loaded = CheckpointFile(tmp_path / "progress", "this", Clock()).load()
+    assert bits(loaded) != bits(checkpoint_of())
 
 
-def test_the_cost_of_a_resumed_training_is_that_of_all_its_processes(tmp_path):
+def test_cost_of_resumed_training_counts_all_its_processes(tmp_path):
     clock = Clock()
     clock.carry_on({"seconds": 1000.0, "cpu_seconds": 900.0, "peak_memory_mb": 1e9})
-    ProgressFile(tmp_path / "progress", "this", clock).save(lambda: progress_of())
+    CheckpointFile(tmp_path / "progress", "this", clock).save(lambda: checkpoint_of())
     again = Clock()
-    ProgressFile(tmp_path / "progress", "this", again).load()
+    CheckpointFile(tmp_path / "progress", "this", again).load()
     total, fresh = again.read(), Clock().read()
     assert 1000 < total["seconds"] < 1060 and 900 < total["cpu_seconds"] < 960 and total["peak_memory_mb"] == 1e9
     assert fresh["seconds"] < 60 and 0 < fresh["peak_memory_mb"] < 1e9
@@ -392,46 +383,46 @@ DAMAGES = {
     "truncated": lambda data: data[:-1000],
     "truncated in its header": lambda data: data[:100],
     "empty": lambda data: b"",
-    "something else": lambda data: b"\xff" * 5000,
+    "other content": lambda data: b"\xff" * 5000,
     "a bit in a vector": flipped(-5000),
     "a bit in a number": lambda data: data.replace(b"180001", b"180002"),
     "another type": lambda data: data.replace(b'"F32"', b'"I32"'),
-    "safetensors of nothing": lambda data: (2).to_bytes(8, "little") + b"{}",
+    "empty safetensors": lambda data: (2).to_bytes(8, "little") + b"{}",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_progress_is_ignored_in_one_line_and_overwritten(damage, tmp_path, capsys):
+def test_damaged_checkpoint_is_ignored_with_one_line_and_replaced(damage, tmp_path, capsys):
     path = tmp_path / "progress"
-    kept = ProgressFile(path, "this", Clock())
-    kept.save(lambda: progress_of())
+    kept = CheckpointFile(path, "this", Clock())
+    kept.save(lambda: checkpoint_of())
     data = path.read_bytes()
     path.write_bytes(damage(data))
     assert path.read_bytes() != data
     assert kept.load() is None
-    said = capsys.readouterr().out
-    assert said.startswith(f"starting from the beginning, not from {path}: ") and said.count("\n") == 1
-    kept.save(lambda: progress_of())
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"starting from the beginning, not from {path}: ") and printed.count("\n") == 1
+    kept.save(lambda: checkpoint_of())
     assert kept.load() is not None
 
 
-def test_something_that_is_no_file_is_ignored_in_one_line(tmp_path, capsys):
-    assert ProgressFile(tmp_path, "this", Clock()).load() is None
+def test_folder_in_place_of_checkpoint_is_ignored_with_one_line(tmp_path, capsys):
+    assert CheckpointFile(tmp_path, "this", Clock()).load() is None
     assert capsys.readouterr().out.count("\n") == 1
 
 
-def test_where_nothing_was_kept_nothing_is_said(tmp_path, capsys):
-    assert ProgressFile(tmp_path / "progress", "this", Clock()).load() is None
+def test_absent_checkpoint_prints_nothing(tmp_path, capsys):
+    assert CheckpointFile(tmp_path / "progress", "this", Clock()).load() is None
     assert capsys.readouterr().out == ""
 
 
-def test_a_truncated_file_starts_the_stage_over(job, undisturbed, capsys):
-    one = job("fl_dp")
+def test_truncated_checkpoint_starts_training_from_beginning(training, uninterrupted, capsys):
+    one = training("fl_dp")
     one.interrupt(3)
     one.progress.write_bytes(one.progress.read_bytes()[:-1])
     one.run()
     assert f"starting from the beginning, not from {one.progress}: " in capsys.readouterr().out
-    check_same(one, undisturbed("fl_dp"))
+    check_same(one, uninterrupted("fl_dp"))
 
 
 # Secrets.
@@ -439,7 +430,7 @@ def test_a_truncated_file_starts_the_stage_over(job, undisturbed, capsys):
 
 @pytest.fixture
 def sides(monkeypatch):
-    """Return the parties of each training from now on, with keys that a test can look at."""
+    """Return the parties of each later training, with their keys."""
     made = []
 
     def spied(spec, clients):
@@ -450,8 +441,8 @@ def sides(monkeypatch):
     return made
 
 
-def test_no_file_of_a_run_holds_a_secret_key(job, sides):
-    one = job("fl_he")
+def test_no_file_of_a_run_holds_a_secret_key(training, sides):
+    one = training("fl_he")
     one.interrupt(2)
     one.run()
     files = [path.read_bytes() for path in one.folder.rglob("*") if path.is_file()]
@@ -461,8 +452,8 @@ def test_no_file_of_a_run_holds_a_secret_key(job, sides):
         assert secret_key_in([*files, files[0] + serialized_secret(side.clients)], side.clients)
 
 
-def test_the_file_holds_no_key_and_nothing_but_what_clients_know(job, sides):
-    one = job("fl_he")
+def test_checkpoint_has_no_key_and_only_values_that_clients_know(training, sides):
+    one = training("fl_he")
     one.interrupt(3)
     data = one.progress.read_bytes()
     assert not secret_key_in([data], sides[0].clients)
@@ -487,7 +478,7 @@ def test_the_file_holds_no_key_and_nothing_but_what_clients_know(job, sides):
     }
     assert set(state["standing"]) == {"number", "known", "sum_bytes", "finished", "accepted"}
     assert set(state["cost"]) == {"seconds", "cpu_seconds", "peak_memory_mb"}
-    # No room for a ciphertext: one sum takes more than this alone.
+    # One encrypted sum is larger than the remaining bytes.
     vectors, sizes = 2 * arrays["parameters"].nbytes, state["standing"]["sum_bytes"]
     assert set(sizes) == {"1", "2"}
     assert len(data) < vectors + 10_000 < vectors + min(sizes.values())
