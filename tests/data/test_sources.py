@@ -1,3 +1,5 @@
+"""The sources of published files, their checksums and their errors."""
+
 import hashlib
 import http.server
 import os
@@ -10,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from ppml.config.datasets import DATASETS
 from ppml.data import sources
-from ppml.data.catalogue import MNIST_FILES
 from ppml.data.sources import RemoteFile, available, fetch, local_candidates, require_checksum
 from ppml.errors import UserError
 
 CONTENT = b"the published bytes" * 100
-NAME = MNIST_FILES[0]
+MNIST = DATASETS["mnist"]
+NAME = MNIST.file_names[0]
 
 
 def md5(content):
@@ -29,11 +32,11 @@ def remote(*urls, name=NAME):
 
 @dataclass
 class Site:
-    """What a local web server answers, by path, and what it was asked."""
+    """The answers of a local web server by path, and its requests."""
 
     address: str = ""
     answers: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def url(self, path, answer=None):
         """Return the address of ``path``, after putting ``answer`` (a raw HTTP response) there."""
@@ -48,13 +51,13 @@ class Site:
 
 @pytest.fixture
 def site(monkeypatch):
-    """Return a web server on this machine; nothing else is reached."""
+    """Return a local web server, without a proxy."""
     monkeypatch.setenv("no_proxy", "*")
     one = Site()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            one.asked.append(self.path)
+            one.requests.append(self.path)
             if self.path in one.answers:
                 self.wfile.write(one.answers[self.path])
             else:
@@ -111,7 +114,7 @@ WRONG = [
 ]
 
 
-def test_good_mirror_is_copied_with_the_published_checksum(raw, tmp_path):
+def test_file_of_local_mirror_is_copied(raw, tmp_path):
     mirror = mirror_with(tmp_path / "mirror" / "mnist", CONTENT)
     assert fetch(remote(), "mnist", raw, [mirror], download=False) == f"{mirror}/mnist/{NAME}"
     assert (raw / NAME).read_bytes() == CONTENT
@@ -119,7 +122,7 @@ def test_good_mirror_is_copied_with_the_published_checksum(raw, tmp_path):
     assert not (raw / NAME).is_symlink()
 
 
-def test_good_file_that_is_there_is_kept(raw, tmp_path):
+def test_good_file_in_raw_is_kept(raw, tmp_path):
     mirror_with(raw, CONTENT)
     before = (raw / NAME).stat().st_mtime_ns
     assert fetch(remote(), "mnist", raw, ["/no/mirror"], download=False) == "already there"
@@ -127,74 +130,73 @@ def test_good_file_that_is_there_is_kept(raw, tmp_path):
 
 
 @pytest.mark.parametrize("content", WRONG)
-def test_wrong_file_in_data_raw_is_refused_with_both_sums_and_kept_for_inspection(content, raw, tmp_path):
+def test_wrong_file_in_raw_is_refused_and_kept(content, raw, tmp_path):
     mirror_with(raw, content)
     good = mirror_with(tmp_path / "mirror" / "mnist", CONTENT)
-    assert refusal(remote(), raw, [good]) == (
-        f"{raw}/{NAME}: has MD5 {md5(content)}, but {NAME} is published with {md5(CONTENT)}; it is corrupted, "
-        "truncated or another file, and is not used; move it elsewhere, and run again"
-    )
+    message = refusal(remote(), raw, [good])
+    assert message.startswith(f"{raw}/{NAME}: has MD5 {md5(content)}, ") and md5(CONTENT) in message
+    assert message.endswith("; move it elsewhere, and run again")
     assert (raw / NAME).read_bytes() == content
 
 
 @pytest.mark.parametrize("content", WRONG)
-def test_wrong_file_in_the_only_mirror_is_refused_with_both_sums_and_nothing_is_left(content, raw, tmp_path):
+def test_wrong_file_in_only_mirror_is_refused_and_not_copied(content, raw, tmp_path):
     mirror = mirror_with(tmp_path / "mirror" / "mnist", content)
     message = refusal(remote(), raw, [mirror])
-    assert message.startswith(
-        f"mnist: no source has {NAME}; tried {mirror}/mnist/{NAME}: has MD5 {md5(content)}, but {NAME} is published "
-        f"with {md5(CONTENT)}; it is corrupted, truncated or another file, and is not used (source: local mirror). "
-    )
+    assert message.startswith(f"mnist: no source has {NAME}; tried {mirror}/mnist/{NAME}: has MD5 {md5(content)}, ")
+    assert md5(CONTENT) in message and "(source: local mirror). " in message
     assert left_in(raw) == []
     assert (tmp_path / "mirror" / "mnist" / NAME).read_bytes() == content
 
 
 def unusable_mirror(folder, kind):
-    """Return a mirror whose file is there and cannot be used, and what is said of it."""
+    """Return a mirror with an unusable file, and the expected problem."""
     if kind == "another file":
         return mirror_with(folder / "mnist", b"another file"), f"MD5 {md5(b'another file')}"
     folder.mkdir()
-    if kind == "a circle of links":
+    if kind == "a cycle of links":
         (folder / "mnist").symlink_to("mnist")
     else:
         (folder / "mnist" / NAME).mkdir(parents=True)
-    return str(folder), "cannot be read (Too many levels of symbolic links)" if kind == "a circle of links" else ""
+    return str(folder), "cannot be read (Too many levels of symbolic links)" if kind == "a cycle of links" else ""
 
 
-@pytest.mark.parametrize("kind", ["another file", "a circle of links", "a folder"])
-def test_mirror_that_cannot_be_used_is_passed_over_with_a_line(kind, raw, tmp_path):
-    bad, said = unusable_mirror(tmp_path / "bad", kind)
+@pytest.mark.parametrize("kind", ["another file", "a cycle of links", "a folder"])
+def test_unusable_mirror_is_skipped_with_its_problem(kind, raw, tmp_path):
+    bad, problem = unusable_mirror(tmp_path / "bad", kind)
     good = mirror_with(tmp_path / "good" / "mnist", CONTENT)
     source = fetch(remote(), "mnist", raw, [bad, good], download=False)
     assert (raw / NAME).read_bytes() == CONTENT
     assert source.startswith(f"{good}/mnist/{NAME}") and "\n" not in source
-    assert (f"; passed over: {bad}/mnist/{NAME}: " in source and said in source) if said else "passed" not in source
+    assert (f"; skipped: {bad}/mnist/{NAME}: " in source and problem in source) if problem else "skipped" not in source
 
 
-def test_download_follows_a_mirror_that_cannot_be_used(site, raw, tmp_path):
-    bad, said = unusable_mirror(tmp_path / "bad", "a circle of links")
+def test_download_follows_unusable_mirror(site, raw, tmp_path):
+    bad, problem = unusable_mirror(tmp_path / "bad", "a cycle of links")
     source = fetch(remote(site.file("good", CONTENT)), "mnist", raw, [bad], download=True)
-    assert source.startswith(site.url("good")) and said in source
+    assert source.startswith(site.url("good")) and problem in source
 
 
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
+from ppml.config.datasets import DATASETS
 from ppml.data.sources import RemoteFile, available, fetch, unreadable
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 bad, good, raw, md5 = sys.argv[1:]
 name = "train-images-idx3-ubyte.gz"
-print(available("mnist", Path(raw), [bad], download=False), available("mnist", Path(raw), [bad, good], download=False))
-print(*unreadable("mnist", Path(raw), [bad, good]), sep="\\n")
+given = "mnist", DATASETS["mnist"], Path(raw)
+print(available(*given, [bad], download=False), available(*given, [bad, good], download=False))
+print(*unreadable(*given, [bad, good]), sep="\\n")
 print(fetch(RemoteFile(name, md5, ()), "mnist", Path(raw), [bad, good], download=False))
 """
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("place", ["", "mnist", f"mnist/{NAME}"])
-def test_mirror_without_permission_is_passed_over_and_the_next_one_is_used(place):
+def test_mirror_without_permission_is_skipped_for_next_one(place):
     # Another user cannot enter the folder of pytest.
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -210,16 +212,16 @@ def test_mirror_without_permission_is_passed_over_and_the_next_one_is_used(place
             [sys.executable, "-c", AS_NOBODY, bad, good, raw, md5(CONTENT)], capture_output=True, text=True, check=False
         )
         assert found.stderr == ""
-        alone, *lines, source = found.stdout.splitlines()
-        assert alone == "False True"
+        found_by, *lines, source = found.stdout.splitlines()
+        assert found_by == "False True"
         (line,) = lines
-        names = MNIST_FILES if not place.endswith("gz") else [NAME]
+        names = MNIST.file_names if not place.endswith("gz") else [NAME]
         assert line.startswith(f"{bad}/mnist: {', '.join(names)} cannot be read (Permission denied)")
-        assert source.startswith(f"{good}/mnist/{NAME}; passed over: {bad}/mnist/{NAME}: cannot be read")
+        assert source.startswith(f"{good}/mnist/{NAME}; skipped: {bad}/mnist/{NAME}: cannot be read")
         assert (raw / NAME).read_bytes() == CONTENT
 
 
-def test_copy_that_breaks_off_leaves_nothing(raw, tmp_path, monkeypatch):
+def test_interrupted_copy_leaves_no_file(raw, tmp_path, monkeypatch):
     mirror = mirror_with(tmp_path / "mirror" / "mnist", CONTENT)
 
     whole = Path.write_bytes
@@ -234,15 +236,14 @@ def test_copy_that_breaks_off_leaves_nothing(raw, tmp_path, monkeypatch):
     assert left_in(raw) == []
 
 
-def test_no_source_without_download_is_one_line_with_what_to_do(raw):
-    assert refusal(remote("http://never.invalid/x"), raw, ["/no/mirror"]) == (
-        f"mnist: no source has {NAME}; tried /no/mirror/mnist/{NAME}. Put the file into {raw}, name a folder that has "
-        "it in data.mirrors or PPML_DATA_MIRROR, or allow data.download"
-    )
+def test_missing_source_is_one_line_with_remedy(raw):
+    message = refusal(remote("http://never.invalid/x"), raw, ["/no/mirror"])
+    assert message.startswith(f"mnist: no source has {NAME}; tried /no/mirror/mnist/{NAME}. ")
+    assert all(remedy in message for remedy in (str(raw), "data.mirrors", "PPML_DATA_MIRROR", "data.download"))
     assert "tried nothing" in refusal(remote(), raw)
 
 
-def test_download_brings_the_file(site, raw):
+def test_download_writes_file(site, raw):
     url = site.file("good", CONTENT)
     assert fetch(remote(url), "mnist", raw, [], download=True) == url
     assert (raw / NAME).read_bytes() == CONTENT
@@ -251,37 +252,36 @@ def test_download_brings_the_file(site, raw):
 
 BAD_ANSWERS = [
     pytest.param(b"HTTP/1.0 200 OK\r\n\r\nanother file", id="wrong checksum"),
-    pytest.param(b"HTTP/1.0 200 OK\r\nContent-Length: 5000\r\n\r\nhalf", id="breaks off"),
-    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\nhalf", id="breaks off in a chunk"),
+    pytest.param(b"HTTP/1.0 200 OK\r\nContent-Length: 5000\r\n\r\nhalf", id="truncated"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\nhalf", id="truncated chunk"),
     pytest.param(b"HTTP/1.0 404 Not Found\r\n\r\n", id="not found"),
     pytest.param(b"HTTP/1.0 500 Oops\r\n\r\n", id="server error"),
     pytest.param(b"no HTTP at all\r\n\r\n", id="no HTTP"),
-    pytest.param(b"", id="hangs up"),
+    pytest.param(b"", id="empty answer"),
 ]
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS)
-def test_second_public_mirror_is_asked_where_the_first_fails(answer, site, raw):
+def test_second_public_mirror_follows_failed_first(answer, site, raw):
     bad, good = site.url("bad", answer), site.file("good", CONTENT)
     assert fetch(remote(bad, good), "mnist", raw, [], download=True) == good
     assert (raw / NAME).read_bytes() == CONTENT
-    assert site.asked == ["/bad", "/good"]
+    assert site.requests == ["/bad", "/good"]
     assert left_in(raw) == [NAME]
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS)
-def test_failure_of_every_public_mirror_is_one_line_and_leaves_nothing(answer, site, raw):
+def test_failure_of_all_public_mirrors_is_one_line(answer, site, raw):
     bad = site.url("bad", answer)
     message = refusal(remote(bad), raw, download=True)
     assert message.startswith(f"mnist: no source has {NAME}; tried {bad}: ")
     assert left_in(raw) == []
 
 
-def test_wrong_download_is_refused_with_both_sums_and_the_address(site, raw):
+def test_wrong_download_is_refused_with_checksums_and_address(site, raw):
     url = site.file("bad", b"another file")
-    assert f"tried {url}: has MD5 {md5(b'another file')}, but {NAME} is published with {md5(CONTENT)}; " in refusal(
-        remote(url), raw, download=True
-    )
+    message = refusal(remote(url), raw, download=True)
+    assert f"tried {url}: has MD5 {md5(b'another file')}, " in message and md5(CONTENT) in message
 
 
 def test_refused_connection_is_one_line(raw, monkeypatch):
@@ -289,62 +289,62 @@ def test_refused_connection_is_one_line(raw, monkeypatch):
     assert "Connection refused" in refusal(remote("http://127.0.0.1:9/x"), raw, download=True)
 
 
-def test_local_mirror_goes_before_the_public_ones(site, raw, tmp_path):
+def test_local_mirror_precedes_public_ones(site, raw, tmp_path):
     mirror = mirror_with(tmp_path / "mirror" / "mnist", CONTENT)
     fetch(remote(site.file("good", CONTENT)), "mnist", raw, [mirror], download=True)
-    assert site.asked == []
+    assert site.requests == []
 
 
-def test_mirrors_of_the_environment_are_asked_first_and_names_may_have_hyphens(monkeypatch):
+def test_mirrors_of_environment_are_first_and_names_may_have_hyphens(monkeypatch):
     monkeypatch.setenv("PPML_DATA_MIRROR", os.pathsep.join(["/a", "", "/b"]))
     assert [str(path) for path in local_candidates("fashion_mnist", "x.gz", ["/c"])] == [
         f"/{mirror}/{folder}/x.gz" for mirror in "abc" for folder in ("fashion_mnist", "fashion-mnist")
     ]
 
 
-def test_file_in_a_mirror_of_the_environment_is_found(monkeypatch, raw, tmp_path):
+def test_file_in_mirror_of_environment_is_found(monkeypatch, raw, tmp_path):
     monkeypatch.setenv("PPML_DATA_MIRROR", mirror_with(tmp_path / "mirror" / "fashion-mnist", CONTENT))
     fetch(remote(), "fashion_mnist", raw, [], download=False)
     assert (raw / NAME).read_bytes() == CONTENT
 
 
-def fill(folder, names=MNIST_FILES):
+def fill(folder, names=MNIST.file_names):
     folder.mkdir(parents=True)
     for name in names:
         (folder / name).touch()
 
 
-def test_available_where_each_file_is_somewhere_near(raw, tmp_path):
-    fill(raw, MNIST_FILES[:2])
-    assert not available("mnist", raw, [str(tmp_path / "mirror")], download=False)
-    fill(tmp_path / "mirror" / "mnist", MNIST_FILES[2:])
-    assert available("mnist", raw, [str(tmp_path / "mirror")], download=False)
+def test_data_are_available_if_every_file_has_local_source(raw, tmp_path):
+    fill(raw, MNIST.file_names[:2])
+    assert not available("mnist", MNIST, raw, [str(tmp_path / "mirror")], download=False)
+    fill(tmp_path / "mirror" / "mnist", MNIST.file_names[2:])
+    assert available("mnist", MNIST, raw, [str(tmp_path / "mirror")], download=False)
 
 
-def test_available_asks_the_public_mirrors_for_what_is_missing_only(site, raw, monkeypatch):
-    fill(raw, MNIST_FILES[1:])
-    files = [remote(site.url("none"), site.file(name, b""), name=name) for name in MNIST_FILES]
+def test_public_mirrors_are_requested_for_missing_files_only(site, raw, monkeypatch):
+    fill(raw, MNIST.file_names[1:])
+    files = [remote(site.url("none"), site.file(name, b""), name=name) for name in MNIST.file_names]
     monkeypatch.setattr(sources, "published_files", lambda dataset: files)
-    assert available("mnist", raw, [], download=True)
-    assert site.asked == ["/none", f"/{NAME}"]
+    assert available("mnist", MNIST, raw, [], download=True)
+    assert site.requests == ["/none", f"/{NAME}"]
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS[3:])
-def test_public_mirror_that_does_not_answer_as_it_should_is_no_source(answer, site, raw, monkeypatch):
+def test_public_mirror_with_bad_answer_is_no_source(answer, site, raw, monkeypatch):
     url = site.url("bad", answer)
     monkeypatch.setattr(sources, "published_files", lambda dataset: [remote(url)])
-    assert not available("mnist", raw, [], download=True)
+    assert not available("mnist", MNIST, raw, [], download=True)
 
 
-def test_checksum_that_fits_is_silent(tmp_path):
+def test_equal_checksum_is_accepted(tmp_path):
     path = tmp_path / NAME
     path.write_bytes(CONTENT)
     assert require_checksum(path, remote()) is None
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
-def test_files_of_the_local_mirror_have_the_published_checksums(dataset, published, tmp_path):
-    files = {file.name: file for file in sources.published_files(dataset)}
+def test_files_of_local_mirror_have_published_checksums(dataset, published, tmp_path):
+    files = {file.name: file for file in sources.published_files(DATASETS[dataset])}
     for path in published(dataset):
         fetch(files[path.name], dataset, tmp_path, [str(path.parents[1])], download=False)
     assert left_in(tmp_path) == sorted(files)

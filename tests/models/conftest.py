@@ -1,4 +1,4 @@
-"""What all tests here share."""
+"""The fixture of all tests in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the published files come from: what is there, local mirrors, public mirrors. Nothing unchecked is used."""
+"""The sources of published files: data/raw, local mirrors, public mirrors. Every file is checked before its use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ppml.io.atomic import atomic_write, write_bytes
 PROBE_SECONDS = 5
 DOWNLOAD_SECONDS = 60
 MIRRORS = "PPML_DATA_MIRROR"
-"""Names, in the environment, local mirrors that go before those of the configuration, separated like PATH."""
+"""The environment variable with local mirrors, separated like PATH; they precede those of the configuration."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RemoteFile:
     Parameters
     ----------
     name : str
-        File name.
+        The file name.
     md5 : str
         The checksum that torchvision publishes.
     urls : tuple of str
@@ -58,12 +58,12 @@ def published_files(spec: DatasetSpec) -> tuple[RemoteFile, ...]:
 
 
 def local_candidates(dataset: str, name: str, mirrors: Iterable[str]) -> list[Path]:
-    """Return the places where local mirrors may hold a file: ``<mirror>/<dataset>/<file>``, with - or _ in the name.
+    """Return the possible paths of a file in local mirrors: ``<mirror>/<dataset>/<file>``, with - or _ in the name.
 
     Raises
     ------
     UserError
-        ``PPML_DATA_MIRROR`` holds what is no path of a folder.
+        A part of ``PPML_DATA_MIRROR`` is no path of a folder.
     """
     folders = dict.fromkeys((dataset, dataset.replace("_", "-")))
     return [Path(mirror) / folder / name for mirror in (*_mirrors_of_environment(), *mirrors) for folder in folders]
@@ -77,11 +77,11 @@ def _mirrors_of_environment() -> list[str]:
 
 
 def available(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str], *, download: bool) -> bool:
-    """Return whether every file of ``dataset`` lies in ``raw``, in a local mirror or behind a public one that answers.
+    """Return whether every file of ``dataset`` is in ``raw``, in a local mirror or on a public mirror that answers.
 
-    This decides whether the fallback is used, before anything runs; checksums are compared when the files are fetched.
-    A local mirror that cannot be read is passed over. A public mirror is asked only where a file is nowhere near, and
-    has five seconds to answer.
+    This check decides about the fallback before the first job; the stage fetch compares checksums. An unreadable local
+    mirror is skipped. Public mirrors are requested only for files without a local source, with a timeout of five
+    seconds.
     """
     missing = {name for name in spec.file_names if not _nearby(dataset, name, raw, mirrors, [])}
     if not missing or not download:
@@ -90,15 +90,15 @@ def available(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str]
 
 
 def unreadable(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str]) -> list[str]:
-    """Return, in a line for each folder, which files of ``dataset`` a local mirror has and does not let this user read.
+    """Return a line for each folder of a local mirror with files of ``dataset`` that this user cannot read.
 
-    Mirrors that are not asked, because another one before them has the file, are not looked at.
+    Only mirrors before the first readable source of a file are checked.
     """
-    passed: list[OSError] = []
+    skipped: list[OSError] = []
     for name in spec.file_names:
-        _nearby(dataset, name, raw, mirrors, passed)
+        _nearby(dataset, name, raw, mirrors, skipped)
     causes: dict[tuple[Path, str], list[str]] = {}
-    for error in passed:
+    for error in skipped:
         path = Path(error.filename)
         causes.setdefault((path.parent, error.strerror or "unknown error"), []).append(path.name)
     return [
@@ -107,23 +107,23 @@ def unreadable(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str
     ]
 
 
-def _nearby(dataset: str, name: str, raw: Path, mirrors: Sequence[str], passed: list[OSError]) -> bool:
-    """Return whether a file lies in ``raw`` or a local mirror; collect the errors of those that cannot be read."""
-    # One in raw that cannot be read is there: fetching it says what is wrong.
+def _nearby(dataset: str, name: str, raw: Path, mirrors: Sequence[str], skipped: list[OSError]) -> bool:
+    """Return whether a file is in ``raw`` or a local mirror; add the errors of unreadable ones to ``skipped``."""
+    # An unreadable file in raw counts: the stage fetch reports its error.
     if os.path.lexists(raw / name):
         return True
     for candidate in local_candidates(dataset, name, mirrors):
         try:
-            if _is_there(candidate):
+            if _is_file(candidate):
                 with candidate.open("rb"):
                     return True
         except OSError as error:
-            passed.append(error)
+            skipped.append(error)
     return False
 
 
-def _is_there(path: Path) -> bool:
-    """Return whether a file is there; unlike :meth:`Path.is_file`, raise an error only where that cannot be told."""
+def _is_file(path: Path) -> bool:
+    """Return whether a file exists; unlike :meth:`Path.is_file`, raise an error if the folder is unreadable."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -131,36 +131,36 @@ def _is_there(path: Path) -> bool:
 
 
 def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, download: bool) -> str:
-    """Bring ``file`` into ``raw`` with the right checksum and return where it came from.
+    """Copy or download ``file`` into ``raw``, check it, and return its source.
 
-    A source that cannot be read, or that has another file of this name, is passed over for the next one.
+    A source that is unreadable, or has a file with another checksum, is skipped.
 
     Raises
     ------
     UserError
-        A file with another checksum lies in ``raw``, or no source has the file; the message names the file, both sums
+        A file in ``raw`` has another checksum, or no source has the file; the message names the file, both checksums
         and the source.
     """
     target = raw / file.name
-    if _is_there(target):
+    if _is_file(target):
         require_checksum(target, file)
         return "already there"
     tried: list[str] = []
-    passed: list[str] = []
+    skipped: list[str] = []
     for candidate in local_candidates(dataset, file.name, mirrors):
         content, problem = _read(candidate, file)
         if content is not None:
             write_bytes(target, content)
-            return _after(str(candidate), passed)
+            return _source_text(str(candidate), skipped)
         tried.append(f"{candidate}: {problem}" if problem else str(candidate))
-        passed += tried[-1:] if problem else []
+        skipped += tried[-1:] if problem else []
     for url in file.urls if download else ():
         try:
             with atomic_write(target) as temporary:
                 _download(url, temporary)
-                if problem := _wrong_sum(md5(temporary), file):
+                if problem := _wrong_checksum(md5(temporary), file):
                     raise UserError(problem)
-            return _after(url, passed)
+            return _source_text(url, skipped)
         except (UserError, urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             tried.append(f"{url}: {' '.join(str(error).split())}")
     raise UserError(
@@ -170,37 +170,37 @@ def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, 
 
 
 def _read(path: Path, file: RemoteFile) -> tuple[bytes | None, str]:
-    """Return the content of a file in a local mirror; None where it cannot be used, with why if it is there."""
+    """Return the content of a file in a local mirror and no problem; None and the problem, empty if it is absent."""
     try:
-        content = path.read_bytes() if _is_there(path) else None
+        content = path.read_bytes() if _is_file(path) else None
     except OSError as error:
         return None, f"cannot be read ({error.strerror})"
     if content is None:
         return None, ""
-    problem = _wrong_sum(hashlib.md5(content, usedforsecurity=False).hexdigest(), file)
+    problem = _wrong_checksum(hashlib.md5(content, usedforsecurity=False).hexdigest(), file)
     return (None, f"{problem} (source: local mirror)") if problem else (content, "")
 
 
-def _after(source: str, passed: Sequence[str]) -> str:
-    """Return a source, with what is wrong with the local ones that have the file and were passed over."""
-    return f"{source}; passed over: {'; '.join(passed)}" if passed else source
+def _source_text(source: str, skipped: Sequence[str]) -> str:
+    """Return a source, with the problems of skipped local mirrors."""
+    return f"{source}; skipped: {'; '.join(skipped)}" if skipped else source
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file, the sum that torchvision publishes."""
+    """Return the MD5 of a file, the checksum of torchvision."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def require_checksum(path: Path, file: RemoteFile) -> None:
     """Raise a :class:`UserError` unless ``path`` has the published checksum."""
-    problem = _wrong_sum(md5(path), file)
+    problem = _wrong_checksum(md5(path), file)
     if problem:
         raise UserError(f"{path}: {problem}; move it elsewhere, and run again")
 
 
-def _wrong_sum(found: str, file: RemoteFile) -> str:
-    """Return what is wrong with a file that has the MD5 ``found``, empty if nothing is."""
+def _wrong_checksum(found: str, file: RemoteFile) -> str:
+    """Return the problem of a file with the MD5 ``found``, empty if it is the right one."""
     if found == file.md5:
         return ""
     return (
