@@ -1,4 +1,4 @@
-"""Stamps: a change of the code or pins that can change a job's result changes its stamp, and no other change does."""
+"""A code digest changes with code or pins that can change a result of the job, and with nothing else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppml.pipeline.code_digest import DISTRIBUTIONS, Stamps, read_pins
+from ppml.stages.runner import stage_names
 from tests.workflow.project import ROOT
 from tests.workflow.traced import Traced, is_settings, run_traced
 
@@ -85,7 +86,7 @@ NAMES = ["one", "two"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to do."""
+    """Settings."""
 
     epochs: int = 1
     label: str = ""
@@ -144,7 +145,7 @@ class Tree:
     def replace(self, name: str, old: str, new: str) -> None:
         path = self.lock if name == "requirements.lock" else self.package / name
         text = path.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {name}"
         assert old != new
         path.write_text(text.replace(old, new))
 
@@ -166,7 +167,7 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
 
 
-# --- what a module says -----------------------------------------------------------------------------------------
+# --- the code of a module --------------------------------------------------------------------------------------------
 
 TRAIN, STEPS = "stages/train.py", "parts/steps.py"
 SAME = {
@@ -174,7 +175,7 @@ SAME = {
     "blank lines": (TRAIN, "    total =", "\n\n    total ="),
     "module docstring": (TRAIN, '"""Train."""', '"""Train a model."""'),
     "no module docstring": (TRAIN, '"""Train."""', ""),
-    "class docstring": (TRAIN, '"""What to do."""', '"""What is to be done."""'),
+    "class docstring": (TRAIN, '"""Settings."""', '"""The settings."""'),
     "function docstring": (TRAIN, '"""Return the loss."""', '"""Return it."""'),
     "new docstring": (TRAIN, "    parser =", '    """Start."""\n    parser ='),
     "text below a constant": (TRAIN, '"""Why it is a half."""', '"""Why not?"""'),
@@ -238,14 +239,14 @@ OTHER = {
 
 
 @pytest.mark.parametrize(("name", "old", "new"), SAME.values(), ids=SAME)
-def test_what_cannot_change_a_result_changes_no_stamp(tree: Tree, name: str, old: str, new: str) -> None:
+def test_change_without_effect_on_results_keeps_digest(tree: Tree, name: str, old: str, new: str) -> None:
     before = tree.text()
     tree.replace(name, old, new)
     assert tree.text() == before
 
 
 @pytest.mark.parametrize(("name", "old", "new"), OTHER.values(), ids=OTHER)
-def test_what_can_change_a_result_changes_the_stamp(tree: Tree, name: str, old: str, new: str) -> None:
+def test_change_with_possible_effect_on_results_changes_digest(tree: Tree, name: str, old: str, new: str) -> None:
     before = tree.text()
     if old:
         tree.replace(name, old, new)
@@ -254,17 +255,17 @@ def test_what_can_change_a_result_changes_the_stamp(tree: Tree, name: str, old: 
     assert tree.text() != before
 
 
-def test_a_stamp_is_the_same_in_every_version_of_python_and_as_long_as_records_are_kept(tree: Tree) -> None:
-    # Another text here makes every result of everyone stale: it must be what is meant.
+def test_digest_is_equal_in_every_version_of_python(tree: Tree) -> None:
+    # A change of this value makes all published results stale: it must be intended.
     assert tree.text("Alone", "small", "mnist") == "cf969e9b8a080f89"
     assert re.fullmatch("[0-9a-f]{16}", tree.text())
 
 
-def test_a_stamp_does_not_depend_on_where_the_package_lies(tmp_path: Path) -> None:
-    assert Tree(tmp_path / "here").text() == Tree(tmp_path / "there").text()
+def test_digest_does_not_depend_on_folder_of_package(tmp_path: Path) -> None:
+    assert Tree(tmp_path / "a").text() == Tree(tmp_path / "b").text()
 
 
-# --- which modules ----------------------------------------------------------------------------------------------
+# --- the modules of a stage ------------------------------------------------------------------------------------------
 
 ALWAYS = {
     *("ppml", "ppml.configure", "ppml.parts", "ppml.parts.build", "ppml.parts.deep", "ppml.parts.deep.inside"),
@@ -273,14 +274,14 @@ ALWAYS = {
 }
 
 
-def test_every_module_that_a_stage_reaches_counts_and_no_other(tree: Tree) -> None:
+def test_digest_counts_reached_modules_and_no_other(tree: Tree) -> None:
     assert tree.modules() == ALWAYS
     assert tree.modules(stage="other") == {
         *("ppml", "ppml.parts", "ppml.parts.unused", "ppml.stages", "ppml.stages.other", "ppml.stages.threads")
     }
 
 
-def test_a_stage_counts_the_packages_that_it_lies_in_whatever_it_imports(tree: Tree) -> None:
+def test_digest_counts_packages_above_stage(tree: Tree) -> None:
     tree.write("stages/lone.py", "import json\n")
     assert tree.modules(stage="lone") == {"ppml", "ppml.stages", "ppml.stages.lone", "ppml.stages.threads"}
 
@@ -300,7 +301,7 @@ def test_a_stage_counts_the_packages_that_it_lies_in_whatever_it_imports(tree: T
         "TABLES = [{1: {2: 'ppml.parts.unused:Class'}}]",
     ],
 )
-def test_every_way_to_import_a_module_is_seen(tree: Tree, line: str) -> None:
+def test_every_kind_of_import_counts(tree: Tree, line: str) -> None:
     before = tree.text()
     tree.write("parts/loop.py", f"{FILES['parts/loop.py']}\n{line}\n")
     assert tree.modules() == ALWAYS | {"ppml.parts.unused"}
@@ -310,7 +311,7 @@ def test_every_way_to_import_a_module_is_seen(tree: Tree, line: str) -> None:
     assert len({before, first, tree.text()}) == 3
 
 
-def test_a_package_comes_before_a_module_of_its_name_as_in_python(tree: Tree) -> None:
+def test_package_precedes_module_of_same_name(tree: Tree) -> None:
     tree.write("parts/deep.py", "import ppml.parts.unused\n")
     assert tree.modules() == ALWAYS
 
@@ -324,13 +325,13 @@ def test_a_package_comes_before_a_module_of_its_name_as_in_python(tree: Tree) ->
         "from ppml import config",
     ],
 )
-def test_no_way_to_import_the_configuration_counts(tree: Tree, line: str) -> None:
+def test_no_import_of_configuration_counts(tree: Tree, line: str) -> None:
     tree.write("stages/lone.py", line)
     assert tree.modules(stage="lone") == {"ppml", "ppml.stages", "ppml.stages.lone", "ppml.stages.threads"}
     assert tree.pins(stage="lone") == {}
 
 
-def test_the_configuration_and_what_it_imports_do_not_count(tree: Tree) -> None:
+def test_configuration_and_its_imports_do_not_count(tree: Tree) -> None:
     before = tree.text("Alone", "Together")
     tree.write("config/spec.py", "import ppml.parts.unused\n\nclass Alone: default = 2\n")
     tree.write("config/__init__.py", "VERSION = 2\n")
@@ -339,7 +340,7 @@ def test_the_configuration_and_what_it_imports_do_not_count(tree: Tree) -> None:
     assert tree.text("Alone", "Together") == before
 
 
-def test_a_module_whose_name_begins_like_the_configurations_counts(tree: Tree) -> None:
+def test_module_with_prefix_of_configuration_counts(tree: Tree) -> None:
     tree.write("parts/loop.py", "from ppml.configure_parts import loops\n")
     tree.write("configure_parts.py", "loops = 1\n")
     before = tree.text()
@@ -348,22 +349,22 @@ def test_a_module_whose_name_begins_like_the_configurations_counts(tree: Tree) -
     assert tree.text() != before
 
 
-def test_a_module_that_moves_is_another_one(tree: Tree) -> None:
+def test_moved_module_changes_digest(tree: Tree) -> None:
     before = tree.text()
     (tree.package / "parts/steps.py").rename(tree.package / "parts/paces.py")
     tree.replace("parts/loop.py", "ppml.parts.steps", "ppml.parts.paces")
     assert tree.text() != before
 
 
-# --- what a job chooses -----------------------------------------------------------------------------------------
+# --- the choices of a job --------------------------------------------------------------------------------------------
 
 
-def test_a_case_counts_for_those_who_choose_it(tree: Tree) -> None:
+def test_case_counts_for_jobs_that_choose_it(tree: Tree) -> None:
     assert tree.modules("Alone") == ALWAYS | {"ppml.parts.alone"}
     assert tree.modules("Together") == ALWAYS | {"ppml.parts.together"}
     assert tree.modules("Plain") == tree.modules("Noisy") == ALWAYS | {"ppml.parts.noise"}
-    everything = ALWAYS | {f"ppml.parts.{name}" for name in ("alone", "together", "noise", "mnist", "kmnist")}
-    assert set(tree.stamps().of("train").modules) == tree.modules(*CHOICES) == everything
+    all_modules = ALWAYS | {f"ppml.parts.{name}" for name in ("alone", "together", "noise", "mnist", "kmnist")}
+    assert set(tree.stamps().of("train").modules) == tree.modules(*CHOICES) == all_modules
 
 
 @pytest.mark.parametrize(
@@ -381,9 +382,7 @@ def test_a_case_counts_for_those_who_choose_it(tree: Tree) -> None:
         ('"big": 2', '"big": 3', {"big"}),
     ],
 )
-def test_a_change_of_what_is_chosen_is_seen_by_those_who_choose_it(
-    tree: Tree, old: str, new: str, stale: set[str]
-) -> None:
+def test_changed_choice_changes_digests_of_jobs_that_choose_it(tree: Tree, old: str, new: str, stale: set[str]) -> None:
     before = {name: tree.text(name) for name in CHOICES}
     whole = tree.stamps().of("train").text
     tree.replace("parts/mnist.py" if "Source" in old else "parts/build.py", old, new)
@@ -399,7 +398,7 @@ def test_a_change_of_what_is_chosen_is_seen_by_those_who_choose_it(
         *("None", "1", "'Alone'", "[Alone()]", "{'kind': Alone()}", "spec.ALONE"),
     ],
 )
-def test_a_case_that_is_no_choice_counts_for_every_job(tree: Tree, pattern: str) -> None:
+def test_case_without_choice_counts_for_every_job(tree: Tree, pattern: str) -> None:
     tree.write("parts/build.py", f"match 1:\n    case {pattern}:\n        import ppml.parts.unused\n")
     assert "ppml.parts.unused" in tree.modules("Together")
 
@@ -408,13 +407,13 @@ def test_a_case_that_is_no_choice_counts_for_every_job(tree: Tree, pattern: str)
     "pattern",
     ["Alone()", "Alone(1, x=2)", "Alone() as x", "(Alone() as x) | Plain()", "Alone() | Plain()", "Alone() if 1 > 2"],
 )
-def test_a_case_of_what_is_not_chosen_does_not_count(tree: Tree, pattern: str) -> None:
+def test_case_of_other_choice_does_not_count(tree: Tree, pattern: str) -> None:
     tree.write("parts/build.py", f"match 1:\n    case {pattern}:\n        import ppml.parts.unused\n")
     assert "ppml.parts.unused" not in tree.modules("Together")
     assert "ppml.parts.unused" in tree.modules("Alone")
 
 
-def test_an_entry_of_a_table_counts_for_those_who_choose_it(tree: Tree) -> None:
+def test_table_entry_counts_for_jobs_that_choose_it(tree: Tree) -> None:
     assert tree.modules("mnist") == ALWAYS | {"ppml.parts.mnist"}
     assert tree.modules("kmnist") == ALWAYS | {"ppml.parts.kmnist"}
     before = {name: tree.text(name) for name in ("mnist", "kmnist", "small")}
@@ -423,13 +422,13 @@ def test_an_entry_of_a_table_counts_for_those_who_choose_it(tree: Tree) -> None:
     assert tree.modules("kmnist") == ALWAYS | {"ppml.parts.mnist"}
 
 
-def test_an_entry_under_another_name_counts_for_every_job(tree: Tree) -> None:
+def test_table_entry_without_choice_counts_for_every_job(tree: Tree) -> None:
     before = {name: tree.text(name) for name in ("small", "big", "Alone")}
     tree.replace("parts/build.py", '"both": 3', '"both": 4')
     assert all(tree.text(name) != before[name] for name in before)
 
 
-def test_a_new_technique_changes_no_stamp_of_those_that_are_there(tree: Tree) -> None:
+def test_new_technique_keeps_digests_of_others(tree: Tree) -> None:
     arms = [("Alone", "Plain", "small", "mnist"), ("Together", "Noisy", "big", "kmnist")]
     before = [tree.text(*arm) for arm in arms]
     tree.write("config/spec.py", FILES["config/spec.py"] + "class Secret:\n    keys: int = 2\n")
@@ -451,7 +450,7 @@ def test_a_new_technique_changes_no_stamp_of_those_that_are_there(tree: Tree) ->
     assert set(chosen.modules) == ALWAYS | {"ppml.parts.secret"} and chosen.pins["tenseal"] == "0.3.18"
 
 
-def test_a_new_part_of_a_technique_that_is_there_changes_its_stamps(tree: Tree) -> None:
+def test_new_part_of_technique_changes_its_digests(tree: Tree) -> None:
     before = tree.text("Alone"), tree.text("Together")
     tree.replace("parts/build.py", "return alone()", "import ppml.parts.unused\n            return alone()")
     assert (tree.text("Alone") != before[0], tree.text("Together") != before[1]) == (True, False)
@@ -460,17 +459,17 @@ def test_a_new_part_of_a_technique_that_is_there_changes_its_stamps(tree: Tree) 
 CALLS = [("Alone",), ("Together", "mnist"), (), ("Alone",)]
 
 
-def test_asking_for_one_job_does_not_change_the_stamp_of_another(tree: Tree) -> None:
+def test_order_of_jobs_changes_no_digest(tree: Tree) -> None:
     stamps = tree.stamps()
     texts = [stamps.of("train", chosen).text for chosen in CALLS]
     assert texts == [tree.text(*chosen) for chosen in CALLS]
     assert texts[0] == texts[3] and len(set(texts)) == 3
 
 
-# --- pins -------------------------------------------------------------------------------------------------------
+# --- pins ------------------------------------------------------------------------------------------------------------
 
 
-def test_pins_are_those_of_packages_that_counted_modules_import(tree: Tree) -> None:
+def test_pins_are_those_of_imported_packages(tree: Tree) -> None:
     always = {"numpy": NUMPY, "pyyaml": "6.0.3", "torch": "2.14.1"}
     assert tree.pins() == tree.pins("Alone") == always
     assert tree.pins("Together") == {**always, "flwr": "1.41.0"}
@@ -494,7 +493,7 @@ def test_pins_are_those_of_packages_that_counted_modules_import(tree: Tree) -> N
         ("# made by hand", "# made by uv", set()),
     ],
 )
-def test_a_pin_changes_the_stamps_of_what_imports_the_package(tree: Tree, old: str, new: str, stale: set[str]) -> None:
+def test_pin_changes_digests_of_jobs_that_import_package(tree: Tree, old: str, new: str, stale: set[str]) -> None:
     before = {name: tree.text(name) for name in ("Alone", "Together")}
     tree.replace("requirements.lock", old, new)
     assert {name for name in before if tree.text(name) != before[name]} == stale
@@ -504,20 +503,20 @@ def test_a_pin_changes_the_stamps_of_what_imports_the_package(tree: Tree, old: s
     ("package", "name"),
     [("yaml", "PyYAML"), ("sklearn.base", "scikit-learn"), ("pydantic_core", "pydantic-core"), ("IPython", "ipython")],
 )
-def test_a_package_is_found_by_the_name_of_its_distribution(tree: Tree, package: str, name: str) -> None:
+def test_package_is_found_by_name_of_distribution(tree: Tree, package: str, name: str) -> None:
     tree.lock.write_text(f"{name}==1.2.3\n")
     tree.write("stages/lone.py", f"import {package}\n")
     assert tree.pins(stage="lone") == {name.lower(): "1.2.3"}
 
 
-def test_a_package_without_a_pin_is_named(tree: Tree) -> None:
+def test_package_without_pin_is_named(tree: Tree) -> None:
     tree.replace("requirements.lock", "opacus==1.6.0\n", "")
     tree.text("Alone")
     with pytest.raises(KeyError, match="opacus is imported by the code and has no line in the lock file"):
         tree.text("Noisy")
 
 
-def test_all_pins_of_stamps_that_were_asked_for_are_known(tree: Tree) -> None:
+def test_pins_of_all_made_digests_are_known(tree: Tree) -> None:
     stamps = tree.stamps()
     assert stamps.pins() == {} == stamps.made
     first, second = stamps.of("train", ("Noisy",)), stamps.of("other", ())
@@ -525,14 +524,14 @@ def test_all_pins_of_stamps_that_were_asked_for_are_known(tree: Tree) -> None:
     assert stamps.pins() == {**first.pins, "pandas": "3.1.1"}
 
 
-def test_every_line_of_the_projects_lock_is_read() -> None:
+def test_all_lines_of_lock_file_are_read() -> None:
     pins = read_pins(ROOT / "requirements.lock")
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if re.match(r"[^\s#]", line)]
     assert sum(len(pin.split(" | ")) for pin in pins.values()) == len(lines) > 100
     assert all(re.match(r"\d\S*( ; \S.*)?$", pin) and "\\" not in pin for pin in pins.values())
 
 
-# --- the stages of this project ---------------------------------------------------------------------------------
+# --- the stages of this project --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -542,37 +541,33 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Traced]:
 
 BY_LEARNER = {"ppml.learning.loss", "ppml.learning.sgd"}
 MORE = {
-    "train alone": BY_LEARNER,
-    "train whitened": BY_LEARNER,
+    "train plain": BY_LEARNER,
+    "train transformed": BY_LEARNER,
     "train encrypted": BY_LEARNER,
 }
-"""What counts and is not reached. Whether models are trained side by side, and not by a learner, is seen in the model,
-and in no name that an arm chooses code by."""
+"""Counted modules that a job does not reach: the model decides whether models train in one batch, and no name by which
+an arm chooses code states it."""
 
 DRAWS = {"ppml.example_draws", "ppml.randomness"}
 MORE_OF_STAGE = {"subset": DRAWS, "predict": DRAWS, "infer": DRAWS}
-"""The same for every job of a stage: records have digests for draws, which these stages do not make."""
+"""The same for every job of a stage: examples have digests for random draws, which these stages do not make."""
 
 
-def test_a_stamp_counts_exactly_the_modules_that_the_stage_reaches(traced: dict[str, Traced]) -> None:
-    assert {trace.stage for trace in traced.values()} == {
-        path.stem
-        for path in (ROOT / "src/ppml/stages").glob("*.py")
-        if "\ndef main(" in path.read_text() and path.stem not in ("__main__", "fetch", "on_ray")
-    }
+def test_digest_counts_exactly_the_reached_modules(traced: dict[str, Traced]) -> None:
+    assert {trace.stage for trace in traced.values()} == set(stage_names()) - {"fetch"}
     for name, trace in traced.items():
         assert trace.reached() <= set(trace.stamp.modules), name
         more = MORE.get(name, set()) | (MORE_OF_STAGE.get(trace.stage, set()) - trace.reached())
         assert set(trace.stamp.modules) - trace.reached() == more, name
 
 
-def test_whatever_else_is_loaded_came_with_the_configuration_or_starts_stages(traced: dict[str, Traced]) -> None:
+def test_other_loaded_modules_are_of_configuration_or_runner(traced: dict[str, Traced]) -> None:
     for name, trace in traced.items():
         others = trace.loaded - trace.reached() - trace.reached_by_settings()
         assert others <= {"ppml.stages.runner", "ppml.errors", "ppml.system_errors", "ppml.io.atomic"}, name
 
 
-def test_a_stamp_counts_every_package_that_the_stage_imports(traced: dict[str, Traced]) -> None:
+def test_digest_counts_every_imported_package(traced: dict[str, Traced]) -> None:
     used = set()
     for name, trace in traced.items():
         packages = {DISTRIBUTIONS.get(package, package).replace("_", "-") for package in trace.packages()}
@@ -581,12 +576,13 @@ def test_a_stamp_counts_every_package_that_the_stage_imports(traced: dict[str, T
     assert used >= {"torch", "opacus", "flwr", "tenseal", "scikit-learn", "pandas", "matplotlib"}
 
 
-def test_a_stage_calls_nothing_of_the_configuration_which_does_not_count(traced: dict[str, Traced]) -> None:
+def test_stages_call_no_function_of_the_configuration(traced: dict[str, Traced]) -> None:
     calls = {
         (name, function)
         for name, trace in traced.items()
         for caller, function in trace.calls
         if caller.startswith("ppml.") and not is_settings(caller)
     }
-    # What a specification holds, as plain values: another text would be another parameter of the job as well.
-    assert {function for _, function in calls} <= {"Spec.to_json"}, calls
+    # The first two return the content of a specification: a change of it is also a change of the job's params. The
+    # last one refuses a model, and changes no result.
+    assert {function for _, function in calls} <= {"Spec.to_json", "PartitionBase.to_json", "ModelInfo.misfit"}, calls

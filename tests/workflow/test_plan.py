@@ -1,19 +1,22 @@
-"""What the plan says of the configuration: the arms of each table, and whether all data are published."""
+"""The plan: the arms of each table, jobs and their commands, and checks of folders."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ppml.config.datasets import DATASETS
 from ppml.config.load import load_config
-from ppml.data.catalogue import CATALOGUE
 from ppml.errors import UserError
-from ppml.pipeline.plan import Plan, prepare_jobs
+from ppml.pipeline.job_environment import require_shell_safe_paths, set_job_environment
+from ppml.pipeline.plan import Plan
 from ppml.pipeline.publish import require_published_folders
+from ppml.pipeline.stages import STAGE
+from ppml.stages.job import Job
 from tests.workflow.project import ROOT
 
 
@@ -23,7 +26,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     return Plan(load_config(Path("config/smoke.yaml")), None)
 
 
-def test_the_arms_of_every_table_are_composed(plan: Plan) -> None:
+def test_arms_of_every_table_are_composed(plan: Plan) -> None:
     together = plan.shown_together()
     techniques = plan.config.experiments["techniques"]
     compared = sorted({row.arm for row in techniques.compare if row.arm})
@@ -33,50 +36,61 @@ def test_the_arms_of_every_table_are_composed(plan: Plan) -> None:
     assert together == sorted(together) and len(together) == len({tuple(arms) for arms in together})
 
 
-def test_the_name_of_an_experiment_composes_nothing_anew(plan: Plan) -> None:
+def test_names_of_experiments_change_no_composition(plan: Plan) -> None:
     renamed = {f"x-{name}": spec for name, spec in reversed(plan.config.experiments.items())}
     other = Plan(plan.config.model_copy(update={"experiments": renamed}), None)
     assert other.collect_spec() == plan.collect_spec()
 
 
-def test_data_that_are_not_published_are_not_sent(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plan.data_published
-    monkeypatch.setitem(CATALOGUE, "mnist", dataclasses.replace(CATALOGUE["mnist"], published=False))
-    assert not plan.data_published
+def test_private_data_are_not_published(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan.redistributable
+    public = DATASETS["mnist"]
+    contract = public.contract.model_copy(update={"redistributable": False})
+    monkeypatch.setitem(DATASETS, "mnist", public.model_copy(update={"contract": contract}))
+    assert not plan.redistributable
     monkeypatch.setattr(Plan, "check", lambda given, files: plan)
-    with pytest.raises(UserError, match=r"own\.yaml is not for publishing: the data of mnist are not published"):
+    with pytest.raises(UserError, match=r"own\.yaml .*mnist"):
         require_published_folders(["own.yaml"])
 
 
 @pytest.mark.parametrize("name", ['a "b"', "a$b", "a`b`", "a\\b"])
-def test_a_path_that_a_submitted_job_cannot_be_given_is_refused_in_one_line(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+def test_path_that_shell_changes_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    plan.check_passed_on(executable="/usr/bin/it's python")
+    require_shell_safe_paths(executable="/usr/bin/it's python")
     with pytest.raises(SystemExit, match=r"^error: the path /opt/.* holds ") as caught:
-        plan.check_passed_on(executable=f"/opt/{name}/python")
+        require_shell_safe_paths(executable=f"/opt/{name}/python")
     assert "\n" not in str(caught.value)
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     with pytest.raises(SystemExit, match="cannot be given"):
-        plan.check_passed_on(executable="/usr/bin/python3")
+        require_shell_safe_paths(executable="/usr/bin/python3")
 
 
-def test_a_folder_that_parts_the_search_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folder_with_path_separator_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a:b").mkdir()
     monkeypatch.chdir(tmp_path / "a:b")
     with pytest.raises(UserError, match="move or rename the folder"):
-        prepare_jobs(main=True)
+        set_job_environment(main=True)
     assert list(Path().iterdir()) == []
 
 
-def test_a_file_is_one_word_of_a_command(plan: Plan) -> None:
-    for file in ("-a b", "it's", '"$x"', "`id`", "*", "~"):
-        for given in (file, [file]):
-            command = plan.option("--noise", given)
-            assert shlex.split(command) == ["--noise", file]
-            told = subprocess.run(
-                ["bash", "-c", f'printf "<%s>" {command}'], capture_output=True, text=True, check=True
-            )
-            assert told.stdout == f"<--noise><{file}>"
-    assert plan.option("--noise", []) == ""
+def test_job_survives_its_command_line(plan: Plan) -> None:
+    for planned in plan.jobs():
+        stage, *options = shlex.split(planned.arguments(threads=2))
+        job = Job.parse(options)
+        assert stage == planned.stage.name and job.threads == 2 and job.digest == planned.digest
+        assert job.spec == json.loads(planned.spec) and job.seed == int(planned.key.get("seed", 0))
+        single = {name: Path(path) for name, path in planned.outputs.items() if isinstance(path, str)}
+        assert job.outputs == single
+
+
+@pytest.mark.parametrize("text", ["-a b", "it's", '"$x"', "`id`", "*", "~", "a\nb"])
+def test_any_text_of_a_job_survives_a_shell(plan: Plan, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    partition = next(plan.jobs(STAGE["partition"]))
+    monkeypatch.setattr(Plan, "partition_name", lambda self, content: text)
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {partition.arguments()}"], capture_output=True, text=True, check=True
+    )
+    _, *options, _ = printed.stdout.split("\0")
+    assert Job.parse(options).notes == {"name": text}
