@@ -123,11 +123,11 @@ def ghost(model: nn.Module, batch: int, norms_of_convolutions: bool) -> Iterator
 WAYS: dict[str, Callable[[nn.Module, int], Iterator[Step]]] = {
     "no DP": lambda model, batch: no_dp(model, batch, torch.contiguous_format),
     "no DP, channels last": lambda model, batch: no_dp(model, batch, torch.channels_last),
-    "DP, here": project,
+    "DP, this project": project,
     "DP, Opacus hooks": lambda model, batch: hooks(model, batch, False),
     "DP, Opacus functorch": lambda model, batch: hooks(model, batch, True),
     "DP, Opacus ghost": lambda model, batch: ghost(model, batch, False),
-    "DP, Opacus ghost with the norms of convolutions from here": lambda model, batch: ghost(model, batch, True),
+    "DP, Opacus ghost with this project's convolution norms": lambda model, batch: ghost(model, batch, True),
 }
 FORMATS = ("no DP", "no DP, channels last")
 
@@ -224,7 +224,9 @@ def figure(results: dict[tuple[str, int], dict[str, Row | None]], path: Path) ->
         bars = panel.barh(
             [way.replace(" with", "\nwith") for way in ways],
             [row.images_per_second if (row := rows[way]) else 0.0 for way in ways],
-            color=["tab:red" if way == "DP, here" else "tab:blue" if way in FORMATS else "tab:gray" for way in ways],
+            color=[
+                "tab:red" if way == "DP, this project" else "tab:blue" if way in FORMATS else "tab:gray" for way in ways
+            ],
         )
         panel.bar_label(bars, fmt="%.0f", padding=2)
         panel.margins(x=0.2)
