@@ -1,3 +1,5 @@
+"""Random affine copies of images."""
+
 import math
 
 import numpy as np
@@ -31,18 +33,18 @@ def deformed(images, **changes):
     return deform(images, Deformation(**{**vars(STILL), **changes}), draws(len(images)))
 
 
-def test_without_any_range_the_copy_is_the_image(disc):
+def test_copy_without_deformation_is_its_image(disc):
     torch.testing.assert_close(deformed(disc), disc, atol=1e-5, rtol=0)
 
 
-def test_a_turn_keeps_the_distance_from_the_middle_and_stays_within_its_range(disc):
+def test_rotation_keeps_distance_from_centre_and_its_range(disc):
     down, right = centre(deformed(disc, rotation=30)).unbind(dim=1)
     torch.testing.assert_close((down**2 + right**2).sqrt(), torch.full((200,), 6.0), atol=0.1, rtol=0)
     degrees = torch.atan2(down, right) * 180 / math.pi
     assert 25 < degrees.max() < 30.5 and -30.5 < degrees.min() < -25
 
 
-def test_a_shift_is_in_pixels(disc):
+def test_shift_is_in_pixels(disc):
     moved = centre(deformed(disc, shift=2)) - centre(disc)
     for axis in (0, 1):
         assert 1.9 < moved[:, axis].max() < 2.05 and -2.05 < moved[:, axis].min() < -1.9
@@ -54,7 +56,7 @@ def test_scale_and_shear_change_size_and_slant(disc):
     bar = torch.zeros(200, 28, 28)
     bar[:, 4:24, 12:16] = 1
     sheared = deformed(bar, shear=0.3)
-    # The middle of its upper half is 5 pixels above that of the image.
+    # The centre of its upper half is 5 pixels above the centre of the image.
     sheared[:, 14:] = 0
     top = centre(sheared)[:, 1]
     assert 1.4 < top.max() < 1.55 and -1.55 < top.min() < -1.4
@@ -69,7 +71,7 @@ def noise():
 
 
 @pytest.mark.parametrize("outside", ["zeros", "border"])
-def test_a_turn_with_everything_else_is_that_of_torch(noise, outside):
+def test_deformation_equals_torch(noise, outside):
     turned = deform(noise, Deformation(**FAR), draws(100), outside)
     drawn = torch.from_numpy(draws(100) * 2 - 1)
     angle, shear = drawn[:, 0] * math.radians(10), drawn[:, 1] * 0.1
@@ -89,7 +91,7 @@ def test_a_turn_with_everything_else_is_that_of_torch(noise, outside):
 
 
 @pytest.mark.parametrize("chosen", [[0], [99], [40, 3], range(1, 100), range(99, -1, -1), range(37)], ids=len)
-def test_a_copy_has_the_same_bits_whatever_other_images_are_there(noise, chosen):
+def test_copy_does_not_depend_on_other_images(noise, chosen):
     chosen, drawn = list(chosen), draws(100)
     whole = deform(noise, Deformation(**FAR), drawn)
     assert torch.equal(deform(noise[chosen], Deformation(**FAR), drawn[chosen]), whole[chosen])

@@ -1,16 +1,18 @@
+"""Random drawings in place of public images."""
+
 import torch
 
 from ppml.data.transforms.strokes import draw_strokes
 from ppml.randomness import Randomness
 
 
-def test_drawings_look_like_handwriting_in_the_frame_of_mnist(real_data):
+def test_drawings_have_ink_and_frame_of_mnist(real_data):
     drawings = draw_strokes(300, Randomness(1).torch())
     assert drawings.shape == (300, 28, 28) and drawings.min() == 0 and drawings.max() == 1
-    real = torch.from_numpy(real_data.train.images[:300].copy()).float() / 255
+    real = torch.from_numpy(real_data.train.inputs[:300, 0].copy()).float() / 255
     ink, real_ink = drawings.mean(dim=(1, 2)), real.mean(dim=(1, 2))
     assert 0.3 * real_ink.mean() < ink.mean() < 2 * real_ink.mean()
-    # Centred by mass, up to what crosses itself.
+    # The centre of mass is in the middle, except for strokes that cross themselves.
     places = torch.arange(28.0)
     for axis in (1, 2):
         mass = (drawings.sum(dim=axis) * places).sum(dim=1) / drawings.sum(dim=(1, 2))
@@ -18,7 +20,7 @@ def test_drawings_look_like_handwriting_in_the_frame_of_mnist(real_data):
     assert (drawings.flatten(1).std(dim=0).max() > 0.2) and len(drawings.unique(dim=0)) == 300
 
 
-def test_the_generator_alone_decides():
+def test_drawings_depend_on_generator_only():
     torch.manual_seed(1)
     first = draw_strokes(20, Randomness(1).torch())
     torch.manual_seed(2)
