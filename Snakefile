@@ -19,15 +19,14 @@ if not workflow.modifier.is_main_snakefile():
 sys.dont_write_bytecode = sys.dont_write_bytecode or workflow.output_settings.dryrun
 # The jobs of this run read the files of this project, though they run a snapshot of its code.
 os.environ["PPML_PROJECT"] = str(workflow.basedir)
-from ppml.pipeline.snakemake_checksum_cache import remember
-from ppml.pipeline.option_guard import guard
-from ppml.pipeline.code_snapshot import forget_others
+from ppml.pipeline.code_snapshot import remove_old_snapshots
 from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
+from ppml.pipeline.rule_inputs import RuleInputs
 from ppml.pipeline.rules import rules as make_rules
 from ppml.pipeline.stages import DATASET, FETCHED, FIGURE, OVERVIEW, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
-from ppml.pipeline.provenance import Provenance
 from ppml.pipeline.run_lock import RunLock
+from ppml.pipeline.status import job_records
 from ppml.errors import UserError
 from ppml.forkserver import server
 
@@ -36,13 +35,12 @@ try:
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
     lock = RunLock()
-    # While another run holds the lock, this one may show what is to be done; `onstart` stops it where it would do it.
+    # While another run holds the lock, this one may plan jobs; `start_run` refuses to run them.
     if workflow.is_main_process:
-        if not lock.take():
-            lock.only_look()
+        lock.take()
     else:
-        lock.follow()
-    provenance = Provenance(plan)
+        lock.exit_when_run_ends()
+    records = job_records(plan)
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -51,34 +49,37 @@ rules_of = partial(make_rules, plan)
 if workflow.is_main_process:
     if workflow.output_settings.dryrun and not lock.held:
         print(f"warning: {lock.warning()}", file=sys.stderr)
-    if provenance.trouble:
-        print(f"warning: {provenance.trouble}", file=sys.stderr)
+    if records.book.problem:
+        print(f"warning: {records.book.problem}", file=sys.stderr)
     for line in plan.notices():
         print(line, file=sys.stderr)
 
 
-onstart:
+def start_run() -> None:
+    """Refuse to run jobs beside another run."""
     if not lock.held:
-        sys.exit(f"error: {lock.refusal()}")
-    remember()
+        raise UserError(lock.refusal())
+
+
+inputs = RuleInputs(workflow, checkpoints, records, start_run)
+
+
+onstart:
     require_pins(plan.digests.pins())
     if not workflow.local_exec:
         require_shell_safe_paths()
-    forget_others(code)
+    remove_old_snapshots(code)
     # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
     if workflow.local_exec:
         workflow.globals["warm"] = server.start({stage.name: stage.preload for stage in (*STAGES, OVERVIEW)})
-        # Snakemake starts at most 100 jobs a second, by a timer that each finished job leaves behind and that wakes the
-        # scheduler every second from then on: hundreds of times a second in the end. Nothing here needs that limit.
-        workflow.scheduler.job_rate_limiter = None
 
 
 onsuccess:
-    provenance.save()
+    records.save_book()
 
 
 onerror:
-    provenance.save()
+    records.save_book()
 
 
 report: plan.paths.overview
@@ -99,13 +100,4 @@ include: "workflow/rules/reports.smk"
 rule all:
     default_target: True
     input:
-        plan.results(),
-
-
-# Before Snakemake looks at what is there, and after all rules are known.
-if lock.held:
-    try:
-        provenance.reconcile({rule.name: rule.shellcmd for rule in workflow.rules})
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
-guard(workflow, provenance if lock.held else None)
+        lambda wildcards: inputs.targets(plan.results()),

@@ -30,9 +30,9 @@ REPEATS = 5
 
 COMMANDS = """
 import json, sys
-from ppml.pipeline.status import look
-levels = look([sys.argv[1]])[1].dag.toposorted()
-print(json.dumps([job.shellcmd for level in levels for job in sorted(level, key=str) if job.shellcmd]))
+from ppml.pipeline.status import read_plan
+jobs = read_plan([sys.argv[1]]).jobs()
+print(json.dumps([f"exec python -m ppml.stages {job.arguments(job.threads)} > /dev/null 2>&1" for job in jobs]))
 """
 IN_ONE_PROCESS = """
 import json, shlex, sys

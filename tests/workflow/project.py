@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,9 +30,9 @@ MEASURED = ("cost.json", "inference-cost.json")
 """Files in the folder of a run whose content is measured: it differs from run to run."""
 LISTS_JOBS = """
 import json, sys
-from ppml.pipeline.status import look
-jobs, _ = look([sys.argv[1]])
-print(json.dumps([f"{job.rule} {job.wildcards}".strip() for job in jobs if job.runs]))
+from ppml.pipeline.job_status import plan_jobs
+from ppml.pipeline.status import job_records, read_plan
+print(json.dumps([status.job.name for status in plan_jobs(job_records(read_plan([sys.argv[1]]))) if status.runs]))
 """
 
 
@@ -113,10 +114,15 @@ class Project:
         self.git("commit", "-q", "-m", "Publish results")
 
     def planned(self) -> set[str]:
-        """Return the jobs that a run would run, for instance ``train fl/seed0``, by what Snakemake decides."""
+        """Return the jobs that a run would run, for instance ``train fl/0``: by the records, and by Snakemake."""
         status, output = self.python("-c", LISTS_JOBS, self.config)
         assert status == 0, output
-        return set(json.loads(output.splitlines()[-1]))
+        found = set(json.loads(output.splitlines()[-1]))
+        status, output = self.run("-n")
+        assert status == 0, output
+        lines = re.findall(r"^(\w+(?: \S.*)?)  \(.*\)$", output, re.MULTILINE)
+        assert {re.sub(r"\bseed(?=-?\d+$)", "", line) for line in lines} - {"all"} == found
+        return found
 
     def made(self, kind: str) -> Path:
         """Return the folder of a small configuration's artifacts, reports or logs: of the fallback, if that ran."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import shutil
 import time
 from pathlib import Path
 
 import pytest
-from snakemake.persistence import MetadataRecord
-from snakemake.persistence.file import FilePersistence
 
-from ppml.pipeline.provenance import Provenance
-from ppml.pipeline.status import look
+from ppml.pipeline.job_record import RECORDS, read_record, write_record
+from ppml.pipeline.job_status import plan_jobs
+from ppml.pipeline.renamed_runs import remove_leftovers, renamed_runs, take_over
 from tests.workflow.clock import wait_for_a_tick
 from tests.workflow.conftest import made_once
 from tests.workflow.small import Small, SmallPlan
@@ -26,8 +27,6 @@ OTHER_BYTES = "its bytes are not those that were made"
 NOBODY = "nobody knows how it was made"
 RUNS = {f"{rule} {arm}/{seed}" for rule in ("train", "predict") for arm in ("private", "alone") for seed in (0, 1)}
 JOBS = {"data", "collect", "calibrate private/0", "calibrate private/1", *RUNS}
-COMPARED = ("rule", "code", "params", "input", "input_checksums", "record_format_version", "incomplete")
-"""What Snakemake decides by."""
 
 
 @pytest.fixture(scope="session")
@@ -45,15 +44,19 @@ def small(done: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small
 
 
 def stale() -> dict[str, tuple[str, ...]]:
-    """Reconcile, and return the jobs that Snakemake would run, with what it knows against each of them."""
-    return {f"{job.rule} {job.wildcards}".strip(): job.causes for job in look([], "Snakefile")[0] if job.runs}
+    """Return the jobs that a run would run, with their causes."""
+    records = SmallPlan.read().records()
+    found = {status.job.name: status.causes for status in plan_jobs(records) if status.runs}
+    records.digests.save()
+    return found
 
 
 def begin() -> None:
-    """Do what a run does before Snakemake looks at what is there."""
-    provenance = Provenance(SmallPlan.read())
-    provenance.reconcile({})
-    provenance.prepare()
+    """Do what a run does before it plans jobs."""
+    records = SmallPlan.read().records()
+    remove_leftovers(records.makers)
+    for run in renamed_runs(records):
+        take_over(run, records)
 
 
 def tree(folder: str | Path = ".") -> dict[str, tuple[bytes, int]]:
@@ -67,21 +70,17 @@ def tree(folder: str | Path = ".") -> dict[str, tuple[bytes, int]]:
 
 
 def save() -> None:
-    Provenance(SmallPlan.read()).save()
+    SmallPlan.read().records().save_book()
 
 
-def record(path: str) -> MetadataRecord:
-    found = FilePersistence(nolock=True)._read_record(path)
-    assert found is not None
-    return found
-
-
-def metadata(path: str) -> Path:
-    return Path(FilePersistence(nolock=True)._record_path(".snakemake/metadata", path))
+def record_file(path: str) -> Path:
+    """Return the file with the record of the job that made ``path``."""
+    last = SmallPlan.read().records().makers[path].outputs[-1]
+    return RECORDS / f"{hashlib.sha256(last.encode()).hexdigest()[:32]}.json"
 
 
 def every_record() -> dict[str, bytes]:
-    return {path: metadata(path).read_bytes() for path in SmallPlan.read().outputs()}
+    return {path: record_file(path).read_bytes() for path in SmallPlan.read().outputs()}
 
 
 def rewrite(path: str | Path, text: str) -> None:
@@ -104,8 +103,10 @@ def forget_records() -> None:
 
 
 def as_run_anew(path: str, text: str, **changes: object) -> None:
-    """Leave what a job leaves that ended in a run that was killed: a file and its record, and no word in the book."""
+    """Leave what a job leaves in a run that was killed after it: a file and its record, and no entry in the book."""
     Path(path).write_text(text)
-    os.utime(path, (time.time() + 7, time.time() + 7))
-    changed = record(path).model_copy(update={"endtime": Path(path).stat().st_mtime, **changes})
-    FilePersistence(nolock=True)._write_record(path, changed)
+    last = SmallPlan.read().records().makers[path].outputs[-1]
+    record = read_record(last)
+    assert record is not None
+    outputs = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in record.outputs}
+    write_record(dataclasses.replace(record, outputs=outputs, **changes), last)

@@ -1,4 +1,4 @@
-"""A small workflow of five rules, with the record book, and a plan that answers what the book asks."""
+"""A small workflow of five rules, with records and a record book, and its plan."""
 
 from __future__ import annotations
 
@@ -8,99 +8,91 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-from ppml.pipeline.code_digest import Stamp
+from ppml.pipeline.code_digest import CodeDigest
+from ppml.pipeline.job_status import JobRecords
+from ppml.pipeline.tracked_jobs import TrackedJob
 from tests.workflow.project import ROOT
 
 PATHS = f"import sys\n\nsys.path[:0] = {[str(ROOT)]}\n"
-SNAKEFILE = """from ppml.pipeline.option_guard import guard
-from ppml.pipeline.provenance import Provenance
+SNAKEFILE = """import sys
+
+from ppml.pipeline.rule_inputs import RuleInputs
 from tests.workflow.small import SmallPlan
 
 plan = SmallPlan.read()
-provenance = Provenance(plan)
+records = plan.records()
+inputs = RuleInputs(workflow, checkpoints, records, lambda: None)
+
+
+def of(pattern):
+    return lambda wildcards: inputs.marked(pattern.format(**wildcards), plan.inputs[pattern.format(**wildcards)])
+
+
+def job(command):
+    return f"{sys.executable} -m tests.workflow.small_job {{output}} '{command}'"
 
 
 onsuccess:
-    provenance.save()
+    records.save_book()
 
 
 rule all:
     input:
-        [path for path in plan.outputs() if not path.startswith("data/")],
+        lambda wildcards: inputs.targets([path for job in records.jobs if job.required for path in job.outputs]),
 
 
 rule data:
     input:
-        "source.txt",
+        unpack(of("data/data.txt")),
     output:
         "data/data.txt",
-    params:
-        spec=plan.specs["data"],
-        stamp=plan.stamp,
     shell:
-        "echo data >> ran.txt; cp {input} {output}"
+        job("echo data >> ran.txt; cp {input.source} {output}")
 
 
 rule calibrate:
     input:
-        "data/data.txt",
+        unpack(of("runs/{arm}/seed{seed}/noise.json")),
     output:
         "runs/{arm}/seed{seed}/noise.json",
-    params:
-        spec=lambda wildcards: plan.specs["calibrate"],
-        stamp=plan.stamp,
     shell:
-        "echo calibrate {wildcards.arm} {wildcards.seed} >> ran.txt; echo noise > {output}"
+        job("echo calibrate {wildcards.arm} {wildcards.seed} >> ran.txt; echo noise > {output}")
 
 
 rule train:
     input:
-        data="data/data.txt",
-        noise=lambda wildcards: plan.noise_of(wildcards.arm, wildcards.seed),
+        unpack(of("runs/{arm}/seed{seed}/model.txt")),
     output:
         model="runs/{arm}/seed{seed}/model.txt",
         cost="runs/{arm}/seed{seed}/cost.txt",
-    params:
-        spec=lambda wildcards: plan.arms[wildcards.arm],
-        stamp=plan.stamp,
     shell:
-        "echo train {wildcards.arm} {wildcards.seed} >> ran.txt; cat {input} > {output.model}; "
-        "echo seed {wildcards.seed} >> {output.model}; date +%s%N > {output.cost}"
+        job(
+            "echo train {wildcards.arm} {wildcards.seed} >> ran.txt; cat {input.data} {input.noise} > {output.model}; "
+            "echo seed {wildcards.seed} >> {output.model}; date +%s%N > {output.cost}"
+        )
 
 
 rule predict:
     input:
-        "runs/{arm}/seed{seed}/model.txt",
+        unpack(of("runs/{arm}/seed{seed}/predictions.txt")),
     output:
         "runs/{arm}/seed{seed}/predictions.txt",
-    params:
-        spec=lambda wildcards: plan.specs["predict"],
-        stamp=plan.stamp,
     shell:
-        "echo predict {wildcards.arm} {wildcards.seed} >> ran.txt; cp {input} {output}"
+        job("echo predict {wildcards.arm} {wildcards.seed} >> ran.txt; cp {input.model} {output}")
 
 
 rule collect:
     input:
-        plan.every_run("predictions.txt", "cost.txt"),
+        unpack(of("reports/table.txt")),
     output:
         plan.every_run("record.txt"),
         table="reports/table.txt",
-    params:
-        spec=plan.specs["collect"],
-        stamp=plan.stamp,
-        title="It's a \\"title\\"",
-        note=plan.note,
     shell:
-        "echo collect >> ran.txt; for file in {output}; do cat {input} > $file; done"
-
-
-if workflow.is_main_process:
-    provenance.reconcile({rule.name: rule.shellcmd for rule in workflow.rules})
-    guard(workflow, provenance)
+        job("echo collect >> ran.txt; for file in {output}; do cat {input.runs} > $file; done")
 """
+OPTIONS = ("--nolock", "--drop-metadata", "--ignore-incomplete", "--rerun-triggers", "mtime")
+"""The options of profiles/default."""
 SEEDS = (0, 1)
 SETTINGS = {
     "arms": {"private": '{"epochs":1}', "alone": '{"epochs":2}'},
@@ -111,43 +103,65 @@ SETTINGS = {
 
 
 class SmallPlan:
-    """What the record book asks of a plan."""
+    """The plan of the small workflow, by ``settings.json``."""
 
     def __init__(self, settings: dict) -> None:
-        self.reports = "reports"
         self.arms, self.specs, self.stamp = settings["arms"], settings["specs"], settings["stamp"]
         self.note = settings["note"]
+        self.commands = settings.get("commands", {})
         self.data_published = settings.get("data_published", True)
-        self.stamps = SimpleNamespace(made={self.stamp: Stamp({"ppml.stages.train": self.stamp}, {"torch": "2.14.1"})})
+        self.inputs: dict[str, dict] = {}
+        self.code = {self.stamp: CodeDigest({"ppml.stages.train": self.stamp}, {"torch": "2.14.1"})}
 
     @classmethod
     def read(cls) -> SmallPlan:
         return cls(json.loads(Path("settings.json").read_text()))
 
+    def records(self) -> JobRecords:
+        """Return the records of the jobs."""
+        book = Path("reports/provenance.json")
+        return JobRecords(self.jobs(), book, published=self.data_published, code=self.code)
+
+    def outputs(self) -> list[str]:
+        return [path for job in self.jobs() for path in job.outputs]
+
     def every_run(self, *names: str) -> list[str]:
         return [f"runs/{arm}/seed{seed}/{name}" for arm in self.arms for seed in SEEDS for name in names]
 
-    def noise_of(self, arm: str, seed: str | int) -> list[str]:
-        return [f"runs/{arm}/seed{seed}/noise.json"] if "private" in arm else []
+    def jobs(self) -> list[TrackedJob]:
+        jobs = [self._job("data", self.specs["data"], {"source": "source.txt"}, ["data/data.txt"], required=False)]
+        for arm, spec in self.arms.items():
+            for seed in SEEDS:
+                wildcards = {"arm": arm, "seed": str(seed)}
+                folder = f"runs/{arm}/seed{seed}"
+                noise = [f"{folder}/noise.json"] if "private" in arm else []
+                data = {"data": "data/data.txt"}
+                if noise:
+                    jobs.append(self._job("calibrate", self.specs["calibrate"], data, noise, **wildcards))
+                files = [f"{folder}/model.txt", f"{folder}/cost.txt"]
+                jobs.append(self._job("train", spec, {**data, "noise": noise}, files, **wildcards))
+                files, model = [f"{folder}/predictions.txt"], {"model": f"{folder}/model.txt"}
+                jobs.append(self._job("predict", self.specs["predict"], model, files, **wildcards))
+        runs = {"runs": self.every_run("predictions.txt", "cost.txt")}
+        outputs = [*self.every_run("record.txt"), "reports/table.txt"]
+        jobs.append(self._job("collect", self.specs["collect"], runs, outputs, 'It\'s a "title"', self.note))
+        return jobs
 
-    def outputs(self) -> dict[str, frozenset[str]]:
-        noise = [name for arm in self.arms for seed in SEEDS for name in self.noise_of(arm, seed)]
-        made = {
-            "data/data.txt": self.specs["data"],
-            **dict.fromkeys(noise, self.specs["calibrate"]),
-            **{name: spec for arm, spec in self.arms.items() for name in self._trained(arm)},
-            **dict.fromkeys(self.every_run("predictions.txt"), self.specs["predict"]),
-            **dict.fromkeys([*self.every_run("record.txt"), "reports/table.txt"], self.specs["collect"]),
-        }
-        return {name: frozenset([spec, self.stamp]) for name, spec in made.items()}
-
-    def _trained(self, arm: str) -> list[str]:
-        return [f"runs/{arm}/seed{seed}/{name}" for seed in SEEDS for name in ("model.txt", "cost.txt")]
-
-    def trainings(self) -> dict[str, frozenset[str]]:
-        return {
-            f"runs/{arm}/seed{seed}": frozenset([spec, self.stamp]) for arm, spec in self.arms.items() for seed in SEEDS
-        }
+    def _job(
+        self,
+        rule: str,
+        spec: str,
+        inputs: dict,
+        outputs: list[str],
+        *texts: str,
+        required: bool = True,
+        **wildcards: str,
+    ) -> TrackedJob:
+        params = tuple(sorted([spec, self.stamp, *texts], key=repr))
+        command = self.commands.get(rule, f"the command of {rule}")
+        self.inputs.update(dict.fromkeys(outputs, inputs))
+        paths = [path for value in inputs.values() for path in ([value] if isinstance(value, str) else value)]
+        return TrackedJob(rule, wildcards, rule, params, tuple(paths), tuple(outputs), required, command=command)
 
 
 class Small:
@@ -180,7 +194,14 @@ class Small:
         """Run the workflow and return the jobs that ran."""
         ran = self.folder / "ran.txt"
         ran.write_text("")
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--max-checksum-file-size", "1TB", "--nolock"]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, env=os.environ)
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", *OPTIONS]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         assert done.returncode == 0, done.stderr
         return sorted(ran.read_text().splitlines())

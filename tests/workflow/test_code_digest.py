@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.pipeline.code_digest import DISTRIBUTIONS, Stamps, read_pins
+from ppml.pipeline.code_digest import DISTRIBUTIONS, CodeDigests, read_pins
 from ppml.stages.runner import stage_names
 from tests.workflow.project import ROOT
 from tests.workflow.traced import Traced, is_settings, run_traced
@@ -149,8 +149,8 @@ class Tree:
         assert old != new
         path.write_text(text.replace(old, new))
 
-    def stamps(self, choices: tuple[str, ...] = CHOICES) -> Stamps:
-        return Stamps(self.package, self.lock, choices)
+    def stamps(self, choices: tuple[str, ...] = CHOICES) -> CodeDigests:
+        return CodeDigests(self.package, self.lock, choices)
 
     def text(self, *chosen: str, stage: str = "train") -> str:
         return self.stamps().of(stage, chosen).text
@@ -561,10 +561,17 @@ def test_digest_counts_exactly_the_reached_modules(traced: dict[str, Traced]) ->
         assert set(trace.stamp.modules) - trace.reached() == more, name
 
 
+STARTS_JOBS = {
+    *("ppml.stages.runner", "ppml.errors", "ppml.system_errors", "ppml.io.atomic"),
+    *("ppml.pipeline", "ppml.pipeline.job_record", "ppml.pipeline.safe_paths"),
+}
+"""Modules of the start and the record of a job."""
+
+
 def test_other_loaded_modules_are_of_configuration_or_runner(traced: dict[str, Traced]) -> None:
     for name, trace in traced.items():
         others = trace.loaded - trace.reached() - trace.reached_by_settings()
-        assert others <= {"ppml.stages.runner", "ppml.errors", "ppml.system_errors", "ppml.io.atomic"}, name
+        assert others <= STARTS_JOBS, name
 
 
 def test_digest_counts_every_imported_package(traced: dict[str, Traced]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.pipeline.code_snapshot import forget_others, freeze
+from ppml.pipeline.code_snapshot import remove_old_snapshots, snapshot
 
 FILES = {"__init__.py": "", "a.py": "A = 1\n", "parts/__init__.py": "", "parts/b.py": "B = 2\n"}
 
@@ -27,35 +27,35 @@ def texts(copy: Path) -> dict[str, str]:
 def test_a_copy_holds_the_code_and_keeps_it(package: Path, tmp_path: Path) -> None:
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "a.pyc").write_bytes(b"old")
-    copy = freeze(package, tmp_path / "code")
+    copy = snapshot(package, tmp_path / "code")
     assert copy.name == "ppml" and texts(copy) == FILES
     (package / "a.py").write_text("A = 2\n")
     assert texts(copy) == FILES
-    other = freeze(package, tmp_path / "code")
+    other = snapshot(package, tmp_path / "code")
     assert other != copy and texts(other)["a.py"] == "A = 2\n"
-    forget_others(other)
+    remove_old_snapshots(other)
     assert [folder.name for folder in (tmp_path / "code").iterdir()] == [other.parent.name]
 
 
 def test_the_same_code_is_copied_once_wherever_it_lies(package: Path, tmp_path: Path) -> None:
-    copy = freeze(package, tmp_path / "code")
+    copy = snapshot(package, tmp_path / "code")
     before = (copy / "a.py").stat().st_ino
-    assert freeze(copy, tmp_path / "code") == freeze(package, tmp_path / "code") == copy
+    assert snapshot(copy, tmp_path / "code") == snapshot(package, tmp_path / "code") == copy
     assert (copy / "a.py").stat().st_ino == before
 
 
 @pytest.mark.parametrize("change", [("a.py", "parts/a.py"), ("a.py", "c.py")])
 def test_a_file_elsewhere_is_other_code(package: Path, tmp_path: Path, change: tuple[str, str]) -> None:
-    copy = freeze(package, tmp_path / "code")
+    copy = snapshot(package, tmp_path / "code")
     (package / change[0]).rename(package / change[1])
-    assert freeze(package, tmp_path / "code") != copy
+    assert snapshot(package, tmp_path / "code") != copy
 
 
 @pytest.mark.parametrize("content", ["", "A = 3\n", None])
 def test_a_copy_that_lost_power_is_made_anew(package: Path, tmp_path: Path, content: str | None) -> None:
-    copy = freeze(package, tmp_path / "code")
+    copy = snapshot(package, tmp_path / "code")
     (copy / "a.py").unlink()
     if content is not None:
         (copy / "a.py").write_text(content)
-    assert freeze(package, tmp_path / "code") == copy
+    assert snapshot(package, tmp_path / "code") == copy
     assert texts(copy) == FILES

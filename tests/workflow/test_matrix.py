@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -248,8 +250,8 @@ CASES = {
     ),
     "the HE module": Case(code("aggregation/ckks.py"), trained(*ENCRYPTED)),
     "the DP module": Case(code("learning/dpsgd.py"), trained(*PRIVATE) | audited(*PRIVATE)),
-    "the audit's module": Case(code("attacks/canary.py"), audited(*PRIVATE)),
-    "how audits are judged": Case(code("attacks/verdict.py"), REPORT),
+    "the audit's module": Case(code("auditing/canary.py"), audited(*PRIVATE)),
+    "how audits are judged": Case(code("auditing/verdict.py"), REPORT),
     "the confidence of the audit": Case(settings(lambda it: it["audit"].update(confidence=0.95)), REPORT),
     "the steps of one audit": Case(settings(lambda it: it["audit"].update(steps_by_arm={"dp": 96})), audited("dp")),
     "no audit": Case(
@@ -258,7 +260,7 @@ CASES = {
     ),
     # What predicts encrypted images knows the square network, whose weights are drawn like the CNN's.
     "the model module": Case(code("models/cnn.py"), trained(*CNNS) | audited(*PRIVATE) | inferred(*INFERRING)),
-    "the module of encrypted prediction": Case(code("encrypted/batch.py"), inferred(*INFERRING)),
+    "the module of encrypted prediction": Case(code("encrypted_inference/batch.py"), inferred(*INFERRING)),
     "how many encrypted images": Case(
         settings(lambda it: it["arms"]["encrypted"]["inference"].update(single_images=3)), inferred(*INFERRING)
     ),
@@ -328,21 +330,26 @@ def date_sources(project: Project, sources: str) -> None:
             os.utime(path, (moment, moment))
 
 
-COMPARES_PARAMS = """
-import sys
-from ppml.pipeline.status import look
-jobs = look([sys.argv[1]])[1]
-outputs = jobs.globals["plan"].outputs()
-made = {str(file): {str(param) for param in job.params} for job in jobs.dag.jobs for file in job.output}
-assert outputs.keys() == made.keys(), outputs.keys() ^ made.keys()
-print([file for file, params in made.items() if not outputs[file] <= params])
+LISTS_PLAN = """
+import json, sys
+from ppml.pipeline.status import job_records, read_plan
+jobs = job_records(read_plan([sys.argv[1]])).jobs
+print(json.dumps([[job.name, job.params, job.outputs] for job in jobs]))
 """
 
 
-def test_the_record_book_knows_the_specification_and_the_stamp_of_every_rule(reader: Project) -> None:
-    status, output = reader.python("-c", COMPARES_PARAMS, reader.config)
+def test_records_have_the_specification_and_the_digest_of_every_rule(reader: Project) -> None:
+    status, output = reader.python("-c", LISTS_PLAN, reader.config)
     assert status == 0, output
-    assert output.splitlines()[-1] == "[]"
+    planned = json.loads(output.splitlines()[-1])
+    status, output = reader.run("-n", "-F", "--printshellcmds")
+    assert status == 0, output
+    commands = dict(re.findall(r"^(\w+(?: \S.*)?)  \(.*\)\n    (.*)$", output, re.MULTILINE))
+    commands = {re.sub(r"\bseed(?=-?\d+$)", "", name): command for name, command in commands.items()}
+    assert commands.keys() == {name for name, *_ in planned}
+    for name, params, outputs in planned:
+        assert all(shlex.quote(param) in commands[name] for param in params), name
+        assert outputs[-1] in commands[name], name
 
 
 def test_a_clone_that_has_pulled_has_nothing_to_do_and_no_need_of_a_network(reader: Project, author: Project) -> None:

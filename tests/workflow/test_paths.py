@@ -143,9 +143,9 @@ def test_permissions_of_outputs_are_those_that_the_user_asks_for(plain: Project,
 
 
 def test_the_configuration_has_every_rule(plain: Project) -> None:
-    names = "import sys; from ppml.pipeline.status import look; "
+    names = "import sys; from ppml.pipeline.status import job_records, read_plan; "
     status, output = plain.python(
-        "-c", names + "print(*{job.rule.name for job in look([sys.argv[1]])[1].dag.jobs})", CONFIG
+        "-c", names + "print('all', *{job.rule for job in job_records(read_plan([sys.argv[1]])).jobs})", CONFIG
     )
     assert status == 0, output
     assert set(output.splitlines()[-1].split()) == RULES

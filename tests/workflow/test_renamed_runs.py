@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ppml.pipeline.provenance import Book, Provenance, _digest_of
-from ppml.pipeline.renamed_runs import Adoption
+from ppml.pipeline.job_record import read_record
+from ppml.pipeline.record_book import RecordBook, _entry_digest
+from ppml.pipeline.renamed_runs import RenamedRun, renamed_runs, take_over
 from ppml.pipeline.safe_paths import Places
 from tests.workflow.records import (
     BOOK,
@@ -21,7 +22,6 @@ from tests.workflow.records import (
     begin,
     done,
     forget_records,
-    record,
     rewrite,
     save,
     small,
@@ -50,14 +50,14 @@ def test_runs_of_an_arm_that_was_renamed_are_taken_over(small: Small, here: str)
         # What depends on all arms together is made anew.
         assert not new.exists() if new.name == "record.txt" else new.read_bytes() == content
     noise, model, cost = (f"runs/private-again/seed1/{name}" for name in ("noise.json", "model.txt", "cost.txt"))
-    assert record(model).input == ["data/data.txt", noise]
-    assert set(record(model).input_checksums) == {"data/data.txt", noise}
-    assert record(cost).rule == "train" and record(noise).rule == "calibrate"
+    record = read_record(cost)
+    assert record is not None and record.rule == "train" and set(record.outputs) == {model, cost}
+    assert set(record.inputs) == {"data/data.txt", noise}
     if here == "in a clone":
         assert small.run() == ["collect"]
         assert stale() == {}
     save()
-    assert {Path(name).parts[1] for name in Book(BOOK).jobs if name.startswith("runs/")} == set(NEW)
+    assert {Path(name).parts[1] for name in RecordBook(BOOK).records if name.startswith("runs/")} == set(NEW)
 
 
 def test_a_run_with_other_bytes_is_not_taken_over(small: Small) -> None:
@@ -120,9 +120,10 @@ def test_an_arm_that_says_the_same_as_another_takes_its_runs(small: Small) -> No
 def test_what_would_be_taken_over_is_shown_and_left_where_nothing_runs(small: Small) -> None:
     small.set(arms=NEW)
     before = tree()
-    causes = stale()
-    assert causes["train alone-again/0"] == ("a run takes it over from runs/alone/seed0",)
-    assert causes["calibrate private-again/1"] == ("a run takes it over from runs/private/seed1",)
+    found = {run.folder: run.source for run in renamed_runs(SmallPlan.read().records())}
+    assert found == {
+        f"runs/{arm}-again/seed{seed}": f"runs/{arm}/seed{seed}" for arm in ("private", "alone") for seed in (0, 1)
+    }
     assert tree() == before
 
 
@@ -142,7 +143,7 @@ def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> No
         path.write_bytes(content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in outputs.items()}
     entry = {**victim, "inputs": inputs or {}, "outputs": digests}
-    entry["digest"] = _digest_of(entry)
+    entry["digest"] = _entry_digest(entry)
     book["jobs"] = [job for job in book["jobs"] if job["rule"] != "train"] + [entry]
     BOOK.write_text(json.dumps(book))
 
@@ -179,16 +180,17 @@ def test_without_the_check_of_places_a_forged_entry_would_write_elsewhere(
     """Planted: a copy that goes where it is told."""
     forge({"runs/x/seed0/model.txt": HOSTILE})
     small.set(arms=NEW)
-    (adoption,) = Provenance(SmallPlan.read()).adoptions()
-    (job,) = adoption.jobs.values()
-    shown = hashlib.sha256(HOSTILE).hexdigest()
-    told = Adoption(adoption.source, adoption.folder, {f"{adoption.folder}/../../../.venv/model.txt": job})
-    job.outputs.update({f"{adoption.folder}/../../../.venv/model.txt": shown})
-    assert not told.take_over(lambda one, other: one == other)
+    records = SmallPlan.read().records()
+    (run,) = renamed_runs(records)
+    (record,) = run.records.values()
+    elsewhere = f"{run.folder}/../../../.venv/model.txt"
+    record.outputs.update({elsewhere: hashlib.sha256(HOSTILE).hexdigest()})
+    forged = RenamedRun(run.source, run.folder, {elsewhere: record})
+    assert not take_over(forged, records)
     assert not Path(".venv/model.txt").exists()
     monkeypatch.setattr(Places, "check", lambda self, name: Path(os.path.normpath(name)))
     Path(".venv").mkdir()
-    assert told.take_over(lambda one, other: one == other)
+    assert take_over(forged, records)
     assert Path(".venv/model.txt").read_bytes() == HOSTILE
 
 

@@ -6,12 +6,15 @@ import json
 
 import pytest
 
-from ppml.pipeline.code_digest import Stamp
-from ppml.pipeline.provenance import FLAW
-from ppml.pipeline.rerun_reasons import changed_keys, changed_params, changed_stamp
+from ppml.pipeline.code_digest import CodeDigest
+from ppml.pipeline.rerun_reasons import changed_code, changed_keys, changed_params
 
-OLD = Stamp({"ppml": "0" * 16, "ppml.stages.train": "1" * 16, "ppml.gone": "2" * 16}, {"torch": "2.14.1", "old": "1"})
-NEW = Stamp({"ppml": "0" * 16, "ppml.stages.train": "3" * 16, "ppml.added": "4" * 16}, {"torch": "2.15.0", "new": "2"})
+OLD = CodeDigest(
+    {"ppml": "0" * 16, "ppml.stages.train": "1" * 16, "ppml.gone": "2" * 16}, {"torch": "2.14.1", "old": "1"}
+)
+NEW = CodeDigest(
+    {"ppml": "0" * 16, "ppml.stages.train": "3" * 16, "ppml.added": "4" * 16}, {"torch": "2.15.0", "new": "2"}
+)
 STAMPS = {OLD.text: OLD, NEW.text: NEW}
 CODE = ["module ppml.added", "module ppml.gone", "module ppml.stages.train"]
 PINS = ["pin new (none) -> 2", "pin old 1 -> (none)", "pin torch 2.14.1 -> 2.15.0"]
@@ -48,10 +51,10 @@ def test_keys_that_changed_are_named_with_both_values(before: object, now: objec
 
 
 def test_modules_and_pins_that_changed_are_named() -> None:
-    assert list(changed_stamp(OLD, NEW)) == [*CODE, *PINS]
-    assert list(changed_stamp(OLD, OLD)) == []
+    assert list(changed_code(OLD, NEW)) == [*CODE, *PINS]
+    assert list(changed_code(OLD, OLD)) == []
     unknown = ["code or pins have changed, and nobody knows what they were"]
-    assert list(changed_stamp(None, NEW)) == list(changed_stamp(OLD, None)) == unknown
+    assert list(changed_code(None, NEW)) == list(changed_code(OLD, None)) == unknown
 
 
 def test_a_changed_specification_is_told_by_its_keys() -> None:
@@ -59,7 +62,7 @@ def test_a_changed_specification_is_told_by_its_keys() -> None:
     assert why(["[1]"], ["[2]"]) == ["specification [1] -> [2]"]
 
 
-def test_a_changed_stamp_is_told_by_its_parts() -> None:
+def test_a_changed_code_is_told_by_its_parts() -> None:
     assert why([SPEC, OLD.text], [NEW.text, SPEC]) == [*CODE, *PINS]
     assert why([SPEC, "f" * 16], [OLD.text, SPEC]) == ["code or pins have changed, and nobody knows what they were"]
 
@@ -71,15 +74,6 @@ def test_both_are_told() -> None:
 def test_a_changed_text_is_told_unless_the_specification_tells_it() -> None:
     assert why(["title", SPEC], ["Title", SPEC]) == ["'title' is now 'Title'"]
     assert why(["title", '{"title":"title"}'], ["Title", '{"title":"Title"}']) == ['title "title" -> "Title"']
-
-
-def test_flaws_come_first_and_are_no_params() -> None:
-    assert why([SPEC, f"{FLAW}x has changed"], [SPEC]) == ["x has changed"]
-    assert why([SPEC, f"{FLAW}one", f"{FLAW}two"], [OTHER_SPEC]) == ["one", "two", "arm.epochs 1 -> 2"]
-
-
-def test_where_nothing_was_known_the_flaw_is_all_there_is_to_say() -> None:
-    assert why([f"{FLAW}nobody knows how it was made"], [SPEC, OLD.text]) == ["nobody knows how it was made"]
 
 
 @pytest.mark.parametrize(

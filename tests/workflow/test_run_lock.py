@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -13,11 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from snakemake.exceptions import ProtectedOutputException, WorkflowError
-from snakemake.jobs import Job
 
 from ppml.errors import UserError
 from ppml.pipeline.run_lock import RunLock
@@ -42,7 +38,7 @@ from ppml.pipeline.run_lock import RunLock
 from ppml.errors import UserError
 
 try:
-    RunLock().follow()
+    RunLock().exit_when_run_ends()
 except UserError as error:
     sys.exit(f"error: {error}")
 print("follows", flush=True)
@@ -90,26 +86,6 @@ def test_one_process_at_a_time_holds_the_lock(start: Callable[..., subprocess.Po
     # Who was refused has not written over who holds it, nor taken it away.
     assert start().stdout.readline() == "False False\n"
     assert f"process {first.pid} on" in lock.holder()
-
-
-class Removed(str):
-    """An output that was there, and is not by the time that Snakemake asks whether it may be written."""
-
-    async def protected(self) -> bool:
-        return True
-
-
-def test_who_only_looks_takes_nothing_for_write_protected_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("check_protected_output", "prepare"):
-        monkeypatch.setattr(Job, name, getattr(Job, name))
-    rule = SimpleNamespace(name="train", lineno=1, snakefile="Snakefile")
-    job = SimpleNamespace(output=[Removed("model.safetensors")], rule=rule, wildcards={})
-    with pytest.raises(ProtectedOutputException):
-        asyncio.run(Job.check_protected_output(job))
-    RunLock().only_look()
-    asyncio.run(Job.check_protected_output(job))
-    with pytest.raises(WorkflowError, match="another run is at work in this folder"):
-        asyncio.run(Job.prepare(job))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None])
@@ -259,7 +235,7 @@ def test_a_job_of_an_earlier_run_is_told_from_one_of_the_present_run(
 
 def test_who_belongs_to_no_run_follows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPML_RUN", raising=False)
-    RunLock().follow()
+    RunLock().exit_when_run_ends()
 
 
 def test_a_lock_that_cannot_be_written_is_one_line() -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ppml.config.load import parse_config
-from ppml.pipeline.code_digest import Stamp
+from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.stages import OVERVIEW, STAGES
 from tests.workflow.project import ROOT
@@ -119,7 +119,7 @@ class Traced:
     ----------
     stage : str
         The stage.
-    stamp : Stamp
+    stamp : CodeDigest
         The parts of its code digest.
     loaded : set of str
         The modules of this project in the process after the job.
@@ -130,7 +130,7 @@ class Traced:
     """
 
     stage: str
-    stamp: Stamp
+    stamp: CodeDigest
     loaded: set[str]
     imports: set[tuple[str, str]]
     calls: set[tuple[str, str]]

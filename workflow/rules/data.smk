@@ -10,7 +10,7 @@ for step in rules_of(FETCHED, DATASET, TRANSFORM, PARTITION):
         name:
             step.name
         input:
-            unpack(step.inputs),
+            unpack(inputs.of(step)),
         output:
             **step.outputs,
         log:
@@ -19,8 +19,6 @@ for step in rules_of(FETCHED, DATASET, TRANSFORM, PARTITION):
             "../../environment.yml"
         threads: step.threads
         params:
-            spec=step.spec,
-            digest=step.digest,
             arguments=step.arguments,
         shell:
             "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"

@@ -18,7 +18,7 @@ for step in rules_of(PROJECT):
         name:
             step.name
         input:
-            unpack(step.inputs),
+            unpack(inputs.of(step)),
         output:
             **step.outputs,
         log:
@@ -26,8 +26,6 @@ for step in rules_of(PROJECT):
         conda:
             "../../environment.yml"
         params:
-            spec=step.spec,
-            digest=step.digest,
             arguments=step.arguments,
         shell:
             "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
@@ -41,7 +39,7 @@ for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1
             name:
                 step.name
             input:
-                unpack(step.inputs),
+                unpack(inputs.of(step)),
             output:
                 **shown(step, suffix, category),
             log:
@@ -49,8 +47,6 @@ for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1
             conda:
                 "../../environment.yml"
             params:
-                spec=step.spec,
-                digest=step.digest,
                 arguments=step.arguments,
                 # The captions of the HTML report read these.
                 title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,

@@ -14,7 +14,7 @@ if calibration:
     # A checkpoint, so that a trained model stays if a new calibration finds the same noise.
     checkpoint calibrate:
         input:
-            unpack(calibration.inputs),
+            unpack(inputs.of(calibration)),
         output:
             **calibration.outputs,
         log:
@@ -23,22 +23,9 @@ if calibration:
             "../../environment.yml"
         threads: calibration.threads
         params:
-            spec=calibration.spec,
-            digest=calibration.digest,
             arguments=calibration.arguments,
         shell:
             "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
-
-
-def after_calibration(step):
-    """Return an input function that asks for the noise of a private arm first."""
-
-    def inputs(wildcards):
-        if step.stage.needs_noise and plan.is_private(wildcards.arm):
-            checkpoints.calibrate.get(arm=wildcards.arm, seed=wildcards.seed)
-        return step.inputs(wildcards)
-
-    return inputs
 
 
 for step in rules_of(RUN):
@@ -49,7 +36,7 @@ for step in rules_of(RUN):
             name:
                 step.name
             input:
-                unpack(after_calibration(step)),
+                unpack(inputs.of(step)),
             output:
                 **step.outputs,
             log:
@@ -58,8 +45,6 @@ for step in rules_of(RUN):
                 "../../environment.yml"
             threads: step.threads
             params:
-                spec=step.spec,
-                digest=step.digest,
                 arguments=step.arguments,
             shell:
                 "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"

@@ -1,24 +1,29 @@
-"""What code and which pinned packages make a result: one short text a job, equal as long as none of them changed.
+"""The digest of the code and the pinned packages that make a result: equal as long as none of them changes.
 
-A stamp is a digest over the modules that a stage imports, directly or not, and the lock-file lines of the packages
-which those import. It holds what can change a result and nothing else:
+A code digest covers the modules that a stage imports, directly or not, and the lock-file lines of the packages which
+those import. It covers only code that can change a result:
 
 - comments, formatting, docstrings and the annotations of functions do not count;
-- ``ppml.config`` does not count: what the configuration says is in the job's specification, every default resolved;
-- where the code chooses by the configuration (``case Ckks():``, or a table ``{"mnist": ...}``), a job counts what it
-  chooses. So a new technique, model or data set changes no stamp of those that are there.
+- ``ppml.config`` does not count: the job's specification holds the configuration, with every default;
+- where the code chooses by the configuration (``case Ckks():``, or a table ``{"mnist": ...}``), only the choices of the
+  job count. So a new technique, model or data set leaves the code digests of the others as they are.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
+
+from ppml.io.atomic import read_json, write_text
+from ppml.io.canonical_json import canonical
 
 PACKAGE = "ppml"
 SETTINGS = f"{PACKAGE}.config"
@@ -32,8 +37,8 @@ _TABLE_ENTRY = re.compile(rf"{PACKAGE}(\.\w+)+:\w+")
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """What a job's stamp was made of.
+class CodeDigest:
+    """The modules and packages of a job.
 
     Parameters
     ----------
@@ -46,22 +51,23 @@ class Stamp:
     modules: dict[str, str]
     pins: dict[str, str]
 
-    @property
+    @cached_property
     def text(self) -> str:
-        """The digest that a rule carries."""
+        """The digest in the parameters of a rule."""
         return _digest(repr((sorted(self.modules.items()), sorted(self.pins.items()))))
 
 
 @dataclass
 class _Module:
-    """What one module says, seen by a job that chooses certain names."""
+    """The code of one module, as a job with certain choices reads it."""
 
-    digest: str = ""
-    imports: set[str] = field(default_factory=set)
+    digest: str
+    imports: set[str]
+    choices: set[str]
 
 
-class Stamps:
-    """Stamps of the code in a source folder, under the pins of a lock file.
+class CodeDigests:
+    """Code digests of the stages in a source folder, under the pins of a lock file.
 
     Parameters
     ----------
@@ -70,45 +76,54 @@ class Stamps:
     lock : Path
         ``requirements.lock``.
     choices : collection of str
-        Every name by which a configuration can choose: the classes that a ``case`` asks for, the keys of tables. A
-        ``case`` or an entry with another name counts for every job.
+        Every name by which a configuration can choose: classes in a ``case``, keys of tables. A ``case`` or an entry
+        with another name counts for every job.
+    cache : Path or None
+        A file with the digests of modules, by their bytes; :meth:`save` writes it.
 
     Attributes
     ----------
     made : dict
-        Every stamp that was asked for, by its text.
+        Every code digest so far, by its text.
     """
 
-    def __init__(self, source: Path, lock: Path, choices: Collection[str]) -> None:
-        self.made: dict[str, Stamp] = {}
+    def __init__(self, source: Path, lock: Path, choices: Collection[str], cache: Path | None = None) -> None:
+        self.made: dict[str, CodeDigest] = {}
         self._source = source
         self._choices = frozenset(choices)
         self._pins = read_pins(lock)
+        self._sources: dict[str, bytes] = {}
         self._seen: dict[tuple[str, frozenset[str]], _Module] = {}
+        self._parts: dict[tuple[str, frozenset[str]], _Module] = {}
+        self._cache = _ModuleCache(cache, self._choices)
 
-    def of(self, stage: str, chosen: Collection[str] | None = None, modules: Sequence[str] = ()) -> Stamp:
-        """Return the stamp of a stage.
+    def of(self, stage: str, chosen: Collection[str] | None = None, modules: Sequence[str] = ()) -> CodeDigest:
+        """Return the code digest of a stage.
 
         Parameters
         ----------
         stage : str
             The name of the stage.
         chosen : collection of str or None
-            The names that the job chooses; None counts every choice.
+            The choices of the job; None counts every choice.
         modules : sequence of str
             Modules that the job imports by a name of its specification.
         """
-        names = self._choices if chosen is None else frozenset(chosen)
-        stamp = self._of((f"{PACKAGE}.stages.{stage}", *modules), names)
-        self.made[stamp.text] = stamp
-        return stamp
+        names = self._choices if chosen is None else frozenset(chosen) & self._choices
+        found = self._of((f"{PACKAGE}.stages.{stage}", *modules), names)
+        self.made[found.text] = found
+        return found
 
     def pins(self) -> dict[str, str]:
-        """Return the packages that made stamps hold, with their lines in the lock file."""
-        return {name: pin for stamp in self.made.values() for name, pin in stamp.pins.items()}
+        """Return the packages of all code digests so far, with their lines in the lock file."""
+        return {name: pin for found in self.made.values() for name, pin in found.pins.items()}
+
+    def save(self) -> None:
+        """Write the cache."""
+        self._cache.save()
 
     @cache  # noqa: B019 (one instance a process)
-    def _of(self, entries: tuple[str, ...], chosen: frozenset[str]) -> Stamp:
+    def _of(self, entries: tuple[str, ...], chosen: frozenset[str]) -> CodeDigest:
         modules: dict[str, str] = {}
         packages: set[str] = set()
         waiting = [*(name for entry in entries for name in _with_packages(entry)), THREADS]
@@ -123,7 +138,7 @@ class Stamps:
                     waiting.append(target)
                 elif target.partition(".")[0] not in sys.stdlib_module_names:
                     packages.add(target.partition(".")[0])
-        return Stamp(modules, {pin: self._pins[pin] for pin in sorted(map(self._distribution, packages))})
+        return CodeDigest(modules, {pin: self._pins[pin] for pin in sorted(map(self._distribution, packages))})
 
     def _distribution(self, package: str) -> str:
         name = DISTRIBUTIONS.get(package, package).lower().replace("_", "-")
@@ -140,58 +155,100 @@ class Stamps:
         return None
 
     def _module(self, name: str, chosen: frozenset[str]) -> _Module:
-        # Most modules offer no choice, and are read once for all jobs.
-        chosen &= self._offered(name)
         if (name, chosen) not in self._seen:
-            module = _Module()
-            text = "".join(_Reader(self._choices - chosen, module.imports).read(self._tree(name)))
-            module.digest = _digest(text)
-            # `from ppml.a import b` runs ppml.a, and ppml.a.b if that is a module.
-            module.imports = {
-                found for target in module.imports for found in _with_packages(target) if self._is_module(found)
-            }
-            self._seen[name, chosen] = module
+            # Most modules choose nothing, and are the same for every job.
+            skipped = (self._choices - chosen) & self._read(name, frozenset()).choices
+            self._seen[name, chosen] = self._read(name, frozenset(skipped))
         return self._seen[name, chosen]
 
-    @cache  # noqa: B019 (one instance a process)
-    def _tree(self, name: str) -> ast.Module:
-        path = self._path(name)
-        assert path is not None
-        return ast.parse(path.read_bytes(), str(path))
-
-    @cache  # noqa: B019 (one instance a process)
-    def _offered(self, name: str) -> frozenset[str]:
-        """Return the names by which the code of a module chooses."""
-        found: set[object] = set()
-        for node in ast.walk(self._tree(name)):
-            match node:
-                case ast.MatchClass(cls=ast.Name(id=choice)):
-                    found.add(choice)
-                case ast.Dict(keys=keys):
-                    found.update(key.value for key in keys if isinstance(key, ast.Constant))
-        return frozenset(name for name in self._choices if name in found)
+    def _read(self, name: str, skipped: frozenset[str]) -> _Module:
+        if (name, skipped) in self._parts:
+            return self._parts[name, skipped]
+        if name not in self._sources:
+            path = self._path(name)
+            assert path is not None
+            self._sources[name] = path.read_bytes()
+        module = self._cache.read(self._sources[name], skipped)
+        # `from ppml.a import b` runs ppml.a, and ppml.a.b if that is a module.
+        imports = {found for target in module.imports for found in _with_packages(target) if self._is_module(found)}
+        self._parts[name, skipped] = _Module(module.digest, imports, module.choices)
+        return self._parts[name, skipped]
 
     @cache  # noqa: B019 (one instance a process)
     def _is_module(self, name: str) -> bool:
         return not name.startswith(PACKAGE + ".") or self._path(name) is not None
 
 
-class _Reader:
-    """Writes out a syntax tree without what cannot change a result, and collects what it imports.
-
-    Written here, not :func:`ast.dump`: its text differs between minor versions of Python.
+class _ModuleCache:
+    """Modules by their bytes, read once and kept between processes.
 
     Parameters
     ----------
-    skipped : collection of str
-        Names that the job does not choose.
-    imports : set of str
-        Collects the modules; and ``module.name``, which may be one.
+    path : Path or None
+        The file; None keeps nothing.
+    choices : frozenset of str
+        As for :class:`CodeDigests`.
     """
 
-    def __init__(self, skipped: Collection[str], imports: set[str]) -> None:
+    def __init__(self, path: Path | None, choices: frozenset[str]) -> None:
+        self._path = path
+        self._choices = choices
+        self._known: dict[str, list[Any]] = {}
+        self._used: dict[str, list[Any]] = {}
+        self._trees: dict[bytes, ast.Module] = {}
+        self._version = _digest(repr((Path(__file__).read_bytes(), sorted(choices))))
+        if path:
+            with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
+                content = read_json(path)
+                self._known = dict(content["modules"]) if content["version"] == self._version else {}
+
+    def read(self, source: bytes, skipped: frozenset[str]) -> _Module:
+        """Return a module without the choices in ``skipped``."""
+        key = " ".join([hashlib.sha256(source).hexdigest(), *sorted(skipped)])
+        if key not in self._used:
+            self._used[key] = self._known.get(key) or self._compute(source, skipped)
+        text, imports, choices = self._used[key]
+        return _Module(text, set(imports), set(choices))
+
+    def _compute(self, source: bytes, skipped: frozenset[str]) -> list[Any]:
+        if source not in self._trees:
+            self._trees[source] = ast.parse(source)
+        reader = _Reader(self._choices, skipped)
+        text = _digest("".join(reader.read(self._trees[source])))
+        return [text, sorted(reader.imports), sorted(reader.chosen)]
+
+    def save(self) -> None:
+        """Write the modules that were read, unless the file holds them."""
+        if self._path and self._used != self._known:
+            self._known = dict(self._used)
+            write_text(self._path, canonical({"version": self._version, "modules": self._known}))
+
+
+class _Reader:
+    """Writes out the parts of a syntax tree that can change a result.
+
+    The text of :func:`ast.dump` differs between minor versions of Python; this one does not.
+
+    Parameters
+    ----------
+    choices : collection of str
+        Every name by which a configuration can choose.
+    skipped : collection of str
+        The names that the job does not choose.
+
+    Attributes
+    ----------
+    imports : set of str
+        The imported modules; and ``module.name``, which may be a module.
+    chosen : set of str
+        The names of ``choices`` that the code asks for.
+    """
+
+    def __init__(self, choices: Collection[str], skipped: Collection[str]) -> None:
+        self._choices = choices
         self._skipped = skipped
-        self._imports = imports
+        self.imports: set[str] = set()
+        self.chosen: set[str] = set()
 
     def read(self, node: object) -> Iterator[str]:
         match node:
@@ -225,16 +282,16 @@ class _Reader:
             assert node.module and not node.level, "imports are absolute here"
             if _is_settings(node.module):
                 return
-            self._imports.update([node.module, *(f"{node.module}.{name}" for name, _ in names)])
+            self.imports.update([node.module, *(f"{node.module}.{name}" for name, _ in names)])
             yield repr((node.module, sorted(names, key=str)))
         else:
-            self._imports.update(name for name, _ in names)
+            self.imports.update(name for name, _ in names)
             yield repr(sorted(names, key=str))
 
     def _table(self, node: ast.Dict) -> Iterator[str]:
         yield "Dict("
         for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(key, ast.Constant) and key.value in self._skipped:
+            if isinstance(key, ast.Constant) and self._unchosen_name(key.value):
                 continue
             for entry in ast.walk(value) if value else ():
                 if (
@@ -242,7 +299,7 @@ class _Reader:
                     and isinstance(entry.value, str)
                     and _TABLE_ENTRY.fullmatch(entry.value)
                 ):
-                    self._imports.add(entry.value.partition(":")[0])
+                    self.imports.add(entry.value.partition(":")[0])
             yield from self.read(key)
             yield ":"
             yield from self.read(value)
@@ -251,12 +308,19 @@ class _Reader:
     def _unchosen(self, pattern: ast.pattern) -> bool:
         match pattern:
             case ast.MatchClass(cls=ast.Name(id=name)):
-                return name in self._skipped
+                return self._unchosen_name(name)
             case ast.MatchAs(pattern=ast.pattern() as inner):
                 return self._unchosen(inner)
             case ast.MatchOr(patterns=patterns):
-                return all(map(self._unchosen, patterns))
+                # No generator: each pattern notes its choices.
+                found = [self._unchosen(inner) for inner in patterns]
+                return all(found)
         return False
+
+    def _unchosen_name(self, name: object) -> bool:
+        if isinstance(name, str) and name in self._choices:
+            self.chosen.add(name)
+        return name in self._skipped
 
 
 def read_pins(lock: Path) -> dict[str, str]:

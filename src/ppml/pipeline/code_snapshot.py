@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ppml.io.atomic import UNFINISHED
+from ppml.io.atomic import TEMP_PREFIX
 
 PLACE = Path(".snakemake/ppml/code")
 
 
-def freeze(package: Path, place: Path = PLACE) -> Path:
+def snapshot(package: Path, place: Path = PLACE) -> Path:
     """Copy a package, unless there is a copy already, and return the copy; its folder is named by its content."""
     files = _read(package)
     folder = place.absolute() / _digest(files)
@@ -21,7 +21,7 @@ def freeze(package: Path, place: Path = PLACE) -> Path:
     # A power cut may have emptied files of a copy.
     if _read(copy) != files:
         shutil.rmtree(folder, ignore_errors=True)
-        unfinished = place.absolute() / f"{UNFINISHED}{os.urandom(4).hex()}"
+        unfinished = place.absolute() / f"{TEMP_PREFIX}{os.urandom(4).hex()}"
         for name, content in files.items():
             path = unfinished / package.name / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def freeze(package: Path, place: Path = PLACE) -> Path:
     return copy
 
 
-def forget_others(copy: Path) -> None:
+def remove_old_snapshots(copy: Path) -> None:
     """Remove the copies that earlier runs have left."""
     for folder in copy.parent.parent.iterdir():
         if folder != copy.parent:

@@ -27,7 +27,7 @@ from dvc.repo import Repo
 from fsspec import Callback  # type: ignore[import-untyped]
 
 from ppml.errors import UserError
-from ppml.io.atomic import atomic
+from ppml.io.atomic import atomic_write
 from ppml.pipeline.safe_paths import follow, is_plain, same_places
 
 TRACKED = ("data", "artifacts")
@@ -248,7 +248,7 @@ class Cache:
         """Add an object that ``write`` brings; return False if its bytes are not those that its name stands for."""
         path = self.path(name)
         try:
-            with atomic(path) as temporary:
+            with atomic_write(path) as temporary:
                 write(temporary)
                 if md5(temporary) != _sum(name):
                     raise ValueError(name)

@@ -12,7 +12,7 @@ import ppml
 from ppml.config.model import Config
 from ppml.errors import UserError
 from ppml.ipc import parent_watch
-from ppml.pipeline.code_snapshot import freeze
+from ppml.pipeline.code_snapshot import snapshot
 from ppml.pipeline.project import LOCK_FILE
 from ppml.preflight import resolve_data
 from ppml.system_errors import describe_os_error
@@ -53,7 +53,7 @@ def set_job_environment(*, main: bool) -> Path:
     if not main:
         return Path(os.environ.get(ENV_CODE, ppml.__path__[0]))
     try:
-        code = freeze(Path(ppml.__path__[0]))
+        code = snapshot(Path(ppml.__path__[0]))
     except OSError as error:
         raise UserError(
             f"{describe_os_error(error)}; the workflow keeps records below .snakemake in the current folder; for "

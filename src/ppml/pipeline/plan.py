@@ -15,6 +15,7 @@ from ppml.config.data import Dirichlet, PartitionSpec
 from ppml.config.datasets import DIGITS
 from ppml.config.inference import NoInference
 from ppml.config.model import Config, Folders
+from ppml.config.models import MODELS
 from ppml.config.spec import Spec
 from ppml.config.suggestions import suggestion
 from ppml.config.technique import (
@@ -30,10 +31,10 @@ from ppml.config.technique import (
 from ppml.config.transforms import Transform
 from ppml.data.sources import unreadable
 from ppml.errors import UserError
-from ppml.config.models import MODELS
-from ppml.pipeline.code_digest import Stamps
+from ppml.pipeline.code_digest import CodeDigests
 from ppml.pipeline.configuration import configuration
 from ppml.pipeline.job_environment import resolve_fallback
+from ppml.pipeline.job_record import STATE
 from ppml.pipeline.paths import Paths
 from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT, project_file
 from ppml.pipeline.stages import PROJECT, RUN, STAGES, SUBFOLDERS, Files, Key, Stage
@@ -164,7 +165,7 @@ class Plan:
     paths: Paths
     runs: list[tuple[str, int]]
     """Every arm with each of its seeds."""
-    digests: Stamps
+    digests: CodeDigests
 
     def __init__(self, config: Config, fallback: str | None, code: Path | None = None) -> None:
         self.config = config
@@ -172,7 +173,7 @@ class Plan:
         self.paths = Paths(config, fallback)
         self.runs = [(arm, seed) for arm in config.arms for seed in config.seeds_of(arm)]
         self.published = load_published(LITERATURE)
-        self.digests = Stamps(code or Path(ppml.__path__[0]), LOCK_FILE, CHOICES)
+        self.digests = CodeDigests(code or Path(ppml.__path__[0]), LOCK_FILE, CHOICES, STATE / "code.json")
 
     @classmethod
     def check(cls, given: Mapping[str, Any], files: list[str], *, main: bool = True, code: Path | None = None) -> Plan:

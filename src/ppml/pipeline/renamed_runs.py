@@ -1,7 +1,7 @@
-"""Runs that lie elsewhere, as they do after an arm was renamed: found in the record book, and copied.
+"""Runs that lie under another name, as after an arm was renamed: found in the record book, and copied.
 
-The book only says where to look. A run is copied from the folder of another arm beside its own, into places of planned
-results alone, and only files whose bytes are those that the book names.
+The book names only candidates. A run is copied from the folder of another arm in the same place, into places of planned
+results alone, and only files whose bytes are those of the book.
 """
 
 from __future__ import annotations
@@ -9,70 +9,131 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppml.io.atomic import leftover_temp_files
+from ppml.pipeline.job_record import JobRecord, write_record
 from ppml.pipeline.safe_paths import PlaceError, Places, sha256
 
 if TYPE_CHECKING:
-    from ppml.pipeline.provenance import Job
-
-Stands = Callable[[str, str], bool]
-"""What the book shows of a SHA-256, and one of a file's bytes -> whether it stands for that."""
+    from ppml.pipeline.job_status import JobRecords
 
 
 @dataclasses.dataclass(frozen=True)
-class Adoption:
-    """A run that is there under another name.
+class RenamedRun:
+    """A planned run that exists under another name.
 
     Parameters
     ----------
     source, folder : str
-        Where it lies, and where it is planned.
-    jobs : dict
-        Planned file -> the job that made it, in terms of the planned folder.
+        The folder with the files, and the planned one.
+    records : mapping
+        Planned file -> record of the job that made it, with the paths of the planned folder.
     """
 
     source: str
     folder: str
-    jobs: Mapping[str, Job]
+    records: Mapping[str, JobRecord]
 
     def __str__(self) -> str:
         return f"{self.folder} is taken over from {self.source}, which was made in the same way"
 
-    def take_over(self, stands_for: Stands) -> bool:
-        """Copy the files; return whether all of them had the right bytes. If not, none is left.
 
-        Raises
-        ------
-        OSError
-            A file cannot be read or written.
-        """
-        top = Path(self.folder).parents[2]
-        places = Places(top, lambda name: str(top / name) in self.jobs)
-        copied: list[Path] = []
-        try:
-            for target, job in self.jobs.items():
-                name = Path(target).relative_to(top).as_posix()
-                shown = job.outputs[target]
-                put = places.put(
-                    name,
-                    Path(self.source, Path(target).name),
-                    lambda copy, shown=shown: stands_for(shown, sha256(copy)),  # type: ignore[misc]
-                )
-                if not put:
-                    break
-                copied.append(Path(target))
-            else:
-                return True
-        except PlaceError:
-            pass
-        except OSError:
-            _remove(copied, self.folder)
-            raise
-        _remove(copied, self.folder)
-        return False
+def renamed_runs(records: JobRecords) -> list[RenamedRun]:
+    """Return the runs that a run would take over."""
+    known: dict[tuple[tuple[str, ...], Path, str], str] = {}
+    for output, record in records.book.records.items():
+        if record.rule == "train":
+            place = Path(output).parent
+            known[record.params, place.parent.parent, place.name] = str(place)
+    found = []
+    for job in records.jobs:
+        if job.rule != "train":
+            continue
+        folder = Path(job.outputs[0]).parent
+        source = known.get((job.params, folder.parent.parent, folder.name))
+        # A broken link counts as a folder, too.
+        if not source or os.path.lexists(folder) or any(map(Path.is_symlink, _with_parent(Path(source)))):
+            continue
+        if moved := _moved(records, source, str(folder)):
+            found.append(RenamedRun(source, str(folder), moved))
+    return found
+
+
+def _moved(records: JobRecords, source: str, folder: str) -> dict[str, JobRecord]:
+    """Return the records of a run with the paths of ``folder``; none if one of its files is not as it was made."""
+    book = records.book.records
+    names = {name: f"{folder}/{Path(name).name}" for name in book if str(Path(name).parent) == source}
+    # The record of a run is collected from all runs.
+    names = {name: to for name, to in names.items() if to in records.makers and book[name].rule != "collect"}
+    moved = {}
+    for name, to in names.items():
+        record = book[name]
+        inside = {part for part in record.inputs if str(Path(part).parent) == source}
+        if not inside <= names.keys() or not records.has(name, record.outputs[name]):
+            return {}
+        inputs = {names.get(part, part): shown for part, shown in record.inputs.items()}
+        moved[to] = dataclasses.replace(record, inputs=inputs, outputs={to: record.outputs[name]})
+    return moved
+
+
+def take_over(run: RenamedRun, records: JobRecords) -> bool:
+    """Copy the files and record them; return whether all had the right bytes. If not, no copy remains.
+
+    Raises
+    ------
+    OSError
+        A file cannot be read or written.
+    """
+    top = Path(run.folder).parents[2]
+    places = Places(top, lambda name: str(top / name) in run.records)
+    copied: list[Path] = []
+    complete = False
+    try:
+        complete = all(_copied(run, places, top, target, records, copied) for target in run.records)
+    except PlaceError:
+        pass
+    finally:
+        if not complete:
+            _remove(copied, run.folder)
+    if complete:
+        records.book.records.update(run.records)
+        records.forget()
+        _record(run, records)
+    return complete
+
+
+def _copied(run: RenamedRun, places: Places, top: Path, target: str, records: JobRecords, copied: list[Path]) -> bool:
+    shown = run.records[target].outputs[target]
+    name, source = Path(target).relative_to(top).as_posix(), Path(run.source, Path(target).name)
+    if places.put(name, source, lambda copy: records.stands_for(shown, sha256(copy))):
+        copied.append(Path(target))
+        return True
+    return False
+
+
+def _record(run: RenamedRun, records: JobRecords) -> None:
+    """Write the records of the copies, for runs that end before they save the record book."""
+    for job in records.jobs:
+        if all(path in run.records for path in job.outputs):
+            record = run.records[job.outputs[0]]
+            outputs = {path: records.digests.sha256(path) or "" for path in job.outputs}
+            inputs = {
+                name: now if (now := records.digests.sha256(name)) and records.stands_for(shown, now) else shown
+                for name, shown in record.inputs.items()
+            }
+            write_record(dataclasses.replace(record, inputs=inputs, outputs=outputs), job.outputs[-1])
+
+
+def remove_leftovers(outputs: Iterable[str]) -> None:
+    """Remove the temporary files of killed writers from the folders of outputs."""
+    for folder in sorted({Path(path).parent for path in outputs}):
+        # A link leads to a folder outside of the workflow.
+        if not any(map(Path.is_symlink, _with_parent(folder))):
+            for leftover in leftover_temp_files(folder):
+                leftover.unlink(missing_ok=True)
 
 
 def _remove(files: Collection[Path], folder: str) -> None:
@@ -82,54 +143,5 @@ def _remove(files: Collection[Path], folder: str) -> None:
         Path(folder).rmdir()
 
 
-def find(
-    jobs: Mapping[str, Job], planned: Collection[str], trainings: Mapping[str, frozenset[str]], has: Callable[..., bool]
-) -> Iterator[Adoption]:
-    """Yield the runs that can be taken over.
-
-    Parameters
-    ----------
-    jobs : mapping
-        File -> the job that made it, by the book.
-    planned : collection of str
-        Every file that the workflow makes.
-    trainings : mapping
-        Folder of each run -> the params of its training.
-    has : callable
-        File, and what the book shows of its SHA-256 -> whether it is there with these bytes.
-    """
-    known: dict[tuple[frozenset[str], Path, str], str] = {}
-    for output, job in jobs.items():
-        if job.rule == "train":
-            place = Path(output).parent
-            known[frozenset(job.params), place.parent.parent, place.name] = str(place)
-    for folder, params in trainings.items():
-        wanted = Path(folder)
-        source = known.get((params, wanted.parent.parent, wanted.name))
-        # A link that leads nowhere is there, too.
-        if source and not os.path.lexists(folder) and not any(map(Path.is_symlink, _up(Path(source)))):
-            found = _moved(jobs, source, folder, planned, has)
-            if found:
-                yield Adoption(source, folder, found)
-
-
-def _up(folder: Path) -> tuple[Path, Path]:
-    return folder, folder.parent
-
-
-def _moved(
-    jobs: Mapping[str, Job], source: str, folder: str, planned: Collection[str], has: Callable[..., bool]
-) -> dict[str, Job]:
-    """Return what made the planned files of a run, as if in ``folder``; nothing if one is not there as it was made."""
-    names = {name: f"{folder}/{Path(name).name}" for name in jobs if str(Path(name).parent) == source}
-    # What is collected of all runs is none of this one.
-    names = {name: to for name, to in names.items() if to in planned and jobs[name].rule != "collect"}
-    moved = {}
-    for name, to in names.items():
-        job = jobs[name]
-        inside = {part for part in job.inputs if str(Path(part).parent) == source}
-        if not inside <= names.keys() or not has(name, job.outputs[name]):
-            return {}
-        inputs = {names.get(part, part): shown for part, shown in job.inputs.items()}
-        moved[to] = dataclasses.replace(job, inputs=inputs, outputs={to: job.outputs[name]})
-    return moved
+def _with_parent(folder: Path) -> Iterator[Path]:
+    yield from (folder, folder.parent)

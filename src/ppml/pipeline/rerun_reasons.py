@@ -6,40 +6,37 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ppml.pipeline.code_digest import Stamp
-from ppml.pipeline.provenance import FLAW
+from ppml.pipeline.code_digest import CodeDigest
 
 
-def changed_params(before: Iterable[str], now: Iterable[str], stamp: Callable[[str], Stamp | None]) -> Iterator[str]:
-    """Yield what differs between the params that a job ran with and those that it has now.
+def changed_params(
+    before: Iterable[str], now: Iterable[str], code_digest: Callable[[str], CodeDigest | None]
+) -> Iterator[str]:
+    """Yield the differences between the parameters of a finished job and those of the planned one.
 
     Parameters
     ----------
     before, now : iterable of str
-        Specification, stamp and texts; what came before may hold flaws of the files.
-    stamp : callable
-        Tells what a stamp stands for, None if no one knows.
+        Specification, code digest and further texts.
+    code_digest : callable
+        Text -> modules and pins, None if they are not known.
     """
     before, now = list(before), list(now)
-    flaws = [param for param in before if param.startswith(FLAW)]
-    yield from (flaw.removeprefix(FLAW) for flaw in flaws)
-    if flaws == before != []:
-        return  # nobody knows more
-    old = [param for param in before if param not in now and param not in flaws]
+    old = [param for param in before if param not in now]
     new = [param for param in now if param not in before]
-    old_stamps, new_stamps = ([param for param in params if _is_stamp(param)] for params in (old, new))
-    for one, other in zip(old_stamps, new_stamps, strict=False):
-        yield from changed_stamp(stamp(one), stamp(other))
+    old_code, new_code = ([param for param in params if _is_code_digest(param)] for params in (old, new))
+    for one, other in zip(old_code, new_code, strict=False):
+        yield from changed_code(code_digest(one), code_digest(other))
     old_specs, new_specs = ([spec for param in params if (spec := _spec(param)) is not None] for params in (old, new))
     for one, other in zip(old_specs, new_specs, strict=False):
         yield from changed_keys(one, other)
-    if len(old) != len(new) or len(old_specs) != len(new_specs) or len(old_stamps) != len(new_stamps):
+    if len(old) != len(new) or len(old_specs) != len(new_specs) or len(old_code) != len(new_code):
         yield "the rule has other parameters"
-    elif not old_specs and not old_stamps:
+    elif not old_specs and not old_code:
         yield from (f"{one!r} is now {other!r}" for one, other in zip(old, new, strict=False))
 
 
-def changed_stamp(before: Stamp | None, now: Stamp | None) -> Iterator[str]:
+def changed_code(before: CodeDigest | None, now: CodeDigest | None) -> Iterator[str]:
     """Yield the modules and pins that differ."""
     if before is None or now is None:
         yield "code or pins have changed, and nobody knows what they were"
@@ -68,7 +65,7 @@ def changed_keys(before: Any, now: Any, place: str = "") -> Iterator[str]:
         yield f"{place or 'specification'} {_short(before)} -> {_short(now)}"
 
 
-def _is_stamp(param: str) -> bool:
+def _is_code_digest(param: str) -> bool:
     return len(param) == 16 and all(digit in "0123456789abcdef" for digit in param)
 
 

@@ -13,9 +13,6 @@ import time
 from pathlib import Path
 from typing import ClassVar, TextIO
 
-from snakemake.exceptions import WorkflowError
-from snakemake.jobs import Job
-
 from ppml.errors import UserError
 from ppml.system_errors import describe_os_error
 
@@ -78,23 +75,6 @@ class RunLock:
         os.environ[RUN] = run
         return True
 
-    def only_look(self) -> None:
-        """Have this process, in whose folder another run is at work, look and run nothing.
-
-        Before a job, Snakemake asks whether those of its outputs that are there may be written: what the other run has
-        removed since it saw them it would take for write-protected.
-        """
-
-        async def unasked(job: Job) -> None:
-            """Ask nothing."""
-
-        async def refused(job: Job) -> None:
-            """Refuse also where ``--no-hooks`` leaves out what stops a second run before."""
-            raise WorkflowError(self.refusal())
-
-        Job.check_protected_output = unasked
-        Job.prepare = refused
-
     def _lock(self, file: TextIO) -> bool:
         over = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -113,7 +93,7 @@ class RunLock:
                 )
                 return True
 
-    def follow(self) -> None:
+    def exit_when_run_ends(self) -> None:
         """End this process, which a run started for a job, perhaps on another machine, once that run is gone.
 
         Its jobs end with it (:mod:`ppml.ipc.parent_watch`). Snakemake must not see that they fail: it would remove

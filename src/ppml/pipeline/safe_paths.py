@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from ppml.errors import UserError
-from ppml.io.atomic import atomic
+from ppml.io.atomic import atomic_write
 
 LONGEST_NAME = 1024
 """Characters that the name of a file may have: more than any that the workflow makes."""
@@ -77,7 +77,7 @@ class Places:
         if not stat.S_ISREG(source.stat().st_mode):
             return False
         try:
-            with atomic(place) as temporary:
+            with atomic_write(place) as temporary:
                 shutil.copyfile(source, temporary)
                 if not has_the_bytes(temporary):
                     raise _OtherBytes

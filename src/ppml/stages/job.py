@@ -38,6 +38,11 @@ class Job:
     digest: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def spec_text(self) -> str:
+        """The specification as JSON text."""
+        return json.dumps(self.spec, separators=(",", ":"))
+
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Job:
         """Return the job of a command line."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ppml.errors import UserError
+from ppml.pipeline.job_record import record_job
 from ppml.stages.job import Job
 from ppml.stages.threads import make_deterministic, use_one_thread
 from ppml.system_errors import describe_os_error
@@ -21,7 +22,9 @@ def run_stage(name: str, arguments: list[str]) -> None:
     if "torch" in sys.modules:
         make_deterministic()
     job = Job.parse(arguments)
-    run(lambda: stage.run(job), files={*job.inputs.values(), *job.outputs.values()})
+    last = str(list(job.outputs.values())[-1]) if job.outputs else None
+    with record_job(last, [job.spec_text, job.digest]):
+        run(lambda: stage.run(job), files={*job.inputs.values(), *job.outputs.values()})
 
 
 def stage_names() -> list[str]:

@@ -1,0 +1,134 @@
+"""Records of finished jobs: each job writes one after its outputs, with the SHA-256 of its inputs and outputs.
+
+Before a run starts its jobs, it writes the description of each; the job finds its own by the name of an output.
+A job that fails or is killed writes no record, so that the next run repeats it.
+
+Jobs import this module before their stage, so it imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ppml.io.atomic import read_json, write_json
+from ppml.pipeline.safe_paths import sha256
+
+STATE = Path(".snakemake/ppml")
+DESCRIPTIONS = STATE / "jobs"
+RECORDS = STATE / "records"
+
+
+@dataclasses.dataclass(frozen=True)
+class JobRecord:
+    """A finished job.
+
+    Parameters
+    ----------
+    rule, command : str
+        Name of the rule, and its shell command with wildcards.
+    params : tuple of str
+        Specification, code digest, and further texts of the command, sorted.
+    inputs, outputs : mapping
+        Path -> SHA-256 of the bytes that the job read and wrote; in the record book, the publishable digest of it.
+    """
+
+    rule: str
+    command: str
+    params: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class JobDescription:
+    """A planned job, as the process of the job needs it."""
+
+    rule: str
+    command: str
+    params: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def write_descriptions(jobs: Iterable[JobDescription]) -> None:
+    """Write the description of each job, for the processes that run them."""
+    for job in jobs:
+        write_json(_file(DESCRIPTIONS, job.outputs[-1]), dataclasses.asdict(job))
+
+
+@contextmanager
+def record_job(output: str | None, params: Iterable[str]) -> Iterator[None]:
+    """Record the job of a process, once the block ends without an error.
+
+    No record is written if an input changes during the job, since the job may have read either content.
+
+    Parameters
+    ----------
+    output : str or None
+        The last output of the job.
+    params : iterable of str
+        Specification and code digest of the job: a description with others is of another run.
+    """
+    job = _read_description(output) if output else None
+    if job and not set(params) <= set(job.params):
+        job = None
+    before = {name: _signature(name) for name in job.inputs} if job else {}
+    inputs = {name: _sha256(name) for name in before}
+    yield
+    if job is None or before != {name: _signature(name) for name in before}:
+        return
+    outputs = {name: _sha256(name) for name in job.outputs}
+    # A stage that leaves an output unwritten fails in Snakemake, too.
+    if None not in (*inputs.values(), *outputs.values()):
+        record = JobRecord(job.rule, job.command, job.params, inputs, outputs)  # type: ignore[arg-type]
+        write_record(record, job.outputs[-1])
+
+
+def write_record(record: JobRecord, output: str) -> None:
+    """Write the record of a job under the name of its last output."""
+    write_json(_file(RECORDS, output), dataclasses.asdict(record))
+
+
+def read_record(output: str) -> JobRecord | None:
+    """Return the record of a job by its last output, None if there is none or it is damaged."""
+    content = _read(_file(RECORDS, output))
+    with suppress(KeyError, TypeError, AttributeError):
+        inputs, outputs = dict(content["inputs"]), dict(content["outputs"])
+        return JobRecord(content["rule"], content["command"], tuple(content["params"]), inputs, outputs)
+    return None
+
+
+def _read_description(output: str) -> JobDescription | None:
+    content = _read(_file(DESCRIPTIONS, output))
+    with suppress(KeyError, TypeError):
+        texts = (tuple(content[name]) for name in ("params", "inputs", "outputs"))
+        return JobDescription(content["rule"], content["command"], *texts)
+    return None
+
+
+def _read(path: Path) -> Any:
+    with suppress(OSError, ValueError, RecursionError):
+        return read_json(path)
+    return None
+
+
+def _file(folder: Path, output: str) -> Path:
+    return folder / f"{hashlib.sha256(output.encode()).hexdigest()[:32]}.json"
+
+
+def _signature(name: str) -> tuple[int, ...] | None:
+    with suppress(OSError):
+        stat = Path(name).stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+    return None
+
+
+def _sha256(name: str) -> str | None:
+    with suppress(OSError):
+        return sha256(Path(name))
+    return None

@@ -1,0 +1,231 @@
+"""The inputs of rules, marked so that Snakemake runs the jobs of :func:`ppml.pipeline.job_status.plan_jobs`.
+
+Snakemake compares the times of inputs and outputs. An input whose job does not run is therefore ``ancient``, and a job
+that has to run reads one more file, which is newer than all others. Both are part of Snakemake's language; nothing in
+the folder changes, so that a dry run shows what a run does.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from snakemake.io import ancient
+
+from ppml.errors import UserError
+from ppml.io.atomic import atomic_write
+from ppml.pipeline.job_record import JobDescription, write_descriptions
+from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs
+from ppml.pipeline.project import project_file
+from ppml.pipeline.renamed_runs import remove_leftovers, renamed_runs, take_over
+from ppml.pipeline.rules import Rule
+from ppml.pipeline.stages import Files
+from ppml.pipeline.tracked_jobs import TrackedJob
+from ppml.system_errors import describe_os_error
+
+
+class RuleInputs:
+    """The input functions of rules.
+
+    At the first call of one, which comes while Snakemake plans the jobs, Snakemake's options are known: a real run then
+    takes over renamed runs and writes the descriptions of its jobs.
+
+    Parameters
+    ----------
+    workflow : snakemake.workflow.Workflow
+        The workflow that is being read.
+    checkpoints : snakemake.checkpoints.Checkpoints
+        The checkpoints of the Snakefile.
+    records : JobRecords
+        All jobs and their records.
+    start : callable
+        What a real run does before it plans jobs; it raises a :class:`UserError` if the run must not start.
+    """
+
+    def __init__(self, workflow: Any, checkpoints: Any, records: JobRecords, start: Callable[[], None]) -> None:
+        self._workflow = workflow
+        self._checkpoints = checkpoints
+        self._records = records
+        self._start = start
+        self._status: dict[str, JobStatus] = {}
+        self._newest: Any = None
+        self._real = False
+
+    def of(self, rule: Rule) -> Callable[[Any], dict[str, Any]]:
+        """Return the input function of a rule; ``stale`` holds the newest file if the job has to run."""
+
+        def inputs(wildcards: Any) -> dict[str, Any]:
+            job = rule.job(wildcards)
+            return self.marked(job.output_files()[0], job.inputs)
+
+        return inputs
+
+    def marked(self, output: str, inputs: Files) -> dict[str, Any]:
+        """Return the inputs of the job that makes ``output``, marked, and ``stale``.
+
+        If the checkpoint of its run runs first, Snakemake plans the job again after it.
+        """
+        if not self._workflow.is_main_process:
+            # A process that runs one job, perhaps on another machine, runs it anyway.
+            return {**inputs, "stale": []}
+        self._require_plan()
+        # The first page of the report has no record.
+        job = self._records.makers.get(output)
+        causes: Sequence[str] = self._status[job.outputs[0]].causes if job else ()
+        if job and self._real and self._status[job.outputs[0]].certain:
+            _require_unprotected(job)
+        checkpoint = self._running_checkpoint(job) if job else None
+        if job and checkpoint:
+            # Raises an exception of Snakemake until the checkpoint has ended.
+            getattr(self._checkpoints, checkpoint.rule).get(**checkpoint.wildcards)
+            self._records.forget()
+            causes = [*self._records.causes(job), *(cause for cause in causes if cause == FORCED)]
+
+        def mark(paths: str | Sequence[str]) -> Any:
+            if not isinstance(paths, str):
+                return [mark(path) for path in paths]
+            maker = self._records.makers.get(paths)
+            changes = bool(causes) if maker is checkpoint else self._may_change(maker, after=checkpoint)
+            return paths if maker and changes else ancient(paths)
+
+        return {**{name: mark(paths) for name, paths in inputs.items()}, "stale": [self._newest.name] if causes else []}
+
+    def _may_change(self, maker: TrackedJob | None, *, after: TrackedJob | None) -> bool:
+        """Return whether a job runs that makes an input, after a checkpoint has ended if ``after`` is one."""
+        if maker is None or not (status := self._status[maker.outputs[0]]).runs:
+            return False
+        if after is None or status.certain:
+            return True
+        return self._records.is_missing(maker) or bool(self._records.causes(maker))
+
+    def _running_checkpoint(self, job: TrackedJob) -> TrackedJob | None:
+        """Return the checkpoint that a job depends on, None if it does not run."""
+        if not job.follows_checkpoint:
+            return None
+        jobs = (one for one in self._checkpoint_jobs if one.wildcards == job.wildcards)
+        return next((one for one in jobs if self._status[one.outputs[0]].runs), None)
+
+    @cached_property
+    def _checkpoint_jobs(self) -> list[TrackedJob]:
+        return [job for job in self._records.jobs if job.rule in CHECKPOINTS]
+
+    def targets(self, paths: Sequence[str]) -> list[str]:
+        """Return the inputs of the rule for all results: if all are up to date, only a file that no rule makes.
+
+        Snakemake then says that there is nothing to be done without a graph of all jobs, which takes most of the time.
+        What shows the graph (``--summary``, ``--report``) gets all paths.
+        """
+        self._require_plan()
+        idle = self._status and not any(status.runs for status in self._status.values())
+        if idle and self._workflow.is_main_process and self._workflow.execution_settings is not None:
+            return [project_file("Snakefile")]
+        return [*paths]
+
+    def _require_plan(self) -> None:
+        if self._status or not self._workflow.is_main_process:
+            return
+        try:
+            self._plan()
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {describe_os_error(error)}")
+
+    def _plan(self) -> None:
+        workflow = self._workflow
+        if workflow.touch:
+            raise UserError("--touch is refused: content decides here, never a time; to repeat a job: --forcerun")
+        real = workflow.execution_settings is not None and not workflow.dryrun
+        if real:
+            self._start()
+            remove_leftovers(self._records.makers)
+            for run in renamed_runs(self._records):
+                take_over(run, self._records)
+        elif workflow.dryrun:
+            for run in renamed_runs(self._records):
+                print(f"a run does this first: {run}", file=sys.stderr)
+        jobs = plan_jobs(self._records, self._is_forced)
+        self._records.digests.save()
+        self._status = {status.job.outputs[0]: status for status in jobs}
+        running = [status for status in jobs if status.runs]
+        self._real = real
+        if real and running:
+            write_descriptions(map(_description, self._records.jobs))
+            _replace_links(running)
+            _align_times(running)
+        self._newest = _newest_file(running)
+
+    def _is_forced(self, job: TrackedJob) -> bool:
+        settings = self._workflow.dag_settings
+        asked = set(settings.forcerun) | (set(settings.targets) if settings.forcetargets else set())
+        return bool(settings.forceall or job.rule in asked or asked & set(job.outputs))
+
+
+def _description(job: TrackedJob) -> JobDescription:
+    return JobDescription(job.rule, job.command, job.params, job.inputs, job.outputs)
+
+
+def _newest_file(running: list[JobStatus]) -> Any:
+    """Return a file outside of the folder that is newer than all outputs of some jobs; this process removes it.
+
+    It is as old as possible: Snakemake reports an output that is older than an input after its job, which a node of a
+    cluster with another clock would make.
+    """
+    file = tempfile.NamedTemporaryFile(prefix="newer-than-results-")  # noqa: SIM115 (until this process ends)
+    # Other bytes each time: where Snakemake compares content, it is a changed file.
+    file.write(os.urandom(16))
+    file.flush()
+    times = [Path(path).stat().st_mtime_ns for path in _files(running)]
+    newest = max((moment for moment in times if moment < time.time_ns()), default=0) + 1000
+    os.utime(file.name, ns=(newest, newest))
+    return file
+
+
+def _files(jobs: Iterable[JobStatus]) -> list[str]:
+    return [path for status in jobs for path in status.job.outputs if Path(path).is_file()]
+
+
+def _align_times(running: list[JobStatus]) -> None:
+    """Set the times of outputs so that only a changed input is newer than the output of a job."""
+    now = time.time_ns()
+    for path in _files(running):
+        if Path(path).stat().st_mtime_ns >= now:
+            # The clock was wrong.
+            os.utime(path, ns=(0, 0))
+    uncertain = _files(status for status in running if not status.certain)
+    oldest = min((Path(path).stat().st_mtime_ns for path in uncertain), default=0)
+    for path in uncertain:
+        os.utime(path, ns=(oldest, oldest))
+
+
+def _replace_links(running: list[JobStatus]) -> None:
+    """Replace links by copies in the places of outputs that are made again.
+
+    DVC can link them to files of its cache, which it protects; Snakemake refuses to run a job with a protected output.
+    """
+    for path in map(Path, _files(running)):
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode) or found.st_nlink > 1:
+            modified = path.stat().st_mtime_ns
+            with atomic_write(path) as copy:
+                shutil.copyfile(path, copy)
+            os.utime(path, ns=(modified, modified))
+
+
+def _require_unprotected(job: TrackedJob) -> None:
+    """Exit if an output that would be made again is write-protected by its owner; the superuser could write it."""
+    for path in map(Path, job.outputs):
+        if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:
+            sys.exit(
+                f"error: {path} would be made again, and is write-protected; to allow it: chmod u+w "
+                f"{shlex.quote(str(path))}, or where DVC protected it: .venv/bin/dvc unprotect data artifacts"
+            )

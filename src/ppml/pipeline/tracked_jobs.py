@@ -1,0 +1,93 @@
+"""Planned jobs as the records see them: texts that decide their result, and the paths of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ppml.pipeline.plan import Plan, PlannedJob
+
+COMMAND = "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+"""The shell command of every rule; the code digest covers how a stage reads its arguments."""
+
+
+@dataclass(frozen=True)
+class TrackedJob:
+    """A planned job with records.
+
+    Parameters
+    ----------
+    rule : str
+        Name of the rule, for instance ``train`` or ``table_summary``.
+    wildcards : mapping
+        The wildcards of the rule by name.
+    result : str
+        The result that the job belongs to, for instance ``arm fl``.
+    params : tuple of str
+        Specification, code digest, and further texts that decide the result, sorted.
+    inputs, outputs : tuple of str
+        Paths.
+    required : bool
+        Whether a run without targets makes the outputs if they are missing.
+    follows_checkpoint : bool
+        Whether the job depends on the checkpoint of its run.
+    command : str
+        The shell command of the rule.
+    """
+
+    rule: str
+    wildcards: Mapping[str, str]
+    result: str
+    params: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    required: bool = True
+    follows_checkpoint: bool = False
+    command: str = COMMAND
+
+    @property
+    def name(self) -> str:
+        """Rule and wildcards, for instance ``train fl/0``."""
+        return f"{self.rule} {'/'.join(self.wildcards.values())}".strip()
+
+
+def tracked_jobs(plan: Plan) -> list[TrackedJob]:
+    """Return all jobs of a plan; a job follows all jobs that make its inputs, and the runs of an arm stay together."""
+    required = set(plan.results())
+    jobs = [_tracked(job, required) for job in plan.jobs()]
+    arms = {arm: place for place, arm in enumerate(plan.config.arms)}
+    of_arms = [job for job in jobs if "arm" in job.wildcards]
+    of_arms.sort(key=lambda job: (arms[job.wildcards["arm"]], int(job.wildcards["seed"])))
+    first = next(place for place, job in enumerate(jobs) if "arm" in job.wildcards)
+    others = [job for job in jobs if "arm" not in job.wildcards]
+    return [*others[:first], *of_arms, *others[first:]]
+
+
+def _tracked(job: PlannedJob, required: set[str]) -> TrackedJob:
+    fixed = job.stage.level.by_rule
+    outputs = tuple(job.output_files())
+    return TrackedJob(
+        job.rule,
+        {name: value for name, value in job.key.items() if name not in fixed},
+        _result(job),
+        tuple(sorted([job.spec, job.digest], key=repr)),
+        tuple(job.input_files()),
+        outputs,
+        not required.isdisjoint(outputs),
+        job.stage.needs_noise,
+    )
+
+
+def _result(job: PlannedJob) -> str:
+    match dict(job.key):
+        case {"arm": arm}:
+            return f"arm {arm}"
+        case {"experiment": experiment, "kind": kind}:
+            return f"{job.stage.name} {experiment}-{kind}"
+        case {"transform": transform}:
+            return f"transform {transform}"
+        case {"partition": partition}:
+            return f"partition {partition}"
+        case {"dataset": dataset}:
+            return f"data {dataset}"
+    return "records"

@@ -1,0 +1,12 @@
+"""A job of the small workflow: ``python -m tests.workflow.small_job OUTPUT... COMMAND`` runs and records a command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from ppml.pipeline.job_record import record_job
+
+*outputs, command = sys.argv[1:]
+with record_job(outputs[-1], []):
+    subprocess.run(command, shell=True, check=True)
