@@ -45,7 +45,7 @@ class RemoteFile:
 
 
 def published_files(spec: DatasetSpec) -> tuple[RemoteFile, ...]:
-    """Return the training and test files of a data set; torchvision's class lists those that it knows."""
+    """Return the training and test files of a data set; the class of torchvision lists its own files."""
     if not spec.torchvision:
         return tuple(RemoteFile(file.name, file.md5, file.urls) for file in spec.files)
     from torchvision import datasets

@@ -1,1 +1,1 @@
-"""Fixed features, made without any real record, for models that are trained on them instead of on images."""
+"""Fixed transforms of inputs; no private example decides them."""

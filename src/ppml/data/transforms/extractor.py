@@ -1,4 +1,4 @@
-"""From images to features, by one rule that was fixed before any record was seen."""
+"""Scattering features of images, by a fixed rule that depends on no private example."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from ppml.randomness import Randomness
 GROUPS = 27
 """Groups of channels that are normalised together, as in arXiv 2011.11660."""
 BIAS = 0.1
-"""The constant feature: small, since it counts towards the norm that is clipped."""
+"""The constant feature: small, since clipping counts it in the norm."""
 AT_ONCE = 64
-"""Images at a time: with fewer, blank ones fill them up. A matrix product of another shape may have other last bits."""
+"""Images per call; blank images fill a smaller batch, since the bits of a matrix product depend on its shape."""
 
 
 class ScatteringFeatures:
     """Whitened scattering coefficients of unit norm, and a constant.
 
-    An image's features are a function of that image, of random strokes and of the key of ``rng``: what deforms a copy
-    is drawn from a keyed hash of the image and of the copy's number. So they have the same bits whatever other images
-    are there, however many, and in which order, and a training on them with differential privacy owes nothing for them.
-    Equal images have equal features. Bits are those of one thread, of one processor and of one version of PyTorch.
+    The features of an image are a function of this image, of random strokes and of the key of ``rng``: the random draws
+    of a copy come from a keyed hash of the image and the number of the copy. No bit depends on the number, the order or
+    the content of other images, so that the features cost no privacy. Equal images have equal features. The bits are
+    those of one thread, one processor and one version of PyTorch.
 
     Parameters
     ----------
     settings : Scattering
         The configuration.
     rng : Randomness
-        Strokes are drawn from it, and its keys are those of the draws of deformations.
+        The source of the strokes and of the keys of random deformations.
 
     Attributes
     ----------
     size : int
-        Number of features, the constant included.
+        The number of features, with the constant.
     """
 
     def __init__(self, settings: Scattering, rng: Randomness) -> None:
@@ -57,15 +57,15 @@ class ScatteringFeatures:
         self._whitening = Whitening.fit(prior, settings.components, settings.regularization)
 
     def plain(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features of ``images``, float32 ``(n, 1, 28, 28)`` with paper 0 and ink 1, as ``(n, size)``."""
+        """Return the features of ``images``, float32 ``(n, 1, 28, 28)`` with background 0, as ``(n, size)``."""
         return self._kind(images)
 
     def copies(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features of each image and of deformed copies of it, ``(n, copies, size)``."""
+        """Return the features of each image and its deformed copies, ``(n, copies, size)``."""
         return torch.stack(list(self._kinds(images, self._copies, "copy")), dim=1)
 
     def viewed(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the features of each image and of deformed views of it, ``(n, size)``: what predicts."""
+        """Return the mean of the features of each image and its deformed views, ``(n, size)``, for prediction."""
         total = torch.zeros(len(images), self.size)
         for kind in self._kinds(images, self._views, "view"):
             total += kind
@@ -78,7 +78,7 @@ class ScatteringFeatures:
             yield self._kind(images, draws_per_example(self._rng.child(name), number, digests, DRAWS))
 
     def _kind(self, images: torch.Tensor, draws: NDArray[np.float64] | None = None) -> torch.Tensor:
-        """Return features ``(n, size)`` of images, or of copies that are deformed by ``draws``."""
+        """Return the features, ``(n, size)``, of images, or of their copies with the random ``draws``."""
         found = torch.empty(len(images), self.size)
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE, 0]

@@ -14,13 +14,13 @@ BANDWIDTH = 0.8
 FREQUENCY = 0.75 * math.pi
 """Centre frequency at the finest scale, in radians a pixel; it halves with each scale."""
 PERIODS = range(-2, 3)
-"""How many times a filter is wrapped around the image in each direction."""
+"""Periods of the image over which a filter is summed, in each direction."""
 AT_ONCE = 16
-"""Images transformed at a time: what they become, 64 maps each, stays in the cache."""
+"""Images per call: their 64 maps each fit into the cache of the processor."""
 
 
 class ScatteringTransform:
-    """Averages of an image, of its wavelet moduli, and of the moduli of those.
+    """Averages of an image, of its wavelet moduli, and of the wavelet moduli of these moduli.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class ScatteringTransform:
     scales : int
         The averages are over ``2^scales`` pixels. Morlet wavelets have the scales ``2^j`` for ``j < scales``.
     angles : int
-        Directions of the wavelets.
+        The number of directions of the wavelets.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class ScatteringTransform:
 
     Notes
     -----
-    Filters, padding and order of the channels are those of kymatio (arXiv 1812.11214). What follows a wavelet is
-    computed at the resolution that it leaves: products are folded in the Fourier domain, which samples the result
-    more coarsely, and the last average is one matrix, since a Gaussian separates.
+    Filters, padding and order of the channels are those of kymatio (arXiv 1812.11214). Each wavelet lowers the
+    resolution of the next steps: products are folded in the Fourier domain, which samples the result more coarsely.
+    The last average is one matrix, since a Gaussian separates.
     """
 
     def __init__(self, size: int = 28, scales: int = 2, angles: int = 8) -> None:
@@ -54,9 +54,9 @@ class ScatteringTransform:
         self._scales = scales
         self._padding = [(padded - size) // 2, (padded - size + 1) // 2] * 2
         self._averages = [_average(padded, scales, level) for level in range(scales)]
-        # _wavelets[scale][level]: every angle, at a resolution that is 2^level coarser.
+        # _wavelets[scale][level]: all angles, at a resolution that is 2^level times coarser.
         self._wavelets = [
-            # The inverse transform divides by the number of values left, where it is to divide by those there were.
+            # The inverse transform divides by the number of coarse values, instead of the number of fine ones.
             [_coarser(_wavelets(padded, scale, angles), level) / 4 ** (scale - level) for level in range(scale + 1)]
             for scale in range(scales)
         ]
@@ -83,7 +83,7 @@ class ScatteringTransform:
         return torch.cat([self._average(padded, 0), *first, *second], dim=1)
 
     def _average(self, maps: torch.Tensor, level: int) -> torch.Tensor:
-        """Average maps that are ``2^level`` coarser than the image, and leave out what only the padding saw."""
+        """Average maps that are ``2^level`` times coarser than the image, without the averages of padding alone."""
         averaged: torch.Tensor = maps.flatten(-2) @ self._averages[level]
         maps = averaged.unflatten(-1, (self.width, self.width))
         return maps
@@ -111,7 +111,7 @@ def _wavelets(size: int, scale: int, angles: int) -> NDArray[np.float64]:
         angle = (angles // 2 - 1 - number) * math.pi / angles
         wave = _wave(size, deviation, angle, frequency, slant)
         envelope = _wave(size, deviation, angle, 0.0, slant)
-        # Without a mean, so that the wavelet does not see a constant.
+        # Without a mean: the wavelet of a constant is zero.
         spectra.append(np.fft.fft2(wave - wave.sum() / envelope.sum() * envelope).real)
     return np.stack(spectra)
 
@@ -130,13 +130,13 @@ def _wave(size: int, deviation: float, angle: float, frequency: float, slant: fl
 
 
 def _coarser(spectra: NDArray[np.float64], level: int) -> torch.Tensor:
-    """Return filters for a grid that is ``2^level`` coarser: their low frequencies."""
+    """Return the low frequencies of filters, for a grid that is ``2^level`` times coarser."""
     low = _low(spectra.shape[-1], level)
     return torch.from_numpy(spectra[..., low[:, None], low].astype(np.complex64))
 
 
 def _low(size: int, level: int) -> NDArray[np.int64]:
-    """Return the positions of the frequencies that a grid ``2^level`` coarser has, in its order."""
+    """Return the positions of the frequencies of a grid that is ``2^level`` times coarser, in its order."""
     kept = size // 2**level
     return np.fft.ifftshift(np.arange(kept) - kept // 2) % size
 

@@ -1,4 +1,4 @@
-"""A prior for handwriting without a record of anybody: random curves, drawn with a pen and centred as digits are."""
+"""A prior for handwriting without private examples: random curves, drawn with a pen and centred as in MNIST."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 
 SIZE = 28
 FRAME = 20.0
-"""The longer side of a drawing in pixels, as in MNIST, whose digits fill a square of 20 and are centred by mass."""
+"""The longer side of a drawing in pixels: MNIST's digits fill a square of 20 pixels and are centred by mass."""
 STROKES = 3
-"""At most so many strokes a drawing."""
+"""The largest number of strokes per drawing."""
 POINTS = 40
-"""Points of a stroke."""
+"""Points per stroke."""
 AT_ONCE = 200
-"""Drawings made at a time."""
+"""Drawings per call."""
 
 
 def draw_strokes(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Return ``count`` drawings, float32 ``(count, 28, 28)``, ink 1 on paper 0.
+    """Return ``count`` drawings, float32 ``(count, 28, 28)``, with background 0 and ink 1.
 
     A drawing has one to three strokes, cubic Bezier curves with random control points, and one random width of the
-    pen, 1.6 to 3.6 pixels. No image enters: what the drawings know of digits is said in this module.
+    pen, 1.6 to 3.6 pixels. They depend on no image; all their knowledge of digits is in this module.
     """
     parts = [min(AT_ONCE, count - start) for start in range(0, count, AT_ONCE)]
     return torch.cat([_draw(part, generator) for part in parts])
@@ -32,14 +32,14 @@ def _draw(count: int, generator: torch.Generator) -> torch.Tensor:
     radius = 0.8 + torch.rand(count, generator=generator)
     points = _centred(points.flatten(1, 2), used.flatten(1), radius)
     rows = torch.arange(SIZE, dtype=torch.float32)
-    # Squared distances between every pixel and every point, a direction at a time.
+    # Squared distances between all pixels and all points, for each direction.
     down, right = ((points[:, :, None, axis] - rows).square() for axis in (0, 1))
     far = torch.where(used.flatten(1), 0.0, 1e6)[..., None]
     nearest = torch.full((count, SIZE, SIZE), torch.inf)
     for point in range(points.shape[1]):
         distances = (down[:, point] + far[:, point])[:, :, None] + right[:, point][:, None, :]
         torch.minimum(nearest, distances, out=nearest)
-    # A pixel at the rim of the pen is half covered.
+    # The pen covers half of a pixel at its rim.
     return (radius[:, None, None] - nearest.sqrt() + 0.5).clamp_(0.0, 1.0)
 
 

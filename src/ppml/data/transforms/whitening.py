@@ -1,4 +1,4 @@
-"""Directions in which examples vary, scaled so that they vary alike; learned from examples that are no records."""
+"""Whitening: principal directions with equal variances, learned from public examples."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Whitening:
         Parameters
         ----------
         examples : torch.Tensor
-            What they are is public afterwards: no private record may be among them.
+            Public examples, since the result reveals them.
         components : int
-            At most the number of features.
+            The number of components, at most the number of features.
         regularization : float
-            Added to each eigenvalue, so that directions that hardly vary are not blown up.
+            The summand of each eigenvalue; it limits the scale of directions of small variance.
         """
         mean = examples.mean(dim=0)
         centred = examples - mean
         values, vectors = _principal(centred)
         values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
-        # An eigenvector's sign is the library's choice; its largest entry is positive here.
+        # The sign of an eigenvector depends on the library; here its largest entry is positive.
         largest = vectors.abs().argmax(dim=0)
         signs = vectors[largest, torch.arange(vectors.shape[1])].sign()
         return cls(mean, vectors * signs / (values.clamp_min(0) + regularization).sqrt())
@@ -57,6 +57,6 @@ def _principal(centred: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if count >= features:
         values, vectors = torch.linalg.eigh(centred.T @ centred / count)
         return values, vectors
-    # The products of examples have the same eigenvalues as those of features, but for zeros, and are fewer.
+    # The smaller matrix of products of examples has the same eigenvalues, except zeros.
     values, weights = torch.linalg.eigh(centred @ centred.T / count)
     return values, functional.normalize(centred.T @ weights, dim=0)
