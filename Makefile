@@ -22,7 +22,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.11 python3.12 python3.13 
 # reads no such line that is long or has a space in it.
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(CONFIGFILE)
-SOURCES := src tests workflow benchmarks
+SOURCES := src tests benchmarks
 RULES := Snakefile workflow/rules/*.smk
 
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation
@@ -63,6 +63,7 @@ lint: environment
 	@$(BIN)/python -m snakefmt --check $(RULES) 2>/dev/null || { echo 'error: $(BIN)/python -m snakefmt $(RULES) changes something' >&2; exit 1; }
 	@$(BIN)/python -m snakemake --lint --configfile config/smoke.yaml
 	@$(BIN)/python -m mypy
+	@$(BIN)/python tests/plain_english.py
 
 environment: .venv/.ready
 

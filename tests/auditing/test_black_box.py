@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from ppml.config.features import Scattering
+from ppml.config.transforms import Scattering
 from scipy import stats
 
 from ppml import training as techniques
