@@ -26,7 +26,7 @@ arms:
 FILES = {
     "data/raw/mnist/train-images-idx3-ubyte.gz": b"raw " * 5000,
     "data/subsets/mnist-100-100-first-test/train.safetensors": bytes(range(256)) * 40,
-    "data/features/mnist-100-100-first-test/scattering-9-0.001-2024/train.safetensors": b"features",
+    "data/transformed/mnist-100-100-first-test/scattering-9-0.001-2024/train.safetensors": b"features",
     "artifacts/partitions/mnist/iid8/seed0.json": b"{}\n",
     **{f"artifacts/runs/fl/seed{seed}/model.safetensors": b"model %d" % seed for seed in range(12)},
     **{f"artifacts/runs/fl/seed{seed}/events.json": b"[]\n" for seed in range(12)},

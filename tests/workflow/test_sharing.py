@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.pipeline.dvc_remote import Cache, Store
+from ppml.pipeline.dvc_remote import Cache, Remote
 from ppml.pipeline.pull import main as pull_main
 from tests.workflow.clone import (
     CONFIG,
@@ -144,8 +144,8 @@ def test_a_file_that_is_damaged_on_its_way_is_fetched_once_more(
         seen.add(name)
         return False
 
-    take = Cache.take
-    monkeypatch.setattr(Cache, "take", take_the_second)
+    take = Cache.add
+    monkeypatch.setattr(Cache, "add", take_the_second)
     other = published.clone()
     assert other.pull() == 0
     assert other.files() == FILES
@@ -310,13 +310,13 @@ def test_work_that_appears_while_files_come_is_not_replaced(published: Clone, mo
     other = published.clone()
     name = "artifacts/runs/fl/seed0/model.safetensors"
 
-    def fetch_and_work(self: Store, *arguments: object) -> object:
+    def fetch_and_work(self: Remote, *arguments: object) -> object:
         reasons = fetch(self, *arguments)
         other.write({name: b"mine"})
         return reasons
 
-    fetch = Store.fetch
-    monkeypatch.setattr(Store, "fetch", fetch_and_work)
+    fetch = Remote.fetch
+    monkeypatch.setattr(Remote, "fetch", fetch_and_work)
     assert f"  {name}\n" in refused(other.pull)
     assert other.files() == {name: b"mine"}
 
@@ -385,7 +385,7 @@ def test_a_remote_that_takes_nothing_leaves_nothing_to_commit(first: Clone, stor
         *("data/raw/hospital/a.gz", "data/raw/a.csv", "data/patients.csv", "data/raw/mnist/patients.csv"),
         *("data/subsets/hospital-100-100-first-test/test.safetensors", "data/subsets/mnist-hospital/test.safetensors"),
         "data/subsets/mnist-100-100-first-test/patients.csv",
-        "data/features/hospital-100-100-first-test/scattering-9-2024/train.safetensors",
+        "data/transformed/hospital-100-100-first-test/scattering-9-2024/train.safetensors",
         *("artifacts/key.pem", "artifacts/core.123", "artifacts/runs/fl/seed0/progress.safetensors.bak"),
         *("artifacts/runs/fl/seed0/deep/model.safetensors", "artifacts/partitions/hospital/iid8/seed0.json"),
     ],
@@ -431,13 +431,13 @@ SENDING = """
 import sys, time
 from pathlib import Path
 from ppml.pipeline.publish import Checks, publish
-from ppml.pipeline.dvc_remote import Store
+from ppml.pipeline.dvc_remote import Remote
 
 def send(self, names, cache):
     print("sending", flush=True)
     time.sleep(60)
 
-Store.send = send
+Remote.send = send
 publish(Path.cwd(), ["config/default.yaml"], Checks(lambda _: [], lambda _: None))
 """
 
@@ -474,7 +474,7 @@ def test_only_what_lies_in_the_published_folders_counts(first: Clone) -> None:
 PUBLISH = """
 import sys, types
 from pathlib import Path
-status = sys.modules["status"] = types.ModuleType("status")
+status = sys.modules["ppml.pipeline.status"] = types.ModuleType("ppml.pipeline.status")
 status.unfinished = lambda files: Path("unfinished").read_text().splitlines()
 status.save_book = lambda files: Path("reports/provenance.json").write_text(str(files))
 from ppml.pipeline import publish

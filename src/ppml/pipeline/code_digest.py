@@ -30,7 +30,7 @@ SETTINGS = f"{PACKAGE}.config"
 DISTRIBUTIONS = {"nacl": "pynacl", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Distributions whose name is not that of their module."""
 THREADS = f"{PACKAGE}.stages.threads"
-"""What every job runs before its stage, and what decides its bits, too."""
+"""The module that sets the threads of every job: it decides bits as well."""
 SHORT = 16
 
 _TABLE_ENTRY = re.compile(rf"{PACKAGE}(\.\w+)+:\w+")
@@ -270,7 +270,7 @@ class _Reader:
                 yield ")"
             case list():
                 for item in node:
-                    # What says nothing leaves no trace: neither does a case or an import that was not there before.
+                    # A part without effect leaves no trace, so that a new case or import changes no other digest.
                     if not _is_bare_text(item) and (text := "".join(self.read(item))):
                         yield f"{text},"
             case _:
@@ -367,7 +367,7 @@ def _says_nothing(node: ast.AST, name: str, value: object) -> bool:
 
 
 def _is_bare_text(item: object) -> bool:
-    """Tell whether a statement is a text that nothing takes: it documents what is above it."""
+    """Return whether a statement is a bare text: the documentation of the statement above."""
     return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
 

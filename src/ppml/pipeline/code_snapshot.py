@@ -1,4 +1,4 @@
-"""The code that jobs run: as it was when the run was planned, whatever is edited meanwhile."""
+"""A copy of the code for the jobs of a run: later edits do not change it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A DVC remote and DVC's cache, object by object: what is published, and how it gets there and back.
+"""Objects of a DVC remote and of DVC's cache, and their transfer in both directions.
 
-DVC reads the configuration, connects and names the objects. That it moves folders as a whole would not do here: its
-fetch stops at the first object that the remote lacks, its push believes what it remembers of an earlier one.
+DVC reads the configuration, connects and names the objects, but transfers only whole folders: its fetch stops at the
+first missing object, and its push trusts its memory of earlier ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ppml.pipeline.safe_paths import follow, is_plain, same_places
 TRACKED = ("data", "artifacts")
 """The folders that DVC tracks, at the top level."""
 DVC_FILES = tuple(f"{folder}.dvc" for folder in TRACKED)
-"""What git has of them."""
+"""The files in git that name their objects."""
 SHOWN = 10
 """How many files a message names."""
 AT_ONCE = 8
@@ -43,7 +43,7 @@ DAMAGED = "damaged in the remote"
 LARGEST_LIST = 64 * 2**20
 """Bytes that the list of a folder's files may have: half a million files."""
 SITE_CACHE = ".dvc-site"
-"""Where DVC keeps what it remembers of files; `.dvc/config` names it for calls of DVC in the top folder."""
+"""The folder of DVC's memory of files; `.dvc/config` names it for DVC in the top folder."""
 OTHERWISE = "`make results` computes everything"
 COMMAND = "`.venv/bin/dvc remote add --local -d NAME URL` (docs/sharing.md)"
 
@@ -51,11 +51,11 @@ _SECRET = re.compile("pass|token|secret|access_key|account_key|credential|connec
 
 
 class RemoteError(UserError):
-    """A remote that cannot be used; the message says which, why and what else there is, and holds no secret."""
+    """A remote that cannot be used; the message names it, the reason and an alternative, and contains no secret."""
 
 
 @dataclass(frozen=True, order=True)
-class Published:
+class TrackedFile:
     """A file that DVC tracks.
 
     Parameters
@@ -70,12 +70,12 @@ class Published:
     digest: str
 
 
-# --- what is published ----------------------------------------------------------------------------------------------
+# --- published files -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def open_repo(root: Path) -> Iterator[Repo]:
-    """Open the project for DVC, which keeps what it remembers in a folder of this user alone.
+    """Open the project for DVC, with a private folder for its memory of files.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def open_repo(root: Path) -> Iterator[Repo]:
 def private_folder(root: Path, name: str) -> Path | None:
     """Return a folder below ``root`` that no other user may change, made if it is not there.
 
-    DVC unpickles what it finds in it, so whoever may write there runs code as this user. Its own choice is a folder
+    DVC unpickles its files, so a user with write access there could run code as this user. Its own choice is a folder
     that every user of the machine may write to (CVE-2025-69872), and where it makes a folder, that is open to all.
 
     Returns
@@ -121,7 +121,7 @@ def private_folder(root: Path, name: str) -> Path | None:
             if found.st_mode & 0o077:
                 part.chmod(0o700)
         if was_open:
-            # Whatever lies there, another user may have put there.
+            # Another user may have put these files there.
             for child in (folder / "repo").iterdir():
                 if child.is_symlink():
                     child.unlink()
@@ -155,7 +155,7 @@ def tracked_size(root: Path) -> int:
 def _read_dvc(path: Path) -> tuple[str, int]:
     """Return the name of the object that lists the files of a folder, and their size together."""
     try:
-        # A few lines, whoever wrote them.
+        # A valid file has a few lines.
         (out,) = yaml.safe_load(path.read_bytes()[:4096].decode("utf-8"))["outs"]
         if out["path"] != path.stem:
             raise ValueError(out["path"])
@@ -170,7 +170,7 @@ def _read_dvc(path: Path) -> tuple[str, int]:
         ) from None
 
 
-def read_list(folder: str, content: bytes) -> list[Published]:
+def read_list(folder: str, content: bytes) -> list[TrackedFile]:
     """Return the files that an object with a list names.
 
     Raises
@@ -184,7 +184,7 @@ def read_list(folder: str, content: bytes) -> list[Published]:
     [Published(path='data/raw/mnist/a.gz', digest='d41d8cd98f00b204e9800998ecf8427e')]
     """
     try:
-        files = [Published(_path(folder, entry["relpath"]), _name(entry["md5"])) for entry in json.loads(content)]
+        files = [TrackedFile(_path(folder, entry["relpath"]), _name(entry["md5"])) for entry in json.loads(content)]
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}.dvc: the list of its files is damaged: {error!r:.200}") from None
     twice = same_places(file.path for file in files)
@@ -234,7 +234,7 @@ class Cache:
         return follow(top, path.relative_to(top).as_posix())
 
     def has(self, name: str) -> bool:
-        """Tell whether an object is there; one that is damaged is removed."""
+        """Return whether an object exists, and remove a damaged one."""
         path = self.path(name)
         if path.is_symlink() or (path.is_file() and md5(path) != _sum(name)):
             path.unlink()
@@ -244,8 +244,8 @@ class Cache:
         """Return a small object, None if it is not there."""
         return self.path(name).read_bytes() if self.has(name) else None
 
-    def take(self, name: str, write: Callable[[Path], object]) -> bool:
-        """Add an object that ``write`` brings; return False if its bytes are not those that its name stands for."""
+    def add(self, name: str, write: Callable[[Path], object]) -> bool:
+        """Add an object that ``write`` writes; return False if its bytes do not match its name."""
         path = self.path(name)
         try:
             with atomic_write(path) as temporary:
@@ -266,7 +266,7 @@ def _sum(name: str) -> str:
 # --- a remote -------------------------------------------------------------------------------------------------------
 
 
-class Store:
+class Remote:
     """The default remote.
 
     Parameters
@@ -288,7 +288,7 @@ class Store:
             raise RemoteError(f"{what}; to set one: {COMMAND}")
         self._title = f"{name} ({settings['url']})"
         self._secrets = [
-            # What is shorter is no secret, and a part of many words.
+            # A shorter text is no secret, and a part of many words.
             value
             for key, value in settings.items()
             if _SECRET.search(key) and isinstance(value, str) and len(value) > 3
@@ -302,7 +302,7 @@ class Store:
             remote = repo.cloud.get_remote()
             self._objects = remote.odb
             self._files = remote.odb.fs
-            # SSH connects here. HTTP and WebDAV say no whatever is wrong; reading a list tells what it is.
+            # SSH connects here. HTTP and WebDAV return False for any error; reading a manifest gives the reason.
             self._exists = self._files.exists(remote.path)
         except Exception as error:
             raise self.error(self.reason(error)) from None
@@ -314,7 +314,7 @@ class Store:
         """Return ``text`` without passwords and tokens."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        # What stands before the last @ is a name in ssh://, and may be a token elsewhere; what follows ? often is one.
+        # The text before the last @ is a user name in ssh://, else perhaps a token; so is the text after ?.
         text = re.sub(r"(?<!ssh)://\S+@|(?<=ssh)://[^/@:\s]*:\S*@", "://***@", text)
         return re.sub(r"(://[^\s?]*)\?[^\s)]*", r"\1?***", text)
 
@@ -325,13 +325,13 @@ class Store:
         return self.clean(next(iter(text.strip().splitlines()), "") or type(error).__name__)
 
     def error(self, reason: str) -> RemoteError:
-        """Return what the user reads when the remote cannot be used."""
+        """Return the error for a remote that cannot be used."""
         return RemoteError(
             f"the DVC remote {self}: {reason.rstrip('.')}.\nIt is set in {self._origin}; to set another one: {COMMAND}"
         )
 
     def nothing(self) -> RemoteError:
-        """Return what the user reads when nothing that this commit names is there."""
+        """Return the error for a remote without any object of this commit."""
         if self._exists:
             return self.error("nothing of this commit is there; who made it must `make publish`")
         return self.error("there is no such folder")
@@ -364,11 +364,11 @@ class Store:
         """Bring objects of at most so many bytes into the cache; return, for each that did not come, why."""
 
         def take(name: str) -> bool:
-            return cache.take(name, lambda path: self._get(name, path, largest))
+            return cache.add(name, lambda path: self._get(name, path, largest))
 
         def bring(name: str) -> str:
             try:
-                # What is damaged may have been damaged on its way.
+                # A transfer may have damaged the object.
                 whole = take(name) or take(name)
             except FileNotFoundError:
                 return ABSENT
@@ -378,10 +378,10 @@ class Store:
 
         return _each(bring, sorted(names), "fetched")
 
-    def lacking(self, names: Collection[str], cache: Cache) -> list[str]:
+    def missing(self, names: Collection[str], cache: Cache) -> list[str]:
         """Return those objects of the cache that are not in the remote, or not whole.
 
-        DVC remembers what it once pushed, and takes a folder for whole whose list is there; this asks for each.
+        DVC remembers pushed objects, and takes a folder for complete if its manifest exists; this method asks for each.
         """
         try:
             there = sorted(self._objects.oids_exist(set(names)))
@@ -427,7 +427,7 @@ class Store:
 
 
 class TooLargeError(ValueError):
-    """An object has more bytes than it may, so it is not the one that its name stands for."""
+    """An object has more bytes than allowed, so its content does not match its name."""
 
     def __init__(self, largest: int) -> None:
         super().__init__(f"it has more than {largest:,} bytes, and is not what its name stands for")
@@ -441,17 +441,17 @@ class _AtMost(Callback):  # type: ignore[misc]
         self._largest = largest
 
     def set_size(self, size: int | None) -> None:
-        """Look at what the server announces."""
+        """Check the announced size."""
         super().set_size(size)
         self._require(size or 0)
 
     def relative_update(self, inc: int = 1) -> None:
-        """Look at what has come."""
+        """Check the received size."""
         super().relative_update(inc)
         self._require(self.value)
 
     def absolute_update(self, value: int) -> None:
-        """Look at what has come."""
+        """Check the received size."""
         super().absolute_update(value)
         self._require(value)
 
@@ -470,7 +470,7 @@ def _origin(repo: Repo, name: str) -> str:
 
 
 def _each(work: Callable[[str], str], items: Sequence[str], done: str) -> dict[str, str]:
-    """Do some work for each item, several at a time; return what it says, where it says something."""
+    """Call a function for each item, several at a time; return its non-empty messages by item."""
     said = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
@@ -489,22 +489,22 @@ def _each(work: Callable[[str], str], items: Sequence[str], done: str) -> dict[s
 
 
 @dataclass
-class Lists:
-    """What each folder's list says, and where it was had.
+class DirectoryManifests:
+    """The directory manifests of the tracked folders.
 
     Parameters
     ----------
     names : dict
         Folder -> name of the object with its list.
     contents : dict
-        Folder -> that object, for those that could be had.
+        Folder -> content of that object, if available.
     """
 
     names: dict[str, str]
     contents: dict[str, bytes] = field(default_factory=dict)
 
     @property
-    def files(self) -> list[Published]:
+    def files(self) -> list[TrackedFile]:
         """The files that the lists name."""
         return [file for folder, content in self.contents.items() for file in read_list(folder, content)]
 

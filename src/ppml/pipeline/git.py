@@ -1,4 +1,4 @@
-"""What git says of this project, and why it says nothing where it does not answer."""
+"""Answers of git about this project, and the reason if git does not answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUIET = {
     "SSH_ASKPASS": "",
     "GIT_PAGER": "cat",
     "GIT_OPTIONAL_LOCKS": "0",
-    # What it says is looked at.
+    # Messages are compared.
     "LC_ALL": "C",
 }
 NO_HOOKS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
@@ -31,11 +31,11 @@ REMEDIES = {
 
 
 class GitError(UserError):
-    """Git does not answer; the message is one line with what it said and what helps."""
+    """Git does not answer; the message is one line with the reason and a remedy."""
 
 
 def ask_git(root: Path, *arguments: str) -> str:
-    """Return what a git command prints.
+    """Return the output of a git command.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def ask_git(root: Path, *arguments: str) -> str:
     """
     command = ["git", *NO_HOOKS, *arguments]
     try:
-        # In a session of its own, so that what it started ends with it.
+        # In a new session, so that the children of git end with it.
         with subprocess.Popen(
             command,
             cwd=root,
@@ -81,7 +81,7 @@ def ask_git(root: Path, *arguments: str) -> str:
 
 
 def _reason(complaint: str, root: Path) -> str:
-    """Return in one line what git complains of, and what helps."""
+    """Return the complaint of git in one line, with a remedy."""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     said = next((line for line in lines if re.match("fatal|error", line)), next(iter(lines), ""))
     said = re.sub("^(fatal|error): ", "", said).rstrip(".")

@@ -1,4 +1,4 @@
-"""Write the report of what the workflow has made: one HTML file that opens without a network."""
+"""Write the report of all results: one HTML file that opens without a network."""
 
 from __future__ import annotations
 

@@ -82,8 +82,8 @@ def require_pins(pins: Mapping[str, str]) -> None:
         installed = version(name).partition("+")[0]
         if installed not in [line.partition(";")[0].strip() for line in pin.split(" | ")]:
             sys.exit(
-                f"error: {name} {installed} is installed, {LOCK_FILE.name} pins {pin}; run `make environment`, or pip as "
-                "environment.yml does"
+                f"error: {name} {installed} is installed, {LOCK_FILE.name} pins {pin}; run `make environment`, or pip "
+                "as environment.yml does"
             )
 
 

@@ -37,7 +37,7 @@ class JobStatus:
     follows : tuple of str
         Results that run again and that this job reads.
     certain : bool
-        Whether the job runs whatever a checkpoint finds.
+        Whether the job runs with any result of a checkpoint.
     """
 
     job: TrackedJob
@@ -96,7 +96,7 @@ class JobRecords:
         return any(self.digests.sha256(path) is None for path in job.outputs)
 
     def causes(self, job: TrackedJob) -> list[str]:
-        """Return how the outputs of a job differ from those that it would make now; missing outputs do not count."""
+        """Return the reasons why the job would make other outputs now; missing outputs do not count."""
         found: dict[str, None] = {}
         reasons: dict[int, list[str]] = {}
         for path in job.outputs:

@@ -1,6 +1,6 @@
-"""Publish data and artifacts: add them to DVC, send what the remote lacks, and say what to commit.
+"""Publish data and artifacts: add them to DVC, send missing objects to the remote, and print what to commit.
 
-Only a complete tree is published, since whoever pulls it relies on that; and only public data sets.
+Only a complete tree is published, since readers rely on it; and only public data sets.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ppml.pipeline.dvc_remote import (
     DVC_FILES,
     TRACKED,
     Cache,
-    Lists,
-    Store,
+    DirectoryManifests,
+    Remote,
     count_files,
     open_repo,
     some_lines,
@@ -39,14 +39,14 @@ from ppml.system_errors import describe_os_error
 
 @dataclass(frozen=True)
 class Checks:
-    """What must hold before anything is published.
+    """Checks before anything is published.
 
     Parameters
     ----------
     unfinished : callable
         Configuration files -> a line for each result that is missing or stale.
     save_book : callable
-        Configuration files -> writes the record book, so that a clone knows what it pulls.
+        Configuration files -> writes the record book, so that a clone has the records of pulled files.
     """
 
     unfinished: Callable[[list[str]], list[str]]
@@ -76,10 +76,10 @@ def require_published_folders(configfiles: list[str]) -> None:
 
 
 def unexpected(root: Path, repo: Repo) -> list[str]:
-    """Return what lies in the folders and is nothing that the workflow makes of public data, unless DVC ignores it."""
+    """Return files in the folders that the workflow does not make from public data, except files that DVC ignores."""
     found = []
     for folder, names, files in (entry for top in TRACKED for entry in os.walk(root / top)):
-        # A link leads elsewhere, and what is there would be published.
+        # A link leads to another folder, whose files would be published.
         links = [name for name in names if Path(folder, name).is_symlink()]
         for path in (Path(folder, name) for name in (*files, *links)):
             name = path.relative_to(root).as_posix()
@@ -99,7 +99,7 @@ def _about_links(root: Path, names: Sequence[str]) -> str:
 def add(root: Path, repo: Repo, cache: Cache) -> tuple[dict[str, str], dict[Path, bytes]]:
     """Add the folders to DVC's cache; return the name of each folder's list, and the ``.dvc`` files to be written.
 
-    The ``.dvc`` files stay as they were: committed too early, they would name files that nobody can pull.
+    The ``.dvc`` files stay as they were: committed too early, they would name files that are not in the remote.
 
     Raises
     ------
@@ -111,9 +111,9 @@ def add(root: Path, repo: Repo, cache: Cache) -> tuple[dict[str, str], dict[Path
     try:
         for _ in range(2):
             repo.add(list(TRACKED))
-            lists = Lists(tracked(root))
+            lists = DirectoryManifests(tracked(root))
             lists.read(cache.content)
-            # Looking removes what is damaged, as after a power cut, so that it is added once more.
+            # The check removes damaged objects, as after a power cut, so that they are added once more.
             damaged = lists.unknown + [file.path for file in lists.files if not cache.has(file.digest)]
             if not damaged:
                 return lists.names, {path: path.read_bytes() for path in paths}
@@ -129,7 +129,7 @@ def add(root: Path, repo: Repo, cache: Cache) -> tuple[dict[str, str], dict[Path
 
 
 def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
-    """Publish what is in ``data/`` and ``artifacts/``, and say what to commit.
+    """Publish ``data/`` and ``artifacts/``, and print what to commit.
 
     Raises
     ------
@@ -147,16 +147,16 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
         others = unexpected(root, repo)
         if others:
             raise UserError(
-                "only what the workflow makes of the public data sets of src/ppml/config/datasets.py is published; keep "
-                "anything else elsewhere (folders.data, folders.artifacts), or leave it out in .dvcignore:\n"
+                "only what the workflow makes of the public data sets of src/ppml/config/datasets.py is published; "
+                "keep anything else elsewhere (folders.data, folders.artifacts), or leave it out in .dvcignore:\n"
                 f"{some_lines(others)}{_about_links(root, others)}"
             )
         # Before anything is read: where there is no remote, there is no need to.
-        cache, store = Cache(repo), Store(repo)
+        cache, store = Cache(repo), Remote(repo)
         tracked(root)
         checks.save_book(configfiles)
         names, contents = add(root, repo, cache)
-        lists = Lists(names)
+        lists = DirectoryManifests(names)
         lists.read(cache.content)
         files = {file.digest for file in lists.files}
         sent = send(store, cache, sorted(files))
@@ -170,20 +170,20 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
     print(what_to_commit(root))
 
 
-def send(store: Store, cache: Cache, names: Sequence[str]) -> int:
-    """Send what the remote lacks of ``names``, and make sure that it has it; return how many those were."""
-    lacking = store.lacking(names, cache)
-    failed = store.send(lacking, cache) if lacking else ""
+def send(store: Remote, cache: Cache, names: Sequence[str]) -> int:
+    """Send the objects of ``names`` that the remote lacks, check that they arrived, and return their number."""
+    missing = store.missing(names, cache)
+    failed = store.send(missing, cache) if missing else ""
     if failed:
         raise store.error(f"it takes no files (is it for reading only?): {failed}")
-    left = store.lacking(lacking, cache) if lacking else []
+    left = store.missing(missing, cache) if missing else []
     if left:
         raise store.error(f"{count_files(left)} did not arrive whole; `make publish` again")
-    return len(lacking)
+    return len(missing)
 
 
 def what_to_commit(root: Path) -> str:
-    """Return the line about what git does not have yet; where git does not answer, it says so."""
+    """Return the line about uncommitted files, or about git if it does not answer."""
     paths = [*DVC_FILES, "reports"]
     command = f"git add {' '.join(paths)} && git commit -m 'Publish results'"
     try:

@@ -1,9 +1,9 @@
-"""Bring what is published: every file that ``data.dvc`` and ``artifacts.dvc`` name, from a DVC remote.
+"""Pull every file that ``data.dvc`` and ``artifacts.dvc`` name from a DVC remote.
 
-``dvc pull`` brings all or nothing. Where the remote lacks one file, it stops before the first is in its place, and
-``dvc checkout`` then removes the whole folder, with whatever else lies in it. So DVC reads the configuration, connects
-and names the objects; here, files are fetched and put in their places one by one. What can be had is there afterwards,
-Snakemake finds the rest missing, and a file that was never published stays as it is.
+``dvc pull`` pulls all files or none: if the remote lacks one, no file gets to its place, and ``dvc checkout`` then
+removes the whole folder with all other files in it. So DVC only reads the configuration, connects and names the
+objects; this module fetches and places the files one by one. The workflow makes the missing ones, and a file that was
+never published stays as it is.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ppml.pipeline.dvc_remote import (
     OTHERWISE,
     TRACKED,
     Cache,
-    Lists,
-    Published,
+    DirectoryManifests,
+    Remote,
     RemoteError,
-    Store,
+    TrackedFile,
     count_files,
     md5,
     open_repo,
@@ -49,7 +49,7 @@ _LIST = re.compile(r"\bmd5: ([0-9a-f]{32}\.dir)\b")
 
 @dataclass
 class Here:
-    """The published files, by what is in their places.
+    """The published files by the present content of their places.
 
     Parameters
     ----------
@@ -58,21 +58,21 @@ class Here:
     absent : list of Published
         Nothing.
     older : list of Published
-        What an earlier commit published.
+        The version of an earlier commit.
     changed : list of Published
-        Something that no commit has: the user's work.
+        A file that no commit has: the user's work.
     doubt : str
         Why some of these may be earlier versions all the same, empty if none is.
     """
 
-    same: list[Published] = field(default_factory=list)
-    absent: list[Published] = field(default_factory=list)
-    older: list[Published] = field(default_factory=list)
-    changed: list[Published] = field(default_factory=list)
+    same: list[TrackedFile] = field(default_factory=list)
+    absent: list[TrackedFile] = field(default_factory=list)
+    older: list[TrackedFile] = field(default_factory=list)
+    changed: list[TrackedFile] = field(default_factory=list)
     doubt: str = ""
 
     @property
-    def wanted(self) -> list[Published]:
+    def wanted(self) -> list[TrackedFile]:
         """The files to put in place."""
         return self.absent + self.older
 
@@ -91,8 +91,8 @@ class Here:
         return {file.digest for file in self.wanted if not cache.has(file.digest)}
 
     @classmethod
-    def look(cls, root: Path, files: Iterable[Published], content_of: Callable[[str], bytes | None]) -> Here:
-        """Compare what is in the places of ``files``; ``content_of`` gives a list of an earlier commit by its name."""
+    def look(cls, root: Path, files: Iterable[TrackedFile], content_of: Callable[[str], bytes | None]) -> Here:
+        """Compare the places of ``files``; ``content_of`` returns a manifest of an earlier commit."""
         here, earlier = cls(), Earlier(root, content_of)
         for file in files:
             path = root / file.path
@@ -101,7 +101,7 @@ class Here:
                 if found == file.digest:
                     here.same.append(file)
                 else:
-                    (here.older if earlier.has(Published(file.path, found)) else here.changed).append(file)
+                    (here.older if earlier.has(TrackedFile(file.path, found)) else here.changed).append(file)
             else:
                 (here.changed if path.exists() or path.is_symlink() else here.absent).append(file)
         if here.changed:
@@ -110,9 +110,9 @@ class Here:
 
 
 class Earlier:
-    """What the lists say that a commit has, of any branch, read as far as it takes.
+    """The published files of all commits of all branches, read as far as necessary.
 
-    To be in the cache is not enough: files get there before they are committed, and without a commit nobody finds them.
+    The cache is not enough: files get there before they are committed, and only a commit names them.
 
     Parameters
     ----------
@@ -125,11 +125,11 @@ class Earlier:
     def __init__(self, root: Path, content_of: Callable[[str], bytes | None]) -> None:
         self._root = root
         self._content_of = content_of
-        self._files: set[Published] = set()
+        self._files: set[TrackedFile] = set()
         self._unread = self._lists()
         self._silence = ""
 
-    def has(self, file: Published) -> bool:
+    def has(self, file: TrackedFile) -> bool:
         """Tell whether a commit published this content of this file, as far as that is known."""
         while file not in self._files:
             try:
@@ -138,7 +138,7 @@ class Earlier:
                 return False
         return True
 
-    def _lists(self) -> Iterator[list[Published]]:
+    def _lists(self) -> Iterator[list[TrackedFile]]:
         try:
             named = [
                 (folder, name) for folder in TRACKED for name in _LIST.findall(history(self._root, f"{folder}.dvc"))
@@ -162,7 +162,7 @@ class Earlier:
 
 
 def pull(root: Path) -> int:
-    """Put every published file in its place that can be had, and say what came; return the exit status.
+    """Put every available published file in its place, and print the result; return the exit status.
 
     The status is 0 also where the remote lacks files, since `make results` computes them; it is 1 where files that are
     there could not be fetched, since the next try may bring them.
@@ -172,7 +172,7 @@ def pull(root: Path) -> int:
     UserError
         Nothing was put in place; the message says why.
     """
-    lists = Lists(tracked(root))
+    lists = DirectoryManifests(tracked(root))
     if not lists.names:
         raise UserError(f"nothing is published yet: there is no {' and no '.join(DVC_FILES)}; {OTHERWISE}")
     places = Places(root, is_publishable)
@@ -181,7 +181,7 @@ def pull(root: Path) -> int:
         lists.read(cache.content)
         here = Here.look(root, _planned(lists, places), cache.content)
         if lists.unknown or here.uncached(cache):
-            store = Store(repo)
+            store = Remote(repo)
             lists.read(store.content)
             if not lists.contents:
                 raise store.nothing()
@@ -194,11 +194,11 @@ def pull(root: Path) -> int:
         if not reasons:
             # A list is in the cache only with every file that it names: DVC counts on that.
             for folder, content in lists.contents.items():
-                cache.take(lists.names[folder], partial(_write, content))
+                cache.add(lists.names[folder], partial(_write, content))
     return _report(lists, here, came, reasons, store)
 
 
-def _planned(lists: Lists, places: Places) -> list[Published]:
+def _planned(lists: DirectoryManifests, places: Places) -> list[TrackedFile]:
     """Return the files that the lists name; raise a :class:`UserError` if one has no place here."""
     for file in lists.files:
         try:
@@ -211,7 +211,7 @@ def _planned(lists: Lists, places: Places) -> list[Published]:
     return lists.files
 
 
-def _either(cache: Cache, store: Store | None) -> Callable[[str], bytes | None]:
+def _either(cache: Cache, store: Remote | None) -> Callable[[str], bytes | None]:
     """Return a function that looks for a list in the cache and then in the remote."""
 
     def content_of(name: str) -> bytes | None:
@@ -225,7 +225,7 @@ def _write(content: bytes, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _put(places: Places, file: Published, cache: Cache, reasons: dict[str, str]) -> bool:
+def _put(places: Places, file: TrackedFile, cache: Cache, reasons: dict[str, str]) -> bool:
     """Put a file of the cache in its place; return False, and note why, if the cache has other bytes by now."""
     try:
         if places.put(file.path, cache.path(file.digest), lambda copy: md5(copy) == file.digest):
@@ -239,9 +239,9 @@ def _put(places: Places, file: Published, cache: Cache, reasons: dict[str, str])
 
 
 def _report(
-    lists: Lists, here: Here, came: Sequence[Published], reasons: Mapping[str, str], store: Store | None
+    lists: DirectoryManifests, here: Here, came: Sequence[TrackedFile], reasons: Mapping[str, str], store: Remote | None
 ) -> int:
-    """Say what came and what did not; return the exit status."""
+    """Print the pulled and the missing files; return the exit status."""
     size = len(lists.files)
     if came:
         replaced = len(set(came) & set(here.older))
@@ -251,7 +251,7 @@ def _report(
     if not lost and not lists.unknown:
         print(f"all {size} published files are here: `make results` now has nothing to do but what changed since")
         return 0
-    # Whatever is in the remote and did not come may come next time.
+    # Another attempt may fetch files that are in the remote.
     failed = not set(reasons.values()) <= {ABSENT, DAMAGED}
     if lost:
         what = f"could not be fetched from {store}" if failed else f"are not in {store}"

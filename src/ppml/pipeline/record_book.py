@@ -66,7 +66,7 @@ class RecordBook:
             if re.search("^<<<<<<< ", text, re.MULTILINE):
                 raise UserError(
                     f"{path} cannot be read; in the middle of a merge, take one side: git checkout --ours {path}, or "
-                    "--theirs; without it, what has no record on this machine is made again"
+                    "--theirs; without it, results without a record on this machine are made again"
                 )
             self._read(json.loads(text))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:

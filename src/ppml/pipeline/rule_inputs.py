@@ -1,7 +1,7 @@
 """The inputs of rules, marked so that Snakemake runs the jobs of :func:`ppml.pipeline.job_status.plan_jobs`.
 
 Snakemake compares the times of inputs and outputs. An input whose job does not run is therefore ``ancient``, and a job
-that has to run reads one more file, which is newer than all others. Both are part of Snakemake's language; nothing in
+that has to run reads one more file, which is newer than all others. Both are features of Snakemake; nothing in
 the folder changes, so that a dry run shows what a run does.
 """
 
@@ -48,7 +48,7 @@ class RuleInputs:
     records : JobRecords
         All jobs and their records.
     start : callable
-        What a real run does before it plans jobs; it raises a :class:`UserError` if the run must not start.
+        The first step of a real run; it raises a :class:`UserError` if the run must not start.
     """
 
     def __init__(self, workflow: Any, checkpoints: Any, records: JobRecords, start: Callable[[], None]) -> None:
@@ -122,7 +122,7 @@ class RuleInputs:
         """Return the inputs of the rule for all results: if all are up to date, only a file that no rule makes.
 
         Snakemake then says that there is nothing to be done without a graph of all jobs, which takes most of the time.
-        What shows the graph (``--summary``, ``--report``) gets all paths.
+        Commands that show the graph (``--summary``, ``--report``) get all paths.
         """
         self._require_plan()
         idle = self._status and not any(status.runs for status in self._status.values())

@@ -20,7 +20,7 @@ RUN = "PPML_RUN"
 """Names, in the environment of jobs, the run that they belong to."""
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 0.5
-"""How long a lock is tried to be had: who follows a run holds it for an instant."""
+"""The time to wait for a lock: a job that checks its run holds it for an instant."""
 
 
 class RunLock:
@@ -31,7 +31,7 @@ class RunLock:
     Parameters
     ----------
     path : Path
-        The file; it says who holds the lock.
+        The file; it names the process that holds the lock.
     """
 
     _held: ClassVar[dict[Path, TextIO]] = {}
@@ -137,18 +137,18 @@ class RunLock:
             return False
 
     def refusal(self) -> str:
-        """Return what the user reads while another process holds the lock."""
+        """Return the error for a run beside another one."""
         return f"another run is at work in this folder: {self.holder()}; wait for it, or stop it first"
 
     def warning(self) -> str:
-        """Return what the user reads who looks at what is to be done while another process holds the lock."""
+        """Return the warning for a dry run beside another run."""
         return (
             f"another run is at work in this folder: {self.holder()}; what is shown may be out of date, and what it "
             "removes meanwhile is an error: look again when it has ended"
         )
 
     def holder(self) -> str:
-        """Return one sentence about who holds the lock."""
+        """Return one sentence about the process that holds the lock."""
         try:
             about = json.loads(self._path.read_text(encoding="utf-8"))
             return "process {pid} on {host}, since {since}: {command}".format(**about)

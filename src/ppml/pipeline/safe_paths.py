@@ -1,7 +1,7 @@
 """Where a file may be put: only in the place of a planned result, along no link, and only with the bytes that it names.
 
-The record book and the lists of published files come from git and from a remote, so whoever can change those could name
-any path in them. Every file that is copied on their word passes :class:`Places`.
+The record book and the lists of published files come from git and from a remote, and an attacker could write any path
+into them. Every file that is copied because of them passes :class:`Places`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Places:
         source : Path
             The file.
         has_the_bytes : callable
-            Tells of the copy whether its content is the one that was meant; only then does it replace anything.
+            Returns whether the copy has the intended content; only then it replaces a file.
 
         Raises
         ------

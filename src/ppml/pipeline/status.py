@@ -104,7 +104,7 @@ def _shorten(names: Sequence[str], limit: int = 4) -> str:
 def unfinished(configfiles: Sequence[str]) -> list[str]:
     """Return a line for every file that is missing or stale."""
     return [
-        f"{output}: {'; '.join(status.causes) or 'made from what is stale: ' + _shorten(status.follows)}"
+        f"{output}: {'; '.join(status.causes) or 'made from stale results: ' + _shorten(status.follows)}"
         for status in plan_jobs(job_records(read_plan(configfiles)))
         if status.runs
         for output in status.job.outputs
