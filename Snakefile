@@ -26,6 +26,7 @@ from ppml.pipeline.rule_inputs import RuleInputs
 from ppml.pipeline.rules import rules as make_rules
 from ppml.pipeline.stages import DATASET, FETCHED, FIGURE, OVERVIEW, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
 from ppml.pipeline.run_lock import RunLock
+from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
 from ppml.errors import UserError
 from ppml.forkserver import server
@@ -72,6 +73,7 @@ onstart:
     # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
     if workflow.local_exec:
         workflow.globals["warm"] = server.start({stage.name: stage.preload for stage in (*STAGES, OVERVIEW)})
+        remove_job_rate_limit(workflow)
 
 
 onsuccess:
