@@ -256,7 +256,7 @@ def test_inconsistent_ciphertext_lengths_are_refused(clients, server, content, w
 def test_update_names_its_client_and_round(clients, server):
     sealed = clients.protect(np.zeros(10, np.int64), 3, 7)
     server.check(sealed, 3, 7)
-    for turn, why in (((4, 7), "of client 3"), ((3, 8), "sealed in round 7")):
+    for turn, why in (((4, 7), "of client 3"), ((3, 8), "of round 7")):
         with pytest.raises(InvalidUpdate, match=why):
             server.check(sealed, *turn)
     with pytest.raises(InvalidUpdate, match="a sum, not an update"):

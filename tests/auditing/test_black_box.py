@@ -54,7 +54,7 @@ def arm(epsilon: float, source: str = "secure") -> Arm:
     """Return a linear model on features, with noise for ``epsilon`` over all steps."""
     return Arm.model_validate(
         {
-            "features": FEATURES.to_json(),
+            "transforms": [FEATURES.to_json()],
             "model": "linear",
             "privacy": {
                 "kind": "example",
