@@ -52,9 +52,7 @@ def plain_digests_in(book: str) -> list[str]:
     return [str(path) for path in files if hashlib.sha256(path.read_bytes()).hexdigest() in book]
 
 
-def test_a_book_of_data_that_are_not_published_has_no_plain_digest(
-    small: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_book_of_private_data_has_no_plain_digest(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"data/data.txt", MODEL, "source.txt"} <= set(plain_digests_in(BOOK.read_text()))
     small.set(data_published=False)
     save()
@@ -65,7 +63,7 @@ def test_a_book_of_data_that_are_not_published_has_no_plain_digest(
     assert plain_digests_in(BOOK.read_text())
 
 
-def test_a_book_with_keyed_digests_is_understood_where_the_key_is(small: Small) -> None:
+def test_book_with_keyed_digests_needs_the_key(small: Small) -> None:
     small.set(data_published=False)
     save()
     forget_records()
@@ -75,7 +73,7 @@ def test_a_book_with_keyed_digests_is_understood_where_the_key_is(small: Small) 
     assert stale()["train alone/0"] == (NOBODY,)
 
 
-def test_without_the_key_nobody_knows_how_files_were_made(small: Small) -> None:
+def test_book_without_key_counts_as_none(small: Small) -> None:
     small.set(data_published=False)
     save()
     forget_records()
@@ -83,7 +81,7 @@ def test_without_the_key_nobody_knows_how_files_were_made(small: Small) -> None:
     assert all(NOBODY in why for why in stale().values()) and stale()
 
 
-def test_equal_results_have_equal_books_and_a_clone_writes_the_same(small: Small) -> None:
+def test_equal_results_have_equal_books(small: Small) -> None:
     before = BOOK.read_bytes()
     save()
     assert BOOK.read_bytes() == before
@@ -94,7 +92,7 @@ def test_equal_results_have_equal_books_and_a_clone_writes_the_same(small: Small
     assert BOOK.read_bytes() == before
 
 
-def test_the_order_of_the_configuration_changes_no_book(small: Small) -> None:
+def test_order_of_configuration_changes_no_book(small: Small) -> None:
     before = BOOK.read_bytes()
     small.set(arms=dict(reversed(SETTINGS["arms"].items())))
     save()
@@ -109,7 +107,7 @@ def test_process_saves_jobs_that_ran_since_its_start(small: Small) -> None:
     assert RecordBook(BOOK).records[MODEL].outputs[MODEL] == hashlib.sha256(b"trained again").hexdigest()
 
 
-def test_the_book_keeps_the_stamps_that_it_names_and_no_other(small: Small) -> None:
+def test_book_keeps_only_named_code_digests(small: Small) -> None:
     small.set(stamp=NEWER)
     causes = stale()
     assert "module ppml.stages.train" in causes["data"]
@@ -121,7 +119,7 @@ def test_the_book_keeps_the_stamps_that_it_names_and_no_other(small: Small) -> N
     assert stale() == causes
 
 
-def test_a_text_that_a_rule_carries_counts(small: Small) -> None:
+def test_text_of_a_job_counts(small: Small) -> None:
     small.set(note="new")
     assert stale() == {"collect": ("'' is now 'new'",)}
     small.set(note="", specs={**SETTINGS["specs"], "collect": "[ 1 ]"})
@@ -139,7 +137,7 @@ def test_a_text_that_a_rule_carries_counts(small: Small) -> None:
         ),
     ],
 )
-def test_what_was_not_made_of_what_is_there_is_left_out_of_the_book(small: Small, path: str, left: set[str]) -> None:
+def test_book_leaves_out_results_of_other_inputs(small: Small, path: str, left: set[str]) -> None:
     rewrite(path, "other")
     save()
     assert set(SmallPlan.read().outputs()) - set(RecordBook(BOOK).records) == left
@@ -159,7 +157,7 @@ def test_what_was_not_made_of_what_is_there_is_left_out_of_the_book(small: Small
         ["data/data.txt", *(path for path in SmallPlan(SETTINGS).outputs() if path.startswith("runs/"))],
     ],
 )
-def test_the_book_keeps_what_is_not_there(small: Small, paths: list[str]) -> None:
+def test_book_keeps_records_of_missing_files(small: Small, paths: list[str]) -> None:
     before, contents = BOOK.read_bytes(), {path: Path(path).read_bytes() for path in paths}
     forget_records()
     for path in paths:
@@ -172,7 +170,7 @@ def test_the_book_keeps_what_is_not_there(small: Small, paths: list[str]) -> Non
     assert stale() == {}
 
 
-def test_a_merge_of_two_books_vouches_for_nothing_that_was_not_made_of_what_is_there(small: Small) -> None:
+def test_mixed_entry_of_two_books_is_left_out(small: Small) -> None:
     """Git merges line by line: one branch has made the table anew, the other what it shows."""
     ours, model = json.loads(BOOK.read_text()), hashlib.sha256(b"trained again").hexdigest()
     mixed = [job for job in ours["jobs"] if MODEL in job["outputs"]]
@@ -187,7 +185,7 @@ def test_a_merge_of_two_books_vouches_for_nothing_that_was_not_made_of_what_is_t
 
 
 @pytest.mark.parametrize("part", ["rule", "command", "params", "inputs", "outputs"])
-def test_an_entry_of_the_book_that_was_changed_is_none(small: Small, part: str) -> None:
+def test_changed_entry_is_left_out(small: Small, part: str) -> None:
     book = json.loads(BOOK.read_text())
     (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
     others = {"params": [*entry["params"], "x"], "inputs": {}, "outputs": {"reports/table.txt": "0" * 64}}
@@ -196,7 +194,7 @@ def test_an_entry_of_the_book_that_was_changed_is_none(small: Small, part: str) 
     assert "reports/table.txt" not in RecordBook(BOOK).records and MODEL in RecordBook(BOOK).records
 
 
-def test_a_command_of_the_book_that_was_changed_is_nobodys(small: Small) -> None:
+def test_entry_with_changed_command_is_left_out(small: Small) -> None:
     book = json.loads(BOOK.read_text())
     (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
     book["commands"][entry["command"]] += " "
@@ -204,7 +202,7 @@ def test_a_command_of_the_book_that_was_changed_is_nobodys(small: Small) -> None
     assert "reports/table.txt" not in RecordBook(BOOK).records and MODEL in RecordBook(BOOK).records
 
 
-def test_a_conflict_of_a_merge_is_named_with_the_way_out(small: Small) -> None:
+def test_merge_conflict_is_named_with_remedy(small: Small) -> None:
     content = b'{\n<<<<<<< HEAD\n "jobs": [],\n=======\n>>>>>>> other\n}\n'
     BOOK.write_bytes(content)
     with pytest.raises(UserError) as refused:
@@ -225,7 +223,7 @@ NO_BOOKS = [
 
 
 @pytest.mark.parametrize("content", NO_BOOKS, ids=lambda content: content[:20].decode("latin-1"))
-def test_a_file_that_is_no_book_is_said_in_a_line_and_counts_as_none(small: Small, content: bytes) -> None:
+def test_invalid_book_is_named_in_one_line(small: Small, content: bytes) -> None:
     BOOK.write_bytes(content)
     book = RecordBook(BOOK)
     assert (book.records, book.code) == ({}, {})
@@ -234,7 +232,7 @@ def test_a_file_that_is_no_book_is_said_in_a_line_and_counts_as_none(small: Smal
     assert "\n" not in book.problem and len(book.problem) < 400 and book.problem.isprintable()
 
 
-def test_a_file_that_is_no_book_stops_nothing_and_is_kept(small: Small, capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_book_stops_nothing_and_is_kept(small: Small, capfd: pytest.CaptureFixture[str]) -> None:
     """What was made on this machine stands by its own records."""
     BOOK.write_bytes(b'{"jobs": 3}')
     assert stale() == {}
@@ -244,7 +242,7 @@ def test_a_file_that_is_no_book_stops_nothing_and_is_kept(small: Small, capfd: p
     assert UNREAD.read_bytes() == b'{"jobs": 3}'
 
 
-def test_a_book_of_a_hundred_megabytes_is_not_read(small: Small) -> None:
+def test_book_of_hundred_megabytes_is_not_read(small: Small) -> None:
     with BOOK.open("ab") as file:
         file.truncate(100 * 2**20)
     assert "it has 104,857,600 bytes" in RecordBook(BOOK).problem
@@ -266,7 +264,7 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("part", "value"), [(part, value) for part, values in CHANGES.items() for value in values])
-def test_an_entry_that_is_none_is_left_out_alone(tmp_path: Path, part: str, value: object) -> None:
+def test_only_invalid_entry_is_left_out(tmp_path: Path, part: str, value: object) -> None:
     """Whether or not its digest is right."""
     path, other = tmp_path / "book.json", JobRecord("train", "run", ("p",), {"in": HEX}, {"runs/b": HEX})
     write_book(path, [JobRecord("train", "run", ("p",), {"in": HEX}, {"runs/a": HEX}), other], {})
@@ -282,7 +280,7 @@ def test_an_entry_that_is_none_is_left_out_alone(tmp_path: Path, part: str, valu
 
 
 @pytest.mark.parametrize("job", [None, 3, "a", [], {}, [{}]])
-def test_a_job_that_is_none_is_left_out_alone(tmp_path: Path, job: object) -> None:
+def test_only_invalid_job_is_left_out(tmp_path: Path, job: object) -> None:
     path, other = tmp_path / "book.json", JobRecord("train", "run", ("p",), {"in": HEX}, {"runs/b": HEX})
     write_book(path, [other], {})
     content = json.loads(path.read_text())
@@ -292,7 +290,7 @@ def test_a_job_that_is_none_is_left_out_alone(tmp_path: Path, job: object) -> No
     assert RecordBook(path).records == {"runs/b": other} and RecordBook(path).code == {}
 
 
-def test_a_planned_result_may_lie_anywhere(tmp_path: Path) -> None:
+def test_planned_result_can_have_any_path(tmp_path: Path) -> None:
     """Where the configuration names a folder elsewhere."""
     path, job = tmp_path / "book.json", JobRecord("train", "run", (), {}, {"/scratch/runs/a": HEX})
     write_book(path, [job], {})
@@ -301,7 +299,7 @@ def test_a_planned_result_may_lie_anywhere(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_book_says_cannot_reach_the_terminal(small: Small) -> None:
+def test_book_cannot_control_the_terminal(small: Small) -> None:
     """Nor is it read for ever: a specification that nests a hundred thousand lists."""
     book = json.loads(BOOK.read_text())
     for job, param in zip(

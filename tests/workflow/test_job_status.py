@@ -58,7 +58,7 @@ def test_clone_with_the_same_files_has_no_job(small: Small) -> None:
     assert stale() == {}
 
 
-def test_what_nobody_knows_is_made_again(small: Small) -> None:
+def test_results_without_record_run_again(small: Small) -> None:
     forget_records()
     BOOK.unlink()
     causes = stale()
@@ -66,19 +66,19 @@ def test_what_nobody_knows_is_made_again(small: Small) -> None:
     assert all(NOBODY in why for why in causes.values())
 
 
-def test_what_was_made_of_a_file_that_is_gone_stands_until_that_is_back(small: Small) -> None:
+def test_missing_file_runs_with_all_that_follow(small: Small) -> None:
     Path(MODEL).unlink()
     assert stale() == {"train alone/0": ("missing",), "predict alone/0": (), "collect": ()}
 
 
-def test_a_missing_file_is_made_again_alone(small: Small) -> None:
+def test_missing_last_result_runs_alone(small: Small) -> None:
     forget_records()
     Path("reports/table.txt").unlink()
     assert stale() == {"collect": ("missing",)}
 
 
 @pytest.mark.parametrize("here", ["on this machine", "in a clone"])
-def test_what_would_be_made_in_another_way_is_seen_though_it_is_not_there(small: Small, here: str) -> None:
+def test_changed_job_of_missing_data_runs(small: Small, here: str) -> None:
     """A data set that was not pulled, and what was trained on it."""
     if here == "in a clone":
         forget_records()
@@ -92,14 +92,14 @@ def test_what_would_be_made_in_another_way_is_seen_though_it_is_not_there(small:
     assert stale()["data"][-1] == "source.txt has changed"
 
 
-def test_a_flaw_of_a_file_goes_with_the_file(small: Small) -> None:
+def test_edited_data_do_not_count_after_removal(small: Small) -> None:
     rewrite("data/data.txt", "by hand")
     assert set(stale()) == JOBS
     Path("data/data.txt").unlink()
     assert stale() == {}
 
 
-def test_remains_of_killed_writers_are_removed_and_nothing_else(small: Small) -> None:
+def test_only_leftovers_of_killed_writers_are_removed(small: Small) -> None:
     remains, others = (
         Path(f"runs/alone/seed0/{TEMP_PREFIX}abcd1234-model.txt"),
         Path("runs/alone/seed0/.pre-commit-config.yaml"),
@@ -116,7 +116,7 @@ def test_remains_of_killed_writers_are_removed_and_nothing_else(small: Small) ->
 
 
 @pytest.mark.parametrize("known", ["records and book", "records", "book"])
-def test_other_bytes_are_seen_whatever_their_time_and_forgiven_when_they_are_back(small: Small, known: str) -> None:
+def test_edited_result_runs_again_until_restored(small: Small, known: str) -> None:
     text = Path(MODEL).read_text()
     if known == "records":
         BOOK.unlink()
@@ -132,14 +132,14 @@ def test_other_bytes_are_seen_whatever_their_time_and_forgiven_when_they_are_bac
     assert stale() == {}
 
 
-def test_bytes_of_the_same_length_and_time_are_told_apart(small: Small) -> None:
+def test_edit_of_same_length_and_time_is_noticed(small: Small) -> None:
     assert stale() == {}
     text = Path(MODEL).read_text()
     rewrite(MODEL, text.swapcase())
     assert "train alone/0" in stale()
 
 
-def test_one_output_of_several_that_changed_is_enough(small: Small) -> None:
+def test_one_edited_output_is_enough(small: Small) -> None:
     rewrite("runs/alone/seed1/cost.txt", "0")
     causes = stale()
     assert set(causes) == {"train alone/1", "predict alone/1", "collect"}
@@ -147,7 +147,7 @@ def test_one_output_of_several_that_changed_is_enough(small: Small) -> None:
     assert causes["collect"] == ("runs/alone/seed1/cost.txt has changed",)
 
 
-def test_a_changed_input_is_named(small: Small) -> None:
+def test_changed_input_is_named(small: Small) -> None:
     rewrite("source.txt", "other numbers\n")
     causes = stale()
     assert causes["data"] == ("source.txt has changed",)
@@ -156,7 +156,7 @@ def test_a_changed_input_is_named(small: Small) -> None:
     assert stale() == {}
 
 
-def test_a_changed_input_is_seen_by_a_clone(small: Small) -> None:
+def test_clone_notices_changed_input(small: Small) -> None:
     forget_records()
     rewrite("source.txt", "other numbers\n")
     assert stale()["data"] == ("source.txt has changed",)
@@ -179,7 +179,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_record_that_lost_power_is_no_record(small: Small, how: str) -> None:
+def test_damaged_record_counts_as_none(small: Small, how: str) -> None:
     BOOK.unlink()
     damage(record_file(MODEL), how)
     causes = stale()
@@ -187,14 +187,14 @@ def test_a_record_that_lost_power_is_no_record(small: Small, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_record_that_lost_power_is_put_back_from_the_book(small: Small, how: str) -> None:
+def test_book_replaces_damaged_records(small: Small, how: str) -> None:
     for path in {record_file(path) for path in SmallPlan.read().outputs()}:
         damage(path, how)
     assert stale() == {}
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_fingerprints_that_lost_power_are_computed_anew(small: Small, how: str) -> None:
+def test_damaged_digest_cache_is_computed_again(small: Small, how: str) -> None:
     damage(KNOWN, how)
     assert stale() == {}
     damage(KNOWN, how)
@@ -205,7 +205,7 @@ def test_fingerprints_that_lost_power_are_computed_anew(small: Small, how: str) 
     assert stale()["train alone/0"] == (OTHER_BYTES,)
 
 
-def test_a_clone_is_not_told_that_an_old_command_made_what_it_has(small: Small) -> None:
+def test_book_keeps_an_older_command(small: Small) -> None:
     BOOK.unlink()
     for path in (MODEL, "runs/alone/seed0/cost.txt"):
         as_run_anew(path, Path(path).read_text(), command="an older command")
@@ -216,7 +216,7 @@ def test_a_clone_is_not_told_that_an_old_command_made_what_it_has(small: Small) 
     assert stale() == here
 
 
-def test_where_the_book_knows_that_the_present_command_makes_the_same_bytes_nothing_is_made_again(small: Small) -> None:
+def test_book_with_present_command_is_enough(small: Small) -> None:
     for path in (MODEL, "runs/alone/seed0/cost.txt"):
         as_run_anew(path, Path(path).read_text(), command="an older command")
     assert stale() == {}
@@ -230,7 +230,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("changes", OTHER.values(), ids=OTHER)
-def test_what_others_made_to_the_same_bytes_is_up_to_date_with_their_book(small: Small, changes: dict) -> None:
+def test_results_of_others_are_current_with_their_book(small: Small, changes: dict) -> None:
     first, other = (small.copy(small.folder.parent / name) for name in ("first", "other"))
     other.set(**changes)
     ran = other.run()
@@ -252,7 +252,7 @@ def check_out(other: Small) -> None:
         shutil.copyfile(other.folder / path, path)
 
 
-def test_a_book_of_older_code_takes_nothing_from_what_ran_here(small: Small) -> None:
+def test_older_book_does_not_replace_own_records(small: Small) -> None:
     before = BOOK.read_bytes()
     small.set(stamp=NEWER)
     assert len(small.run()) == len(JOBS)
@@ -263,7 +263,7 @@ def test_a_book_of_older_code_takes_nothing_from_what_ran_here(small: Small) -> 
 # --- runs that were killed --------------------------------------------------------------------------------------
 
 
-def test_a_job_that_ended_in_a_killed_run_is_believed(small: Small) -> None:
+def test_finished_job_of_killed_run_counts(small: Small) -> None:
     assert stale() == {}
     as_run_anew(MODEL, "trained again")
     assert stale() == {
@@ -274,13 +274,13 @@ def test_a_job_that_ended_in_a_killed_run_is_believed(small: Small) -> None:
     assert stale()["train alone/0"] == (OTHER_BYTES,)
 
 
-def test_a_job_that_ended_in_a_killed_run_is_not_believed_of_other_bytes(small: Small) -> None:
+def test_edit_after_killed_run_is_noticed(small: Small) -> None:
     as_run_anew(MODEL, "trained again")
     Path(MODEL).write_text("edited")
     assert stale()["train alone/0"] == (OTHER_BYTES,)
 
 
-def test_what_a_killed_run_made_is_saved_by_the_next(small: Small) -> None:
+def test_next_run_saves_jobs_of_killed_run(small: Small) -> None:
     text = "trained again"
     as_run_anew(MODEL, text)
     save()

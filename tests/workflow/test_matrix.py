@@ -308,7 +308,7 @@ TAKEN_OVER = {"an arm renamed": "artifacts/runs/everything/seed0/model.safetenso
 
 @pytest.mark.parametrize("sources", ["older", "newer"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_change_reruns_exactly_what_depends_on_it(reader: Project, tmp_path: Path, name: str, sources: str) -> None:
+def test_change_reruns_exactly_the_dependent_jobs(reader: Project, tmp_path: Path, name: str, sources: str) -> None:
     if name == "raw data" and DATASET != "mnist":
         pytest.skip("without a mirror there are no raw data")
     project = reader.copy(tmp_path / "project")

@@ -37,7 +37,7 @@ NEW = {"private-again": SETTINGS["arms"]["private"], "alone-again": SETTINGS["ar
 
 
 @pytest.mark.parametrize("here", ["on this machine", "in a clone"])
-def test_runs_of_an_arm_that_was_renamed_are_taken_over(small: Small, here: str) -> None:
+def test_runs_of_renamed_arm_are_taken_over(small: Small, here: str) -> None:
     before = {path: path.read_bytes() for path in Path("runs").rglob("*.*")}
     if here == "in a clone":
         forget_records()
@@ -60,7 +60,7 @@ def test_runs_of_an_arm_that_was_renamed_are_taken_over(small: Small, here: str)
     assert {Path(name).parts[1] for name in RecordBook(BOOK).records if name.startswith("runs/")} == set(NEW)
 
 
-def test_a_run_with_other_bytes_is_not_taken_over(small: Small) -> None:
+def test_edited_run_is_not_taken_over(small: Small) -> None:
     rewrite("runs/alone/seed0/cost.txt", "0")
     small.set(arms=NEW)
     begin()
@@ -68,14 +68,14 @@ def test_a_run_with_other_bytes_is_not_taken_over(small: Small) -> None:
     assert not Path("runs/alone-again/seed0").exists()
 
 
-def test_a_run_that_lacks_a_file_is_not_taken_over(small: Small) -> None:
+def test_incomplete_run_is_not_taken_over(small: Small) -> None:
     Path("runs/alone/seed0/predictions.txt").unlink()
     small.set(arms=NEW)
     begin()
     assert set(stale()) == {"train alone-again/0", "predict alone-again/0", "collect"}
 
 
-def test_a_run_whose_noise_nobody_knows_is_not_taken_over(small: Small) -> None:
+def test_run_without_record_of_noise_is_not_taken_over(small: Small) -> None:
     book = json.loads(BOOK.read_text())
     book["jobs"] = [job for job in book["jobs"] if job["rule"] != "calibrate"]
     BOOK.write_text(json.dumps(book))
@@ -86,7 +86,7 @@ def test_a_run_whose_noise_nobody_knows_is_not_taken_over(small: Small) -> None:
     assert "train alone-again/0" not in causes
 
 
-def test_a_run_of_another_technique_is_not_taken_over(small: Small) -> None:
+def test_run_of_other_technique_is_not_taken_over(small: Small) -> None:
     small.set(arms={**NEW, "alone-again": '{"epochs":3}'})
     begin()
     assert {name for name in stale() if name.startswith(("train", "calibrate"))} == {
@@ -95,13 +95,13 @@ def test_a_run_of_another_technique_is_not_taken_over(small: Small) -> None:
     }
 
 
-def test_a_run_made_by_other_code_is_not_taken_over(small: Small) -> None:
+def test_run_of_other_code_is_not_taken_over(small: Small) -> None:
     small.set(arms=NEW, stamp=NEWER)
     begin()
     assert len(stale()) == len(JOBS)
 
 
-def test_a_folder_that_is_there_is_left_alone(small: Small) -> None:
+def test_existing_folder_is_not_changed(small: Small) -> None:
     target = Path("runs/alone-again/seed0")
     target.mkdir(parents=True)
     (target / "model.txt").write_text("half")
@@ -111,13 +111,13 @@ def test_a_folder_that_is_there_is_left_alone(small: Small) -> None:
     assert (target / "model.txt").read_text() == "half" and not (target / "cost.txt").exists()
 
 
-def test_an_arm_that_says_the_same_as_another_takes_its_runs(small: Small) -> None:
+def test_equal_arm_takes_runs_over(small: Small) -> None:
     small.set(arms={**SETTINGS["arms"], "alone-again": SETTINGS["arms"]["alone"]})
     begin()
     assert set(stale()) == {"collect"}
 
 
-def test_what_would_be_taken_over_is_shown_and_left_where_nothing_runs(small: Small) -> None:
+def test_renamed_runs_are_found_without_changes(small: Small) -> None:
     small.set(arms=NEW)
     before = tree()
     found = {run.folder: run.source for run in renamed_runs(SmallPlan.read().records())}
@@ -161,7 +161,7 @@ def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> No
     ],
 )
 @pytest.mark.parametrize("beside", [[], ["runs/x/seed0/model.txt"]], ids=["alone", "beside a model"])
-def test_a_forged_entry_writes_planned_results_and_nothing_else(small: Small, name: str, beside: list[str]) -> None:
+def test_forged_entry_writes_only_planned_results(small: Small, name: str, beside: list[str]) -> None:
     forge(dict.fromkeys(beside, b"x") | {name: HOSTILE})
     small.set(arms=NEW)
     before = tree()
@@ -174,9 +174,7 @@ def test_a_forged_entry_writes_planned_results_and_nothing_else(small: Small, na
     assert not Path(TARGET).exists() or name.endswith("site.py")
 
 
-def test_without_the_check_of_places_a_forged_entry_would_write_elsewhere(
-    small: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_of_places_stops_forged_entry(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: a copy that goes where it is told."""
     forge({"runs/x/seed0/model.txt": HOSTILE})
     small.set(arms=NEW)
@@ -195,7 +193,7 @@ def test_without_the_check_of_places_a_forged_entry_would_write_elsewhere(
 
 
 @pytest.mark.parametrize("link", ["runs", "runs/alone-again", "runs/alone-again/seed0", "runs/x", "runs/x/seed0"])
-def test_nothing_is_copied_along_a_link(small: Small, tmp_path: Path, link: str) -> None:
+def test_no_run_is_copied_through_a_link(small: Small, tmp_path: Path, link: str) -> None:
     forge({"runs/x/seed0/model.txt": HOSTILE})
     elsewhere = tmp_path / "elsewhere"
     if Path(link).exists():
@@ -212,9 +210,7 @@ def test_nothing_is_copied_along_a_link(small: Small, tmp_path: Path, link: str)
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_bytes_that_change_while_they_are_copied_are_not_taken(
-    small: Small, monkeypatch: pytest.MonkeyPatch, late: bool
-) -> None:
+def test_run_that_changes_during_copy_is_not_taken(small: Small, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
     """The last of the files: those before it are not left either."""
     small.set(arms=NEW)
     changed = Path("runs/alone/seed0/predictions.txt")
@@ -232,7 +228,7 @@ def test_bytes_that_change_while_they_are_copied_are_not_taken(
     assert Path("runs/alone-again/seed1/predictions.txt").exists()
 
 
-def test_a_pipe_in_a_place_of_a_result_stops_nothing(small: Small) -> None:
+def test_pipe_in_place_of_result_stops_nothing(small: Small) -> None:
     path = Path("runs/alone/seed0/model.txt")
     path.unlink()
     os.mkfifo(path)

@@ -46,32 +46,32 @@ def test_equal_params_give_no_cause() -> None:
         ({"a": "x" * 58}, {"a": "x" * 59}, [f'a "{"x" * 58}" -> "{"x" * 56}...']),
     ],
 )
-def test_keys_that_changed_are_named_with_both_values(before: object, now: object, causes: list[str]) -> None:
+def test_changed_keys_are_named_with_both_values(before: object, now: object, causes: list[str]) -> None:
     assert list(changed_keys(before, now)) == causes
 
 
-def test_modules_and_pins_that_changed_are_named() -> None:
+def test_changed_modules_and_pins_are_named() -> None:
     assert list(changed_code(OLD, NEW)) == [*CODE, *PINS]
     assert list(changed_code(OLD, OLD)) == []
     unknown = ["code or pins have changed, and nobody knows what they were"]
     assert list(changed_code(None, NEW)) == list(changed_code(OLD, None)) == unknown
 
 
-def test_a_changed_specification_is_told_by_its_keys() -> None:
+def test_changed_specification_names_its_keys() -> None:
     assert why([SPEC, OLD.text], [OLD.text, OTHER_SPEC]) == ["arm.epochs 1 -> 2"]
     assert why(["[1]"], ["[2]"]) == ["specification [1] -> [2]"]
 
 
-def test_a_changed_code_is_told_by_its_parts() -> None:
+def test_changed_code_names_its_modules_and_pins() -> None:
     assert why([SPEC, OLD.text], [NEW.text, SPEC]) == [*CODE, *PINS]
     assert why([SPEC, "f" * 16], [OLD.text, SPEC]) == ["code or pins have changed, and nobody knows what they were"]
 
 
-def test_both_are_told() -> None:
+def test_changed_code_and_specification_are_named() -> None:
     assert why([SPEC, OLD.text], [NEW.text, OTHER_SPEC]) == [*CODE, *PINS, "arm.epochs 1 -> 2"]
 
 
-def test_a_changed_text_is_told_unless_the_specification_tells_it() -> None:
+def test_changed_text_is_named_once() -> None:
     assert why(["title", SPEC], ["Title", SPEC]) == ["'title' is now 'Title'"]
     assert why(["title", '{"title":"title"}'], ["Title", '{"title":"Title"}']) == ['title "title" -> "Title"']
 
@@ -88,16 +88,16 @@ def test_a_changed_text_is_told_unless_the_specification_tells_it() -> None:
         ([SPEC, "text"], [SPEC, OLD.text]),
     ],
 )
-def test_params_that_come_or_go_are_told(before: list[str], now: list[str]) -> None:
+def test_new_and_removed_params_are_named(before: list[str], now: list[str]) -> None:
     assert "the rule has other parameters" in why(before, now)
 
 
 @pytest.mark.parametrize("text", ["12", "null", '"text"', "0123456789ABCDEF", "0123456789abcde", "0123456789abcdefg"])
-def test_a_text_is_neither_a_specification_nor_a_stamp(text: str) -> None:
+def test_text_is_no_specification_and_no_digest(text: str) -> None:
     assert why([text], ["other"]) == [f"{text!r} is now 'other'"]
 
 
-def test_whatever_differs_has_a_cause() -> None:
+def test_every_difference_has_a_reason() -> None:
     params = [
         SPEC,
         OTHER_SPEC,

@@ -105,7 +105,7 @@ def test_dry_run_writes_nothing(small: Small, options: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hardlink", "symlink", "copy"])
-def test_what_is_made_again_leaves_the_cache_as_it_was(project: Small, kind: str) -> None:
+def test_new_result_does_not_change_linked_cache(project: Small, kind: str) -> None:
     """As DVC links outputs to its cache, which is write-protected."""
     Path("cache").mkdir()
     cached = {}
@@ -144,7 +144,7 @@ def test_frozen_file_is_not_replaced(project: Small) -> None:
 # --- the project itself -----------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_and_the_status_of_a_fresh_folder_write_nothing(tmp_path: Path) -> None:
+def test_dry_run_and_status_write_nothing(tmp_path: Path) -> None:
     """With a book that says what a forged one says."""
     folder = tmp_path / "project"
     folder.mkdir()

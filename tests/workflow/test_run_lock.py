@@ -73,7 +73,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.stdin.close()
 
 
-def test_one_process_at_a_time_holds_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_one_process_holds_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
     first = start("--cores", "2", "a b")
     assert first.stdout.readline() == "True True\n"
     assert start().stdout.readline() == "False False\n"
@@ -89,7 +89,7 @@ def test_one_process_at_a_time_holds_the_lock(start: Callable[..., subprocess.Po
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None])
-def test_the_lock_is_free_as_soon_as_its_holder_has_ended(
+def test_lock_is_free_after_its_process(
     start: Callable[..., subprocess.Popen[str]], number: signal.Signals | None
 ) -> None:
     holder = start()
@@ -105,7 +105,7 @@ def test_the_lock_is_free_as_soon_as_its_holder_has_ended(
     assert f"process {os.getpid()} on" in lock.holder()
 
 
-def test_a_job_that_outlives_its_run_does_not_hold_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_orphaned_job_does_not_hold_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
     holder = start("job")
     holder.stdout.readline()
     job = int(holder.stdout.readline())
@@ -118,7 +118,7 @@ def test_a_job_that_outlives_its_run_does_not_hold_the_lock(start: Callable[...,
         os.kill(job, signal.SIGKILL)
 
 
-def test_a_process_that_holds_the_lock_may_take_it_again(start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_process_can_take_its_lock_again(start: Callable[..., subprocess.Popen[str]]) -> None:
     lock = RunLock()
     assert not lock.held
     assert lock.take() and lock.take()
@@ -130,7 +130,7 @@ def test_a_process_that_holds_the_lock_may_take_it_again(start: Callable[..., su
     assert start().stdout.readline() == "False False\n"
 
 
-def test_each_folder_has_a_lock_of_its_own(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_each_folder_has_a_lock(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     assert RunLock().take()
     Path("other").mkdir()
     os.chdir("other")
@@ -140,7 +140,7 @@ def test_each_folder_has_a_lock_of_its_own(start: Callable[..., subprocess.Popen
     assert RunLock(tmp_path / ".snakemake/ppml/lock").held
 
 
-def test_where_nothing_can_be_locked_a_run_warns_and_goes_on(
+def test_run_without_locks_warns_and_continues(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def no_locks(*_: object) -> None:
@@ -175,7 +175,7 @@ def follow() -> Iterator[Callable[[], subprocess.Popen[str]]]:
 GONE = "error: the run that this job belongs to is gone"
 
 
-def test_a_job_on_another_machine_ends_with_its_run(
+def test_job_on_other_machine_ends_with_its_run(
     start: Callable[..., subprocess.Popen[str]], follow: Callable[[], subprocess.Popen[str]]
 ) -> None:
     holder = start()
@@ -192,7 +192,7 @@ def test_a_job_on_another_machine_ends_with_its_run(
     assert job.stderr.read() == f"{GONE}\n"
 
 
-def test_a_job_that_begins_after_its_run_has_ended_does_nothing(
+def test_job_after_its_run_does_nothing(
     start: Callable[..., subprocess.Popen[str]], follow: Callable[[], subprocess.Popen[str]]
 ) -> None:
     holder = start()
@@ -206,9 +206,7 @@ def test_a_job_that_begins_after_its_run_has_ended_does_nothing(
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_a_job_of_an_earlier_run_is_told_from_one_of_the_present_run(
-    locks: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_of_earlier_run_is_recognized(locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -233,19 +231,19 @@ def test_a_job_of_an_earlier_run_is_told_from_one_of_the_present_run(
     assert lock._is_gone(run)
 
 
-def test_who_belongs_to_no_run_follows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_without_run_does_not_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPML_RUN", raising=False)
     RunLock().exit_when_run_ends()
 
 
-def test_a_lock_that_cannot_be_written_is_one_line() -> None:
+def test_unwritable_lock_is_one_line() -> None:
     Path(".snakemake").write_text("in the way")
     with pytest.raises(UserError, match=r"\.snakemake/ppml"):
         RunLock().take()
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", '{"pid": 1}'])
-def test_a_holder_that_has_not_said_who_it_is_gets_a_sentence_as_well(content: str | None) -> None:
+def test_lock_without_name_has_a_sentence(content: str | None) -> None:
     path = Path(".snakemake/ppml/lock")
     if content is not None:
         path.parent.mkdir(parents=True)
