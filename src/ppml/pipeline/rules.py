@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ppml.pipeline.plan import Plan, PlannedJob
-from ppml.pipeline.stages import STAGES, Files, Key, Level, Stage
+from ppml.pipeline.stages import OVERVIEW, STAGES, Files, Key, Level, Stage
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Rule:
 
 def rules(plan: Plan, *levels: Level, without: tuple[str, ...] = ()) -> Iterator[Rule]:
     """Yield the rules of all stages of these levels that have a job."""
-    for stage in STAGES:
+    for stage in (*STAGES, OVERVIEW):
         if stage.level in levels and stage.name not in without:
             seen = dict.fromkeys(tuple(key[name] for name in stage.level.by_rule) for key in stage.keys(plan))
             for values in seen:
