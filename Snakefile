@@ -29,7 +29,7 @@ from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
 from ppml.errors import UserError
-from ppml.forkserver import server
+from ppml.jobs import fork_server as server
 
 try:
     code = set_job_environment(main=workflow.is_main_process)

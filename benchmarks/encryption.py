@@ -156,10 +156,10 @@ def measure_rounds(kind: str, options: Mapping[str, Any], examples: int, rounds:
     from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds
     from ppml.federation.run import train_federated
     from ppml.federation.sum_mechanism import identity
+    from ppml.jobs.threads import make_deterministic
     from ppml.learning.parameters import digest_of, flatten
     from ppml.models.registry import build_model
     from ppml.randomness import Randomness
-    from ppml.stages.threads import make_deterministic
 
     make_deterministic()
     rng = Randomness(1)

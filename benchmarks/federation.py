@@ -40,6 +40,7 @@ from ppml.federation.client import ClientPool, no_prefetch
 from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds
 from ppml.federation.run import train_federated
 from ppml.federation.sum_mechanism import identity
+from ppml.jobs.threads import make_deterministic
 from ppml.learning.gradient_correction import NO_CORRECTION, GradientCorrection
 from ppml.learning.learner import AfterEpoch, no_op
 from ppml.learning.parameters import digest_of, flatten
@@ -47,7 +48,6 @@ from ppml.learning.result import HistoryRow
 from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.stages.threads import make_deterministic
 
 HERE = Path(__file__).parent
 RNG = Randomness(1)

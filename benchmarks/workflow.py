@@ -32,11 +32,11 @@ COMMANDS = """
 import json, sys
 from ppml.pipeline.status import read_plan
 jobs = read_plan([sys.argv[1]]).jobs()
-print(json.dumps([f"exec python -m ppml.stages {job.arguments(job.threads)} > /dev/null 2>&1" for job in jobs]))
+print(json.dumps([f"exec python -m ppml.jobs {job.arguments(job.threads)} > /dev/null 2>&1" for job in jobs]))
 """
 IN_ONE_PROCESS = """
 import json, shlex, sys
-from ppml.stages.runner import run_stage
+from ppml.jobs.runner import run_stage
 for command in json.load(sys.stdin):
     words = shlex.split(command)
     stage = words.index("ppml.stages") + 1

@@ -13,6 +13,7 @@ LAYERS = (
     ("errors", "contract", "randomness", "aggregation_parameters"),
     ("io", "example_draws"),
     ("system_errors", "ipc"),
+    ("jobs",),
     ("config",),
     ("models", "data", "accounting"),
     ("mechanism", "preflight", "learning", "aggregation"),
@@ -21,7 +22,7 @@ LAYERS = (
     ("auditing",),
     ("results",),
     ("reporting",),
-    ("stages", "forkserver"),
+    ("stages",),
     ("pipeline",),
 )
 """Packages and modules of the package, the lowest first; those of one layer may import each other in one direction."""

@@ -15,12 +15,12 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from ppml.config.transforms import Scattering
 from scipy import stats
 
 from ppml import training as techniques
 from ppml.accounting.gdp import exact_epsilon
 from ppml.config.arm import Arm
+from ppml.config.transforms import Scattering
 from ppml.data.examples import Examples
 from ppml.data.transforms import extractor
 from ppml.data.transforms.extractor import ScatteringFeatures

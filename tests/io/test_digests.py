@@ -16,8 +16,8 @@ from ppml.contract import DataContract
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
 from ppml.io.digests import KEY, content_digest, digest_key, publishable_digest
+from ppml.jobs.job import Job
 from ppml.stages import subset
-from ppml.stages.job import Job
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from ppml.auditing.verdict import audit_row, evaluate_audit
+from ppml.jobs.job import Job
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.literature import PublishedRow
 from ppml.reporting.registry import Kind
 from ppml.results.joint import JOINT_COLUMNS, joint_key
 from ppml.results.tidy_files import TIDY_FILES
-from ppml.stages.job import Job
 
 
 @dataclass(frozen=True)

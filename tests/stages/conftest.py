@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from ppml.io.atomic import write_json
+from ppml.jobs.job import Job
+from ppml.jobs.threads import make_deterministic
 from ppml.stages.example_files import write_examples
-from ppml.stages.job import Job
-from ppml.stages.threads import make_deterministic
 from tests.conftest import RealData
 
 Files = dict[str, Path]

@@ -23,10 +23,10 @@ from ppml.federation.checkpoint import TrainingCheckpoint
 from ppml.federation.global_state import GlobalState
 from ppml.federation.server_state import ServerState
 from ppml.io.atomic import read_json, write_json
+from ppml.jobs.job import Job
 from ppml.learning.result import HistoryRow
 from ppml.stages import checkpoint_file, train
 from ppml.stages.checkpoint_file import CheckpointFile, Clock
-from ppml.stages.job import Job
 
 from ..aggregation.local import local_parties
 from ..federation.runs import bits
@@ -112,8 +112,8 @@ import os, signal, sys
 from pathlib import Path
 from ppml.federation import client
 from ppml.stages import train
-from ppml.stages.job import Job
-from ppml.stages.threads import make_deterministic
+from ppml.jobs.job import Job
+from ppml.jobs.threads import make_deterministic
 
 place, *options = sys.argv[1:]
 saved, process = 0, os.getpid()

@@ -38,7 +38,7 @@ def jobs_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
         try:
             command = process.cmdline()
             parent = process.parent()
-            served = parent is not None and "ppml.forkserver.server" in parent.cmdline()
+            served = parent is not None and "ppml.jobs.fork_server" in parent.cmdline()
         except psutil.Error:
             continue
         if "ppml.stages" in command or served:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.pipeline.job_record import RECORDS, read_record, write_record
+from ppml.jobs.record import RECORDS, read_record, write_record
 from ppml.pipeline.job_status import plan_jobs
 from ppml.pipeline.renamed_runs import remove_leftovers, renamed_runs, take_over
 from tests.workflow.clock import wait_for_a_tick

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from ppml.pipeline.job_record import record_job
+from ppml.jobs.record import record_job
 
 *outputs, command = sys.argv[1:]
 with record_job(outputs[-1], []):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ppml.errors import UserError
-from ppml.pipeline.job_record import JobRecord
+from ppml.jobs.record import JobRecord
 from ppml.pipeline.job_status import UNREAD
 from ppml.pipeline.record_book import RecordBook, _entry_digest, write_book
 from tests.workflow.records import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ppml.jobs.runner import stage_names
 from ppml.pipeline.code_digest import DISTRIBUTIONS, CodeDigests, read_pins
-from ppml.stages.runner import stage_names
 from tests.workflow.project import ROOT
 from tests.workflow.traced import Traced, is_settings, run_traced
 
@@ -269,7 +269,7 @@ def test_digest_does_not_depend_on_folder_of_package(tmp_path: Path) -> None:
 
 ALWAYS = {
     *("ppml", "ppml.configure", "ppml.parts", "ppml.parts.build", "ppml.parts.deep", "ppml.parts.deep.inside"),
-    *("ppml.parts.lazy", "ppml.parts.loop", "ppml.parts.steps", "ppml.stages", "ppml.stages.threads"),
+    *("ppml.parts.lazy", "ppml.parts.loop", "ppml.parts.steps", "ppml.stages", "ppml.jobs.threads"),
     "ppml.stages.train",
 }
 
@@ -277,13 +277,13 @@ ALWAYS = {
 def test_digest_counts_reached_modules_and_no_other(tree: Tree) -> None:
     assert tree.modules() == ALWAYS
     assert tree.modules(stage="other") == {
-        *("ppml", "ppml.parts", "ppml.parts.unused", "ppml.stages", "ppml.stages.other", "ppml.stages.threads")
+        *("ppml", "ppml.parts", "ppml.parts.unused", "ppml.stages", "ppml.stages.other", "ppml.jobs.threads")
     }
 
 
 def test_digest_counts_packages_above_stage(tree: Tree) -> None:
     tree.write("stages/lone.py", "import json\n")
-    assert tree.modules(stage="lone") == {"ppml", "ppml.stages", "ppml.stages.lone", "ppml.stages.threads"}
+    assert tree.modules(stage="lone") == {"ppml", "ppml.stages", "ppml.stages.lone", "ppml.jobs.threads"}
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_package_precedes_module_of_same_name(tree: Tree) -> None:
 )
 def test_no_import_of_configuration_counts(tree: Tree, line: str) -> None:
     tree.write("stages/lone.py", line)
-    assert tree.modules(stage="lone") == {"ppml", "ppml.stages", "ppml.stages.lone", "ppml.stages.threads"}
+    assert tree.modules(stage="lone") == {"ppml", "ppml.stages", "ppml.stages.lone", "ppml.jobs.threads"}
     assert tree.pins(stage="lone") == {}
 
 
@@ -562,8 +562,8 @@ def test_digest_counts_exactly_the_reached_modules(traced: dict[str, Traced]) ->
 
 
 STARTS_JOBS = {
-    *("ppml.stages.runner", "ppml.errors", "ppml.system_errors", "ppml.io.atomic"),
-    *("ppml.pipeline", "ppml.pipeline.job_record", "ppml.pipeline.safe_paths"),
+    *("ppml.jobs.runner", "ppml.errors", "ppml.system_errors", "ppml.io.atomic"),
+    *("ppml.pipeline", "ppml.jobs.record", "ppml.pipeline.safe_paths"),
 }
 """Modules of the start and the record of a job."""
 

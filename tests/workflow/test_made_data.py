@@ -20,10 +20,10 @@ from ppml.config.model import Config
 from ppml.config.models import fitting_models
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
+from ppml.jobs.job import Job
 from ppml.pipeline.plan import Plan, PlannedJob
 from ppml.preflight import resolve_data
 from ppml.stages.example_files import read_examples, read_raw_examples, write_examples
-from ppml.stages.job import Job
 from tests.stages.conftest import deterministic
 from tests.workflow.made_data import MadeData, parameters, write_dataset
 

@@ -12,11 +12,11 @@ import pytest
 from ppml.config.datasets import DATASETS
 from ppml.config.load import load_config
 from ppml.errors import UserError
+from ppml.jobs.job import Job
 from ppml.pipeline.job_environment import require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.publish import require_published_folders
 from ppml.pipeline.stages import STAGE
-from ppml.stages.job import Job
 from tests.workflow.project import ROOT
 
 

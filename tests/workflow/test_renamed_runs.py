@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.pipeline.job_record import read_record
+from ppml.jobs.record import read_record
 from ppml.pipeline.record_book import RecordBook, _entry_digest
 from ppml.pipeline.renamed_runs import RenamedRun, renamed_runs, take_over
 from ppml.pipeline.safe_paths import Places

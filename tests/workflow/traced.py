@@ -97,7 +97,7 @@ for stage, *arguments in content["jobs"]:
         del sys.modules[name]
     imports.clear()
     calls.clear()
-    from ppml.stages.runner import run_stage
+    from ppml.jobs.runner import run_stage
 
     threading.setprofile(record_call)
     sys.setprofile(record_call)
@@ -138,7 +138,7 @@ class Traced:
     def reached(self) -> set[str]:
         """Return the modules that the stage imported, directly or not, except by the configuration."""
         return self._reached(
-            [f"ppml.stages.{self.stage}", "ppml.stages.threads"], through=lambda name: not is_settings(name)
+            [f"ppml.stages.{self.stage}", "ppml.jobs.threads"], through=lambda name: not is_settings(name)
         )
 
     def reached_by_settings(self) -> set[str]:

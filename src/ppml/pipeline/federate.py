@@ -32,10 +32,10 @@ from ppml.config.suggestions import suggestion
 from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
+from ppml.jobs.runner import run
+from ppml.jobs.threads import use_one_thread
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
-from ppml.stages.runner import run
-from ppml.stages.threads import use_one_thread
 
 ENGINES = ("ray", "deployment")
 SECONDS = 3600.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from ppml.io.atomic import read_json, write_text
 from ppml.io.canonical_json import canonical
-from ppml.pipeline.safe_paths import sha256
+from ppml.io.digests import file_sha256
 
 
 class FileDigests:
@@ -51,7 +51,7 @@ class FileDigests:
         signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         entry = self._known.get(name, [])
         if entry[:-1] != signature or not isinstance(entry[-1], str):
-            self._known[name] = entry = [*signature, sha256(Path(name))]
+            self._known[name] = entry = [*signature, file_sha256(Path(name))]
             self._changed = True
         return str(entry[-1])
 

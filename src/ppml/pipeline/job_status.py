@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ppml.io.atomic import write_bytes
 from ppml.io.digests import KEY, publishable_digest
+from ppml.jobs.record import STATE, JobRecord, read_record
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.file_digests import FileDigests
-from ppml.pipeline.job_record import STATE, JobRecord, read_record
 from ppml.pipeline.record_book import RecordBook, write_book
 from ppml.pipeline.rerun_reasons import changed_params
 from ppml.pipeline.tracked_jobs import TrackedJob

@@ -31,10 +31,11 @@ from ppml.config.technique import (
 from ppml.config.transforms import Transform
 from ppml.data.sources import unreadable
 from ppml.errors import UserError
+from ppml.jobs.job import Job
+from ppml.jobs.record import STATE
 from ppml.pipeline.code_digest import CodeDigests
 from ppml.pipeline.configuration import configuration
 from ppml.pipeline.job_environment import resolve_fallback
-from ppml.pipeline.job_record import STATE
 from ppml.pipeline.paths import Paths
 from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT, project_file
 from ppml.pipeline.stages import PROJECT, RUN, STAGES, SUBFOLDERS, Files, Key, Stage
@@ -42,7 +43,6 @@ from ppml.preflight import check_device, check_folders, check_last_batch
 from ppml.reporting.fallback import FALLBACK_SENTENCE
 from ppml.reporting.literature import load_published
 from ppml.reporting.registry import Kind, tables
-from ppml.stages.job import Job
 
 OWNERS_PER_CORE = 16
 """Owners whose noise and epsilon one process calculates; each takes up to two seconds."""

@@ -15,8 +15,8 @@ from typing import Any
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.canonical_json import digest
+from ppml.jobs.record import JobRecord
 from ppml.pipeline.code_digest import CodeDigest
-from ppml.pipeline.job_record import JobRecord
 from ppml.pipeline.safe_paths import LONGEST_NAME, is_plain
 
 LARGEST = 64 * 2**20

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppml.io.atomic import leftover_temp_files
-from ppml.pipeline.job_record import JobRecord, write_record
-from ppml.pipeline.safe_paths import PlaceError, Places, sha256
+from ppml.io.digests import file_sha256
+from ppml.jobs.record import JobRecord, write_record
+from ppml.pipeline.safe_paths import PlaceError, Places
 
 if TYPE_CHECKING:
     from ppml.pipeline.job_status import JobRecords
@@ -108,7 +109,7 @@ def take_over(run: RenamedRun, records: JobRecords) -> bool:
 def _copied(run: RenamedRun, places: Places, top: Path, target: str, records: JobRecords, copied: list[Path]) -> bool:
     shown = run.records[target].outputs[target]
     name, source = Path(target).relative_to(top).as_posix(), Path(run.source, Path(target).name)
-    if places.put(name, source, lambda copy: records.stands_for(shown, sha256(copy))):
+    if places.put(name, source, lambda copy: records.stands_for(shown, file_sha256(copy))):
         copied.append(Path(target))
         return True
     return False

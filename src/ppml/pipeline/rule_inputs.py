@@ -23,7 +23,7 @@ from snakemake.io import ancient
 
 from ppml.errors import UserError
 from ppml.io.atomic import atomic_write
-from ppml.pipeline.job_record import JobDescription, write_descriptions
+from ppml.jobs.record import JobDescription, write_descriptions
 from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs
 from ppml.pipeline.project import project_file
 from ppml.pipeline.renamed_runs import remove_leftovers, renamed_runs, take_over

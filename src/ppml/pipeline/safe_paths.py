@@ -6,7 +6,6 @@ into them. Every file that is copied because of them passes :class:`Places`.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import stat
 import unicodedata
@@ -134,9 +133,3 @@ def same_places(names: Iterable[str]) -> list[str]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ppml.pipeline.plan import Plan, PlannedJob
 
-COMMAND = "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+COMMAND = "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 """The shell command of every rule; the code digest covers how a stage reads its arguments."""
 
 

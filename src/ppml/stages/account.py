@@ -17,8 +17,8 @@ from ppml.accounting.joint import dominating_mechanism, weakest_source
 from ppml.accounting.replacing import epsilon_replace_one
 from ppml.config.technique import ClientLevel, ExampleLevel, Privacy
 from ppml.io.atomic import read_json, write_json
-from ppml.stages.job import Job
-from ppml.stages.parallel_map import parallel_map
+from ppml.jobs.job import Job
+from ppml.jobs.parallel_map import parallel_map
 
 NOISE_BY = {"local": "owner", "distributed": "shares", "central": "server"}
 """The name in privacy.json, whose format is fixed, of each value of `privacy.noise`."""

@@ -8,10 +8,10 @@ from ppml.auditing.random_path import random_path
 from ppml.config.arm import Arm
 from ppml.io.atomic import read_json, write_json
 from ppml.io.canonical_json import digest
+from ppml.jobs.job import Job
 from ppml.randomness import Randomness
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_examples, read_partition
-from ppml.stages.job import Job
 
 
 def run(job: Job) -> None:

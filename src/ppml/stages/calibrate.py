@@ -14,8 +14,8 @@ from ppml.config.arm import Schedule
 from ppml.config.technique import ClientLevel, ExampleLevel
 from ppml.errors import UserError
 from ppml.io.atomic import read_json, write_json
-from ppml.stages.job import Job
-from ppml.stages.parallel_map import parallel_map
+from ppml.jobs.job import Job
+from ppml.jobs.parallel_map import parallel_map
 
 UNITS = {"example": "records", "client": "clients"}
 

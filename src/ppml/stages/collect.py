@@ -14,10 +14,10 @@ from ppml.accounting.joint import joint_epsilon
 from ppml.auditing.verdict import audit_row, evaluate_audit
 from ppml.errors import UserError
 from ppml.io.atomic import read_json, write_json, write_text
+from ppml.jobs.job import Job
 from ppml.results.joint import joint_rows, parse_release
 from ppml.results.rows import Run, client_rows, cost_row, epsilon_rows, history_rows, record_row
 from ppml.results.tidy_files import TIDY_FILES
-from ppml.stages.job import Job
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Entries of a state dict that batch normalization adds to its parameters."""

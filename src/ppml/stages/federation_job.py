@@ -28,11 +28,11 @@ from ppml.federation.engines.flower_processes import private_folder
 from ppml.federation.factory import FederationSpec, ServerComponents, build_client_pool, build_server, party_seeds
 from ppml.io.atomic import read_json, write_bytes, write_json
 from ppml.io.private_file import write_private
+from ppml.jobs.threads import make_deterministic
 from ppml.learning.parameters import flatten, unflatten_into
 from ppml.mechanism import Value
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
-from ppml.stages.threads import make_deterministic
 from ppml.training import draws_of
 
 JOB = "job.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppml.config.datasets import DatasetSpec
 from ppml.data.sources import fetch, published_files
-from ppml.stages.job import Job
+from ppml.jobs.job import Job
 
 
 def run(job: Job) -> None:

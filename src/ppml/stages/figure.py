@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import matplotlib
 
+from ppml.jobs.job import Job
 from ppml.reporting.registry import figures
-from ppml.stages.job import Job
 from ppml.stages.report_job import build, write
 
 # The backend is chosen before seaborn imports pyplot: a job has no display.
 matplotlib.use("Agg")
 
-from ppml.reporting.style import to_png, to_svg  # noqa: E402
+from ppml.reporting.style import to_png, to_svg
 
 
 def run(job: Job) -> None:

@@ -13,10 +13,10 @@ from ppml.encrypted_inference.evaluation import evaluate_encrypted
 from ppml.encrypted_inference.network import extract_polynomial_network
 from ppml.encrypted_inference.server import start_inference_server
 from ppml.io.atomic import write_json
+from ppml.jobs.job import Job
 from ppml.models.registry import build_model
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_examples
-from ppml.stages.job import Job
 
 
 def run(job: Job) -> None:

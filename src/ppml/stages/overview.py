@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ppml.io.atomic import write_text
-from ppml.stages.job import Job
+from ppml.jobs.job import Job
 
 
 def run(job: Job) -> None:

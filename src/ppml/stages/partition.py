@@ -11,9 +11,9 @@ from ppml.data.partition import partition, random_path, sample_examples
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.canonical_json import canonical
+from ppml.jobs.job import Job
 from ppml.randomness import Randomness
 from ppml.stages.about import read_contract
-from ppml.stages.job import Job
 
 
 def run(job: Job) -> None:

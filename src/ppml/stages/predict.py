@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import load_file, save
 
 from ppml.io.atomic import write_bytes
+from ppml.jobs.job import Job
 from ppml.learning.evaluation import logits
 from ppml.models.registry import build_model
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_examples
-from ppml.stages.job import Job
 
 
 def run(job: Job) -> None:

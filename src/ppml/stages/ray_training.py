@@ -1,4 +1,4 @@
-"""A federated training on Ray, in namespaces: ``python -m ppml.stages.ray_training JOB RESULT WORKERS``."""
+"""A federated training on Ray, in namespaces: ``python -m ppml.jobs.ray_training JOB RESULT WORKERS``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ppml.federation.engines.ray import run_on_ray
 from ppml.federation.server_state import RoundFailed
 from ppml.io.atomic import read_json
 from ppml.ipc.hardening import harden_process
+from ppml.jobs.runner import run
 from ppml.stages.federation_job import load_clients, load_server
 from ppml.stages.flower_apps import write_result
-from ppml.stages.runner import run
 
 
 def main() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppml.io.atomic import write_bytes
+from ppml.jobs.job import Job
 from ppml.reporting.experiment_view import ExperimentView, read_tidy
 from ppml.reporting.literature import parse_published
 from ppml.reporting.registry import Kind
-from ppml.stages.job import Job
 
 
 def build(kind: Kind, job: Job) -> Any:

@@ -10,8 +10,8 @@ from ppml.data.subset import select_subset
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.digests import content_digest
+from ppml.jobs.job import Job
 from ppml.stages.example_files import write_examples
-from ppml.stages.job import Job
 
 HOLDOUT = 10_000
 """The largest number of examples that a holdout evaluates."""

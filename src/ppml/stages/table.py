@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ppml.jobs.job import Job
 from ppml.reporting.registry import tables
 from ppml.reporting.writers import to_csv, to_html, to_latex, to_markdown
-from ppml.stages.job import Job
 from ppml.stages.report_job import build, write
 
 FORMATS = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}

@@ -19,11 +19,11 @@ from ppml.contract import DataContract
 from ppml.errors import UserError
 from ppml.federation.server_state import RoundFailed
 from ppml.io.atomic import read_json, write_bytes, write_json, write_text
+from ppml.jobs.job import Job
 from ppml.learning.learner import TrainingDiverged
 from ppml.learning.result import HistoryRow
 from ppml.stages.checkpoint_file import CheckpointFile, Clock
 from ppml.stages.example_files import read_examples, split_by_owner
-from ppml.stages.job import Job
 from ppml.stages.seeds import public_data, seed_randomness
 from ppml.training import train
 

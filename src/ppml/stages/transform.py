@@ -5,10 +5,10 @@ from __future__ import annotations
 from ppml.config.transforms import Scattering
 from ppml.data.transforms.extractor import ScatteringFeatures
 from ppml.io.atomic import read_json, write_json
+from ppml.jobs.job import Job
 from ppml.randomness import Randomness
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_raw_examples, write_examples
-from ppml.stages.job import Job
 
 
 def run(job: Job) -> None:

@@ -18,14 +18,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ppml.forkserver import job_client
-from ppml.forkserver import server as fork_server
 from ppml.ipc import parent_watch
+from ppml.jobs import fork_client
+from ppml.jobs import fork_server
+from ppml.jobs.runner import stage_names
 from ppml.pipeline.stages import OVERVIEW, STAGES
-from ppml.stages.runner import stage_names
 
 PACKAGE = Path(fork_server.__file__).parents[1]
-JOB = [sys.executable, "-m", "ppml.stages"]
+JOB = [sys.executable, "-m", "ppml.jobs"]
 PRELOAD = {"overview": ("numpy.random", "no_such_library")}
 ENDED = "error: the process that started this job has ended\n"
 
@@ -35,7 +35,7 @@ import os, random, signal, sys, time, warnings
 from pathlib import Path
 from ppml import edited
 from ppml.errors import UserError
-from ppml.stages.job import Job
+from ppml.jobs.job import Job
 
 def run(job: Job):
     command, *arguments = job.spec
@@ -90,18 +90,17 @@ def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a copy of the package with the probe as stage overview, first in the import path."""
     package = tmp_path / "code" / "ppml"
-    for name in ("forkserver", "ipc", "io"):
+    for name in ("jobs", "ipc", "io"):
         shutil.copytree(PACKAGE / name, package / name)
     (package / "stages").mkdir()
-    shared = ("__init__", "errors", "system_errors")
-    for name in (*shared, *(f"stages/{one}" for one in ("__init__", "__main__", "job", "runner", "threads"))):
+    for name in ("__init__", "errors", "system_errors", "stages/__init__"):
         shutil.copy(PACKAGE / f"{name}.py", package / f"{name}.py")
     (package / "stages" / "overview.py").write_text(PROBE)
     (package / "edited.py").write_text("VALUE = 'before'\n")
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv(job_client.ENV_SERVER, "")
+    monkeypatch.setenv(fork_client.ENV_SERVER, "")
     monkeypatch.setenv(parent_watch.ENV_PARENT, "")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -260,7 +259,7 @@ def test_job_starts_without_a_server_that_has_ended(folder, monkeypatch):
         listener.bind("")
         listener.listen()
         listener.settimeout(30)
-        monkeypatch.setenv(job_client.ENV_SERVER, listener.getsockname()[1:].decode())
+        monkeypatch.setenv(fork_client.ENV_SERVER, listener.getsockname()[1:].decode())
         job = begin("exit", "3")
         listener.accept()[0].close()
         assert finish(job, None) == (3, "", "")
@@ -268,17 +267,17 @@ def test_job_starts_without_a_server_that_has_ended(folder, monkeypatch):
 
 def test_job_of_another_interpreter_runs_in_its_own_process(server, folder):
     assert finish(begin("exit", "3"), server.pid) == (3, "", "")
-    code = folder / "code" / "ppml" / "forkserver" / "job_client.py"
+    code = folder / "code" / "ppml" / "jobs" / "fork_client.py"
     code.write_text(code.read_text().replace("[sys.prefix, sys.version]", "['elsewhere', sys.version]"))
     assert finish(begin("exit", "3"), None) == (3, "", "")
 
 
 MAIN = r"""
 import os, subprocess, sys, time
-from ppml.forkserver.server import start
+from ppml.jobs.fork_server import start
 os.environ["PPML_PARENT"] = str(os.getpid())
 server = start({}) if sys.argv[1] == "server" else None
-command = f"set -euo pipefail; exec {sys.executable} -m ppml.stages overview --spec '[\"sleep\"]' > "
+command = f"set -euo pipefail; exec {sys.executable} -m ppml.jobs overview --spec '[\"sleep\"]' > "
 jobs = [subprocess.Popen(f"{command} {name}.log 2>&1", shell=True, executable="/bin/bash") for name in "ab"]
 print(*[one.pid for one in [*jobs, server] if one], flush=True)
 time.sleep(60)
@@ -307,7 +306,7 @@ def test_all_processes_die_with_the_main_process(kind, number, folder):
 def test_server_ends_when_the_main_process_does(folder):
     if sys.platform != "linux":
         pytest.skip("the fork server needs Linux")
-    code = "from ppml.forkserver.server import start; server = start({}); print(server.pid)"
+    code = "from ppml.jobs.fork_server import start; server = start({}); print(server.pid)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert soon(lambda: not alive(int(found.stdout)))
 
@@ -321,7 +320,7 @@ def test_job_without_its_parent_does_not_start(folder, monkeypatch):
 def test_job_of_another_user_is_refused(monkeypatch):
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
-        assert job_client.same_user(ours)
+        assert fork_client.same_user(ours)
         monkeypatch.setattr(os, "getuid", lambda: 12345)
         with pytest.raises(PermissionError):
             fork_server.receive(ours)

@@ -46,7 +46,7 @@ class Job:
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Job:
         """Return the job of a command line."""
-        parser = argparse.ArgumentParser(prog="python -m ppml.stages STAGE")
+        parser = argparse.ArgumentParser(prog="python -m ppml.jobs STAGE")
         parser.add_argument("--spec", type=json.loads, default={})
         parser.add_argument("--inputs", type=_paths, default={}, help="JSON: name -> path")
         parser.add_argument("--outputs", type=_paths, default={}, help="JSON: name -> path")

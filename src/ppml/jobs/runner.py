@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ppml.errors import UserError
-from ppml.pipeline.job_record import record_job
-from ppml.stages.job import Job
-from ppml.stages.threads import make_deterministic, use_one_thread
+from ppml.jobs.job import Job
+from ppml.jobs.record import record_job
+from ppml.jobs.threads import make_deterministic, use_one_thread
 from ppml.system_errors import describe_os_error
 
 
@@ -28,8 +28,8 @@ def run_stage(name: str, arguments: list[str]) -> None:
 
 
 def stage_names() -> list[str]:
-    """Return the names of all stages: the modules of this package with a function ``run``."""
-    modules = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    """Return the names of all stages: the modules of :mod:`ppml.stages` with a function ``run``."""
+    modules = sorted(Path(__file__).parents[1].joinpath("stages").glob("[a-z]*.py"))
     return [path.stem for path in modules if "\ndef run(job: Job)" in path.read_text(encoding="utf-8")]
 
 

@@ -20,9 +20,9 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ppml.forkserver.job_client import ENDED, ENV_SERVER, STARTED, interpreter, same_user
 from ppml.ipc.parent_watch import exit_with_client
-from ppml.stages.threads import use_one_thread
+from ppml.jobs.fork_client import ENDED, ENV_SERVER, STARTED, interpreter, same_user
+from ppml.jobs.threads import use_one_thread
 
 REQUEST_SECONDS = 5
 """Seconds from the connection of a client to its request."""
@@ -45,7 +45,7 @@ def start(preload: Mapping[str, Sequence[str]]) -> subprocess.Popen[bytes] | Non
         listener.bind("")
         listener.listen(128)
         server = subprocess.Popen(
-            [sys.executable, "-m", "ppml.forkserver.server", str(listener.fileno()), json.dumps(preload)],
+            [sys.executable, "-m", "ppml.jobs.fork_server", str(listener.fileno()), json.dumps(preload)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -189,7 +189,7 @@ def interrupt_once(*_: object) -> NoReturn:
 
 def run_and_exit(stage: str, arguments: list[str]) -> NoReturn:
     """Run a stage and exit as Python does, but without the exit handlers of the server's libraries."""
-    from ppml.stages.runner import run_stage
+    from ppml.jobs.runner import run_stage
 
     status = 0
     try:

@@ -1,11 +1,11 @@
-"""``python -m ppml.stages NAME --options``: the start of every job; the fork server has imported the slow modules."""
+"""``python -m ppml.jobs NAME --options``: the start of every job; the fork server has imported the slow modules."""
 
 from __future__ import annotations
 
 import sys
 
 from ppml.ipc.parent_watch import exit_with_workflow
-from ppml.stages.runner import run_stage, stage_names
+from ppml.jobs.runner import run_stage, stage_names
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
         print(f"error: unknown stage {stage!r}; allowed: {', '.join(names)}", file=sys.stderr)
         sys.exit(2)
     exit_with_workflow()
-    from ppml.forkserver.job_client import exit_like, submit
+    from ppml.jobs.fork_client import exit_like, submit
 
     status = submit(stage, arguments)
     if status is not None:

@@ -7,8 +7,8 @@ import pytest
 
 from ppml.config.datasets import DATASETS
 from ppml.errors import UserError
-from ppml.stages.job import Job
-from ppml.stages.runner import run
+from ppml.jobs.job import Job
+from ppml.jobs.runner import run
 
 
 def outcome(main, capsys, files=()):
@@ -64,7 +64,7 @@ def start(*command):
 
 def start_stage(name, job):
     """Run a job of a stage as the workflow does."""
-    return start("-m", "ppml.stages", name, *job.options())
+    return start("-m", "ppml.jobs", name, *job.options())
 
 
 def assert_one_line(found):
@@ -91,7 +91,7 @@ def test_damaged_raw_file_is_one_line_in_a_real_process(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_disk_is_one_line_in_a_real_process(tmp_path):
     code = (
-        "import sys; from ppml.io.atomic import atomic_write; from ppml.stages.runner import run\n"
+        "import sys; from ppml.io.atomic import atomic_write; from ppml.jobs.runner import run\n"
         "def main():\n"
         "    with atomic_write(sys.argv[1]) as temporary:\n"
         "        temporary.unlink()\n"

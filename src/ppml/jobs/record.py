@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppml.io.atomic import read_json, write_json
-from ppml.pipeline.safe_paths import sha256
+from ppml.io.digests import file_sha256
 
 STATE = Path(".snakemake/ppml")
 DESCRIPTIONS = STATE / "jobs"
@@ -130,5 +130,5 @@ def _signature(name: str) -> tuple[int, ...] | None:
 
 def _sha256(name: str) -> str | None:
     with suppress(OSError):
-        return sha256(Path(name))
+        return file_sha256(Path(name))
     return None

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ppml.errors import UserError
-from ppml.stages.parallel_map import parallel_map
+from ppml.jobs.parallel_map import parallel_map
 
 
 def square_and_process(item):
@@ -37,7 +37,7 @@ def test_error_of_an_item_is_raised(workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_progress_is_reported_at_intervals(workers, monkeypatch):
-    monkeypatch.setattr("ppml.stages.parallel_map.REPORT_SECONDS", 0.1)
+    monkeypatch.setattr("ppml.jobs.parallel_map.REPORT_SECONDS", 0.1)
     lines = []
     parallel_map(square_and_process, range(12), workers, "squares", lines.append)
     assert 1 <= len(lines) <= 7
@@ -46,7 +46,7 @@ def test_progress_is_reported_at_intervals(workers, monkeypatch):
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     code = (
-        "import os, sys, time; from pathlib import Path; from ppml.stages.parallel_map import parallel_map\n"
+        "import os, sys, time; from pathlib import Path; from ppml.jobs.parallel_map import parallel_map\n"
         "def calculate(item):\n"
         "    Path(sys.argv[1], str(os.getpid())).touch(); time.sleep(60)\n"
         "parallel_map(calculate, range(2), 2, 'sleep')"

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ppml.config.arm import Arm
-from ppml.forkserver import server as fork_server
-from ppml.forkserver.job_client import ENV_SERVER
 from ppml.io.atomic import write_json
 from ppml.ipc import parent_watch
+from ppml.jobs import fork_server
+from ppml.jobs.fork_client import ENV_SERVER
+from ppml.jobs.job import Job
 from ppml.pipeline.stages import STAGES
-from ppml.stages.job import Job
 
 EVERYTHING = {
     "topology": {"kind": "federated", "partition": "p", "rounds": 2},
@@ -28,7 +28,7 @@ SAME = {"config": "config.json", "model": "model.safetensors", "history": "histo
 
 IMPORT_ALL = """
 import importlib, os, sys, threading
-from ppml.stages.threads import use_one_thread
+from ppml.jobs.threads import use_one_thread
 use_one_thread()
 for name in sys.argv[1:]:
     importlib.import_module(name)
@@ -57,7 +57,7 @@ def train(folder: Path, subset, dataset: str) -> tuple[dict[str, bytes], float]:
     inputs = {**subset, "noise": folder / "noise.json"}
     outputs = {name: folder / file for name, file in {**SAME, "cost": "cost.json"}.items()}
     job = Job(spec, inputs, outputs, digest="code")
-    subprocess.run([sys.executable, "-m", "ppml.stages", "train", *job.options()], check=True)
+    subprocess.run([sys.executable, "-m", "ppml.jobs", "train", *job.options()], check=True)
     cost = json.loads((folder / "cost.json").read_text())
     return {name: (folder / file).read_bytes() for name, file in SAME.items()}, cost["peak_memory_mb"]
 

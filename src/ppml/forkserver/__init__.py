@@ -1,1 +1,0 @@
-"""Jobs that start fast: forked from a server process that has already imported the slow libraries."""
