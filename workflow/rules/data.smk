@@ -21,4 +21,4 @@ for step in rules_of(FETCHED, DATASET, TRANSFORM, PARTITION):
         params:
             arguments=step.arguments,
         shell:
-            "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+            "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"

@@ -28,7 +28,7 @@ for step in rules_of(PROJECT):
         params:
             arguments=step.arguments,
         shell:
-            "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+            "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 
 
 for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1. Figures")):
@@ -52,4 +52,4 @@ for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1
                 title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
                 fallback=plan.fallback_sentence(),
             shell:
-                "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+                "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"

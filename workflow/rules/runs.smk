@@ -25,7 +25,7 @@ if calibration:
         params:
             arguments=calibration.arguments,
         shell:
-            "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+            "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 
 
 for step in rules_of(RUN):
@@ -47,4 +47,4 @@ for step in rules_of(RUN):
             params:
                 arguments=step.arguments,
             shell:
-                "exec python -m ppml.stages {params.arguments} > {log:q} 2>&1"
+                "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
