@@ -19,8 +19,7 @@ import psutil
 import pytest
 
 from ppml.ipc import parent_watch
-from ppml.jobs import fork_client
-from ppml.jobs import fork_server
+from ppml.jobs import fork_client, fork_server
 from ppml.jobs.runner import stage_names
 from ppml.pipeline.stages import OVERVIEW, STAGES
 
