@@ -29,7 +29,7 @@ PACKAGE = "ppml"
 SETTINGS = f"{PACKAGE}.config"
 DISTRIBUTIONS = {"nacl": "pynacl", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Distributions whose name is not that of their module."""
-THREADS = f"{PACKAGE}.stages.threads"
+THREADS = f"{PACKAGE}.jobs.threads"
 """The module that sets the threads of every job: it decides bits as well."""
 SHORT = 16
 
