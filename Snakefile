@@ -18,7 +18,7 @@ if not workflow.modifier.is_main_snakefile():
 # A dry run writes nothing, and no cache of compiled modules either.
 sys.dont_write_bytecode = sys.dont_write_bytecode or workflow.output_settings.dryrun
 # The jobs of this run read the files of this project, though they run a snapshot of its code.
-os.environ["PPML_PROJECT"] = str(workflow.basedir)
+os.environ.update(PPML_PROJECT=str(workflow.basedir))
 from ppml.pipeline.code_snapshot import remove_old_snapshots
 from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
@@ -36,7 +36,7 @@ try:
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
     lock = RunLock()
-    # While another run holds the lock, this one may plan jobs; `start_run` refuses to run them.
+    # While another run holds the lock, this one may plan jobs; `require_held` refuses to run them.
     if workflow.is_main_process:
         lock.take()
     else:
@@ -56,13 +56,7 @@ if workflow.is_main_process:
         print(line, file=sys.stderr)
 
 
-def start_run() -> None:
-    """Refuse to run jobs beside another run."""
-    if not lock.held:
-        raise UserError(lock.refusal())
-
-
-inputs = RuleInputs(workflow, checkpoints, records, start_run)
+inputs = RuleInputs(workflow, checkpoints, records, lock.require_held)
 
 
 onstart:

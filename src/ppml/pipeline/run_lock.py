@@ -1,4 +1,4 @@
-"""One run at a time in a folder; the lock goes with the process that holds it, however that ends."""
+"""The lock of a folder for one run at a time; the end of its process releases it, also after a kill."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ppml.errors import UserError
 from ppml.system_errors import describe_os_error
 
 RUN = "PPML_RUN"
-"""Names, in the environment of jobs, the run that they belong to."""
+"""The environment variable that names the run of a job."""
 POLL_SECONDS = 1.0
-PATIENCE_SECONDS = 0.5
-"""The time to wait for a lock: a job that checks its run holds it for an instant."""
+WAIT_SECONDS = 0.5
+"""The time to wait for a lock: a job that checks its run holds the lock for an instant."""
 
 
 class RunLock:
-    """An advisory lock on a file, which the operating system takes back when the process ends, killed or not.
+    """An advisory lock on a file; the operating system releases it when the process ends.
 
-    Snakemake's own lock is a file that stays after a kill, so ``profiles/default`` turns it off in favour of this one.
+    Snakemake's own lock is a file that remains after a kill; ``profiles/default`` turns it off.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class RunLock:
     """
 
     _held: ClassVar[dict[Path, TextIO]] = {}
-    """A process that reads the workflow twice holds the lock once."""
+    """The locks of this process, which may read the workflow twice."""
 
     def __init__(self, path: Path = Path(".snakemake/ppml/lock")) -> None:
         self._path = path.absolute()
@@ -46,7 +46,7 @@ class RunLock:
         return self._path in self._held
 
     def take(self) -> bool:
-        """Take the lock unless another process holds it; return whether it is held now.
+        """Take the lock unless another process holds it; return whether this process holds it.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class RunLock:
             return True
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Not inherited by jobs (PEP 446): an orphan holds nothing.
+            # Jobs do not inherit the file (PEP 446): an orphaned job holds no lock.
             file = self._path.open("a+", encoding="utf-8")
             if not self._lock(file):
                 file.close()
@@ -76,7 +76,7 @@ class RunLock:
         return True
 
     def _lock(self, file: TextIO) -> bool:
-        over = time.monotonic() + PATIENCE_SECONDS
+        over = time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,57 +84,62 @@ class RunLock:
             except BlockingIOError:
                 if time.monotonic() > over:
                     return False
-                time.sleep(PATIENCE_SECONDS / 20)
+                time.sleep(WAIT_SECONDS / 20)
             except OSError as error:
                 print(
-                    f"warning: {self._path.parent} cannot be locked ({error.strerror}): make sure that no other run is "
-                    "at work in this folder",
+                    f"warning: {self._path.parent} cannot be locked ({error.strerror}): make sure that no other run "
+                    "uses this folder",
                     file=sys.stderr,
                 )
                 return True
 
     def exit_when_run_ends(self) -> None:
-        """End this process, which a run started for a job, perhaps on another machine, once that run is gone.
+        """End this process of a single job, perhaps on another machine, when its run ends.
 
-        Its jobs end with it (:mod:`ppml.ipc.parent_watch`). Snakemake must not see that they fail: it would remove
-        outputs, which may be those of the next run by then.
+        Its jobs end with it (:mod:`ppml.ipc.parent_watch`). The Snakemake of this process must not see them fail: it
+        would remove outputs that the next run may have made.
 
         Raises
         ------
         UserError
-            The run is gone already.
+            The run has ended.
         """
         run = os.environ.get(RUN)
         if run is None:
             return
-        if self._is_gone(run):
-            raise UserError("the run that this job belongs to is gone; nothing was done")
+        if self._has_ended(run):
+            raise UserError("the run of this job has ended; the job did not start")
         threading.Thread(target=self._end_after, args=(run,), daemon=True).start()
 
     def _end_after(self, run: str) -> None:
-        while not self._is_gone(run):
+        while not self._has_ended(run):
             time.sleep(POLL_SECONDS)
         try:
-            os.write(2, b"error: the run that this job belongs to is gone\n")
+            os.write(2, b"error: the run of this job has ended\n")
         finally:
             os._exit(1)
 
-    def _is_gone(self, run: str) -> bool:
-        """Tell whether another run has the lock, or, as far as that can be told here, none has it."""
+    def _has_ended(self, run: str) -> bool:
+        """Return whether another run holds the lock, or no run holds it as far as this machine can know."""
         try:
             with self._path.open(encoding="utf-8") as file:
                 about = json.load(file)
                 if about["run"] != run:
                     return True
-                # Of a lock that another machine holds, not every file system knows.
+                # Some file systems do not show the locks of other machines.
                 if about["host"] != socket.gethostname():
                     return False
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return True
         except FileNotFoundError:
             return True
-        except (OSError, ValueError, LookupError):  # it is held, cannot be locked, or is being written
+        except (OSError, ValueError, LookupError):  # the run holds the lock, or is writing the file
             return False
+
+    def require_held(self) -> None:
+        """Raise a :class:`UserError` if another run holds the lock."""
+        if not self.held:
+            raise UserError(self.refusal())
 
     def refusal(self) -> str:
         """Return the error for a run beside another one."""
@@ -143,8 +148,8 @@ class RunLock:
     def warning(self) -> str:
         """Return the warning for a dry run beside another run."""
         return (
-            f"another run is at work in this folder: {self.holder()}; what is shown may be out of date, and what it "
-            "removes meanwhile is an error: look again when it has ended"
+            f"another run is at work in this folder: {self.holder()}; its changes may cause errors, and the result may "
+            "be out of date: repeat the command after its end"
         )
 
     def holder(self) -> str:
