@@ -370,7 +370,7 @@ def test_changed_part_of_checkpoint_is_caught(fault, tmp_path):
 
 def test_cost_of_resumed_training_counts_all_its_processes(tmp_path):
     clock = Clock()
-    clock.carry_on({"seconds": 1000.0, "cpu_seconds": 900.0, "peak_memory_mb": 1e9})
+    clock.resume_from({"seconds": 1000.0, "cpu_seconds": 900.0, "peak_memory_mb": 1e9})
     CheckpointFile(tmp_path / "progress", "this", clock).save(lambda: checkpoint_of())
     again = Clock()
     CheckpointFile(tmp_path / "progress", "this", again).load()

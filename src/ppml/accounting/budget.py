@@ -35,7 +35,7 @@ class PrivacyBudget:
     --------
     >>> budget = PrivacyBudget(1.0, delta=1e-5, accountant="gdp")
     >>> step = MechanismEvent(sample_rate=1.0, noise_multiplier=20.0, steps=1, max_grad_norm=1.0)
-    >>> budget.affordable(step)
+    >>> budget.affordable_steps(step)
     28
     >>> budget.spend(replace(step, steps=28))
     >>> round(budget.spent, 3), budget.affordable(step)

@@ -98,7 +98,7 @@ def steps_for_epsilon(
 
     Examples
     --------
-    >>> steps, epsilon = compositions(4.0, 2.9, 1e-5)
+    >>> steps, epsilon = steps_for_epsilon(4.0, 2.9, 1e-5)
     >>> steps, round(epsilon, 2)
     (8, 2.94)
     """

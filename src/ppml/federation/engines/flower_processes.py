@@ -105,7 +105,7 @@ def unbox(output: str) -> str:
 
     Examples
     --------
-    >>> boxed("Usage: flwr run\\n╭─ Error ───────╮\\n│ Connection    │\\n│ refused.      │\\n╰───────────────╯\\n")
+    >>> unbox("Usage: flwr run\\n╭─ Error ───────╮\\n│ Connection    │\\n│ refused.      │\\n╰───────────────╯\\n")
     'Connection refused.'
     """
     lines = output.splitlines()
