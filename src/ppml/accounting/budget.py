@@ -38,7 +38,7 @@ class PrivacyBudget:
     >>> budget.affordable_steps(step)
     28
     >>> budget.spend(replace(step, steps=28))
-    >>> round(budget.spent, 3), budget.affordable(step)
+    >>> round(budget.spent, 3), budget.affordable_steps(step)
     (0.986, 0)
     >>> budget.spend(step)
     Traceback (most recent call last):
