@@ -1,5 +1,5 @@
 # One command regenerates the comparison: `snakemake --cores 8`.
-# Settings: config/default.yaml, documented in config/README.md. Another file: `--configfile config/smoke.yaml`.
+# Settings: config/default.yaml, see config/README.md. Another configuration: `--configfile config/smoke.yaml`.
 import os
 import re
 import sys
@@ -11,13 +11,13 @@ min_version("9.27.1")
 
 if not workflow.modifier.is_main_snakefile():
     sys.exit(
-        "error: this workflow is not a module of another one; run it by itself, for results in a folder FOLDER with "
+        "error: this workflow is not a module of another one; for results in another folder, use "
         "`snakemake -s .../Snakefile -d FOLDER`"
     )
 
-# A dry run writes nothing, and no cache of compiled modules either.
+# A dry run writes no file, not even compiled modules.
 sys.dont_write_bytecode = sys.dont_write_bytecode or workflow.output_settings.dryrun
-# The jobs of this run read the files of this project, though they run a snapshot of its code.
+# Jobs run a copy of the code, but read the other files of this project.
 os.environ.update(PPML_PROJECT=str(workflow.basedir))
 from ppml.pipeline.code_snapshot import remove_old_snapshots
 from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths, set_job_environment
@@ -64,7 +64,7 @@ onstart:
     if not workflow.local_exec:
         require_shell_safe_paths()
     remove_old_snapshots(code)
-    # Held for as long as this process lives, as the jobs on this machine need it; elsewhere they start by themselves.
+    # The server lives as long as this variable. Jobs on other machines need no server.
     if workflow.local_exec:
         workflow.globals["warm"] = server.start({stage.name: stage.preload for stage in (*STAGES, OVERVIEW)})
         remove_job_rate_limit(workflow)

@@ -164,8 +164,7 @@ def test_arm_may_have_its_own_seeds(check):
     plan = check("seeds=[0, 1]", "arms={dp: {seeds: [0, 1, 2]}, fl: {seeds: [5]}}")
     seeds = {arm: [seed for other, seed in plan.runs if other == arm] for arm in ("centralized", "dp", "fl")}
     assert seeds == {"centralized": [0, 1], "dp": [0, 1, 2], "fl": [5]}
-    made = plan.outputs()
-    assert plan.paths.run("fl", 5, "record.json") in made
-    assert plan.partition_of({"arm": "fl", "seed": "5"})["partition"] in made
-    assert plan.paths.run("fl", 0, "record.json") not in made
-    assert plan.trainings().keys() == {plan.paths.run(arm, seed) for arm, seed in plan.runs}
+    outputs = {file for job in plan.jobs() for file in job.output_files()}
+    assert plan.paths.run("fl", 5, "record.json") in outputs
+    assert plan.partition_of({"arm": "fl", "seed": "5"})["partition"] in outputs
+    assert plan.paths.run("fl", 0, "record.json") not in outputs

@@ -1,4 +1,4 @@
-"""The start and the end of jobs, in a new process and forked from the fork server."""
+"""The start and the end of jobs in a new process and in a child process of the fork server."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of a copy of the package with the probe as stage overview, first in the import path."""
+    """Return a folder with a copy of the package, whose stage overview is the probe, in the import path."""
     package = tmp_path / "code" / "ppml"
     for name in ("jobs", "ipc", "io"):
         shutil.copytree(PACKAGE / name, package / name)
@@ -120,7 +120,7 @@ def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture(params=["server", "none"])
 def starter(request: pytest.FixtureRequest) -> int | None:
-    """Return the process id of a server, or None without one: jobs must look the same."""
+    """Return the process id of a server, or None without a server: jobs must behave equally."""
     if request.param == "server":
         return int(request.getfixturevalue("server").pid)
     request.getfixturevalue("folder")
@@ -128,7 +128,7 @@ def starter(request: pytest.FixtureRequest) -> int | None:
 
 
 def begin(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    """Start a job of the stage overview as the workflow does."""
+    """Start a job of the stage overview like the workflow."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([*JOB, "overview", "--spec", json.dumps(arguments)], text=True, **{**pipes, **options})
 
@@ -149,7 +149,7 @@ def pid_of(job: subprocess.Popen[str]) -> int:
     return int(pid)
 
 
-def test_job_has_the_surroundings_of_its_command(starter, folder):
+def test_job_has_environment_of_its_command(starter, folder):
     (folder / "other").mkdir()
     (folder / "input").write_text("asked")
     environment = {**os.environ, "COLOUR": "blue\udcff", "OMP_NUM_THREADS": "7"}
@@ -164,12 +164,12 @@ def test_job_has_the_surroundings_of_its_command(starter, folder):
 @pytest.mark.parametrize(
     ("code", "status", "errors"), [("0", 0, ""), ("None", 0, ""), ("3", 3, ""), ("True", 1, ""), ("'why'", 1, "why\n")]
 )
-def test_exit_status_is_that_of_the_job(code, status, errors, starter):
+def test_client_exits_with_status_of_job(code, status, errors, starter):
     assert finish(begin("exit", code), starter) == (status, "", errors)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_signal_is_that_of_the_job(number, starter):
+def test_client_exits_with_signal_of_job(number, starter):
     assert finish(begin("die", str(int(number))), starter) == (-number, "", "")
 
 
@@ -192,7 +192,7 @@ def test_every_stage_is_declared():
     assert set(stage_names()) == {stage.name for stage in (*STAGES, OVERVIEW)}
 
 
-def test_job_starts_in_the_state_of_a_new_process(starter):
+def test_job_starts_with_state_of_new_process(starter):
     seen = []
     for _ in range(2):
         status, output, errors = finish(begin("state"), starter)
@@ -203,7 +203,7 @@ def test_job_starts_in_the_state_of_a_new_process(starter):
     assert len(set(seen)) == 8
 
 
-def test_job_reads_code_edited_after_the_start_of_the_server(server, folder):
+def test_job_reads_code_edited_after_start_of_server(server, folder):
     for value in ("before", "after and longer"):
         (folder / "code" / "ppml" / "edited.py").write_text(f"VALUE = {value!r}\n")
         assert value in finish(begin("print"), server.pid)[1]
@@ -221,7 +221,7 @@ def test_killed_job_does_not_affect_another(starter):
 
 
 def test_interrupted_job_cleans_up_once(starter, folder):
-    # As in a terminal, the whole process group gets the signal.
+    # In a terminal, the whole process group gets the signal.
     job = begin("sleep")
     pid = pid_of(job)
     os.kill(job.pid, signal.SIGINT)
@@ -234,7 +234,7 @@ def test_interrupted_job_cleans_up_once(starter, folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_job_dies_with_its_client(number, server):
+def test_job_ends_with_its_client(number, server):
     job = begin("sleep")
     pid = pid_of(job)
     job.send_signal(number)
@@ -242,7 +242,7 @@ def test_job_dies_with_its_client(number, server):
     assert soon(lambda: not alive(pid))
 
 
-def test_job_dies_with_the_server_and_the_next_one_needs_none(server):
+def test_job_ends_with_server_and_next_job_needs_no_server(server):
     job = begin("sleep")
     pid = pid_of(job)
     server.kill()
@@ -251,7 +251,7 @@ def test_job_dies_with_the_server_and_the_next_one_needs_none(server):
     assert finish(begin("exit", "3"), None) == (3, "", "")
 
 
-def test_job_starts_without_a_server_that_has_ended(folder, monkeypatch):
+def test_job_starts_after_end_of_server(folder, monkeypatch):
     if sys.platform != "linux":
         pytest.skip("the fork server needs Linux")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -285,7 +285,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["server", "none"])
-def test_all_processes_die_with_the_main_process(kind, number, folder):
+def test_all_processes_end_with_main_process(kind, number, folder):
     main = subprocess.Popen([sys.executable, "-c", MAIN, kind], stdout=subprocess.PIPE, text=True)
     assert main.stdout
     pids = [int(pid) for pid in main.stdout.readline().split()]
@@ -302,7 +302,7 @@ def test_all_processes_die_with_the_main_process(kind, number, folder):
     assert not list((folder / "temporary").iterdir())
 
 
-def test_server_ends_when_the_main_process_does(folder):
+def test_server_ends_with_main_process(folder):
     if sys.platform != "linux":
         pytest.skip("the fork server needs Linux")
     code = "from ppml.jobs.fork_server import start; server = start({}); print(server.pid)"

@@ -31,13 +31,13 @@ def test_user_error_is_one_line_and_status_1(capsys):
     assert outcome(failing(UserError("data.train: got -1")), capsys) == (1, "error: data.train: got -1\n")
 
 
-def test_error_of_the_operating_system_is_one_line_with_the_file(tmp_path, capsys):
+def test_os_error_is_one_line_with_file(tmp_path, capsys):
     status, line = outcome(lambda: (tmp_path / "a.json").read_text(), capsys)
     assert status == 1
     assert line == f"error: {tmp_path}/a.json: cannot be read: No such file or directory; check the name\n"
 
 
-def test_error_about_a_file_of_the_job_names_the_workflow(tmp_path, capsys):
+def test_error_about_file_of_job_names_command(tmp_path, capsys):
     file = tmp_path / "events.json"
     assert outcome(file.read_text, capsys, [file])[1].endswith("run `make results`\n")
     assert "workflow" not in outcome(file.read_text, capsys, [tmp_path / "other.json"])[1]
@@ -63,7 +63,7 @@ def start(*command):
 
 
 def start_stage(name, job):
-    """Run a job of a stage as the workflow does."""
+    """Run a job of a stage like the workflow."""
     return start("-m", "ppml.jobs", name, *job.options())
 
 
@@ -88,7 +88,7 @@ def test_damaged_raw_file_is_one_line_in_a_real_process(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is missing")
 def test_full_disk_is_one_line_in_a_real_process(tmp_path):
     code = (
         "import sys; from ppml.io.atomic import atomic_write; from ppml.jobs.runner import run\n"
@@ -107,7 +107,7 @@ def test_full_disk_is_one_line_in_a_real_process(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_output_below_a_file_is_one_line_of_a_real_stage(tmp_path):
+def test_output_below_file_is_one_line_of_real_stage(tmp_path):
     (tmp_path / "events.json").write_text('{"owners": [], "planned_steps": []}')
     (tmp_path / "file").touch()
     outputs = {"privacy": tmp_path / "file" / "out" / "privacy.json"}

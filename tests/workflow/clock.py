@@ -1,4 +1,4 @@
-"""The clock by which a file system says when a file was changed."""
+"""The clock of a file system for the times of changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 
-def wait_for_a_tick(folder: str | Path) -> None:
-    """Wait until a change in ``folder`` has another time than one before: up to 10 ms, by the system's clock."""
+def wait_for_clock_tick(folder: str | Path) -> None:
+    """Wait until the next change in ``folder`` gets a new time: up to 10 ms."""
     descriptor, name = tempfile.mkstemp(dir=folder)
     try:
         before = os.fstat(descriptor).st_ctime_ns

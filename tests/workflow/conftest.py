@@ -1,4 +1,4 @@
-"""Projects that have run."""
+"""Fixtures: projects and a small workflow after a run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.project import DATASET, PUBLIC, Project
+from tests.workflow.small import Small
 
 
 @pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project that has run on two cores; whoever changes something in it puts it back."""
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project after a run on two cores; a test restores each file that it changes."""
 
     def make(folder: Path) -> None:
         status, output = Project(folder).run(cores=2)
         assert status == 0, output
 
-    # A worker's own: two that change it at a time would meet.
-    return Project(made_once(tmp_path_factory, "first", make)).copy(tmp_path_factory.mktemp("first") / "project")
+    # A copy for each worker: tests change files in it.
+    return Project(make_once(tmp_path_factory, "smoke", make)).copy(tmp_path_factory.mktemp("smoke") / "project")
 
 
 @pytest.fixture(scope="session")
-def author(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project that has run on one core, committed its reports and published its files; nobody changes it."""
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project after a run on one core, a commit and `make publish`; no test changes it."""
     config = "config/small.yaml"
 
     def make(folder: Path) -> None:
@@ -39,18 +40,32 @@ def author(tmp_path_factory: pytest.TempPathFactory) -> Project:
         project.git("init", "-q")
         project.publish()
 
-    return Project(made_once(tmp_path_factory, "author", make) / "project", config=config)
+    return Project(make_once(tmp_path_factory, "publisher", make) / "project", config=config)
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder that ``make`` has filled, once for all workers of a session."""
+@pytest.fixture(scope="session")
+def finished_small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """Return the small workflow after a run; no test changes it."""
+    return Small(make_once(tmp_path_factory, "small", lambda folder: Small.create(folder) and None))
+
+
+@pytest.fixture
+def small(finished_small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+    """Return a copy of the small workflow after a run, in the working directory."""
+    small = finished_small.copy(tmp_path / "small")
+    monkeypatch.chdir(small.folder)
+    return small
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that ``make`` fills once for all workers of a session."""
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, made = shared / f"made-{name}", shared / f"made-{name}.done"
     with (shared / f"made-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            # What a worker before has left where it failed.
+            # Another worker may have failed.
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             make(folder)

@@ -1,4 +1,4 @@
-"""Runs of the workflow that end in the middle: killed, interrupted, or without power."""
+"""Premature ends of a run: a kill, an interrupt, a power failure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MEASURED = (
     *("cost.json", "costs.csv", "inferences.csv", "provenance.json"),
     *("-cost.", "-summary.", "-published.", "-inference."),
 )
-"""Parts of the names of files that hold what is measured, or a digest of it: they differ from run to run."""
+"""Parts of the names of files with measurements, or with digests of measurements."""
 
 
-def identity(project: Project, *folders: str) -> dict[str, str]:
-    """Return the SHA-256 of all files that must be the same in every run, in the folders of the smoke configuration."""
+def reproducible_files(project: Project, *folders: str) -> dict[str, str]:
+    """Return the SHA-256 of all files without measurements, by default in the folders of the smoke configuration."""
     files = project.files(*(folders or ("data/subsets", "build")))
     return {
         path: sha256
@@ -31,8 +31,8 @@ def identity(project: Project, *folders: str) -> dict[str, str]:
     }
 
 
-def jobs_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the processes of the jobs that a run has at work: those of Python, and those that they wait for."""
+def job_processes(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the processes of the current jobs: the clients of the fork server and its child processes."""
     found = []
     for process in psutil.Process(run.pid).children(recursive=True):
         try:
@@ -41,18 +41,18 @@ def jobs_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
             served = parent is not None and "ppml.jobs.fork_server" in parent.cmdline()
         except psutil.Error:
             continue
-        if "ppml.stages" in command or served:
+        if "ppml.jobs" in command or served:
             found.append(process)
     return found
 
 
 @contextmanager
-def at_rest(run: subprocess.Popen[str]) -> Iterator[list[psutil.Process]]:
-    """Let a run and all its jobs, which are given, stand still for the time of the block."""
+def pause_run(run: subprocess.Popen[str]) -> Iterator[list[psutil.Process]]:
+    """Suspend a run and all its jobs during the block, and yield their processes."""
     main = psutil.Process(run.pid)
     stopped: list[psutil.Process] = []
     try:
-        # Until there is no new one: what is found first may have started others before it was stopped.
+        # A process can start others before its suspension, so repeat until no new process appears.
         while new := [one for one in (main, *main.children(recursive=True)) if one not in stopped]:
             for process in new:
                 stopped.append(process)
@@ -66,15 +66,15 @@ def at_rest(run: subprocess.Popen[str]) -> Iterator[list[psutil.Process]]:
 
 
 def kill_workflow(run: subprocess.Popen[str], rng: random.Random) -> None:
-    """Kill the workflow and leave its jobs to themselves."""
+    """Kill the workflow, but not its jobs."""
     run.kill()
 
 
 def kill_job(run: subprocess.Popen[str], rng: random.Random) -> None:
-    """Kill one job; the workflow goes on without it, and fails."""
+    """Kill one job; the workflow continues without it, and fails."""
     deadline = time.monotonic() + 120
     while run.poll() is None and time.monotonic() < deadline:
-        jobs = jobs_of(run)
+        jobs = job_processes(run)
         if jobs:
             try:
                 rng.choice(jobs).kill()
@@ -85,15 +85,15 @@ def kill_job(run: subprocess.Popen[str], rng: random.Random) -> None:
 
 
 def lose_power(run: subprocess.Popen[str], rng: random.Random) -> None:
-    """Kill everything at once, and lose what was written without waiting for the disk: Snakemake's own records."""
-    with at_rest(run) as processes:
+    """Kill all processes at once."""
+    with pause_run(run) as processes:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
 
-def forget_unwritten(project: Project, rng: random.Random, seconds: float = 5.0) -> None:
-    """Empty or remove some of the files that Snakemake wrote in the last seconds before the power went."""
+def lose_unwritten_files(project: Project, rng: random.Random, seconds: float = 5.0) -> None:
+    """Empty or remove some records of the last seconds, which were written without waiting for the disk."""
     state = project.folder / ".snakemake"
     paths = [
         path for part in ("metadata", "incomplete", "ppml") for path in (state / part).rglob("*") if path.is_file()
@@ -108,7 +108,7 @@ def forget_unwritten(project: Project, rng: random.Random, seconds: float = 5.0)
 
 
 def interrupt(run: subprocess.Popen[str]) -> None:
-    """Press Ctrl-C."""
+    """Send the signal of Ctrl-C to all processes."""
     for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
         try:
             process.send_signal(signal.SIGINT)
@@ -116,26 +116,26 @@ def interrupt(run: subprocess.Popen[str]) -> None:
             continue
 
 
-def forget_runs(project: Project, arms: list[str]) -> None:
-    """Remove what was trained of some arms."""
+def remove_runs(project: Project, arms: list[str]) -> None:
+    """Remove the runs of some arms."""
     for arm in arms:
-        for path in (project.made("artifacts") / "runs" / arm).rglob("*"):
+        for path in (project.output_folder("artifacts") / "runs" / arm).rglob("*"):
             if path.is_file():
                 path.unlink()
 
 
 def wait_for(path: Path, seconds: float = 500.0) -> None:
-    """Wait until a file is there."""
+    """Wait until a file exists."""
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not come"
+        assert time.monotonic() < deadline, f"{path} does not exist"
         time.sleep(0.02)
 
 
 def wait_for_jobs(run: subprocess.Popen[str], seconds: float = 300.0) -> list[psutil.Process]:
-    """Wait until a run has jobs at work, and return them."""
+    """Wait until a run has started jobs, and return their processes."""
     deadline = time.monotonic() + seconds
-    while not (jobs := jobs_of(run)):
-        assert time.monotonic() < deadline, "no job came"
+    while not (jobs := job_processes(run)):
+        assert time.monotonic() < deadline, "no job has started"
         time.sleep(0.05)
     return jobs

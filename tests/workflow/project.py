@@ -1,4 +1,4 @@
-"""A copy of the project in a folder of its own, and Snakemake run in it."""
+"""A copy of the project in a new folder, and its commands."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ data: {{dataset: {dataset}}}
 """
 DATASET = "mnist" if mirrored("mnist") else "digits"
 MEASURED = ("cost.json", "inference-cost.json")
-"""Files in the folder of a run whose content is measured: it differs from run to run."""
-LISTS_JOBS = """
+"""Files with measurements in the folder of a run."""
+LIST_JOBS = """
 import json, sys
 from ppml.pipeline.job_status import plan_jobs
 from ppml.pipeline.status import job_records, read_plan
@@ -37,16 +37,16 @@ print(json.dumps([status.job.name for status in plan_jobs(job_records(read_plan(
 
 
 class Project:
-    """The workflow in ``folder``, with code of its own.
+    """The workflow in ``folder``, with a copy of the code.
 
     Parameters
     ----------
     folder : Path
         An empty folder, or a copy of a project.
     mirror : Path or None
-        Where the data may come from.
+        The mirror of the data, if any.
     config : str
-        The configuration that is run.
+        The configuration of its runs.
     """
 
     def __init__(self, folder: Path, *, mirror: Path | None = MIRROR, config: str = "config/smoke.yaml") -> None:
@@ -62,16 +62,16 @@ class Project:
             self._copy_parts()
 
     def _copy_parts(self) -> None:
-        leave = shutil.ignore_patterns("__pycache__", "*.egg-info", "cache", "tmp", "config.local")
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "cache", "tmp", "config.local")
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, self.folder / part, ignore=leave)
+                shutil.copytree(source, self.folder / part, ignore=ignore)
             else:
                 shutil.copy(source, self.folder / part)
 
     def copy(self, folder: Path) -> Project:
-        """Return a copy of the project as it is now, records, results and times of files included."""
+        """Return a copy of the project with its records, results and times of files."""
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
         return Project(folder, config=self.config)
 
@@ -91,11 +91,11 @@ class Project:
         )
 
     def run(self, *arguments: str, cores: int = 2) -> tuple[int, str]:
-        return finished(self.start(*arguments, cores=cores))
+        return wait_for_end(self.start(*arguments, cores=cores))
 
     def python(self, *arguments: str) -> tuple[int, str]:
         """Run Python in the folder."""
-        return finished(self.popen(sys.executable, *arguments))
+        return wait_for_end(self.popen(sys.executable, *arguments))
 
     def git(self, *arguments: str) -> str:
         """Run git in the folder."""
@@ -106,7 +106,7 @@ class Project:
         return done.stdout
 
     def publish(self) -> None:
-        """Publish what the project has made in a folder beside it, and commit what names it."""
+        """Publish the results in a folder beside the project, and commit the lists of files."""
         (self.folder.parent / "store").mkdir(exist_ok=True)
         status, output = self.python("-m", "ppml.pipeline.publish", "--configfile", self.config)
         assert status == 0, output
@@ -114,8 +114,8 @@ class Project:
         self.git("commit", "-q", "-m", "Publish results")
 
     def planned(self) -> set[str]:
-        """Return the jobs that a run would run, for instance ``train fl/0``: by the records, and by Snakemake."""
-        status, output = self.python("-c", LISTS_JOBS, self.config)
+        """Return the jobs of a dry run, for instance ``train fl/0``; the records and Snakemake must agree."""
+        status, output = self.python("-c", LIST_JOBS, self.config)
         assert status == 0, output
         found = set(json.loads(output.splitlines()[-1]))
         status, output = self.run("-n")
@@ -124,13 +124,13 @@ class Project:
         assert {re.sub(r"\bseed(?=-?\d+$)", "", line) for line in lines} - {"all"} == found
         return found
 
-    def made(self, kind: str) -> Path:
-        """Return the folder of a small configuration's artifacts, reports or logs: of the fallback, if that ran."""
+    def output_folder(self, kind: str) -> Path:
+        """Return the folder of artifacts, reports or logs of a small configuration, or of its fallback."""
         folder = self.folder / "build" / Path(self.config).stem / kind
         return folder if folder.exists() else folder.with_name(f"{kind}-digits")
 
     def files(self, *folders: str) -> dict[str, str]:
-        """Return the SHA-256 of every file below ``folders``, by its path."""
+        """Return the SHA-256 of every file in ``folders`` by its path."""
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for folder in folders
@@ -139,8 +139,8 @@ class Project:
         }
 
 
-def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Return the status and the output of a process, which ends where nobody waits for it any more."""
+def wait_for_end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return the status and the output of a process, and kill it after an exception."""
     try:
         output, _ = process.communicate()
     finally:

@@ -26,7 +26,7 @@ inputs = RuleInputs(workflow, checkpoints, records, lambda: None)
 
 
 def of(pattern):
-    return lambda wildcards: inputs.marked(pattern.format(**wildcards), plan.inputs[pattern.format(**wildcards)])
+    return lambda wildcards: inputs.mark_inputs(pattern.format(**wildcards), plan.inputs[pattern.format(**wildcards)])
 
 
 def job(command):
@@ -97,7 +97,7 @@ SEEDS = (0, 1)
 SETTINGS = {
     "arms": {"private": '{"epochs":1}', "alone": '{"epochs":2}'},
     "specs": {"data": '{"n":3}', "calibrate": '{"noise":1}', "predict": '{"device":"cpu"}', "collect": "[1]"},
-    "stamp": "0123456789abcdef",
+    "digest": "0123456789abcdef",
     "note": "",
 }
 
@@ -106,19 +106,19 @@ class SmallPlan:
     """The plan of the small workflow, by ``settings.json``."""
 
     def __init__(self, settings: dict) -> None:
-        self.arms, self.specs, self.stamp = settings["arms"], settings["specs"], settings["stamp"]
+        self.arms, self.specs, self.digest = settings["arms"], settings["specs"], settings["digest"]
         self.note = settings["note"]
         self.commands = settings.get("commands", {})
         self.data_published = settings.get("data_published", True)
         self.inputs: dict[str, dict] = {}
-        self.code = {self.stamp: CodeDigest({"ppml.stages.train": self.stamp}, {"torch": "2.14.1"})}
+        self.code = {self.digest: CodeDigest({"ppml.stages.train": self.digest}, {"torch": "2.14.1"})}
 
     @classmethod
     def read(cls) -> SmallPlan:
         return cls(json.loads(Path("settings.json").read_text()))
 
     def records(self) -> JobRecords:
-        """Return the records of the jobs."""
+        """Return the jobs and their records."""
         book = Path("reports/provenance.json")
         return JobRecords(self.jobs(), book, published=self.data_published, code=self.code)
 
@@ -157,11 +157,11 @@ class SmallPlan:
         required: bool = True,
         **wildcards: str,
     ) -> TrackedJob:
-        params = tuple(sorted([spec, self.stamp, *texts], key=repr))
+        params = tuple(sorted([spec, self.digest, *texts], key=repr))
         command = self.commands.get(rule, f"the command of {rule}")
         self.inputs.update(dict.fromkeys(outputs, inputs))
         paths = [path for value in inputs.values() for path in ([value] if isinstance(value, str) else value)]
-        return TrackedJob(rule, wildcards, rule, params, tuple(paths), tuple(outputs), required, command=command)
+        return TrackedJob(rule, command, params, tuple(paths), tuple(outputs), wildcards, rule, required)
 
 
 class Small:
@@ -171,8 +171,8 @@ class Small:
         self.folder = folder
 
     @classmethod
-    def first(cls, folder: Path) -> Small:
-        """Make the workflow anew, and run it."""
+    def create(cls, folder: Path) -> Small:
+        """Create the workflow in an empty folder, and run it."""
         self = cls(folder)
         (folder / "Snakefile").write_text(PATHS + SNAKEFILE)
         (folder / "source.txt").write_text("numbers\n")
@@ -181,7 +181,7 @@ class Small:
         return self
 
     def copy(self, folder: Path) -> Small:
-        """Return a copy as it is now, times of files included."""
+        """Return a copy with the times of files."""
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
         return Small(folder)
 

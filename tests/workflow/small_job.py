@@ -1,4 +1,4 @@
-"""A job of the small workflow: ``python -m tests.workflow.small_job OUTPUT... COMMAND`` runs and records a command."""
+"""A job of the small workflow: ``python -m tests.workflow.small_job OUTPUT... COMMAND`` records a command."""
 
 from __future__ import annotations
 

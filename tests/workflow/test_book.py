@@ -1,4 +1,4 @@
-"""The record book: what it says, what it keeps to itself, and that one of somebody else names nothing but results."""
+"""The record book: its content, its privacy, and the limits of a stranger's book."""
 
 from __future__ import annotations
 
@@ -18,20 +18,15 @@ from tests.workflow.records import (
     BOOK,
     MODEL,
     NEWER,
-    NOBODY,
-    as_run_anew,
-    done,
-    forget_records,
-    rewrite,
-    save,
-    small,
-    stale,
+    NO_RECORD,
+    remove_records,
+    replace_bytes,
+    save_book,
+    stale_jobs,
     touch_all,
+    write_result_and_record,
 )
 from tests.workflow.small import SETTINGS, Small, SmallPlan
-
-# Fixtures, used by their names.
-__all__ = ["done", "small"]
 
 
 def test_book_has_record_of_every_job(small: Small) -> None:
@@ -47,7 +42,7 @@ def test_book_has_record_of_every_job(small: Small) -> None:
 
 
 def plain_digests_in(book: str) -> list[str]:
-    """Return the files whose plain SHA-256 stands in the text of a book."""
+    """Return the files whose plain SHA-256 is in the text of a book."""
     files = [path for path in Path().rglob("*.txt") if path.name != "ran.txt"]
     return [str(path) for path in files if hashlib.sha256(path.read_bytes()).hexdigest() in book]
 
@@ -55,75 +50,75 @@ def plain_digests_in(book: str) -> list[str]:
 def test_book_of_private_data_has_no_plain_digest(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"data/data.txt", MODEL, "source.txt"} <= set(plain_digests_in(BOOK.read_text()))
     small.set(data_published=False)
-    save()
+    save_book()
     assert not plain_digests_in(BOOK.read_text())
     # Planted: digests without the key.
     monkeypatch.setattr("ppml.pipeline.job_status.publishable_digest", lambda sha256, published: sha256)
-    save()
+    save_book()
     assert plain_digests_in(BOOK.read_text())
 
 
 def test_book_with_keyed_digests_needs_the_key(small: Small) -> None:
     small.set(data_published=False)
-    save()
-    forget_records()
+    save_book()
+    remove_records()
     touch_all()
-    assert stale() == {}
-    rewrite(MODEL, "a planted fault")
-    assert stale()["train alone/0"] == (NOBODY,)
+    assert stale_jobs() == {}
+    replace_bytes(MODEL, "a planted fault")
+    assert stale_jobs()["train alone/0"] == (NO_RECORD,)
 
 
-def test_book_without_key_counts_as_none(small: Small) -> None:
+def test_book_without_key_counts_as_missing(small: Small) -> None:
     small.set(data_published=False)
-    save()
-    forget_records()
+    save_book()
+    remove_records()
     Path(".ppml/digest.key").unlink()
-    assert all(NOBODY in why for why in stale().values()) and stale()
+    assert all(NO_RECORD in why for why in stale_jobs().values()) and stale_jobs()
 
 
 def test_equal_results_have_equal_books(small: Small) -> None:
     before = BOOK.read_bytes()
-    save()
+    save_book()
     assert BOOK.read_bytes() == before
-    forget_records()
+    remove_records()
     touch_all()
-    assert stale() == {}
-    save()
+    assert stale_jobs() == {}
+    save_book()
     assert BOOK.read_bytes() == before
 
 
 def test_order_of_configuration_changes_no_book(small: Small) -> None:
     before = BOOK.read_bytes()
     small.set(arms=dict(reversed(SETTINGS["arms"].items())))
-    save()
+    save_book()
     assert BOOK.read_bytes() == before
 
 
 def test_process_saves_jobs_that_ran_since_its_start(small: Small) -> None:
     records = SmallPlan.read().records()
     assert records.causes(records.makers[MODEL]) == []
-    as_run_anew(MODEL, "trained again")
+    write_result_and_record(MODEL, "trained again")
     records.save_book()
     assert RecordBook(BOOK).records[MODEL].outputs[MODEL] == hashlib.sha256(b"trained again").hexdigest()
 
 
 def test_book_keeps_only_named_code_digests(small: Small) -> None:
-    small.set(stamp=NEWER)
-    causes = stale()
+    small.set(digest=NEWER)
+    causes = stale_jobs()
     assert "module ppml.stages.train" in causes["data"]
-    save()
-    # Made by the older code, and still described by it.
-    assert set(RecordBook(BOOK).code) == {SETTINGS["stamp"]}
-    assert SmallPlan.read().records().code_digest(SETTINGS["stamp"]) is not None
+    save_book()
+    # Results of the older code keep its digest.
+    assert set(RecordBook(BOOK).code) == {SETTINGS["digest"]}
+    assert SmallPlan.read().records().code_digest(SETTINGS["digest"]) is not None
     assert SmallPlan.read().records().code_digest("0" * 16) is None
-    assert stale() == causes
+    assert stale_jobs() == causes
 
 
-def test_text_of_a_job_counts(small: Small) -> None:
+def test_texts_of_job_count(small: Small) -> None:
     small.set(note="new")
-    assert stale() == {"collect": ("'' is now 'new'",)}
+    assert stale_jobs() == {"collect": ("'' is now 'new'",)}
     small.set(note="", specs={**SETTINGS["specs"], "collect": "[ 1 ]"})
-    assert set(stale()) == {"collect"}
+    assert set(stale_jobs()) == {"collect"}
 
 
 @pytest.mark.parametrize(
@@ -137,9 +132,9 @@ def test_text_of_a_job_counts(small: Small) -> None:
         ),
     ],
 )
-def test_book_leaves_out_results_of_other_inputs(small: Small, path: str, left: set[str]) -> None:
-    rewrite(path, "other")
-    save()
+def test_book_omits_results_of_other_inputs(small: Small, path: str, left: set[str]) -> None:
+    replace_bytes(path, "other")
+    save_book()
     assert set(SmallPlan.read().outputs()) - set(RecordBook(BOOK).records) == left
     book = json.loads(BOOK.read_text())
     assert left.isdisjoint(name for job in book["jobs"] for name in job["outputs"])
@@ -159,33 +154,33 @@ def test_book_leaves_out_results_of_other_inputs(small: Small, path: str, left: 
 )
 def test_book_keeps_records_of_missing_files(small: Small, paths: list[str]) -> None:
     before, contents = BOOK.read_bytes(), {path: Path(path).read_bytes() for path in paths}
-    forget_records()
+    remove_records()
     for path in paths:
         Path(path).unlink()
-    stale()
-    save()
+    stale_jobs()
+    save_book()
     assert BOOK.read_bytes() == before
     for path, content in contents.items():
         Path(path).write_bytes(content)
-    assert stale() == {}
+    assert stale_jobs() == {}
 
 
-def test_mixed_entry_of_two_books_is_left_out(small: Small) -> None:
-    """Git merges line by line: one branch has made the table anew, the other what it shows."""
+def test_book_omits_mixed_entry_of_two_branches(small: Small) -> None:
+    """Git merges line by line: one branch has a new table, the other branch a new input of the table."""
     ours, model = json.loads(BOOK.read_text()), hashlib.sha256(b"trained again").hexdigest()
     mixed = [job for job in ours["jobs"] if MODEL in job["outputs"]]
     for job in mixed:
         job["outputs"][MODEL] = model
     BOOK.write_text(json.dumps(ours))
-    forget_records()
+    remove_records()
     assert MODEL not in RecordBook(BOOK).records and "runs/private/seed0/model.txt" in RecordBook(BOOK).records
-    assert stale()["train alone/0"] == (NOBODY,)
+    assert stale_jobs()["train alone/0"] == (NO_RECORD,)
     Path(MODEL).write_text("trained again")
-    assert stale()["train alone/0"] == (NOBODY,)
+    assert stale_jobs()["train alone/0"] == (NO_RECORD,)
 
 
 @pytest.mark.parametrize("part", ["rule", "command", "params", "inputs", "outputs"])
-def test_changed_entry_is_left_out(small: Small, part: str) -> None:
+def test_book_omits_changed_entry(small: Small, part: str) -> None:
     book = json.loads(BOOK.read_text())
     (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
     others = {"params": [*entry["params"], "x"], "inputs": {}, "outputs": {"reports/table.txt": "0" * 64}}
@@ -194,7 +189,7 @@ def test_changed_entry_is_left_out(small: Small, part: str) -> None:
     assert "reports/table.txt" not in RecordBook(BOOK).records and MODEL in RecordBook(BOOK).records
 
 
-def test_entry_with_changed_command_is_left_out(small: Small) -> None:
+def test_book_omits_entry_with_changed_command(small: Small) -> None:
     book = json.loads(BOOK.read_text())
     (entry,) = (job for job in book["jobs"] if "reports/table.txt" in job["outputs"])
     book["commands"][entry["command"]] += " "
@@ -208,11 +203,11 @@ def test_merge_conflict_is_named_with_remedy(small: Small) -> None:
     with pytest.raises(UserError) as refused:
         RecordBook(BOOK)
     message = str(refused.value)
-    assert message.startswith("reports/provenance.json cannot be read; in the middle of a merge, take one side: ")
+    assert message.startswith("reports/provenance.json has a merge conflict; use one side: ")
     assert "\n" not in message and BOOK.read_bytes() == content
 
 
-# --- books of somebody else -------------------------------------------------------------------------------------
+# --- books of strangers -- -------------------------------------------------------------------------------------
 
 NO_BOOKS = [
     *(b"", b"{", b"[]", b"null", b"1", b'"a"', b"\xff", b"\x00", b"[" * 200_000, b'{"a":' * 200_000, b"1" * 6000),
@@ -232,12 +227,12 @@ def test_invalid_book_is_named_in_one_line(small: Small, content: bytes) -> None
     assert "\n" not in book.problem and len(book.problem) < 400 and book.problem.isprintable()
 
 
-def test_invalid_book_stops_nothing_and_is_kept(small: Small, capfd: pytest.CaptureFixture[str]) -> None:
-    """What was made on this machine stands by its own records."""
+def test_invalid_book_stops_no_run_and_is_kept(small: Small, capfd: pytest.CaptureFixture[str]) -> None:
+    """The records of this machine remain valid."""
     BOOK.write_bytes(b'{"jobs": 3}')
-    assert stale() == {}
+    assert stale_jobs() == {}
     assert BOOK.read_bytes() == b'{"jobs": 3}'
-    save()
+    save_book()
     assert set(RecordBook(BOOK).records) == set(SmallPlan.read().outputs())
     assert UNREAD.read_bytes() == b'{"jobs": 3}'
 
@@ -260,12 +255,12 @@ CHANGES: dict[str, Any] = {
     ],
     "digest": [None, 3, []],
 }
-"""What no entry says."""
+"""Invalid parts of an entry."""
 
 
 @pytest.mark.parametrize(("part", "value"), [(part, value) for part, values in CHANGES.items() for value in values])
-def test_only_invalid_entry_is_left_out(tmp_path: Path, part: str, value: object) -> None:
-    """Whether or not its digest is right."""
+def test_book_omits_only_invalid_entry(tmp_path: Path, part: str, value: object) -> None:
+    """With a right and with a wrong digest."""
     path, other = tmp_path / "book.json", JobRecord("train", "run", ("p",), {"in": HEX}, {"runs/b": HEX})
     write_book(path, [JobRecord("train", "run", ("p",), {"in": HEX}, {"runs/a": HEX}), other], {})
     content = json.loads(path.read_text())
@@ -280,7 +275,7 @@ def test_only_invalid_entry_is_left_out(tmp_path: Path, part: str, value: object
 
 
 @pytest.mark.parametrize("job", [None, 3, "a", [], {}, [{}]])
-def test_only_invalid_job_is_left_out(tmp_path: Path, job: object) -> None:
+def test_book_omits_only_invalid_job(tmp_path: Path, job: object) -> None:
     path, other = tmp_path / "book.json", JobRecord("train", "run", ("p",), {"in": HEX}, {"runs/b": HEX})
     write_book(path, [other], {})
     content = json.loads(path.read_text())
@@ -291,7 +286,7 @@ def test_only_invalid_job_is_left_out(tmp_path: Path, job: object) -> None:
 
 
 def test_planned_result_can_have_any_path(tmp_path: Path) -> None:
-    """Where the configuration names a folder elsewhere."""
+    """The configuration can name a folder outside of the project."""
     path, job = tmp_path / "book.json", JobRecord("train", "run", (), {}, {"/scratch/runs/a": HEX})
     write_book(path, [job], {})
     assert RecordBook(path).records == {} and RecordBook(path, {"/scratch/runs/a"}.__contains__).records == {
@@ -300,13 +295,13 @@ def test_planned_result_can_have_any_path(tmp_path: Path) -> None:
 
 
 def test_book_cannot_control_the_terminal(small: Small) -> None:
-    """Nor is it read for ever: a specification that nests a hundred thousand lists."""
+    """The book also contains a specification of a hundred thousand nested lists."""
     book = json.loads(BOOK.read_text())
     for job, param in zip(
         [job for job in book["jobs"] if job["rule"] == "train"], ('{"\x1b[2J":1}', "[" * 100_000), strict=False
     ):
-        job["params"] = [param, SETTINGS["stamp"]]
+        job["params"] = [param, SETTINGS["digest"]]
         job["digest"] = _entry_digest(job)
     BOOK.write_text(json.dumps(book))
-    forget_records()
-    assert all(cause.isprintable() for causes in stale().values() for cause in causes)
+    remove_records()
+    assert all(cause.isprintable() for causes in stale_jobs().values() for cause in causes)

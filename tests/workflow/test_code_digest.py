@@ -1,4 +1,4 @@
-"""A code digest changes with code or pins that can change a result of the job, and with nothing else."""
+"""A code digest changes only with code or pins that can change a result of the job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ppml.jobs.runner import stage_names
 from ppml.pipeline.code_digest import DISTRIBUTIONS, CodeDigests, read_pins
 from tests.workflow.project import ROOT
-from tests.workflow.traced import Traced, is_settings, run_traced
+from tests.workflow.traced import Trace, is_settings, trace_stages
 
 CHOICES = ("Alone", "Together", "Apart", "Plain", "Noisy", "small", "big", "mnist", "kmnist")
 FILES = {
@@ -59,7 +59,8 @@ def build(spec: Alone | Together) -> object:
             return noise()
 ''',
     "stages/__init__.py": "",
-    "stages/threads.py": "COUNT = 1\n",
+    "jobs/__init__.py": "",
+    "jobs/threads.py": "COUNT = 1\n",
     "stages/other.py": "import ppml.parts.unused\n",
     "stages/train.py": '''"""Train."""
 
@@ -149,17 +150,17 @@ class Tree:
         assert old != new
         path.write_text(text.replace(old, new))
 
-    def stamps(self, choices: tuple[str, ...] = CHOICES) -> CodeDigests:
+    def digests(self, choices: tuple[str, ...] = CHOICES) -> CodeDigests:
         return CodeDigests(self.package, self.lock, choices)
 
     def text(self, *chosen: str, stage: str = "train") -> str:
-        return self.stamps().of(stage, chosen).text
+        return self.digests().of(stage, chosen).text
 
     def modules(self, *chosen: str, stage: str = "train") -> set[str]:
-        return set(self.stamps().of(stage, chosen).modules)
+        return set(self.digests().of(stage, chosen).modules)
 
     def pins(self, *chosen: str, stage: str = "train") -> dict[str, str]:
-        return self.stamps().of(stage, chosen).pins
+        return self.digests().of(stage, chosen).pins
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ OTHER = {
     "constant of a module that is imported": (STEPS, "return number", "return number + 1"),
     "name of a package": ("parts/deep/__init__.py", "import depth", "import depth as deep"),
     "package in which all lies": ("__init__.py", '"""A small package."""', "VERSION = 2"),
-    "threads of every job": ("stages/threads.py", "COUNT = 1", "COUNT = 2"),
+    "threads of every job": ("jobs/threads.py", "COUNT = 1", "COUNT = 2"),
     "package of the stages": ("stages/__init__.py", "", "VERSION = 2"),
 }
 
@@ -256,8 +257,8 @@ def test_change_with_possible_effect_on_results_changes_digest(tree: Tree, name:
 
 
 def test_digest_is_equal_in_every_version_of_python(tree: Tree) -> None:
-    # A change of this value makes all published results stale: it must be intended.
-    assert tree.text("Alone", "small", "mnist") == "cf969e9b8a080f89"
+    # A change of this value makes all published results stale.
+    assert tree.text("Alone", "small", "mnist") == "04bd6f5bdac7df40"
     assert re.fullmatch("[0-9a-f]{16}", tree.text())
 
 
@@ -364,7 +365,7 @@ def test_case_counts_for_jobs_that_choose_it(tree: Tree) -> None:
     assert tree.modules("Together") == ALWAYS | {"ppml.parts.together"}
     assert tree.modules("Plain") == tree.modules("Noisy") == ALWAYS | {"ppml.parts.noise"}
     all_modules = ALWAYS | {f"ppml.parts.{name}" for name in ("alone", "together", "noise", "mnist", "kmnist")}
-    assert set(tree.stamps().of("train").modules) == tree.modules(*CHOICES) == all_modules
+    assert set(tree.digests().of("train").modules) == tree.modules(*CHOICES) == all_modules
 
 
 @pytest.mark.parametrize(
@@ -384,11 +385,11 @@ def test_case_counts_for_jobs_that_choose_it(tree: Tree) -> None:
 )
 def test_changed_choice_changes_digests_of_jobs_that_choose_it(tree: Tree, old: str, new: str, stale: set[str]) -> None:
     before = {name: tree.text(name) for name in CHOICES}
-    whole = tree.stamps().of("train").text
+    whole = tree.digests().of("train").text
     tree.replace("parts/mnist.py" if "Source" in old else "parts/build.py", old, new)
     changed = {name for name in CHOICES if tree.text(name) != before[name]}
     assert changed == (set(CHOICES) if old.startswith("match") else stale)
-    assert tree.stamps().of("train").text != whole
+    assert tree.digests().of("train").text != whole
 
 
 @pytest.mark.parametrize(
@@ -444,9 +445,9 @@ def test_new_technique_keeps_digests_of_others(tree: Tree) -> None:
     tree.replace("parts/build.py", "TABLE = {", 'TABLE = {"emnist": "ppml.parts.secret:Source", ')
     tree.replace("parts/build.py", "SIZES = {", 'SIZES = {"huge": 9, ')
     tree.replace("requirements.lock", "pydantic==", "tenseal==0.3.18\npydantic==")
-    stamps = tree.stamps((*CHOICES, "Secret", "emnist", "huge"))
-    assert [stamps.of("train", arm).text for arm in arms] == before
-    chosen = stamps.of("train", ("Secret",))
+    digests = tree.digests((*CHOICES, "Secret", "emnist", "huge"))
+    assert [digests.of("train", arm).text for arm in arms] == before
+    chosen = digests.of("train", ("Secret",))
     assert set(chosen.modules) == ALWAYS | {"ppml.parts.secret"} and chosen.pins["tenseal"] == "0.3.18"
 
 
@@ -460,8 +461,8 @@ CALLS = [("Alone",), ("Together", "mnist"), (), ("Alone",)]
 
 
 def test_order_of_jobs_changes_no_digest(tree: Tree) -> None:
-    stamps = tree.stamps()
-    texts = [stamps.of("train", chosen).text for chosen in CALLS]
+    digests = tree.digests()
+    texts = [digests.of("train", chosen).text for chosen in CALLS]
     assert texts == [tree.text(*chosen) for chosen in CALLS]
     assert texts[0] == texts[3] and len(set(texts)) == 3
 
@@ -512,16 +513,16 @@ def test_package_is_found_by_name_of_distribution(tree: Tree, package: str, name
 def test_package_without_pin_is_named(tree: Tree) -> None:
     tree.replace("requirements.lock", "opacus==1.6.0\n", "")
     tree.text("Alone")
-    with pytest.raises(KeyError, match="opacus is imported by the code and has no line in the lock file"):
+    with pytest.raises(KeyError, match="opacus, which has no line in the lock file"):
         tree.text("Noisy")
 
 
-def test_pins_of_all_made_digests_are_known(tree: Tree) -> None:
-    stamps = tree.stamps()
-    assert stamps.pins() == {} == stamps.made
-    first, second = stamps.of("train", ("Noisy",)), stamps.of("other", ())
-    assert stamps.made == {first.text: first, second.text: second}
-    assert stamps.pins() == {**first.pins, "pandas": "3.1.1"}
+def test_pins_of_all_computed_digests_are_listed(tree: Tree) -> None:
+    digests = tree.digests()
+    assert digests.pins() == {} == digests.by_text
+    first, second = digests.of("train", ("Noisy",)), digests.of("other", ())
+    assert digests.by_text == {first.text: first, second.text: second}
+    assert digests.pins() == {**first.pins, "pandas": "3.1.1"}
 
 
 def test_all_lines_of_lock_file_are_read() -> None:
@@ -535,8 +536,8 @@ def test_all_lines_of_lock_file_are_read() -> None:
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Traced]:
-    return run_traced(tmp_path_factory.mktemp("traced"))
+def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trace]:
+    return trace_stages(tmp_path_factory.mktemp("traces"))
 
 
 BY_LEARNER = {"ppml.learning.loss", "ppml.learning.sgd"}
@@ -545,51 +546,50 @@ MORE = {
     "train transformed": BY_LEARNER,
     "train encrypted": BY_LEARNER,
 }
-"""Counted modules that a job does not reach: the model decides whether models train in one batch, and no name by which
-an arm chooses code states it."""
+"""Modules in the digest that the job does not import: the model decides whether models train in one batch, and the
+digest cannot know it."""
 
 DRAWS = {"ppml.example_draws", "ppml.randomness"}
 MORE_OF_STAGE = {"subset": DRAWS, "predict": DRAWS, "infer": DRAWS}
-"""The same for every job of a stage: examples have digests for random draws, which these stages do not make."""
+"""Such modules of every job of a stage: examples can make random draws, but not in these stages."""
 
 
-def test_digest_counts_exactly_the_reached_modules(traced: dict[str, Traced]) -> None:
-    assert {trace.stage for trace in traced.values()} == set(stage_names()) - {"fetch"}
-    for name, trace in traced.items():
-        assert trace.reached() <= set(trace.stamp.modules), name
-        more = MORE.get(name, set()) | (MORE_OF_STAGE.get(trace.stage, set()) - trace.reached())
-        assert set(trace.stamp.modules) - trace.reached() == more, name
+def test_digest_counts_exactly_the_reached_modules(traces: dict[str, Trace]) -> None:
+    assert {trace.stage for trace in traces.values()} == set(stage_names()) - {"fetch"}
+    for name, trace in traces.items():
+        assert trace.imported_by_stage() <= set(trace.digest.modules), name
+        more = MORE.get(name, set()) | (MORE_OF_STAGE.get(trace.stage, set()) - trace.imported_by_stage())
+        assert set(trace.digest.modules) - trace.imported_by_stage() == more, name
 
 
 STARTS_JOBS = {
-    *("ppml.jobs.runner", "ppml.errors", "ppml.system_errors", "ppml.io.atomic"),
-    *("ppml.pipeline", "ppml.jobs.record", "ppml.pipeline.safe_paths"),
+    *("ppml.jobs.runner", "ppml.jobs.record", "ppml.errors", "ppml.system_errors", "ppml.io.atomic", "ppml.io.digests"),
 }
-"""Modules of the start and the record of a job."""
+"""The modules that start and record jobs."""
 
 
-def test_other_loaded_modules_are_of_configuration_or_runner(traced: dict[str, Traced]) -> None:
-    for name, trace in traced.items():
-        others = trace.loaded - trace.reached() - trace.reached_by_settings()
+def test_other_loaded_modules_are_of_configuration_or_runner(traces: dict[str, Trace]) -> None:
+    for name, trace in traces.items():
+        others = trace.loaded - trace.imported_by_stage() - trace.imported_by_configuration()
         assert others <= STARTS_JOBS, name
 
 
-def test_digest_counts_every_imported_package(traced: dict[str, Traced]) -> None:
+def test_digest_counts_every_imported_package(traces: dict[str, Trace]) -> None:
     used = set()
-    for name, trace in traced.items():
+    for name, trace in traces.items():
         packages = {DISTRIBUTIONS.get(package, package).replace("_", "-") for package in trace.packages()}
-        assert packages <= set(trace.stamp.pins), name
+        assert packages <= set(trace.digest.pins), name
         used |= packages
     assert used >= {"torch", "opacus", "flwr", "tenseal", "scikit-learn", "pandas", "matplotlib"}
 
 
-def test_stages_call_no_function_of_the_configuration(traced: dict[str, Traced]) -> None:
+def test_stages_call_no_function_of_the_configuration(traces: dict[str, Trace]) -> None:
     calls = {
         (name, function)
-        for name, trace in traced.items()
+        for name, trace in traces.items()
         for caller, function in trace.calls
         if caller.startswith("ppml.") and not is_settings(caller)
     }
-    # The first two return the content of a specification: a change of it is also a change of the job's params. The
-    # last one refuses a model, and changes no result.
+    # The first two return the content of a specification: its change is also a change of the job's params. The last
+    # function refuses a model, and changes no result.
     assert {function for _, function in calls} <= {"Spec.to_json", "PartitionBase.to_json", "ModelInfo.misfit"}, calls

@@ -1,4 +1,4 @@
-"""What a run that was killed, interrupted or without power leaves behind: nothing that the next one stumbles over."""
+"""After a kill, an interrupt or a power failure, the next run completes the same results."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 from tests.workflow.kills import (
-    at_rest,
-    forget_runs,
-    forget_unwritten,
-    identity,
     interrupt,
-    jobs_of,
+    job_processes,
     kill_workflow,
     lose_power,
+    lose_unwritten_files,
+    pause_run,
+    remove_runs,
+    reproducible_files,
     wait_for,
     wait_for_jobs,
 )
@@ -27,72 +27,70 @@ from tests.workflow.project import Project
 ARMS = ["fl_dp", "centralized"]
 
 
-def unfinished(first: Project, folder: Path, arms: list[str]) -> Project:
-    """Return a copy of a project in which some arms are still to be trained."""
-    project = first.copy(folder)
-    forget_runs(project, arms)
+def copy_without_runs(smoke: Project, folder: Path, arms: list[str]) -> Project:
+    """Return a copy of a project without the runs of some arms."""
+    project = smoke.copy(folder)
+    remove_runs(project, arms)
     return project
 
 
 @pytest.fixture
-def project(first: Project, tmp_path: Path) -> Project:
-    return unfinished(first, tmp_path / "project", ARMS)
+def project(smoke: Project, tmp_path: Path) -> Project:
+    return copy_without_runs(smoke, tmp_path / "project", ARMS)
 
 
 @pytest.fixture
-def almost_done(first: Project, tmp_path: Path) -> Project:
-    return unfinished(first, tmp_path / "project", ["centralized"])
+def almost_done(smoke: Project, tmp_path: Path) -> Project:
+    return copy_without_runs(smoke, tmp_path / "project", ["centralized"])
 
 
-def run_again(project: Project, first: Project) -> str:
-    """Run to the end, compare with the undisturbed run, and return what the trainings said."""
+def run_again(project: Project, smoke: Project) -> str:
+    """Run to the end, compare with the undisturbed run, and return the logs of the trainings."""
     status, output = project.run()
     assert status == 0, output
     assert "lock" not in output
-    assert identity(project) == identity(first)
+    assert reproducible_files(project) == reproducible_files(smoke)
     assert project.planned() == set()
-    return "".join(path.read_text() for path in (project.made("logs") / "train").glob("*.log"))
+    return "".join(path.read_text() for path in (project.output_folder("logs") / "train").glob("*.log"))
 
 
 @pytest.mark.parametrize("way", [kill_workflow, lose_power])
-def test_a_killed_run_is_made_good_and_a_federated_training_goes_on(
-    project: Project, first: Project, way: Callable[..., None]
+def test_run_after_kill_resumes_training_with_same_bytes(
+    project: Project, smoke: Project, way: Callable[..., None]
 ) -> None:
     run = project.start(cores=1)
-    runs = project.made("artifacts") / "runs/fl_dp"
+    runs = project.output_folder("artifacts") / "runs/fl_dp"
     deadline = time.monotonic() + 500
     while not list(runs.glob("seed*/progress.safetensors")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    # It has few rounds, which would be over by the time that its processes are found.
-    with at_rest(run):
-        jobs = jobs_of(run)
+    # Suspended: the search for processes takes longer than the few rounds.
+    with pause_run(run):
+        jobs = job_processes(run)
         assert jobs
         way(run, random.Random(0))
     run.communicate()
     _, alive = psutil.wait_procs(jobs, timeout=3)
-    assert not alive, "a job went on without its workflow"
+    assert not alive, "a job continues without its workflow"
     if way is lose_power:
-        forget_unwritten(project, random.Random(0))
-    assert "resuming after round" in run_again(project, first)
+        lose_unwritten_files(project, random.Random(0))
+    assert "resuming after round" in run_again(project, smoke)
 
 
-def test_a_killed_run_leaves_what_was_done_alone(project: Project, first: Project) -> None:
+def test_run_after_kill_keeps_finished_jobs(project: Project, smoke: Project) -> None:
     run = project.start(cores=1)
-    done = project.made("artifacts") / "runs/centralized/seed0/predictions.safetensors"
+    done = project.output_folder("artifacts") / "runs/centralized/seed0/predictions.safetensors"
     wait_for(done)
-    # Until Snakemake has written down that the job has ended.
-    record = "predict/centralized-seed0.log"
+    # Until the job has written its record.
     time.sleep(3)
     run.kill()
     run.communicate()
     planned = project.planned()
-    assert "train centralized/0" not in planned, record
-    assert "train fl/0" not in planned
-    run_again(project, first)
+    assert {"train centralized/0", "train fl/0"}.isdisjoint(planned)
+    run_again(project, smoke)
 
 
-def test_control_c_stops_at_once_and_the_next_run_goes_on(project: Project, first: Project) -> None:
+def test_run_after_interrupt_completes_results(project: Project, smoke: Project) -> None:
     run = project.start(cores=2)
     jobs = wait_for_jobs(run)
     interrupt(run)
@@ -100,10 +98,10 @@ def test_control_c_stops_at_once_and_the_next_run_goes_on(project: Project, firs
     assert run.returncode != 0, output
     _, alive = psutil.wait_procs(jobs, timeout=3)
     assert not alive
-    run_again(project, first)
+    run_again(project, smoke)
 
 
-def test_code_that_is_edited_while_a_run_is_at_work_changes_nothing_in_it(almost_done: Project, first: Project) -> None:
+def test_edited_code_does_not_change_current_run(almost_done: Project, smoke: Project) -> None:
     run = almost_done.start(cores=1)
     wait_for_jobs(run)
     edited = [almost_done.folder / name for name in ("src/ppml/learning/loop.py", "config/published.yaml")]
@@ -112,31 +110,31 @@ def test_code_that_is_edited_while_a_run_is_at_work_changes_nothing_in_it(almost
         path.write_text("raise SystemError\n")
     output, _ = run.communicate()
     assert run.returncode == 0, output
-    # As if it had never been: what was made was made by what is there.
+    # The results belong to the code before the edit.
     for path, text in zip(edited, before, strict=True):
         path.write_text(text)
-    assert identity(almost_done) == identity(first)
+    assert reproducible_files(almost_done) == reproducible_files(smoke)
     assert almost_done.planned() == set()
 
 
-def test_a_second_run_says_who_is_at_work_and_harms_nothing(almost_done: Project, first: Project) -> None:
+def test_second_run_is_refused_with_process_of_first(almost_done: Project, smoke: Project) -> None:
     run = almost_done.start(cores=1)
     wait_for_jobs(run)
-    # What it removes meanwhile may end a look.
-    with at_rest(run):
+    # Suspended: the second command fails if the run removes a file at that time.
+    with pause_run(run):
         status, output = almost_done.run()
-        looked, seen = almost_done.run("-n")
-        stated, told = almost_done.python("-m", "ppml.pipeline.status", "--configfile", almost_done.config)
+        dry_status, dry_output = almost_done.run("-n")
+        shown, description = almost_done.python("-m", "ppml.pipeline.status", "--configfile", almost_done.config)
     assert status != 0
     errors = [line for line in output.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, output
     assert f"another run is at work in this folder: process {run.pid} on " in errors[0]
     assert "Traceback" not in output
-    assert (looked, stated) == (0, 0), seen + told
+    assert (dry_status, shown) == (0, 0), dry_output + description
     warning = f"warning: another run is at work in this folder: process {run.pid} on "
-    for text in (seen, told):
+    for text in (dry_output, description):
         assert [line.startswith(warning) for line in text.splitlines() if "warning" in line] == [True]
     assert "warning" not in output
     output, _ = run.communicate()
     assert run.returncode == 0, output
-    run_again(almost_done, first)
+    run_again(almost_done, smoke)

@@ -1,4 +1,4 @@
-"""The whole workflow on the smoke configuration: what it makes, and that it makes the same bytes however it is run."""
+"""The results of the whole workflow on the smoke configuration, and their repetition with the same bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from tests.workflow.kills import identity
+from tests.workflow.kills import reproducible_files
 from tests.workflow.project import DATASET, MIRROR, Project
 
 ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
@@ -23,24 +23,22 @@ COST_COLUMNS = ["arm", "seed", "seconds", "peak_memory_mb", "bytes_up", "bytes_d
 
 
 @pytest.fixture(scope="module")
-def records(first: Project) -> pd.DataFrame:
-    return pd.read_csv(first.made("reports") / "records.csv")
+def records(smoke: Project) -> pd.DataFrame:
+    return pd.read_csv(smoke.output_folder("reports") / "records.csv")
 
 
-def test_every_arm_and_seed_has_a_record_with_the_columns_that_others_read(
-    records: pd.DataFrame, first: Project
-) -> None:
+def test_tidy_files_have_row_for_every_run(records: pd.DataFrame, smoke: Project) -> None:
     assert set(RECORD_COLUMNS) <= set(records.columns)
     assert len(records) == 10 * 2
     assert not records.duplicated(["arm", "seed"]).any()
-    costs = pd.read_csv(first.made("reports") / "costs.csv")
+    costs = pd.read_csv(smoke.output_folder("reports") / "costs.csv")
     assert set(COST_COLUMNS) <= set(costs.columns)
     assert (costs["seconds"] > 0).all()
     assert (costs["peak_memory_mb"] > 50).all()
-    history = pd.read_csv(first.made("reports") / "history.csv")
+    history = pd.read_csv(smoke.output_folder("reports") / "history.csv")
     assert set(history["unit"]) == {"epoch", "round"}
     private = records.loc[records["privacy_unit"] == "example", "arm"].unique()
-    # A training loss of private records is a statistic that no noise covers.
+    # The training loss is a statistic of private examples without noise.
     assert history.loc[history["arm"].isin(private), "train_loss"].isna().all()
 
 
@@ -49,12 +47,12 @@ def test_every_arm_learns(records: pd.DataFrame) -> None:
     assert mean["centralized"] > 0.75
     assert mean["dp"] > 0.5
     if DATASET == "mnist":
-        # On scikit-learn's digits the noise of this few steps costs nothing that so few images would show.
+        # On scikit-learn's digits the noise of these few steps costs too little for so few images.
         assert mean["centralized"] > mean["dp"]
     assert mean["fl"] > mean["fl_dp"] > 0.2
 
 
-def test_epsilon_is_at_most_the_target_and_close_to_it(records: pd.DataFrame) -> None:
+def test_epsilon_is_at_most_target_and_close_to_it(records: pd.DataFrame) -> None:
     private = records[records["privacy_unit"] == "example"]
     assert len(private) == 3 * 2
     assert private["epsilon"].between(7.9, 8.0).all()
@@ -63,30 +61,30 @@ def test_epsilon_is_at_most_the_target_and_close_to_it(records: pd.DataFrame) ->
 
 
 @pytest.mark.parametrize(("plain", "encrypted"), [("fl", "fl_he"), ("fl_dp", "fl_dp_he")])
-def test_encryption_changes_no_bit_of_the_model(first: Project, plain: str, encrypted: str) -> None:
+def test_encryption_changes_no_bit_of_model(smoke: Project, plain: str, encrypted: str) -> None:
     for seed in (0, 1):
-        runs = first.made("artifacts") / "runs"
-        ours = (runs / plain / f"seed{seed}" / "model.safetensors").read_bytes()
-        theirs = (runs / encrypted / f"seed{seed}" / "model.safetensors").read_bytes()
-        assert ours == theirs
+        runs = smoke.output_folder("artifacts") / "runs"
+        expected = (runs / plain / f"seed{seed}" / "model.safetensors").read_bytes()
+        found = (runs / encrypted / f"seed{seed}" / "model.safetensors").read_bytes()
+        assert found == expected
 
 
-def test_predictions_cover_the_whole_official_test_set(first: Project, records: pd.DataFrame) -> None:
-    path = first.made("artifacts") / "runs" / "local" / "seed0" / "predictions.safetensors"
+def test_predictions_cover_whole_official_test_set(smoke: Project, records: pd.DataFrame) -> None:
+    path = smoke.output_folder("artifacts") / "runs" / "local" / "seed0" / "predictions.safetensors"
     predictions = load_file(path)
     models, images, classes = predictions["log_probabilities"].shape
     assert (models, images, classes) == (4, records["n_test_all"].iloc[0], 10)
 
 
-def test_encrypted_updates_cost_bytes(first: Project) -> None:
-    costs = pd.read_csv(first.made("reports") / "costs.csv").groupby("arm")["expansion"].mean()
+def test_encrypted_updates_cost_bytes(smoke: Project) -> None:
+    costs = pd.read_csv(smoke.output_folder("reports") / "costs.csv").groupby("arm")["expansion"].mean()
     assert costs["fl"] == pytest.approx(1.0, abs=0.001)
-    # Seven ciphertexts of 4,096 values, of which 2,566 are there to fill up.
+    # Seven ciphertexts of 4,096 values, of which 2,566 are padding.
     assert 3.8 < costs["fl_he"] < 4.4
 
 
-def test_every_table_and_figure_is_there(first: Project) -> None:
-    reports = first.made("reports")
+def test_every_table_and_figure_exists(smoke: Project) -> None:
+    reports = smoke.output_folder("reports")
     tables = {path.name for path in (reports / "tables").iterdir()}
     shown = ("techniques-summary", "techniques-published", "claims-claims", "audit-audit")
     assert tables >= {f"{name}.{suffix}" for name in shown for suffix in ("md", "csv", "tex", "html")}
@@ -102,10 +100,8 @@ def test_every_table_and_figure_is_there(first: Project) -> None:
         assert (reports / "figures" / f"{name}.png").stat().st_size > 10_000
 
 
-def test_the_training_of_every_private_arm_is_audited_and_shows_most_of_its_epsilon(
-    first: Project, records: pd.DataFrame
-) -> None:
-    audits = pd.read_csv(first.made("reports") / "audits.csv")
+def test_audit_shows_most_of_epsilon_of_every_private_arm(smoke: Project, records: pd.DataFrame) -> None:
+    audits = pd.read_csv(smoke.output_folder("reports") / "audits.csv")
     private = records[(records["privacy_unit"] != "none") & (records["seed"] == 0)].set_index("arm")
     claims = private["noise_multiplier"]
     assert list(audits["arm"]) == list(claims.index)
@@ -118,39 +114,39 @@ def test_the_training_of_every_private_arm_is_audited_and_shows_most_of_its_epsi
     assert audits["held"].all()
 
 
-def test_a_second_run_does_nothing(first: Project) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (first.folder / "build").rglob("*") if path.is_file()}
-    status, output = first.run()
+def test_second_run_changes_no_file(smoke: Project) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (smoke.folder / "build").rglob("*") if path.is_file()}
+    status, output = smoke.run()
     assert status == 0
     assert "nothing to be done" in output
-    assert before == {path: path.stat().st_mtime_ns for path in (first.folder / "build").rglob("*") if path.is_file()}
+    assert before == {path: path.stat().st_mtime_ns for path in (smoke.folder / "build").rglob("*") if path.is_file()}
 
 
-def test_a_deleted_figure_costs_one_figure(first: Project) -> None:
-    figure = first.made("reports") / "figures" / "techniques-cost.svg"
+def test_deleted_figure_runs_one_job(smoke: Project) -> None:
+    figure = smoke.output_folder("reports") / "figures" / "techniques-cost.svg"
     content = figure.read_bytes()
     figure.unlink()
-    status, output = first.run()
+    status, output = smoke.run()
     assert status == 0, output
     assert figure.read_bytes() == content
     assert "train" not in output
     assert "figure_cost" in output
 
 
-def test_nothing_names_a_place_on_this_machine(first: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
-    # Above the folder that the project was made in, and this copy of it.
+def test_no_result_contains_absolute_path(smoke: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    # The common parent of the original project and its copy.
     needle = str(tmp_path_factory.getbasetemp().parent).encode()
-    for folder in (first.made("artifacts"), first.made("reports")):
+    for folder in (smoke.output_folder("artifacts"), smoke.output_folder("reports")):
         for path in folder.rglob("*"):
             assert not path.is_file() or needle not in path.read_bytes(), path
 
 
-def test_a_repeat_on_one_core_in_another_folder_gives_the_same_bytes(first: Project, author: Project) -> None:
+def test_repetition_on_one_core_gives_same_bytes(smoke: Project, publisher: Project) -> None:
     if DATASET != "mnist":
-        pytest.skip("the captions of the fallback say that it is one")
-    reference = {path.removeprefix("build/smoke/"): sha256 for path, sha256 in identity(first).items()}
+        pytest.skip("the captions of the fallback differ")
+    reference = {path.removeprefix("build/smoke/"): sha256 for path, sha256 in reproducible_files(smoke).items()}
     assert len(reference) > 150
-    assert identity(author, "data/subsets", "artifacts", "reports") == reference
+    assert reproducible_files(publisher, "data/subsets", "artifacts", "reports") == reference
 
 
 @pytest.fixture
@@ -162,7 +158,7 @@ def without_data(tmp_path: Path) -> Iterator[Project]:
     yield project
 
 
-def test_without_a_source_the_fallback_is_loud_and_lies_apart(without_data: Project) -> None:
+def test_fallback_is_announced_and_has_own_folders(without_data: Project) -> None:
     status, output = without_data.run()
     assert status == 0, output
     assert output.count("FALLBACK DATA") == 1
@@ -175,7 +171,7 @@ def test_without_a_source_the_fallback_is_loud_and_lies_apart(without_data: Proj
     assert "FALLBACK" in table
 
 
-@pytest.mark.skipif(not MIRROR.exists(), reason="the local mirror is not there")
-def test_with_the_mirror_the_data_are_mnist(records: pd.DataFrame) -> None:
+@pytest.mark.skipif(not MIRROR.exists(), reason="the local mirror is missing")
+def test_mirror_provides_mnist(records: pd.DataFrame) -> None:
     assert set(records["dataset"]) == {"mnist"}
     assert set(records["n_test_all"]) == {10_000}

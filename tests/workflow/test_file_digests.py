@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ppml.pipeline.file_digests import FileDigests
-from tests.workflow.clock import wait_for_a_tick
-from tests.workflow.records import rewrite
+from tests.workflow.clock import wait_for_clock_tick
+from tests.workflow.records import replace_bytes
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_digest_is_sha256_or_none_without_file(file: str, tmp_path: Path) -> Non
     assert digests.sha256(str(tmp_path / "absent")) is None
     Path(file).unlink()
     assert digests.sha256(file) is not None
-    digests.forget()
+    digests.reload()
     assert digests.sha256(file) is None
 
 
@@ -40,19 +40,19 @@ def test_file_is_read_again_only_after_a_change(file: str, tmp_path: Path) -> No
     digests = FileDigests(path)
     first = digests.sha256(file)
     digests.save()
-    # The cache decides as long as nothing touches the file.
+    # The cache decides until a change of the file.
     content = json.loads(path.read_text())
     content[file][-1] = "noted"
     path.write_text(json.dumps(content))
     digests = FileDigests(path)
     assert digests.sha256(file) == "noted"
-    rewrite(file, "CONTENT")
-    digests.forget()
+    replace_bytes(file, "CONTENT")
+    digests.reload()
     assert digests.sha256(file) == hashlib.sha256(b"CONTENT").hexdigest() != first
     digests = again(digests, path)
-    # Replaced by a file with the same time and size.
+    # Another file with the same time and size.
     stat = Path(file).stat()
-    wait_for_a_tick(tmp_path)
+    wait_for_clock_tick(tmp_path)
     Path(file).with_suffix(".new").write_text("another")
     os.utime(Path(file).with_suffix(".new"), ns=(stat.st_atime_ns, stat.st_mtime_ns))
     Path(file).with_suffix(".new").replace(file)
@@ -60,7 +60,7 @@ def test_file_is_read_again_only_after_a_change(file: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[1]", '{"a": 1}', '{"a": []}', '{"a": [1, 2]}', "[" * 100_000])
-def test_damaged_cache_counts_as_none(file: str, tmp_path: Path, content: str) -> None:
+def test_damaged_cache_counts_as_missing(file: str, tmp_path: Path, content: str) -> None:
     path = tmp_path / "files.json"
     path.write_text(content.replace('"a"', json.dumps(file)))
     digests = FileDigests(path)

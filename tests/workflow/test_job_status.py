@@ -1,4 +1,4 @@
-"""Jobs run again if a record of their bytes, parameters and inputs is missing or differs, and only then."""
+"""A job runs again only if the record of its bytes, parameters and inputs is missing or differs."""
 
 from __future__ import annotations
 
@@ -12,91 +12,85 @@ from ppml.io.atomic import TEMP_PREFIX
 from ppml.pipeline.record_book import RecordBook
 from tests.workflow.records import (
     BOOK,
+    DIGEST_CACHE,
     JOBS,
-    KNOWN,
     MODEL,
     NEWER,
-    NOBODY,
+    NO_RECORD,
     OTHER_BYTES,
-    as_run_anew,
-    begin,
-    done,
-    every_record,
-    forget_records,
+    read_record_files,
     record_file,
-    rewrite,
-    save,
-    small,
-    stale,
+    remove_records,
+    replace_bytes,
+    save_book,
+    stale_jobs,
+    start_run,
     touch_all,
+    write_result_and_record,
 )
 from tests.workflow.small import SETTINGS, Small, SmallPlan
 
-# Fixtures, used by their names.
-__all__ = ["done", "small"]
-
-
-# --- what stands ------------------------------------------------------------------------------------------------
+# --- valid results -----------------------------------------------------------------------------------------------
 
 
 def test_finished_run_leaves_no_job(small: Small) -> None:
-    before = every_record()
-    assert stale() == {}
-    assert every_record() == before
+    before = read_record_files()
+    assert stale_jobs() == {}
+    assert read_record_files() == before
 
 
 def test_times_do_not_count(small: Small) -> None:
     touch_all()
-    assert stale() == {}
+    assert stale_jobs() == {}
     touch_all()
-    assert stale() == {}
+    assert stale_jobs() == {}
 
 
 def test_clone_with_the_same_files_has_no_job(small: Small) -> None:
-    forget_records()
+    remove_records()
     touch_all()
-    assert stale() == {}
+    assert stale_jobs() == {}
 
 
 def test_results_without_record_run_again(small: Small) -> None:
-    forget_records()
+    remove_records()
     BOOK.unlink()
-    causes = stale()
+    causes = stale_jobs()
     assert set(causes) == JOBS
-    assert all(NOBODY in why for why in causes.values())
+    assert all(NO_RECORD in why for why in causes.values())
 
 
-def test_missing_file_runs_with_all_that_follow(small: Small) -> None:
+def test_missing_file_runs_with_its_dependents(small: Small) -> None:
     Path(MODEL).unlink()
-    assert stale() == {"train alone/0": ("missing",), "predict alone/0": (), "collect": ()}
+    assert stale_jobs() == {"train alone/0": ("missing",), "predict alone/0": (), "collect": ()}
 
 
-def test_missing_last_result_runs_alone(small: Small) -> None:
-    forget_records()
+def test_missing_last_result_runs_as_only_job(small: Small) -> None:
+    remove_records()
     Path("reports/table.txt").unlink()
-    assert stale() == {"collect": ("missing",)}
+    assert stale_jobs() == {"collect": ("missing",)}
 
 
-@pytest.mark.parametrize("here", ["on this machine", "in a clone"])
-def test_changed_job_of_missing_data_runs(small: Small, here: str) -> None:
-    """A data set that was not pulled, and what was trained on it."""
-    if here == "in a clone":
-        forget_records()
+@pytest.mark.parametrize("place", ["on this machine", "in a clone"])
+def test_changed_job_of_missing_data_runs(small: Small, place: str) -> None:
+    """The data set was not pulled."""
+    if place == "in a clone":
+        remove_records()
     Path("data/data.txt").unlink()
-    assert stale() == {}
+    assert stale_jobs() == {}
     small.set(specs={**SETTINGS["specs"], "data": '{"n":4}'})
-    assert set(stale()) == JOBS
+    assert set(stale_jobs()) == JOBS
     small.set(**SETTINGS)
-    assert stale() == {}
-    rewrite("source.txt", "other numbers\n")
-    assert stale()["data"][-1] == "source.txt has changed"
+    assert stale_jobs() == {}
+    replace_bytes("source.txt", "other numbers\n")
+    assert stale_jobs()["data"][-1] == "source.txt has changed"
 
 
 def test_edited_data_do_not_count_after_removal(small: Small) -> None:
-    rewrite("data/data.txt", "by hand")
-    assert set(stale()) == JOBS
+    replace_bytes("data/data.txt", "by hand")
+    assert set(stale_jobs()) == JOBS
     Path("data/data.txt").unlink()
-    assert stale() == {}
+    assert stale_jobs() == {}
 
 
 def test_only_leftovers_of_killed_writers_are_removed(small: Small) -> None:
@@ -106,13 +100,13 @@ def test_only_leftovers_of_killed_writers_are_removed(small: Small) -> None:
     )
     for path in (remains, others):
         path.write_text("half")
-    assert stale() == {}
+    assert stale_jobs() == {}
     assert remains.exists() and others.exists()
-    begin()
+    start_run()
     assert not remains.exists() and others.exists()
 
 
-# --- what does not ----------------------------------------------------------------------------------------------
+# --- stale results ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("known", ["records and book", "records", "book"])
@@ -121,45 +115,45 @@ def test_edited_result_runs_again_until_restored(small: Small, known: str) -> No
     if known == "records":
         BOOK.unlink()
     if known == "book":
-        forget_records()
-    rewrite(MODEL, "a planted fault")
-    causes = stale()
+        remove_records()
+    replace_bytes(MODEL, "a planted fault")
+    causes = stale_jobs()
     assert set(causes) == {"train alone/0", "predict alone/0", "collect"}
-    assert causes["train alone/0"] == ((NOBODY if known == "book" else OTHER_BYTES),)
+    assert causes["train alone/0"] == ((NO_RECORD if known == "book" else OTHER_BYTES),)
     assert causes["predict alone/0"] == (f"{MODEL} has changed",)
-    assert stale() == causes
-    rewrite(MODEL, text)
-    assert stale() == {}
+    assert stale_jobs() == causes
+    replace_bytes(MODEL, text)
+    assert stale_jobs() == {}
 
 
 def test_edit_of_same_length_and_time_is_noticed(small: Small) -> None:
-    assert stale() == {}
+    assert stale_jobs() == {}
     text = Path(MODEL).read_text()
-    rewrite(MODEL, text.swapcase())
-    assert "train alone/0" in stale()
+    replace_bytes(MODEL, text.swapcase())
+    assert "train alone/0" in stale_jobs()
 
 
-def test_one_edited_output_is_enough(small: Small) -> None:
-    rewrite("runs/alone/seed1/cost.txt", "0")
-    causes = stale()
+def test_edited_output_repeats_job(small: Small) -> None:
+    replace_bytes("runs/alone/seed1/cost.txt", "0")
+    causes = stale_jobs()
     assert set(causes) == {"train alone/1", "predict alone/1", "collect"}
     assert causes["train alone/1"] == (OTHER_BYTES,)
     assert causes["collect"] == ("runs/alone/seed1/cost.txt has changed",)
 
 
 def test_changed_input_is_named(small: Small) -> None:
-    rewrite("source.txt", "other numbers\n")
-    causes = stale()
+    replace_bytes("source.txt", "other numbers\n")
+    causes = stale_jobs()
     assert causes["data"] == ("source.txt has changed",)
     assert set(causes) == JOBS
-    rewrite("source.txt", "numbers\n")
-    assert stale() == {}
+    replace_bytes("source.txt", "numbers\n")
+    assert stale_jobs() == {}
 
 
 def test_clone_notices_changed_input(small: Small) -> None:
-    forget_records()
-    rewrite("source.txt", "other numbers\n")
-    assert stale()["data"] == ("source.txt has changed",)
+    remove_records()
+    replace_bytes("source.txt", "other numbers\n")
+    assert stale_jobs()["data"] == ("source.txt has changed",)
 
 
 DAMAGES = {
@@ -179,54 +173,54 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_record_counts_as_none(small: Small, how: str) -> None:
+def test_damaged_record_counts_as_missing(small: Small, how: str) -> None:
     BOOK.unlink()
     damage(record_file(MODEL), how)
-    causes = stale()
-    assert causes["train alone/0"] == (NOBODY,)
+    causes = stale_jobs()
+    assert causes["train alone/0"] == (NO_RECORD,)
 
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_book_replaces_damaged_records(small: Small, how: str) -> None:
     for path in {record_file(path) for path in SmallPlan.read().outputs()}:
         damage(path, how)
-    assert stale() == {}
+    assert stale_jobs() == {}
 
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damaged_digest_cache_is_computed_again(small: Small, how: str) -> None:
-    damage(KNOWN, how)
-    assert stale() == {}
-    damage(KNOWN, how)
+    damage(DIGEST_CACHE, how)
+    assert stale_jobs() == {}
+    damage(DIGEST_CACHE, how)
     touch_all()
-    assert stale() == {}
-    damage(KNOWN, how)
+    assert stale_jobs() == {}
+    damage(DIGEST_CACHE, how)
     Path(MODEL).write_text("other")
-    assert stale()["train alone/0"] == (OTHER_BYTES,)
+    assert stale_jobs()["train alone/0"] == (OTHER_BYTES,)
 
 
 def test_book_keeps_an_older_command(small: Small) -> None:
     BOOK.unlink()
     for path in (MODEL, "runs/alone/seed0/cost.txt"):
-        as_run_anew(path, Path(path).read_text(), command="an older command")
-    here = stale()
+        write_result_and_record(path, Path(path).read_text(), command="an older command")
+    here = stale_jobs()
     assert here["train alone/0"] == ("the rule's command has changed",) and "train alone/1" not in here
-    save()
-    forget_records()
-    assert stale() == here
+    save_book()
+    remove_records()
+    assert stale_jobs() == here
 
 
 def test_book_with_present_command_is_enough(small: Small) -> None:
     for path in (MODEL, "runs/alone/seed0/cost.txt"):
-        as_run_anew(path, Path(path).read_text(), command="an older command")
-    assert stale() == {}
+        write_result_and_record(path, Path(path).read_text(), command="an older command")
+    assert stale_jobs() == {}
 
 
 OTHER = {
-    "newer code": {"stamp": NEWER},
+    "newer code": {"digest": NEWER},
     "other settings": {"specs": {**SETTINGS["specs"], "predict": '{"device":"gpu"}'}},
 }
-"""Changes that change no byte of a prediction."""
+"""Changes without effect on the bytes of predictions."""
 
 
 @pytest.mark.parametrize("changes", OTHER.values(), ids=OTHER)
@@ -236,54 +230,54 @@ def test_results_of_others_are_current_with_their_book(small: Small, changes: di
     ran = other.run()
     assert "predict alone 0" in ran
     small.set(**changes)
-    assert len(stale()) == len(ran)
+    assert len(stale_jobs()) == len(ran)
     check_out(other)
-    assert stale() == {}
+    assert stale_jobs() == {}
     # And back to the other branch: the records of this machine know the outputs with equal bytes.
     small.set(**SETTINGS)
-    assert len(stale()) <= len(ran)
+    assert len(stale_jobs()) <= len(ran)
     check_out(first)
-    assert stale() == {}
+    assert stale_jobs() == {}
 
 
 def check_out(other: Small) -> None:
-    """Take another copy's book and results, as ``git checkout`` and a pull do."""
+    """Copy the book and the results of another copy, as ``git checkout`` and a pull do."""
     for path in [BOOK, *SmallPlan.read().outputs()]:
         shutil.copyfile(other.folder / path, path)
 
 
 def test_older_book_does_not_replace_own_records(small: Small) -> None:
     before = BOOK.read_bytes()
-    small.set(stamp=NEWER)
+    small.set(digest=NEWER)
     assert len(small.run()) == len(JOBS)
     BOOK.write_bytes(before)
-    assert stale() == {}
+    assert stale_jobs() == {}
 
 
-# --- runs that were killed --------------------------------------------------------------------------------------
+# --- killed runs ------------------------------------------------------------------------------------------------
 
 
 def test_finished_job_of_killed_run_counts(small: Small) -> None:
-    assert stale() == {}
-    as_run_anew(MODEL, "trained again")
-    assert stale() == {
+    assert stale_jobs() == {}
+    write_result_and_record(MODEL, "trained again")
+    assert stale_jobs() == {
         "predict alone/0": (f"{MODEL} has changed",),
         "collect": (),
     }
-    rewrite(MODEL, "a planted fault")
-    assert stale()["train alone/0"] == (OTHER_BYTES,)
+    replace_bytes(MODEL, "a planted fault")
+    assert stale_jobs()["train alone/0"] == (OTHER_BYTES,)
 
 
 def test_edit_after_killed_run_is_noticed(small: Small) -> None:
-    as_run_anew(MODEL, "trained again")
+    write_result_and_record(MODEL, "trained again")
     Path(MODEL).write_text("edited")
-    assert stale()["train alone/0"] == (OTHER_BYTES,)
+    assert stale_jobs()["train alone/0"] == (OTHER_BYTES,)
 
 
 def test_next_run_saves_jobs_of_killed_run(small: Small) -> None:
     text = "trained again"
-    as_run_anew(MODEL, text)
-    save()
+    write_result_and_record(MODEL, text)
+    save_book()
     book = RecordBook(BOOK)
     assert book.records[MODEL].outputs[MODEL] == hashlib.sha256(text.encode()).hexdigest()
     assert "runs/alone/seed0/predictions.txt" not in book.records

@@ -1,4 +1,4 @@
-"""What a newcomer types, where the environment cannot be made."""
+"""The targets of the Makefile without an environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # Not as a part of the make that may have started the tests, which would say where it works.
+    # Without the variables of the make that may have started the tests: they change its output.
     own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     surroundings = {**own, **environment}
     return subprocess.run(
@@ -29,29 +29,29 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
     )
 
 
-def test_an_older_python_gets_one_line(folder: Path) -> None:
+def test_older_python_is_refused_in_one_line(folder: Path) -> None:
     old = folder / "python3.9"
     old.write_text('#!/bin/sh\ncase "$1" in -V) echo Python 3.9.2;; *) exit 1;; esac\n')
     old.chmod(0o755)
     done = make(folder, "results", f"PYTHON={old}")
     assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == [f"error: Python 3.11 to 3.14 is needed, {old} is Python 3.9.2"]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert lines == [f"error: Python 3.11 to 3.14 is needed, {old} is Python 3.9.2"]
     assert not (folder / ".venv").exists()
 
 
-def test_no_python_at_all_gets_one_line(folder: Path) -> None:
+def test_missing_python_is_one_line(folder: Path) -> None:
     done = make(folder, "results", "PYTHON=")
     assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert said == ["error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python"]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert lines == ["error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python"]
 
 
 ODD = ["my settings.yaml", 'it\'s a "test" $HOME ~ ü.yaml', "$(id) `id` & #1 %s;*.yaml", "a\\b.yaml"]
 
 
 @pytest.mark.parametrize("target", ["results", "report", "status", "publish"])
-def test_any_name_of_a_configuration_reaches_the_program_as_one_word(folder: Path, target: str) -> None:
+def test_name_of_configuration_reaches_program_as_one_word(folder: Path, target: str) -> None:
     for place in (("build.lock", "sdists.lock"), (".venv/bin/python", ".venv/.ready")):
         for name in place:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,13 +63,13 @@ def test_any_name_of_a_configuration_reaches_the_program_as_one_word(folder: Pat
             assert all(line.endswith(f"<--configfile><{name}>") for line in done.stdout.splitlines()), done.stdout
 
 
-def test_every_target_makes_the_environment_when_it_is_absent(folder: Path) -> None:
+def test_every_target_makes_missing_environment(folder: Path) -> None:
     for target in ("results", "report", "quick", "status", "pull", "publish", "sbom", "test", "test-long"):
         planned = make(folder, "-n", target, "PYTHON=python3").stdout
         assert re.search(r"pip install .*-r requirements\.lock", planned), target
 
 
-def test_continuous_integration_runs_the_tests_and_nothing_else() -> None:
+def test_continuous_integration_runs_only_tests() -> None:
     lines = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[-1] == "make test"
     assert len(lines) == 3

@@ -1,4 +1,4 @@
-"""What runs again after which change, in a fresh clone that has pulled: exactly the jobs whose content changed."""
+"""The jobs after each kind of change, in a clone after a pull: exactly the jobs whose content has changed."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def jobs(rules: Iterable[str], arms: Iterable[str], seeds: Iterable[str] = SEEDS
 
 
 def trained(*arms: str, seeds: Iterable[str] = SEEDS) -> set[str]:
-    """Return what follows when arms are trained again."""
+    """Return the jobs of a new training of arms."""
     encrypted = [arm for arm in arms if arm in INFERRING]
     return jobs(("train", "predict", "account"), arms, seeds) | inferred(*encrypted, seeds=seeds) | REPORT
 
 
 def inferred(*arms: str, seeds: Iterable[str] = SEEDS) -> set[str]:
-    """Return what follows when arms predict encrypted images again."""
+    """Return the jobs of a new encrypted prediction of arms."""
     return jobs(["infer"], arms, seeds) | REPORT
 
 
 def audited(*arms: str) -> set[str]:
-    """Return what follows when the mechanisms of arms are audited again."""
+    """Return the jobs of a new audit of arms."""
     return jobs(["audit"], arms, ("0",)) | REPORT
 
 
@@ -76,11 +76,11 @@ EVERYTHING_FROM_THE_SUBSET = (
 
 
 @pytest.fixture(scope="module")
-def reader(author: Project) -> Project:
-    """Return a clone that has pulled, without a source of raw data; its files got there in no order."""
-    folder = author.folder.parent / "reader"
-    author.git("clone", "-q", str(author.folder), str(folder))
-    project = Project(folder, mirror=None, config=author.config)
+def clone(publisher: Project) -> Project:
+    """Return a clone after a pull, without a source of raw data and with random times of files."""
+    folder = publisher.folder.parent / "clone"
+    publisher.git("clone", "-q", str(publisher.folder), str(folder))
+    project = Project(folder, mirror=None, config=publisher.config)
     status, output = project.python("-m", "ppml.pipeline.pull")
     assert status == 0, output
     scatter_times(project)
@@ -88,7 +88,7 @@ def reader(author: Project) -> Project:
 
 
 def scatter_times(project: Project) -> None:
-    """Give every result a time of its own within a day, in a random order that is always the same."""
+    """Set a different time of every result within a day, in a fixed random order."""
     paths = sorted(path for part in ("data", "artifacts", "reports") for path in (project.folder / part).rglob("*"))
     random.Random(0).shuffle(paths)
     newest = time.time() - 86_400
@@ -101,7 +101,7 @@ def scatter_times(project: Project) -> None:
 
 
 def nothing(project: Project) -> None:
-    """Leave everything as it is."""
+    """Change no file."""
 
 
 def replace(path: str, before: str, after: str, count: int = 1) -> Callable[[Project], None]:
@@ -215,9 +215,9 @@ STRICT = {"extends": "dp", "privacy": {"epsilon": 4.0}}
 
 @dataclass(frozen=True)
 class Case:
-    """A change, and the jobs that it makes run.
+    """A change, and the jobs that it repeats.
 
-    Those that only may run, since Snakemake learns no sooner whether calibration finds other noise, count as running.
+    Jobs that depend on the result of a new calibration count as repeated.
     """
 
     change: Callable[[Project], object]
@@ -258,7 +258,7 @@ CASES = {
         settings(lambda it: (it.pop("audit"), it["experiments"].pop("audit"))),
         REPORT - {"table_audit audit", "figure_audit audit"},
     ),
-    # What predicts encrypted images knows the square network, whose weights are drawn like the CNN's.
+    # Encrypted prediction imports the square network, which imports the CNN.
     "the model module": Case(code("models/cnn.py"), trained(*CNNS) | audited(*PRIVATE) | inferred(*INFERRING)),
     "the module of encrypted prediction": Case(code("encrypted_inference/batch.py"), inferred(*INFERRING)),
     "how many encrypted images": Case(
@@ -280,7 +280,7 @@ CASES = {
     "the pin of tenseal": Case(pin("tenseal"), trained(*ENCRYPTED) | inferred(*INFERRING)),
     "the pin of torch": Case(pin("torch"), EVERYTHING_FROM_THE_SUBSET),
     "the pin of matplotlib": Case(pin("matplotlib"), {*FIGURES}),
-    "the pin of what no stage imports": Case(pin("snakemake"), set()),
+    "the pin of a package without stage": Case(pin("snakemake"), set()),
     "raw data": Case(raw_data, {"fetch_mnist"} | EVERYTHING_FROM_THE_SUBSET),
     "a seed added": Case(
         settings(lambda it: it.update(seeds=[0, 1, 2])),
@@ -302,27 +302,27 @@ CASES = {
     "an experiment renamed": Case(settings(rename_experiment), OWNERS),
 }
 
-TAKEN_OVER = {"an arm renamed": "artifacts/runs/everything/seed0/model.safetensors"}
-"""Cases in which results are taken over from another name, and one of these results."""
+COPIED = {"an arm renamed": "artifacts/runs/everything/seed0/model.safetensors"}
+"""Cases with copies of renamed runs, and one of the copied files."""
 
 
 @pytest.mark.parametrize("sources", ["older", "newer"])
 @pytest.mark.parametrize("name", CASES)
-def test_change_reruns_exactly_the_dependent_jobs(reader: Project, tmp_path: Path, name: str, sources: str) -> None:
+def test_change_reruns_exactly_dependent_jobs(clone: Project, tmp_path: Path, name: str, sources: str) -> None:
     if name == "raw data" and DATASET != "mnist":
         pytest.skip("without a mirror there are no raw data")
-    project = reader.copy(tmp_path / "project")
+    project = clone.copy(tmp_path / "project")
     CASES[name].change(project)
     date_sources(project, sources)
-    if name in TAKEN_OVER:
-        # A run does that first, and what only looks does not: a target that is there then runs nothing.
-        status, output = project.run(TAKEN_OVER[name])
+    if name in COPIED:
+        # A real run copies the files, and a dry run does not: an existing target then needs no job.
+        status, output = project.run(COPIED[name])
         assert status == 0 and "nothing to be done" in output, output
     assert project.planned() == CASES[name].expected
 
 
 def date_sources(project: Project, sources: str) -> None:
-    """Make all sources older, or newer, than all results; the bytes of a changed raw file keep their time."""
+    """Set the times of all sources before, or after, those of all results."""
     moment = time.time() - (365 * 86_400 if sources == "older" else 0)
     for part in SOURCES:
         place = project.folder / part
@@ -330,7 +330,7 @@ def date_sources(project: Project, sources: str) -> None:
             os.utime(path, (moment, moment))
 
 
-LISTS_PLAN = """
+LIST_PLAN = """
 import json, sys
 from ppml.pipeline.status import job_records, read_plan
 jobs = job_records(read_plan([sys.argv[1]])).jobs
@@ -338,11 +338,11 @@ print(json.dumps([[job.name, job.params, job.outputs] for job in jobs]))
 """
 
 
-def test_records_have_the_specification_and_the_digest_of_every_rule(reader: Project) -> None:
-    status, output = reader.python("-c", LISTS_PLAN, reader.config)
+def test_commands_contain_specification_and_digest(clone: Project) -> None:
+    status, output = clone.python("-c", LIST_PLAN, clone.config)
     assert status == 0, output
     planned = json.loads(output.splitlines()[-1])
-    status, output = reader.run("-n", "-F", "--printshellcmds")
+    status, output = clone.run("-n", "-F", "--printshellcmds")
     assert status == 0, output
     commands = dict(re.findall(r"^(\w+(?: \S.*)?)  \(.*\)\n    (.*)$", output, re.MULTILINE))
     commands = {re.sub(r"\bseed(?=-?\d+$)", "", name): command for name, command in commands.items()}
@@ -352,36 +352,32 @@ def test_records_have_the_specification_and_the_digest_of_every_rule(reader: Pro
         assert outputs[-1] in commands[name], name
 
 
-def test_a_clone_that_has_pulled_has_nothing_to_do_and_no_need_of_a_network(reader: Project, author: Project) -> None:
-    status, output = reader.run()
+def test_clone_after_pull_has_no_job(clone: Project, publisher: Project) -> None:
+    status, output = clone.run()
     assert status == 0, output
     assert "nothing to be done" in output
-    assert reader.files("data", "artifacts", "reports") == author.files("data", "artifacts", "reports")
+    assert clone.files("data", "artifacts", "reports") == publisher.files("data", "artifacts", "reports")
 
 
-def test_a_change_in_accounting_recomputes_every_epsilon_and_trains_nothing_anew(
-    reader: Project, tmp_path: Path
-) -> None:
-    project = reader.copy(tmp_path / "project")
+def test_change_in_accounting_repeats_no_training(clone: Project, tmp_path: Path) -> None:
+    project = clone.copy(tmp_path / "project")
     code("accounting/epsilon.py")(project)
     ran = run_and_list(project)
     assert ran == jobs(["calibrate"], PRIVATE) | jobs(["account"], ARMS) | REPORT
-    assert project.files("artifacts", "reports/tables") == reader.files("artifacts", "reports/tables")
+    assert project.files("artifacts", "reports/tables") == clone.files("artifacts", "reports/tables")
     assert project.planned() == set()
 
 
-def test_a_branch_with_another_setting_is_noticed_without_a_checkout_of_its_files(
-    reader: Project, author: Project, tmp_path: Path
-) -> None:
-    other = author.copy(tmp_path / "other")
+def test_other_branch_is_noticed_without_its_artifacts(clone: Project, publisher: Project, tmp_path: Path) -> None:
+    other = publisher.copy(tmp_path / "other")
     other.git("checkout", "-q", "-b", "other")
     change = CASES["a learning rate"]
     change.change(other)
     assert run_and_list(other) == change.expected
-    (tmp_path / "store").symlink_to(author.folder.parent / "store")
+    (tmp_path / "store").symlink_to(publisher.folder.parent / "store")
     other.publish()
 
-    project = reader.copy(tmp_path / "project")
+    project = clone.copy(tmp_path / "project")
     project.git("fetch", "-q", str(other.folder), "other:other")
     project.git("checkout", "-q", "other")
     assert project.planned() == change.expected
@@ -411,19 +407,19 @@ def _job(log: Path) -> str:
     return f"{log.parent.name} {words[0]}/{seed}"
 
 
-def test_status_names_the_key_the_module_the_pin_and_the_data(reader: Project, tmp_path: Path) -> None:
-    project = reader.copy(tmp_path / "project")
+def test_status_names_key_module_pin_and_data(clone: Project, tmp_path: Path) -> None:
+    project = clone.copy(tmp_path / "project")
     *results, total = status_of(project).splitlines()
     assert total == "31 of 31 results are up to date"
-    # In the order of the configuration.
+    # The order is that of the configuration.
     assert [line.split()[1] for line in results if line.startswith("arm ")] == list(ARMS)
     for name in ("a learning rate", "the HE module", "the pin of matplotlib", "an artifact's bytes"):
         CASES[name].change(project)
-    told = status_of(project)
-    assert "arm.training.learning_rate 4.0 -> 3.0" in told
-    assert "module ppml.aggregation.ckks" in told
-    assert re.search(r"pin matplotlib \S+ -> \S+\.post1", told)
-    assert "its bytes are not those that were made (train 0)" in told
+    status = status_of(project)
+    assert "arm.training.learning_rate 4.0 -> 3.0" in status
+    assert "module ppml.aggregation.ckks" in status
+    assert re.search(r"pin matplotlib \S+ -> \S+\.post1", status)
+    assert "its bytes differ from its record (train 0)" in status
     assert not list((project.folder / "logs").rglob("*.log"))
 
 

@@ -1,4 +1,4 @@
-"""Runs of an arm that was renamed are copied into places of planned results, with the bytes of the book."""
+"""Runs of renamed arms are copied only into paths of planned results, and only with the bytes of the book."""
 
 from __future__ import annotations
 
@@ -12,93 +12,88 @@ import pytest
 
 from ppml.jobs.record import read_record
 from ppml.pipeline.record_book import RecordBook, _entry_digest
-from ppml.pipeline.renamed_runs import RenamedRun, renamed_runs, take_over
+from ppml.pipeline.renamed_runs import RenamedRun, copy_renamed_run, find_renamed_runs
 from ppml.pipeline.safe_paths import Places
 from tests.workflow.records import (
     BOOK,
     JOBS,
     NEWER,
-    NOBODY,
-    begin,
-    done,
-    forget_records,
-    rewrite,
-    save,
-    small,
-    stale,
-    tree,
+    NO_RECORD,
+    list_tree,
+    remove_records,
+    replace_bytes,
+    save_book,
+    stale_jobs,
+    start_run,
 )
 from tests.workflow.small import SETTINGS, Small, SmallPlan
-
-# Fixtures, used by their names.
-__all__ = ["done", "small"]
 
 NEW = {"private-again": SETTINGS["arms"]["private"], "alone-again": SETTINGS["arms"]["alone"]}
 
 
-@pytest.mark.parametrize("here", ["on this machine", "in a clone"])
-def test_runs_of_renamed_arm_are_taken_over(small: Small, here: str) -> None:
+@pytest.mark.parametrize("place", ["on this machine", "in a clone"])
+def test_runs_of_renamed_arm_are_copied(small: Small, place: str) -> None:
     before = {path: path.read_bytes() for path in Path("runs").rglob("*.*")}
-    if here == "in a clone":
-        forget_records()
+    if place == "in a clone":
+        remove_records()
     small.set(arms=NEW)
-    begin()
-    assert set(stale()) == {"collect"}
+    start_run()
+    assert set(stale_jobs()) == {"collect"}
     for old, content in before.items():
         new = Path(str(old).replace("private", "private-again").replace("alone", "alone-again"))
         assert old.read_bytes() == content
-        # What depends on all arms together is made anew.
+        # Results of all arms together run again.
         assert not new.exists() if new.name == "record.txt" else new.read_bytes() == content
     noise, model, cost = (f"runs/private-again/seed1/{name}" for name in ("noise.json", "model.txt", "cost.txt"))
     record = read_record(cost)
     assert record is not None and record.rule == "train" and set(record.outputs) == {model, cost}
     assert set(record.inputs) == {"data/data.txt", noise}
-    if here == "in a clone":
+    if place == "in a clone":
         assert small.run() == ["collect"]
-        assert stale() == {}
-    save()
+        assert stale_jobs() == {}
+    save_book()
     assert {Path(name).parts[1] for name in RecordBook(BOOK).records if name.startswith("runs/")} == set(NEW)
 
 
-def test_edited_run_is_not_taken_over(small: Small) -> None:
-    rewrite("runs/alone/seed0/cost.txt", "0")
+def test_edited_run_is_not_copied(small: Small) -> None:
+    replace_bytes("runs/alone/seed0/cost.txt", "0")
     small.set(arms=NEW)
-    begin()
-    assert set(stale()) == {"train alone-again/0", "predict alone-again/0", "collect"}
+    start_run()
+    assert set(stale_jobs()) == {"train alone-again/0", "predict alone-again/0", "collect"}
     assert not Path("runs/alone-again/seed0").exists()
 
 
-def test_incomplete_run_is_not_taken_over(small: Small) -> None:
+def test_incomplete_run_is_not_copied(small: Small) -> None:
     Path("runs/alone/seed0/predictions.txt").unlink()
     small.set(arms=NEW)
-    begin()
-    assert set(stale()) == {"train alone-again/0", "predict alone-again/0", "collect"}
+    start_run()
+    assert set(stale_jobs()) == {"train alone-again/0", "predict alone-again/0", "collect"}
 
 
-def test_run_without_record_of_noise_is_not_taken_over(small: Small) -> None:
+def test_run_without_record_of_noise_is_not_copied(small: Small) -> None:
     book = json.loads(BOOK.read_text())
     book["jobs"] = [job for job in book["jobs"] if job["rule"] != "calibrate"]
     BOOK.write_text(json.dumps(book))
     small.set(arms=NEW)
-    begin()
-    causes = stale()
+    start_run()
+    causes = stale_jobs()
     assert {"calibrate private-again/0", "train private-again/1"} <= set(causes)
     assert "train alone-again/0" not in causes
 
 
-def test_run_of_other_technique_is_not_taken_over(small: Small) -> None:
+def test_run_of_other_technique_is_not_copied(small: Small) -> None:
     small.set(arms={**NEW, "alone-again": '{"epochs":3}'})
-    begin()
-    assert {name for name in stale() if name.startswith(("train", "calibrate"))} == {
+    start_run()
+    assert {name for name in stale_jobs() if name.startswith(("train", "calibrate"))} == {
         "train alone-again/0",
         "train alone-again/1",
     }
 
 
-def test_run_of_other_code_is_not_taken_over(small: Small) -> None:
-    small.set(arms=NEW, stamp=NEWER)
-    begin()
-    assert len(stale()) == len(JOBS)
+def test_run_of_other_code_is_not_copied(small: Small) -> None:
+    small.set(arms=NEW, digest=NEWER)
+    start_run()
+    assert len(stale_jobs()) == len(JOBS)
 
 
 def test_existing_folder_is_not_changed(small: Small) -> None:
@@ -106,35 +101,35 @@ def test_existing_folder_is_not_changed(small: Small) -> None:
     target.mkdir(parents=True)
     (target / "model.txt").write_text("half")
     small.set(arms=NEW)
-    begin()
-    assert stale()["train alone-again/0"] == ("missing", NOBODY)
+    start_run()
+    assert stale_jobs()["train alone-again/0"] == ("missing", NO_RECORD)
     assert (target / "model.txt").read_text() == "half" and not (target / "cost.txt").exists()
 
 
-def test_equal_arm_takes_runs_over(small: Small) -> None:
+def test_runs_are_copied_for_equal_arm(small: Small) -> None:
     small.set(arms={**SETTINGS["arms"], "alone-again": SETTINGS["arms"]["alone"]})
-    begin()
-    assert set(stale()) == {"collect"}
+    start_run()
+    assert set(stale_jobs()) == {"collect"}
 
 
 def test_renamed_runs_are_found_without_changes(small: Small) -> None:
     small.set(arms=NEW)
-    before = tree()
-    found = {run.folder: run.source for run in renamed_runs(SmallPlan.read().records())}
+    before = list_tree()
+    found = {run.folder: run.source for run in find_renamed_runs(SmallPlan.read().records())}
     assert found == {
         f"runs/{arm}-again/seed{seed}": f"runs/{arm}/seed{seed}" for arm in ("private", "alone") for seed in (0, 1)
     }
-    assert tree() == before
+    assert list_tree() == before
 
 
-# --- books of somebody else -------------------------------------------------------------------------------------
+# --- books of strangers -- -------------------------------------------------------------------------------------
 
 HOSTILE = b"import os; os.abort()\n"
 TARGET = ".venv/lib/site.py"
 
 
 def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> None:
-    """Say in the book that a training as the one of ``alone-again`` made ``outputs``, and put them where it says."""
+    """Write ``outputs``, and an entry of the book with them as outputs of the training of ``alone-again``."""
     book = json.loads(BOOK.read_text())
     victim = next(job for job in book["jobs"] if "runs/alone/seed0/model.txt" in job["outputs"])
     for name, content in outputs.items():
@@ -164,31 +159,31 @@ def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> No
 def test_forged_entry_writes_only_planned_results(small: Small, name: str, beside: list[str]) -> None:
     forge(dict.fromkeys(beside, b"x") | {name: HOSTILE})
     small.set(arms=NEW)
-    before = tree()
-    begin()
-    after = tree()
+    before = list_tree()
+    start_run()
+    after = list_tree()
     new = set(after) - set(before)
     assert new <= {f"runs/alone-again/seed0{part}" for part in ("", "/model.txt")} | {"runs/alone-again"}
-    # A new folder changes the time of the one above.
+    # A new folder changes the time of its parent.
     assert all(after[path] == content for path, content in before.items() if Path(path).is_file())
     assert not Path(TARGET).exists() or name.endswith("site.py")
 
 
 def test_check_of_places_stops_forged_entry(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: a copy that goes where it is told."""
+    """Without the check of places, a forged record copies a file to another folder."""
     forge({"runs/x/seed0/model.txt": HOSTILE})
     small.set(arms=NEW)
     records = SmallPlan.read().records()
-    (run,) = renamed_runs(records)
+    (run,) = find_renamed_runs(records)
     (record,) = run.records.values()
     elsewhere = f"{run.folder}/../../../.venv/model.txt"
     record.outputs.update({elsewhere: hashlib.sha256(HOSTILE).hexdigest()})
     forged = RenamedRun(run.source, run.folder, {elsewhere: record})
-    assert not take_over(forged, records)
+    assert not copy_renamed_run(forged, records)
     assert not Path(".venv/model.txt").exists()
     monkeypatch.setattr(Places, "check", lambda self, name: Path(os.path.normpath(name)))
     Path(".venv").mkdir()
-    assert take_over(forged, records)
+    assert copy_renamed_run(forged, records)
     assert Path(".venv/model.txt").read_bytes() == HOSTILE
 
 
@@ -203,35 +198,35 @@ def test_no_run_is_copied_through_a_link(small: Small, tmp_path: Path, link: str
         Path(link).parent.mkdir(parents=True, exist_ok=True)
     Path(link).symlink_to(elsewhere)
     small.set(arms=NEW)
-    before = tree(elsewhere)
-    begin()
-    assert tree(elsewhere) == before
+    before = list_tree(elsewhere)
+    start_run()
+    assert list_tree(elsewhere) == before
     assert not Path("runs/alone-again/seed0/model.txt").exists()
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_run_that_changes_during_copy_is_not_taken(small: Small, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
-    """The last of the files: those before it are not left either."""
+def test_run_that_changes_during_copy_is_not_copied(small: Small, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """After a change of the last file, no copy of the other files remains."""
     small.set(arms=NEW)
     changed = Path("runs/alone/seed0/predictions.txt")
     copy = shutil.copyfile
 
-    def copies(source: Path, target: Path) -> object:
+    def change_and_copy(source: Path, target: Path) -> object:
         if late and Path(source) == changed:
             changed.write_text("other")
         return copy(source, target)
 
-    monkeypatch.setattr(shutil, "copyfile", copies)
-    begin()
+    monkeypatch.setattr(shutil, "copyfile", change_and_copy)
+    start_run()
     assert Path("runs/alone-again/seed0/predictions.txt").exists() is not late
     assert Path("runs/alone-again/seed0").exists() is not late
     assert Path("runs/alone-again/seed1/predictions.txt").exists()
 
 
-def test_pipe_in_place_of_result_stops_nothing(small: Small) -> None:
+def test_pipe_in_place_of_result_stops_no_run(small: Small) -> None:
     path = Path("runs/alone/seed0/model.txt")
     path.unlink()
     os.mkfifo(path)
     small.set(arms=NEW)
-    begin()
+    start_run()
     assert not Path("runs/alone-again/seed0").exists() and Path("runs/alone-again/seed1").exists()

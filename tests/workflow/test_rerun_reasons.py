@@ -1,4 +1,4 @@
-"""Why a job has to run, in words."""
+"""Descriptions of the differences between two jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ppml.pipeline.code_digest import CodeDigest
-from ppml.pipeline.rerun_reasons import changed_code, changed_keys, changed_params
+from ppml.pipeline.rerun_reasons import compare_code, compare_keys, compare_params
 
 OLD = CodeDigest(
     {"ppml": "0" * 16, "ppml.stages.train": "1" * 16, "ppml.gone": "2" * 16}, {"torch": "2.14.1", "old": "1"}
@@ -22,7 +22,7 @@ SPEC, OTHER_SPEC = '{"arm":{"epochs":1}}', '{"arm":{"epochs":2}}'
 
 
 def why(before: list[str], now: list[str]) -> list[str]:
-    return list(changed_params(before, now, STAMPS.get))
+    return list(compare_params(before, now, STAMPS.get))
 
 
 def test_equal_params_give_no_cause() -> None:
@@ -46,15 +46,15 @@ def test_equal_params_give_no_cause() -> None:
         ({"a": "x" * 58}, {"a": "x" * 59}, [f'a "{"x" * 58}" -> "{"x" * 56}...']),
     ],
 )
-def test_changed_keys_are_named_with_both_values(before: object, now: object, causes: list[str]) -> None:
-    assert list(changed_keys(before, now)) == causes
+def test_changed_keys_are_named_with_values(before: object, now: object, causes: list[str]) -> None:
+    assert list(compare_keys(before, now)) == causes
 
 
 def test_changed_modules_and_pins_are_named() -> None:
-    assert list(changed_code(OLD, NEW)) == [*CODE, *PINS]
-    assert list(changed_code(OLD, OLD)) == []
-    unknown = ["code or pins have changed, and nobody knows what they were"]
-    assert list(changed_code(None, NEW)) == list(changed_code(OLD, None)) == unknown
+    assert list(compare_code(OLD, NEW)) == [*CODE, *PINS]
+    assert list(compare_code(OLD, OLD)) == []
+    unknown = ["code or pins have changed; their earlier versions are unknown"]
+    assert list(compare_code(None, NEW)) == list(compare_code(OLD, None)) == unknown
 
 
 def test_changed_specification_names_its_keys() -> None:
@@ -64,7 +64,7 @@ def test_changed_specification_names_its_keys() -> None:
 
 def test_changed_code_names_its_modules_and_pins() -> None:
     assert why([SPEC, OLD.text], [NEW.text, SPEC]) == [*CODE, *PINS]
-    assert why([SPEC, "f" * 16], [OLD.text, SPEC]) == ["code or pins have changed, and nobody knows what they were"]
+    assert why([SPEC, "f" * 16], [OLD.text, SPEC]) == ["code or pins have changed; their earlier versions are unknown"]
 
 
 def test_changed_code_and_specification_are_named() -> None:

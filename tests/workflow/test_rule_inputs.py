@@ -13,31 +13,28 @@ import pytest
 import yaml
 
 from tests.workflow.project import ROOT, Project
-from tests.workflow.records import MODEL, done, every_record, small, stale, tree
+from tests.workflow.records import MODEL, list_tree, read_record_files, stale_jobs
 from tests.workflow.small import OPTIONS, SETTINGS, Small
-
-# Fixtures, used by their names.
-__all__ = ["done", "small"]
 
 PROFILE = ROOT / "profiles/default/config.yaml"
 WEAKENING = [
     *(["--rerun-triggers", "params"], ["--consider-ancient", "train=data"], ["--max-checksum-file-size", "1TB"]),
     *(["--trust-io-cache"], ["--no-hooks"], ["--ignore-incomplete"], ["--rerun-incomplete"]),
 ]
-"""Options by which Snakemake itself decides by less."""
+"""Options that weaken Snakemake's own decisions."""
 CHANGED = {**SETTINGS["arms"], "alone": '{"epochs":3}'}
 ALONE = {"train alone/0", "train alone/1", "predict alone/0", "predict alone/1", "collect"}
 
 
 @pytest.fixture
 def project(small: Small) -> Small:
-    """Return the small workflow in a folder where one arm has changed."""
+    """Return the small workflow after a change of one arm."""
     small.set(arms=CHANGED)
     return small
 
 
 def snakemake(*options: str) -> tuple[int, str]:
-    """Run Snakemake; return its status and its messages."""
+    """Run Snakemake, and return its status and its messages."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", *options],
         capture_output=True,
@@ -56,32 +53,32 @@ def test_profile_leaves_decisions_to_records() -> None:
 
 
 def test_touch_is_refused_in_one_line(project: Small) -> None:
-    before, records = tree(), every_record()
+    before, records = list_tree(), read_record_files()
     status, output = snakemake("--touch", *OPTIONS)
     assert status == 1 and [line for line in output.splitlines() if line.startswith("error: --touch is refused")]
-    assert (tree(), every_record()) == (before, records)
+    assert (list_tree(), read_record_files()) == (before, records)
 
 
 @pytest.mark.parametrize("options", WEAKENING, ids=lambda options: options[0])
 def test_no_option_makes_a_stale_result_current(project: Small, options: list[str]) -> None:
-    """Snakemake runs the jobs all the same, or leaves them to the next run."""
-    assert set(stale()) == ALONE
+    """Snakemake runs the stale jobs in this run or in the next run."""
+    assert set(stale_jobs()) == ALONE
     Path("ran.txt").write_text("")
     snakemake("--nolock", "--drop-metadata", *options)
     ran = set(Path("ran.txt").read_text().splitlines()) | set(project.run())
-    assert ran >= {name.replace("/", " ") for name in ALONE} and stale() == {}
+    assert ran >= {name.replace("/", " ") for name in ALONE} and stale_jobs() == {}
 
 
 @pytest.mark.parametrize("options", [[], ["--rerun-triggers", "code", "input", "mtime", "params", "software-env"]])
-def test_snakemake_runs_the_planned_jobs_alone(project: Small, options: list[str]) -> None:
-    planned = {name.replace("/", " ") for name in stale()}
+def test_snakemake_runs_exactly_planned_jobs(project: Small, options: list[str]) -> None:
+    planned = {name.replace("/", " ") for name in stale_jobs()}
     Path("ran.txt").write_text("")
     status, output = snakemake(*OPTIONS[:3], *options)
     assert status == 0, output
     assert set(Path("ran.txt").read_text().splitlines()) == planned
 
 
-def test_forced_rule_runs_with_all_that_follow(small: Small) -> None:
+def test_forced_rule_runs_with_its_dependents(small: Small) -> None:
     Path("ran.txt").write_text("")
     status, output = snakemake(*OPTIONS, "--forcerun", "predict")
     assert status == 0, output
@@ -90,23 +87,23 @@ def test_forced_rule_runs_with_all_that_follow(small: Small) -> None:
 
 @pytest.mark.parametrize("options", [["-n"], ["-n", "-F"], ["-n", "--forcerun", "train"], ["--summary"], ["--lint"]])
 def test_dry_run_writes_nothing(small: Small, options: list[str]) -> None:
-    """There is a run to take over, a file of a killed writer, and no key."""
+    """The folder has a renamed run, a file of a killed writer, and no key."""
     small.set(arms={"alone-again": SETTINGS["arms"]["alone"]}, data_published=False)
     Path("runs/alone-again").mkdir()
     Path("runs/private/seed0/.unfinished-abcd1234-model.txt").write_text("half")
-    before = tree()
+    before = list_tree()
     _, output = snakemake(*options, *OPTIONS)
-    assert tree() == before
-    shown = "a run does this first: runs/alone-again/seed0 is taken over from runs/alone/seed0" in output
+    assert list_tree() == before
+    shown = "before the first job: runs/alone-again/seed0 is copied from runs/alone/seed0" in output
     assert shown is (options[0] == "-n")
 
 
-# --- outputs that are links into a cache, or frozen -------------------------------------------------------------
+# --- linked and write-protected outputs -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["hardlink", "symlink", "copy"])
 def test_new_result_does_not_change_linked_cache(project: Small, kind: str) -> None:
-    """As DVC links outputs to its cache, which is write-protected."""
+    """DVC can link outputs to its write-protected cache."""
     Path("cache").mkdir()
     cached = {}
     for name in ("model", "cost"):
@@ -129,11 +126,11 @@ def test_new_result_does_not_change_linked_cache(project: Small, kind: str) -> N
     assert not made.is_symlink() and made.stat().st_nlink == 1 and made.read_bytes() != cached[Path("cache/cost0")]
 
 
-def test_frozen_file_is_not_replaced(project: Small) -> None:
+def test_write_protected_file_is_not_replaced(project: Small) -> None:
     Path(MODEL).chmod(0o444)
     content = Path(MODEL).read_bytes()
     status, output = snakemake(MODEL, *OPTIONS)
-    assert f"{MODEL} would be made again, and is write-protected; to allow it: chmod u+w {MODEL}" in output
+    assert f"{MODEL} is stale and write-protected" in output and f"chmod u+w {MODEL}" in output
     assert "dvc unprotect" in output and "Traceback" not in output
     assert status == 1 and Path(MODEL).read_bytes() == content
     Path(MODEL).chmod(0o644)
@@ -145,32 +142,27 @@ def test_frozen_file_is_not_replaced(project: Small) -> None:
 
 
 def test_dry_run_and_status_write_nothing(tmp_path: Path) -> None:
-    """With a book that says what a forged one says."""
+    """The folder has a forged book."""
     folder = tmp_path / "project"
     folder.mkdir()
     project = Project(folder, mirror=None)
     settings = folder / project.config
-    asked = settings.read_text().replace(
+    changed = settings.read_text().replace(
         "data: {dataset: mnist,", "data: {mirrors: [], download: false, dataset: mnist,"
     )
-    assert asked != settings.read_text()
-    settings.write_text(asked)
+    assert changed != settings.read_text()
+    settings.write_text(changed)
     book = folder / "build/smoke/reports-digits/provenance.json"
     book.parent.mkdir(parents=True)
     book.write_text(json.dumps({"jobs": [{"rule": "train", "outputs": {"../../x": "0"}}], "commands": 1, "stamps": {}}))
     (folder / "build/smoke/artifacts-digits").mkdir()
-    before = all_of(folder)
+    before = list_tree(folder)
     status, output = project.run("-n", cores=1)
     assert status == 0 and output.count("is no record book") == 1, output
-    assert all_of(folder) == before
+    assert list_tree(folder) == before
     status, output = project.python("-m", "ppml.pipeline.status", "--configfile", project.config)
     assert status == 0 and "stale: missing" in output and output.count("is no record book") == 1, output
-    assert all_of(folder) == before
+    assert list_tree(folder) == before
     status, output = project.run("--touch", cores=1)
     assert status == 1 and "error: --touch is refused" in output, output
-    assert all_of(folder) == before
-
-
-def all_of(folder: Path) -> dict[str, tuple[bytes, int]]:
-    paths = [path for path in folder.rglob("*") if ".snakemake" not in path.parts]
-    return {str(path): (path.read_bytes() if path.is_file() else b"", path.stat().st_mtime_ns) for path in paths}
+    assert list_tree(folder) == before

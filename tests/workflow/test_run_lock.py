@@ -1,4 +1,4 @@
-"""The lock of a run: one process has it, and with that process it is gone, however it ends."""
+"""The lock of a run: one process holds it, and the end of this process releases it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ import pytest
 from ppml.errors import UserError
 from ppml.pipeline.run_lock import RunLock
 
-HOLDS = """
+HOLDER = """
 import subprocess, sys
 from ppml.pipeline.run_lock import RunLock
 
 lock = RunLock()
 print(lock.take(), lock.held, flush=True)
 if "job" in sys.argv:
-    # As careless as a job can be started.
+    # A job with all inheritable files.
     job = subprocess.Popen(["sleep", "60"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     print(job.pid, flush=True)
 sys.stdin.read()
 """
 
 
-FOLLOWS = """
+JOB = """
 import sys
 from ppml.pipeline.run_lock import RunLock
 from ppml.errors import UserError
@@ -41,27 +41,27 @@ try:
     RunLock().exit_when_run_ends()
 except UserError as error:
     sys.exit(f"error: {error}")
-print("follows", flush=True)
+print("started", flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, in a process that holds no lock."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunLock, "_held", {})
-    # Taking it sets this.
+    # The lock sets this variable.
     monkeypatch.setenv("PPML_RUN", "")
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return a function that starts a process that takes the lock and keeps it."""
+    """Return a function that starts a process with the lock."""
     started = []
 
     def call(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLDS, *arguments]
+        command = [sys.executable, "-c", HOLDER, *arguments]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -73,7 +73,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.stdin.close()
 
 
-def test_one_process_holds_the_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_only_one_process_holds_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
     first = start("--cores", "2", "a b")
     assert first.stdout.readline() == "True True\n"
     assert start().stdout.readline() == "False False\n"
@@ -81,9 +81,9 @@ def test_one_process_holds_the_lock(start: Callable[..., subprocess.Popen[str]])
     assert (lock.take(), lock.held) == (False, False)
     assert f"process {first.pid} on {socket.gethostname()}, since 20" in lock.holder()
     assert lock.holder().endswith(": -c --cores 2 'a b'")
-    assert lock.refusal() == f"another run is at work in this folder: {lock.holder()}; wait for it, or stop it first"
-    assert lock.warning().startswith(f"another run is at work in this folder: {lock.holder()}; what is shown may be ")
-    # Who was refused has not written over who holds it, nor taken it away.
+    for message in (lock.refusal(), lock.warning()):
+        assert message.startswith(f"another run is at work in this folder: {lock.holder()}; ")
+    # A refused process changes neither the lock nor its file.
     assert start().stdout.readline() == "False False\n"
     assert f"process {first.pid} on" in lock.holder()
 
@@ -122,7 +122,7 @@ def test_process_can_take_its_lock_again(start: Callable[..., subprocess.Popen[s
     lock = RunLock()
     assert not lock.held
     assert lock.take() and lock.take()
-    # As Snakemake does, which may read the workflow twice.
+    # Snakemake may read the workflow twice.
     again = RunLock()
     assert again.held and again.take()
     assert start().stdout.readline() == "False False\n"
@@ -156,12 +156,12 @@ def test_run_without_locks_warns_and_continues(
 
 @pytest.fixture
 def follow() -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Return a function that starts a process which belongs to the run that the lock names, as a job of Slurm does."""
+    """Return a function that starts a job of the lock's run, as Slurm does."""
     started = []
 
     def call() -> subprocess.Popen[str]:
         run = json.loads(Path(".snakemake/ppml/lock").read_text())["run"]
-        command, pipe = [sys.executable, "-c", FOLLOWS], subprocess.PIPE
+        command, pipe = [sys.executable, "-c", JOB], subprocess.PIPE
         environment = {**os.environ, "PPML_RUN": run}
         started.append(subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
         return started[-1]
@@ -172,7 +172,7 @@ def follow() -> Iterator[Callable[[], subprocess.Popen[str]]]:
         process.communicate()
 
 
-GONE = "error: the run that this job belongs to is gone"
+ENDED = "error: the run of this job has ended"
 
 
 def test_job_on_other_machine_ends_with_its_run(
@@ -181,18 +181,18 @@ def test_job_on_other_machine_ends_with_its_run(
     holder = start()
     holder.stdout.readline()
     job = follow()
-    assert job.stdout.readline() == "follows\n"
+    assert job.stdout.readline() == "started\n"
     time.sleep(2)
     assert job.poll() is None
-    # Who looks whether the lock is held does not keep the next run from it.
+    # A job's check of the lock does not block the next run.
     holder.kill()
     holder.wait()
     assert RunLock().take()
     assert job.wait(5) == 1
-    assert job.stderr.read() == f"{GONE}\n"
+    assert job.stderr.read() == f"{ENDED}\n"
 
 
-def test_job_after_its_run_does_nothing(
+def test_job_after_its_run_does_not_start(
     start: Callable[..., subprocess.Popen[str]], follow: Callable[[], subprocess.Popen[str]]
 ) -> None:
     holder = start()
@@ -201,7 +201,7 @@ def test_job_after_its_run_does_nothing(
     holder.wait()
     late = follow()
     assert late.wait(10) == 1
-    assert late.stderr.read() == f"{GONE}; nothing was done\n"
+    assert late.stderr.read() == f"{ENDED}; the job did not start\n"
     assert late.stdout.read() == ""
 
 
@@ -216,19 +216,19 @@ def test_job_of_earlier_run_is_recognized(locks: bool, monkeypatch: pytest.Monke
     assert lock.take()
     run = os.environ["PPML_RUN"]
     assert run == json.loads(lock._path.read_text())["run"]
-    assert not lock._is_gone(run)
-    assert lock._is_gone("0" * 16)
+    assert not lock._has_ended(run)
+    assert lock._has_ended("0" * 16)
     about = json.loads(lock._path.read_text())
-    # Whether a lock is held on another machine is nothing to rely on.
+    # Some file systems do not show the locks of other machines.
     RunLock._held.pop(lock._path).close()
-    for host, gone in ((socket.gethostname(), locks), ("elsewhere", False)):
+    for host, has_ended in ((socket.gethostname(), locks), ("elsewhere", False)):
         lock._path.write_text(json.dumps({**about, "host": host}))
-        assert lock._is_gone(run) == gone
+        assert lock._has_ended(run) == has_ended
     for content in ("", "{", "{}"):
         lock._path.write_text(content)
-        assert not lock._is_gone(run)
+        assert not lock._has_ended(run)
     lock._path.unlink()
-    assert lock._is_gone(run)
+    assert lock._has_ended(run)
 
 
 def test_process_without_run_does_not_exit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,12 +243,12 @@ def test_unwritable_lock_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", '{"pid": 1}'])
-def test_lock_without_name_has_a_sentence(content: str | None) -> None:
+def test_lock_without_holder_has_description(content: str | None) -> None:
     path = Path(".snakemake/ppml/lock")
     if content is not None:
         path.parent.mkdir(parents=True)
         path.write_text(content)
     assert RunLock().holder() == "a process that has just started or ended"
-    # Whatever is in the file, it is free.
+    # The lock is free with any content of its file.
     assert RunLock().take()
     assert f"process {os.getpid()} on" in RunLock().holder()

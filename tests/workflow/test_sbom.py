@@ -1,4 +1,4 @@
-"""The bill of materials: every pin of the lock, with its hashes, and the same bytes each time."""
+"""The bill of materials contains every pin of the lock with its hashes, and always has the same bytes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bom_of(folder: Path) -> dict[str, Any]:
 
 
 def differences(bom: dict[str, Any], name: str = "requirements.lock") -> Counter[Any]:
-    """Return what one of lock and bill has, and the other has not."""
+    """Return the entries of only one of lock and bill of materials."""
     locked = Counter(
         (canonicalize_name(one.requirement.name), str(one.requirement.specifier)[2:], one.hashes)
         for one in entries(name)
@@ -74,18 +74,18 @@ def differences(bom: dict[str, Any], name: str = "requirements.lock") -> Counter
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what the command writes, which checks it against the schema."""
+    """Return the bill of materials of this project from the command, which checks it against the schema."""
     path = tmp_path_factory.mktemp("sbom") / "new folder" / "sbom.cdx.json"
     main([str(path)])
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_it_names_every_pin_with_its_version_and_hashes(whole: dict[str, Any]) -> None:
+def test_bom_contains_every_pin_with_version_and_hashes(whole: dict[str, Any]) -> None:
     assert not differences(whole)
     assert len(whole["components"]) > 200
 
 
-def test_what_is_missing_or_changed_is_seen(whole: dict[str, Any]) -> None:
+def test_comparison_finds_missing_and_changed_pins(whole: dict[str, Any]) -> None:
     for change in ("component", "version", "hash"):
         bom = copy.deepcopy(whole)
         component = bom["components"][7]
@@ -98,14 +98,14 @@ def test_what_is_missing_or_changed_is_seen(whole: dict[str, Any]) -> None:
         assert differences(bom), change
 
 
-def test_root_licences_and_what_asks_for_what(whole: dict[str, Any]) -> None:
+def test_bom_contains_root_licences_and_dependencies(whole: dict[str, Any]) -> None:
     root = whole["metadata"]["component"]
     assert (root["name"], root["version"], root["licenses"][0]["license"]["id"]) == ("ppml", "0.1.0", "MIT")
-    asks = {one["ref"]: set(one.get("dependsOn", ())) for one in whole["dependencies"]}
-    assert "flwr==1.41.0" in asks["ppml"]
-    assert "antlr4-python3-runtime==4.9.3" in asks["omegaconf==2.3.1"] - asks["ppml"]
-    # Each component is asked for, by the project or by another one.
-    assert {one["bom-ref"] for one in whole["components"]} == set.union(*asks.values())
+    requires = {one["ref"]: set(one.get("dependsOn", ())) for one in whole["dependencies"]}
+    assert "flwr==1.41.0" in requires["ppml"]
+    assert "antlr4-python3-runtime==4.9.3" in requires["omegaconf==2.3.1"] - requires["ppml"]
+    # The project or another component requires each component.
+    assert {one["bom-ref"] for one in whole["components"]} == set.union(*requires.values())
     licensed = {one["name"]: one["licenses"] for one in whole["components"] if "licenses" in one}
     assert licensed["tenseal"][0]["license"]["id"] == "Apache-2.0"
     assert "BSD-3-Clause" in licensed["numpy"][0]["expression"]
@@ -113,8 +113,8 @@ def test_root_licences_and_what_asks_for_what(whole: dict[str, Any]) -> None:
     assert len(licensed) > 0.9 * len(whole["components"])
 
 
-def test_the_same_bytes_whatever_the_order_of_sets(folder: Path) -> None:
-    said = [
+def test_bom_does_not_depend_on_order_of_sets(folder: Path) -> None:
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", "import sys; from pathlib import Path; from ppml.pipeline.sbom import make_bom; "
              "sys.stdout.write(make_bom(*map(Path, sys.argv[1:])))",
@@ -125,17 +125,17 @@ def test_the_same_bytes_whatever_the_order_of_sets(folder: Path) -> None:
         ).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
-    assert said[0] == said[1] == make_bom(folder / "requirements.lock", folder / "pyproject.toml").encode()
+    assert outputs[0] == outputs[1] == make_bom(folder / "requirements.lock", folder / "pyproject.toml").encode()
 
 
-def test_places_of_pins_and_a_serial_number_of_the_content(folder: Path) -> None:
+def test_bom_has_markers_and_serial_number_of_content(folder: Path) -> None:
     bom = bom_of(folder)
     markers = {one["version"]: one["properties"] for one in bom["components"] if one["name"] == "numpy"}
     assert markers["0.0.2"] == [{"name": "ppml:marker", "value": 'python_full_version >= "3.12"'}]
-    asks = {one["ref"]: one.get("dependsOn", []) for one in bom["dependencies"]}
-    assert asks["demo"] == ["numpy==0.0.1", "numpy==0.0.2", "packaging==25.0", "wheel==0.0.1"]
-    assert asks["wheel==0.0.1"] == ["packaging==25.0"]
-    # The licence is that of the version that is installed, and no other's.
+    requires = {one["ref"]: one.get("dependsOn", []) for one in bom["dependencies"]}
+    assert requires["demo"] == ["numpy==0.0.1", "numpy==0.0.2", "packaging==25.0", "wheel==0.0.1"]
+    assert requires["wheel==0.0.1"] == ["packaging==25.0"]
+    # Only the installed version has a licence.
     assert not any("licenses" in one for one in bom["components"] if one["name"] != "packaging")
     assert "timestamp" not in bom["metadata"]
     (folder / "requirements.lock").write_text(LOCK.replace(TWO, "3" * 64))
@@ -153,14 +153,14 @@ def test_places_of_pins_and_a_serial_number_of_the_content(folder: Path) -> None
         "a b",
     ],
 )
-def test_a_pin_that_fixes_nothing_is_refused(folder: Path, line: str) -> None:
+def test_inexact_pin_is_refused(folder: Path, line: str) -> None:
     extra = "" if "hash" in line else f" \\\n    --hash=sha256:{ONE}"
     (folder / "requirements.lock").write_text(LOCK + line + extra + "\n")
     with pytest.raises(UserError, match=str(folder / "requirements.lock")):
         read_lock(folder / "requirements.lock")
 
 
-def test_what_is_no_bill_of_materials_is_refused(folder: Path) -> None:
+def test_invalid_bom_is_refused(folder: Path) -> None:
     bom = bom_of(folder)
     bom["components"][0]["externalReferences"][0]["hashes"][0]["content"] = "no digest"
     with pytest.raises(UserError, match="CycloneDX"):
@@ -169,6 +169,6 @@ def test_what_is_no_bill_of_materials_is_refused(folder: Path) -> None:
     check_bom(json.dumps(bom))
 
 
-def test_make_writes_it() -> None:
+def test_make_writes_bom() -> None:
     planned = subprocess.run(["make", "-n", "sbom"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "workflow/sbom.py build/sbom.cdx.json" in planned
+    assert "ppml.pipeline.sbom build/sbom.cdx.json" in planned

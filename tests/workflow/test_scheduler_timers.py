@@ -1,4 +1,4 @@
-"""The undocumented name of Snakemake exists in the pinned version, and no module uses a private name."""
+"""The undocumented name of Snakemake exists in the pinned version; no module uses a private name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of this project, run on small data in one process that records their imports."""
+"""Traces of the imports and calls of all stages on small data, in one process."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ experiments:
     figures: [labels, audit]
     compare: [{published: private-ai/1/ml-only, arm: plain}]
 """
-TRACED = """
+TRACER = """
 import builtins, importlib, json, sys, threading
 
-given, written = sys.argv[1:]
+jobs_file, traces_file = sys.argv[1:]
 original_import, original_import_module = builtins.__import__, importlib.import_module
 imports, calls = set(), set()
 
 
-def ours(name):
+def is_own(name):
     return name.partition(".")[0] == "ppml"
 
 
 def record_import(name, globals=None, locals=None, fromlist=(), level=0):
     importer = (globals or {}).get("__name__", "")
-    if ours(importer):
+    if is_own(importer):
         assert level == 0
         imports.update((importer, target) for target in (name, *(f"{name}.{part}" for part in fromlist or ())))
     return original_import(name, globals, locals, fromlist, level)
@@ -84,16 +84,16 @@ def record_call(frame, event, argument):
         calls.add((caller.f_globals.get("__name__", ""), frame.f_code.co_qualname))
 
 
-with open(given) as file:
+with open(jobs_file) as file:
     content = json.load(file)
-# The slow modules are imported once for all stages, before calls are recorded.
+# Import the slow modules once for all stages, before the record of calls.
 for name in content["preload"]:
     importlib.import_module(name)
 builtins.__import__, importlib.import_module = record_import, record_import_module
 traces = []
 for stage, *arguments in content["jobs"]:
-    # Each stage imports the code again, as in a new process.
-    for name in [name for name in sys.modules if ours(name)]:
+    # Each stage imports the code anew, as in a new process.
+    for name in [name for name in sys.modules if is_own(name)]:
         del sys.modules[name]
     imports.clear()
     calls.clear()
@@ -104,53 +104,53 @@ for stage, *arguments in content["jobs"]:
     run_stage(stage, arguments)
     sys.setprofile(None)
     threading.setprofile(None)
-    loaded = [name for name in sys.modules if ours(name)]
+    loaded = [name for name in sys.modules if is_own(name)]
     traces.append({"loaded": loaded, "imports": list(imports), "calls": list(calls)})
-with open(written, "w") as file:
+with open(traces_file, "w") as file:
     json.dump(traces, file)
 """
 
 
 @dataclass(frozen=True)
-class Traced:
+class Trace:
     """The imports and calls of one job.
 
     Parameters
     ----------
     stage : str
         The stage.
-    stamp : CodeDigest
-        The parts of its code digest.
+    digest : CodeDigest
+        The code digest.
     loaded : set of str
-        The modules of this project in the process after the job.
+        The loaded modules of this project after the job.
     imports : set of tuple
-        Importer and target: a module, or a name in a module.
+        The importers, and the imported modules or names.
     calls : set of tuple
-        Caller, and the called function of ``ppml.config``.
+        The callers, and the called functions of ``ppml.config``.
     """
 
     stage: str
-    stamp: CodeDigest
+    digest: CodeDigest
     loaded: set[str]
     imports: set[tuple[str, str]]
     calls: set[tuple[str, str]]
 
-    def reached(self) -> set[str]:
+    def imported_by_stage(self) -> set[str]:
         """Return the modules that the stage imported, directly or not, except by the configuration."""
-        return self._reached(
+        return self._follow_imports(
             [f"ppml.stages.{self.stage}", "ppml.jobs.threads"], through=lambda name: not is_settings(name)
         )
 
-    def reached_by_settings(self) -> set[str]:
+    def imported_by_configuration(self) -> set[str]:
         """Return the modules that the configuration imported, directly or not."""
-        return self._reached(filter(is_settings, self.loaded), through=lambda name: True)
+        return self._follow_imports(filter(is_settings, self.loaded), through=lambda name: True)
 
-    def _reached(self, starts: Iterable[str], through: Callable[[str], bool]) -> set[str]:
+    def _follow_imports(self, starts: Iterable[str], through: Callable[[str], bool]) -> set[str]:
         found: set[str] = set()
         waiting = list(starts)
         while waiting:
             name = waiting.pop()
-            # The import of a module runs the packages above it.
+            # The import of a module also imports its parent packages.
             waiting += [name.rpartition(".")[0]] if "." in name else []
             if name in self.loaded and name not in found and through(name):
                 found.add(name)
@@ -158,9 +158,9 @@ class Traced:
         return found
 
     def packages(self) -> set[str]:
-        """Return the packages of third parties that these modules imported."""
-        reached = self.reached()
-        tops = {target.partition(".")[0] for importer, target in self.imports if importer in reached}
+        """Return the third-party packages that these modules imported."""
+        imported = self.imported_by_stage()
+        tops = {target.partition(".")[0] for importer, target in self.imports if importer in imported}
         return tops - sys.stdlib_module_names - {"ppml"}
 
 
@@ -168,8 +168,8 @@ def is_settings(name: str) -> bool:
     return name == "ppml.config" or name.startswith("ppml.config.")
 
 
-def run_traced(folder: Path) -> dict[str, Traced]:
-    """Run every job but fetch, from the data to the report, in one process, and return its trace by name."""
+def trace_stages(folder: Path) -> dict[str, Trace]:
+    """Run all jobs except fetch in one process, and return the trace of each by its name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         plan = Plan(parse_config(yaml.safe_load(CONFIG), "CONFIG"), None)
@@ -180,14 +180,14 @@ def run_traced(folder: Path) -> dict[str, Traced]:
             "jobs": [shlex.split(job.arguments()) for job in jobs],
         }
     (folder / "jobs.json").write_text(json.dumps(content))
-    command = [sys.executable, "-c", TRACED, "jobs.json", "traces.json"]
+    command = [sys.executable, "-c", TRACER, "jobs.json", "traces.json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     traces = json.loads((folder / "traces.json").read_text())
     return {
-        " ".join([job.stage.name, *(job.key[name] for name in ("arm", "kind") if name in job.key)]): Traced(
+        " ".join([job.stage.name, *(job.key[name] for name in ("arm", "kind") if name in job.key)]): Trace(
             stage=job.stage.name,
-            stamp=plan.digests.made[job.digest],
+            digest=plan.digests.by_text[job.digest],
             loaded=set(trace["loaded"]),
             imports={(importer, target) for importer, target in trace["imports"]},
             calls={(caller, function) for caller, function in trace["calls"]},

@@ -4,7 +4,7 @@
 # logs/overview.rst                                         overview: the first page of the HTML report
 
 
-def shown(step, suffix, category):
+def with_report(step, suffix, category):
     """Mark one output of a table or figure as a part of the HTML report."""
     kind = step.fixed["kind"]
     labels = {"experiment": "{experiment}", "shows": kind.replace("_", " ")}
@@ -41,14 +41,14 @@ for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1
             input:
                 unpack(inputs.of(step)),
             output:
-                **shown(step, suffix, category),
+                **with_report(step, suffix, category),
             log:
                 step.log,
             conda:
                 "../../environment.yml"
             params:
                 arguments=step.arguments,
-                # The captions of the HTML report read these.
+                # The captions of the HTML report use these.
                 title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
                 fallback=plan.fallback_sentence(),
             shell:

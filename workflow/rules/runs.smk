@@ -11,7 +11,7 @@ calibration = next((step for step in rules_of(RUN) if step.stage.name == "calibr
 
 if calibration:
 
-    # A checkpoint, so that a trained model stays if a new calibration finds the same noise.
+    # A checkpoint: a trained model stays valid if a new calibration finds the same noise.
     checkpoint calibrate:
         input:
             unpack(inputs.of(calibration)),

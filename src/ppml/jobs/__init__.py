@@ -1,1 +1,1 @@
-"""The jobs of the workflow: their command line, their settings, their records, and the server that forks them."""
+"""The jobs of the workflow: their command line, their settings, their records, and the fork server."""

@@ -1,4 +1,4 @@
-"""``python -m ppml.jobs NAME --options``: the start of every job; the fork server has imported the slow modules."""
+"""The program of every job: ``python -m ppml.jobs STAGE --options``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppml.jobs.runner import run_stage, stage_names
 
 
 def main() -> None:
-    """Submit the job to the fork server, or run it in this process without one."""
+    """Submit the job to the fork server; without a server, run it in this process."""
     stage, *arguments = sys.argv[1:] or [""]
     if stage not in (names := stage_names()):
         print(f"error: unknown stage {stage!r}; allowed: {', '.join(names)}", file=sys.stderr)

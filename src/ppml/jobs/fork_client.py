@@ -13,15 +13,15 @@ from pathlib import Path
 from types import FrameType
 
 ENV_SERVER = "PPML_WARM"
-"""Address of the server; unset, there is no server."""
+"""The environment variable with the address of the server, if any."""
 
 STARTED = b"s"
 ENDED = struct.Struct("=ci")
-"""The letter e and the wait status."""
+"""The format of the last message: the letter e and the wait status."""
 
 
 def submit(stage: str, arguments: list[str]) -> int | None:
-    """Run a stage on the fork server, and return its wait status; None where the server cannot start it."""
+    """Run a stage on the fork server, and return its wait status; None if the server cannot start it."""
     address = os.environ.get(ENV_SERVER)
     if sys.platform != "linux" or not address:
         return None
@@ -41,7 +41,7 @@ def submit(stage: str, arguments: list[str]) -> int | None:
             if not same_user(server):
                 return None
             _send_request(server, _request(stage, arguments))
-            # Ctrl-C in a terminal reaches the job as well, which uses the first of the two signals.
+            # Ctrl-C in a terminal also reaches the job, which handles the first of the two signals.
             signal.signal(signal.SIGINT, forward)
             if server.recv(1) == STARTED:
                 return _wait(server)
@@ -54,7 +54,7 @@ def submit(stage: str, arguments: list[str]) -> int | None:
 
 
 def exit_like(status: int) -> None:
-    """Exit this process with the exit status of a job, or by the signal that ended the job."""
+    """Exit this process with the exit status or the signal of a job."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number != signal.SIGKILL:
@@ -64,14 +64,14 @@ def exit_like(status: int) -> None:
 
 
 def same_user(peer: socket.socket) -> bool:
-    """Return whether the same user runs the other end: an abstract socket address has no permissions."""
+    """Return whether the peer runs as the same user: an abstract socket address has no permissions."""
     credentials = struct.Struct("iII")
     _, user, _ = credentials.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
     return bool(user == os.getuid())
 
 
 def interpreter() -> list[str]:
-    """Return the properties of Python that a job and the server must have in common."""
+    """Return the properties of Python that must be equal in a job and the server."""
     return [sys.prefix, sys.version]
 
 
@@ -102,5 +102,5 @@ def _wait(server: socket.socket) -> int:
         message = server.recv(ENDED.size)
     except OSError:
         message = b""
-    # A server that has ended takes its jobs with it.
+    # The jobs of a server end with it.
     return int(ENDED.unpack(message)[1]) if len(message) == ENDED.size else int(signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""The fork server: a process that has imported the slow libraries, and forks a child process for each job.
+"""The fork server: a process that imports the slow libraries once, and forks a child process for each job.
 
-It computes nothing and has one thread, so that a job starts like a new process after the same imports.
+It has one thread and computes no result, so that a job starts like a new process after the same imports.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from ppml.jobs.fork_client import ENDED, ENV_SERVER, STARTED, interpreter, same_
 from ppml.jobs.threads import use_one_thread
 
 REQUEST_SECONDS = 5
-"""Seconds from the connection of a client to its request."""
+"""The time limit of a client's request after its connection."""
 
 
 def start(preload: Mapping[str, Sequence[str]]) -> subprocess.Popen[bytes] | None:
     """Start a server for the jobs of this process, and set its address in the environment; None except on Linux.
 
-    The server ends when its standard input ends: with this process in any case, or when the result is deleted.
+    The server ends with this process, or when the result is deleted: then its standard input ends.
 
     Parameters
     ----------
     preload : mapping
-        Stage -> modules; see :class:`ForkServer`.
+        The preload of :class:`ForkServer`.
     """
     if sys.platform != "linux":
         return None
@@ -56,23 +56,23 @@ def start(preload: Mapping[str, Sequence[str]]) -> subprocess.Popen[bytes] | Non
 
 
 class ForkServer:
-    """A server that starts jobs and reports their exit statuses to their clients.
+    """A server that starts jobs and sends their exit statuses to their clients.
 
     Parameters
     ----------
     listener : socket.socket
-        Socket that accepts the clients.
+        The listening socket.
     preload : mapping
-        Stage -> slow third-party modules; a job imports ``ppml`` itself.
+        Stage -> slow third-party modules; each job imports ``ppml`` anew.
     """
 
     def __init__(self, listener: socket.socket, preload: Mapping[str, Sequence[str]]) -> None:
         self.listener = listener
         self.preload = preload
         self.clients: dict[int, socket.socket] = {}
-        # Ctrl-C is for the jobs; the workflow ends the server.
+        # Ctrl-C ends the jobs, and the workflow ends the server.
         self.on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # A handler, because a job may end while libraries are imported for another one.
+        # A handler, because a job may end during the imports of another job.
         signal.signal(signal.SIGCHLD, self.report_exit_statuses)
 
     def serve(self) -> NoReturn:
@@ -80,7 +80,7 @@ class ForkServer:
         while True:
             ready, _, _ = select.select([0, self.listener.fileno()], [], [])
             if 0 in ready:
-                # Without the handler no job is reaped, so that each of these numbers is still that of its job.
+                # Without the handler no job is reaped, so that no other process has one of these ids.
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for pid in self.clients:
                     os.kill(pid, signal.SIGKILL)
@@ -89,7 +89,7 @@ class ForkServer:
             try:
                 pid = self.fork(client)
             except Exception:
-                # The client then runs its job itself, and shows the error.
+                # The client then runs its job itself, and prints the error.
                 client.close()
                 continue
             self.clients[pid] = client
@@ -102,7 +102,7 @@ class ForkServer:
             for file in files:
                 stack.callback(os.close, file)
             import_modules(self.preload.get(request["stage"], ()))
-            # The garbage collector of a job would otherwise copy all memory pages of the server.
+            # Otherwise the garbage collector of a job copies all memory pages of the server.
             gc.freeze()
             server = os.getpid()
             if pid := os.fork():
@@ -126,7 +126,7 @@ class ForkServer:
         for pid in list(self.clients):
             try:
                 ended, status = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:  # a second signal during this loop has reported this job
+            except ChildProcessError:  # a second call during this loop has reaped the job
                 continue
             if ended:
                 with self.clients.pop(pid) as client, contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ class ForkServer:
 
 
 def receive(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Return a client's job and its standard files."""
+    """Return the job of a client and its standard files."""
     if not same_user(client):
         raise PermissionError("another user's job")
     client.settimeout(REQUEST_SECONDS)
@@ -153,11 +153,11 @@ def receive(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def import_modules(modules: Iterable[str]) -> None:
-    """Import ``modules``; an import that fails is repeated by the job, which then reports the error."""
+    """Import ``modules``; a job repeats a failed import and reports its error."""
     for name in modules:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    # Output of the imports does not belong in the job's log.
+    # The log of the job excludes the output of the imports.
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -172,7 +172,7 @@ def apply_job_environment(request: dict[str, Any], files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[:] = request["path"]
-    # Import `ppml` again: its code may have changed since the server started.
+    # The job imports `ppml` anew: its code may have changed since the start of the server.
     for name in [name for name in sys.modules if name.partition(".")[0] == "ppml"]:
         del sys.modules[name]
     tempfile.tempdir = None
@@ -188,7 +188,7 @@ def interrupt_once(*_: object) -> NoReturn:
 
 
 def run_and_exit(stage: str, arguments: list[str]) -> NoReturn:
-    """Run a stage and exit as Python does, but without the exit handlers of the server's libraries."""
+    """Run a stage and exit like Python, but without the exit handlers of the server's libraries."""
     from ppml.jobs.runner import run_stage
 
     status = 0

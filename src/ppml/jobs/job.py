@@ -19,15 +19,15 @@ class Job:
     spec : mapping or list
         The part of the configuration that the outputs depend on, as plain values.
     inputs, outputs : mapping
-        The files by name. An input that this job does not have is absent.
+        The files by name, without absent inputs.
     seed : int
         The seed of an arm's repetition.
     threads : int
-        The number of processes that may share the work; no bit of an output depends on it.
+        The number of processes for the work; no bit of an output depends on it.
     digest : str
         The digest of the code and the pinned packages.
     notes : mapping
-        Values that no output depends on: names for messages, sources of files.
+        The values that no output depends on: names for messages, sources of files.
     """
 
     spec: Any
@@ -57,7 +57,7 @@ class Job:
         return cls(**vars(parser.parse_args(arguments)))
 
     def options(self) -> list[str]:
-        """Return the options that :meth:`parse` reads; defaults are left out."""
+        """Return the options for :meth:`parse`, without defaults."""
         files = {
             name: {key: str(path) for key, path in paths.items()}
             for name, paths in (("inputs", self.inputs), ("outputs", self.outputs))

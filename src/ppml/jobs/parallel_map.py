@@ -1,4 +1,4 @@
-"""A calculation for each of many items in several processes, with progress lines."""
+"""A parallel map in several processes with progress lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item", bound=Hashable)
 Value = TypeVar("Value")
 
 REPORT_SECONDS = 10.0
-"""Seconds between two progress lines."""
+"""The seconds between two progress lines."""
 
 
 def parallel_map(
@@ -31,15 +31,15 @@ def parallel_map(
     Parameters
     ----------
     calculate : callable
-        Function of one item; with several workers it must pickle, as must items and values.
+        The function of one item; with several workers, the function, items and values must be picklable.
     items : iterable
-        Items; equal ones are calculated once.
+        The items; equal items are calculated once.
     workers : int
-        Number of processes; 1: this process.
+        The number of processes; 1: this process.
     label : str
-        Name of the calculation in the progress lines.
+        The name of the calculation in the progress lines.
     report : callable
-        Called with a progress line every `REPORT_SECONDS`.
+        The function that receives a progress line every ``REPORT_SECONDS``.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def parallel_map(
             values[item] = calculate(item)
             count(done)
         return values
-    # Forked processes import nothing again, and each uses one thread, as this one does.
+    # Forked processes repeat no import, and each uses one thread like this process.
     fork = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(
         min(workers, len(distinct)), mp_context=fork, initializer=_initialize, initargs=(os.getpid(),)
@@ -84,6 +84,6 @@ def parallel_map(
 
 
 def _initialize(parent: int) -> None:
-    """Prepare a process: Ctrl-C is for its parent, and it ends with its parent."""
+    """Prepare a process: it ignores Ctrl-C and ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_with_parent(parent)

@@ -1,9 +1,9 @@
-"""Records of finished jobs: each job writes one after its outputs, with the SHA-256 of its inputs and outputs.
+"""Records of finished jobs: each job writes a record after its outputs, with the SHA-256 of its inputs and outputs.
 
-Before a run starts its jobs, it writes the description of each; the job finds its own by the name of an output.
-A job that fails or is killed writes no record, so that the next run repeats it.
+Before a run starts its jobs, it writes a description of each job under the name of its last output. A failed or killed
+job writes no record, so that the next run repeats it.
 
-Jobs import this module before their stage, so it imports nothing slow.
+Every job imports this module, so it imports no slow library.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class JobRecord:
     Parameters
     ----------
     rule, command : str
-        Name of the rule, and its shell command with wildcards.
+        The name of the rule, and its shell command with wildcards.
     params : tuple of str
         Specification, code digest, and further texts of the command, sorted.
     inputs, outputs : mapping
-        Path -> SHA-256 of the bytes that the job read and wrote; in the record book, the publishable digest of it.
+        Path -> SHA-256 of the bytes that the job read and wrote; in the record book, its publishable digest.
     """
 
     rule: str
@@ -46,7 +46,17 @@ class JobRecord:
 
 @dataclasses.dataclass(frozen=True)
 class JobDescription:
-    """A planned job, as the process of the job needs it."""
+    """A planned job.
+
+    Parameters
+    ----------
+    rule, command : str
+        The name of the rule, for instance ``table_summary``, and its shell command with wildcards.
+    params : tuple of str
+        Specification, code digest, and further texts of the command, sorted; they decide the result.
+    inputs, outputs : tuple of str
+        The paths of all files.
+    """
 
     rule: str
     command: str
@@ -56,23 +66,24 @@ class JobDescription:
 
 
 def write_descriptions(jobs: Iterable[JobDescription]) -> None:
-    """Write the description of each job, for the processes that run them."""
+    """Write the description of each job for its process."""
+    names = [field.name for field in dataclasses.fields(JobDescription)]
     for job in jobs:
-        write_json(_file(DESCRIPTIONS, job.outputs[-1]), dataclasses.asdict(job))
+        write_json(_file(DESCRIPTIONS, job.outputs[-1]), {name: getattr(job, name) for name in names})
 
 
 @contextmanager
 def record_job(output: str | None, params: Iterable[str]) -> Iterator[None]:
-    """Record the job of a process, once the block ends without an error.
+    """Record the job of a process after the block has ended without an error.
 
-    No record is written if an input changes during the job, since the job may have read either content.
+    No record is written if an input changes during the job, which may have read either content.
 
     Parameters
     ----------
     output : str or None
         The last output of the job.
     params : iterable of str
-        Specification and code digest of the job: a description with others is of another run.
+        Specification and code digest of the job; a description of another run has others.
     """
     job = _read_description(output) if output else None
     if job and not set(params) <= set(job.params):
@@ -83,7 +94,7 @@ def record_job(output: str | None, params: Iterable[str]) -> Iterator[None]:
     if job is None or before != {name: _signature(name) for name in before}:
         return
     outputs = {name: _sha256(name) for name in job.outputs}
-    # A stage that leaves an output unwritten fails in Snakemake, too.
+    # Without all outputs the job also fails in Snakemake.
     if None not in (*inputs.values(), *outputs.values()):
         record = JobRecord(job.rule, job.command, job.params, inputs, outputs)  # type: ignore[arg-type]
         write_record(record, job.outputs[-1])

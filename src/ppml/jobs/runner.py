@@ -1,4 +1,4 @@
-"""The start of a stage: the settings of every job, and errors that the user can correct as one line."""
+"""The start of a stage: the settings of every job, and one-line messages for errors that the user can correct."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppml.system_errors import describe_os_error
 
 def run_stage(name: str, arguments: list[str]) -> None:
     """Import the stage ``name``, and run it with the options ``arguments`` as :func:`run` does."""
-    # Libraries read the number of threads when they are imported.
+    # Libraries read the number of threads during their import.
     use_one_thread()
     stage = importlib.import_module(f"ppml.stages.{name}")
     if "torch" in sys.modules:
@@ -41,15 +41,16 @@ def run(main: Callable[[], None], files: Collection[Path] = ()) -> None:
     main : callable
         The main function of a stage or a command.
     files : collection of Path
-        Files of the job: the workflow makes each of them, and an error about one says so.
+        The files of the job; an error about one of them names the command that makes it.
     """
     use_one_thread()
-    made = {path.absolute() for path in files}
+    own_files = {path.absolute() for path in files}
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"error: {describe_os_error(error, makes=lambda file: Path(file).absolute() in made)}", file=sys.stderr)
+        message = describe_os_error(error, makes=lambda file: Path(file).absolute() in own_files)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)

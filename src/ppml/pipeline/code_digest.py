@@ -1,12 +1,12 @@
-"""The digest of the code and the pinned packages that make a result: equal as long as none of them changes.
+"""The digest of the code and the pinned packages of a result: it changes with each of them.
 
-A code digest covers the modules that a stage imports, directly or not, and the lock-file lines of the packages which
-those import. It covers only code that can change a result:
+A code digest covers the modules that a stage imports, directly or not, and the lock-file lines of their packages. It
+covers only code that can change a result:
 
 - comments, formatting, docstrings and the annotations of functions do not count;
 - ``ppml.config`` does not count: the job's specification holds the configuration, with every default;
 - where the code chooses by the configuration (``case Ckks():``, or a table ``{"mnist": ...}``), only the choices of the
-  job count. So a new technique, model or data set leaves the code digests of the others as they are.
+  job count. So a new technique, model or data set changes no code digest of the others.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ppml.io.canonical_json import canonical
 PACKAGE = "ppml"
 SETTINGS = f"{PACKAGE}.config"
 DISTRIBUTIONS = {"nacl": "pynacl", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-"""Distributions whose name is not that of their module."""
+"""Module -> distribution, if their names differ."""
 THREADS = f"{PACKAGE}.jobs.threads"
-"""The module that sets the threads of every job: it decides bits as well."""
-SHORT = 16
+"""The module that sets the threads of every job; the number of threads decides bits."""
+DIGEST_LENGTH = 16
 
 _TABLE_ENTRY = re.compile(rf"{PACKAGE}(\.\w+)+:\w+")
 
@@ -59,7 +59,7 @@ class CodeDigest:
 
 @dataclass
 class _Module:
-    """The code of one module, as a job with certain choices reads it."""
+    """The code of one module without the choices of other jobs."""
 
     digest: str
     imports: set[str]
@@ -76,19 +76,19 @@ class CodeDigests:
     lock : Path
         ``requirements.lock``.
     choices : collection of str
-        Every name by which a configuration can choose: classes in a ``case``, keys of tables. A ``case`` or an entry
+        The names by which a configuration can choose: classes in a ``case``, keys of tables. A ``case`` or an entry
         with another name counts for every job.
     cache : Path or None
-        A file with the digests of modules, by their bytes; :meth:`save` writes it.
+        The file with the digests of modules, by their bytes; :meth:`save` writes it.
 
     Attributes
     ----------
-    made : dict
-        Every code digest so far, by its text.
+    by_text : dict
+        The code digests of earlier calls, by their texts.
     """
 
     def __init__(self, source: Path, lock: Path, choices: Collection[str], cache: Path | None = None) -> None:
-        self.made: dict[str, CodeDigest] = {}
+        self.by_text: dict[str, CodeDigest] = {}
         self._source = source
         self._choices = frozenset(choices)
         self._pins = read_pins(lock)
@@ -111,12 +111,12 @@ class CodeDigests:
         """
         names = self._choices if chosen is None else frozenset(chosen) & self._choices
         found = self._of((f"{PACKAGE}.stages.{stage}", *modules), names)
-        self.made[found.text] = found
+        self.by_text[found.text] = found
         return found
 
     def pins(self) -> dict[str, str]:
-        """Return the packages of all code digests so far, with their lines in the lock file."""
-        return {name: pin for found in self.made.values() for name, pin in found.pins.items()}
+        """Return the packages of all earlier code digests, with their lines in the lock file."""
+        return {name: pin for found in self.by_text.values() for name, pin in found.pins.items()}
 
     def save(self) -> None:
         """Write the cache."""
@@ -143,11 +143,11 @@ class CodeDigests:
     def _distribution(self, package: str) -> str:
         name = DISTRIBUTIONS.get(package, package).lower().replace("_", "-")
         if name not in self._pins:
-            raise KeyError(f"{package} is imported by the code and has no line in the lock file")
+            raise KeyError(f"the code imports {package}, which has no line in the lock file")
         return name
 
     def _path(self, name: str) -> Path | None:
-        """Return the file of a module, None if ``name`` is no module (but something in one)."""
+        """Return the file of a module, None if ``name`` is an object in a module."""
         place = self._source.joinpath(*name.split(".")[1:])
         for path in (place / "__init__.py", place.with_suffix(".py")):
             if path.is_file():
@@ -156,7 +156,7 @@ class CodeDigests:
 
     def _module(self, name: str, chosen: frozenset[str]) -> _Module:
         if (name, chosen) not in self._seen:
-            # Most modules choose nothing, and are the same for every job.
+            # Most modules contain no choice, and are the same for every job.
             skipped = (self._choices - chosen) & self._read(name, frozenset()).choices
             self._seen[name, chosen] = self._read(name, frozenset(skipped))
         return self._seen[name, chosen]
@@ -180,33 +180,33 @@ class CodeDigests:
 
 
 class _ModuleCache:
-    """Modules by their bytes, read once and kept between processes.
+    """A cache of modules by their bytes, in a file for later processes.
 
     Parameters
     ----------
     path : Path or None
-        The file; None keeps nothing.
+        The file, if any.
     choices : frozenset of str
-        As for :class:`CodeDigests`.
+        The choices of :class:`CodeDigests`.
     """
 
     def __init__(self, path: Path | None, choices: frozenset[str]) -> None:
         self._path = path
         self._choices = choices
-        self._known: dict[str, list[Any]] = {}
+        self._stored: dict[str, list[Any]] = {}
         self._used: dict[str, list[Any]] = {}
         self._trees: dict[bytes, ast.Module] = {}
         self._version = _digest(repr((Path(__file__).read_bytes(), sorted(choices))))
         if path:
             with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
                 content = read_json(path)
-                self._known = dict(content["modules"]) if content["version"] == self._version else {}
+                self._stored = dict(content["modules"]) if content["version"] == self._version else {}
 
     def read(self, source: bytes, skipped: frozenset[str]) -> _Module:
         """Return a module without the choices in ``skipped``."""
         key = " ".join([hashlib.sha256(source).hexdigest(), *sorted(skipped)])
         if key not in self._used:
-            self._used[key] = self._known.get(key) or self._compute(source, skipped)
+            self._used[key] = self._stored.get(key) or self._compute(source, skipped)
         text, imports, choices = self._used[key]
         return _Module(text, set(imports), set(choices))
 
@@ -218,30 +218,30 @@ class _ModuleCache:
         return [text, sorted(reader.imports), sorted(reader.chosen)]
 
     def save(self) -> None:
-        """Write the modules that were read, unless the file holds them."""
-        if self._path and self._used != self._known:
-            self._known = dict(self._used)
-            write_text(self._path, canonical({"version": self._version, "modules": self._known}))
+        """Write the used modules, unless the file holds them."""
+        if self._path and self._used != self._stored:
+            self._stored = dict(self._used)
+            write_text(self._path, canonical({"version": self._version, "modules": self._stored}))
 
 
 class _Reader:
-    """Writes out the parts of a syntax tree that can change a result.
+    """A reader of the parts of a syntax tree that can change a result.
 
-    The text of :func:`ast.dump` differs between minor versions of Python; this one does not.
+    Unlike :func:`ast.dump`, its text is the same in all minor versions of Python.
 
     Parameters
     ----------
     choices : collection of str
-        Every name by which a configuration can choose.
+        The names by which a configuration can choose.
     skipped : collection of str
-        The names that the job does not choose.
+        The names of other jobs' choices.
 
     Attributes
     ----------
     imports : set of str
-        The imported modules; and ``module.name``, which may be a module.
+        The imported modules, and ``module.name`` for possible modules.
     chosen : set of str
-        The names of ``choices`` that the code asks for.
+        The names of ``choices`` in the code.
     """
 
     def __init__(self, choices: Collection[str], skipped: Collection[str]) -> None:
@@ -264,14 +264,14 @@ class _Reader:
                 yield type(node).__name__
                 yield "("
                 for name, value in ast.iter_fields(node):
-                    if not _says_nothing(node, name, value):
+                    if not _has_no_effect(node, name, value):
                         yield f"{name}="
                         yield from self.read(value)
                 yield ")"
             case list():
                 for item in node:
-                    # A part without effect leaves no trace, so that a new case or import changes no other digest.
-                    if not _is_bare_text(item) and (text := "".join(self.read(item))):
+                    # A part without effect adds no text, so that a new case or import changes no other digest.
+                    if not _is_docstring(item) and (text := "".join(self.read(item))):
                         yield f"{text},"
             case _:
                 yield repr(node)
@@ -279,7 +279,7 @@ class _Reader:
     def _import(self, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         names = [(alias.name, alias.asname) for alias in node.names]
         if isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, "imports are absolute here"
+            assert node.module and not node.level, "an import is relative"
             if _is_settings(node.module):
                 return
             self.imports.update([node.module, *(f"{node.module}.{name}" for name, _ in names)])
@@ -312,7 +312,7 @@ class _Reader:
             case ast.MatchAs(pattern=ast.pattern() as inner):
                 return self._unchosen(inner)
             case ast.MatchOr(patterns=patterns):
-                # No generator: each pattern notes its choices.
+                # No generator: each call adds to the choices.
                 found = [self._unchosen(inner) for inner in patterns]
                 return all(found)
         return False
@@ -324,7 +324,7 @@ class _Reader:
 
 
 def read_pins(lock: Path) -> dict[str, str]:
-    """Return each package of a lock file with its lines, hashes left out.
+    """Return each package of a lock file with its lines, without hashes.
 
     Examples
     --------
@@ -360,16 +360,16 @@ def _is_type_checking(test: ast.expr) -> bool:
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def _says_nothing(node: ast.AST, name: str, value: object) -> bool:
+def _has_no_effect(node: ast.AST, name: str, value: object) -> bool:
     if value is None or value == [] or name in ("ctx", "type_comment", "kind", "type_params"):
         return True
     return (isinstance(node, ast.arg) and name == "annotation") or name == "returns"
 
 
-def _is_bare_text(item: object) -> bool:
-    """Return whether a statement is a bare text: the documentation of the statement above."""
+def _is_docstring(item: object) -> bool:
+    """Return whether a statement is the documentation of a module, a function or the statement above it."""
     return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:SHORT]
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]

@@ -1,4 +1,4 @@
-"""A copy of the code for the jobs of a run: later edits do not change it."""
+"""A copy of the code for the jobs of a run; later edits do not change it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ppml.io.atomic import TEMP_PREFIX
 PLACE = Path(".snakemake/ppml/code")
 
 
-def snapshot(package: Path, place: Path = PLACE) -> Path:
-    """Copy a package, unless there is a copy already, and return the copy; its folder is named by its content."""
+def copy_code(package: Path, place: Path = PLACE) -> Path:
+    """Return a copy of a package in a folder named by its content; equal code is copied once."""
     files = _read(package)
     folder = place.absolute() / _digest(files)
     copy = folder / package.name
-    # A power cut may have emptied files of a copy.
+    # A power failure can leave empty files in a copy.
     if _read(copy) != files:
         shutil.rmtree(folder, ignore_errors=True)
         unfinished = place.absolute() / f"{TEMP_PREFIX}{os.urandom(4).hex()}"
@@ -31,7 +31,7 @@ def snapshot(package: Path, place: Path = PLACE) -> Path:
 
 
 def remove_old_snapshots(copy: Path) -> None:
-    """Remove the copies that earlier runs have left."""
+    """Remove the copies of earlier runs."""
     for folder in copy.parent.parent.iterdir():
         if folder != copy.parent:
             shutil.rmtree(folder, ignore_errors=True)

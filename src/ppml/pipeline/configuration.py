@@ -1,4 +1,4 @@
-"""The checked configuration that ``--configfile`` and ``--config`` give together."""
+"""The checked configuration of ``--configfile`` and ``--config`` together."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from ppml.config.load import merge_layers, parse_config, read_layers
 from ppml.config.model import Config
 
 
-def configuration(given: Mapping[str, Any], files: Sequence[str], *, laid: bool) -> Config:
-    """Return the configuration, or raise a :class:`UserError` that names the file, or ``--config``, of each mistake.
+def check_configuration(given: Mapping[str, Any], files: Sequence[str], *, merged: bool) -> Config:
+    """Return the configuration; the :class:`UserError` of a mistake names its file or ``--config``.
 
     Parameters
     ----------
     given : mapping
-        Snakemake's configuration: that of the files and ``--config`` together.
+        The configuration of Snakemake.
     files : sequence of str
-        The files, the lowest first.
-    laid : bool
-        Whether Snakemake has read the files itself, so that ``given`` holds them; else ``given`` is laid over them.
+        The files; later files override earlier ones.
+    merged : bool
+        Whether ``given`` contains the files; else it overrides them.
     """
-    here = Path.cwd()
-    named = [str(Path(file).relative_to(here)) if Path(file).is_relative_to(here) else file for file in files]
-    stacks = [read_layers(file) for file in named]
+    cwd = Path.cwd()
+    names = [str(Path(file).relative_to(cwd)) if Path(file).is_relative_to(cwd) else file for file in files]
+    stacks = [read_layers(file) for file in names]
     layers = [layer for stack in stacks for layer in stack]
     # Snakemake has merged the files key by key; every difference comes from --config.
     plain: dict[str, Any] = {}
-    for stack in stacks if laid else ():
-        plain = key_by_key(plain, stack[-1][1])
-    above = differing({key: value for key, value in given.items() if key != "extends"}, plain)
+    for stack in stacks if merged else ():
+        plain = merge_mappings(plain, stack[-1][1])
+    above = difference({key: value for key, value in given.items() if key != "extends"}, plain)
     layers.append(("--config", parse_cli_values(above, plain)))
-    return parse_config(merge_layers(layers), ", ".join(named), layers)
+    return parse_config(merge_layers(layers), ", ".join(names), layers)
 
 
 def parse_cli_values(given: Any, base: Any) -> Any:
-    """Return ``given``; texts that differ from ``base`` are parsed as YAML.
+    """Return ``given`` after a YAML parser has read the texts that differ from ``base``.
 
     Snakemake passes values inside braces and brackets of ``--config`` as text.
 
@@ -63,19 +63,19 @@ def parse_cli_values(given: Any, base: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float)) else given
 
 
-def key_by_key(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge ``top`` into ``base`` as Snakemake does, which ignores the ``kind`` of a section.
+def merge_mappings(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge ``top`` into ``base`` key by key as Snakemake does, without regard to the ``kind`` of a section.
 
     Examples
     --------
-    >>> key_by_key({"a": {"kind": "p", "x": 1}}, {"a": {"kind": "q"}})
+    >>> merge_mappings({"a": {"kind": "p", "x": 1}}, {"a": {"kind": "q"}})
     {'a': {'kind': 'q', 'x': 1}}
     """
     both = {key for key in base.keys() & top.keys() if isinstance(base[key], Mapping) and isinstance(top[key], Mapping)}
-    return {**base, **top, **{key: key_by_key(base[key], top[key]) for key in both}}
+    return {**base, **top, **{key: merge_mappings(base[key], top[key]) for key in both}}
 
 
-def differing(given: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+def difference(given: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of ``given`` that is not in ``plain``.
 
     Examples
@@ -87,7 +87,7 @@ def differing(given: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, A
     for key, value in given.items():
         below = plain.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
-            if deeper := differing(value, below):
+            if deeper := difference(value, below):
                 found[key] = deeper
         elif key not in plain or value != below:
             found[key] = value

@@ -37,6 +37,7 @@ from ppml.jobs.threads import use_one_thread
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
 
+PROGRAM = "python -m ppml.pipeline.federate"
 ENGINES = ("ray", "deployment")
 SECONDS = 3600.0
 """Time limit of a deployment on one machine."""
@@ -49,7 +50,7 @@ APPS = "ppml.stages.flower_apps"
 """Module of the apps."""
 
 ACCOUNTS = {"events": "accounts"}
-"""Names of the parts of a result in messages, where they differ."""
+"""Names of parts of a result in messages."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -107,12 +108,17 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--configfile", default=DEFAULT_CONFIG)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="is emptied first (default: %(default)s)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=FOLDER,
+        help="folder of the training; its old files are removed (default: %(default)s)",
+    )
 
 
 def prepare_folders(argv: Sequence[str]) -> None:
-    """Make a folder for each site of a training on several machines."""
-    parser = argparse.ArgumentParser("federate.py prepare", description=prepare_folders.__doc__)
+    """Create a folder for each site of a training on several machines."""
+    parser = argparse.ArgumentParser(f"{PROGRAM} prepare", description=prepare_folders.__doc__)
     add_training_options(parser)
     parser.add_argument("--server", required=True, metavar="HOST:PORT", help="address of the server for all sites")
     parser.add_argument("--key-holder", default="", metavar="HOST:PORT", help="address of the key holder for all sites")
@@ -141,7 +147,7 @@ def prepare_folders(argv: Sequence[str]) -> None:
     write_credentials(arguments.folder, site, **names)
     split_job(job, arguments.folder, site)
     for name in sorted(path.name for path in arguments.folder.iterdir() if path.is_dir()):
-        print(f"{arguments.folder / name}: copy it to that site alone, and remove it from this machine")
+        print(f"{arguments.folder / name}: copy it only to that site, and remove it from this machine")
 
 
 def check_address(option: str, text: str) -> None:
@@ -157,7 +163,7 @@ def check_address(option: str, text: str) -> None:
 
 def parse_site(argv: Sequence[str], name: str, role: str, *, listens: bool) -> tuple[Path, str]:
     """Return the folder of a site and its listening address from the command line."""
-    parser = argparse.ArgumentParser(f"federate.py {name}", description=f"Run the {role} of a training.")
+    parser = argparse.ArgumentParser(f"{PROGRAM} {name}", description=f"Run the {role} of a training.")
     parser.add_argument("folder", type=Path, help="folder of this site from `prepare`")
     if listens:
         parser.add_argument("--listen", default="", metavar="HOST:PORT", help="listening address on this machine")
@@ -210,7 +216,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def write_job(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
-    """Write the files that the sites read, from the files of the workflow."""
+    """Write the files of the sites from the files of the workflow."""
     import torch
 
     from ppml.stages.about import read_contract
@@ -244,13 +250,15 @@ def write_job(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
 
 
 def empty_folder(folder: Path) -> None:
-    """Make an empty folder that only its owner can list, and remove the files of an earlier training."""
+    """Create an empty folder with private permissions, and remove the files of an earlier training."""
     from ppml.federation.engines.flower_processes import private_folder
 
     if folder.is_dir():
         foreign = sorted(path.name for path in folder.iterdir() if not OWN_FILES.fullmatch(path.name))
         if foreign:
-            raise UserError(f"--folder: {folder} holds {foreign[0]!r}, which is of no training; give an empty folder")
+            raise UserError(
+                f"--folder: {folder} has {foreign[0]!r}, which is no file of a training; use an empty folder"
+            )
         shutil.rmtree(folder)
     private_folder(folder)
 

@@ -13,7 +13,7 @@ from ppml.io.digests import file_sha256
 
 
 class FileDigests:
-    """The SHA-256 of files; each file is looked at once in the life of an object.
+    """The SHA-256 of files; an object examines each file once.
 
     Parameters
     ----------
@@ -23,42 +23,41 @@ class FileDigests:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: dict[str, str | None] = {}
-        self._known: dict[str, list[Any]] = {}
+        self._examined: dict[str, str | None] = {}
+        self._cache: dict[str, list[Any]] = {}
         self._changed = False
         with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
-            self._known = {name: list(entry) for name, entry in read_json(path).items()}
+            self._cache = {name: list(entry) for name, entry in read_json(path).items()}
 
     def sha256(self, name: str) -> str | None:
         """Return the SHA-256 of a file's bytes, None if there is no regular file with this name."""
-        if name not in self._seen:
-            self._seen[name] = self._compute(name)
-        return self._seen[name]
+        if name not in self._examined:
+            self._examined[name] = self._compute(name)
+        return self._examined[name]
 
-    def forget(self) -> None:
-        """Look at each file again: jobs have run meanwhile."""
-        self._seen.clear()
+    def reload(self) -> None:
+        """Examine each file again after jobs."""
+        self._examined.clear()
 
     def _compute(self, name: str) -> str | None:
         try:
             stat = Path(name).stat()
-        except (OSError, ValueError):  # no file can have this name
+        except (OSError, ValueError):  # also an impossible name
             return None
         # Reading a pipe or a device may never end.
         if not S_ISREG(stat.st_mode):
             return None
-        # The time of the last change of the inode cannot be set back, unlike that of the content.
+        # A user can set the time of the content, and not the time of the inode.
         signature = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        entry = self._known.get(name, [])
+        entry = self._cache.get(name, [])
         if entry[:-1] != signature or not isinstance(entry[-1], str):
-            self._known[name] = entry = [*signature, file_sha256(Path(name))]
+            self._cache[name] = entry = [*signature, file_sha256(Path(name))]
             self._changed = True
         return str(entry[-1])
 
     def save(self) -> None:
         """Write the digests of the files that still exist."""
         if self._changed:
-            write_text(
-                self._path, canonical({name: entry for name, entry in self._known.items() if Path(name).is_file()})
-            )
+            existing = {name: entry for name, entry in self._cache.items() if Path(name).is_file()}
+            write_text(self._path, canonical(existing))
             self._changed = False

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppml.errors import UserError
+from ppml.jobs.runner import run
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG, project_file
 
@@ -16,17 +17,14 @@ STYLE = project_file("workflow/report/report.css")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the report into the reports folder of the configuration, and say where it lies."""
+    """Write the report into the reports folder of the configuration, and print its path."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configfile", default=DEFAULT_CONFIG)
     arguments = parser.parse_args(argv)
-    try:
-        plan = Plan.check({}, [arguments.configfile])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    plan = Plan.check({}, [arguments.configfile])
     target = Path(plan.paths.reports) / "report.html"
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile")]
-    # Its first page holds every figure. It is of no use but here, no book knows it, and it is made in no time.
+    # The first page holds every figure. No record covers it, so it is made anew each time, at once.
     for command in (
         [plan.paths.overview, "--cores", "1", "--forcerun", "overview"],
         ["--report", str(target), "--report-stylesheet", STYLE],
@@ -38,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             check=False,
         )
         if done.returncode:
-            sys.exit(f"error: the report was not written:\n{done.stdout}{done.stderr}")
+            raise UserError(f"the report was not written:\n{done.stdout}{done.stderr}")
     print(f"report: {target}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

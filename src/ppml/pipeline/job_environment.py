@@ -1,4 +1,4 @@
-"""The environment of jobs: their Python, their code, their data, and the checks that it can be passed on."""
+"""The environment of jobs: their Python, code and data, and checks of its paths and packages."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ import ppml
 from ppml.config.model import Config
 from ppml.errors import UserError
 from ppml.ipc import parent_watch
-from ppml.pipeline.code_snapshot import snapshot
+from ppml.pipeline.code_snapshot import copy_code
 from ppml.pipeline.project import LOCK_FILE
 from ppml.preflight import resolve_data
 from ppml.system_errors import describe_os_error
 
 ENV_FALLBACK = "PPML_FALLBACK"
-"""The environment variable with the data set that replaces all others; empty if the configured ones are available."""
+"""The environment variable with the data set that replaces all others; empty without a replacement."""
 ENV_CODE = "PPML_CODE"
-"""The environment variable with the folder of the package that jobs run."""
+"""The environment variable with the folder of the jobs' package."""
 
 
 def set_job_environment(*, main: bool) -> Path:
-    """Set, in the environment of jobs, their Python, their code and the process that they end with.
+    """Set the Python, the code and the parent process of jobs in their environment.
 
     Parameters
     ----------
     main : bool
-        Whether this process plans the run. A process of a single job, perhaps on another machine, takes over the code.
+        Whether this process plans the run. The process of a single job, perhaps on another machine, uses the same code.
 
     Returns
     -------
     Path
-        The folder of the package that the jobs run.
+        The folder of the jobs' package.
 
     Raises
     ------
     UserError
-        The environment cannot hold the folders, or the current folder cannot be written.
+        A folder's name has a path separator, or the current folder is not writable.
     """
     for folder in (Path.cwd(), Path(sys.executable).parent):
         if os.pathsep in str(folder):
             raise UserError(
-                f"the path {folder} holds {os.pathsep!r}, which separates the folders of PATH and PYTHONPATH; move or "
+                f"the path {folder} has {os.pathsep!r}, which separates the folders of PATH and PYTHONPATH; move or "
                 "rename the folder"
             )
-    # So that jobs find Python in an environment that is not activated.
+    # Jobs find Python also in an environment that is not active.
     _prepend("PATH", Path(sys.executable).parent)
     os.environ[parent_watch.ENV_PARENT] = str(os.getpid())
     if not main:
         return Path(os.environ.get(ENV_CODE, ppml.__path__[0]))
     try:
-        code = snapshot(Path(ppml.__path__[0]))
+        code = copy_code(Path(ppml.__path__[0]))
     except OSError as error:
         raise UserError(
             f"{describe_os_error(error)}; the workflow keeps records below .snakemake in the current folder; for "
@@ -77,7 +77,7 @@ def resolve_fallback(config: Config, *, main: bool) -> str | None:
 
 
 def require_pins(pins: Mapping[str, str]) -> None:
-    """Exit unless the installed packages are the pinned ones: no result is recorded under another pin than its own."""
+    """Exit unless the installed packages have the pinned versions: the record of a result names its pins."""
     for name, pin in pins.items():
         installed = version(name).partition("+")[0]
         if installed not in [line.partition(";")[0].strip() for line in pin.split(" | ")]:
@@ -88,10 +88,10 @@ def require_pins(pins: Mapping[str, str]) -> None:
 
 
 def require_shell_safe_paths(*, executable: str = sys.executable) -> None:
-    """Exit if a path has characters that a shell replaces inside double quotes, as executors put a command."""
+    """Exit if a path has characters that a shell replaces inside double quotes: executors quote commands so."""
     for path in (str(Path.cwd()), executable):
         if found := sorted(set(path) & set('"$`\\')):
             sys.exit(
-                f"error: the path {path} holds {' '.join(found)}, which jobs on other machines cannot be given; use "
-                "another folder"
+                f"error: the path {path} has {' '.join(found)}, which a shell replaces in commands for other machines; "
+                "use another folder"
             )

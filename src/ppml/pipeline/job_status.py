@@ -1,9 +1,9 @@
-"""Which jobs a run has to run, and why: decided by the content of files and records, never by times."""
+"""The jobs of a run and their causes: the content of files and records decides, never a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,31 +13,31 @@ from ppml.jobs.record import STATE, JobRecord, read_record
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.file_digests import FileDigests
 from ppml.pipeline.record_book import RecordBook, write_book
-from ppml.pipeline.rerun_reasons import changed_params
+from ppml.pipeline.rerun_reasons import compare_params
 from ppml.pipeline.tracked_jobs import TrackedJob
 
 UNREAD = STATE / "unread-provenance.json"
-"""The copy of an unreadable record book that a new one has replaced."""
+"""The copy of an unreadable record book after its replacement."""
 CHECKPOINTS = ("calibrate",)
 """Rules whose outputs often stay the same: jobs that read only those may turn out to be up to date."""
 MISSING, FORCED = "missing", "forced"
-OTHER_BYTES, UNKNOWN = "its bytes are not those that were made", "nobody knows how it was made"
+OTHER_BYTES, NO_RECORD = "its bytes differ from its record", "it has no record"
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A planned job, and why it has to run.
+    """A planned job and its causes.
 
     Parameters
     ----------
     job : TrackedJob
         The job.
     causes : tuple of str
-        Reasons of the job itself, empty without any.
+        The reasons of the job itself.
     follows : tuple of str
-        Results that run again and that this job reads.
+        Stale results that the job reads.
     certain : bool
-        Whether the job runs with any result of a checkpoint.
+        Whether the job runs for every result of a checkpoint.
     """
 
     job: TrackedJob
@@ -52,8 +52,8 @@ class JobStatus:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """A record, and how its digests are compared with the SHA-256 of a file."""
+class _Candidate:
+    """A record, and the comparison of its digests with the SHA-256 of a file."""
 
     record: JobRecord
     matches: Callable[[str, str], bool]
@@ -86,9 +86,9 @@ class JobRecords:
         self._local: dict[str, JobRecord | None] = {}
         self._publishable = lru_cache(maxsize=None)(lambda sha256: publishable_digest(sha256, published=published))
 
-    def forget(self) -> None:
-        """Read files and records again: jobs have run meanwhile."""
-        self.digests.forget()
+    def reload(self) -> None:
+        """Read files and records again after jobs."""
+        self.digests.reload()
         self._local.clear()
 
     def is_missing(self, job: TrackedJob) -> bool:
@@ -96,46 +96,48 @@ class JobRecords:
         return any(self.digests.sha256(path) is None for path in job.outputs)
 
     def causes(self, job: TrackedJob) -> list[str]:
-        """Return the reasons why the job would make other outputs now; missing outputs do not count."""
+        """Return the reasons for other outputs of the job; missing outputs do not count."""
         found: dict[str, None] = {}
         reasons: dict[int, list[str]] = {}
         for path in job.outputs:
-            known = self._known(job, path)
-            for one in known:
-                if id(one.record) not in reasons:
-                    reasons[id(one.record)] = list(self._differences(job, one))
-                if not reasons[id(one.record)]:
+            candidates = self._candidates(job, path)
+            for candidate in candidates:
+                record = candidate.record
+                if id(record) not in reasons:
+                    reasons[id(record)] = list(self._differences(job, candidate))
+                if not reasons[id(record)]:
                     break
             else:
-                found.update(dict.fromkeys(reasons[id(known[0].record)] if known else self._unknown(job, path)))
+                first = reasons[id(candidates[0].record)] if candidates else self._lack_of_record(job, path)
+                found.update(dict.fromkeys(first))
         return list(found)
 
-    def _unknown(self, job: TrackedJob, path: str) -> list[str]:
+    def _lack_of_record(self, job: TrackedJob, path: str) -> list[str]:
         if self.digests.sha256(path) is None:
             return []
-        return [OTHER_BYTES if self._record(job) else UNKNOWN]
+        return [OTHER_BYTES if self._record(job) else NO_RECORD]
 
-    def has(self, path: str, shown: str) -> bool:
-        """Return whether a file exists with the bytes that the record book shows."""
+    def has_bytes(self, path: str, digest: str) -> bool:
+        """Return whether a file has the bytes of this digest in the record book."""
         sha256 = self.digests.sha256(path)
-        return sha256 is not None and self.stands_for(shown, sha256)
+        return sha256 is not None and self.matches_digest(digest, sha256)
 
-    def stands_for(self, shown: str, sha256: str) -> bool:
-        """Return whether a digest of the record book stands for this SHA-256, plainly or under the local key."""
-        # Without a key on this machine no digest was made with it, and looking makes none.
+    def matches_digest(self, digest: str, sha256: str) -> bool:
+        """Return whether a digest of the record book is this SHA-256 or its digest under the local key."""
+        # A missing key has made no digest, and this comparison makes no key.
         keyed = not self._published and KEY.exists()
-        return shown == sha256 or (keyed and shown == self._publishable(sha256))
+        return digest == sha256 or (keyed and digest == self._publishable(sha256))
 
     def code_digest(self, text: str) -> CodeDigest | None:
-        """Return the modules and pins of a code digest, None if they are not known."""
+        """Return the modules and pins of a code digest, None if they are unknown."""
         return self._code.get(text) or self.book.code.get(text)
 
     def save_book(self) -> None:
-        """Write the record book: every job whose outputs and inputs are as they were when it ran.
+        """Write the record book: every job whose outputs and inputs have not changed since.
 
-        The records of missing files stay in the book, as in a clone without a pull.
+        The records of missing files stay in the book, for clones without a pull.
         """
-        self.forget()
+        self.reload()
         groups: dict[tuple[str, str, tuple[str, ...], tuple[tuple[str, str], ...]], dict[str, str]] = {}
         for path, job in self.makers.items():
             if record := self._publishable_record(job, path):
@@ -149,20 +151,18 @@ class JobRecords:
         write_book(self._path, records, {**self.book.code, **self._code})
 
     def _publishable_record(self, job: TrackedJob, path: str) -> JobRecord | None:
-        """Return the record of a file with publishable digests, None if it is not known how the file was made."""
+        """Return the record of a file with publishable digests, None if no record describes the file."""
         sha256 = self.digests.sha256(path)
         if sha256 is None:
             return self.book.records.get(path)
-        known = [one for one in self._known(job, path) if not any(self._changed_inputs(one))]
-        if not known:
+        candidates = [one for one in self._candidates(job, path) if not any(self._changed_inputs(one))]
+        if not candidates:
             return None
-        best = min(known, key=lambda one: any(self._differences(job, one)))
-        inputs = best.record.inputs
-        if best.record is not self.book.records.get(path):
+        record = min(candidates, key=lambda one: any(self._differences(job, one))).record
+        inputs = record.inputs
+        if record is not self.book.records.get(path):
             inputs = {name: self._publishable(digest) for name, digest in inputs.items()}
-        return JobRecord(
-            best.record.rule, best.record.command, best.record.params, inputs, {path: self._publishable(sha256)}
-        )
+        return replace(record, inputs=inputs, outputs={path: self._publishable(sha256)})
 
     def _record(self, job: TrackedJob) -> JobRecord | None:
         last = job.outputs[-1]
@@ -170,45 +170,45 @@ class JobRecords:
             self._local[last] = read_record(last)
         return self._local[last]
 
-    def _known(self, job: TrackedJob, path: str) -> list[_Known]:
-        """Return the records that describe the bytes of an output; all records of it if it is missing."""
+    def _candidates(self, job: TrackedJob, path: str) -> list[_Candidate]:
+        """Return the records that describe the bytes of an output; of a missing output, all its records."""
         sha256 = self.digests.sha256(path)
         local, book = self._record(job), self.book.records.get(path)
-        found = [_Known(local, str.__eq__)] if local and path in local.outputs else []
-        found += [_Known(book, self.stands_for)] if book else []
+        found = [_Candidate(local, str.__eq__)] if local and path in local.outputs else []
+        found += [_Candidate(book, self.matches_digest)] if book else []
         return [one for one in found if sha256 is None or one.matches(one.record.outputs[path], sha256)]
 
-    def _differences(self, job: TrackedJob, known: _Known) -> Iterator[str]:
-        record = known.record
+    def _differences(self, job: TrackedJob, candidate: _Candidate) -> Iterator[str]:
+        record = candidate.record
         if record.command != job.command:
             yield "the rule's command has changed"
         if record.params != job.params:
-            yield from list(changed_params(record.params, job.params, self.code_digest)) or ["parameters have changed"]
+            yield from list(compare_params(record.params, job.params, self.code_digest)) or ["parameters have changed"]
         new, old = set(job.inputs), record.inputs.keys()
         yield from (f"new input {name}" for name in sorted(new - old))
         yield from (f"no longer an input: {name}" for name in sorted(old - new))
-        yield from self._changed_inputs(known)
+        yield from self._changed_inputs(candidate)
 
-    def _changed_inputs(self, known: _Known) -> Iterator[str]:
-        # A missing input was not pulled, and its outputs stay valid.
-        for name, recorded in known.record.inputs.items():
+    def _changed_inputs(self, candidate: _Candidate) -> Iterator[str]:
+        # The outputs of a missing input stay valid: a pull may omit it.
+        for name, recorded in candidate.record.inputs.items():
             now = self.digests.sha256(name)
-            if now is not None and not known.matches(recorded, now):
+            if now is not None and not candidate.matches(recorded, now):
                 yield f"{name} has changed"
 
 
 def plan_jobs(records: JobRecords, is_forced: Callable[[TrackedJob], bool] = lambda job: False) -> list[JobStatus]:
     """Return the status of every job, in the order of the plan.
 
-    A run makes required results that are missing, repeats jobs whose result would be another one now, and all jobs
-    that follow those; for them, it makes missing inputs as well.
+    A run makes missing required results, repeats the jobs with a cause and all jobs that follow, and makes the missing
+    inputs of these jobs.
 
     Parameters
     ----------
     records : JobRecords
         The planned jobs and their records.
     is_forced : callable
-        Planned job -> whether the user asks for it.
+        Planned job -> whether the user forces it.
     """
     own = [records.causes(job) + [FORCED] * is_forced(job) for job in records.jobs]
     needed: set[int] = set()
@@ -245,5 +245,5 @@ def _follow(
 
 
 def _printable(text: str) -> str:
-    """Return a text without control characters of the terminal: the record book comes from others."""
+    """Return a text without control characters of the terminal: a stranger can have written the record book."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""The path of every file that the workflow makes."""
+"""The path of every output of the workflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Paths:
         self.artifacts = config.folders.artifacts + suffix
         self.reports = config.folders.reports + suffix
         self.logs = config.folders.logs + suffix
-        # The first page of the report holds every figure: it is made in no time, and git does not need it.
+        # The first page of the report only combines figures: git does not need it.
         self.overview = f"{self.logs}/overview.rst"
         self.metrics = f"{self.reports}/metrics.json"
 

@@ -1,4 +1,4 @@
-"""The checked configuration as the rules see it: its data, its arms, and one job for each key of each stage."""
+"""The jobs of a checked configuration: its data, its arms, and one job for each key of each stage."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ppml.errors import UserError
 from ppml.jobs.job import Job
 from ppml.jobs.record import STATE
 from ppml.pipeline.code_digest import CodeDigests
-from ppml.pipeline.configuration import configuration
+from ppml.pipeline.configuration import check_configuration
 from ppml.pipeline.job_environment import resolve_fallback
 from ppml.pipeline.paths import Paths
 from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT, project_file
@@ -45,10 +45,10 @@ from ppml.reporting.literature import load_published
 from ppml.reporting.registry import Kind, tables
 
 OWNERS_PER_CORE = 16
-"""Owners whose noise and epsilon one process calculates; each takes up to two seconds."""
+"""The number of owners whose noise and epsilon one process calculates, each in up to two seconds."""
 
 
-def _kinds(union: Any) -> list[str]:
+def _class_names(union: Any) -> list[str]:
     """Return the names of the classes of a tagged union."""
     return [kind.__name__ for kind in get_args(get_args(union)[0])]
 
@@ -58,13 +58,13 @@ CHOICES = frozenset(
         *(
             name
             for union in (Topology, ServerOptimizer, Correction, Privacy, Aggregation, PartitionSpec)
-            for name in _kinds(union)
+            for name in _class_names(union)
         ),
         Transform.__name__,
         *(*MODELS, "distributed"),
     ]
 )
-"""Every name by which an arm can choose code."""
+"""The names by which an arm can choose code."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class PlannedJob:
     @cached_property
     def spec(self) -> str:
         """The part of the configuration that the outputs depend on, as JSON."""
-        # Not sorted: the order of an experiment's arms is the order shown.
+        # Not sorted: the order of an experiment's arms is their order in tables.
         return json.dumps(self.stage.spec(self.plan, self.key), separators=(",", ":"))
 
     @cached_property
@@ -177,17 +177,17 @@ class Plan:
 
     @classmethod
     def check(cls, given: Mapping[str, Any], files: list[str], *, main: bool = True, code: Path | None = None) -> Plan:
-        """Return the plan of the configuration that Snakemake was given.
+        """Return the plan of Snakemake's configuration.
 
         Parameters
         ----------
         given : mapping
             The content of ``--configfile`` and ``--config`` together.
         files : list of str
-            The files of ``--configfile``; without any, ``given`` is laid over the default configuration.
+            The files of ``--configfile``; without any, ``given`` overrides the default configuration.
         main : bool
-            Whether this process plans the run. A process of a single job, perhaps on another machine, takes over the
-            decision about the data.
+            Whether this process plans the run. The process of a single job, perhaps on another machine, uses the same
+            data.
         code : Path or None
             As for the class.
 
@@ -196,7 +196,7 @@ class Plan:
         UserError
             The configuration is not valid, or its data or device are not available.
         """
-        config = configuration(given, files or [DEFAULT_CONFIG], laid=bool(files))
+        config = check_configuration(given, files or [DEFAULT_CONFIG], merged=bool(files))
         check_device(config)
         fallback = resolve_fallback(config, main=main)
         check_last_batch(config, fallback)
@@ -216,7 +216,7 @@ class Plan:
                     )
 
     def notices(self) -> list[str]:
-        """Return the lines that the user should read before the first job."""
+        """Return the warnings before the first job."""
         lines = [f"warning: {line}" for line in (*self._unreadable(), *self.config.warnings())]
         return [self.fallback_sentence(), *lines] if self.fallback else lines
 
@@ -237,20 +237,8 @@ class Plan:
         """Yield the jobs of the given stages, by default of all, in the order of the table of stages."""
         return (PlannedJob(self, stage, key) for stage in stages or STAGES for key in stage.keys(self))
 
-    def outputs(self) -> dict[str, frozenset[str]]:
-        """Return every file that the workflow makes, with the specification and the digest of its job."""
-        made: dict[str, frozenset[str]] = {}
-        for job in self.jobs():
-            made.update(dict.fromkeys(job.output_files(), frozenset([job.spec, job.digest])))
-        return made
-
-    def trainings(self) -> dict[str, frozenset[str]]:
-        """Return the folder of each run with the params of its training."""
-        trainings = (job for job in self.jobs() if job.stage.name == "train")
-        return {self.paths.run(job.key["arm"], job.key["seed"]): frozenset([job.spec, job.digest]) for job in trainings}
-
     def results(self) -> list[str]:
-        """Return the files that a whole run makes: of every run, all tidy files, tables and figures."""
+        """Return the results of a whole run: the files of all runs, all tidy files, tables and figures."""
         chosen = [job for job in self.jobs() if job.stage.level in (RUN, PROJECT)]
         reports = [job for job in self.jobs() if "experiment" in job.key]
         return [file for job in (*chosen, *reports) for file in job.output_files()]
@@ -266,16 +254,16 @@ class Plan:
         return sorted({self.dataset(arm) for arm in self.config.arms})
 
     def fetched_datasets(self) -> list[str]:
-        """Return the names of the data sets that have files."""
+        """Return the names of the data sets with files."""
         return [name for name in self.datasets() if self.config.dataset(name).files]
 
     @property
     def redistributable(self) -> bool:
-        """Whether everybody may have all data that arms train on."""
+        """Whether the licences permit to publish all data of all arms."""
         return all(self.config.dataset(name).contract.redistributable for name in self.datasets())
 
     def raw_inputs(self, dataset: str) -> dict[str, str]:
-        """Return the published files that a subset is chosen from: on a holdout, no test file."""
+        """Return the published files of a subset; an evaluation on a holdout needs no test file."""
         spec = self.config.dataset(dataset)
         parts = ("train",) if self.config.data.evaluate_on == "holdout" else ("train", "test")
         return self.paths.raw(dataset, tuple(name for part in parts for name in spec.files_of(part)))
@@ -292,7 +280,7 @@ class Plan:
 
     @cached_property
     def transforms(self) -> dict[str, tuple[Transform, ...]]:
-        """Every chain of transforms by its content; each beginning of a chain is a chain as well."""
+        """Every chain of transforms, and every prefix of a chain, by its content."""
         chains = [
             arm.transforms[:end] for arm in self.config.arms.values() for end in range(1, len(arm.transforms) + 1)
         ]
@@ -300,7 +288,7 @@ class Plan:
 
     def _chain(self, transforms: tuple[Transform, ...]) -> str:
         """Return the content of a chain of transforms as a part of a path."""
-        # All seeds share a transform: it is one fixed rule, and a seed is another training on its output.
+        # All seeds share a transform: it is a fixed rule, and each seed trains on its output.
         parts = ["-".join(map(str, [*spec.to_json().values(), self.config.seed])) for spec in transforms]
         return "+".join(parts)
 
@@ -318,7 +306,7 @@ class Plan:
         return self.paths.transformed(dataset, before) if before else self.paths.subset(dataset)
 
     def examples(self, arm: str) -> dict[str, str]:
-        """Return the files that an arm trains and evaluates on: its subset after its transforms."""
+        """Return the files for the training and evaluation of an arm: its subset after its transforms."""
         chain = self._chain(self.config.arms[arm].transforms)
         return self.paths.transformed(self.dataset(arm), chain) if chain else self.subset(arm)
 
@@ -355,15 +343,15 @@ class Plan:
     # --- runs ---------------------------------------------------------------------------------------------------
 
     def is_private(self, arm: str) -> bool:
-        """Tell whether an arm trains with differential privacy."""
+        """Return whether an arm trains with differential privacy."""
         return not isinstance(self.config.arms[arm].privacy, NoPrivacy)
 
     def is_audited(self, key: Key) -> bool:
-        """Tell whether a run is audited: of an audited arm, the first seed is."""
+        """Return whether a run is audited: the first seed of each audited arm."""
         return key["arm"] in self.config.audited() and int(key["seed"]) == self.config.seeds_of(key["arm"])[0]
 
     def predicts_encrypted(self, arm: str) -> bool:
-        """Tell whether an arm predicts encrypted images."""
+        """Return whether an arm predicts encrypted images."""
         return not isinstance(self.config.arms[arm].inference, NoInference)
 
     def noise_of(self, key: Key) -> dict[str, str]:
@@ -385,7 +373,7 @@ class Plan:
         key : mapping
             The key of the job.
         aggregation : Spec or None
-            The aggregation in place of the arm's own one.
+            The aggregation in place of the arm's aggregation.
         """
         if "arm" in key:
             spec = self.config.arms[key["arm"]]
@@ -413,29 +401,29 @@ class Plan:
         }
 
     def calibrate_spec(self, arm: str) -> dict[str, Any]:
-        """Return the part that the noise of an arm depends on: not its learning rate, nor its aggregation."""
+        """Return the part of the configuration that the noise of an arm depends on."""
         technique = self.technique(arm)
         keep = {key: technique[key] for key in ("privacy", "topology")}
         training = {key: technique["training"][key] for key in ("epochs", "batch_size")}
         return {"arm": {**keep, "training": training}}
 
     def inference_spec(self, arm: str) -> dict[str, Any]:
-        """Return the part that an arm's prediction on encrypted images depends on besides its model."""
+        """Return the part of the configuration that encrypted prediction depends on besides the model file."""
         spec = self.config.arms[arm]
         return {"model": spec.model, **spec.inference.model_dump(mode="json", exclude={"kind"})}
 
-    def owners_at_once(self, arm: str) -> int:
-        """Return the number of processes that calculate noise and epsilon of an arm's owners."""
+    def owner_processes(self, arm: str) -> int:
+        """Return the number of processes that calculate the noise and epsilon of an arm's owners."""
         spec = self.config.arms[arm]
         local = isinstance(spec.privacy, ExampleLevel) and spec.privacy.noise == "local"
         partition = self.config.partitions[spec.partition] if spec.partition and local else None
-        # Only there has almost every client another number of examples, and with it another noise.
+        # The clients of other partitions have few different sizes, and so few different calculations.
         return max(1, partition.clients // OWNERS_PER_CORE) if isinstance(partition, Dirichlet) else 1
 
     # --- reports ------------------------------------------------------------------------------------------------
 
     def collect_spec(self) -> dict[str, Any]:
-        """Return every run and its files, the confidence of audits, and the arms that each table shows together."""
+        """Return every run and its files, the confidence of audits, and the joint arms of each table."""
         runs = []
         for key in RUN.keys(self):
             files = {
@@ -453,14 +441,14 @@ class Plan:
                     "inference": files.get("infer", []),
                 }
             )
-        return {"runs": runs, "audit": self.config.audit.to_json(), "tables": self.shown_together()}
+        return {"runs": runs, "audit": self.config.audit.to_json(), "tables": self.joint_arm_sets()}
 
     def _jobs_of_run(self, key: Key) -> Iterator[PlannedJob]:
         return (PlannedJob(self, stage, key) for stage in STAGES if stage.level is RUN and stage.when(self, key))
 
-    def shown_together(self) -> list[list[str]]:
-        """Return the arms of each table, each set once; no name of an experiment decides the order."""
-        shown: set[tuple[str, ...]] = set()
+    def joint_arm_sets(self) -> list[list[str]]:
+        """Return the arms of each table, each set once, in an order without the names of experiments."""
+        sets: set[tuple[str, ...]] = set()
         kinds = tables()
         for spec in self.config.experiments.values():
             compared = [(row.arm, self.published[row.published].epsilon) for row in spec.compare if row.arm is not None]
@@ -470,9 +458,9 @@ class Plan:
                 "epsilon_compared": [arm for arm, epsilon in compared if epsilon is not None],
                 "claimed": [arm for claim in spec.claims for arm in claim.arms],
             }
-            asked = [kinds[name] for name in spec.tables]
-            shown |= {tuple(sorted({*arms[kind.joint_arms]})) for kind in asked if kind.states_epsilon}
-        return [list(arms) for arms in sorted(shown) if arms]
+            chosen = [kinds[name] for name in spec.tables]
+            sets |= {tuple(sorted({*arms[kind.joint_arms]})) for kind in chosen if kind.states_epsilon}
+        return [list(arms) for arms in sorted(sets) if arms]
 
     def report_keys(self, section: str) -> list[Key]:
         """Return experiment and kind of each table or figure; ``section`` is ``tables`` or ``figures``."""
@@ -483,7 +471,7 @@ class Plan:
         ]
 
     def report_spec(self, experiment: str, kind: Kind) -> dict[str, Any]:
-        """Return the content of a table or figure besides the tidy files."""
+        """Return the part of the configuration that a table or figure depends on."""
         spec = self.config.experiments[experiment]
         rows = sorted({*(row.published for row in spec.compare), *spec.published}) if kind.published else []
         view = {
@@ -498,7 +486,7 @@ class Plan:
         return {"kind": kind.name, "view": view, "published": {row: self.published[row].to_json() for row in rows}}
 
     def claimed(self, experiment: str) -> list[str]:
-        """Return the arms that only a claim of an experiment names."""
+        """Return the arms that an experiment names only in its claims."""
         spec = self.config.experiments[experiment]
         return sorted({arm for claim in spec.claims for arm in claim.arms} - set(spec.arms))
 

@@ -1,4 +1,4 @@
-"""The files of the project beside its package: the Snakefile, ``config/``, ``workflow/`` and the lock file."""
+"""The files of the project outside its package: the Snakefile, ``config/``, ``workflow/`` and the lock file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 ENV_PROJECT = "PPML_PROJECT"
-"""The environment variable that holds the folder of the Snakefile; the Snakefile sets it for its jobs."""
+"""The environment variable with the folder of the Snakefile, which the Snakefile sets for its jobs."""
 
 
 def _find_root() -> Path:
@@ -22,7 +22,7 @@ ROOT = _find_root()
 
 
 def project_file(name: str) -> str:
-    """Return the path of a file of the project: relative, if the project is the current folder."""
+    """Return the path of a file of the project, relative if the project is the current folder."""
     return name if ROOT.samefile(Path.cwd()) else str(ROOT / name)
 
 

@@ -1,6 +1,6 @@
-"""The record book ``reports/provenance.json``: the records of all jobs, in git, so that a clone knows them.
+"""The record book ``reports/provenance.json``: the records of all jobs, in git for every clone.
 
-The book is published. If not all data are, it holds no plain digest of any file: see :mod:`ppml.io.digests`.
+The book is public. If some data are not, it holds no plain digest of any file: see :mod:`ppml.io.digests`.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 class RecordBook:
     """The records of jobs in ``reports/provenance.json``.
 
-    Each entry carries a digest of its content. Git merges two books line by line, and can combine the outputs of one
-    branch with the inputs of another: such an entry is left out, and so is one that has other parts or types than an
-    entry, or names files outside the planned places.
+    Each entry has a digest of its content. Git merges two books line by line, and can combine the outputs of one
+    branch with the inputs of another. The book omits such entries, entries with other parts or types, and entries with
+    outputs outside the planned paths.
 
     Parameters
     ----------
     path : Path
-        The file. If it is not a record book, the book is empty, and :attr:`problem` gives the reason.
+        The file. If it is invalid, the book is empty, and :attr:`problem` gives the reason.
     is_planned : callable
-        Name of a file -> whether the workflow makes it; a planned file can have any path.
+        File name -> whether it is an output of the workflow; a planned file can have any path.
 
     Attributes
     ----------
     records : dict
-        File -> record of the job that made it.
+        Output -> record of its job.
     code : dict
         Text of each code digest -> its modules and pins.
     problem : str
-        The reason why the file was not read, in one line; empty without a problem.
+        The reason of an empty book, in one line; empty without a problem.
 
     Raises
     ------
     UserError
-        A merge has left a conflict in the file.
+        The file has a merge conflict.
     """
 
     def __init__(self, path: Path, is_planned: Callable[[str], bool] = lambda name: False) -> None:
@@ -65,16 +65,16 @@ class RecordBook:
             text = _text(path)
             if re.search("^<<<<<<< ", text, re.MULTILINE):
                 raise UserError(
-                    f"{path} cannot be read; in the middle of a merge, take one side: git checkout --ours {path}, or "
-                    "--theirs; without it, results without a record on this machine are made again"
+                    f"{path} has a merge conflict; use one side: git checkout --ours {path}, or --theirs; without it, "
+                    "results without a record on this machine run again"
                 )
             self._read(json.loads(text))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
             self.code, self.records = {}, {}
             why = str(error).partition("\n")[0][:100] or type(error).__name__
             self.problem = (
-                f"{path} is no record book ({why}), so it is not used: results without a record on this machine are "
-                f"made again; to restore it: git checkout -- {path}"
+                f"{path} is no record book ({why}): results without a record on this machine run again; to restore "
+                f"it: git checkout -- {path}"
             )
 
     def _read(self, content: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class RecordBook:
                 self.records.update(dict.fromkeys(record.outputs, record))
 
     def _is_entry(self, entry: Any) -> bool:
-        """Return whether an entry has all parts, each of its type, and names only files of the workflow."""
+        """Return whether an entry has all parts, each of its type, and names only outputs of the workflow."""
         if not (
             isinstance(entry, dict) and {"rule", "command", "params", "inputs", "outputs", "digest"} <= entry.keys()
         ):
@@ -103,10 +103,8 @@ class RecordBook:
             and all(isinstance(param, str) and _is_unicode(param) for param in params)
             and isinstance(inputs, dict)
             and isinstance(outputs, dict)
-            and all(
-                isinstance(shown, str) and _SHA256.fullmatch(shown) for shown in (*inputs.values(), *outputs.values())
-            )
-            # An input is only read.
+            and all(isinstance(text, str) and _SHA256.fullmatch(text) for text in (*inputs.values(), *outputs.values()))
+            # A run never writes an input.
             and all(name.isprintable() and 0 < len(name) <= LONGEST_NAME for name in inputs)
             and all(is_plain(name) or self._is_planned(name) for name in outputs)
         )
@@ -121,8 +119,8 @@ def write_book(path: Path, records: Iterable[JobRecord], code: Mapping[str, Code
         entries.append({**entry, "digest": _entry_digest(entry)})
         commands[entry["command"]] = record.command
     used = sorted({param for record in records for param in record.params if param in code})
-    explained = {text: dataclasses.asdict(code[text]) for text in used}
-    write_json(path, {"jobs": entries, "commands": commands, "stamps": explained})
+    digests = {text: dataclasses.asdict(code[text]) for text in used}
+    write_json(path, {"jobs": entries, "commands": commands, "stamps": digests})
 
 
 def _entry_digest(entry: Mapping[str, Any]) -> str:
@@ -139,7 +137,7 @@ def _text(path: Path) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8: JSON can hold texts that cannot."""
+    """Return whether UTF-8 can encode a text: JSON can hold lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

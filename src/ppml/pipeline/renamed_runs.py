@@ -1,7 +1,7 @@
-"""Runs that lie under another name, as after an arm was renamed: found in the record book, and copied.
+"""Copies of runs with another name, for renamed arms.
 
-The book names only candidates. A run is copied from the folder of another arm in the same place, into places of planned
-results alone, and only files whose bytes are those of the book.
+The record book names the candidates. A run is copied from the folder of another arm beside the planned folder, only
+into paths of planned results, and only with the bytes of the book.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RenamedRun:
     Parameters
     ----------
     source, folder : str
-        The folder with the files, and the planned one.
+        The folder with the files, and the planned folder.
     records : mapping
         Planned file -> record of the job that made it, with the paths of the planned folder.
     """
@@ -39,49 +39,49 @@ class RenamedRun:
     records: Mapping[str, JobRecord]
 
     def __str__(self) -> str:
-        return f"{self.folder} is taken over from {self.source}, which was made in the same way"
+        return f"{self.folder} is copied from {self.source}, a run of the same training"
 
 
-def renamed_runs(records: JobRecords) -> list[RenamedRun]:
-    """Return the runs that a run would take over."""
-    known: dict[tuple[tuple[str, ...], Path, str], str] = {}
+def find_renamed_runs(records: JobRecords) -> list[RenamedRun]:
+    """Return the planned runs that exist under another name."""
+    trained: dict[tuple[tuple[str, ...], Path, str], str] = {}
     for output, record in records.book.records.items():
         if record.rule == "train":
             place = Path(output).parent
-            known[record.params, place.parent.parent, place.name] = str(place)
+            trained[record.params, place.parent.parent, place.name] = str(place)
     found = []
     for job in records.jobs:
         if job.rule != "train":
             continue
         folder = Path(job.outputs[0]).parent
-        source = known.get((job.params, folder.parent.parent, folder.name))
-        # A broken link counts as a folder, too.
+        source = trained.get((job.params, folder.parent.parent, folder.name))
+        # A broken link also counts as a folder.
         if not source or os.path.lexists(folder) or any(map(Path.is_symlink, _with_parent(Path(source)))):
             continue
-        if moved := _moved(records, source, str(folder)):
-            found.append(RenamedRun(source, str(folder), moved))
+        if renamed := _rename_records(records, source, str(folder)):
+            found.append(RenamedRun(source, str(folder), renamed))
     return found
 
 
-def _moved(records: JobRecords, source: str, folder: str) -> dict[str, JobRecord]:
-    """Return the records of a run with the paths of ``folder``; none if one of its files is not as it was made."""
+def _rename_records(records: JobRecords, source: str, folder: str) -> dict[str, JobRecord]:
+    """Return the records of a run with the paths of ``folder``; none if one of its files differs from its record."""
     book = records.book.records
     names = {name: f"{folder}/{Path(name).name}" for name in book if str(Path(name).parent) == source}
-    # The record of a run is collected from all runs.
+    # The collect stage writes the record of a run, from all runs.
     names = {name: to for name, to in names.items() if to in records.makers and book[name].rule != "collect"}
-    moved = {}
+    renamed = {}
     for name, to in names.items():
         record = book[name]
         inside = {part for part in record.inputs if str(Path(part).parent) == source}
-        if not inside <= names.keys() or not records.has(name, record.outputs[name]):
+        if not inside <= names.keys() or not records.has_bytes(name, record.outputs[name]):
             return {}
-        inputs = {names.get(part, part): shown for part, shown in record.inputs.items()}
-        moved[to] = dataclasses.replace(record, inputs=inputs, outputs={to: record.outputs[name]})
-    return moved
+        inputs = {names.get(part, part): digest for part, digest in record.inputs.items()}
+        renamed[to] = dataclasses.replace(record, inputs=inputs, outputs={to: record.outputs[name]})
+    return renamed
 
 
-def take_over(run: RenamedRun, records: JobRecords) -> bool:
-    """Copy the files and record them; return whether all had the right bytes. If not, no copy remains.
+def copy_renamed_run(run: RenamedRun, records: JobRecords) -> bool:
+    """Copy and record the files; return whether all have the recorded bytes. If not, no copy remains.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def take_over(run: RenamedRun, records: JobRecords) -> bool:
     copied: list[Path] = []
     complete = False
     try:
-        complete = all(_copied(run, places, top, target, records, copied) for target in run.records)
+        complete = all(_copy_file(run, places, top, target, records, copied) for target in run.records)
     except PlaceError:
         pass
     finally:
@@ -101,29 +101,31 @@ def take_over(run: RenamedRun, records: JobRecords) -> bool:
             _remove(copied, run.folder)
     if complete:
         records.book.records.update(run.records)
-        records.forget()
+        records.reload()
         _record(run, records)
     return complete
 
 
-def _copied(run: RenamedRun, places: Places, top: Path, target: str, records: JobRecords, copied: list[Path]) -> bool:
-    shown = run.records[target].outputs[target]
+def _copy_file(
+    run: RenamedRun, places: Places, top: Path, target: str, records: JobRecords, copied: list[Path]
+) -> bool:
+    digest = run.records[target].outputs[target]
     name, source = Path(target).relative_to(top).as_posix(), Path(run.source, Path(target).name)
-    if places.put(name, source, lambda copy: records.stands_for(shown, file_sha256(copy))):
+    if places.put(name, source, lambda copy: records.matches_digest(digest, file_sha256(copy))):
         copied.append(Path(target))
         return True
     return False
 
 
 def _record(run: RenamedRun, records: JobRecords) -> None:
-    """Write the records of the copies, for runs that end before they save the record book."""
+    """Write the records of the copies: a killed run does not save the record book."""
     for job in records.jobs:
         if all(path in run.records for path in job.outputs):
             record = run.records[job.outputs[0]]
             outputs = {path: records.digests.sha256(path) or "" for path in job.outputs}
             inputs = {
-                name: now if (now := records.digests.sha256(name)) and records.stands_for(shown, now) else shown
-                for name, shown in record.inputs.items()
+                name: now if (now := records.digests.sha256(name)) and records.matches_digest(digest, now) else digest
+                for name, digest in record.inputs.items()
             }
             write_record(dataclasses.replace(record, inputs=inputs, outputs=outputs), job.outputs[-1])
 
@@ -131,7 +133,7 @@ def _record(run: RenamedRun, records: JobRecords) -> None:
 def remove_leftovers(outputs: Iterable[str]) -> None:
     """Remove the temporary files of killed writers from the folders of outputs."""
     for folder in sorted({Path(path).parent for path in outputs}):
-        # A link leads to a folder outside of the workflow.
+        # A link can lead to a folder outside of the workflow.
         if not any(map(Path.is_symlink, _with_parent(folder))):
             for leftover in leftover_temp_files(folder):
                 leftover.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Why a job has to run, in words: which key, which module, which pin, which data."""
+"""Descriptions of the differences between two jobs: keys, modules and pins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ppml.pipeline.code_digest import CodeDigest
 
 
-def changed_params(
+def compare_params(
     before: Iterable[str], now: Iterable[str], code_digest: Callable[[str], CodeDigest | None]
 ) -> Iterator[str]:
     """Yield the differences between the parameters of a finished job and those of the planned one.
@@ -26,20 +26,20 @@ def changed_params(
     new = [param for param in now if param not in before]
     old_code, new_code = ([param for param in params if _is_code_digest(param)] for params in (old, new))
     for one, other in zip(old_code, new_code, strict=False):
-        yield from changed_code(code_digest(one), code_digest(other))
+        yield from compare_code(code_digest(one), code_digest(other))
     old_specs, new_specs = ([spec for param in params if (spec := _spec(param)) is not None] for params in (old, new))
     for one, other in zip(old_specs, new_specs, strict=False):
-        yield from changed_keys(one, other)
+        yield from compare_keys(one, other)
     if len(old) != len(new) or len(old_specs) != len(new_specs) or len(old_code) != len(new_code):
         yield "the rule has other parameters"
     elif not old_specs and not old_code:
         yield from (f"{one!r} is now {other!r}" for one, other in zip(old, new, strict=False))
 
 
-def changed_code(before: CodeDigest | None, now: CodeDigest | None) -> Iterator[str]:
+def compare_code(before: CodeDigest | None, now: CodeDigest | None) -> Iterator[str]:
     """Yield the modules and pins that differ."""
     if before is None or now is None:
-        yield "code or pins have changed, and nobody knows what they were"
+        yield "code or pins have changed; their earlier versions are unknown"
         return
     modules = [name for name in {**before.modules, **now.modules} if before.modules.get(name) != now.modules.get(name)]
     yield from (f"module {name}" for name in sorted(modules))
@@ -48,17 +48,17 @@ def changed_code(before: CodeDigest | None, now: CodeDigest | None) -> Iterator[
             yield f"pin {name} {before.pins.get(name, '(none)')} -> {now.pins.get(name, '(none)')}"
 
 
-def changed_keys(before: Any, now: Any, place: str = "") -> Iterator[str]:
+def compare_keys(before: Any, now: Any, place: str = "") -> Iterator[str]:
     """Yield the keys whose values differ.
 
     Examples
     --------
-    >>> list(changed_keys({"arm": {"epochs": 1, "rate": 2}}, {"arm": {"epochs": 3, "rate": 2}}))
+    >>> list(compare_keys({"arm": {"epochs": 1, "rate": 2}}, {"arm": {"epochs": 3, "rate": 2}}))
     ['arm.epochs 1 -> 3']
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
-            yield from changed_keys(before.get(key), now.get(key), f"{place}.{key}" if place else key)
+            yield from compare_keys(before.get(key), now.get(key), f"{place}.{key}" if place else key)
         if [key for key in before if key in now] != [key for key in now if key in before]:
             yield f"{place or 'specification'} is in another order"
     elif before != now:

@@ -1,8 +1,8 @@
-"""The inputs of rules, marked so that Snakemake runs the jobs of :func:`ppml.pipeline.job_status.plan_jobs`.
+"""The inputs of rules, with marks by which Snakemake runs the jobs of :func:`ppml.pipeline.job_status.plan_jobs`.
 
 Snakemake compares the times of inputs and outputs. An input whose job does not run is therefore ``ancient``, and a job
-that has to run reads one more file, which is newer than all others. Both are features of Snakemake; nothing in
-the folder changes, so that a dry run shows what a run does.
+that has to run reads one more file, which is newer than all others. No file in the folder changes, so that a dry run
+shows the jobs of a run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from snakemake.io import ancient
 
 from ppml.errors import UserError
 from ppml.io.atomic import atomic_write
-from ppml.jobs.record import JobDescription, write_descriptions
+from ppml.jobs.record import write_descriptions
 from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs
 from ppml.pipeline.project import project_file
-from ppml.pipeline.renamed_runs import remove_leftovers, renamed_runs, take_over
+from ppml.pipeline.renamed_runs import copy_renamed_run, find_renamed_runs, remove_leftovers
 from ppml.pipeline.rules import Rule
 from ppml.pipeline.stages import Files
 from ppml.pipeline.tracked_jobs import TrackedJob
@@ -36,13 +36,13 @@ from ppml.system_errors import describe_os_error
 class RuleInputs:
     """The input functions of rules.
 
-    At the first call of one, which comes while Snakemake plans the jobs, Snakemake's options are known: a real run then
-    takes over renamed runs and writes the descriptions of its jobs.
+    Snakemake calls them after it has read its options. At the first call, a real run copies renamed runs and writes the
+    descriptions of its jobs.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
-        The workflow that is being read.
+        The workflow of the Snakefile.
     checkpoints : snakemake.checkpoints.Checkpoints
         The checkpoints of the Snakefile.
     records : JobRecords
@@ -65,17 +65,17 @@ class RuleInputs:
 
         def inputs(wildcards: Any) -> dict[str, Any]:
             job = rule.job(wildcards)
-            return self.marked(job.output_files()[0], job.inputs)
+            return self.mark_inputs(job.output_files()[0], job.inputs)
 
         return inputs
 
-    def marked(self, output: str, inputs: Files) -> dict[str, Any]:
-        """Return the inputs of the job that makes ``output``, marked, and ``stale``.
+    def mark_inputs(self, output: str, inputs: Files) -> dict[str, Any]:
+        """Return the inputs of the job of ``output`` with marks, and ``stale``.
 
         If the checkpoint of its run runs first, Snakemake plans the job again after it.
         """
         if not self._workflow.is_main_process:
-            # A process that runs one job, perhaps on another machine, runs it anyway.
+            # The process of a single job, perhaps on another machine, runs its job in any case.
             return {**inputs, "stale": []}
         self._require_plan()
         # The first page of the report has no record.
@@ -87,7 +87,7 @@ class RuleInputs:
         if job and checkpoint:
             # Raises an exception of Snakemake until the checkpoint has ended.
             getattr(self._checkpoints, checkpoint.rule).get(**checkpoint.wildcards)
-            self._records.forget()
+            self._records.reload()
             causes = [*self._records.causes(job), *(cause for cause in causes if cause == FORCED)]
 
         def mark(paths: str | Sequence[str]) -> Any:
@@ -100,7 +100,7 @@ class RuleInputs:
         return {**{name: mark(paths) for name, paths in inputs.items()}, "stale": [self._newest.name] if causes else []}
 
     def _may_change(self, maker: TrackedJob | None, *, after: TrackedJob | None) -> bool:
-        """Return whether a job runs that makes an input, after a checkpoint has ended if ``after`` is one."""
+        """Return whether the job that makes an input runs; ``after`` is a checkpoint that has ended."""
         if maker is None or not (status := self._status[maker.outputs[0]]).runs:
             return False
         if after is None or status.certain:
@@ -119,10 +119,10 @@ class RuleInputs:
         return [job for job in self._records.jobs if job.rule in CHECKPOINTS]
 
     def targets(self, paths: Sequence[str]) -> list[str]:
-        """Return the inputs of the rule for all results: if all are up to date, only a file that no rule makes.
+        """Return the inputs of the rule for all results; without a stale result, only a file that no rule makes.
 
-        Snakemake then says that there is nothing to be done without a graph of all jobs, which takes most of the time.
-        Commands that show the graph (``--summary``, ``--report``) get all paths.
+        Snakemake then ends without a graph of all jobs, which takes most of the time. Commands that show the graph
+        (``--summary``, ``--report``) get all paths.
         """
         self._require_plan()
         idle = self._status and not any(status.runs for status in self._status.values())
@@ -143,26 +143,26 @@ class RuleInputs:
     def _plan(self) -> None:
         workflow = self._workflow
         if workflow.touch:
-            raise UserError("--touch is refused: content decides here, never a time; to repeat a job: --forcerun")
+            raise UserError("--touch is refused: content decides, never a time; to repeat a job: --forcerun")
         real = workflow.execution_settings is not None and not workflow.dryrun
         if real:
             self._start()
             remove_leftovers(self._records.makers)
-            for run in renamed_runs(self._records):
-                take_over(run, self._records)
+            for run in find_renamed_runs(self._records):
+                copy_renamed_run(run, self._records)
         elif workflow.dryrun:
-            for run in renamed_runs(self._records):
-                print(f"a run does this first: {run}", file=sys.stderr)
+            for run in find_renamed_runs(self._records):
+                print(f"before the first job: {run}", file=sys.stderr)
         jobs = plan_jobs(self._records, self._is_forced)
         self._records.digests.save()
         self._status = {status.job.outputs[0]: status for status in jobs}
         running = [status for status in jobs if status.runs]
         self._real = real
         if real and running:
-            write_descriptions(map(_description, self._records.jobs))
+            write_descriptions(self._records.jobs)
             _replace_links(running)
             _align_times(running)
-        self._newest = _newest_file(running)
+        self._newest = _create_newest_file(running)
 
     def _is_forced(self, job: TrackedJob) -> bool:
         settings = self._workflow.dag_settings
@@ -170,15 +170,11 @@ class RuleInputs:
         return bool(settings.forceall or job.rule in asked or asked & set(job.outputs))
 
 
-def _description(job: TrackedJob) -> JobDescription:
-    return JobDescription(job.rule, job.command, job.params, job.inputs, job.outputs)
+def _create_newest_file(running: list[JobStatus]) -> Any:
+    """Return a temporary file that is newer than all outputs of some jobs; this process removes it.
 
-
-def _newest_file(running: list[JobStatus]) -> Any:
-    """Return a file outside of the folder that is newer than all outputs of some jobs; this process removes it.
-
-    It is as old as possible: Snakemake reports an output that is older than an input after its job, which a node of a
-    cluster with another clock would make.
+    The file is as old as possible: Snakemake reports an error if an output is older than an input after its job, and
+    the clock of a cluster's node may be slow.
     """
     file = tempfile.NamedTemporaryFile(prefix="newer-than-results-")  # noqa: SIM115 (until this process ends)
     # Other bytes each time: where Snakemake compares content, it is a changed file.
@@ -199,7 +195,7 @@ def _align_times(running: list[JobStatus]) -> None:
     now = time.time_ns()
     for path in _files(running):
         if Path(path).stat().st_mtime_ns >= now:
-            # The clock was wrong.
+            # A wrong clock has set it.
             os.utime(path, ns=(0, 0))
     uncertain = _files(status for status in running if not status.certain)
     oldest = min((Path(path).stat().st_mtime_ns for path in uncertain), default=0)
@@ -208,9 +204,9 @@ def _align_times(running: list[JobStatus]) -> None:
 
 
 def _replace_links(running: list[JobStatus]) -> None:
-    """Replace links by copies in the places of outputs that are made again.
+    """Replace links by copies among the outputs of running jobs.
 
-    DVC can link them to files of its cache, which it protects; Snakemake refuses to run a job with a protected output.
+    DVC can link outputs to protected files of its cache; Snakemake refuses to run a job with a protected output.
     """
     for path in map(Path, _files(running)):
         found = path.lstat()
@@ -222,10 +218,10 @@ def _replace_links(running: list[JobStatus]) -> None:
 
 
 def _require_unprotected(job: TrackedJob) -> None:
-    """Exit if an output that would be made again is write-protected by its owner; the superuser could write it."""
+    """Exit if an output of a running job is write-protected by its owner; the superuser could write it."""
     for path in map(Path, job.outputs):
         if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:
             sys.exit(
-                f"error: {path} would be made again, and is write-protected; to allow it: chmod u+w "
-                f"{shlex.quote(str(path))}, or where DVC protected it: .venv/bin/dvc unprotect data artifacts"
+                f"error: {path} is stale and write-protected; to allow a new one: chmod u+w {shlex.quote(str(path))}, "
+                "or after DVC: .venv/bin/dvc unprotect data artifacts"
             )

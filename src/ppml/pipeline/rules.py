@@ -1,4 +1,4 @@
-"""The parts of Snakemake's rules, from the table of stages."""
+"""The parts of Snakemake's rules that follow from the table of stages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ppml.pipeline.stages import OVERVIEW, STAGES, Files, Key, Level, Stage
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: a stage, for all values of its wildcards or for one value of some of them.
+    """One rule of a stage.
 
-    Methods that take ``wildcards`` are input, params and threads functions of Snakemake.
+    ``threads`` and ``arguments`` are threads and params functions of Snakemake.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class Rule:
     stage : Stage
         The stage.
     fixed : mapping
-        The values of the wildcards that have a rule for each value.
+        The values of the wildcards with a rule for each value.
     """
 
     plan: Plan
@@ -56,21 +56,9 @@ class Rule:
         """Return the job for these wildcards."""
         return self._jobs[tuple(str(wildcards[name]) for name in self._open)]
 
-    def inputs(self, wildcards: Any) -> Files:
-        """Return the input files by name."""
-        return self.job(wildcards).inputs
-
     def threads(self, wildcards: Any) -> int:
         """Return the number of processes that share the work."""
         return self.job(wildcards).threads
-
-    def spec(self, wildcards: Any) -> str:
-        """Return the part of the configuration that the outputs depend on."""
-        return self.job(wildcards).spec
-
-    def digest(self, wildcards: Any) -> str:
-        """Return the digest of code and pinned packages."""
-        return self.job(wildcards).digest
 
     def arguments(self, wildcards: Any, output: Any, threads: int) -> str:
         """Return the arguments of the command; Snakemake does not record a param that depends on the output."""
@@ -82,16 +70,14 @@ class Rule:
 
     @cached_property
     def _jobs(self) -> dict[tuple[str, ...], PlannedJob]:
-        jobs = (PlannedJob(self.plan, self.stage, key) for key in self.stage.keys(self.plan))
-        return {
-            tuple(job.key[name] for name in self._open): job for job in jobs if self.fixed.items() <= job.key.items()
-        }
+        jobs = (job for job in self.plan.jobs(self.stage) if self.fixed.items() <= job.key.items())
+        return {tuple(job.key[name] for name in self._open): job for job in jobs}
 
 
-def rules(plan: Plan, *levels: Level, without: tuple[str, ...] = ()) -> Iterator[Rule]:
-    """Yield the rules of all stages of these levels that have a job."""
+def rules(plan: Plan, *levels: Level) -> Iterator[Rule]:
+    """Yield the rules of all stages of these levels with a job."""
     for stage in (*STAGES, OVERVIEW):
-        if stage.level in levels and stage.name not in without:
-            seen = dict.fromkeys(tuple(key[name] for name in stage.level.by_rule) for key in stage.keys(plan))
-            for values in seen:
-                yield Rule(plan, stage, dict(zip(stage.level.by_rule, values, strict=True)))
+        if stage.level in levels:
+            values = dict.fromkeys(tuple(key[name] for name in stage.level.by_rule) for key in stage.keys(plan))
+            for fixed in values:
+                yield Rule(plan, stage, dict(zip(stage.level.by_rule, fixed, strict=True)))

@@ -142,11 +142,11 @@ class RunLock:
             raise UserError(self.refusal())
 
     def refusal(self) -> str:
-        """Return the error for a run beside another one."""
+        """Return the error of a second run."""
         return f"another run is at work in this folder: {self.holder()}; wait for it, or stop it first"
 
     def warning(self) -> str:
-        """Return the warning for a dry run beside another run."""
+        """Return the warning of a dry run during another run."""
         return (
             f"another run is at work in this folder: {self.holder()}; its changes may cause errors, and the result may "
             "be out of date: repeat the command after its end"

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,13 +31,14 @@ from packaging.utils import canonicalize_name
 
 from ppml.errors import UserError
 from ppml.io.atomic import write_text
+from ppml.jobs.runner import run
 from ppml.pipeline.project import ROOT
 
 NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
-"""The one of RFC 4122 for addresses."""
+"""The namespace of RFC 4122 for URLs."""
 DECLARED = LicenseAcknowledgement.DECLARED
 LONGEST_NAME = 60
-"""Characters of the longest name of a licence."""
+"""The number of characters of the longest name of a licence."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,24 @@ class Pin:
     Parameters
     ----------
     name, version : str
-        The normalized name, and the one version.
+        The normalized name, and the exact version.
     marker : str
-        Where the pin applies, in the language of PEP 508; empty: everywhere.
+        The PEP 508 marker of the platforms; empty for all platforms.
     hashes : tuple of str
-        SHA-256 digests, in hexadecimal, of the files that may be installed.
-    wanted_by : tuple of str
-        Names of the pins, or of the project, that ask for it.
+        The SHA-256 digests of the permitted files, in hexadecimal.
+    required_by : tuple of str
+        The names of the packages, or of the project, that require it.
     """
 
     name: str
     version: str
     marker: str
     hashes: tuple[str, ...]
-    wanted_by: tuple[str, ...]
+    required_by: tuple[str, ...]
 
 
 def read_lock(path: Path) -> list[Pin]:
-    """Return the pins of a lock file that ``make lock`` has written.
+    """Return the pins of a lock file of ``make lock``.
 
     Raises
     ------
@@ -76,16 +76,16 @@ def read_lock(path: Path) -> list[Pin]:
 
 
 def _pin(entry: str, path: Path) -> Pin:
-    said = entry.partition("\\\n")[0].partition("\n")[0].strip()
+    line = entry.partition("\\\n")[0].partition("\n")[0].strip()
     hashes = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})(?![0-9a-f])", entry))
     try:
-        requirement = Requirement(said)
+        requirement = Requirement(line)
     except InvalidRequirement:
-        raise UserError(f"{path}: {said!r} is no requirement; run `make lock`") from None
+        raise UserError(f"{path}: {line!r} is no requirement; run `make lock`") from None
     exact = re.fullmatch(r"==([^,*]+)", str(requirement.specifier))
     if not exact or not hashes:
         lacks = "SHA-256 digest" if exact else "exact version"
-        raise UserError(f"{path}: {said!r} has no {lacks}; run `make lock`")
+        raise UserError(f"{path}: {line!r} has no {lacks}; run `make lock`")
     # "# via name", or "# via" and a line "#   name" for each.
     via = re.findall(r"(?m)^    #(?: via|  ) +(\S+)", entry)
     return Pin(
@@ -133,9 +133,9 @@ def make_bom(lock: Path, project: Path) -> str:
         named.setdefault(pin.name, []).append(component)
     for pin, component in components.items():
         bom.register_dependency(component)
-        for name in pin.wanted_by:
-            for wanting in named.get(name, ()):
-                bom.register_dependency(wanting, [component])
+        for name in pin.required_by:
+            for dependent in named.get(name, ()):
+                bom.register_dependency(dependent, [component])
     bom.serial_number = uuid5(NAMESPACE, _text(bom, without_serial=True))
     return _text(bom)
 
@@ -148,31 +148,31 @@ def _text(bom: Bom, without_serial: bool = False) -> str:
 
 
 def _component(pin: Pin, metadata: PackageMetadata | None) -> Component:
-    where = ExternalReference(
+    source = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
         url=XsUri(f"https://pypi.org/simple/{pin.name}/"),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest) for digest in pin.hashes],
     )
     # A local build of the same release, such as 2.14.1+cpu, has the same licences.
-    same = metadata is not None and metadata["Version"].partition("+")[0] == pin.version
+    is_pinned = metadata is not None and metadata["Version"].partition("+")[0] == pin.version
     return Component(
         name=pin.name,
         version=pin.version,
         bom_ref=f"{pin.name}=={pin.version}",
         purl=PackageURL("pypi", name=pin.name, version=pin.version),
-        licenses=list(_licenses(metadata)) if same and metadata is not None else [],
-        external_references=[where],
+        licenses=list(_licenses(metadata)) if is_pinned and metadata is not None else [],
+        external_references=[source],
         properties=[Property(name="ppml:marker", value=pin.marker)] if pin.marker else [],
     )
 
 
 def _licenses(metadata: PackageMetadata) -> Iterator[License]:
-    """Give the licences that a package declares: an SPDX expression, a short name, or else those of its classifiers."""
+    """Yield the declared licences of a package: an SPDX expression, a short name, or else its classifiers."""
     factory = LicenseFactory()
     fields = metadata.json
     declared = fields.get("license_expression")
     if declared is None:
-        # Older packages have the whole text of a licence in this field, or a word that says nothing.
+        # Older packages have the whole text of a licence in this field, or UNKNOWN.
         text = str(fields.get("license", "")).strip()
         declared = text if 0 < len(text) <= LONGEST_NAME and "\n" not in text and text != "UNKNOWN" else None
     if declared:
@@ -184,12 +184,12 @@ def _licenses(metadata: PackageMetadata) -> Iterator[License]:
 
 
 def check_bom(text: str) -> None:
-    """Raise a :class:`UserError` if a text is no bill of materials by CycloneDX's schema.
+    """Check that a text is a bill of materials by CycloneDX's schema.
 
     Raises
     ------
     UserError
-        It says where the text differs from the schema.
+        The message has the first difference from the schema.
     """
     fault = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if fault is not None:
@@ -197,20 +197,17 @@ def check_bom(text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the bill of materials, and say how much of it is known."""
+    """Write the bill of materials, and print the numbers of packages and of declared licences."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("path", type=Path, help="the file to write")
     path = parser.parse_args(argv).path
-    try:
-        text = make_bom(ROOT / "requirements.lock", ROOT / "pyproject.toml")
-        check_bom(text)
-        write_text(path, text)
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    text = make_bom(ROOT / "requirements.lock", ROOT / "pyproject.toml")
+    check_bom(text)
+    write_text(path, text)
     components = json.loads(text)["components"]
     licensed = sum("licenses" in component for component in components)
     print(f"{os.fspath(path)}: {len(components)} packages, {licensed} with a declared licence")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,8 +1,8 @@
 """The stages of the workflow, each declared once.
 
 The rules of Snakemake, the command lines of jobs, their digests, the status and the list of published files follow from
-this table. ``python -m ppml.pipeline.stages`` prints it. A new stage is an entry here and a module ``ppml.stages.NAME``
-with a function ``run(job)``; the rows that it adds to a tidy file are declared in :mod:`ppml.results.tidy_files`.
+this table. ``python -m ppml.pipeline.stages`` prints it. A new stage needs an entry in this table and a module
+``ppml.stages.NAME`` with a function ``run(job)``; :mod:`ppml.results.tidy_files` declares its rows in tidy files.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 Key = Mapping[str, str]
 """The values of a job's wildcards by name, for instance ``{"arm": "fl", "seed": "0"}``."""
 Files = Mapping[str, "str | list[str]"]
-"""Paths by name; a list holds files that the job finds by its specification."""
+"""Paths by name; the specification of the job names the files of a list."""
 
 
-# Groups of slow modules of third parties: a job imports ``ppml`` itself.
+# Groups of slow third-party modules; each job imports ``ppml`` anew.
 SETTINGS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "pydantic.types", "yaml")
 TORCH = ("torch", "safetensors.torch")
 # Flower's settings come before its modules. The optimisers of torch import its compiler at their first step.
@@ -39,16 +39,16 @@ FIGURES = (*TABLES, "seaborn", "matplotlib.backends.backend_svg")
 
 @dataclass(frozen=True)
 class Level:
-    """The things that a stage has one job for each of.
+    """The level of a stage: it has a job for each key.
 
     Parameters
     ----------
     wildcards : tuple of str
         The wildcards of a job.
     keys : callable
-        Returns the keys of all jobs of a plan.
+        Plan -> keys of all jobs.
     by_rule : tuple of str
-        Wildcards with a rule for each of their values, since inputs or outputs differ in more than a path.
+        The wildcards with a rule for each value, whose inputs or outputs differ in more than a path.
     """
 
     wildcards: tuple[str, ...]
@@ -75,23 +75,23 @@ class Stage:
     name : str
         The name, and the module in :mod:`ppml.stages`.
     level : Level
-        The things that it has one job for each of.
+        The level of its jobs.
     outputs, inputs : callable
-        Return the files of a job by name. The outputs also take wildcards such as ``{arm}`` as values.
+        Plan and key -> files of the job by name. The key of outputs can have wildcards such as ``{arm}`` as values.
     spec : callable
-        Returns the part of the configuration that the outputs depend on.
+        Plan and key -> part of the configuration that the outputs depend on.
     preload : tuple of str
-        Slow modules, which the fork server imports once for all jobs.
+        The slow modules, which the fork server imports once for all jobs.
     when : callable
-        Tells whether the stage has a job for a key.
+        Plan and key -> whether the stage has this job.
     choices : callable
-        Returns the names by which the job chooses code; its digest leaves out all other choices.
+        Plan and key -> names by which the job chooses code; its digest excludes all other choices.
     modules : callable
-        Returns modules that the job imports by a name of its specification.
+        Plan and key -> modules that the job imports by a name of its specification.
     notes : callable
-        Returns values that no output depends on.
+        Plan and key -> values that no output depends on.
     threads : callable
-        Returns the number of processes that share the work.
+        Plan and key -> number of processes for the work.
     needs_noise : bool
         Whether the stage follows the calibration of the arm.
     """
@@ -126,7 +126,7 @@ class InRun:
     Parameters
     ----------
     names : mapping
-        File names by the names that the stage uses.
+        The file names by the names in the stage.
     """
 
     names: Mapping[str, str]
@@ -150,7 +150,7 @@ def _training_inputs(plan: Plan, key: Key) -> Files:
 
 def _audit_inputs(plan: Plan, key: Key) -> Files:
     files = plan.examples(key["arm"])
-    # Without transforms the auditor makes its own examples, and reads none of the data.
+    # Without transforms the auditor makes its own examples, and reads no training data.
     chosen = ("train", "about") if plan.config.arms[key["arm"]].transforms else ("about",)
     return {**{name: files[name] for name in chosen}, **plan.partition_of(key), **plan.noise_of(key)}
 
@@ -181,7 +181,7 @@ STAGES = (
         FETCHED,
         outputs=lambda plan, key: plan.paths.raw(key["dataset"], plan.config.dataset(key["dataset"]).file_names),
         spec=lambda plan, key: {"dataset": key["dataset"], "source": plan.config.dataset(key["dataset"]).to_json()},
-        # The files have checksums: they do not depend on their source.
+        # The files have checksums, so they do not depend on their source.
         notes=lambda plan, key: {"mirrors": plan.config.data.mirrors, "download": plan.config.data.download},
         preload=(*SETTINGS, "torchvision.datasets"),
     ),
@@ -222,7 +222,7 @@ STAGES = (
         inputs=lambda plan, key: {"about": plan.subset(key["arm"])["about"], **plan.partition_of(key)},
         outputs=_in_run(noise="noise.json"),
         spec=lambda plan, key: plan.calibrate_spec(key["arm"]),
-        threads=lambda plan, key: plan.owners_at_once(key["arm"]),
+        threads=lambda plan, key: plan.owner_processes(key["arm"]),
         when=lambda plan, key: plan.is_private(key["arm"]),
         preload=ACCOUNTING,
     ),
@@ -259,12 +259,12 @@ STAGES = (
         inputs=lambda plan, key: _from_run(plan, key, events="events.json"),
         outputs=_in_run(privacy="privacy.json"),
         spec=lambda plan, key: {"privacy": plan.technique(key["arm"])["privacy"]},
-        threads=lambda plan, key: plan.owners_at_once(key["arm"]),
+        threads=lambda plan, key: plan.owner_processes(key["arm"]),
         preload=ACCOUNTING,
         needs_noise=True,
     ),
     Stage(
-        # It needs the claimed noise, and no trained model.
+        # An audit needs the claimed noise, and no trained model.
         "audit",
         RUN,
         inputs=_audit_inputs,
@@ -274,7 +274,7 @@ STAGES = (
             "steps": plan.config.audit.steps_for(key["arm"]),
         },
         when=lambda plan, key: plan.is_audited(key),
-        # An audit adds in the clear, with any aggregation of the arm.
+        # An audit aggregates in plaintext, for any aggregation of the arm.
         choices=lambda plan, key: plan.choices(key, aggregation=Plaintext()),
         preload=(*SETTINGS, *TORCH, *PRIVATE, "scipy.stats"),
         needs_noise=True,
@@ -327,7 +327,7 @@ SUBFOLDERS = {
     "reports": ("tables", "figures"),
     "logs": tuple(STAGE),
 }
-"""The folders that the workflow makes below each folder of the configuration."""
+"""The subfolders in each folder of the configuration."""
 OVERVIEW = Stage(
     "overview",
     PROJECT,
@@ -336,7 +336,7 @@ OVERVIEW = Stage(
     spec=lambda plan, key: plan.overview_spec(),
     preload=("jinja2",),
 )
-"""The first page of the HTML report; only the report asks for it."""
+"""The first page of the HTML report; no other target needs it."""
 
 
 def describe() -> str:

@@ -1,10 +1,11 @@
-"""Planned jobs as the records see them: texts that decide their result, and the paths of their files."""
+"""Planned jobs for the comparison with records: the texts that decide the result, and the paths of all files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ppml.jobs.record import JobDescription
 from ppml.pipeline.plan import Plan, PlannedJob
 
 COMMAND = "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
@@ -12,38 +13,25 @@ COMMAND = "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 
 
 @dataclass(frozen=True)
-class TrackedJob:
-    """A planned job with records.
+class TrackedJob(JobDescription):
+    """A planned job that writes a record.
 
     Parameters
     ----------
-    rule : str
-        Name of the rule, for instance ``train`` or ``table_summary``.
     wildcards : mapping
         The wildcards of the rule by name.
     result : str
         The result that the job belongs to, for instance ``arm fl``.
-    params : tuple of str
-        Specification, code digest, and further texts that decide the result, sorted.
-    inputs, outputs : tuple of str
-        Paths.
     required : bool
         Whether a run without targets makes the outputs if they are missing.
     follows_checkpoint : bool
         Whether the job depends on the checkpoint of its run.
-    command : str
-        The shell command of the rule.
     """
 
-    rule: str
     wildcards: Mapping[str, str]
     result: str
-    params: tuple[str, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
     required: bool = True
     follows_checkpoint: bool = False
-    command: str = COMMAND
 
     @property
     def name(self) -> str:
@@ -51,10 +39,10 @@ class TrackedJob:
         return f"{self.rule} {'/'.join(self.wildcards.values())}".strip()
 
 
-def tracked_jobs(plan: Plan) -> list[TrackedJob]:
+def track_jobs(plan: Plan) -> list[TrackedJob]:
     """Return all jobs of a plan; a job follows all jobs that make its inputs, and the runs of an arm stay together."""
     required = set(plan.results())
-    jobs = [_tracked(job, required) for job in plan.jobs()]
+    jobs = [_track(job, required) for job in plan.jobs()]
     arms = {arm: place for place, arm in enumerate(plan.config.arms)}
     of_arms = [job for job in jobs if "arm" in job.wildcards]
     of_arms.sort(key=lambda job: (arms[job.wildcards["arm"]], int(job.wildcards["seed"])))
@@ -63,18 +51,19 @@ def tracked_jobs(plan: Plan) -> list[TrackedJob]:
     return [*others[:first], *of_arms, *others[first:]]
 
 
-def _tracked(job: PlannedJob, required: set[str]) -> TrackedJob:
+def _track(job: PlannedJob, required: set[str]) -> TrackedJob:
     fixed = job.stage.level.by_rule
     outputs = tuple(job.output_files())
     return TrackedJob(
         job.rule,
-        {name: value for name, value in job.key.items() if name not in fixed},
-        _result(job),
-        tuple(sorted([job.spec, job.digest], key=repr)),
-        tuple(job.input_files()),
-        outputs,
-        not required.isdisjoint(outputs),
-        job.stage.needs_noise,
+        COMMAND,
+        params=tuple(sorted([job.spec, job.digest], key=repr)),
+        inputs=tuple(job.input_files()),
+        outputs=outputs,
+        wildcards={name: value for name, value in job.key.items() if name not in fixed},
+        result=_result(job),
+        required=not required.isdisjoint(outputs),
+        follows_checkpoint=job.stage.needs_noise,
     )
 
 

@@ -25,14 +25,14 @@ from ppml.pipeline.plan import Plan, PlannedJob
 from ppml.preflight import resolve_data
 from ppml.stages.example_files import read_examples, read_raw_examples, write_examples
 from tests.stages.conftest import deterministic
-from tests.workflow.made_data import MadeData, parameters, write_dataset
+from tests.workflow.synthetic_data import SyntheticData, parameter_count, write_dataset
 
 SETS = {
-    "two_classes": (MadeData("image", (1, 28, 28), 2), "mlp", "logistic"),
-    "letters": (MadeData("image", (1, 28, 28), 26, train=520, test=260), "logistic", "logistic"),
-    "larger": (MadeData("image", (1, 32, 32), 3), "tanh_cnn", "square_cnn"),
-    "colour": (MadeData("image", (3, 32, 32), 4), "mlp", "logistic"),
-    "columns": (MadeData("table", (40,), 3), "mlp", None),
+    "two_classes": (SyntheticData("image", (1, 28, 28), 2), "mlp", "logistic"),
+    "letters": (SyntheticData("image", (1, 28, 28), 26, train=520, test=260), "logistic", "logistic"),
+    "larger": (SyntheticData("image", (1, 32, 32), 3), "tanh_cnn", "square_cnn"),
+    "colour": (SyntheticData("image", (3, 32, 32), 4), "mlp", "logistic"),
+    "columns": (SyntheticData("table", (40,), 3), "mlp", None),
 }
 """Name -> data, the model of most arms, and the model that predicts encrypted images."""
 PRIVATE = {"kind": "example", "noise_multiplier": 0.6, "max_grad_norm": 1.0, "accountant": "rdp"}
@@ -54,7 +54,7 @@ def arms_of(model: str, encrypted: str | None) -> dict[str, Any]:
     }
     if encrypted:
         inference = {"kind": "ckks", "images": 8, "single_images": 1}
-        # Logits of at most 128 fit into the ring.
+        # Logits of at most 128 fit into the plaintext ring.
         slow = {**training, "learning_rate": 0.02 if encrypted == "square_cnn" else 0.002}
         arms["encrypted"] = {"model": encrypted, "training": slow, "inference": inference}
     return arms
@@ -83,7 +83,7 @@ def configuration(folder: Path, datasets: dict[str, Any], **others: Any) -> Conf
 def run_all(plan: Plan) -> list[PlannedJob]:
     """Run every job of a plan in order, in this process."""
     jobs = list(plan.jobs())
-    # The digests of the code take seconds, and decide no result.
+    # Code digests take seconds, and change no result.
     with mock.patch.object(PlannedJob, "digest", "code"), deterministic():
         for job in jobs:
             stage, *options = shlex.split(job.arguments())
@@ -92,8 +92,8 @@ def run_all(plan: Plan) -> list[PlannedJob]:
 
 
 @pytest.mark.parametrize(("name", "made", "model", "encrypted"), [(name, *rest) for name, rest in SETS.items()])
-def test_made_data_pass_all_stages(
-    name: str, made: MadeData, model: str, encrypted: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_synthetic_data_pass_all_stages(
+    name: str, made: SyntheticData, model: str, encrypted: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PPML_DATA_MIRROR", raising=False)
     arms = arms_of(model, encrypted)
@@ -123,8 +123,8 @@ def test_made_data_pass_all_stages(
     assert all(Path(plan.paths.figure("all", kind)["svg"]).read_text().startswith("<?xml") for kind in FIGURES)
 
 
-def check_subset(plan: Plan, name: str, made: MadeData) -> None:
-    """Compare the stored and the normalised examples with the made arrays."""
+def check_subset(plan: Plan, name: str, made: SyntheticData) -> None:
+    """Compare the stored and the normalised examples with the synthetic arrays."""
     files = plan.paths.subset(name)
     about = read_json(files["about"])
     contract = plan.config.dataset(name).contract
@@ -139,7 +139,7 @@ def check_subset(plan: Plan, name: str, made: MadeData) -> None:
     np.testing.assert_allclose(read.inputs.numpy(), expected, atol=1e-5)
 
 
-def check_runs(plan: Plan, made: MadeData, models: dict[str, str]) -> None:
+def check_runs(plan: Plan, made: SyntheticData, models: dict[str, str]) -> None:
     """Check predictions, numbers of parameters, accuracy and epsilon of each arm."""
     records = pd.read_csv(plan.paths.tidy("records")).set_index("arm")
     assert set(records.index) == set(models)
@@ -148,17 +148,17 @@ def check_runs(plan: Plan, made: MadeData, models: dict[str, str]) -> None:
         predictions = load_file(plan.paths.run(arm, 0, "predictions.safetensors"))
         assert predictions["log_probabilities"].shape == (1, made.test, made.classes)
         assert sorted(predictions["labels"]) == sorted(labels)
-        assert records.parameters[arm] == parameters(model, made.shape, made.classes), arm
+        assert records.parameters[arm] == parameter_count(model, made.shape, made.classes), arm
         right = predictions["log_probabilities"][0].argmax(axis=1) == predictions["labels"]
         assert records.accuracy_all[arm] == pytest.approx(right.mean())
-        # Chance is 1 / classes.
+        # Random predictions have accuracy 1 / classes.
         assert right.mean() > 0.3 + 0.7 / made.classes, (arm, right.mean())
         assert pd.isna(records.epsilon[arm]) == (arm not in ("dp", "fl_dp"))
     audits = pd.read_csv(plan.paths.tidy("audits"))
     assert set(audits.arm) == {"dp", "fl_dp"} and audits.held.all()
 
 
-def check_partition(plan: Plan, made: MadeData) -> None:
+def check_partition(plan: Plan, made: SyntheticData) -> None:
     """Check that every client has a count for each class."""
     clients = pd.read_csv(plan.paths.tidy("clients"))
     columns = [column for column in clients if column.startswith("label_")]
@@ -170,7 +170,7 @@ def check_partition(plan: Plan, made: MadeData) -> None:
 
 def test_arms_on_data_of_different_classes_share_tidy_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPML_DATA_MIRROR", raising=False)
-    sets = {"small": MadeData("image", (1, 28, 28), 2), "columns": MadeData("table", (40,), 3)}
+    sets = {"small": SyntheticData("image", (1, 28, 28), 2), "columns": SyntheticData("table", (40,), 3)}
     arm = {"model": "logistic", "topology": FEDERATED, "training": {"epochs": 1, "batch_size": 20}}
     config = configuration(
         tmp_path,
@@ -189,15 +189,15 @@ def test_arms_on_data_of_different_classes_share_tidy_files(tmp_path: Path, monk
 # Misfits are refused before the first job.
 
 IMAGES, COLOUR, COLUMNS, TINY = (
-    MadeData("image", (1, 28, 28), 2),
-    MadeData("image", (3, 32, 32), 2),
-    MadeData("table", (40,), 2),
-    MadeData("image", (1, 8, 8), 2),
+    SyntheticData("image", (1, 28, 28), 2),
+    SyntheticData("image", (3, 32, 32), 2),
+    SyntheticData("table", (40,), 2),
+    SyntheticData("image", (1, 8, 8), 2),
 )
 FILES = [{"name": name, "md5": "0" * 32} for name in "abcd"]
 
 
-def declared(made: MadeData, arm: dict[str, Any], folder: Path) -> Config:
+def declared(made: SyntheticData, arm: dict[str, Any], folder: Path) -> Config:
     """Return a configuration of one arm on a data set without files."""
     return configuration(folder, {"mine": {"files": FILES, "contract": made.contract()}}, arms={"a": arm})
 
@@ -206,7 +206,7 @@ def declared(made: MadeData, arm: dict[str, Any], folder: Path) -> Config:
     ("made", "model"),
     [(COLUMNS, "tanh_cnn"), (COLUMNS, "resnet18"), (COLUMNS, "linear"), (IMAGES, "linear"), (TINY, "tanh_cnn")],
 )
-def test_misfit_model_is_refused_with_fitting_ones(made: MadeData, model: str, tmp_path: Path) -> None:
+def test_misfit_model_is_refused_with_fitting_ones(made: SyntheticData, model: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         declared(made, {"model": model}, tmp_path)
     message = str(caught.value)
@@ -227,7 +227,7 @@ def test_misfit_model_is_refused_with_fitting_ones(made: MadeData, model: str, t
     ],
 )
 def test_misfit_augmentation_or_transform_is_refused(
-    made: MadeData, arm: dict[str, Any], key: str, tmp_path: Path
+    made: SyntheticData, arm: dict[str, Any], key: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=rf"^CONFIG: {key}: ") as caught:
         declared(made, {"model": "logistic", **arm}, tmp_path)
@@ -242,7 +242,7 @@ def test_name_of_known_data_set_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "replaced"), [(replace(IMAGES, classes=10), True), (IMAGES, False), (COLUMNS, False), (COLOUR, False)]
 )
-def test_fallback_replaces_data_of_same_contract_only(made: MadeData, replaced: bool, tmp_path: Path) -> None:
+def test_fallback_replaces_data_of_same_contract_only(made: SyntheticData, replaced: bool, tmp_path: Path) -> None:
     config = declared(made, {"model": "logistic"}, tmp_path)
     if replaced:
         assert resolve_data(config, tmp_path / "raw") == "digits"
@@ -255,7 +255,7 @@ def test_fallback_replaces_data_of_same_contract_only(made: MadeData, replaced: 
 # Files that contradict the contract.
 
 
-def subset_error(folder: Path, made: MadeData, **changes: Any) -> str:
+def subset_error(folder: Path, made: SyntheticData, **changes: Any) -> str:
     """Fetch and select a data set whose arrays or contract are changed, and return the error."""
     arrays = dict(zip(("inputs", "labels", "test_inputs", "test_labels"), made.arrays(), strict=True))
     contract = {**made.contract(), **changes.pop("contract", {})}
@@ -289,7 +289,7 @@ def changed(array: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
     ],
 )
 def test_contract_that_contradicts_files_is_refused(
-    made: MadeData, changes: dict[str, Any], parts: list[str], tmp_path: Path
+    made: SyntheticData, changes: dict[str, Any], parts: list[str], tmp_path: Path
 ) -> None:
     message = subset_error(tmp_path, made, **changes)
     assert all(part in message for part in parts), message

@@ -1,4 +1,4 @@
-"""Made data sets in a local mirror, declared by the configuration alone."""
+"""Synthetic data sets in a local mirror; only the configuration declares them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PARTS = ("train-inputs.gz", "train-labels.gz", "test-inputs.gz", "test-labels.gz
 
 
 @dataclass(frozen=True)
-class MadeData:
-    """A data set with a pattern for each class, and noise around it.
+class SyntheticData:
+    """A data set with a pattern for each class, and noise.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class MadeData:
         rng = np.random.default_rng(1)
         patterns = rng.normal(size=(self.classes, *self.shape))
         if self.kind == "image":
-            # Areas of 4x4 pixels are equal, so that convolutions see them.
+            # Squares of 4x4 pixels are equal: convolutions can learn them.
             small = rng.normal(size=(self.classes, self.shape[0], *(-(-side // 4) for side in self.shape[1:])))
             patterns = small.repeat(4, axis=2).repeat(4, axis=3)[..., : self.shape[1], : self.shape[2]]
         arrays: list[NDArray[Any]] = []
@@ -56,7 +56,7 @@ class MadeData:
         return arrays
 
     def contract(self) -> dict[str, Any]:
-        """Return the contract as the configuration writes it."""
+        """Return the contract for the configuration."""
         count = self.shape[0]
         pixels = {"mean": [0.5] * count, "deviation": [0.2] * count} if self.kind == "image" else {}
         return {"kind": self.kind, "shape": list(self.shape), "classes": self.classes, **pixels}
@@ -71,20 +71,20 @@ def write_dataset(folder: Path, arrays: list[NDArray[Any]], contract: Mapping[st
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for file, array in zip(PARTS, arrays, strict=True):
-        content = gzip.compress(idx(array), mtime=0)
+        content = gzip.compress(encode_idx(array), mtime=0)
         (folder / file).write_bytes(content)
         files.append({"name": file, "md5": hashlib.md5(content).hexdigest()})
     return {"format": "idx", "files": files, "contract": dict(contract)}
 
 
-def idx(array: NDArray[Any]) -> bytes:
+def encode_idx(array: NDArray[Any]) -> bytes:
     """Return an array as an IDX file: two zeros, the type, the number of axes, their lengths, the values."""
     kind = array.dtype.str[1:]
     head = bytes([0, 0, IDX_TYPES[kind], array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return head + array.astype(f">{kind}").tobytes()
 
 
-def parameters(model: str, shape: tuple[int, ...], classes: int) -> int:
+def parameter_count(model: str, shape: tuple[int, ...], classes: int) -> int:
     """Return the number of parameters of a model."""
     size = math.prod(shape)
     match model:
