@@ -1,4 +1,4 @@
-"""Apps of a training whose client 1 sends invalid ciphertexts; one of them crashes SEAL's reader."""
+"""The apps of a training whose client 1 sends invalid ciphertexts; one of them crashes SEAL's reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _protect = lattice.PublicKeyClients.protect
 
 
 def protect(self: lattice.PublicKeyClients, update, client: int = 0, number: int = 0) -> ProtectedUpdate:
-    """Protect the update as an honest client does, or send another invalid stream in each round."""
+    """Protect the update like an honest client; as client 1, send another invalid stream in each round."""
     honest = _protect(self, update, client, number)
     if client != LIAR:
         return honest
@@ -39,7 +39,7 @@ def protect(self: lattice.PublicKeyClients, update, client: int = 0, number: int
         del stream[46593:]
         stream, compressed = bytearray(zstandard.ZstdCompressor().compress(bytes(stream))), 2
     else:
-        stream = bytearray(b"no stream at all")
+        stream = bytearray(b"no ciphertext bytes")
     head = bytearray(chunks[0][:16])
     head[5] = compressed
     struct.pack_into("<Q", head, 8, 16 + len(stream))
@@ -49,7 +49,7 @@ def protect(self: lattice.PublicKeyClients, update, client: int = 0, number: int
 
 lattice.PublicKeyClients.protect = protect  # type: ignore[method-assign]
 
-# Flower looks for these names in the text of the module.
+# Flower searches the text of the module for these names.
 server_app = flower_apps.server_app
 client_app = flower_apps.client_app
 

@@ -1,4 +1,4 @@
-"""Simulated machines: network namespaces with an address each, joined by a bridge."""
+"""Simulated machines: network namespaces with one address each on a common bridge."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def ip(*arguments: str) -> None:
 
 @contextmanager
 def machines(names: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Make a network namespace for each name, and yield the addresses; skip the test without permission."""
+    """Create a network namespace for each name, and yield the addresses; skip the test without permission."""
     if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("only root can make network namespaces with addresses, with `ip` of iproute2")
+        pytest.skip("only root can create network namespaces with addresses, with `ip` of iproute2")
     remove(names)
     addresses = {name: f"{NET}.{number}" for number, name in enumerate(names, start=1)}
     try:

@@ -1,9 +1,9 @@
-"""A real Slurm of one node on loopback, for as long as one command runs.
+"""A real Slurm of one node on loopback, for the duration of a command.
 
 ``python tests/long/slurm_node.py COMMAND...`` starts munged, slurmctld and slurmd, waits until the node is idle, runs
-the command with ``SLURM_CONF`` set, and stops and removes everything again, after an error, Ctrl-C or SIGTERM too. The
-configuration, key, socket, ports, state and logs are its own, in a temporary folder: a Slurm that is already there is
-not touched. The exit status is the command's; 77: this machine cannot do it, and standard error says why.
+the command with ``SLURM_CONF`` set, and then stops Slurm and removes its files, also after an error, Ctrl-C or SIGTERM.
+All files are in a temporary folder: another Slurm of the machine does not change. The exit status is that of the
+command; 77: Slurm cannot run on this machine, and standard error has the reason.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ START_SECONDS, STOP_SECONDS = 60, 30
 PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# No cgroups, so that it runs in a container as well; what a job holds is looked at every five seconds instead, and one
-# that holds more memory than it asked for is killed. No accounting: no database has to be set up.
+# No cgroups, so that Slurm also runs in a container: it measures the memory of a job every five seconds instead, and
+# kills a job above its limit. No accounting: it needs a database.
 CONFIGURATION = """\
 ClusterName=loopback
 SlurmctldHost={host}(127.0.0.1)
@@ -63,7 +63,7 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def obstacle() -> str:
-    """Return why no Slurm can be started here, empty where it can."""
+    """Return the reason why Slurm cannot start on this machine; empty without one."""
     missing = [program for program in (*DAEMONS, *CLIENTS) if not shutil.which(program, path=SEARCH)]
     if missing:
         return f"not installed: {', '.join(missing)} (on Debian: apt-get install slurm-wlm munge)"
@@ -74,9 +74,9 @@ def obstacle() -> str:
 
 @contextlib.contextmanager
 def slurm_node() -> Iterator[dict[str, str]]:
-    """Start Slurm, yield the environment that finds it, and stop it again."""
+    """Start Slurm, yield the environment for its commands, and stop it."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-node-"))
-    # Who submits talks to munged's socket in this folder; the key in it is readable for its owner alone.
+    # All users need munged's socket in this folder; only its owner can read the key.
     folder.chmod(0o755)
     daemons: list[subprocess.Popen[bytes]] = []
     environment = _environment(folder)
@@ -86,7 +86,7 @@ def slurm_node() -> Iterator[dict[str, str]]:
         assert program
         with (folder / f"{name}.log").open("wb") as log:
             daemons.append(
-                # A session of its own, or Ctrl-C in the terminal would stop the daemons before the jobs.
+                # In a new session: Ctrl-C in the terminal must not stop the daemons before the jobs.
                 subprocess.Popen(
                     [program, *arguments],
                     env=environment,
@@ -97,15 +97,15 @@ def slurm_node() -> Iterator[dict[str, str]]:
                 )
             )
 
-    def wait_for(what: str, holds: Callable[[], bool]) -> None:
-        over = time.monotonic() + START_SECONDS
-        while not holds():
-            if time.monotonic() > over or any(daemon.poll() is not None for daemon in daemons):
+    def wait_for(state: str, is_reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not is_reached():
+            if time.monotonic() > deadline or any(daemon.poll() is not None for daemon in daemons):
                 logs = [f"--- {path.name}\n{_tail(path)}" for path in sorted(folder.glob("*.log"))]
-                raise RuntimeError("\n".join([f"no Slurm: waited in vain for {what}", *logs]))
+                raise RuntimeError("\n".join([f"Slurm did not start: no {state}", *logs]))
             time.sleep(0.2)
 
-    def answers(*command: str) -> str:
+    def query(*command: str) -> str:
         with contextlib.suppress(subprocess.SubprocessError):
             return subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=10, check=True
@@ -114,13 +114,13 @@ def slurm_node() -> Iterator[dict[str, str]]:
 
     try:
         _write_configuration(folder)
-        # --force: a temporary folder that others may write to is a warning, not an error.
+        # --force: other users' permission to write to the temporary folder is a warning, not an error.
         munge_files = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("key", "pid", "seed")]
         start("munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge_files)
-        wait_for("munged", lambda: answers("munge", "-n", "-S", f"{folder}/munge.socket") != "")
+        wait_for("munged", lambda: query("munge", "-n", "-S", f"{folder}/munge.socket") != "")
         start("slurmctld", "-D", "-f", environment["SLURM_CONF"])
         start("slurmd", "-D", "-f", environment["SLURM_CONF"])
-        wait_for("an idle node", lambda: answers("sinfo", "-h", "-o", "%T") == "idle")
+        wait_for("idle node", lambda: query("sinfo", "-h", "-o", "%T") == "idle")
         yield environment
     finally:
         _stop(daemons, environment)
@@ -128,7 +128,7 @@ def slurm_node() -> Iterator[dict[str, str]]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return this process's environment, without another Slurm's traces and with this one's configuration."""
+    """Return this process's environment with the configuration of this Slurm, and without variables of another."""
     foreign = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SINFO_", "SCANCEL_")
     ours = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     path = os.pathsep.join([str(folder / "bin"), SEARCH])
@@ -138,7 +138,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def _write_configuration(folder: Path) -> None:
     for name in ("bin", "state", "spool"):
         (folder / name).mkdir()
-    # Snakemake's executor drops SLURM_CONF from the environment of the srun that it calls inside a job.
+    # Snakemake's executor removes SLURM_CONF from the environment of srun inside a job.
     srun = folder / "bin" / "srun"
     real = shlex.quote(shutil.which("srun", path=SEARCH) or "srun")
     srun.write_text(f'#!/bin/sh\nSLURM_CONF={shlex.quote(str(folder / "slurm.conf"))} exec {real} "$@"\n')
@@ -168,14 +168,14 @@ def _tail(path: Path, lines: int = 15) -> str:
 
 
 def _stop(daemons: list[subprocess.Popen[bytes]], environment: dict[str, str]) -> None:
-    """Cancel what still runs, stop the daemons in reverse order, and kill what is left."""
-    _take_no_more_signals()
+    """Cancel all jobs, stop the daemons in reverse order, and kill the remaining processes."""
+    _ignore_signals()
     if len(daemons) == len(DAEMONS):
         with contextlib.suppress(subprocess.SubprocessError):
             subprocess.run(["scancel", "--partition=main"], env=environment, capture_output=True, timeout=10)
-            over = time.monotonic() + STOP_SECONDS
+            deadline = time.monotonic() + STOP_SECONDS
             while (
-                time.monotonic() < over
+                time.monotonic() < deadline
                 and subprocess.run(["squeue", "-h"], env=environment, capture_output=True, timeout=10).stdout.strip()
             ):
                 time.sleep(0.2)
@@ -186,7 +186,7 @@ def _stop(daemons: list[subprocess.Popen[bytes]], environment: dict[str, str]) -
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
-    # Jobs and their step daemons are children of nobody here, but all of them carry the configuration's path.
+    # Jobs and their step daemons are no children of the daemons, but their environments have the configuration's path.
     mark = f"SLURM_CONF={environment['SLURM_CONF']}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -194,13 +194,13 @@ def _stop(daemons: list[subprocess.Popen[bytes]], environment: dict[str, str]) -
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def _interrupted(number: int, _: object) -> NoReturn:
-    _take_no_more_signals()
+def _exit_on_signal(number: int, _: object) -> NoReturn:
+    _ignore_signals()
     sys.exit(128 + number)
 
 
-def _take_no_more_signals() -> None:
-    # A second Ctrl-C must not cut the cleaning short.
+def _ignore_signals() -> None:
+    # A second Ctrl-C must not interrupt the removal.
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
 
@@ -215,10 +215,10 @@ def main(command: list[str]) -> int:
         print(f"slurm_node: {reason}", file=sys.stderr)
         return CANNOT
     for each in SIGNALS:
-        signal.signal(each, _interrupted)
-    # Linux sends SIGTERM once who started this is gone, killed or not: no Slurm stays behind.
+        signal.signal(each, _exit_on_signal)
+    # Linux sends SIGTERM when the parent process ends, also after a kill.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    # A session of its own: whatever interrupts this script, the command gets one SIGINT, from here.
+    # In a new session: after any interrupt of this script, the command gets exactly one SIGINT.
     with slurm_node() as environment, subprocess.Popen(command, env=environment, start_new_session=True) as running:
         try:
             status = running.wait()

@@ -1,4 +1,4 @@
-"""A SuperLink and SuperNodes on this machine: TLS, keys, the same bits, and no process that remains."""
+"""A SuperLink and SuperNodes on this machine: TLS, keys, the same bits, and no remaining process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
 from ppml.federation.engines import deployment
 from ppml.federation.engines.credentials import make_credentials
@@ -30,15 +29,6 @@ MODULE = "ppml.stages.flower_apps"
 SECONDS = 900.0
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def deploy(tmp_path: Path, name: str = "cnn", **others: object) -> dict[str, object]:
     job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
     with start_key_service(str(job)):
@@ -51,7 +41,7 @@ def running() -> str:
 
 
 @pytest.mark.parametrize("name", ["cnn", "private", "encrypted"])
-def test_deployment_repeats_the_bits_and_leaves_no_process(name, tmp_path):
+def test_deployment_has_same_bits_and_no_remaining_process(name, tmp_path):
     before = running()
     found = deploy(tmp_path, name)
     assert found["model"] == digest_of(flatten(outcome(name).models[0]))
@@ -100,7 +90,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
         time.sleep(0.2)
 
 
-# Another user of the machine.
+# --- another user of the machine
 
 ATTACK = r"""
 import os, pathlib, socket, sys

@@ -1,4 +1,4 @@
-"""A hundred thousand mutated uploads, sums, keys, questions and answers, and whole trainings with a hostile client."""
+"""A hundred thousand mutated uploads, sums, keys, requests and replies, and whole trainings with a hostile client."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..fuzz.test_fuzz import check
 from ..fuzz.test_records import check_trainings
 
 READERS = {"plaintext": 1, "masks": 6, "shares": 1, "prediction": 5}
-"""How many readers a group has; three where it is not said."""
+"""The number of readers of a group; three by default."""
 
 INPUTS = {"plaintext": 12_000, "masks": 16_002, "shares": 5_600, "prediction": 4_000}
-"""Messages for a group; 15,600 where it is not said: 100,000 together."""
+"""The number of messages for a group; 15,600 by default, together 100,000."""
 
 TRAININGS = 5_000
 

@@ -28,15 +28,10 @@ RAY = importlib.util.find_spec("ray") is not None
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def import_path(monkeypatch):
+    """Let other processes import the tests."""
     others = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), others])))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

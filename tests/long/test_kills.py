@@ -1,7 +1,7 @@
-"""A hundred kills at random times: after each, one more run ends with the bytes of an undisturbed one.
+"""A hundred kills at random times: after each, one more run gives the bytes of an undisturbed run.
 
-``PPML_KILLS`` sets how many. A tenth of them begin with nothing trained, the others with one arm still to be trained,
-so that all of it ends within an hour on two cores.
+``PPML_KILLS`` sets the number of kills. A tenth of the killed runs train all arms, the others one arm, so that the test
+takes at most an hour on two cores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.workflow.kills import forget_runs, forget_unwritten, identity, kill_job, kill_workflow, lose_power
+from tests.workflow.kills import (
+    kill_job,
+    kill_workflow,
+    lose_power,
+    lose_unwritten_files,
+    remove_runs,
+    reproducible_files,
+)
 from tests.workflow.project import Project
 
 KILLS = int(os.environ.get("PPML_KILLS", "100"))
@@ -22,27 +29,27 @@ ARMS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he"
 WAYS = (kill_workflow, kill_job, lose_power)
 
 
-def begin(kill: int, rng: random.Random) -> list[str]:
-    """Return the arms that are still to be trained when a run begins."""
+def choose_arms(kill: int, rng: random.Random) -> list[str]:
+    """Return the arms that a killed run trains."""
     return list(ARMS) if kill % 10 == 0 else [rng.choice(ARMS)]
 
 
-def test_every_kill_is_made_good_by_one_more_run(tmp_path: Path) -> None:
+def test_run_after_kill_gives_same_bytes(tmp_path: Path) -> None:
     first = Project(tmp_path)
     status, output = first.run()
     assert status == 0, output
-    expected = identity(first)
+    expected = reproducible_files(first)
     assert len(expected) > 150
     undisturbed: dict[tuple[str, ...], float] = {}
     failures, lost, resumed = [], [], 0
     for kill in range(KILLS):
         rng = random.Random(kill)
-        arms, way = begin(kill, rng), rng.choice(WAYS)
+        arms, way = choose_arms(kill, rng), rng.choice(WAYS)
         key = tuple(arms)
         if key not in undisturbed:
-            forget_runs(first, arms)
+            remove_runs(first, arms)
             undisturbed[key] = _timed_run(first)
-        forget_runs(first, arms)
+        remove_runs(first, arms)
         started = time.monotonic()
         run, moment = first.start(), rng.uniform(0.5, undisturbed[key])
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -51,12 +58,12 @@ def test_every_kill_is_made_good_by_one_more_run(tmp_path: Path) -> None:
             way(run, rng)
         run.communicate()
         if way is lose_power:
-            forget_unwritten(first, rng)
+            lose_unwritten_files(first, rng)
         disturbed = time.monotonic() - started
         again = time.monotonic()
         status, output = first.run()
         seconds = disturbed + time.monotonic() - again - undisturbed[key]
-        same = identity(first) == expected
+        same = reproducible_files(first) == expected
         lost.append(seconds)
         resumed += sum("resuming after round" in log.read_text() for log in _logs(first, arms))
         if status or not same:
@@ -77,5 +84,5 @@ def _timed_run(project: Project) -> float:
 
 
 def _logs(project: Project, arms: list[str]) -> list[Path]:
-    folder = project.made("logs") / "train"
+    folder = project.output_folder("logs") / "train"
     return [path for arm in arms for path in folder.glob(f"{arm}-seed*.log")]

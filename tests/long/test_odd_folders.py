@@ -1,4 +1,4 @@
-"""The report of a project whose folders have odd names: it takes Snakemake two more runs."""
+"""The report of a project in folders with odd names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.workflow.test_paths import CONFIG, folders_in, odd
 __all__ = ["odd"]
 
 
-def test_the_report_is_written_in_odd_folders(odd: Project) -> None:
+def test_report_is_written_in_odd_folders(odd: Project) -> None:
     status, output = odd.python("-m", "ppml.pipeline.html_report", "--configfile", CONFIG)
     assert status == 0, output
     text = (folders_in(odd.folder)["reports"] / "report.html").read_text(encoding="utf-8")

@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
 
 from ppml.federation.engines.namespaces import namespace_command
 from ppml.learning.parameters import digest_of, flatten
@@ -23,16 +22,6 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install flwr[simulation]"
 )
 LISTENS = "0A"
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def listening() -> set[str]:
@@ -54,7 +43,7 @@ def new_addresses(command: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["cnn", "encrypted"])
-def test_ray_training_repeats_the_bits_and_opens_no_visible_port(name, tmp_path):
+def test_ray_training_has_same_bits_and_no_visible_port(name, tmp_path):
     job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
     stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(result), "2"]
     with start_key_service(str(job)):

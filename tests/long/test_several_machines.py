@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from ppml.federation.engines.credentials import make_credentials
@@ -30,15 +29,6 @@ ROOT = Path(__file__).parents[2]
 CLIENTS = 2
 NAMES = ("server", "client0", "client1", "key-holder", "stranger")
 SECONDS = 900.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Use one thread, as jobs and sites do: another number of threads gives other bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +67,7 @@ COMMANDS = {"server": "serve", "key-holder": "hold-keys", "client0": "join", "cl
 
 
 class Sites:
-    """The commands of the sites, which end with the block."""
+    """The processes of the sites, which end with the block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -152,12 +142,12 @@ def check_result(found: dict, folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["private", "encrypted"])
-def test_killed_site_continues_and_the_bits_are_the_same(name, network, tmp_path):
+def test_training_with_killed_site_has_same_bits(name, network, tmp_path):
     folder = prepare(tmp_path, name, network)
     others = ["server", "client0", "client1"] + ["key-holder"] * (name == "encrypted")
     begun = time.monotonic()
     with Sites(folder) as running:
-        # In any order: each site waits for the others.
+        # The order is arbitrary: each site waits for the others.
         running.start(*reversed(others), https_proxy="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9")
         running.wait_for_round(1)
         attack(running, network)
@@ -201,7 +191,7 @@ for path in ("pull-messages", "push-messages", "deactivate-node"):
 
 
 def impersonate(network: dict[str, str], node: str) -> list[str]:
-    """Return the replies to a stranger with its own key that claims to be a node of the training."""
+    """Return the replies to a stranger with another key that impersonates a node of the training."""
     command = on("stranger", sys.executable, "-c", NODE, f"https://{network['server']}:9092", node)
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
@@ -259,7 +249,7 @@ def test_stopped_server_leaves_no_process(how, network, tmp_path, monkeypatch):
 
 
 def error_line(running: Sites, name: str) -> str:
-    """Start a site that must end with one error line, and return the line."""
+    """Start a site that must end with one error line, and return this line."""
     running.start(name)
     assert running.wait(name) == [1]
     (line,) = [line for line in running.log(name).splitlines() if line.startswith("error")]

@@ -1,4 +1,4 @@
-"""The whole workflow on a real Slurm of one node: the same bytes as without it, and nothing left behind."""
+"""The whole workflow on a real Slurm of one node gives the same bytes as without Slurm, and no process remains."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 from tests.long.slurm_node import obstacle
 from tests.workflow.project import Project
 
-pytestmark = pytest.mark.skipif(bool(obstacle()), reason=f"no Slurm here: {obstacle()}")
+pytestmark = pytest.mark.skipif(bool(obstacle()), reason=f"no Slurm: {obstacle()}")
 
 NODE = [sys.executable, str(Path(__file__).with_name("slurm_node.py"))]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--configfile", "config/smoke.yaml"]
 PLACES = ("data/subsets", "build/smoke/artifacts", "build/smoke/reports")
-# Without a mirror and a network the workflow falls back to other data, in folders of their own.
+# Without a mirror and a network, the fallback has other folders.
 FOLDERS = (*PLACES, *(f"{place}-digits" for place in PLACES[1:]))
-# These show seconds, memory or the sizes of ciphertexts, which differ between any two runs.
+# Seconds, memory and the sizes of ciphertexts differ between any two runs.
 MEASURED = re.compile(
     r"/(inference-)?cost\.json$|/(costs|inferences)\.csv$|/tables/[^/]+-(summary|published|inference)\.|/figures/[^/]+-cost\."
 )
@@ -31,7 +31,7 @@ BOOK = "provenance.json"
 
 
 def run(project: Project, *command: str) -> tuple[str, float]:
-    """Run a command in the project's folder and return what it printed and its seconds."""
+    """Run a command in the project's folder, and return its output and its seconds."""
     start = time.monotonic()
     done = subprocess.run(
         command,
@@ -46,15 +46,15 @@ def run(project: Project, *command: str) -> tuple[str, float]:
     return done.stdout, time.monotonic() - start
 
 
-def jobs_of(output: str) -> int:
+def count_jobs(output: str) -> int:
     done = re.search(r"^done: (\d+) jobs", output, re.MULTILINE)
     assert done, output
     return int(done[1])
 
 
-def book(project: Project) -> dict[str, Any]:
-    """Return a project's record book without the checksums of what was measured, and what covers them."""
-    content: dict[str, Any] = json.loads((project.made("reports") / BOOK).read_text())
+def read_book(project: Project) -> dict[str, Any]:
+    """Return a project's record book without the digests of measurements and entries."""
+    content: dict[str, Any] = json.loads((project.output_folder("reports") / BOOK).read_text())
     for entry in content["jobs"]:
         del entry["digest"]
         for part in ("inputs", "outputs"):
@@ -64,35 +64,35 @@ def book(project: Project) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, int, float]:
-    """Return a project that has run without Slurm, its jobs and its seconds."""
+    """Return a project after a run without Slurm, its number of jobs and its seconds."""
     project = Project(tmp_path_factory.mktemp("local"))
     output, seconds = run(project, *SNAKEMAKE, "--cores", "2")
-    return project, jobs_of(output), seconds
+    return project, count_jobs(output), seconds
 
 
 def check_same(project: Project, other: Project) -> int:
-    """Compare everything that identity covers; return how many files that are."""
+    """Compare all files without measurements, and return their number."""
     ours, theirs = project.files(*FOLDERS), other.files(*FOLDERS)
     assert ours.keys() == theirs.keys()
     identical = {path for path in ours if not MEASURED.search(path) and Path(path).name != BOOK}
     assert {path for path in identical if ours[path] != theirs[path]} == set()
-    assert book(project) == book(other)
-    # What was made is complete in Snakemake's own records, too.
+    assert read_book(project) == read_book(other)
+    # Snakemake's own records are complete as well.
     output, _ = run(other, *SNAKEMAKE, "--cores", "2", "--dry-run")
     assert "nothing to be done" in output
     return len(identical)
 
 
-def test_slurm_makes_the_bytes_that_a_local_run_makes(
+def test_slurm_makes_same_bytes_as_local_run(
     local: tuple[Project, int, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, jobs, local_seconds = local
     slurm = Project(tmp_path)
     output, slurm_seconds = run(slurm, *NODE, *SNAKEMAKE, "--profile", "profiles/slurm")
-    assert jobs_of(output) == jobs
+    assert count_jobs(output) == jobs
     (log,) = (slurm.folder / ".snakemake/log").glob("*.log")
     submitted = set(re.findall(r"has been submitted with SLURM jobid (\d+)", log.read_text()))
-    # All but `all`, which runs nothing.
+    # The rule `all` has no command.
     assert len(submitted) == jobs - 1
     identical = check_same(first, slurm)
     with capsys.disabled():
@@ -104,30 +104,30 @@ def test_slurm_makes_the_bytes_that_a_local_run_makes(
 
 KILLED = """
 snakemake="$1 -m snakemake --configfile config/smoke.yaml"
-made() { find data build -type f -printf '%p %i %T@\\n' | grep -v /logs/ | sort; }
+list() { find data build -type f -printf '%p %i %T@\\n' | grep -v /logs/ | sort; }
 $snakemake --profile profiles/slurm &
 while [ "$(squeue -h -t RUNNING | wc -l)" -lt 2 ]; do sleep .2; done
 kill -9 $!
 $snakemake --cores 2 || exit 1
-made > made
-echo "left: $(squeue -h | wc -l)"
+list > list
+echo "remaining: $(squeue -h | wc -l)"
 while squeue -h | grep -q .; do sleep 1; done
-made | cmp - made
+list | cmp - list
 """
 
 
-def test_jobs_of_a_run_that_was_killed_write_nothing_under_the_next_one(
+def test_jobs_of_killed_run_write_no_file_of_next_run(
     local: tuple[Project, int, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = Project(tmp_path)
     output, _ = run(project, *NODE, "sh", "-c", KILLED, "sh", sys.executable)
     check_same(local[0], project)
     with capsys.disabled():
-        print("\n" + next(line for line in output.splitlines() if line.startswith("left: ")))
+        print("\n" + next(line for line in output.splitlines() if line.startswith("remaining: ")))
 
 
 def processes_of(configuration: str) -> list[str]:
-    """Return the processes that carry a Slurm configuration in their environment."""
+    """Return the processes with a Slurm configuration in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -139,7 +139,7 @@ def processes_of(configuration: str) -> list[str]:
     return found
 
 
-def test_the_status_is_the_commands_and_nothing_is_left() -> None:
+def test_node_returns_status_of_command_and_removes_files() -> None:
     script = 'srun hostname && sbatch --output /dev/null --wrap "sleep 1000" && echo "$SLURM_CONF" && exit 3'
     done = subprocess.run([*NODE, "sh", "-c", script], capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
@@ -149,7 +149,7 @@ def test_the_status_is_the_commands_and_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_stops_the_jobs_and_the_node(number: signal.Signals) -> None:
+def test_signal_stops_jobs_and_node(number: signal.Signals) -> None:
     script = 'sbatch --output /dev/null --wrap "sleep 1000" >&2; '
     script += "while ! squeue -h -o %T | grep -q RUNNING; do sleep .2; done; "
     script += 'echo "$SLURM_CONF"; exec sleep 1000'
@@ -163,14 +163,14 @@ def test_an_interruption_stops_the_jobs_and_the_node(number: signal.Signals) -> 
     assert processes_of(configuration) == []
 
 
-def test_the_node_ends_with_who_started_it() -> None:
+def test_node_ends_with_its_parent() -> None:
     start = f"import subprocess, sys; subprocess.run({[*NODE, 'sh', '-c', 'echo $SLURM_CONF; exec sleep 1000']!r})"
     with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout
         configuration = starter.stdout.readline().strip()
         starter.kill()
-        over = time.monotonic() + 60
-        while Path(configuration).parent.exists() and time.monotonic() < over:
+        deadline = time.monotonic() + 60
+        while Path(configuration).parent.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
     assert not Path(configuration).parent.exists()
     assert processes_of(configuration) == []
