@@ -20,8 +20,6 @@ NEWER = "fedcba9876543210"
 """The code digest of newer code."""
 DIGEST_CACHE = Path(".snakemake/ppml/files.json")
 MODEL = "runs/alone/seed0/model.txt"
-OTHER_BYTES = "its bytes differ from its record"
-NO_RECORD = "it has no record"
 RUNS = {f"{rule} {arm}/{seed}" for rule in ("train", "predict") for arm in ("private", "alone") for seed in (0, 1)}
 JOBS = {"data", "collect", "calibrate private/0", "calibrate private/1", *RUNS}
 

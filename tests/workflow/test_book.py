@@ -12,13 +12,12 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.jobs.record import JobRecord
-from ppml.pipeline.job_status import UNREAD
+from ppml.pipeline.job_status import NO_RECORD, UNREAD
 from ppml.pipeline.record_book import RecordBook, _entry_digest, write_book
 from tests.workflow.records import (
     BOOK,
     MODEL,
     NEWER,
-    NO_RECORD,
     remove_records,
     replace_bytes,
     save_book,

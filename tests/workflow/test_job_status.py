@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppml.io.atomic import TEMP_PREFIX
+from ppml.pipeline.job_status import NO_RECORD, OTHER_BYTES
 from ppml.pipeline.record_book import RecordBook
 from tests.workflow.records import (
     BOOK,
@@ -16,8 +17,6 @@ from tests.workflow.records import (
     JOBS,
     MODEL,
     NEWER,
-    NO_RECORD,
-    OTHER_BYTES,
     read_record_files,
     record_file,
     remove_records,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ppml.jobs.record import read_record
+from ppml.pipeline.job_status import NO_RECORD
 from ppml.pipeline.record_book import RecordBook, _entry_digest
 from ppml.pipeline.renamed_runs import RenamedRun, copy_renamed_run, find_renamed_runs
 from ppml.pipeline.safe_paths import Places
@@ -18,7 +19,6 @@ from tests.workflow.records import (
     BOOK,
     JOBS,
     NEWER,
-    NO_RECORD,
     list_tree,
     remove_records,
     replace_bytes,

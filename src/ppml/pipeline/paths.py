@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ppml.config.model import Config
 
 SUBSET = {"train": "train.safetensors", "test": "test.safetensors", "about": "about.json"}
@@ -73,5 +71,5 @@ class Paths:
         return f"{dataset}-{data.train}-{data.test}-{data.selection}-{data.evaluate_on}"
 
     @staticmethod
-    def _files(folder: str, names: Mapping[str, str] = SUBSET) -> dict[str, str]:
-        return {name: f"{folder}/{file}" for name, file in names.items()}
+    def _files(folder: str) -> dict[str, str]:
+        return {name: f"{folder}/{file}" for name, file in SUBSET.items()}
