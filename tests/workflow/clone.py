@@ -1,4 +1,4 @@
-"""A git clone of a small project that is shared as this one is, and a remote beside it."""
+"""A git clone of a small project with the sharing of this project, and a remote beside it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ REMAINS = {
 
 
 class Clone:
-    """A git clone of a small project that is shared as this one is."""
+    """A git clone of a small project with the sharing of this project."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @classmethod
     def first(cls, folder: Path) -> Clone:
-        """Make the project anew, with results."""
+        """Create the project, with results."""
         (folder / "config").mkdir(parents=True)
         shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "*.local"))
         shutil.copytree(ROOT / ".dvc-site", folder / ".dvc-site", ignore=shutil.ignore_patterns("[0-9a-f]*"))
@@ -101,8 +101,8 @@ class Clone:
         os.chdir(self.folder)
         publish(self.folder, ["config/default.yaml"], Checks(lambda _: list(unfinished), save_book))
 
-    def pull(self) -> int:
-        return pull(self.folder)
+    def pull(self) -> None:
+        pull(self.folder)
 
     def files(self) -> dict[str, bytes]:
         return {
@@ -114,7 +114,7 @@ class Clone:
 
 
 def stored(store: Path, content: bytes) -> Path:
-    """Return where a remote keeps a file."""
+    """Return the path of a file's object in a remote or cache."""
     name = hashlib.md5(content).hexdigest()
     return store / "files/md5" / name[:2] / name[2:]
 
@@ -124,17 +124,17 @@ def stored_list(store: Path, clone: Clone, folder: str) -> Path:
     return store / "files/md5" / name[:2] / name[2:]
 
 
-def keep_apart(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Keep the settings, keys and caches of whoever runs the tests out of them."""
+def isolate(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Isolate the tests from the settings, keys and caches of the user."""
     for name in ("HOME", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
-        patch.setenv(name, str(folder / "apart" / name))
+        patch.setenv(name, str(folder / "isolated" / name))
     patch.delenv("SSH_AUTH_SOCK", raising=False)
     patch.chdir(folder)
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep_apart(tmp_path, monkeypatch)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a clone that has published its files, and the remote."""
     folder = tmp_path_factory.mktemp("published")
     with pytest.MonkeyPatch.context() as patch:
-        keep_apart(folder, patch)
+        isolate(folder, patch)
         clone = Clone.first(folder / "first")
         clone.publish()
         clone.commit()
@@ -168,7 +168,7 @@ def published(published_once: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     return Clone(tmp_path / "first")
 
 
-def refused(action: Callable[[], object]) -> str:
+def error_of(action: Callable[[], object]) -> str:
     with pytest.raises(UserError) as caught:
         action()
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""Git that does not answer: said in one line with the way out, and never read as "nothing there"."""
+"""Failures of git: one line with a remedy, never taken for an empty answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from ppml.pipeline import git as repository
 from ppml.pipeline.git import GitError, ask_git, changed_files, history, is_shallow
-from tests.workflow.clone import Clone, apart, first, published, published_once, refused, run, store
+from tests.workflow.clone import Clone, error_of, first, isolated, published, published_once, run, store
 
 # Fixtures, used by their names.
-__all__ = ["apart", "first", "published", "published_once", "store"]
+__all__ = ["first", "isolated", "published", "published_once", "store"]
 
 MODEL = "artifacts/runs/fl/seed0/model.safetensors"
 BETTER = {MODEL: b"better"}
@@ -41,12 +41,12 @@ def not_installed(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 def no_repository(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     (clone.folder / ".git").rename(clone.folder.parent / "moved.git")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(clone.folder.parent))
-    # DVC asks for a repository, or to be told that there is none.
+    # Without a repository, DVC requires this setting.
     (clone.folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
 
 
 def hangs(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(repository, "TIMEOUT_SECONDS", 0.3)
     fake_git(clone.folder.parent, "sleep 60 & wait", monkeypatch)
 
 
@@ -54,60 +54,60 @@ def fails(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_git(clone.folder.parent, "echo 'fatal: bad object HEAD' >&2; exit 128", monkeypatch)
 
 
-SILENCES = {
+FAILURES = {
     distrusted: ("dubious ownership", "git config --global --add safe.directory"),
     not_installed: ("git is not installed, or its folder is not in PATH", "install it"),
     no_repository: ("not a git repository", "git clone"),
-    hangs: ("no answer within 0.3 seconds", "look at what it waits for"),
+    hangs: ("no answer within 0.3 seconds", "it waits for input or a lock"),
     fails: ("bad object HEAD", ""),
 }
-silences = pytest.mark.parametrize("silence", SILENCES, ids=lambda silence: silence.__name__)
+failures = pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
 
 
-@silences
-def test_publishing_says_that_git_does_not_answer(
-    published: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], silence: Callable[..., None]
+@failures
+def test_publishing_names_failure_of_git(
+    published: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: Callable[..., None]
 ) -> None:
     published.write(BETTER)
-    silence(published, monkeypatch)
+    failure(published, monkeypatch)
     published.publish()
-    said = capsys.readouterr().out
-    why, remedy = SILENCES[silence]
-    last = said.splitlines()[-1]
+    output = capsys.readouterr().out
+    why, remedy = FAILURES[failure]
+    last = output.splitlines()[-1]
     assert last.startswith("warning: whether the last commit names these files is not known (git status: ")
     assert why in last and remedy in last and "git add data.dvc artifacts.dvc reports" in last
-    assert "nothing to commit" not in said
+    assert "nothing to commit" not in output
 
 
-@silences
-def test_pulling_loses_nothing_where_git_does_not_answer(
-    published: Clone, monkeypatch: pytest.MonkeyPatch, silence: Callable[..., None]
+@failures
+def test_pull_without_git_loses_nothing(
+    published: Clone, monkeypatch: pytest.MonkeyPatch, failure: Callable[..., None]
 ) -> None:
-    """Whether it is the user's work or an earlier version, git alone knows."""
+    """Only git can tell the user's work from an earlier version."""
     other = published.clone()
-    assert other.pull() == 0
+    other.pull()
     published.write(BETTER)
     published.publish()
     published.commit()
     other.git("pull", "-q")
     before = other.files()
     with monkeypatch.context() as patch:
-        silence(other, patch)
-        message = refused(other.pull)
-        why, remedy = SILENCES[silence]
+        failure(other, patch)
+        message = error_of(other.pull)
+        why, remedy = FAILURES[failure]
         (doubt,) = [
             line for line in message.splitlines() if line.startswith("Whether an earlier commit published them")
         ]
         assert why in doubt and remedy in doubt and "git log: " in doubt
         assert other.files() == before
-        # What differs from nothing asks git nothing.
+        # An empty place needs no history.
         (other.folder / MODEL).unlink()
-        assert other.pull() == 0
+        other.pull()
         assert other.files() == {**before, **BETTER}
 
 
-def test_a_folder_of_another_user_is_named_with_the_remedy(published: Clone) -> None:
-    """What git takes for distrusted in earnest: a container, a network drive, sudo."""
+def test_folder_of_other_user_is_named(published: Clone) -> None:
+    """Git distrusts such a folder: in a container, on a network drive, under sudo."""
     if os.geteuid():
         pytest.skip("only the superuser can give files away")
     published.write(BETTER)
@@ -118,10 +118,10 @@ def test_a_folder_of_another_user_is_named_with_the_remedy(published: Clone) -> 
     assert (published.folder / MODEL).read_bytes() == b"better"
 
 
-def test_a_shallow_clone_says_why_it_does_not_know(published: Clone) -> None:
-    """Published twice; the shallow clone has the first version of the files and the last commit alone."""
+def test_shallow_clone_is_named(published: Clone) -> None:
+    """The shallow clone has the first version of the files, and only the second commit."""
     other = published.clone()
-    assert other.pull() == 0
+    other.pull()
     published.write(BETTER)
     published.publish()
     published.commit()
@@ -131,18 +131,18 @@ def test_a_shallow_clone_says_why_it_does_not_know(published: Clone) -> None:
     clone = Clone(shallow)
     assert is_shallow(shallow) and not is_shallow(other.folder)
     before = clone.files()
-    message = refused(clone.pull)
+    message = error_of(clone.pull)
     assert (
         "Whether an earlier commit published them is not known: the clone is shallow: git fetch --unshallow" in message
     )
     assert clone.files() == before
     clone.git("fetch", "-q", "--unshallow")
-    assert clone.pull() == 0
+    clone.pull()
     assert clone.files()[MODEL] == b"better"
 
 
 @pytest.mark.parametrize("kind", ["worktree", "detached", "submodule"])
-def test_other_kinds_of_clones_answer(published: Clone, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_kinds_of_clones_work(published: Clone, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = published.folder.parent / "other"
     if kind == "worktree":
         published.git("worktree", "add", "-q", str(folder), "-b", "other")
@@ -158,8 +158,8 @@ def test_other_kinds_of_clones_answer(published: Clone, kind: str, capsys: pytes
         folder = super_project.folder / "other"
         (super_project.folder / "store").symlink_to(published.folder.parent / "store")
     clone = Clone(folder)
-    assert clone.pull() == 0
-    assert MODEL in clone.files() and "published files are here" in capsys.readouterr().out
+    clone.pull()
+    assert MODEL in clone.files() and "published files are in place" in capsys.readouterr().out
     assert changed_files(folder, "data.dvc") == []
     with (folder / "data.dvc").open("a") as file:
         file.write("# changed\n")
@@ -167,7 +167,7 @@ def test_other_kinds_of_clones_answer(published: Clone, kind: str, capsys: pytes
     assert "md5:" in history(folder, "artifacts.dvc") and not is_shallow(folder)
 
 
-def test_a_repository_without_a_commit_answers(tmp_path: Path) -> None:
+def test_repository_without_commit_works(tmp_path: Path) -> None:
     clone = Clone.first(tmp_path / "new")
     shutil.rmtree(clone.folder / ".git")
     clone.git("init", "-q")
@@ -175,7 +175,7 @@ def test_a_repository_without_a_commit_answers(tmp_path: Path) -> None:
     assert changed_files(clone.folder, ".gitignore") == ["?? .gitignore"]
 
 
-def test_what_git_starts_cannot_hang_it(published: Clone) -> None:
+def test_programs_of_git_settings_are_not_started(published: Clone) -> None:
     """Hooks, a monitor of files, a pager, a viewer of signatures and an external diff of the repository's settings."""
     waits = published.folder / "waits"
     waits.write_text("#!/bin/sh\nsleep 60\n")
@@ -190,8 +190,8 @@ def test_what_git_starts_cannot_hang_it(published: Clone) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_what_is_left_of_a_git_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "PATIENCE_SECONDS", 0.5)
+def test_child_of_hanging_git_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "TIMEOUT_SECONDS", 0.5)
     fake_git(tmp_path, f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60'", monkeypatch)
     with pytest.raises(GitError, match=r"^git log: no answer within 0\.5 seconds"):
         ask_git(tmp_path, "log")
@@ -201,4 +201,4 @@ def test_what_is_left_of_a_git_that_hangs_is_ended(tmp_path: Path, monkeypatch: 
             break
         time.sleep(0.05)
     else:
-        raise AssertionError(f"process {pid} lives on")
+        raise AssertionError(f"process {pid} still runs")

@@ -1,4 +1,4 @@
-"""What DVC remembers of files lies in the clone, where no other user of the machine may write: DVC unpickles it."""
+"""DVC's file states are in the clone, closed to other users of the machine: DVC unpickles them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 from dvc.dirs import site_cache_dir
 
 from ppml.pipeline.dvc_remote import SITE_CACHE, open_repo, private_folder
-from tests.workflow.clone import Clone, apart, first, published, published_once, store
+from tests.workflow.clone import Clone, first, isolated, published, published_once, store
 from tests.workflow.project import ROOT
 
 # Fixtures, used by their names.
-__all__ = ["apart", "first", "published", "published_once", "store"]
+__all__ = ["first", "isolated", "published", "published_once", "store"]
 
 USED = "from dvc.repo import Repo; repo = Repo('.'); print(repo.site_cache_dir); repo.state.hashes.set('a', object); "
 
 
 def used_by_dvc(clone: Clone) -> Path:
-    """Return the folder that DVC itself uses, called in the top folder of a clone with no setting of this user."""
+    """Return the folder of DVC's command in the top folder of a clone, without settings of this user."""
     done = subprocess.run(
         [sys.executable, "-c", USED], cwd=clone.folder, capture_output=True, text=True, check=True, umask=0o022
     )
@@ -31,32 +31,30 @@ def used_by_dvc(clone: Clone) -> Path:
 
 
 def open_to_others(folder: Path, root: Path) -> list[str]:
-    """Return the folders from ``root`` to ``folder``, and below, that another user may change."""
+    """Return the folders between ``root`` and ``folder``, and below, with write access for other users."""
     parts = [folder, *folder.parents, *folder.rglob("*")]
     return [
         str(part) for part in parts if part.is_relative_to(root) and part.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     ]
 
 
-def test_dvc_itself_keeps_it_in_the_clone(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_of_dvc_uses_folder_in_clone(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_SITE_CACHE_DIR")
     other = published.clone()
     folder = (other.folder / used_by_dvc(other)).resolve()
     assert folder.is_relative_to(other.folder / SITE_CACHE) and (folder / "hashes/local/cache.db").is_file()
     assert open_to_others(folder, other.folder) == []
     assert other.git("status", "--porcelain") == ""
-    # Planted: the folder is not in git, so DVC makes it.
+    # Planted fault: without the folder in git, DVC creates it.
     third = published.clone("third")
     third.git("rm", "-rq", SITE_CACHE)
     assert str(third.folder / SITE_CACHE / "repo") in open_to_others(third.folder / used_by_dvc(third), third.folder)
-    # Without the setting, it would be a folder of all users.
+    # DVC's default is a folder of all users.
     assert Path(site_cache_dir(None)).is_absolute()
 
 
 @pytest.mark.parametrize("setting", ["", "/var/tmp/dvc-of-all"])
-def test_pull_and_publish_keep_it_in_the_clone_whatever_is_set(
-    published: Clone, setting: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_repo_uses_folder_in_clone(published: Clone, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", setting)
     other = published.clone()
     monkeypatch.chdir(other.folder.parent)
@@ -73,9 +71,7 @@ def test_pull_and_publish_keep_it_in_the_clone_whatever_is_set(
 
 
 @pytest.mark.parametrize("opened", [SITE_CACHE, f"{SITE_CACHE}/repo"])
-def test_a_folder_that_is_open_to_others_is_closed_and_what_they_may_have_put_there_is_removed(
-    tmp_path: Path, opened: str
-) -> None:
+def test_open_folder_is_closed_and_emptied(tmp_path: Path, opened: str) -> None:
     planted = tmp_path / SITE_CACHE / "repo/0123456789abcdef/links/cache.db"
     planted.parent.mkdir(parents=True)
     planted.write_bytes(b"a pickle that runs code")
@@ -84,7 +80,7 @@ def test_a_folder_that_is_open_to_others_is_closed_and_what_they_may_have_put_th
     assert private_folder(tmp_path, SITE_CACHE) == tmp_path / SITE_CACHE
     assert open_to_others(tmp_path / SITE_CACHE / "repo", tmp_path) == []
     assert [path.name for path in (tmp_path / SITE_CACHE / "repo").iterdir()] == ["README"]
-    # What nobody else could write is kept.
+    # Files of a closed folder are kept.
     planted.parent.mkdir(parents=True)
     planted.write_bytes(b"hashes")
     assert private_folder(tmp_path, SITE_CACHE) and planted.read_bytes() == b"hashes"
@@ -92,7 +88,7 @@ def test_a_folder_that_is_open_to_others_is_closed_and_what_they_may_have_put_th
 
 @pytest.mark.parametrize("part", [SITE_CACHE, f"{SITE_CACHE}/repo"])
 @pytest.mark.parametrize("kind", ["link", "another user's", "file"])
-def test_in_place_of_a_folder_of_somebody_else_an_own_one_is_used(published: Clone, part: str, kind: str) -> None:
+def test_temporary_folder_replaces_foreign_folder(published: Clone, part: str, kind: str) -> None:
     other = published.clone()
     place = other.folder / part
     shutil.rmtree(place)
@@ -112,9 +108,9 @@ def test_in_place_of_a_folder_of_somebody_else_an_own_one_is_used(published: Clo
         top = used.parent.parent
         assert stat.S_IMODE(top.stat().st_mode) == 0o700 and top.stat().st_uid == os.geteuid()
     assert not top.exists()
-    assert other.pull() == 0
+    other.pull()
 
 
-def test_the_projects_settings_name_the_folder_that_is_in_git() -> None:
+def test_settings_name_folder_in_git() -> None:
     assert f"site_cache_dir = {SITE_CACHE}\n" in (ROOT / ".dvc/config").read_text()
     assert (ROOT / SITE_CACHE / "repo/README").is_file()

@@ -1,4 +1,4 @@
-"""Answers of git about this project, and the reason if git does not answer."""
+"""Read-only git commands, and the reason of a failure in one line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ppml.errors import UserError
 
-PATIENCE_SECONDS = 60.0
-"""How long git may take: it reads two small files of every commit."""
+TIMEOUT_SECONDS = 60.0
+"""Seconds for a git command, which reads two small files of every commit."""
 QUIET = {
-    # It must not wait for a password, a page or a lock.
+    # Git must not wait for a password, a pager or a lock.
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "",
     "SSH_ASKPASS": "",
@@ -23,7 +23,7 @@ QUIET = {
     "LC_ALL": "C",
 }
 NO_HOOKS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
-"""Programs of the repository's settings, which could wait for ever, are not started."""
+"""Options against programs in the repository's settings, which could hang."""
 REMEDIES = {
     "dubious ownership": "if you trust this folder: git config --global --add safe.directory {root}",
     "not a git repository": "work in a clone: git clone",
@@ -31,7 +31,7 @@ REMEDIES = {
 
 
 class GitError(UserError):
-    """Git does not answer; the message is one line with the reason and a remedy."""
+    """Git failed; the message is one line with the reason and a remedy."""
 
 
 def ask_git(root: Path, *arguments: str) -> str:
@@ -40,18 +40,18 @@ def ask_git(root: Path, *arguments: str) -> str:
     Parameters
     ----------
     root : Path
-        The folder that it runs in.
+        The working folder of the command.
     *arguments : str
-        The command, which must only read.
+        The command, which must be read-only.
 
     Raises
     ------
     GitError
-        It is not installed, ended with an error, or did not end.
+        Git is not installed, failed, or did not end in time.
     """
     command = ["git", *NO_HOOKS, *arguments]
     try:
-        # In a new session, so that the children of git end with it.
+        # A new session is a process group, so that the children of git can be killed, too.
         with subprocess.Popen(
             command,
             cwd=root,
@@ -64,11 +64,11 @@ def ask_git(root: Path, *arguments: str) -> str:
             start_new_session=True,
         ) as git:
             try:
-                said, complaint = git.communicate(timeout=PATIENCE_SECONDS)
+                output, errors = git.communicate(timeout=TIMEOUT_SECONDS)
             except BaseException as error:
                 os.killpg(git.pid, signal.SIGKILL)
                 if isinstance(error, subprocess.TimeoutExpired):
-                    why = f"no answer within {PATIENCE_SECONDS:g} seconds; look at what it waits for"
+                    why = f"no answer within {TIMEOUT_SECONDS:g} seconds; it waits for input or a lock"
                     raise GitError(f"git {arguments[0]}: {why}: git {' '.join(arguments)}") from None
                 raise
     except FileNotFoundError:
@@ -76,29 +76,29 @@ def ask_git(root: Path, *arguments: str) -> str:
     except OSError as error:
         raise GitError(f"git {arguments[0]}: git cannot be started: {error.strerror}") from None
     if git.returncode:
-        raise GitError(f"git {arguments[0]}: {_reason(complaint, root) or f'it ended with status {git.returncode}'}")
-    return said
+        raise GitError(f"git {arguments[0]}: {_reason(errors, root) or f'it ended with status {git.returncode}'}")
+    return output
 
 
-def _reason(complaint: str, root: Path) -> str:
-    """Return the complaint of git in one line, with a remedy."""
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    said = next((line for line in lines if re.match("fatal|error", line)), next(iter(lines), ""))
-    said = re.sub("^(fatal|error): ", "", said).rstrip(".")
-    return "; ".join([said, *(text.format(root=root) for sign, text in REMEDIES.items() if sign in said)])
+def _reason(errors: str, root: Path) -> str:
+    """Return the error of git in one line, with a remedy."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    reason = next((line for line in lines if re.match("fatal|error", line)), next(iter(lines), ""))
+    reason = re.sub("^(fatal|error): ", "", reason).rstrip(".")
+    return "; ".join([reason, *(text.format(root=root) for sign, text in REMEDIES.items() if sign in reason)])
 
 
 def is_shallow(root: Path) -> bool:
-    """Tell whether the clone lacks older commits."""
+    """Return whether the clone lacks older commits."""
     return ask_git(root, "rev-parse", "--is-shallow-repository").strip() == "true"
 
 
 def changed_files(root: Path, *paths: str) -> list[str]:
-    """Return a line for each file at ``paths`` that differs from the last commit, or that no commit has."""
+    """Return a line for each file at ``paths`` that is untracked or differs from the last commit."""
     return ask_git(root, "status", "--porcelain", "--", *paths).splitlines()
 
 
 def history(root: Path, path: str) -> str:
-    """Return the changes of a file in all commits that the clone has, as patches."""
+    """Return the changes of a file in all commits of the clone, as patches."""
     plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-show-signature")
     return ask_git(root, "log", "--all", "--patch", *plain, "--format=", "--", path)

@@ -1,4 +1,4 @@
-"""Publish data and artifacts: add them to DVC, send missing objects to the remote, and print what to commit.
+"""Publish data and artifacts: add them to DVC, send absent objects to the remote, and print the command for git.
 
 Only a complete tree is published, since readers rely on it; and only public data sets.
 """
@@ -21,13 +21,11 @@ from ppml.io.atomic import write_bytes
 from ppml.pipeline.dvc_remote import (
     DVC_FILES,
     TRACKED,
-    Cache,
-    DirectoryManifests,
-    Remote,
+    Objects,
     count_files,
     open_repo,
     some_lines,
-    tracked,
+    tracked_lists,
 )
 from ppml.pipeline.git import GitError, changed_files
 from ppml.pipeline.plan import Plan
@@ -46,7 +44,7 @@ class Checks:
     unfinished : callable
         Configuration files -> a line for each result that is missing or stale.
     save_book : callable
-        Configuration files -> writes the record book, so that a clone has the records of pulled files.
+        Function of the configuration files: write the record book, so that a clone has the records of pulled files.
     """
 
     unfinished: Callable[[list[str]], list[str]]
@@ -61,7 +59,7 @@ class Checks:
 
 
 def require_published_folders(configfiles: list[str]) -> None:
-    """Raise a :class:`UserError` unless the data are published and lie in the folders that DVC tracks."""
+    """Raise a :class:`UserError` unless the data are redistributable and in the folders that DVC tracks."""
     plan = Plan.check({}, configfiles)
     if not plan.redistributable:
         contracts = {name: plan.config.dataset(name).contract for name in plan.datasets()}
@@ -72,14 +70,14 @@ def require_published_folders(configfiles: list[str]) -> None:
     for key, folder in (("data", plan.paths.data), ("artifacts", plan.paths.artifacts)):
         if Path(folder).parts[:1] != (key,):
             why = f"the data are the fallback {plan.fallback}" if plan.fallback else f"folders.{key}: {folder}"
-            raise UserError(f"{', '.join(configfiles)} is not for publishing: {why}; what is published lies in {key}/")
+            raise UserError(f"{', '.join(configfiles)} is not for publishing: {why}; published files are in {key}/")
 
 
 def unexpected(root: Path, repo: Repo) -> list[str]:
-    """Return files in the folders that the workflow does not make from public data, except files that DVC ignores."""
+    """Return the files in the folders, except results of public data and files in ``.dvcignore``."""
     found = []
     for folder, names, files in (entry for top in TRACKED for entry in os.walk(root / top)):
-        # A link leads to another folder, whose files would be published.
+        # DVC would publish the files of the target of a link.
         links = [name for name in names if Path(folder, name).is_symlink()]
         for path in (Path(folder, name) for name in (*files, *links)):
             name = path.relative_to(root).as_posix()
@@ -89,34 +87,23 @@ def unexpected(root: Path, repo: Repo) -> list[str]:
 
 
 def _about_links(root: Path, names: Sequence[str]) -> str:
-    """Return a line about those of some files that are links into DVC's cache, empty if none is."""
+    """Return advice if some files are links into DVC's cache, else an empty text."""
     cache = (root / ".dvc/cache").resolve()
     links = [name for name in names if (root / name).is_symlink() and (root / name).resolve().is_relative_to(cache)]
     advice = "links into DVC's cache (cache.type) become files by: .venv/bin/dvc unprotect data artifacts"
     return f"\n{advice}" if links else ""
 
 
-def add(root: Path, repo: Repo, cache: Cache) -> tuple[dict[str, str], dict[Path, bytes]]:
-    """Add the folders to DVC's cache; return the name of each folder's list, and the ``.dvc`` files to be written.
+def add(root: Path, repo: Repo) -> tuple[dict[str, str], dict[Path, bytes]]:
+    """Add the folders to DVC's cache; return the names of their lists, and the new content of the ``.dvc`` files.
 
-    The ``.dvc`` files stay as they were: committed too early, they would name files that are not in the remote.
-
-    Raises
-    ------
-    UserError
-        A file did not get into the cache whole.
+    The ``.dvc`` files keep their content: a commit before the transfer would name objects that the remote lacks.
     """
     paths = [root / name for name in DVC_FILES]
     before = {path: path.read_bytes() if path.is_file() else None for path in paths}
     try:
-        for _ in range(2):
-            repo.add(list(TRACKED))
-            lists = DirectoryManifests(tracked(root))
-            lists.read(cache.content)
-            # The check removes damaged objects, as after a power cut, so that they are added once more.
-            damaged = lists.unknown + [file.path for file in lists.files if not cache.has(file.digest)]
-            if not damaged:
-                return lists.names, {path: path.read_bytes() for path in paths}
+        repo.add(list(TRACKED))
+        return tracked_lists(root), {path: path.read_bytes() for path in paths}
     except DvcException as error:
         raise UserError(f"dvc add: {error}") from None
     finally:
@@ -125,16 +112,15 @@ def add(root: Path, repo: Repo, cache: Cache) -> tuple[dict[str, str], dict[Path
                 path.unlink(missing_ok=True)
             elif path.read_bytes() != content:
                 write_bytes(path, content)
-    raise UserError(f"{count_files(damaged)} did not get into .dvc/cache whole:\n{some_lines(damaged)}")
 
 
 def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
-    """Publish ``data/`` and ``artifacts/``, and print what to commit.
+    """Publish ``data/`` and ``artifacts/``, and print the command for the commit.
 
     Raises
     ------
     UserError
-        Nothing was published, and ``data.dvc`` and ``artifacts.dvc`` are as they were.
+        The message names the reason; ``data.dvc`` and ``artifacts.dvc`` keep their content.
     """
     require_published_folders(configfiles)
     unfinished = checks.unfinished(configfiles)
@@ -147,43 +133,35 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
         others = unexpected(root, repo)
         if others:
             raise UserError(
-                "only what the workflow makes of the public data sets of src/ppml/config/datasets.py is published; "
-                "keep anything else elsewhere (folders.data, folders.artifacts), or leave it out in .dvcignore:\n"
+                "only results of the public data sets of src/ppml/config/datasets.py are published; move other files "
+                "to another folder (folders.data, folders.artifacts), or name them in .dvcignore:\n"
                 f"{some_lines(others)}{_about_links(root, others)}"
             )
-        # Before anything is read: where there is no remote, there is no need to.
-        cache, store = Cache(repo), Remote(repo)
-        tracked(root)
+        # Check the remote and the .dvc files before the data are read.
+        objects = Objects(repo)
+        remote = objects.remote
+        tracked_lists(root)
         checks.save_book(configfiles)
-        names, contents = add(root, repo, cache)
-        lists = DirectoryManifests(names)
-        lists.read(cache.content)
-        files = {file.digest for file in lists.files}
-        sent = send(store, cache, sorted(files))
-        # The lists after the files: where a list is, its files are.
-        send(store, cache, sorted(names.values()))
+        lists, contents = add(root, repo)
+        files = objects.files(lists)
+        digests = {file.digest for file in files}
+        # DVC does not compare the bytes of write-protected objects, which a power cut may have damaged.
+        damaged = [name for name in (*lists.values(), *digests) if not objects.has(name)]
+        if damaged:
+            raise UserError(f"{count_files(damaged)} of .dvc/cache were damaged and are removed; `make publish` again")
+        sent = objects.send(digests)
+        # A list in the remote promises its files, so the files are first.
+        objects.send(lists.values())
         for path, content in contents.items():
             write_bytes(path, content)
-    size = sum(cache.path(file.digest).stat().st_size for file in lists.files)
-    news = f"{sent} of {len(files)} contents are new"
-    print(f"published {count_files(lists.files)}, {size / 1e6:,.1f} MB, in {store}: {news}")
+    size = sum(objects.path(file.digest).stat().st_size for file in files)
+    news = f"{sent} of {len(digests)} contents are new"
+    print(f"published {count_files(files)}, {size / 1e6:,.1f} MB, in {remote}: {news}")
     print(what_to_commit(root))
 
 
-def send(store: Remote, cache: Cache, names: Sequence[str]) -> int:
-    """Send the objects of ``names`` that the remote lacks, check that they arrived, and return their number."""
-    missing = store.missing(names, cache)
-    failed = store.send(missing, cache) if missing else ""
-    if failed:
-        raise store.error(f"it takes no files (is it for reading only?): {failed}")
-    left = store.missing(missing, cache) if missing else []
-    if left:
-        raise store.error(f"{count_files(left)} did not arrive whole; `make publish` again")
-    return len(missing)
-
-
 def what_to_commit(root: Path) -> str:
-    """Return the line about uncommitted files, or about git if it does not answer."""
+    """Return the command for the commit, or the reason if git fails."""
     paths = [*DVC_FILES, "reports"]
     command = f"git add {' '.join(paths)} && git commit -m 'Publish results'"
     try:
@@ -192,7 +170,7 @@ def what_to_commit(root: Path) -> str:
         return f"warning: whether the last commit names these files is not known ({error}); if it does not: {command}"
     if not changed:
         return "nothing to commit: the last commit names these files"
-    return f"now commit what names them: {command}"
+    return f"commit the new lists: {command}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIG], help="as for Snakemake")
     arguments = parser.parse_args(argv)
-    # Libraries log the traceback of each error that is told in one line here.
+    # Libraries log a traceback for each error; the message has the reason in one line.
     logging.disable()
     try:
         lock = RunLock()
@@ -213,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {describe_os_error(error)}")
     except KeyboardInterrupt:
         sys.exit(
-            "error: interrupted; data.dvc and artifacts.dvc are as they were, and `make publish` goes on from there"
+            "error: interrupted; data.dvc and artifacts.dvc keep their content: `make publish` again sends the rest"
         )
 
 

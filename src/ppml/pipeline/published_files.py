@@ -1,4 +1,4 @@
-"""The files that are published: the workflow makes them of data that everybody may have."""
+"""The publishable files: results of redistributable data."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from functools import cache
 from ppml.config.datasets import DATASETS
 from ppml.pipeline.stages import RUN, STAGES
 
-# The name of an arm, a partition or a transform: no hidden folder, and not the folder above.
+# The name of an arm, a partition or a transform: not hidden, and not `..`.
 _NAME = "[A-Za-z0-9][A-Za-z0-9._+-]*"
 _SEED = "seed-?[0-9]+"
 
 
 def is_publishable(path: str) -> bool:
-    """Tell whether the workflow makes a file, given by its path from the top level, of data that everybody may have.
+    """Return whether the workflow makes a file, given by its path from the top level, of redistributable data.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def _pattern() -> re.Pattern[str]:
 def _patterns() -> Iterator[str]:
     public = {name: spec for name, spec in DATASETS.items() if spec.contract.redistributable}
     datasets = "|".join(public)
-    # The name of a subset's folder states its data set and settings.
+    # The name of a subset's folder contains its data set and settings.
     subset = rf"({datasets})-[0-9]+-[0-9]+-[a-z_]+-[a-z_]+"
     files = r"(train\.safetensors|test\.safetensors|about\.json)"
     for name, spec in public.items():

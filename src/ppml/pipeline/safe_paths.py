@@ -1,7 +1,7 @@
-"""Where a file may be put: only in the place of a planned result, along no link, and only with the bytes that it names.
+"""Safe places of copied files: places of planned results, behind no link, with the expected bytes.
 
 The record book and the lists of published files come from git and from a remote, and an attacker could write any path
-into them. Every file that is copied because of them passes :class:`Places`.
+into them. :class:`Places` checks each file of them before the copy.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ppml.errors import UserError
 from ppml.io.atomic import atomic_write
 
 LONGEST_NAME = 1024
-"""Characters that the name of a file may have: more than any that the workflow makes."""
+"""Maximum length of a file name, in characters; names of the workflow are shorter."""
 
 
 class PlaceError(UserError):
-    """A place where no file may be put; the message names it and says why."""
+    """A forbidden place; the message names it and the reason."""
 
 
 class Places:
@@ -30,9 +30,9 @@ class Places:
     Parameters
     ----------
     root : Path
-        The folder; it may be a link, nothing below it may.
+        The folder. It may be a link, but no folder below it.
     planned : callable
-        Name of a file, as its source gives it -> whether the workflow makes such a file.
+        Name of a file in the source -> whether the workflow makes such a file.
     """
 
     def __init__(self, root: Path, planned: Callable[[str], bool]) -> None:
@@ -54,7 +54,7 @@ class Places:
         return follow(self._root, name)
 
     def put(self, name: str, source: Path, has_the_bytes: Callable[[Path], bool]) -> bool:
-        """Copy a file into the place of ``name``, whole or not at all; return whether it had the right bytes.
+        """Copy a file into the place of ``name``, whole or not at all; return whether it had the expected bytes.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Places:
         source : Path
             The file.
         has_the_bytes : callable
-            Returns whether the copy has the intended content; only then it replaces a file.
+            Path of the copy -> whether it has the expected bytes; only then it replaces a file.
 
         Raises
         ------
@@ -86,11 +86,11 @@ class Places:
 
 
 class _OtherBytes(Exception):
-    """A copy has other bytes than its name stands for."""
+    """A copy has unexpected bytes."""
 
 
 def is_plain(name: object) -> bool:
-    """Tell whether ``name`` is a relative path without tricks: no ``..``, no empty part, nothing that is not printed.
+    """Return whether ``name`` is a plain relative path: no ``..``, no empty part, printable characters only.
 
     Examples
     --------
@@ -119,7 +119,7 @@ def follow(root: Path, name: str) -> Path:
 
 
 def same_places(names: Iterable[str]) -> list[str]:
-    """Return the names that lie in one place where a file system does not tell upper from lower case.
+    """Return the names with the same place on a file system without distinction of upper and lower case.
 
     Examples
     --------
