@@ -21,7 +21,7 @@ UNREAD = STATE / "unread-provenance.json"
 CHECKPOINTS = ("calibrate",)
 """Rules whose outputs often stay the same: jobs that read only those may turn out to be up to date."""
 MISSING, FORCED = "missing", "forced"
-OTHER_BYTES, NO_RECORD = "its bytes differ from its record", "it has no record"
+OTHER_BYTES, NO_RECORD = "its bytes differ from its record", "no record describes its bytes"
 
 
 @dataclass(frozen=True)
