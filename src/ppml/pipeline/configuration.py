@@ -80,7 +80,7 @@ def difference(given: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, 
 
     Examples
     --------
-    >>> differing({"data": {"train": "500", "test": 9}, "seed": 1}, {"data": {"test": 9}, "seed": 1})
+    >>> difference({"data": {"train": "500", "test": 9}, "seed": 1}, {"data": {"test": 9}, "seed": 1})
     {'data': {'train': '500'}}
     """
     found: dict[str, Any] = {}
