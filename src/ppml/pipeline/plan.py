@@ -38,7 +38,7 @@ from ppml.pipeline.configuration import check_configuration
 from ppml.pipeline.job_environment import resolve_fallback
 from ppml.pipeline.paths import Paths
 from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT, project_file
-from ppml.pipeline.stages import PROJECT, RUN, STAGES, SUBFOLDERS, Files, Key, Stage
+from ppml.pipeline.stages import PROJECT, RUN, STAGE, STAGES, SUBFOLDERS, Files, Key, Stage
 from ppml.preflight import check_device, check_folders, check_last_batch
 from ppml.reporting.fallback import FALLBACK_SENTENCE
 from ppml.reporting.literature import load_published
@@ -170,6 +170,7 @@ class Plan:
     def __init__(self, config: Config, fallback: str | None, code: Path | None = None) -> None:
         self.config = config
         self.fallback = fallback
+        self._jobs: dict[str, list[PlannedJob]] = {}
         self.paths = Paths(config, fallback)
         self.runs = [(arm, seed) for arm in config.arms for seed in config.seeds_of(arm)]
         self.published = load_published(LITERATURE)
@@ -235,7 +236,11 @@ class Plan:
 
     def jobs(self, *stages: Stage) -> Iterator[PlannedJob]:
         """Yield the jobs of the given stages, by default of all, in the order of the table of stages."""
-        return (PlannedJob(self, stage, key) for stage in stages or STAGES for key in stage.keys(self))
+        for stage in stages or STAGES:
+            # Rules, records and reports ask for the same jobs: each is made once, with its specification and digest.
+            if stage.name not in self._jobs:
+                self._jobs[stage.name] = [PlannedJob(self, stage, key) for key in stage.keys(self)]
+            yield from self._jobs[stage.name]
 
     def results(self) -> list[str]:
         """Return the results of a whole run: the files of all runs, all tidy files, tables and figures."""
@@ -424,27 +429,23 @@ class Plan:
 
     def collect_spec(self) -> dict[str, Any]:
         """Return every run and its files, the confidence of audits, and the joint arms of each table."""
-        runs = []
-        for key in RUN.keys(self):
-            files = {
-                job.stage.name: list(job.outputs.values())
-                for job in self._jobs_of_run(key)
-                if job.stage.name in ("audit", "infer")
+        runs = [
+            {
+                "arm": key["arm"],
+                "seed": int(key["seed"]),
+                "folder": self.paths.run(key["arm"], key["seed"]),
+                "partition": self.partition_of(key).get("partition"),
+                "audit": next(iter(self._files_of("audit", key)), None),
+                "inference": self._files_of("infer", key),
             }
-            runs.append(
-                {
-                    "arm": key["arm"],
-                    "seed": int(key["seed"]),
-                    "folder": self.paths.run(key["arm"], key["seed"]),
-                    "partition": self.partition_of(key).get("partition"),
-                    "audit": next(iter(files.get("audit", [])), None),
-                    "inference": files.get("infer", []),
-                }
-            )
+            for key in RUN.keys(self)
+        ]
         return {"runs": runs, "audit": self.config.audit.to_json(), "tables": self.joint_arm_sets()}
 
-    def _jobs_of_run(self, key: Key) -> Iterator[PlannedJob]:
-        return (PlannedJob(self, stage, key) for stage in STAGES if stage.level is RUN and stage.when(self, key))
+    def _files_of(self, name: str, key: Key) -> list[str]:
+        """Return the output files of a stage for a run, empty if the run has no such job."""
+        stage = STAGE[name]
+        return _flat(stage.outputs(self, key)) if stage.when(self, key) else []
 
     def joint_arm_sets(self) -> list[list[str]]:
         """Return the arms of each table, each set once, in an order without the names of experiments."""
