@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 
 from ppml.ipc.parent_watch import exit_with_workflow
-from ppml.jobs.runner import run_stage, stage_names
+from ppml.jobs.runner import is_stage, run_stage, stage_names
 
 
 def main() -> None:
     """Submit the job to the fork server; without a server, run it in this process."""
     stage, *arguments = sys.argv[1:] or [""]
-    if stage not in (names := stage_names()):
-        print(f"error: unknown stage {stage!r}; allowed: {', '.join(names)}", file=sys.stderr)
+    if not is_stage(stage):
+        print(f"error: unknown stage {stage!r}; allowed: {', '.join(stage_names())}", file=sys.stderr)
         sys.exit(2)
     exit_with_workflow()
     from ppml.jobs.fork_client import exit_like, submit
