@@ -43,6 +43,18 @@ def test_every_idx_type_is_read_as_by_torchvision(kind, shape, tmp_path):
     assert found.dtype.newbyteorder("=") == expected.dtype
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"plain", gzip.compress(bytes(100))[:-9], gzip.compress(bytes(100))[:-8] + bytes(8), gzip.compress(b"short"), b""],
+    ids=["no gzip", "truncated", "wrong sum", "no array", "empty"],
+)
+def test_unreadable_idx_file_is_one_line(content, tmp_path):
+    (tmp_path / "file.gz").write_bytes(content)
+    with pytest.raises(UserError, match="is no ") as caught:
+        loading._read_idx(tmp_path / "file.gz")
+    assert str(caught.value).startswith(f"{tmp_path / 'file.gz'}: ") and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
 def test_published_files_are_read_as_by_torchvision(dataset, published, tmp_path):
     test = [path for path in published(dataset) if path.name.startswith("t10k-")]

@@ -281,6 +281,8 @@ def changed(array: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
         (COLUMNS, {"contract": {"shape": [41]}}, ["train-inputs.gz", "40", "41 columns", "shape"]),
         (IMAGES, {"labels": changed(IMAGES.arrays()[1], 2)}, ["train-labels.gz", "0 to 2", "2 classes", "classes"]),
         (IMAGES, {"labels": changed(IMAGES.arrays()[1].astype("i4"), -1)}, ["train-labels.gz", "-1 to 1", "2 classes"]),
+        (IMAGES, {"labels": IMAGES.arrays()[1] + np.float32(0.4)}, ["train-labels.gz", "float32", "integers"]),
+        (IMAGES, {"labels": IMAGES.arrays()[1].reshape(-1, 1, 1)}, ["train-labels.gz", "200x1x1", "integers"]),
         (IMAGES, {"labels": IMAGES.arrays()[1][:-1]}, ["train-inputs.gz", "200 examples", "199 labels"]),
         (IMAGES, {"inputs": IMAGES.arrays()[0].astype("f4")}, ["train-inputs.gz", "float32", "uint8", "kind: table"]),
         (COLUMNS, {"inputs": changed(COLUMNS.arrays()[0], np.nan)}, ["train-inputs.gz", "not finite", "replace"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,11 @@ def load_splits(spec: DatasetSpec, raw: Sequence[Path], parts: Sequence[str] = (
 
 def _split(contract: DataContract, inputs: Path, labels: Path) -> Split:
     values, columns = _read_idx(inputs), _read_idx(labels)
+    if columns.ndim not in (1, 2) or not np.issubdtype(columns.dtype, np.integer):
+        raise UserError(
+            f"{labels}: has values of type {columns.dtype.name} and shape {'x'.join(map(str, columns.shape))}; labels "
+            "are integers, one for each example"
+        )
     # QMNIST has eight columns of provenance; the first one is the class.
     classes: NDArray[np.int64] = (columns[:, 0] if columns.ndim == 2 else columns).astype(np.int64)
     if math.prod(values.shape[1:]) != contract.size:
@@ -103,10 +109,13 @@ def _read_idx(path: Path) -> NDArray[np.generic]:
     Raises
     ------
     UserError
-        The file is no IDX file.
+        The file is no packed IDX file.
     """
-    with gzip.open(path) as packed:
-        content = packed.read()
+    try:
+        with gzip.open(path) as packed:
+            content = packed.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: is no complete gzip file ({error}); pack it again") from None
     try:
         kind, axes = struct.unpack_from(">2xBB", content)
         shape = struct.unpack_from(f">{axes}I", content, 4)
