@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -15,13 +14,15 @@ from safetensors.torch import save
 
 from ppml.accounting.schedule import mechanism_schedules
 from ppml.config.arm import Arm
-from ppml.contract import DataContract
 from ppml.errors import UserError
 from ppml.federation.server_state import RoundFailed
 from ppml.io.atomic import read_json, write_bytes, write_json, write_text
+from ppml.io.canonical_json import canonical
+from ppml.io.digests import file_sha256
 from ppml.jobs.job import Job
 from ppml.learning.learner import TrainingDiverged
 from ppml.learning.result import HistoryRow
+from ppml.stages.about import read_contract
 from ppml.stages.checkpoint_file import CheckpointFile, Clock
 from ppml.stages.example_files import read_examples, split_by_owner
 from ppml.stages.seeds import public_data, seed_randomness
@@ -37,7 +38,7 @@ def run(job: Job) -> None:
     """
     spec, inputs, outputs = job.spec, job.inputs, job.outputs
     about = read_json(inputs["about"])
-    contract = DataContract.model_validate(about["contract"])
+    contract = read_contract(inputs["about"])
     arm = Arm.model_validate(spec["arm"])
     examples, test = (read_examples(inputs[name], contract, spec["device"]) for name in ("train", "test"))
     paper_test = test.select(torch.arange(about["n_test"], device=test.labels.device))
@@ -135,9 +136,9 @@ def _identity(job: Job) -> str:
         "spec": job.spec,
         "seed": job.seed,
         "digest": job.digest,
-        "files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in job.inputs.items()},
+        "files": {name: file_sha256(path) for name, path in job.inputs.items()},
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
 def _table(kind: type, rows: Sequence[object]) -> str:
