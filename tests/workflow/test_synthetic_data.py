@@ -22,8 +22,10 @@ from ppml.errors import UserError
 from ppml.io.atomic import read_json
 from ppml.jobs.job import Job
 from ppml.pipeline.plan import Plan, PlannedJob
+from ppml.pipeline.stages import STAGE, Stage
 from ppml.preflight import resolve_data
 from ppml.stages.example_files import read_examples, read_raw_examples, write_examples
+from ppml.stages.seeds import public_data
 from tests.stages.conftest import deterministic
 from tests.workflow.synthetic_data import SyntheticData, parameter_count, write_dataset
 
@@ -80,9 +82,9 @@ def configuration(folder: Path, datasets: dict[str, Any], **others: Any) -> Conf
     return parse_config(given, "CONFIG")
 
 
-def run_all(plan: Plan) -> list[PlannedJob]:
-    """Run every job of a plan in order, in this process."""
-    jobs = list(plan.jobs())
+def run_all(plan: Plan, *stages: Stage) -> list[PlannedJob]:
+    """Run every job of a plan, or of some stages, in order, in this process."""
+    jobs = list(plan.jobs(*stages))
     # Code digests take seconds, and change no result.
     with mock.patch.object(PlannedJob, "digest", "code"), deterministic():
         for job in jobs:
@@ -295,6 +297,23 @@ def test_contract_that_contradicts_files_is_refused(
 ) -> None:
     message = subset_error(tmp_path, made, **changes)
     assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize("change", ["constants", "files"])
+def test_other_data_of_the_same_name_draw_other_noise(change: str, tmp_path: Path) -> None:
+    found = []
+    for folder, changed_data in ((tmp_path / "a", False), (tmp_path / "b", True), (tmp_path / "c", False)):
+        arrays, contract = list(IMAGES.arrays()), IMAGES.contract()
+        if changed_data and change == "constants":
+            contract["mean"] = [0.125]
+        elif changed_data:
+            arrays[0] = changed(arrays[0], 7)
+        entry = write_dataset(folder / "mirror" / "mine", arrays, contract)
+        plan = Plan(configuration(folder, {"mine": entry}), None)
+        run_all(plan, STAGE["fetch"], STAGE["subset"])
+        found.append(public_data(read_json(plan.subset("a")["about"]), None))
+    first, other, again = found
+    assert first == again != other
 
 
 def test_table_is_never_read_as_pixels(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from ppml.config.datasets import DatasetSpec
@@ -9,7 +11,8 @@ from ppml.data.loading import load_splits
 from ppml.data.subset import select_subset
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
-from ppml.io.digests import content_digest
+from ppml.io.canonical_json import canonical
+from ppml.io.digests import content_digest, publishable_digest
 from ppml.jobs.job import Job
 from ppml.stages.example_files import write_examples
 
@@ -48,6 +51,9 @@ def run(job: Job) -> None:
         job.outputs["about"],
         {
             **spec,
+            "source": publishable_digest(
+                hashlib.sha256(canonical(source.to_json()).encode()).hexdigest(), published=contract.redistributable
+            ),
             "n_train": len(train),
             "n_test": len(chosen),
             "n_test_all": len(test),
