@@ -33,7 +33,8 @@ def run(folder, *, owners=1, contract=IMAGES, train=None, **keys):
     arm = Arm.model_validate({"model": "logistic", "privacy": PRIVACY, "training": TRAINING, **keys}).technique()
     spec = {"arm": arm, "dataset": "mnist", "steps": STEPS, "root_seed": 2024, "device": "cpu"}
     inputs = {name: folder / f"{name}.json" for name in ("about", "noise", *(["partition"] if owners > 1 else []))}
-    inputs |= {"train": train} if train else {}
+    write_json(folder / "source.json", {"contract": IMAGES.to_json()})
+    inputs |= {"source": folder / "source.json", **({"train": train} if train else {})}
     run_stage("audit", spec, inputs, {"audit": folder / "audit.json"})
     return read_json(folder / "audit.json")
 

@@ -111,6 +111,8 @@ class AuditTarget:
         The number of planned steps of each owner.
     contract : DataContract
         The contract of the inputs.
+    drawn_shape : tuple of int
+        The shape of one example before transforms.
     inputs : torch.Tensor or None
         Transformed inputs, ``(n, ..., *contract.shape)``; the audit takes the first ones. None: random inputs.
     device : str
@@ -123,6 +125,7 @@ class AuditTarget:
     limits: tuple[int, ...] | None
     planned: tuple[int, ...]
     contract: DataContract
+    drawn_shape: tuple[int, ...]
     inputs: torch.Tensor | None = None
     device: str = "cpu"
 
@@ -234,7 +237,8 @@ def _build_collector(
 def synthetic_examples(reduced: ReducedArm, target: AuditTarget, rng: Randomness) -> list[Examples]:
     """Return the examples of each owner: random pixels, or the first given inputs, with random labels."""
     count, draws = sum(reduced.sizes), rng.numpy()
-    taken = torch.from_numpy(draws.standard_normal((count, *target.contract.shape), dtype=np.float32))
+    # Labels follow the draws of untransformed inputs: an arm with transforms has the labels of an arm without.
+    taken = torch.from_numpy(draws.standard_normal((count, *target.drawn_shape), dtype=np.float32))
     if target.inputs is not None:
         taken = target.inputs[:count]
     if len(taken) < count:

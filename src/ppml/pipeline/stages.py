@@ -152,7 +152,8 @@ def _audit_inputs(plan: Plan, key: Key) -> Files:
     files = plan.examples(key["arm"])
     # Without transforms the auditor makes its own examples, and reads no training data.
     chosen = ("train", "about") if plan.config.arms[key["arm"]].transforms else ("about",)
-    return {**{name: files[name] for name in chosen}, **plan.partition_of(key), **plan.noise_of(key)}
+    own = {**{name: files[name] for name in chosen}, "source": plan.subset(key["arm"])["about"]}
+    return {**own, **plan.partition_of(key), **plan.noise_of(key)}
 
 
 def _collect_inputs(plan: Plan, key: Key) -> Files:

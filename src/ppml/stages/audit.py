@@ -19,7 +19,7 @@ def run(job: Job) -> None:
 
     The specification holds arm, steps, root_seed and device. The audit trains the arm as the stage train does, on
     examples of its own: random inputs, or, for an arm with transforms, its transformed inputs (input ``train``) with
-    other labels.
+    other labels. The input ``source`` is about.json before the transforms.
     """
     spec, inputs = job.spec, job.inputs
     arm = Arm.model_validate(spec["arm"])
@@ -38,6 +38,7 @@ def run(job: Job) -> None:
         limits=None if limits is None else tuple(limits),
         planned=tuple(schedule.steps for schedule in mechanism_schedules(arm, sizes)),
         contract=contract,
+        drawn_shape=read_contract(inputs["source"]).shape,
         inputs=read_examples(inputs["train"], contract, spec["device"]).inputs if "train" in inputs else None,
         device=spec["device"],
     )
