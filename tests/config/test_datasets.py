@@ -1,15 +1,19 @@
 """The known data sets, and the contract of a data set in the configuration."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ppml.config.datasets import DATASETS, DatasetSpec
+from ppml.config.load import parse_config
 from ppml.contract import DataContract
 from ppml.data.loading import load_splits
 from ppml.data.sources import published_files
+
+from .small import check_refused, small
 
 PUBLISHED = [name for name, spec in DATASETS.items() if spec.torchvision]
 
@@ -83,3 +87,24 @@ def test_invalid_files_are_refused(files, message):
     assert DatasetSpec.model_validate({"files": FILES, "contract": contract}).file_names == tuple("abcd")
     with pytest.raises(ValidationError, match=message):
         DatasetSpec.model_validate({"files": files, "contract": contract})
+
+
+def declared(**entry: Any) -> dict[str, Any]:
+    """Return a configuration with one data set of its own."""
+    contract = {"shape": [1, 28, 28], "classes": 10, **entry.pop("contract", {})}
+    return small(datasets={"mine": {"files": FILES, "contract": contract, **entry}})
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "pieces"),
+    [
+        ({"contract": {"classes": 1}}, "datasets.mine.contract.classes", ["2"]),
+        ({"contract": {"classes": ["a"]}}, "datasets.mine.contract.classes", ["2"]),
+        ({"contract": {"kind": "features", "shape": [9]}}, "datasets.mine", ["features", "image, table"]),
+        ({"format": "digits", "files": []}, "datasets.mine.format", ["digits", "idx"]),
+        ({"torchvision": "MNIST"}, "datasets.mine.torchvision", ["MNIST", "MD5"]),
+    ],
+)
+def test_declared_data_set_is_refused_in_one_line(entry: dict[str, Any], key: str, pieces: list[str]) -> None:
+    parse_config(declared(), "my.yaml")
+    check_refused(declared(**entry), key, *pieces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -102,3 +103,7 @@ def test_inherited_old_key_has_one_line_with_its_file():
     assert str(caught.value) == (
         "base.yaml: arms.base.privacy.noise_by: renamed; write `noise: local` (1 more arm by extends)"
     )
+
+
+def test_old_key_with_a_date_is_one_line() -> None:
+    check_refused(one_arm(training={"decay": date(2024, 1, 1)}), "arms.a.training", "learning_rate_schedule")

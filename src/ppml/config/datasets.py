@@ -58,6 +58,8 @@ class DatasetSpec(Spec):
             raise config_error(
                 f"files: got {len(self.files)}; format idx needs 4: inputs and labels for training, and for the test"
             )
+        if self.contract.kind == "features":
+            raise config_error("contract.kind: got 'features', which only transforms make; allowed: image, table")
         if len({file.name for file in self.files}) != len(self.files):
             raise config_error("files: a name occurs twice; each file needs a name of its own")
         for number, file in enumerate(self.files):

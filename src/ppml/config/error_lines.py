@@ -70,9 +70,6 @@ def problem_from(error: Any) -> Problem:
             return Problem(key, message, unknown)
         case "renamed":
             return Problem((*key, error["ctx"]["key"]), message)
-        case "unknown_dataset":
-            name, names = error["ctx"]["name"].strip("'"), error["ctx"]["names"].split(", ")
-            return Problem(key, message.replace("; allowed: ", f"; {suggestion(name, names)}allowed: ", 1))
         case "invalid":
             return Problem(key, message)
         case "missing":

@@ -86,8 +86,10 @@ def parse_config(content: Any, source: str, layers: Sequence[Layer] = ()) -> Con
     try:
         return Config.model_validate(resolve_extends(dict(content), source))
     except ValidationError as error:
+        found = error.errors()
         # A refused entry makes its list too short, which is no second problem.
-        problems = [one for one in error.errors() if not (one["type"] == "too_short" and one["input"])]
+        within = {one["loc"][:end] for one in found for end in range(len(one["loc"]))}
+        problems = [one for one in found if not (one["type"] == "too_short" and one["loc"] in within)]
         raise UserError("\n".join(error_lines(map(problem_from, problems), content, source, layers))) from None
 
 

@@ -68,6 +68,13 @@ class Config(Spec):
         _check_distinct(self.seeds, "seeds")
         for name in self.datasets.keys() & DATASETS:
             raise config_error(f"datasets.{name}: the project knows a data set of this name; take another name")
+        for name, spec in self.datasets.items():
+            if spec.torchvision or spec.format != "idx":
+                key = "torchvision" if spec.torchvision else "format"
+                raise config_error(
+                    f"datasets.{name}.{key}: got {getattr(spec, key)!r}, which only data sets of the project have; "
+                    "give format idx, and the files with their MD5"
+                )
         self._check_dataset(self.data.dataset, "data.dataset")
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
@@ -212,7 +219,7 @@ class Config(Spec):
                 f"{', '.join(fitting_models(contract)) or 'no model'}"
             )
         for key in ("shift", "deformation"):
-            if contract.kind == "table" and arm.augments(key):
+            if contract.kind != "image" and arm.augments(key):
                 raise config_error(
                     f"arms.{name}.training.{key}: got {contract}, which cannot be moved; leave {key} out"
                 )
@@ -226,22 +233,15 @@ class Config(Spec):
         """Return the data set ``name``."""
         return self.datasets.get(name) or DATASETS[name]
 
-    def contract_of(self, arm: str, dataset: str | None = None) -> DataContract:
+    def contract_of(self, arm: str) -> DataContract:
         """Return the contract of the inputs that ``arm`` trains on, after its transforms.
-
-        Parameters
-        ----------
-        arm : str
-            The name of the arm.
-        dataset : str or None
-            A data set in place of the arm's own one.
 
         Raises
         ------
         PydanticCustomError
             A transform does not fit the data.
         """
-        contract = self.dataset(dataset or self.dataset_of(arm)).contract
+        contract = self.dataset(self.dataset_of(arm)).contract
         for transform in self.arms[arm].transforms:
             contract = transform.output(contract)
         return contract

@@ -57,4 +57,4 @@ def renamed_entry(key: str, value: Any) -> str | None:
     value = new_value(new, value) or value
     if key == "features":
         value = [] if value == {"kind": "none"} else [value]
-    return f"{new}: {value if isinstance(value, str) else json.dumps(value)}"
+    return f"{new}: {value if isinstance(value, str) else json.dumps(value, default=str)}"

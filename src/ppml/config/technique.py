@@ -284,7 +284,7 @@ class Masking(FixedPointSpec):
         default=None,
         ge=2,
         description="Clients that a round needs until its end, more than half of the clients in the round; null: two "
-        "thirds and one. As many clients, colluding with the server, open updates; if one of them deviates, fewer.",
+        "thirds and one. As many clients, colluding with the server, open updates; if the server deviates, fewer.",
     )
 
     def check_sum(self, clients: int) -> None:
@@ -306,9 +306,9 @@ class Encrypted(FixedPointSpec):
 
     keys: Literal["public", "shared"] = Field(
         default="public",
-        description="Key that encrypts the updates. `public`: a public key; the key holder decrypts the sum that the "
-        "server announces. `shared`: the secret key, which every client has; uploads are half as large, and one client "
-        "that colludes with the server opens all updates.",
+        description="Key that encrypts the updates. `public`: a public key; the key holder decrypts the ciphertext "
+        "that the server announces as a sum. `shared`: the secret key, which every client has; uploads are half as "
+        "large, and one client that colludes with the server opens all updates.",
     )
     rounds_per_key: int | None = Field(
         default=None,
