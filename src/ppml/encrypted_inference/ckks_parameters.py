@@ -92,9 +92,9 @@ class CkksEvaluator:
         Ring of the ciphertexts.
     """
 
-    def __init__(self, seal_context: Ring) -> None:
-        self.ring = seal_context
-        self.context = seal_context.context()
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.context = ring.context()
         self.seal = sealapi.Evaluator(self.context)
         self._encoder = sealapi.CKKSEncoder(self.context)
         self.levels = []

@@ -24,7 +24,7 @@ class SingleImagePredictor:
 
     def __init__(self, network: PolynomialNetwork, evaluator: CkksEvaluator) -> None:
         self.layout = Layout.of(network, evaluator.ring.slots)
-        self._arithmetic, self._evaluator = evaluator, evaluator.seal
+        self._evaluator, self._seal = evaluator, evaluator.seal
         input_packing, slots = self.layout.input_packing, evaluator.ring.slots
         first, *others = network.layers
         weights = [input_packing.weights(first.weights)]
@@ -36,7 +36,7 @@ class SingleImagePredictor:
         self._biases = [evaluator.bias(bias.tolist(), number) for number, bias in enumerate(biases)]
 
     def _encode(self, rows: Values, number: int) -> list[sealapi.Plaintext]:
-        return [self._arithmetic.weight(row.tolist(), number) for row in rows]
+        return [self._evaluator.weight(row.tolist(), number) for row in rows]
 
     def predict(
         self, ciphers: Sequence[sealapi.Ciphertext], relin: sealapi.RelinKeys, galois: sealapi.GaloisKeys
@@ -45,7 +45,7 @@ class SingleImagePredictor:
         products = [self._multiply(cipher, weight) for cipher, weight in zip(ciphers, self._weights[0], strict=True)]
         value = self._reduce(self._sum(products), self.layout.input_packing.reduction_rotations(), 0, galois)
         for number, place in enumerate(self.layout.maps, start=1):
-            self._arithmetic.square_inplace(value, relin)
+            self._evaluator.square_inplace(value, relin)
             match place:
                 case RowPacking():
                     total = self._by_rows(value, place, number, galois)
@@ -68,7 +68,7 @@ class SingleImagePredictor:
         total = products.pop()
         while products:
             total = self._rotate(total, -1, galois)
-            self._evaluator.add_inplace(total, products.pop())
+            self._seal.add_inplace(total, products.pop())
         return total
 
     def _reduce(
@@ -79,22 +79,22 @@ class SingleImagePredictor:
         The rotations come before the division by a prime, which makes their error small.
         """
         for step in steps:
-            self._evaluator.add_inplace(total, self._rotate(total, step, galois))
-        self._arithmetic.finish_inplace(total, self._biases[number])
+            self._seal.add_inplace(total, self._rotate(total, step, galois))
+        self._evaluator.finish_inplace(total, self._biases[number])
         return total
 
     def _multiply(self, cipher: sealapi.Ciphertext, weight: sealapi.Plaintext) -> sealapi.Ciphertext:
         product = sealapi.Ciphertext()
-        self._evaluator.multiply_plain(cipher, weight, product)
+        self._seal.multiply_plain(cipher, weight, product)
         return product
 
     def _sum(self, products: list[sealapi.Ciphertext]) -> sealapi.Ciphertext:
         total = products[0]
         for product in products[1:]:
-            self._evaluator.add_inplace(total, product)
+            self._seal.add_inplace(total, product)
         return total
 
     def _rotate(self, cipher: sealapi.Ciphertext, step: int, galois: sealapi.GaloisKeys) -> sealapi.Ciphertext:
         rotated = sealapi.Ciphertext()
-        self._evaluator.rotate_vector(cipher, step, galois, rotated)
+        self._seal.rotate_vector(cipher, step, galois, rotated)
         return rotated

@@ -38,7 +38,7 @@ def train_independently(
     owned : sequence of Examples
         Examples of each owner.
     test : Examples
-        Public examples for the history.
+        Evaluation examples for the history.
     rng : Randomness
         Owner ``k`` has the seed ``rng.party("client", k)``.
     report : callable
@@ -52,11 +52,19 @@ def train_independently(
         A training loss, a weight or the loss on ``test`` is not finite.
     """
     seeds = [rng.party("client", client) for client in range(len(owned))]
-    histories = [_History(model, test, every, report if len(owned) == 1 else no_op) for model in models]
+    names = [f"client {client}: " if len(owned) > 1 else "" for client in range(len(owned))]
+    histories = [
+        _History(model, test, every, report if len(owned) == 1 else no_op, name)
+        for model, name in zip(models, names, strict=True)
+    ]
     events = cohort.fit(models, owned, seeds, [history.after_epoch for history in histories])
-    for history in histories:
-        # A privacy budget may end the training before the last planned epoch.
-        history.add_row()
+    for history, executed in zip(histories, events, strict=True):
+        try:
+            # A privacy budget may end the training before the last planned epoch.
+            history.add_row()
+        except TrainingDiverged as error:
+            error.events = executed
+            raise
     if len(owned) == 1:
         return TrainingResult(list(models), histories[0].rows, events)
     means = [_mean(rows) for rows in zip(*(history.rows for history in histories), strict=True)]
@@ -68,8 +76,9 @@ def train_independently(
 class _History:
     """The history rows of one owner."""
 
-    def __init__(self, model: nn.Module, test: Examples, every: int, report: Report) -> None:
+    def __init__(self, model: nn.Module, test: Examples, every: int, report: Report, name: str) -> None:
         self.rows: list[HistoryRow] = []
+        self._name = name
         self._model, self._test, self._every, self._report = model, test, every, report
         self._ended: tuple[int, float | None] | None = None
 
@@ -84,7 +93,9 @@ class _History:
         if self._ended is not None:
             row = HistoryRow(*self._ended, *evaluate(self._model, self._test))
             if not math.isfinite(row.loss):
-                raise TrainingDiverged(f"the loss on public examples is not finite after epoch {row.step}")
+                raise TrainingDiverged(
+                    f"{self._name}the loss on the evaluation examples is not finite after epoch {row.step}"
+                )
             self.rows.append(row)
             self._report(row)
             self._ended = None

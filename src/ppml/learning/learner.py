@@ -45,7 +45,7 @@ class Settings:
         The peak, at the start of the training.
     momentum : float
         Momentum of SGD; reset at the start of each call.
-    decay : {"linear", "constant"}
+    learning_rate_schedule : {"linear", "constant"}
         Learning-rate schedule over the whole training.
     shift : int
         Largest random shift of a batch, in pixels.
