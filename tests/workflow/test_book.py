@@ -57,6 +57,19 @@ def test_book_of_private_data_has_no_plain_digest(small: Small, monkeypatch: pyt
     assert plain_digests_in(BOOK.read_text())
 
 
+def test_book_of_once_public_data_loses_its_plain_digests(small: Small) -> None:
+    remove_records()
+    small.set(data_published=False)
+    save_book()
+    assert len(RecordBook(BOOK).records) == len(SmallPlan.read().outputs())
+    assert not plain_digests_in(BOOK.read_text())
+    assert stale_jobs() == {}
+    # An absent input keeps its keyed digest.
+    Path("data/data.txt").unlink()
+    save_book()
+    assert not plain_digests_in(BOOK.read_text())
+
+
 def test_book_with_keyed_digests_needs_the_key(small: Small) -> None:
     small.set(data_published=False)
     save_book()

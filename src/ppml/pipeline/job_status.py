@@ -159,9 +159,11 @@ class JobRecords:
         if not candidates:
             return None
         record = min(candidates, key=lambda one: any(self._differences(job, one))).record
-        inputs = record.inputs
-        if record is not self.book.records.get(path):
-            inputs = {name: self._publishable(digest) for name, digest in inputs.items()}
+        inputs = {name: self._publishable(digest) for name, digest in record.inputs.items()}
+        if record is self.book.records.get(path):
+            # Its digests are publishable already, but may be of a time when the data were public.
+            found = {name: self.digests.sha256(name) for name in record.inputs}
+            inputs = {name: self._publishable(now) if now else record.inputs[name] for name, now in found.items()}
         return replace(record, inputs=inputs, outputs={path: self._publishable(sha256)})
 
     def _record(self, job: TrackedJob) -> JobRecord | None:
