@@ -22,13 +22,14 @@ os.environ.update(PPML_PROJECT=str(workflow.basedir))
 from ppml.pipeline.code_snapshot import remove_old_snapshots
 from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.rule_inputs import RuleInputs
+from ppml.pipeline.rule_inputs import RuleInputs, UnmarkedInputs
 from ppml.pipeline.rules import rules as make_rules
 from ppml.pipeline.stages import DATASET, FETCHED, FIGURE, OVERVIEW, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
 from ppml.errors import UserError
+from ppml.system_errors import describe_os_error
 from ppml.jobs import fork_server as server
 
 try:
@@ -36,14 +37,20 @@ try:
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
     lock = RunLock()
-    # While another run holds the lock, this one may plan jobs; `require_held` refuses to run them.
     if workflow.is_main_process:
+        # While another run holds the lock, this one may plan jobs; `require_held` refuses to run them.
         lock.take()
+        records = job_records(plan)
+        inputs = RuleInputs(
+            workflow, checkpoints, records, lock.require_held, lambda: require_pins(plan.digests.pins())
+        )
     else:
         lock.exit_when_run_ends()
-    records = job_records(plan)
+        inputs = UnmarkedInputs()
 except UserError as error:
     sys.exit(f"error: {error}")
+except OSError as error:
+    sys.exit(f"error: {describe_os_error(error)}")
 
 rules_of = partial(make_rules, plan)
 
@@ -56,11 +63,7 @@ if workflow.is_main_process:
         print(line, file=sys.stderr)
 
 
-inputs = RuleInputs(workflow, checkpoints, records, lock.require_held)
-
-
 onstart:
-    require_pins(plan.digests.pins())
     if not workflow.local_exec:
         require_shell_safe_paths()
     remove_old_snapshots(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,3 +167,19 @@ def test_dry_run_and_status_write_nothing(tmp_path: Path) -> None:
     status, output = project.run("--touch", cores=1)
     assert status == 1 and "error: --touch is refused" in output, output
     assert list_tree(folder) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--no-hooks"]], ids=["plain", "without hooks"])
+def test_other_installed_version_is_refused_before_the_first_job(tmp_path: Path, options: list[str]) -> None:
+    """The records of results name the pins, so that a job with another version would make a false record."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    project = Project(folder)
+    pins = folder / "requirements.lock"
+    text = pins.read_text()
+    pins.write_text(re.sub(r"^safetensors==", "safetensors==9.", text, flags=re.MULTILINE))
+    assert pins.read_text() != text
+    status, output = project.run(*options, cores=1)
+    lines = [line for line in output.splitlines() if line.startswith("error: safetensors ")]
+    assert status == 1 and len(lines) == 1 and "Traceback" not in output, output
+    assert not (folder / "build").exists() and not (folder / ".snakemake/ppml/jobs").exists()

@@ -77,12 +77,12 @@ def resolve_fallback(config: Config, *, main: bool) -> str | None:
 
 
 def require_pins(pins: Mapping[str, str]) -> None:
-    """Exit unless the installed packages have the pinned versions: the record of a result names its pins."""
+    """Raise a :class:`UserError` unless the installed packages are the pinned ones, which records of results name."""
     for name, pin in pins.items():
         installed = version(name).partition("+")[0]
         if installed not in [line.partition(";")[0].strip() for line in pin.split(" | ")]:
-            sys.exit(
-                f"error: {name} {installed} is installed, {LOCK_FILE.name} pins {pin}; run `make environment`, or pip "
+            raise UserError(
+                f"{name} {installed} is installed, {LOCK_FILE.name} pins {pin}; run `make environment`, or pip "
                 "as environment.yml does"
             )
 

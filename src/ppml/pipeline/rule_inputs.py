@@ -33,8 +33,20 @@ from ppml.pipeline.tracked_jobs import TrackedJob
 from ppml.system_errors import describe_os_error
 
 
+class UnmarkedInputs:
+    """The input functions of rules in the process of a single job, perhaps on another machine: its job runs."""
+
+    def of(self, rule: Rule) -> Callable[[Any], dict[str, Any]]:
+        """Return the input function of a rule."""
+        return lambda wildcards: {**rule.job(wildcards).inputs, "stale": []}
+
+    def targets(self, paths: Sequence[str]) -> list[str]:
+        """Return the inputs of the rule for all results."""
+        return [*paths]
+
+
 class RuleInputs:
-    """The input functions of rules.
+    """The input functions of rules in the process that plans all jobs.
 
     Snakemake calls them after it has read its options. At the first call, a real run copies renamed runs and writes the
     descriptions of its jobs.
@@ -49,13 +61,23 @@ class RuleInputs:
         All jobs and their records.
     start : callable
         The first step of a real run; it raises a :class:`UserError` if the run must not start.
+    check : callable
+        The check before the first job; it raises a :class:`UserError` if no job may run.
     """
 
-    def __init__(self, workflow: Any, checkpoints: Any, records: JobRecords, start: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        workflow: Any,
+        checkpoints: Any,
+        records: JobRecords,
+        start: Callable[[], None],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._workflow = workflow
         self._checkpoints = checkpoints
         self._records = records
         self._start = start
+        self._check = check
         self._status: dict[str, JobStatus] = {}
         self._newest: Any = None
         self._real = False
@@ -74,9 +96,6 @@ class RuleInputs:
 
         If the checkpoint of its run runs first, Snakemake plans the job again after it.
         """
-        if not self._workflow.is_main_process:
-            # The process of a single job, perhaps on another machine, runs its job in any case.
-            return {**inputs, "stale": []}
         self._require_plan()
         # The first page of the report has no record.
         job = self._records.makers.get(output)
@@ -126,12 +145,12 @@ class RuleInputs:
         """
         self._require_plan()
         idle = self._status and not any(status.runs for status in self._status.values())
-        if idle and self._workflow.is_main_process and self._workflow.execution_settings is not None:
+        if idle and self._workflow.execution_settings is not None:
             return [project_file("Snakefile")]
         return [*paths]
 
     def _require_plan(self) -> None:
-        if self._status or not self._workflow.is_main_process:
+        if self._status:
             return
         try:
             self._plan()
@@ -159,7 +178,9 @@ class RuleInputs:
         running = [status for status in jobs if status.runs]
         self._real = real
         if real and running:
-            write_descriptions(self._records.jobs)
+            # Here, and not in a hook of Snakemake, which an option turns off.
+            self._check()
+            write_descriptions(status.job for status in running)
             _replace_links(running)
             _align_times(running)
         self._newest = _create_newest_file(running)

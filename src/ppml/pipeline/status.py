@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ppml.config.load import read_layers
 from ppml.jobs.runner import run
 from ppml.pipeline.job_status import JobRecords, JobStatus, plan_jobs
 from ppml.pipeline.plan import Plan
@@ -40,8 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def read_plan(configfiles: Sequence[str]) -> Plan:
     """Return the plan of configuration files, or raise a :class:`UserError`."""
-    for file in configfiles:
-        read_layers(file)
     return Plan.check({}, list(configfiles))
 
 
