@@ -20,7 +20,7 @@ import pytest
 
 from ppml.ipc import parent_watch
 from ppml.jobs import fork_client, fork_server
-from ppml.jobs.runner import stage_names
+from ppml.jobs.stage_names import stage_names
 from ppml.pipeline.stages import OVERVIEW, STAGES
 
 PACKAGE = Path(fork_server.__file__).parents[1]

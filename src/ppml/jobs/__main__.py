@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ppml.ipc.parent_watch import exit_with_workflow
-from ppml.jobs.runner import is_stage, run_stage, stage_names
+from ppml.jobs.stage_names import is_stage, stage_names
 
 
 def main() -> None:
@@ -20,6 +20,9 @@ def main() -> None:
     status = submit(stage, arguments)
     if status is not None:
         exit_like(status)
+    # Only here: with a server, the job starts without the imports of its stage.
+    from ppml.jobs.runner import run_stage
+
     run_stage(stage, arguments)
 
 

@@ -13,8 +13,6 @@ from ppml.jobs.record import record_job
 from ppml.jobs.threads import make_deterministic, use_one_thread
 from ppml.system_errors import describe_os_error
 
-STAGES_FOLDER = Path(__file__).parents[1] / "stages"
-
 
 def run_stage(name: str, arguments: list[str]) -> None:
     """Import the stage ``name``, and run it with the options ``arguments`` as :func:`run` does."""
@@ -27,17 +25,6 @@ def run_stage(name: str, arguments: list[str]) -> None:
     last = str(list(job.outputs.values())[-1]) if job.outputs else None
     with record_job(last, [job.spec_text, job.digest]):
         run(lambda: stage.run(job), files={*job.inputs.values(), *job.outputs.values()})
-
-
-def stage_names() -> list[str]:
-    """Return the names of all stages: the modules of :mod:`ppml.stages` with a function ``run``."""
-    return [path.stem for path in sorted(STAGES_FOLDER.glob("[a-z]*.py")) if is_stage(path.stem)]
-
-
-def is_stage(name: str) -> bool:
-    """Return whether a stage has this name; every job asks, and reads one module alone."""
-    path = STAGES_FOLDER / f"{name}.py"
-    return name.isidentifier() and path.is_file() and "\ndef run(job: Job)" in path.read_text(encoding="utf-8")
 
 
 def run(main: Callable[[], None], files: Collection[Path] = ()) -> None:
