@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ppml.jobs.runner import stage_names
-from ppml.pipeline.code_digest import DISTRIBUTIONS, CodeDigests, read_pins
+from ppml.jobs.stage_names import stage_names
+from ppml.pipeline.code_digest import DISTRIBUTIONS, CodeDigest, CodeDigests, read_pins
 from tests.workflow.project import ROOT
 from tests.workflow.traced import Trace, is_settings, trace_stages
 
@@ -150,8 +152,8 @@ class Tree:
         assert old != new
         path.write_text(text.replace(old, new))
 
-    def digests(self, choices: tuple[str, ...] = CHOICES) -> CodeDigests:
-        return CodeDigests(self.package, self.lock, choices)
+    def digests(self, choices: tuple[str, ...] = CHOICES, cache: Path | None = None) -> CodeDigests:
+        return CodeDigests(self.package, self.lock, choices, cache)
 
     def text(self, *chosen: str, stage: str = "train") -> str:
         return self.digests().of(stage, chosen).text
@@ -530,6 +532,67 @@ def test_all_lines_of_lock_file_are_read() -> None:
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if re.match(r"[^\s#]", line)]
     assert sum(len(pin.split(" | ")) for pin in pins.values()) == len(lines) > 100
     assert all(re.match(r"\d\S*( ; \S.*)?$", pin) and "\\" not in pin for pin in pins.values())
+
+
+# --- the file with the digests of modules ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[CodeDigest, int]]:
+    """Return a function that computes a digest with the file, and counts the parsed modules."""
+    parsed: list[str | bytes] = []
+    parse = ast.parse
+
+    def count(source: str | bytes) -> ast.Module:
+        parsed.append(source)
+        return parse(source)
+
+    def compute() -> tuple[CodeDigest, int]:
+        parsed.clear()
+        digests = tree.digests(cache=tmp_path / "code.json")
+        found = digests.of("train", ("Together",))
+        digests.save()
+        return found, len(parsed)
+
+    monkeypatch.setattr(ast, "parse", count)
+    return compute
+
+
+def test_only_changed_modules_are_parsed_again(tree: Tree, cached: Callable[[], tuple[CodeDigest, int]]) -> None:
+    first, parsed = cached()
+    assert parsed > 5 and first == tree.digests().of("train", ("Together",))
+    assert cached() == (first, 0)
+    tree.replace(TRAIN, "RATE = 0.5", "RATE = 0.25")
+    changed, parsed = cached()
+    assert parsed == 1 and changed == tree.digests().of("train", ("Together",)) != first
+
+
+DAMAGES = {
+    "no JSON": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "a list": lambda text: "[]",
+    "another version": lambda text: text.replace('"version":"', '"version":"0'),
+    "no modules": lambda text: re.sub(r'"modules":.*,"version"', '"modules":7,"version"', text),
+    "an entry is null": lambda text: re.sub(r":\[", ':null,"x":[', text, count=1),
+    "entries are texts": lambda text: re.sub(r'\["(\w+)",\[.*?\],\[.*?\]\]', r'"\1"', text),
+    "entries have two parts": lambda text: re.sub(r",\[[^\[\]]*\]\]", "]", text),
+    "digests are numbers": lambda text: re.sub(r'\["\w+",', "[7,", text),
+    "imports are numbers": lambda text: re.sub(r"\[\]", "[7]", text),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_file_of_modules_is_computed_again(
+    tmp_path: Path, cached: Callable[[], tuple[CodeDigest, int]], damage: Callable[[str], str]
+) -> None:
+    first, _ = cached()
+    file = tmp_path / "code.json"
+    text = file.read_text()
+    assert damage(text) != text
+    file.write_text(damage(text))
+    found, parsed = cached()
+    assert found == first and parsed > 0
+    assert file.read_text() == text
 
 
 # --- the stages of this project --------------------------------------------------------------------------------------

@@ -200,7 +200,8 @@ class _ModuleCache:
         if path:
             with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
                 content = read_json(path)
-                self._stored = dict(content["modules"]) if content["version"] == self._version else {}
+                stored = dict(content["modules"]) if content["version"] == self._version else {}
+                self._stored = {key: entry for key, entry in stored.items() if _is_entry(entry)}
 
     def read(self, source: bytes, skipped: frozenset[str]) -> _Module:
         """Return a module without the choices in ``skipped``."""
@@ -222,6 +223,13 @@ class _ModuleCache:
         if self._path and self._used != self._stored:
             self._stored = dict(self._used)
             write_text(self._path, canonical({"version": self._version, "modules": self._stored}))
+
+
+def _is_entry(entry: Any) -> bool:
+    """Return whether an entry of the file is the digest, the imports and the choices of a module."""
+    if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
+        return False
+    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in entry[1:])
 
 
 class _Reader:
