@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ppml.aggregation_parameters import masking_threshold
-from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, SecretSharing
+from ppml.config.technique import Aggregation, Bfv, Ckks, Masking, Plaintext, SecretSharing
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Visibility:
 
 def visibility_of(spec: Aggregation, clients: int) -> Visibility:
     """Return the visibility for ``clients`` clients per round."""
-    if spec.server_sees_updates:
-        return Visibility("the server", "all clients and the server")
     match spec:
+        case Plaintext():
+            return Visibility("the server", "all clients and the server")
         case Ckks(keys="shared") | Bfv(keys="shared"):
             return Visibility("any client together with the server", "all clients")
         case Ckks() | Bfv():
@@ -38,4 +38,3 @@ def visibility_of(spec: Aggregation, clients: int) -> Visibility:
         case Masking():
             colluding = f"{masking_threshold(spec.threshold, clients)} of {clients} clients together with the server"
             return Visibility(colluding, "all clients and the server")
-    raise AssertionError(f"aggregation {spec.kind!r} states no visibility")
