@@ -9,8 +9,8 @@ exact sum of the uploads, and nothing else, unless as many clients collude with 
 A round has the steps ``keys``, ``shares``, ``letters`` (encrypted shares), ``disputes``, the upload and ``unmask``. The
 upload starts after every client of the sum has read its shares, and all disputes about them are settled.
 
-Flower's SecAgg+ is not used: it has no signed client lists, no disputes that spare the round and no exact fixed-point
-sums, and it is written for an older client API.
+Flower's SecAgg+ is not used: it has no signed client lists and no disputes that spare the round, quantizes by a rule of
+its own and not on this project's grid, and is written for an older client API.
 
 *Keys.* Each client signs the public keys that it advertises in a round. Every client verifies the signatures of all
 others with a register that the server does not operate (:mod:`ppml.aggregation.identities`): the server alone cannot

@@ -1,7 +1,8 @@
 """Child processes that answer requests, so that their keys are in no other process.
 
-A request is a message of one code byte and content, a reply one of a status byte and content. Messages are bytes and
-no objects: unpickling runs code of the sender.
+A request is a message of one code byte and content, a reply one of a status byte and content. Messages to the holders
+of keys are bytes and no objects: unpickling runs code of the sender. Two users of this module pickle, between processes
+of one program: the workers of clients, and Flower's tasks.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class RpcConnection:
 
 
 class ChildProcess:
-    """A forked process, with connections to this one; it ends with this process at the latest.
+    """A forked process, with connections to this one, whose end ends it: it reads them, or watches its parent.
 
     It is forked, so that keys are never pickled or written to disk. Ctrl-C does not reach it: the parent stops it.
 
