@@ -7,6 +7,13 @@ import sys
 
 from ppml.jobs.record import record_job
 
-*outputs, command = sys.argv[1:]
-with record_job(outputs[-1], []):
-    subprocess.run(command, shell=True, check=True)
+
+def main() -> None:
+    """Run the command and record its outputs."""
+    *outputs, command = sys.argv[1:]
+    with record_job(outputs[-1], []):
+        subprocess.run(command, shell=True, check=True)
+
+
+if __name__ == "__main__":
+    main()
