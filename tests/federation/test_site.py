@@ -352,7 +352,7 @@ def federate():
 def test_folder_with_foreign_files_is_not_emptied(federate, tmp_path):
     (tmp_path / "client0").mkdir()
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"holds 'thesis\.tex'"):
+    with pytest.raises(UserError, match=r"has 'thesis\.tex'"):
         federate.empty_folder(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"client0", "thesis.tex"}
     (tmp_path / "thesis.tex").unlink()

@@ -224,7 +224,7 @@ def test_rounds_continue_without_a_missing_site(network, tmp_path):
         found = running.result()
     answered = [row["clients"] for row in found["history"]]
     assert len(answered) == 3 and answered[0] == 2 and answered[-1] == 1
-    assert "client 1 gives no account of its training" in found["notices"]
+    assert "client 1 reports no valid account of its training" in found["notices"]
     check_no_process_remains(folder)
 
 
@@ -265,13 +265,8 @@ def test_wrong_address_or_certificate_is_one_line(network, tmp_path):
         (folder / "client1" / "server-authority.pem").write_bytes(other.authority.read_bytes())
         assert "shows an invalid certificate" in error_line(running, "client1")
         site = json.loads((folder / "client0" / "site.json").read_text())
-        for server, message in {
-            f"{network['key-holder']}:9092": "does not answer: ",
-            "server.invalid:9092": "the host name is unknown",
-        }.items():
-            (folder / "client0" / "site.json").write_text(json.dumps({**site, "server": server}))
-            if message != "does not answer: ":
-                assert message in error_line(running, "client0")
+        (folder / "client0" / "site.json").write_text(json.dumps({**site, "server": "server.invalid:9092"}))
+        assert "the host name is unknown" in error_line(running, "client0")
         (folder / "client0" / "site.json").write_text(json.dumps(site))
         assert key == (folder / "client0" / "node.key").read_bytes()
     check_no_process_remains(folder)

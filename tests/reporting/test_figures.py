@@ -115,7 +115,7 @@ def test_curve_has_interval_of_its_seeds():
 
 
 @pytest.mark.parametrize(
-    ("kind", "seeds", "band"), [("history", 1, "Wilson"), ("history", 2, "lowest"), ("loss", 1, "no")]
+    ("kind", "seeds", "band"), [("history", 1, "Wilson"), ("history", 2, "lowest"), ("loss", 1, "no band")]
 )
 def test_legend_names_band(kind, seeds, band):
     title = draw(kind, collect(TECHNIQUES, seeds=seeds)).axes[0].get_legend().get_title().get_text()

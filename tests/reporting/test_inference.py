@@ -32,7 +32,7 @@ def test_row_has_accuracy_cost_and_error(techniques):
 
 def test_notes_state_leakage(techniques):
     notes = " ".join(table(techniques).notes)
-    for part in ("circuit privacy", "can reveal its key", "Training is not encrypted", "decrypt nothing"):
+    for part in ("Without circuit privacy", "can reveal its key", "Training is not encrypted", "decrypt nothing"):
         assert part in notes
 
 

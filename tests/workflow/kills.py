@@ -95,9 +95,7 @@ def lose_power(run: subprocess.Popen[str], rng: random.Random) -> None:
 def lose_unwritten_files(project: Project, rng: random.Random, seconds: float = 5.0) -> None:
     """Empty or remove some records of the last seconds, which were written without waiting for the disk."""
     state = project.folder / ".snakemake"
-    paths = [
-        path for part in ("metadata", "incomplete", "ppml") for path in (state / part).rglob("*") if path.is_file()
-    ]
+    paths = [path for part in ("incomplete", "ppml") for path in (state / part).rglob("*") if path.is_file()]
     newest = max((path.stat().st_mtime for path in paths), default=0.0)
     for path in sorted(paths):
         if path.stat().st_mtime > newest - seconds and path.name != "lock" and rng.random() < 0.5:

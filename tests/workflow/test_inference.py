@@ -52,7 +52,7 @@ def test_encrypted_predictions_are_collected_and_tabulated(project: Project) -> 
     assert (rows["right"] > 25).all()
     assert (rows["error"] < rows["bound"]).all()
     table = (reports / "tables/both-inference.md").read_text()
-    assert "circuit privacy" in table and "| encrypted | 2 | 50 |" in table
+    assert "Without circuit privacy" in table and "| encrypted | 2 | 50 |" in table
 
 
 @pytest.mark.parametrize(
