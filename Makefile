@@ -98,4 +98,4 @@ schema: environment
 
 # Remove all results of the workflow; .venv and the downloaded data stay.
 clean:
-	rm -rf build logs logs-* artifacts artifacts-* reports-* data/subsets data/transformed .snakemake
+	rm -rf build logs logs-* artifacts artifacts-* reports-* data/subsets data/transformed data/features .snakemake
