@@ -23,8 +23,9 @@ from ppml.randomness import Randomness
 from ppml.training import train
 
 from .federation.runs import PRIVACY, owners
+from .learning import test_dpsgd
 from .learning.digits import CONTRACT, Silent, blank, digits, one_thread, some, vector
-from .learning.test_dpsgd import check_noise_matches_events, clipped_sum, moved, plain
+from .learning.test_dpsgd import clipped_sum, moved, plain
 from .learning.test_not_finite import CASES, null, spoilt
 
 __all__ = ["one_thread"]
@@ -104,14 +105,14 @@ def test_private_step_is_clipped_sum(model):
     (sample,) = SeededSampler(examples, 0.75, 1, rng.child("sampling"))
     built = build_model(model, CONTRACT, Randomness(0).torch())
     expected = clipped_sum(built.eval(), examples.select(sample), norm) / 18
-    learner = DpSgdLearner(plain(18), noise_multiplier=0.0, max_grad_norm=norm)
-    step = moved(learner, built.train().to("cuda"), examples.to("cuda"), rng).cpu()
+    on_gpu = built.train().to("cuda"), examples.to("cuda")
+    step = moved(plain(18), *on_gpu, noise_multiplier=0.0, max_grad_norm=norm, rng=rng).cpu()
     assert (step - expected).norm() < 2e-2 * expected.norm()
 
 
 @pytest.mark.parametrize("source", ["seeded", "secure"])
 def test_noise_matches_account(source):
-    check_noise_matches_events(DpSgdLearner, noise_source=source, device="cuda")
+    test_dpsgd.test_noise_in_weights_matches_events(source, device="cuda")
 
 
 def test_seeded_noise_has_cpu_bits():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ppml.accounting.schedule import mechanism_schedules
 from ppml.auditing.canary import AuditTarget, Measurement, audit
 from ppml.auditing.verdict import AuditVerdict, evaluate_audit
@@ -65,8 +63,3 @@ def measure(arm: Arm, *, sizes: tuple[int, ...] = (), releases: int = 40, seed: 
 def evaluate(measurement: Measurement, *, confidence: float = 0.99, family: int = 30) -> AuditVerdict:
     """Return the verdict on a measurement."""
     return evaluate_audit(measurement.to_json(), confidence=confidence, family=family)
-
-
-def half(values: Any) -> Any:
-    """Return half of integer values, rounded."""
-    return np.rint(values / 2).astype(np.int64)

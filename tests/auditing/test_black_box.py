@@ -1,14 +1,14 @@
 """A black-box attack on the released model with a worst-case example: 200 trainings with it, 200 without it.
 
 The adversary knows all other examples, the root seed of the configuration and every setting. The noise comes from the
-operating system; in the last tests, two models have noise of a seed that the adversary does not know. As in the
-neighbouring relation, a null example of contribution 0 replaces the example; the number of examples is public.
+operating system. As in the neighbouring relation, a null example of contribution 0 replaces the example; the number of
+examples is public.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,14 +17,12 @@ import pytest
 import torch
 from scipy import stats
 
-from ppml import training as techniques
 from ppml.accounting.gdp import exact_epsilon
 from ppml.config.arm import Arm
 from ppml.config.transforms import Scattering
 from ppml.data.examples import Examples
 from ppml.data.transforms import extractor
 from ppml.data.transforms.extractor import ScatteringFeatures
-from ppml.mechanism import Value
 from ppml.randomness import Randomness
 from ppml.training import train
 
@@ -50,7 +48,7 @@ def mu_of(epsilon: float) -> float:
     return low
 
 
-def arm(epsilon: float, source: str = "secure") -> Arm:
+def arm(epsilon: float) -> Arm:
     """Return a linear model on features, with noise for ``epsilon`` over all steps."""
     return Arm.model_validate(
         {
@@ -60,7 +58,7 @@ def arm(epsilon: float, source: str = "secure") -> Arm:
                 "kind": "example",
                 "noise_multiplier": math.sqrt(STEPS) / mu_of(epsilon),
                 "max_grad_norm": 0.1,
-                "noise_source": source,
+                "noise_source": "secure",
             },
             "training": {
                 "epochs": STEPS,
@@ -97,15 +95,16 @@ def with_and_without() -> tuple[Examples, Examples]:
     return Examples(present, labels), Examples(torch.cat([null, others]), labels)
 
 
-def train_weights(spec: Arm, records: Examples, seed: int = 0, noise: float | None = None) -> np.ndarray:
+def train_weights(spec: Arm, records: Examples, noise: float | None = None) -> np.ndarray:
     """Return the released weights of a training."""
     multiplier = spec.privacy.noise_multiplier if noise is None else noise
-    rng = ROOT.child("seed", seed)
-    given = (spec, [records], [multiplier], Examples(records.inputs[1:3, 0], records.labels[1:3]))
     (model,) = train(
-        *given,
+        spec,
+        [records],
+        [multiplier],
+        Examples(records.inputs[1:3, 0], records.labels[1:3]),
         contract=CONTRACT.features(FEATURES.components + 1),
-        rng=rng,
+        rng=ROOT,
         data=("digits", RECORDS),
         report=ignore_row,
     ).models
@@ -167,48 +166,3 @@ def test_draws_by_position_break_the_claim(epsilon, monkeypatch):
     monkeypatch.setattr(extractor, "draws_per_example", by_position)
     found = attack(epsilon, runs=60)
     assert found.epsilon > epsilon
-
-
-# Two models of the same examples.
-
-
-def cancel_noise(models: Sequence[np.ndarray], noises: Sequence[float]) -> np.ndarray:
-    """Return the combination of two models that cancels shared noise."""
-    (one, other), (less, more) = models, noises
-    return (more * one - less * other) / (more - less)
-
-
-def pair_attack(draw: Callable[..., tuple[Randomness, str | None]] | None, monkeypatch, runs: int = 60) -> AttackResult:
-    """Release models of two epsilons, with noise of a seed that the adversary does not know, and combine them."""
-    if draw is not None:
-        monkeypatch.setattr(techniques, "draws_of", draw)
-    specs = [arm(5.0, "seeded"), arm(2.9, "seeded")]
-    noises = [spec.privacy.noise_multiplier for spec in specs]
-
-    def combined(records: Examples, seed: int, factor: float = 1.0) -> np.ndarray:
-        fits = [train_weights(spec, records, seed, noise * factor) for spec, noise in zip(specs, noises, strict=True)]
-        return cancel_noise(fits, noises)
-
-    inside, outside = with_and_without()
-    clean = [combined(records, 0, factor=0.0) for records in (inside, outside)]
-    direction = clean[0] - clean[1]
-    middle = float(direction @ (clean[0] + clean[1]) / 2)
-    scores = [
-        [float(direction @ combined(records, seed)) for seed in seeds]
-        for records, seeds in ((inside, range(runs)), (outside, range(runs, 2 * runs)))
-    ]
-    return estimate_privacy(*scores, middle)
-
-
-def test_attack_on_two_models_stays_below_the_joint_claim(monkeypatch):
-    joint = exact_epsilon(math.hypot(mu_of(5.0), mu_of(2.9)), DELTA)
-    found = pair_attack(None, monkeypatch)
-    assert found.epsilon <= joint and found.counted <= joint
-
-
-def test_shared_noise_breaks_the_joint_claim(monkeypatch):
-    def draws_of_the_seed(arm, sizes, noises, limits, model, rng: Randomness, data: Sequence[Value]):
-        return rng, "one"
-
-    joint = exact_epsilon(math.hypot(mu_of(5.0), mu_of(2.9)), DELTA)
-    assert pair_attack(draws_of_the_seed, monkeypatch).epsilon > joint

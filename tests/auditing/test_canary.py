@@ -8,8 +8,9 @@ import pytest
 
 from ppml.auditing.epsilon_floor import epsilon_floor
 from ppml.auditing.verdict import CHECKS, noise_interval
-from tests.learning.digits import one_thread
 
+from ..learning import planted
+from ..learning.digits import one_thread
 from . import faults
 from .arms import ARMS, CLIP, DELTA, SIGMA, arm_of, evaluate, measure
 
@@ -68,24 +69,24 @@ def test_weak_audit_is_unclear(change, reason):
 LITTLE = "claims noise multiplier"
 STEPS = "are accounted for"
 FAULTS = [
-    ("one", faults.half_the_noise, LITTLE),
-    ("one", faults.a_tenth_less_noise, CHECKS["releases"]),
-    ("one", faults.no_noise, LITTLE),
-    ("one", faults.half_the_noise_under_momentum, LITTLE),
-    ("federated", faults.half_the_noise_under_momentum, LITTLE),
-    ("full batch", faults.no_noise_in_the_last_step, CHECKS["releases"]),
-    ("one", faults.no_noise_on_the_last_parameter, CHECKS["tensors"]),
-    ("one", faults.repeated_noise, CHECKS["repeats"]),
-    ("one", faults.uniform_noise, CHECKS["shape"]),
-    ("one", faults.doubled_clipping_norm, "more than clipping norm"),
-    ("shares", faults.doubled_clipping_norm, "more than clipping norm"),
-    ("one", faults.no_clipping, "more than clipping norm"),
-    ("one", faults.no_clipping_with_noise, CHECKS["records"]),
-    ("one", faults.division_by_the_sample_size, "is not the sum of the clipped gradients"),
-    ("one", faults.doubled_sample_rate, CHECKS["coins"]),
-    ("one", faults.shuffled_samples, CHECKS["coins"]),
-    ("one", faults.skipped_empty_samples, "steps, planned are"),
-    ("federated", faults.noise_in_the_first_round_only, CHECKS["releases"]),
+    ("one", planted.half_the_noise, LITTLE),
+    ("one", planted.a_tenth_less_noise, CHECKS["releases"]),
+    ("one", planted.no_noise, LITTLE),
+    ("one", planted.half_the_noise_under_momentum, LITTLE),
+    ("federated", planted.half_the_noise_under_momentum, LITTLE),
+    ("full batch", planted.no_noise_in_the_last_step, CHECKS["releases"]),
+    ("one", planted.no_noise_on_the_last_parameter, CHECKS["tensors"]),
+    ("one", planted.repeated_noise, CHECKS["repeats"]),
+    ("one", planted.uniform_noise, CHECKS["shape"]),
+    ("one", planted.doubled_clipping_norm, "more than clipping norm"),
+    ("shares", planted.doubled_clipping_norm, "more than clipping norm"),
+    ("one", planted.no_clipping, "more than clipping norm"),
+    ("one", planted.no_clipping_with_noise, CHECKS["records"]),
+    ("one", planted.division_by_the_sample_size, "is not the sum of the clipped gradients"),
+    ("one", planted.doubled_sample_rate, CHECKS["coins"]),
+    ("one", planted.samples_of_one_size, CHECKS["coins"]),
+    ("one", planted.skipped_empty_samples, "steps, planned are"),
+    ("federated", planted.noise_in_the_first_round_only, CHECKS["releases"]),
     ("federated", faults.equal_noise_of_all_clients, CHECKS["repeats"]),
     ("shares", faults.equal_noise_of_all_clients, CHECKS["repeats"]),
     ("shares", faults.counted_colluder, CHECKS["releases"]),
@@ -99,39 +100,32 @@ FAULTS = [
     ("federated", faults.shifted_update, "differs from the effect of its noisy steps"),
     ("federated", faults.reset_account, STEPS),
     ("shares", faults.reset_account, STEPS),
-    ("one", faults.half_the_steps_accounted, STEPS),
-    ("federated", faults.half_the_steps_accounted, STEPS),
-    ("one", faults.wrong_noise_accounted, "accounts for noise multiplier"),
-    ("one", faults.missing_step_per_epoch, "steps, planned are"),
-    ("federated", faults.extra_step_per_epoch, "steps, planned are"),
-    ("budget", faults.ignored_budget, "steps, planned are"),
+    ("one", planted.a_step_less_accounted, STEPS),
+    ("federated", planted.a_step_less_accounted, STEPS),
+    ("one", planted.wrong_noise_accounted, "accounts for noise multiplier"),
+    ("one", planted.missing_step_per_epoch, "steps, planned are"),
+    ("federated", planted.extra_step_per_epoch, "steps, planned are"),
+    ("budget", planted.ignored_budget, "steps, planned are"),
+]
+FAULTS_OF_SECURE_ARMS = [
+    ("one", planted.seeded_noise, "noise drawn from 'seeded'"),
+    ("one", planted.seeded_samples, "samples drawn from 'seeded'"),
+    ("federated", planted.seeded_noise, "noise drawn from 'seeded'"),
+    ("shares", faults.seeded_noise_in_sums, "noise drawn from 'seeded'"),
+    ("server", faults.seeded_noise_in_sums, "noise drawn from 'seeded'"),
+    ("one", planted.seeded_noise_labelled_secure, CHECKS["secure"]),
+    ("one", planted.seeded_samples, CHECKS["secure"]),
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "violation"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
-def test_audit_names_a_planted_fault(name, fault, violation):
-    with fault():
-        found = measure(arm_of(name))
-    violations = evaluate(found).violations
-    assert any(violation in line for line in violations), violations
-
-
 @pytest.mark.parametrize(
-    ("name", "fault", "violation"),
-    [
-        ("one", faults.seeded_noise_of_owners, "noise drawn from 'seeded'"),
-        ("one", faults.seeded_samples, "samples drawn from 'seeded'"),
-        ("federated", faults.seeded_noise_of_owners, "noise drawn from 'seeded'"),
-        ("shares", faults.seeded_noise_in_sums, "noise drawn from 'seeded'"),
-        ("server", faults.seeded_noise_in_sums, "noise drawn from 'seeded'"),
-        ("one", faults.seeded_noise_labelled_secure, CHECKS["secure"]),
-        ("one", faults.seeded_samples, CHECKS["secure"]),
-    ],
+    ("name", "fault", "violation", "source"),
+    [*((*row, "seeded") for row in FAULTS), *((*row, "secure") for row in FAULTS_OF_SECURE_ARMS)],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_audit_names_seeded_draws_of_a_secure_arm(name, fault, violation):
+def test_audit_names_a_planted_fault(name, fault, violation, source):
     with fault():
-        found = measure(arm_of(name, noise_source="secure"))
+        found = measure(arm_of(name, noise_source=source))
     violations = evaluate(found).violations
     assert any(violation in line for line in violations), violations
 

@@ -12,10 +12,12 @@ from torch import nn
 from ppml.config.datasets import DATASETS, DIGITS
 from ppml.data.examples import Examples
 from ppml.data.loading import Split, load_splits
+from ppml.data.transforms.deformation import Deformation
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
 CONTRACT = DATASETS[DIGITS].contract
+FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,3 +67,11 @@ class Silent(nn.Sequential):
 def blank(count: int) -> Examples:
     """Return ``count`` images of zeros."""
     return Examples(torch.zeros(count, 1, 28, 28), torch.zeros(count, dtype=torch.int64))
+
+
+def with_duplicates(count: int) -> Examples:
+    """Return real examples; a third of them equal another one, some with a different label."""
+    examples = some(min(count, 700)).select(torch.arange(count) % max(1, 2 * count // 3))
+    labels = examples.labels.clone()
+    labels[::7] = (labels[::7] + 1) % 10
+    return Examples(examples.inputs, labels)

@@ -28,9 +28,8 @@ from ppml.randomness import Randomness
 
 from ..federation.parties import PARAMETERS
 from ..federation.sum_noise import by_example, distributed_gaussian, round_context
-from .digits import CONTRACT, some
+from .digits import CONTRACT, FAR, some, with_duplicates
 
-FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
 NORM = 0.1
 COUNTS = [1, 2, 37, 1000]
 
@@ -85,14 +84,6 @@ def logistic() -> nn.Module:
     model = build_model("logistic", CONTRACT, torch.Generator())
     nn.init.normal_(model[-1].weight, generator=torch.Generator().manual_seed(5))
     return model
-
-
-def with_duplicates(count: int) -> Examples:
-    """Return real examples; a third of them equal another one, some with a different label."""
-    examples = some(min(count, 700)).select(torch.arange(count) % max(1, 2 * count // 3))
-    labels = examples.labels.clone()
-    labels[::7] = (labels[::7] + 1) % 10
-    return Examples(examples.inputs, labels)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from ppml.learning.noise import (
     build_noise_source,
     grid_sensitivity,
     noise_grid,
+    os_entropy_normal,
+    os_entropy_uniform,
 )
 from ppml.learning.private_optimizer import PrivateOptimizer
 from ppml.randomness import Randomness
@@ -65,7 +67,11 @@ def cut(values: np.ndarray) -> np.ndarray:
     return np.where(np.abs(values) > 4.0, 0.0, values)
 
 
-@pytest.mark.parametrize("wrong", [lambda one: one * 1.005, lambda one: one + 0.01, cut, np.sort])
+def uniform(values: np.ndarray) -> np.ndarray:
+    return np.sqrt(12) * (stats.norm.cdf(values) - 0.5)
+
+
+@pytest.mark.parametrize("wrong", [lambda one: one * 1.005, lambda one: one + 0.01, cut, uniform, np.sort])
 def test_tail_check_detects_other_noise(wrong: Callable[[np.ndarray], np.ndarray]):
     with pytest.raises(AssertionError):
         check_normal_tails(wrong(drawn(seeded())))
@@ -89,10 +95,16 @@ def test_only_seeded_noise_repeats():
         assert not np.array_equal(first, other)
 
 
-def test_secure_noise_uses_16_random_bytes_per_value():
-    with mock.patch.object(noise_module.os, "urandom", wraps=noise_module.os.urandom) as system:
-        SecureNoise().rounded_normal(1000, 1.0)
-    assert sum(call.args[0] for call in system.call_args_list) == 16_000
+def test_os_entropy_uniform_excludes_0_and_1():
+    values = os_entropy_uniform(200_000)
+    assert stats.kstest(values, "uniform").pvalue > 1e-6
+    assert values.min() > 0.0
+    assert values.max() < 1.0
+    with mock.patch.object(noise_module.os, "urandom", lambda count: b"\x00" * count):
+        assert os_entropy_uniform(1)[0] > 0.0
+    with mock.patch.object(noise_module.os, "urandom", lambda count: b"\xff" * count):
+        assert os_entropy_uniform(1)[0] <= 1.0
+        assert np.isfinite(os_entropy_normal(1)).all()
 
 
 # Grid.

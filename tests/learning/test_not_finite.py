@@ -24,21 +24,16 @@ from ppml.learning.training_window import TrainingWindow
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
+from .clipping.oracle import WRONG, null
 from .digits import CONTRACT, cnn, some, vector
 
-WRONG, COUNT = 3, 20
+COUNT = 20
 
 
 def spoilt(examples: Examples, value: float, position: int = WRONG) -> Examples:
     images = examples.inputs.clone()
     images[position].view(-1)[5] = value
     return Examples(images, examples.labels)
-
-
-def null(all_parts, max_grad_norm, *, true=bookkeeping.clipping_factors):
-    factors = true(all_parts, max_grad_norm)
-    factors[WRONG] = 0.0
-    return factors
 
 
 def with_copies() -> Examples:

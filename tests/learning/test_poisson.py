@@ -30,7 +30,7 @@ from ppml.learning.poisson import (
 from ppml.randomness import Randomness
 
 from ..federation.sum_noise import by_example, distributed_gaussian
-from .digits import some
+from .digits import with_duplicates
 
 RATE = 0.3
 
@@ -116,20 +116,6 @@ def test_rate_1_takes_every_example_without_draws(source):
     assert describe_sampling(sampler) == NO_SAMPLES
 
 
-def test_secure_coins_use_os_entropy():
-    asked: list[int] = []
-
-    def counted(count: int) -> bytes:
-        asked.append(count)
-        return true(count)
-
-    true = os.urandom
-    with mock.patch.object(os, "urandom", counted):
-        first, other = (drawn(build_sampler(equal(50), RATE, 20, "secure", Randomness(1))) for _ in range(2))
-    assert asked == [8 * 50] * 40
-    assert not np.array_equal(first, other)
-
-
 def test_seeded_coins_depend_on_seed_and_step():
     def by(seed: int, steps: int) -> np.ndarray:
         return drawn(SeededSampler(equal(50), RATE, steps, Randomness(seed)))
@@ -177,15 +163,6 @@ def check_coins_belong_to_example(examples: Examples, place: int, sample: Sample
     assert [kind for kind, _ in gone.elements()] == [example_digests(examples.inputs, examples.labels)[place]]
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(place))
     assert coins(examples.select(order), sample) == whole
-
-
-def with_duplicates(count: int) -> Examples:
-    """Return real examples; a third of them equal another one, some with a different label."""
-    examples = some(min(count, 700))
-    examples = examples.select(torch.arange(count) % max(1, 2 * count // 3))
-    labels = examples.labels.clone()
-    labels[::7] = (labels[::7] + 1) % 10
-    return Examples(examples.inputs, labels)
 
 
 @pytest.mark.parametrize("sample", [centralized, federated])

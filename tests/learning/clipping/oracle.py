@@ -8,8 +8,31 @@ import torch
 from torch import nn
 
 from ppml.learning.clipping import BookKeeping
+from ppml.learning.clipping import layer_activations as bookkeeping
+from ppml.learning.clipping.convolution import GramMatrices
 
 Losses = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+FORMS = {
+    "explicit": lambda one: one.materialize(),
+    "patches": lambda one: GramMatrices(one, unfolded=True),
+    "pixels": lambda one: GramMatrices(one, unfolded=False),
+}
+"""Forms of the gradients of a convolution."""
+WRONG = 2
+"""Position of an example that is not finite."""
+
+
+def null(all_parts, max_grad_norm, *, true=bookkeeping.clipping_factors):
+    """Return the factors with 0 for the example that is not finite, so that it contributes nothing."""
+    factors = true(all_parts, max_grad_norm)
+    factors[WRONG] = 0.0
+    return factors
+
+
+def seeded(*shape: int) -> torch.Tensor:
+    """Return normal values that the shape decides."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 def squares(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

@@ -15,17 +15,9 @@ from ppml.learning.clipping import convolution as convolutions
 from ppml.learning.clipping import gradient_factors as parts
 from ppml.learning.clipping import layer_activations as bookkeeping
 from ppml.learning.clipping import linear as linears
-from ppml.learning.clipping.convolution import GramMatrices
 from ppml.learning.loss import cross_entropies
 
-from .oracle import squares
-
-WRONG = 2
-"""Position of the example that is not finite."""
-
-
-def seeded(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+from .oracle import FORMS, WRONG, null, seeded, squares
 
 
 def network() -> nn.Module:
@@ -53,11 +45,6 @@ CASES: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
     "layer normalisation": lambda: (nn.LayerNorm(6), seeded(7, 3, 6)),
     "embedding": lambda: (nn.Embedding(9, 4), torch.arange(7 * 5).view(7, 5) % 9),
 }
-FORMS = {
-    "explicit": lambda one: one.materialize(),
-    "patches": lambda one: GramMatrices(one, unfolded=True),
-    "pixels": lambda one: GramMatrices(one, unfolded=False),
-}
 LOSSES = {
     "loss is nan": lambda losses: losses * torch.where(torch.arange(len(losses)) == WRONG, math.nan, 1.0),
     "gradient is infinite": lambda losses: losses * torch.where(torch.arange(len(losses)) == WRONG, math.inf, 1.0),
@@ -75,13 +62,6 @@ def summed(model: nn.Module, inputs: torch.Tensor, spoil: Callable[[torch.Tensor
 
 def unspoilt(losses: torch.Tensor) -> torch.Tensor:
     return losses
-
-
-def null(all_parts, max_grad_norm, *, true=bookkeeping.clipping_factors):
-    """Return the factors with 0 for the example, so that it contributes nothing."""
-    factors = true(all_parts, max_grad_norm)
-    factors[WRONG] = 0.0
-    return factors
 
 
 def check_other_examples_are_unchanged(

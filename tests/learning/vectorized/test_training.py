@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ppml.data.examples import Examples
-from ppml.data.transforms.deformation import Deformation
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.parameters import flatten
 from ppml.learning.sgd import SgdLearner
@@ -20,11 +19,10 @@ from ppml.learning.vectorized.training import Replica, can_vectorize, train_vect
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 
-from ..digits import CONTRACT, some
+from ..digits import CONTRACT, FAR, some
 
 WINDOW = TrainingWindow(0.25, 0.5)
 SIZES = (60, 35, 7)
-FAR = Deformation(rotation=10.0, shear=0.1, scale=0.1, shift=1.5)
 
 
 def model_of(name: str, features: int = 0) -> nn.Module:
@@ -50,11 +48,17 @@ def by_itself(model: nn.Module, replica: Replica, how: Settings) -> np.ndarray:
 @pytest.mark.parametrize("name", ["mlp", "logistic", "tanh_cnn"])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"shift": 1}, {"batch_size": "all"}, {"momentum": 0.0}, {"learning_rate_schedule": "constant"}],
+    [
+        {},
+        {"shift": 1, "deformation": FAR},
+        {"batch_size": "all"},
+        {"momentum": 0.0, "learning_rate_schedule": "constant"},
+    ],
     ids=str,
 )
 def test_replica_equals_sequential_training(name, changes):
     model, how = model_of(name), settings(**changes)
+    assert can_vectorize(model)
     for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, WINDOW), strict=True):
         alone = by_itself(model, replica, how)
         assert np.abs(alone - flatten(model)).max() > 1e-3
@@ -147,67 +151,42 @@ def convolution(**changes: object) -> nn.Module:
     return nn.Conv2d(1, 2, kernel_size=4, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("model", "stacked"),
-    [
-        (model_of("mlp"), True),
-        (model_of("logistic"), True),
-        (model_of("tanh_cnn"), True),
-        (nn.Sequential(convolution(), nn.Flatten(), nn.Linear(1250, 10)), True),
-        (nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(4, 2)), False),
-        (nn.Sequential(nn.Tanh(), convolution(), nn.Flatten(), nn.Linear(1250, 10)), False),
-        (nn.Sequential(convolution(), nn.Flatten()), False),
-        (nn.Sequential(convolution(padding_mode="reflect"), nn.Flatten(), nn.Linear(1250, 10)), False),
-        (nn.Sequential(convolution(), nn.Dropout(), nn.Flatten(), nn.Linear(1250, 10)), False),
-        (nn.Sequential(convolution(), nn.Flatten(), nn.ReLU(), nn.Linear(1250, 10)), False),
-        (model_of("square_cnn"), False),
-        (model_of("resnet18"), False),
-        (nn.Sequential(nn.Flatten()), False),
-        (nn.Linear(4, 2), False),
-        (model_of("tanh_cnn").to("meta"), False),
-    ],
-    ids=[
-        *(
-            "mlp",
-            "logistic",
-            "cnn",
-            "one convolution",
-            "squashed inputs",
-            "squashed images",
-            "no linear layer",
-            "mirrors",
-        ),
-        *(
-            "draws",
-            "another function",
-            "statistics",
-            "no sequence of layers",
-            "no layer",
-            "no sequence",
-            "not on a cpu",
-        ),
-    ],
-)
-def test_vectorizable_models(model, stacked):
-    assert can_vectorize(model) is stacked
+NOT_STACKED = {
+    "squashed inputs": nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(4, 2)),
+    "squashed images": nn.Sequential(nn.Tanh(), convolution(), nn.Flatten(), nn.Linear(1250, 10)),
+    "no linear layer": nn.Sequential(convolution(), nn.Flatten()),
+    "mirrors": nn.Sequential(convolution(padding_mode="reflect"), nn.Flatten(), nn.Linear(1250, 10)),
+    "draws": nn.Sequential(convolution(), nn.Dropout(), nn.Flatten(), nn.Linear(1250, 10)),
+    "another function": nn.Sequential(convolution(), nn.Flatten(), nn.ReLU(), nn.Linear(1250, 10)),
+    "statistics": model_of("square_cnn"),
+    "no sequence of layers": model_of("resnet18"),
+    "no layer": nn.Sequential(nn.Flatten()),
+    "no sequence": nn.Linear(4, 2),
+    "not on a cpu": model_of("tanh_cnn").to("meta"),
+}
 
 
-@pytest.mark.parametrize(
-    "layers",
-    [
-        [convolution(bias=False), nn.Tanh()],
-        [convolution(padding="same", dilation=2), nn.GroupNorm(1, 2, affine=False)],
-        [convolution(stride=(1, 2)), nn.Conv2d(2, 4, 3, groups=2), nn.MaxPool2d(3, 2, padding=1)],
-        [convolution(), nn.Flatten(), nn.Tanh(), nn.LazyLinear(5), nn.Tanh()],
-    ],
-    ids=["no bias", "no scale", "groups of its own", "squashed when flat"],
-)
+@pytest.mark.parametrize("model", NOT_STACKED.values(), ids=NOT_STACKED)
+def test_other_models_are_not_vectorized(model):
+    assert not can_vectorize(model)
+
+
+STACKED = {
+    "no bias": [convolution(bias=False), nn.Tanh()],
+    "no scale": [convolution(padding="same", dilation=2), nn.GroupNorm(1, 2, affine=False)],
+    "groups of its own": [convolution(stride=(1, 2)), nn.Conv2d(2, 4, 3, groups=2), nn.MaxPool2d(3, 2, padding=1)],
+    "squashed when flat": [convolution(), nn.Flatten(), nn.Tanh(), nn.LazyLinear(5), nn.Tanh()],
+}
+
+
+@pytest.mark.parametrize("layers", STACKED.values(), ids=STACKED)
 @pytest.mark.parametrize("batch_size", [16, 10])
 def test_stacked_convolutions_equal_sequential_training(layers, batch_size):
     layers, how = copy.deepcopy(layers), settings(batch_size=batch_size, learning_rate=0.005)
     flat = [] if any(isinstance(layer, nn.Flatten) for layer in layers) else [nn.Flatten()]
     model = nn.Sequential(*layers, *flat, nn.LazyLinear(10))
     model(some(2).inputs)
+    assert can_vectorize(model)
     together = train_vectorized(model, replicas(), how, WINDOW)
     for replica, found in zip(replicas(), together, strict=True):
         assert np.allclose(found, by_itself(model, replica, how), rtol=0, atol=1e-4)
