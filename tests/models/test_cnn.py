@@ -1,6 +1,8 @@
-"""The models: shapes, initial weights, and no mixture of examples."""
+"""The models: shapes and initial weights."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,71 +12,56 @@ from ppml.config.models import MODELS, fitting_models
 from ppml.contract import DataContract
 from ppml.models.cnn import TanhCnn, initialise
 from ppml.models.registry import CLASSES, build_model
+from ppml.models.square_cnn import Square
 
 from ..learning.digits import CONTRACT, digits, vector
 
 
-def make(seed: int = 0, classes: int = 10, shape: tuple[int, ...] = (1, 28, 28)) -> nn.Module:
-    return TanhCnn(shape, classes, torch.Generator().manual_seed(seed))
+def make(seed: int = 0) -> nn.Module:
+    return TanhCnn((1, 28, 28), 10, torch.Generator().manual_seed(seed))
 
 
 def images(count: int) -> torch.Tensor:
     return digits()[1].inputs[:count]
 
 
-@pytest.mark.parametrize(("classes", "parameters"), [(10, 26_106), (2, 26_106 - 8 * 33)])
-def test_model_has_stated_parameters_and_one_logit_per_class(classes, parameters):
-    model = make(classes=classes)
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    assert model(images(3)).shape == (3, classes)
+PARAMETERS = {
+    ("tanh_cnn", 10): 26_106,
+    ("tanh_cnn", 2): 26_106 - 8 * 33,
+    ("square_cnn", 10): 16_857,
+    ("resnet18", 10): 11_175_370,
+    ("logistic", 10): 7_850,
+    ("mlp", 10): 50_890,
+}
 
 
-def test_all_parameters_are_trained():
-    assert all(parameter.requires_grad for parameter in make().parameters())
-    assert not list(make().buffers()), "a buffer is a statistic of the examples without noise"
+@pytest.mark.parametrize(("name", "classes"), PARAMETERS)
+def test_model_has_stated_parameters(name, classes):
+    model = build_model(name, DataContract(shape=(1, 28, 28), classes=classes), torch.Generator())
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name, classes]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not list(model.buffers()) or MODELS[name].batch_norm, "a buffer is a statistic of the examples without noise"
 
 
-def check_no_layer_mixes_examples(model: nn.Module) -> None:
-    model.train()
-    first = model(images(1))
-    for others in (images(8)[1:], 1000 * images(8)[1:], torch.zeros_like(images(8)[1:])):
-        logits = model(torch.cat([images(1), others]))[:1]
-        assert torch.allclose(logits, first, atol=1e-5)
+def check_weights_depend_on_generator_only(make: Callable[[torch.Generator], nn.Module]) -> None:
+    weights = []
+    for seed, global_seed in ((7, 1), (7, 2), (8, 2)):
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        weights.append(vector(make(torch.Generator().manual_seed(seed))))
+        assert torch.equal(torch.get_rng_state(), before), "the global generator is used"
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
-def test_no_layer_mixes_examples():
-    check_no_layer_mixes_examples(make())
-
-
-def test_batch_normalisation_is_caught():
-    layers = list(make())
-    layers[1] = nn.BatchNorm2d(16)
-    with pytest.raises(AssertionError):
-        check_no_layer_mixes_examples(nn.Sequential(*layers))
-
-
-def test_gradient_of_example_does_not_depend_on_others():
-    model, pixels = make(), images(4).clone().requires_grad_()
-    model(pixels)[0].sum().backward()
-    assert pixels.grad[0].abs().sum() > 0
-    assert pixels.grad[1:].abs().sum() == 0
-
-
-def check_weights_depend_on_seed_only(make) -> None:
-    torch.manual_seed(1)
-    first = vector(make(7))
-    torch.manual_seed(2)
-    assert torch.equal(first, vector(make(7)))
-    assert not torch.equal(first, vector(make(8)))
-
-
-def test_initial_weights_depend_on_generator_only():
-    check_weights_depend_on_seed_only(make)
+@pytest.mark.parametrize("name", ["tanh_cnn", "mlp", "square_cnn", "resnet18"])
+def test_initial_weights_depend_on_generator_only(name):
+    check_weights_depend_on_generator_only(lambda generator: build_model(name, CONTRACT, generator))
 
 
 def test_weights_from_the_global_generator_are_caught():
     with pytest.raises(AssertionError):
-        check_weights_depend_on_seed_only(lambda seed: nn.Linear(5, 5))
+        check_weights_depend_on_generator_only(lambda generator: nn.Linear(5, 5))
 
 
 def test_two_models_of_one_generator_differ():
@@ -138,19 +125,26 @@ def test_smallest_image_is_the_smallest_that_a_model_can_take(name, side):
 
 def test_logistic_regression_starts_at_zero_and_is_linear_in_pixels():
     model = build_model("logistic", CONTRACT, torch.Generator())
-    assert sum(parameter.numel() for parameter in model.parameters()) == 7850
     assert model(images(3)).abs().sum() == 0
     with torch.no_grad():
         model[1].weight += 0.01
     assert torch.allclose(model(2 * images(3)), 2 * model(images(3)))
 
 
-def test_mlp_draws_weights_from_its_generator_only():
+def test_linear_model_maps_features_of_copies_to_logits_and_starts_at_zero():
     state = torch.get_rng_state()
-    check_weights_depend_on_seed_only(lambda seed: build_model("mlp", CONTRACT, torch.Generator().manual_seed(seed)))
-    model = build_model("mlp", CONTRACT, torch.Generator())
-    assert sum(parameter.numel() for parameter in model.parameters()) == 50_890
-    torch.set_rng_state(state)
+    model = build_model("linear", CONTRACT.features(21), torch.Generator())
+    assert torch.equal(torch.get_rng_state(), state)
+    (weight,) = model.parameters()
+    assert weight.shape == (10, 21) and not weight.any()
+    assert model(torch.ones(4, 3, 21)).shape == (4, 3, 10) and model(torch.ones(4, 21)).shape == (4, 10)
+
+
+def test_square_is_only_nonlinear_function_of_square_cnn():
+    layers = build_model("square_cnn", CONTRACT, torch.Generator()).children()
+    kinds = {type(module) for module in layers} - {nn.Conv2d, nn.Linear, nn.Flatten, nn.ZeroPad2d}
+    assert kinds == {Square, nn.BatchNorm1d, nn.BatchNorm2d}
+    assert torch.equal(Square()(torch.tensor([-3.0, 0.5])), torch.tensor([9.0, 0.25]))
 
 
 def test_unknown_model_is_an_error():
