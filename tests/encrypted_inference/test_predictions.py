@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -27,38 +28,50 @@ from .networks import known
 LABELS = np.zeros(64, dtype=np.int64)
 
 
-def silent(text: str) -> None:
-    """Print nothing."""
-
-
 class Pair:
     """A client, and a server with its keys."""
 
-    def __init__(self, name: str) -> None:
-        self.network, self.images = known(name)
-        self.client, self.server = ImageOwner(self.network), InferenceServer(self.network)
+    def __init__(self, network: PolynomialNetwork, images: np.ndarray) -> None:
+        self.network, self.images = network, images
+        self.client, self.server = ImageOwner(network), InferenceServer(network)
         self.material = self.client.evaluation_keys()
         self.server.answer(KEYS, self.material)
-        self.plain = self.network.logits(self.images)
+        self.plain = network.logits(images)
 
     def one(self, place: int) -> np.ndarray:
         return self.client.decrypt_image(self.server.answer(ONE, self.client.encrypt_image(self.images[place])))
 
+    def batch(self, count: int) -> np.ndarray:
+        answer = self.server.answer(BATCH, self.client.encrypt_batch(self.images[:count]))
+        return self.client.decrypt_batch(answer, count)
+
+    def check_image_is_predicted(self) -> None:
+        """Check that the server still has the keys of the client."""
+        assert np.abs(self.one(0) - self.plain[0]).max() < 1e-2
+
+
+@contextmanager
+def served(network: PolynomialNetwork) -> Iterator[RpcConnection]:
+    """Start a server in a process of its own."""
+    line, stop = start_inference_server(network)
+    try:
+        yield line
+    finally:
+        stop()
+
 
 @pytest.fixture(scope="module")
 def small() -> Pair:
-    return Pair("small")
+    return Pair(*known("small"))
 
 
 @pytest.fixture(scope="module")
 def cnn() -> Pair:
-    return Pair("square_cnn")
+    return Pair(*known("square_cnn"))
 
 
 def test_batch_error_is_within_tight_bound(small: Pair) -> None:
-    answer = small.server.answer(BATCH, small.client.encrypt_batch(small.images))
-    found = small.client.decrypt_batch(answer, len(small.images))
-    shares = np.abs(found - small.plain).max(axis=1) / batch_bound(small.network, small.images)
+    shares = np.abs(small.batch(len(small.images)) - small.plain).max(axis=1) / batch_bound(small.network, small.images)
     assert 1 / 30 < shares.max() < 1
 
 
@@ -73,7 +86,7 @@ def test_single_image_error_is_within_tight_bound(name: str, request: pytest.Fix
 
 
 def test_logistic_regression_needs_small_ring() -> None:
-    pair = Pair("logistic")
+    pair = Pair(*known("logistic"))
     assert pair.client.ring.degree == 4096
     found = np.stack([pair.one(place) for place in range(8)])
     bounds = np.array([single_bound(pair.network, image) for image in pair.images[:8]])
@@ -86,12 +99,9 @@ def test_bound_scales_with_weights(times: float) -> None:
     network, images = known("small")
     first, *others = network.layers
     other = PolynomialNetwork((Affine(times * first.weights, first.bias, first.support), *others))
-    plain = other.logits(images)
-    client, server = ImageOwner(other), InferenceServer(other)
-    server.answer(KEYS, client.evaluation_keys())
-    for image, logits in zip(images[:4], plain, strict=False):
-        error = np.abs(client.decrypt_image(server.answer(ONE, client.encrypt_image(image))) - logits).max()
-        assert error < single_bound(other, image)
+    pair = Pair(other, images)
+    for place in range(4):
+        assert np.abs(pair.one(place) - pair.plain[place]).max() < single_bound(other, images[place])
     assert (batch_bound(other, images).mean() > batch_bound(network, images).mean()) == (times > 1)
 
 
@@ -101,13 +111,9 @@ def test_dead_units_are_supported() -> None:
     network = copy.deepcopy(alive)
     _, second, last = network.layers
     second.weights[2], last.weights[:, 2], last.weights[4] = 0.0, 0.0, 0.0
-    plain = network.logits(images)
-    client, server = ImageOwner(network), InferenceServer(network)
-    server.answer(KEYS, client.evaluation_keys())
-    found = client.decrypt_image(server.answer(ONE, client.encrypt_image(images[0])))
-    assert np.abs(found - plain[0]).max() < single_bound(network, images[0])
-    many = client.decrypt_batch(server.answer(BATCH, client.encrypt_batch(images[:2])), 2)
-    assert np.abs(many - plain[:2]).max() < batch_bound(network, images[:2]).max()
+    pair = Pair(network, images)
+    assert np.abs(pair.one(0) - pair.plain[0]).max() < single_bound(network, images[0])
+    assert np.abs(pair.batch(2) - pair.plain[:2]).max() < batch_bound(network, images[:2]).max()
 
 
 @pytest.mark.parametrize("maps", [1, 2, 3, 4])
@@ -125,6 +131,10 @@ def test_too_deep_network_is_refused() -> None:
 # Keys.
 
 
+def chunks(message: bytes) -> list[bytes]:
+    return [bytes(chunk) for chunk in split_length_prefixed(memoryview(message))]
+
+
 def secret_key_words(client: ImageOwner) -> np.ndarray:
     secret = client._generator.secret_key()
     polynomial = secret.data()
@@ -138,17 +148,12 @@ def test_client_messages_do_not_contain_secret_key(small: Pair) -> None:
     sent = [small.material, small.client.encrypt_image(small.images[0]), small.client.encrypt_batch(small.images)]
     assert not any(holds_a_run(message, words) for message in sent)
     # The scan finds a planted key.
-    planted = length_prefixed(
-        [
-            *map(bytes, split_length_prefixed(memoryview(small.material))),
-            serialize(small.client._generator.secret_key()),
-        ]
-    )
+    planted = length_prefixed([*chunks(small.material), serialize(small.client._generator.secret_key())])
     assert holds_a_run(planted, words)
 
 
 def test_secret_key_among_evaluation_keys_is_refused(small: Pair) -> None:
-    streams = [bytes(stream) for stream in split_length_prefixed(memoryview(small.material))]
+    streams = chunks(small.material)
     secret = serialize(small.client._generator.secret_key())
     for planted in ([*streams, secret], [secret, streams[1]], [streams[0], secret]):
         with pytest.raises(InvalidUpdate, match="contains a secret key"):
@@ -156,13 +161,10 @@ def test_secret_key_among_evaluation_keys_is_refused(small: Pair) -> None:
 
 
 def test_server_survives_secret_key(small: Pair) -> None:
-    line, stop = start_inference_server(small.network)
-    try:
+    with served(small.network) as line:
         with pytest.raises(InvalidUpdate, match="contains a secret key"):
             line.ask(KEYS, length_prefixed([serialize(small.client._generator.secret_key())]))
         assert line.ask(KEYS, small.material) == b""
-    finally:
-        stop()
 
 
 def test_server_has_no_object_that_decrypts(small: Pair) -> None:
@@ -179,10 +181,6 @@ def test_server_has_no_object_that_decrypts(small: Pair) -> None:
 
 
 # Invalid requests.
-
-
-def chunks(message: bytes) -> list[bytes]:
-    return [bytes(chunk) for chunk in split_length_prefixed(memoryview(message))]
 
 
 FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -212,7 +210,7 @@ def test_damaged_request_is_refused(small: Pair, fault: str, question: bytes) ->
     sent = small.client.encrypt_image(image) if question == ONE else small.client.encrypt_batch(image[None])
     with pytest.raises(InvalidUpdate, match=message):
         small.server.answer(question, spoil(sent))
-    assert np.abs(small.one(0) - small.plain[0]).max() < 1e-2
+    small.check_image_is_predicted()
 
 
 def fresh(pair: Pair, scale: float = SCALE) -> sealapi.Ciphertext:
@@ -223,22 +221,30 @@ def fresh(pair: Pair, scale: float = SCALE) -> sealapi.Ciphertext:
     return deserialize(sealapi.Ciphertext(), pair.client._context, message)
 
 
-def in_another_form(pair: Pair) -> sealapi.Ciphertext:
+def in_another_form(pair: Pair) -> bytes:
     cipher = fresh(pair)
     sealapi.Evaluator(pair.client._context).transform_from_ntt_inplace(cipher)
-    return cipher
+    return serialize(cipher)
 
 
-def squared(pair: Pair) -> sealapi.Ciphertext:
+def squared(pair: Pair) -> bytes:
     cipher = fresh(pair, 2.0**15)
     sealapi.Evaluator(pair.client._context).square_inplace(cipher)
-    return cipher
+    return serialize(cipher)
 
 
-ODD: dict[str, tuple[Callable[[Pair], sealapi.Ciphertext], str]] = {
-    "another scale": (lambda pair: fresh(pair, SCALE / 2), "at scale 5.36871e\\+08, not 1.07374e\\+09"),
+ODD: dict[str, tuple[Callable[[Pair], bytes], str]] = {
+    "another scale": (lambda pair: serialize(fresh(pair, SCALE / 2)), "at scale 5.36871e\\+08, not 1.07374e\\+09"),
     "three polynomials": (squared, "not fresh"),
     "another form": (in_another_form, "not fresh"),
+    "another ring": (
+        lambda pair: chunks(ImageOwner(known("logistic")[0]).encrypt_image(np.zeros(784)))[0],
+        "no ciphertext of this ring",
+    ),
+    "an answer": (
+        lambda pair: chunks(pair.server.answer(ONE, pair.client.encrypt_image(pair.images[0])))[0],
+        "not fresh",
+    ),
 }
 
 
@@ -246,24 +252,7 @@ ODD: dict[str, tuple[Callable[[Pair], sealapi.Ciphertext], str]] = {
 def test_unusual_ciphertext_is_refused(small: Pair, kind: str) -> None:
     make, message = ODD[kind]
     with pytest.raises(InvalidUpdate, match=message):
-        small.server.answer(
-            ONE, length_prefixed([serialize(make(small))] * len(small.client.layout.input_packing.index))
-        )
-
-
-def test_ciphertext_of_other_ring_is_refused(small: Pair) -> None:
-    other = Pair("logistic").client
-    wrong = length_prefixed(
-        [chunks(other.encrypt_image(np.zeros(784)))[0]] * len(small.client.layout.input_packing.index)
-    )
-    with pytest.raises(InvalidUpdate, match="no ciphertext of this ring"):
-        small.server.answer(ONE, wrong)
-
-
-def test_answer_as_request_is_refused(small: Pair) -> None:
-    answer = small.server.answer(ONE, small.client.encrypt_image(small.images[0]))
-    with pytest.raises(InvalidUpdate, match="not fresh"):
-        small.server.answer(ONE, length_prefixed(chunks(answer) * len(small.client.layout.input_packing.index)))
+        small.server.answer(ONE, length_prefixed([make(small)] * len(small.client.layout.input_packing.index)))
 
 
 @pytest.mark.parametrize("question", [ONE, BATCH])
@@ -279,7 +268,7 @@ def lacking(pair: Pair) -> bytes:
 
 
 BAD_KEYS: dict[str, tuple[Callable[[Pair], bytes], str]] = {
-    "another ring's": (lambda pair: Pair("logistic").material, "invalid evaluation keys"),
+    "another ring's": (lambda pair: ImageOwner(known("logistic")[0]).evaluation_keys(), "invalid evaluation keys"),
     "in the other order": (lambda pair: length_prefixed(chunks(pair.material)[::-1]), "relinearization"),
     "one twice": (lambda pair: length_prefixed(chunks(pair.material)[:1] * 2), "relinearization"),
     "too few rotations": (lacking, "rotation keys"),
@@ -296,7 +285,7 @@ def test_bad_keys_are_refused_and_old_keys_stay(small: Pair, kind: str) -> None:
     make, message = BAD_KEYS[kind]
     with pytest.raises(InvalidUpdate, match=message):
         small.server.answer(KEYS, make(small))
-    assert np.abs(small.one(0) - small.plain[0]).max() < 1e-2
+    small.check_image_is_predicted()
 
 
 def test_client_refuses_more_images_than_slots(small: Pair) -> None:
@@ -315,16 +304,9 @@ def test_client_refuses_invalid_answer(small: Pair, answer: bytes) -> None:
 # Evaluation.
 
 
-def evaluated(
-    network: PolynomialNetwork, *, served: PolynomialNetwork | None = None, single_images: int = 1
-) -> tuple[InferenceResult, InferenceCost]:
-    """Evaluate ``network`` with a server that predicts with ``served``."""
-    images = known("small")[1]
-    line, stop = start_inference_server(served or network)
-    try:
-        return evaluate_encrypted(network, line, images, LABELS, single_images=single_images, report=silent)
-    finally:
-        stop()
+def evaluate(line: RpcConnection, network: PolynomialNetwork) -> tuple[InferenceResult, InferenceCost]:
+    """Evaluate ``network`` with a server."""
+    return evaluate_encrypted(network, line, known("small")[1], LABELS, single_images=1, report=lambda text: None)
 
 
 def test_evaluation_reports_predictions_and_cost() -> None:
@@ -332,11 +314,8 @@ def test_evaluation_reports_predictions_and_cost() -> None:
     labels = network.logits(images).argmax(axis=1)
     labels[:4] = (labels[:4] + 1) % 10
     lines: list[str] = []
-    line, stop = start_inference_server(network)
-    try:
+    with served(network) as line:
         result, cost = evaluate_encrypted(network, line, images, labels, single_images=2, report=lines.append)
-    finally:
-        stop()
     assert (result.images, cost.right, result.plain_right, result.single_images) == (64, 60, 60, 2)
     assert (result.degree, result.modulus_bits) == (8192, 218)
     assert result.sure >= 60 and cost.differ == 0
@@ -359,11 +338,11 @@ def test_server_is_separate_process() -> None:
 
 
 def test_stopped_server_is_user_error() -> None:
-    network, images = known("small")
+    network, _ = known("small")
     line, stop = start_inference_server(network)
     stop()
     with pytest.raises(UserError, match="inference: the server has ended"):
-        evaluate_encrypted(network, line, images, LABELS, single_images=1, report=silent)
+        evaluate(line, network)
 
 
 def test_evaluation_keys_of_other_client_are_detected(
@@ -374,15 +353,20 @@ def test_evaluation_keys_of_other_client_are_detected(
             return ImageOwner(known("small")[0]).evaluation_keys()
 
     monkeypatch.setattr(evaluation, "ImageOwner", Confused)
-    with pytest.raises(UserError, match=r"64 of 64 images in a batch .* nothing is published"):
-        evaluated(known("small")[0])
+    network, _ = known("small")
+    with (
+        served(network) as line,
+        pytest.raises(UserError, match=r"64 of 64 images in a batch .* nothing is published"),
+    ):
+        evaluate(line, network)
 
 
 def test_server_with_other_weights_is_detected() -> None:
     network, _ = known("small")
     *others, last = network.layers
-    with pytest.raises(UserError, match="have an error above the bound"):
-        evaluated(network, served=PolynomialNetwork((*others, Affine(last.weights + 1e-3, last.bias, last.support))))
+    other = PolynomialNetwork((*others, Affine(last.weights + 1e-3, last.bias, last.support)))
+    with served(other) as line, pytest.raises(UserError, match="have an error above the bound"):
+        evaluate(line, network)
 
 
 def test_large_logits_are_refused_before_encryption() -> None:
@@ -390,5 +374,5 @@ def test_large_logits_are_refused_before_encryption() -> None:
     *others, last = network.layers
     largest = np.abs(network.logits(images) - last.bias).max()
     wide = PolynomialNetwork((*others, Affine(last.weights * (1.1 * MAX_LOGIT / largest), last.bias, last.support)))
-    with pytest.raises(UserError, match=r"largest logit is .*; at most 128 fits"):
-        evaluated(wide)
+    with served(wide) as line, pytest.raises(UserError, match=r"largest logit is .*; at most 128 fits"):
+        evaluate(line, wide)
