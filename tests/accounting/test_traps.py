@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -47,11 +48,12 @@ def test_noise_calibrated_by_pld_exceeds_the_target_by_rdp():
 
 
 @pytest.mark.parametrize("accountant", ["prv", "rdp", "pld", "gdp"])
-@pytest.mark.parametrize("sampler", ["shuffled", "without_replacement"])
+@pytest.mark.parametrize("sampler", ["shuffled", "without_replacement", ""])
 def test_other_samplers_have_no_epsilon_by_any_accountant(accountant, sampler):
-    for rate in (0.1, 1.0):
-        with pytest.raises(ValueError, match=f"sampler '{sampler}'"):
-            epsilon([MechanismEvent(rate, 1.0, 10, 1.0, sampler)], DELTA, accountant)
+    for rate, steps in itertools.product((0.1, 1.0), (0, 10)):
+        other = MechanismEvent(rate, 1.0, steps, 1.0, sampler)
+        with pytest.raises(ValueError, match=f"sampler '{sampler}'; allowed: 'poisson'"):
+            epsilon([MechanismEvent(rate, 1.0, 10, 1.0), other], DELTA, accountant)
 
 
 def test_unknown_accountant_is_refused():
