@@ -12,6 +12,12 @@ from ppml.aggregation.key_service import scheme_of
 from ppml.aggregation.lattice import KeyPair, LatticeServer, PublicKeyClients, Scheme, SharedKeyClients, ciphertext_id
 from ppml.config.technique import Bfv, Ckks, Encrypted, Plaintext
 
+SPECS: dict[str, Encrypted] = {
+    f"{kind.__name__.lower()} {keys}": kind(keys=keys)  # type: ignore[call-arg]
+    for kind in (Ckks, Bfv)
+    for keys in ("public", "shared")
+}
+
 
 class Material(ServerKeyMaterial):
     """Key material of a key holder in the same process, or of a fabricated one.

@@ -17,8 +17,8 @@ from tenseal import sealapi
 
 from ppml.aggregation.ckks import CkksEncoding
 from ppml.aggregation.fixed_point import FixedPointCodec
-from ppml.aggregation.lattice import deserialize, seal_context
-from ppml.config.technique import Bfv, Ckks
+from ppml.aggregation.lattice import deserialize
+from ppml.config.technique import Ckks
 
 from .local import Local
 
@@ -207,27 +207,3 @@ def test_key_holder_without_rounding_is_detected(monkeypatch):
 
     monkeypatch.setattr(CkksEncoding, "decode", careless)
     assert opened_gives(Local(SPEC, CLIENTS)) == (False, 1.0)
-
-
-def test_new_key_per_round_does_not_prevent_attack():
-    """One round fills several ciphertexts, and two of them, or one with two values a slot, are enough."""
-    for real in (True, False):
-        for _ in range(2):
-            assert attack(Local(SPEC, CLIENTS), real, 1, identity) == 1.0
-
-
-def test_bfv_reveals_only_exact_sum():
-    """A decryption has no error: two encryptions of one sum decrypt to the same bits."""
-    side = Local(Bfv(), CLIENTS)
-    server = side.server()
-    values = updates(0, 1, real=False)
-    opened = [
-        side.reveal(server.add([side.protect(CODEC.encode(update)) for update in values])).tolist() for _ in range(2)
-    ]
-    assert opened[0] == opened[1] == CODEC.encode(values.sum(axis=0)).tolist()
-
-
-def test_attack_uses_default_ring():
-    shipped = Local(SPEC, CLIENTS).scheme.context
-    again = seal_context(sealapi.SCHEME_TYPE.CKKS, DEGREE, SPEC.coeff_mod_bit_sizes)
-    assert modulus(shipped) == modulus(again) and modulus(shipped).bit_length() == 54

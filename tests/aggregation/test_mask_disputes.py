@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,10 +13,6 @@ from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
     DISPUTES,
-    ENCRYPTED_SHARES,
-    KEYS,
-    SHARE_MESSAGE_BYTES,
-    SHARES,
     UNMASK,
     complaint_message,
     pack_entries,
@@ -28,29 +24,17 @@ from ppml.aggregation.masks import (
 from ppml.errors import InvalidUpdate
 
 from .share_faults import complain_falsely, send_unreadable_shares, send_wrong_shares, values_in
-from .test_masking import Round, swapped, updates, with_entry
-
-Prepare = Callable[[Round], None]
+from .test_masking import Round, updates
 
 
 class Tolerant(Round):
     """A round whose server excludes a client with an invalid reply, as a federation does."""
 
-    def __init__(self, clients: int = 8, threshold: int | None = None) -> None:
-        super().__init__(clients, threshold)
-        self.excluded: dict[int, str] = {}
-
-    def step(self, step, clients, number=1, lost=frozenset()):
-        requests = self.server.request(step, clients, number)
-        active = [client for client in clients if client not in lost]
-        for client in [client for client in active if client in requests]:
-            try:
-                self.server.handle_reply(
-                    step, client, self.sides[client].respond(step, client, number, requests[client])
-                )
-            except InvalidUpdate as fault:
-                self.excluded[client] = f"{step}: {fault}"
-        return [client for client in active if client not in self.excluded]
+    def answer(self, step, client, number, request):
+        try:
+            super().answer(step, client, number, request)
+        except InvalidUpdate as fault:
+            self.excluded[client] = f"{step}: {fault}"
 
 
 def check_sum(parties: Tolerant, expected: list[int], lost=(), late=()) -> None:
@@ -60,33 +44,30 @@ def check_sum(parties: Tolerant, expected: list[int], lost=(), late=()) -> None:
     assert np.array_equal(found, sum(values[client] for client in expected))
 
 
-def show_no_shares(side: MaskingClients) -> None:
-    """Let a client show no shares."""
+def send_unreadable_shares_and_show_none(side: MaskingClients, recipients_of: dict[int, list[int]]) -> None:
+    send_unreadable_shares(side, recipients_of)
     side._answer_complaints = lambda state, client, complaints: b""
 
 
+FAULTY_SENDERS = {
+    "unreadable, shown": (send_unreadable_shares, None),
+    "unreadable, not shown": (send_unreadable_shares_and_show_none, "disputes: the client does not show"),
+    "wrong, right ones shown": (partial(send_wrong_shares, shows=False), None),
+    "wrong, shown": (
+        partial(send_wrong_shares, shows=True),
+        "disputes: the client shows other shares than it has sent to client {reader}",
+    ),
+}
+
+
 @pytest.mark.parametrize("readers", [[0], [2, 3, 6], [0, 1, 3, 4, 5, 6, 7]], ids=["one", "some", "all"])
-@pytest.mark.parametrize("shows", [True, False])
-def test_sender_of_unreadable_shares_shows_them_or_is_excluded(readers, shows):
+@pytest.mark.parametrize(("send", "why"), FAULTY_SENDERS.values(), ids=FAULTY_SENDERS)
+def test_sender_of_faulty_shares_shows_right_ones_or_is_excluded(send, why, readers):
     parties = Tolerant()
-    send_unreadable_shares(parties.sides[2], {2: readers})
-    if not shows:
-        show_no_shares(parties.sides[2])
-    check_sum(parties, [client for client in range(8) if shows or client != 2])
-    assert list(parties.excluded) == ([] if shows else [2])
-    if not shows:
-        assert parties.excluded[2].startswith("disputes: the client does not show")
-
-
-@pytest.mark.parametrize("readers", [[0], [3, 6, 7], [0, 1, 3, 4, 5, 6, 7]], ids=["one", "some", "all"])
-@pytest.mark.parametrize("shows_them", [True, False])
-def test_sender_of_wrong_shares_shows_right_ones_or_is_excluded(readers, shows_them):
-    parties = Tolerant()
-    send_wrong_shares(parties.sides[2], {2: readers}, shows=shows_them)
-    check_sum(parties, [client for client in range(8) if client != 2 or not shows_them])
-    assert list(parties.excluded) == ([2] if shows_them else [])
-    if shows_them:
-        assert parties.excluded[2] == f"disputes: the client shows other shares than it has sent to client {readers[0]}"
+    send(parties.sides[2], {2: readers})
+    check_sum(parties, [client for client in range(8) if client != 2 or not why])
+    assert list(parties.excluded) == ([2] if why else [])
+    assert not why or parties.excluded[2].startswith(why.format(reader=min({*readers} - {2})))
 
 
 def test_recipient_without_point_check_reveals_wrong_share(monkeypatch):
@@ -144,8 +125,7 @@ def test_most_tolerated_complainers_exclude_no_client():
 
 def test_round_without_disputes_has_no_dispute_requests():
     parties = Tolerant()
-    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    assert parties.server.request(DISPUTES, parties.step(ENCRYPTED_SHARES, active)) == {}
+    assert parties.server.request(DISPUTES, parties.until(DISPUTES)) == {}
 
 
 # Shown shares.
@@ -155,8 +135,7 @@ def disputed() -> tuple[Tolerant, dict[int, bytes]]:
     """Return a round in which client 3 complains about client 1, and the dispute requests."""
     parties = Tolerant()
     complain_falsely(parties.sides[3], 3, [1])
-    active = parties.step(ENCRYPTED_SHARES, parties.step(SHARES, parties.step(KEYS, list(range(8)))))
-    return parties, parties.server.request(DISPUTES, active)
+    return parties, parties.server.request(DISPUTES, parties.until(DISPUTES))
 
 
 def test_client_shows_only_disputed_shares():
@@ -195,34 +174,12 @@ def test_shown_shares_give_coalition_no_new_information():
     parties = Tolerant()
     for liar in (3, 5):
         complain_falsely(parties.sides[liar], liar, [1])
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    active = parties.until(UPLOAD)
     shown = unpack_entries(parties.server._replies[DISPUTES][1], 2 * ELEMENT_BYTES)
     assert active == list(range(8)) and shown.keys() == {3, 5} and len(shown) < parties.threshold
 
 
 # Refused messages.
-
-
-def test_share_messages_are_read_once():
-    parties = Tolerant()
-    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    requests = parties.server.request(ENCRYPTED_SHARES, active)
-    parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, requests[0])
-    with pytest.raises(InvalidUpdate, match="or repeated"):
-        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, requests[0])
-
-
-def test_unsigned_share_message_is_no_ground_for_complaint():
-    """The server altered the message: a complaint would have its sender show shares."""
-    parties = Tolerant()
-    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    requests = parties.server.request(ENCRYPTED_SHARES, active)[0]
-    altered = bytearray(unpack_entries(requests, SHARE_MESSAGE_BYTES)[1])
-    altered[5] ^= 1
-    with pytest.raises(InvalidUpdate, match="share message of client 1 was altered"):
-        parties.sides[0].respond(
-            ENCRYPTED_SHARES, 0, 1, swapped(requests, SHARE_MESSAGE_BYTES, with_entry(1, bytes(altered)))
-        )
 
 
 def test_sender_of_badly_signed_shares_is_excluded():
@@ -254,7 +211,7 @@ def test_author_of_invalid_complaint_is_excluded(complaints, why):
 @pytest.mark.parametrize("partners", [range(5), range(1, 8), range(9)], ids=["few", "without it", "a stranger"])
 def test_client_refuses_wrong_list_of_partners(partners):
     parties = Tolerant()
-    parties.split_secrets(parties.step(KEYS, list(range(8))))
+    parties.until(UPLOAD)
     with pytest.raises(InvalidUpdate, match=r"have sent no shares|5 clients have common masks"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(partners, b"")))
     with pytest.raises(InvalidUpdate, match="no client has a share"):
@@ -263,16 +220,14 @@ def test_client_refuses_wrong_list_of_partners(partners):
 
 def test_client_refuses_second_list_of_partners():
     parties = Tolerant()
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
-    parties.protect_all(updates(), active)
+    parties.until(UNMASK)
     with pytest.raises(InvalidUpdate, match="a second list"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(range(7), b"")))
 
 
 def test_no_client_reveals_share_of_excluded_client():
     parties = Tolerant()
-    send_unreadable_shares(parties.sides[2], {2: [0]})
-    show_no_shares(parties.sides[2])
+    send_unreadable_shares_and_show_none(parties.sides[2], {2: [0]})
     parties.run(updates())
     given = [unpack_entries(said, ELEMENT_BYTES).keys() for said in parties.server._replies[UNMASK].values()]
     assert all(2 not in clients for clients in given) and len(given) == 7
@@ -281,7 +236,7 @@ def test_no_client_reveals_share_of_excluded_client():
 def test_masks_under_different_partner_lists_do_not_cancel():
     """A server that names client 7 to some clients only gets a random sum: the masks of the difference remain."""
     parties, values = Tolerant(), updates()
-    parties.split_secrets(parties.step(KEYS, list(range(8))))
+    parties.until(UPLOAD)
     masked, length = np.zeros(100, "<u4"), 100
     for client in range(7):
         requests = range(8) if client < 3 else range(7)

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from ppml.aggregation.group import ELEMENT_BYTES, base_multiple, derive_shared_key, random_scalar
-from ppml.aggregation.hpke import ClassicalKey, encrypt_classical
+from ppml.aggregation.hpke import ClassicalKey
 from ppml.aggregation.identities import ClientSigners
 from ppml.aggregation.masking_clients import MaskingClients
 from ppml.aggregation.masks import (
     ENCRYPTED_SHARES,
     KEYS,
-    SHARE_MESSAGE_BYTES,
-    SHARE_PAIR_BYTES,
     SHARES,
     SIGNED_KEYS_BYTES,
     keys_message,
@@ -26,7 +24,6 @@ from ppml.aggregation.masks import (
     round_context,
     self_mask,
     self_mask_point,
-    share_context,
     unpack_entries,
 )
 from ppml.aggregation.primitives import KEY_BYTES
@@ -52,44 +49,39 @@ def new_point() -> bytes:
     return base_multiple(random_scalar())
 
 
+MESSAGES, MASKS, OWN = 0, 1, 2
 COPIES = {
-    "the mask key of another": lambda mine, other: (
-        mine[:KEY_BYTES],
-        pairwise_public_key(other),
-        self_mask_point(mine),
-    ),
-    "the own point of another": lambda mine, other: (
-        mine[:KEY_BYTES],
-        pairwise_public_key(mine),
-        self_mask_point(other),
-    ),
-    "the own point of another as a mask key": lambda mine, other: (
-        mine[:KEY_BYTES],
-        self_mask_point(other),
-        self_mask_point(mine),
-    ),
-    "the letter key of another": lambda mine, other: (
-        other[:KEY_BYTES],
-        pairwise_public_key(mine),
-        self_mask_point(mine),
-    ),
-    "one point for both": lambda mine, other: (mine[:KEY_BYTES], pairwise_public_key(mine), pairwise_public_key(mine)),
+    "the mask key of another": [(1, MESSAGES), (2, MASKS), (1, OWN)],
+    "the own point of another": [(1, MESSAGES), (1, MASKS), (2, OWN)],
+    "the own point of another as a mask key": [(1, MESSAGES), (2, OWN), (1, OWN)],
+    "the letter key of another": [(2, MESSAGES), (1, MASKS), (1, OWN)],
+    "one point for both": [(1, MESSAGES), (1, MASKS), (1, MASKS)],
 }
+"""Client and kind of each key that client 1 advertises."""
+
+
+def check_keys_are_refused(parties: Round, fake: bytes, why: str) -> None:
+    """Check that neither the server nor a client accepts these keys of client 1."""
+    with pytest.raises(InvalidUpdate, match=why):
+        parties.server.handle_reply(KEYS, 1, fake)
+    # A colluding server relays the keys.
+    requests = parties.server.request(SHARES, range(8))[0]
+    requests = swapped(requests, SIGNED_KEYS_BYTES, with_entry(1, fake))
+    for client in (0, 2, 3, 4, 5, 6, 7):
+        with pytest.raises(InvalidUpdate, match=why):
+            parties.sides[client].respond(SHARES, client, 1, requests)
 
 
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
 def test_repeated_key_is_refused(copy):
     parties = Round()
-    active = parties.step(KEYS, list(range(8)))
-    heard = parties.server._replies[KEYS]
-    fake = with_keys(parties, 1, *copy(heard[1], heard[2]))
-    with pytest.raises(InvalidUpdate, match="a key is advertised twice"):
-        parties.server.handle_reply(KEYS, 1, fake)
-    # A colluding server relays the key.
-    requests = swapped(parties.server.request(SHARES, active)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
-    for client in (0, 2, 3, 4, 5, 6, 7):
-        with pytest.raises(InvalidUpdate, match="a key is advertised twice"):
-            parties.sides[client].respond(SHARES, client, 1, requests)
+    parties.until(SHARES)
+    keys = [
+        (said[:KEY_BYTES], pairwise_public_key(said), self_mask_point(said))
+        for said in (parties.server._replies[KEYS][client] for client in range(3))
+    ]
+    fake = with_keys(parties, 1, *(keys[client][kind] for client, kind in copy))
+    check_keys_are_refused(parties, fake, "a key is advertised twice")
 
 
 ONE = ClassicalKey().public
@@ -106,15 +98,10 @@ OTHER_FORMS = {
 @pytest.mark.parametrize(("part", "content"), OTHER_FORMS.values(), ids=OTHER_FORMS)
 def test_noncanonical_or_small_order_key_is_refused(part, content):
     parties = Round()
-    active = parties.step(KEYS, list(range(8)))
+    parties.until(SHARES)
     keys = [ClassicalKey().public, new_point(), new_point()]
     keys[part] = content
-    fake = with_keys(parties, 1, *keys)
-    with pytest.raises(InvalidUpdate, match="canonical encoding"):
-        parties.server.handle_reply(KEYS, 1, fake)
-    requests = swapped(parties.server.request(SHARES, active)[0], SIGNED_KEYS_BYTES, with_entry(1, fake))
-    with pytest.raises(InvalidUpdate, match="canonical encoding"):
-        parties.sides[0].respond(SHARES, 0, 1, requests)
+    check_keys_are_refused(parties, with_keys(parties, 1, *keys), "canonical encoding")
 
 
 class Colluding(Round):
@@ -249,14 +236,3 @@ def test_masks_under_different_key_lists_do_not_cancel():
     assert not left(lists[0], lists[0]).any()
     for different in lists[1:]:
         check_uniform_words(left(lists[0], different))
-
-
-def test_share_message_of_server_is_refused():
-    parties = Round()
-    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    requests, state = parties.server.request(ENCRYPTED_SHARES, active), parties.sides[0]._states[0]
-    context = share_context(state.context, 3, 0)
-    message = encrypt_classical(bytes(SHARE_PAIR_BYTES), state.encryption_key.public, context) + bytes(SHARE_PAIR_BYTES)
-    fake = message + ClientSigners(lambda client, public: None).sign(3, context + message)
-    with pytest.raises(InvalidUpdate, match="share message of client 3 was altered"):
-        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(requests[0], SHARE_MESSAGE_BYTES, with_entry(3, fake)))

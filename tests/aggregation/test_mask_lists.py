@@ -35,7 +35,7 @@ class TwoLists:
 
     def __init__(self, clients: int, threshold: int, colluders: int) -> None:
         self.round = Round(clients, threshold)
-        self.round.split_secrets(self.round.step(KEYS, list(range(clients))))
+        self.round.until(UPLOAD)
         self.threshold, self.clients = threshold, clients
         self.colluding = range(clients - colluders, clients)
         self.honest = range(1, clients - colluders)
@@ -104,14 +104,9 @@ def test_few_colluders_reveal_update_without_signed_lists(clients, threshold, co
     assert np.array_equal(attack.opened(), attack.update)
 
 
-def ready() -> Round:
-    parties = Round()
-    parties.protect_all(updates(), parties.split_secrets(parties.step(KEYS, list(range(8)))))
-    return parties
-
-
 def test_client_reported_as_dropout_reveals_no_shares():
-    parties = ready()
+    parties = Round()
+    parties.until(UNMASK)
     requests = parties.server.request(UNMASK, range(1, 8))[1]
     with pytest.raises(InvalidUpdate, match="reported as a dropout"):
         parties.sides[0].respond(UNMASK, 0, 1, requests)
@@ -119,7 +114,7 @@ def test_client_reported_as_dropout_reveals_no_shares():
 
 def test_client_without_upload_reveals_no_shares():
     parties = Round()
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    active = parties.until(UPLOAD)
     for client, requests in parties.server.request(UPLOAD, active).items():
         parties.sides[client].respond(UPLOAD, client, 1, requests)
     with pytest.raises(InvalidUpdate, match="has protected no update of this round"):
@@ -128,7 +123,7 @@ def test_client_without_upload_reveals_no_shares():
 
 def test_upload_with_other_list_is_refused():
     parties = Round()
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
+    active = parties.until(UPLOAD)
     parties.server.request(UPLOAD, active)
     parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(range(7), b"")))
     with pytest.raises(InvalidUpdate, match="list of partners lacks the client's signature"):
@@ -137,7 +132,8 @@ def test_upload_with_other_list_is_refused():
 
 @pytest.mark.parametrize("step", [KEYS, UNMASK])
 def test_too_long_reply_is_refused_unread(step):
-    parties = ready()
+    parties = Round()
+    parties.until(UNMASK)
     parties.server.request(step, range(8), 2)
     with pytest.raises(InvalidUpdate, match="a reply of 50000000 bytes"):
         parties.server.handle_reply(step, 0, bytes(50_000_000))

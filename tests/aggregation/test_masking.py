@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from ppml.aggregation.envelope import FINGERPRINT_BYTES, HEADER_BYTES, header_of, make_envelope, verified_payload
 from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.group import ELEMENT_BYTES
-from ppml.aggregation.identities import SIGNATURE_BYTES, KeyRegister, signature_verifier
+from ppml.aggregation.hpke import encrypt_classical
+from ppml.aggregation.identities import SIGNATURE_BYTES, ClientSigners, KeyRegister, signature_verifier
 from ppml.aggregation.interfaces import UPLOAD, ProtectedUpdate
-from ppml.aggregation.masking_clients import MaskingClients
+from ppml.aggregation.masking_clients import MaskingClients, MaskingState
 from ppml.aggregation.masking_server import MaskingServer
 from ppml.aggregation.masks import (
     DISPUTES,
@@ -26,6 +28,7 @@ from ppml.aggregation.masks import (
     pack_entries,
     pairwise_mask_sum,
     self_mask,
+    share_context,
     share_index,
     unpack_entries,
 )
@@ -50,15 +53,27 @@ class Round:
         self.sides = {
             client: MaskingClients(self.threshold, clients, width, self.register) for client in range(clients)
         }
+        self.excluded: dict[int, str] = {}
 
     def step(self, step: str, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
         requests = self.server.request(step, clients, number)
         active = [client for client in clients if client not in lost]
         for client in active:
             if client in requests:
-                self.server.handle_reply(
-                    step, client, self.sides[client].respond(step, client, number, requests[client])
-                )
+                self.answer(step, client, number, requests[client])
+        return [client for client in active if client not in self.excluded]
+
+    def answer(self, step: str, client: int, number: int, request: bytes) -> None:
+        self.server.handle_reply(step, client, self.sides[client].respond(step, client, number, request))
+
+    def until(self, last: str, number: int = 1) -> list[int]:
+        """Run the steps before ``last`` with all clients; return the remaining clients."""
+        active = list(self.sides)
+        for step in takewhile(lambda step: step != last, (KEYS, SHARES, ENCRYPTED_SHARES, DISPUTES, UPLOAD)):
+            if step == UPLOAD:
+                self.protect_all(updates(len(self.sides)), active, number)
+            else:
+                active = self.step(step, active, number)
         return active
 
     def split_secrets(self, clients: Sequence[int], number: int = 1, lost: Collection[int] = NOBODY) -> list[int]:
@@ -149,7 +164,7 @@ def test_each_round_has_new_masks():
     values, parties = updates(3), Round(3)
     masked = []
     for number in (1, 2):
-        active = parties.split_secrets(parties.step(KEYS, [0, 1, 2], number), number)
+        active = parties.until(UPLOAD, number)
         uploads = parties.protect_all(values, active, number)
         parties.step(UNMASK, active, number)
         assert np.array_equal(parties.sides[0].reveal(parties.server.add(list(uploads.values()))), sum(values))
@@ -164,10 +179,8 @@ def check_uniform_words(values: np.ndarray) -> None:
 
 def test_upload_has_plaintext_size_plus_signature():
     parties = Round()
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
-    assert {len(one.payload) for one in parties.protect_all(updates(), active).values()} == {
-        400 + FINGERPRINT_BYTES + HEADER_BYTES + SIGNATURE_BYTES
-    }
+    uploads = parties.protect_all(updates(), parties.until(UPLOAD))
+    assert {len(one.payload) for one in uploads.values()} == {400 + FINGERPRINT_BYTES + HEADER_BYTES + SIGNATURE_BYTES}
 
 
 @pytest.mark.parametrize("clients", [2, 8, 9])
@@ -193,8 +206,7 @@ def test_message_sizes_are_as_documented(clients):
 def test_masked_upload_is_uniform():
     for value in (0, 2**23):
         parties = Round(3)
-        active = parties.split_secrets(parties.step(KEYS, [0, 1, 2]))
-        uploads = parties.protect_all([np.full(100_000, value)] * 3, active)
+        uploads = parties.protect_all([np.full(100_000, value)] * 3, parties.until(UPLOAD))
         for one in uploads.values():
             check_uniform(values_in(one))
 
@@ -215,8 +227,7 @@ def reveal_with_colluders(parties: Round, victim: int, upload: ProtectedUpdate, 
 
 def test_threshold_of_colluding_clients_reveals_update():
     values, parties = updates(), Round()
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
-    uploads = parties.protect_all(values, active)
+    uploads = parties.protect_all(values, parties.until(UPLOAD))
     assert np.array_equal(reveal_with_colluders(parties, 0, uploads[0], [1, 2, 3, 4, 5, 6]), values[0])
     with pytest.raises(ValueError, match="5 shares, at least 6 are needed"):
         reveal_with_colluders(parties, 0, uploads[0], [1, 2, 3, 4, 5])
@@ -225,27 +236,27 @@ def test_threshold_of_colluding_clients_reveals_update():
 # Requests that a client refuses.
 
 
-def ready(clients: int = 8) -> tuple[Round, dict[int, bytes]]:
-    """Return a round after the uploads, and the unmask requests."""
-    parties = Round(clients)
-    active = parties.split_secrets(parties.step(KEYS, list(range(clients))))
-    parties.protect_all(updates(clients), active)
-    return parties, parties.server.request(UNMASK, active)
-
-
-def test_shares_are_revealed_once():
-    parties, requests = ready()
-    parties.sides[0].respond(UNMASK, 0, 1, requests[0])
-    with pytest.raises(InvalidUpdate, match="already revealed its shares"):
-        parties.sides[0].respond(UNMASK, 0, 1, parties.server.request(UNMASK, range(7))[0])
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (SHARES, "already split its secrets"),
+        (ENCRYPTED_SHARES, "or repeated"),
+        (UNMASK, "already revealed its shares"),
+    ],
+)
+def test_each_step_is_answered_once(step, why):
+    parties = Round()
+    active = parties.until(step)
+    parties.answer(step, 0, 1, parties.server.request(step, active)[0])
+    # The second request has one client less.
+    with pytest.raises(InvalidUpdate, match=why):
+        parties.answer(step, 0, 1, parties.server.request(step, active[:7])[0])
 
 
 def test_repeated_shares_reveal_update():
     """The fault behind the previous test: with both kinds of shares the server reveals any update."""
-    values = updates()
-    parties = Round()
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
-    uploads = parties.protect_all(values, active)
+    values, parties = updates(), Round()
+    uploads = parties.protect_all(values, parties.until(UPLOAD))
     found: dict[str, dict[int, bytes]] = {"present": {}, "lost": {}}
     for claim, present in (("present", range(8)), ("lost", range(1, 8))):
         for client in range(1, 7):
@@ -269,7 +280,8 @@ def test_repeated_shares_reveal_update():
     ],
 )
 def test_sum_of_few_or_unknown_clients_is_not_unmasked(present, why):
-    parties, _ = ready()
+    parties = Round()
+    parties.until(UNMASK)
     with pytest.raises(InvalidUpdate, match=why):
         parties.sides[0].respond(UNMASK, 0, 1, pack_entries(dict.fromkeys(present, bytes(64))))
 
@@ -300,29 +312,21 @@ KEY_FAULTS = {
 @pytest.mark.parametrize(("change", "why"), KEY_FAULTS.values(), ids=KEY_FAULTS)
 def test_client_refuses_wrong_list_of_keys(change, why):
     parties = Round()
-    requests = parties.server.request(SHARES, parties.step(KEYS, list(range(8))))
+    requests = parties.server.request(SHARES, parties.until(SHARES))
     with pytest.raises(InvalidUpdate, match=why):
         parties.sides[0].respond(SHARES, 0, 1, swapped(requests[0], SIGNED_KEYS_BYTES, change))
 
 
-def test_secrets_are_split_once_per_round():
-    parties = Round()
-    active = parties.step(KEYS, list(range(8)))
-    parties.step(SHARES, active)
-    with pytest.raises(InvalidUpdate, match="already split its secrets"):
-        parties.sides[0].respond(SHARES, 0, 1, parties.server.request(SHARES, active)[0])
-
-
 def test_one_update_per_round_is_protected():
-    parties, _ = ready()
+    parties = Round()
+    parties.until(UNMASK)
     with pytest.raises(InvalidUpdate, match="already protected an update"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
 
 
 def test_two_updates_under_same_masks_reveal_difference():
     values, parties = updates(3), Round(3)
-    active = parties.split_secrets(parties.step(KEYS, [0, 1, 2]))
-    first = values_in(parties.protect_all(values, active)[0])
+    first = values_in(parties.protect_all(values, parties.until(UPLOAD))[0])
     parties.sides[0]._states[0].uploaded = False
     second = values_in(parties.sides[0].protect(values[0] + 5, 0, 1))
     assert (second - first).tolist() == [5] * 100
@@ -330,20 +334,36 @@ def test_two_updates_under_same_masks_reveal_difference():
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_client_takes_part_once_per_round(number):
-    parties, _ = ready()
+    parties = Round()
+    parties.until(UNMASK)
     parties.sides[0].respond(KEYS, 0, 2, b"")
     with pytest.raises(InvalidUpdate, match=f"already taken part in round {number}"):
         parties.sides[0].respond(KEYS, 0, number, b"")
 
 
-def test_unreadable_shares_are_refused_before_upload():
+FORGED_SHARES: dict[str, Callable[[Round, bytes], bytes]] = {
+    "nothing": lambda parties, message: bytes(SHARE_MESSAGE_BYTES),
+    # A complaint about an altered message would have its sender show shares.
+    "a bit": lambda parties, message: message[:5] + bytes([message[5] ^ 1]) + message[6:],
+    "signed by the server": lambda parties, message: signed_by_server(parties.sides[0]._states[0]),
+}
+
+
+def signed_by_server(state: MaskingState) -> bytes:
+    """Return a readable share message of client 3 to client 0 with another key's signature."""
+    context = share_context(state.context, 3, 0)
+    message = encrypt_classical(bytes(SHARE_PAIR_BYTES), state.encryption_key.public, context) + bytes(SHARE_PAIR_BYTES)
+    return message + ClientSigners(lambda client, public: None).sign(3, context + message)
+
+
+@pytest.mark.parametrize("forge", FORGED_SHARES.values(), ids=FORGED_SHARES)
+def test_forged_shares_are_refused_before_upload(forge):
     parties = Round()
-    active = parties.step(SHARES, parties.step(KEYS, list(range(8))))
-    requests = parties.server.request(ENCRYPTED_SHARES, active)
+    active = parties.until(ENCRYPTED_SHARES)
+    request = parties.server.request(ENCRYPTED_SHARES, active)[0]
+    forged = forge(parties, unpack_entries(request, SHARE_MESSAGE_BYTES)[3])
     with pytest.raises(InvalidUpdate, match="share message of client 3 was altered"):
-        parties.sides[0].respond(
-            ENCRYPTED_SHARES, 0, 1, swapped(requests[0], SHARE_MESSAGE_BYTES, with_entry(3, bytes(SHARE_MESSAGE_BYTES)))
-        )
+        parties.sides[0].respond(ENCRYPTED_SHARES, 0, 1, swapped(request, SHARE_MESSAGE_BYTES, with_entry(3, forged)))
     with pytest.raises(InvalidUpdate, match="have sent no shares"):
         parties.sides[0].respond(UPLOAD, 0, 1, pack_entries(dict.fromkeys(active, b"")))
     with pytest.raises(InvalidUpdate, match="no client has a share"):
@@ -352,7 +372,7 @@ def test_unreadable_shares_are_refused_before_upload():
 
 def test_no_upload_before_shares_or_in_other_round():
     parties = Round()
-    active = parties.step(KEYS, list(range(8)))
+    active = parties.until(SHARES)
     with pytest.raises(InvalidUpdate, match="no client has a share"):
         parties.sides[0].protect(np.zeros(3, np.int64), 0, 1)
     parties.step(SHARES, active)
@@ -363,7 +383,8 @@ def test_no_upload_before_shares_or_in_other_round():
 
 
 def test_unknown_step_is_refused():
-    parties, _ = ready()
+    parties = Round()
+    parties.until(UNMASK)
     with pytest.raises(InvalidUpdate, match="has no step 'other'"):
         parties.sides[0].respond("other", 0, 1, b"")
 
@@ -388,20 +409,14 @@ def test_unknown_step_is_refused():
 )
 def test_invalid_reply_is_refused(step, content, why):
     parties = Round()
-    active = parties.step(KEYS, list(range(8)))
-    if step != KEYS:
-        active = parties.split_secrets(active) if step == UNMASK else parties.step(SHARES, active)
-    if step == UNMASK:
-        parties.protect_all(updates(), active)
-        parties.server.request(UNMASK, active)
+    parties.server.request(step, parties.until(step))
     with pytest.raises(InvalidUpdate, match=why):
         parties.server.handle_reply(step, 0, content)
 
 
 def test_damaged_upload_is_refused():
     parties = Round()
-    active = parties.split_secrets(parties.step(KEYS, list(range(8))))
-    upload = parties.protect_all(updates(), active)[0]
+    upload = parties.protect_all(updates(), parties.until(UPLOAD))[0]
     parties.server.check(upload, 0, 1)
     with pytest.raises(InvalidUpdate, match="truncated or altered"):
         parties.server.check(ProtectedUpdate(upload.scheme, upload.length, upload.payload[:-1]), 0, 1)
