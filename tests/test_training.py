@@ -11,6 +11,7 @@ from torch import nn
 
 from ppml.aggregation.lattice import PublicKeyClients
 from ppml.config.arm import Arm
+from ppml.data.examples import Examples
 from ppml.federation.factory import client_weights, party_seeds
 from ppml.learning.result import TrainingResult
 from ppml.learning.vectorized.clients import BatchedClientLearner, BatchedClients
@@ -30,6 +31,10 @@ TECHNIQUES = {
     "fl_dp": {"private": True},
     "fl_dp_he": {"private": True, "encrypted": True},
 }
+
+
+def trained(arm: Arm, owned: list[Examples], noise: list[float | None]) -> TrainingResult:
+    return train(arm, owned, noise, foreign_images(), contract=CONTRACT, rng=Randomness(1), report=lambda row: None)
 
 
 @cache
@@ -128,8 +133,7 @@ def train_without_federation(kind: str, *, private: bool) -> TrainingResult:
         }
     )
     owned = [some(60)] if kind == "centralized" else owners()
-    noise = [1.0 if private else None] * len(owned)
-    return train(arm, owned, noise, foreign_images(), contract=CONTRACT, rng=Randomness(1), report=lambda row: None)
+    return trained(arm, owned, [1.0 if private else None] * len(owned))
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["without privacy", "private"])
@@ -164,28 +168,12 @@ def test_all_owners_start_from_same_weights_in_every_topology(monkeypatch):
 
 def test_private_arm_without_noise_is_refused():
     with pytest.raises(ValueError, match="noise multiplier"):
-        train(
-            federated_arm(private=True),
-            owners(),
-            [None] * 3,
-            foreign_images(),
-            contract=CONTRACT,
-            rng=Randomness(1),
-            report=lambda row: None,
-        )
+        trained(federated_arm(private=True), owners(), [None] * 3)
 
 
 def test_each_client_gets_its_own_noise():
     noise = [0.5, 1.0, 2.0]
-    outcome = train(
-        federated_arm(private=True),
-        owners(),
-        noise,
-        foreign_images(),
-        contract=CONTRACT,
-        rng=Randomness(1),
-        report=lambda row: None,
-    )
+    outcome = trained(federated_arm(private=True), owners(), noise)
     assert [[event.noise_multiplier for event in own] for own in outcome.events] == [[one] for one in noise]
 
 
