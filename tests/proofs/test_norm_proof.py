@@ -253,7 +253,7 @@ PLACES = np.cumsum(
     ]
 )
 DIFFER = "the squares of the update differ"
-ALTERED: dict[str, tuple[str, int, Callable[[bytes], bytes], str]] = {
+ALTERED: dict[str, tuple[str, int, Callable[[bytes], bytes], str | None]] = {
     **{f"share at {place}": ("share", 0, partial(shifted, place=place), DIFFER) for place in (0, 150, 299)},
     "seed": ("share", 2, lambda part: bytes(32), "the squares of the update"),
     "bits": ("proof", 0, partial(shifted, place=PLACES[0], before=32), "bits"),
@@ -262,17 +262,17 @@ ALTERED: dict[str, tuple[str, int, Callable[[bytes], bytes], str]] = {
     "bit values": ("proof", 0, partial(shifted, place=PLACES[3], before=32), "bits"),
     "square values": ("proof", 0, partial(shifted, place=PLACES[4] + 7, before=32), "squares"),
     **{
-        f"opening of {server} at {place}": ("opening", server, partial(shifted, place=place), "")
+        f"opening of {server} at {place}": ("opening", server, partial(shifted, place=place), None)
         for server in range(SERVERS)
         for place in (0, wire_count(STATEMENT), wire_count(STATEMENT) + 1, -98, -1)
     },
-    "a share cut off": ("share", 0, lambda part: part[:-8], ""),
-    "a longer share": ("share", 0, lambda part: part + bytes(8), ""),
-    "a short seed": ("share", 1, lambda part: part[:-1], ""),
-    "no number": ("share", 0, lambda part: b"\xff" * 8 + part[8:], ""),
-    "a proof cut off": ("proof", 0, lambda part: part[:-8], ""),
-    "a longer proof": ("proof", 0, lambda part: part + bytes(8), ""),
-    "no proof": ("proof", 0, lambda part: b"", ""),
+    "a share cut off": ("share", 0, lambda part: part[:-8], None),
+    "a longer share": ("share", 0, lambda part: part + bytes(8), None),
+    "a short seed": ("share", 1, lambda part: part[:-1], None),
+    "no number": ("share", 0, lambda part: b"\xff" * 8 + part[8:], None),
+    "a proof cut off": ("proof", 0, lambda part: part[:-8], None),
+    "a longer proof": ("proof", 0, lambda part: part + bytes(8), None),
+    "no proof": ("proof", 0, lambda part: b"", None),
     "an opening cut off": ("opening", 0, lambda part: part[:-8], r"bytes for \d+ numbers"),
 }
 
