@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ppml.auditing.verdict import audit_row, evaluate_audit
 from ppml.jobs.job import Job
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.literature import PublishedRow
-from ppml.reporting.registry import Kind
+from ppml.reporting.registry import Kind, figures, tables
+from ppml.reporting.table import Table
 from ppml.results.joint import JOINT_COLUMNS, joint_key
-from ppml.results.tidy_files import TIDY_FILES
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,25 @@ class Collected:
     joint: pd.DataFrame
 
     def job(self, kind: Kind, folder: Path, outputs: Iterable[str], published: Mapping[str, PublishedRow]) -> Job:
-        """Write the tables, and return the job that makes a table or figure of them."""
-        inputs = {}
-        for name in TIDY_FILES:
-            inputs[name] = folder / f"{name}.csv"
-            getattr(self, name).to_csv(inputs[name], index=False)
+        """Write the tables that a kind reads, and return the job that makes a table or figure of them."""
+        inputs = {name: folder / f"{name}.csv" for name in kind.reads}
+        for name, path in inputs.items():
+            getattr(self, name).to_csv(path, index=False)
         rows = {key: row.to_json() for key, row in published.items()}
         spec = {"kind": kind.name, "view": self.view.to_json(), "published": rows}
         return Job(spec, inputs, {suffix: folder / f"out.{suffix}" for suffix in outputs})
 
-    def build(self, kind: Kind, published: Mapping[str, PublishedRow] = MappingProxyType({})) -> Any:
-        """Return the table or figure of a kind."""
+    def table(self, name: str, published: Mapping[str, PublishedRow] = MappingProxyType({})) -> Table:
+        """Return the table of a kind."""
+        found: Table = self._build(tables()[name], published)
+        return found
+
+    def figure(self, name: str, published: Mapping[str, PublishedRow] = MappingProxyType({})) -> Figure:
+        """Return the figure of a kind."""
+        found: Figure = self._build(figures()[name], published)
+        return found
+
+    def _build(self, kind: Kind, published: Mapping[str, PublishedRow]) -> Any:
         shown = {"published": published} if kind.published else {}
         return kind.builder()(self.view, **{name: getattr(self, name) for name in kind.reads}, **shown)
 
@@ -113,36 +122,28 @@ def collect(
     classes: int = 10,
 ) -> Collected:
     """Return tables of ``seeds`` runs of each arm, the same on every call."""
-    records: list[dict[str, Any]] = []
-    costs: list[dict[str, Any]] = []
-    history: list[dict[str, Any]] = []
-    clients: list[dict[str, Any]] = []
-    epsilons: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("records", "costs", "history", "clients", "epsilons")
+    }
     for place, (name, arm) in enumerate(arms.items()):
         # The same arm in plaintext and encrypted has the same accuracy, bit for bit.
         stream = round(1e6 * arm.accuracy) + sum(map(ord, arm.topology))
         for seed in range(seeds):
             rng = np.random.default_rng([stream, seed])
             accuracy = arm.accuracy + 0.002 * rng.standard_normal()
-            records.append(_record(name, arm, seed, accuracy, n_train, n_test, n_test_all))
-            costs.append(_cost(name, arm, seed, np.random.default_rng([place, seed])))
-            history += _history(name, arm, seed, accuracy, rng)
-            epsilons += _epsilons(records[-1])
-            if arm.clients:
-                clients += _clients(arm, records[-1], classes)
+            record = _record(name, arm, seed, accuracy, n_train, n_test, n_test_all)
+            rows["records"].append(record)
+            rows["costs"].append(_cost(name, arm, seed, np.random.default_rng([place, seed])))
+            rows["history"] += _history(name, arm, seed, accuracy, rng)
+            rows["epsilons"] += _epsilons(record)
+            rows["clients"] += _clients(arm, record, classes) if arm.clients else []
     view = ExperimentView.model_validate_json(
         json.dumps({"title": title, "arms": {name: arm.label for name, arm in arms.items()}, "compare": compare or []})
     )
-    tables = (
-        records,
-        costs,
-        history,
-        clients,
-        epsilons,
-        [_audit(name, arm) for name, arm in arms.items() if arm.epsilon is not None],
-        [_inference(name, seed) for name in list(arms)[:1] for seed in range(seeds)],
-    )
-    return Collected(view, *map(pd.DataFrame, tables), joint=_joints(pd.DataFrame(records)))
+    rows["audits"] = [_audit(name, arm) for name, arm in arms.items() if arm.epsilon is not None]
+    rows["inferences"] = [_inference(name, seed) for name in list(arms)[:1] for seed in range(seeds)]
+    joint = _joints(pd.DataFrame(rows["records"]))
+    return Collected(view, joint=joint, **{name: pd.DataFrame(one) for name, one in rows.items()})
 
 
 def _joints(records: pd.DataFrame) -> pd.DataFrame:
@@ -203,7 +204,26 @@ def _rounds(arm: MadeUpArm) -> int | None:
 def _record(
     name: str, arm: MadeUpArm, seed: int, accuracy: float, n_train: int, n_test: int, n_test_all: int
 ) -> dict[str, Any]:
-    private = arm.epsilon is not None
+    private, federated = arm.epsilon is not None, arm.topology == "federated"
+    spent = arm.epsilon or 0.0
+    guarantee = {
+        "noise_source": arm.noise_source,
+        "sampling_source": arm.noise_source,
+        "sampler": "poisson",
+        "epsilon": max(0.0, spent - 0.001 * seed),
+        "epsilon_rdp": 1.09 * spent,
+        "epsilon_prv": spent,
+        "epsilon_pld": max(0.0, spent - 0.01),
+        "epsilon_replace_one": 2.2 * spent,
+        "delta": arm.delta,
+        "accountant": "prv",
+        "neighbouring": "zero_out_one",
+        "noise_multiplier": 1.1,
+        "max_grad_norm": arm.max_grad_norm,
+        "sample_rate": 0.0256,
+        "steps": 400,
+        "steps_planned": 640 if arm.budget else 400,
+    }
     return {
         "arm": name,
         "dataset": arm.dataset,
@@ -212,12 +232,13 @@ def _record(
         "topology": arm.topology,
         "privacy_unit": arm.unit if private else "none",
         "noise": arm.noise if private else "none",
-        "noise_source": arm.noise_source if private else None,
-        "sampling_source": arm.noise_source if private else None,
-        "sampler": "poisson" if private else None,
+        **(guarantee if private else dict.fromkeys(guarantee)),
+        "epsilon_gdp": None,
+        "epsilon_if_opened": None,
+        "budget": arm.budget,
         "aggregation": arm.aggregation,
-        "update_opened_by": "the server" if arm.topology == "federated" else None,
-        "sum_seen_by": "all clients" if arm.topology == "federated" else None,
+        "update_opened_by": "the server" if federated else None,
+        "sum_seen_by": "all clients" if federated else None,
         "clients": arm.clients or 1,
         "partition": arm.partition,
         "division": arm.partition.split("-")[0] if arm.partition else None,
@@ -231,22 +252,6 @@ def _record(
         "accuracy": round((accuracy - 0.008) * n_test) / n_test,
         "accuracy_all": round(accuracy * n_test_all) / n_test_all,
         "loss": 0.1,
-        "epsilon": max(0.0, arm.epsilon - 0.001 * seed) if arm.epsilon is not None else None,
-        "epsilon_rdp": 1.09 * arm.epsilon if arm.epsilon is not None else None,
-        "epsilon_prv": arm.epsilon,
-        "epsilon_pld": max(0.0, arm.epsilon - 0.01) if arm.epsilon is not None else None,
-        "epsilon_gdp": None,
-        "epsilon_replace_one": 2.2 * arm.epsilon if arm.epsilon is not None else None,
-        "epsilon_if_opened": None,
-        "budget": arm.budget,
-        "delta": arm.delta if private else None,
-        "accountant": "prv" if private else None,
-        "neighbouring": "zero_out_one" if private else None,
-        "noise_multiplier": 1.1 if private else None,
-        "max_grad_norm": arm.max_grad_norm if private else None,
-        "sample_rate": 0.0256 if private else None,
-        "steps": 400 if private else None,
-        "steps_planned": (640 if arm.budget else 400) if private else None,
         "device": "cpu",
         "config_digest": f"{sum(map(ord, name)):016x}",
         "data_digest": "00000000deadbeef",

@@ -8,7 +8,6 @@ from ppml.errors import UserError
 from ppml.reporting.claims import KEPT, findings
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.statistics import difference
-from ppml.reporting.table_claims import claims_table
 from ppml.reporting.writers import to_latex, to_markdown
 
 from .made_up import MadeUpArm, collect
@@ -132,7 +131,7 @@ def test_arms_with_other_images_are_refused():
 
 def test_row_has_quote_criterion_numbers_and_verdict():
     collected = anonymizer("keeps_accuracy")
-    table = claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)
+    table = collected.table("claims")
     row = table.cells.iloc[0]
     assert row["Claim"] == '"They say so."'
     assert row["Verdict"] == "not held"
@@ -146,13 +145,12 @@ def test_row_has_quote_criterion_numbers_and_verdict():
 
 def test_weakest_of_many_comparisons_is_shown():
     collected = anonymizer("trains_easier")
-    table = claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)
+    table = collected.table("claims")
     figures = table.cells.iloc[0]["Ours (%; differences in points)"]
     assert figures.startswith("12 of 12 differences above 0; the smallest lower end: No privacy over ")
     assert len(table.raw) == 12
 
 
 def test_table_without_claim_is_refused():
-    collected = collect(ARMS)
     with pytest.raises(UserError, match="has none"):
-        claims_table(collected.view, collected.records, collected.costs, collected.joint, collected.history)
+        collect(ARMS).table("claims")

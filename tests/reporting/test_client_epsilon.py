@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ppml.errors import UserError
-from ppml.reporting.figure_client_epsilon import POINT, ROW_HEIGHT, draw_client_epsilon
+from ppml.reporting.figure_client_epsilon import POINT, ROW_HEIGHT
 from ppml.reporting.formatting import epsilon_bound
 from ppml.reporting.style import to_png
 
@@ -33,10 +33,6 @@ ARMS = {
 }
 
 
-def draw(collected: Collected) -> Figure:
-    return draw_client_epsilon(collected.view, collected.records, collected.clients)
-
-
 def points(figure: Figure) -> list[PathCollection]:
     return [found for found in figure.axes[0].collections if isinstance(found, PathCollection)]
 
@@ -55,7 +51,7 @@ def of_arm(collected: Collected, arm: str):
 
 def test_point_shows_epsilon_and_size_of_client():
     collected = collect(ARMS)
-    for arm, drawn in zip(ARMS, points(draw(collected)), strict=True):
+    for arm, drawn in zip(ARMS, points(collected.figure("client_epsilon")), strict=True):
         mine = of_arm(collected, arm)
         expected = mine[["epsilon", "records"]].to_numpy(dtype=float)
         seen = np.column_stack([drawn.get_offsets()[:, 0], drawn.get_array()])
@@ -65,7 +61,7 @@ def test_point_shows_epsilon_and_size_of_client():
 
 def test_mark_is_stated_epsilon():
     collected = collect(ARMS)
-    figure = draw(collected)
+    figure = collected.figure("client_epsilon")
     marks = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
     for arm, mark, drawn in zip(ARMS, marks, points(figure), strict=True):
         stated = collected.records["epsilon"][collected.records["arm"] == arm].max()
@@ -77,25 +73,25 @@ def test_mark_is_stated_epsilon():
 
 
 def test_arm_without_private_clients_is_omitted(techniques):
-    assert rows(draw(techniques)) == ["FL + DP", "FL + DP + HE"]
+    assert rows(techniques.figure("client_epsilon")) == ["FL + DP", "FL + DP + HE"]
 
 
 def test_client_level_arm_needs_epsilon_per_client():
     collected = collect(ARMS)
-    assert len(rows(draw(collected))) == 4
+    assert len(rows(collected.figure("client_epsilon"))) == 4
     whole = collected.clients["arm"] == "whole"
     collected.clients["epsilon"] = collected.clients["epsilon"].mask(whole)
-    assert rows(draw(collected)) == [ARMS[arm].label for arm in ("even", "uneven", "budget")]
+    assert rows(collected.figure("client_epsilon")) == [ARMS[arm].label for arm in ("even", "uneven", "budget")]
 
 
 def test_labels_name_different_units():
-    figure = draw(collect({arm: ARMS[arm] for arm in ("even", "whole")}))
+    figure = collect({arm: ARMS[arm] for arm in ("even", "whole")}).figure("client_epsilon")
     assert figure.axes[0].get_xlabel() == "ε of one example or one client at the end of the training, PRV, δ = 1e-5"
     assert rows(figure) == ["FL + DP, IID\n(of one example)", "FL + DP of a client\n(of one client)"]
 
 
 def test_axis_is_logarithmic_for_ratio_above_five():
-    even, uneven = (draw(collect({arm: ARMS[arm]})) for arm in ("even", "uneven"))
+    even, uneven = (collect({arm: ARMS[arm]}).figure("client_epsilon") for arm in ("even", "uneven"))
     assert even.axes[0].get_xscale() == "linear" and uneven.axes[0].get_xscale() == "log"
     assert uneven.axes[0].get_xlabel() == "ε of one example at the end of the training, PRV, δ = 1e-5 (log scale)"
 
@@ -103,7 +99,7 @@ def test_axis_is_logarithmic_for_ratio_above_five():
 def test_client_without_a_step_is_at_zero():
     collected = collect({"uneven": ARMS["uneven"]})
     collected.clients.loc[collected.clients["client"] == 7, "epsilon"] = 0.0
-    figure = draw(collected)
+    figure = collected.figure("client_epsilon")
     ax = figure.axes[0]
     names = dict(zip(ax.get_xticks(), (tick.get_text() for tick in ax.get_xticklabels()), strict=True))
     (zero,) = [place for place, name in names.items() if name == "0"]
@@ -114,7 +110,7 @@ def test_client_without_a_step_is_at_zero():
 
 def test_equal_epsilons_are_one_column():
     collected = collect({"even": ARMS["even"]}, seeds=1)
-    figure = draw(collected)
+    figure = collected.figure("client_epsilon")
     (drawn,) = points(figure)
     across, up = drawn.get_offsets().T
     assert len(set(across)) == 1 and len(set(up)) == 8
@@ -124,7 +120,7 @@ def test_equal_epsilons_are_one_column():
 
 
 def test_clients_do_not_overlap():
-    figure = draw(collect({"uneven": ARMS["uneven"]}))
+    figure = collect({"uneven": ARMS["uneven"]}).figure("client_epsilon")
     to_png(figure)
     ax, (drawn,) = figure.axes[0], points(figure)
     places = ax.transData.transform(np.asarray(drawn.get_offsets())) * 72 / figure.dpi
@@ -133,22 +129,22 @@ def test_clients_do_not_overlap():
 
 def test_many_clients_stay_in_their_row():
     many = fl("FL + DP, 100 clients", 2.9, clients=100, partition="iid-100")
-    figure = draw(collect({"many": many, "even": ARMS["even"]}, seeds=5))
+    figure = collect({"many": many, "even": ARMS["even"]}, seeds=5).figure("client_epsilon")
     first, second = (drawn.get_offsets()[:, 1] for drawn in points(figure))
     assert len(first) == 500 and first.max() < second.min()
 
 
 def test_budget_is_dotted_line():
-    figure = draw(collect({"budget": ARMS["budget"]}))
+    figure = collect({"budget": ARMS["budget"]}).figure("client_epsilon")
     (dotted,) = [line for line in figure.axes[0].lines if line.get_linestyle() != "-"]
     assert list(dotted.get_xdata()) == [1.0, 1.0]
     assert {"budget 1", "0.990", "budget"} <= set(texts(figure))
-    assert "budget" not in texts(draw(collect({"even": ARMS["even"]})))
+    assert "budget" not in texts(collect({"even": ARMS["even"]}).figure("client_epsilon"))
 
 
 @pytest.mark.parametrize(("sizes", "scale"), [(UNEVEN, " (log scale)"), ((1000, 1500) * 4, "")])
 def test_colours_have_a_scale(sizes, scale):
-    figure = draw(collect({"a": fl("FL + DP", 2.9, sizes=sizes)}))
+    figure = collect({"a": fl("FL + DP", 2.9, sizes=sizes)}).figure("client_epsilon")
     bar = figure.axes[1]
     assert bar.get_xlabel() == f"Training examples of the client{scale}"
     assert bar.get_xlim() == pytest.approx((min(sizes), max(sizes)))
@@ -156,25 +152,25 @@ def test_colours_have_a_scale(sizes, scale):
 
 def test_figure_without_private_clients_is_refused():
     with pytest.raises(UserError, match="none of the arms dp, fl has private clients"):
-        draw(collect({arm: TECHNIQUES[arm] for arm in ("dp", "fl")}))
+        collect({arm: TECHNIQUES[arm] for arm in ("dp", "fl")}).figure("client_epsilon")
 
 
 def test_clients_that_contradict_records_are_refused():
     collected = collect({"even": ARMS["even"]})
     collected.clients["epsilon"] *= 1.1
     with pytest.raises(UserError, match=r"largest epsilon of the clients of seed 0 is 3\.19, and .* states 2\.9"):
-        draw(collected)
+        collected.figure("client_epsilon")
 
 
 def test_client_without_epsilon_is_refused():
     collected = collect({"even": ARMS["even"]})
     collected.clients.loc[3, "epsilon"] = np.nan
     with pytest.raises(UserError, match="of seed 0 is nan"):
-        draw(collected)
+        collected.figure("client_epsilon")
 
 
 def test_arm_without_clients_is_named():
     collected = collect({"even": ARMS["even"], "uneven": ARMS["uneven"]})
     collected.clients = of_arm(collected, "even")
     with pytest.raises(UserError, match=r"clients\.csv: unknown arm 'uneven'"):
-        draw(collected)
+        collected.figure("client_epsilon")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ppml.errors import UserError
-from ppml.reporting.client_grid import client_study
-from ppml.reporting.figure_clients import draw_clients
-from ppml.reporting.table_clients import clients_table
 
 from .made_up import Collected, MadeUpArm, collect
 
@@ -39,12 +38,8 @@ def study(**others: MadeUpArm) -> Collected:
     return collect(arms, compare=COMPARE)
 
 
-def table_of(made: Collected, published):
-    return clients_table(made.view, made.records, made.costs, made.joint, published)
-
-
 def test_setting_has_one_line_in_order(published):
-    cells = table_of(study(), published).cells
+    cells = study().table("clients", published).cells
     assert cells[["Division", "Clients"]].to_numpy().tolist() == [
         ["Centralized", "1"],
         ["IID", "4"],
@@ -64,40 +59,32 @@ def test_setting_has_one_line_in_order(published):
 
 def test_line_has_our_and_their_numbers(published):
     made = study()
-    line = table_of(made, published).cells.iloc[1]
+    line = made.table("clients", published).cells.iloc[1]
     rows = made.records[made.records["arm"] == "fl4"]["accuracy_all"]
     assert line["FL: all 10,000 (%)"] == f"{100 * rows.mean():.2f} ± {100 * rows.std(ddof=1):.2f}"
     assert (line["Theirs: Independent"], line["Theirs: FL"]) == ("73.1 ± 3.0", "82.4 ± 2.0")
-    assert table_of(made, published).cells.iloc[3]["Independent: all 10,000 (%)"] == "—"
+    assert made.table("clients", published).cells.iloc[3]["Independent: all 10,000 (%)"] == "—"
 
 
 def test_gain_is_paired_difference(published):
     made = study()
-    gain = table_of(made, published).cells.iloc[1]["FL, minus independent"]
+    gain = made.table("clients", published).cells.iloc[1]["FL, minus independent"]
     both = [made.records[made.records["arm"] == name].set_index("seed")["accuracy_all"] for name in ("fl4", "alone4")]
     assert gain.startswith(f"{100 * (both[0] - both[1]).mean():+.2f} [")
 
 
 def test_notes_count_settings_and_compare_order(published):
-    notes = " ".join(table_of(study(), published).notes)
+    notes = " ".join(study().table("clients", published).notes)
     assert "FL is above independent training in 2 of 2 settings with both" in notes
     # 15 pairs of six accuracies; 82.4 % occurs twice.
     assert "of 14 pairs of settings with different published accuracies, ours have the same order in 12" in notes
     worse = study(fl32=arm(0.85, "federated", 32))
-    notes = " ".join(table_of(worse, published).notes)
+    notes = " ".join(worse.table("clients", published).notes)
     assert "in 1 of 2 settings with both" in notes and "ours have the same order in 13" in notes
 
 
 def noisy(accuracy: float, clients: int, noise: str) -> MadeUpArm:
-    return MadeUpArm(
-        f"{noise} {clients}",
-        accuracy,
-        "federated",
-        2.9,
-        clients=clients,
-        partition=f"iid-{clients}",
-        noise=noise,
-    )
+    return dataclasses.replace(arm(accuracy, "federated", clients), epsilon=2.9, noise=noise)
 
 
 def shares() -> Collected:
@@ -114,7 +101,7 @@ def shares() -> Collected:
 
 def test_kinds_of_noise_are_series(published):
     made = shares()
-    table = table_of(made, published)
+    table = made.table("clients", published)
     assert list(table.cells.columns[3:]) == [
         "FL, local noise: first 2,000 (%)",
         "FL, local noise: all 10,000 (%)",
@@ -137,7 +124,7 @@ def test_kinds_of_noise_are_series(published):
 
 def test_figure_has_line_per_series(published):
     made = shares()
-    (panel,) = draw_clients(made.view, made.records, published).axes
+    (panel,) = made.figure("clients", published).axes
     lines = {line.get_label(): line.lines[0] for line in panel.containers}
     means = made.records.groupby("arm")["accuracy_all"].mean()
     for series, arms in (
@@ -151,15 +138,15 @@ def test_figure_has_line_per_series(published):
 def test_two_arms_of_one_setting_are_refused(published):
     twice = study(again=arm(0.97, "federated", 4))
     with pytest.raises(UserError, match="arms 'fl4' and 'again' have the same setting"):
-        client_study(twice.view, twice.records, published)
+        twice.table("clients", published)
     single = collect({"one": MadeUpArm("One owner", 0.985)})
     with pytest.raises(UserError, match="has more than one client"):
-        client_study(single.view, single.records, published)
+        single.table("clients", published)
 
 
 def test_figure_has_panel_per_division(published):
     made = study()
-    figure = draw_clients(made.view, made.records, published)
+    figure = made.figure("clients", published)
     assert [ax.get_title() for ax in figure.axes] == [
         "IID\n10,000 training images",
         "Shards by label\n10,000 training images",

@@ -18,9 +18,11 @@ from ppml.reporting.figure_cost import cost_panels
 from ppml.reporting.figure_history import curve
 from ppml.reporting.figure_labels import draw_labels, label_counts, label_palette
 from ppml.reporting.figure_size import privacy_levels
+from ppml.reporting.formatting import model_name
 from ppml.reporting.registry import figures
 from ppml.reporting.statistics import wilson_interval
 from ppml.reporting.style import arm_styles, dodge, to_png, to_svg
+from ppml.reporting.summaries import arm_results
 
 from .made_up import COMPARE, TECHNIQUES, MadeUpArm, collect
 
@@ -30,7 +32,7 @@ KINDS = sorted(figures().keys() - {"clients"})
 
 def draw(kind, collected, published=()):
     """Return a figure of ``collected``."""
-    return collected.build(figures()[kind], dict(published))
+    return collected.figure(kind, dict(published))
 
 
 def texts(figure):
@@ -104,14 +106,14 @@ def test_history_shows_every_mean(techniques):
 def test_curve_has_interval_of_its_seeds():
     values = [0.90, 0.92, 0.95]
     steps = pd.DataFrame({"seed": [0, 1, 2], "step": 1, "accuracy": values})
-    point = curve(steps).iloc[0]
+    point = curve(steps, "accuracy").iloc[0]
     expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert (point["low"], point["high"]) == pytest.approx((100 * expected[0], 100 * min(1, expected[1])))
-    two = curve(steps[:2]).iloc[0]
+    two = curve(steps[:2], "accuracy").iloc[0]
     assert (two["low"], two["mean"], two["high"]) == pytest.approx((90, 91, 92))
-    one = curve(steps[:1], images=2000).iloc[0]
+    one = curve(steps[:1], "accuracy", images=2000).iloc[0]
     assert (one["low"], one["high"]) == pytest.approx(tuple(100 * end for end in wilson_interval(0.9, 2000)))
-    assert curve(steps[:1]).iloc[0]["low"] == 90
+    assert curve(steps[:1], "accuracy").iloc[0]["low"] == 90
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_figure_without_suitable_arm_is_refused(kind, arm, reason):
 
 
 def test_cost_shows_means(techniques):
-    panels = {panel.heading: panel.values for panel in cost_panels(techniques.view, techniques.costs)}
+    panels = {heading: values for (heading, _), values in cost_panels(techniques.view, techniques.costs).items()}
     seconds = techniques.costs.groupby("arm")["cpu_seconds"].mean()
     assert panels["CPU time"]["mean"].to_dict() == pytest.approx(seconds.to_dict())
     assert panels["Upload"]["mean"]["fl_he"] == pytest.approx(1130)
@@ -280,11 +282,8 @@ def test_size_has_line_per_privacy_level():
     collected = collect(arms)
     collected.records["parameters"] = collected.records["model"].map({"tanh_cnn": 26_106, "resnet18": 11_175_370})
     small, large = ("small CNN", 26_106), ("ResNet18", 11_175_370)
-    levels = privacy_levels(collected.view, collected.records)
-    assert [[(point.model, point.parameters) for point in level] for level in levels] == [
-        [small, large],
-        [small],
-        [small, large],
-    ]
+    levels = privacy_levels(arm_results(collected.view, collected.records))
+    shown = [[(model_name(one.first["model"]), one.first["parameters"]) for one in level] for level in levels]
+    assert shown == [[small, large], [small], [small, large]]
     entries = draw("size", collected).axes[0].get_legend().get_texts()
     assert [text.get_text() for text in entries] == ["ε 1.00", "ε 10.0", "no privacy"]

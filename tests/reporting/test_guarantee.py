@@ -7,26 +7,31 @@ import dataclasses
 import pytest
 
 from ppml.errors import UserError
-from ppml.reporting.guarantee import SOURCES, noise_known_to, privacy_notes
-from ppml.reporting.registry import tables
+from ppml.reporting.footnotes import SOURCES, noise_known_to, privacy_notes
 from ppml.reporting.summaries import summarise
 
-from .made_up import TECHNIQUES, MadeUpArm, collect
+from .made_up import TECHNIQUES, collect
 
-CLIENTS = MadeUpArm(
-    "FL + client DP", 0.9, "federated", 5.0, "plaintext", 8, "iid-8", upload=10_000, unit="client", noise="central"
-)
+CLIENTS = dataclasses.replace(TECHNIQUES["fl_dp"], label="FL + client DP", epsilon=5.0, unit="client", noise="central")
 SECURE = dataclasses.replace(TECHNIQUES["fl_dp"], label="FL + DP, secure", noise_source="secure")
 
 
+def summary_of(collected):
+    return summarise(collected.view, tuple(collected.view.arms), collected.records, collected.costs)
+
+
 def notes_of(collected):
-    rows = summarise(collected.view, tuple(collected.view.arms), collected.records, collected.costs)
-    return privacy_notes(rows, collected.joint)
+    return privacy_notes(summary_of(collected), collected.joint)
+
+
+def note_of(collected, begin):
+    """Return the only note with these first words."""
+    (note,) = [note for note in notes_of(collected) if note.startswith(begin)]
+    return note
 
 
 def known_to(collected):
-    rows = summarise(collected.view, tuple(collected.view.arms), collected.records, collected.costs)
-    return {arm: noise_known_to(row) for arm, row in rows.iterrows()}
+    return {arm: noise_known_to(row) for arm, row in summary_of(collected).iterrows()}
 
 
 def test_arms_without_privacy_have_no_note():
@@ -34,25 +39,25 @@ def test_arms_without_privacy_have_no_note():
 
 
 def test_notes_state_joint_epsilon(techniques):
-    (note,) = [note for note in notes_of(techniques) if note.startswith("All private arms")]
+    note = note_of(techniques, "All private arms")
     row = techniques.joint.set_index("arms").loc["dp fl_dp fl_dp_he"]
     assert f"(9 different models): ε {row['epsilon']:.1f} of one example" in note
     assert "by TIGHTEST" in note and "no bound (∞)" in note
     private = collect({arm: TECHNIQUES[arm] for arm in ("dp", "fl_dp")})
-    assert "∞" not in next(note for note in notes_of(private) if note.startswith("All private arms"))
+    assert "∞" not in note_of(private, "All private arms")
 
 
 def test_notes_state_largest_delta_and_units():
     arms = {"dp": dataclasses.replace(TECHNIQUES["dp"], delta=1e-4), "fl_dp": TECHNIQUES["fl_dp"], "clients": CLIENTS}
-    (note,) = [note for note in notes_of(collect(arms)) if note.startswith("All private arms")]
+    note = note_of(collect(arms), "All private arms")
     assert "at δ 0.0001, the largest of them" in note
     assert "noise of an arm with client-level privacy counts half, without sampling" in note
-    single = next(note for note in notes_of(collect({"clients": CLIENTS})) if note.startswith("All private arms"))
+    single = note_of(collect({"clients": CLIENTS}), "All private arms")
     assert "of one client" in single and "counts half" not in single
 
 
 def test_column_of_all_seeds_is_joint_epsilon(techniques):
-    table = techniques.build(tables()["summary"])
+    table = techniques.table("summary")
     cells = table.cells.set_index("Technique")["ε, all seeds"]
     assert (cells["Centralized + DP"], cells["Centralized"]) == ("8.70", "∞")
     assert table.raw.set_index("arm")["epsilon_all_seeds"]["dp"] == pytest.approx(8.697)
@@ -61,7 +66,7 @@ def test_column_of_all_seeds_is_joint_epsilon(techniques):
 def test_missing_joint_epsilon_is_refused(techniques):
     techniques.joint = techniques.joint[techniques.joint["arms"] != "dp fl_dp fl_dp_he"]
     with pytest.raises(UserError, match="has 0 rows for the arms dp fl_dp fl_dp_he"):
-        techniques.build(tables()["summary"])
+        techniques.table("summary")
 
 
 def test_notes_state_neighbouring_relation():
@@ -88,7 +93,7 @@ def test_note_names_holder_of_seed():
     assert found["fl_dp"] == "the holder of the root seed; each client: its own"
     assert found["clients"] == "the holder of the root seed; the server: all of it"
     assert (found["secure"], found["plain"]) == ("no party", "—")
-    (note,) = [note for note in notes_of(collected) if note.startswith("The noise can be computed by")]
+    note = note_of(collected, "The noise can be computed by")
     assert "no party (FL + DP, secure)" in note and "the holder of the root seed (Centralized + DP)" in note
     assert all(text in note for text in SOURCES.values())
 

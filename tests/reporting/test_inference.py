@@ -5,19 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ppml.errors import UserError
-from ppml.reporting.registry import tables
-from ppml.reporting.table import Table
-
-from .made_up import Collected
-
-
-def table(collected: Collected) -> Table:
-    found: Table = collected.build(tables()["inference"])
-    return found
 
 
 def test_row_has_accuracy_cost_and_error(techniques):
-    (row,) = table(techniques).cells.to_dict("records")
+    (row,) = techniques.table("inference").cells.to_dict("records")
     assert row["Technique"] == "Centralized" and row["Seeds"] == "3" and row["Images"] == "4,096"
     assert row["Accuracy, encrypted (%)"] == "98.90 ± 0.02"
     assert row["Accuracy, plaintext (%)"] == "98.93 ± 0.02"
@@ -31,18 +22,18 @@ def test_row_has_accuracy_cost_and_error(techniques):
 
 
 def test_notes_state_leakage(techniques):
-    notes = " ".join(table(techniques).notes)
+    notes = " ".join(techniques.table("inference").notes)
     for part in ("Without circuit privacy", "can reveal its key", "Training is not encrypted", "decrypt nothing"):
         assert part in notes
 
 
 def test_one_seed_has_the_interval_over_images(techniques):
     techniques.inferences = techniques.inferences[techniques.inferences["seed"] == 0]
-    (row,) = table(techniques).cells.to_dict("records")
+    (row,) = techniques.table("inference").cells.to_dict("records")
     assert row["Accuracy, encrypted (%)"].startswith("98.88 [")
 
 
 def test_table_without_encrypted_prediction_is_refused(techniques):
     techniques.inferences = techniques.inferences.assign(arm="another")
-    with pytest.raises(UserError, match=r"inferences\.csv: none of the arms .* predicts encrypted images"):
-        table(techniques)
+    with pytest.raises(UserError, match=r"table inference of .*: none of the arms .* predicts encrypted images"):
+        techniques.table("inference")

@@ -4,17 +4,11 @@ import pytest
 from matplotlib.colors import to_hex
 
 from ppml.errors import UserError
-from ppml.reporting.figure_audit import draw_audit
 from ppml.reporting.style import ALARM
-from ppml.reporting.table_audit import audit_table
 
 from .made_up import TECHNIQUES, collect
 
 PRIVATE = [name for name, arm in TECHNIQUES.items() if arm.epsilon]
-
-
-def table_of(collected):
-    return audit_table(collected.view, collected.records, collected.audits)
 
 
 @pytest.fixture
@@ -27,7 +21,7 @@ def failed(techniques):
 
 
 def test_row_has_claim_and_measurement(techniques):
-    cells = table_of(techniques).cells.set_index("Technique")
+    cells = techniques.table("audit").cells.set_index("Technique")
     assert list(cells.index) == [TECHNIQUES[name].label for name in PRIVATE]
     row, raw = cells.loc["FL + DP"], techniques.audits.set_index("arm").loc["fl_dp"]
     assert row["Noise multiplier, claimed"] == "2.03"
@@ -40,20 +34,20 @@ def test_row_has_claim_and_measurement(techniques):
 
 def test_release_of_all_examples_has_no_draws(techniques):
     techniques.audits.loc[techniques.audits["arm"] == "fl_dp", ["drawn", "coins"]] = 0
-    assert table_of(techniques).cells.set_index("Technique").loc["FL + DP", "Drawn"] == "all, always"
+    assert techniques.table("audit").cells.set_index("Technique").loc["FL + DP", "Drawn"] == "all, always"
 
 
 def test_notes_state_method_and_limits(techniques):
-    notes = "\n".join(table_of(techniques).notes)
+    notes = "\n".join(techniques.table("audit").notes)
     for part in ("White-box", "none of the 3 audited arms wrongly with 99 % confidence", "does not prove"):
         assert part in notes
 
 
 def test_wrong_claim_is_marked(failed):
-    cells = table_of(failed).cells.set_index("Technique")["Verdict"]
+    cells = failed.table("audit").cells.set_index("Technique")["Verdict"]
     assert cells["FL + DP"] == "DOES NOT HOLD: claims noise multiplier 2.03, releases 0.9"
     assert (cells.drop("FL + DP") == "holds").all()
-    figure = draw_audit(failed.view, failed.records, failed.audits)
+    figure = failed.figure("audit")
     names = {label.get_text(): to_hex(label.get_color()) for label in figure.axes[0].get_yticklabels()}
     assert names["FL + DP: DOES NOT HOLD"] == ALARM.lower()
     assert list(names.values()).count(ALARM.lower()) == 1
@@ -62,15 +56,15 @@ def test_wrong_claim_is_marked(failed):
 def test_inconclusive_audit_names_reason(techniques):
     row = techniques.audits["arm"] == "fl_dp"
     techniques.audits["unclear"] = techniques.audits["unclear"].astype(object).mask(row, "gradients are too short")
-    cells = table_of(techniques).cells.set_index("Technique")["Verdict"]
+    cells = techniques.table("audit").cells.set_index("Technique")["Verdict"]
     assert cells["FL + DP"] == "not shown: gradients are too short"
     assert (cells.drop("FL + DP") == "holds").all()
-    figure = draw_audit(techniques.view, techniques.records, techniques.audits)
+    figure = techniques.figure("audit")
     assert "FL + DP: not shown" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
 def test_figure_shows_ratios_to_claims(techniques):
-    ax, fraction = draw_audit(techniques.view, techniques.records, techniques.audits).axes
+    ax, fraction = techniques.figure("audit").axes
     (measured, *_) = ax.containers[0].lines
     assert list(measured.get_xdata()) == pytest.approx([1.03] * len(PRIVATE))
     assert [bar.get_width() for bar in fraction.patches] == pytest.approx([0.9] * len(PRIVATE))
@@ -79,7 +73,7 @@ def test_figure_shows_ratios_to_claims(techniques):
 
 def test_epsilon_of_zero_has_no_bar(techniques):
     techniques.audits.loc[techniques.audits["arm"] == "fl_dp", ["epsilon", "epsilon_low"]] = 0.0
-    _, fraction = draw_audit(techniques.view, techniques.records, techniques.audits).axes
+    _, fraction = techniques.figure("audit").axes
     assert sum(bar.get_width() > 0 for bar in fraction.patches) == len(PRIVATE) - 1
 
 
@@ -87,5 +81,5 @@ def test_table_without_audited_arm_is_refused():
     plain = {name: arm for name, arm in TECHNIQUES.items() if not arm.epsilon}
     collected = collect(plain)
     collected.audits = collect(TECHNIQUES).audits
-    with pytest.raises(UserError, match=r"none of the arms centralized, local, fl, fl_he of .* was audited"):
-        table_of(collected)
+    with pytest.raises(UserError, match="none of the arms centralized, local, fl, fl_he was audited"):
+        collected.table("audit")

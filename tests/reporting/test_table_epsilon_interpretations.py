@@ -8,14 +8,9 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.reporting.formatting import epsilon_bound
-from ppml.reporting.registry import tables
 
 from ..accounting.reference import exact_epsilon_of_gaussians, renyi_epsilon_of_gaussians
 from .made_up import COMPARE, TECHNIQUES, collect
-
-
-def table(collected, published):
-    return collected.build(tables()["epsilon_interpretations"], published)
 
 
 @pytest.fixture
@@ -23,7 +18,7 @@ def paper(published):
     """Return the table for an arm with PRIVATE-AI's noise multiplier of 4 and its epsilon of 2.90."""
     collected = collect({"fl_dp": TECHNIQUES["fl_dp"]}, compare=[{"published": "private-ai/4/fl-dp", "arm": "fl_dp"}])
     collected.records["noise_multiplier"] = 4.0
-    return table(collected, published)
+    return collected.table("epsilon_interpretations", published)
 
 
 def test_steps_without_sampling_approximate_published_epsilon(paper):
@@ -44,7 +39,7 @@ def test_row_has_epsilon_of_every_accountant(paper):
 
 
 def test_rows_are_private_arms_with_published_epsilon(techniques, published):
-    raw = table(techniques, published).raw
+    raw = techniques.table("epsilon_interpretations", published).raw
     assert list(zip(raw["published"], raw["arm"], strict=True)) == [
         ("private-ai/1/ml-dp", "dp"),
         ("private-ai/4/fl-dp", "fl_dp"),
@@ -53,7 +48,7 @@ def test_rows_are_private_arms_with_published_epsilon(techniques, published):
 
 def test_table_without_private_arm_is_refused(published):
     with pytest.raises(UserError, match="no private arm answers a published epsilon"):
-        table(collect({"fl": TECHNIQUES["fl"]}, compare=[COMPARE[4]]), published)
+        collect({"fl": TECHNIQUES["fl"]}, compare=[COMPARE[4]]).table("epsilon_interpretations", published)
 
 
 @pytest.mark.parametrize("value", [2.896, 2.9, 2.9000001, 2.904, 0.0123456, 99.999, 12345.6, 9.996])

@@ -8,27 +8,18 @@ import pandas as pd
 import pytest
 
 from ppml.errors import UserError
-from ppml.reporting.registry import tables
-from ppml.reporting.writers import escape_latex, to_csv, to_latex, to_markdown
+from ppml.reporting.writers import to_csv, to_latex, to_markdown
 
 from .made_up import COMPARE, TECHNIQUES, MadeUpArm, collect
 
 
-def summary_of(collected):
-    return collected.build(tables()["summary"])
-
-
-def published_of(collected, published):
-    return collected.build(tables()["published"], published)
-
-
 @pytest.fixture
 def published_cells(techniques, published):
-    return published_of(techniques, published)
+    return techniques.table("published", published)
 
 
 def test_summary_shows_mean_and_deviation_of_both_test_sets(techniques):
-    cells = summary_of(techniques).cells.set_index("Technique")
+    cells = techniques.table("summary").cells.set_index("Technique")
     runs = techniques.records[techniques.records["arm"] == "fl_dp_he"]
     for column, heading in (("accuracy", "first 2,000"), ("accuracy_all", "all 10,000")):
         shown = f"{100 * runs[column].mean():.2f} ± {100 * runs[column].std(ddof=1):.2f}"
@@ -38,7 +29,7 @@ def test_summary_shows_mean_and_deviation_of_both_test_sets(techniques):
 
 
 def test_summary_shows_guarantee_and_cost(techniques):
-    cells = summary_of(techniques).cells.set_index("Technique")
+    cells = techniques.table("summary").cells.set_index("Technique")
     private, public = cells.loc["FL + DP + HE"], cells.loc["Centralized"]
     assert private["ε"] == "2.90"
     assert private["Unit; δ; accountant; noise"] == "example; 1e-5; PRV; local, seeded"
@@ -51,11 +42,11 @@ def test_summary_shows_guarantee_and_cost(techniques):
 def test_epsilon_is_the_largest_over_seeds(techniques):
     records = techniques.records
     records.loc[(records["arm"] == "dp") & (records["seed"] == 1), "epsilon"] = 3.14
-    assert summary_of(techniques).cells.set_index("Technique").loc["Centralized + DP", "ε"] == "3.14"
+    assert techniques.table("summary").cells.set_index("Technique").loc["Centralized + DP", "ε"] == "3.14"
 
 
 def test_single_seed_has_binomial_interval():
-    table = summary_of(collect(TECHNIQUES, seeds=1))
+    table = collect(TECHNIQUES, seeds=1).table("summary")
     row = table.raw.set_index("arm").loc["dp"]
     low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
     shown = table.cells.set_index("Technique").loc["Centralized + DP", "Accuracy, first 2,000 (%)"]
@@ -66,7 +57,7 @@ def test_single_seed_has_binomial_interval():
 
 
 def test_notes_explain_the_numbers(techniques):
-    notes = "\n".join(summary_of(techniques).notes)
+    notes = "\n".join(techniques.table("summary").notes)
     for part in (
         "MNIST, 10,000 training images",
         "± is the standard deviation over seeds (n - 1)",
@@ -82,13 +73,13 @@ def test_notes_explain_the_numbers(techniques):
 
 def test_notes_name_held_out_images(techniques):
     techniques.records["evaluated_on"] = "holdout"
-    notes = "\n".join(summary_of(techniques).notes)
+    notes = "\n".join(techniques.table("summary").notes)
     assert "held-out training images" in notes and "test" not in notes
 
 
 def test_notes_name_fallback_data():
     digits = {name: dataclasses.replace(arm, dataset="digits") for name, arm in TECHNIQUES.items()}
-    table = summary_of(collect(digits, n_train=1200, n_test=500, n_test_all=597))
+    table = collect(digits, n_train=1200, n_test=500, n_test_all=597).table("summary")
     assert any("FALLBACK DATA" in note and "not comparable" in note for note in table.notes)
     assert "Accuracy, all 597 (%)" in table.cells.columns
 
@@ -98,7 +89,7 @@ def test_large_delta_has_dagger_and_footnote():
         "weak": MadeUpArm("Weak", 0.9, "federated", 2.9, "plaintext", 8, "iid-8", delta=1 / 1250),
         "fine": MadeUpArm("Fine", 0.9, epsilon=2.9),
     }
-    table = summary_of(collect(arms))
+    table = collect(arms).table("summary")
     cells = table.cells.set_index("Technique")
     assert cells.loc["Weak", "ε"] == "2.90†"
     assert "0.0008†" in cells.loc["Weak", "Unit; δ; accountant; noise"]
@@ -141,7 +132,7 @@ def test_equal_notes_have_one_number(published_cells):
 
 def test_rows_without_arm_have_their_source(techniques, published):
     techniques.view = techniques.view.model_copy(update={"published": ("dpsur/1", "opacus/1.16/cnn")})
-    table = published_of(techniques, published)
+    table = techniques.table("published", published)
     paper = table.cells.iloc[-2]
     assert (paper["Paper"], paper["Accuracy (%)"], paper["Ours"]) == ("Fu et al. 2024", "97.9", "—")
     assert len(table.cells) == len(table.raw) == len(COMPARE) + 2
@@ -153,13 +144,13 @@ def test_rows_without_arm_have_their_source(techniques, published):
 
 def test_unknown_published_row_is_named(techniques):
     with pytest.raises(UserError, match="unknown published row 'private-ai/1/ml-only'"):
-        published_of(techniques, {})
+        techniques.table("published", {})
 
 
 def test_published_table_needs_an_arm(published):
     collected = collect(TECHNIQUES, compare=[COMPARE[2]])
     with pytest.raises(UserError, match="names an arm"):
-        published_of(collected, published)
+        collected.table("published", published)
 
 
 @pytest.mark.parametrize(
@@ -170,13 +161,7 @@ def test_inconsistent_rows_are_refused(techniques, column, value, message):
     records = techniques.records
     records.loc[(records["arm"] == "fl") & (records["seed"] == 1), column] = value
     with pytest.raises(UserError, match=message):
-        summary_of(techniques)
-
-
-def test_arm_without_records_is_named(techniques):
-    techniques.costs = techniques.costs[techniques.costs["arm"] != "fl"]
-    with pytest.raises(UserError, match=r"costs\.csv: unknown arm 'fl'"):
-        summary_of(techniques)
+        techniques.table("summary")
 
 
 def test_csv_holds_raw_numbers(published_cells, techniques):
@@ -190,7 +175,7 @@ def test_csv_holds_raw_numbers(published_cells, techniques):
 
 
 def test_markdown_is_a_table_with_notes(techniques):
-    lines = to_markdown(summary_of(techniques)).splitlines()
+    lines = to_markdown(techniques.table("summary")).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert lines[0] == "### Techniques"
     assert len(table) == 2 + len(TECHNIQUES)
@@ -200,7 +185,7 @@ def test_markdown_is_a_table_with_notes(techniques):
 
 def test_latex_specials_are_escaped():
     arms = {"odd": MadeUpArm(r"50 % of {a_b} & $c^2 # ~ \d <e> [f]", 0.9, epsilon=2.9)}
-    text = to_latex(summary_of(collect(arms, title="100 % & more")))
+    text = to_latex(collect(arms, title="100 % & more").table("summary"))
     assert r"\caption{100 \% \& more}" in text
     odd = r"50 \% of \{a\_b\} \& \$c\textasciicircum{}2 \# \textasciitilde{} \textbackslash{}d"
     assert rf"{odd} \textless{{}}e\textgreater{{}} {{[}}f{{]}} & " in text
@@ -215,7 +200,3 @@ def test_latex_rows_have_all_columns(published_cells):
     assert len(rows) == 1 + len(COMPARE)
     assert {line.count(" & ") for line in rows} == {columns - 1}
     assert "never reported" in text
-
-
-def test_escape_is_done_once():
-    assert escape_latex(r"\&") == r"\textbackslash{}\&"

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from ppml.reporting.experiment_view import ExperimentView
-from ppml.reporting.formatting import IMAGES
+from ppml.reporting.formatting import distinct, images_name, thousands
 
 SCALED = "logarithmic in the error"
 """Last words of the label of such an axis."""
@@ -52,9 +52,8 @@ def error_axis(ax: Axes, accuracies: Iterable[float]) -> None:
 
 def accuracy_label(view: ExperimentView, records: pd.DataFrame) -> str:
     """Return the label of the axis: number and kind of the images, and the scale."""
-    mine = records[records["arm"].isin(list(view.arms))]
-    sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(mine["n_test_all"]))
-    kinds = " or ".join(IMAGES.get(name, name) for name in dict.fromkeys(mine["evaluated_on"]))
+    mine = view.rows_of(records)
+    sizes, kinds = distinct(mine["n_test_all"], thousands, " or "), distinct(mine["evaluated_on"], images_name, " or ")
     return f"Accuracy on all {sizes} {kinds} (%)\n{SCALED}"
 
 

@@ -14,13 +14,16 @@ from ppml.config.experiment import Claim
 from ppml.errors import UserError
 from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import percent
-from ppml.reporting.statistics import Difference, difference, estimate
-from ppml.reporting.summaries import rows_for_arm
+from ppml.reporting.statistics import Difference, difference
+from ppml.reporting.summaries import ArmResult, rows_for_arm
 
 Verdict = Literal["held", "not held", "undecided"]
 
 KEPT = 0.9
 """Least fraction of the accuracy without privacy that counts as a balance; no paper defines one."""
+
+FINAL = None
+"""The step of the final accuracy, on all test images; that of an epoch or round is on the first ones."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,16 @@ class Finding:
         Quotation.
     criterion : str
         Tested statement.
-    accuracies : tuple of str
+    accuracies : list of str
         Accuracies in percent.
-    comparisons : tuple of Comparison
+    comparisons : list of Comparison
         Comparisons that must all be as claimed.
     """
 
     quote: str
     criterion: str
-    accuracies: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
+    accuracies: list[str]
+    comparisons: list[Comparison]
 
     @property
     def verdict(self) -> Verdict:
@@ -87,131 +90,123 @@ class Runs:
     ----------
     label : callable
         Function from the name of an arm to its label.
-    private : tuple of str
+    private : list of str
         Private arms, the smallest epsilon first.
     public : str
         The arm without privacy.
+    steps : list of int
+        The epochs or rounds in the history of all arms, from 1.
+    unit : str
+        The unit of a step, epoch or round.
     """
 
     label: Callable[[str], str]
-    private: tuple[str, ...]
+    private: list[str]
     public: str
+    steps: list[int]
+    unit: str
     records: pd.DataFrame
     history: pd.DataFrame
 
     @property
-    def ordered(self) -> tuple[str, ...]:
+    def ordered(self) -> list[str]:
         """All arms, from the smallest epsilon to none."""
-        return (*self.private, self.public)
+        return [*self.private, self.public]
 
-    def final_accuracy(self, arm: str) -> pd.Series:
-        """Return the accuracy on all test images by seed."""
-        return rows_for_arm(self.records, arm).set_index("seed")["accuracy_all"]
-
-    def accuracy_at(self, arm: str, step: int) -> pd.Series:
-        """Return the accuracy after an epoch or round by seed."""
+    def accuracy(self, arm: str, step: int | None) -> pd.Series:
+        """Return the accuracy after a step, or the final one, by seed."""
+        if step is FINAL:
+            return rows_for_arm(self.records, arm).set_index("seed")["accuracy_all"]
         rows = rows_for_arm(self.history, arm)
         return rows[rows["step"] == step].set_index("seed")["accuracy"]
 
-    def accuracy_with_interval(self, arm: str) -> str:
-        """Return the accuracy on all test images with its 95 % interval."""
-        result = estimate(self.final_accuracy(arm), trials=self.images("n_test_all"))
-        return f"{self.label(arm)}: {percent(result.mean)} [{percent(result.low)}, {percent(result.high)}]"
+    def means(self, *steps: int | None) -> list[str]:
+        """Return the mean accuracies of each arm after ``steps``."""
+        return [
+            f"{self.label(arm)}: {' to '.join(percent(self.accuracy(arm, step).mean()) for step in steps)}"
+            for arm in self.ordered
+        ]
 
-    def steps(self) -> list[int]:
-        """Return the epochs or rounds in the history of all arms, from 1."""
-        common = set.intersection(*(set(rows_for_arm(self.history, arm)["step"]) for arm in self.ordered))
-        return sorted(int(step) for step in common if step > 0)
+    def difference(
+        self, larger: tuple[str, int | None], smaller: tuple[str, int | None], factor: float = 1.0
+    ) -> Difference:
+        """Compare two accuracies, each of an arm and a step, over their common seeds; ``factor`` is of the second."""
+        first, second = self.accuracy(*larger), self.accuracy(*smaller)
+        seeds = [seed for seed in first.index if seed in second.index]
+        if not seeds:
+            raise UserError("records.csv: two arms of a claim have no seed in common; run the workflow again")
+        images = "n_test_all" if larger[1] is FINAL else "n_test"
+        trials = int(rows_for_arm(self.records, self.public)[images].iloc[0])
+        return difference(first[seeds].tolist(), second[seeds].tolist(), trials=trials, factor=factor)
 
-    def unit(self) -> str:
-        """Return the unit of a step, epoch or round."""
-        return str(rows_for_arm(self.history, self.public)["unit"].iloc[0])
-
-    def images(self, column: str) -> int:
-        """Return the number of test images behind ``accuracy_all`` (``n_test_all``) or the history (``n_test``)."""
-        return int(rows_for_arm(self.records, self.public)[column].iloc[0])
-
-    def compare_final(self, larger: str, smaller: str) -> Comparison:
-        """Compare the final accuracies of two arms."""
-        value = _paired(self.final_accuracy(larger), self.final_accuracy(smaller), self.images("n_test_all"))
-        return Comparison(self.label(larger), self.label(smaller), value)
-
-    def compare_at(self, larger: str, smaller: str, step: int) -> Comparison:
+    def compare(self, larger: str, smaller: str, step: int | None) -> Comparison:
         """Compare two arms after the same step."""
-        value = _paired(self.accuracy_at(larger, step), self.accuracy_at(smaller, step), self.images("n_test"))
-        return Comparison(self.label(larger), f"{self.label(smaller)}, {self.unit()} {step}", value)
+        after = "" if step is FINAL else f", {self.unit} {step}"
+        found = self.difference((larger, step), (smaller, step))
+        return Comparison(self.label(larger), self.label(smaller) + after, found)
 
 
 def rises_with_epsilon(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that each arm is more accurate than the arm of the next smaller epsilon."""
     criterion = "accuracy on all test images: each ε above the next smaller one, no privacy above the largest"
-    shown = [f"{runs.label(arm)}: {percent(runs.final_accuracy(arm).mean())}" for arm in runs.ordered]
-    return criterion, shown, [runs.compare_final(larger, smaller) for smaller, larger in pairwise(runs.ordered)]
+    compared = [runs.compare(larger, smaller, FINAL) for smaller, larger in pairwise(runs.ordered)]
+    return criterion, runs.means(FINAL), compared
 
 
 def starts_higher(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the arm without privacy is ahead after the first step."""
-    first = runs.steps()[0]
-    shown = [f"{runs.label(arm)}: {percent(runs.accuracy_at(arm, first).mean())}" for arm in runs.ordered]
-    criterion = f"accuracy after {runs.unit()} {first}: no privacy above every ε"
-    return criterion, shown, [runs.compare_at(runs.public, arm, first) for arm in runs.private]
+    first = runs.steps[0]
+    criterion = f"accuracy after {runs.unit} {first}: no privacy above every ε"
+    return criterion, runs.means(first), [runs.compare(runs.public, arm, first) for arm in runs.private]
 
 
 def trains_easier(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the arm without privacy is ahead after every step."""
-    criterion = f"accuracy after each {runs.unit()}: no privacy above every ε"
-    compared = [runs.compare_at(runs.public, arm, step) for arm in runs.private for step in runs.steps()]
-    return criterion, [], compared
+    criterion = f"accuracy after each {runs.unit}: no privacy above every ε"
+    return criterion, [], [runs.compare(runs.public, arm, step) for arm in runs.private for step in runs.steps]
 
 
 def starts_low_and_improves(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that a smaller epsilon is less accurate after the first step, and that every private arm then improves."""
-    first, last = runs.steps()[0], runs.steps()[-1]
-    unit = runs.unit()
+    first, last, unit = runs.steps[0], runs.steps[-1], runs.unit
     criterion = (
         f"accuracy after {unit} {first}: each ε above the next smaller one; of each ε, after {unit} {last}: above "
         "that. The size of the gain is shown, not judged"
     )
-    shown = [
-        f"{runs.label(arm)}: {' to '.join(percent(runs.accuracy_at(arm, step).mean()) for step in (first, last))}"
-        for arm in runs.ordered
-    ]
-    lower = [runs.compare_at(larger, smaller, first) for smaller, larger in pairwise(runs.private)]
+    lower = [runs.compare(larger, smaller, first) for smaller, larger in pairwise(runs.private)]
     gains = [
-        Comparison(
-            f"{runs.label(arm)}, {unit} {last}",
-            f"{unit} {first}",
-            _paired(runs.accuracy_at(arm, last), runs.accuracy_at(arm, first), runs.images("n_test")),
-        )
+        Comparison(f"{runs.label(arm)}, {unit} {last}", f"{unit} {first}", runs.difference((arm, last), (arm, first)))
         for arm in runs.private
     ]
-    return criterion, shown, [*lower, *gains]
+    return criterion, runs.means(first, last), [*lower, *gains]
 
 
 def keeps_accuracy(runs: Runs) -> tuple[str, list[str], list[Comparison]]:
     """Test that the smallest epsilon keeps at least :data:`KEPT` of the accuracy without privacy."""
-    arm = runs.private[0]
-    ours, theirs = runs.final_accuracy(arm), runs.final_accuracy(runs.public)
-    shown = [
-        runs.accuracy_with_interval(arm),
-        runs.accuracy_with_interval(runs.public),
-        f"kept: {percent(ours.mean() / theirs.mean(), 1)} %",
-    ]
-    value = _paired(ours, theirs, runs.images("n_test_all"), KEPT)
-    compared = Comparison(runs.label(arm), f"{KEPT:g}\N{MULTIPLICATION SIGN} {runs.label(runs.public)}", value)
     criterion = (
         f"accuracy on all test images: the smallest ε keeps at least {100 * KEPT:g} % of the accuracy without privacy"
     )
-    return criterion, shown, [compared]
+    private, public = (
+        ArmResult(arm, runs.label(arm), rows_for_arm(runs.records, arm)) for arm in (runs.private[0], runs.public)
+    )
+    shown = [
+        f"{one.label}: {percent(one.accuracy.mean)} [{percent(one.accuracy.low)}, {percent(one.accuracy.high)}]"
+        for one in (private, public)
+    ]
+    kept = f"kept: {percent(private.accuracy.mean / public.accuracy.mean, 1)} %"
+    value = runs.difference((private.arm, FINAL), (public.arm, FINAL), KEPT)
+    return (
+        criterion,
+        [*shown, kept],
+        [Comparison(private.label, f"{KEPT:g}\N{MULTIPLICATION SIGN} {public.label}", value)],
+    )
 
 
 CRITERIA = {
-    "rises_with_epsilon": rises_with_epsilon,
-    "starts_higher": starts_higher,
-    "trains_easier": trains_easier,
-    "starts_low_and_improves": starts_low_and_improves,
-    "keeps_accuracy": keeps_accuracy,
+    test.__name__: test
+    for test in (rises_with_epsilon, starts_higher, trains_easier, starts_low_and_improves, keeps_accuracy)
 }
+"""The tests of a claim, by their names in the configuration."""
 
 
 def findings(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
@@ -219,7 +214,7 @@ def findings(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame)
 
     Parameters
     ----------
-    view : Selection
+    view : ExperimentView
         The claims, in order.
     records : pandas.DataFrame
         One row for each arm and seed.
@@ -232,38 +227,30 @@ def findings(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame)
         An arm has no result rows or no history, the number of arms without privacy is not 1, or two arms have no seed,
         no epoch or no test images in common.
     """
-    found = []
-    for claim in view.claims:
-        criterion, shown, compared = CRITERIA[claim.criterion](_runs(claim, view, records, history))
-        found.append(Finding(claim.quote, criterion, tuple(shown), tuple(compared)))
-    return found
+    return [
+        Finding(claim.quote, *CRITERIA[claim.criterion](_runs(claim, view, records, history))) for claim in view.claims
+    ]
 
 
 def _runs(claim: Claim, view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame) -> Runs:
     require_arms(records, claim.arms, "records.csv")
     require_arms(history, claim.arms, "history.csv")
-    mine = records[records["arm"].isin(claim.arms)]
+    mine, course = (frame[frame["arm"].isin(claim.arms)] for frame in (records, history))
     for column in ("dataset", "n_test", "n_test_all", "evaluated_on"):
         if mine[column].nunique() > 1:
             raise UserError(f"records.csv: {column} differs between {', '.join(claim.arms)}: nothing to compare")
-    if history[history["arm"].isin(claim.arms)]["unit"].nunique() > 1:
+    if course["unit"].nunique() > 1:
         raise UserError(f"history.csv: {', '.join(claim.arms)} do not all count epochs or all rounds")
     largest = mine.groupby("arm")["epsilon"].max()
     private = sorted((arm for arm in claim.arms if not math.isnan(largest[arm])), key=lambda arm: float(largest[arm]))
     public = [arm for arm in claim.arms if math.isnan(largest[arm])]
     if len(public) != 1:
         raise UserError(f"claims: {len(public)} arms without privacy among {', '.join(claim.arms)}; one is needed")
-    runs = Runs(view.label, tuple(private), public[0], records, history)
-    if not runs.steps():
+    common = set.intersection(*(set(steps) for _, steps in course.groupby("arm")["step"]))
+    steps = sorted(int(step) for step in common if step > 0)
+    if not steps:
         raise UserError(f"history.csv: {', '.join(claim.arms)} have no epoch or round in common")
-    return runs
-
-
-def _paired(first: pd.Series, second: pd.Series, trials: int, factor: float = 1.0) -> Difference:
-    seeds = [seed for seed in first.index if seed in second.index]
-    if not seeds:
-        raise UserError("records.csv: two arms of a claim have no seed in common; run the workflow again")
-    return difference(first[seeds].tolist(), second[seeds].tolist(), trials=trials, factor=factor)
+    return Runs(view.label, private, public[0], steps, str(course["unit"].iloc[0]), records, history)
 
 
 def weakest(comparisons: Sequence[Comparison]) -> Comparison:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.experiment_view import ExperimentView, require_arms, require_published
+from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.literature import PublishedRow
-from ppml.reporting.summaries import rows_for_arm
+from ppml.reporting.summaries import ArmResult, arm_results
 
-DIVISIONS = {"iid": "IID", "shards": "Shards by label", "dirichlet": "Dirichlet"}
 INDEPENDENT, CENTRALIZED = "independent", "centralized"
+NO_DIVISION = ""
+DIVISIONS = {NO_DIVISION: "Centralized", "iid": "IID", "shards": "Shards by label", "dirichlet": "Dirichlet"}
 SERIES = {
     INDEPENDENT: "Independent",
     "none": "FL",
@@ -26,11 +26,9 @@ SERIES = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One arm of the study: its rows of records.csv, and the published row of the same setting."""
+class Answer(ArmResult):
+    """One arm of the study, and the published row of the same setting."""
 
-    arm: str
-    rows: pd.DataFrame
     published: PublishedRow | None
 
 
@@ -49,12 +47,22 @@ class Study:
     """The settings, by data size, division and number of clients, and the centralized training of each data size."""
 
     cells: list[Cell]
-    centralized: dict[int, Answer]
+    centralized: list[Cell]
 
-    def of_size(self, n_train: int) -> Study:
-        """Return the part of the study with ``n_train`` training images."""
-        owner = {n_train: self.centralized[n_train]} if n_train in self.centralized else {}
-        return Study([cell for cell in self.cells if cell.n_train == n_train], owner)
+    @property
+    def owner(self) -> Answer | None:
+        """The centralized training of the first data size."""
+        return self.centralized[0].answers[CENTRALIZED] if self.centralized else None
+
+    @property
+    def parts(self) -> dict[int, Study]:
+        """The part of the study with each number of training images."""
+
+        def of_size(cells: list[Cell], size: int) -> list[Cell]:
+            return [cell for cell in cells if cell.n_train == size]
+
+        sizes = dict.fromkeys(cell.n_train for cell in (*self.cells, *self.centralized))
+        return {size: Study(of_size(self.cells, size), of_size(self.centralized, size)) for size in sizes}
 
     @property
     def series(self) -> list[str]:
@@ -64,7 +72,7 @@ class Study:
     @property
     def answers(self) -> list[Answer]:
         """All arms."""
-        return [*self.centralized.values(), *(answer for cell in self.cells for answer in cell.answers.values())]
+        return [answer for cell in (*self.centralized, *self.cells) for answer in cell.answers.values()]
 
 
 def client_study(view: ExperimentView, records: pd.DataFrame, published: Mapping[str, PublishedRow]) -> Study:
@@ -78,37 +86,28 @@ def client_study(view: ExperimentView, records: pd.DataFrame, published: Mapping
     UserError
         An arm has no result rows, a published row does not exist, two arms have one setting, or no arm has clients.
     """
-    require_arms(records, view.arms, "records.csv")
+    arms = arm_results(view, records)
     require_published(view, published)
     theirs = {row.arm: published[row.published] for row in view.compare}
-    cells: dict[tuple[int, str, int], Cell] = {}
-    centralized: dict[int, Answer] = {}
-    for arm in view.arms:
-        rows = rows_for_arm(records, arm)
-        head = rows.iloc[0]
-        answer = Answer(arm, rows, theirs.get(arm))
-        n_train, clients = int(head["n_train"]), int(head["clients"])
-        if clients == 1:
-            _put(centralized, n_train, answer, view)
-            continue
-        place = (n_train, str(head["division"]), clients)
-        cell = cells.setdefault(place, Cell(place[1], clients, n_train))
-        _put(cell.answers, INDEPENDENT if head["topology"] == INDEPENDENT else str(head["noise"]), answer, view)
-    if not cells:
-        raise UserError(
-            f"{view.title!r}: none of the arms {', '.join(view.arms)} has more than one client; select some with "
-            "topology independent or federated, or remove table and figure `clients`"
-        )
-    order = list(DIVISIONS)
-    return Study(
-        [cells[place] for place in sorted(cells, key=lambda one: (one[0], order.index(one[1]), one[2]))], centralized
+    cells: dict[tuple[int, int, int], Cell] = {}
+    for one in arms:
+        head = one.first
+        n_train, clients, division, series = int(head["n_train"]), int(head["clients"]), NO_DIVISION, CENTRALIZED
+        if clients > 1:
+            division = str(head["division"])
+            series = INDEPENDENT if head["topology"] == INDEPENDENT else str(head["noise"])
+        place = (n_train, list(DIVISIONS).index(division), clients)
+        answers = cells.setdefault(place, Cell(division, clients, n_train)).answers
+        if series in answers:
+            raise UserError(
+                f"{view.title!r}: arms {answers[series].arm!r} and {one.arm!r} have the same setting ({series}); a "
+                "table or figure `clients` takes one"
+            )
+        answers[series] = Answer(one.arm, one.label, one.rows, theirs.get(one.arm))
+    divided = [cells[place] for place in sorted(cells) if cells[place].clients > 1]
+    view.require(
+        divided,
+        "table or figure clients",
+        "has more than one client; select some with topology independent or federated",
     )
-
-
-def _put(answers: dict[Any, Answer], key: Any, answer: Answer, view: ExperimentView) -> None:
-    if key in answers:
-        raise UserError(
-            f"{view.title!r}: arms {answers[key].arm!r} and {answer.arm!r} have the same setting ({key}); a table or "
-            "figure `clients` takes one"
-        )
-    answers[key] = answer
+    return Study(divided, [cell for cell in cells.values() if cell.clients == 1])

@@ -30,44 +30,43 @@ DIGITS = {"x": (1, 2, 3, 5), "y": (1, 2, 5)}
 
 @dataclass(frozen=True)
 class EpsilonScale:
-    """Positions of epsilons on a logarithmic axis.
+    """Positions of epsilons on an axis.
 
     Parameters
     ----------
     low, high : float
-        Ends of the logarithmic part, positive and finite.
+        Ends of the logarithmic part, positive and finite; or of a linear axis.
     zero, infinite : float or None
-        Positions of 0 and infinity, beyond these ends; None if they are not on the axis.
+        Positions of 0 and infinity, beyond these ends; None if they have no position of their own.
     numbered : bool
         Whether an epsilon is on the logarithmic part; without one it has no ticks.
+    note : str
+        Last words of the label of the axis.
     """
 
     low: float
     high: float
-    zero: float | None
-    infinite: float | None
+    zero: float | None = None
+    infinite: float | None = None
     numbered: bool = True
+    note: str = " (log scale)"
 
     @classmethod
     def of(cls, epsilons: Iterable[float], room: float) -> EpsilonScale:
         """Return the scale for ``epsilons``, at least 0, with a margin by the factor ``room`` at both ends."""
         shown = list(epsilons)
         # Without an epsilon that has a logarithm, any part of the axis will do.
-        finite = [value for value in shown if has_logarithm([value])] or [1.0]
+        finite = with_logarithm(shown) or [1.0]
         low, high = min(finite) / room, max(finite) * room
         gap = 10 ** max(LEAST_GAP, GAP * math.log10(high / low))
         zero = low / gap if any(value == 0 for value in shown) else None
-        return cls(low, high, zero, high * gap if any(map(math.isinf, shown)) else None, has_logarithm(shown))
+        return cls(low, high, zero, high * gap if any(map(math.isinf, shown)) else None, bool(with_logarithm(shown)))
 
     @property
     def ends(self) -> tuple[float, float]:
         """Both ends of the axis."""
-        low, high = self.low, self.high
-        if self.zero is not None:
-            low = self.zero**2 / self.low
-        if self.infinite is not None:
-            high = self.infinite**2 / self.high
-        return low, high
+        low = self.low if self.zero is None else self.zero**2 / self.low
+        return low, self.high if self.infinite is None else self.infinite**2 / self.high
 
     def place(self, epsilon: float) -> float:
         """Return the position of an epsilon, in the coordinates of the axis."""
@@ -86,9 +85,7 @@ class EpsilonScale:
     def draw(self, ax: Axes, which: Literal["x", "y"]) -> None:
         """Scale an axis of ``ax``; a dotted line separates the logarithmic part from 0 or infinity."""
         axis, line = (ax.xaxis, ax.axvline) if which == "x" else (ax.yaxis, ax.axhline)
-        scale, limit = (ax.set_xscale, ax.set_xlim) if which == "x" else (ax.set_yscale, ax.set_ylim)
-        scale("log")
-        limit(*self.ends)
+        ax.set(**{f"{which}scale": "log", f"{which}lim": self.ends})
         digits = tuple(range(1, 10)) if self.high < NARROW * self.low else DIGITS[which]
         ticks = LogLocator(subs=digits).tick_values(self.low, self.high)
         regular = [float(tick) for tick in ticks if self.low <= tick <= self.high]
@@ -104,7 +101,7 @@ class EpsilonScale:
 
 def scale_epsilons(
     ax: Axes, which: Literal["x", "y"], epsilons: Iterable[float], others: Iterable[float] = ()
-) -> EpsilonScale | None:
+) -> EpsilonScale:
     """Scale an axis from 0, or logarithmically if ``epsilons`` differ by more than :data:`LINEAR_RATIO`.
 
     Parameters
@@ -115,28 +112,24 @@ def scale_epsilons(
         Values that decide between the scales.
     others : iterable of float
         Further values on the axis.
-
-    Returns
-    -------
-    EpsilonScale or None
-        The logarithmic scale; None for a linear axis.
     """
     compared = list(epsilons)
     shown = [*compared, *others]
-    finite = [value for value in compared if has_logarithm([value])]
+    finite = with_logarithm(compared)
     if any(map(math.isinf, shown)) or (finite and max(finite) > LINEAR_RATIO * min(finite)):
         scale = EpsilonScale.of(shown, room=1.08)
         scale.draw(ax, which)
         return scale
-    axis, limit = (ax.xaxis, ax.set_xlim) if which == "x" else (ax.yaxis, ax.set_ylim)
+    axis = ax.xaxis if which == "x" else ax.yaxis
     top = max(shown) or 1.0
     # A mark at 0 must not be cut in half.
-    limit(-0.02 * top if 0 in shown else 0, 1.06 * top)
+    scale = EpsilonScale(-0.02 * top if 0 in shown else 0, 1.06 * top, note="")
+    ax.set(**{f"{which}lim": scale.ends})
     axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return None
+    axis.set_major_formatter(FuncFormatter(lambda value, _: scale.name(value)))
+    return scale
 
 
-def has_logarithm(epsilons: Iterable[float]) -> bool:
-    """Return whether an epsilon is above 0 and finite."""
-    return any(0 < value < math.inf for value in epsilons)
+def with_logarithm(epsilons: Iterable[float]) -> list[float]:
+    """Return the epsilons above 0 and finite."""
+    return [value for value in epsilons if 0 < value < math.inf]

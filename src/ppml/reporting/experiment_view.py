@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import pandas as pd
 from pydantic import Field
@@ -16,27 +16,34 @@ from ppml.errors import UserError
 from ppml.reporting.literature import PublishedRow
 from ppml.results.tidy_files import TIDY_FILES
 
+Item = TypeVar("Item")
+# JSON has lists, no tuples.
+Many = Annotated[tuple[Item, ...], Field(strict=False)]
+
 
 class ExperimentView(Spec):
     """The content of a table or figure, from the configuration."""
 
     title: str = Field(min_length=1, description="Heads the table or figure.")
     arms: dict[str, str] = Field(min_length=1, description="Label of each arm by its name, in the order shown.")
-    compare: Annotated[tuple[ComparedRow, ...], Field(strict=False)] = Field(
-        default=(), description="Published rows, in the order shown."
-    )
-    notes: Annotated[tuple[str, ...], Field(strict=False)] = Field(default=(), description="Lines below the table.")
-    published: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        default=(), description="Published rows without an arm."
-    )
-    claims: Annotated[tuple[Claim, ...], Field(strict=False)] = Field(
-        default=(), description="Sentences of the papers, in the order shown."
-    )
+    compare: Many[ComparedRow] = Field(default=(), description="Published rows, in the order shown.")
+    notes: Many[str] = Field(default=(), description="Lines below the table.")
+    published: Many[str] = Field(default=(), description="Published rows without an arm.")
+    claims: Many[Claim] = Field(default=(), description="Sentences of the papers, in the order shown.")
     others: dict[str, str] = Field(default={}, description="Label of each arm that only a claim names.")
 
     def label(self, arm: str) -> str:
         """Return the label of ``arm``; its name if it only answers a published row."""
         return self.arms.get(arm) or self.others.get(arm, arm)
+
+    def rows_of(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of the arms."""
+        return frame[frame["arm"].isin(list(self.arms))]
+
+    def require(self, found: Collection[Any], shown: str, problem: str) -> None:
+        """Raise an error about ``shown``, the table, figure or file, if no suitable arm was ``found``."""
+        if not found:
+            raise UserError(f"{shown} of {self.title!r}: none of the arms {', '.join(self.arms)} {problem}")
 
     def compared_arms(self) -> tuple[str, ...]:
         """Return the arms that answer published rows, each once, in the order shown."""
@@ -89,11 +96,9 @@ def audits_of(view: ExperimentView, audits: pd.DataFrame) -> pd.DataFrame:
     """
     rows = audits.set_index("arm")
     shown = [arm for arm in view.arms if arm in rows.index]
-    if not shown:
-        raise UserError(
-            f"audits.csv: none of the arms {', '.join(view.arms)} of {view.title!r} was audited; select one "
-            "with privacy, and set `audit: {kind: canary}`"
-        )
+    view.require(
+        shown, "table or figure audit", "was audited; select one with privacy, and set `audit: {kind: canary}`"
+    )
     return rows.loc[shown].assign(label=[view.label(arm) for arm in shown])
 
 

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ppml.reporting.experiment_view import ExperimentView, audits_of
-from ppml.reporting.formatting import percent, wrapped
+from ppml.reporting.formatting import wrapped
 from ppml.reporting.panels import legend_below, panels
 from ppml.reporting.registry import figure
 from ppml.reporting.style import ALARM, HUES
-from ppml.reporting.table_audit import HOLDS, verdict_of
+from ppml.reporting.table_audit import HOLDS, confidence_of, verdict_of
 
 ROW_HEIGHT = 0.3
 """Inches of an arm."""
@@ -25,7 +25,7 @@ NAME_WIDTH = 34
 """Characters of a line of a name."""
 
 
-@figure("audit", shows="claimed and measured noise", reads=("records", "audits"))
+@figure("audit")
 def draw_audit(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame) -> Figure:
     """Draw the measured noise multiplier of each audited arm over the claimed one, and its epsilon likewise.
 
@@ -72,7 +72,6 @@ def draw_audit(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame
         noise.set_ylim(len(rows) - 0.5, -0.5)
         for ax in (noise, fraction):
             ax.grid(axis="y", visible=False)
-        confidence = " or ".join(f"{percent(value, 0)} %" for value in dict.fromkeys(rows["confidence"]))
-        title = f"Intervals: {confidence} for all audited arms and checks together"
+        title = f"Intervals: {confidence_of(rows)} for all audited arms and checks together"
         legend_below(drawing, noise.get_legend_handles_labels()[0], title=title, ncols=3)
     return drawing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from numpy.typing import NDArray
 from ppml.errors import UserError
 from ppml.reporting.epsilon_axis import LINEAR_RATIO, EpsilonScale, scale_epsilons
 from ppml.reporting.experiment_view import ExperimentView, require_arms
-from ppml.reporting.formatting import epsilon_bound, scientific, wrapped
+from ppml.reporting.formatting import distinct, epsilon_bound, scientific, wrapped
 from ppml.reporting.panels import annotate, legend_below, panels
 from ppml.reporting.registry import figure
 from ppml.reporting.style import HUES
-from ppml.reporting.summaries import rows_for_arm
+from ppml.reporting.summaries import ArmResult, arm_results
 
 ROW_HEIGHT = 0.85
 """Inches of an arm."""
@@ -51,31 +50,16 @@ AXIS_WIDTH = 4.6 * 72
 """Least length of the horizontal axis, in points."""
 
 GREY = "#555555"
+COLOURS: Colormap = sns.color_palette("flare", as_cmap=True)
+DOTTED = (0, (1, 1.5))
+"""The line of a budget."""
 
 
-@dataclass(frozen=True)
-class ClientEpsilons:
-    """The epsilons and the numbers of training examples of an arm's clients, one value for each client and seed.
-
-    Parameters
-    ----------
-    stated : float
-        Largest epsilon.
-    budget : float or None
-        Largest epsilon that the configuration permits.
-    """
-
-    label: str
-    unit: str
-    epsilons: tuple[float, ...]
-    sizes: tuple[int, ...]
-    stated: float
-    budget: float | None
-    delta: float
-    accountant: str
+PrivateClients = Sequence[tuple[ArmResult, pd.DataFrame]]
+"""Arms, each with its rows of clients.csv, one for each client and seed."""
 
 
-@figure("client_epsilon", shows="the epsilon of each client's examples", reads=("records", "clients"))
+@figure("client_epsilon")
 def draw_client_epsilon(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     """Draw the epsilon of each client's examples at the end of the training, a row for each arm with private clients.
 
@@ -91,30 +75,37 @@ def draw_client_epsilon(view: ExperimentView, records: pd.DataFrame, clients: pd
         See :func:`client_epsilons`.
     """
     arms = client_epsilons(view, records, clients)
-    sizes = [size for arm in arms for size in arm.sizes]
+    sizes = [int(size) for _, mine in arms for size in mine["records"]]
     norm = _norm(min(sizes), max(sizes))
     height = MARGIN + COLOUR_BAR * (norm is not None) + ROW_HEIGHT * len(arms)
     with panels(view, records, height) as (drawing, axes):
         ax = axes[0, 0]
-        epsilons = [value for arm in arms for value in arm.epsilons]
-        scale = scale_epsilons(ax, "x", epsilons, [arm.budget for arm in arms if arm.budget is not None])
-        ax.set_xlabel(_axis_text(arms, scale))
-        for row, arm in enumerate(arms):
-            _draw_marks(ax, arm, row, scale)
-            _draw_clients(ax, arm, row, scale, norm)
-        mixed = len({arm.unit for arm in arms}) > 1
-        names = [wrapped(arm.label, LABEL_WIDTH) + f"\n(of one {arm.unit})" * mixed for arm in arms]
-        ax.set_yticks(range(len(arms)), names)
+        budgets = [one.first["budget"] for one, _ in arms if pd.notna(one.first["budget"])]
+        scale = scale_epsilons(ax, "x", [value for _, mine in arms for value in mine["epsilon"]], budgets)
+        units = [str(one.first["privacy_unit"]) for one, _ in arms]
+        names = distinct((one.first["accountant"] for one, _ in arms), str.upper)
+        deltas = distinct((one.first["delta"] for one, _ in arms), scientific)
+        shown = distinct(units, "one {}".format, " or ")
+        ax.set_xlabel(f"ε of {shown} at the end of the training, {names}, δ = {deltas}{scale.note}")
+        for row, (one, mine) in enumerate(arms):
+            _draw_marks(ax, one, row, scale)
+            _draw_clients(ax, mine, row, scale, norm)
+        mixed = len(set(units)) > 1
+        labels = [
+            wrapped(one.label, LABEL_WIDTH) + f"\n(of one {unit})" * mixed
+            for (one, _), unit in zip(arms, units, strict=True)
+        ]
+        ax.set_yticks(range(len(arms)), labels)
         ax.set_ylim(len(arms) - 0.5, -0.6)
         ax.grid(axis="y", visible=False)
         if norm is not None:
             _colour_bar(drawing, ax, norm)
-        _legend(drawing, arms, None if norm else sizes[0])
+        _legend(drawing, bool(budgets), None if norm else sizes[0])
     return drawing
 
 
-def client_epsilons(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> list[ClientEpsilons]:
-    """Return the epsilons of the clients of each arm with private clients.
+def client_epsilons(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> PrivateClients:
+    """Return the arms with private clients, and their clients by seed.
 
     Raises
     ------
@@ -122,46 +113,32 @@ def client_epsilons(view: ExperimentView, records: pd.DataFrame, clients: pd.Dat
         An arm has no result rows or no clients, no arm has private clients, or the largest epsilon of the clients
         differs from the stated one.
     """
-    require_arms(records, view.arms, "records.csv")
     found = []
-    for arm, label in view.arms.items():
-        seeds = rows_for_arm(records, arm)
-        if (seeds["privacy_unit"] == "none").any() or seeds["partition"].isna().any():
+    for one in arm_results(view, records):
+        if not one.private or one.rows["partition"].isna().any():
             continue
-        require_arms(clients, [arm], "clients.csv")
-        mine = clients[clients["arm"] == arm].sort_values(["seed", "client"], kind="stable")
-        first = seeds.iloc[0]
+        require_arms(clients, [one.arm], "clients.csv")
+        mine = clients[clients["arm"] == one.arm].sort_values(["seed", "client"], kind="stable")
         # Client-level privacy can have one epsilon for all clients and none for each.
-        if first["privacy_unit"] == "client" and mine["epsilon"].isna().all():
+        if one.first["privacy_unit"] == "client" and mine["epsilon"].isna().all():
             continue
-        _require_stated_maximum(arm, seeds, mine)
-        found.append(
-            ClientEpsilons(
-                label=label,
-                unit=str(first["privacy_unit"]),
-                epsilons=tuple(map(float, mine["epsilon"])),
-                sizes=tuple(map(int, mine["records"])),
-                stated=float(seeds["epsilon"].max()),
-                budget=None if pd.isna(first["budget"]) else float(first["budget"]),
-                delta=float(first["delta"]),
-                accountant=str(first["accountant"]),
-            )
-        )
-    if not found:
-        raise UserError(
-            f"figure client_epsilon of {view.title!r}: none of the arms {', '.join(view.arms)} has private clients; "
-            "select one with a partition and `privacy.kind: example`, or remove this figure"
-        )
+        _require_stated_maximum(one, mine)
+        found.append((one, mine))
+    view.require(
+        found,
+        "figure client_epsilon",
+        "has private clients; select one with a partition and `privacy.kind: example`, or remove this figure",
+    )
     return found
 
 
-def _require_stated_maximum(arm: str, seeds: pd.DataFrame, clients: pd.DataFrame) -> None:
-    for seed, stated in zip(seeds["seed"], seeds["epsilon"], strict=True):
+def _require_stated_maximum(one: ArmResult, clients: pd.DataFrame) -> None:
+    for seed, stated in zip(one.rows["seed"], one.rows["epsilon"], strict=True):
         # skipna=False: a client without an epsilon must not count as a client with epsilon 0.
         largest = clients["epsilon"][clients["seed"] == seed].max(skipna=False)
         if not np.isclose(largest, stated, rtol=1e-9, atol=0.0):
             raise UserError(
-                f"clients.csv: arm {arm!r}: the largest epsilon of the clients of seed {seed} is {largest:g}, and "
+                f"clients.csv: arm {one.arm!r}: the largest epsilon of the clients of seed {seed} is {largest:g}, and "
                 f"records.csv states {stated:g}"
             )
 
@@ -173,41 +150,32 @@ def _norm(smallest: int, largest: int) -> Normalize | None:
     return (LogNorm if largest > LINEAR_RATIO * smallest > 0 else Normalize)(smallest, largest)
 
 
-def _axis_text(arms: Sequence[ClientEpsilons], scale: EpsilonScale | None) -> str:
-    units = " or ".join(f"one {unit}" for unit in dict.fromkeys(arm.unit for arm in arms))
-    names = ", ".join(dict.fromkeys(arm.accountant.upper() for arm in arms))
-    deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(arm.delta for arm in arms))
-    return f"ε of {units} at the end of the training, {names}, δ = {deltas}{' (log scale)' if scale else ''}"
-
-
-def _draw_marks(ax: Axes, arm: ClientEpsilons, row: int, scale: EpsilonScale | None) -> None:
+def _draw_marks(ax: Axes, one: ArmResult, row: int, scale: EpsilonScale) -> None:
     """Draw the stated epsilon and the budget, with their numbers."""
-    stated = scale.place(arm.stated) if scale else arm.stated
+    stated, budget = scale.place(one.epsilon), one.first["budget"]
     top, bottom = row - MARK, row + MARK
     # The line is behind the clients: with equal epsilons it must not hide them.
     ax.plot([stated] * 2, [bottom, top], color="black", linewidth=1.3, zorder=2)
     # A white box keeps the lines of the grid out of the number.
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
     look: dict[str, Any] = {"va": "bottom", "annotation_clip": False, "bbox": box}
-    if arm.budget is None:
-        annotate(ax, epsilon_bound(arm.stated), (stated, top), (0, 1), ha="center", **look)
-        return
     # The budget is at least the stated epsilon: its number is on the right.
-    annotate(ax, epsilon_bound(arm.stated), (stated, top), (-1, 1), ha="right", **look)
-    ax.plot([arm.budget] * 2, [bottom, top], color=GREY, linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=2)
-    annotate(ax, f"budget {arm.budget:g}", (arm.budget, top), (2, 1), ha="left", color=GREY, **look)
+    offset, side = ((0, 1), "center") if pd.isna(budget) else ((-1, 1), "right")
+    annotate(ax, epsilon_bound(one.epsilon), (stated, top), offset, ha=side, **look)
+    if pd.notna(budget):
+        ax.plot([budget] * 2, [bottom, top], color=GREY, linewidth=1.1, linestyle=DOTTED, zorder=2)
+        annotate(ax, f"budget {budget:g}", (budget, top), (2, 1), ha="left", color=GREY, **look)
 
 
-def _draw_clients(ax: Axes, arm: ClientEpsilons, row: int, scale: EpsilonScale | None, norm: Normalize | None) -> None:
-    across = np.array([scale.place(value) if scale else value for value in arm.epsilons])
+def _draw_clients(ax: Axes, clients: pd.DataFrame, row: int, scale: EpsilonScale, norm: Normalize | None) -> None:
     # Equal epsilons in the order of the sizes, so that the colours of a column are in order.
-    order = np.lexsort(np.array([arm.sizes, across]))
-    across = across[order]
+    ordered = clients.assign(across=clients["epsilon"].map(scale.place)).sort_values(["across", "records"])
+    across = ordered["across"].to_numpy(dtype=float)
     fractions = (ax.transScale + ax.transLimits).transform(np.column_stack([across, np.zeros_like(across)]))[:, 0]
     heights, gap = swarm_heights(fractions * AXIS_WIDTH)
     look: dict[str, Any] = {"color": HUES[0]}
     if norm is not None:
-        look = {"c": np.array(arm.sizes)[order], "cmap": _colours(), "norm": norm}
+        look = {"c": ordered["records"].to_numpy(), "cmap": COLOURS, "norm": norm}
     # White edges would change the colour of points that overlap.
     edges = np.where(gap > 1.0, 0.3, 0.0).tolist()
     up = row - heights / (72 * ROW_HEIGHT)
@@ -243,13 +211,8 @@ def swarm_heights(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     return heights, gaps
 
 
-def _colours() -> Colormap:
-    colours: Colormap = sns.color_palette("flare", as_cmap=True)
-    return colours
-
-
 def _colour_bar(drawing: Figure, ax: Axes, norm: Normalize) -> None:
-    bar = drawing.colorbar(ScalarMappable(norm, _colours()), ax=ax, location="bottom", aspect=36, shrink=0.62, pad=0.03)
+    bar = drawing.colorbar(ScalarMappable(norm, COLOURS), ax=ax, location="bottom", aspect=36, shrink=0.62, pad=0.03)
     if isinstance(norm, LogNorm):
         bar.ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
@@ -262,14 +225,13 @@ def _colour_bar(drawing: Figure, ax: Axes, norm: Normalize) -> None:
         bar.solids.set_edgecolor("face")
 
 
-def _legend(drawing: Figure, arms: Sequence[ClientEpsilons], size: int | None) -> None:
+def _legend(drawing: Figure, budgets: bool, size: int | None) -> None:
     each = "" if size is None else f", {size:,} examples each"
     client: dict[str, Any] = {"marker": "o", "markersize": POINT, "color": GREY if size is None else HUES[0]}
     stated: dict[str, Any] = {"marker": "|", "markersize": 9, "markeredgewidth": 1.3, "color": "black"}
     handles = [
         Line2D([], [], linestyle="none", label=f"a client of a seed{each}", **client),
         Line2D([], [], linestyle="none", label="ε stated: the largest over clients and seeds", **stated),
+        *([Line2D([], [], linestyle=DOTTED, linewidth=1.1, color=GREY, label="budget")] if budgets else []),
     ]
-    if any(arm.budget is not None for arm in arms):
-        handles.append(Line2D([], [], linestyle=(0, (1, 1.5)), linewidth=1.1, color=GREY, label="budget"))
     legend_below(drawing, handles, ncols=len(handles), columnspacing=1.5)

@@ -14,9 +14,8 @@ from ppml.reporting.accuracy_axis import accuracy_label, error_axis
 from ppml.reporting.client_grid import DIVISIONS, INDEPENDENT, SERIES, Answer, Cell, client_study
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.literature import PublishedRow
-from ppml.reporting.panels import draw_estimates, legend_below, panels, shared_entries
+from ppml.reporting.panels import draw_estimates, ends_of, legend_below, panels, shared_entries
 from ppml.reporting.registry import figure
-from ppml.reporting.statistics import Estimate, estimate
 from ppml.reporting.style import HUES
 
 PANEL_HEIGHT = 2.7
@@ -31,7 +30,7 @@ LOOKS = {
 CENTRALIZED_COLOUR = HUES[6]
 
 
-@figure("clients", shows="accuracy against the number of clients", reads=("records",), published=True)
+@figure("clients")
 def draw_clients(view: ExperimentView, records: pd.DataFrame, published: Mapping[str, PublishedRow]) -> Figure:
     """Draw accuracy on the whole test set against the number of clients.
 
@@ -48,19 +47,18 @@ def draw_clients(view: ExperimentView, records: pd.DataFrame, published: Mapping
         See :func:`~ppml.reporting.client_grid.client_study`.
     """
     study = client_study(view, records, published)
-    sizes = list(dict.fromkeys(cell.n_train for cell in study.cells))
+    parts = {n_train: part for n_train, part in study.parts.items() if part.cells}
     divisions = list(dict.fromkeys(cell.division for cell in study.cells))
-    layout: dict[str, Any] = {"rows": len(sizes), "columns": len(divisions), "sharey": "row"}
-    with panels(view, records, PANEL_HEIGHT * len(sizes) + 0.9, **layout) as (drawing, axes):
-        for row, n_train in zip(axes, sizes, strict=True):
-            part = study.of_size(n_train)
+    layout: dict[str, Any] = {"rows": len(parts), "columns": len(divisions), "sharey": "row"}
+    with panels(view, records, PANEL_HEIGHT * len(parts) + 0.9, **layout) as (drawing, axes):
+        for row, (n_train, part) in zip(axes, parts.items(), strict=True):
             error_axis(row[0], _heights(part.answers))
             for ax, division in zip(row, divisions, strict=True):
                 cells = [cell for cell in part.cells if cell.division == division]
                 if not cells:
                     ax.set_axis_off()
                     continue
-                _draw_panel(ax, cells, part.centralized.get(n_train))
+                _draw_panel(ax, cells, part.owner)
                 ax.set_title(f"{DIVISIONS[division]}\n{n_train:,} training images")
             row[0].set_ylabel(accuracy_label(view, records).replace("\n", ",\n"))
         for ax in axes.flat:
@@ -78,9 +76,8 @@ def _draw_panel(ax: Axes, cells: Sequence[Cell], centralized: Answer | None) -> 
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_minor_locator(NullLocator())
     if centralized is not None:
-        ours = _accuracy(centralized)
-        ax.axhspan(100 * ours.low, 100 * ours.high, color=CENTRALIZED_COLOUR, alpha=0.12, linewidth=0)
-        ax.axhline(100 * ours.mean, color=CENTRALIZED_COLOUR, linewidth=1.1, label="Centralized")
+        ax.axhspan(*ends_of([centralized.accuracy]), color=CENTRALIZED_COLOUR, alpha=0.12, linewidth=0)
+        ax.axhline(100 * centralized.accuracy.mean, color=CENTRALIZED_COLOUR, linewidth=1.1, label="Centralized")
         theirs = centralized.published
         if theirs is not None and theirs.accuracy is not None:
             dashed: dict[str, Any] = {"color": CENTRALIZED_COLOUR, "linewidth": 1.0, "linestyle": (0, (3, 2))}
@@ -90,7 +87,7 @@ def _draw_panel(ax: Axes, cells: Sequence[Cell], centralized: Answer | None) -> 
         if found:
             counts, answers = zip(*found, strict=True)
             look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5}
-            means = [_accuracy(one) for one in answers]
+            means = [one.accuracy for one in answers]
             draw_estimates(ax, counts, means, label=SERIES[kind], elinewidth=1.0, zorder=4, **look)
             _draw_published(ax, found, SERIES[kind], look)
 
@@ -107,16 +104,10 @@ def _draw_published(ax: Axes, found: Sequence[tuple[int, Answer]], label: str, l
         )  # fmt: skip
 
 
-def _accuracy(answer: Answer) -> Estimate:
-    return estimate(answer.rows["accuracy_all"], trials=int(answer.rows["n_test_all"].iloc[0]))
-
-
 def _heights(answers: Sequence[Answer]) -> list[float]:
     """Return all values of a row of panels, in percent."""
-    shown = []
+    shown = ends_of(answer.accuracy for answer in answers)
     for answer in answers:
-        found = _accuracy(answer)
-        shown += [100 * found.low, 100 * found.high]
         if answer.published is not None and answer.published.accuracy is not None:
             spread = answer.published.std or 0.0
             shown += [100 * (answer.published.accuracy - spread), 100 * (answer.published.accuracy + spread)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import significant
 from ppml.reporting.panels import annotate, panels, seeds_text
 from ppml.reporting.registry import figure
-from ppml.reporting.statistics import estimate
 from ppml.reporting.style import ArmStyle, arm_styles
-from ppml.reporting.summaries import rows_for_arm, upload
+from ppml.reporting.summaries import known_estimate, rows_for_arm, upload
 
 BAR_HEIGHT = 0.24
 """Inches of an arm's row."""
@@ -27,26 +25,7 @@ LOG_RATIO = 20
 """Least ratio of the largest mean to the smallest in a logarithmic panel."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A measured quantity.
-
-    Parameters
-    ----------
-    heading : str
-        Text above the panel.
-    unit : str
-        Text below its axis.
-    values : pandas.DataFrame
-        Indexed by arm: ``mean``, ``low``, ``high``; nan without a measurement, or without an interval.
-    """
-
-    heading: str
-    unit: str
-    values: pd.DataFrame
-
-
-@figure("cost", shows="CPU time, memory and bytes", reads=("records", "costs"))
+@figure("cost")
 def draw_cost(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     """Draw CPU seconds a run, peak memory, and the bytes that a client uploads in a round, a bar for each arm.
 
@@ -66,8 +45,8 @@ def draw_cost(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame) 
     shown = cost_panels(view, costs)
     height = 1.35 + BAR_HEIGHT * len(view.arms)
     with panels(view, records, height, columns=len(shown), sharey=True) as (drawing, axes):
-        for ax, panel in zip(axes[0], shown, strict=True):
-            _draw_panel(ax, panel, styles)
+        for ax, ((heading, unit), values) in zip(axes[0], shown.items(), strict=True):
+            _draw_panel(ax, heading, unit, values, styles)
         axes[0, 0].set_yticks(range(len(view.arms)), [view.label(arm) for arm in view.arms])
         seeds = seeds_text(len(rows_for_arm(costs, arm)) for arm in view.arms)
         interval = "no interval" if seeds == "One seed" else "whisker: 95 % t-interval"
@@ -75,43 +54,39 @@ def draw_cost(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame) 
     return drawing
 
 
-def cost_panels(view: ExperimentView, costs: pd.DataFrame) -> list[Panel]:
-    """Return the panels in their order, without the upload if no arm sends updates."""
+def cost_panels(view: ExperimentView, costs: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the panels by heading and unit, without the upload if no arm sends updates.
+
+    Returns
+    -------
+    dict of tuple to pandas.DataFrame
+        Indexed by arm: ``mean``, ``low``, ``high``; nan without a measurement, or without an interval.
+    """
     quantities = {
         ("CPU time", "seconds a run"): costs["cpu_seconds"],
         ("Peak memory", "MB, largest process"): costs["peak_memory_mb"],
         ("Upload", "KB a client and round"): upload(costs) / 1000,
     }
-    shown = []
-    for (heading, unit), values in quantities.items():
+    shown = {}
+    for name, values in quantities.items():
         measured = costs.assign(value=values)
-        rows = [_interval(rows_for_arm(measured, arm)["value"].dropna()) for arm in view.arms]
-        table = pd.DataFrame(rows, index=list(view.arms), columns=["mean", "low", "high"])
-        if table["mean"].notna().any():
-            shown.append(Panel(heading, unit, table))
+        found = [known_estimate(rows_for_arm(measured, arm)["value"]) for arm in view.arms]
+        rows = pd.DataFrame([vars(one) for one in found], index=list(view.arms))[["mean", "low", "high"]]
+        if rows["mean"].notna().any():
+            shown[name] = rows.clip(lower=0.0)
     return shown
 
 
-def _interval(values: pd.Series) -> tuple[float, float, float]:
-    if values.empty:
-        return math.nan, math.nan, math.nan
-    result = estimate(values)
-    low = result.low if math.isnan(result.low) else max(0.0, result.low)
-    return result.mean, low, result.high
-
-
-def _draw_panel(ax: Axes, panel: Panel, styles: dict[str, ArmStyle]) -> None:
-    values = panel.values
+def _draw_panel(ax: Axes, heading: str, unit: str, values: pd.DataFrame, styles: dict[str, ArmStyle]) -> None:
     colours = {arm: styles[arm].colour for arm in values.index}
-    frame = values.rename_axis("arm").reset_index()
     looks = {"palette": colours, "saturation": 1, "width": 0.72}
-    sns.barplot(data=frame, x="mean", y="arm", hue="arm", errorbar=None, legend=False, ax=ax, **looks)
+    sns.barplot(x=values["mean"], y=values.index, hue=values.index, errorbar=None, legend=False, ax=ax, **looks)
     _draw_whiskers(ax, values)
     logarithmic = values["mean"].max() > LOG_RATIO * values["mean"].min() > 0
     _limit(ax, values, logarithmic)
     _write_values(ax, values)
-    ax.set_title(panel.heading)
-    ax.set_xlabel(panel.unit + (", log scale" if logarithmic else ""))
+    ax.set_title(heading)
+    ax.set_xlabel(unit + (", log scale" if logarithmic else ""))
     ax.set_ylabel("")
     ax.grid(axis="y", visible=False)
 

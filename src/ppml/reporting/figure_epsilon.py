@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppml.errors import UserError
 from ppml.reporting.epsilon_axis import EpsilonScale, scale_epsilons
 from ppml.reporting.experiment_view import ExperimentView, require_arms
-from ppml.reporting.formatting import epsilon_bound, scientific
+from ppml.reporting.formatting import distinct, epsilon_bound, scientific
 from ppml.reporting.panels import ENTRY_HEIGHT, PANEL_HEIGHT, annotate, legend_below, panels
 from ppml.reporting.registry import figure
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, dark
+from ppml.reporting.summaries import ArmResult, arm_results, largest_epsilon
 
 
-@figure("epsilon", shows="epsilon against passes over the data", reads=("records", "epsilons"))
+@figure("epsilon")
 def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataFrame) -> Figure:
     """Draw the epsilon spent against passes over the training data, a line for each private arm.
 
@@ -34,29 +34,25 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
         An arm has no result rows, or no arm has privacy.
     """
     styles = arm_styles(view, records)
-    arms = [arm for arm in view.arms if (records["privacy_unit"][records["arm"] == arm] != "none").all()]
-    if not arms:
-        raise UserError(
-            f"figure epsilon of {view.title!r}: none of the arms {', '.join(view.arms)} has privacy; select one with "
-            "`privacy.kind: example`, or remove this figure"
-        )
-    require_arms(epsilons, arms, "epsilons.csv")
-    curves = {arm: largest(records, epsilons, arm) for arm in arms}
-    labels = {arm: _label(view.label(arm), row, points) for arm, (row, points) in curves.items()}
-    longest = max(map(len, labels.values())) - len(" (0.00)")
+    arms = [one for one in arm_results(view, records) if one.private]
+    view.require(arms, "figure epsilon", "has privacy; select one with `privacy.kind: example`, or remove this figure")
+    require_arms(epsilons, [one.arm for one in arms], "epsilons.csv")
+    curves = [(largest_epsilon(one.rows), _course(one, epsilons)) for one in arms]
+    labels = [_label(one.label, *curve) for one, curve in zip(arms, curves, strict=True)]
+    longest = max(map(len, labels)) - len(" (0.00)")
     columns = max(1, min(len(arms), int(WIDTH / (1.1 + 0.066 * longest))))
     height = PANEL_HEIGHT + 0.6 + ENTRY_HEIGHT * math.ceil(len(arms) / columns)
     with panels(view, records, height) as (drawing, axes):
         ax = axes[0, 0]
-        scale = _scale(ax, list(curves.values()))
-        for place, (arm, (row, points)) in enumerate(curves.items()):
-            _draw_curve(ax, row, points, styles[arm], labels[arm], place / len(arms), scale)
+        scale = _scale(ax, curves)
+        for place, (row, points) in enumerate(curves):
+            _draw_curve(ax, row, points, styles[arms[place].arm], labels[place], place / len(arms), scale)
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
         ax.set_xlabel("Passes over an owner's training examples (steps times sampling rate)")
-        deltas = ", ".join(scientific(delta) for delta in dict.fromkeys(row["delta"] for row, _ in curves.values()))
-        names = ", ".join(dict.fromkeys(str(row["accountant"]).upper() for row, _ in curves.values()))
-        ax.set_ylabel(f"ε spent, {names}, δ = {deltas}" + (" (log scale)" if scale else ""))
+        deltas = distinct((row["delta"] for row, _ in curves), scientific)
+        names = distinct((row["accountant"] for row, _ in curves), str.upper)
+        ax.set_ylabel(f"ε spent, {names}, δ = {deltas}{scale.note}")
         legend_below(
             drawing, ax.get_legend_handles_labels()[0], title="In brackets: ε at the end", loc="outside lower left",
             alignment="left", ncols=columns, handlelength=3, labelspacing=0.3,
@@ -64,12 +60,10 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
     return drawing
 
 
-def largest(records: pd.DataFrame, epsilons: pd.DataFrame, arm: str) -> tuple[pd.Series, pd.DataFrame]:
-    """Return the result row and the curve, by step, of the seed of ``arm`` with the largest epsilon."""
-    seeds = records[records["arm"] == arm]
-    row = seeds.sort_values("epsilon", kind="stable").iloc[-1]
-    points = epsilons[(epsilons["arm"] == arm) & (epsilons["seed"] == row["seed"])]
-    return row, points.sort_values("step", kind="stable")
+def _course(one: ArmResult, epsilons: pd.DataFrame) -> pd.DataFrame:
+    """Return the curve, by step, of the seed with the largest epsilon."""
+    seed = largest_epsilon(one.rows)["seed"]
+    return epsilons[(epsilons["arm"] == one.arm) & (epsilons["seed"] == seed)].sort_values("step", kind="stable")
 
 
 def _label(name: str, row: pd.Series, points: pd.DataFrame) -> str:
@@ -80,7 +74,7 @@ def _label(name: str, row: pd.Series, points: pd.DataFrame) -> str:
     return f"{name} ({text})"
 
 
-def _scale(ax: Axes, curves: list[tuple[pd.Series, pd.DataFrame]]) -> EpsilonScale | None:
+def _scale(ax: Axes, curves: list[tuple[pd.Series, pd.DataFrame]]) -> EpsilonScale:
     budgets = [float(row["budget"]) for row, _ in curves if not pd.isna(row["budget"])]
     spent = [float(value) for _, points in curves for value in points["epsilon"]]
     # The last epsilons decide: each curve begins near 0.
@@ -94,12 +88,12 @@ def _draw_curve(
     style: ArmStyle,
     label: str,
     phase: float,
-    scale: EpsilonScale | None,
+    scale: EpsilonScale,
 ) -> None:
     # Each arm has its markers at other steps, so that a reader can distinguish equal curves.
     every = max(1, len(points) // 4)
     ax.plot(
-        points["epoch"], points["epsilon"].map(scale.place) if scale else points["epsilon"], color=style.colour,
+        points["epoch"], points["epsilon"].map(scale.place), color=style.colour,
         linestyle=style.line, marker=style.marker, markevery=(round(every * (0.5 + phase)), every),
         markeredgewidth=0.4, markeredgecolor="white", label=label,
     )  # fmt: skip

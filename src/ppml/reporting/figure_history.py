@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -31,34 +30,10 @@ TITLE_WIDTH = 56
 """Characters of a line of a legend's title."""
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A column of history.csv.
-
-    Parameters
-    ----------
-    column : str
-        Name of the column.
-    name : str
-        Text of the axis, with the unit.
-    factor : float
-        Factor from the value in the file to the value on the axis.
-    highest : float
-        Largest possible value, in the unit of the axis.
-    """
-
-    column: str
-    name: str
-    factor: float
-    highest: float
+TRAINING_LOSS: dict[str, Any] = {"linestyle": (0, (1, 1.5)), "linewidth": 0.9}
 
 
-ACCURACY = Quantity("accuracy", "Accuracy (%)", 100.0, 100.0)
-LOSS = Quantity("loss", "Loss on the evaluated images (nats, log scale)", 1.0, math.inf)
-TRAINING_LOSS = Quantity("train_loss", "Training loss (nats)", 1.0, math.inf)
-
-
-@figure("history", shows="accuracy against epoch or round", reads=("records", "history"))
+@figure("history")
 def draw_history(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame) -> Figure:
     """Draw accuracy against epoch (centralized and independent arms) and against round (federated arms).
 
@@ -75,16 +50,16 @@ def draw_history(view: ExperimentView, records: pd.DataFrame, history: pd.DataFr
         An arm has no result rows or no history.
     """
     images = {str(arm): int(count) for arm, count in records.groupby("arm")["n_test"].first().items()}
-    curves = _curves(view, history, ACCURACY, images)
-    drawing, axes = _unit_panels(view, records, history, curves)
+    drawing, axes, curves = _unit_panels(view, records, history, "accuracy", images)
     means = pd.concat([points["mean"] for points in curves.values()])
+    first, *_ = axes.values()
     # Room above the best for its band; the bands of first steps reach to 100 %.
-    error_axis(axes[0], [*means, 100 - (100 - means.max()) * HEADROOM])
-    axes[0].set_ylabel(f"{ACCURACY.name}, {SCALED}")
+    error_axis(first, [*means, 100 - (100 - means.max()) * HEADROOM])
+    first.set_ylabel(f"Accuracy (%), {SCALED}")
     return drawing
 
 
-@figure("loss", shows="loss against epoch or round", reads=("records", "history"))
+@figure("loss")
 def draw_loss(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame) -> Figure:
     """Draw the loss on the evaluated images as :func:`draw_history` draws accuracy, on a logarithmic axis.
 
@@ -95,105 +70,100 @@ def draw_loss(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame
     UserError
         An arm has no result rows or no history.
     """
-    curves = _curves(view, history, LOSS)
     known = [arm for arm in view.arms if history["train_loss"][history["arm"] == arm].notna().all()]
+    drawing, axes, curves = _unit_panels(view, records, history, "loss", known=known)
     styles, units = arm_styles(view, records), _units(view, history)
-    note = ". Thin dotted line: training loss, not known under privacy"
-    notes = dict.fromkeys((_unit(history, arm) for arm in known), note)
-    drawing, axes = _unit_panels(view, records, history, curves, notes)
     means = [points["mean"] for points in curves.values()]
     for arm in known:
-        points = curve(history[history["arm"] == arm], TRAINING_LOSS)
-        look: dict[str, Any] = {"color": styles[arm].colour, "linestyle": (0, (1, 1.5)), "linewidth": 0.9}
-        axes[units.index(_unit(history, arm))].plot(points["step"], points["mean"], zorder=2, **look)
+        points = curve(history[history["arm"] == arm], "train_loss")
+        axes[units[arm]].plot(points["step"], points["mean"], zorder=2, color=styles[arm].colour, **TRAINING_LOSS)
         means.append(points["mean"])
     shown = pd.concat(means)
-    axes[0].set_yscale("log")
-    axes[0].set_ylim(shown.min() / 1.15, shown.max() * 1.15)
-    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes[0].yaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel(LOSS.name)
+    first, *_ = axes.values()
+    first.set_yscale("log")
+    first.set_ylim(shown.min() / 1.15, shown.max() * 1.15)
+    first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    first.yaxis.set_minor_formatter(NullFormatter())
+    first.set_ylabel("Loss on the evaluated images (nats, log scale)")
     return drawing
 
 
-def curve(history: pd.DataFrame, quantity: Quantity = ACCURACY, images: int | None = None) -> pd.DataFrame:
-    """Return mean and band of one arm's accuracy or loss, a row for each step.
+def curve(history: pd.DataFrame, column: str, images: int | None = None) -> pd.DataFrame:
+    """Return mean and band of one arm's accuracy (percent) or loss (nats), a row for each step.
 
     Parameters
     ----------
     history : pandas.DataFrame
         Rows of one arm.
-    quantity : Quantity
-        Accuracy or loss.
+    column : str
+        Column of history.csv.
     images : int or None
         Number of images behind a fraction; None for another quantity.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``step``, ``mean``, ``low``, ``high`` (in the unit of ``quantity``) and ``seeds``; the band is the 95 %
-        t-interval with three seeds or more, lowest to highest with two; with one, Wilson's interval of a fraction of
-        images, and the mean itself for another quantity.
+        Columns ``step``, ``mean``, ``low``, ``high`` and ``seeds``; the band is the 95 % t-interval with three seeds or
+        more, lowest to highest with two; with one, Wilson's interval of a fraction of images, and the mean itself for
+        another quantity.
     """
     rows = []
-    for step, values in history.sort_values("seed", kind="stable").groupby("step")[quantity.column]:
+    for step, values in history.sort_values("seed", kind="stable").groupby("step")[column]:
         result = estimate(values)
         # Student's t with one degree of freedom reaches 9 standard deviations: it would hide every line.
         low, high = (result.low, result.high) if result.n > 2 else (values.min(), values.max())
         if result.n == 1 and images:
             low, high = wilson_interval(result.mean, images)
-        mean, low, high = (quantity.factor * value for value in (result.mean, low, high))
-        rows.append((step, mean, max(0.0, low), min(quantity.highest, high), result.n))
-    return pd.DataFrame(rows, columns=["step", "mean", "low", "high", "seeds"])
+        rows.append((step, result.mean, max(0.0, low), high, result.n))
+    points = pd.DataFrame(rows, columns=["step", "mean", "low", "high", "seeds"])
+    if column == "accuracy":
+        points[["mean", "low", "high"]] = 100 * points[["mean", "low", "high"]].clip(upper=1)
+    return points
 
 
-def _curves(
-    view: ExperimentView, history: pd.DataFrame, quantity: Quantity, images: Mapping[str, int] = MappingProxyType({})
-) -> dict[str, pd.DataFrame]:
-    require_arms(history, view.arms, "history.csv")
-    return {arm: curve(history[history["arm"] == arm], quantity, images.get(arm)) for arm in view.arms}
-
-
-def _unit(history: pd.DataFrame, arm: str) -> str:
-    return str(history["unit"][history["arm"] == arm].iloc[0])
-
-
-def _units(view: ExperimentView, history: pd.DataFrame) -> list[str]:
-    present = {_unit(history, arm) for arm in view.arms}
-    return [unit for unit in UNITS if unit in present]
+def _units(view: ExperimentView, history: pd.DataFrame) -> dict[str, str]:
+    """Return the unit of each arm, epoch or round."""
+    units = history.drop_duplicates("arm").set_index("arm")["unit"]
+    return {arm: str(units[arm]) for arm in view.arms}
 
 
 def _unit_panels(
     view: ExperimentView,
     records: pd.DataFrame,
     history: pd.DataFrame,
-    curves: dict[str, pd.DataFrame],
-    notes: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[Figure, list[Axes]]:
-    """Draw a panel for each unit, with legend and note; the caller scales the shared axis."""
+    column: str,
+    images: Mapping[str, int] = MappingProxyType({}),
+    known: Collection[str] = (),
+) -> tuple[Figure, dict[str, Axes], dict[str, pd.DataFrame]]:
+    """Draw a panel for each unit, with legend and note, and return them with the curves.
+
+    The caller scales the shared axis, and draws the training loss of the arms in ``known``.
+    """
+    require_arms(history, view.arms, "history.csv")
+    curves = {arm: curve(history[history["arm"] == arm], column, images.get(arm)) for arm in view.arms}
     styles, units = arm_styles(view, records), _units(view, history)
-    members = {unit: [arm for arm in view.arms if _unit(history, arm) == unit] for unit in units}
-    columns = {unit: _legend_columns(view, members[unit], WIDTH / len(units)) for unit in units}
-    entries = max(math.ceil(len(members[unit]) / columns[unit]) for unit in units)
-    height = PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * (entries + 2 + bool(notes))
-    with panels(view, records, height, columns=len(units), sharey=True) as (drawing, axes):
-        for ax, unit in zip(axes[0], units, strict=True):
-            for place, arm in enumerate(members[unit]):
-                _draw_curve(ax, curves[arm], styles[arm], view.label(arm), place, len(members[unit]))
+    members = {unit: [arm for arm in view.arms if units[arm] == unit] for unit in UNITS if unit in units.values()}
+    columns = {unit: _legend_columns(view, arms, WIDTH / len(members)) for unit, arms in members.items()}
+    entries = max(math.ceil(len(arms) / columns[unit]) for unit, arms in members.items())
+    height = PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * (entries + 2 + bool(known))
+    with panels(view, records, height, columns=len(members), sharey=True) as (drawing, axes):
+        by_unit = dict(zip(members, axes[0], strict=True))
+        for unit, ax in by_unit.items():
+            arms = members[unit]
+            for place, arm in enumerate(arms):
+                _draw_curve(ax, curves[arm], styles[arm], view.label(arm), place, len(arms))
             ax.set_xlabel(unit.capitalize())
             ax.set_ylabel("")
-            topologies = records["topology"][records["arm"].isin(members[unit])]
+            topologies = records["topology"][records["arm"].isin(arms)]
             ax.set_title(f"{' and '.join(sorted(topologies.unique())).capitalize()} training")
-            first = min(float(curves[arm]["step"].min()) for arm in members[unit])
-            last = max(float(curves[arm]["step"].max()) for arm in members[unit])
-            margin = 0.03 * (last - first) or 0.5
-            ax.set_xlim(first - margin, last + margin)
+            steps = pd.concat([curves[arm]["step"] for arm in arms]).astype(float)
+            margin = 0.03 * (steps.max() - steps.min()) or 0.5
+            ax.set_xlim(steps.min() - margin, steps.max() + margin)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-            _legend_below_panel(
-                ax, _band_text([curves[arm] for arm in members[unit]]) + notes.get(unit, ""), columns[unit]
-            )
-    return drawing, list(axes[0])
+            also = ". Thin dotted line: training loss, not known under privacy" if {*known} & {*arms} else ""
+            _legend_below_panel(ax, _band_text([curves[arm] for arm in arms]) + also, columns[unit])
+    return drawing, by_unit, curves
 
 
 def _draw_curve(ax: Axes, points: pd.DataFrame, style: ArmStyle, label: str, place: int, count: int) -> None:

@@ -17,6 +17,7 @@ from ppml.errors import UserError
 from ppml.reporting.experiment_view import ExperimentView, label_columns, require_arms
 from ppml.reporting.panels import legend_below, panels
 from ppml.reporting.registry import figure
+from ppml.reporting.summaries import rows_for_arm
 
 PAGE_HEIGHT = 8.2
 """Inches of a page for all panels together, without title and legend."""
@@ -32,7 +33,7 @@ LEGEND_CHARACTERS = 60
 """Characters of the labels in a line of the legend, two more for each label."""
 
 
-@figure("labels", shows="the label histogram of each client", reads=("records", "clients"))
+@figure("labels")
 def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     """Draw each client's label histogram as a stacked bar, a panel for each partition of the arms, of its first seed.
 
@@ -59,7 +60,7 @@ def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFra
             height = heights[place // columns] - PANEL_MARGIN
             _draw_bars(axes.flat[place], name, counts, palette, width=5.6 / columns, height=height)
         handles, names = axes.flat[0].get_legend_handles_labels()
-        seed = int(records["seed"][records["arm"].isin(list(view.arms)) & records["partition"].notna()].min())
+        seed = int(view.rows_of(records[records["partition"].notna()])["seed"].min())
         entries = min(len(names), LEGEND_CHARACTERS // (2 + max(map(len, names))))
         title = f"Label (partition of seed {seed})"
         legend_below(drawing, handles, title=title, ncols=entries, handlelength=1, columnspacing=1.2)
@@ -87,7 +88,7 @@ def label_counts(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFr
     """
     found: dict[str, pd.DataFrame] = {}
     for arm in view.arms:
-        rows = records[records["arm"] == arm].sort_values("seed", kind="stable")
+        rows = rows_for_arm(records, arm)
         partition = rows["partition"].iloc[0]
         if pd.isna(partition) or partition in found:
             continue
@@ -101,11 +102,7 @@ def label_counts(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFr
                 f"clients.csv: arm {arm!r}: labels of client {wrong['client'].iloc[0]} do not add up to records"
             )
         found[str(partition)] = counts
-    if not found:
-        raise UserError(
-            f"figure labels of {view.title!r}: none of the arms {', '.join(view.arms)} has clients; select one with a "
-            "partition, or remove this figure"
-        )
+    view.require(found, "figure labels", "has clients; select one with a partition, or remove this figure")
     return found
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Callable, Iterable
 from decimal import ROUND_CEILING, Decimal
+from typing import Any
 
 DATASETS = {
     "mnist": "MNIST",
@@ -29,6 +31,27 @@ INFINITE = "∞"
 def dataset_name(name: str) -> str:
     """Return the proper name of a data set."""
     return DATASETS.get(name, name)
+
+
+def distinct(values: Iterable[Any], text: Callable[[Any], str] = str, separator: str = ", ") -> str:
+    """Return the texts of different values, in their order.
+
+    Examples
+    --------
+    >>> distinct([2000, 500, 2000], thousands, " or ")
+    '2,000 or 500'
+    """
+    return separator.join(map(text, dict.fromkeys(values)))
+
+
+def thousands(count: int) -> str:
+    """Return a whole number with commas."""
+    return f"{count:,}"
+
+
+def images_name(evaluated_on: str) -> str:
+    """Return the name of the evaluated images."""
+    return IMAGES.get(evaluated_on, evaluated_on)
 
 
 def wrapped(label: str, width: int) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from ppml.config.spec import Spec, config_error
 from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
+from ppml.reporting.formatting import percent
 
 PAPERS = (
     "Dataset Anonymizer",
@@ -75,6 +76,13 @@ def load_published(path: str | Path) -> dict[str, PublishedRow]:
 def parse_published(rows: Mapping[str, Any]) -> dict[str, PublishedRow]:
     """Return published numbers by key from plain values."""
     return _ROWS.validate_python(rows)
+
+
+def accuracy_text(row: PublishedRow, unknown: str) -> str:
+    """Return the accuracy of a row in percent with its ±, or ``unknown``."""
+    if row.accuracy is None:
+        return unknown
+    return percent(row.accuracy, 1) + ("" if row.std is None else f" ± {percent(row.std, 1)}")
 
 
 def _describe(problem: Any) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -41,21 +40,18 @@ def panels(
     """
     with figure_style():
         figure = new_figure(view, records, height)
-        axes = figure.subplots(rows, columns, squeeze=False, **layout)
-        yield figure, axes
-        for ax in axes.flat:
-            sns.despine(ax=ax)
+        yield figure, figure.subplots(rows, columns, squeeze=False, **layout)
 
 
-def distances(estimates: Sequence[Estimate]) -> Any:
-    """Return the distances in percent from each mean to the ends of its interval, shape ``(2, n)``."""
-    return 100 * np.array([[one.mean - one.low for one in estimates], [one.high - one.mean for one in estimates]])
+def ends_of(estimates: Iterable[Estimate]) -> list[float]:
+    """Return both ends of each interval, in percent."""
+    return [100 * end for one in estimates for end in (one.low, one.high)]
 
 
 def draw_estimates(ax: Axes, places: Sequence[float], estimates: Sequence[Estimate], **look: Any) -> None:
     """Draw means in percent with their intervals, at ``places`` on the horizontal axis."""
-    means = [100 * one.mean for one in estimates]
-    ax.errorbar(places, means, yerr=distances(estimates), **{"capsize": 2.5, **look})
+    low, mean, high = np.array([(one.low, one.mean, one.high) for one in estimates]).T
+    ax.errorbar(places, 100 * mean, yerr=100 * np.array([mean - low, high - mean]), **{"capsize": 2.5, **look})
 
 
 def annotate(ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any) -> Annotation:

@@ -7,7 +7,6 @@ matplotlib. A new kind is a new module and its caption, ``workflow/report/NAME.r
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -30,10 +29,9 @@ class Kind:
     module : str
         Module with the declaration.
     function : str
-        Function that takes the :class:`~ppml.reporting.experiment_view.ExperimentView`, the files in ``reads`` as data
-        frames, and ``published``, each by its name.
-    shows : str
-        Content, in a few words.
+        Function that takes ``view``, the :class:`~ppml.reporting.experiment_view.ExperimentView`, each of ``reads`` as
+        a data frame, and the papers' numbers as ``published`` if they are shown. The names of its parameters declare
+        them.
     reads : tuple of str
         Keys of :data:`~ppml.results.tidy_files.TIDY_FILES`.
     published : bool
@@ -46,9 +44,8 @@ class Kind:
     name: str
     module: str
     function: str
-    shows: str
     reads: tuple[str, ...]
-    published: bool = False
+    published: bool
     joint_arms: JointArms = "all"
 
     @property
@@ -62,16 +59,14 @@ class Kind:
         return function
 
 
-def table(
-    name: str, *, shows: str, reads: tuple[str, ...], published: bool = False, joint_arms: JointArms = "all"
-) -> Callable[[Builder], Builder]:
+def table(name: str, *, joint_arms: JointArms = "all") -> Callable[[Builder], Builder]:
     """Declare a function that returns a :class:`~ppml.reporting.table.Table`; see :class:`Kind`."""
-    return _declaration(name, reads, published)
+    return lambda function: function
 
 
-def figure(name: str, *, shows: str, reads: tuple[str, ...], published: bool = False) -> Callable[[Builder], Builder]:
+def figure(name: str) -> Callable[[Builder], Builder]:
     """Declare a function that returns a :class:`matplotlib.figure.Figure`; see :class:`Kind`."""
-    return _declaration(name, reads, published)
+    return lambda function: function
 
 
 def tables() -> dict[str, Kind]:
@@ -84,27 +79,18 @@ def figures() -> dict[str, Kind]:
     return _declared("figure")
 
 
-def _declaration(name: str, reads: tuple[str, ...], published: bool) -> Callable[[Builder], Builder]:
-    expected = ["view", *reads, *["published"] * published]
-
-    def check(function: Builder) -> Builder:
-        found = list(inspect.signature(function).parameters)
-        if found != expected:
-            raise TypeError(f"{name}: expected the parameters {', '.join(expected)}, got {', '.join(found)}")
-        return function
-
-    return check
-
-
 @cache
 def _declared(decorator: str) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for path in sorted(Path(__file__).parent.glob(f"{decorator}_*.py")):
         tree = ast.parse(path.read_bytes(), str(path))
         for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+            names = [parameter.arg for parameter in function.args.args]
+            reads = tuple(name for name in names if name not in ("view", "published"))
             for call in function.decorator_list:
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
                     name = ast.literal_eval(call.args[0])
                     options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-                    kinds[name] = Kind(name, f"{__package__}.{path.stem}", function.name, **options)
+                    module = f"{__package__}.{path.stem}"
+                    kinds[name] = Kind(name, module, function.name, reads, "published" in names, **options)
     return kinds

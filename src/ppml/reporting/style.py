@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.fallback import FALLBACK_TITLE, is_fallback
@@ -47,6 +49,8 @@ RC: dict[str, Any] = {
     "figure.titlesize": 9,
     "figure.titleweight": "bold",
     "axes.edgecolor": "#444444",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "axes.linewidth": 0.8,
@@ -93,7 +97,7 @@ def new_figure(view: ExperimentView, records: pd.DataFrame, height: float) -> Fi
     """Return an empty figure of ``height`` inches, with the title of the experiment and the fallback data in red."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     title = textwrap.fill(view.title, 80)
-    if is_fallback(records["dataset"][records["arm"].isin(list(view.arms))]):
+    if is_fallback(view.rows_of(records)["dataset"]):
         figure.suptitle(f"{title}\n{FALLBACK_TITLE}", color=ALARM)
     else:
         figure.suptitle(title)
@@ -128,10 +132,11 @@ def arm_styles(view: ExperimentView, records: pd.DataFrame) -> dict[str, ArmStyl
     require_arms(records, view.arms, "records.csv")
     rows = records.drop_duplicates("arm").set_index("arm").loc[list(view.arms)]
     names, kin = _names(rows, "technique"), _names(rows, "topology")
+    hues = list(dict.fromkeys(kin.values()))
     encrypted = [name for name in dict.fromkeys(rows["aggregation"]) if name not in ("none", "plaintext")]
     styles = {}
     for place, arm in enumerate(view.arms):
-        turn, hue = divmod(list(dict.fromkeys(kin.values())).index(kin[arm]), len(HUES))
+        turn, hue = divmod(hues.index(kin[arm]), len(HUES))
         relatives = [other for other in kin if kin[other] == kin[arm]]
         # Less privacy is darker: arms without privacy come last.
         relatives.sort(key=lambda other: rows["privacy_unit"][other] == "none")
@@ -163,16 +168,13 @@ def _names(rows: pd.DataFrame, first: str) -> dict[str, str]:
         },
         index=rows.index,
     )
-    names = {str(arm): ", ".join(filter(None, row)) for arm, row in parts[[first, "aggregation"]].iterrows()}
+    names = (parts[first] + ", " + parts["aggregation"]).str.removesuffix(", ")
     for column in ("model", "partition", "clipping", "dataset"):
         # An empty cell distinguishes no arms: an arm without privacy has no clipping norm.
-        differs = {
-            name: len({parts[column][arm] for arm in names if names[arm] == name} - {""}) > 1 for name in names.values()
-        }
-        names = {
-            arm: ", ".join(filter(None, (name, differs[name] * parts[column][arm]))) for arm, name in names.items()
-        }
-    return names
+        stated = parts[column] != ""
+        differs = parts[column].where(stated).groupby(names).transform("nunique") > 1
+        names += (", " + parts[column]).where(stated & differs, "")
+    return {str(arm): name for arm, name in names.items()}
 
 
 def _shade(colour: str, place: int, count: int) -> str:
@@ -181,8 +183,7 @@ def _shade(colour: str, place: int, count: int) -> str:
         return colour
     level = LIGHTEST + (DARKEST - LIGHTEST) * place / (count - 1)
     other, part = ("white", level) if level > 0 else ("black", -level)
-    pairs = zip(to_rgb(colour), to_rgb(other), strict=True)
-    red, green, blue = ((1 - part) * mine + part * its for mine, its in pairs)
+    red, green, blue = (1 - part) * np.array(to_rgb(colour)) + part * np.array(to_rgb(other))
     return to_hex((red, green, blue))
 
 
@@ -200,24 +201,11 @@ def dodge(positions: Sequence[float], gap: float) -> list[float]:
     >>> dodge([1.0, 1.0, 5.0], 1.0)
     [0.5, 1.5, 5.0]
     """
-    order = sorted(range(len(positions)), key=lambda place: positions[place])
+    if not positions:
+        return []
+    order = np.argsort(positions, kind="stable")
+    steps = gap * np.arange(len(positions))
     # Overlapping neighbours form a block around the mean of their positions.
-    blocks: list[list[int]] = []
-    for place in order:
-        blocks.append([place])
-        while len(blocks) > 1 and _bottom(blocks[-1], positions, gap) - _top(blocks[-2], positions, gap) < gap:
-            last = blocks.pop()
-            blocks[-1] += last
-    moved = list(positions)
-    for block in blocks:
-        for step, place in enumerate(block):
-            moved[place] = _bottom(block, positions, gap) + step * gap
-    return moved
-
-
-def _bottom(block: Sequence[int], positions: Sequence[float], gap: float) -> float:
-    return sum(positions[place] for place in block) / len(block) - gap * (len(block) - 1) / 2
-
-
-def _top(block: Sequence[int], positions: Sequence[float], gap: float) -> float:
-    return _bottom(block, positions, gap) + gap * (len(block) - 1)
+    moved = np.empty(len(positions))
+    moved[order] = isotonic_regression(np.array(positions)[order] - steps).x + steps
+    return [float(position) for position in moved]

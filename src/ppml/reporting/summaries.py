@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from ppml.errors import UserError
 from ppml.reporting.experiment_view import ExperimentView, require_arms
-from ppml.reporting.statistics import estimate
+from ppml.reporting.statistics import Estimate, estimate
 
 CONSTANT = (
     *("dataset", "model", "topology", "partition", "clients", "rounds", "privacy_unit", "noise", "noise_source"),
-    "sampling_source",
-    *(
-        "update_opened_by",
-        "sum_seen_by",
-        "aggregation",
-        "delta",
-        "neighbouring",
-        "max_grad_norm",
-        "n_train",
-        "n_test",
-        "n_test_all",
-    ),
-    *("evaluated_on", "device"),
+    *("sampling_source", "update_opened_by", "sum_seen_by", "aggregation", "delta", "neighbouring", "max_grad_norm"),
+    *("n_train", "n_test", "n_test_all", "evaluated_on", "device"),
 )
 """Columns that must be equal for all seeds of an arm; otherwise a mean over them has no meaning."""
+
+
+NOTHING = Estimate(math.nan, math.nan, 0, math.nan, math.nan, "none")
+"""The estimate without a value."""
 
 
 def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
@@ -65,14 +60,56 @@ def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, 
     return summary.astype({"clients": "Int64", "rounds": "Int64"})
 
 
+@dataclass(frozen=True)
+class ArmResult:
+    """The rows of an arm in records.csv, in the order of the seeds."""
+
+    arm: str
+    label: str
+    rows: pd.DataFrame
+
+    @property
+    def first(self) -> pd.Series:
+        """The row of the first seed."""
+        return self.rows.iloc[0]
+
+    @property
+    def private(self) -> bool:
+        """Whether every seed has privacy."""
+        return bool((self.rows["privacy_unit"] != "none").all())
+
+    @property
+    def epsilon(self) -> float:
+        """The largest epsilon over clients and seeds, infinite without privacy."""
+        return float(self.rows["epsilon"].max()) if self.private else math.inf
+
+    @cached_property
+    def accuracy(self) -> Estimate:
+        """The accuracy on all evaluated images, a fraction with its interval."""
+        return estimate(self.rows["accuracy_all"], trials=int(self.first["n_test_all"]))
+
+
+def arm_results(view: ExperimentView, records: pd.DataFrame) -> list[ArmResult]:
+    """Return the results of the arms of ``view``, in its order.
+
+    Raises
+    ------
+    UserError
+        An arm has no result rows.
+    """
+    require_arms(records, view.arms, "records.csv")
+    return [ArmResult(arm, label, rows_for_arm(records, arm)) for arm, label in view.arms.items()]
+
+
 def rows_for_arm(frame: pd.DataFrame, arm: str) -> pd.DataFrame:
     """Return the rows of ``arm`` in the order of the seeds."""
     return frame[frame["arm"] == arm].sort_values("seed", kind="stable")
 
 
 def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -> dict[str, Any]:
-    _require_one_row_a_seed(arm, records, "records.csv")
-    _require_one_row_a_seed(arm, costs, "costs.csv")
+    for file, rows in (("records.csv", records), ("costs.csv", costs)):
+        for seed in rows["seed"][rows["seed"].duplicated()]:
+            raise UserError(f"{file}: arm {arm!r} has two rows for seed {seed}; one is allowed")
     row: dict[str, Any] = {"label": label}
     row |= {column: _common(arm, records, column) for column in CONSTANT}
     row["records_per_owner"] = int(row["n_train"]) / owners(row["clients"])
@@ -82,21 +119,20 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     # Without privacy epsilon is infinite; nan would mean a missing number.
     row["epsilon"] = math.inf if row["privacy_unit"] == "none" else float(records["epsilon"].max())
     # The accountant of the largest epsilon: seeds may differ in it.
-    row["accountant"] = None if row["privacy_unit"] == "none" else _largest(records)["accountant"]
+    row["accountant"] = None if row["privacy_unit"] == "none" else largest_epsilon(records)["accountant"]
     row["epsilon_replace_one"] = float(records["epsilon_replace_one"].max())
     row["epsilon_if_opened"] = float(records["epsilon_if_opened"].max())
     row["population_size"] = population_size(row)
-    for column in ("seconds", "cpu_seconds", "peak_memory_mb"):
-        row |= _estimates(column, costs[column])
-    row |= _estimates("upload", upload(costs))
-    row |= _estimates("round_bytes", round_bytes(costs))
-    row |= _estimates("expansion", costs["expansion"])
+    measured = costs.assign(upload=upload(costs), round_bytes=round_bytes(costs))
+    for column in ("seconds", "cpu_seconds", "peak_memory_mb", "upload", "round_bytes", "expansion"):
+        row |= _estimates(column, measured[column])
     for column in ("config_digest", "data_digest"):
         row[column] = " ".join(dict.fromkeys(records[column].astype(str)))
     return row
 
 
-def _largest(records: pd.DataFrame) -> pd.Series:
+def largest_epsilon(records: pd.DataFrame) -> pd.Series:
+    """Return the row of the seed with the largest epsilon."""
     return records.sort_values("epsilon", kind="stable").iloc[-1]
 
 
@@ -127,24 +163,16 @@ def round_bytes(costs: pd.DataFrame) -> pd.Series:
     return sent / costs["rounds"]
 
 
+def known_estimate(values: pd.Series, trials: int | None = None) -> Estimate:
+    """Return the estimate of the values that are not missing; all its numbers are nan without any."""
+    known = values.dropna()
+    return NOTHING if known.empty else estimate(known, trials=trials)
+
+
 def _estimates(name: str, values: pd.Series, trials: int | None = None) -> dict[str, Any]:
-    present = values.dropna()
-    if present.empty:
-        return {f"{name}_{part}": math.nan for part in ("mean", "sd", "low", "high")} | {f"{name}_interval": "none"}
-    result = estimate(present, trials=trials)
-    return {
-        f"{name}_mean": result.mean,
-        f"{name}_sd": result.deviation,
-        f"{name}_low": result.low,
-        f"{name}_high": result.high,
-        f"{name}_interval": result.kind,
-    }
-
-
-def _require_one_row_a_seed(arm: str, rows: pd.DataFrame, file: str) -> None:
-    twice = rows["seed"][rows["seed"].duplicated()]
-    if not twice.empty:
-        raise UserError(f"{file}: arm {arm!r} has two rows for seed {twice.iloc[0]}; one is allowed")
+    found = known_estimate(values, trials)
+    parts = {"mean": found.mean, "sd": found.deviation, "low": found.low, "high": found.high, "interval": found.kind}
+    return {f"{name}_{part}": value for part, value in parts.items()}
 
 
 def _common(arm: str, rows: pd.DataFrame, column: str) -> Any:

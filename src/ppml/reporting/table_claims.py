@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pandas as pd
 
 from ppml.errors import UserError
 from ppml.reporting.claims import Finding, findings, weakest
 from ppml.reporting.experiment_view import ExperimentView
-from ppml.reporting.footnotes import data_notes
-from ppml.reporting.guarantee import privacy_notes
+from ppml.reporting.footnotes import data_notes, privacy_notes
+from ppml.reporting.formatting import distinct, thousands
 from ppml.reporting.registry import table
 from ppml.reporting.summaries import summarise
 from ppml.reporting.table import Table
@@ -23,12 +25,7 @@ NOTES = (
 )
 
 
-@table(
-    "claims",
-    shows="a row for each claim, with its verdict",
-    reads=("records", "costs", "joint", "history"),
-    joint_arms="claimed",
-)
+@table("claims", joint_arms="claimed")
 def claims_table(
     view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame, history: pd.DataFrame
 ) -> Table:
@@ -57,29 +54,23 @@ def claims_table(
     )
     arms = tuple(dict.fromkeys(arm for claim in view.claims for arm in claim.arms))
     summary = summarise(view, arms, records, costs)
-    notes = (
-        *NOTES,
-        *view.notes,
-        _interval_note(found, summary),
-        *privacy_notes(summary, joint),
-        *data_notes(summary),
-    )
-    return Table(view.title, cells, frozenset(), notes, _raw(found))
+    about = (*privacy_notes(summary, joint), *data_notes(summary))
+    notes = (*NOTES, *view.notes, _interval_note(found, summary), *about)
+    return Table(view.title, cells, cells.columns, notes, _raw(found))
 
 
 def _figures(finding: Finding) -> str:
     compared = finding.comparisons
-    if len(compared) <= WRITTEN_OUT:
-        return "; ".join([*finding.accuracies, *(comparison.text() for comparison in compared)])
-    clear = sum(comparison.difference.low > 0 for comparison in compared)
-    least = f"{clear} of {len(compared)} differences above 0; the smallest lower end: {weakest(compared).text()}"
-    return "; ".join([*finding.accuracies, least])
+    shown = [comparison.text() for comparison in compared]
+    if len(compared) > WRITTEN_OUT:
+        clear = sum(comparison.difference.low > 0 for comparison in compared)
+        shown = [f"{clear} of {len(compared)} differences above 0; the smallest lower end: {weakest(compared).text()}"]
+    return "; ".join([*finding.accuracies, *shown])
 
 
 def _interval_note(found: list[Finding], summary: pd.DataFrame) -> str:
     seeds = sorted({comparison.difference.n for finding in found for comparison in finding.comparisons})
-    images = " or ".join(f"{size:,}" for size in dict.fromkeys(summary["n_test"]))
-    everything = " or ".join(f"{size:,}" for size in dict.fromkeys(summary["n_test_all"]))
+    images, everything = (distinct(summary[size], thousands, " or ") for size in ("n_test", "n_test_all"))
     kinds = []
     if seeds[0] == 1:
         kinds.append("Newcombe's from two binomial fractions with one seed, as if their images were independent")
@@ -93,21 +84,10 @@ def _interval_note(found: list[Finding], summary: pd.DataFrame) -> str:
 
 
 def _raw(found: list[Finding]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "claim": number,
-                "quote": finding.quote,
-                "verdict": finding.verdict,
-                "larger": comparison.larger,
-                "smaller": comparison.smaller,
-                "difference": comparison.difference.value,
-                "low": comparison.difference.low,
-                "high": comparison.difference.high,
-                "seeds": comparison.difference.n,
-                "interval": comparison.difference.kind,
-            }
-            for number, finding in enumerate(found, start=1)
-            for comparison in finding.comparisons
-        ]
-    )
+    rows = [
+        {"claim": number, "quote": finding.quote, "verdict": finding.verdict}
+        | {"larger": comparison.larger, "smaller": comparison.smaller, **asdict(comparison.difference)}
+        for number, finding in enumerate(found, start=1)
+        for comparison in finding.comparisons
+    ]
+    return pd.DataFrame(rows).rename(columns={"value": "difference", "n": "seeds", "kind": "interval"})

@@ -9,10 +9,9 @@ import pandas as pd
 
 from ppml.reporting.client_grid import CENTRALIZED, DIVISIONS, INDEPENDENT, SERIES, Answer, Cell, Study, client_study
 from ppml.reporting.experiment_view import ExperimentView
-from ppml.reporting.footnotes import data_notes, spread_notes
-from ppml.reporting.formatting import EMPTY_CELL, percent, percent_estimate
-from ppml.reporting.guarantee import privacy_notes
-from ppml.reporting.literature import PublishedRow
+from ppml.reporting.footnotes import common_notes
+from ppml.reporting.formatting import EMPTY_CELL, percent_estimate, thousands
+from ppml.reporting.literature import PublishedRow, accuracy_text
 from ppml.reporting.registry import table
 from ppml.reporting.statistics import difference, estimate
 from ppml.reporting.summaries import summarise
@@ -21,12 +20,7 @@ from ppml.reporting.table import Table
 _THEIRS = {kind: f"Theirs: {heading}" for kind, heading in SERIES.items()}
 
 
-@table(
-    "clients",
-    shows="independent and federated training, a row for each number of clients",
-    reads=("records", "costs", "joint"),
-    published=True,
-)
+@table("clients")
 def clients_table(
     view: ExperimentView,
     records: pd.DataFrame,
@@ -44,10 +38,8 @@ def clients_table(
     study = client_study(view, records, published)
     summary = summarise(view, tuple(view.arms), records, costs)
     lines = []
-    for n_train in dict.fromkeys([*(cell.n_train for cell in study.cells), *study.centralized]):
-        part = study.of_size(n_train)
-        if n_train in part.centralized:
-            lines.append(_centralized_line(n_train, part.centralized[n_train], part.series or study.series))
+    for part in study.parts.values():
+        lines += [_centralized_line(cell, part.series or study.series) for cell in part.centralized]
         lines += [_line(cell, part) for cell in part.cells]
     cells = pd.DataFrame(lines, columns=_columns(lines)).fillna(EMPTY_CELL)
     notes = (
@@ -56,11 +48,12 @@ def clients_table(
         "FL minus another: difference of the means over seeds on all test images, with its 95 % interval (Student's t "
         "over the paired seeds).",
         *dict.fromkeys(answer.published.note for answer in study.answers if answer.published and answer.published.note),
-        *privacy_notes(summary, joint),
-        *spread_notes(summary),
-        *data_notes(summary),
+        *common_notes(summary, joint),
     )
-    return Table(view.title, cells, frozenset(cells.columns) - {"Division"}, notes, _raw(study))
+    raw = [
+        _raw_row(cell, kind, one) for cell in (*study.centralized, *study.cells) for kind, one in cell.answers.items()
+    ]
+    return Table(view.title, cells, {"Division"}, notes, pd.DataFrame(raw))
 
 
 def _columns(lines: Sequence[dict[str, str]]) -> list[str]:
@@ -75,28 +68,30 @@ def _columns(lines: Sequence[dict[str, str]]) -> list[str]:
     return sorted(present, key=order.index)
 
 
+def _setting(cell: Cell) -> dict[str, str]:
+    return {
+        "Division": DIVISIONS[cell.division],
+        "Clients": str(cell.clients),
+        "Images": thousands(cell.n_train),
+    }
+
+
 def _line(cell: Cell, study: Study) -> dict[str, str]:
-    line = {"Division": DIVISIONS[cell.division], "Clients": str(cell.clients), "Images": f"{cell.n_train:,}"}
+    line = _setting(cell)
     for kind, answer in cell.answers.items():
         line |= _ours(SERIES[kind], answer)
-    for kind, other, against in _compared(cell, study):
-        line[f"{SERIES[kind]}, minus {against}"] = _gain(cell.answers[kind], other)
-    theirs = {kind: _theirs(answer) for kind, answer in cell.answers.items() if answer.published}
-    return line | {_THEIRS[kind]: shown for kind, shown in theirs.items()}
+    # The reference of FL is independent training, or centralized if no cell has that.
+    alone = INDEPENDENT in study.series
+    reference, against = (cell.answers.get(INDEPENDENT), INDEPENDENT) if alone else (study.owner, CENTRALIZED)
+    for kind, answer in cell.answers.items():
+        if kind != INDEPENDENT and reference is not None:
+            line[f"{SERIES[kind]}, minus {against}"] = _gain(answer, reference)
+    return line | {_THEIRS[kind]: _theirs(answer) for kind, answer in cell.answers.items() if answer.published}
 
 
-def _compared(cell: Cell, study: Study) -> list[tuple[str, Answer, str]]:
-    """Return each series of FL with its reference: independent training, or centralized if no cell has that."""
-    if INDEPENDENT in study.series:
-        other, against = cell.answers.get(INDEPENDENT), INDEPENDENT
-    else:
-        other, against = study.centralized.get(cell.n_train), CENTRALIZED
-    return [(kind, other, against) for kind in cell.answers if kind != INDEPENDENT and other is not None]
-
-
-def _centralized_line(n_train: int, answer: Answer, series: Sequence[str]) -> dict[str, str]:
+def _centralized_line(cell: Cell, series: Sequence[str]) -> dict[str, str]:
     """Return the line of centralized training, which equals FL with one client and any kind of noise."""
-    line = {"Division": "Centralized", "Clients": "1", "Images": f"{n_train:,}"}
+    line, answer = _setting(cell), cell.answers[CENTRALIZED]
     together = [kind for kind in series if kind != INDEPENDENT] or list(series)
     for kind in together:
         line |= _ours(SERIES[kind], answer)
@@ -104,21 +99,17 @@ def _centralized_line(n_train: int, answer: Answer, series: Sequence[str]) -> di
 
 
 def _ours(heading: str, answer: Answer) -> dict[str, str]:
-    rows = answer.rows
     shown = {}
-    for column, size in (("accuracy", "n_test"), ("accuracy_all", "n_test_all")):
-        trials = int(rows[size].iloc[0])
-        found = estimate(rows[column], trials=trials)
-        which = f"first {trials:,}" if column == "accuracy" else f"all {trials:,}"
-        shown[f"{heading}: {which} (%)"] = percent_estimate(found.mean, found.deviation, found.low, found.high)
+    for column, size, which in (("accuracy", "n_test", "first"), ("accuracy_all", "n_test_all", "all")):
+        trials = int(answer.first[size])
+        found = estimate(answer.rows[column], trials=trials)
+        text = percent_estimate(found.mean, found.deviation, found.low, found.high)
+        shown[f"{heading}: {which} {trials:,} (%)"] = text
     return shown
 
 
 def _theirs(answer: Answer) -> str:
-    row = answer.published
-    if row is None or row.accuracy is None:
-        return EMPTY_CELL
-    return percent(row.accuracy, 1) + ("" if row.std is None else f" ± {percent(row.std, 1)}")
+    return EMPTY_CELL if answer.published is None else accuracy_text(answer.published, EMPTY_CELL)
 
 
 def _gain(together: Answer, other: Answer) -> str:
@@ -132,48 +123,36 @@ def _gain(together: Answer, other: Answer) -> str:
 def _verdicts(study: Study) -> list[str]:
     """Return the comparisons over all cells, for each data size."""
     lines = []
-    for n_train in dict.fromkeys(cell.n_train for cell in study.cells):
-        part = study.of_size(n_train)
-        texts = [
-            _above_independent(part),
-            *(_gap_to_centralized(part, kind) for kind in part.series),
-            _same_as_theirs(part),
-        ]
-        found = "; ".join(text for text in texts if text)
+    for n_train, part in study.parts.items():
+        gaps = [_gap_to_centralized(part, kind) for kind in part.series if kind != INDEPENDENT]
+        found = "; ".join(filter(None, [_above_independent(part), *gaps, _same_as_theirs(part)]))
         lines += [f"{n_train:,} training images: {found}."] if found else []
     return lines
 
 
 def _above_independent(study: Study) -> str | None:
-    pairs = [
-        (_mean(answer), _mean(cell.answers[INDEPENDENT]))
+    above = [
+        answer.accuracy.mean > cell.answers[INDEPENDENT].accuracy.mean
         for cell in study.cells
         if INDEPENDENT in cell.answers
         for kind, answer in cell.answers.items()
         if kind != INDEPENDENT
     ]
-    if not pairs:
-        return None
-    above = sum(together > alone for together, alone in pairs)
-    return f"FL is above independent training in {above} of {len(pairs)} settings with both"
+    return f"FL is above independent training in {sum(above)} of {len(above)} settings with both" if above else None
 
 
 def _gap_to_centralized(study: Study, kind: str) -> str | None:
     """Return the largest distance of a series from centralized training."""
-    behind = [
-        _mean(owner) - _mean(cell.answers[kind])
-        for owner in study.centralized.values()
-        for cell in study.cells
-        if kind in cell.answers
-    ]
-    if kind == INDEPENDENT or not behind:
+    if study.owner is None:
         return None
-    return f"{SERIES[kind]}: at most {100 * max(0.0, *behind):.2f} points below centralized"
+    means = [cell.answers[kind].accuracy.mean for cell in study.cells if kind in cell.answers]
+    gap = max(0.0, study.owner.accuracy.mean - min(means))
+    return f"{SERIES[kind]}: at most {100 * gap:.2f} points below centralized"
 
 
 def _same_as_theirs(study: Study) -> str | None:
     pairs = [
-        (_mean(answer), answer.published.accuracy)
+        (answer.accuracy.mean, answer.published.accuracy)
         for answer in study.answers
         if answer.published and answer.published.accuracy is not None
     ]
@@ -195,26 +174,15 @@ def _same_order(pairs: Sequence[tuple[float, float]]) -> tuple[int, int]:
     return sum((one[0] - other[0]) * (one[1] - other[1]) > 0 for one, other in ordered), len(ordered)
 
 
-def _mean(answer: Answer) -> float:
-    return float(answer.rows["accuracy_all"].mean())
-
-
-def _raw(study: Study) -> pd.DataFrame:
-    rows = [_raw_row("", 1, n_train, CENTRALIZED, answer) for n_train, answer in study.centralized.items()]
-    for cell in study.cells:
-        rows += [_raw_row(cell.division, cell.clients, cell.n_train, kind, one) for kind, one in cell.answers.items()]
-    return pd.DataFrame(rows)
-
-
-def _raw_row(division: str, clients: int, n_train: int, kind: str, answer: Answer) -> dict[str, object]:
+def _raw_row(cell: Cell, kind: str, answer: Answer) -> dict[str, object]:
     rows, theirs = answer.rows, answer.published
     accuracy, accuracy_all = estimate(rows["accuracy"]), estimate(rows["accuracy_all"])
     return {
         "arm": answer.arm,
         "training": kind,
-        "division": division,
-        "clients": clients,
-        "n_train": n_train,
+        "division": cell.division,
+        "clients": cell.clients,
+        "n_train": cell.n_train,
         "seeds": len(rows),
         "accuracy_mean": accuracy.mean,
         "accuracy_sd": accuracy.deviation,

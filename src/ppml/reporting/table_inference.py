@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ppml.errors import UserError
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.footnotes import data_notes
-from ppml.reporting.formatting import human_bytes, percent_estimate, significant
+from ppml.reporting.formatting import distinct, human_bytes, percent_estimate, significant, thousands
 from ppml.reporting.registry import table
 from ppml.reporting.statistics import estimate
 from ppml.reporting.summaries import summarise
@@ -30,7 +29,7 @@ LEAKS = (
 )
 
 
-@table("inference", shows="predictions on encrypted images", reads=("records", "costs", "inferences"))
+@table("inference")
 def inference_table(
     view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, inferences: pd.DataFrame
 ) -> Table:
@@ -43,50 +42,41 @@ def inference_table(
     """
     present = set(inferences["arm"])
     shown = tuple(arm for arm in view.arms if arm in present)
-    if not shown:
-        raise UserError(
-            f"inferences.csv: none of the arms {', '.join(view.arms)} of {view.title!r} predicts encrypted "
-            "images; select one with `inference: {kind: ckks}`"
-        )
+    view.require(shown, "table inference", "predicts encrypted images; select one with `inference: {kind: ckks}`")
     summary = summarise(view, shown, records, costs)
-    lines = [_line(view.label(arm), inferences[inferences["arm"] == arm]) for arm in shown]
-    cells = pd.DataFrame(lines)
+    cells = pd.DataFrame([_line(view.label(arm), inferences[inferences["arm"] == arm]) for arm in shown])
     raw = inferences[inferences["arm"].isin(shown)].reset_index(drop=True)
     notes = (*view.notes, *_method(raw), *LEAKS, *data_notes(summary))
-    return Table(view.title, cells, frozenset(cells.columns) - {"Technique", "Ring"}, notes, raw)
+    return Table(view.title, cells, {"Technique", "Ring"}, notes, raw)
 
 
 def _line(label: str, rows: pd.DataFrame) -> dict[str, str]:
-    one = rows[["one_client", "one_server"]].mean()
-    batch = rows[["batch_client", "batch_server"]].mean()
-    size = float(rows["slots"].mean())
+    mean = rows.mean(numeric_only=True)
+    hour = SECONDS_AN_HOUR * mean["slots"] / (mean["batch_client"] + mean["batch_server"])
     return {
         "Technique": label,
         "Seeds": str(len(rows)),
-        "Images": _each(rows, "images"),
+        "Images": distinct(rows["images"], thousands),
         "Accuracy, encrypted (%)": _accuracy(rows, "right"),
         "Accuracy, plaintext (%)": _accuracy(rows, "plain_right"),
         "Must agree": f"{rows['sure'].sum():,} of {rows['images'].sum():,}",
         "Differ": f"{rows['differ'].sum():,}",
         "Largest error": f"{rows['error'].max():.1e}",
         "Error over bound": f"{rows['error_share'].max():.2f}",
-        "One image, client + server (s)": f"{significant(one['one_client'], 2)} + {significant(one['one_server'], 2)}",
-        "Up, down": _both_ways(rows["one_up"], rows["one_down"]),
-        "A batch": _each(rows, "slots"),
-        "Client + server (s)": f"{significant(batch['batch_client'], 2)} + {significant(batch['batch_server'], 2)}",
-        "Images an hour": _thousands(SECONDS_AN_HOUR * size / batch.sum()),
-        "Up, down an image": _both_ways(rows["batch_up"] / size, rows["batch_down"] / size),
-        "Keys, once": human_bytes(rows["keys"].mean()),
-        "Ring": ", ".join(dict.fromkeys(map(_ring, rows["degree"], rows["modulus_bits"]))),
+        "One image, client + server (s)": _seconds(mean, "one"),
+        "Up, down": f"{human_bytes(mean['one_up'])}, {human_bytes(mean['one_down'])}",
+        "A batch": distinct(rows["slots"], thousands),
+        "Client + server (s)": _seconds(mean, "batch"),
+        # A large number to the thousand.
+        "Images an hour": f"{round(hour, -3 if hour >= 10_000 else 0):,.0f}",
+        "Up, down an image": ", ".join(human_bytes(mean[way] / mean["slots"]) for way in ("batch_up", "batch_down")),
+        "Keys, once": human_bytes(mean["keys"]),
+        "Ring": ", ".join(dict.fromkeys(map("N {:,}, {} bits".format, rows["degree"], rows["modulus_bits"]))),
     }
 
 
-def _both_ways(up: pd.Series, down: pd.Series) -> str:
-    return f"{human_bytes(up.mean())}, {human_bytes(down.mean())}"
-
-
-def _ring(degree: int, bits: int) -> str:
-    return f"N {degree:,}, {bits} bits"
+def _seconds(mean: pd.Series, what: str) -> str:
+    return " + ".join(significant(mean[f"{what}_{party}"], 2) for party in ("client", "server"))
 
 
 def _accuracy(rows: pd.DataFrame, column: str) -> str:
@@ -94,22 +84,12 @@ def _accuracy(rows: pd.DataFrame, column: str) -> str:
     return percent_estimate(found.mean, found.deviation, found.low, found.high)
 
 
-def _each(rows: pd.DataFrame, column: str) -> str:
-    return ", ".join(f"{value:,}" for value in dict.fromkeys(rows[column]))
-
-
-def _thousands(count: float) -> str:
-    """Return a large number to the thousand."""
-    return f"{round(count, -3):,.0f}" if count >= 10_000 else f"{count:,.0f}"
-
-
 def _method(rows: pd.DataFrame) -> tuple[str, ...]:
-    single = ", ".join(f"{count:,}" for count in dict.fromkeys(rows["single_images"]))
     return (
         "Encrypted: images under CKKS, predicted in batches with one image in each slot; the first "
-        f"{single} also one at a time, each in a few ciphertexts. Seconds: CPU time of one core, median over images or "
-        "batches, mean over seeds; images an hour: client and server together on one core, full batches. A batch with "
-        "empty slots costs the same.",
+        f"{distinct(rows['single_images'], thousands)} also one at a time, each in a few ciphertexts. Seconds: CPU "
+        "time of one core, median over images or batches, mean over seeds; images an hour: client and server together "
+        "on one core, full batches. A batch with empty slots costs the same.",
         "Must agree: in plaintext the largest logit exceeds the next by more than twice the bound of a logit's error, "
         "so that no error within the bound changes the prediction. Differ: predictions that differ from plaintext, of "
         "all images. The bound is seven standard deviations of the error, propagated through the network for each "

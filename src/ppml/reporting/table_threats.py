@@ -5,12 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from ppml.reporting.experiment_view import ExperimentView
-from ppml.reporting.footnotes import data_notes
+from ppml.reporting.footnotes import data_notes, noise_known_to, privacy_notes
 from ppml.reporting.formatting import EMPTY_CELL, epsilon_bound, scientific
-from ppml.reporting.guarantee import noise_known_to, privacy_notes
 from ppml.reporting.registry import table
 from ppml.reporting.summaries import summarise
-from ppml.reporting.table import Table
+from ppml.reporting.table import Columns, Table, cells_of
 
 HOLDERS = {
     "centralized": "one owner: all examples",
@@ -59,38 +58,6 @@ DEVIATING = {
 """The capabilities of a party that deviates from the protocol, by aggregation."""
 
 
-@table("threats", shows="the data and keys of each party", reads=("records", "costs", "joint"))
-def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
-    """Return the table with a row for each arm: holders of the examples, access to updates and sums, and leakage.
-
-    Raises
-    ------
-    UserError
-        An arm has no rows, two rows for a seed, or seeds that differ in data set or guarantee.
-    """
-    summary = summarise(view, tuple(view.arms), records, costs)
-    lines = [
-        {
-            "Technique": row["label"],
-            "Examples": HOLDERS[row["topology"]],
-            "Access to a single update": _parties(row, "update_opened_by"),
-            "Leakage of a single update": _update_leakage(row),
-            "Access to the sum": _parties(row, "sum_seen_by"),
-            "Leakage of sums and model": _model_leakage(row),
-            "Noise known to": noise_known_to(row),
-        }
-        for _, row in summary.iterrows()
-    ]
-    added_by = summary.loc[summary["topology"] == "federated", "aggregation"]
-    deviating = dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in set(added_by))
-    notes = (*view.notes, *LIMITS, *deviating, *privacy_notes(summary, joint), *data_notes(summary))
-    return Table(view.title, pd.DataFrame(lines), frozenset(), notes, summary.reset_index())
-
-
-def _parties(row: pd.Series, column: str) -> str:
-    return EMPTY_CELL if pd.isna(row[column]) else str(row[column])
-
-
 def _update_leakage(row: pd.Series) -> str:
     """Return the leakage of a single update about the client's examples."""
     if row["topology"] != "federated":
@@ -110,3 +77,31 @@ def _model_leakage(row: pd.Series) -> str:
 
 def _bound(row: pd.Series, epsilon: float) -> str:
     return f"at most ε {epsilon_bound(epsilon)} of one {row['privacy_unit']}, δ {scientific(row['delta'])}"
+
+
+COLUMNS: Columns = {
+    "Technique": lambda row: row["label"],
+    "Examples": lambda row: HOLDERS[row["topology"]],
+    "Access to a single update": lambda row: row["update_opened_by"],
+    "Leakage of a single update": _update_leakage,
+    "Access to the sum": lambda row: row["sum_seen_by"],
+    "Leakage of sums and model": _model_leakage,
+    "Noise known to": noise_known_to,
+}
+
+
+@table("threats")
+def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
+    """Return the table with a row for each arm: holders of the examples, access to updates and sums, and leakage.
+
+    Raises
+    ------
+    UserError
+        An arm has no rows, two rows for a seed, or seeds that differ in data set or guarantee.
+    """
+    summary = summarise(view, tuple(view.arms), records, costs)
+    cells = cells_of(summary.fillna({"update_opened_by": EMPTY_CELL, "sum_seen_by": EMPTY_CELL}), COLUMNS)
+    added_by = summary.loc[summary["topology"] == "federated", "aggregation"]
+    deviating = dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in set(added_by))
+    notes = (*view.notes, *LIMITS, *deviating, *privacy_notes(summary, joint), *data_notes(summary))
+    return Table(view.title, cells, COLUMNS, notes, summary.reset_index())

@@ -8,14 +8,8 @@ from ppml.reporting.table import Table
 
 _LATEX = str.maketrans(
     {
+        **{special: f"\\{special}" for special in "{}&%$#_"},
         "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
@@ -58,9 +52,7 @@ def escape_latex(text: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """Return ``table`` as GitHub-flavoured Markdown: a heading, the table, a list of notes."""
-    headings = [str(heading) for heading in table.cells.columns]
-    rule = ["---:" if heading in table.numeric else ":---" for heading in headings]
-    rows = [headings, rule, *table.cells.to_numpy().tolist()]
+    rows = [table.headings, table.aligned(":---", "---:"), *table.lines]
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     notes = [f"- {note}" for note in table.notes]
     return "\n".join([f"### {table.title}", "", *lines, "", *notes, ""])
@@ -68,9 +60,7 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Return ``table`` as a LaTeX float with booktabs rules, scaled to the line, and its notes below."""
-    headings = [str(heading) for heading in table.cells.columns]
-    alignment = "".join("r" if heading in table.numeric else "l" for heading in headings)
-    rows = [_latex_row(row) for row in table.cells.to_numpy().tolist()]
+    alignment = "".join(table.aligned("l", "r"))
     notes = [rf"\par\noindent {escape_latex(note)}" for note in table.notes]
     return "\n".join(
         [
@@ -81,9 +71,9 @@ def to_latex(table: Table) -> str:
             r"\resizebox{\linewidth}{!}{%",
             rf"\begin{{tabular}}{{{alignment}}}",
             r"\toprule",
-            _latex_row(headings),
+            _latex_row(table.headings),
             r"\midrule",
-            *rows,
+            *map(_latex_row, table.lines),
             r"\bottomrule",
             r"\end{tabular}}",
             r"\par\medskip\raggedright\footnotesize",
@@ -96,23 +86,20 @@ def to_latex(table: Table) -> str:
 
 def to_html(table: Table) -> str:
     """Return ``table`` as a separate page of the HTML report."""
-    numeric = [heading in table.numeric for heading in table.cells.columns]
+    kinds = table.aligned("text", "number")
 
     def row(cells: list[str], tag: str) -> str:
-        kinds = ["number" if is_number else "text" for is_number in numeric]
         inner = (f'<{tag} class="{kind}">{escape(cell)}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))
         return f"<tr>{''.join(inner)}</tr>"
 
-    headings = row([str(heading) for heading in table.cells.columns], "th")
-    rows = [row(cells, "td") for cells in table.cells.to_numpy().tolist()]
     notes = [f"<li>{escape(note)}</li>" for note in table.notes]
     return "\n".join(
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             f"<title>{escape(table.title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{escape(table.title)}</h1>",
-            f"<table><thead>{headings}</thead><tbody>",
-            *rows,
+            f"<table><thead>{row(table.headings, 'th')}</thead><tbody>",
+            *(row(cells, "td") for cells in table.lines),
             "</tbody></table>",
             f"<ul>{''.join(notes)}</ul></body></html>",
             "",
