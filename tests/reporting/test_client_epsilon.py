@@ -155,17 +155,17 @@ def test_figure_without_private_clients_is_refused():
         collect({arm: TECHNIQUES[arm] for arm in ("dp", "fl")}).figure("client_epsilon")
 
 
-def test_clients_that_contradict_records_are_refused():
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda epsilon: 1.1 * epsilon, r"is 3\.19, and .* states 2\.9"),
+        (lambda epsilon: epsilon.mask(epsilon.index == 3), "is nan"),
+    ],
+)
+def test_clients_that_contradict_records_are_refused(change, problem):
     collected = collect({"even": ARMS["even"]})
-    collected.clients["epsilon"] *= 1.1
-    with pytest.raises(UserError, match=r"largest epsilon of the clients of seed 0 is 3\.19, and .* states 2\.9"):
-        collected.figure("client_epsilon")
-
-
-def test_client_without_epsilon_is_refused():
-    collected = collect({"even": ARMS["even"]})
-    collected.clients.loc[3, "epsilon"] = np.nan
-    with pytest.raises(UserError, match="of seed 0 is nan"):
+    collected.clients["epsilon"] = change(collected.clients["epsilon"])
+    with pytest.raises(UserError, match=f"largest epsilon of the clients of seed 0 {problem}"):
         collected.figure("client_epsilon")
 
 

@@ -16,7 +16,7 @@ from scipy import stats
 from ppml.errors import UserError
 from ppml.reporting.figure_cost import cost_panels
 from ppml.reporting.figure_history import curve
-from ppml.reporting.figure_labels import draw_labels, label_counts, label_palette
+from ppml.reporting.figure_labels import label_counts, label_palette
 from ppml.reporting.figure_size import privacy_levels
 from ppml.reporting.formatting import model_name
 from ppml.reporting.registry import figures
@@ -258,9 +258,8 @@ def test_missing_label_of_an_arm_counts_as_zero(techniques):
 def test_labels_have_panel_per_partition():
     names = ("iid-8", "shards-8", "d-8")
     arms = {f"fl-{name}": dataclasses.replace(TECHNIQUES["fl"], partition=name) for name in names}
-    collected = collect(arms)
-    figure = draw_labels(collected.view, collected.records, collected.clients)
-    assert [ax.get_title() for ax in figure.axes] == [f"{name}: 8 clients" for name in names]
+    titles = [ax.get_title() for ax in draw("labels", collect(arms)).axes]
+    assert titles == [f"{name}: 8 clients" for name in names]
 
 
 def test_dodge_keeps_order_and_distance():

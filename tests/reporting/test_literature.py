@@ -3,47 +3,48 @@ import pytest
 from ppml.errors import UserError
 from ppml.reporting.literature import load_published
 
+ACCURACIES = {
+    "private-ai/1/ml-only": 0.971,
+    "private-ai/1/ml-dp": 0.92,
+    "private-ai/1/ml-he": 0.95,
+    "private-ai/3/centralized": 0.848,
+    "private-ai/4/fl-only": 0.924,
+    "private-ai/4/fl-dp": 0.815,
+    "private-ai/5/fl-he": 0.937,
+    "private-ai/proposal": None,
+    "tramer-boneh/3/cnn": 0.981,
+    "tramer-boneh/3/scatternet": 0.987,
+    "papernot/2.93/tempered-sigmoid": 0.981,
+    "papernot/2.93/relu": 0.961,
+    "opacus/1.16/cnn": 0.9463,
+    "opacus/2.91/cnn": 0.9678,
+    "opacus/6.86/cnn": 0.9709,
+    "dpsur/1": 0.9793,
+    "dpsur/2": 0.9870,
+    "dpsur/3": 0.9888,
+    "dpsur/4": 0.9895,
+}
+PRIVATE_AI_3 = {
+    "iid-4": (0.731, 0.824),
+    "iid-8": (0.620, 0.780),
+    "iid-16": (0.570, 0.726),
+    "iid-32": (0.527, 0.641),
+    "non-iid-4": (0.682, 0.824),
+    "non-iid-8": (0.561, 0.823),
+    "non-iid-16": (0.524, 0.750),
+    "non-iid-32": (0.520, 0.550),
+}
+"""Accuracies without and with federation."""
+
 
 def test_the_projects_file_holds_the_papers_numbers(published_path):
     rows = load_published(published_path)
-    accuracies = {key: row.accuracy for key, row in rows.items()}
-    assert accuracies == {
-        "private-ai/1/ml-only": 0.971,
-        "private-ai/1/ml-dp": 0.92,
-        "private-ai/1/ml-he": 0.95,
-        "private-ai/3/centralized": 0.848,
-        "private-ai/3/iid-4-without-fl": 0.731,
-        "private-ai/3/iid-4-with-fl": 0.824,
-        "private-ai/3/iid-8-without-fl": 0.620,
-        "private-ai/3/iid-8-with-fl": 0.780,
-        "private-ai/3/iid-16-without-fl": 0.570,
-        "private-ai/3/iid-16-with-fl": 0.726,
-        "private-ai/3/iid-32-without-fl": 0.527,
-        "private-ai/3/iid-32-with-fl": 0.641,
-        "private-ai/3/non-iid-4-without-fl": 0.682,
-        "private-ai/3/non-iid-4-with-fl": 0.824,
-        "private-ai/3/non-iid-8-without-fl": 0.561,
-        "private-ai/3/non-iid-8-with-fl": 0.823,
-        "private-ai/3/non-iid-16-without-fl": 0.524,
-        "private-ai/3/non-iid-16-with-fl": 0.750,
-        "private-ai/3/non-iid-32-without-fl": 0.520,
-        "private-ai/3/non-iid-32-with-fl": 0.550,
-        "private-ai/4/fl-only": 0.924,
-        "private-ai/4/fl-dp": 0.815,
-        "private-ai/5/fl-he": 0.937,
-        "private-ai/proposal": None,
-        "tramer-boneh/3/cnn": 0.981,
-        "tramer-boneh/3/scatternet": 0.987,
-        "papernot/2.93/tempered-sigmoid": 0.981,
-        "papernot/2.93/relu": 0.961,
-        "opacus/1.16/cnn": 0.9463,
-        "opacus/2.91/cnn": 0.9678,
-        "opacus/6.86/cnn": 0.9709,
-        "dpsur/1": 0.9793,
-        "dpsur/2": 0.9870,
-        "dpsur/3": 0.9888,
-        "dpsur/4": 0.9895,
+    grid = {
+        f"private-ai/3/{setting}-{way}-fl": accuracy
+        for setting, pair in PRIVATE_AI_3.items()
+        for way, accuracy in zip(("without", "with"), pair, strict=True)
     }
+    assert {key: row.accuracy for key, row in rows.items()} == ACCURACIES | grid
     assert {key: row.epsilon for key, row in rows.items() if row.epsilon and row.source is None} == {
         "private-ai/1/ml-dp": 0.563,
         "private-ai/4/fl-dp": 2.90,

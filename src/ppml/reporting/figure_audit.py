@@ -43,8 +43,7 @@ def draw_audit(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame
     """
     rows = audits_of(view, audits)
     layout: dict[str, Any] = {"sharey": True, "width_ratios": (3, 2)}
-    with panels(view, records, MARGIN + ROW_HEIGHT * len(rows), columns=2, **layout) as (drawing, axes):
-        noise, fraction = axes[0]
+    with panels(view, records, MARGIN + ROW_HEIGHT * len(rows), columns=2, **layout) as (drawing, (noise, fraction)):
         places = list(range(len(rows)))
         measured, low, high = (rows[name] / rows["noise_multiplier"] for name in ("estimate", "low", "high"))
         noise.errorbar(

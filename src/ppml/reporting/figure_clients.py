@@ -49,7 +49,7 @@ def draw_clients(view: ExperimentView, records: pd.DataFrame, published: Mapping
     study = client_study(view, records, published)
     parts = {n_train: part for n_train, part in study.parts.items() if part.cells}
     divisions = list(dict.fromkeys(cell.division for cell in study.cells))
-    layout: dict[str, Any] = {"rows": len(parts), "columns": len(divisions), "sharey": "row"}
+    layout: dict[str, Any] = {"rows": len(parts), "columns": len(divisions), "sharey": "row", "squeeze": False}
     with panels(view, records, PANEL_HEIGHT * len(parts) + 0.9, **layout) as (drawing, axes):
         for row, (n_train, part) in zip(axes, parts.items(), strict=True):
             error_axis(row[0], _heights(part.answers))

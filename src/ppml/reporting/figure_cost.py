@@ -44,7 +44,7 @@ def draw_cost(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame) 
     require_arms(costs, view.arms, "costs.csv")
     shown = cost_panels(view, costs)
     height = 1.35 + BAR_HEIGHT * len(view.arms)
-    with panels(view, records, height, columns=len(shown), sharey=True) as (drawing, axes):
+    with panels(view, records, height, columns=len(shown), sharey=True, squeeze=False) as (drawing, axes):
         for ax, ((heading, unit), values) in zip(axes[0], shown.items(), strict=True):
             _draw_panel(ax, heading, unit, values, styles)
         axes[0, 0].set_yticks(range(len(view.arms)), [view.label(arm) for arm in view.arms])

@@ -15,7 +15,7 @@ from ppml.reporting.formatting import distinct, epsilon_bound, scientific
 from ppml.reporting.panels import ENTRY_HEIGHT, PANEL_HEIGHT, annotate, legend_below, panels
 from ppml.reporting.registry import figure
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, dark
-from ppml.reporting.summaries import ArmResult, arm_results, largest_epsilon
+from ppml.reporting.summaries import ArmResult, arm_results, largest_epsilon, rows_for_arm
 
 
 @figure("epsilon")
@@ -42,8 +42,7 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
     longest = max(map(len, labels)) - len(" (0.00)")
     columns = max(1, min(len(arms), int(WIDTH / (1.1 + 0.066 * longest))))
     height = PANEL_HEIGHT + 0.6 + ENTRY_HEIGHT * math.ceil(len(arms) / columns)
-    with panels(view, records, height) as (drawing, axes):
-        ax = axes[0, 0]
+    with panels(view, records, height) as (drawing, ax):
         scale = _scale(ax, curves)
         for place, (row, points) in enumerate(curves):
             _draw_curve(ax, row, points, styles[arms[place].arm], labels[place], place / len(arms), scale)
@@ -62,8 +61,9 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
 
 def _course(one: ArmResult, epsilons: pd.DataFrame) -> pd.DataFrame:
     """Return the curve, by step, of the seed with the largest epsilon."""
-    seed = largest_epsilon(one.rows)["seed"]
-    return epsilons[(epsilons["arm"] == one.arm) & (epsilons["seed"] == seed)].sort_values("step", kind="stable")
+    seed = int(largest_epsilon(one.rows)["seed"])
+    mine = rows_for_arm(epsilons, one.arm)
+    return mine[mine["seed"] == seed].sort_values("step", kind="stable")
 
 
 def _label(name: str, row: pd.Series, points: pd.DataFrame) -> str:

@@ -147,7 +147,7 @@ def _unit_panels(
     columns = {unit: _legend_columns(view, arms, WIDTH / len(members)) for unit, arms in members.items()}
     entries = max(math.ceil(len(arms) / columns[unit]) for unit, arms in members.items())
     height = PANEL_HEIGHT + 0.4 + ENTRY_HEIGHT * (entries + 2 + bool(known))
-    with panels(view, records, height, columns=len(members), sharey=True) as (drawing, axes):
+    with panels(view, records, height, columns=len(members), sharey=True, squeeze=False) as (drawing, axes):
         by_unit = dict(zip(members, axes[0], strict=True))
         for unit, ax in by_unit.items():
             arms = members[unit]

@@ -88,8 +88,7 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
         "has an epsilon; select one with `privacy.kind: example`, or remove this figure",
     )
     theirs = [*(point for point, _ in answered), *(point for points in series.values() for point in points)]
-    with panels(view, records, HEIGHT + 0.15 * len(series)) as (drawing, axes):
-        ax = axes[0, 0]
+    with panels(view, records, HEIGHT + 0.15 * len(series)) as (drawing, ax):
         deltas = distinct((one.first["delta"] for one in private), scientific)
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
         ax.set_ylabel(accuracy_label(view, records))

@@ -39,8 +39,7 @@ def draw_size(view: ExperimentView, records: pd.DataFrame) -> Figure:
     """
     levels = privacy_levels(arm_results(view, records))
     arms = [one for level in levels for one in level]
-    with panels(view, records, HEIGHT) as (drawing, axes):
-        ax = axes[0, 0]
+    with panels(view, records, HEIGHT) as (drawing, ax):
         ax.set_xscale("log")
         error_axis(ax, ends_of(one.accuracy for one in arms))
         for place, level in enumerate(levels):

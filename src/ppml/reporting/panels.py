@@ -29,7 +29,7 @@ ENTRY_HEIGHT = 0.165
 def panels(
     view: ExperimentView, records: pd.DataFrame, height: float, rows: int = 1, columns: int = 1, **layout: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """Yield a figure in the project's style and its panels, an array of shape ``(rows, columns)``.
+    """Yield a figure in the project's style and its panels, as :meth:`matplotlib.figure.Figure.subplots` returns them.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def panels(
     """
     with figure_style():
         figure = new_figure(view, records, height)
-        yield figure, figure.subplots(rows, columns, squeeze=False, **layout)
+        yield figure, figure.subplots(rows, columns, **layout)
 
 
 def ends_of(estimates: Iterable[Estimate]) -> list[float]:
