@@ -119,14 +119,13 @@ class Arm(Spec):
 
     def _check_model(self) -> None:
         """Raise an error if the technique or the inference does not fit the model."""
-        private = not isinstance(self.privacy, NoPrivacy)
-        if MODELS[self.model].batch_norm and (private or not isinstance(self.topology, Centralized)):
+        if MODELS[self.model].batch_norm and (self.is_private or not isinstance(self.topology, Centralized)):
             raise config_error(
                 f"model {self.model!r} with topology {self.topology.kind!r} and privacy {self.privacy.kind!r}: its "
                 "batch normalisation mixes examples, and its statistics are in no update; allowed with topology "
                 "centralized and privacy none, or take another model"
             )
-        if isinstance(self.inference, NoInference):
+        if not self.predicts_encrypted:
             return
         if not MODELS[self.model].polynomial:
             allowed = sorted(name for name, info in MODELS.items() if info.polynomial)
@@ -216,6 +215,16 @@ class Arm(Spec):
                 "privacy.budget with noise 'distributed': all clients spend the same in every round; give "
                 "privacy.epsilon, which calibrates the noise to all rounds"
             )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the arm trains with differential privacy."""
+        return not isinstance(self.privacy, NoPrivacy)
+
+    @property
+    def predicts_encrypted(self) -> bool:
+        """Whether the arm predicts encrypted images."""
+        return not isinstance(self.inference, NoInference)
 
     @property
     def partition(self) -> str | None:

@@ -6,6 +6,7 @@ The project knows those of :data:`DATASETS`; the key ``datasets`` of a configura
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +22,7 @@ CLASSES_OF_FASHION = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 CLASSES_OF_KMNIST = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+_grey_images = partial(DataContract, shape=(1, 28, 28), redistributable=True)
 
 
 class FileSpec(Spec):
@@ -88,24 +90,13 @@ def _published(
 ) -> DatasetSpec:
     """Return a data set that torchvision publishes in MNIST's format: 60,000 and 10,000 grey images of 28x28."""
     test = "test" if prefix else "t10k"
-    parts = (
-        ("train", "images", "idx3-ubyte"),
-        ("train", "labels", suffix),
-        (test, "images", "idx3-ubyte"),
-        (test, "labels", suffix),
-    )
+    kinds = (("images", "idx3-ubyte"), ("labels", suffix))
+    names = [f"{prefix}{part}-{kind}-{ending}.gz" for part in ("train", test) for kind, ending in kinds]
     return DatasetSpec(
         torchvision=torchvision,
-        files=tuple(FileSpec(name=f"{prefix}{part}-{kind}-{ending}.gz") for part, kind, ending in parts),
+        files=tuple(FileSpec(name=name) for name in names),
         examples=60_000,
-        contract=DataContract(
-            shape=(1, 28, 28),
-            classes=classes,
-            mean=(mean,),
-            deviation=(deviation,),
-            licence=licence,
-            redistributable=True,
-        ),
+        contract=_grey_images(classes=classes, mean=(mean,), deviation=(deviation,), licence=licence),
     )
 
 
@@ -118,14 +109,7 @@ DATASETS: Mapping[str, DatasetSpec] = {
         format="digits",
         # The fixed split of scikit-learn's 1,797 digits: the last 360 test.
         examples=1_437,
-        contract=DataContract(
-            shape=(1, 28, 28),
-            classes=DIGIT_CLASSES,
-            mean=(0.1307,),
-            deviation=(0.3081,),
-            licence="CC BY 4.0",
-            redistributable=True,
-        ),
+        contract=_grey_images(classes=DIGIT_CLASSES, mean=(0.1307,), deviation=(0.3081,), licence="CC BY 4.0"),
     ),
 }
 """Name -> data set. Means and deviations are public constants, and are never calculated from a private subset."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ppml.config.audit import Audit
 from ppml.config.data import PartitionSpec
@@ -29,6 +29,7 @@ KINDS = {
 WITHIN_TOPOLOGY = {"server": _kinds(ServerOptimizer), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)
 AUDIT_KINDS = _kinds(Audit)
+WANTED: Mapping[str, Literal["text", "integer"]] = {"string_type": "text", "int_type": "integer"}
 
 Key = tuple[str, ...]
 
@@ -98,11 +99,8 @@ def problem_from(error: Any) -> Problem:
             near = suggestion(value, names) if isinstance(value, str) else ""
             hint = yaml_hint(value, wanted="text" if names else "integer")
             return Problem(key, f"got {value!r}; {near}{message}{hint}")
-        case "string_type":
-            return Problem(key, f"got {value!r}; {message}{yaml_hint(value, wanted='text')}")
-        case "int_type":
-            return Problem(key, f"got {value!r}; {message}{yaml_hint(value, wanted='integer')}")
-    return Problem(key, f"got {value!r}; {message}{yaml_hint(value)}")
+    wanted = WANTED.get(error["type"], "number")
+    return Problem(key, f"got {value!r}; {message}{yaml_hint(value, wanted=wanted)}")
 
 
 def _name_of(key: Key) -> str:
@@ -152,7 +150,7 @@ def error_lines(
         shared.setdefault(problem if name is None else (problem.key[2:], problem.text), []).append(problem)
     for same in shared.values():
         names = [name for problem in same if (name := inheritance.arm_of(problem)) is not None]
-        roots = [name for name in names if not inheritance.ancestors(name) & set(names)]
+        roots = [name for name in names if set(names).isdisjoint(inheritance.lineage(name)[1:])]
         reported = next((problem for problem in same if inheritance.arm_of(problem) in roots), same[0])
         heirs = len(names) - len(roots)
         text = str(reported)
@@ -181,13 +179,13 @@ class _Inheritance:
         key = problem.key
         return key[1] if len(key) > 1 and key[0] == "arms" and key[1] in self._arms else None
 
-    def ancestors(self, name: str) -> set[str]:
-        """Return all arms that an arm extends, directly or not."""
-        found: set[str] = set()
-        base = self._base(name)
-        while isinstance(base, str) and base in self._arms and base not in found:
-            found.add(base)
-            base = self._base(base)
+    def lineage(self, name: str) -> list[str]:
+        """Return an arm and all arms that it extends, the nearest first."""
+        found: list[str] = []
+        while isinstance(name, str) and name in self._arms and name not in found:
+            found.append(name)
+            arm = self._arms[name]
+            name = arm.get("extends") if isinstance(arm, Mapping) else None
         return found
 
     def locate(self, problem: Problem) -> Problem:
@@ -195,43 +193,25 @@ class _Inheritance:
         if problem.key:
             return problem
         for name in sorted(map(str, self._arms), key=len, reverse=True):
-            start = f"arms.{name}."
-            if problem.text.startswith(start):
-                rest, _, text = problem.text.removeprefix(start).partition(": ")
-                if not re.fullmatch(r"\w+(\.\w+)*", rest):
-                    return problem
-                below = tuple(rest.split("."))
-                origin = name
-                while not _contains(self._arms[origin], below) and isinstance(base := self._base(origin), str):
-                    origin = base
+            if found := re.fullmatch(rf"arms\.{re.escape(name)}\.(\w+(?:\.\w+)*): (.*)", problem.text, re.DOTALL):
+                below = tuple(found[1].split("."))
                 # A default is in no arm.
-                key = ("arms", origin if _contains(self._arms[origin], below) else name, *below)
-                return Problem(key, text)
+                origin = next((arm for arm in self.lineage(name) if _contains(self._arms[arm], below)), name)
+                return Problem(("arms", origin, *below), found[2])
         return problem
-
-    def _base(self, name: str) -> Any:
-        arm = self._arms.get(name)
-        return arm.get("extends") if isinstance(arm, Mapping) else None
 
 
 def _layer_with(key: Key, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
     """Return the topmost layer with a key, or with the longest beginning of it."""
-    for length in range(len(key), 0, -1):
-        having: list[str] = [name for name, content in layers if _contains(content, key[:length])]
-        if having:
-            return having[-1]
-    return None
+    parts = (key[:length] for length in range(len(key), 0, -1))
+    return next((name for part in parts for name, content in reversed(layers) if _contains(content, part)), None)
 
 
 def _contains(content: Any, key: Key) -> bool:
     """Return whether ``content`` has a key."""
-    for part in key:
-        if isinstance(content, Mapping) and part in content:
-            content = content[part]
-        elif isinstance(content, Sequence) and not isinstance(content, str) and part.isdigit():
-            if int(part) >= len(content):
-                return False
-            content = content[int(part)]
-        else:
-            return False
+    try:
+        for part in key:
+            content = content[int(part) if isinstance(content, (list, tuple)) else part]
+    except (LookupError, TypeError, ValueError):
+        return False
     return True

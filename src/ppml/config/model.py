@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -9,15 +10,14 @@ from pydantic_core import PydanticCustomError
 
 from ppml.aggregation_parameters import clients_per_round, masking_threshold
 from ppml.config.arm import Arm
-from ppml.config.audit import Audit, CanaryAudit, NoAudit
+from ppml.config.audit import Audit, NoAudit
 from ppml.config.data import DataSpec, PartitionSpec
 from ppml.config.datasets import DATASETS, DatasetSpec
 from ppml.config.experiment import Claim, Experiment
-from ppml.config.inference import NoInference
 from ppml.config.models import MODELS, fitting_models
 from ppml.config.paths import expand_output_folder
 from ppml.config.spec import Seed, Spec, config_error, unknown_name
-from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking, NoPrivacy
+from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking
 from ppml.contract import DataContract
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
@@ -66,9 +66,9 @@ class Config(Spec):
     @model_validator(mode="after")
     def _check(self) -> Config:
         _check_distinct(self.seeds, "seeds")
-        for name in self.datasets.keys() & DATASETS:
-            raise config_error(f"datasets.{name}: the project knows a data set of this name; take another name")
         for name, spec in self.datasets.items():
+            if name in DATASETS:
+                raise config_error(f"datasets.{name}: the project knows a data set of this name; take another name")
             if spec.torchvision or spec.format != "idx":
                 key = "torchvision" if spec.torchvision else "format"
                 raise config_error(
@@ -78,35 +78,29 @@ class Config(Spec):
         self._check_dataset(self.data.dataset, "data.dataset")
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
-        audited = self.audited()
-        for name in self.audit.steps_by_arm if isinstance(self.audit, CanaryAudit) else ():
-            if name not in audited:
-                raise _name_error("audit.steps_by_arm", "audited arm", name, audited)
+        _require_known(getattr(self.audit, "steps_by_arm", ()), self.audited(), "audited arm", "audit.steps_by_arm")
         for name, experiment in self.experiments.items():
-            for arm_name in experiment.arms:
-                if arm_name not in self.arms:
-                    raise _name_error(f"experiments.{name}.arms", "arm", arm_name, self.arms)
-            for section, kinds in (("tables", experiment.tables), ("figures", experiment.figures)):
-                if "audit" in kinds and not set(experiment.arms) & set(audited):
-                    raise config_error(
-                        f"experiments.{name}.{section}: 'audit' shows audited arms, and none of "
-                        f"{', '.join(experiment.arms) or '(no arm)'} is audited; add an arm with privacy, "
-                        "and set `audit: {kind: canary}`"
-                    )
-            if "inference" in experiment.tables and not any(self._predicts_encrypted(arm) for arm in experiment.arms):
-                raise config_error(
-                    f"experiments.{name}.tables: 'inference' shows arms that predict encrypted images, and none of "
-                    f"{', '.join(experiment.arms) or '(no arm)'} does; add an arm with `inference: {{kind: ckks}}`"
-                )
-            for row in experiment.compare:
-                if row.arm and row.arm not in experiment.arms:
-                    raise _name_error(f"experiments.{name}.compare", "arm", row.arm, experiment.arms)
-            for place, claim in enumerate(experiment.claims):
-                self._check_claim(f"experiments.{name}.claims.{place}.arms", claim)
+            self._check_experiment(f"experiments.{name}", experiment)
         return self
 
-    def _predicts_encrypted(self, arm: str) -> bool:
-        return not isinstance(self.arms[arm].inference, NoInference)
+    def _check_experiment(self, place: str, experiment: Experiment) -> None:
+        _require_known(experiment.arms, self.arms, "arm", f"{place}.arms")
+        shown = ", ".join(experiment.arms) or "(no arm)"
+        for section, kinds in (("tables", experiment.tables), ("figures", experiment.figures)):
+            if "audit" in kinds and not set(experiment.arms) & set(self.audited()):
+                raise config_error(
+                    f"{place}.{section}: 'audit' shows audited arms, and none of {shown} is audited; add an arm with "
+                    "privacy, and set `audit: {kind: canary}`"
+                )
+        if "inference" in experiment.tables and not any(self.arms[arm].predicts_encrypted for arm in experiment.arms):
+            raise config_error(
+                f"{place}.tables: 'inference' shows arms that predict encrypted images, and none of {shown} does; "
+                "add an arm with `inference: {kind: ckks}`"
+            )
+        compared = (row.arm for row in experiment.compare if row.arm)
+        _require_known(compared, experiment.arms, "arm", f"{place}.compare")
+        for number, claim in enumerate(experiment.claims):
+            self._check_claim(f"{place}.claims.{number}.arms", claim)
 
     def _check_arm(self, name: str, arm: Arm) -> None:
         if arm.dataset:
@@ -116,8 +110,7 @@ class Config(Spec):
         self._check_accountant(name, arm)
         if arm.partition is None:
             return
-        if arm.partition not in self.partitions:
-            raise _name_error(f"arms.{name}.topology.partition", "partition", arm.partition, self.partitions)
+        _require_known([arm.partition], self.partitions, "partition", f"arms.{name}.topology.partition")
         self._check_partition(arm.partition)
         clients = self.partitions[arm.partition].clients
         if isinstance(arm.topology, Federated):
@@ -154,17 +147,14 @@ class Config(Spec):
                 )
 
     def _check_partition(self, name: str) -> None:
-        partition = self.partitions[name]
-        if partition.sample_size is not None and partition.sample_size > self.data.train:
-            raise config_error(
-                f"partitions.{name}.sample_size: got {partition.sample_size}, more than the {self.data.train} examples "
-                f"of data.train; at most {self.data.train} are allowed"
-            )
-        examples, source = (
-            (partition.sample_size, f"partitions.{name}.sample_size")
-            if partition.sample_size is not None
-            else (self.data.train, "data.train")
-        )
+        partition, examples, source = self.partitions[name], self.data.train, "data.train"
+        if partition.sample_size is not None:
+            if partition.sample_size > examples:
+                raise config_error(
+                    f"partitions.{name}.sample_size: got {partition.sample_size}, more than the {examples} examples "
+                    f"of data.train; at most {examples} are allowed"
+                )
+            examples, source = partition.sample_size, f"partitions.{name}.sample_size"
         if partition.clients > examples:
             raise config_error(
                 f"partitions.{name}.clients: got {partition.clients}, more than the {examples} examples of {source}; "
@@ -179,14 +169,11 @@ class Config(Spec):
 
     def audited(self) -> tuple[str, ...]:
         """Return the names of the audited arms."""
-        private = (name for name, arm in self.arms.items() if not isinstance(arm.privacy, NoPrivacy))
-        return tuple(name for name in private if self.audit.steps_for(name))
+        return tuple(name for name, arm in self.arms.items() if arm.is_private and self.audit.steps_for(name))
 
     def _check_claim(self, place: str, claim: Claim) -> None:
-        for arm in claim.arms:
-            if arm not in self.arms:
-                raise _name_error(place, "arm", arm, self.arms)
-        public = [arm for arm in claim.arms if isinstance(self.arms[arm].privacy, NoPrivacy)]
+        _require_known(claim.arms, self.arms, "arm", place)
+        public = [arm for arm in claim.arms if not self.arms[arm].is_private]
         if len(public) != 1 or len(claim.arms) < 2:
             raise config_error(
                 f"{place}: {len(public)} of {len(claim.arms)} without privacy ({', '.join(public) or 'none'}); exactly "
@@ -204,8 +191,7 @@ class Config(Spec):
             )
 
     def _check_dataset(self, name: str, key: str) -> None:
-        if name not in DATASETS and name not in self.datasets:
-            raise _name_error(key, "data set", name, [*DATASETS, *self.datasets])
+        _require_known([name], [*DATASETS, *self.datasets], "data set", key)
 
     def _check_fit(self, name: str, arm: Arm) -> None:
         """Raise an error if the model, or the augmentation, does not fit the data of the arm."""
@@ -293,5 +279,8 @@ def _check_distinct(seeds: tuple[int, ...], key: str) -> None:
         raise config_error(f"{key}: {list(seeds)} names a seed twice; each may occur once")
 
 
-def _name_error(place: str, what: str, name: str, allowed: object) -> Exception:
-    return config_error(f"{place}: {unknown_name(what, name, allowed).message()}")
+def _require_known(names: Iterable[str], allowed: Collection[str], what: str, place: str) -> None:
+    """Raise an error for the first name that is not allowed."""
+    for name in names:
+        if name not in allowed:
+            raise config_error(f"{place}: {unknown_name(what, name, allowed).message()}")

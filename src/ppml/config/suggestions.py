@@ -26,11 +26,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
     >>> nearest("cifar10", ["mnist", "digits"]) is None
     True
     """
-    by_plain: dict[str, str] = {}
-    name = _OTHER_WORDS.get(name.casefold(), name)
-    for one in sorted(allowed):
-        by_plain.setdefault(_plain(one), one)
-    near = difflib.get_close_matches(_plain(name), by_plain, n=1)
+    by_plain = {_plain(one): one for one in sorted(allowed, reverse=True)}
+    near = difflib.get_close_matches(_plain(_OTHER_WORDS.get(name.casefold(), name)), by_plain, n=1)
     return by_plain[near[0]] if near else None
 
 

@@ -225,25 +225,24 @@ class FixedPointSpec(Spec):
             )
         return self
 
+    def check_sum(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may overflow or round wrongly, or reveals one update."""
+        if clients < 2 and not self.server_sees_updates:
+            raise config_error(
+                f"aggregation {self.to_json()['kind']!r} with 1 client in a round: the sum of one update reveals it; "
+                "at least 2 are needed"
+            )
+        self._check_range(clients)
 
-def require_two_clients(spec: Encrypted | SecretSharing | Masking, clients: int) -> None:
-    """Raise an error if the sum would be the update of one client."""
-    if clients < 2:
-        raise config_error(
-            f"aggregation {spec.kind!r} with 1 client in a round: the sum of one update reveals it; at least 2 are "
-            "needed"
-        )
-
-
-def check_plaintext_headroom(spec: FixedPointSpec, clients: int) -> None:
-    """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
-    headroom = plaintext_headroom_bits(clients, spec.clip, spec.fractional_bits)
-    if headroom < 0:
-        raise config_error(
-            f"aggregation: the fixed-point grid overflows: {clients} clients x clip {spec.clip} at "
-            f"fractional_bits {spec.fractional_bits} needs {max(0.1, -headroom):.1f} bits more than a 64-bit "
-            "integer has; lower clip or fractional_bits"
-        )
+    def _check_range(self, clients: int) -> None:
+        """Raise an error if the sum of ``clients`` updates may overflow or round wrongly; here: 63 bits hold it."""
+        headroom = plaintext_headroom_bits(clients, self.clip, self.fractional_bits)
+        if headroom < 0:
+            raise config_error(
+                f"aggregation: the fixed-point grid overflows: {clients} clients x clip {self.clip} at "
+                f"fractional_bits {self.fractional_bits} needs {max(0.1, -headroom):.1f} bits more than a 64-bit "
+                "integer has; lower clip or fractional_bits"
+            )
 
 
 class Plaintext(FixedPointSpec):
@@ -252,10 +251,6 @@ class Plaintext(FixedPointSpec):
     server_sees_updates: ClassVar[bool] = True
 
     kind: Literal["plaintext"] = "plaintext"
-
-    def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits."""
-        check_plaintext_headroom(self, clients)
 
 
 class SecretSharing(FixedPointSpec):
@@ -270,11 +265,6 @@ class SecretSharing(FixedPointSpec):
         "protocol. If the adding server deviates, one colluding client suffices.",
     )
 
-    def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits, or is one update."""
-        require_two_clients(self, clients)
-        check_plaintext_headroom(self, clients)
-
 
 class Masking(FixedPointSpec):
     """Pairwise masks cancel in the sum; clients help to remove the masks of lost clients (ePrint 2017/281)."""
@@ -287,16 +277,14 @@ class Masking(FixedPointSpec):
         "thirds and one. As many clients, colluding with the server, open updates; if the server deviates, fewer.",
     )
 
-    def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may not fit in 63 bits or be opened, or is one update."""
-        require_two_clients(self, clients)
+    def _check_range(self, clients: int) -> None:
         threshold = masking_threshold(self.threshold, clients)
         if not clients < 2 * threshold <= 2 * clients:
             raise config_error(
                 f"aggregation.threshold: got {threshold} of {clients} clients in a round; more than half of them are "
                 "needed, or the server could open two different sums"
             )
-        check_plaintext_headroom(self, clients)
+        super()._check_range(clients)
 
 
 class Encrypted(FixedPointSpec):
@@ -355,9 +343,7 @@ class Ckks(Encrypted):
             )
         return self
 
-    def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may overflow or round wrongly, or is one update."""
-        require_two_clients(self, clients)
+    def _check_range(self, clients: int) -> None:
         data_bits = sum(self.coeff_mod_bit_sizes[:-1])
         headroom = ckks_headroom_bits(clients, self.clip, self.scale_bits, data_bits)
         if headroom < 0:
@@ -380,9 +366,7 @@ class Bfv(Encrypted):
 
     kind: Literal["bfv"] = "bfv"
 
-    def check_sum(self, clients: int) -> None:
-        """Raise an error if the sum of ``clients`` updates may overflow, or is one update."""
-        require_two_clients(self, clients)
+    def _check_range(self, clients: int) -> None:
         try:
             bfv_ring(clients, self.clip, self.fractional_bits, self.keys)
         except OverflowError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,6 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
-_WIDE = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
 # Surprising numbers of YAML 1.1: 010 is 8, 1:30 is 90.
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _JSON_NUMBER = re.compile(r"-?[0-9]+[eE][-+]?[0-9]+")
@@ -93,11 +88,9 @@ def _yaml_files(folder: Path) -> list[str]:
 
 
 def _decode(encoded: bytes, path: str | Path) -> str:
-    for mark, name in _WIDE:
-        if encoded.startswith(mark):
-            raise UserError(f"{path}: is in {name}, not in UTF-8; save it as UTF-8")
-    if len(encoded) > 1 and (not any(encoded[:64:2]) or not any(encoded[1:64:2])):
-        raise UserError(f"{path}: is in UTF-16, not in UTF-8; save it as UTF-8")
+    encoding = json.detect_encoding(encoded)
+    if not encoding.startswith("utf-8"):
+        raise UserError(f"{path}: is in {encoding[:6].upper()}, not in UTF-8; save it as UTF-8")
     try:
         return encoded.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -206,9 +199,8 @@ def _check_number(node: yaml.Node) -> None:
         return
     octal, sexagesimal = _OCTAL.fullmatch(node.value), _SEXAGESIMAL.fullmatch(node.value)
     if (kind == "int" and octal) or sexagesimal:
-        base = 8 if octal else 60
         plain = node.value.lstrip("+-0_") or "0"
-        meant = f"without the leading 0 ({plain})" if octal else "as a plain number"
+        base, meant = (8, f"without the leading 0 ({plain})") if octal else (60, "as a plain number")
         raise _Refused(
             node, f"YAML reads {node.value} as a number in base {base}; write it {meant}, or in quotes if it is text"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from snakemake.utils import update_config
 
 from ppml.config.load import merge_layers, parse_config, read_layers
 from ppml.config.model import Config
@@ -31,29 +32,26 @@ def check_configuration(given: Mapping[str, Any], files: Sequence[str], *, merge
     # Snakemake has merged the files key by key; every difference comes from --config.
     plain: dict[str, Any] = {}
     for stack in stacks if merged else ():
-        plain = merge_mappings(plain, stack[-1][1])
+        update_config(plain, stack[-1][1])
     above = difference({key: value for key, value in given.items() if key != "extends"}, plain)
-    layers.append(("--config", parse_cli_values(above, plain)))
+    layers.append(("--config", parse_cli_values(above)))
     return parse_config(merge_layers(layers), ", ".join(names), layers)
 
 
-def parse_cli_values(given: Any, base: Any) -> Any:
-    """Return ``given`` after a YAML parser has read the texts that differ from ``base``.
+def parse_cli_values(given: Any) -> Any:
+    """Return ``given`` after a YAML parser has read its texts.
 
     Snakemake passes values inside braces and brackets of ``--config`` as text.
 
     Examples
     --------
-    >>> parse_cli_values({"data": {"train": "500", "dataset": "mnist"}, "seeds": ["0"]}, {"data": {"dataset": "mnist"}})
+    >>> parse_cli_values({"data": {"train": "500", "dataset": "mnist"}, "seeds": ["0"]})
     {'data': {'train': 500, 'dataset': 'mnist'}, 'seeds': [0]}
     """
-    if given == base:
-        return given
     if isinstance(given, Mapping):
-        below = base if isinstance(base, Mapping) else {}
-        return {key: parse_cli_values(value, below.get(key)) for key, value in given.items()}
+        return {key: parse_cli_values(value) for key, value in given.items()}
     if isinstance(given, list):
-        return [parse_cli_values(value, None) for value in given]
+        return list(map(parse_cli_values, given))
     if not isinstance(given, str):
         return given
     try:
@@ -61,18 +59,6 @@ def parse_cli_values(given: Any, base: Any) -> Any:
     except yaml.YAMLError:
         return given
     return value if value is None or isinstance(value, (bool, int, float)) else given
-
-
-def merge_mappings(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge ``top`` into ``base`` key by key as Snakemake does, without regard to the ``kind`` of a section.
-
-    Examples
-    --------
-    >>> merge_mappings({"a": {"kind": "p", "x": 1}}, {"a": {"kind": "q"}})
-    {'a': {'kind': 'q', 'x': 1}}
-    """
-    both = {key for key in base.keys() & top.keys() if isinstance(base[key], Mapping) and isinstance(top[key], Mapping)}
-    return {**base, **top, **{key: merge_mappings(base[key], top[key]) for key in both}}
 
 
 def difference(given: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any, get_args
 import ppml
 from ppml.config.data import Dirichlet, PartitionSpec
 from ppml.config.datasets import DIGITS
-from ppml.config.inference import NoInference
 from ppml.config.model import Config, Folders
 from ppml.config.models import MODELS
 from ppml.config.spec import Spec
@@ -23,7 +22,6 @@ from ppml.config.technique import (
     Correction,
     ExampleLevel,
     Federated,
-    NoPrivacy,
     Privacy,
     ServerOptimizer,
     Topology,
@@ -347,21 +345,14 @@ class Plan:
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
-    def is_private(self, arm: str) -> bool:
-        """Return whether an arm trains with differential privacy."""
-        return not isinstance(self.config.arms[arm].privacy, NoPrivacy)
-
     def is_audited(self, key: Key) -> bool:
         """Return whether a run is audited: the first seed of each audited arm."""
         return key["arm"] in self.config.audited() and int(key["seed"]) == self.config.seeds_of(key["arm"])[0]
 
-    def predicts_encrypted(self, arm: str) -> bool:
-        """Return whether an arm predicts encrypted images."""
-        return not isinstance(self.config.arms[arm].inference, NoInference)
-
     def noise_of(self, key: Key) -> dict[str, str]:
         """Return the calibrated noise of a run by name; empty without privacy."""
-        return {"noise": self.paths.run(key["arm"], key["seed"], "noise.json")} if self.is_private(key["arm"]) else {}
+        private = self.config.arms[key["arm"]].is_private
+        return {"noise": self.paths.run(key["arm"], key["seed"], "noise.json")} if private else {}
 
     def technique(self, arm: str) -> dict[str, Any]:
         """Return the content of an arm's training besides data and seeds, as plain values."""

@@ -224,7 +224,7 @@ STAGES = (
         outputs=_in_run(noise="noise.json"),
         spec=lambda plan, key: plan.calibrate_spec(key["arm"]),
         threads=lambda plan, key: plan.owner_processes(key["arm"]),
-        when=lambda plan, key: plan.is_private(key["arm"]),
+        when=lambda plan, key: plan.config.arms[key["arm"]].is_private,
         preload=ACCOUNTING,
     ),
     Stage(
@@ -289,7 +289,7 @@ STAGES = (
         },
         outputs=_in_run(result="inference.json", cost="inference-cost.json"),
         spec=lambda plan, key: plan.inference_spec(key["arm"]),
-        when=lambda plan, key: plan.predicts_encrypted(key["arm"]),
+        when=lambda plan, key: plan.config.arms[key["arm"]].predicts_encrypted,
         preload=(*SETTINGS, *TORCH, "tenseal"),
         needs_noise=True,
     ),
