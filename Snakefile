@@ -24,7 +24,7 @@ from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.rule_inputs import RuleInputs, UnmarkedInputs
 from ppml.pipeline.rules import rules as make_rules
-from ppml.pipeline.stages import DATASET, FETCHED, FIGURE, OVERVIEW, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
+from ppml.pipeline.stages import DATASET, FIGURE, OVERVIEW, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from ppml.errors import UserError
-from ppml.pipeline.publish import Checks, publish
+from ppml.pipeline.publish import publish
 from ppml.pipeline.pull import pull
 from tests.workflow.project import ROOT
 
@@ -99,7 +100,8 @@ class Clone:
             self.write({"reports/provenance.json": b"{}\n"})
 
         os.chdir(self.folder)
-        publish(self.folder, ["config/default.yaml"], Checks(lambda _: list(unfinished), save_book))
+        with mock.patch.multiple("ppml.pipeline.publish", unfinished=lambda _: list(unfinished), save_book=save_book):
+            publish(self.folder, ["config/default.yaml"])
 
     def pull(self) -> None:
         pull(self.folder)

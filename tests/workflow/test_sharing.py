@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ppml.errors import UserError
 from ppml.pipeline.dvc_remote import Objects
 from ppml.pipeline.pull import main as pull_main
 from tests.workflow.clone import (
@@ -386,14 +387,15 @@ SENDING = """
 import time
 from pathlib import Path
 from ppml.pipeline.dvc_remote import Objects
-from ppml.pipeline.publish import Checks, publish
+from ppml.pipeline import publish
 
 def send(self, names):
     print("sending", flush=True)
     time.sleep(60)
 
 Objects.send = send
-publish(Path.cwd(), ["config/default.yaml"], Checks(lambda _: [], lambda _: None))
+publish.unfinished = publish.save_book = lambda _: []
+publish.publish(Path.cwd(), ["config/default.yaml"])
 """
 
 
@@ -423,8 +425,9 @@ from pathlib import Path
 status = sys.modules["ppml.pipeline.status"] = types.ModuleType("ppml.pipeline.status")
 status.unfinished = lambda files: Path("unfinished").read_text().splitlines()
 status.save_book = lambda files: Path("reports/provenance.json").write_text(str(files))
+from ppml.jobs.runner import run
 from ppml.pipeline import publish
-publish.main()
+run(publish.main)
 """
 
 
@@ -461,7 +464,7 @@ def test_pull_during_run_is_refused(published: Clone, monkeypatch: pytest.Monkey
     command = [sys.executable, "-c", f"{hold}; print('held', flush=True); sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdout.readline() == "held\n"
-        with pytest.raises(SystemExit, match=f"process {holder.pid} on "):
+        with pytest.raises(UserError, match=f"process {holder.pid} on "):
             pull_main([])
         assert other.files() == {}
         holder.kill()

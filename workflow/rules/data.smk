@@ -4,7 +4,7 @@
 # artifacts/partitions/{dataset}/{partition}/seed{seed}.json  partition: the examples of each client
 
 
-for step in rules_of(FETCHED, DATASET, TRANSFORM, PARTITION):
+for step in rules_of(DATASET, TRANSFORM, PARTITION):
 
     rule:
         name:

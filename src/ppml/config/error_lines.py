@@ -29,7 +29,7 @@ KINDS = {
 WITHIN_TOPOLOGY = {"server": _kinds(ServerOptimizer), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)
 AUDIT_KINDS = _kinds(Audit)
-WANTED: Mapping[str, Literal["text", "integer"]] = {"string_type": "text", "int_type": "integer"}
+WANTED: Mapping[str, Literal["number", "integer", "text"]] = {"string_type": "text", "int_type": "integer"}
 
 Key = tuple[str, ...]
 
@@ -182,10 +182,11 @@ class _Inheritance:
     def lineage(self, name: str) -> list[str]:
         """Return an arm and all arms that it extends, the nearest first."""
         found: list[str] = []
-        while isinstance(name, str) and name in self._arms and name not in found:
-            found.append(name)
-            arm = self._arms[name]
-            name = arm.get("extends") if isinstance(arm, Mapping) else None
+        base: Any = name
+        while isinstance(base, str) and base in self._arms and base not in found:
+            found.append(base)
+            arm = self._arms[base]
+            base = arm.get("extends") if isinstance(arm, Mapping) else None
         return found
 
     def locate(self, problem: Problem) -> Problem:

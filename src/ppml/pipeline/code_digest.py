@@ -92,9 +92,6 @@ class CodeDigests:
         self._source = source
         self._choices = frozenset(choices)
         self._pins = read_pins(lock)
-        self._sources: dict[str, bytes] = {}
-        self._seen: dict[tuple[str, frozenset[str]], _Module] = {}
-        self._parts: dict[tuple[str, frozenset[str]], _Module] = {}
         self._cache = _ModuleCache(cache, self._choices)
 
     def of(self, stage: str, chosen: Collection[str] | None = None, modules: Sequence[str] = ()) -> CodeDigest:
@@ -154,25 +151,24 @@ class CodeDigests:
                 return path
         return None
 
+    @cache  # noqa: B019 (one instance a process)
     def _module(self, name: str, chosen: frozenset[str]) -> _Module:
-        if (name, chosen) not in self._seen:
-            # Most modules contain no choice, and are the same for every job.
-            skipped = (self._choices - chosen) & self._read(name, frozenset()).choices
-            self._seen[name, chosen] = self._read(name, frozenset(skipped))
-        return self._seen[name, chosen]
+        # Most modules contain no choice, and are the same for every job.
+        skipped = (self._choices - chosen) & self._read(name, frozenset()).choices
+        return self._read(name, frozenset(skipped))
 
+    @cache  # noqa: B019 (one instance a process)
     def _read(self, name: str, skipped: frozenset[str]) -> _Module:
-        if (name, skipped) in self._parts:
-            return self._parts[name, skipped]
-        if name not in self._sources:
-            path = self._path(name)
-            assert path is not None
-            self._sources[name] = path.read_bytes()
-        module = self._cache.read(self._sources[name], skipped)
+        module = self._cache.read(self._source_of(name), skipped)
         # `from ppml.a import b` runs ppml.a, and ppml.a.b if that is a module.
         imports = {found for target in module.imports for found in _with_packages(target) if self._is_module(found)}
-        self._parts[name, skipped] = _Module(module.digest, imports, module.choices)
-        return self._parts[name, skipped]
+        return _Module(module.digest, imports, module.choices)
+
+    @cache  # noqa: B019 (one instance a process)
+    def _source_of(self, name: str) -> bytes:
+        path = self._path(name)
+        assert path is not None
+        return path.read_bytes()
 
     @cache  # noqa: B019 (one instance a process)
     def _is_module(self, name: str) -> bool:
@@ -195,7 +191,6 @@ class _ModuleCache:
         self._choices = choices
         self._stored: dict[str, list[Any]] = {}
         self._used: dict[str, list[Any]] = {}
-        self._trees: dict[bytes, ast.Module] = {}
         self._version = _digest(repr((Path(__file__).read_bytes(), sorted(choices))))
         if path:
             with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
@@ -212,10 +207,8 @@ class _ModuleCache:
         return _Module(text, set(imports), set(choices))
 
     def _compute(self, source: bytes, skipped: frozenset[str]) -> list[Any]:
-        if source not in self._trees:
-            self._trees[source] = ast.parse(source)
         reader = _Reader(self._choices, skipped)
-        text = _digest("".join(reader.read(self._trees[source])))
+        text = _digest("".join(reader.read(_parse(source))))
         return [text, sorted(reader.imports), sorted(reader.chosen)]
 
     def save(self) -> None:
@@ -227,9 +220,15 @@ class _ModuleCache:
 
 def _is_entry(entry: Any) -> bool:
     """Return whether an entry of the file is the digest, the imports and the choices of a module."""
-    if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
-        return False
-    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in entry[1:])
+    match entry:
+        case [str(), [*imports], [*choices]]:
+            return all(isinstance(name, str) for name in (*imports, *choices))
+    return False
+
+
+@cache
+def _parse(source: bytes) -> ast.Module:
+    return ast.parse(source)
 
 
 class _Reader:
@@ -302,12 +301,9 @@ class _Reader:
             if isinstance(key, ast.Constant) and self._unchosen_name(key.value):
                 continue
             for entry in ast.walk(value) if value else ():
-                if (
-                    isinstance(entry, ast.Constant)
-                    and isinstance(entry.value, str)
-                    and _TABLE_ENTRY.fullmatch(entry.value)
-                ):
-                    self.imports.add(entry.value.partition(":")[0])
+                match entry:
+                    case ast.Constant(value=str(text)) if _TABLE_ENTRY.fullmatch(text):
+                        self.imports.add(text.partition(":")[0])
             yield from self.read(key)
             yield ":"
             yield from self.read(value)

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 from ppml.config.suggestions import suggestion
-from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
 from ppml.jobs.runner import run
@@ -81,7 +80,7 @@ def compare_engine(argv: Sequence[str]) -> None:
     parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--workers", type=int, default=2, help="number of Ray processes")
     arguments = parser.parse_args(argv)
-    plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
+    plan = Plan.check({}, [arguments.configfile])
     job = write_job(plan, arguments.arm, arguments.seed, arguments.folder)
     from ppml.stages.federation_job import start_key_service
 
@@ -128,7 +127,7 @@ def prepare_folders(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     check_address("--server", arguments.server)
     check_address("--key-holder", arguments.key_holder)
-    plan = Plan.check(read_yaml(Path(arguments.configfile)), [arguments.configfile])
+    plan = Plan.check({}, [arguments.configfile])
     job = write_job(plan, arguments.arm, arguments.seed, arguments.folder)
     from ppml.federation.engines.site import SiteConfig, write_credentials
     from ppml.stages.deployment_folders import needs_key_holder, split_job

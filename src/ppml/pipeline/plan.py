@@ -46,17 +46,12 @@ OWNERS_PER_CORE = 16
 """The number of owners whose noise and epsilon one process calculates, each in up to two seconds."""
 
 
-def _class_names(union: Any) -> list[str]:
-    """Return the names of the classes of a tagged union."""
-    return [kind.__name__ for kind in get_args(get_args(union)[0])]
-
-
 CHOICES = frozenset(
     [
         *(
-            name
+            kind.__name__
             for union in (Topology, ServerOptimizer, Correction, Privacy, Aggregation, PartitionSpec)
-            for name in _class_names(union)
+            for kind in get_args(get_args(union)[0])
         ),
         Transform.__name__,
         *(*MODELS, "distributed"),
@@ -158,18 +153,12 @@ class Plan:
         The folder of the package that jobs run; None: the package of this process.
     """
 
-    config: Config
-    fallback: str | None
-    paths: Paths
-    runs: list[tuple[str, int]]
-    """Every arm with each of its seeds."""
-    digests: CodeDigests
-
     def __init__(self, config: Config, fallback: str | None, code: Path | None = None) -> None:
         self.config = config
         self.fallback = fallback
         self._jobs: dict[str, list[PlannedJob]] = {}
         self.paths = Paths(config, fallback)
+        # Every arm with each of its seeds.
         self.runs = [(arm, seed) for arm in config.arms for seed in config.seeds_of(arm)]
         self.published = load_published(LITERATURE)
         self.digests = CodeDigests(code or Path(ppml.__path__[0]), LOCK_FILE, CHOICES, STATE / "code.json")
@@ -216,15 +205,12 @@ class Plan:
 
     def notices(self) -> list[str]:
         """Return the warnings before the first job."""
-        lines = [f"warning: {line}" for line in (*self._unreadable(), *self.config.warnings())]
-        return [self.fallback_sentence(), *lines] if self.fallback else lines
-
-    def _unreadable(self) -> list[str]:
         config, lines = self.config, []
         for name in sorted({config.dataset_of(arm) for arm in config.arms} - {DIGITS}):
             raw = Path(self.paths.data, "raw", name)
             lines += unreadable(name, config.dataset(name), raw, config.data.mirrors)
-        return lines
+        warnings = [f"warning: {line}" for line in (*lines, *config.warnings())]
+        return [self.fallback_sentence(), *warnings] if self.fallback else warnings
 
     def fallback_sentence(self) -> str:
         """Return the warning for captions, empty if the data are the configured ones."""
@@ -256,10 +242,6 @@ class Plan:
         """Return the names of the data sets of all arms."""
         return sorted({self.dataset(arm) for arm in self.config.arms})
 
-    def fetched_datasets(self) -> list[str]:
-        """Return the names of the data sets with files."""
-        return [name for name in self.datasets() if self.config.dataset(name).files]
-
     @property
     def redistributable(self) -> bool:
         """Whether the licences permit to publish all data of all arms."""
@@ -282,12 +264,13 @@ class Plan:
         return self.paths.subset(self.dataset(arm))
 
     @cached_property
-    def transforms(self) -> dict[str, tuple[Transform, ...]]:
-        """Every chain of transforms, and every prefix of a chain, by its content."""
-        chains = [
-            arm.transforms[:end] for arm in self.config.arms.values() for end in range(1, len(arm.transforms) + 1)
-        ]
-        return {self._chain(chain): chain for chain in chains}
+    def transforms(self) -> dict[tuple[str, str], Transform]:
+        """The last transform of every chain, and of every prefix of a chain, by data set and content of the chain."""
+        return {
+            (self.dataset(name), self._chain(arm.transforms[:end])): arm.transforms[end - 1]
+            for name, arm in self.config.arms.items()
+            for end in range(1, len(arm.transforms) + 1)
+        }
 
     def _chain(self, transforms: tuple[Transform, ...]) -> str:
         """Return the content of a chain of transforms as a part of a path."""
@@ -297,11 +280,7 @@ class Plan:
 
     def transform_keys(self) -> list[Key]:
         """Return the data set and the chain of each transform."""
-        keys: dict[tuple[str, str], None] = {}
-        for arm, spec in self.config.arms.items():
-            for end in range(1, len(spec.transforms) + 1):
-                keys[self.dataset(arm), self._chain(spec.transforms[:end])] = None
-        return [{"dataset": dataset, "transform": chain} for dataset, chain in keys]
+        return [{"dataset": dataset, "transform": chain} for dataset, chain in self.transforms]
 
     def before_transform(self, dataset: str, chain: str) -> dict[str, str]:
         """Return the files that the last transform of a chain reads."""
@@ -330,10 +309,10 @@ class Plan:
 
     def partition_keys(self) -> list[Key]:
         """Return the data set, the content and the seed of each partition."""
-        keys: dict[tuple[str, str, int], None] = {}
-        for arm, seed in self.runs:
-            if name := self.config.arms[arm].partition:
-                keys[self.dataset(arm), self.partition_content(name), seed] = None
+        named = ((arm, self.config.arms[arm].partition, seed) for arm, seed in self.runs)
+        keys = dict.fromkeys(
+            (self.dataset(arm), self.partition_content(name), seed) for arm, name, seed in named if name
+        )
         return [{"dataset": dataset, "partition": content, "seed": str(seed)} for dataset, content, seed in keys]
 
     def partition_of(self, key: Key) -> dict[str, str]:
@@ -380,7 +359,7 @@ class Plan:
         elif "partition" in key:
             parts, names = [self.partitions[key["partition"]]], set()
         elif "transform" in key:
-            parts, names = [self.transforms[key["transform"]][-1]], set()
+            parts, names = [self.transforms[key["dataset"], key["transform"]]], set()
         elif "dataset" in key:
             parts, names = [], set()
         else:
@@ -492,8 +471,9 @@ class Plan:
 
     def overview_inputs(self) -> Files:
         """Return the figures, and the captions of their kinds."""
-        figures = [self.paths.figure(key["experiment"], key["kind"])["svg"] for key in self.report_keys("figures")]
-        kinds = sorted({key["kind"] for key in self.report_keys("figures")})
+        keys = self.report_keys("figures")
+        figures = [self.paths.figure(key["experiment"], key["kind"])["svg"] for key in keys]
+        kinds = sorted({key["kind"] for key in keys})
         return {
             "intro": project_file("workflow/report/workflow.rst"),
             **{f"caption_{kind}": project_file(f"workflow/report/{kind}.rst") for kind in kinds},

@@ -8,9 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -18,6 +16,7 @@ from dvc.repo import Repo
 
 from ppml.errors import UserError
 from ppml.io.atomic import write_bytes
+from ppml.jobs.runner import run
 from ppml.pipeline.dvc_remote import (
     DVC_FILES,
     TRACKED,
@@ -32,30 +31,7 @@ from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
 from ppml.pipeline.published_files import is_publishable
 from ppml.pipeline.run_lock import RunLock
-from ppml.system_errors import describe_os_error
-
-
-@dataclass(frozen=True)
-class Checks:
-    """Checks before anything is published.
-
-    Parameters
-    ----------
-    unfinished : callable
-        Configuration files -> a line for each result that is missing or stale.
-    save_book : callable
-        Function of the configuration files: write the record book, so that a clone has the records of pulled files.
-    """
-
-    unfinished: Callable[[list[str]], list[str]]
-    save_book: Callable[[list[str]], None]
-
-    @classmethod
-    def of_workflow(cls) -> Checks:
-        """Return the checks of the workflow; they import Snakemake."""
-        from ppml.pipeline.status import save_book, unfinished
-
-        return cls(unfinished, save_book)
+from ppml.pipeline.status import save_book, unfinished
 
 
 def require_published_folders(configfiles: list[str]) -> None:
@@ -114,7 +90,7 @@ def add(root: Path, repo: Repo) -> tuple[dict[str, str], dict[Path, bytes]]:
                 write_bytes(path, content)
 
 
-def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
+def publish(root: Path, configfiles: list[str]) -> None:
     """Publish ``data/`` and ``artifacts/``, and print the command for the commit.
 
     Raises
@@ -123,11 +99,10 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
         The message names the reason; ``data.dvc`` and ``artifacts.dvc`` keep their content.
     """
     require_published_folders(configfiles)
-    unfinished = checks.unfinished(configfiles)
-    if unfinished:
+    if stale := unfinished(configfiles):
         raise UserError(
-            f"{count_files(unfinished)} missing or stale, so nothing is published; `make results` first:\n"
-            f"{some_lines(unfinished)}"
+            f"{count_files(stale)} missing or stale, so nothing is published; `make results` first:\n"
+            f"{some_lines(stale)}"
         )
     with open_repo(root) as repo:
         others = unexpected(root, repo)
@@ -141,7 +116,8 @@ def publish(root: Path, configfiles: list[str], checks: Checks) -> None:
         objects = Objects(repo)
         remote = objects.remote
         tracked_lists(root)
-        checks.save_book(configfiles)
+        # A clone needs the records of pulled files.
+        save_book(configfiles)
         lists, contents = add(root, repo)
         files = objects.files(lists)
         digests = {file.digest for file in files}
@@ -175,25 +151,19 @@ def what_to_commit(root: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Publish the project in the current folder."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIG], help="as for Snakemake")
     arguments = parser.parse_args(argv)
     # Libraries log a traceback for each error; the message has the reason in one line.
     logging.disable()
     try:
-        lock = RunLock()
-        if not lock.take():
-            raise UserError(lock.refusal())
-        publish(Path.cwd(), arguments.configfile, Checks.of_workflow())
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {describe_os_error(error)}")
+        RunLock().require()
+        publish(Path.cwd(), arguments.configfile)
     except KeyboardInterrupt:
-        sys.exit(
-            "error: interrupted; data.dvc and artifacts.dvc keep their content: `make publish` again sends the rest"
-        )
+        raise UserError(
+            "interrupted; data.dvc and artifacts.dvc keep their content: `make publish` again sends the rest"
+        ) from None
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

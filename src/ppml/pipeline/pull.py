@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ppml.errors import UserError
+from ppml.jobs.runner import run
 from ppml.pipeline.dvc_remote import (
     DVC_FILES,
     TRACKED,
@@ -32,7 +32,6 @@ from ppml.pipeline.git import GitError, history, is_shallow
 from ppml.pipeline.published_files import is_publishable
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.safe_paths import PlaceError, Places
-from ppml.system_errors import describe_os_error
 
 _LIST = re.compile(r"\bmd5: ([0-9a-f]{32}\.dir)\b")
 
@@ -160,23 +159,17 @@ def put(places: Places, file: TrackedFile, objects: Objects) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Pull into the project in the current folder."""
-    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args(argv)
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args(argv)
     # Libraries log a traceback for each error; the message has the reason in one line.
     logging.disable()
-    lock = RunLock()
     try:
-        if not lock.take():
-            raise UserError(lock.refusal())
+        RunLock().require()
         pull(Path.cwd())
     except RemoteError as error:
-        sys.exit(f"error: {error}\nWithout the remote, `make results` computes everything that is absent")
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {describe_os_error(error)}")
+        raise UserError(f"{error}\nWithout the remote, `make results` computes everything that is absent") from None
     except KeyboardInterrupt:
-        sys.exit("error: interrupted; the fetched files are kept: `make pull` again")
+        raise UserError("interrupted; the fetched files are kept: `make pull` again") from None
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

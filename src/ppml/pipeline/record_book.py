@@ -9,8 +9,11 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
@@ -21,8 +24,6 @@ from ppml.pipeline.safe_paths import LONGEST_NAME, is_plain
 
 LARGEST = 64 * 2**20
 """The largest size of a record book in bytes: forty times that of the default configuration."""
-
-_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class RecordBook:
@@ -81,33 +82,49 @@ class RecordBook:
         jobs, commands, code = content["jobs"], content["commands"], content["stamps"]
         if not (isinstance(jobs, list) and isinstance(commands, dict) and isinstance(code, dict)):
             raise TypeError("jobs, commands or stamps have another type")
-        self.code = {text: CodeDigest(**parts) for text, parts in code.items() if _is_code_digest(parts)}
-        for entry in jobs:
-            if not self._is_entry(entry) or entry["digest"] != _entry_digest(entry):
-                continue
-            command, params = commands.get(entry["command"]), tuple(entry["params"])
-            if isinstance(command, str) and _is_unicode(command) and entry["command"] == digest(command):
-                record = JobRecord(entry["rule"], command, params, dict(entry["inputs"]), dict(entry["outputs"]))
-                self.records.update(dict.fromkeys(record.outputs, record))
+        for text, parts in code.items():
+            with suppress(ValidationError):
+                self.code[text] = CodeDigest(**_Code.model_validate(parts).model_dump())
+        for one in jobs:
+            with suppress(ValidationError):
+                entry = _Entry.model_validate(one)
+                command = _TEXT.validate_python(commands.get(entry.command))
+                right = entry.digest == _entry_digest(entry.model_dump()) and entry.command == digest(command)
+                if right and all(is_plain(name) or self._is_planned(name) for name in entry.outputs):
+                    record = JobRecord(entry.rule, command, tuple(entry.params), entry.inputs, entry.outputs)
+                    self.records.update(dict.fromkeys(record.outputs, record))
 
-    def _is_entry(self, entry: Any) -> bool:
-        """Return whether an entry has all parts, each of its type, and names only outputs of the workflow."""
-        if not (
-            isinstance(entry, dict) and {"rule", "command", "params", "inputs", "outputs", "digest"} <= entry.keys()
-        ):
-            return False
-        inputs, outputs, params = entry["inputs"], entry["outputs"], entry["params"]
-        return (
-            all(isinstance(entry[key], str) for key in ("rule", "command", "digest"))
-            and isinstance(params, list)
-            and all(isinstance(param, str) and _is_unicode(param) for param in params)
-            and isinstance(inputs, dict)
-            and isinstance(outputs, dict)
-            and all(isinstance(text, str) and _SHA256.fullmatch(text) for text in (*inputs.values(), *outputs.values()))
-            # A run never writes an input.
-            and all(name.isprintable() and 0 < len(name) <= LONGEST_NAME for name in inputs)
-            and all(is_plain(name) or self._is_planned(name) for name in outputs)
-        )
+
+def _require_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it has control characters")
+    return text
+
+
+_Printable = Annotated[str, AfterValidator(_require_printable)]
+# A run never writes an input.
+_InputName = Annotated[_Printable, Field(min_length=1, max_length=LONGEST_NAME)]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+# Pydantic refuses lone surrogates, which JSON can hold and UTF-8 cannot encode.
+_TEXT: TypeAdapter[str] = TypeAdapter(str, config=ConfigDict(strict=True))
+
+
+class _Entry(BaseModel, strict=True):
+    """The record of a job, with the digests of its command and of its content."""
+
+    rule: str
+    command: str
+    params: list[str]
+    inputs: dict[_InputName, _Sha256]
+    outputs: dict[str, _Sha256]
+    digest: str
+
+
+class _Code(BaseModel, strict=True, extra="forbid"):
+    """The modules and pins of a code digest."""
+
+    modules: dict[_Printable, _Printable]
+    pins: dict[_Printable, _Printable]
 
 
 def write_book(path: Path, records: Iterable[JobRecord], code: Mapping[str, CodeDigest]) -> None:
@@ -134,24 +151,3 @@ def _text(path: Path) -> str:
     if size > LARGEST:
         raise ValueError(f"it has {size:,} bytes")
     return path.read_text(encoding="utf-8")
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can encode a text: JSON can hold lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_code_digest(parts: Any) -> bool:
-    return (
-        isinstance(parts, dict)
-        and parts.keys() == {"modules", "pins"}
-        and all(
-            isinstance(part, dict) and all(isinstance(text, str) and text.isprintable() for text in part.values())
-            for part in parts.values()
-        )
-        and all(name.isprintable() for part in parts.values() for name in part)
-    )

@@ -6,10 +6,10 @@ into paths of planned results, and only with the bytes of the book.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def find_renamed_runs(records: JobRecords) -> list[RenamedRun]:
         folder = Path(job.outputs[0]).parent
         source = trained.get((job.params, folder.parent.parent, folder.name))
         # A broken link also counts as a folder.
-        if not source or os.path.lexists(folder) or any(map(Path.is_symlink, _with_parent(Path(source)))):
+        if not source or os.path.lexists(folder) or _is_linked(Path(source)):
             continue
         if renamed := _rename_records(records, source, str(folder)):
             found.append(RenamedRun(source, str(folder), renamed))
@@ -90,31 +90,26 @@ def copy_renamed_run(run: RenamedRun, records: JobRecords) -> bool:
     """
     top = Path(run.folder).parents[2]
     places = Places(top, lambda name: str(top / name) in run.records)
-    copied: list[Path] = []
-    complete = False
-    try:
-        complete = all(_copy_file(run, places, top, target, records, copied) for target in run.records)
-    except PlaceError:
-        pass
-    finally:
-        if not complete:
-            _remove(copied, run.folder)
-    if complete:
-        records.book.records.update(run.records)
-        records.reload()
-        _record(run, records)
-    return complete
 
+    def copy(target: Path) -> bool:
+        digest = run.records[str(target)].outputs[str(target)]
+        name, source = target.relative_to(top).as_posix(), Path(run.source, target.name)
+        return places.put(name, source, lambda copy: records.matches_digest(digest, file_sha256(copy)))
 
-def _copy_file(
-    run: RenamedRun, places: Places, top: Path, target: str, records: JobRecords, copied: list[Path]
-) -> bool:
-    digest = run.records[target].outputs[target]
-    name, source = Path(target).relative_to(top).as_posix(), Path(run.source, Path(target).name)
-    if places.put(name, source, lambda copy: records.matches_digest(digest, file_sha256(copy))):
-        copied.append(Path(target))
-        return True
-    return False
+    with ExitStack() as undo:
+        undo.callback(_remove_empty_folder, Path(run.folder))
+        try:
+            for target in map(Path, run.records):
+                if not copy(target):
+                    return False
+                undo.callback(target.unlink, missing_ok=True)
+        except PlaceError:
+            return False
+        undo.pop_all()
+    records.book.records.update(run.records)
+    records.reload()
+    _record(run, records)
+    return True
 
 
 def _record(run: RenamedRun, records: JobRecords) -> None:
@@ -134,17 +129,16 @@ def remove_leftovers(outputs: Iterable[str]) -> None:
     """Remove the temporary files of killed writers from the folders of outputs."""
     for folder in sorted({Path(path).parent for path in outputs}):
         # A link can lead to a folder outside of the workflow.
-        if not any(map(Path.is_symlink, _with_parent(folder))):
+        if not _is_linked(folder):
             for leftover in leftover_temp_files(folder):
                 leftover.unlink(missing_ok=True)
 
 
-def _remove(files: Collection[Path], folder: str) -> None:
-    for path in files:
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        Path(folder).rmdir()
+def _remove_empty_folder(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
-def _with_parent(folder: Path) -> Iterator[Path]:
-    yield from (folder, folder.parent)
+def _is_linked(folder: Path) -> bool:
+    """Return whether a folder of a run, or the folder of its arm, is a link."""
+    return folder.is_symlink() or folder.parent.is_symlink()

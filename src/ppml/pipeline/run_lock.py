@@ -136,14 +136,15 @@ class RunLock:
         except (OSError, ValueError, LookupError):  # the run holds the lock, or is writing the file
             return False
 
+    def require(self) -> None:
+        """Take the lock, or raise a :class:`UserError` if another process holds it."""
+        self.take()
+        self.require_held()
+
     def require_held(self) -> None:
         """Raise a :class:`UserError` if another run holds the lock."""
         if not self.held:
-            raise UserError(self.refusal())
-
-    def refusal(self) -> str:
-        """Return the error of a second run."""
-        return f"another run is at work in this folder: {self.holder()}; wait for it, or stop it first"
+            raise UserError(f"another run is at work in this folder: {self.holder()}; wait for it, or stop it first")
 
     def warning(self) -> str:
         """Return the warning of a dry run during another run."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ppml.config.technique import Plaintext
-from ppml.reporting.registry import figures, tables
+from ppml.reporting.registry import Kind, figures, tables
 from ppml.results.tidy_files import TIDY_FILES
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class Level:
     by_rule: tuple[str, ...] = ()
 
 
-FETCHED = Level(("dataset",), lambda plan: [{"dataset": name} for name in plan.fetched_datasets()], ("dataset",))
 DATASET = Level(("dataset",), lambda plan: [{"dataset": name} for name in plan.datasets()], ("dataset",))
 TRANSFORM = Level(("dataset", "transform"), lambda plan: plan.transform_keys())
 PARTITION = Level(("dataset", "partition", "seed"), lambda plan: plan.partition_keys())
@@ -119,29 +118,24 @@ class Stage:
         return [key for key in self.level.keys(plan) if self.when(plan, key)]
 
 
-@dataclass(frozen=True)
 class InRun:
     """The files of a stage in the folder of a run.
 
     Parameters
     ----------
-    names : mapping
+    **names : str
         The file names by the names in the stage.
     """
 
-    names: Mapping[str, str]
+    def __init__(self, **names: str) -> None:
+        self.names = names
 
     def __call__(self, plan: Plan, key: Key) -> dict[str, str]:
         """Return the paths by name."""
         return {name: plan.paths.run(key["arm"], key["seed"], file) for name, file in self.names.items()}
 
 
-def _in_run(**names: str) -> InRun:
-    return InRun(names)
-
-
-def _from_run(plan: Plan, key: Key, **names: str) -> dict[str, str]:
-    return InRun(names)(plan, key)
+MODEL = InRun(model="model.safetensors")
 
 
 def _training_inputs(plan: Plan, key: Key) -> Files:
@@ -172,18 +166,33 @@ def _collect_outputs(plan: Plan, key: Key) -> Files:
     }
 
 
-def _tidy_inputs(plan: Plan, reads: tuple[str, ...]) -> Files:
-    return {name: plan.paths.tidy(name) for name in reads}
+def _report_stage(
+    name: str,
+    level: Level,
+    kinds: Callable[[], Mapping[str, Kind]],
+    outputs: Callable[[Plan, Key], Files],
+    preload: tuple[str, ...],
+) -> Stage:
+    return Stage(
+        name,
+        level,
+        inputs=lambda plan, key: {tidy: plan.paths.tidy(tidy) for tidy in kinds()[key["kind"]].reads},
+        outputs=outputs,
+        spec=lambda plan, key: plan.report_spec(key["experiment"], kinds()[key["kind"]]),
+        modules=lambda plan, key: (kinds()[key["kind"]].module,),
+        preload=preload,
+    )
 
 
 STAGES = (
     Stage(
         "fetch",
-        FETCHED,
+        DATASET,
         outputs=lambda plan, key: plan.paths.raw(key["dataset"], plan.config.dataset(key["dataset"]).file_names),
         spec=lambda plan, key: {"dataset": key["dataset"], "source": plan.config.dataset(key["dataset"]).to_json()},
         # The files have checksums, so they do not depend on their source.
         notes=lambda plan, key: {"mirrors": plan.config.data.mirrors, "download": plan.config.data.download},
+        when=lambda plan, key: bool(plan.config.dataset(key["dataset"]).files),
         preload=(*SETTINGS, "torchvision.datasets"),
     ),
     Stage(
@@ -200,7 +209,7 @@ STAGES = (
         inputs=lambda plan, key: plan.before_transform(key["dataset"], key["transform"]),
         outputs=lambda plan, key: plan.paths.transformed(key["dataset"], key["transform"]),
         spec=lambda plan, key: {
-            "transform": plan.transforms[key["transform"]][-1].to_json(),
+            "transform": plan.transforms[key["dataset"], key["transform"]].to_json(),
             "root_seed": plan.config.seed,
         },
         preload=(*SETTINGS, *TORCH),
@@ -221,7 +230,7 @@ STAGES = (
         "calibrate",
         RUN,
         inputs=lambda plan, key: {"about": plan.subset(key["arm"])["about"], **plan.partition_of(key)},
-        outputs=_in_run(noise="noise.json"),
+        outputs=InRun(noise="noise.json"),
         spec=lambda plan, key: plan.calibrate_spec(key["arm"]),
         threads=lambda plan, key: plan.owner_processes(key["arm"]),
         when=lambda plan, key: plan.config.arms[key["arm"]].is_private,
@@ -231,7 +240,7 @@ STAGES = (
         "train",
         RUN,
         inputs=_training_inputs,
-        outputs=_in_run(
+        outputs=InRun(
             model="model.safetensors",
             config="config.json",
             history="history.csv",
@@ -247,9 +256,9 @@ STAGES = (
         RUN,
         inputs=lambda plan, key: {
             **{name: plan.examples(key["arm"])[name] for name in ("test", "about")},
-            **_from_run(plan, key, model="model.safetensors"),
+            **MODEL(plan, key),
         },
-        outputs=_in_run(predictions="predictions.safetensors"),
+        outputs=InRun(predictions="predictions.safetensors"),
         spec=lambda plan, key: {"model": plan.config.arms[key["arm"]].model, "device": plan.config.device},
         preload=(*SETTINGS, *TORCH),
         needs_noise=True,
@@ -257,8 +266,8 @@ STAGES = (
     Stage(
         "account",
         RUN,
-        inputs=lambda plan, key: _from_run(plan, key, events="events.json"),
-        outputs=_in_run(privacy="privacy.json"),
+        inputs=lambda plan, key: InRun(events="events.json")(plan, key),
+        outputs=InRun(privacy="privacy.json"),
         spec=lambda plan, key: {"privacy": plan.technique(key["arm"])["privacy"]},
         threads=lambda plan, key: plan.owner_processes(key["arm"]),
         preload=ACCOUNTING,
@@ -269,7 +278,7 @@ STAGES = (
         "audit",
         RUN,
         inputs=_audit_inputs,
-        outputs=_in_run(audit="audit.json"),
+        outputs=InRun(audit="audit.json"),
         spec=lambda plan, key: {
             **plan.arm_spec(key["arm"]),
             "steps": plan.config.audit.steps_for(key["arm"]),
@@ -285,9 +294,9 @@ STAGES = (
         RUN,
         inputs=lambda plan, key: {
             **{name: plan.subset(key["arm"])[name] for name in ("test", "about")},
-            **_from_run(plan, key, model="model.safetensors"),
+            **MODEL(plan, key),
         },
-        outputs=_in_run(result="inference.json", cost="inference-cost.json"),
+        outputs=InRun(result="inference.json", cost="inference-cost.json"),
         spec=lambda plan, key: plan.inference_spec(key["arm"]),
         when=lambda plan, key: plan.config.arms[key["arm"]].predicts_encrypted,
         preload=(*SETTINGS, *TORCH, "tenseal"),
@@ -301,23 +310,11 @@ STAGES = (
         spec=lambda plan, key: plan.collect_spec(),
         preload=(*SETTINGS, "pandas", "scipy.stats", "safetensors.numpy"),
     ),
-    Stage(
-        "table",
-        TABLE,
-        inputs=lambda plan, key: _tidy_inputs(plan, tables()[key["kind"]].reads),
-        outputs=lambda plan, key: plan.paths.table(key["experiment"], key["kind"]),
-        spec=lambda plan, key: plan.report_spec(key["experiment"], tables()[key["kind"]]),
-        modules=lambda plan, key: (tables()[key["kind"]].module,),
-        preload=TABLES,
+    _report_stage(
+        "table", TABLE, tables, lambda plan, key: plan.paths.table(key["experiment"], key["kind"]), preload=TABLES
     ),
-    Stage(
-        "figure",
-        FIGURE,
-        inputs=lambda plan, key: _tidy_inputs(plan, figures()[key["kind"]].reads),
-        outputs=lambda plan, key: plan.paths.figure(key["experiment"], key["kind"]),
-        spec=lambda plan, key: plan.report_spec(key["experiment"], figures()[key["kind"]]),
-        modules=lambda plan, key: (figures()[key["kind"]].module,),
-        preload=FIGURES,
+    _report_stage(
+        "figure", FIGURE, figures, lambda plan, key: plan.paths.figure(key["experiment"], key["kind"]), preload=FIGURES
     ),
 )
 STAGE = {stage.name: stage for stage in STAGES}
