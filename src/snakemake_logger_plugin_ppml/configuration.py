@@ -9,13 +9,7 @@ OPTIONS = ("--configfile", "--configfiles")
 
 
 def configuration_error(arguments: Sequence[str]) -> str:
-    """Return an error line about the first unreadable file of ``--configfile``; empty if all are readable.
-
-    Parameters
-    ----------
-    arguments : sequence of str
-        Arguments of the command line.
-    """
+    """Return an error line about the first unreadable file of ``--configfile``; empty if all are readable."""
     try:
         from ppml.config.load import read_layers
         from ppml.errors import UserError

@@ -28,13 +28,7 @@ class Job:
 
 @dataclass
 class Progress:
-    """The jobs of one run.
-
-    Parameters
-    ----------
-    clock : callable
-        Returns the time in seconds; for tests.
-    """
+    """The jobs of one run; ``clock`` returns the time in seconds."""
 
     clock: Callable[[], float] = time.monotonic
     planned: dict[str, int] = field(default_factory=dict)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ppml.config.inference import Inference, NoInference
 from ppml.config.models import MODELS
-from ppml.config.spec import CountOrAll, Seed, Spec, config_error, unknown_name
+from ppml.config.spec import CountOrAll, ListOf, Seed, Spec, config_error, unknown_name
 from ppml.config.technique import (
     Aggregation,
     Centralized,
@@ -73,12 +73,12 @@ class Arm(Spec):
         "replaced whole.",
     )
     dataset: str | None = Field(default=None, description="Data set of this arm, instead of `data.dataset`.")
-    transforms: Annotated[tuple[Transform, ...], Field(strict=False)] = Field(
+    transforms: ListOf[Transform] = Field(
         default=(),
         description="Transforms of the inputs, in this order; the model trains on the output of the last one.",
     )
     model: str = Field(default="tanh_cnn", description="A name from ppml.config.models.")
-    seeds: Annotated[tuple[Seed, ...], Field(strict=False)] | None = Field(
+    seeds: ListOf[Seed] | None = Field(
         default=None,
         min_length=1,
         description="Seeds of this arm, instead of the `seeds` of all arms.",

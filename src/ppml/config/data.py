@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ppml.config.paths import expand_path
-from ppml.config.spec import Spec
+from ppml.config.spec import ListOf, Spec
 
 
 class DataSpec(Spec):
@@ -34,7 +34,7 @@ class DataSpec(Spec):
         description="`holdout`: training images outside the subset, for the choice of hyper-parameters. The test file "
         "is never opened.",
     )
-    mirrors: Annotated[tuple[Annotated[str, AfterValidator(expand_path)], ...], Field(strict=False)] = Field(
+    mirrors: ListOf[Annotated[str, AfterValidator(expand_path)]] = Field(
         default=("../shared/datasets",),
         description="Local folders with the files, as `<mirror>/<dataset>/<file>`; PPML_DATA_MIRROR adds more "
         "(separated like PATH).",

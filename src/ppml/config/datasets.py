@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ppml.config.spec import Spec, config_error
+from ppml.config.spec import ListOf, Spec, config_error
 from ppml.contract import DataContract
 
 DIGITS = "digits"
@@ -32,9 +32,7 @@ class FileSpec(Spec):
     md5: str = Field(
         default="", pattern=r"^([0-9a-f]{32})?$", description="Its MD5; a file with another one is refused."
     )
-    urls: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        default=(), description="Public addresses of the file, the best one first."
-    )
+    urls: ListOf[str] = Field(default=(), description="Public addresses of the file, the best one first.")
 
 
 class DatasetSpec(Spec):
@@ -48,7 +46,7 @@ class DatasetSpec(Spec):
     torchvision: str = Field(
         default="", description="The class of torchvision.datasets that lists addresses and checksums of the files."
     )
-    files: Annotated[tuple[FileSpec, ...], Field(strict=False)] = Field(
+    files: ListOf[FileSpec] = Field(
         default=(), description="Inputs and labels of the training file, then of the test file."
     )
     examples: int | None = Field(default=None, ge=1, description="Examples of the training file, if it is known.")

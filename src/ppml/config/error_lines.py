@@ -163,13 +163,7 @@ def error_lines(
 
 
 class _Inheritance:
-    """The inheritance between arms.
-
-    Parameters
-    ----------
-    arms : mapping
-        The arms as in the file.
-    """
+    """The inheritance between the arms of a file."""
 
     def __init__(self, arms: Mapping[Any, Any]) -> None:
         self._arms = arms

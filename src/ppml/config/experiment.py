@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ppml.config.spec import Spec, config_error
+from ppml.config.spec import ListOf, Spec, config_error
 
 TableKind = Literal[
     "summary", "published", "epsilon_interpretations", "claims", "audit", "clients", "threats", "inference"
@@ -35,24 +35,22 @@ class Claim(Spec):
         "the next larger epsilon; after the last, it is ahead of its own start. `keeps_accuracy`: the arm of the "
         "smallest epsilon keeps at least nine tenths of the accuracy without privacy."
     )
-    arms: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        description="Names from `arms`: one arm without privacy, the others private."
-    )
+    arms: ListOf[str] = Field(description="Names from `arms`: one arm without privacy, the others private.")
 
 
 class Experiment(Spec):
     """Selected arms, with their tables and figures."""
 
     title: str = Field(description="Title of the tables and figures.")
-    arms: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Names from `arms`, in the order shown.")
-    tables: Annotated[tuple[TableKind, ...], Field(strict=False)] = Field(
+    arms: ListOf[str] = Field(description="Names from `arms`, in the order shown.")
+    tables: ListOf[TableKind] = Field(
         default=(),
         description="`summary`: a row per arm; `published`: the same beside the papers' numbers; "
         "`epsilon_interpretations`: possible meanings of each published epsilon; `claims`: a row per claim, with its "
         "verdict; `audit`: claimed and measured noise; `clients`: independent and federated clients, a row per number "
         "of clients; `threats`: the view of each party; `inference`: predictions on encrypted images.",
     )
-    figures: Annotated[tuple[FigureKind, ...], Field(strict=False)] = Field(
+    figures: ListOf[FigureKind] = Field(
         default=(),
         description="`history`: accuracy against epoch or round; `loss`: the same of the loss; `privacy_utility`: "
         "accuracy against epsilon; `size`: accuracy against the number of parameters; `cost`: seconds, memory and "
@@ -60,16 +58,12 @@ class Experiment(Spec):
         "over the examples; `client_epsilon`: epsilon of each client's examples; `audit`: claimed and measured noise; "
         "`clients`: accuracy against the number of clients.",
     )
-    compare: Annotated[tuple[ComparedRow, ...], Field(strict=False)] = Field(
-        default=(), description="Published rows, in the order shown."
-    )
-    notes: Annotated[tuple[str, ...], Field(strict=False)] = Field(default=(), description="Notes below the tables.")
-    published: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+    compare: ListOf[ComparedRow] = Field(default=(), description="Published rows, in the order shown.")
+    notes: ListOf[str] = Field(default=(), description="Notes below the tables.")
+    published: ListOf[str] = Field(
         default=(), description="Published rows without an arm: points of `privacy_utility`, rows of `published`."
     )
-    claims: Annotated[tuple[Claim, ...], Field(strict=False)] = Field(
-        default=(), description="Rows of the table `claims`, in the order shown."
-    )
+    claims: ListOf[Claim] = Field(default=(), description="Rows of the table `claims`, in the order shown.")
 
     @model_validator(mode="after")
     def _check_claims(self) -> Experiment:

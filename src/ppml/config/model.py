@@ -16,7 +16,7 @@ from ppml.config.datasets import DATASETS, DatasetSpec
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.models import MODELS, fitting_models
 from ppml.config.paths import expand_output_folder
-from ppml.config.spec import Seed, Spec, config_error, unknown_name
+from ppml.config.spec import ListOf, Seed, Spec, config_error, unknown_name
 from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking
 from ppml.contract import DataContract
 
@@ -44,7 +44,7 @@ class Config(Spec):
         description="A file in the same folder. The keys of this file replace its keys one by one.",
     )
     seed: int = Field(default=2024, ge=0, description="The root of all randomness except keys and encryption.")
-    seeds: Annotated[tuple[Seed, ...], Field(strict=False)] = Field(
+    seeds: ListOf[Seed] = Field(
         default=(0, 1, 2),
         min_length=1,
         description="Seeds of the repetitions of every arm; each has its own partition and weights.",
@@ -257,19 +257,19 @@ class Config(Spec):
         """Return one line per allowed but unwise setting."""
         lines = []
         for name, arm in self.arms.items():
-            if isinstance(arm.privacy, ExampleLevel):
-                # With noise in the sum, an example of a client is one among the examples of all clients.
-                shared = arm.privacy.noise == "distributed"
-                examples = self.examples_per_client(name) * (self.clients_of(name) if shared else 1)
-                if arm.privacy.delta >= 1 / examples:
-                    lines.append(
-                        f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {examples} examples "
-                        "of an owner: such a guarantee permits the publication of one example"
-                    )
-            if isinstance(arm.privacy, ClientLevel) and arm.privacy.delta >= 1 / self.clients_of(name):
+            match arm.privacy:
+                case ExampleLevel(noise=noise):
+                    # With noise in the sum, an example of a client is one among the examples of all clients.
+                    number = self.examples_per_client(name) * (self.clients_of(name) if noise == "distributed" else 1)
+                    units, unit = "examples of an owner", "one example"
+                case ClientLevel():
+                    number, units, unit = self.clients_of(name), "clients", "one client's data"
+                case _:
+                    continue
+            if arm.privacy.delta >= 1 / number:
                 lines.append(
-                    f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {self.clients_of(name)} "
-                    "clients: such a guarantee permits the publication of one client's data"
+                    f"arms.{name}.privacy.delta: {arm.privacy.delta} is not below 1/n for n = {number} {units}: such a "
+                    f"guarantee permits the publication of {unit}"
                 )
         return lines
 

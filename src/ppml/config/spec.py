@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -70,6 +70,10 @@ def _check_count(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
             f"least 1, or 'all'{yaml_hint(value, wanted='integer')}"
         ) from None
 
+
+Item = TypeVar("Item")
+ListOf = Annotated[tuple[Item, ...], Field(strict=False)]
+"""A list of the file, read as a tuple."""
 
 CountOrAll = Annotated[Annotated[int, Field(ge=1)] | Literal["all"], WrapValidator(_check_count)]
 """A count, or ``all``."""

@@ -15,7 +15,7 @@ from ppml.aggregation_parameters import (
     plaintext_headroom_bits,
 )
 from ppml.config.privacy_limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
-from ppml.config.spec import Spec, config_error
+from ppml.config.spec import ListOf, Spec, config_error
 
 
 class Centralized(Spec):
@@ -321,7 +321,7 @@ class Ckks(Encrypted):
     poly_modulus_degree: Literal[4096, 8192, 16384, 32768] = Field(
         default=4096, description="Ring dimension N: N values per ciphertext, two per slot."
     )
-    coeff_mod_bit_sizes: Annotated[tuple[int, ...], Field(strict=False)] = Field(
+    coeff_mod_bit_sizes: ListOf[int] = Field(
         default=(54, 40),
         description="Bits of the primes; the last is reserved for key switching. At 128 bits of "
         "security their sum is at most 109 (N 4096), 218 (8192), 438 (16384), 881 (32768).",

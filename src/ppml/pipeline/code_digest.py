@@ -176,15 +176,7 @@ class CodeDigests:
 
 
 class _ModuleCache:
-    """A cache of modules by their bytes, in a file for later processes.
-
-    Parameters
-    ----------
-    path : Path or None
-        The file, if any.
-    choices : frozenset of str
-        The choices of :class:`CodeDigests`.
-    """
+    """A cache of modules by their bytes, in a file, if any, for later processes."""
 
     def __init__(self, path: Path | None, choices: frozenset[str]) -> None:
         self._path = path
@@ -234,27 +226,15 @@ def _parse(source: bytes) -> ast.Module:
 class _Reader:
     """A reader of the parts of a syntax tree that can change a result.
 
-    Unlike :func:`ast.dump`, its text is the same in all minor versions of Python.
-
-    Parameters
-    ----------
-    choices : collection of str
-        The names by which a configuration can choose.
-    skipped : collection of str
-        The names of other jobs' choices.
-
-    Attributes
-    ----------
-    imports : set of str
-        The imported modules, and ``module.name`` for possible modules.
-    chosen : set of str
-        The names of ``choices`` in the code.
+    Unlike :func:`ast.dump`, its text is the same in all minor versions of Python. It excludes the ``skipped`` choices.
     """
 
     def __init__(self, choices: Collection[str], skipped: Collection[str]) -> None:
         self._choices = choices
         self._skipped = skipped
+        # The imported modules, and module.name for possible modules.
         self.imports: set[str] = set()
+        # The choices in the code.
         self.chosen: set[str] = set()
 
     def read(self, node: object) -> Iterator[str]:

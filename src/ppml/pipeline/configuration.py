@@ -21,7 +21,7 @@ def check_configuration(given: Mapping[str, Any], files: Sequence[str], *, merge
     given : mapping
         The configuration of Snakemake.
     files : sequence of str
-        The files; later files override earlier ones.
+        The files, the lowest first.
     merged : bool
         Whether ``given`` contains the files; else it overrides them.
     """

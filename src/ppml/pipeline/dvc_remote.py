@@ -53,15 +53,7 @@ class RemoteError(UserError):
 
 @dataclass(frozen=True, order=True)
 class TrackedFile:
-    """A file that DVC tracks.
-
-    Parameters
-    ----------
-    path : str
-        Path relative to the top level.
-    digest : str
-        MD5 of its bytes, the name of its object.
-    """
+    """A file that DVC tracks: its path from the top level, and the MD5 of its bytes, the name of its object."""
 
     path: str
     digest: str
@@ -205,13 +197,7 @@ def md5(path: Path) -> str:
 
 
 class Objects:
-    """The objects in DVC's cache: files and lists, named by the MD5 of their bytes.
-
-    Parameters
-    ----------
-    repo : Repo
-        The project, opened by DVC.
-    """
+    """The objects in DVC's cache: files and lists, named by the MD5 of their bytes."""
 
     def __init__(self, repo: Repo) -> None:
         self._repo = repo
@@ -296,12 +282,7 @@ class Objects:
 
 
 class Remote:
-    """The default remote.
-
-    Parameters
-    ----------
-    repo : Repo
-        The project, opened by DVC.
+    """The default remote of a project.
 
     Attributes
     ----------

@@ -134,10 +134,8 @@ def prepare_folders(argv: Sequence[str]) -> None:
 
     if needs_key_holder(job) != bool(arguments.key_holder):
         shutil.rmtree(job.parent)
-        remedy = "omit it; the aggregation of {arm} has no secret key"
-        if not arguments.key_holder:
-            remedy = "give its HOST:PORT; the aggregation of {arm} has a secret key"
-        raise UserError(f"--key-holder: {remedy.format(arm=arguments.arm)}")
+        remedy, article = ("omit it", "no") if arguments.key_holder else ("give its HOST:PORT", "a")
+        raise UserError(f"--key-holder: {remedy}; the aggregation of {arguments.arm} has {article} secret key")
     clients = len(read_json(job)["sizes"])
     if Path(plan.paths.run(arguments.arm, arguments.seed, "model.safetensors")).is_file():
         print(f"workflow: model {read_workflow_result(plan, arguments.arm, arguments.seed, job)['model']}")
@@ -230,9 +228,7 @@ def write_job(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
         raise UserError(f"--seed: got {seed}; allowed: {', '.join(map(str, seeds))}")
     key = {"arm": arm, "seed": str(seed)}
     files = {**plan.examples(arm), **plan.partition_of(key), **plan.noise_of(key)}
-    for file in files.values():
-        if not Path(file).exists():
-            raise UserError(f"{file}: is missing; the workflow makes it: `make results` with the same CONFIG first")
+    _require_made(*files.values())
     about, contract = read_json(files["about"]), read_contract(files["about"])
     examples, test = (read_examples(files[name], contract) for name in ("train", "test"))
     empty_folder(folder)
@@ -246,6 +242,12 @@ def write_job(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
         test=test.select(torch.arange(about["n_test"])),
         calibrated=read_json(files["noise"]) if "noise" in files else {},
     )
+
+
+def _require_made(*files: str) -> None:
+    for file in files:
+        if not Path(file).exists():
+            raise UserError(f"{file}: is missing; the workflow makes it: `make results` with the same CONFIG first")
 
 
 def empty_folder(folder: Path) -> None:
@@ -289,8 +291,8 @@ def read_workflow_result(plan: Plan, arm: str, seed: int, job: Path) -> dict[str
     from ppml.stages.federation_job import initial_model
 
     model = initial_model(str(job))
-    if not Path(trained := plan.paths.run(arm, seed, "model.safetensors")).exists():
-        raise UserError(f"{trained}: is missing; the workflow makes it: `make results` with the same CONFIG first")
+    trained = plan.paths.run(arm, seed, "model.safetensors")
+    _require_made(trained)
     weights = load_file(trained)
     model.load_state_dict({name.removeprefix("0."): value for name, value in weights.items()})
     with Path(plan.paths.run(arm, seed, "history.csv")).open(encoding="utf-8", newline="") as file:

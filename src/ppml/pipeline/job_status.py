@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, partial
 from pathlib import Path
 
 from ppml.io.atomic import write_bytes
@@ -83,13 +83,13 @@ class JobRecords:
         self.digests = FileDigests(STATE / "files.json")
         self._path, self._code = book, code
         self._published = published
-        self._local: dict[str, JobRecord | None] = {}
-        self._publishable = lru_cache(maxsize=None)(lambda sha256: publishable_digest(sha256, published=published))
+        self._read_record = cache(read_record)
+        self._publishable = cache(partial(publishable_digest, published=published))
 
     def reload(self) -> None:
         """Read files and records again after jobs."""
         self.digests.reload()
-        self._local.clear()
+        self._read_record.cache_clear()
 
     def is_missing(self, job: TrackedJob) -> bool:
         """Return whether an output of a job is missing."""
@@ -115,7 +115,7 @@ class JobRecords:
     def _lack_of_record(self, job: TrackedJob, path: str) -> list[str]:
         if self.digests.sha256(path) is None:
             return []
-        return [OTHER_BYTES if self._record(job) else NO_RECORD]
+        return [OTHER_BYTES if self._read_record(job.outputs[-1]) else NO_RECORD]
 
     def has_bytes(self, path: str, digest: str) -> bool:
         """Return whether a file has the bytes of this digest in the record book."""
@@ -166,16 +166,10 @@ class JobRecords:
             inputs = {name: self._publishable(now) if now else record.inputs[name] for name, now in found.items()}
         return replace(record, inputs=inputs, outputs={path: self._publishable(sha256)})
 
-    def _record(self, job: TrackedJob) -> JobRecord | None:
-        last = job.outputs[-1]
-        if last not in self._local:
-            self._local[last] = read_record(last)
-        return self._local[last]
-
     def _candidates(self, job: TrackedJob, path: str) -> list[_Candidate]:
         """Return the records that describe the bytes of an output; of a missing output, all its records."""
         sha256 = self.digests.sha256(path)
-        local, book = self._record(job), self.book.records.get(path)
+        local, book = self._read_record(job.outputs[-1]), self.book.records.get(path)
         found = [_Candidate(local, str.__eq__)] if local and path in local.outputs else []
         found += [_Candidate(book, self.matches_digest)] if book else []
         return [one for one in found if sha256 is None or one.matches(one.record.outputs[path], sha256)]

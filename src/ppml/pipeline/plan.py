@@ -62,17 +62,7 @@ CHOICES = frozenset(
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job of a plan.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan.
-    stage : Stage
-        The stage.
-    key : mapping
-        The values of the wildcards.
-    """
+    """One job of a plan: a stage, with the values of its wildcards."""
 
     plan: Plan
     stage: Stage
@@ -93,13 +83,9 @@ class PlannedJob:
         """The output files by name."""
         return self.stage.outputs(self.plan, self.key)
 
-    def input_files(self) -> list[str]:
-        """Return all input files."""
-        return _flat(self.inputs)
-
     def output_files(self) -> list[str]:
         """Return all output files."""
-        return _flat(self.outputs)
+        return flat(self.outputs)
 
     @property
     def threads(self) -> int:
@@ -132,7 +118,8 @@ class PlannedJob:
         return shlex.join([self.stage.name, *job.options()])
 
 
-def _flat(files: Files) -> list[str]:
+def flat(files: Files) -> list[str]:
+    """Return the paths of all files."""
     return [path for value in files.values() for path in ([value] if isinstance(value, str) else value)]
 
 
@@ -153,12 +140,17 @@ class Plan:
         The folder of the package that jobs run; None: the package of this process.
     """
 
+    # The table of stages, in an import cycle with this module, needs their types.
+    config: Config
+    paths: Paths
+    runs: list[tuple[str, int]]
+    """Every arm with each of its seeds."""
+
     def __init__(self, config: Config, fallback: str | None, code: Path | None = None) -> None:
         self.config = config
         self.fallback = fallback
         self._jobs: dict[str, list[PlannedJob]] = {}
         self.paths = Paths(config, fallback)
-        # Every arm with each of its seeds.
         self.runs = [(arm, seed) for arm in config.arms for seed in config.seeds_of(arm)]
         self.published = load_published(LITERATURE)
         self.digests = CodeDigests(code or Path(ppml.__path__[0]), LOCK_FILE, CHOICES, STATE / "code.json")
@@ -415,7 +407,7 @@ class Plan:
     def _files_of(self, name: str, key: Key) -> list[str]:
         """Return the output files of a stage for a run, empty if the run has no such job."""
         stage = STAGE[name]
-        return _flat(stage.outputs(self, key)) if stage.when(self, key) else []
+        return flat(stage.outputs(self, key)) if stage.when(self, key) else []
 
     def joint_arm_sets(self) -> list[list[str]]:
         """Return the arms of each table, each set once, in an order without the names of experiments."""

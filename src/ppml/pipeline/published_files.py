@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from ppml.config.datasets import DATASETS
-from ppml.pipeline.stages import RUN, STAGES
+from ppml.pipeline.stages import STAGES, InRun
 
 # The name of an arm, a partition or a transform: not hidden, and not `..`.
 _NAME = "[A-Za-z0-9][A-Za-z0-9._+-]*"
@@ -41,10 +41,5 @@ def _patterns() -> Iterator[str]:
     yield rf"data/subsets/{subset}/{files}"
     yield rf"data/transformed/{subset}/{_NAME}/{files}"
     yield rf"artifacts/partitions/({datasets})/{_NAME}/{_SEED}\.json"
-    yield rf"artifacts/runs/{_NAME}/{_SEED}/({'|'.join(map(re.escape, run_files()))})"
-
-
-def run_files() -> list[str]:
-    """Return the names of all files in the folder of a run."""
-    names = [name for stage in STAGES if stage.level is RUN for name in stage.files]
-    return [*names, "record.json"]
+    run = [file for stage in STAGES if isinstance(stage.outputs, InRun) for file in stage.outputs.names.values()]
+    yield rf"artifacts/runs/{_NAME}/{_SEED}/({'|'.join(map(re.escape, [*run, 'record.json']))})"

@@ -106,15 +106,7 @@ def require_published(root: Path, objects: Objects, changed: Mapping[TrackedFile
     """Raise a :class:`UserError` if no commit has the present content of a file: it is the user's work.
 
     An object in the cache is not enough: DVC adds objects before the commit that makes them available to others.
-
-    Parameters
-    ----------
-    root : Path
-        The project.
-    objects : Objects
-        The objects of the project.
-    changed : dict
-        Published file -> MD5 of the present content of its place.
+    ``changed`` has, for each published file, the MD5 of the present content of its place.
     """
     if not changed:
         return

@@ -101,12 +101,18 @@ def _require_printable(text: str) -> str:
     return text
 
 
+def _require_unicode(text: str) -> str:
+    # JSON can hold lone surrogates, which UTF-8 cannot encode.
+    text.encode()
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_require_unicode)]
+_TEXT: TypeAdapter[str] = TypeAdapter(_Text, config=ConfigDict(strict=True))
 _Printable = Annotated[str, AfterValidator(_require_printable)]
 # A run never writes an input.
 _InputName = Annotated[_Printable, Field(min_length=1, max_length=LONGEST_NAME)]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-# Pydantic refuses lone surrogates, which JSON can hold and UTF-8 cannot encode.
-_TEXT: TypeAdapter[str] = TypeAdapter(str, config=ConfigDict(strict=True))
 
 
 class _Entry(BaseModel, strict=True):
@@ -114,7 +120,7 @@ class _Entry(BaseModel, strict=True):
 
     rule: str
     command: str
-    params: list[str]
+    params: list[_Text]
     inputs: dict[_InputName, _Sha256]
     outputs: dict[str, _Sha256]
     digest: str

@@ -13,18 +13,9 @@ from ppml.pipeline.stages import OVERVIEW, STAGES, Files, Key, Level, Stage
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a stage.
+    """One rule of a stage, with the values of the wildcards that have a rule for each value.
 
     ``threads`` and ``arguments`` are threads and params functions of Snakemake.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan.
-    stage : Stage
-        The stage.
-    fixed : mapping
-        The values of the wildcards with a rule for each value.
     """
 
     plan: Plan

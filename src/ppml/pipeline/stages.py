@@ -49,20 +49,28 @@ class Level:
         Plan -> keys of all jobs.
     by_rule : tuple of str
         The wildcards with a rule for each value, whose inputs or outputs differ in more than a path.
+    result : str
+        The result that its jobs belong to, with the stage and the wildcards in braces.
     """
 
     wildcards: tuple[str, ...]
     keys: Callable[[Plan], Sequence[Key]]
     by_rule: tuple[str, ...] = ()
+    result: str = "records"
 
 
-DATASET = Level(("dataset",), lambda plan: [{"dataset": name} for name in plan.datasets()], ("dataset",))
-TRANSFORM = Level(("dataset", "transform"), lambda plan: plan.transform_keys())
-PARTITION = Level(("dataset", "partition", "seed"), lambda plan: plan.partition_keys())
-RUN = Level(("arm", "seed"), lambda plan: [{"arm": arm, "seed": str(seed)} for arm, seed in plan.runs])
+REPORT = "{stage} {experiment}-{kind}"
+DATASET = Level(
+    ("dataset",), lambda plan: [{"dataset": name} for name in plan.datasets()], ("dataset",), result="data {dataset}"
+)
+TRANSFORM = Level(("dataset", "transform"), lambda plan: plan.transform_keys(), result="transform {transform}")
+PARTITION = Level(("dataset", "partition", "seed"), lambda plan: plan.partition_keys(), result="partition {partition}")
+RUN = Level(
+    ("arm", "seed"), lambda plan: [{"arm": arm, "seed": str(seed)} for arm, seed in plan.runs], result="arm {arm}"
+)
 PROJECT = Level((), lambda plan: [{}])
-TABLE = Level(("experiment", "kind"), lambda plan: plan.report_keys("tables"), ("kind",))
-FIGURE = Level(("experiment", "kind"), lambda plan: plan.report_keys("figures"), ("kind",))
+TABLE = Level(("experiment", "kind"), lambda plan: plan.report_keys("tables"), ("kind",), REPORT)
+FIGURE = Level(("experiment", "kind"), lambda plan: plan.report_keys("figures"), ("kind",), REPORT)
 
 
 @dataclass(frozen=True)
@@ -107,11 +115,6 @@ class Stage:
     notes: Callable[[Plan, Key], dict[str, Any]] = lambda plan, key: {}
     threads: Callable[[Plan, Key], int] = lambda plan, key: 1
     needs_noise: bool = False
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The names of its files in the folder of a run."""
-        return tuple(self.outputs.names.values()) if isinstance(self.outputs, InRun) else ()
 
     def keys(self, plan: Plan) -> list[Key]:
         """Return the keys of its jobs."""

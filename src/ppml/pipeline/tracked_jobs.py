@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ppml.jobs.record import JobDescription
-from ppml.pipeline.plan import Plan, PlannedJob
+from ppml.pipeline.plan import Plan, PlannedJob, flat
 
 COMMAND = "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 """The shell command of every rule; the code digest covers how a stage reads its arguments."""
@@ -58,25 +58,10 @@ def _track(job: PlannedJob, required: set[str]) -> TrackedJob:
         job.rule,
         COMMAND,
         params=tuple(sorted([job.spec, job.digest], key=repr)),
-        inputs=tuple(job.input_files()),
+        inputs=tuple(flat(job.inputs)),
         outputs=outputs,
         wildcards={name: value for name, value in job.key.items() if name not in fixed},
-        result=_result(job),
+        result=job.stage.level.result.format(stage=job.stage.name, **job.key),
         required=not required.isdisjoint(outputs),
         follows_checkpoint=job.stage.needs_noise,
     )
-
-
-def _result(job: PlannedJob) -> str:
-    match dict(job.key):
-        case {"arm": arm}:
-            return f"arm {arm}"
-        case {"experiment": experiment, "kind": kind}:
-            return f"{job.stage.name} {experiment}-{kind}"
-        case {"transform": transform}:
-            return f"transform {transform}"
-        case {"partition": partition}:
-            return f"partition {partition}"
-        case {"dataset": dataset}:
-            return f"data {dataset}"
-    return "records"
