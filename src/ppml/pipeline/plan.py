@@ -15,8 +15,7 @@ from ppml.config.data import Dirichlet, PartitionSpec
 from ppml.config.datasets import DIGITS
 from ppml.config.model import Config, Folders
 from ppml.config.models import MODELS
-from ppml.config.spec import Spec
-from ppml.config.suggestions import suggestion
+from ppml.config.spec import Spec, unknown_name
 from ppml.config.technique import (
     Aggregation,
     Correction,
@@ -190,10 +189,8 @@ class Plan:
             compared = (("compare", row.published) for row in experiment.compare)
             for key, row in (*compared, *(("published", row) for row in experiment.published)):
                 if row not in self.published:
-                    raise UserError(
-                        f"experiments.{name}.{key}: unknown published row {row!r}; "
-                        f"{suggestion(row, self.published)}allowed: {', '.join(self.published)} ({LITERATURE})"
-                    )
+                    problem = unknown_name("published row", row, self.published).message()
+                    raise UserError(f"experiments.{name}.{key}: {problem} ({LITERATURE})")
 
     def notices(self) -> list[str]:
         """Return the warnings before the first job."""
