@@ -200,8 +200,12 @@ class _ModuleCache:
 
     def _compute(self, source: bytes, skipped: frozenset[str]) -> list[Any]:
         reader = _Reader(self._choices, skipped)
-        text = _digest("".join(reader.read(_parse(source))))
+        text = _digest("".join(reader.read(self._parse(source))))
         return [text, sorted(reader.imports), sorted(reader.chosen)]
+
+    @cache  # noqa: B019 (one instance a process)
+    def _parse(self, source: bytes) -> ast.Module:
+        return ast.parse(source)
 
     def save(self) -> None:
         """Write the used modules, unless the file holds them."""
@@ -216,11 +220,6 @@ def _is_entry(entry: Any) -> bool:
         case [str(), [*imports], [*choices]]:
             return all(isinstance(name, str) for name in (*imports, *choices))
     return False
-
-
-@cache
-def _parse(source: bytes) -> ast.Module:
-    return ast.parse(source)
 
 
 class _Reader:
