@@ -149,7 +149,7 @@ class ProjectEncryption(Protection):
         from ppml.config.technique import Bfv, Ckks, Encrypted
 
         spec: Encrypted = TypeAdapter(Ckks if kind == "ckks" else Bfv).validate_python({"kind": kind, **options})
-        spec.check_sum(clients)  # type: ignore[attr-defined]
+        spec.check_sum(clients)
         self._spec, self._clients_count = spec, clients
         self._scheme = scheme_of(spec, clients)  # type: ignore[arg-type]
         ring = KeyHolderService(self._scheme)
