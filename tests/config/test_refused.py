@@ -12,7 +12,7 @@ from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.config.load import load_config, parse_config
 from ppml.errors import UserError
 
-from .small import FEDERATED, PRIVATE, check_refused, one_arm, refusal, small
+from .small import FEDERATED, PRIVATE, check_refused, one_arm, small
 
 INDEPENDENT = {"kind": "independent", "partition": "iid8"}
 
@@ -33,144 +33,244 @@ def with_experiment(**keys: Any) -> dict[str, Any]:
     return small(experiments={"e": {"title": "T", "arms": ["fl"], **keys}})
 
 
+def divided(kind: str, clients: int, topology: dict[str, Any] = FEDERATED, **keys: Any) -> dict[str, Any]:
+    """Return an arm whose clients divide 100 examples."""
+    partition = {"kind": kind, "clients": clients, **keys}
+    return small(data={"train": 100}, partitions={"iid8": partition}, arms={"a": {"topology": topology}})
+
+
+PARTITIONS: list[dict[str, Any]] = [
+    {"kind": kind, "topology": topology, **keys}
+    for kind, keys in (("iid", {}), ("shards", {"shards_per_client": 1}), ("dirichlet", {"alpha": 1.0}))
+    for topology in (FEDERATED, INDEPENDENT)
+]
+SCATTERING = {"transforms": [{"kind": "scattering"}], "model": "linear"}
+SENTENCE = {"quote": "They say so.", "criterion": "rises_with_epsilon", "arms": ["fl", "dp"]}
+
+
+def claiming(**keys: Any) -> dict[str, Any]:
+    """Return an experiment with one claim; ``keys`` replace its own."""
+    arms = {"fl": {"topology": FEDERATED}, "dp": {"privacy": PRIVATE}, "dp2": {"privacy": PRIVATE}}
+    experiment = {"title": "T", "arms": ["fl"], "tables": ["claims"], "claims": [{**SENTENCE, **keys}]}
+    return small(arms=arms, experiments={"e": experiment})
+
+
+REFUSED = [
+    # Unknown keys.
+    (small(sed=1), "unknown key 'sed'", "did you mean 'seed'? allowed: arms, "),
+    (
+        one_arm(training={"lerning_rate": 0.1}),
+        "arms.a.training: unknown key 'lerning_rate'",
+        "did you mean 'learning_rate'? allowed: batch_size, ",
+    ),
+    (
+        one_arm(privacy={**PRIVATE, "epsilonn": 1.0}),
+        "arms.a.privacy: unknown key 'epsilonn'",
+        "did you mean 'epsilon'? allowed: accountant, ",
+    ),
+    (one_arm(privacy={"kind": "none", "epsilon": 1.0}), "arms.a.privacy: unknown key 'epsilon'", "allowed: kind"),
+    (with_experiment(figure=[]), "experiments.e: unknown key 'figure'", "did you mean 'figures'? allowed: arms, "),
+    (small(folders={"artefacts": "x"}), "folders: unknown key 'artefacts'", "did you mean 'artifacts'? allowed: "),
+    # Wrong types.
+    (small(data={"train": "1000"}), "data.train: got '1000'", "valid integer (YAML reads it as text: write 1000"),
+    (small(data={"train": 10.5}), "data.train: got 10.5", "valid integer"),
+    (small(data={"train": True}), "data.train: got True", "valid integer"),
+    (small(data={"download": "no"}), "data.download: got 'no'", "valid boolean"),
+    (small(data=[1]), "data: got [1]", "expected keys and values"),
+    (small(data={"mirrors": "/data"}), "data.mirrors: got '/data'", "expected a list"),
+    (small(seeds=3), "seeds: got 3", "expected a list"),
+    (small(seeds=["a"]), "seeds.0: got 'a'", "valid integer"),
+    (small(arms=None), "arms: got None", "expected keys and values"),
+    (one_arm(label=3), "arms.a.label: got 3", "valid string (write text that is a number in quotes)"),
+    (one_arm(privacy=3), "arms.a.privacy: got 3", "expected keys and values"),
+    (one_arm(training={"learning_rate": "fast"}), "arms.a.training.learning_rate: got 'fast'", "valid number"),
+    ([1], "expected keys and values at the top level", "got list"),
+    (None, "expected keys and values at the top level", "got NoneType"),
+    # Values out of range.
+    (one_arm(privacy={"kind": "example", "epsilon": 0.0}), "arms.a.privacy.epsilon: got 0.0", "greater than 0"),
+    (one_arm(privacy={"kind": "example", "epsilon": -1}), "arms.a.privacy.epsilon: got -1", "greater than 0"),
+    (one_arm(privacy={"kind": "example", "epsilon": math.inf}), "arms.a.privacy.epsilon: got inf", "finite number"),
+    (one_arm(privacy={**PRIVATE, "delta": 1.0}), "arms.a.privacy.delta: got 1.0", "less than or equal to 0.5"),
+    (
+        one_arm(privacy={**PRIVATE, "accountant": "moments"}),
+        "arms.a.privacy.accountant: got 'moments'",
+        "'tightest', 'prv', 'rdp', 'pld' or 'gdp'",
+    ),
+    (one_arm(training={"epochs": 0}), "arms.a.training.epochs: got 0", "greater than or equal to 1"),
+    (one_arm(training={"learning_rate": math.nan}), "arms.a.training.learning_rate: got nan", "finite number"),
+    (one_arm(training={"momentum": 1.0}), "arms.a.training.momentum: got 1.0", "less than 1"),
+    (small(seed=-1), "seed: got -1", "greater than or equal to 0"),
+    (small(device="gpu"), "device: got 'gpu'", "did you mean 'cuda'?"),
+    (small(seeds=[-1]), "seeds.0: got -1", "greater than or equal to 0"),
+    (one_arm(seeds=[2**63]), f"arms.a.seeds.0: got {2**63}", f"less than or equal to {2**63 - 1}"),
+    (small(seeds=[0, 1, 0]), "seeds: [0, 1, 0] names a seed twice"),
+    (one_arm(seeds=[3, 3]), "arms.a.seeds: [3, 3] names a seed twice"),
+    (one_arm(topology={"kind": "federated", "partition": "iid8"}), "arms.a.topology.rounds", "is missing"),
+    # An arm may have the name of a kind.
+    (small(arms={"independent": {"training": {"epochs": 0}}}), "arms.independent.training.epochs: got 0"),
+    (
+        federated(kind="ckks", poly_modulus_degree=2048),
+        "arms.a.aggregation.poly_modulus_degree: got 2048",
+        "4096, 8192, 16384 or 32768",
+    ),
+    *(
+        (
+            federated(kind="ckks", coeff_mod_bit_sizes=sizes),
+            f"arms.a.aggregation: coeff_mod_bit_sizes {sizes}",
+            "two primes of 30 to 60 bits",
+        )
+        for sizes in ([54], [29, 60], [61, 40], [])
+    ),
+    *(
+        (
+            one_arm(training={"batch_size": value}),
+            f"arms.a.training.batch_size: got {value!r}",
+            "integer of at least 1, or 'all'",
+        )
+        for value in (0, -1, 2.5, True, "every", None)
+    ),
+    *(
+        (one_arm(privacy={**PRIVATE, key: "1e-5"}), f"arms.a.privacy.{key}: got '1e-5'", "number", "write 1.0e-5")
+        for key in ("delta", "epsilon", "max_grad_norm")
+    ),
+    (federated(kind="plaintext", clip=2.0**-21), "arms.a.aggregation: clip ", "below the grid step 2^-20"),
+    *(
+        (divided(clients=101, **keys), "partitions.iid8.clients: got 101", "at most 100 are allowed")
+        for keys in PARTITIONS
+    ),
+    (
+        divided("shards", 8, shards_per_client=13),
+        "partitions.iid8.shards_per_client: 104 shards",
+        "at most 12 a client are allowed",
+    ),
+    # Unknown kinds.
+    (one_arm(privacy={"epsilon": 1.0}), "arms.a.privacy.kind: is missing", "allowed: none, example"),
+    (
+        one_arm(privacy={"kind": "exampel", "epsilon": 1.0}),
+        "arms.a.privacy.kind: got 'exampel'",
+        "did you mean 'example'? allowed: none, example",
+    ),
+    (
+        one_arm(topology={"kind": "fl"}),
+        "arms.a.topology.kind: got 'fl'",
+        "allowed: centralized, independent, federated",
+    ),
+    (federated(kind="bgv"), "arms.a.aggregation.kind: got 'bgv'", "did you mean 'bfv'? allowed: plaintext, ckks, "),
+    (
+        small(partitions={"iid8": {"kind": "idd"}}),
+        "partitions.iid8.kind: got 'idd'",
+        "did you mean 'iid'? allowed: iid, shards, dirichlet",
+    ),
+    # Unknown names.
+    (
+        one_arm(topology={**FEDERATED, "partition": "iid9"}),
+        "arms.a.topology.partition: unknown partition 'iid9'",
+        "did you mean 'iid8'? allowed: iid8",
+    ),
+    (one_arm(model="tanh_cn"), "arms.a.model: unknown model 'tanh_cn'", "did you mean 'tanh_cnn'? allowed: "),
+    (
+        small(data={"dataset": "Fashion-MNIST"}),
+        "data.dataset: unknown data set 'Fashion-MNIST'",
+        "did you mean 'fashion_mnist'? allowed: ",
+    ),
+    (one_arm(dataset="cifar10"), "arms.a.dataset: unknown data set 'cifar10'", "allowed: "),
+    (with_experiment(arms=["fll"]), "experiments.e.arms: unknown arm 'fll'", "did you mean 'fl'? allowed: fl"),
+    (
+        with_experiment(compare=[{"published": "p", "arm": "dp"}]),
+        "experiments.e.compare: unknown arm 'dp'",
+        "allowed: fl",
+    ),
+    (with_experiment(tables=["sumary"]), "experiments.e.tables.0: got 'sumary'", "did you mean 'summary'? "),
+    *(
+        (small(arms={name: {}}), f"arms: got the name {name!r}", "allowed: at most 60 small letters, ")
+        for name in ("Big", "a b", "../a", "", "a" * 61, 1)
+    ),
+    # Keys that exclude each other.
+    (
+        one_arm(transforms=SCATTERING["transforms"]),
+        "arms.a.model: got 'tanh_cnn'",
+        "allowed for these data: linear",
+    ),
+    (one_arm(model="linear"), "arms.a.model: got 'linear'", "allowed for these data: tanh_cnn, "),
+    (
+        one_arm(**SCATTERING, training={"shift": 1}),
+        "arms.a: training.shift with transforms 'scattering'",
+        "leave shift out",
+    ),
+    (
+        one_arm(**SCATTERING, training={"deformation": {"rotation": 5.0}}),
+        "arms.a: training.deformation with transforms 'scattering'",
+        "leave deformation out",
+    ),
+    *(
+        (
+            one_arm(topology=topology, privacy={"kind": kind, "epsilon": epsilon, "noise_multiplier": noise}),
+            "arms.a.privacy: give exactly one of epsilon and noise_multiplier",
+            f"epsilon {epsilon}",
+        )
+        for kind, topology in (("example", {"kind": "centralized"}), ("client", {**FEDERATED, "weighting": "uniform"}))
+        for epsilon, noise in ((2.0, 1.0), (None, None))
+    ),
+    (
+        one_arm(privacy={**PRIVATE, "epsilon": 2.0, "budget": 1.0}),
+        "arms.a.privacy: budget 1.0 with epsilon 2.0",
+        "give noise_multiplier instead of epsilon",
+    ),
+    (
+        one_arm(topology=INDEPENDENT, privacy={"kind": "example", "noise_multiplier": 2.0, "budget": 1.0}),
+        "arms.a: privacy.budget with topology 'independent'",
+    ),
+    *(
+        (
+            one_arm(topology=topology, aggregation={"kind": "ckks"}),
+            f"arms.a: aggregation 'ckks' with topology '{topology['kind']}'",
+            "use topology federated, or leave aggregation out",
+        )
+        for topology in ({"kind": "centralized"}, INDEPENDENT)
+    ),
+    *(
+        (
+            federated(kind=kind, keys="shared", rounds_per_key=2),
+            "arms.a.aggregation: rounds_per_key 2 with keys 'shared'",
+            "allowed with keys public",
+        )
+        for kind in ("ckks", "bfv")
+    ),
+    # Claims without a test.
+    (
+        claiming(arms=["fl", "dpp"]),
+        "experiments.e.claims.0.arms: unknown arm 'dpp'",
+        "did you mean 'dp'? allowed: dp, ",
+    ),
+    (claiming(arms=["dp", "dp2"]), "experiments.e.claims.0.arms: 0 of 2 without privacy (none)", "exactly one"),
+    (claiming(arms=["fl"]), "experiments.e.claims.0.arms: 1 of 1 without privacy (fl)", "exactly one"),
+    (claiming(criterion="is_nice"), "experiments.e.claims.0.criterion: got 'is_nice'", "'keeps_accuracy'"),
+    (with_experiment(tables=["claims"]), "experiments.e: tables: 'claims'", "at least one entry in claims"),
+]
+"""A configuration, the key and the value in its error, and other parts of the error."""
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused[1])
+def test_invalid_value_is_refused_with_its_key_and_the_remedy(refused):
+    check_refused(*refused)
+
+
 @pytest.mark.parametrize(
-    ("content", "key", "allowed"),
+    "content",
     [
-        (small(sed=1), "unknown key 'sed'", "did you mean 'seed'? allowed: arms, "),
-        (
-            one_arm(training={"lerning_rate": 0.1}),
-            "arms.a.training: unknown key 'lerning_rate'",
-            "did you mean 'learning_rate'? allowed: batch_size, ",
-        ),
-        (
-            one_arm(privacy={**PRIVATE, "epsilonn": 1.0}),
-            "arms.a.privacy: unknown key 'epsilonn'",
-            "did you mean 'epsilon'? allowed: accountant, ",
-        ),
-        (one_arm(privacy={"kind": "none", "epsilon": 1.0}), "arms.a.privacy: unknown key 'epsilon'", "allowed: kind"),
-        (with_experiment(figure=[]), "experiments.e: unknown key 'figure'", "did you mean 'figures'? allowed: arms, "),
-        (small(folders={"artefacts": "x"}), "folders: unknown key 'artefacts'", "did you mean 'artifacts'? allowed: "),
+        one_arm(training={"batch_size": "all"}),
+        one_arm(privacy={"kind": "example", "noise_multiplier": 2.0, "budget": 1.0}),
+        one_arm(topology=FEDERATED, privacy={"kind": "example", "noise_multiplier": 2.0, "budget": 1.0}),
+        federated(kind="ckks", keys="public", rounds_per_key=2),
+        federated(kind="bfv", keys="public", rounds_per_key=2),
+        federated(kind="plaintext", clip=2.0**-20),
+        *(divided(clients=100, **keys) for keys in PARTITIONS),
+        divided("shards", 8, shards_per_client=12),
+        claiming(),
     ],
 )
-def test_unknown_key_is_refused_with_the_allowed_keys(content, key, allowed):
-    check_refused(content, key, allowed)
-
-
-@pytest.mark.parametrize(
-    ("content", "key", "expected"),
-    [
-        (small(data={"train": "1000"}), "data.train: got '1000'", "valid integer (YAML reads it as text: write 1000"),
-        (small(data={"train": 10.5}), "data.train: got 10.5", "valid integer"),
-        (small(data={"train": True}), "data.train: got True", "valid integer"),
-        (small(data={"download": "no"}), "data.download: got 'no'", "valid boolean"),
-        (small(data=[1]), "data: got [1]", "expected keys and values"),
-        (small(data={"mirrors": "/data"}), "data.mirrors: got '/data'", "expected a list"),
-        (small(seeds=3), "seeds: got 3", "expected a list"),
-        (small(seeds=["a"]), "seeds.0: got 'a'", "valid integer"),
-        (small(arms=None), "arms: got None", "expected keys and values"),
-        (one_arm(label=3), "arms.a.label: got 3", "valid string (write text that is a number in quotes)"),
-        (one_arm(privacy=3), "arms.a.privacy: got 3", "expected keys and values"),
-        (one_arm(training={"learning_rate": "fast"}), "arms.a.training.learning_rate: got 'fast'", "valid number"),
-        ([1], "expected keys and values at the top level", "got list"),
-        (None, "expected keys and values at the top level", "got NoneType"),
-    ],
-)
-def test_wrong_type_is_refused_with_key_and_value(content, key, expected):
-    check_refused(content, key, expected)
-
-
-@pytest.mark.parametrize(
-    ("content", "key", "allowed"),
-    [
-        (one_arm(privacy={"kind": "example", "epsilon": 0.0}), "arms.a.privacy.epsilon: got 0.0", "greater than 0"),
-        (one_arm(privacy={"kind": "example", "epsilon": -1}), "arms.a.privacy.epsilon: got -1", "greater than 0"),
-        (one_arm(privacy={"kind": "example", "epsilon": math.inf}), "arms.a.privacy.epsilon: got inf", "finite number"),
-        (one_arm(privacy={**PRIVATE, "delta": 1.0}), "arms.a.privacy.delta: got 1.0", "less than or equal to 0.5"),
-        (
-            one_arm(privacy={**PRIVATE, "accountant": "moments"}),
-            "arms.a.privacy.accountant: got 'moments'",
-            "'tightest', 'prv', 'rdp', 'pld' or 'gdp'",
-        ),
-        (one_arm(training={"epochs": 0}), "arms.a.training.epochs: got 0", "greater than or equal to 1"),
-        (one_arm(training={"learning_rate": math.nan}), "arms.a.training.learning_rate: got nan", "finite number"),
-        (one_arm(training={"momentum": 1.0}), "arms.a.training.momentum: got 1.0", "less than 1"),
-        (small(seed=-1), "seed: got -1", "greater than or equal to 0"),
-        (small(device="gpu"), "device: got 'gpu'", "did you mean 'cuda'?"),
-        (small(seeds=[-1]), "seeds.0: got -1", "greater than or equal to 0"),
-        (one_arm(seeds=[2**63]), f"arms.a.seeds.0: got {2**63}", f"less than or equal to {2**63 - 1}"),
-        (one_arm(topology={"kind": "federated", "partition": "iid8"}), "arms.a.topology.rounds", "is missing"),
-        (
-            federated(kind="ckks", poly_modulus_degree=2048),
-            "arms.a.aggregation.poly_modulus_degree: got 2048",
-            "4096, 8192, 16384 or 32768",
-        ),
-    ],
-)
-def test_value_out_of_range_is_refused_with_the_range(content, key, allowed):
-    check_refused(content, key, allowed)
-
-
-@pytest.mark.parametrize(
-    ("content", "key", "allowed"),
-    [
-        (one_arm(privacy={"epsilon": 1.0}), "arms.a.privacy.kind: is missing", "allowed: none, example"),
-        (
-            one_arm(privacy={"kind": "exampel", "epsilon": 1.0}),
-            "arms.a.privacy.kind: got 'exampel'",
-            "did you mean 'example'? allowed: none, example",
-        ),
-        (
-            one_arm(topology={"kind": "fl"}),
-            "arms.a.topology.kind: got 'fl'",
-            "allowed: centralized, independent, federated",
-        ),
-        (federated(kind="bgv"), "arms.a.aggregation.kind: got 'bgv'", "did you mean 'bfv'? allowed: plaintext, ckks, "),
-        (
-            small(partitions={"iid8": {"kind": "idd"}}),
-            "partitions.iid8.kind: got 'idd'",
-            "did you mean 'iid'? allowed: iid, shards, dirichlet",
-        ),
-    ],
-)
-def test_unknown_kind_is_refused_with_the_allowed_kinds(content, key, allowed):
-    check_refused(content, key, allowed)
-
-
-SCATTERING = [{"kind": "scattering"}]
-
-
-@pytest.mark.parametrize(
-    ("arm", "key", "allowed"),
-    [
-        ({"transforms": SCATTERING}, "arms.a.model: got 'tanh_cnn'", "allowed for these data: linear"),
-        ({"model": "linear"}, "arms.a.model: got 'linear'", "allowed for these data: tanh_cnn, "),
-        (
-            {"transforms": SCATTERING, "model": "linear", "training": {"shift": 1}},
-            "arms.a: training.shift with transforms 'scattering'",
-            "leave shift out",
-        ),
-        (
-            {"transforms": SCATTERING, "model": "linear", "training": {"deformation": {"rotation": 5.0}}},
-            "arms.a: training.deformation with transforms 'scattering'",
-            "leave deformation out",
-        ),
-    ],
-)
-def test_features_are_for_models_of_features(arm, key, allowed):
-    check_refused(one_arm(**arm), key, allowed)
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.5, True, "every", None])
-def test_batch_size_is_a_number_or_all(value):
-    content = one_arm(training={"batch_size": value})
-    check_refused(content, f"arms.a.training.batch_size: got {value!r}", "integer of at least 1, or 'all'")
-    assert parse_config(one_arm(training={"batch_size": "all"}), "my.yaml").arms["a"].training.batch_size == "all"
-
-
-@pytest.mark.parametrize("key", ["delta", "epsilon", "max_grad_norm"])
-def test_exponent_without_a_point_is_refused_with_the_remedy(key):
-    content = one_arm(privacy={**PRIVATE, key: "1e-5"})
-    check_refused(content, f"arms.a.privacy.{key}: got '1e-5'", "valid number", "write 1.0e-5")
+def test_valid_value_is_accepted(content):
+    parse_config(content, "my.yaml")
 
 
 def test_exponent_without_a_point_in_a_file_is_refused(tmp_path):
@@ -180,69 +280,12 @@ def test_exponent_without_a_point_in_a_file_is_refused(tmp_path):
         load_config(path)
 
 
-@pytest.mark.parametrize(("epsilon", "noise"), [(2.0, 1.0), (None, None)])
-def test_privacy_takes_exactly_one_of_epsilon_and_noise(epsilon, noise):
-    content = one_arm(privacy={"kind": "example", "epsilon": epsilon, "noise_multiplier": noise})
-    check_refused(content, "arms.a.privacy: give exactly one of epsilon and noise_multiplier", f"epsilon {epsilon}")
-
-
 def test_gdp_needs_steps_on_all_examples():
     private = {**PRIVATE, "accountant": "gdp"}
     content = {**one_arm(privacy=private, training={"batch_size": 999}), "data": {"train": 1000}}
     check_refused(content, "arms.a.privacy.accountant: got 'gdp'", "training.batch_size 999", "allowed: prv, rdp, pld")
     content["arms"]["a"]["training"] = {"batch_size": 1000}
     parse_config(content, "my.yaml")
-
-
-def test_budget_excludes_a_target():
-    content = one_arm(privacy={**PRIVATE, "epsilon": 2.0, "budget": 1.0})
-    check_refused(content, "arms.a.privacy: budget 1.0 with epsilon 2.0", "give noise_multiplier instead of epsilon")
-
-
-def test_budget_excludes_independent_clients():
-    privacy = {"kind": "example", "noise_multiplier": 2.0, "budget": 1.0}
-    check_refused(one_arm(topology=INDEPENDENT, privacy=privacy), "arms.a: privacy.budget with topology 'independent'")
-    for allowed in ({}, {"topology": FEDERATED}):
-        parse_config(one_arm(privacy=privacy, **allowed), "my.yaml")
-
-
-@pytest.mark.parametrize("kind", ["iid", "shards", "dirichlet"])
-@pytest.mark.parametrize("topology", [FEDERATED, INDEPENDENT], ids=["federated", "independent"])
-def test_more_clients_than_examples_are_refused(kind, topology):
-    keys = {"dirichlet": {"alpha": 1.0}, "shards": {"shards_per_client": 1}}.get(kind, {})
-    content = {**small(arms={"a": {"topology": topology}}), "data": {"train": 100}}
-    content["partitions"] = {"iid8": {"kind": kind, "clients": 101, **keys}}
-    check_refused(content, "partitions.iid8.clients: got 101", "at most 100 are allowed")
-    content["partitions"] = {"iid8": {"kind": kind, "clients": 100, **keys}}
-    assert parse_config(content, "my.yaml").partitions["iid8"].clients == 100
-
-
-def test_more_shards_than_examples_are_refused():
-    content = {**small(arms={"a": {"topology": FEDERATED}}), "data": {"train": 100}}
-    content["partitions"] = {"iid8": {"kind": "shards", "clients": 8, "shards_per_client": 13}}
-    check_refused(content, "partitions.iid8.shards_per_client: 104 shards", "at most 12 a client are allowed")
-    content["partitions"]["iid8"]["shards_per_client"] = 12
-    parse_config(content, "my.yaml")
-
-
-def test_clip_below_the_grid_step_is_refused():
-    check_refused(federated(kind="plaintext", clip=2.0**-21), "arms.a.aggregation: clip ", "below the grid step 2^-20")
-    parse_config(federated(kind="plaintext", clip=2.0**-20), "my.yaml")
-
-
-@pytest.mark.parametrize("kind", ["ckks", "bfv"])
-def test_shared_key_never_changes(kind):
-    content = federated(kind=kind, keys="shared", rounds_per_key=2)
-    check_refused(content, "arms.a.aggregation: rounds_per_key 2 with keys 'shared'", "allowed with keys public")
-    parse_config(federated(kind=kind, keys="public", rounds_per_key=2), "my.yaml")
-
-
-def test_ckks_under_128_bits_of_security_is_refused():
-    assert refusal(federated(kind="ckks", coeff_mod_bit_sizes=[55, 55])) == (
-        "arms.a.aggregation: coeff_mod_bit_sizes [55, 55] has 110 bits: under 128 bits of security at "
-        "poly_modulus_degree 4096, where at most 109 are allowed; use fewer bits or a larger degree"
-    )
-    parse_config(federated(kind="ckks", coeff_mod_bit_sizes=[54, 55]), "my.yaml")
 
 
 @pytest.mark.parametrize(("degree", "limit"), [(4096, 109), (8192, 218), (16384, 438), (32768, 881)])
@@ -254,13 +297,9 @@ def test_security_limits_are_those_of_the_homomorphic_encryption_standard(degree
     smallest = sizes.index(min(sizes))
     sizes[smallest] += 1
     content = federated(kind="ckks", poly_modulus_degree=degree, coeff_mod_bit_sizes=sizes)
-    check_refused(content, "arms.a.aggregation: coeff_mod_bit_sizes", f"has {limit + 1} bits", f"at most {limit} are")
-
-
-@pytest.mark.parametrize("sizes", [[54], [29, 60], [61, 40], []])
-def test_ckks_primes_out_of_range_are_refused(sizes):
-    content = federated(kind="ckks", coeff_mod_bit_sizes=sizes)
-    check_refused(content, f"arms.a.aggregation: coeff_mod_bit_sizes {sizes}", "two primes of 30 to 60 bits")
+    check_refused(
+        content, "arms.a.aggregation: coeff_mod_bit_sizes", f"has {limit + 1} bits: under 128", f"most {limit} are"
+    )
 
 
 def is_allowed(content: dict[str, Any]) -> bool:
@@ -331,64 +370,10 @@ def test_finest_allowed_grid_is_coarser_than_the_encryption_error():
     parse_config(federated(kind="ckks", fractional_bits=finest + 1, scale_bits=41), "my.yaml")
 
 
-@pytest.mark.parametrize(
-    ("content", "key", "allowed"),
-    [
-        (
-            one_arm(topology={**FEDERATED, "partition": "iid9"}),
-            "arms.a.topology.partition: unknown partition 'iid9'",
-            "did you mean 'iid8'? allowed: iid8",
-        ),
-        (one_arm(model="tanh_cn"), "arms.a.model: unknown model 'tanh_cn'", "did you mean 'tanh_cnn'? allowed: "),
-        (
-            small(data={"dataset": "Fashion-MNIST"}),
-            "data.dataset: unknown data set 'Fashion-MNIST'",
-            "did you mean 'fashion_mnist'? allowed: ",
-        ),
-        (one_arm(dataset="cifar10"), "arms.a.dataset: unknown data set 'cifar10'", "allowed: "),
-        (with_experiment(arms=["fll"]), "experiments.e.arms: unknown arm 'fll'", "did you mean 'fl'? allowed: fl"),
-        (
-            with_experiment(compare=[{"published": "p", "arm": "dp"}]),
-            "experiments.e.compare: unknown arm 'dp'",
-            "allowed: fl",
-        ),
-        (
-            with_experiment(tables=["sumary"]),
-            "experiments.e.tables.0: got 'sumary'",
-            "did you mean 'summary'? ",
-        ),
-    ],
-)
-def test_unknown_name_is_refused_with_the_known_names(content, key, allowed):
-    check_refused(content, key, allowed)
-
-
-@pytest.mark.parametrize("topology", [{"kind": "centralized"}, INDEPENDENT])
-def test_encryption_needs_a_federation(topology):
-    assert refusal(one_arm(topology=topology, aggregation={"kind": "ckks"})) == (
-        f"arms.a: aggregation 'ckks' with topology '{topology['kind']}': nothing is aggregated there; use topology "
-        "federated, or leave aggregation out"
-    )
-
-
-def test_seeds_are_distinct():
-    check_refused(small(seeds=[0, 1, 0]), "seeds: [0, 1, 0] names a seed twice")
-    check_refused(one_arm(seeds=[3, 3]), "arms.a.seeds: [3, 3] names a seed twice")
-
-
-@pytest.mark.parametrize("name", ["Big", "a b", "../a", "", "a" * 61, 1])
-def test_name_that_is_no_file_name_is_refused(name):
-    check_refused(small(arms={name: {}}), f"arms: got the name {name!r}", "allowed: at most 60 small letters, ")
-
-
 def test_each_problem_has_a_line_with_the_file():
     with pytest.raises(UserError) as caught:
         parse_config(small(seed=-1, device="gpu"), "my.yaml")
     assert [line.split(": got")[0] for line in str(caught.value).splitlines()] == ["my.yaml: seed", "my.yaml: device"]
-
-
-def test_arm_may_have_the_name_of_a_kind():
-    check_refused(small(arms={"independent": {"training": {"epochs": 0}}}), "arms.independent.training.epochs: got 0")
 
 
 @pytest.mark.parametrize(("delta", "warned"), [(0.008, True), (0.0081, True), (0.0079, False)])
@@ -404,35 +389,3 @@ def test_delta_of_a_centralized_arm_is_compared_with_all_examples():
     private = {**PRIVATE, "delta": 0.002}
     assert "n = 1000 examples" in parse_config(one_arm(privacy=private), "my.yaml").warnings()[0]
     assert parse_config(one_arm(privacy={**PRIVATE, "delta": 0.0009}), "my.yaml").warnings() == []
-
-
-CLAIM = {"quote": "They say so.", "criterion": "rises_with_epsilon", "arms": ["fl", "dp"]}
-
-
-def claiming(**keys: Any) -> dict[str, Any]:
-    """Return an experiment with one claim; ``keys`` replace its own."""
-    arms = {"fl": {"topology": FEDERATED}, "dp": {"privacy": PRIVATE}, "dp2": {"privacy": PRIVATE}}
-    experiment = {"title": "T", "arms": ["fl"], "tables": ["claims"], "claims": [{**CLAIM, **keys}]}
-    return small(arms=arms, experiments={"e": experiment})
-
-
-@pytest.mark.parametrize(
-    ("content", "key", "allowed"),
-    [
-        (
-            claiming(arms=["fl", "dpp"]),
-            "experiments.e.claims.0.arms: unknown arm 'dpp'",
-            "did you mean 'dp'? allowed: dp, ",
-        ),
-        (claiming(arms=["dp", "dp2"]), "experiments.e.claims.0.arms: 0 of 2 without privacy (none)", "exactly one"),
-        (claiming(arms=["fl"]), "experiments.e.claims.0.arms: 1 of 1 without privacy (fl)", "exactly one"),
-        (claiming(criterion="is_nice"), "experiments.e.claims.0.criterion: got 'is_nice'", "'keeps_accuracy'"),
-        (with_experiment(tables=["claims"]), "experiments.e: tables: 'claims'", "at least one entry in claims"),
-    ],
-)
-def test_claim_without_a_test_is_refused(content, key, allowed):
-    check_refused(content, key, allowed)
-
-
-def test_claim_compares_private_arms_with_one_without_privacy():
-    assert parse_config(claiming(), "my.yaml").experiments["e"].claims[0].arms == ("fl", "dp")
