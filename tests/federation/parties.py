@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from torch import nn
 
 from ppml.aggregation.fixed_point import FixedPointCodec, Grid
@@ -19,7 +18,7 @@ from ppml.config.arm import Arm
 from ppml.config.datasets import DATASETS, DIGITS
 from ppml.data.examples import Examples
 from ppml.federation.algorithms import ClientData
-from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore, TrainingCheckpoint
+from ppml.federation.checkpoint import TrainingCheckpoint
 from ppml.federation.client import ClientPool, build_client_app
 from ppml.federation.client_state import ClientState
 from ppml.federation.factory import (
@@ -95,6 +94,11 @@ class Federation:
     aggregator: Aggregator
     sum_mechanism: SumMechanism
     drops_reply: DropsReply
+
+    @property
+    def server(self) -> ServerComponents:
+        """The components of the server."""
+        return ServerComponents(self.settings, self.aggregator, self.sum_mechanism)
 
 
 def parties(
@@ -273,43 +277,30 @@ def play(parts: Federation, wire_of: Callable[..., Wire] = Wire) -> Course:
     return course
 
 
-def no_change(number: int, client: int, context: Context) -> None:
-    """Do nothing before a client gets a message."""
+Fault = Callable[[Message, Message], list[Message]]
+"""Returns the replies in the place of the reply to a message."""
 
 
-def same_reply(number: int, client: int, message: Message, reply: Message) -> list[Message]:
-    """Return the reply of a client without a change."""
-    return [reply]
+def faulty(
+    fault: Fault, kind: str, *clients: int, when: Callable[[RecordDict], bool] = lambda content: True
+) -> Callable[..., Wire]:
+    """Return a wire that applies ``fault`` to the replies of ``clients`` to one type of message.
+
+    ``when`` gets the content of a message and decides on the fault.
+    """
+
+    class FaultyWire(Wire):
+        def after(self, message: Message, reply: Message) -> list[Message]:
+            asked = message.metadata
+            chosen = asked.message_type == kind and asked.dst_node_id - 2 in clients and when(message.content)
+            return fault(message, reply) if chosen else [reply]
+
+    return FaultyWire
 
 
-class FaultyWire(Wire):
-    """A wire that changes a client before a request to train, and its reply to it."""
-
-    def __init__(self, *given: Any, before: Any = no_change, after: Any = same_reply) -> None:
-        super().__init__(*given)
-        self._before, self._after = before, after
-
-    def before(self, message: Message) -> None:
-        if message.metadata.message_type == MessageType.TRAIN:
-            self._before(*self._place(message), self.contexts()[message.metadata.dst_node_id])
-
-    def after(self, message: Message, reply: Message) -> list[Message]:
-        if message.metadata.message_type != MessageType.TRAIN:
-            return [reply]
-        return list(self._after(*self._place(message), message, reply))
-
-    def _place(self, message: Message) -> tuple[int, int]:
-        return unpack_request(message.content).number, message.metadata.dst_node_id - 2
-
-
-def with_fault(client: int, number: int, fault: Callable[[Message, Message], list[Message]]) -> Callable[..., Wire]:
+def with_fault(client: int, number: int, fault: Fault) -> Callable[..., Wire]:
     """Return a wire that applies ``fault`` to one client's reply in one round."""
-
-    def after(*given: Any) -> list[Message]:
-        place, message, reply = given[:2], given[2], given[3]
-        return fault(message, reply) if place == (number, client) else [reply]
-
-    return partial(FaultyWire, after=after)
+    return faulty(fault, MessageType.TRAIN, client, when=lambda content: unpack_request(content).number == number)
 
 
 def with_records(message: Message, reply: Message, **records: Any) -> Message:
@@ -318,7 +309,12 @@ def with_records(message: Message, reply: Message, **records: Any) -> Message:
     return Message(RecordDict({key: one for key, one in content.items() if one is not None}), reply_to=message)
 
 
-def with_status(**fields: int) -> Callable[[Message, Message], list[Message]]:
+def with_record(**records: Any) -> Fault:
+    """Return a fault: other Flower records in the reply; None removes a record."""
+    return lambda message, reply: [with_records(message, reply, **records)]
+
+
+def with_status(**fields: int) -> Fault:
     """Return a fault: a reply with another status."""
 
     def fault(message: Message, reply: Message) -> list[Message]:
@@ -326,6 +322,11 @@ def with_status(**fields: int) -> Callable[[Message, Message], list[Message]]:
         return [with_records(message, reply, **{STATUS: pack_fields(status)})]
 
     return fault
+
+
+def failed(message: Message, reply: Message) -> list[Message]:
+    """Return an error whose text looks like a line of the server."""
+    return [Message(Error(1, "out of memory\nround 2: client 0: a line of another"), reply_to=message)]
 
 
 # Results by the formulas.
@@ -355,9 +356,12 @@ def changes_by_hand(parts: Federation, parameters: np.ndarray, number: int, clie
     return changes
 
 
-def by_hand(parts: Federation, received: Callable[[int], Iterable[int]]) -> Trail:
+def by_hand(
+    parts: Federation, received: Callable[[int], Iterable[int]], *, momentum: float = 0.0, rate: float = 1.0
+) -> Trail:
     """Return the result of federated averaging over the clients with an update."""
     step, trail = parts.pool.codec.step, Trail([parts.settings.initial_weights], [])
+    velocity = np.zeros_like(parts.settings.initial_weights)
     for number in range(1, parts.settings.rounds + 1):
         clients, before = list(received(number)), trail.parameters[-1]
         weights = [parts.pool.clients[client].weight for client in clients]
@@ -365,7 +369,9 @@ def by_hand(parts: Federation, received: Callable[[int], Iterable[int]]) -> Trai
         sent = [np.append(weight * change, weight) for weight, change in zip(weights, changes, strict=True)]
         total = np.sum([np.rint(one / step) for one in sent], axis=0)
         trail.sums.append(total)
-        trail.parameters.append((before.astype(np.float64) + total[:-1] / total[-1]).astype(np.float32))
+        faster = momentum * velocity.astype(np.float64) + total[:-1] / total[-1]
+        trail.parameters.append((before.astype(np.float64) + rate * faster).astype(np.float32))
+        velocity = faster.astype(np.float32)
     return trail
 
 
@@ -393,19 +399,10 @@ class MemoryStore:
         self.after[self.checkpoint.number] = self.checkpoint
 
 
-def trained(
-    parts: Federation, *, checkpoint: CheckpointStore = NO_CHECKPOINT, notice: Callable[[str], None] = lambda line: None
-) -> TrainingResult:
+def ignore_row(row: HistoryRow) -> None:
+    """Do nothing after a round."""
+
+
+def trained(parts: Federation, report: Callable[[HistoryRow], None] = ignore_row, **others: Any) -> TrainingResult:
     """Train in process."""
-
-    def ignore(row: HistoryRow) -> None:
-        pass
-
-    return train_federated(
-        parts.pool,
-        ServerComponents(parts.settings, parts.aggregator, parts.sum_mechanism),
-        ignore,
-        checkpoint=checkpoint,
-        notice=notice,
-        drops_reply=parts.drops_reply,
-    )
+    return train_federated(parts.pool, parts.server, report, **{"drops_reply": parts.drops_reply, **others})

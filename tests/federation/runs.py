@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 from unittest import mock
@@ -13,21 +14,13 @@ import numpy as np
 from flwr.app import Message
 from torch import nn
 
-from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.identities import KeyRegisterClient
-from ppml.aggregation.interfaces import Aggregator, ClientSide, Parties
+from ppml.aggregation.interfaces import ClientSide, Parties
 from ppml.aggregation.secret_sharing import ShareServers
 from ppml.config.arm import Arm
-from ppml.data.examples import Examples
-from ppml.federation.algorithms import ClientData, FedAvg
 from ppml.federation.checkpoint import NO_CHECKPOINT, CheckpointStore
-from ppml.federation.client import ClientPool
-from ppml.federation.factory import ServerComponents, party_seeds
-from ppml.federation.server import ServerSettings
-from ppml.federation.server_optimizer import FedAvgM
-from ppml.federation.sum_mechanism import identity
 from ppml.learning.learner import LocalLearner, Settings
-from ppml.learning.parameters import flatten, unflatten_into
+from ppml.learning.parameters import unflatten_into
 from ppml.learning.result import HistoryRow, TrainingResult
 from ppml.learning.sgd import SgdLearner
 from ppml.learning.training_window import TrainingWindow
@@ -35,8 +28,8 @@ from ppml.randomness import Randomness
 from ppml.training import train
 
 from ..aggregation.local import Material, local_parties
-from ..learning.digits import cnn, vector
-from .parties import CONTRACT, SIZES, foreign_images, owners
+from ..learning.digits import vector
+from .parties import CONTRACT, SIZES, foreign_images, ignore_row, owners
 
 PRIVACY = {"kind": "example", "noise_multiplier": 1.0, "max_grad_norm": 0.1}
 MOMENTUM = {"kind": "sgd", "momentum": 0.5}
@@ -60,10 +53,6 @@ def federated_arm(
             "training": {"epochs": 1, "batch_size": 10, "learning_rate": 0.1, "shift": 1, **(training or {})},
         }
     )
-
-
-def ignore_row(row: HistoryRow) -> None:
-    """Do nothing after a round."""
 
 
 def ignore(*given: object) -> None:
@@ -208,88 +197,30 @@ def run_and_record(
 QUICK = SgdLearner(Settings(1, 10, 0.1))
 
 
-def client_data(
-    learners: Sequence[LocalLearner] = (QUICK,) * len(SIZES),
-    owned: Sequence[Examples] | None = None,
-    weights: Sequence[float] = (1.0,) * len(SIZES),
-) -> dict[int, ClientData]:
-    """Return the data of clients with ``learners``, by default plain ones on digits."""
-    return dict(enumerate(ClientData(*parts) for parts in zip(learners, owned or owners(), weights, strict=True)))
-
-
-def client_pool(
-    side: ClientSide, codec: FixedPointCodec, *, momentum: float = 0.0, rate: float = 1.0, **others: Any
-) -> ClientPool:
-    """Return clients with plain learners and federated averaging; ``others`` replace parts."""
-    parts: dict[str, Any] = {
-        "model": cnn(),
-        "clients": client_data(),
-        "algorithm": FedAvg(FedAvgM(rate, momentum), weight_unit=min(1.0, codec.clip)),
-        "side": side,
-        "codec": codec,
-        "test": foreign_images(),
-        "seeds": party_seeds(Randomness(1), len(others.get("clients", SIZES))).clients,
-        "rounds": 2,
-    }
-    return ClientPool(**{**parts, **others})
-
-
-def server_components(clients: ClientPool, aggregator: Aggregator | None = None) -> ServerComponents:
-    """Return the server of ``clients``, which selects all clients in every round; by default with plaintext sums."""
-    initial, count = flatten(clients.model), len(clients.clients)
-    settings = ServerSettings(
-        rounds=clients.rounds,
-        clients=count,
-        initial_weights=initial,
-        update_length=clients.algorithm.update_length(len(initial)),
-        sample_clients=lambda number: range(count),
-    )
-    return ServerComponents(settings, aggregator or clients.side, identity)
-
-
-def change_by_hand(
-    client: int, parameters: np.ndarray, number: int, rounds: int, learner: LocalLearner = QUICK
-) -> np.ndarray:
-    """Return the change of ``parameters`` by a client of :func:`client_data` in a round, in float64."""
-    model = cnn()
-    unflatten_into(model, parameters)
-    learner.fit(
-        model,
-        owners()[client],
-        window=TrainingWindow((number - 1) / rounds, number / rounds),
-        rng=Randomness(1).party("client", client).child("round", number),
-    )
-    change: np.ndarray = vector(model).numpy().astype(np.float64) - parameters
-    return change
-
-
 def by_hand(
     weights: Sequence[float],
     *,
     rounds: int,
-    momentum: float = 0.0,
-    step: float | None = None,
-    rate: float = 1.0,
-    start: nn.Module | None = None,
-    absent: Collection[tuple[int, int]] = (),
-    learners: Sequence[LocalLearner] = (QUICK,) * len(SIZES),
+    step: float,
+    rate: float,
+    start: nn.Module,
+    learners: Sequence[LocalLearner],
 ) -> np.ndarray:
-    """Return the weights after federated averaging in float64; ``step`` is that of the grid, if there is one.
-
-    The clients are those of :func:`client_data`; ``absent`` ones, by round and client, send no update.
-    """
-    parameters = vector(start or cnn()).numpy()
-    velocity = np.zeros_like(parameters)
+    """Return the weights after federated averaging in float64 of updates on a grid of ``step``."""
+    parameters = vector(start).numpy()
     for number in range(1, rounds + 1):
         total, total_weight = 0.0, 0.0
-        for client, weight in enumerate(weights):
-            if (number, client) in absent:
-                continue
-            change, sent = weight * change_by_hand(client, parameters, number, rounds, learners[client]), weight
-            if step:
-                change, sent = np.rint(change / step) * step, np.rint(sent / step) * step
-            total, total_weight = total + change, total_weight + sent
-        faster = momentum * velocity.astype(np.float64) + total / total_weight
-        parameters = (parameters.astype(np.float64) + rate * faster).astype(np.float32)
-        velocity = faster.astype(np.float32)
+        for client, (weight, learner, own) in enumerate(zip(weights, learners, owners(), strict=True)):
+            model = deepcopy(start)
+            unflatten_into(model, parameters)
+            learner.fit(
+                model,
+                own,
+                window=TrainingWindow((number - 1) / rounds, number / rounds),
+                rng=Randomness(1).party("client", client).child("round", number),
+            )
+            change = weight * (vector(model).numpy().astype(np.float64) - parameters)
+            total = total + np.rint(change / step) * step
+            total_weight += np.rint(weight / step) * step
+        parameters = (parameters.astype(np.float64) + rate * (total / total_weight)).astype(np.float32)
     return parameters

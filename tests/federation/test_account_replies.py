@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from flwr.app import Message, MessageType
 
@@ -13,29 +11,18 @@ from ppml.federation.messages import ACCOUNT
 from ppml.federation.server import Account, FederatedServer
 from ppml.federation.server_state import RoundFailed
 
-from .parties import PRIVATE, Wire, federated, parties, play, with_fault, with_records, with_status
+from .parties import PRIVATE, Fault, Wire, faulty, federated, parties, play, with_fault, with_record, with_status
 from .test_server import all_but_client_1_in_round_2
 
-Fault = Callable[[Message, Message], list[Message]]
+
+def unchanged(message: Message, reply: Message) -> list[Message]:
+    return [reply]
 
 
-class FaultyAccount(Wire):
-    """A wire that applies ``fault`` to the account of client 1."""
-
-    fault: Fault = staticmethod(lambda message, reply: [reply])
-
-    def after(self, message: Message, reply: Message) -> list[Message]:
-        if (message.metadata.message_type, message.metadata.dst_node_id) == (f"{MessageType.QUERY}.{ACCOUNT}", 3):
-            return self.fault(message, reply)
-        return [reply]
-
-
-def accounts(fault: Fault | None = None) -> tuple[dict[int, Account], list[str], Wire]:
+def accounts(fault: Fault = unchanged) -> tuple[dict[int, Account], list[str], Wire]:
     """Return the accounts after a private training, the notices, and the wire."""
     parts, notices = parties(federated(PRIVATE)), list[str]()
-    wire = FaultyAccount(parts, lambda direction, message: None)
-    if fault is not None:
-        wire.fault = fault
+    wire = faulty(fault, f"{MessageType.QUERY}.{ACCOUNT}", 1)(parts, lambda direction, message: None)
     server = FederatedServer(parts.settings, parts.aggregator, lambda end: None, notices.append, parts.sum_mechanism)
     server.run(wire)
     try:
@@ -58,13 +45,10 @@ FAULTS = {
     "another client": (with_status(client=0), "client 1: its reply names client 0"),
     "another round": (with_status(number=1), "client 1: its reply is for round 1"),
     "no account": (
-        lambda message, reply: [with_records(message, reply, account=None)],
+        with_record(account=None),
         "client 1: its account cannot be read: 'account' is missing",
     ),
-    "no status": (
-        lambda message, reply: [with_records(message, reply, status=None)],
-        "client 1: its reply names no client",
-    ),
+    "no status": (with_record(status=None), "client 1: its reply names no client"),
     "no reply": (lambda message, reply: [], "round 3: client 1 did not reply"),
 }
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from flwr.app import Error, Message, MessageType
+from flwr.app import Message, MessageType
 
 from ppml.aggregation.group import ELEMENT_BYTES, random_scalar
 from ppml.aggregation.masking_clients import MaskingClients, MaskingState
@@ -25,9 +25,21 @@ from ppml.aggregation.masks import (
 from ppml.federation.messages import STEP, UPDATE, pack_step, unpack_request, unpack_step
 
 from ..aggregation.share_faults import complain_falsely, send_unreadable_shares, send_wrong_shares
-from .parties import CKKS, Course, FaultyWire, Wire, federated, parties, play, with_records, with_status
+from .parties import (
+    CKKS,
+    Course,
+    Fault,
+    Wire,
+    failed,
+    faulty,
+    federated,
+    parties,
+    play,
+    with_record,
+    with_records,
+    with_status,
+)
 from .test_server import (
-    Late,
     all_but_client_1_in_round_2,
     all_clients,
     check_one_reply_is_ignored,
@@ -43,24 +55,25 @@ PROTECTIONS = {
     "masking": MASKING,
 }
 CONTINUES = "round 2 continues with 2 of 3 clients"
-Fault = Callable[[Message, Message], list[Message]]
 
 
 # Replayed uploads.
 
 
-class ReplayingWire(FaultyWire):
+class ReplayingWire(Wire):
     """In round 2, client 1 sends the upload of ``client`` in round ``number``."""
 
     def __init__(self, *given: Any, client: int, number: int) -> None:
-        super().__init__(*given, after=self._replay)
+        super().__init__(*given)
         self._from, self._kept = (number, client), None
 
-    def _replay(self, number: int, client: int, message: Message, reply: Message) -> list[Message]:
-        if (number, client) == self._from:
-            self._kept = reply.content[UPDATE]
-        if (number, client) == (2, 1):
-            return [with_records(message, reply, **{UPDATE: self._kept})]
+    def after(self, message: Message, reply: Message) -> list[Message]:
+        if message.metadata.message_type == MessageType.TRAIN:
+            place = unpack_request(message.content).number, message.metadata.dst_node_id - 2
+            if place == self._from:
+                self._kept = reply.content[UPDATE]
+            if place == (2, 1):
+                return [with_records(message, reply, **{UPDATE: self._kept})]
         return [reply]
 
 
@@ -87,31 +100,25 @@ def test_replayed_upload_in_the_sum_is_detected(monkeypatch):
 # Steps.
 
 
-class FaultyStep(Wire):
-    """A wire that applies ``fault`` to the reply of client 1 to ``step`` in round 2."""
+STEP_QUERY = f"{MessageType.QUERY}.{STEP}"
 
-    def __init__(self, *given: Any, step: str, fault: Fault) -> None:
-        super().__init__(*given)
-        self._step, self._fault = step, fault
 
-    def after(self, message: Message, reply: Message) -> list[Message]:
-        if message.metadata.message_type != f"{MessageType.QUERY}.{STEP}" or message.metadata.dst_node_id != 3:
-            return [reply]
-        if unpack_request(message.content).number != 2 or unpack_step(message.content)[0] != self._step:
-            return [reply]
-        return self._fault(message, reply)
+def faulty_step(step: str, fault: Fault) -> Callable[..., Wire]:
+    """Return a wire that applies ``fault`` to the reply of client 1 to ``step`` in round 2."""
+    return faulty(
+        fault,
+        STEP_QUERY,
+        1,
+        when=lambda content: (unpack_request(content).number, unpack_step(content)[0]) == (2, step),
+    )
 
 
 def play_with_masking(step: str, fault: Fault) -> Course:
-    return play(parties(federated(aggregation=MASKING)), partial(FaultyStep, step=step, fault=fault))
-
-
-def failed(message: Message, reply: Message) -> list[Message]:
-    return [Message(Error(1, "out of memory\nround 2: client 0: a line of another"), reply_to=message)]
+    return play(parties(federated(aggregation=MASKING)), faulty_step(step, fault))
 
 
 def with_content(step: str, content: bytes) -> Fault:
-    return lambda message, reply: [with_records(message, reply, **{STEP: pack_step(step, content)})]
+    return with_record(**{STEP: pack_step(step, content)})
 
 
 def with_changed_content(change: Callable[[bytes], bytes]) -> Fault:
@@ -129,22 +136,22 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "another round": (with_status(number=1), "its reply is for round 1"),
     "another client": (with_status(client=2), "its reply names client 2"),
     "another step": (with_content("other", b""), "its reply is for step 'other'"),
-    "nothing": (
-        lambda message, reply: [with_records(message, reply, **{STEP: None})],
-        "its reply cannot be read: 'step' is missing",
-    ),
-    "no status": (
-        lambda message, reply: [with_records(message, reply, status=None)],
-        "its reply names no client and no round",
-    ),
+    "nothing": (with_record(step=None), "its reply cannot be read: 'step' is missing"),
+    "no status": (with_record(status=None), "its reply names no client and no round"),
 }
 
 
-@pytest.mark.parametrize("step", [KEYS, SHARES])
-@pytest.mark.parametrize(("fault", "reason"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(
+    ("step", "fault", "reason"),
+    [
+        *((step, fault, reason) for step in (KEYS, SHARES) for fault, reason in FAULTS.values()),
+        (KEYS, with_content(KEYS, b"x"), "the client's keys have the wrong length"),
+        (SHARES, with_content(SHARES, b"x"), "a masking message cannot be parsed"),
+    ],
+)
 def test_client_with_an_invalid_step_reply_is_excluded(step, fault, reason):
     course = play_with_masking(step, fault)
-    assert course.notices == [f"round 2: client 1: step {step!r}: {reason}", "round 2 continues with 2 of 3 clients"]
+    assert course.notices == [f"round 2: client 1: step {step!r}: {reason}", CONTINUES]
     check_others_continue(course, all_but_client_1_in_round_2)
 
 
@@ -155,41 +162,23 @@ def test_client_with_an_invalid_unmask_reply_stays_in_the_sum(fault, reason):
     check_others_continue(course, all_clients)
 
 
-@pytest.mark.parametrize(
-    ("step", "content", "reason"),
-    [(KEYS, b"x", "the client's keys have the wrong length"), (SHARES, b"x", "a masking message cannot be parsed")],
-)
-def test_unreadable_step_reply_is_reported(step, content, reason):
-    course = play_with_masking(step, with_content(step, content))
-    assert course.notices[0] == f"round 2: client 1: step {step!r}: {reason}"
-    check_others_continue(course, all_but_client_1_in_round_2)
-
-
 def test_missing_step_reply_is_reported():
     course = play_with_masking(SHARES, lambda message, reply: [])
-    assert course.notices == ["round 2: client 1 did not reply", "round 2 continues with 2 of 3 clients"]
+    assert course.notices == ["round 2: client 1 did not reply", CONTINUES]
     check_others_continue(course, all_but_client_1_in_round_2)
-
-
-def test_unconnected_client_is_reported_with_masking():
-    course = play(parties(federated(aggregation=MASKING)), partial(Late, queries=1))
-    assert course.notices == ["round 1: client 2 is not connected", "round 1 continues with 2 of 3 clients"]
-    check_others_continue(course, lambda number: range(2 if number == 1 else 3))
 
 
 def test_unmask_reply_for_an_earlier_round_is_refused():
     kept: list[bytes] = []
 
     def again(message: Message, reply: Message) -> list[Message]:
+        kept.append(unpack_step(reply.content)[1])
+        if len(kept) != 2:
+            return [reply]
         return with_status(number=1)(message, with_content(UNMASK, kept[0])(message, reply)[0])
 
-    class Again(FaultyStep):
-        def after(self, message: Message, reply: Message) -> list[Message]:
-            if STEP in reply.content and unpack_step(reply.content)[0] == UNMASK and not kept:
-                kept.append(unpack_step(reply.content)[1])
-            return super().after(message, reply)
-
-    course = play(parties(federated(aggregation=MASKING)), partial(Again, step=UNMASK, fault=again))
+    wire = faulty(again, STEP_QUERY, 1, when=lambda content: unpack_step(content)[0] == UNMASK)
+    course = play(parties(federated(aggregation=MASKING)), wire)
     assert course.notices == ["round 2: client 1: step 'unmask': its reply is for round 1"]
     check_others_continue(course, all_clients)
 
@@ -215,7 +204,7 @@ def play_with_faulty_clients(
         spoil(self)
 
     monkeypatch.setattr(MaskingClients, "__init__", made)
-    wires = [partial(FaultyStep, step=DISPUTES, fault=fault) for fault in faults]
+    wires = [faulty_step(DISPUTES, fault) for fault in faults]
     return play(parties(federated(aggregation=MASKING)), *wires)
 
 

@@ -42,6 +42,7 @@ from .parties import (
     trained,
     with_learner,
 )
+from .sum_noise import round_context
 
 # The global step.
 
@@ -60,15 +61,6 @@ def run_steps(step, rate: float = 1.0) -> list[np.ndarray]:
     return found
 
 
-def momentum_by_hand(rate: float, momentum: float) -> list[np.ndarray]:
-    weights, velocity, found = FIRST.astype(float), 0.0, []
-    for mean in MEANS:
-        velocity = momentum * velocity + mean
-        weights = weights + rate * velocity
-        found.append(weights)
-    return found
-
-
 def adam_by_hand(rate: float, beta1: float, beta2: float, tau: float) -> list[np.ndarray]:
     """Return algorithm 2 of arXiv 2003.00295, whose second moment starts at tau squared."""
     weights, first, second, found = FIRST.astype(float), 0.0, tau**2, []
@@ -80,13 +72,6 @@ def adam_by_hand(rate: float, beta1: float, beta2: float, tau: float) -> list[np
     return found
 
 
-@pytest.mark.parametrize(("rate", "momentum"), [(1.0, 0.0), (1.0, 0.9), (0.3, 0.5)])
-def test_momentum_step_matches_the_formula(rate, momentum):
-    np.testing.assert_allclose(
-        run_steps(FedAvgM(rate, momentum)), momentum_by_hand(rate, momentum), rtol=1e-5, atol=1e-5
-    )
-
-
 def test_step_without_momentum_is_the_mean():
     state = FedAvgM().step(GlobalState(FIRST, FedAvgM().initial_memory(SIZE)), MEANS[0])
     assert same_bits(state.parameters, (FIRST.astype(np.float64) + MEANS[0]).astype(np.float32))
@@ -95,14 +80,6 @@ def test_step_without_momentum_is_the_mean():
 @pytest.mark.parametrize("settings", [(0.01, 0.9, 0.99, 1e-3), (0.1, 0.0, 0.9, 1e-2), (1.0, 0.5, 0.0, 0.1)])
 def test_adaptive_step_matches_the_formula(settings):
     np.testing.assert_allclose(run_steps(FedAdam(*settings)), adam_by_hand(*settings), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("wrong", [(0.011, 0.9, 0.99, 1e-3), (0.01, 0.8, 0.99, 1e-3), (0.01, 0.9, 0.9, 1e-3)])
-def test_other_adaptive_step_is_detected(wrong):
-    with pytest.raises(AssertionError):
-        np.testing.assert_allclose(
-            run_steps(FedAdam(0.01, 0.9, 0.99, 1e-3)), adam_by_hand(*wrong), rtol=1e-4, atol=1e-5
-        )
 
 
 @pytest.mark.parametrize("step", [FedAvgM(0.5, 0.5), FedAdam(0.1, 0.9, 0.99, 1e-2)], ids=["momentum", "adam"])
@@ -136,9 +113,10 @@ def run_flower_steps(strategy, number_of=lambda number: number) -> list[np.ndarr
 ONE = {"min_train_nodes": 1, "min_available_nodes": 1}
 
 
-def test_momentum_step_matches_flower():
-    expected = run_flower_steps(flower.FedAvgM(server_learning_rate=0.3, server_momentum=0.5, **ONE))
-    np.testing.assert_allclose(run_steps(FedAvgM(0.3, 0.5)), expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(("rate", "momentum"), [(1.0, 0.0), (1.0, 0.9), (0.3, 0.5)])
+def test_momentum_step_matches_flower(rate, momentum):
+    expected = run_flower_steps(flower.FedAvgM(server_learning_rate=rate, server_momentum=momentum, **ONE))
+    np.testing.assert_allclose(run_steps(FedAvgM(rate, momentum)), expected, rtol=1e-5, atol=1e-5)
 
 
 def flower_adam() -> list[np.ndarray]:
@@ -161,24 +139,16 @@ def test_configuration_selects_the_server_optimizer():
     ]
 
 
-@pytest.mark.parametrize(
-    "server", [{"kind": "adam", "learning_rate": 0.02}, {"kind": "sgd", "learning_rate": 0.7, "momentum": 0.5}]
-)
-def test_rounds_with_a_server_optimizer_match_the_formula(server):
-    parts = parties(federated(server=server))
+def test_rounds_with_adam_match_the_formula():
+    parts = parties(federated(server={"kind": "adam", "learning_rate": 0.02}))
     course = play(parts)
     weights = [member.weight for member in parts.pool.clients.values()]
-    weights_now, memory = parts.settings.initial_weights.astype(np.float64), {}
+    weights_now, first, second = parts.settings.initial_weights.astype(np.float64), 0.0, 1e-6
     for number in range(1, ROUNDS + 1):
         changes = changes_by_hand(parts, weights_now.astype(np.float32), number, range(3))
         mean = sum(weight * change for weight, change in zip(weights, changes, strict=True)) / sum(weights)
-        if server["kind"] == "adam":
-            memory["first"] = 0.9 * memory.get("first", 0.0) + 0.1 * mean
-            memory["second"] = 0.99 * memory.get("second", 1e-6) + 0.01 * mean**2
-            weights_now = weights_now + 0.02 * memory["first"] / (np.sqrt(memory["second"]) + 1e-3)
-        else:
-            memory["velocity"] = 0.5 * memory.get("velocity", 0.0) + mean
-            weights_now = weights_now + 0.7 * memory["velocity"]
+        first, second = 0.9 * first + 0.1 * mean, 0.99 * second + 0.01 * mean**2
+        weights_now = weights_now + 0.02 * first / (np.sqrt(second) + 1e-3)
     (last,) = (state.global_state.parameters for state in course.states if state.applied == ROUNDS)
     # A step of the grid is 10^-6, and the adaptive step may enlarge it a hundredfold if the moments are small.
     assert np.abs(last - weights_now).max() < 1e-3
@@ -240,17 +210,7 @@ def distances(strength: float | None) -> np.ndarray:
     parts = parties(federated(training=training, correction=correction, rounds=1, weighting="uniform"))
     pool, found = parts.pool, []
     for client, member in pool.clients.items():
-        turn = algorithms.RoundContext(
-            client,
-            1,
-            1,
-            GlobalState(
-                parts.settings.initial_weights, pool.algorithm.initial_memory(len(parts.settings.initial_weights))
-            ),
-            {},
-            None,
-            pool.seeds[client],
-        )
+        turn = round_context(client, rounds=1)
         found.append(np.linalg.norm(pool.algorithm.compute_update(pool.model, member, turn).values[:-1]))
     return np.array(found)
 
@@ -262,7 +222,7 @@ def test_stronger_proximal_term_reduces_client_drift():
 
 
 def test_configuration_selects_the_correction():
-    (strong,) = [federated(correction={"kind": "proximal", "mu": 0.5}).topology.correction]
+    strong = federated(correction={"kind": "proximal", "mu": 0.5}).topology.correction
     model = logistic()
     correction = build_correction(strong)(model)
     nn.init.ones_(model[1].weight)

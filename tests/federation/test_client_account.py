@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from flwr.app import Message, MessageType, RecordDict
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ from ppml.learning.dpsgd import DpSgdLearner
 from ppml.learning.learner import Settings, TrainingDiverged
 from ppml.learning.result import TrainingResult
 
-from .parties import PRIVATE, federated, parties, play, with_learner
+from .parties import PRIVATE, Federation, federated, parties, play, with_learner
 from .runs import SIZES, federated_arm, run
 
 ARM = federated_arm(private=True, rounds=3, training={"epochs": 2})
@@ -47,24 +49,24 @@ def forgetful(state: ClientState, events) -> None:
     state._state[_EVENTS] = pack_events(compose(events))
 
 
+@cache
+def outcome() -> TrainingResult:
+    return run(ARM)
+
+
 def test_account_covers_every_round():
-    check_accounts_cover_every_round(run(ARM))
+    check_accounts_cover_every_round(outcome())
 
 
-def test_account_reset_each_round_is_detected(monkeypatch):
-    honest = run(ARM)
-    monkeypatch.setattr(ClientState, "append_events", forgetful)
-    reset = run(ARM)
+@pytest.mark.parametrize("append", [forgetful, lambda state, events: None], ids=["reset each round", "no events"])
+def test_lost_events_are_detected(append, monkeypatch):
+    honest = outcome()
+    monkeypatch.setattr(ClientState, "append_events", append)
+    lost = run(ARM)
     with pytest.raises(AssertionError):
-        check_accounts_cover_every_round(reset)
-    for shown, true in zip(reset.events, honest.events, strict=True):
+        check_accounts_cover_every_round(lost)
+    for shown, true in zip(lost.events, honest.events, strict=True):
         assert epsilon(shown, 1e-5, "rdp") < 0.8 * epsilon(true, 1e-5, "rdp")
-
-
-def test_account_without_events_is_detected(monkeypatch):
-    monkeypatch.setattr(ClientState, "append_events", lambda state, events: None)
-    with pytest.raises(AssertionError):
-        check_accounts_cover_every_round(run(ARM))
 
 
 def test_encryption_does_not_change_the_account():
@@ -98,14 +100,15 @@ def test_client_state_composes_all_events(rounds):
     assert state.events == compose(event for events in rounds for event in events)
 
 
+def with_a_diverging_client() -> Federation:
+    """Return private parties; the weights of client 1 diverge in every round."""
+    wild = DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=10.0)
+    return with_learner(parties(federated(PRIVATE)), 1, lambda learner: wild)
+
+
 def events_of_a_diverging_client() -> tuple[MechanismEvent, ...]:
     """Return the account of a client whose weights diverge in every round."""
-    parts = parties(federated(PRIVATE))
-
-    def wild(learner: object) -> DpSgdLearner:
-        return DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=10.0)
-
-    course = play(with_learner(parts, 1, wild))
+    course = play(with_a_diverging_client())
     assert all("client 1" in line for line in course.notices if "not finite" in line)
     assert [line for line in course.notices if "not finite" in line]
     return course.states[1].events
@@ -128,13 +131,8 @@ def test_lost_steps_of_a_divergence_are_detected(monkeypatch):
 
 def test_failed_client_replies_and_keeps_its_account():
     """Flower keeps the state of a client after a reply; on Ray, an exception discards it."""
-    parts = parties(federated(PRIVATE))
-
-    def wild(learner: object) -> DpSgdLearner:
-        return DpSgdLearner(Settings(2, 10, 3e38), noise_multiplier=1.0, max_grad_norm=10.0)
-
-    pool = with_learner(parts, 1, wild).pool
-    app, context = build_client_app(lambda context: pool), new_context(1, 3)
+    parts = with_a_diverging_client()
+    app, context = build_client_app(lambda context: parts.pool), new_context(1, 3)
     content = RecordDict(
         {
             REQUEST: pack_fields(RoundRequest(1, 0)),

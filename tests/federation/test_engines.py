@@ -14,21 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppml.aggregation.factory import build_parties
 from ppml.config.arm import Arm
 from ppml.errors import UserError
-from ppml.federation.factory import FederationSpec, build_client_pool, build_server, party_seeds
 from ppml.federation.run import train_federated
 from ppml.ipc.socket_server import CLIENT_ENDPOINT
 from ppml.learning.parameters import digest_of, flatten
 from ppml.learning.result import TrainingResult
-from ppml.models.registry import build_model
 from ppml.randomness import Randomness
 from ppml.stages import federation_job
 from ppml.training import train
 
 from ..learning.digits import vector
-from .parties import CONTRACT, PRIVATE, SIZES, foreign_images, owners
+from .parties import CONTRACT, PRIVATE, SIZES, federated, foreign_images, owners, parties, trained, with_learner
 from .scanner import secret_holders
 
 RNG = Randomness(5).child("seed", 0)
@@ -68,7 +65,7 @@ def arm_of(name: str) -> Arm:
 
 
 def noise_of(arm: Arm) -> list[float | None]:
-    return [None if arm.privacy.kind == "none" else 1.0] * len(SIZES)
+    return [getattr(arm.privacy, "noise_multiplier", None)] * len(SIZES)
 
 
 @cache
@@ -113,15 +110,7 @@ def children() -> set[str]:
     return {process.name for process in multiprocessing.active_children()}
 
 
-def test_dead_worker_ends_the_training_with_its_exit_code(monkeypatch):
-    arm = arm_of("cnn")
-    given = FederationSpec(arm, list(SIZES), noise_of(arm), [None] * 3)
-    seeds = party_seeds(RNG, 3)
-    model = build_model("tanh_cnn", CONTRACT, RNG.child("initial-weights").torch())
-    both = build_parties(arm.aggregation, 3)
-    population = build_client_pool(
-        given, model, dict(enumerate(owners())), both.clients, foreign_images(), seeds.clients
-    )
+def test_dead_worker_ends_the_training_with_its_exit_code():
     own = os.getpid()
 
     class Dies:
@@ -129,26 +118,29 @@ def test_dead_worker_ends_the_training_with_its_exit_code(monkeypatch):
             assert os.getpid() != own
             os._exit(7)
 
-    population.clients[1].__dict__["learner"] = Dies()
-    server = build_server(given, flatten(model), both.material, seeds.server)
+    parts = with_learner(parties(federated()), 1, lambda learner: Dies())
     with pytest.raises(ChildProcessError, match="exit code 7"):
-        train_federated(population, server, lambda row: None, workers=2)
+        trained(parts, workers=2)
 
 
 # The files of a job.
 
 
-def job_of(name: str, folder: Path) -> Path:
+def write_job(arm: Arm, folder: Path) -> Path:
     return federation_job.write_federation_job(
         folder,
-        arm_of(name),
+        arm,
         rng=RNG,
         data=DATA,
         contract=CONTRACT,
         owned=owners(),
         test=foreign_images(),
-        calibrated={"noise_multipliers": noise_of(arm_of(name))},
+        calibrated={"noise_multipliers": noise_of(arm)},
     )
+
+
+def job_of(name: str, folder: Path) -> Path:
+    return write_job(arm_of(name), folder)
 
 
 def test_site_reads_only_its_own_examples(tmp_path):

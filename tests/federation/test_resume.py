@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppml.accounting.epsilon import epsilon
-from ppml.aggregation.fixed_point import FixedPointCodec
 from ppml.aggregation.lattice import LatticeServer
-from ppml.aggregation.plaintext import PlaintextAggregation
 from ppml.config.technique import Ckks
 from ppml.federation import client as client_module
 from ppml.federation import run as run_module
@@ -24,11 +21,9 @@ from ppml.learning.result import HistoryRow, TrainingResult
 from ppml.training import _may_resume
 
 from ..learning.digits import vector
-from .parties import MemoryStore
-from .runs import MOMENTUM, bits, client_pool, federated_arm, ignore, run, run_and_record, server_components
+from .parties import MemoryStore, federated, parties
+from .runs import MOMENTUM, bits, federated_arm, ignore, run, run_and_record
 from .scanner import reachable, secret_holders, secret_key_in, updates_in
-from .test_client_account import ARM as ACCOUNTED
-from .test_client_account import check_accounts_cover_every_round
 from .test_secrecy import STEP
 
 ROUNDS = 3
@@ -189,27 +184,15 @@ def server_state(**parts):
 
 
 FAULTS = {
-    "parameters": lambda checkpoint: {"global_state": shifted(checkpoint)},
-    "velocity": lambda checkpoint: {"global_state": at_rest(checkpoint)},
-    "round": server_state(number=lambda server: server.number - 1),
-    "history": lambda checkpoint: {"history": ()},
-    "events": lambda checkpoint: {"client_events": [() for _ in checkpoint.client_events]},
-    "bytes": lambda checkpoint: {"bytes_up": 0, "bytes_down": 0},
-    "bytes of the sums": server_state(sum_bytes=lambda server: dict.fromkeys(server.sum_bytes, 0)),
-    "known rounds of clients": server_state(known=lambda server: dict.fromkeys(server.known, -1)),
-    "finished clients": server_state(finished=lambda server: (0,)),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize("name", ["fl_dp", "fl_dp_he"])
-def test_lost_checkpoint_part_is_detected(name, fault):
-    checkpoint = checkpoint_after(name, 2)
-    with pytest.raises(AssertionError):
-        check_same(name, run(arm_of(name), checkpoint=MemoryStore(replace(checkpoint, **fault(checkpoint)))))
-
-
-TECHNIQUE_FAULTS = {
+    "parameters": ("fl_dp", lambda checkpoint: {"global_state": shifted(checkpoint)}),
+    "velocity": ("fl_dp", lambda checkpoint: {"global_state": at_rest(checkpoint)}),
+    "round": ("fl_dp", server_state(number=lambda server: server.number - 1)),
+    "history": ("fl_dp", lambda checkpoint: {"history": ()}),
+    "events": ("fl_dp", lambda checkpoint: {"client_events": [() for _ in checkpoint.client_events]}),
+    "bytes": ("fl_dp_he", lambda checkpoint: {"bytes_up": 0, "bytes_down": 0}),
+    "bytes of the sums": ("fl_dp_he", server_state(sum_bytes=lambda server: dict.fromkeys(server.sum_bytes, 0))),
+    "known rounds of clients": ("fl_dp_he", server_state(known=lambda server: dict.fromkeys(server.known, -1))),
+    "finished clients": ("fl_dp", server_state(finished=lambda server: (0,))),
     "private states": ("fl_scaffold", lambda checkpoint: {"private_states": [{} for _ in checkpoint.private_states]}),
     "private states of other clients": (
         "fl_scaffold",
@@ -218,41 +201,17 @@ TECHNIQUE_FAULTS = {
     "global control variate": ("fl_scaffold", lambda checkpoint: {"global_state": at_rest(checkpoint)}),
     "central noise": ("fl_cdp", lambda checkpoint: {"server_events": ()}),
 }
-"""Parts that only some techniques have."""
+"""A technique, and a fault in its checkpoint."""
 
 
-@pytest.mark.parametrize(("name", "fault"), TECHNIQUE_FAULTS.values(), ids=TECHNIQUE_FAULTS)
-def test_lost_technique_state_is_detected(name, fault):
+@pytest.mark.parametrize(("name", "fault"), FAULTS.values(), ids=FAULTS)
+def test_lost_checkpoint_part_is_detected(name, fault):
     checkpoint = checkpoint_after(name, 2)
     with pytest.raises(AssertionError):
         check_same(name, run(arm_of(name), checkpoint=MemoryStore(replace(checkpoint, **fault(checkpoint)))))
 
 
-# One account for the whole training.
-
-
-@cache
-def accounted(last: int) -> TrainingCheckpoint:
-    memory = MemoryStore()
-    with pytest.raises(Interrupted):
-        run(ACCOUNTED, report=lambda row: interrupt() if row.step == last else None, checkpoint=memory)
-    return memory.checkpoint
-
-
-@pytest.mark.parametrize("last", range(1, ROUNDS + 1))
-def test_account_covers_rounds_before_and_after_the_interruption(last):
-    check_accounts_cover_every_round(run(ACCOUNTED, checkpoint=MemoryStore(accounted(last))))
-
-
-def test_account_reset_at_resume_is_detected():
-    checkpoint = accounted(2)
-    reset = run(
-        ACCOUNTED, checkpoint=MemoryStore(replace(checkpoint, client_events=[() for _ in checkpoint.client_events]))
-    )
-    with pytest.raises(AssertionError):
-        check_accounts_cover_every_round(reset)
-    for shown, true in zip(reset.events, run(ACCOUNTED).events, strict=True):
-        assert epsilon(shown, 1e-5, "rdp") < 0.8 * epsilon(true, 1e-5, "rdp")
+# Trainings without resumption.
 
 
 class Untouched:
@@ -369,9 +328,8 @@ def test_server_app_of_a_resumed_training_has_no_reference_to_a_key(monkeypatch)
 
 
 def check_server_app_has_no_model(build) -> None:
-    codec = FixedPointCodec(8.0, 20)
-    clients, checkpoint = client_pool(PlaintextAggregation(codec, 3), codec), checkpoint_after("fl_scaffold", 1)
-    app = build(server_components(clients), checkpoint)
+    checkpoint = checkpoint_after("fl_scaffold", 1)
+    app = build(parties(federated()).server, checkpoint)
     state, private = checkpoint.global_state, checkpoint.private_states
     vectors = {id(one) for kept in ({"": state.parameters}, state.memory, *private) for one in kept.values()}
     assert len(vectors) == 1 + 2 + 3, (

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from ppml.config.arm import Arm
 from ppml.federation import run as run_module
 from ppml.federation.factory import party_seeds
 from ppml.federation.run import build_server_app, train_federated
@@ -20,8 +18,9 @@ from ppml.training import train
 from .parties import CONTRACT, PRIVATE, Federation, federated, foreign_images, owners, parties
 from .runs import ignore, ignore_row
 from .scanner import reachable
+from .test_engines import RNG as ROOT
+from .test_engines import noise_of, write_job
 
-ROOT = Randomness(5).child("seed", 0)
 CLIENT = {"kind": "client", "noise_multiplier": 1.0}
 ARMS = {
     "local noise": federated(privacy=PRIVATE),
@@ -78,30 +77,15 @@ def test_server_app_has_only_its_own_seed(arm, monkeypatch):
 
     monkeypatch.setattr(run_module, "build_server_app", recording_app)
     monkeypatch.setattr("ppml.federation.run.train_federated", recording_pool)
-    noise = [getattr(ARMS[arm].privacy, "noise_multiplier", None)] * 3
-    train(ARMS[arm], owners(), noise, foreign_images(), contract=CONTRACT, rng=ROOT, report=ignore_row)
+    train(ARMS[arm], owners(), noise_of(ARMS[arm]), foreign_images(), contract=CONTRACT, rng=ROOT, report=ignore_row)
     clients = {seed.root for seed in given[0].seeds.values()}
     found = seeds_in(apps[0])
     assert len(clients) == 3 and not found & (clients | {ROOT.root})
 
 
-def job_of(arm: Arm, folder: Path) -> Path:
-    noise = [getattr(arm.privacy, "noise_multiplier", None)] * 3
-    return federation_job.write_federation_job(
-        folder,
-        arm,
-        rng=ROOT,
-        data=("digits", 125),
-        contract=CONTRACT,
-        owned=owners(),
-        test=foreign_images(),
-        calibrated={"noise_multipliers": noise},
-    )
-
-
 @pytest.mark.parametrize("arm", ARMS)
 def test_deployed_parties_read_only_their_own_seeds(arm, tmp_path):
-    job = job_of(ARMS[arm], tmp_path)
+    job = write_job(ARMS[arm], tmp_path)
     every = {path.name: path.read_text() for path in tmp_path.glob("*.seed")}
     assert sorted(every) == ["client0.seed", "client1.seed", "client2.seed", "server.seed"]
     assert len(set(every.values())) == 4
@@ -121,7 +105,7 @@ def test_deployed_parties_read_only_their_own_seeds(arm, tmp_path):
 
 
 def test_ray_clients_have_no_server_seed(tmp_path):
-    job = job_of(ARMS["central noise"], tmp_path)
+    job = write_job(ARMS["central noise"], tmp_path)
     server = (tmp_path / "server.seed").read_text()
     (tmp_path / "server.seed").unlink()
     pool = federation_job.load_clients(str(job), (0, 1, 2))
@@ -143,6 +127,6 @@ def test_seeds_of_a_private_training_depend_on_its_mechanism(tmp_path):
     found = set()
     for number, multiplier in enumerate((1.0, 1.5)):
         arm = federated(privacy={**PRIVATE, "noise_multiplier": multiplier})
-        job_of(arm, tmp_path / str(number))
+        write_job(arm, tmp_path / str(number))
         found |= {path.read_text() for path in (tmp_path / str(number)).glob("*.seed")}
     assert len(found) == 8

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
 from ppml.aggregation.ckks import scheme_of
 from ppml.aggregation.interfaces import ProtectedUpdate
@@ -29,11 +29,11 @@ from ppml.federation.messages import (
     pack_fields,
     pack_update,
     unpack_request,
-    unpack_status,
     unpack_sums,
     unpack_update,
 )
 from ppml.federation.server_state import RoundFailed
+from ppml.learning.learner import TrainingDiverged
 
 from ..aggregation.local import Local
 from ..fuzz.mutations import claiming_to_be_compressed, stream_with
@@ -43,10 +43,12 @@ from .parties import (
     PARAMETERS,
     PRIVATE,
     Course,
-    FaultyWire,
+    Fault,
     MemoryStore,
     Wire,
     by_hand,
+    failed,
+    faulty,
     federated,
     parties,
     play,
@@ -54,6 +56,7 @@ from .parties import (
     trained,
     with_fault,
     with_learner,
+    with_record,
     with_records,
     with_settings,
     with_status,
@@ -99,7 +102,7 @@ def check_one_reply_is_ignored(course: Course, reason: str) -> None:
 # Invalid replies.
 
 
-def with_update(change: Callable[[ProtectedUpdate], ProtectedUpdate]) -> Callable[[Message, Message], list[Message]]:
+def with_update(change: Callable[[ProtectedUpdate], ProtectedUpdate]) -> Fault:
     """Return a fault: another update."""
 
     def fault(message: Message, reply: Message) -> list[Message]:
@@ -109,7 +112,7 @@ def with_update(change: Callable[[ProtectedUpdate], ProtectedUpdate]) -> Callabl
     return fault
 
 
-def with_value(place: int, value: int, dtype: str = "<i8") -> Callable[[Message, Message], list[Message]]:
+def with_value(place: int, value: int, dtype: str = "<i8") -> Fault:
     """Return a fault: another value in the update."""
 
     def change(update: ProtectedUpdate) -> ProtectedUpdate:
@@ -120,21 +123,12 @@ def with_value(place: int, value: int, dtype: str = "<i8") -> Callable[[Message,
     return with_update(change)
 
 
-def with_record(**records) -> Callable[[Message, Message], list[Message]]:
-    """Return a fault: other Flower records in the reply; None removes a record."""
-    return lambda message, reply: [with_records(message, reply, **records)]
-
-
 def shortened(update: ProtectedUpdate, missing: int) -> ProtectedUpdate:
     return replace(update, payload=update.payload[:-missing])
 
 
-def failed(message: Message, reply: Message) -> list[Message]:
-    return [Message(Error(1, "out of memory"), reply_to=message)]
-
-
 BAD_REPLIES = {
-    "an error": (failed, "the client failed: out of memory"),
+    "an error": (failed, "the client failed: out of memory round 2: client 0: a line of another"),
     "one value more": (
         with_update(lambda _: PLAIN.protect(np.zeros(VALUES + 1, np.int64))),
         "its update has 7852 values",
@@ -159,34 +153,32 @@ BAD_REPLIES = {
         with_record(status=ConfigRecord({"client": 1, "number": 2})),
         "its reply names no client and no round",
     ),
+    # Malformed records.
+    "an update without values": (with_record(update=ArrayRecord({})), ""),
+    "an update without an array": (with_record(update=ConfigRecord({PROTECTED: 1})), ""),
+    "an update without a shape": (
+        with_record(update=ArrayRecord({PROTECTED: Array(dtype="bytes", shape=(), stype="ppml.plaintext", data=b"")})),
+        "",
+    ),
+    "a status of another type": (with_record(status=ArrayRecord({})), ""),
+    "a status in words": (
+        with_record(status=ConfigRecord({"client": "one", "number": "two", "applied": "three", "finished": "four"})),
+        "",
+    ),
+    "a status with one word": (
+        with_record(status=ConfigRecord({"client": 1, "number": 2, "applied": "1", "finished": 0})),
+        "",
+    ),
+    "a status with a list": (
+        with_record(status=ConfigRecord({"client": 1, "number": 2, "applied": [1], "finished": 0})),
+        "",
+    ),
 }
 
 
 @pytest.mark.parametrize(("fault", "reason"), BAD_REPLIES.values(), ids=BAD_REPLIES)
 def test_invalid_reply_is_reported_and_ignored(fault, reason):
     check_one_reply_is_ignored(play(parties(federated()), with_fault(1, 2, fault)), reason)
-
-
-MALFORMED = {
-    "an update without values": with_record(update=ArrayRecord({})),
-    "an update without an array": with_record(update=ConfigRecord({PROTECTED: 1})),
-    "an update without a shape": with_record(
-        update=ArrayRecord({PROTECTED: Array(dtype="bytes", shape=(), stype="ppml.plaintext", data=b"")})
-    ),
-    "a status of another type": with_record(status=ArrayRecord({})),
-    "a status in words": with_record(
-        status=ConfigRecord({"client": "one", "number": "two", "applied": "three", "finished": "four"})
-    ),
-    "a status with one word": with_record(
-        status=ConfigRecord({"client": 1, "number": 2, "applied": "1", "finished": 0})
-    ),
-    "a status with a list": with_record(status=ConfigRecord({"client": 1, "number": 2, "applied": [1], "finished": 0})),
-}
-
-
-@pytest.mark.parametrize("fault", MALFORMED.values(), ids=MALFORMED)
-def test_malformed_reply_is_ignored(fault):
-    check_one_reply_is_ignored(play(parties(federated()), with_fault(1, 2, fault)), "")
 
 
 class ReplacedInRound2:
@@ -203,6 +195,10 @@ class ReplacedInRound2:
 
 def full_disk(model):
     raise OSError(errno.ENOSPC, "disk full", "/home/a/records")
+
+
+def diverging(model):
+    raise TrainingDiverged("the loss is nan")
 
 
 def interrupted(model):
@@ -222,10 +218,11 @@ def filled(value: float):
     ("instead", "reason"),
     [
         (full_disk, "the client failed: OSError: disk full"),
+        (diverging, "the client failed: client 1, round 2: the loss is nan"),
         (filled(torch.nan), "the client failed: client 1, round 2: the weights are not finite"),
         (filled(-torch.inf), "the client failed: client 1, round 2: the weights are not finite"),
     ],
-    ids=["raises", "nan", "infinity"],
+    ids=["raises", "diverges", "nan", "infinity"],
 )
 @pytest.mark.parametrize("aggregation", [None, CKKS], ids=["plaintext", "ckks"])
 def test_failed_client_is_reported_and_ignored(instead, reason, aggregation):
@@ -238,7 +235,7 @@ def test_keyboard_interrupt_stops_the_training():
         play(with_learner(parties(federated()), 1, lambda one: ReplacedInRound2(one, interrupted)))
 
 
-def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Message, Message], list[Message]]:
+def of_ciphertexts(change: Callable[[list[bytes]], list[bytes]]) -> Fault:
     """Return a fault: other ciphertexts, with a valid checksum."""
 
     def changed(update: ProtectedUpdate) -> ProtectedUpdate:
@@ -284,9 +281,11 @@ def test_invalid_ciphertext_is_reported_and_ignored(fault, reason):
     check_one_reply_is_ignored(play(parties(federated(aggregation=CKKS)), with_fault(1, 2, fault)), reason)
 
 
-def test_missing_reply_is_reported_in_one_line():
+def test_missing_reply_is_reported_and_its_client_applies_a_repeated_sum_once():
     course = play(parties(federated()), with_fault(1, 2, lambda message, reply: []))
     assert course.notices == ["round 2: client 1 did not reply", "round 2 continues with 2 of 3 clients"]
+    # The server does not know that the client has the first sum, and sends it again.
+    assert [list(unpack_sums(one.content.array_records[SUMS])) for one in course.requests(1)] == [[], [1], [1, 2]]
     check_others_continue(course, all_but_client_1_in_round_2)
 
 
@@ -332,14 +331,19 @@ def test_wrong_update_in_the_sum_is_detected():
 # A client that has lost its state.
 
 
+class Forgets(Wire):
+    """Client 1 loses its state before its second request."""
+
+    def before(self, message: Message) -> None:
+        if (message.metadata.message_type, message.metadata.dst_node_id) == (MessageType.TRAIN, 3):
+            state = self.contexts()[3].state
+            for record in list(state) if unpack_request(message.content).number == 2 else []:
+                del state[record]
+
+
 @pytest.mark.parametrize("aggregation", [None, CKKS], ids=["plaintext", "ckks"])
 def test_client_without_state_gets_all_sums_again(aggregation):
-    def forget(number: int, client: int, context: Context) -> None:
-        if (number, client) == (2, 1):
-            for record in list(context.state):
-                del context.state[record]
-
-    course = play(parties(federated(aggregation=aggregation)), partial(FaultyWire, before=forget))
+    course = play(parties(federated(aggregation=aggregation)), Forgets)
     check_one_reply_is_ignored(course, "the client has lost its state and starts again in the next round")
     sent = [message.content for message in course.requests(1)]
     assert [unpack_request(content) for content in sent] == [
@@ -382,15 +386,21 @@ def check_sum_of_one_update_is_refused(course: Course) -> None:
     assert [end.clients for end in course.ends] == [3] and len(course.sums) == 1
 
 
-PROTECTIONS = [CKKS, {"kind": "bfv"}, {"kind": "bfv", "keys": "shared"}, {"kind": "secret_sharing"}]
+PROTECTIONS = [
+    CKKS,
+    {"kind": "bfv"},
+    {"kind": "bfv", "keys": "shared"},
+    {"kind": "secret_sharing"},
+    {"kind": "masking", "threshold": 2},
+]
 
 
-@pytest.mark.parametrize("aggregation", PROTECTIONS, ids=["ckks", "bfv", "bfv shared", "shares"])
+@pytest.mark.parametrize("aggregation", PROTECTIONS, ids=str)
 def test_protected_sum_has_at_least_two_updates(aggregation):
     check_sum_of_one_update_is_refused(play_with_one_update_in_round_2(aggregation))
 
 
-@pytest.mark.parametrize("aggregation", PROTECTIONS[:3], ids=["ckks", "bfv", "bfv shared"])
+@pytest.mark.parametrize("aggregation", PROTECTIONS[:3], ids=str)
 def test_protected_sum_of_one_update_is_detected(aggregation, monkeypatch):
     monkeypatch.setattr("ppml.federation.factory._min_clients", lambda arm, clients: arm.topology.min_clients)
     with pytest.raises(AssertionError):
@@ -400,11 +410,6 @@ def test_protected_sum_of_one_update_is_detected(aggregation, monkeypatch):
 def test_plaintext_sum_may_have_one_update():
     course = play_with_one_update_in_round_2({"kind": "plaintext"})
     assert course.failure is None and [end.clients for end in course.ends][:2] == [3, 1]
-
-
-def test_masks_of_too_few_clients_are_not_removed():
-    course = play_with_one_update_in_round_2({"kind": "masking", "threshold": 2})
-    check_sum_of_one_update_is_refused(course)
 
 
 def test_training_ends_with_one_remaining_client():
@@ -419,6 +424,7 @@ def test_training_ends_with_one_remaining_client():
 # Metrics of a client.
 
 NO_METRICS = {
+    "no record": None,
     "no loss": MetricRecord({"accuracy": 0.5}),
     "no accuracy": MetricRecord({"loss": 0.5}),
     "another record": ConfigRecord({"loss": 0.5, "accuracy": 0.5}),
@@ -426,24 +432,27 @@ NO_METRICS = {
 }
 
 
-def with_metrics(record: object) -> Callable[..., Wire]:
-    """Return a wire with other metrics of client 0."""
-
-    class FaultyMetrics(Wire):
-        def after(self, message: Message, reply: Message) -> list[Message]:
-            if METRICS in reply.content and reply.metadata.src_node_id == 2:
-                return [with_records(message, reply, **{METRICS: record})]
-            return super().after(message, reply)
-
-    return FaultyMetrics
+@cache
+def uninterrupted() -> Course:
+    return play(parties(federated()))
 
 
 @pytest.mark.parametrize("record", NO_METRICS.values(), ids=NO_METRICS)
-def test_invalid_metrics_are_replaced_by_the_next_client(record):
-    course = play(parties(federated()), with_metrics(record))
-    assert course.failure is None and len(course.ends) == 3
+def test_invalid_metrics_are_replaced_by_the_same_ones_of_the_next_client(record):
+    wire = faulty(with_record(**{METRICS: record}), MessageType.EVALUATE, 0)
+    course = play(parties(federated()), wire)
     line = "client 0 did not evaluate the global model; the next client is asked"
-    assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
+    assert course.failure is None and course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
+    assert [(end.loss, end.accuracy) for end in course.ends] == [
+        (end.loss, end.accuracy) for end in uninterrupted().ends
+    ]
+
+
+def test_training_ends_without_metrics():
+    wire = faulty(with_record(**{METRICS: None}), MessageType.EVALUATE, 0, 1, 2)
+    course = play(parties(federated()), wire)
+    assert str(course.failure) == "round 1: no client evaluated the global model"
+    assert course.ends == []
 
 
 # Client discovery.
@@ -492,6 +501,7 @@ class Moves(Wire):
 def test_client_on_a_new_node_gets_all_sums_again():
     course = play(parties(federated()), Moves)
     assert course.notices == []
+    assert course.selected()[2] == [0, 7, 2], "in the order of the clients, not of their nodes"
     del course.states[1]
     check_others_continue(course, all_clients)
 
@@ -515,29 +525,21 @@ def test_server_waits_for_clients_to_connect():
     check_others_continue(course, all_clients)
 
 
-def test_late_client_joins_the_next_round():
-    course = play(parties(federated()), partial(Late, queries=1))
+@pytest.mark.parametrize("aggregation", [None, {"kind": "masking", "threshold": 2}], ids=["plaintext", "masking"])
+def test_late_client_joins_the_next_round(aggregation):
+    course = play(parties(federated(aggregation=aggregation)), partial(Late, queries=1))
     assert course.notices == ["round 1: client 2 is not connected", "round 1 continues with 2 of 3 clients"]
     check_others_continue(course, lambda number: range(2 if number == 1 else 3))
 
 
-class FaultyStatus(Wire):
-    """A wire that applies ``fault`` to the first status of node 3."""
-
-    def __init__(self, *given, fault) -> None:
-        super().__init__(*given)
-        self._fault = fault
-
-    def after(self, message, reply):
-        if self._fault and (message.metadata.message_type, message.metadata.dst_node_id) == (MessageType.QUERY, 3):
-            fault, self._fault = self._fault, None
-            return fault(message, reply)
-        return [reply]
-
-
 @pytest.mark.parametrize("fault", [failed, with_record(status=None)], ids=["an error", "no status"])
 def test_node_without_status_is_asked_again(fault):
-    course = play(parties(federated()), partial(FaultyStatus, fault=fault))
+    faults = [fault]
+
+    def first(message: Message, reply: Message) -> list[Message]:
+        return faults.pop()(message, reply) if faults else [reply]
+
+    course = play(parties(federated()), faulty(first, MessageType.QUERY, 1))
     assert course.notices[0].startswith("node 3 does not report its status: ")
     assert course.notices[1:] == ["round 1: client 1 is not connected", "round 1 continues with 2 of 3 clients"]
     check_others_continue(course, lambda number: (0, 2) if number == 1 else range(3))
@@ -551,21 +553,21 @@ def lost_in(number: int, *clients: int):
 
 
 def test_too_few_updates_end_the_training():
-    uninterrupted, memory = MemoryStore(), MemoryStore()
-    trained(parties(federated()), checkpoint=uninterrupted)
+    whole, memory = MemoryStore(), MemoryStore()
+    trained(parties(federated()), checkpoint=whole)
     parts = replace(parties(federated(min_clients=2)), drops_reply=lost_in(3, 0, 2))
     notices: list[str] = []
     with pytest.raises(RoundFailed, match=r"^round 3: 1 of 3 clients sent a valid update, 2 are needed; "):
         trained(parts, checkpoint=memory, notice=notices.append)
     assert notices == ["round 3: client 0 did not reply", "round 3: client 2 did not reply"]
-    kept, expected = memory.checkpoint, uninterrupted.after[2]
+    kept, expected = memory.checkpoint, whole.after[2]
     assert kept.number == 2 and kept.history == expected.history
     assert kept.server_state == expected.server_state
     assert same_bits(kept.global_state.parameters, expected.global_state.parameters)
     # With all clients, the resumed training has the same result.
     outcome = trained(parties(federated(min_clients=2)), checkpoint=memory)
     assert len(outcome.history) == 3
-    assert same_bits(memory.checkpoint.global_state.parameters, uninterrupted.checkpoint.global_state.parameters)
+    assert same_bits(memory.checkpoint.global_state.parameters, whole.checkpoint.global_state.parameters)
 
 
 def test_min_clients_updates_are_enough():
@@ -577,33 +579,6 @@ def test_round_without_updates_ends_the_training():
     course = play(replace(parties(federated()), drops_reply=lost_in(1, 0, 1, 2)))
     assert str(course.failure).startswith("round 1: 0 of 3 clients sent a valid update, 1 are needed")
     assert course.ends == [] and course.added == []
-
-
-class WithoutMetrics(Wire):
-    """Some clients fail to evaluate the model."""
-
-    def __init__(self, *given, clients) -> None:
-        super().__init__(*given)
-        self._nodes = [client + 2 for client in clients]
-
-    def after(self, message, reply):
-        if message.metadata.message_type == MessageType.EVALUATE and message.metadata.dst_node_id in self._nodes:
-            return [with_records(message, reply, **{METRICS: None})]
-        return [reply]
-
-
-def test_next_client_measures_the_same_metrics():
-    course = play(parties(federated()), partial(WithoutMetrics, clients=[0]))
-    line = "client 0 did not evaluate the global model; the next client is asked"
-    assert course.notices == [f"round {number}: {line}" for number in (1, 2, 3)]
-    expected = play(parties(federated()))
-    assert [(end.loss, end.accuracy) for end in course.ends] == [(end.loss, end.accuracy) for end in expected.ends]
-
-
-def test_training_ends_without_metrics():
-    course = play(parties(federated()), partial(WithoutMetrics, clients=[0, 1, 2]))
-    assert str(course.failure) == "round 1: no client evaluated the global model"
-    assert course.ends == []
 
 
 # Budgets.
@@ -635,19 +610,3 @@ def test_resumed_training_without_budget_ends_at_once():
     again = trained(parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7]), checkpoint=memory, notice=notices.append)
     assert notices[-1] == "round 4: no client trains any more; the training ends after round 3"
     assert (again.history, again.events) == (first.history, first.events)
-
-
-# Repeated sums, and packing.
-
-
-def test_client_applies_a_repeated_sum_once():
-    # The server misses a reply, and sends the sum again.
-    course = play(parties(federated()), with_fault(1, 2, lambda message, reply: []))
-    sent = [list(unpack_sums(message.content.array_records[SUMS])) for message in course.requests(1)]
-    assert sent == [[], [1], [1, 2]]
-    check_others_continue(course, all_but_client_1_in_round_2)
-
-
-def test_status_survives_packing():
-    status = Status(3, 7, -1, finished=True)
-    assert unpack_status(RecordDict({STATUS: pack_fields(status)})) == status
