@@ -42,11 +42,6 @@ def test_cpu_is_accepted_without_importing_torch(root):
     assert found.stdout.strip() == "[]"
 
 
-def test_check_makes_no_folder(tmp_path):
-    check_folders({"reports": str(tmp_path / "a" / "b")}, tmp_path, SUBFOLDERS)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_folder_below_a_file_is_refused_with_its_key(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError) as caught:
@@ -89,14 +84,10 @@ def test_no_source_takes_the_fallback(nowhere):
     assert resolve_data(without_source(), nowhere) == "digits"
 
 
-def test_silent_public_mirrors_take_the_fallback(nowhere, monkeypatch):
-    monkeypatch.setattr(sources, "_answers", lambda url: False)
-    assert resolve_data(without_source(download=True), nowhere) == "digits"
-
-
-def test_answering_public_mirrors_need_no_fallback(nowhere, monkeypatch):
-    monkeypatch.setattr(sources, "_answers", lambda url: True)
-    assert resolve_data(without_source(download=True), nowhere) is None
+@pytest.mark.parametrize(("answers", "fallback"), [(False, "digits"), (True, None)])
+def test_silent_public_mirrors_take_the_fallback(answers, fallback, nowhere, monkeypatch):
+    monkeypatch.setattr(sources, "_answers", lambda url: answers)
+    assert resolve_data(without_source(download=True), nowhere) == fallback
 
 
 @pytest.mark.parametrize("folder", ["raw/mnist", "mirror/mnist"])

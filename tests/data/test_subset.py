@@ -29,18 +29,7 @@ def test_stratified_takes_first_examples_of_every_class():
 def test_stratified_differs_from_first_on_sorted_classes():
     labels = np.repeat(np.arange(10), 20)
     assert np.bincount(labels[select_subset(labels, 50, "stratified")]).tolist() == [5] * 10
-    assert np.bincount(labels[select_subset(labels, 50, "first")], minlength=10).tolist() == [
-        20,
-        20,
-        10,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ]
+    assert np.bincount(labels[select_subset(labels, 50, "first")]).tolist() == [20, 20, 10]
 
 
 @pytest.mark.parametrize("selection", ["first", "stratified"])

@@ -234,11 +234,6 @@ def test_training_with_secure_noise_uses_no_checkpoint():
     assert [row.step for row in outcome.history] == [1, 2]
 
 
-def test_checkpoint_use_is_detected():
-    with pytest.raises(AssertionError, match="loaded a checkpoint"):
-        run(federated_arm(private=True), checkpoint=Untouched())
-
-
 @pytest.mark.parametrize(
     ("arm", "device", "resumes"),
     [

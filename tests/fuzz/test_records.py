@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -114,11 +114,18 @@ def honest(message: Message, client: int) -> Message:
     return Message(content, reply_to=message)
 
 
+def server_of(
+    aggregator: PlaintextAggregation, on_end: Callable[[RoundResult], None], notice: Callable[[str], None]
+) -> FederatedServer:
+    """Return the server of a training with accounts."""
+    plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
+    return FederatedServer(plan, aggregator, on_end, notice)
+
+
 def train(seed: int) -> tuple[list[np.ndarray], list[RoundResult], dict[int, Account], list[str]]:
     """Return sums, rounds, accounts and notices of a training with a hostile client."""
     summing, ends, notices, grid = Summing(), list[RoundResult](), list[str](), HostileGrid(Mutator(seed))
-    plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
-    server = FederatedServer(plan, summing, ends.append, notices.append)
+    server = server_of(summing, ends.append, notices.append)
     server.run(grid)  # type: ignore[arg-type]
     return summing.sums, ends, server.collect_accounts(grid), notices  # type: ignore[arg-type]
 
@@ -208,8 +215,7 @@ ACCOUNTS = {
 @pytest.mark.parametrize("given", ACCOUNTS.values(), ids=ACCOUNTS)
 def test_invalid_account_is_named_and_training_completes(given: object) -> None:
     notices = list[str]()
-    plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
-    server = FederatedServer(plan, Summing(), lambda end: None, notices.append)
+    server = server_of(SIDE, lambda end: None, notices.append)
     grid = Saying(given)
     server.run(grid)  # type: ignore[arg-type]
     assert server.collect_accounts(grid) == dict.fromkeys((0, 2), Account((EVENT,), MODEL))  # type: ignore[arg-type]
@@ -223,11 +229,7 @@ def test_training_without_majority_model_fails() -> None:
             answers = super().send_and_receive(messages)
             return [reply for reply in answers if ACCOUNT not in reply.content or reply.metadata.src_node_id < 4]
 
-    plan = ServerSettings(ROUNDS, 3, np.zeros(4, np.float32), LENGTH, lambda number: range(3), accounted=True)
-    server, grid = (
-        FederatedServer(plan, Summing(), lambda end: None, list[str]().append),
-        Split(account(model="cd" * 32)),
-    )
+    server, grid = server_of(SIDE, lambda end: None, lambda line: None), Split(account(model="cd" * 32))
     server.run(grid)  # type: ignore[arg-type]
     with pytest.raises(RoundFailed, match="different models: at most 1 of 2"):
         server.collect_accounts(grid)  # type: ignore[arg-type]

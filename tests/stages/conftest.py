@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ppml.config.arm import Arm
 from ppml.io.atomic import write_json
 from ppml.jobs.job import Job
 from ppml.jobs.threads import make_deterministic
@@ -19,6 +20,23 @@ from ppml.stages.example_files import write_examples
 from tests.conftest import RealData
 
 Files = dict[str, Path]
+TRAIN_OUTPUTS = {
+    "config": "config.json",
+    "model": "model.safetensors",
+    "history": "history.csv",
+    "events": "events.json",
+    "cost": "cost.json",
+}
+"""Outputs of the stage train, and the names of their files."""
+
+
+def train_job(
+    folder: Path, arm: dict[str, Any], inputs: Files, dataset: str, *, seed: int = 0, code: str = "code"
+) -> Job:
+    """Return a job of the stage train on one CPU, with outputs in ``folder``."""
+    spec = {"arm": Arm.model_validate(arm).technique(), "dataset": dataset, "root_seed": 2024, "device": "cpu"}
+    outputs = {name: folder / file for name, file in TRAIN_OUTPUTS.items()}
+    return Job(spec, inputs, outputs, seed=seed, digest=code)
 
 
 @contextmanager
@@ -36,8 +54,13 @@ def deterministic() -> Iterator[None]:
 
 def run_stage(stage: str, spec: Any, inputs: Mapping[str, Path], outputs: Mapping[str, Path], **others: Any) -> None:
     """Run one job of a stage in this process."""
+    run_job(stage, Job(spec, dict(inputs), dict(outputs), **others))
+
+
+def run_job(stage: str, job: Job) -> None:
+    """Run one job of a stage in this process."""
     with deterministic():
-        importlib.import_module(f"ppml.stages.{stage}").run(Job(spec, dict(inputs), dict(outputs), **others))
+        importlib.import_module(f"ppml.stages.{stage}").run(job)
 
 
 @pytest.fixture(scope="package")

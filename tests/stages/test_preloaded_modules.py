@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ppml.config.arm import Arm
-from ppml.io.atomic import write_json
+from ppml.io.atomic import read_json, write_json
 from ppml.ipc import parent_watch
 from ppml.jobs import fork_server
 from ppml.jobs.fork_client import ENV_SERVER
-from ppml.jobs.job import Job
 from ppml.pipeline.stages import STAGES
+
+from .conftest import train_job
 
 EVERYTHING = {
     "topology": {"kind": "federated", "partition": "p", "rounds": 2},
@@ -24,7 +23,6 @@ EVERYTHING = {
     "aggregation": {"kind": "ckks"},
     "training": {"epochs": 1, "batch_size": 50, "learning_rate": 1.0},
 }
-SAME = {"config": "config.json", "model": "model.safetensors", "history": "history.csv", "events": "events.json"}
 
 IMPORT_ALL = """
 import importlib, os, sys, threading
@@ -53,13 +51,10 @@ def train(folder: Path, subset, dataset: str) -> tuple[dict[str, bytes], float]:
     """Run the stage train as a job; return the reproducible files and the peak memory."""
     folder.mkdir()
     write_json(folder / "noise.json", {"noise_multipliers": [1.5, 1.5]})
-    spec = {"arm": Arm.model_validate(EVERYTHING).technique(), "dataset": dataset, "root_seed": 1, "device": "cpu"}
-    inputs = {**subset, "noise": folder / "noise.json"}
-    outputs = {name: folder / file for name, file in {**SAME, "cost": "cost.json"}.items()}
-    job = Job(spec, inputs, outputs, digest="code")
+    job = train_job(folder, EVERYTHING, {**subset, "noise": folder / "noise.json"}, dataset)
     subprocess.run([sys.executable, "-m", "ppml.jobs", "train", *job.options()], check=True)
-    cost = json.loads((folder / "cost.json").read_text())
-    return {name: (folder / file).read_bytes() for name, file in SAME.items()}, cost["peak_memory_mb"]
+    cost = read_json(job.outputs["cost"])
+    return {name: path.read_bytes() for name, path in job.outputs.items() if name != "cost"}, cost["peak_memory_mb"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")

@@ -31,7 +31,7 @@ from ppml.stages.checkpoint_file import CheckpointFile, Clock
 from ..aggregation.local import local_parties
 from ..federation.runs import bits
 from ..federation.scanner import secret_key_in, serialized_secret
-from .conftest import Files
+from .conftest import TRAIN_OUTPUTS, Files, train_job
 
 pytestmark = pytest.mark.usefixtures("deterministic_torch")
 
@@ -52,13 +52,6 @@ ARMS = {
     "secure": {**FEDERATED, "privacy": {**PRIVACY, "noise_source": "secure"}},
     "centralized": {"training": FEDERATED["training"]},
 }
-OUTPUTS = {
-    "config": "config.json",
-    "model": "model.safetensors",
-    "history": "history.csv",
-    "events": "events.json",
-    "cost": "cost.json",
-}
 
 
 class Training:
@@ -74,9 +67,7 @@ class Training:
         if technique["privacy"]["kind"] != "none":
             inputs["noise"] = folder / "noise.json"
             write_json(inputs["noise"], {"noise_multipliers": [1.5, 1.5]})
-        spec = {"arm": technique, "dataset": dataset, "root_seed": 2024, "device": "cpu"}
-        outputs = {name: self.folder / file for name, file in OUTPUTS.items()}
-        self.job = Job(spec, inputs, outputs, seed=seed, digest=code)
+        self.job = train_job(self.folder, ARMS[arm], inputs, dataset, seed=seed, code=code)
 
     def run(self) -> None:
         train.run(self.job)
@@ -103,7 +94,7 @@ class Training:
     def outputs(self) -> dict[str, object]:
         """Return all outputs but the measured seconds and memory, which no interruption may change."""
         cost = read_json(self.folder / "cost.json")
-        files = {name: (self.folder / OUTPUTS[name]).read_bytes() for name in OUTPUTS if name != "cost"}
+        files = {name: (self.folder / TRAIN_OUTPUTS[name]).read_bytes() for name in TRAIN_OUTPUTS if name != "cost"}
         return {**files, "bytes_up": cost["bytes_up"], "bytes_down": cost["bytes_down"]}
 
 
@@ -242,7 +233,7 @@ def test_success_deletes_checkpoint(training, uninterrupted, capsys):
     assert not one.folder.exists()
     one.run()
     check_same(one, uninterrupted("fl_dp"))
-    assert {path.name for path in one.folder.iterdir()} == set(OUTPUTS.values())
+    assert {path.name for path in one.folder.iterdir()} == set(TRAIN_OUTPUTS.values())
     assert "resuming" not in capsys.readouterr().out
 
 
@@ -352,22 +343,6 @@ def test_loaded_checkpoint_has_bits_of_saved_one(tmp_path, capsys):
             assert repr(found) == repr(value)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"global_state": GlobalState(VALUES / 3, {"velocity": -VALUES / 7})},
-        {"private_states": [{}, {"control": VALUES / 11}]},
-        {"server_events": ()},
-        {"server_state": ServerState(7, {0: 7, 1: 6, 10: -1}, {6: 180_000, 7: 180_001}, (1, 10), {0: 7})},
-    ],
-    ids=lambda fault: next(iter(fault)),
-)
-def test_changed_part_of_checkpoint_is_caught(fault, tmp_path):
-    CheckpointFile(tmp_path / "progress", "this", Clock()).save(lambda: checkpoint_of(**fault))
-    loaded = CheckpointFile(tmp_path / "progress", "this", Clock()).load()
-    assert bits(loaded) != bits(checkpoint_of())
-
-
 def test_cost_of_resumed_training_counts_all_its_processes(tmp_path):
     clock = Clock()
     clock.resume_from({"seconds": 1000.0, "cpu_seconds": 900.0, "peak_memory_mb": 1e9})
@@ -416,15 +391,6 @@ def test_absent_checkpoint_prints_nothing(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_truncated_checkpoint_starts_training_from_beginning(training, uninterrupted, capsys):
-    one = training("fl_dp")
-    one.interrupt(3)
-    one.progress.write_bytes(one.progress.read_bytes()[:-1])
-    one.run()
-    assert f"starting from the beginning, not from {one.progress}: " in capsys.readouterr().out
-    check_same(one, uninterrupted("fl_dp"))
-
-
 # Secrets.
 
 
@@ -446,7 +412,7 @@ def test_no_file_of_a_run_holds_a_secret_key(training, sides):
     one.interrupt(2)
     one.run()
     files = [path.read_bytes() for path in one.folder.rglob("*") if path.is_file()]
-    assert len(sides) == 2 and len(files) >= len(OUTPUTS)
+    assert len(sides) == 2 and len(files) >= len(TRAIN_OUTPUTS)
     for side in sides:
         assert not secret_key_in(files, side.clients)
         assert secret_key_in([*files, files[0] + serialized_secret(side.clients)], side.clients)

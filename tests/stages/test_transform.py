@@ -4,7 +4,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ppml.config.arm import Arm
 from ppml.config.transforms import Scattering
 from ppml.data.transforms.extractor import ScatteringFeatures
 from ppml.io.atomic import read_json, write_json
@@ -12,7 +11,7 @@ from ppml.randomness import Randomness
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_examples, read_raw_examples
 
-from .conftest import run_stage
+from .conftest import run_job, run_stage, train_job
 
 SCATTERING = {"kind": "scattering", "components": 40, "strokes": 50, "copies": 2, "views": 3}
 SETTINGS = Scattering.model_validate(SCATTERING)
@@ -55,14 +54,13 @@ def test_about_differs_from_subset_in_contract_only(transformed, subset):
 def test_training_and_prediction_take_transformed_examples(transformed, real_data, tmp_path):
     noise = tmp_path / "noise.json"
     write_json(noise, {"noise_multipliers": [2.0]})
-    spec = {"arm": Arm.model_validate(ARM).technique(), "dataset": real_data.dataset, "root_seed": 7, "device": "cpu"}
-    outputs = {name: tmp_path / name for name in ("config", "model", "history", "events", "cost")}
-    run_stage("train", spec, {**transformed, "noise": noise}, outputs, digest="code")
-    ((event,),) = read_json(outputs["events"])["owners"]
+    job = train_job(tmp_path, ARM, {**transformed, "noise": noise}, real_data.dataset)
+    run_job("train", job)
+    ((event,),) = read_json(job.outputs["events"])["owners"]
     assert (event["sample_rate"], event["steps"]) == (1.0, 12)
-    assert load_file(outputs["model"])["0.0.weight"].shape == (10, 41)
+    assert load_file(job.outputs["model"])["0.0.weight"].shape == (10, 41)
 
-    inputs = {"test": transformed["test"], "about": transformed["about"], "model": outputs["model"]}
+    inputs = {"test": transformed["test"], "about": transformed["about"], "model": job.outputs["model"]}
     run_stage("predict", {"model": "linear", "device": "cpu"}, inputs, {"predictions": tmp_path / "predictions"})
     predictions = load_file(tmp_path / "predictions")
     # 400 images with noise: a network on pixels learns nothing in 12 steps.
