@@ -29,6 +29,12 @@ def private(epsilon, accountant="prv", **keys):
     return {"kind": "example", "epsilon": epsilon, "delta": DELTA, "accountant": accountant, **keys}
 
 
+def federated(privacy, rounds=3, **topology):
+    """Return an arm of a federation whose clients train one epoch a round."""
+    topology = {"kind": "federated", "partition": "p", "rounds": rounds, **topology}
+    return {"topology": topology, "privacy": privacy, "training": {"epochs": 1, "batch_size": 50}}
+
+
 def spent_by_opacus(noise, rate, steps, accountant):
     from opacus.accountants import create_accountant
 
@@ -67,11 +73,7 @@ def test_noise_without_sampling_agrees_with_exact_epsilon(tmp_path):
 
 
 def test_noise_of_owner_depends_on_its_number_of_examples(tmp_path):
-    arm = {
-        "topology": {"kind": "federated", "partition": "p", "rounds": 3},
-        "privacy": private(3.0, "rdp"),
-        "training": {"epochs": 1, "batch_size": 50},
-    }
+    arm = federated(private(3.0, "rdp"))
     first, second, third, fourth = noise_of(tmp_path, arm, sizes=(100, 400, 200, 400))
     assert first > third > second == fourth
     for noise, rate, steps in ((first, 0.5, 3 * 2), (third, 0.25, 3 * 4), (second, 0.125, 3 * 8)):
@@ -114,16 +116,8 @@ def test_tightest_accountant_needs_less_noise_than_prv(batch_size, tmp_path):
     assert 0.96 < least / by_prv < 0.99
 
 
-FEDERATED = {"kind": "federated", "partition": "p", "rounds": 6}
-
-
 def test_distributed_noise_is_that_of_all_examples(tmp_path):
-    arm = {
-        "topology": FEDERATED,
-        "aggregation": {"kind": "ckks"},
-        "privacy": private(3.0, "rdp", noise="distributed"),
-        "training": {"epochs": 1, "batch_size": 50},
-    }
+    arm = {**federated(private(3.0, "rdp", noise="distributed"), rounds=6), "aggregation": {"kind": "ckks"}}
     noises = noise_of(tmp_path, arm, sizes=(100, 400))
     assert len(noises) == 2 and len(set(noises)) == 1
     assert 3.0 - 0.02 <= spent_by_opacus(noises[0], 0.1, 6, "rdp") <= 3.0
@@ -131,7 +125,7 @@ def test_distributed_noise_is_that_of_all_examples(tmp_path):
 
 def client_level(epsilon, accountant):
     privacy = {"kind": "client", "epsilon": epsilon, "delta": DELTA, "accountant": accountant}
-    return {"topology": {**FEDERATED, "weighting": "uniform"}, "privacy": privacy}
+    return federated(privacy, rounds=6, weighting="uniform")
 
 
 def test_client_level_noise_does_not_depend_on_numbers_of_examples(tmp_path):
@@ -179,20 +173,12 @@ def test_arm_without_privacy_is_not_calibrated(tmp_path):
 
 
 def test_noise_does_not_depend_on_number_of_processes(tmp_path):
-    arm = {
-        "topology": {"kind": "federated", "partition": "p", "rounds": 3},
-        "privacy": private(3.0, "rdp"),
-        "training": {"epochs": 1, "batch_size": 50},
-    }
+    arm = federated(private(3.0, "rdp"))
     sizes = (100, 400, 200, 400, 731)
     assert noise_of(tmp_path, arm, sizes=sizes, threads=3) == noise_of(tmp_path, arm, sizes=sizes)
 
 
 def test_unreachable_target_is_refused_equally_by_several_processes(tmp_path):
-    arm = {
-        "topology": {"kind": "federated", "partition": "p", "rounds": 3},
-        "privacy": private(1e-9, "rdp"),
-        "training": {"epochs": 1, "batch_size": 50},
-    }
+    arm = federated(private(1e-9, "rdp"))
     with pytest.raises(UserError, match=r"^privacy\.epsilon: got 1e-09, which no noise reaches"):
         noise_of(tmp_path, arm, sizes=(100, 400), threads=2)
