@@ -89,8 +89,7 @@ def check_same(first: TrainingResult, second: TrainingResult) -> None:
     assert (first.history, first.events) == (second.history, second.events)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize(("name", "workers"), [*((name, 2) for name in ARMS), ("cnn", 4)])
 def test_number_of_processes_changes_no_bit(name, workers):
     check_same(outcome(name), outcome(name, workers))
     if name != "encrypted":

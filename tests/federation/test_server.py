@@ -45,6 +45,7 @@ from .parties import (
     Course,
     Fault,
     MemoryStore,
+    Trail,
     Wire,
     by_hand,
     failed,
@@ -77,10 +78,16 @@ def all_clients(number: int) -> Iterable[int]:
     return range(3)
 
 
+@cache
+def expected_trail(received: Callable[[int], Iterable[int]]) -> Trail:
+    """Return the result by the formula."""
+    return by_hand(parties(federated()), received)
+
+
 def check_others_continue(course: Course, received: Callable[[int], Iterable[int]]) -> None:
     """Compare sums and models with federated averaging over the clients with an update."""
     assert course.failure is None
-    trail = by_hand(parties(federated()), received)
+    trail = expected_trail(received)
     assert course.added == [end.clients for end in course.ends] == [len(list(received(number))) for number in (1, 2, 3)]
     for found, expected in zip(course.sums, trail.sums, strict=True):
         assert np.array_equal(found, expected), "updates and weights, to the grid point"
