@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from flwr.app import Message, MessageType
 
@@ -19,6 +21,7 @@ def unchanged(message: Message, reply: Message) -> list[Message]:
     return [reply]
 
 
+@cache
 def accounts(fault: Fault = unchanged) -> tuple[dict[int, Account], list[str], Wire]:
     """Return the accounts after a private training, the notices, and the wire."""
     parts, notices = parties(federated(PRIVATE)), list[str]()
@@ -44,10 +47,7 @@ def test_clients_report_events_of_their_own_examples():
 FAULTS = {
     "another client": (with_status(client=0), "client 1: its reply names client 0"),
     "another round": (with_status(number=1), "client 1: its reply is for round 1"),
-    "no account": (
-        with_record(account=None),
-        "client 1: its account cannot be read: 'account' is missing",
-    ),
+    "no account": (with_record(account=None), "client 1: its account cannot be read: 'account' is missing"),
     "no status": (with_record(status=None), "client 1: its reply names no client"),
     "no reply": (lambda message, reply: [], "round 3: client 1 did not reply"),
 }
