@@ -12,10 +12,9 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from ppml.ipc import parent_watch
@@ -23,9 +22,12 @@ from ppml.jobs import fork_client, fork_server
 from ppml.jobs.stage_names import stage_names
 from ppml.pipeline.stages import OVERVIEW, STAGES
 
+from .processes import alive, soon
+
 PACKAGE = Path(fork_server.__file__).parents[1]
 JOB = [sys.executable, "-m", "ppml.jobs"]
 PRELOAD = {"overview": ("numpy.random", "no_such_library")}
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
 ENDED = "error: the process that started this job has ended\n"
 
 # A stage without libraries: it prints its process ids and runs a command.
@@ -65,24 +67,6 @@ def run(job: Job):
     else:
         raise ZeroDivisionError
 """
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def soon(condition: Callable[[], object], seconds: float = 2) -> bool:
-    """Return whether ``condition`` becomes true within ``seconds``."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture
@@ -251,9 +235,8 @@ def test_job_ends_with_server_and_next_job_needs_no_server(server):
     assert finish(begin("exit", "3"), None) == (3, "", "")
 
 
+@needs_linux
 def test_job_starts_after_end_of_server(folder, monkeypatch):
-    if sys.platform != "linux":
-        pytest.skip("the fork server needs Linux")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("")
         listener.listen()
@@ -302,9 +285,8 @@ def test_all_processes_end_with_main_process(kind, number, folder):
     assert not list((folder / "temporary").iterdir())
 
 
+@needs_linux
 def test_server_ends_with_main_process(folder):
-    if sys.platform != "linux":
-        pytest.skip("the fork server needs Linux")
     code = "from ppml.jobs.fork_server import start; server = start({}); print(server.pid)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert soon(lambda: not alive(int(found.stdout)))
@@ -315,7 +297,7 @@ def test_job_without_its_parent_does_not_start(folder, monkeypatch):
     assert begin("exit", "0").communicate() == ("", ENDED)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
+@needs_linux
 def test_job_of_another_user_is_refused(monkeypatch):
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:

@@ -9,6 +9,8 @@ import pytest
 from ppml.errors import UserError
 from ppml.jobs.parallel_map import parallel_map
 
+from .processes import alive, soon
+
 
 def square_and_process(item):
     time.sleep(0.05)
@@ -52,21 +54,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         "parallel_map(calculate, range(2), 2, 'sleep')"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    until = time.monotonic() + 60
-    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
-        time.sleep(0.05)
+    assert soon(lambda: len(list(tmp_path.iterdir())) == 2, 60)
     process.send_signal(signal.SIGKILL)
     process.wait()
     workers = [int(path.name) for path in tmp_path.iterdir()]
-    assert len(workers) == 2
-    while any(map(is_alive, workers)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(map(is_alive, workers))
-
-
-def is_alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert soon(lambda: not any(map(alive, workers)), 60)

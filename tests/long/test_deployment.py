@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,16 +19,17 @@ from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
 from ppml.federation.engines.flower_processes import private_folder
 from ppml.federation.engines.namespace_init import ServerJob
-from ppml.learning.parameters import digest_of, flatten
 from ppml.stages.federation_job import start_key_service
 
 from ..federation.test_engines import job_of, outcome
+from ..jobs.processes import soon
+from .results import check_result
 
 MODULE = "ppml.stages.flower_apps"
 SECONDS = 900.0
 
 
-def deploy(tmp_path: Path, name: str = "cnn", **others: object) -> dict[str, object]:
+def deploy(tmp_path: Path, name: str = "cnn", **others: object) -> dict:
     job, result = job_of(name, tmp_path / "job"), tmp_path / "result.json"
     with start_key_service(str(job)):
         run_deployed(tmp_path / "sites", MODULE, job, result, 3, **{"seconds": SECONDS, **others})
@@ -43,11 +43,7 @@ def running() -> str:
 @pytest.mark.parametrize("name", ["cnn", "private", "encrypted"])
 def test_deployment_has_same_bits_and_no_remaining_process(name, tmp_path):
     before = running()
-    found = deploy(tmp_path, name)
-    assert found["model"] == digest_of(flatten(outcome(name).models[0]))
-    assert found["events"] == [[event.to_json() for event in own] for own in outcome(name).events]
-    assert [row["accuracy"] for row in found["history"]] == [row.accuracy for row in outcome(name).history]
-    assert found["notices"] == []
+    check_result(deploy(tmp_path, name), outcome(name))
     assert running() == before
 
 
@@ -78,16 +74,9 @@ def test_stopped_command_leaves_no_process(number, tmp_path):
     )
     arguments = [str(tmp_path / "sites"), MODULE, str(job), str(tmp_path / "result.json")]
     with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.DEVNULL) as command:
-        wait_until(lambda: (tmp_path / "sites" / "supernode2.log").exists())
+        assert soon((tmp_path / "sites" / "supernode2.log").exists, SECONDS)
         command.send_signal(number)
-    wait_until(lambda: running() == before, 60)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    assert soon(lambda: running() == before, 60)
 
 
 # --- another user of the machine
@@ -140,9 +129,9 @@ def attack_server(tmp_path: Path) -> list[str]:
         seconds=600,
     )
     with deployment.NamespacedProcesses(tmp_path / "sites", {"module": MODULE, "server": asdict(server)}):
-        wait_until(lambda: (tmp_path / "sites" / "app").exists())
+        assert soon((tmp_path / "sites" / "app").exists, SECONDS)
         # The server's app is a task; its process has the token.
-        wait_until(lambda: "start-run" in (tmp_path / "sites" / "superlink.log").read_text())
+        assert soon(lambda: "start-run" in (tmp_path / "sites" / "superlink.log").read_text(), SECONDS)
         time.sleep(10)
         folders = [str(tmp_path / "sites"), str(tmp_path / "job"), str(tmp_path / "sites" / "flower")]
         done = subprocess.run([sys.executable, "-c", ATTACK, *folders], capture_output=True, text=True, check=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from ppml.federation.engines.namespaces import namespace_command
-from ppml.learning.parameters import digest_of, flatten
 from ppml.stages.federation_job import start_key_service
 
 from ..federation.test_engines import job_of, outcome
+from .results import check_result
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install flwr[simulation]"
@@ -48,8 +48,7 @@ def test_ray_training_has_same_bits_and_no_visible_port(name, tmp_path):
     stage = [sys.executable, "-P", "-m", "ppml.stages.ray_training", str(job), str(result), "2"]
     with start_key_service(str(job)):
         assert new_addresses([*namespace_command(), *stage]) == set()
-    found = json.loads(result.read_text())
-    assert found["model"] == digest_of(flatten(outcome(name).models[0])) and found["notices"] == []
+    check_result(json.loads(result.read_text()), outcome(name))
 
 
 def test_without_namespaces_the_ports_are_visible(tmp_path):

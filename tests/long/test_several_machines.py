@@ -11,19 +11,22 @@ import time
 from functools import cache
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
 from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.site import SiteConfig, write_credentials
-from ppml.learning.parameters import digest_of, flatten
+from ppml.learning.parameters import digest_of
 from ppml.learning.result import TrainingResult
 from ppml.stages import federation_job
 from ppml.stages.deployment_folders import needs_key_holder, split_job
 from ppml.training import train
 
 from ..federation.test_engines import CONTRACT, DATA, RNG, arm_of, foreign_images, noise_of, owners
+from ..jobs.processes import soon
 from .networks import machines, on
+from .results import check_result
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 2
@@ -88,10 +91,12 @@ class Sites:
         return [self.running[name].wait(timeout=SECONDS) for name in names]
 
     def wait_for_round(self, number: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        while len(self.result().get("history", [])) < number:
-            assert self.running["server"].poll() is None and time.monotonic() < deadline, self.log("server")
-            time.sleep(0.5)
+        server = self.running["server"]
+        assert soon(lambda: self.rounds() >= number or server.poll() is not None, SECONDS)
+        assert self.rounds() >= number, self.log("server")
+
+    def rounds(self) -> int:
+        return len(self.result().get("history", []))
 
     def result(self) -> dict:
         path = self.folder / "server" / "result.json"
@@ -112,30 +117,16 @@ class Sites:
 
 def remaining_processes(folder: Path) -> list[str]:
     """Return the processes with the folder of a deployment in their environment or command."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(folder).encode() in text:
-            found.append((path / "cmdline").read_text().replace("\0", " "))
-    return found
+    running = psutil.process_iter(["cmdline", "environ"])
+    return [" ".join(one.info["cmdline"] or ()) for one in running if str(folder) in str(one.info)]
 
 
 def check_no_process_remains(folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while remaining_processes(folder) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert remaining_processes(folder) == []
+    assert soon(lambda: not remaining_processes(folder), 60), remaining_processes(folder)
 
 
-def check_result(found: dict, folder: Path, name: str) -> None:
-    expected = in_process(name)
-    assert found["notices"] == []
-    assert found["model"] == digest_of(flatten(expected.models[0]))
-    assert found["events"] == [[event.to_json() for event in own] for own in expected.events]
-    assert [row["accuracy"] for row in found["history"]] == [row.accuracy for row in expected.history]
+def check_sites(found: dict, folder: Path, name: str) -> None:
+    check_result(found, in_process(name))
     for client in range(CLIENTS):
         weights = load_file(folder / f"client{client}" / "model.safetensors")["weights"]
         assert digest_of(weights.numpy()) == found["model"], "each site has the same model"
@@ -155,7 +146,7 @@ def test_training_with_killed_site_has_same_bits(name, network, tmp_path):
         check_no_process_remains(folder / "client1")
         running.start("client1")
         assert running.wait(*others) == [0] * len(others), {one: running.log(one) for one in others}
-        check_result(running.result(), folder, name)
+        check_sites(running.result(), folder, name)
     check_no_process_remains(folder)
     print(f"{name}: {time.monotonic() - begun:.0f} s, a site killed")
 
@@ -233,10 +224,7 @@ def test_stopped_server_leaves_no_process(how, network, tmp_path, monkeypatch):
     folder = prepare(tmp_path, "encrypted", network)
     with Sites(folder) as running:
         running.start("key-holder", "server", "client0")
-        deadline = time.monotonic() + SECONDS
-        while "takes part" not in running.log("client0"):
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        assert soon(lambda: "takes part" in running.log("client0"), SECONDS)
         server = running.running["server"]
         running.kill("server", how)
         assert server.wait(timeout=60) != 0
