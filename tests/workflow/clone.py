@@ -84,8 +84,7 @@ class Clone:
         return Clone(self.folder.parent / name)
 
     def dvc(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        done = run(self, "-m", "dvc", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -132,42 +131,6 @@ def isolate(folder: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, str(folder / "isolated" / name))
     patch.delenv("SSH_AUTH_SOCK", raising=False)
     patch.chdir(folder)
-
-
-@pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def first(tmp_path: Path) -> Clone:
-    return Clone.first(tmp_path / "first")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture(scope="session")
-def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a clone that has published its files, and the remote."""
-    folder = tmp_path_factory.mktemp("published")
-    with pytest.MonkeyPatch.context() as patch:
-        isolate(folder, patch)
-        clone = Clone.first(folder / "first")
-        clone.publish()
-        clone.commit()
-        patch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def published(published_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Clone:
-    for name in ("first", "store"):
-        shutil.copytree(published_once / name, tmp_path / name, symlinks=True, copy_function=shutil.copy2)
-    capsys.readouterr()
-    return Clone(tmp_path / "first")
 
 
 def error_of(action: Callable[[], object]) -> str:

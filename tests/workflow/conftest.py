@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow.clone import Clone, isolate
 from tests.workflow.project import DATASET, PUBLIC, Project
 from tests.workflow.small import Small
 
@@ -55,6 +56,52 @@ def small(finished_small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     small = finished_small.copy(tmp_path / "small")
     monkeypatch.chdir(small.folder)
     return small
+
+
+@pytest.fixture
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolate the test from the settings, keys and caches of the user, in the folder of the test."""
+    isolate(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Clone:
+    """Return a clone that has published nothing."""
+    return Clone.first(tmp_path / "first")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Return the folder of the remote."""
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a clone that has published its files, and the remote."""
+    folder = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(folder, patch)
+        clone = Clone.first(folder / "first")
+        clone.publish()
+        clone.commit()
+        patch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def published(published_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Clone:
+    """Return a clone that has published its files."""
+    for name in ("first", "store"):
+        shutil.copytree(published_once / name, tmp_path / name, symlinks=True, copy_function=shutil.copy2)
+    capsys.readouterr()
+    return Clone(tmp_path / "first")
+
+
+@pytest.fixture
+def other(published: Clone) -> Clone:
+    """Return a clone of the published clone, before its first pull."""
+    return published.clone()
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

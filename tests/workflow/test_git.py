@@ -13,10 +13,10 @@ import pytest
 
 from ppml.pipeline import git as repository
 from ppml.pipeline.git import GitError, ask_git, changed_files, history, is_shallow
-from tests.workflow.clone import Clone, error_of, first, isolated, published, published_once, run, store
+from tests.jobs.processes import alive, soon
+from tests.workflow.clone import Clone, error_of, run
 
-# Fixtures, used by their names.
-__all__ = ["first", "isolated", "published", "published_once", "store"]
+pytestmark = pytest.mark.usefixtures("isolated")
 
 MODEL = "artifacts/runs/fl/seed0/model.safetensors"
 BETTER = {MODEL: b"better"}
@@ -81,10 +81,9 @@ def test_publishing_names_failure_of_git(
 
 @failures
 def test_pull_without_git_loses_nothing(
-    published: Clone, monkeypatch: pytest.MonkeyPatch, failure: Callable[..., None]
+    published: Clone, other: Clone, monkeypatch: pytest.MonkeyPatch, failure: Callable[..., None]
 ) -> None:
     """Only git can tell the user's work from an earlier version."""
-    other = published.clone()
     other.pull()
     published.write(BETTER)
     published.publish()
@@ -118,9 +117,8 @@ def test_folder_of_other_user_is_named(published: Clone) -> None:
     assert (published.folder / MODEL).read_bytes() == b"better"
 
 
-def test_shallow_clone_is_named(published: Clone) -> None:
+def test_shallow_clone_is_named(published: Clone, other: Clone) -> None:
     """The shallow clone has the first version of the files, and only the second commit."""
-    other = published.clone()
     other.pull()
     published.write(BETTER)
     published.publish()
@@ -196,9 +194,4 @@ def test_child_of_hanging_git_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(GitError, match=r"^git log: no answer within 0\.5 seconds"):
         ask_git(tmp_path, "log")
     pid = int((tmp_path / "pid").read_text())
-    for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
-            break
-        time.sleep(0.05)
-    else:
-        raise AssertionError(f"process {pid} still runs")
+    assert soon(lambda: not alive(pid), 5), f"process {pid} still runs"

@@ -12,20 +12,9 @@ import yaml
 from ppml.pipeline.dvc_remote import Objects, read_list, tracked_lists
 from ppml.pipeline.published_files import is_publishable
 from ppml.pipeline.safe_paths import Places
-from tests.workflow.clone import (
-    FILES,
-    Clone,
-    error_of,
-    first,
-    isolated,
-    published,
-    published_once,
-    store,
-    stored,
-)
+from tests.workflow.clone import FILES, Clone, error_of, stored
 
-# Fixtures, used by their names.
-__all__ = ["first", "isolated", "published", "published_once", "store"]
+pytestmark = pytest.mark.usefixtures("isolated")
 
 MINE = {
     "precious.txt": b"precious",
@@ -83,8 +72,7 @@ def test_name_of_no_result_has_no_place(tmp_path: Path, name: str) -> None:
     assert places.check(SAFE) == tmp_path / SAFE
 
 
-def test_pull_of_hostile_list_writes_nothing(published: Clone, store: Path) -> None:
-    other = published.clone()
+def test_pull_of_hostile_list_writes_nothing(other: Clone, store: Path) -> None:
     other.write(MINE)
     for name in NAMES[:12]:
         forge(other, store, "artifacts", ["runs/fl/seed1/model.safetensors", name])
@@ -99,9 +87,8 @@ def test_pull_of_hostile_list_writes_nothing(published: Clone, store: Path) -> N
     assert everything(other.folder).items() >= MINE.items()
 
 
-def test_places_are_the_check(published: Clone, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_are_the_check(other: Clone, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted fault: without :class:`Places`, the pull writes the forged file."""
-    other = published.clone()
     forge(other, store, "artifacts", ["own.py"])
     monkeypatch.setattr(Places, "check", lambda self, name: other.folder / name)
     other.pull()
@@ -161,8 +148,8 @@ def test_invalid_dvc_file_is_one_line(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("link", ["artifacts", "artifacts/runs", "artifacts/runs/fl", "artifacts/runs/fl/seed0"])
-def test_pull_writes_through_no_link(published: Clone, tmp_path: Path, link: str) -> None:
-    other, elsewhere = published.clone(), tmp_path / "elsewhere"
+def test_pull_writes_through_no_link(other: Clone, tmp_path: Path, link: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (other.folder / link).parent.mkdir(parents=True, exist_ok=True)
     (other.folder / link).symlink_to(elsewhere)
@@ -173,8 +160,8 @@ def test_pull_writes_through_no_link(published: Clone, tmp_path: Path, link: str
 
 
 @pytest.mark.parametrize("link", [".dvc/cache", ".dvc/cache/files", ".dvc/cache/files/md5/{0}"])
-def test_cache_is_written_through_no_link(published: Clone, tmp_path: Path, link: str) -> None:
-    other, elsewhere = published.clone(), tmp_path / "elsewhere"
+def test_cache_is_written_through_no_link(other: Clone, tmp_path: Path, link: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     place = other.folder / link.format(hashlib.md5(b"model 7").hexdigest()[:2])
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -183,8 +170,8 @@ def test_cache_is_written_through_no_link(published: Clone, tmp_path: Path, link
     assert [path for path in elsewhere.rglob("*") if path.is_file()] == []
 
 
-def test_link_in_cache_is_replaced(published: Clone, tmp_path: Path) -> None:
-    other, outside = published.clone(), tmp_path / "outside"
+def test_link_in_cache_is_replaced(other: Clone, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
     outside.write_bytes(b"model 7")
     place = stored(other.folder / ".dvc/cache", b"model 7")
     place.parent.mkdir(parents=True)
@@ -195,8 +182,7 @@ def test_link_in_cache_is_replaced(published: Clone, tmp_path: Path) -> None:
     assert outside.stat().st_mode & 0o200
 
 
-def test_object_changed_before_copy_is_not_placed(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = published.clone()
+def test_object_changed_before_copy_is_not_placed(other: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     other.pull()
     (other.folder / SAFE).unlink()
     stored(other.folder / ".dvc/cache", b"model 0").chmod(0o644)
@@ -221,8 +207,7 @@ def test_published_paths_have_places() -> None:
     assert all(map(is_publishable, seeds))
 
 
-def test_hostile_list_of_other_commit_replaces_nothing(published: Clone, store: Path) -> None:
-    other = published.clone()
+def test_hostile_list_of_other_commit_replaces_nothing(other: Clone, store: Path) -> None:
     other.pull()
     text = (other.folder / "artifacts.dvc").read_text()
     forge(other, store, "artifacts", ["../precious.txt"])

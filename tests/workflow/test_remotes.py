@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.workflow.clone import FILES, Clone, error_of, first, isolated, published, published_once, store, stored
+from tests.workflow.clone import FILES, Clone, error_of, stored
 
-# Fixtures, used by their names.
-__all__ = ["first", "isolated", "published", "published_once", "store"]
+pytestmark = pytest.mark.usefixtures("isolated")
 
 Settings = dict[str, str]
 Serve = Callable[..., AbstractContextManager[Settings]]
@@ -104,23 +102,46 @@ def webdav(folder: Path, *, read_only: bool = False) -> Iterator[Settings]:
 
 
 @contextmanager
+def unreliable(folder: Path, broken: set[str], requests: list[str], ended: threading.Event) -> Iterator[Settings]:
+    """Serve a folder; of ``broken`` objects, send half, wait for ``ended``, and close the connection."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, directory=str(folder), **options)
+
+        def do_GET(self) -> None:
+            name = Path(self.path).name
+            requests.append(name)
+            if name not in broken:
+                super().do_GET()
+                return
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            ended.wait()
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Print no log."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield {"url": f"http://127.0.0.1:{server.server_address[1]}", "read_timeout": "2"}
+        finally:
+            ended.set()
+            server.shutdown()
+
+
+@contextmanager
 def http(folder: Path, *, read_only: bool = True) -> Iterator[Settings]:
     """Serve a folder by a plain web server."""
     assert read_only
-    port = free_port()
-    with running(
-        folder.parent / "log",
-        port,
-        sys.executable,
-        "-m",
-        "http.server",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--directory",
-        folder,
-    ):
-        yield {"url": f"http://127.0.0.1:{port}"}
+    with unreliable(folder, set(), [], threading.Event()) as settings:
+        yield settings
 
 
 def login(settings: Settings) -> Settings:
@@ -174,10 +195,9 @@ def test_absent_and_cut_objects_are_sent_again(
 
 
 @pytest.mark.parametrize("serve", [ssh, webdav, http])
-def test_read_only_server_refuses_publishing(published: Clone, store: Path, serve: Serve) -> None:
+def test_read_only_server_refuses_publishing(other: Clone, store: Path, serve: Serve) -> None:
     before = sorted(store.rglob("*"))
     with serve(store, read_only=True) as settings:
-        other = published.clone()
         other.remote(**login(settings))
         other.pull()
         assert other.files() == FILES
@@ -191,64 +211,27 @@ def test_read_only_server_refuses_publishing(published: Clone, store: Path, serv
     assert sorted(store.rglob("*")) == before
 
 
-def test_wrong_key_is_one_line(published: Clone, store: Path) -> None:
+def test_wrong_key_is_one_line(other: Clone, store: Path) -> None:
     with ssh(store) as settings:
-        other = published.clone()
         other.remote(url=settings["url"], keyfile=settings["stranger"])
         assert "): Permission denied for user " in error_of(other.pull)
 
 
 @pytest.mark.parametrize("wrong", [{"password": "guess"}, {"user": "bob"}])
-def test_wrong_password_is_one_line(published: Clone, store: Path, wrong: Settings) -> None:
+def test_wrong_password_is_one_line(other: Clone, store: Path, wrong: Settings) -> None:
     with webdav(store) as settings:
-        other = published.clone()
         other.remote(**{**settings, **wrong})
         message = error_of(other.pull)
         assert "401 (Unauthorized)" in message and "guess" not in message and "open-sesame" not in message
 
 
-@contextmanager
-def unreliable(folder: Path, broken: set[str], requests: list[str], ended: threading.Event) -> Iterator[Settings]:
-    """Serve a folder; of ``broken`` objects, send half, wait for ``ended``, and close the connection."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, directory=str(folder), **options)
-
-        def do_GET(self) -> None:
-            name = Path(self.path).name
-            requests.append(name)
-            if name not in broken:
-                super().do_GET()
-                return
-            content = Path(self.translate_path(self.path)).read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            self.wfile.flush()
-            ended.wait()
-            self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            """Print no log."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield {"url": f"http://127.0.0.1:{server.server_address[1]}", "read_timeout": "2"}
-        finally:
-            ended.set()
-            server.shutdown()
-
-
 @pytest.mark.parametrize("how", ["breaks", "stalls"])
-def test_next_pull_continues_after_bad_connection(published: Clone, store: Path, how: str) -> None:
+def test_next_pull_continues_after_bad_connection(other: Clone, store: Path, how: str) -> None:
     name, ended = stored(store, b"model 7").name, threading.Event()
     requests: list[str] = []
     if how == "breaks":
         ended.set()
-    other, broken = published.clone(), {name}
+    broken = {name}
     with unreliable(store, broken, requests, ended) as settings:
         other.remote(**settings)
         started = time.monotonic()

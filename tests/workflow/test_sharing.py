@@ -15,23 +15,9 @@ import pytest
 from ppml.errors import UserError
 from ppml.pipeline.dvc_remote import Objects
 from ppml.pipeline.pull import main as pull_main
-from tests.workflow.clone import (
-    CONFIG,
-    FILES,
-    Clone,
-    error_of,
-    first,
-    isolated,
-    published,
-    published_once,
-    run,
-    store,
-    stored,
-    stored_list,
-)
+from tests.workflow.clone import CONFIG, FILES, Clone, error_of, run, stored, stored_list
 
-# Fixtures, used by their names.
-__all__ = ["first", "isolated", "published", "published_once", "store"]
+pytestmark = pytest.mark.usefixtures("isolated")
 
 PULL = ("-m", "ppml.pipeline.pull")
 MODEL = "artifacts/runs/fl/seed0/model.safetensors"
@@ -117,13 +103,12 @@ def test_dvc_push_and_pull_work(published: Clone) -> None:
 # --- incomplete remotes ----------------------------------------------------------------------------------------------
 
 
-def test_pull_names_absent_files_and_places_others(published: Clone, store: Path) -> None:
+def test_pull_names_absent_files_and_places_others(published: Clone, other: Clone, store: Path) -> None:
     objects = {seed: stored(store, b"model %d" % seed) for seed in range(12)}
     objects[0].unlink()
     damage(objects[1], b"mod_l 1")
     damage(objects[2], b"mod_l 2", 0o644)
     damage(objects[3], b"mod")
-    other = published.clone()
     own = {"artifacts/runs/own/seed0/model.safetensors": b"own", "artifacts/notes.txt": b"own"}
     other.write(own)
     absent = {f"artifacts/runs/fl/seed{seed}/model.safetensors" for seed in range(4)}
@@ -141,8 +126,7 @@ def test_pull_names_absent_files_and_places_others(published: Clone, store: Path
     assert other.files() == {**FILES, **own}
 
 
-def test_damaged_object_in_cache_is_fetched_again(published: Clone) -> None:
-    other = published.clone()
+def test_damaged_object_in_cache_is_fetched_again(other: Clone) -> None:
     other.pull()
     shutil.rmtree(other.folder / "artifacts")
     damage(stored(other.folder / ".dvc/cache", b"model 7"), b"mod_l 7")
@@ -161,9 +145,8 @@ def test_damaged_object_in_cache_is_not_published(published: Clone, store: Path)
     assert path.read_bytes() == stored(store, b"model 7").read_bytes() == b"model 7"
 
 
-def test_pull_without_list_changes_nothing(published: Clone, store: Path) -> None:
-    stored_list(store, published, "artifacts").unlink()
-    other = published.clone()
+def test_pull_without_list_changes_nothing(other: Clone, store: Path) -> None:
+    stored_list(store, other, "artifacts").unlink()
     assert "the list of artifacts/ did not come: not in the remote" in error_of(other.pull)
     assert other.files() == {}
 
@@ -183,8 +166,7 @@ def test_pull_without_list_changes_nothing(published: Clone, store: Path) -> Non
         ({"url": "gs://bucket/store"}, "dvc-gs"),
     ],
 )
-def test_unusable_remote_is_named(published: Clone, settings: dict[str, str], reason: str) -> None:
-    other = published.clone()
+def test_unusable_remote_is_named(other: Clone, settings: dict[str, str], reason: str) -> None:
     other.remote(**settings)
     problem, origin = error_of(other.pull).splitlines()
     assert problem.startswith("the DVC remote elsewhere (") and reason in problem
@@ -200,8 +182,7 @@ def test_unusable_remote_is_named(published: Clone, settings: dict[str, str], re
         ("['remote \"x\"']\nurl = foo://x\n", ".dvc/config, .dvc/config.local or DVC's settings of the user: config "),
     ],
 )
-def test_missing_remote_is_named(published: Clone, settings: str, reason: str) -> None:
-    other = published.clone()
+def test_missing_remote_is_named(other: Clone, settings: str, reason: str) -> None:
     (other.folder / ".dvc/config").write_text(settings)
     assert error_of(other.pull).startswith(reason)
 
@@ -218,8 +199,7 @@ def test_merge_conflict_is_named(published: Clone) -> None:
         assert message.startswith("data.dvc cannot be read; ") and "git checkout --ours data.dvc" in message
 
 
-def test_message_contains_no_secret(published: Clone) -> None:
-    other = published.clone()
+def test_message_contains_no_secret(other: Clone) -> None:
     other.remote(url="webdav://alice:s3cret@127.0.0.1:1/store?sig=t0ken", user="alice", password="pa55", token="t1ken")
     message = error_of(other.pull)
     assert "webdav://***@127.0.0.1:1/store?***" in message
@@ -228,8 +208,7 @@ def test_message_contains_no_secret(published: Clone) -> None:
 
 @pytest.mark.parametrize("scheme", ["ssh", "webdav"])
 @pytest.mark.parametrize("password", ["p@sswOrd9", "pa/sswOrd9", "pa/s@s:wOrd9"])
-def test_message_contains_no_password_of_address(published: Clone, scheme: str, password: str) -> None:
-    other = published.clone()
+def test_message_contains_no_password_of_address(other: Clone, scheme: str, password: str) -> None:
     other.remote(url=f"{scheme}://alice:{password}@127.0.0.1:1/store")
     message = error_of(other.pull)
     assert f"{scheme}://***@127.0.0.1:1/store" in message and "wOrd9" not in message
@@ -259,8 +238,7 @@ def test_unusable_place_is_one_line(published: Clone, place: str) -> None:
 # --- unpublished work ------------------------------------------------------------------------------------------------
 
 
-def test_unpublished_work_is_not_replaced(published: Clone) -> None:
-    other = published.clone()
+def test_unpublished_work_is_not_replaced(published: Clone, other: Clone) -> None:
     own = {f"artifacts/runs/fl/seed{seed}/model.safetensors": b"own %d" % seed for seed in range(2)}
     other.write(own)
     message = error_of(other.pull)
@@ -272,8 +250,7 @@ def test_unpublished_work_is_not_replaced(published: Clone) -> None:
     assert other.files() == FILES
 
 
-def test_work_during_transfer_is_not_replaced(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = published.clone()
+def test_work_during_transfer_is_not_replaced(other: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fetch_and_work(self: Objects, names: Iterable[str]) -> str:
         reason = fetch(self, names)
@@ -286,15 +263,13 @@ def test_work_during_transfer_is_not_replaced(published: Clone, monkeypatch: pyt
     assert other.files() == {MODEL: b"own"}
 
 
-def test_folder_in_place_of_file_is_kept(published: Clone) -> None:
-    other = published.clone()
+def test_folder_in_place_of_file_is_kept(other: Clone) -> None:
     other.write({f"{MODEL}/own": b"own"})
     assert f"  {MODEL}\n" in error_of(other.pull)
     assert other.files() == {f"{MODEL}/own": b"own"}
 
 
-def test_earlier_version_is_replaced(published: Clone, capsys: pytest.CaptureFixture[str]) -> None:
-    other = published.clone()
+def test_earlier_version_is_replaced(published: Clone, other: Clone, capsys: pytest.CaptureFixture[str]) -> None:
     other.pull()
     published.write({MODEL: b"better"})
     published.publish()
@@ -457,8 +432,7 @@ def test_commands_of_makefile(first: Clone) -> None:
     assert "`make results` computes everything" in alternative
 
 
-def test_pull_during_run_is_refused(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = published.clone()
+def test_pull_during_run_is_refused(other: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(other.folder)
     hold = "import sys; from ppml.pipeline.run_lock import RunLock; RunLock().take()"
     command = [sys.executable, "-c", f"{hold}; print('held', flush=True); sys.stdin.read()"]

@@ -13,11 +13,10 @@ import pytest
 from dvc.dirs import site_cache_dir
 
 from ppml.pipeline.dvc_remote import SITE_CACHE, open_repo, private_folder
-from tests.workflow.clone import Clone, first, isolated, published, published_once, store
+from tests.workflow.clone import Clone
 from tests.workflow.project import ROOT
 
-# Fixtures, used by their names.
-__all__ = ["first", "isolated", "published", "published_once", "store"]
+pytestmark = pytest.mark.usefixtures("isolated")
 
 USED = "from dvc.repo import Repo; repo = Repo('.'); print(repo.site_cache_dir); repo.state.hashes.set('a', object); "
 
@@ -38,9 +37,8 @@ def open_to_others(folder: Path, root: Path) -> list[str]:
     ]
 
 
-def test_command_of_dvc_uses_folder_in_clone(published: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_of_dvc_uses_folder_in_clone(published: Clone, other: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_SITE_CACHE_DIR")
-    other = published.clone()
     folder = (other.folder / used_by_dvc(other)).resolve()
     assert folder.is_relative_to(other.folder / SITE_CACHE) and (folder / "hashes/local/cache.db").is_file()
     assert open_to_others(folder, other.folder) == []
@@ -54,9 +52,8 @@ def test_command_of_dvc_uses_folder_in_clone(published: Clone, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("setting", ["", "/var/tmp/dvc-of-all"])
-def test_open_repo_uses_folder_in_clone(published: Clone, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_repo_uses_folder_in_clone(other: Clone, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", setting)
-    other = published.clone()
     monkeypatch.chdir(other.folder.parent)
     umask = os.umask(0)
     try:
@@ -88,8 +85,7 @@ def test_open_folder_is_closed_and_emptied(tmp_path: Path, opened: str) -> None:
 
 @pytest.mark.parametrize("part", [SITE_CACHE, f"{SITE_CACHE}/repo"])
 @pytest.mark.parametrize("kind", ["link", "another user's", "file"])
-def test_temporary_folder_replaces_foreign_folder(published: Clone, part: str, kind: str) -> None:
-    other = published.clone()
+def test_temporary_folder_replaces_foreign_folder(other: Clone, part: str, kind: str) -> None:
     place = other.folder / part
     shutil.rmtree(place)
     if kind == "link":
