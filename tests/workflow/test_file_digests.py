@@ -59,7 +59,9 @@ def test_file_is_read_again_only_after_a_change(file: str, tmp_path: Path) -> No
     assert digests.sha256(file) == hashlib.sha256(b"another").hexdigest()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "[1]", '{"a": 1}', '{"a": []}', '{"a": [1, 2]}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "{", "\0\0", "[]", "[1]", '{"a": 1}', '{"a": []}', '{"a": [1, 2]}', "[" * 100_000]
+)
 def test_damaged_cache_counts_as_missing(file: str, tmp_path: Path, content: str) -> None:
     path = tmp_path / "files.json"
     path.write_text(content.replace('"a"', json.dumps(file)))

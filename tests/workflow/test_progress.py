@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -21,8 +22,6 @@ from snakemake_logger_plugin_ppml.progress import (
     Progress,
     duration,
     excerpt,
-    fit,
-    job_name,
     short_error,
     short_reason,
     to_ascii,
@@ -46,22 +45,30 @@ def clock() -> Clock:
     return Clock()
 
 
-def make_handler(clock: Clock, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> LogHandler:
+@pytest.fixture
+def progress(clock: Clock) -> Progress:
+    return Progress(clock)
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def make_handler(clock: Clock, stream: io.StringIO, **settings: Any) -> LogHandler:
     """Return a handler that writes to ``stream``, with Snakemake's default settings and ``settings``."""
-    defaults: dict[str, Any] = {
-        "printshellcmds": False,
-        "nocolor": False,
-        "quiet": None,
-        "debug_dag": False,
-        "verbose": False,
-        "show_failed_logs": False,
-        "stdout": False,
-        "dryrun": False,
-    }
-    monkeypatch.setattr(sys, "stderr", stream)
-    handler = LogHandler(SimpleNamespace(**defaults | settings), None)  # type: ignore[arg-type]
+    defaults = dict.fromkeys(
+        ("printshellcmds", "nocolor", "quiet", "debug_dag", "verbose", "show_failed_logs", "stdout", "dryrun"), False
+    )
+    with contextlib.redirect_stderr(stream):
+        handler = LogHandler(SimpleNamespace(**defaults | settings), None)  # type: ignore[arg-type]
     handler.progress.clock = clock
     return handler
+
+
+@pytest.fixture
+def handler(clock: Clock, stream: io.StringIO) -> LogHandler:
+    return make_handler(clock, stream)
 
 
 def send(handler: LogHandler, message: str | None = None, level: int = logging.INFO, **data: Any) -> None:
@@ -77,25 +84,12 @@ def start_job(handler: LogHandler, jobid: int, rule: str, log: tuple[str, ...] =
     send(handler, event=LogEvent.JOB_INFO, reason="Missing output files: a, b", shellcmd="train it", **data)
 
 
-@pytest.mark.parametrize(
-    ("wildcards", "name"),
-    [
-        ({"arm": "fl_dp", "seed": "1"}, "train fl_dp/seed1"),
-        ({"dataset": "digits", "arm": "dp"}, "train digits/dp"),
-        ({}, "train"),
-    ],
-)
-def test_job_name(wildcards: dict[str, str], name: str) -> None:
-    assert job_name("train", wildcards) == name
-
-
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (252.9, "4:12"), (3852, "1:04:12")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_line_shows_count_times_and_running_jobs(clock: Clock) -> None:
-    progress = Progress(clock)
+def test_line_shows_count_times_and_running_jobs(progress: Progress, clock: Clock) -> None:
     progress.plan({"train": 4})
     assert progress.line() == "  0 % 0/4 jobs · 0:00 elapsed"
     progress.start(1, "train", "train dp/seed0")
@@ -110,8 +104,7 @@ def test_line_shows_count_times_and_running_jobs(clock: Clock) -> None:
     assert "left" in progress.line()
 
 
-def test_time_left_divides_by_the_parallelism(clock: Clock) -> None:
-    progress = Progress(clock)
+def test_time_left_divides_by_the_parallelism(progress: Progress, clock: Clock) -> None:
     progress.plan({"train": 8})
     for jobid in (1, 2):
         progress.start(jobid, "train", "train")
@@ -121,8 +114,7 @@ def test_time_left_divides_by_the_parallelism(clock: Clock) -> None:
     assert progress.time_left() == pytest.approx(6 * 100 / 2)
 
 
-def test_time_left_uses_durations_by_rule(clock: Clock) -> None:
-    progress = Progress(clock)
+def test_time_left_uses_durations_by_rule(progress: Progress, clock: Clock) -> None:
     progress.plan({"prepare": 1, "train": 2, "report": 1})
     for jobid, (rule, seconds) in enumerate([("prepare", 20), ("train", 100)]):
         assert progress.time_left() is None, "one quick first step is not enough"
@@ -153,8 +145,7 @@ def test_summary(clock: Clock, state: dict[str, Any], text: str) -> None:
     assert Progress(clock, total=60, **state).summary() == text
 
 
-def test_successful_second_attempt_is_no_failure(clock: Clock) -> None:
-    progress = Progress(clock)
+def test_successful_second_attempt_is_no_failure(progress: Progress) -> None:
     progress.plan({"train": 1})
     progress.start(1, "train", "train")
     progress.fail(1)
@@ -164,9 +155,7 @@ def test_successful_second_attempt_is_no_failure(clock: Clock) -> None:
     assert progress.summary() == "done: 1 job in 0:00"
 
 
-def test_fit_and_ascii() -> None:
-    assert fit("12345", 5) == "12345"
-    assert fit("123456", 5) == "1234…"
+def test_ascii_line_has_same_length() -> None:
     line = "━━── 1/2 jobs · a — b…"
     assert to_ascii(line).isascii()
     assert len(to_ascii(line)) == len(line), "the line must still fit"
@@ -199,9 +188,7 @@ def test_short_reason() -> None:
     assert short_reason(others) == "input files updated by another job"
 
 
-def test_plain_log_gets_few_lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    handler = make_handler(clock, stream, monkeypatch)
+def test_plain_log_gets_few_lines(handler: LogHandler, stream: io.StringIO, clock: Clock) -> None:
     send(handler, "Assuming unrestricted shared filesystem usage.")
     send(handler, "Workflow has started!", event=LogEvent.WORKFLOW_STARTED)
     send(handler, "Provided cores: 2", event=LogEvent.RESOURCES_INFO)
@@ -220,9 +207,7 @@ def test_plain_log_gets_few_lines(clock: Clock, monkeypatch: pytest.MonkeyPatch)
     assert len(lines) == 11
 
 
-def test_warnings_and_errors_are_shown_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    handler = make_handler(clock, stream, monkeypatch)
+def test_warnings_and_errors_are_shown_once(handler: LogHandler, stream: io.StringIO) -> None:
     for _ in range(2):
         send(handler, "old metadata", logging.WARNING)
         send(handler, "WorkflowError:\nno such rule", logging.ERROR, event=LogEvent.ERROR)
@@ -231,17 +216,14 @@ def test_warnings_and_errors_are_shown_once(clock: Clock, monkeypatch: pytest.Mo
     assert stream.getvalue().splitlines() == ["warning: old metadata", "error: no such rule"]
 
 
-def test_messages_without_a_run_are_shown(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    handler = make_handler(clock, stream, monkeypatch)
+def test_messages_without_a_run_are_shown(handler: LogHandler, stream: io.StringIO) -> None:
     send(handler, "Unlocked working directory.")
     handler.close()
     assert stream.getvalue() == "Unlocked working directory.\n"
 
 
-def test_dry_run_lists_jobs_and_totals(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    handler = make_handler(clock, stream, monkeypatch, dryrun=True)
+def test_dry_run_lists_jobs_and_totals(stream: io.StringIO, clock: Clock) -> None:
+    handler = make_handler(clock, stream, dryrun=True)
     send(handler, event=LogEvent.WORKFLOW_STARTED)
     for _ in range(2):
         send(handler, event=LogEvent.RUN_INFO, stats={"train": 1, "total": 1})
@@ -250,9 +232,7 @@ def test_dry_run_lists_jobs_and_totals(clock: Clock, monkeypatch: pytest.MonkeyP
     assert stream.getvalue().splitlines() == ["train dp/seed0  (missing output files)", "1 job: 1 train"]
 
 
-def test_killed_job_and_missing_output_are_named(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    handler = make_handler(clock, stream, monkeypatch)
+def test_killed_job_and_missing_output_are_named(handler: LogHandler, stream: io.StringIO) -> None:
     send(handler, event=LogEvent.WORKFLOW_STARTED)
     send(handler, event=LogEvent.RUN_INFO, stats={"train": 2, "total": 2})
     start_job(handler, 1, "train", seed="0")
@@ -283,7 +263,7 @@ def test_terminal_gets_one_line_in_place(clock: Clock, monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "50")
     monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
-    handler = make_handler(clock, stream, monkeypatch)
+    handler = make_handler(clock, stream)
     send(handler, event=LogEvent.WORKFLOW_STARTED)
     send(handler, event=LogEvent.RUN_INFO, stats={"train": 4, "total": 4})
     start_job(handler, 1, "train", arm="a_rather_long_name_of_an_arm", seed="0")
@@ -298,9 +278,7 @@ def test_terminal_gets_one_line_in_place(clock: Clock, monkeypatch: pytest.Monke
     assert "\x1b[3" not in drawn
 
 
-def test_invalid_event_does_not_stop_the_workflow(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    handler = make_handler(clock, stream, monkeypatch)
+def test_invalid_event_does_not_stop_the_workflow(handler: LogHandler, stream: io.StringIO) -> None:
     send(handler, event=LogEvent.JOB_INFO)
     send(handler, event=LogEvent.RUN_INFO, stats=None)
     send(handler, "Error in rule a", logging.ERROR, event=LogEvent.JOB_ERROR)
@@ -309,12 +287,11 @@ def test_invalid_event_does_not_stop_the_workflow(clock: Clock, monkeypatch: pyt
     handler.close()
 
 
-def test_verbose_keeps_the_output_of_snakemake(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    handler = make_handler(clock, stream, monkeypatch, verbose=True)
+def test_verbose_keeps_the_output_of_snakemake(stream: io.StringIO, clock: Clock) -> None:
+    handler = make_handler(clock, stream, verbose=True)
     send(handler, "message", logging.ERROR)
     assert not handler.writes_to_stream
-    assert make_handler(clock, stream, monkeypatch).writes_to_stream
+    assert make_handler(clock, stream).writes_to_stream
     assert stream.getvalue() == ""
 
 

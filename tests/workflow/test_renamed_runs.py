@@ -55,19 +55,16 @@ def test_runs_of_renamed_arm_are_copied(small: Small, place: str) -> None:
     assert {Path(name).parts[1] for name in RecordBook(BOOK).records if name.startswith("runs/")} == set(NEW)
 
 
-def test_edited_run_is_not_copied(small: Small) -> None:
-    replace_bytes("runs/alone/seed0/cost.txt", "0")
+@pytest.mark.parametrize("change", ["edited", "incomplete"])
+def test_changed_run_is_not_copied(small: Small, change: str) -> None:
+    if change == "edited":
+        replace_bytes("runs/alone/seed0/cost.txt", "0")
+    else:
+        Path("runs/alone/seed0/predictions.txt").unlink()
     small.set(arms=NEW)
     start_run()
     assert set(stale_jobs()) == {"train alone-again/0", "predict alone-again/0", "collect"}
     assert not Path("runs/alone-again/seed0").exists()
-
-
-def test_incomplete_run_is_not_copied(small: Small) -> None:
-    Path("runs/alone/seed0/predictions.txt").unlink()
-    small.set(arms=NEW)
-    start_run()
-    assert set(stale_jobs()) == {"train alone-again/0", "predict alone-again/0", "collect"}
 
 
 def test_run_without_record_of_noise_is_not_copied(small: Small) -> None:

@@ -57,20 +57,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return a function that starts a process with the lock."""
+    """Return a function that starts a process with the lock, or with other code."""
     started = []
 
-    def call(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLDER, *arguments]
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    def call(*arguments: str, code: str = HOLDER) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", code, *arguments]
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
         return started[-1]
 
     yield call
     for process in started:
         process.kill()
         process.wait()
-        process.stdout.close()
-        process.stdin.close()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every lock, like some file systems."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
 
 
 def test_only_one_process_holds_lock(start: Callable[..., subprocess.Popen[str]]) -> None:
@@ -140,13 +151,8 @@ def test_each_folder_has_a_lock(start: Callable[..., subprocess.Popen[str]], tmp
     assert RunLock(tmp_path / ".snakemake/ppml/lock").held
 
 
-def test_run_without_locks_warns_and_continues(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
+@pytest.mark.usefixtures("no_locks")
+def test_run_without_locks_warns_and_continues(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     lock = RunLock()
     assert lock.take() and lock.held
     (line,) = capsys.readouterr().err.splitlines()
@@ -155,21 +161,16 @@ def test_run_without_locks_warns_and_continues(
 
 
 @pytest.fixture
-def follow() -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def follow(
+    start: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], subprocess.Popen[str]]:
     """Return a function that starts a job of the lock's run, as Slurm does."""
-    started = []
 
     def call() -> subprocess.Popen[str]:
-        run = json.loads(Path(".snakemake/ppml/lock").read_text())["run"]
-        command, pipe = [sys.executable, "-c", JOB], subprocess.PIPE
-        environment = {**os.environ, "PPML_RUN": run}
-        started.append(subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
-        return started[-1]
+        monkeypatch.setenv("PPML_RUN", json.loads(Path(".snakemake/ppml/lock").read_text())["run"])
+        return start(code=JOB)
 
-    yield call
-    for process in started:
-        process.kill()
-        process.communicate()
+    return call
 
 
 ENDED = "error: the run of this job has ended"
@@ -206,12 +207,9 @@ def test_job_after_its_run_does_not_start(
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_job_of_earlier_run_is_recognized(locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
+def test_job_of_earlier_run_is_recognized(locks: bool, request: pytest.FixtureRequest) -> None:
     if not locks:
-        monkeypatch.setattr("fcntl.flock", no_locks)
+        request.getfixturevalue("no_locks")
     lock = RunLock()
     assert lock.take()
     run = os.environ["PPML_RUN"]

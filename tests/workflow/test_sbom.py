@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ from packaging.utils import canonicalize_name
 from ppml.errors import UserError
 from ppml.pipeline.sbom import check_bom, main, make_bom, read_lock
 from tests.locks import entries
-from tests.workflow.project import ROOT
 
 ONE, TWO = "1" * 64, "2" * 64
 LOCK = f"""# made by hand
@@ -51,11 +49,18 @@ def bom_of(folder: Path) -> dict[str, Any]:
     return json.loads(make_bom(folder / "requirements.lock", folder / "pyproject.toml"))
 
 
-def differences(bom: dict[str, Any], name: str = "requirements.lock") -> Counter[Any]:
-    """Return the entries of only one of lock and bill of materials."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the bill of materials of this project from the command, which checks it against the schema."""
+    path = tmp_path_factory.mktemp("sbom") / "new folder" / "sbom.cdx.json"
+    main([str(path)])
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_bom_contains_every_pin_with_version_and_hashes(whole: dict[str, Any]) -> None:
     locked = Counter(
         (canonicalize_name(one.requirement.name), str(one.requirement.specifier)[2:], one.hashes)
-        for one in entries(name)
+        for one in entries("requirements.lock")
     )
     billed = Counter(
         (
@@ -67,35 +72,10 @@ def differences(bom: dict[str, Any], name: str = "requirements.lock") -> Counter
                 for digest in reference["hashes"]
             ),
         )
-        for one in bom["components"]
+        for one in whole["components"]
     )
-    return (locked - billed) + (billed - locked)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the bill of materials of this project from the command, which checks it against the schema."""
-    path = tmp_path_factory.mktemp("sbom") / "new folder" / "sbom.cdx.json"
-    main([str(path)])
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def test_bom_contains_every_pin_with_version_and_hashes(whole: dict[str, Any]) -> None:
-    assert not differences(whole)
-    assert len(whole["components"]) > 200
-
-
-def test_comparison_finds_missing_and_changed_pins(whole: dict[str, Any]) -> None:
-    for change in ("component", "version", "hash"):
-        bom = copy.deepcopy(whole)
-        component = bom["components"][7]
-        if change == "component":
-            bom["components"].remove(component)
-        elif change == "version":
-            component["version"] += ".1"
-        else:
-            component["externalReferences"][0]["hashes"].pop()
-        assert differences(bom), change
+    assert billed == locked
+    assert billed.total() > 200
 
 
 def test_bom_contains_root_licences_and_dependencies(whole: dict[str, Any]) -> None:
@@ -167,8 +147,3 @@ def test_invalid_bom_is_refused(folder: Path) -> None:
         check_bom(json.dumps(bom))
     del bom["components"][0]
     check_bom(json.dumps(bom))
-
-
-def test_make_writes_bom() -> None:
-    planned = subprocess.run(["make", "-n", "sbom"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "ppml.pipeline.sbom build/sbom.cdx.json" in planned
