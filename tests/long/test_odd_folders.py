@@ -9,7 +9,6 @@ __all__ = ["odd"]
 
 
 def test_report_is_written_in_odd_folders(odd: Project) -> None:
-    status, output = odd.python("-m", "ppml.pipeline.html_report", "--configfile", CONFIG)
-    assert status == 0, output
+    odd.call("-m", "ppml.pipeline.html_report", "--configfile", CONFIG)
     text = (folders_in(odd.folder)["reports"] / "report.html").read_text(encoding="utf-8")
     assert "<html" in text and "every-epsilon" in text

@@ -11,39 +11,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from tests.jobs.processes import soon
 from tests.long.slurm_node import obstacle
-from tests.workflow.project import Project
+from tests.workflow.project import Project, is_measured, wait_for_success
 
 pytestmark = pytest.mark.skipif(bool(obstacle()), reason=f"no Slurm: {obstacle()}")
 
 NODE = [sys.executable, str(Path(__file__).with_name("slurm_node.py"))]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--configfile", "config/smoke.yaml"]
-PLACES = ("data/subsets", "build/smoke/artifacts", "build/smoke/reports")
-# Without a mirror and a network, the fallback has other folders.
-FOLDERS = (*PLACES, *(f"{place}-digits" for place in PLACES[1:]))
-# Seconds, memory and the sizes of ciphertexts differ between any two runs.
-MEASURED = re.compile(
-    r"/(inference-)?cost\.json$|/(costs|inferences)\.csv$|/tables/[^/]+-(summary|published|inference)\.|/figures/[^/]+-cost\."
-)
 BOOK = "provenance.json"
 
 
 def run(project: Project, *command: str) -> tuple[str, float]:
     """Run a command in the project's folder, and return its output and its seconds."""
     start = time.monotonic()
-    done = subprocess.run(
-        command,
-        cwd=project.folder,
-        env=project.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout, time.monotonic() - start
+    output = wait_for_success(project.popen(*command))
+    return output, time.monotonic() - start
 
 
 def count_jobs(output: str) -> int:
@@ -58,7 +44,7 @@ def read_book(project: Project) -> dict[str, Any]:
     for entry in content["jobs"]:
         del entry["digest"]
         for part in ("inputs", "outputs"):
-            entry[part] = {name: not MEASURED.search(name) and sha256 for name, sha256 in entry[part].items()}
+            entry[part] = {name: not is_measured(name) and sha256 for name, sha256 in entry[part].items()}
     return content
 
 
@@ -72,10 +58,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, int, float
 
 def check_same(project: Project, other: Project) -> int:
     """Compare all files without measurements, and return their number."""
-    ours, theirs = project.files(*FOLDERS), other.files(*FOLDERS)
-    assert ours.keys() == theirs.keys()
-    identical = {path for path in ours if not MEASURED.search(path) and Path(path).name != BOOK}
-    assert {path for path in identical if ours[path] != theirs[path]} == set()
+    identical = project.reproducible_files()
+    assert other.reproducible_files() == identical
     assert read_book(project) == read_book(other)
     # Snakemake's own records are complete as well.
     output, _ = run(other, *SNAKEMAKE, "--cores", "2", "--dry-run")
@@ -126,17 +110,10 @@ def test_jobs_of_killed_run_write_no_file_of_next_run(
         print("\n" + next(line for line in output.splitlines() if line.startswith("remaining: ")))
 
 
-def processes_of(configuration: str) -> list[str]:
+def processes_of(configuration: str) -> list[int]:
     """Return the processes with a Slurm configuration in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"SLURM_CONF={configuration}".encode() in environment:
-            found.append(process.name)
-    return found
+    running = psutil.process_iter(["environ"])
+    return [one.pid for one in running if (one.info["environ"] or {}).get("SLURM_CONF") == configuration]
 
 
 def test_node_returns_status_of_command_and_removes_files() -> None:
@@ -169,8 +146,5 @@ def test_node_ends_with_its_parent() -> None:
         assert starter.stdout
         configuration = starter.stdout.readline().strip()
         starter.kill()
-        deadline = time.monotonic() + 60
-        while Path(configuration).parent.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-    assert not Path(configuration).parent.exists()
+        assert soon(lambda: not Path(configuration).parent.exists(), 60)
     assert processes_of(configuration) == []

@@ -11,20 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.clone import Clone, isolate
+from tests.workflow.every import CONFIG, PLAIN, run_in, source
 from tests.workflow.project import DATASET, PUBLIC, Project
 from tests.workflow.small import Small
-
-
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project after a run on two cores; a test restores each file that it changes."""
-
-    def make(folder: Path) -> None:
-        status, output = Project(folder).run(cores=2)
-        assert status == 0, output
-
-    # A copy for each worker: tests change files in it.
-    return Project(make_once(tmp_path_factory, "smoke", make)).copy(tmp_path_factory.mktemp("smoke") / "project")
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +25,7 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Project:
         (folder / "project").mkdir()
         project = Project(folder / "project", config=config)
         (project.folder / config).write_text(PUBLIC.format(dataset=DATASET))
-        status, output = project.run(cores=1)
-        assert status == 0, output
+        project.complete(cores=1)
         project.git("init", "-q")
         project.publish()
 
@@ -45,9 +33,19 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project with every rule after a run, in a folder with a plain name; no test changes it."""
+
+    def project(folder: Path) -> Project:
+        return Project(folder, mirror=source(), config=CONFIG)
+
+    return project(make_once(tmp_path_factory, "plain", lambda folder: run_in(project(folder), PLAIN)))
+
+
+@pytest.fixture(scope="session")
 def finished_small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """Return the small workflow after a run; no test changes it."""
-    return Small(make_once(tmp_path_factory, "small", lambda folder: Small.create(folder) and None))
+    return Small(make_once(tmp_path_factory, "small", Small.create))
 
 
 @pytest.fixture
@@ -104,7 +102,7 @@ def other(published: Clone) -> Clone:
     return published.clone()
 
 
-def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Return a folder that ``make`` fills once for all workers of a session."""
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -8,27 +8,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import psutil
 
 from tests.workflow.project import Project
-
-MEASURED = (
-    *("cost.json", "costs.csv", "inferences.csv", "provenance.json"),
-    *("-cost.", "-summary.", "-published.", "-inference."),
-)
-"""Parts of the names of files with measurements, or with digests of measurements."""
-
-
-def reproducible_files(project: Project, *folders: str) -> dict[str, str]:
-    """Return the SHA-256 of all files without measurements, by default in the folders of the smoke configuration."""
-    files = project.files(*(folders or ("data/subsets", "build")))
-    return {
-        path: sha256
-        for path, sha256 in files.items()
-        if "/logs" not in path and not any(part in path for part in MEASURED)
-    }
 
 
 def job_processes(run: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -120,14 +103,6 @@ def remove_runs(project: Project, arms: list[str]) -> None:
         for path in (project.output_folder("artifacts") / "runs" / arm).rglob("*"):
             if path.is_file():
                 path.unlink()
-
-
-def wait_for(path: Path, seconds: float = 500.0) -> None:
-    """Wait until a file exists."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not exist"
-        time.sleep(0.02)
 
 
 def wait_for_jobs(run: subprocess.Popen[str], seconds: float = 300.0) -> list[psutil.Process]:

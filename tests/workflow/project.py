@@ -9,7 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.conftest import mirrored
 
@@ -26,14 +30,22 @@ folders: {{data: data, artifacts: artifacts, reports: reports, logs: logs}}
 data: {{dataset: {dataset}}}
 """
 DATASET = "mnist" if mirrored("mnist") else "digits"
-MEASURED = ("cost.json", "inference-cost.json")
-"""Files with measurements in the folder of a run."""
+MEASURED = (
+    *("cost.json", "costs.csv", "inferences.csv", "provenance.json"),
+    *("-cost.", "-summary.", "-published.", "-inference."),
+)
+"""Parts of the names of files with measurements, or with digests of measurements."""
 LIST_JOBS = """
 import json, sys
 from ppml.pipeline.job_status import plan_jobs
 from ppml.pipeline.status import job_records, read_plan
 print(json.dumps([status.job.name for status in plan_jobs(job_records(read_plan([sys.argv[1]]))) if status.runs]))
 """
+
+
+def jobs(rules: Iterable[str], arms: Iterable[str], seeds: Iterable[str]) -> set[str]:
+    """Return the names of jobs in :meth:`Project.planned`."""
+    return {f"{rule} {arm}/{seed}" for rule in rules for arm in arms for seed in seeds}
 
 
 class Project:
@@ -70,6 +82,34 @@ class Project:
             else:
                 shutil.copy(source, self.folder / part)
 
+    def append(self, path: str, text: str) -> None:
+        """Append a text to a file."""
+        with (self.folder / path).open("a") as file:
+            file.write(text)
+
+    def replace(self, path: str, before: str, after: str, count: int = 1) -> None:
+        """Replace a text in a file."""
+        file = self.folder / path
+        text = file.read_text()
+        assert before in text, f"{path} does not hold {before!r}"
+        file.write_text(text.replace(before, after, count))
+
+    def without_data(self) -> Project:
+        """Return the project without a source of MNIST."""
+        self.replace("config/smoke.yaml", "dataset: mnist,", "mirrors: [], download: false, dataset: mnist,")
+        self.environment["PPML_DATA_MIRROR"] = ""
+        return self
+
+    def keep_arms(self, *names: str) -> Project:
+        """Return the project with some arms of its configuration, one seed, one table, and no audit."""
+        file = self.folder / self.config
+        content = yaml.safe_load(file.read_text())
+        del content["audit"]
+        arms = {name: content["arms"][name] for name in names}
+        experiments = {"techniques": {"title": "Techniques", "arms": [*names], "tables": ["summary"]}}
+        file.write_text(yaml.safe_dump({**content, "seeds": [0], "arms": arms, "experiments": experiments}))
+        return self
+
     def copy(self, folder: Path) -> Project:
         """Return a copy of the project with its records, results and times of files."""
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
@@ -93,9 +133,21 @@ class Project:
     def run(self, *arguments: str, cores: int = 2) -> tuple[int, str]:
         return wait_for_end(self.start(*arguments, cores=cores))
 
+    def complete(self, *arguments: str, cores: int = 2) -> str:
+        """Run the workflow, which must succeed, and return its output."""
+        return wait_for_success(self.start(*arguments, cores=cores))
+
     def python(self, *arguments: str) -> tuple[int, str]:
         """Run Python in the folder."""
         return wait_for_end(self.popen(sys.executable, *arguments))
+
+    def call(self, *arguments: str) -> str:
+        """Run Python, which must succeed, and return its output."""
+        return wait_for_success(self.popen(sys.executable, *arguments))
+
+    def evaluate(self, code: str) -> Any:
+        """Return the last line that code prints, read as JSON; its argument is the configuration."""
+        return json.loads(self.call("-c", code, self.config).splitlines()[-1])
 
     def git(self, *arguments: str) -> str:
         """Run git in the folder."""
@@ -108,21 +160,21 @@ class Project:
     def publish(self) -> None:
         """Publish the results in a folder beside the project, and commit the lists of files."""
         (self.folder.parent / "store").mkdir(exist_ok=True)
-        status, output = self.python("-m", "ppml.pipeline.publish", "--configfile", self.config)
-        assert status == 0, output
+        self.call("-m", "ppml.pipeline.publish", "--configfile", self.config)
         self.git("add", ".")
         self.git("commit", "-q", "-m", "Publish results")
 
     def planned(self) -> set[str]:
         """Return the jobs of a dry run, for instance ``train fl/0``; the records and Snakemake must agree."""
-        status, output = self.python("-c", LIST_JOBS, self.config)
-        assert status == 0, output
-        found = set(json.loads(output.splitlines()[-1]))
-        status, output = self.run("-n")
-        assert status == 0, output
-        lines = re.findall(r"^(\w+(?: \S.*)?)  \(.*\)$", output, re.MULTILINE)
-        assert {re.sub(r"\bseed(?=-?\d+$)", "", line) for line in lines} - {"all"} == found
+        found = set(self.evaluate(LIST_JOBS))
+        assert self.dry_run() == found
         return found
+
+    def dry_run(self) -> set[str]:
+        """Return the jobs of Snakemake's dry run."""
+        output = self.complete("-n")
+        lines = re.findall(r"^(\w+(?: \S.*)?)  \(.*\)$", output, re.MULTILINE)
+        return {re.sub(r"\bseed(?=-?\d+$)", "", line) for line in lines} - {"all"}
 
     def output_folder(self, kind: str) -> Path:
         """Return the folder of artifacts, reports or logs of a small configuration, or of its fallback."""
@@ -138,6 +190,16 @@ class Project:
             if path.is_file()
         }
 
+    def reproducible_files(self, *folders: str) -> dict[str, str]:
+        """Return the SHA-256 of all files without measurements, by default of the smoke configuration."""
+        files = self.files(*(folders or ("data/subsets", "build")))
+        return {path: sha256 for path, sha256 in files.items() if "/logs" not in path and not is_measured(path)}
+
+
+def is_measured(path: str) -> bool:
+    """Return whether a file has measurements, such as times, or their digests: they differ between any two runs."""
+    return any(part in path for part in MEASURED)
+
 
 def wait_for_end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Return the status and the output of a process, and kill it after an exception."""
@@ -146,3 +208,10 @@ def wait_for_end(process: subprocess.Popen[str]) -> tuple[int, str]:
     finally:
         process.kill()
     return process.returncode, output
+
+
+def wait_for_success(process: subprocess.Popen[str]) -> str:
+    """Return the output of a process, whose status must be 0."""
+    status, output = wait_for_end(process)
+    assert status == 0, output
+    return output

@@ -190,18 +190,25 @@ class Small:
         settings = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**settings, **changes}))
 
-    def run(self) -> list[str]:
+    def run(self, *options: str) -> list[str]:
         """Run the workflow and return the jobs that ran."""
-        ran = self.folder / "ran.txt"
-        ran.write_text("")
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", *OPTIONS]
+        status, output = self.snakemake(*OPTIONS, *options)
+        assert status == 0, output
+        return self.ran()
+
+    def snakemake(self, *options: str) -> tuple[int, str]:
+        """Run Snakemake, and return its status and its messages."""
+        (self.folder / "ran.txt").write_text("")
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "snakemake", "--cores", "1", *options],
             cwd=self.folder,
             capture_output=True,
             text=True,
             check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        assert done.returncode == 0, done.stderr
-        return sorted(ran.read_text().splitlines())
+        return done.returncode, done.stdout + done.stderr
+
+    def ran(self) -> list[str]:
+        """Return the jobs of the last run."""
+        return sorted((self.folder / "ran.txt").read_text().splitlines())

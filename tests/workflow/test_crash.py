@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.jobs.processes import soon
 from tests.workflow.kills import (
     interrupt,
     job_processes,
@@ -18,52 +18,47 @@ from tests.workflow.kills import (
     lose_unwritten_files,
     pause_run,
     remove_runs,
-    reproducible_files,
-    wait_for,
     wait_for_jobs,
 )
-from tests.workflow.project import Project
-
-ARMS = ["fl_dp", "centralized"]
+from tests.workflow.project import Project, wait_for_success
 
 
-def copy_without_runs(smoke: Project, folder: Path, arms: list[str]) -> Project:
-    """Return a copy of a project without the runs of some arms."""
-    project = smoke.copy(folder)
-    remove_runs(project, arms)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project after a run; no test changes it."""
+    project = Project(tmp_path_factory.mktemp("finished")).keep_arms("centralized", "dp", "fl_dp")
+    project.complete()
     return project
 
 
 @pytest.fixture
-def project(smoke: Project, tmp_path: Path) -> Project:
-    return copy_without_runs(smoke, tmp_path / "project", ARMS)
+def project(finished: Project, tmp_path: Path) -> Project:
+    """Return a copy without the runs of two arms."""
+    project = finished.copy(tmp_path / "project")
+    remove_runs(project, ["fl_dp", "centralized"])
+    return project
 
 
-@pytest.fixture
-def almost_done(smoke: Project, tmp_path: Path) -> Project:
-    return copy_without_runs(smoke, tmp_path / "project", ["centralized"])
-
-
-def run_again(project: Project, smoke: Project) -> str:
-    """Run to the end, compare with the undisturbed run, and return the logs of the trainings."""
-    status, output = project.run()
-    assert status == 0, output
-    assert "lock" not in output
-    assert reproducible_files(project) == reproducible_files(smoke)
+def check_results(project: Project, finished: Project) -> None:
+    """Compare the results with those of the undisturbed run, and check that no job is left."""
+    assert project.reproducible_files() == finished.reproducible_files()
     assert project.planned() == set()
+
+
+def run_again(project: Project, finished: Project) -> str:
+    """Run to the end, compare with the undisturbed run, and return the logs of the trainings."""
+    assert "lock" not in project.complete()
+    check_results(project, finished)
     return "".join(path.read_text() for path in (project.output_folder("logs") / "train").glob("*.log"))
 
 
 @pytest.mark.parametrize("way", [kill_workflow, lose_power])
 def test_run_after_kill_resumes_training_with_same_bytes(
-    project: Project, smoke: Project, way: Callable[..., None]
+    project: Project, finished: Project, way: Callable[..., None]
 ) -> None:
     run = project.start(cores=1)
-    runs = project.output_folder("artifacts") / "runs/fl_dp"
-    deadline = time.monotonic() + 500
-    while not list(runs.glob("seed*/progress.safetensors")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    progress = project.output_folder("artifacts") / "runs/fl_dp/seed0/progress.safetensors"
+    assert soon(progress.exists, 500)
     # Suspended: the search for processes takes longer than the few rounds.
     with pause_run(run):
         jobs = job_processes(run)
@@ -74,23 +69,20 @@ def test_run_after_kill_resumes_training_with_same_bytes(
     assert not alive, "a job continues without its workflow"
     if way is lose_power:
         lose_unwritten_files(project, random.Random(0))
-    assert "resuming after round" in run_again(project, smoke)
+    assert "resuming after round" in run_again(project, finished)
 
 
-def test_run_after_kill_keeps_finished_jobs(project: Project, smoke: Project) -> None:
+def test_run_after_kill_keeps_finished_jobs(project: Project, finished: Project) -> None:
     run = project.start(cores=1)
     done = project.output_folder("artifacts") / "runs/centralized/seed0/predictions.safetensors"
-    wait_for(done)
-    # Until the job has written its record.
-    time.sleep(3)
+    assert soon(done.exists, 500)
     run.kill()
     run.communicate()
-    planned = project.planned()
-    assert {"train centralized/0", "train fl/0"}.isdisjoint(planned)
-    run_again(project, smoke)
+    assert {"train centralized/0", "train dp/0"}.isdisjoint(project.planned())
+    run_again(project, finished)
 
 
-def test_run_after_interrupt_completes_results(project: Project, smoke: Project) -> None:
+def test_run_after_interrupt_completes_results(project: Project, finished: Project) -> None:
     run = project.start(cores=2)
     jobs = wait_for_jobs(run)
     interrupt(run)
@@ -98,33 +90,31 @@ def test_run_after_interrupt_completes_results(project: Project, smoke: Project)
     assert run.returncode != 0, output
     _, alive = psutil.wait_procs(jobs, timeout=3)
     assert not alive
-    run_again(project, smoke)
+    run_again(project, finished)
 
 
-def test_edited_code_does_not_change_current_run(almost_done: Project, smoke: Project) -> None:
-    run = almost_done.start(cores=1)
+def test_edited_code_does_not_change_current_run(project: Project, finished: Project) -> None:
+    run = project.start(cores=1)
     wait_for_jobs(run)
-    edited = [almost_done.folder / name for name in ("src/ppml/learning/loop.py", "config/published.yaml")]
+    edited = [project.folder / name for name in ("src/ppml/learning/loop.py", "config/published.yaml")]
     before = [path.read_text() for path in edited]
     for path in edited:
         path.write_text("raise SystemError\n")
-    output, _ = run.communicate()
-    assert run.returncode == 0, output
+    wait_for_success(run)
     # The results belong to the code before the edit.
     for path, text in zip(edited, before, strict=True):
         path.write_text(text)
-    assert reproducible_files(almost_done) == reproducible_files(smoke)
-    assert almost_done.planned() == set()
+    check_results(project, finished)
 
 
-def test_second_run_is_refused_with_process_of_first(almost_done: Project, smoke: Project) -> None:
-    run = almost_done.start(cores=1)
+def test_second_run_is_refused_with_process_of_first(project: Project, finished: Project) -> None:
+    run = project.start(cores=1)
     wait_for_jobs(run)
     # Suspended: the second command fails if the run removes a file at that time.
     with pause_run(run):
-        status, output = almost_done.run()
-        dry_status, dry_output = almost_done.run("-n")
-        shown, description = almost_done.python("-m", "ppml.pipeline.status", "--configfile", almost_done.config)
+        status, output = project.run()
+        dry_status, dry_output = project.run("-n")
+        shown, description = project.python("-m", "ppml.pipeline.status", "--configfile", project.config)
     assert status != 0
     errors = [line for line in output.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, output
@@ -135,6 +125,5 @@ def test_second_run_is_refused_with_process_of_first(almost_done: Project, smoke
     for text in (dry_output, description):
         assert [line.startswith(warning) for line in text.splitlines() if "warning" in line] == [True]
     assert "warning" not in output
-    output, _ = run.communicate()
-    assert run.returncode == 0, output
-    run_again(almost_done, smoke)
+    wait_for_success(run)
+    check_results(project, finished)

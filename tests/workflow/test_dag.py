@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from tests.workflow.kills import reproducible_files
 from tests.workflow.project import DATASET, MIRROR, Project
 
 ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
@@ -20,6 +18,14 @@ RECORD_COLUMNS = [
     "data_digest",
 ]
 COST_COLUMNS = ["arm", "seed", "seconds", "peak_memory_mb", "bytes_up", "bytes_down", "expansion"]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project after a run on two cores; a test restores each file that it changes."""
+    project = Project(tmp_path_factory.mktemp("smoke"))
+    project.complete(cores=2)
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,17 @@ def test_encrypted_updates_cost_bytes(smoke: Project) -> None:
     assert 3.8 < costs["fl_he"] < 4.4
 
 
+def test_encrypted_predictions_are_collected_and_tabulated(smoke: Project) -> None:
+    reports = smoke.output_folder("reports")
+    rows = pd.read_csv(reports / "inferences.csv")
+    assert list(rows["arm"]) == ["encrypted", "encrypted"] and list(rows["seed"]) == [0, 1]
+    assert (rows["images"] == 500).all() and (rows["right"] == rows["plain_right"]).all()
+    assert (rows["right"] > 250).all()
+    assert (rows["error"] < rows["bound"]).all()
+    table = (reports / "tables/inference-inference.md").read_text()
+    assert "Without circuit privacy" in table and "| Logistic regression, encrypted | 2 | 500 |" in table
+
+
 def test_every_table_and_figure_exists(smoke: Project) -> None:
     reports = smoke.output_folder("reports")
     tables = {path.name for path in (reports / "tables").iterdir()}
@@ -128,8 +145,7 @@ def test_deleted_figure_runs_one_job(smoke: Project) -> None:
     figure = smoke.output_folder("reports") / "figures" / "techniques-cost.svg"
     content = figure.read_bytes()
     figure.unlink()
-    status, output = smoke.run()
-    assert status == 0, output
+    output = smoke.complete()
     assert figure.read_bytes() == content
     assert "train" not in output
     assert "figure_cost" in output
@@ -146,30 +162,20 @@ def test_no_result_contains_absolute_path(smoke: Project, tmp_path_factory: pyte
 def test_repetition_on_one_core_gives_same_bytes(smoke: Project, publisher: Project) -> None:
     if DATASET != "mnist":
         pytest.skip("the captions of the fallback differ")
-    reference = {path.removeprefix("build/smoke/"): sha256 for path, sha256 in reproducible_files(smoke).items()}
+    reference = {path.removeprefix("build/smoke/"): sha256 for path, sha256 in smoke.reproducible_files().items()}
     assert len(reference) > 150
-    assert reproducible_files(publisher, "data/subsets", "artifacts", "reports") == reference
+    assert publisher.reproducible_files("data/subsets", "artifacts", "reports") == reference
 
 
-@pytest.fixture
-def without_data(tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path, mirror=None)
-    text = (tmp_path / "config/smoke.yaml").read_text()
-    text = text.replace("data: {dataset: mnist,", "data: {mirrors: [], download: false, dataset: mnist,")
-    (tmp_path / "config/smoke.yaml").write_text(text)
-    yield project
-
-
-def test_fallback_is_announced_and_has_own_folders(without_data: Project) -> None:
-    status, output = without_data.run()
-    assert status == 0, output
+def test_fallback_is_announced_and_has_own_folders(tmp_path: Path) -> None:
+    output = Project(tmp_path).without_data().keep_arms("centralized").complete()
     assert output.count("FALLBACK DATA") == 1
-    assert not (without_data.folder / ARTIFACTS).exists()
-    assert not (without_data.folder / REPORTS).exists()
-    records = pd.read_csv(without_data.folder / f"{REPORTS}-digits" / "records.csv")
+    assert not (tmp_path / ARTIFACTS).exists()
+    assert not (tmp_path / REPORTS).exists()
+    records = pd.read_csv(tmp_path / f"{REPORTS}-digits" / "records.csv")
     assert set(records["dataset"]) == {"digits"}
-    assert records.loc[records["arm"] == "centralized", "accuracy_all"].mean() > 0.6
-    table = (without_data.folder / f"{REPORTS}-digits" / "tables" / "techniques-summary.md").read_text()
+    assert (records["accuracy_all"] > 0.6).all()
+    table = (tmp_path / f"{REPORTS}-digits" / "tables" / "techniques-summary.md").read_text()
     assert "FALLBACK" in table
 
 

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from tests.conftest import mirrored
-from tests.workflow.project import DATASET, MEASURED, Project
+from tests.workflow.every import CONFIG, PLAIN, run_in, source
+from tests.workflow.project import DATASET, Project, is_measured
 
 ODD = 'it\'s a "test" $HOME ~ ü'
-CONFIG = "config/every.yaml"
-EVERY = f"""\
-# Every rule, with every option that its command can have.
-seeds: [0]
-folders: FOLDERS
-data: {{dataset: {DATASET}, train: 120, test: 40, download: false}}
-audit: {{kind: canary, steps: 32}}
-partitions: {{iid2: {{kind: iid, clients: 2}}}}
-arms:
-  encrypted:
-    model: logistic
-    training: {{epochs: 1, batch_size: 40, learning_rate: 0.05}}
-    inference: {{kind: ckks, images: 10, single_images: 1}}
-  private:
-    dataset: digits
-    transforms: [{{kind: scattering, components: 30, strokes: 40, copies: 2}}]
-    model: linear
-    topology: {{kind: federated, partition: iid2, rounds: 1}}
-    privacy: {{kind: example, epsilon: 8.0, delta: 1.0e-3, max_grad_norm: 0.01}}
-    training: {{epochs: 1, batch_size: 30, learning_rate: 1.0}}
-experiments:
-  every:
-    title: It's "every" {{rule}} & `more`
-    arms: [encrypted, private]
-    tables: [audit, inference, threats]
-    figures: [epsilon]
-"""
 RULES = {
     *("transform", "partition", "calibrate", "train", "predict", "account", "infer", "audit", "collect", "all"),
     *("subset_digits", *(f"{rule}_{DATASET}" for rule in ("fetch", "subset") if DATASET != "digits")),
     *("table_audit", "table_inference", "table_threats", "figure_epsilon"),
 }
-TIMED = (*MEASURED, "costs.csv", "inferences.csv", "provenance.json")
-"""Files with measured times or their digests; the table of inferences also has some."""
-PLAIN = {key: f"build/every/{key}" for key in ("data", "artifacts", "reports", "logs")}
 NAMES = {
     "data": f"build/{ODD}/",
     "artifacts": "-my runs; *[a-z]? `id` $(id)",
@@ -68,25 +35,6 @@ def folders_in(folder: Path) -> dict[str, Path]:
         "artifacts": folder / "-my runs; *[a-z]? `id` $(id)",
         "reports": folder / "build" / PLACE / "r \\ 'é' %s #1 & |",
     }
-
-
-def run_in(project: Project, folders: dict[str, str]) -> Project:
-    # JSON is YAML, and its strings can hold every character.
-    (project.folder / CONFIG).write_text(EVERY.replace("FOLDERS", json.dumps(folders)))
-    status, output = project.run()
-    assert status == 0, output
-    return project
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project after a run in a folder with a plain name."""
-    return run_in(Project(tmp_path_factory.mktemp("plain"), mirror=source(), config=CONFIG), PLAIN)
-
-
-def source() -> Path:
-    """Return a local mirror of the data; without one, the digits need none."""
-    return next((file.parents[1] for file in mirrored(DATASET)), Path("/no/mirror"))
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +57,11 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def contents(folders: dict[str, Path]) -> dict[str, bytes]:
     """Return the bytes of every reproducible file."""
     return {
-        f"{key}/{path.relative_to(folder)}": without_measurements(path) if path.suffix == ".csv" else path.read_bytes()
+        f"{key}/{path.relative_to(folder)}": path.read_bytes()
         for key, folder in folders.items()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in TIMED and not path.name.startswith("every-inference")
+        if path.is_file() and not is_measured(path.name)
     }
-
-
-def without_measurements(table: Path) -> bytes:
-    """Return a table without the columns that measure time and memory."""
-    frame = pd.read_csv(table, dtype=str)
-    return frame[[name for name in frame if not re.match("(cpu_)?seconds|peak_memory", name)]].to_csv().encode()
 
 
 def test_every_rule_makes_same_bytes_in_odd_folders(plain: Project, odd: Project) -> None:
@@ -142,15 +84,12 @@ def test_outputs_have_permissions_of_umask(plain: Project, odd: Project) -> None
         assert {path.stat().st_mode & 0o777 for path in files if "raw" not in path.parts} == {mode}
 
 
-def test_configuration_has_every_rule(plain: Project) -> None:
-    names = "import sys; from ppml.pipeline.status import job_records, read_plan; "
-    status, output = plain.python(
-        "-c", names + "print('all', *{job.rule for job in job_records(read_plan([sys.argv[1]])).jobs})", CONFIG
-    )
-    assert status == 0, output
-    assert set(output.splitlines()[-1].split()) == RULES
+def test_configuration_has_every_rule(odd: Project) -> None:
+    names = "import json, sys; from ppml.pipeline.status import job_records, read_plan; "
+    found = odd.evaluate(names + "print(json.dumps([job.rule for job in job_records(read_plan(sys.argv[1:])).jobs]))")
+    assert {*found, "all"} == RULES
     written = {name.split("_")[0] for name in RULES}
-    kinds = {line.split()[1].rstrip(":") for line in rule_lines(plain.folder) if line.split()[1:]}
+    kinds = {line.split()[1].rstrip(":") for line in rule_lines(odd.folder) if line.split()[1:]}
     assert kinds - written <= {"overview"}
 
 
@@ -169,21 +108,19 @@ def test_commands_work_in_odd_folders(odd: Project) -> None:
         "from ppml.pipeline.federate import write_job; from ppml.pipeline.plan import Plan\n"
         "print(write_job(Plan.check({}, [sys.argv[1]]), 'private', 0, Path(sys.argv[2])))"
     )
-    status, output = odd.python("-c", write, CONFIG, "build/-f $x")
-    assert status == 0, output
+    output = odd.call("-c", write, CONFIG, "build/-f $x")
     assert Path(output.splitlines()[-1]).is_relative_to(odd.folder / "build/-f $x")
 
 
 def test_publish_and_pull_work_in_odd_folders(publisher: Project, tmp_path: Path) -> None:
-    shutil.copytree(publisher.folder.parent, tmp_path / ODD, copy_function=shutil.copy2)
+    for part in ("project", "store"):
+        shutil.copytree(publisher.folder.parent / part, tmp_path / ODD / part, copy_function=shutil.copy2)
     project = Project(tmp_path / ODD / "project", config=publisher.config)
     before = project.files("data", "artifacts")
-    status, output = project.python("-m", "ppml.pipeline.publish", "--configfile", project.config)
-    assert status == 0, output
+    project.call("-m", "ppml.pipeline.publish", "--configfile", project.config)
     for folder in ("data", "artifacts", ".dvc/cache"):
         shutil.rmtree(project.folder / folder)
-    status, output = project.python("-m", "ppml.pipeline.pull")
-    assert status == 0, output
+    project.call("-m", "ppml.pipeline.pull")
     assert project.files("data", "artifacts") == before
 
 

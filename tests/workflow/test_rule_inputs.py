@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,18 +31,6 @@ def project(small: Small) -> Small:
     return small
 
 
-def snakemake(*options: str) -> tuple[int, str]:
-    """Run Snakemake, and return its status and its messages."""
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_profile_leaves_decisions_to_records() -> None:
     profile = yaml.safe_load(PROFILE.read_text())
     del profile["logger"], profile["keep-going"], profile["max-checksum-file-size"]
@@ -55,7 +40,7 @@ def test_profile_leaves_decisions_to_records() -> None:
 
 def test_touch_is_refused_in_one_line(project: Small) -> None:
     before, records = list_tree(), read_record_files()
-    status, output = snakemake("--touch", *OPTIONS)
+    status, output = project.snakemake("--touch", *OPTIONS)
     assert status == 1 and [line for line in output.splitlines() if line.startswith("error: --touch is refused")]
     assert (list_tree(), read_record_files()) == (before, records)
 
@@ -64,26 +49,21 @@ def test_touch_is_refused_in_one_line(project: Small) -> None:
 def test_no_option_makes_a_stale_result_current(project: Small, options: list[str]) -> None:
     """Snakemake runs the stale jobs in this run or in the next run."""
     assert set(stale_jobs()) == ALONE
-    Path("ran.txt").write_text("")
-    snakemake("--nolock", "--drop-metadata", *options)
-    ran = set(Path("ran.txt").read_text().splitlines()) | set(project.run())
+    project.snakemake("--nolock", "--drop-metadata", *options)
+    ran = {*project.ran(), *(project.run() if stale_jobs() else ())}
     assert ran >= {name.replace("/", " ") for name in ALONE} and stale_jobs() == {}
 
 
 @pytest.mark.parametrize("options", [[], ["--rerun-triggers", "code", "input", "mtime", "params", "software-env"]])
 def test_snakemake_runs_exactly_planned_jobs(project: Small, options: list[str]) -> None:
     planned = {name.replace("/", " ") for name in stale_jobs()}
-    Path("ran.txt").write_text("")
-    status, output = snakemake(*OPTIONS[:3], *options)
+    status, output = project.snakemake(*OPTIONS[:3], *options)
     assert status == 0, output
-    assert set(Path("ran.txt").read_text().splitlines()) == planned
+    assert set(project.ran()) == planned
 
 
 def test_forced_rule_runs_with_its_dependents(small: Small) -> None:
-    Path("ran.txt").write_text("")
-    status, output = snakemake(*OPTIONS, "--forcerun", "predict")
-    assert status == 0, output
-    assert {line.split()[0] for line in Path("ran.txt").read_text().splitlines()} == {"predict", "collect"}
+    assert {line.split()[0] for line in small.run("--forcerun", "predict")} == {"predict", "collect"}
 
 
 @pytest.mark.parametrize("options", [["-n"], ["-n", "-F"], ["-n", "--forcerun", "train"], ["--summary"], ["--lint"]])
@@ -93,7 +73,7 @@ def test_dry_run_writes_nothing(small: Small, options: list[str]) -> None:
     Path("runs/alone-again").mkdir()
     Path("runs/private/seed0/.unfinished-abcd1234-model.txt").write_text("half")
     before = list_tree()
-    _, output = snakemake(*options, *OPTIONS)
+    _, output = small.snakemake(*options, *OPTIONS)
     assert list_tree() == before
     shown = "before the first job: runs/alone-again/seed0 is copied from runs/alone/seed0" in output
     assert shown is (options[0] == "-n")
@@ -130,12 +110,12 @@ def test_new_result_does_not_change_linked_cache(project: Small, kind: str) -> N
 def test_write_protected_file_is_not_replaced(project: Small) -> None:
     Path(MODEL).chmod(0o444)
     content = Path(MODEL).read_bytes()
-    status, output = snakemake(MODEL, *OPTIONS)
+    status, output = project.snakemake(MODEL, *OPTIONS)
     assert f"{MODEL} is stale and write-protected" in output and f"chmod u+w {MODEL}" in output
     assert "dvc unprotect" in output and "Traceback" not in output
     assert status == 1 and Path(MODEL).read_bytes() == content
     Path(MODEL).chmod(0o644)
-    status, output = snakemake(MODEL, *OPTIONS)
+    status, output = project.snakemake(MODEL, *OPTIONS)
     assert status == 0 and Path(MODEL).stat().st_mode & 0o200, output
 
 
@@ -144,15 +124,7 @@ def test_write_protected_file_is_not_replaced(project: Small) -> None:
 
 def test_dry_run_and_status_write_nothing(tmp_path: Path) -> None:
     """The folder has a forged book."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    project = Project(folder, mirror=None)
-    settings = folder / project.config
-    changed = settings.read_text().replace(
-        "data: {dataset: mnist,", "data: {mirrors: [], download: false, dataset: mnist,"
-    )
-    assert changed != settings.read_text()
-    settings.write_text(changed)
+    project, folder = Project(tmp_path).without_data(), tmp_path
     book = folder / "build/smoke/reports-digits/provenance.json"
     book.parent.mkdir(parents=True)
     book.write_text(json.dumps({"jobs": [{"rule": "train", "outputs": {"../../x": "0"}}], "commands": 1, "stamps": {}}))
@@ -172,14 +144,9 @@ def test_dry_run_and_status_write_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [[], ["--no-hooks"]], ids=["plain", "without hooks"])
 def test_other_installed_version_is_refused_before_the_first_job(tmp_path: Path, options: list[str]) -> None:
     """The records of results name the pins, so that a job with another version would make a false record."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    project = Project(folder)
-    pins = folder / "requirements.lock"
-    text = pins.read_text()
-    pins.write_text(re.sub(r"^safetensors==", "safetensors==9.", text, flags=re.MULTILINE))
-    assert pins.read_text() != text
+    project = Project(tmp_path)
+    project.replace("requirements.lock", "\nsafetensors==", "\nsafetensors==9.")
     status, output = project.run(*options, cores=1)
     lines = [line for line in output.splitlines() if line.startswith("error: safetensors ")]
     assert status == 1 and len(lines) == 1 and "Traceback" not in output, output
-    assert not (folder / "build").exists() and not (folder / ".snakemake/ppml/jobs").exists()
+    assert not (tmp_path / "build").exists() and not (tmp_path / ".snakemake/ppml/jobs").exists()
