@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -92,8 +93,10 @@ def test_only_one_process_holds_lock(start: Callable[..., subprocess.Popen[str]]
     assert (lock.take(), lock.held) == (False, False)
     assert f"process {first.pid} on {socket.gethostname()}, since 20" in lock.holder()
     assert lock.holder().endswith(": -c --cores 2 'a b'")
-    for message in (lock.refusal(), lock.warning()):
-        assert message.startswith(f"another run is at work in this folder: {lock.holder()}; ")
+    refusal = f"another run is at work in this folder: {lock.holder()}; "
+    assert lock.warning().startswith(refusal)
+    with pytest.raises(UserError, match=re.escape(refusal)):
+        lock.require()
     # A refused process changes neither the lock nor its file.
     assert start().stdout.readline() == "False False\n"
     assert f"process {first.pid} on" in lock.holder()
