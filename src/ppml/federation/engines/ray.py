@@ -20,11 +20,13 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from ppml.errors import UserError
 from ppml.federation.client import ClientPool, build_client_app
-from ppml.federation.engines.result import Result, build_reporting_server_app
+from ppml.federation.engines.result import Result, run_reporting_server
 from ppml.federation.factory import ServerComponents
 from ppml.io.private_file import write_private
 
@@ -83,8 +85,14 @@ def run_on_ray(parts: ServerComponents, population: Callable[[], ClientPool], *,
     folder = private_session()
     result = Result()
     components = replace(parts, settings=replace(parts.settings, connect_timeout=START_SECONDS))
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        run_reporting_server(components, grid, result)
+
     run_simulation(
-        build_reporting_server_app(lambda context: components, result),
+        app,
         build_client_app(lambda context: population()),
         num_supernodes=parts.settings.clients,
         backend_config={

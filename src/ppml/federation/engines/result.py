@@ -51,50 +51,28 @@ class Result:
     events: list[tuple[MechanismEvent, ...] | None] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
+    def add_notice(self, line: str) -> None:
+        """Keep a line about an unexpected event, and print it."""
+        self.notices.append(line)
+        print(line, flush=True)
 
-def build_reporting_server_app(
-    parts_of: Callable[[Context], ServerComponents],
-    result: Result,
-    *,
-    report: Callable[[], None] = lambda: None,
-    grid_of: Callable[[Grid, Callable[[str], None]], Grid] = lambda grid, notice: grid,
-) -> ServerApp:
-    """Return a server app that fills ``result``.
 
-    Parameters
-    ----------
-    parts_of : callable
-        Returns the components of the server.
-    result : Result
-        Result of the training.
-    report : callable
-        Called after each round, and once more when ``result`` is complete.
-    grid_of : callable
-        Returns the grid of the server, from Flower's grid and the function that takes notices.
-    """
-    app = ServerApp()
+def run_reporting_server(
+    parts: ServerComponents, grid: Grid, result: Result, report: Callable[[], None] = lambda: None
+) -> None:
+    """Run the server, and fill ``result``; call ``report`` after each round, and once more at the end."""
 
     def after_round(end: RoundResult) -> None:
         result.history.append(HistoryRow(end.server_state.number, None, end.loss, end.accuracy, end.clients))
         report()
 
-    def notice(line: str) -> None:
-        result.notices.append(line)
-        print(line, flush=True)
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        parts = parts_of(context)
-        server = FederatedServer(parts.settings, parts.aggregator, after_round, notice, parts.sum_mechanism)
-        own_grid = grid_of(grid, notice)
-        server.run(own_grid)
-        accounts = server.collect_accounts(own_grid)
-        received = [accounts.get(client) for client in range(parts.settings.clients)]
-        result.events = [account.events if account else None for account in received]
-        result.model = accounts[min(accounts)].model
-        report()
-
-    return app
+    server = FederatedServer(parts.settings, parts.aggregator, after_round, result.add_notice, parts.sum_mechanism)
+    server.run(grid)
+    accounts = server.collect_accounts(grid)
+    received = [accounts.get(client) for client in range(parts.settings.clients)]
+    result.events = [account.events if account else None for account in received]
+    result.model = accounts[min(accounts)].model
+    report()
 
 
 def build_deployed_apps(
@@ -116,33 +94,21 @@ def build_deployed_apps(
     keep : callable
         Called at a client after its account with the file for the result and the client's state.
     """
-    result = Result()
-
-    def parts_of(context: Context) -> ServerComponents:
-        parts = server_of(os.environ[JOB])
-        seconds = float(os.environ[ANSWER_SECONDS])
-        return replace(
-            parts,
-            settings=replace(parts.settings, connect_timeout=min(CONNECT_SECONDS, seconds), reply_timeout=seconds),
-        )
-
-    def retrying(grid: Grid, notice: Callable[[str], None]) -> Grid:
-        clients = {int(node): client for node, client in read_json(os.environ[NODES]).items()}
-        return cast(Grid, RetryingGrid(grid, clients, notice))
-
-    def report() -> None:
-        write(os.environ[RESULT], result)
-
     server_app = ServerApp()
-    inner = build_reporting_server_app(parts_of, result, report=report, grid_of=retrying)
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
+        file, result = os.environ[RESULT], Result()
         try:
-            inner(grid, context)
+            parts, seconds = server_of(os.environ[JOB]), float(os.environ[ANSWER_SECONDS])
+            limits = {"connect_timeout": min(CONNECT_SECONDS, seconds), "reply_timeout": seconds}
+            clients = {int(node): client for node, client in read_json(os.environ[NODES]).items()}
+            retrying = cast(Grid, RetryingGrid(grid, clients, result.add_notice))
+            limited = replace(parts, settings=replace(parts.settings, **limits))
+            run_reporting_server(limited, retrying, result, lambda: write(file, result))
         except Exception as error:
             # Without this file, the process that waits for the result sees only the exit of this process.
-            write_text(f"{os.environ[RESULT]}{FAULT}", sanitize_for_log(str(error) or type(error).__name__))
+            write_text(f"{file}{FAULT}", sanitize_for_log(str(error) or type(error).__name__))
             raise
 
     client_app = build_client_app(lambda context: pool_of(os.environ[JOB], client_number(context)))
