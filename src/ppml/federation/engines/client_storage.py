@@ -28,17 +28,14 @@ App = Callable[[Message, Context], Message]
 def with_storage(app: App, folder: Callable[[], Path]) -> App:
     """Return an app that keeps its state in a file for each client and run, and trains once a round.
 
-    Parameters
-    ----------
-    app : callable
-        App of the client.
-    folder : callable
-        Returns the folder of the files, which only the owner of the site can read.
+    ``folder`` returns the folder of the files; only the owner of the site can read them.
     """
 
     def handle(message: Message, context: Context) -> Message:
         file = folder() / f"client{client_number(context)}-{context.run_id}.state"
-        stored = read_state(file)
+        stored = RecordDict()
+        if file.is_file():
+            stored = recorddict_from_proto(Packed.FromString(file.read_bytes()))
         for name, record in _select(stored, STATE).items():
             context.state[name] = record
         trains = message.metadata.message_type == MessageType.TRAIN
@@ -58,22 +55,10 @@ def with_storage(app: App, folder: Callable[[], Path]) -> App:
             stored = RecordDict({name: one for name, one in stored.items() if not name.startswith(STATE)})
         for name, record in context.state.items():
             stored[f"{STATE}{name}"] = record
-        write_state(file, stored)
+        write_private(file, recorddict_to_proto(stored).SerializeToString())
         return reply
 
     return handle
-
-
-def read_state(file: Path) -> RecordDict:
-    """Return the records in a file of :func:`write_state`; empty without such a file."""
-    if not file.is_file():
-        return RecordDict()
-    return recorddict_from_proto(Packed.FromString(file.read_bytes()))
-
-
-def write_state(file: Path, records: RecordDict) -> None:
-    """Write records to a file that only its owner can read."""
-    write_private(file, recorddict_to_proto(records).SerializeToString())
 
 
 def _select(records: RecordDict, prefix: str) -> RecordDict:

@@ -29,14 +29,8 @@ class _PendingRequest:
 class RetryingGrid:
     """The methods of a grid that the server uses, over nodes that may restart.
 
-    Parameters
-    ----------
-    grid : Grid
-        Grid of Flower.
-    clients : mapping of int to int
-        Client of each node, according to its registered key; a reply that names another client is ignored.
-    notice : callable
-        Called with a line for each ignored reply.
+    ``clients`` has the client of each node, according to its registered key; a reply that names another client is
+    ignored, and ``notice`` gets a line about it.
     """
 
     def __init__(self, grid: Grid, clients: Mapping[int, int], notice: Callable[[str], None]) -> None:
@@ -82,15 +76,15 @@ class RetryingGrid:
                 requests[identity].sent = float("-inf")
 
     def _names_its_client(self, reply: Message) -> bool:
-        node = reply.metadata.src_node_id
-        if reply.has_error() or STATUS not in reply.content:
+        known = self._clients[reply.metadata.src_node_id]
+        if reply.has_error():
             return True
         try:
             client = get_record(reply.content, ConfigRecord, STATUS).get("client")
         except KeyError:
             return True
-        if client == self._clients[node]:
+        if client == known:
             return True
         claimed = f"client {client}" if isinstance(client, int) else "no client"
-        self._notice(f"the node of client {self._clients[node]} replies as {claimed}; the reply is ignored")
+        self._notice(f"the node of client {known} replies as {claimed}; the reply is ignored")
         return False
