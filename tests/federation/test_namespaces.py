@@ -144,7 +144,7 @@ def test_missing_namespaces_are_one_line(fault, monkeypatch, tmp_path):
 # The programs.
 
 
-def status(app: programs.WebApp, port: int, path: str, kind: str = "http") -> int:
+def status(app, port: int, path: str, kind: str = "http") -> int:
     events: list[dict] = []
 
     async def send(event):

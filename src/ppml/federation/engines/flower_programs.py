@@ -19,23 +19,21 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ppml.federation.engines.environment import APP, PUBLIC_SOCKET
 from ppml.ipc.hardening import harden_process
 from ppml.ipc.process import ChildProcess
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
 FLEET_API = "/v1/fleet/"
 """Prefix of the paths of the API for nodes."""
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-WebApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def superlink() -> None:
@@ -43,7 +41,7 @@ def superlink() -> None:
     import uvicorn
     from flwr.superlink.cli import flower_superlink
 
-    def run(app: WebApp, **options: Any) -> None:
+    def run(app: ASGIApp, **options: Any) -> None:
         config = uvicorn.Config(app, **options)
         sockets = [config.bind_socket()]
         if PUBLIC_SOCKET in os.environ:
@@ -55,7 +53,7 @@ def superlink() -> None:
     flower_superlink()
 
 
-def restrict_to_fleet_api(app: WebApp, own_port: int) -> WebApp:
+def restrict_to_fleet_api(app: ASGIApp, own_port: int) -> ASGIApp:
     """Return an app that serves all APIs on the port ``own_port``, and only the API for nodes on other ports."""
 
     async def restricted(scope: Scope, receive: Receive, send: Send) -> None:
