@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
 
 PROGRAM = "python -m ppml.pipeline.federate"
-ENGINES = ("ray", "deployment")
 SECONDS = 3600.0
 """Time limit of a deployment on one machine."""
 
@@ -48,8 +48,8 @@ OWN_FILES = re.compile(r"job|sites|result\.json(\.fault)?|server|key-holder|clie
 APPS = "ppml.stages.flower_apps"
 """Module of the apps."""
 
-ACCOUNTS = {"events": "accounts"}
-"""Names of parts of a result in messages."""
+print_now = partial(print, flush=True)
+"""Print a line without delay, also into a file."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +77,7 @@ def compare_engine(argv: Sequence[str]) -> None:
     """Train, and compare the model's digest, the history and the accounts with those of the workflow."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_options(parser)
-    parser.add_argument("--engine", choices=ENGINES, required=True)
+    parser.add_argument("--engine", choices=("ray", "deployment"), required=True)
     parser.add_argument("--workers", type=int, default=2, help="number of Ray processes")
     arguments = parser.parse_args(argv)
     plan = Plan.check({}, [arguments.configfile])
@@ -96,7 +96,7 @@ def compare_engine(argv: Sequence[str]) -> None:
             f"the {arguments.engine} engine: client {missing[0]} gives no account of its training, so that no epsilon "
             "may be stated for it; the training has completed"
         )
-    different = [ACCOUNTS.get(name, name) for name, value in expected.items() if found[name] != value]
+    different = ["accounts" if name == "events" else name for name in expected if found[name] != expected[name]]
     if different:
         raise UserError(f"the {arguments.engine} engine and the workflow differ in: {', '.join(different)}")
     print("the same bits, history and accounts")
@@ -199,11 +199,6 @@ def run_key_holder(argv: Sequence[str]) -> None:
     site.run_key_holder(folder, start_key_service, listen=listen, notice=print_now)
 
 
-def print_now(line: str) -> None:
-    """Print a line without delay, also into a file."""
-    print(line, flush=True)
-
-
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "prepare": prepare_folders,
     "serve": run_server,
@@ -265,7 +260,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def train_on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[str, Any]:
-    """Train on an engine, and return model, history and events."""
+    """Train on an engine, and return the result."""
     result = (folder / "result.json").resolve()
     clients = len(read_json(job)["sizes"])
     if engine == "deployment":
@@ -280,7 +275,7 @@ def train_on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[
             # The process has printed the reason.
             sys.exit(1)
     found: dict[str, Any] = read_json(result)
-    return {name: found[name] for name in ("model", "history", "events")}
+    return found
 
 
 def read_workflow_result(plan: Plan, arm: str, seed: int, job: Path) -> dict[str, object]:
