@@ -19,10 +19,10 @@ import pytest
 
 from ppml.errors import InvalidUpdate, UserError
 from ppml.federation.engines import site as site_module
-from ppml.federation.engines.credentials import Authority, make_credentials
+from ppml.federation.engines.credentials import AUTHORITY, Authority, make_credentials
 from ppml.federation.engines.flower_processes import DeploymentFailed, private_folder
 from ppml.federation.engines.site import SiteConfig, run_client, run_key_holder, run_server, write_credentials
-from ppml.federation.engines.tunnel import Address, Identity, Tunnels, check_expiry, connect_tls
+from ppml.federation.engines.tunnel import Address, Tunnels, check_expiry, connect_tls, mutual_tls
 from ppml.ipc.socket_server import CLIENT_ENDPOINT, SERVER_ENDPOINT, EndpointSpec, connect, serve_sockets
 from ppml.stages.deployment_folders import split_job
 
@@ -128,8 +128,8 @@ class Holder:
         endpoints = {"server": SERVER_ENDPOINT, **{f"client{one}": CLIENT_ENDPOINT for one in range(3)}}
         tunnels.serve_key_holder(
             listener,
-            site_module._identity(own),
-            lambda name: own / endpoints[name] if name in endpoints else None,
+            mutual_tls(own, listens=True),
+            {name: own / endpoint for name, endpoint in endpoints.items()},
             lambda name, change: self.changes.append((name, change)),
         )
 
@@ -142,8 +142,8 @@ class Holder:
 
 def forward(tunnels: Tunnels, folder: Path, site: SiteConfig, name: str, endpoint: str) -> None:
     """Forward an endpoint of the key holder to the site ``name``."""
-    identity = site_module._identity(folder / name)
-    tunnels.forward_key_holder(folder / name / endpoint, Address.parse(site.key_holder), identity)
+    context = mutual_tls(folder / name, listens=False)
+    tunnels.forward_key_holder(folder / name / endpoint, Address.parse(site.key_holder), context)
 
 
 def test_tunnel_leads_each_site_to_its_endpoint(tmp_path):
@@ -186,20 +186,19 @@ def spoil_credentials(fault: str, folder: Path, site: SiteConfig) -> None:
         case "another authority for both":
             other = Authority("authority of the key holder")
             (own / "key-holder-authority.pem").write_bytes(other.certificate)
-            other.issue_client_certificate("client0").write(own / "party.pem", own / "party.key")
+            other.issue_client_certificate(own / "party.pem", "client0")
         case "a certificate of another authority":
             other = Authority("authority of the key holder")
-            other.issue_client_certificate("client0").write(own / "party.pem", own / "party.key")
+            other.issue_client_certificate(own / "party.pem", "client0")
         case "an expired certificate":
             past = Authority("authority of the key holder", now - datetime.timedelta(hours=1))
-            past.issue_client_certificate("client0").write(own / "party.pem", own / "party.key")
+            past.issue_client_certificate(own / "party.pem", "client0")
         case "an unknown name":
             authority = Authority("authority of the key holder")
             for name in ("client0", "key-holder"):
                 (folder / name / "key-holder-authority.pem").write_bytes(authority.certificate)
-            holder = folder / "key-holder"
-            authority.issue_server_certificate("key holder", [HOST]).write(holder / "party.pem", holder / "party.key")
-            authority.issue_client_certificate("client7").write(own / "party.pem", own / "party.key")
+            authority.issue_server_certificate(folder / "key-holder" / "party.pem", "key holder", [HOST])
+            authority.issue_client_certificate(own / "party.pem", "client7")
 
 
 @pytest.mark.parametrize(
@@ -242,9 +241,9 @@ def test_machine_without_certificate_gets_no_reply(tmp_path):
 
 
 @contextlib.contextmanager
-def tls_server(identity: Identity):
+def tls_server(credentials: Path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(identity.certificate, identity.key)
+    context.load_cert_chain(credentials / "server.pem", credentials / "server.key")
     with socket.create_server((HOST, 0)) as listener, Tunnels() as tunnels:
 
         async def receive(reader, writer):
@@ -268,9 +267,8 @@ def test_client_connects_only_to_the_server_of_its_training(names, mine, hours, 
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
     made = make_credentials(tmp_path / "made", 1, names=names, expires=end)
     other = make_credentials(tmp_path / "other", 1)
-    trusted = made.authority if mine else other.authority
-    context = ssl.create_default_context(cafile=str(trusted))
-    with tls_server(Identity(made.authority, made.certificate, made.key)) as address:
+    context = ssl.create_default_context(cafile=str((made if mine else other) / AUTHORITY))
+    with tls_server(made) as address:
         refused = pytest.raises(DeploymentFailed, match=message) if message else contextlib.nullcontext()
         with refused as caught, connect_tls("server", address, context):
             pass
@@ -281,7 +279,7 @@ def test_expired_certificate_is_refused_at_the_start(tmp_path):
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     made = make_credentials(tmp_path, 1, expires=past)
     with pytest.raises(DeploymentFailed, match=r"server\.pem: this certificate expired on"):
-        check_expiry(made.certificate)
+        check_expiry(made / "server.pem")
 
 
 def test_missing_server_is_named_with_the_remedy(tmp_path, monkeypatch):

@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from ppml.federation.engines import deployment
-from ppml.federation.engines.credentials import make_credentials
-from ppml.federation.engines.deployment import DeploymentFailed, run_deployed
-from ppml.federation.engines.flower_processes import private_folder
+from ppml.federation.engines.credentials import AUTHORITY, make_credentials
+from ppml.federation.engines.deployment import run_deployed
+from ppml.federation.engines.flower_processes import DeploymentFailed, private_folder
 from ppml.federation.engines.namespace_init import ServerJob
 from ppml.stages.federation_job import start_key_service
 
@@ -57,9 +56,9 @@ def test_expired_certificates_are_refused(tmp_path):
 
 def test_client_with_another_authority_is_refused(tmp_path):
     mine, theirs = make_credentials(tmp_path / "mine", 3), make_credentials(tmp_path / "theirs", 3)
-    mixed = type(mine)(theirs.authority, mine.certificate, mine.key, mine.clients)
+    (mine / AUTHORITY).write_bytes((theirs / AUTHORITY).read_bytes())
     with pytest.raises(DeploymentFailed, match=r"shows an invalid certificate: ") as caught:
-        deploy(tmp_path, credentials=mixed)
+        deploy(tmp_path, credentials=mine)
     assert "\n" not in str(caught.value)
 
 
@@ -118,17 +117,9 @@ for place in sys.argv[1:]:
 def attack_server(tmp_path: Path) -> list[str]:
     """Return the output of another user's attack on a server that waits for its clients."""
     files = make_credentials(private_folder(tmp_path / "sites") / "credentials", 3)
-    server = ServerJob(
-        job=str(job_of("cnn", tmp_path / "job")),
-        authority=str(files.authority),
-        certificate=str(files.certificate),
-        key=str(files.key),
-        result=str(tmp_path / "result.json"),
-        public_keys=[str(path.with_suffix(".pub")) for path in files.clients],
-        answer_seconds=600,
-        seconds=600,
-    )
-    with deployment.NamespacedProcesses(tmp_path / "sites", {"module": MODULE, "server": asdict(server)}):
+    job = job_of("cnn", tmp_path / "job")
+    server = ServerJob(str(job), str(tmp_path / "result.json"), str(files), 3, answer_seconds=600, seconds=600)
+    with deployment.start_server(tmp_path / "sites", MODULE, server):
         assert soon((tmp_path / "sites" / "app").exists, SECONDS)
         # The server's app is a task; its process has the token.
         assert soon(lambda: "start-run" in (tmp_path / "sites" / "superlink.log").read_text(), SECONDS)

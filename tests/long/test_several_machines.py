@@ -15,7 +15,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from ppml.federation.engines.credentials import make_credentials
+from ppml.federation.engines.credentials import AUTHORITY, make_credentials
 from ppml.federation.engines.site import SiteConfig, write_credentials
 from ppml.learning.parameters import digest_of
 from ppml.learning.result import TrainingResult
@@ -250,7 +250,7 @@ def test_wrong_address_or_certificate_is_one_line(network, tmp_path):
         running.start("server")
         other = make_credentials(tmp_path / "other", 1)
         key = (folder / "client0" / "node.key").read_bytes()
-        (folder / "client1" / "server-authority.pem").write_bytes(other.authority.read_bytes())
+        (folder / "client1" / "server-authority.pem").write_bytes((other / AUTHORITY).read_bytes())
         assert "shows an invalid certificate" in error_line(running, "client1")
         site = json.loads((folder / "client0" / "site.json").read_text())
         (folder / "client0" / "site.json").write_text(json.dumps({**site, "server": "server.invalid:9092"}))

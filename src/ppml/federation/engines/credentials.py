@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -23,44 +22,25 @@ LIFETIME = datetime.timedelta(days=2)
 LOCAL_NAMES = ("localhost", "127.0.0.1")
 """Names of a service for its own machine alone."""
 
+AUTHORITY, CERTIFICATE, KEY = "server-authority.pem", "server.pem", "server.key"
+"""Files of the certificate of the server's authority, and of the server's certificate and private key."""
+
+HOLDER_AUTHORITY, PARTY, PARTY_KEY = "key-holder-authority.pem", "party.pem", "party.key"
+"""The same for the key holder's authority, and for each site that connects to the key holder."""
+
 Form = serialization.PrivateFormat
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """Files of credentials; only the owner can read a private key.
-
-    Parameters
-    ----------
-    authority : Path
-        Certificate of the authority that all sites trust.
-    certificate, key : Path
-        Certificate and private key of the server.
-    clients : list of Path
-        Private key of each client; the public key has the same name with the suffix ``.pub``.
-    """
-
-    authority: Path
-    certificate: Path
-    key: Path
-    clients: list[Path]
-
-
-@dataclass(frozen=True)
-class CertificateAndKey:
-    """A certificate and its private key, both in PEM."""
-
-    certificate: bytes
-    key: bytes
-
-    def write(self, certificate: Path, key: Path) -> None:
-        """Write both; only the owner can read the key."""
-        certificate.write_bytes(self.certificate)
-        write_private(key, self.key)
+def client_key(folder: Path, client: int) -> Path:
+    """Return the file of a client's private key; the public key has the same name with the suffix ``.pub``."""
+    return folder / f"client{client}"
 
 
 class Authority:
     """A certificate authority, whose private key exists as long as this object.
+
+    It writes each certificate to the given file, and its private key, which only the owner can read, beside it with
+    the suffix ``.key``.
 
     Parameters
     ----------
@@ -75,20 +55,21 @@ class Authority:
         self._expires = expires or datetime.datetime.now(datetime.UTC) + LIFETIME
         self.certificate = self._sign(name, self._key, [x509.BasicConstraints(ca=True, path_length=0)])
 
-    def issue_server_certificate(self, subject: str, names: Sequence[str]) -> CertificateAndKey:
-        """Return a certificate for a service with the host names or addresses ``names``."""
+    def issue_server_certificate(self, file: Path, subject: str, names: Sequence[str]) -> None:
+        """Write a certificate for a service with the host names or addresses ``names``."""
         names_of_service = x509.SubjectAlternativeName([_name(one) for one in dict.fromkeys(names)])
-        return self._pair(subject, [names_of_service, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])])
+        self._issue(file, subject, [names_of_service, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])])
 
-    def issue_client_certificate(self, subject: str) -> CertificateAndKey:
-        """Return a certificate that proves to a service that a client is ``subject``."""
-        return self._pair(subject, [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])])
+    def issue_client_certificate(self, file: Path, subject: str) -> None:
+        """Write a certificate that proves to a service that a client is ``subject``."""
+        self._issue(file, subject, [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])])
 
-    def _pair(self, subject: str, extensions: Sequence[x509.ExtensionType]) -> CertificateAndKey:
+    def _issue(self, file: Path, subject: str, extensions: Sequence[x509.ExtensionType]) -> None:
         key = _new_key()
         own = [x509.BasicConstraints(ca=False, path_length=None), *extensions]
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        return CertificateAndKey(self._sign(subject, key, [*own, signer]), _pem(key, Form.PKCS8))
+        file.write_bytes(self._sign(subject, key, [*own, signer]))
+        write_private(file.with_suffix(".key"), _pem(key, Form.PKCS8))
 
     def _sign(self, subject: str, key: ec.EllipticCurvePrivateKey, extensions: Sequence[x509.ExtensionType]) -> bytes:
         builder = (
@@ -109,41 +90,21 @@ class Authority:
 
 def make_credentials(
     folder: Path, clients: int, *, names: Sequence[str] = LOCAL_NAMES, expires: datetime.datetime | None = None
-) -> Credentials:
-    """Write new credentials for a server and its clients, valid for two days or until ``expires``.
+) -> Path:
+    """Write credentials for a server with the host names ``names`` and its clients to ``folder``; return ``folder``.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder for the files.
-    clients : int
-        Number of clients.
-    names : sequence of str
-        Host names and addresses of the server.
-    expires : datetime or None
-        End of the certificates.
+    The certificates are valid for two days or until ``expires``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     authority = Authority("authority of the server", expires)
-    found = Credentials(
-        folder / "authority.pem",
-        folder / "server.pem",
-        folder / "server.key",
-        [folder / f"client{number}" for number in range(clients)],
-    )
-    found.authority.write_bytes(authority.certificate)
-    authority.issue_server_certificate("server", names).write(found.certificate, found.key)
-    for path in found.clients:
-        key = _new_key()
+    (folder / AUTHORITY).write_bytes(authority.certificate)
+    authority.issue_server_certificate(folder / CERTIFICATE, "server", names)
+    for client in range(clients):
+        path, key = client_key(folder, client), _new_key()
         write_private(path, _pem(key, Form.OpenSSH))
         public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         path.with_suffix(".pub").write_bytes(public + b"\n")
-    return found
-
-
-def expiry(certificate: Path) -> datetime.datetime:
-    """Return the end of a certificate."""
-    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    return folder
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:

@@ -7,43 +7,33 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ppml.federation.engines.credentials import Credentials, make_credentials
+from ppml.federation.engines.credentials import make_credentials
 from ppml.federation.engines.environment import FAULT
 from ppml.federation.engines.flower_processes import STOP_SECONDS, DeploymentFailed, private_folder
-from ppml.federation.engines.namespace_init import NodeJob, ServerJob
+from ppml.federation.engines.namespace_init import ServerJob
 from ppml.federation.engines.namespaces import namespace_command
-
-__all__ = ["DeploymentFailed", "NamespacedProcesses", "run_deployed"]
 
 ANSWER_SECONDS = 600.0
 """Seconds that a round waits for the reply of a client."""
 
-COMMAND = ("-P", "-m", "ppml.federation.engines.namespace_init")
 POLL_SECONDS = 0.2
 
 
 class NamespacedProcesses:
-    """Processes in namespaces, which end with the block.
+    """Processes in namespaces, with their files in ``folder``, which end with the block.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder for their logs and all their files.
-    job : dict
-        Job of :mod:`ppml.federation.engines.namespace_init`.
-    keep_open : sequence of int
-        Descriptors that they inherit.
+    They run the ``job`` of :mod:`ppml.federation.engines.namespace_init`, and inherit the descriptors ``keep_open``.
     """
 
     def __init__(self, folder: Path, job: dict[str, Any], keep_open: Sequence[int] = ()) -> None:
         with (private_folder(folder) / "inside.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*namespace_command(), sys.executable, *COMMAND],
+                [*namespace_command(), sys.executable, "-P", "-m", "ppml.federation.engines.namespace_init"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -56,8 +46,8 @@ class NamespacedProcesses:
     def __enter__(self) -> NamespacedProcesses:
         return self
 
-    def wait(self, meanwhile: Callable[[], bool] = lambda: True, interval: float = POLL_SECONDS) -> bool:
-        """Wait until the processes have ended, or ``meanwhile`` returns False; return whether they have ended.
+    def checks(self, interval: float) -> Iterator[None]:
+        """Yield every ``interval`` seconds until the processes have ended.
 
         Raises
         ------
@@ -65,14 +55,12 @@ class NamespacedProcesses:
             They failed; the message gives the reason.
         """
         while self._process.poll() is None:
-            if not meanwhile():
-                return False
+            yield
             time.sleep(interval)
         assert self._process.stdout is not None
         message = self._process.stdout.read().decode("utf-8", "replace").strip()
         if self._process.returncode:
             raise DeploymentFailed(message or f"the processes ended with {self._process.returncode}; see {self._log}")
-        return True
 
     def _send_line(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -82,16 +70,20 @@ class NamespacedProcesses:
 
     def __exit__(self, *_: object) -> None:
         self._send_line("end")
-        try:
-            self._process.wait(timeout=2 * STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            # With it all processes of the namespaces end.
-            self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        with contextlib.suppress(BrokenPipeError), self._process:
+            try:
+                self._process.wait(timeout=2 * STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                # With it all processes of the namespaces end.
+                self._process.kill()
+
+
+def start_server(folder: Path, module: str, server: ServerJob) -> NamespacedProcesses:
+    """Remove the result of an earlier training, and start a server."""
+    for name in (server.result, f"{server.result}{FAULT}"):
+        Path(name).unlink(missing_ok=True)
+    keep_open = [server.public_socket] if server.public_socket >= 0 else []
+    return NamespacedProcesses(folder, {"module": module, "server": asdict(server)}, keep_open)
 
 
 def run_deployed(
@@ -102,7 +94,7 @@ def run_deployed(
     clients: int,
     *,
     seconds: float,
-    credentials: Credentials | None = None,
+    credentials: Path | None = None,
 ) -> None:
     """Train with a SuperLink and a SuperNode for each client on this machine; all of them end before the return.
 
@@ -118,8 +110,8 @@ def run_deployed(
         Number of SuperNodes, with ``partition-id`` 0 and up.
     seconds : float
         Time limit of the run.
-    credentials : Credentials or None
-        Other credentials than new ones, for tests.
+    credentials : Path or None
+        Folder with other credentials than new ones, for tests.
 
     Raises
     ------
@@ -130,24 +122,9 @@ def run_deployed(
     """
     namespace_command()
     files = credentials or make_credentials(private_folder(folder) / "credentials", clients)
-    result.unlink(missing_ok=True)
-    Path(f"{result}{FAULT}").unlink(missing_ok=True)
-    nodes = [
-        NodeJob(str(job), str(files.authority), str(files.clients[client]), client, clients)
-        for client in range(clients)
-    ]
-    server = ServerJob(
-        job=str(job),
-        authority=str(files.authority),
-        certificate=str(files.certificate),
-        key=str(files.key),
-        result=str(result),
-        public_keys=[str(path.with_suffix(".pub")) for path in files.clients],
-        answer_seconds=ANSWER_SECONDS,
-        seconds=seconds,
-        nodes=nodes,
-    )
-    with NamespacedProcesses(folder, {"module": module, "server": asdict(server)}) as processes:
-        processes.wait()
+    server = ServerJob(str(job), str(result), str(files), clients, ANSWER_SECONDS, seconds, has_nodes=True)
+    with start_server(folder, module, server) as processes:
+        for _ in processes.checks(POLL_SECONDS):
+            pass
     if not result.is_file():
         raise DeploymentFailed(f"the run completed without a result; see {folder / 'superlink.log'}")

@@ -51,16 +51,8 @@ def without_proxies(environment: dict[str, str]) -> dict[str, str]:
     return {**kept, "no_proxy": "*", "NO_PROXY": "*"}
 
 
-def flower_environment(folder: Path, **others: str) -> dict[str, str]:
-    """Return the environment of a site's Flower processes, which write only to ``folder``.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder for programs, Flower's state and temporary files.
-    **others : str
-        Further variables.
-    """
+def flower_environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a site's Flower processes, which write only to ``folder``."""
     programs = write_programs(folder / "programs")
     # Flower's processes start programs by name, which must be those of this site and of this Python environment.
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -71,7 +63,6 @@ def flower_environment(folder: Path, **others: str) -> dict[str, str]:
         "PATH": path,
         "PYTHONUNBUFFERED": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
-        **others,
     }
 
 
@@ -124,15 +115,7 @@ def log_tail(log: Path) -> str:
 
 
 class FlowerProcesses:
-    """Processes with a log each, which end with the block, and their children with them.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder for the logs.
-    environment : dict of str to str
-        Environment of each process.
-    """
+    """Processes with a log each in ``folder``, which end with the block, and their children with them."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder, self._environment = folder, environment
@@ -142,19 +125,14 @@ class FlowerProcesses:
         return self
 
     def start(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        keep_open: Sequence[int] = (),
-        others: Mapping[str, str] | None = None,
+        self, name: str, command: Sequence[str], others: Mapping[str, str], keep_open: Sequence[int] = ()
     ) -> None:
         """Start ``command``, one of the programs, with its output in ``name.log`` and ``others`` in its environment."""
         program = self._folder / "programs" / command[0]
         with (self._folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [str(program), *command[1:]],
-                env={**self._environment, **(others or {})},
+                env={**self._environment, **others},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -162,21 +140,12 @@ class FlowerProcesses:
                 start_new_session=True,
             )
 
-    def has_ended(self, name: str) -> bool:
-        """Return whether a process has ended."""
-        return self._running[name].poll() is not None
-
     def check(self) -> None:
-        """Raise an error if a process has ended."""
+        """Raise an error with the exit code and the last output of a process that has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
-                raise DeploymentFailed(self.describe_end(name))
-
-    def describe_end(self, name: str) -> str:
-        """Return the exit code and the last output of a process."""
-        log = self._folder / f"{name}.log"
-        end = f"{name} ended with exit code {self._running[name].poll()}"
-        return f"{end}: {log_tail(log)}; see {log}"
+                log = self._folder / f"{name}.log"
+                raise DeploymentFailed(f"{name} ended with exit code {process.poll()}: {log_tail(log)}; see {log}")
 
     def __exit__(self, *_: object) -> None:
         # Clients first: without their server they would try to reconnect.

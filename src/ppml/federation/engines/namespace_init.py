@@ -18,11 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppml.federation.engines.credentials import AUTHORITY, CERTIFICATE, KEY, client_key
 from ppml.federation.engines.environment import ANSWER_SECONDS, APP, FAULT, JOB, NODES, PUBLIC_SOCKET, RESULT
 from ppml.federation.engines.flower_processes import DeploymentFailed, FlowerProcesses, flower_environment, run_flwr
 from ppml.federation.engines.namespaces import raise_loopback
@@ -42,8 +42,6 @@ CONNECT_SECONDS = 180.0
 
 LIST_SECONDS = 60.0
 """Seconds between two checks whether Flower still runs the server's app."""
-
-FINISHED = "finished"
 
 PROJECT = """\
 [project]
@@ -85,34 +83,32 @@ class NodeJob:
 
 @dataclass(frozen=True)
 class ServerJob:
-    """A server, and the nodes in the same namespaces.
+    """A server.
 
     Parameters
     ----------
-    job, authority, certificate, key : str
-        Files: the public file of the training, and the server's credentials.
-    result : str
-        File for the result.
-    public_keys : list of str
-        File of the public key of each client's node.
+    job, result : str
+        Files: the public file of the training, and the result.
+    credentials : str
+        Folder with the server's credentials and the public keys of the clients.
+    clients : int
+        Number of clients.
     answer_seconds, seconds : float
         Time limits of a client's reply and of the run.
     public_socket : int
         Descriptor of the listening socket for other machines; -1: none.
-    nodes : list of NodeJob
-        Nodes in the same namespaces.
+    has_nodes : bool
+        Whether the nodes of all clients run in the same namespaces.
     """
 
     job: str
-    authority: str
-    certificate: str
-    key: str
     result: str
-    public_keys: list[str]
+    credentials: str
+    clients: int
     answer_seconds: float
     seconds: float
     public_socket: int = -1
-    nodes: list[NodeJob] = field(default_factory=list)
+    has_nodes: bool = False
 
 
 def run_superlink(folder: Path, module: str, server: ServerJob) -> None:
@@ -125,24 +121,25 @@ def run_superlink(folder: Path, module: str, server: ServerJob) -> None:
     """
     port = OWN_PORT if server.public_socket < 0 else _internal_port(server.public_socket)
     address = f"127.0.0.1:{port}"
-    environment = flower_environment(folder)
-    _write_flwr_config(Path(environment["FLWR_HOME"]), address, server.authority)
-    nodes = folder / "nodes.json"
+    environment, credentials = flower_environment(folder), Path(server.credentials)
+    authority, nodes = str(credentials / AUTHORITY), folder / "nodes.json"
+    _write_flwr_config(Path(environment["FLWR_HOME"]), address, authority)
     settings = {APP: module, JOB: server.job, RESULT: server.result, NODES: str(nodes)}
     settings[ANSWER_SECONDS] = str(server.answer_seconds)
     keep_open = [server.public_socket] if server.public_socket >= 0 else []
     if keep_open:
         settings[PUBLIC_SOCKET] = str(server.public_socket)
     with FlowerProcesses(folder, environment) as processes:
-        processes.start("superlink", _superlink(server, port), keep_open=keep_open, others=settings)
+        processes.start("superlink", _superlink(credentials, port), settings, keep_open)
         _wait_for(port, processes)
         # Flower's commands report a bad certificate only as a missing connection.
-        with connect_tls("server", Address("127.0.0.1", port), ssl.create_default_context(cafile=server.authority)):
+        with connect_tls("server", Address("127.0.0.1", port), ssl.create_default_context(cafile=authority)):
             pass
-        write_json(nodes, {str(_register(environment, key)): number for number, key in enumerate(server.public_keys)})
-        for index, node in enumerate(server.nodes):
-            command = _supernode(node, address, FIRST_NODE_PORT + index)
-            processes.start(f"supernode{node.client}", command, others=_node_variables(node, module))
+        keys = [client_key(credentials, client) for client in range(server.clients)]
+        write_json(nodes, {str(_register(environment, key.with_suffix(".pub"))): one for one, key in enumerate(keys)})
+        for client, key in enumerate(keys if server.has_nodes else []):
+            node = NodeJob(server.job, authority, str(key), client, server.clients)
+            _start_node(processes, f"supernode{client}", node, module, address, FIRST_NODE_PORT + client)
         run = int(run_flwr(environment, "run", str(_write_app(folder / "app", module)), NAME)["run-id"])
         _wait_for_run(environment, run, processes, server, folder)
 
@@ -150,17 +147,8 @@ def run_superlink(folder: Path, module: str, server: ServerJob) -> None:
 def run_supernode(folder: Path, module: str, node: NodeJob, channel: int) -> None:
     """Run a node until this process is stopped, and restart it when it ends.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder for Flower's state and logs.
-    module : str
-        Module of the app.
-    node : NodeJob
-        Job of the node.
-    channel : int
-        Descriptor that sends a listening socket to the process outside, which forwards its connections to the
-        server: only outside there is a network.
+    The descriptor ``channel`` sends a listening socket to the process outside, which forwards its connections to the
+    server: only outside there is a network.
 
     Raises
     ------
@@ -174,36 +162,37 @@ def run_supernode(folder: Path, module: str, node: NodeJob, channel: int) -> Non
     begun = time.monotonic()
     while True:
         with FlowerProcesses(folder, environment) as processes:
-            command = _supernode(node, f"localhost:{OWN_PORT}", FIRST_NODE_PORT)
-            processes.start("supernode", command, others=_node_variables(node, module))
+            _start_node(processes, "supernode", node, module, f"localhost:{OWN_PORT}", FIRST_NODE_PORT)
             started = time.monotonic()
-            while not processes.has_ended("supernode"):
-                time.sleep(POLL_SECONDS)
-            if time.monotonic() - started > CONNECT_SECONDS:
-                begun = time.monotonic()
-            if time.monotonic() - begun > CONNECT_SECONDS:
-                raise DeploymentFailed(processes.describe_end("supernode"))
+            try:
+                while True:
+                    processes.check()
+                    time.sleep(POLL_SECONDS)
+            except DeploymentFailed:
+                if time.monotonic() - started > CONNECT_SECONDS:
+                    begun = time.monotonic()
+                if time.monotonic() - begun > CONNECT_SECONDS:
+                    raise
         time.sleep(RESTART_SECONDS)
 
 
-def _superlink(server: ServerJob, port: int) -> list[str]:
+def _superlink(credentials: Path, port: int) -> list[str]:
     return [
-        "flower-superlink", "--ssl-ca-certfile", server.authority, "--ssl-certfile", server.certificate,
-        "--ssl-keyfile", server.key, "--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth",
+        "flower-superlink", "--ssl-ca-certfile", str(credentials / AUTHORITY),
+        "--ssl-certfile", str(credentials / CERTIFICATE), "--ssl-keyfile", str(credentials / KEY),
+        "--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
     ]  # fmt: skip
 
 
-def _supernode(node: NodeJob, address: str, own_port: int) -> list[str]:
-    return [
+def _start_node(processes: FlowerProcesses, name: str, node: NodeJob, module: str, address: str, own_port: int) -> None:
+    command = [
         "flower-supernode", "--superlink", address, "--root-certificates", node.authority,
         "--auth-supernode-private-key", node.key, "--host", "127.0.0.1", "--port", str(own_port),
         "--node-config", f"partition-id={node.client} num-partitions={node.clients}",
     ]  # fmt: skip
-
-
-def _node_variables(node: NodeJob, module: str) -> dict[str, str]:
-    return {APP: module, JOB: node.job, **({RESULT: node.result} if node.result else {})}
+    result = {RESULT: node.result} if node.result else {}
+    processes.start(name, command, {APP: module, JOB: node.job, **result})
 
 
 def _internal_port(public_socket: int) -> int:
@@ -232,9 +221,9 @@ def _write_app(folder: Path, module: str) -> Path:
     return folder
 
 
-def _register(environment: dict[str, str], key: str) -> int:
+def _register(environment: dict[str, str], public_key: Path) -> int:
     """Register the public key of a node, and return the node's identifier."""
-    return int(run_flwr(environment, "supernode", "register", key, NAME)["node-id"])
+    return int(run_flwr(environment, "supernode", "register", str(public_key), NAME)["node-id"])
 
 
 def _wait_for(port: int, processes: FlowerProcesses) -> None:
@@ -263,7 +252,7 @@ def _wait_for_run(
         if time.monotonic() > check:
             check = time.monotonic() + LIST_SECONDS
             status = run_flwr(environment, "list", NAME, "--run-id", str(run))["runs"][0]["status"]
-            if status.startswith(FINISHED) and not (_is_complete(server.result) or fault.is_file()):
+            if status.startswith("finished") and not (_is_complete(server.result) or fault.is_file()):
                 raise DeploymentFailed(f"the server's app has ended as {status}; see {folder / 'superlink.log'}")
         time.sleep(POLL_SECONDS)
     raise DeploymentFailed(f"the run did not end within {server.seconds:g} s; see {folder}")
@@ -277,8 +266,7 @@ def run_job(job: dict[str, Any]) -> None:
     """Run the job of the first line of the standard input."""
     folder, module = Path(job["folder"]), job["module"]
     if "server" in job:
-        nodes = [NodeJob(**node) for node in job["server"].pop("nodes")]
-        run_superlink(folder, module, ServerJob(**job["server"], nodes=nodes))
+        run_superlink(folder, module, ServerJob(**job["server"]))
     else:
         run_supernode(folder, module, NodeJob(**job["node"]), job["channel"])
 
@@ -292,7 +280,7 @@ def _end_with_input() -> None:
         os._exit(1)
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main() -> int:
     """Run the job, and return the exit status."""
     harden_process()
     os.umask(0o077)

@@ -18,12 +18,15 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ppml.federation.engines.credentials import expiry
+from cryptography import x509
+
+from ppml.federation.engines.credentials import HOLDER_AUTHORITY, PARTY, PARTY_KEY
 from ppml.federation.engines.flower_processes import DeploymentFailed
 from ppml.io.private_file import write_private
 
@@ -75,39 +78,26 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True)
-class Identity:
-    """The credentials of a site.
-
-    Parameters
-    ----------
-    authority, certificate, key : Path
-        Certificate of the authority, and the site's certificate and private key.
-    """
-
-    authority: Path
-    certificate: Path
-    key: Path
-
-    def context(self, *, listens: bool) -> ssl.SSLContext:
-        """Return the TLS context of the end that listens, or of the end that connects."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if listens else ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(self.authority)
-        context.load_cert_chain(self.certificate, self.key)
-        return context
-
-
-def check_expiry(certificate: Path) -> None:
-    """Raise an error if a certificate has expired.
+def mutual_tls(folder: Path, *, listens: bool) -> ssl.SSLContext:
+    """Return the context of the end that listens, or of the end that connects, with the credentials of a site.
 
     Raises
     ------
     DeploymentFailed
-        The certificate has expired; the message gives the time.
+        The certificate of the site has expired.
     """
-    end = expiry(certificate)
+    check_expiry(folder / PARTY)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if listens else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(folder / HOLDER_AUTHORITY)
+    context.load_cert_chain(folder / PARTY, folder / PARTY_KEY)
+    return context
+
+
+def check_expiry(certificate: Path) -> None:
+    """Raise an error with the time of the end if a certificate has expired."""
+    end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
     if end < datetime.datetime.now(datetime.UTC):
         raise DeploymentFailed(
             f"{certificate}: this certificate expired on {end:%Y-%m-%d at %H:%M} UTC; make new folders of all sites "
@@ -172,13 +162,10 @@ class Tunnels:
 
     def forward_to_server(self, listener: socket.socket, address: Address) -> None:
         """Forward connections of ``listener``, which other machines cannot reach, to ``address`` unchanged."""
-
-        async def connect() -> Streams:
-            return await asyncio.open_connection(address.host, address.port)
-
+        connect = partial(asyncio.open_connection, address.host, address.port)
         self._serve(listener, lambda reader, writer: self._forward((reader, writer), connect))
 
-    def forward_key_holder(self, endpoint: Path, address: Address, identity: Identity) -> None:
+    def forward_key_holder(self, endpoint: Path, address: Address, context: ssl.SSLContext) -> None:
         """Write the file of an endpoint whose socket leads to the key holder at ``address``.
 
         Raises
@@ -188,7 +175,6 @@ class Tunnels:
         OSError
             The key holder does not answer.
         """
-        context = identity.context(listens=False)
         # Other users cannot list this folder, and the path of a socket must be short.
         sockets = Path(tempfile.mkdtemp(prefix="ppml-"))
         self._exit.callback(shutil.rmtree, sockets, ignore_errors=True)
@@ -211,8 +197,8 @@ class Tunnels:
     def serve_key_holder(
         self,
         listener: socket.socket,
-        identity: Identity,
-        endpoint_of: Callable[[str], Path | None],
+        context: ssl.SSLContext,
+        endpoints: Mapping[str, Path],
         on_change: Callable[[str, int], None],
     ) -> None:
         """Forward each site that connects to ``listener`` to its endpoint.
@@ -221,17 +207,17 @@ class Tunnels:
         ----------
         listener : socket
             Listening socket for other machines.
-        identity : Identity
-            Credentials of the key holder.
-        endpoint_of : callable
-            Returns the file of a site's endpoint by the name in its certificate; None without an endpoint.
+        context : SSLContext
+            Requires a certificate of each site.
+        endpoints : mapping of str to Path
+            File of a site's endpoint, by the name in its certificate.
         on_change : callable
             Called with the name of a site and 1 when its connection is forwarded, and -1 when that connection ends.
         """
 
         async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             name = _subject(writer)
-            endpoint = endpoint_of(name)
+            endpoint = endpoints.get(name)
             first = await asyncio.wait_for(reader.read(1), HANDSHAKE_SECONDS)
             if endpoint is None or first not in (FETCH, FORWARD):
                 return
@@ -246,7 +232,7 @@ class Tunnels:
             finally:
                 on_change(name, -1)
 
-        self._serve(listener, receive, identity.context(listens=True))
+        self._serve(listener, receive, context)
 
     def _serve(
         self,
