@@ -101,11 +101,10 @@ def build_deployed_apps(
         file, result = os.environ[RESULT], Result()
         try:
             parts, seconds = server_of(os.environ[JOB]), float(os.environ[ANSWER_SECONDS])
-            limits = {"connect_timeout": min(CONNECT_SECONDS, seconds), "reply_timeout": seconds}
+            settings = replace(parts.settings, connect_timeout=min(CONNECT_SECONDS, seconds), reply_timeout=seconds)
             clients = {int(node): client for node, client in read_json(os.environ[NODES]).items()}
             retrying = cast(Grid, RetryingGrid(grid, clients, result.add_notice))
-            limited = replace(parts, settings=replace(parts.settings, **limits))
-            run_reporting_server(limited, retrying, result, lambda: write(file, result))
+            run_reporting_server(replace(parts, settings=settings), retrying, result, lambda: write(file, result))
         except Exception as error:
             # Without this file, the process that waits for the result sees only the exit of this process.
             write_text(f"{file}{FAULT}", sanitize_for_log(str(error) or type(error).__name__))
