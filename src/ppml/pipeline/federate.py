@@ -216,8 +216,8 @@ def write_job(plan: Plan, arm: str, seed: int, folder: Path) -> Path:
     from ppml.stages.federation_job import write_federation_job
     from ppml.stages.seeds import public_data, seed_randomness
 
-    if arm not in plan.config.arms or not hasattr(plan.config.arms[arm].topology, "rounds"):
-        federated = [name for name, spec in plan.config.arms.items() if hasattr(spec.topology, "rounds")]
+    federated = [name for name, spec in plan.config.arms.items() if hasattr(spec.topology, "rounds")]
+    if arm not in federated:
         raise UserError(f"--arm: got {arm!r}; {suggestion(arm, federated)}allowed: {', '.join(federated)}")
     if seed not in (seeds := plan.config.seeds_of(arm)):
         raise UserError(f"--seed: got {seed}; allowed: {', '.join(map(str, seeds))}")
