@@ -246,8 +246,8 @@ def tls_server(credentials: Path):
     context.load_cert_chain(credentials / "server.pem", credentials / "server.key")
     with socket.create_server((HOST, 0)) as listener, Tunnels() as tunnels:
 
-        async def receive(reader, writer):
-            await reader.read()
+        async def receive(streams):
+            await streams[0].read()
 
         tunnels._serve(listener, receive, context)
         yield Address(HOST, listener.getsockname()[1])

@@ -118,7 +118,7 @@ def attack_server(tmp_path: Path) -> list[str]:
     """Return the output of another user's attack on a server that waits for its clients."""
     files = make_credentials(private_folder(tmp_path / "sites") / "credentials", 3)
     job = job_of("cnn", tmp_path / "job")
-    server = ServerJob(str(job), str(tmp_path / "result.json"), str(files), 3, answer_seconds=600, seconds=600)
+    server = ServerJob(str(job), str(tmp_path / "result.json"), str(files), 3, seconds=600)
     with deployment.start_server(tmp_path / "sites", MODULE, server):
         assert soon((tmp_path / "sites" / "app").exists, SECONDS)
         # The server's app is a task; its process has the token.

@@ -18,9 +18,6 @@ from ppml.federation.engines.flower_processes import STOP_SECONDS, DeploymentFai
 from ppml.federation.engines.namespace_init import ServerJob
 from ppml.federation.engines.namespaces import namespace_command
 
-ANSWER_SECONDS = 600.0
-"""Seconds that a round waits for the reply of a client."""
-
 POLL_SECONDS = 0.2
 
 
@@ -47,13 +44,7 @@ class NamespacedProcesses:
         return self
 
     def checks(self, interval: float) -> Iterator[None]:
-        """Yield every ``interval`` seconds until the processes have ended.
-
-        Raises
-        ------
-        DeploymentFailed
-            They failed; the message gives the reason.
-        """
+        """Yield every ``interval`` seconds until the processes have ended; an error gives the reason of a failure."""
         while self._process.poll() is None:
             yield
             time.sleep(interval)
@@ -122,7 +113,7 @@ def run_deployed(
     """
     namespace_command()
     files = credentials or make_credentials(private_folder(folder) / "credentials", clients)
-    server = ServerJob(str(job), str(result), str(files), clients, ANSWER_SECONDS, seconds, has_nodes=True)
+    server = ServerJob(str(job), str(result), str(files), clients, seconds, has_nodes=True)
     with start_server(folder, module, server) as processes:
         for _ in processes.checks(POLL_SECONDS):
             pass

@@ -93,8 +93,8 @@ class ServerJob:
         Folder with the server's credentials and the public keys of the clients.
     clients : int
         Number of clients.
-    answer_seconds, seconds : float
-        Time limits of a client's reply and of the run.
+    seconds, answer_seconds : float
+        Time limits of the run and of a client's reply.
     public_socket : int
         Descriptor of the listening socket for other machines; -1: none.
     has_nodes : bool
@@ -105,8 +105,8 @@ class ServerJob:
     result: str
     credentials: str
     clients: int
-    answer_seconds: float
     seconds: float
+    answer_seconds: float = 600.0
     public_socket: int = -1
     has_nodes: bool = False
 

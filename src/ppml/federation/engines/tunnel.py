@@ -163,7 +163,7 @@ class Tunnels:
     def forward_to_server(self, listener: socket.socket, address: Address) -> None:
         """Forward connections of ``listener``, which other machines cannot reach, to ``address`` unchanged."""
         connect = partial(asyncio.open_connection, address.host, address.port)
-        self._serve(listener, lambda reader, writer: self._forward((reader, writer), connect))
+        self._serve(listener, lambda near: self._forward(near, connect))
 
     def forward_key_holder(self, endpoint: Path, address: Address, context: ssl.SSLContext) -> None:
         """Write the file of an endpoint whose socket leads to the key holder at ``address``.
@@ -175,10 +175,10 @@ class Tunnels:
         OSError
             The key holder does not answer.
         """
+        known = _fetch_endpoint(address, context)
         # Other users cannot list this folder, and the path of a socket must be short.
         sockets = Path(tempfile.mkdtemp(prefix="ppml-"))
         self._exit.callback(shutil.rmtree, sockets, ignore_errors=True)
-        known = _fetch_endpoint(address, context)
 
         async def connect() -> Streams:
             reader, writer = await asyncio.open_connection(
@@ -190,7 +190,7 @@ class Tunnels:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(sockets / "holder"))
         listener.listen()
-        self._serve(listener, lambda reader, writer: self._forward((reader, writer), connect))
+        self._serve(listener, lambda near: self._forward(near, connect))
         write_private(endpoint, json.dumps({**known, "address": str(sockets / "holder")}).encode())
         self._exit.callback(endpoint.unlink, missing_ok=True)
 
@@ -215,7 +215,8 @@ class Tunnels:
             Called with the name of a site and 1 when its connection is forwarded, and -1 when that connection ends.
         """
 
-        async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def receive(near: Streams) -> None:
+            reader, writer = near
             name = _subject(writer)
             endpoint = endpoints.get(name)
             first = await asyncio.wait_for(reader.read(1), HANDSHAKE_SECONDS)
@@ -228,7 +229,7 @@ class Tunnels:
                 return
             on_change(name, 1)
             try:
-                await self._forward((reader, writer), lambda: asyncio.open_unix_connection(known["address"]))
+                await self._forward(near, lambda: asyncio.open_unix_connection(known["address"]))
             finally:
                 on_change(name, -1)
 
@@ -237,13 +238,13 @@ class Tunnels:
     def _serve(
         self,
         listener: socket.socket,
-        receive: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+        receive: Callable[[Streams], Awaitable[None]],
         context: ssl.SSLContext | None = None,
     ) -> None:
         async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             # The end of the block cancels this task; asyncio of Python 3.11 would print a traceback.
             with contextlib.suppress(OSError, ValueError, KeyError, TimeoutError, asyncio.CancelledError):
-                await receive(reader, writer)
+                await receive((reader, writer))
             with contextlib.suppress(OSError):
                 writer.close()
 
