@@ -28,11 +28,10 @@ from ppml.pipeline.stages import DATASET, FIGURE, OVERVIEW, PARTITION, PROJECT, 
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
-from ppml.errors import UserError
-from ppml.system_errors import describe_os_error
 from ppml.jobs import fork_server as server
+from ppml.jobs.runner import exit_on_error
 
-try:
+with exit_on_error():
     code = set_job_environment(main=workflow.is_main_process)
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
@@ -47,10 +46,6 @@ try:
     else:
         lock.exit_when_run_ends()
         inputs = UnmarkedInputs()
-except UserError as error:
-    sys.exit(f"error: {error}")
-except OSError as error:
-    sys.exit(f"error: {describe_os_error(error)}")
 
 rules_of = partial(make_rules, plan)
 
@@ -91,8 +86,7 @@ wildcard_constraints:
     },
 
 
-include: "workflow/rules/data.smk"
-include: "workflow/rules/runs.smk"
+include: "workflow/rules/jobs.smk"
 include: "workflow/rules/reports.smk"
 
 

@@ -1,7 +1,5 @@
-# reports/records.csv, costs.csv, ..., metrics.json        collect: all runs, tidy
 # reports/tables/{experiment}-{kind}.md, .csv, .tex, .html  table
 # reports/figures/{experiment}-{kind}.svg, .png             figure
-# logs/overview.rst                                         overview: the first page of the HTML report
 
 
 def with_report(step, suffix, category):
@@ -10,25 +8,6 @@ def with_report(step, suffix, category):
     labels = {"experiment": "{experiment}", "shows": kind.replace("_", " ")}
     marked = report(step.outputs[suffix], caption=f"../report/{kind}.rst", category=category, labels=labels)
     return {**step.outputs, suffix: marked}
-
-
-for step in rules_of(PROJECT):
-
-    rule:
-        name:
-            step.name
-        input:
-            unpack(inputs.of(step)),
-        output:
-            **step.outputs,
-        log:
-            step.log,
-        conda:
-            "../../environment.yml"
-        params:
-            arguments=step.arguments,
-        shell:
-            "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 
 
 for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1. Figures")):

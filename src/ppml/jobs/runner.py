@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ppml.errors import UserError
@@ -38,13 +39,19 @@ def run(main: Callable[[], None], files: Collection[Path] = ()) -> None:
         The files of the job; an error about one of them names the command that makes it.
     """
     use_one_thread()
+    with exit_on_error(files):
+        main()
+
+
+@contextmanager
+def exit_on_error(files: Collection[Path] = ()) -> Iterator[None]:
+    """Exit as :func:`run` does after an error in the block."""
     own_files = {path.absolute() for path in files}
     try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        message = describe_os_error(error, makes=lambda file: Path(file).absolute() in own_files)
+        yield
+    except (UserError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError):
+            message = describe_os_error(error, makes=lambda file: Path(file).absolute() in own_files)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)

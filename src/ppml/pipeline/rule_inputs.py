@@ -24,13 +24,13 @@ from snakemake.io import ancient
 from ppml.errors import UserError
 from ppml.io.atomic import atomic_write
 from ppml.jobs.record import write_descriptions
+from ppml.jobs.runner import exit_on_error
 from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs
 from ppml.pipeline.project import project_file
 from ppml.pipeline.renamed_runs import copy_renamed_run, find_renamed_runs, remove_leftovers
 from ppml.pipeline.rules import Rule
 from ppml.pipeline.stages import Files
 from ppml.pipeline.tracked_jobs import TrackedJob
-from ppml.system_errors import describe_os_error
 
 
 class UnmarkedInputs:
@@ -101,7 +101,8 @@ class RuleInputs:
         job = self._records.makers.get(output)
         causes: Sequence[str] = self._status[job.outputs[0]].causes if job else ()
         if job and self._real and self._status[job.outputs[0]].certain:
-            _require_unprotected(job)
+            with exit_on_error():
+                _require_unprotected(job)
         checkpoint = self._running_checkpoint(job) if job else None
         if job and checkpoint:
             # Raises an exception of Snakemake until the checkpoint has ended.
@@ -150,14 +151,9 @@ class RuleInputs:
         return [*paths]
 
     def _require_plan(self) -> None:
-        if self._status:
-            return
-        try:
-            self._plan()
-        except UserError as error:
-            sys.exit(f"error: {error}")
-        except OSError as error:
-            sys.exit(f"error: {describe_os_error(error)}")
+        if not self._status:
+            with exit_on_error():
+                self._plan()
 
     def _plan(self) -> None:
         workflow = self._workflow
@@ -239,10 +235,10 @@ def _replace_links(running: list[JobStatus]) -> None:
 
 
 def _require_unprotected(job: TrackedJob) -> None:
-    """Exit if an output of a running job is write-protected by its owner; the superuser could write it."""
+    """Raise an error if an output of a running job is write-protected by its owner; the superuser could write it."""
     for path in map(Path, job.outputs):
         if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:
-            sys.exit(
-                f"error: {path} is stale and write-protected; to allow a new one: chmod u+w {shlex.quote(str(path))}, "
+            raise UserError(
+                f"{path} is stale and write-protected; to allow a new one: chmod u+w {shlex.quote(str(path))}, "
                 "or after DVC: .venv/bin/dvc unprotect data artifacts"
             )

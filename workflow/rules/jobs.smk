@@ -1,3 +1,7 @@
+# data/raw/{dataset}/*.gz                                     fetch: the published files, checked
+# data/subsets/{subset}/                                      subset: train.safetensors, test.safetensors, about.json
+# data/transformed/{subset}/{transform}/                      transform: the same files, with other inputs
+# artifacts/partitions/{dataset}/{partition}/seed{seed}.json  partition: the examples of each client
 # artifacts/runs/{arm}/seed{seed}/
 #   noise.json                                    calibrate: the noise of each owner, for private arms
 #   model.safetensors, config.json, history.csv,
@@ -6,6 +10,8 @@
 #   privacy.json                                  account: epsilon from the mechanisms that were executed
 #   audit.json                                    audit: measured noise and samples, for private arms and the first seed
 #   inference.json, inference-cost.json           infer: predictions of encrypted images
+# reports/records.csv, costs.csv, ..., metrics.json           collect: all runs, tidy
+# logs/overview.rst                                           overview: the first page of the HTML report
 
 calibration = next((step for step in rules_of(RUN) if step.stage.name == "calibrate"), None)
 
@@ -28,7 +34,7 @@ if calibration:
             "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 
 
-for step in rules_of(RUN):
+for step in rules_of(DATASET, TRANSFORM, PARTITION, RUN, PROJECT):
 
     if step.stage.name != "calibrate":
 
