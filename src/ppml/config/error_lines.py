@@ -36,21 +36,14 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One error.
-
-    Parameters
-    ----------
-    key : tuple of str
-        The key, as in the file; empty if the text names it.
-    text : str
-        The error, on one line.
-    unknown : str
-        The unknown key below ``key``; empty for other errors.
-    """
+    """One error."""
 
     key: Key
+    """The key, as in the file; empty if the text names it."""
     text: str
+    """The error, on one line."""
     unknown: str = ""
+    """The unknown key below ``key``; empty for other errors."""
 
     def __str__(self) -> str:
         return f"{'.'.join(self.key)}: {self.text}" if self.key else self.text

@@ -9,25 +9,17 @@ from ppml.contract import NOUNS, DataContract
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The properties of a model that are known before it is imported.
-
-    Parameters
-    ----------
-    kinds : tuple of str
-        The kinds of examples that it takes.
-    smallest : int
-        The smallest height and width of an image.
-    polynomial : bool
-        Whether it only adds and multiplies, so that it can predict encrypted images.
-    batch_norm : bool
-        Whether it normalises batches. Such a model mixes examples, and its statistics are in no update: it is for one
-        owner, without differential privacy.
-    """
+    """The properties of a model that are known before it is imported."""
 
     kinds: tuple[str, ...] = ("image",)
+    """The kinds of examples that it takes."""
     smallest: int = 1
+    """The smallest height and width of an image."""
     polynomial: bool = False
+    """Whether it only adds and multiplies, so that it can predict encrypted images."""
     batch_norm: bool = False
+    """Whether it normalises batches. Such a model mixes examples, and its statistics are in no update: it is for one
+    owner, without differential privacy."""
 
     def misfit(self, contract: DataContract) -> str:
         """Return the reason why the model does not fit the data, empty if it fits."""

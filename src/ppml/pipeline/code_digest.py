@@ -38,18 +38,12 @@ _TABLE_ENTRY = re.compile(rf"{PACKAGE}(\.\w+)+:\w+")
 
 @dataclass(frozen=True)
 class CodeDigest:
-    """The modules and packages of a job.
-
-    Parameters
-    ----------
-    modules : dict
-        Name of each module -> digest of its code.
-    pins : dict
-        Name of each package -> its lines in the lock file, without hashes.
-    """
+    """The modules and packages of a job."""
 
     modules: dict[str, str]
+    """Name of each module -> digest of its code."""
     pins: dict[str, str]
+    """Name of each package -> its lines in the lock file, without hashes."""
 
     @cached_property
     def text(self) -> str:

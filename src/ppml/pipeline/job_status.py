@@ -26,24 +26,15 @@ OTHER_BYTES, NO_RECORD = "its bytes differ from its record", "no record describe
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A planned job and its causes.
-
-    Parameters
-    ----------
-    job : TrackedJob
-        The job.
-    causes : tuple of str
-        The reasons of the job itself.
-    follows : tuple of str
-        Stale results that the job reads.
-    certain : bool
-        Whether the job runs for every result of a checkpoint.
-    """
+    """A planned job and its causes."""
 
     job: TrackedJob
     causes: tuple[str, ...]
+    """The reasons of the job itself."""
     follows: tuple[str, ...]
+    """Stale results that the job reads."""
     certain: bool
+    """Whether the job runs for every result of a checkpoint."""
 
     @property
     def runs(self) -> bool:

@@ -24,19 +24,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class RenamedRun:
-    """A planned run that exists under another name.
-
-    Parameters
-    ----------
-    source, folder : str
-        The folder with the files, and the planned folder.
-    records : mapping
-        Planned file -> record of the job that made it, with the paths of the planned folder.
-    """
+    """A planned run that exists under another name."""
 
     source: str
     folder: str
+    """The folder with the files, and the planned folder."""
     records: Mapping[str, JobRecord]
+    """Planned file -> record of the job that made it, with the paths of the planned folder."""
 
     def __str__(self) -> str:
         return f"{self.folder} is copied from {self.source}, a run of the same training"

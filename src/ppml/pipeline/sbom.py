@@ -43,25 +43,16 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Pin:
-    """An entry of a lock file.
-
-    Parameters
-    ----------
-    name, version : str
-        The normalized name, and the exact version.
-    marker : str
-        The PEP 508 marker of the platforms; empty for all platforms.
-    hashes : tuple of str
-        The SHA-256 digests of the permitted files, in hexadecimal.
-    required_by : tuple of str
-        The names of the packages, or of the project, that require it.
-    """
+    """An entry of a lock file."""
 
     name: str
     version: str
     marker: str
+    """The PEP 508 marker of the platforms; empty for all platforms."""
     hashes: tuple[str, ...]
+    """The SHA-256 digests of the permitted files, in hexadecimal."""
     required_by: tuple[str, ...]
+    """The names of the packages, or of the project, that require it."""
 
 
 def read_lock(path: Path) -> list[Pin]:

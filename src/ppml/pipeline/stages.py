@@ -39,24 +39,16 @@ FIGURES = (*TABLES, "seaborn", "matplotlib.backends.backend_svg")
 
 @dataclass(frozen=True)
 class Level:
-    """The level of a stage: it has a job for each key.
-
-    Parameters
-    ----------
-    wildcards : tuple of str
-        The wildcards of a job.
-    keys : callable
-        Plan -> keys of all jobs.
-    by_rule : tuple of str
-        The wildcards with a rule for each value, whose inputs or outputs differ in more than a path.
-    result : str
-        The result that its jobs belong to, with the stage and the wildcards in braces.
-    """
+    """The level of a stage: it has a job for each key."""
 
     wildcards: tuple[str, ...]
+    """The wildcards of a job."""
     keys: Callable[[Plan], Sequence[Key]]
+    """Plan -> keys of all jobs."""
     by_rule: tuple[str, ...] = ()
+    """The wildcards with a rule for each value, whose inputs or outputs differ in more than a path."""
     result: str = "records"
+    """The result that its jobs belong to, with the stage and the wildcards in braces."""
 
 
 REPORT = "{stage} {experiment}-{kind}"
@@ -75,46 +67,31 @@ FIGURE = Level(("experiment", "kind"), lambda plan: plan.report_keys("figures"),
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the workflow.
-
-    Parameters
-    ----------
-    name : str
-        The name, and the module in :mod:`ppml.stages`.
-    level : Level
-        The level of its jobs.
-    outputs, inputs : callable
-        Plan and key -> files of the job by name. The key of outputs can have wildcards such as ``{arm}`` as values.
-    spec : callable
-        Plan and key -> part of the configuration that the outputs depend on.
-    preload : tuple of str
-        The slow modules, which the fork server imports once for all jobs.
-    when : callable
-        Plan and key -> whether the stage has this job.
-    choices : callable
-        Plan and key -> names by which the job chooses code; its digest excludes all other choices.
-    modules : callable
-        Plan and key -> modules that the job imports by a name of its specification.
-    notes : callable
-        Plan and key -> values that no output depends on.
-    threads : callable
-        Plan and key -> number of processes for the work.
-    needs_noise : bool
-        Whether the stage follows the calibration of the arm.
-    """
+    """One stage of the workflow."""
 
     name: str
+    """The name, and the module in :mod:`ppml.stages`."""
     level: Level
+    """The level of its jobs."""
     outputs: Callable[[Plan, Key], Files]
     inputs: Callable[[Plan, Key], Files] = lambda plan, key: {}
+    """Plan and key -> files of the job by name. The key of outputs can have wildcards such as ``{arm}`` as values."""
     spec: Callable[[Plan, Key], Any] = lambda plan, key: {}
+    """Plan and key -> part of the configuration that the outputs depend on."""
     preload: tuple[str, ...] = ()
+    """The slow modules, which the fork server imports once for all jobs."""
     when: Callable[[Plan, Key], bool] = lambda plan, key: True
+    """Plan and key -> whether the stage has this job."""
     choices: Callable[[Plan, Key], set[str]] = lambda plan, key: plan.choices(key)
+    """Plan and key -> names by which the job chooses code; its digest excludes all other choices."""
     modules: Callable[[Plan, Key], tuple[str, ...]] = lambda plan, key: ()
+    """Plan and key -> modules that the job imports by a name of its specification."""
     notes: Callable[[Plan, Key], dict[str, Any]] = lambda plan, key: {}
+    """Plan and key -> values that no output depends on."""
     threads: Callable[[Plan, Key], int] = lambda plan, key: 1
+    """Plan and key -> number of processes for the work."""
     needs_noise: bool = False
+    """Whether the stage follows the calibration of the arm."""
 
     def keys(self, plan: Plan) -> list[Key]:
         """Return the keys of its jobs."""

@@ -14,24 +14,16 @@ COMMAND = "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
 
 @dataclass(frozen=True)
 class TrackedJob(JobDescription):
-    """A planned job that writes a record.
-
-    Parameters
-    ----------
-    wildcards : mapping
-        The wildcards of the rule by name.
-    result : str
-        The result that the job belongs to, for instance ``arm fl``.
-    required : bool
-        Whether a run without targets makes the outputs if they are missing.
-    follows_checkpoint : bool
-        Whether the job depends on the checkpoint of its run.
-    """
+    """A planned job that writes a record."""
 
     wildcards: Mapping[str, str]
+    """The wildcards of the rule by name."""
     result: str
+    """The result that the job belongs to, for instance ``arm fl``."""
     required: bool = True
+    """Whether a run without targets makes the outputs if they are missing."""
     follows_checkpoint: bool = False
+    """Whether the job depends on the checkpoint of its run."""
 
     @property
     def name(self) -> str:
