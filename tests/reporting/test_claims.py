@@ -5,9 +5,9 @@ import json
 import pytest
 
 from ppml.errors import UserError
-from ppml.reporting.claims import KEPT, findings
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.statistics import difference
+from ppml.reporting.table_claims import KEPT, findings
 from ppml.reporting.writers import to_latex, to_markdown
 
 from .made_up import MadeUpArm, collect

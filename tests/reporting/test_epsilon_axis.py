@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 import pytest
 
-from ppml.reporting.epsilon_axis import EpsilonScale
+from ppml.reporting.axes import EpsilonScale
 from ppml.reporting.style import to_png
 
 from .made_up import TECHNIQUES, MadeUpArm, collect

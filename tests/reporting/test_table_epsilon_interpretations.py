@@ -46,9 +46,13 @@ def test_rows_are_private_arms_with_published_epsilon(techniques, published):
     ]
 
 
-def test_table_without_private_arm_is_refused(published):
-    with pytest.raises(UserError, match="no private arm answers a published epsilon"):
-        collect({"fl": TECHNIQUES["fl"]}, compare=[COMPARE[4]]).table("epsilon_interpretations", published)
+@pytest.mark.parametrize(
+    ("compare", "problem"),
+    [([COMPARE[4]], "no private arm answers a published epsilon"), ([], "no published row of .* names an arm")],
+)
+def test_table_without_private_arm_is_refused(published, compare, problem):
+    with pytest.raises(UserError, match=problem):
+        collect({"fl": TECHNIQUES["fl"]}, compare=compare).table("epsilon_interpretations", published)
 
 
 @pytest.mark.parametrize("value", [2.896, 2.9, 2.9000001, 2.904, 0.0123456, 99.999, 12345.6, 9.996])

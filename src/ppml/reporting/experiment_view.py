@@ -46,8 +46,11 @@ class ExperimentView(Spec):
             raise UserError(f"{shown} of {self.title!r}: none of the arms {', '.join(self.arms)} {problem}")
 
     def compared_arms(self) -> tuple[str, ...]:
-        """Return the arms that answer published rows, each once, in the order shown."""
-        return tuple(dict.fromkeys(row.arm for row in self.compare if row.arm is not None))
+        """Return the arms that answer published rows, each once, in the order shown; raise an error without any."""
+        arms = tuple(dict.fromkeys(row.arm for row in self.compare if row.arm is not None))
+        if not arms:
+            raise UserError(f"compare: no published row of {self.title!r} names an arm; the table needs at least one")
+        return arms
 
 
 def read_tidy(name: str, path: str | Path) -> pd.DataFrame:

@@ -35,11 +35,6 @@ def draw_audit(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame
         A row for each audited arm, on two axes. Left: the measured noise multiplier over the claimed one, with its
         interval; a line marks the claim. Right: the lower bound of epsilon from the releases, as a fraction of the
         claimed epsilon.
-
-    Raises
-    ------
-    UserError
-        No arm was audited.
     """
     rows = audits_of(view, audits)
     layout: dict[str, Any] = {"sharey": True, "width_ratios": (3, 2)}

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from ppml.errors import UserError
-from ppml.reporting.epsilon_axis import LINEAR_RATIO, EpsilonScale, scale_epsilons
+from ppml.reporting.axes import LINEAR_RATIO, EpsilonScale, scale_epsilons
 from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import distinct, epsilon_bound, scientific, wrapped
 from ppml.reporting.panels import annotate, legend_below, panels
@@ -68,11 +68,6 @@ def draw_client_epsilon(view: ExperimentView, records: pd.DataFrame, clients: pd
     matplotlib.figure.Figure
         A point is a client of a seed, its colour the number of its examples. A line across the row is the stated
         epsilon, the largest; a dotted one the budget.
-
-    Raises
-    ------
-    UserError
-        See :func:`client_epsilons`.
     """
     arms = client_epsilons(view, records, clients)
     sizes = [int(size) for _, mine in arms for size in mine["records"]]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ppml.reporting.accuracy_axis import accuracy_label, error_axis
+from ppml.reporting.axes import accuracy_label, error_axis
 from ppml.reporting.client_grid import DIVISIONS, INDEPENDENT, SERIES, Answer, Cell, client_study
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.literature import PublishedRow
@@ -40,11 +40,6 @@ def draw_clients(view: ExperimentView, records: pd.DataFrame, published: Mapping
         A row of panels for each data size, a panel for each division; filled points are ours with their 95 % interval,
         hollow ones the paper's with its ±; horizontal lines are centralized training. The axis is logarithmic in the
         error.
-
-    Raises
-    ------
-    UserError
-        See :func:`~ppml.reporting.client_grid.client_study`.
     """
     study = client_study(view, records, published)
     parts = {n_train: part for n_train, part in study.parts.items() if part.cells}

@@ -34,11 +34,6 @@ def draw_cost(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame) 
     matplotlib.figure.Figure
         A panel for each quantity; bars are means over seeds, whiskers 95 % t-intervals (none with one seed). A panel
         with means that differ by a factor of 20 is logarithmic and says so. Without an upload its panel is left out.
-
-    Raises
-    ------
-    UserError
-        An arm has no result rows or no costs.
     """
     styles = arm_styles(view, records)
     require_arms(costs, view.arms, "costs.csv")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppml.reporting.epsilon_axis import EpsilonScale, scale_epsilons
+from ppml.reporting.axes import EpsilonScale, scale_epsilons
 from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import distinct, epsilon_bound, scientific
 from ppml.reporting.panels import ENTRY_HEIGHT, PANEL_HEIGHT, annotate, legend_below, panels
@@ -27,11 +27,6 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
     matplotlib.figure.Figure
         Each line is the seed with the largest epsilon and ends at the stated epsilon. A budget is a dotted line; if it
         ended a training, the legend names the refused step.
-
-    Raises
-    ------
-    UserError
-        An arm has no result rows, or no arm has privacy.
     """
     styles = arm_styles(view, records)
     arms = [one for one in arm_results(view, records) if one.private]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from ppml.reporting.accuracy_axis import SCALED, error_axis
+from ppml.reporting.axes import SCALED, error_axis
 from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import wrapped
 from ppml.reporting.panels import ENTRY_HEIGHT, PANEL_HEIGHT, panels, seeds_text
@@ -43,14 +42,8 @@ def draw_history(view: ExperimentView, records: pd.DataFrame, history: pd.DataFr
         A panel for each unit, sharing the axis of accuracy (percent). A line is the mean over seeds; its band the 95 %
         t-interval with three seeds or more, lowest to highest with two, and over the images (Wilson) with one. The axis
         shows every mean; a band may leave it.
-
-    Raises
-    ------
-    UserError
-        An arm has no result rows or no history.
     """
-    images = {str(arm): int(count) for arm, count in records.groupby("arm")["n_test"].first().items()}
-    drawing, axes, curves = _unit_panels(view, records, history, "accuracy", images)
+    drawing, axes, curves = _unit_panels(view, records, history, "accuracy")
     means = pd.concat([points["mean"] for points in curves.values()])
     first, *_ = axes.values()
     # Room above the best for its band; the bands of first steps reach to 100 %.
@@ -64,11 +57,6 @@ def draw_loss(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame
     """Draw the loss on the evaluated images as :func:`draw_history` draws accuracy, on a logarithmic axis.
 
     A thin dotted line of the same colour is the training loss; it is not known under privacy.
-
-    Raises
-    ------
-    UserError
-        An arm has no result rows or no history.
     """
     known = [arm for arm in view.arms if history["train_loss"][history["arm"] == arm].notna().all()]
     drawing, axes, curves = _unit_panels(view, records, history, "loss", known=known)
@@ -133,7 +121,6 @@ def _unit_panels(
     records: pd.DataFrame,
     history: pd.DataFrame,
     column: str,
-    images: Mapping[str, int] = MappingProxyType({}),
     known: Collection[str] = (),
 ) -> tuple[Figure, dict[str, Axes], dict[str, pd.DataFrame]]:
     """Draw a panel for each unit, with legend and note, and return them with the curves.
@@ -141,8 +128,9 @@ def _unit_panels(
     The caller scales the shared axis, and draws the training loss of the arms in ``known``.
     """
     require_arms(history, view.arms, "history.csv")
-    curves = {arm: curve(history[history["arm"] == arm], column, images.get(arm)) for arm in view.arms}
     styles, units = arm_styles(view, records), _units(view, history)
+    images = records.groupby("arm")["n_test"].first() if column == "accuracy" else {}
+    curves = {arm: curve(history[history["arm"] == arm], column, images.get(arm)) for arm in view.arms}
     members = {unit: [arm for arm in view.arms if units[arm] == unit] for unit in UNITS if unit in units.values()}
     columns = {unit: _legend_columns(view, arms, WIDTH / len(members)) for unit, arms in members.items()}
     entries = max(math.ceil(len(arms) / columns[unit]) for unit, arms in members.items())

@@ -41,11 +41,6 @@ def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFra
     -------
     matplotlib.figure.Figure
         Clients from top to bottom, examples from left to right; the length of a bar is the number of examples.
-
-    Raises
-    ------
-    UserError
-        No arm has a partition, or an arm has no result rows or no clients.
     """
     require_arms(records, view.arms, "records.csv")
     partitions = label_counts(view, records, clients)

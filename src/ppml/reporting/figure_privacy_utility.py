@@ -16,8 +16,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import ScaledTranslation
 
-from ppml.reporting.accuracy_axis import accuracy_label, error_axis
-from ppml.reporting.epsilon_axis import EpsilonScale, with_logarithm
+from ppml.reporting.axes import EpsilonScale, accuracy_label, error_axis, with_logarithm
 from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.formatting import distinct, percent, scientific, thousands
 from ppml.reporting.literature import PublishedRow
@@ -71,11 +70,6 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
         over seeds; Wilson's with one seed); arms without privacy as labelled horizontal lines; published points hollow,
         in the style of the arm that answers them. The axis of accuracy is logarithmic in the error, so that a reader
         can distinguish both 80 % from 81 % and 99 % from 99.1 %.
-
-    Raises
-    ------
-    UserError
-        An arm has no result rows, no arm has an epsilon, or a published row does not exist.
     """
     styles = _one_marker_per_family(arm_styles(view, records))
     arms = arm_results(view, records)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ppml.reporting.accuracy_axis import accuracy_label, error_axis
+from ppml.reporting.axes import accuracy_label, error_axis
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.formatting import distinct, epsilon_bound, model_name, thousands
 from ppml.reporting.panels import annotate, draw_estimates, ends_of, panels, seeds_text
@@ -31,11 +31,6 @@ def draw_size(view: ExperimentView, records: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
         A line for each privacy level (epsilons within 5 %), a point for each arm with its 95 % interval (Student's t
         over seeds; Wilson's with one seed), the models named above. The axis of accuracy is logarithmic in the error.
-
-    Raises
-    ------
-    UserError
-        An arm has no result rows.
     """
     levels = privacy_levels(arm_results(view, records))
     arms = [one for level in levels for one in level]

@@ -20,33 +20,23 @@ JointArms = Literal["all", "compared", "epsilon_compared", "claimed"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of table or figure.
-
-    Parameters
-    ----------
-    name : str
-        Name in the configuration.
-    module : str
-        Module with the declaration.
-    function : str
-        Function that takes ``view``, the :class:`~ppml.reporting.experiment_view.ExperimentView`, each of ``reads`` as
-        a data frame, and the papers' numbers as ``published`` if they are shown. The names of its parameters declare
-        them.
-    reads : tuple of str
-        Keys of :data:`~ppml.results.tidy_files.TIDY_FILES`.
-    published : bool
-        Whether the papers' numbers are shown.
-    joint_arms : {"all", "compared", "epsilon_compared", "claimed"}
-        Arms of the joint epsilon that a table reads from ``joint``: all of the experiment, the arms that answer a
-        published row, the arms that answer a published epsilon, or the arms of the claims.
-    """
+    """A kind of table or figure."""
 
     name: str
     module: str
+    """Module with the declaration."""
     function: str
+    """Function that takes ``view``, the :class:`~ppml.reporting.experiment_view.ExperimentView`, each of ``reads`` as a
+    data frame, and the papers' numbers as ``published`` if they are shown. The names of its parameters declare them. It
+    raises a :class:`UserError` if an arm lacks rows in a file, rows contradict each other, a published row does not
+    exist, or no arm is suitable."""
     reads: tuple[str, ...]
+    """Keys of :data:`~ppml.results.tidy_files.TIDY_FILES`."""
     published: bool
+    """Whether the papers' numbers are shown."""
     joint_arms: JointArms = "all"
+    """Arms of the joint epsilon that a table reads from ``joint``: all of the experiment, the arms that answer a
+    published row, the arms that answer a published epsilon, or the arms of the claims."""
 
     @property
     def states_epsilon(self) -> bool:

@@ -17,29 +17,20 @@ IntervalKind = Literal["t", "wilson", "none"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and its interval.
-
-    Parameters
-    ----------
-    mean : float
-        Mean over the seeds, in the unit of the values.
-    deviation : float
-        Standard deviation over the seeds with divisor n - 1; nan with one seed.
-    n : int
-        Number of seeds.
-    low, high : float
-        Ends of the 95 % interval of the mean; nan when ``kind`` is ``"none"``.
-    kind : {"t", "wilson", "none"}
-        ``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"wilson"``: binomial over the test
-        images of the only seed, which covers only the choice of test images. ``"none"``: one seed, and not a fraction.
-    """
+    """A mean over seeds and its interval."""
 
     mean: float
+    """Mean over the seeds, in the unit of the values."""
     deviation: float
+    """Standard deviation over the seeds with divisor n - 1; nan with one seed."""
     n: int
+    """Number of seeds."""
     low: float
     high: float
+    """Ends of the 95 % interval of the mean; nan when ``kind`` is ``"none"``."""
     kind: IntervalKind
+    """``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"wilson"``: binomial over the test
+    images of the only seed, which covers only the choice of test images. ``"none"``: one seed, and not a fraction."""
 
 
 def estimate(values: Iterable[float], *, trials: int | None = None) -> Estimate:
@@ -101,26 +92,23 @@ def wilson_interval(share: float, trials: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of a mean and a multiple of another one, with its interval.
-
-    Parameters
-    ----------
-    value : float
-        First mean minus ``factor`` times the second, in the unit of the values.
-    low, high : float
-        Ends of the 95 % interval.
-    n : int
-        Number of seeds.
-    kind : {"t", "wilson"}
-        ``"t"``: Student's t over the differences of common seeds. ``"wilson"``: one seed, Newcombe's interval from the
-        two binomial ones. It assumes independent images; with the same images it is wider than necessary.
-    """
+    """The difference of a mean and a multiple of another one, with its interval."""
 
     value: float
+    """First mean minus ``factor`` times the second, in the unit of the values."""
     low: float
     high: float
+    """Ends of the 95 % interval."""
     n: int
+    """Number of seeds."""
     kind: IntervalKind
+    """``"t"``: Student's t over the differences of common seeds. ``"wilson"``: one seed, Newcombe's interval from the
+    two binomial ones. It assumes independent images; with the same images it is wider than necessary."""
+
+    def points(self, digits: int) -> str:
+        """Return the difference of two fractions and its interval, in percentage points."""
+        value, low, high = (f"{100 * end:+.{digits}f}" for end in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
 
 
 def difference(first: Sequence[float], second: Sequence[float], *, trials: int, factor: float = 1.0) -> Difference:

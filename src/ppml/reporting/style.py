@@ -65,24 +65,17 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """The look of an arm in every figure of an experiment.
-
-    Parameters
-    ----------
-    family : str
-        Name of the arms that differ only in their privacy budget.
-    colour : str
-        Hexadecimal. Arms that differ only in privacy have one hue, from light to dark in their order, no privacy last.
-    marker : str
-        A matplotlib marker, different for each of twelve arms.
-    line : object
-        A matplotlib line style; arms with encrypted updates are dashed, so that an equal plaintext arm stays visible.
-    """
+    """The look of an arm in every figure of an experiment."""
 
     family: str
+    """Name of the arms that differ only in their privacy budget."""
     colour: str
+    """Hexadecimal. Arms that differ only in privacy have one hue, from light to dark in their order, no privacy
+    last."""
     marker: str
+    """A matplotlib marker, different for each of twelve arms."""
     line: Any
+    """A matplotlib line style; arms with encrypted updates are dashed, so that an equal plaintext arm stays visible."""
 
 
 @contextmanager

@@ -13,27 +13,18 @@ Columns = Mapping[str, Callable[[pd.Series], str]]
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be written.
-
-    Parameters
-    ----------
-    title : str
-        Heads it.
-    cells : pandas.DataFrame
-        Texts; the columns are the headings.
-    texts : container of str
-        Headings whose cells are aligned on the left; all others are numbers.
-    notes : tuple of str
-        Lines below the table.
-    raw : pandas.DataFrame
-        The same rows as tidy raw numbers, for the CSV file.
-    """
+    """A table ready to be written."""
 
     title: str
+    """Heads it."""
     cells: pd.DataFrame
+    """Texts; the columns are the headings."""
     texts: Container[str]
+    """Headings whose cells are aligned on the left; all others are numbers."""
     notes: tuple[str, ...]
+    """Lines below the table."""
     raw: pd.DataFrame
+    """The same rows as tidy raw numbers, for the CSV file."""
 
     @property
     def headings(self) -> list[str]:

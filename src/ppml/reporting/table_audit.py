@@ -17,13 +17,7 @@ UNCLEAR = "not shown"
 
 @table("audit")
 def audit_table(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame) -> Table:
-    """Return the table with a row for each audited arm: claimed and measured epsilon and noise, and the measurements.
-
-    Raises
-    ------
-    UserError
-        No arm was audited.
-    """
+    """Return the table with a row for each audited arm: claimed and measured epsilon, noise and measurements."""
     rows = audits_of(view, audits)
     columns: Columns = {
         "Technique": lambda row: row["label"],

@@ -28,13 +28,7 @@ def clients_table(
     joint: pd.DataFrame,
     published: Mapping[str, PublishedRow],
 ) -> Table:
-    """Return the table with a row for each setting: each way to train, the differences, and the published numbers.
-
-    Raises
-    ------
-    UserError
-        See :func:`~ppml.reporting.client_grid.client_study`.
-    """
+    """Return the table with a row for each setting: each way to train, the differences, and the published numbers."""
     study = client_study(view, records, published)
     summary = summarise(view, tuple(view.arms), records, costs)
     lines = []
@@ -114,10 +108,8 @@ def _theirs(answer: Answer) -> str:
 
 def _gain(together: Answer, other: Answer) -> str:
     both = together.rows.merge(other.rows, on="seed", suffixes=("", "_other"))
-    gain = difference(
-        both["accuracy_all"].tolist(), both["accuracy_all_other"].tolist(), trials=int(both["n_test_all"].iloc[0])
-    )
-    return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+    ours, theirs = both["accuracy_all"].tolist(), both["accuracy_all_other"].tolist()
+    return difference(ours, theirs, trials=int(both["n_test_all"].iloc[0])).points(2)
 
 
 def _verdicts(study: Study) -> list[str]:
@@ -158,20 +150,10 @@ def _same_as_theirs(study: Study) -> str | None:
     ]
     if len(pairs) <= 2:
         return None
-    same, compared = _same_order(pairs)
-    return f"of {compared} pairs of settings with different published accuracies, ours have the same order in {same}"
-
-
-def _same_order(pairs: Sequence[tuple[float, float]]) -> tuple[int, int]:
-    """Return the number of pairs of settings with the same order as theirs, and the number of pairs that theirs order.
-
-    Examples
-    --------
-    >>> _same_order([(0.9, 0.8), (0.8, 0.7), (0.85, 0.6)])
-    (2, 3)
-    """
     ordered = [(one, other) for one, other in combinations(pairs, 2) if one[1] != other[1]]
-    return sum((one[0] - other[0]) * (one[1] - other[1]) > 0 for one, other in ordered), len(ordered)
+    same = sum((one[0] - other[0]) * (one[1] - other[1]) > 0 for one, other in ordered)
+    settings = f"{len(ordered)} pairs of settings with different published accuracies"
+    return f"of {settings}, ours have the same order in {same}"
 
 
 def _raw_row(cell: Cell, kind: str, answer: Answer) -> dict[str, object]:

@@ -58,13 +58,7 @@ def epsilon_interpretations_table(
     joint: pd.DataFrame,
     published: Mapping[str, PublishedRow],
 ) -> Table:
-    """Return the table with a row for each private arm that answers a published epsilon.
-
-    Raises
-    ------
-    UserError
-        No private arm answers a published row with an epsilon.
-    """
+    """Return the table with a row for each private arm that answers a published epsilon."""
     require_published(view, published)
     summary = summarise(view, view.compared_arms(), records, costs)
     rows = []

@@ -33,13 +33,7 @@ LEAKS = (
 def inference_table(
     view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, inferences: pd.DataFrame
 ) -> Table:
-    """Return the table with a row for each arm that predicts encrypted images.
-
-    Raises
-    ------
-    UserError
-        No arm predicts encrypted images.
-    """
+    """Return the table with a row for each arm that predicts encrypted images."""
     present = set(inferences["arm"])
     shown = tuple(arm for arm in view.arms if arm in present)
     view.require(shown, "table inference", "predicts encrypted images; select one with `inference: {kind: ckks}`")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ppml.errors import UserError
 from ppml.reporting.arm_cells import dagger_notes, result_columns, seconds_cell, with_joint_epsilon
 from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.footnotes import common_notes
@@ -27,17 +26,8 @@ def published_table(
     joint: pd.DataFrame,
     published: Mapping[str, PublishedRow],
 ) -> Table:
-    """Return the table with a row for each published number: theirs and ours.
-
-    Raises
-    ------
-    UserError
-        No arm answers a published row, a row or an arm does not exist, or the seeds of an arm differ in data set or
-        guarantee.
-    """
+    """Return the table with a row for each published number: theirs and ours."""
     require_published(view, published)
-    if not view.compared_arms():
-        raise UserError(f"compare: no published row of {view.title!r} names an arm; the table needs at least one")
     summary = summarise(view, view.compared_arms(), records, costs)
     columns: Columns = {
         "Ours": lambda row: row["label"],

@@ -15,13 +15,7 @@ from ppml.reporting.table import Columns, Table, cells_of
 
 @table("summary")
 def summary_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
-    """Return the table with a row for each arm: accuracy, guarantee, time and bytes.
-
-    Raises
-    ------
-    UserError
-        An arm has no rows, two rows for a seed, or seeds that differ in data set or guarantee.
-    """
+    """Return the table with a row for each arm: accuracy, guarantee, time and bytes."""
     summary = summarise(view, tuple(view.arms), records, costs)
     columns: Columns = {
         "Technique": lambda row: row["label"],

@@ -92,13 +92,7 @@ COLUMNS: Columns = {
 
 @table("threats")
 def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, joint: pd.DataFrame) -> Table:
-    """Return the table with a row for each arm: holders of the examples, access to updates and sums, and leakage.
-
-    Raises
-    ------
-    UserError
-        An arm has no rows, two rows for a seed, or seeds that differ in data set or guarantee.
-    """
+    """Return the table with a row for each arm: holders of the examples, access to updates and sums, and leakage."""
     summary = summarise(view, tuple(view.arms), records, costs)
     cells = cells_of(summary.fillna({"update_opened_by": EMPTY_CELL, "sum_seen_by": EMPTY_CELL}), COLUMNS)
     added_by = summary.loc[summary["topology"] == "federated", "aggregation"]
