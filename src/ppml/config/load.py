@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,7 @@ def read_layers(path: str | Path, trail: tuple[str, ...] = ()) -> list[Layer]:
 
 def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
     """Merge layers, the lowest first."""
-    content: dict[str, Any] = {}
-    for _, layer in layers:
-        content = deep_merge(content, layer)
-    return content
+    return reduce(deep_merge, (layer for _, layer in layers), {})
 
 
 def parse_config(content: Any, source: str, layers: Sequence[Layer] = ()) -> Config:

@@ -86,8 +86,8 @@ class Config(Spec):
     def _check_experiment(self, place: str, experiment: Experiment) -> None:
         _require_known(experiment.arms, self.arms, "arm", f"{place}.arms")
         shown = ", ".join(experiment.arms) or "(no arm)"
-        for section, kinds in (("tables", experiment.tables), ("figures", experiment.figures)):
-            if "audit" in kinds and not set(experiment.arms) & set(self.audited()):
+        for section in ("tables", "figures"):
+            if "audit" in getattr(experiment, section) and not set(experiment.arms) & set(self.audited()):
                 raise config_error(
                     f"{place}.{section}: 'audit' shows audited arms, and none of {shown} is audited; add an arm with "
                     "privacy, and set `audit: {kind: canary}`"
@@ -148,18 +148,15 @@ class Config(Spec):
 
     def _check_partition(self, name: str) -> None:
         partition, examples, source = self.partitions[name], self.data.train, "data.train"
-        if partition.sample_size is not None:
-            if partition.sample_size > examples:
+        for key in ("sample_size", "clients"):
+            number = getattr(partition, key)
+            if number is not None and number > examples:
                 raise config_error(
-                    f"partitions.{name}.sample_size: got {partition.sample_size}, more than the {examples} examples "
-                    f"of data.train; at most {examples} are allowed"
+                    f"partitions.{name}.{key}: got {number}, more than the {examples} examples of {source}; at most "
+                    f"{examples} are allowed"
                 )
-            examples, source = partition.sample_size, f"partitions.{name}.sample_size"
-        if partition.clients > examples:
-            raise config_error(
-                f"partitions.{name}.clients: got {partition.clients}, more than the {examples} examples of {source}; "
-                f"at most {examples} are allowed"
-            )
+            if key == "sample_size" and number is not None:
+                examples, source = number, f"partitions.{name}.sample_size"
         shards = getattr(partition, "shards_per_client", 1) * partition.clients
         if shards > examples:
             raise config_error(

@@ -433,6 +433,7 @@ class Plan:
     def report_spec(self, experiment: str, kind: Kind) -> dict[str, Any]:
         """Return the part of the configuration that a table or figure depends on."""
         spec = self.config.experiments[experiment]
+        claimed = {arm for claim in spec.claims for arm in claim.arms}
         rows = sorted({*(row.published for row in spec.compare), *spec.published}) if kind.published else []
         view = {
             "title": spec.title,
@@ -441,14 +442,9 @@ class Plan:
             "notes": spec.notes,
             "published": spec.published,
             "claims": [claim.to_json() for claim in spec.claims],
-            "others": {name: self.config.arms[name].label or name for name in self.claimed(experiment)},
+            "others": {name: self.config.arms[name].label or name for name in sorted(claimed - {*spec.arms})},
         }
         return {"kind": kind.name, "view": view, "published": {row: self.published[row].to_json() for row in rows}}
-
-    def claimed(self, experiment: str) -> list[str]:
-        """Return the arms that an experiment names only in its claims."""
-        spec = self.config.experiments[experiment]
-        return sorted({arm for claim in spec.claims for arm in claim.arms} - set(spec.arms))
 
     def overview_spec(self) -> list[dict[str, str]]:
         """Return title, kind and fallback of each figure, in the order of the configuration."""

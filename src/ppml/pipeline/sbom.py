@@ -91,17 +91,7 @@ def _pin(entry: str, path: Path) -> Pin:
 def make_bom(lock: Path, project: Path) -> str:
     """Return the bill of materials of a lock file, in CycloneDX's JSON, version 1.6.
 
-    Parameters
-    ----------
-    lock : Path
-        ``requirements.lock``.
-    project : Path
-        ``pyproject.toml``, which names the root component.
-
-    Raises
-    ------
-    UserError
-        An entry of the lock is no exact version, or has no SHA-256 digest.
+    ``project``, a ``pyproject.toml``, names the root component. The errors are those of :func:`read_lock`.
     """
     about = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
     pins = read_lock(lock)

@@ -15,7 +15,7 @@ from ppml.reporting.formatting import distinct, epsilon_bound, scientific
 from ppml.reporting.panels import ENTRY_HEIGHT, PANEL_HEIGHT, annotate, legend_below, panels
 from ppml.reporting.registry import figure
 from ppml.reporting.style import WIDTH, ArmStyle, arm_styles, dark
-from ppml.reporting.summaries import ArmResult, arm_results, largest_epsilon, rows_for_arm
+from ppml.reporting.summaries import arm_results, largest_epsilon
 
 
 @figure("epsilon")
@@ -32,7 +32,8 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
     arms = [one for one in arm_results(view, records) if one.private]
     view.require(arms, "figure epsilon", "has privacy; select one with `privacy.kind: example`, or remove this figure")
     require_arms(epsilons, [one.arm for one in arms], "epsilons.csv")
-    curves = [(largest_epsilon(one.rows), _course(one, epsilons)) for one in arms]
+    largest = [largest_epsilon(one.rows) for one in arms]
+    curves = [(row, _course(row, epsilons)) for row in largest]
     labels = [_label(one.label, *curve) for one, curve in zip(arms, curves, strict=True)]
     longest = max(map(len, labels)) - len(" (0.00)")
     columns = max(1, min(len(arms), int(WIDTH / (1.1 + 0.066 * longest))))
@@ -54,11 +55,10 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
     return drawing
 
 
-def _course(one: ArmResult, epsilons: pd.DataFrame) -> pd.DataFrame:
-    """Return the curve, by step, of the seed with the largest epsilon."""
-    seed = int(largest_epsilon(one.rows)["seed"])
-    mine = rows_for_arm(epsilons, one.arm)
-    return mine[mine["seed"] == seed].sort_values("step", kind="stable")
+def _course(run: pd.Series, epsilons: pd.DataFrame) -> pd.DataFrame:
+    """Return the curve of a run, by step."""
+    mine = epsilons[(epsilons["arm"] == run["arm"]) & (epsilons["seed"] == run["seed"])]
+    return mine.sort_values("step", kind="stable")
 
 
 def _label(name: str, row: pd.Series, points: pd.DataFrame) -> str:
