@@ -57,7 +57,7 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
 
 def _course(run: pd.Series, epsilons: pd.DataFrame) -> pd.DataFrame:
     """Return the curve of a run, by step."""
-    mine = epsilons[(epsilons["arm"] == run["arm"]) & (epsilons["seed"] == run["seed"])]
+    mine: pd.DataFrame = epsilons[(epsilons["arm"] == run["arm"]) & (epsilons["seed"] == run["seed"])]
     return mine.sort_values("step", kind="stable")
 
 

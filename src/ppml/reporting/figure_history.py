@@ -129,7 +129,7 @@ def _unit_panels(
     """
     require_arms(history, view.arms, "history.csv")
     styles, units = arm_styles(view, records), _units(view, history)
-    images = records.groupby("arm")["n_test"].first() if column == "accuracy" else {}
+    images: dict[Any, int] = records.groupby("arm")["n_test"].first().to_dict() if column == "accuracy" else {}
     curves = {arm: curve(history[history["arm"] == arm], column, images.get(arm)) for arm in view.arms}
     members = {unit: [arm for arm in view.arms if units[arm] == unit] for unit in UNITS if unit in units.values()}
     columns = {unit: _legend_columns(view, arms, WIDTH / len(members)) for unit, arms in members.items()}
