@@ -21,7 +21,7 @@ ROW_HEIGHT = 0.3
 MARGIN = 1.5
 """Inches of title, axis and legend."""
 
-NAME_WIDTH = 34
+NAME_WIDTH = 40
 """Characters of a line of a name."""
 
 
