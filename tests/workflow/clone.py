@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -95,11 +97,10 @@ class Clone:
         path.write_text("\n".join(["[core]", "remote = elsewhere", "['remote \"elsewhere\"']", *lines, ""]))
 
     def publish(self, unfinished: tuple[str, ...] = ()) -> None:
-        def save_book(_: list[str]) -> None:
-            self.write({"reports/provenance.json": b"{}\n"})
-
+        records = SimpleNamespace(save_book=lambda: self.write({"reports/provenance.json": b"{}\n"}))
+        replaced: dict[str, Any] = {"job_records": lambda plan: records, "unfinished": lambda records: list(unfinished)}
         os.chdir(self.folder)
-        with mock.patch.multiple("ppml.pipeline.publish", unfinished=lambda _: list(unfinished), save_book=save_book):
+        with mock.patch.multiple("ppml.pipeline.publish", **replaced):
             publish(self.folder, ["config/default.yaml"])
 
     def pull(self) -> None:

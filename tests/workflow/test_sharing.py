@@ -361,6 +361,7 @@ def test_results_in_other_folder_are_not_published(first: Clone) -> None:
 SENDING = """
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from ppml.pipeline.dvc_remote import Objects
 from ppml.pipeline import publish
 
@@ -369,7 +370,8 @@ def send(self, names):
     time.sleep(60)
 
 Objects.send = send
-publish.unfinished = publish.save_book = lambda _: []
+publish.job_records = lambda plan: SimpleNamespace(save_book=lambda: None)
+publish.unfinished = lambda records: []
 publish.publish(Path.cwd(), ["config/default.yaml"])
 """
 
@@ -395,13 +397,16 @@ def test_interrupted_publishing_changes_no_dvc_file(published: Clone, number: si
 
 
 PUBLISH = """
-import sys, types
 from pathlib import Path
-status = sys.modules["ppml.pipeline.status"] = types.ModuleType("ppml.pipeline.status")
-status.unfinished = lambda files: Path("unfinished").read_text().splitlines()
-status.save_book = lambda files: Path("reports/provenance.json").write_text(str(files))
+from types import SimpleNamespace
 from ppml.jobs.runner import run
 from ppml.pipeline import publish
+read_plan, read = publish.read_plan, []
+publish.read_plan = lambda files: read.append(files) or read_plan(files)
+publish.unfinished = lambda records: Path("unfinished").read_text().splitlines()
+publish.job_records = lambda plan: SimpleNamespace(
+    save_book=lambda: Path("reports/provenance.json").write_text(str(*read))
+)
 run(publish.main)
 """
 

@@ -31,12 +31,11 @@ from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
 from ppml.pipeline.published_files import is_publishable
 from ppml.pipeline.run_lock import RunLock
-from ppml.pipeline.status import save_book, unfinished
+from ppml.pipeline.status import job_records, read_plan, unfinished
 
 
-def require_published_folders(configfiles: list[str]) -> None:
+def require_published_folders(plan: Plan, configfiles: list[str]) -> None:
     """Raise a :class:`UserError` unless the data are redistributable and in the folders that DVC tracks."""
-    plan = Plan.check({}, configfiles)
     if not plan.redistributable:
         contracts = {name: plan.config.dataset(name).contract for name in plan.datasets()}
         private = [name for name, contract in contracts.items() if not contract.redistributable]
@@ -98,8 +97,10 @@ def publish(root: Path, configfiles: list[str]) -> None:
     UserError
         The message names the reason; ``data.dvc`` and ``artifacts.dvc`` keep their content.
     """
-    require_published_folders(configfiles)
-    if stale := unfinished(configfiles):
+    plan = read_plan(configfiles)
+    require_published_folders(plan, configfiles)
+    records = job_records(plan)
+    if stale := unfinished(records):
         raise UserError(
             f"{count_files(stale)} missing or stale, so nothing is published; `make results` first:\n"
             f"{some_lines(stale)}"
@@ -117,7 +118,7 @@ def publish(root: Path, configfiles: list[str]) -> None:
         remote = objects.remote
         tracked_lists(root)
         # A clone needs the records of pulled files.
-        save_book(configfiles)
+        records.save_book()
         lists, contents = add(root, repo)
         files = objects.files(lists)
         digests = {file.digest for file in files}

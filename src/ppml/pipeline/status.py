@@ -91,19 +91,14 @@ def _shorten(names: Sequence[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def unfinished(configfiles: Sequence[str]) -> list[str]:
+def unfinished(records: JobRecords) -> list[str]:
     """Return a line for every file that is missing or stale."""
     return [
         f"{output}: {'; '.join(status.causes) or 'depends on stale results: ' + _shorten(status.follows)}"
-        for status in plan_jobs(job_records(read_plan(configfiles)))
+        for status in plan_jobs(records)
         if status.runs
         for output in status.job.outputs
     ]
-
-
-def save_book(configfiles: Sequence[str]) -> None:
-    """Write the record book of the results in the folder."""
-    job_records(read_plan(configfiles)).save_book()
 
 
 if __name__ == "__main__":
