@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import pandas as pd
 from pydantic import Field
 
 from ppml.config.experiment import Claim, ComparedRow
-from ppml.config.spec import Spec, unknown_name
+from ppml.config.spec import ListOf, Spec, unknown_name
 from ppml.errors import UserError
 from ppml.reporting.literature import PublishedRow
 from ppml.results.tidy_files import TIDY_FILES
-
-Item = TypeVar("Item")
-# JSON has lists, no tuples.
-Many = Annotated[tuple[Item, ...], Field(strict=False)]
 
 
 class ExperimentView(Spec):
@@ -26,10 +22,10 @@ class ExperimentView(Spec):
 
     title: str = Field(min_length=1, description="Heads the table or figure.")
     arms: dict[str, str] = Field(min_length=1, description="Label of each arm by its name, in the order shown.")
-    compare: Many[ComparedRow] = Field(default=(), description="Published rows, in the order shown.")
-    notes: Many[str] = Field(default=(), description="Lines below the table.")
-    published: Many[str] = Field(default=(), description="Published rows without an arm.")
-    claims: Many[Claim] = Field(default=(), description="Sentences of the papers, in the order shown.")
+    compare: ListOf[ComparedRow] = Field(default=(), description="Published rows, in the order shown.")
+    notes: ListOf[str] = Field(default=(), description="Lines below the table.")
+    published: ListOf[str] = Field(default=(), description="Published rows without an arm.")
+    claims: ListOf[Claim] = Field(default=(), description="Sentences of the papers, in the order shown.")
     others: dict[str, str] = Field(default={}, description="Label of each arm that only a claim names.")
 
     def label(self, arm: str) -> str:
