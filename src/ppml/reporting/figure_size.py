@@ -20,6 +20,8 @@ from ppml.reporting.summaries import ArmResult, arm_results
 HEIGHT = 3.6
 SAME_LEVEL = 1.05
 """Largest ratio of the epsilons of one privacy level."""
+ROOM = 1.5
+"""Ratio of an end of the axis and the nearest size: an automatic axis collapses if all models have one size."""
 
 
 @figure("size")
@@ -45,6 +47,8 @@ def draw_size(view: ExperimentView, records: pd.DataFrame) -> Figure:
                 color=HUES[place % len(HUES)], marker=MARKERS[place % len(MARKERS)],
             )  # fmt: skip
         _name_models(ax, arms)
+        sizes = [one.first["parameters"] for one in arms]
+        ax.set_xlim(min(sizes) / ROOM, max(sizes) * ROOM)
         ax.set_xlabel("Parameters (log scale)")
         ax.set_ylabel(accuracy_label(view, records))
         title = f"{seeds_text(one.accuracy.n for one in arms)}\nBars: 95 % interval"
