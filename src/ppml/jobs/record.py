@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from ppml.io.digests import file_sha256
 STATE = Path(".snakemake/ppml")
 DESCRIPTIONS = STATE / "jobs"
 RECORDS = STATE / "records"
+MOST_SECONDS, MOST_BYTES = 1e7, 1e14
+"""The largest credible measurements of a job: a stranger can have written its record."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,8 @@ class JobRecord:
         Specification, code digest, and further texts of the command, sorted.
     inputs, outputs : mapping
         Path -> SHA-256 of the bytes that the job read and wrote; in the record book, its publishable digest.
+    seconds, bytes : float or None
+        The measured time of the job and size of its outputs, None if unknown; only forecasts use them.
     """
 
     rule: str
@@ -42,6 +47,8 @@ class JobRecord:
     params: tuple[str, ...]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    seconds: float | None = None
+    bytes: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +97,35 @@ def record_job(output: str | None, params: Iterable[str]) -> Iterator[None]:
         job = None
     before = {name: _signature(name) for name in job.inputs} if job else {}
     inputs = {name: _sha256(name) for name in before}
+    started = time.monotonic()
     yield
+    seconds = round(time.monotonic() - started, 2)
     if job is None or before != {name: _signature(name) for name in before}:
         return
     outputs = {name: _sha256(name) for name in job.outputs}
     # Without all outputs the job also fails in Snakemake.
     if None not in (*inputs.values(), *outputs.values()):
-        record = JobRecord(job.rule, job.command, job.params, inputs, outputs)  # type: ignore[arg-type]
+        size = total_size(job.outputs)
+        record = JobRecord(job.rule, job.command, job.params, inputs, outputs, seconds, size)  # type: ignore[arg-type]
         write_record(record, job.outputs[-1])
+
+
+def total_size(files: Iterable[str]) -> int | None:
+    """Return the size of some files in bytes, None if one is missing."""
+    with suppress(OSError):
+        return sum(Path(file).stat().st_size for file in files)
+    return None
+
+
+def measured(content: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return seconds and bytes of a record; a value that no job can have is None.
+
+    Examples
+    --------
+    >>> measured({"seconds": 1.5, "bytes": -1}), measured({"seconds": float("nan"), "bytes": "1"})
+    ((1.5, None), (None, None))
+    """
+    return _credible(content.get("seconds"), MOST_SECONDS), _credible(content.get("bytes"), MOST_BYTES)
 
 
 def write_record(record: JobRecord, output: str) -> None:
@@ -110,8 +138,19 @@ def read_record(output: str) -> JobRecord | None:
     content = _read(_file(RECORDS, output))
     with suppress(KeyError, TypeError, AttributeError):
         inputs, outputs = dict(content["inputs"]), dict(content["outputs"])
-        return JobRecord(content["rule"], content["command"], tuple(content["params"]), inputs, outputs)
+        return JobRecord(
+            content["rule"],
+            content["command"],
+            tuple(content["params"]),
+            inputs,
+            outputs,
+            *measured(content),
+        )
     return None
+
+
+def _credible(value: Any, largest: float) -> float | None:
+    return value if type(value) in (int, float) and 0 <= value <= largest else None
 
 
 def _read_description(output: str) -> JobDescription | None:

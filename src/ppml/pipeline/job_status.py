@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from ppml.io.atomic import write_bytes
 from ppml.io.digests import KEY, publishable_digest
-from ppml.jobs.record import STATE, JobRecord, read_record
+from ppml.jobs.record import STATE, JobRecord, read_record, total_size
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.file_digests import FileDigests
 from ppml.pipeline.record_book import RecordBook, write_book
@@ -40,6 +41,11 @@ class JobStatus:
     def runs(self) -> bool:
         """Whether the job has to run."""
         return bool(self.causes or self.follows)
+
+    @property
+    def reason(self) -> str:
+        """The reasons of the job itself, or else the stale results that it reads."""
+        return "; ".join(self.causes) or (f"follows {shorten(self.follows)}" if self.follows else "")
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class JobRecords:
         self.makers = {path: job for job in jobs for path in job.outputs}
         self.book = RecordBook(book, self.makers.__contains__)
         self.digests = FileDigests(STATE / "files.json")
-        self._path, self._code = book, code
+        self.path, self._code = book, code
         self._published = published
         self._read_record = cache(read_record)
         self._publishable = cache(partial(publishable_digest, published=published))
@@ -129,17 +135,24 @@ class JobRecords:
         The records of missing files stay in the book, for clones without a pull.
         """
         self.reload()
-        groups: dict[tuple[str, str, tuple[str, ...], tuple[tuple[str, str], ...]], dict[str, str]] = {}
+        groups: dict[tuple[Any, ...], JobRecord] = {}
         for path, job in self.makers.items():
             if record := self._publishable_record(job, path):
                 # Of two outputs of a job, one may be older than its command.
-                key = (record.rule, record.command, record.params, tuple(sorted(record.inputs.items())))
-                groups.setdefault(key, {})[path] = record.outputs[path]
-        records = [JobRecord(*key[:3], dict(key[3]), outputs) for key, outputs in groups.items()]
+                key = (job.outputs, record.rule, record.command, record.params, *sorted(record.inputs.items()))
+                known = groups[key].outputs if key in groups else {}
+                groups[key] = replace(record, outputs={**known, path: record.outputs[path]})
+        records = [self._measure(record) for record in groups.values()]
         self.digests.save()
-        if self.book.problem and self._path.is_file():
-            write_bytes(UNREAD, self._path.read_bytes())
-        write_book(self._path, records, {**self.book.code, **self._code})
+        if self.book.problem and self.path.is_file():
+            write_bytes(UNREAD, self.path.read_bytes())
+        write_book(self.path, records, {**self.book.code, **self._code})
+
+    def _measure(self, record: JobRecord) -> JobRecord:
+        """Return a record of the book with the size of its outputs; without measurements if the data are not public."""
+        if not self._published:
+            return replace(record, seconds=None, bytes=None)
+        return replace(record, bytes=total_size(record.outputs) or record.bytes)
 
     def _publishable_record(self, job: TrackedJob, path: str) -> JobRecord | None:
         """Return the record of a file with publishable digests, None if no record describes the file."""
@@ -229,6 +242,32 @@ def _follow(
         follows = tuple(sorted({one.job.result for one in running}))
         found.append(JobStatus(job, tuple(map(_printable, causes)), follows, certain))
     return found
+
+
+def select_needed(jobs: Sequence[JobStatus], targets: Collection[str]) -> list[JobStatus]:
+    """Return the running jobs that some targets need.
+
+    Parameters
+    ----------
+    jobs : sequence of JobStatus
+        All jobs, each after the jobs that make its inputs.
+    targets : collection of str
+        Names of rules and files; without any, and with ``all``, every result is a target.
+    """
+    everything = not targets or "all" in targets
+    wanted, found = set(targets), []
+    for status in reversed(jobs):
+        job = status.job
+        if status.runs and (everything or job.rule in wanted or not wanted.isdisjoint(job.outputs)):
+            found.append(status)
+            wanted.update(job.inputs)
+    return found[::-1]
+
+
+def shorten(names: Sequence[str], limit: int = 4) -> str:
+    """Return the first names, and the number of further ones."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _printable(text: str) -> str:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.canonical_json import digest
-from ppml.jobs.record import JobRecord
+from ppml.jobs.record import JobRecord, measured
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.safe_paths import LONGEST_NAME, is_plain
 
@@ -91,7 +91,9 @@ class RecordBook:
                 command = _TEXT.validate_python(commands.get(entry.command))
                 right = entry.digest == _entry_digest(entry.model_dump()) and entry.command == digest(command)
                 if right and all(is_plain(name) or self._is_planned(name) for name in entry.outputs):
-                    record = JobRecord(entry.rule, command, tuple(entry.params), entry.inputs, entry.outputs)
+                    parts = (entry.rule, command, tuple(entry.params), entry.inputs, entry.outputs)
+                    # No digest covers measurements: they decide nothing, and books of earlier versions lack them.
+                    record = JobRecord(*parts, *measured(one))
                     self.records.update(dict.fromkeys(record.outputs, record))
 
 
@@ -134,11 +136,12 @@ class _Code(BaseModel, strict=True, extra="forbid"):
 
 
 def write_book(path: Path, records: Iterable[JobRecord], code: Mapping[str, CodeDigest]) -> None:
-    """Write a record book; equal results have equal bytes."""
+    """Write a record book; equal records have equal bytes."""
     entries, commands = [], {}
     records = sorted(records, key=lambda record: sorted(record.outputs))
     for record in records:
-        entry = {**dataclasses.asdict(record), "command": digest(record.command)}
+        known = {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
+        entry = {**known, "command": digest(record.command)}
         entries.append({**entry, "digest": _entry_digest(entry)})
         commands[entry["command"]] = record.command
     used = sorted({param for record in records for param in record.params if param in code})

@@ -25,7 +25,8 @@ from ppml.errors import UserError
 from ppml.io.atomic import atomic_write
 from ppml.jobs.record import write_descriptions
 from ppml.jobs.runner import exit_on_error
-from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs
+from ppml.pipeline.forecast import forecast
+from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs, select_needed
 from ppml.pipeline.project import project_file
 from ppml.pipeline.renamed_runs import copy_renamed_run, find_renamed_runs, remove_leftovers
 from ppml.pipeline.rules import Rule
@@ -172,6 +173,8 @@ class RuleInputs:
         self._records.digests.save()
         self._status = {status.job.outputs[0]: status for status in jobs}
         running = [status for status in jobs if status.runs]
+        if workflow.execution_settings is not None:
+            self._print_forecast(jobs)
         self._real = real
         if real and running:
             # Here, and not in a hook of Snakemake, which an option turns off.
@@ -180,6 +183,17 @@ class RuleInputs:
             _replace_links(running)
             _align_times(running)
         self._newest = _create_newest_file(running)
+
+    def _print_forecast(self, jobs: Sequence[JobStatus]) -> None:
+        if needed := [status.job for status in select_needed(jobs, self._workflow.dag_settings.targets)]:
+            resources = self._workflow.resource_settings
+            text = forecast(self._records, needed).text(resources.cores or resources.nodes or 1)
+            print(f"expected: {text}", file=sys.stderr, flush=True)
+
+    def reason(self, output: str) -> str:
+        """Return the reason why the job of an output runs, empty for an output without a record."""
+        job = self._records.makers.get(output)
+        return self._status[job.outputs[0]].reason if job and self._status else ""
 
     def _is_forced(self, job: TrackedJob) -> bool:
         settings = self._workflow.dag_settings

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ppml.jobs.runner import run
-from ppml.pipeline.job_status import JobRecords, JobStatus, plan_jobs
+from ppml.pipeline.forecast import forecast
+from ppml.pipeline.job_status import JobRecords, JobStatus, plan_jobs, shorten
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
 from ppml.pipeline.renamed_runs import find_renamed_runs
@@ -20,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print one line for each result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIG])
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="the cores of the expected run")
     arguments = parser.parse_args(argv)
     plan = read_plan(arguments.configfile)
     # The lock keeps runs from starting.
@@ -35,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     copied = {path: run.source for run in find_renamed_runs(records) for path in run.records}
     for line in describe(jobs, copied):
         print(line)
+    if running := [status.job for status in jobs if status.runs]:
+        print(f"expected: {forecast(records, running).text(arguments.cores)}")
 
 
 def read_plan(configfiles: Sequence[str]) -> Plan:
@@ -81,23 +86,15 @@ def _state(result: str, jobs: Sequence[JobStatus], copied: dict[str, str]) -> st
     follows = sorted({name for status in jobs for name in status.follows} - {result})
     if not causes and not follows:
         return "up to date"
-    parts = [f"{cause} ({_shorten(names)})" for cause, names in causes.items()]
-    parts += [f"follows {_shorten(follows)}"] if follows else []
+    parts = [f"{cause} ({shorten(names)})" for cause, names in causes.items()]
+    parts += [f"follows {shorten(follows)}"] if follows else []
     return "stale: " + "; ".join(parts)
-
-
-def _shorten(names: Sequence[str], limit: int = 4) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def unfinished(records: JobRecords) -> list[str]:
     """Return a line for every file that is missing or stale."""
     return [
-        f"{output}: {'; '.join(status.causes) or 'depends on stale results: ' + _shorten(status.follows)}"
-        for status in plan_jobs(records)
-        if status.runs
-        for output in status.job.outputs
+        f"{output}: {status.reason}" for status in plan_jobs(records) if status.runs for output in status.job.outputs
     ]
 
 
