@@ -28,11 +28,13 @@ from ppml.pipeline.stages import DATASET, FIGURE, OVERVIEW, PARTITION, PROJECT, 
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
+from ppml.pipeline.tracked_jobs import target_files
 from ppml.jobs import fork_server as server
 from ppml.jobs.runner import exit_on_error
+from snakemake_logger_plugin_ppml.description import DESCRIPTION
 
 with exit_on_error():
-    code = set_job_environment(main=workflow.is_main_process)
+    code = set_job_environment(main=workflow.is_main_process, copy=not workflow.output_settings.dryrun)
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
     lock = RunLock()
@@ -50,6 +52,9 @@ with exit_on_error():
 rules_of = partial(make_rules, plan)
 
 if workflow.is_main_process:
+    # For messages about unknown targets, and the reasons of a dry run.
+    DESCRIPTION.targets = partial(target_files, records.jobs)
+    DESCRIPTION.reason = inputs.reason
     if workflow.output_settings.dryrun and not lock.held:
         print(f"warning: {lock.warning()}", file=sys.stderr)
     if records.book.problem:

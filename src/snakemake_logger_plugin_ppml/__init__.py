@@ -13,19 +13,22 @@ import re
 import shutil
 import sys
 import threading
+from collections import Counter
 from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from .configuration import configuration_error
-from .progress import Progress, excerpt, fit, job_name, short_error, short_reason, to_ascii
+from .description import DESCRIPTION, target_error
+from .progress import Progress, count_jobs, excerpt, fit, job_name, short_error, short_reason, to_ascii
 
 __all__ = ["LogHandler"]
 
 _RED, _YELLOW = "\x1b[31m", "\x1b[33m"
 # A plain log gets a line after a tenth of the jobs and half a minute, and otherwise after ten minutes.
 _PLAIN_PERCENT, _PLAIN_SECONDS, _HEARTBEAT_SECONDS = 10, 30, 600
+_MOST_REASONS = 5
 _CHATTER = ("Building DAG of jobs", "Config file ")
 _INTERRUPTIONS = ("Terminating processes on user request", "Will exit after finishing")
 # Messages that repeat an earlier error.
@@ -53,6 +56,7 @@ class LogHandler(LogHandlerBase):
         self._held: list[str] | None = []
         self._exits: list[str] = []
         self._full_log = ""
+        self._reasons: Counter[str] = Counter()
         self._last = (0, 0.0)
 
     @property
@@ -138,7 +142,9 @@ class LogHandler(LogHandlerBase):
         name = job_name(data["rule_name"], data["wildcards"] or {})
         command = str(data.get("shellcmd") or "").strip() if self.common_settings.printshellcmds else ""
         if self.common_settings.dryrun:
-            reason = "" if "reason" in self._quiet else f"  ({short_reason(data['reason'])})"
+            known = next(filter(None, map(DESCRIPTION.reason, data.get("output") or ())), "")
+            self._reasons.update([known] if known else [])
+            reason = "" if "reason" in self._quiet else f"  ({known or short_reason(data['reason'])})"
             lines = [f"{name}{reason}"] + [f"    {command}"] * bool(command)
             if not self._quiet & {"rules", "all"}:
                 self._print("\n".join(lines))
@@ -186,7 +192,8 @@ class LogHandler(LogHandlerBase):
                 self._fail(int(missing[1]), [f"did not write {file}" for file in files])
                 return
             before = level >= logging.ERROR and self._held is not None and not self.progress.planned
-            self._show_once(level, (before and configuration_error(sys.argv[1:])) or short_error(text))
+            better = (before and configuration_error(sys.argv[1:])) or target_error(text, sys.argv[1:])
+            self._show_once(level, better or short_error(text))
         elif text.startswith(_INTERRUPTIONS):
             self.progress.interrupted = True
             self._print(text)
@@ -219,10 +226,17 @@ class LogHandler(LogHandlerBase):
         if not self.progress.planned or self._quiet & {"progress", "all"}:
             return
         if self.common_settings.dryrun:
-            self._print(self.progress.totals())
+            self._print("\n".join([self.progress.totals(), *self._describe_reasons()]))
             return
         text = self.progress.summary()
         self._print(text if text.startswith("done") or not self._full_log else f"{text}; full log: {self._full_log}")
+
+    def _describe_reasons(self) -> list[str]:
+        """Return a line with the most frequent reasons of a dry run."""
+        common = self._reasons.most_common(_MOST_REASONS)
+        rest = len(self._reasons) - len(common)
+        texts = [f"{reason} ({count_jobs(count)})" for reason, count in common]
+        return [f"reasons: {'; '.join(texts)}" + f"; and {rest} more" * bool(rest)] if texts else []
 
     def _tick(self) -> None:
         while not self._over.wait(1.0):

@@ -9,13 +9,16 @@ OPTIONS = ("--configfile", "--configfiles")
 
 
 def configuration_error(arguments: Sequence[str]) -> str:
-    """Return an error line about the first unreadable file of ``--configfile``; empty if all are readable."""
+    """Return an error line about the first mistake in ``--config`` or ``--configfile``; empty if all are readable."""
     try:
         from ppml.config.load import read_layers
         from ppml.errors import UserError
     except ImportError:
         return ""
-    for index, file in enumerate(_files(arguments)):
+    for entry in _values(arguments, ("--config", "-C")):
+        if "=" not in entry:
+            return f"{entry}: --config takes every entry that follows it; give targets before it"
+    for index, file in enumerate(_values(arguments, OPTIONS)):
         if index and Path(file).suffix not in (".yaml", ".yml", ".json"):
             return f"{file}: --configfile takes every name that follows it; give targets before it"
         try:
@@ -25,12 +28,13 @@ def configuration_error(arguments: Sequence[str]) -> str:
     return ""
 
 
-def _files(arguments: Sequence[str]) -> Iterator[str]:
+def _values(arguments: Sequence[str], options: Sequence[str]) -> Iterator[str]:
+    """Yield the values of an option with several values."""
     in_option = False
     for argument in arguments:
         if argument.startswith("-"):
             option, _, value = argument.partition("=")
-            in_option = option in OPTIONS
+            in_option = option in options
             if in_option and value:
                 yield value
         elif in_option:

@@ -23,13 +23,15 @@ ENV_CODE = "PPML_CODE"
 """The environment variable with the folder of the jobs' package."""
 
 
-def set_job_environment(*, main: bool) -> Path:
+def set_job_environment(*, main: bool, copy: bool = True) -> Path:
     """Set the Python, the code and the parent process of jobs in their environment.
 
     Parameters
     ----------
     main : bool
         Whether this process plans the run. The process of a single job, perhaps on another machine, uses the same code.
+    copy : bool
+        Whether jobs run, and so need a copy of the code.
 
     Returns
     -------
@@ -52,6 +54,8 @@ def set_job_environment(*, main: bool) -> Path:
     os.environ[parent_watch.ENV_PARENT] = str(os.getpid())
     if not main:
         return Path(os.environ.get(ENV_CODE, ppml.__path__[0]))
+    if not copy:
+        return Path(ppml.__path__[0])
     try:
         code = copy_code(Path(ppml.__path__[0]))
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ppml.jobs.record import JobDescription
@@ -41,6 +41,14 @@ def track_jobs(plan: Plan) -> list[TrackedJob]:
     first = next(place for place, job in enumerate(jobs) if "arm" in job.wildcards)
     others = [job for job in jobs if "arm" not in job.wildcards]
     return [*others[:first], *of_arms, *others[first:]]
+
+
+def target_files(jobs: Iterable[TrackedJob]) -> dict[str, list[str]]:
+    """Return the output files of each rule."""
+    found: dict[str, list[str]] = {}
+    for job in jobs:
+        found.setdefault(job.rule, []).extend(job.outputs)
+    return found
 
 
 def _track(job: PlannedJob, required: set[str]) -> TrackedJob:
