@@ -1,12 +1,4 @@
-# make results   environment, data, every table and figure
-# make report    the same, and one HTML file that opens offline
-# make quick     the whole workflow on a small configuration, minutes
-# make status    up-to-date and stale results, with the reasons; runs nothing
-# make pull      fetch published results
-# make publish   publish the results of this clone
-# make test      environment, lint, types, unit tests, the whole workflow on real data
-# make sbom      the bill of materials of the environment, CycloneDX
-# make test-long longer tests: a hundred kills, Slurm
+# `make help` prints the targets: the text after ## of each.
 #
 # CORES=4 sets the number of cores, CONFIG=config/full.yaml another configuration, PYTHON=/path/to/python the interpreter.
 
@@ -14,7 +6,8 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= config/default.yaml
 # Literally, as one word for the shell: a $ in it names no variable.
 override CONFIG := $(value CONFIG)
-CONFIGFILE := --configfile '$(subst ','\'',$(CONFIG))'
+quoted = '$(subst ','\'',$(value $(1)))'
+CONFIGFILE := --configfile $(call quoted,CONFIG)
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(firstword $(foreach python,python3 python3.11 python3.12 python3.13 python3.14,$(shell $(python) -c '$(FITS)' 2>/dev/null && echo $(python))))
 
@@ -22,42 +15,70 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.11 python3.12 python3.13 
 # reads no such line that is long or has a space in it.
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(CONFIGFILE)
+PIECE := $(BIN)/python -m ppml.pipeline.piece
+# At once: Python reads its packages for seconds, at a cold start for many.
+START = @echo 'make $@: starting' >&2
 SOURCES := src tests benchmarks
 RULES := Snakefile workflow/rules/*.smk
 
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation
 COMPILE := uv pip compile --universal --generate-hashes --python-version 3.11
 
-.PHONY: results report quick status pull publish test test-long lint environment lock sbom schema clean
-.DEFAULT_GOAL := results
+.PHONY: help results everything report quick only table figure status pull publish test test-long lint environment lock sbom schema clean
+# An hour of work does not start by accident.
+.DEFAULT_GOAL := help
 
-results: environment
+help: ## this list
+	@echo 'make TARGET [CORES=4] [CONFIG=config/smoke.yaml] [PYTHON=/path/to/python]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+results: environment ## environment, data, every table and figure of CONFIG
+	$(START)
 	@$(SNAKEMAKE)
 
-report: environment
+everything: environment ## the results of every published configuration, one after another
+	$(START)
+	@$(BIN)/python -m ppml.pipeline.everything --cores $(CORES)
+
+report: environment ## results, and one HTML file that opens offline
+	$(START)
 	@$(SNAKEMAKE)
 	@$(BIN)/python -m ppml.pipeline.html_report $(CONFIGFILE)
 
-quick: environment
+quick: environment ## the report of a small configuration, in two minutes
 	@$(MAKE) --no-print-directory report CONFIG=config/smoke.yaml
 
-status: environment
-	@$(BIN)/python -B -m ppml.pipeline.status $(CONFIGFILE)
+only: environment ## the runs of some arms: make only ARMS=fl,dp
+	$(START)
+	@$(PIECE) only $(call quoted,ARMS) --cores $(CORES) $(CONFIGFILE)
 
-pull: environment
+table figure: environment
+	$(START)
+	@$(PIECE) $@ $(call quoted,NAME) --cores $(CORES) $(CONFIGFILE)
+table: ## one table: make table NAME=techniques-summary
+figure: ## one figure: make figure NAME=techniques-history
+
+status: environment ## up-to-date and stale results, with reasons and the expected time; runs nothing
+	$(START)
+	@$(BIN)/python -B -m ppml.pipeline.status --cores $(CORES) $(CONFIGFILE)
+
+pull: environment ## fetch published results
+	$(START)
 	@$(BIN)/python -m ppml.pipeline.pull
 
-publish: environment
+publish: environment ## publish the results of this clone
+	$(START)
 	@$(BIN)/python -m ppml.pipeline.publish $(CONFIGFILE)
 
 # One process more than cores: many tests wait for a workflow.
-test: lint
+test: lint ## lint, types, unit tests, the whole workflow on real data
 	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=$$(($(CORES) + 1)) --dist=loadfile --no-loadscope-reorder
 
-test-long: environment
+test-long: environment ## longer tests: a hundred kills, Slurm
 	@$(BIN)/python -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/long
 
-lint: environment
+lint: environment ## style, types and language of the code
+	$(START)
 	@$(BIN)/python -m ruff format --check -q $(SOURCES)
 	@$(BIN)/python -m ruff check -q $(SOURCES)
 	@$(BIN)/python -m snakefmt --check $(RULES) 2>/dev/null || { echo 'error: $(BIN)/python -m snakefmt $(RULES) changes something' >&2; exit 1; }
@@ -65,7 +86,7 @@ lint: environment
 	@$(BIN)/python -m mypy
 	@$(BIN)/python tests/plain_english.py
 
-environment: .venv/.ready
+environment: .venv/.ready ## the pinned packages, in .venv
 
 # The locks are complete: --no-deps takes them without resolution. build.lock has pip and the build tools. They build the
 # packages of sdists.lock, and this package, without build isolation, which would fetch other tools, and again, since other
@@ -76,26 +97,30 @@ environment: .venv/.ready
 	@"$$INTERPRETER" -c '$(FITS)' || { echo "error: Python 3.11 to 3.14 is needed, $$INTERPRETER is $$("$$INTERPRETER" -V 2>&1)" >&2; exit 1; }
 	@echo 'making the environment in .venv (once; about 6 GB, some minutes)'
 	@"$$INTERPRETER" -m venv .venv
+	@echo '1 of 4: pip and build tools'
 	@$(INSTALL) --require-hashes --only-binary :all: -r build.lock
+	@echo '2 of 4: packages without wheels'
 	@$(INSTALL) --require-hashes --no-binary :all: --no-cache-dir --force-reinstall -r sdists.lock
+	@echo '3 of 4: all other packages, the longest step'
 	@$(INSTALL) --require-hashes --only-binary :all: -r requirements.lock
+	@echo '4 of 4: this package'
 	@$(INSTALL) --no-index -e .
 	@touch $@
 
 # Resolve the pins again for Python 3.11 to 3.14 (needs uv). An unnamed package without a wheel is refused.
-lock:
+lock: ## resolve the pins again (needs uv)
 	$(COMPILE) pyproject.toml --extra dev --only-binary :all: --no-binary antlr4-python3-runtime --no-binary connection-pool -o requirements.lock
 	$(COMPILE) --group pyproject.toml:build --constraint requirements.lock --only-binary :all: -o build.lock
 	$(COMPILE) --group pyproject.toml:sdists --constraint requirements.lock --no-binary :all: --no-deps -o sdists.lock
 
 # The bill of materials: the pins of requirements.lock, with hashes and licences, in CycloneDX's JSON.
-sbom: environment
+sbom: environment ## the bill of materials of the environment, CycloneDX
 	@$(BIN)/python -m ppml.pipeline.sbom build/sbom.cdx.json
 
 # config/schema.json, from the models.
-schema: environment
+schema: environment ## config/schema.json
 	@$(BIN)/python -m ppml.config.schema > config/schema.json
 
 # Remove all results of the workflow; .venv and the downloaded data stay.
-clean:
+clean: ## remove all results; .venv and the downloaded data stay
 	rm -rf build logs logs-* artifacts artifacts-* reports-* data/subsets data/transformed data/features .snakemake

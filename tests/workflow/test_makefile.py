@@ -47,7 +47,7 @@ def test_unusable_python_is_one_line(folder: Path, python: str, problem: str) ->
 ODD = ["my settings.yaml", 'it\'s a "test" $HOME ~ ü.yaml', "$(id) `id` & #1 %s;*.yaml", "a\\b.yaml"]
 
 
-@pytest.mark.parametrize("target", ["results", "report", "status", "publish"])
+@pytest.mark.parametrize("target", ["results", "report", "only", "table", "figure", "status", "publish"])
 def test_name_of_configuration_reaches_program_as_one_word(folder: Path, target: str) -> None:
     for place in (("build.lock", "sdists.lock"), (".venv/bin/python", ".venv/.ready")):
         for name in place:
@@ -60,8 +60,22 @@ def test_name_of_configuration_reaches_program_as_one_word(folder: Path, target:
             assert all(line.endswith(f"<--configfile><{name}>") for line in done.stdout.splitlines()), done.stdout
 
 
+def test_bare_make_prints_every_target_once_and_makes_nothing(folder: Path) -> None:
+    bare, done = make(folder), make(folder, "help")
+    assert bare.returncode == 0 and bare.stdout == done.stdout
+    phony = re.search(r"^\.PHONY: (.*)$", (folder / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None
+    shown = [line.split()[0] for line in done.stdout.splitlines()[1:]]
+    assert sorted(shown) == sorted(phony[1].split())
+    assert all(len(line.split()) > 1 for line in done.stdout.splitlines())
+    assert not (folder / ".venv").exists()
+
+
 def test_every_target_makes_missing_environment(folder: Path) -> None:
-    for target in ("results", "report", "quick", "status", "pull", "publish", "sbom", "test", "test-long"):
+    for target in (
+        *("results", "everything", "report", "quick", "only", "table", "figure", "status", "pull", "publish", "sbom"),
+        *("test", "test-long"),
+    ):
         planned = make(folder, "-n", target, "PYTHON=python3").stdout
         assert re.search(r"pip install .*-r requirements\.lock", planned), target
         assert target != "sbom" or "ppml.pipeline.sbom build/sbom.cdx.json" in planned

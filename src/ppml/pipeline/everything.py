@@ -1,0 +1,52 @@
+"""Make the results of every published configuration, one after another; first print jobs, hours and gigabytes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from ppml.errors import UserError
+from ppml.jobs.runner import run
+from ppml.pipeline.forecast import Forecast, forecast
+from ppml.pipeline.job_status import plan_jobs
+from ppml.pipeline.project import project_file
+from ppml.pipeline.published_configs import published_configurations
+from ppml.pipeline.status import job_records, read_plan
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the forecast of each configuration, and run those with a stale result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="as for Snakemake")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="run nothing")
+    arguments = parser.parse_args(argv)
+    total, stale = Forecast(), []
+    for file in published_configurations():
+        expected = expect(file)
+        print(f"{file}: {expected.text(arguments.cores)}", flush=True)
+        stale += [file] * bool(expected.jobs)
+        total += expected
+    print(f"everything: {total.text(arguments.cores)}", flush=True)
+    failed = [] if arguments.dry_run else [file for file in stale if make(file, arguments.cores)]
+    if failed:
+        raise UserError(f"not all results exist: {', '.join(failed)}")
+
+
+def expect(file: str) -> Forecast:
+    """Return the forecast of the stale jobs of a configuration."""
+    records = job_records(read_plan([file]))
+    return forecast(records, [status.job for status in plan_jobs(records) if status.runs])
+
+
+def make(file: str, cores: int) -> int:
+    """Make the results of a configuration, and return the exit status."""
+    print(f"{file}:", flush=True)
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile")]
+    return subprocess.run([*snakemake, "--cores", str(cores), "--configfile", file], check=False).returncode
+
+
+if __name__ == "__main__":
+    run(main)
