@@ -18,7 +18,12 @@ from tests.workflow.project import ROOT
 
 FILE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = FILE["project"]
-WANTED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["optional-dependencies"].items()}
+WANTED = [
+    wanted
+    for wanted in (*map(Requirement, PROJECT["dependencies"]), *(one for extra in EXTRAS.values() for one in extra))
+    if wanted.name != PROJECT["name"]
+]
 LOCKS = {name: entries(f"{name}.lock") for name in ("requirements", "build", "sdists")}
 LOCKED: dict[str, set[Version]] = {}
 for requirement, _ in LOCKS["requirements"]:
@@ -118,6 +123,18 @@ def test_packages_without_wheels_were_built_by_the_pinned_tools():
         if not requirement.marker or requirement.marker.evaluate():
             said = distribution(requirement.name).read_text("WHEEL") or ""
             assert f"Generator: setuptools ({tools['setuptools']})" in said, requirement
+
+
+def test_extra_dev_has_every_other_extra():
+    # The lock is resolved for this extra.
+    whole = {name for one in (*EXTRAS["dev"], *EXTRAS["all"]) if one.name == PROJECT["name"] for name in one.extras}
+    assert whole == set(EXTRAS) - {"dev"}
+
+
+def test_application_chooses_versions():
+    # Formatters and checkers alone have one version.
+    exact = {one.name for one in WANTED if any(part.operator == "==" for part in one.specifier)}
+    assert exact == {"ruff", "snakefmt", "mypy"}
 
 
 def test_torch_and_torchvision_are_the_pair_built_for_each_other():
