@@ -23,7 +23,8 @@ LAYERS = (
     ("results",),
     ("reporting",),
     ("stages",),
-    ("pipeline",),
+    ("api", "pipeline"),
+    ("command",),
 )
 """Packages and modules of the package, the lowest first; those of one layer may import each other in one direction."""
 PLACE = {name: place for place, names in enumerate(LAYERS) for name in names}

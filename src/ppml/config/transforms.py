@@ -9,6 +9,9 @@ from pydantic import Field
 from ppml.config.spec import Spec, config_error
 from ppml.contract import DataContract
 
+SCATTERED_SHAPE = (1, 28, 28)
+"""The shape of the images that have scattering features."""
+
 
 class Scattering(Spec):
     """Scattering coefficients (arXiv 2011.11660), whitened by random strokes: no example of the data enters."""
@@ -46,7 +49,7 @@ class Scattering(Spec):
 
     def output(self, contract: DataContract) -> DataContract:
         """Return the contract of the features of data with ``contract``; raise a configuration error without any."""
-        if contract.kind != "image" or contract.shape != (1, 28, 28):
+        if contract.kind != "image" or contract.shape != SCATTERED_SHAPE:
             raise config_error(f"transform 'scattering' on {contract}: allowed: 1x28x28 images")
         return contract.features(self.components + 1)
 

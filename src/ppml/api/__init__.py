@@ -1,0 +1,1 @@
+"""The public interface of the package; users import its names from ``ppml``."""

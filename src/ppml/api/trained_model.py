@@ -1,0 +1,177 @@
+"""A trained model from the folder of a run, and its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ppml.api.model_inputs import ModelInputs
+from ppml.api.privacy_statement import PrivacyStatement
+from ppml.config.arm import Arm
+from ppml.contract import DataContract
+from ppml.errors import UserError
+from ppml.io.atomic import read_json
+from ppml.learning.evaluation import logits
+from ppml.models.registry import build_model
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The predictions of a model for some examples.
+
+    Parameters
+    ----------
+    labels : ndarray, shape ``(n,)``
+        int64: the number of the class with the highest score.
+    scores : ndarray, shape ``(n, classes)``
+        float32: the probabilities of the classes.
+    classes : tuple of str
+        The names of the classes, by number.
+    privacy : PrivacyStatement
+        The privacy statement of the model. It is about its training examples, not about the examples predicted here.
+    """
+
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    classes: tuple[str, ...]
+    privacy: PrivacyStatement
+
+    @property
+    def names(self) -> list[str]:
+        """The name of the predicted class of each example."""
+        return [self.classes[label] for label in self.labels]
+
+
+class TrainedModel:
+    """A trained model with its privacy statement; :func:`load` returns it.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    inputs : ModelInputs
+        Checks and preparation of its inputs.
+    privacy : PrivacyStatement
+        The statement of the training.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape of one raw example.
+    classes : tuple of str
+        The names of the classes, by number.
+    """
+
+    def __init__(self, network: nn.Module, inputs: ModelInputs, privacy: PrivacyStatement) -> None:
+        self.network = network
+        self.privacy = privacy
+        self.shape = inputs.raw.shape
+        self.classes = inputs.raw.classes
+        self._inputs = inputs
+
+    def predict(self, examples: ArrayLike | torch.Tensor) -> Predictions:
+        """Return the predictions for raw examples.
+
+        Parameters
+        ----------
+        examples : array
+            Shape ``(n, *shape)``, or one example. Images are uint8 pixels from 0 to 255, or floats from 0 to 1, and the
+            axis of a single channel may be absent. The columns of a table are numbers. The model normalises them with
+            the public constants of its data set, and applies the transforms of its training.
+
+        Returns
+        -------
+        Predictions
+            Labels, scores and the privacy statement. The last digits of the scores depend on the machine.
+
+        Raises
+        ------
+        UserError
+            The shape, the type or a value does not fit.
+        """
+        scores = logits(self.network, self._inputs.prepare(examples)).softmax(dim=1)
+        return Predictions(scores.argmax(dim=1).numpy(), scores.numpy(), self.classes, self.privacy)
+
+
+def load(run: str | Path, *, model: int | None = None) -> TrainedModel:
+    """Return the trained model of a run.
+
+    Parameters
+    ----------
+    run : path
+        The folder of a run, for instance ``artifacts/runs/dp/seed0``; its files ``config.json``, ``model.safetensors``
+        and ``privacy.json`` are read.
+    model : int, optional
+        The number of the client, from 0, in a run with one model per client; such a run needs it.
+
+    Raises
+    ------
+    UserError
+        A file is missing or damaged, or ``model`` does not fit the run.
+
+    Examples
+    --------
+    >>> load("runs/dp")
+    Traceback (most recent call last):
+    ...
+    ppml.errors.UserError: runs/dp: is no folder; give the folder of a run, as artifacts/runs/dp/seed0
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; give the folder of a run, as artifacts/runs/dp/seed0")
+    with _readable(folder / "config.json") as path:
+        config = read_json(path)
+        arm = Arm.model_validate(config["arm"])
+        contract = DataContract.model_validate(config["data"]["contract"])
+        inputs = ModelInputs(arm, contract, config["root_seed"])
+        network = build_model(arm.model, contract, torch.Generator())
+    with _readable(folder / "privacy.json") as path:
+        privacy = PrivacyStatement.from_json(read_json(path))
+    with _readable(folder / "model.safetensors") as path:
+        weights = load_file(path)
+        count = len({name.partition(".")[0] for name in weights})
+    number = _model_number(folder, model, count)
+    with _readable(folder / "model.safetensors"):
+        network.load_state_dict(_weights_of(weights, number))
+    return TrainedModel(network.eval(), inputs, privacy)
+
+
+def _model_number(folder: Path, model: int | None, count: int) -> int:
+    """Return the number of the chosen model among ``count``."""
+    if model is None and count == 1:
+        return 0
+    if model is None:
+        raise UserError(f"{folder}: has {count} models, one for each client; give model=0 to model={count - 1}")
+    if model not in range(count):
+        raise UserError(f"{folder}: model: got {model!r}; allowed: 0 to {count - 1}")
+    return model
+
+
+def _weights_of(weights: Mapping[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
+    """Return the weights of one model, float32: large models are stored with fewer bits."""
+    prefix = f"{number}."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return {name: value.float() if value.is_floating_point() else value for name, value in own.items()}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """Yield a path, and raise a :class:`UserError` if its file is missing or damaged."""
+    try:
+        yield path
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; `make pull` fetches published runs, `make results` makes them") from None
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: is damaged, or not a file of this version ({reason}); fetch or make it again"
+        ) from None

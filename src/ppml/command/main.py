@@ -1,0 +1,91 @@
+"""The console command ``ppml``; each subcommand imports its modules when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ppml import __version__
+from ppml.command.checkout import run_in_checkout
+from ppml.config.privacy_limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
+from ppml.jobs.runner import exit_on_error
+
+ACCOUNTANTS = ("tightest", "prv", "pld", "rdp", "gdp")
+"""The accountants of :func:`ppml.account`, whose module takes seconds to import."""
+EPILOG = (
+    'Completion in the shell: put `eval "$(_PPML_COMPLETE=bash_source ppml)"` into ~/.bashrc, or the same with '
+    "zsh_source into ~/.zshrc."
+)
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ppml")
+def main() -> None:
+    """Privacy-preserving machine learning: use trained models, and look at results."""
+
+
+@main.command(short_help="Predict examples with a trained model.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", type=int, help="The number of the client, in a run with one model for each client.")
+def predict(run: Path, files: tuple[Path, ...], model: int | None) -> None:
+    """Predict the examples in FILES with the trained model of RUN, for instance artifacts/runs/dp/seed0.
+
+    A file is a PNG image, or an array in NumPy's format .npy: one example, or several. One line for each example has
+    the file, the class and its score, separated by tabs. The privacy statement of the model goes to standard error.
+    """
+    with exit_on_error():
+        from ppml.command.predict import predict_files
+
+        predict_files(run, files, model)
+
+
+@main.command()
+@click.option(
+    "--sample-rate", type=float, required=True, help="Expected batch size divided by the examples, at most 1."
+)
+@click.option("--noise-multiplier", type=float, required=True, help=f"From {MIN_NOISE:g} to {MAX_NOISE:g}.")
+@click.option("--steps", type=int, required=True, help="Number of steps of the whole training.")
+@click.option("--delta", type=float, default=1e-5, show_default=True, help=f"From {MIN_DELTA:g} to {MAX_DELTA:g}.")
+@click.option("--accountant", type=click.Choice(ACCOUNTANTS), default=ACCOUNTANTS[0], show_default=True)
+def account(sample_rate: float, noise_multiplier: float, steps: int, delta: float, accountant: str) -> None:
+    """Print the epsilon of a planned training with DP-SGD."""
+    with exit_on_error():
+        from ppml.api.accounting import account
+
+        print(
+            account(
+                sample_rate=sample_rate,
+                noise_multiplier=noise_multiplier,
+                steps=steps,
+                delta=delta,
+                accountant=accountant,
+            )
+        )
+
+
+@main.command(short_help="Print the state of each result.")
+@click.option(
+    "--configfile",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A configuration, by default config/default.yaml; a later file overrides an earlier one.",
+)
+def status(configfile: tuple[Path, ...]) -> None:
+    """Print the state of each result of the checkout in the current folder; no job runs."""
+    options = ["--configfile", *map(str, configfile)] if configfile else []
+    with exit_on_error():
+        run_in_checkout("ppml.pipeline.status", options)
+
+
+@main.command(
+    short_help="Fetch the published results.",
+    # The options are those of the module, with its help for an unknown one.
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.pass_context
+def pull(context: click.Context) -> None:
+    """Fetch the published results into the checkout in the current folder."""
+    with exit_on_error():
+        run_in_checkout("ppml.pipeline.pull", context.args)

@@ -1,0 +1,119 @@
+"""The console command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import ppml
+from ppml.command.main import ACCOUNTANTS, main
+from tests.conftest import RealData
+from tests.workflow.project import ROOT
+
+from .conftest import Run
+
+
+def call(*arguments: object) -> Result:
+    """Return the result of the command in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_help_names_every_subcommand_and_completion() -> None:
+    output = call("--help").output
+    assert all(name in output for name in ("account", "predict", "pull", "status", "_PPML_COMPLETE"))
+    assert call("--version").output == f"ppml, version {ppml.__version__}\n"
+
+
+def test_help_takes_little_processor_time() -> None:
+    # The times of a process do not depend on other processes, unlike the time on a clock.
+    code = "import sys; sys.argv = ['ppml', '--help']; from ppml.command.main import main; main()"
+    before = os.times()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    after = os.times()
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
+
+
+def test_shell_completes_subcommands() -> None:
+    code = "from ppml.command.main import main; main(prog_name='ppml')"
+    words = {"_PPML_COMPLETE": "bash_complete", "COMP_WORDS": "ppml st", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **words}, capture_output=True, text=True)
+    assert done.stdout == "plain,status\n"
+
+
+def test_files_have_the_predictions_of_the_model(runs: dict[str, Run], real_data: RealData, tmp_path: Path) -> None:
+    images, run = real_data.test.inputs[:3], runs["dp"].folder
+    np.save(tmp_path / "three.npy", images)
+    np.save(tmp_path / "float.npy", images[2] / 255)
+    Image.fromarray(images[0, 0]).save(tmp_path / "grey.png")
+    Image.fromarray(images[0, 0]).convert("RGB").save(tmp_path / "colour.PNG")
+    names = ("three.npy", "float.npy", "grey.png", "colour.PNG")
+    done = call("predict", run, *(tmp_path / name for name in names))
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    found = ppml.load(run).predict(images)
+    lines = [[name, f"{scores.max():.4f}"] for name, scores in zip(found.names, found.scores, strict=True)]
+    files = [*(f"three.npy[{place}]" for place in range(3)), *names[1:]]
+    assert [row[0] for row in rows] == [str(tmp_path / name) for name in files]
+    assert [row[1:] for row in rows] == [*lines, lines[2], lines[0], lines[0]]
+    assert done.stderr == f"privacy: {found.privacy}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.npy", b"text"), ("a.png", b"text"), ("a.csv", b"1,2"), ("absent.npy", None)],
+)
+def test_unreadable_file_is_one_line(runs: dict[str, Run], tmp_path: Path, name: str, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = call("predict", runs["dp"].folder, tmp_path / name)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {tmp_path / name}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_pickled_array_is_not_unpickled(runs: dict[str, Run], tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    done = call("predict", runs["dp"].folder, tmp_path / "a.npy")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+
+
+def test_account_prints_statement() -> None:
+    done = call("account", "--sample-rate", 1, "--noise-multiplier", 10, "--steps", 30)
+    assert done.stdout == f"{ppml.account(sample_rate=1.0, noise_multiplier=10.0, steps=30)}\n"
+    refused = call("account", "--sample-rate", 2, "--noise-multiplier", 10, "--steps", 30)
+    assert (refused.exit_code, refused.stderr[:19]) == (1, "error: sample_rate:")
+
+
+def test_accountants_are_those_of_the_package() -> None:
+    from ppml.accounting.cross_check import TIGHTEST
+    from ppml.accounting.epsilon import ACCOUNTANTS as KNOWN
+
+    assert set(ACCOUNTANTS) == {TIGHTEST, *KNOWN}
+
+
+@pytest.mark.parametrize("name", ["status", "pull"])
+def test_command_outside_a_checkout_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call(name)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert str(tmp_path) in done.stderr
+
+
+def test_command_runs_the_code_of_the_checkout(tmp_path: Path) -> None:
+    package = tmp_path / "src/ppml/pipeline"
+    package.mkdir(parents=True)
+    (tmp_path / "Snakefile").touch()
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "status.py").write_text("import sys\nprint('own code', *sys.argv[1:])\n")
+    code = "import sys; sys.argv[0] = 'ppml'; from ppml.command.main import main; main()"
+    command = [sys.executable, "-c", code, "status", "--configfile", "a.yaml", "--configfile", "b.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("own code --configfile a.yaml b.yaml\n", "")
