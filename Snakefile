@@ -19,6 +19,10 @@ if not workflow.modifier.is_main_snakefile():
 sys.dont_write_bytecode = sys.dont_write_bytecode or workflow.output_settings.dryrun
 # Jobs run a copy of the code, but read the other files of this project.
 os.environ.update(PPML_PROJECT=str(workflow.basedir))
+# The code of this checkout runs where no version of the package is installed, and where another version is. The process
+# of a single job has the code of its run on its path.
+if workflow.is_main_process:
+    sys.path.insert(0, f"{workflow.basedir}/src")
 from ppml.pipeline.code_snapshot import remove_old_snapshots
 from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan

@@ -26,7 +26,7 @@ if calibration:
         log:
             calibration.log,
         conda:
-            "../../environment.yml"
+            "ppml"
         threads: calibration.threads
         params:
             arguments=calibration.arguments,
@@ -48,7 +48,7 @@ for step in rules_of(DATASET, TRANSFORM, PARTITION, RUN, PROJECT):
             log:
                 step.log,
             conda:
-                "../../environment.yml"
+                "ppml"
             threads: step.threads
             params:
                 arguments=step.arguments,

@@ -24,7 +24,7 @@ for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1
             log:
                 step.log,
             conda:
-                "../../environment.yml"
+                "ppml"
             params:
                 arguments=step.arguments,
                 # The captions of the HTML report use these.
