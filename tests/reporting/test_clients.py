@@ -47,12 +47,12 @@ def test_setting_has_one_line_in_order(published):
         ["Shards by label", "4"],
     ]
     assert [heading for heading in cells.columns if heading.startswith(("Independent", "FL", "Theirs"))] == [
-        "Independent: first 2,000 (%)",
-        "Independent: all 10,000 (%)",
+        "Independent clients: first 2,000 (%)",
+        "Independent clients: all 10,000 (%)",
         "FL: first 2,000 (%)",
         "FL: all 10,000 (%)",
         "FL, minus independent",
-        "Theirs: Independent",
+        "Theirs: Independent clients",
         "Theirs: FL",
     ]
 
@@ -62,8 +62,8 @@ def test_line_has_our_and_their_numbers(published):
     line = made.table("clients", published).cells.iloc[1]
     rows = made.records[made.records["arm"] == "fl4"]["accuracy_all"]
     assert line["FL: all 10,000 (%)"] == f"{100 * rows.mean():.2f} ± {100 * rows.std(ddof=1):.2f}"
-    assert (line["Theirs: Independent"], line["Theirs: FL"]) == ("73.1 ± 3.0", "82.4 ± 2.0")
-    assert made.table("clients", published).cells.iloc[3]["Independent: all 10,000 (%)"] == "—"
+    assert (line["Theirs: Independent clients"], line["Theirs: FL"]) == ("73.1 ± 3.0", "82.4 ± 2.0")
+    assert made.table("clients", published).cells.iloc[3]["Independent clients: all 10,000 (%)"] == "—"
 
 
 def test_gain_is_paired_difference(published):
@@ -103,23 +103,23 @@ def test_kinds_of_noise_are_series(published):
     made = shares()
     table = made.table("clients", published)
     assert list(table.cells.columns[3:]) == [
-        "FL, local noise: first 2,000 (%)",
-        "FL, local noise: all 10,000 (%)",
-        "FL, distributed noise: first 2,000 (%)",
-        "FL, distributed noise: all 10,000 (%)",
-        "FL, local noise, minus centralized",
-        "FL, distributed noise, minus centralized",
+        "FL + DP: first 2,000 (%)",
+        "FL + DP: all 10,000 (%)",
+        "FL + distributed DP: first 2,000 (%)",
+        "FL + distributed DP: all 10,000 (%)",
+        "FL + DP, minus centralized",
+        "FL + distributed DP, minus centralized",
     ]
     means = made.records.groupby("arm")["accuracy_all"].mean()
     line = table.cells.iloc[2]
     assert line["Clients"] == "32"
-    for series, arm in (("local", "owner32"), ("distributed", "shares32")):
-        assert line[f"FL, {series} noise: all 10,000 (%)"].startswith(f"{100 * means[arm]:.2f} ±")
-        assert line[f"FL, {series} noise, minus centralized"].startswith(f"{100 * (means[arm] - means['dp']):+.2f} [")
+    for series, arm in (("DP", "owner32"), ("distributed DP", "shares32")):
+        assert line[f"FL + {series}: all 10,000 (%)"].startswith(f"{100 * means[arm]:.2f} ±")
+        assert line[f"FL + {series}, minus centralized"].startswith(f"{100 * (means[arm] - means['dp']):+.2f} [")
     owner = table.cells.iloc[0]
-    assert owner["FL, distributed noise: all 10,000 (%)"] == owner["FL, local noise: all 10,000 (%)"]
+    assert owner["FL + distributed DP: all 10,000 (%)"] == owner["FL + DP: all 10,000 (%)"]
     behind = 100 * (means["dp"] - min(means["shares4"], means["shares32"]))
-    assert f"FL, distributed noise: at most {behind:.2f} points below centralized" in " ".join(table.notes)
+    assert f"FL + distributed DP: at most {behind:.2f} points below centralized" in " ".join(table.notes)
 
 
 def test_figure_has_line_per_series(published):
@@ -128,8 +128,8 @@ def test_figure_has_line_per_series(published):
     lines = {line.get_label(): line.lines[0] for line in panel.containers}
     means = made.records.groupby("arm")["accuracy_all"].mean()
     for series, arms in (
-        ("FL, local noise", ["owner4", "owner32"]),
-        ("FL, distributed noise", ["shares4", "shares32"]),
+        ("FL + DP", ["owner4", "owner32"]),
+        ("FL + distributed DP", ["shares4", "shares32"]),
     ):
         assert list(lines[series].get_xdata()) == [4, 32]
         assert list(lines[series].get_ydata()) == pytest.approx([100 * means[arm] for arm in arms])
@@ -157,4 +157,4 @@ def test_figure_has_panel_per_division(published):
     assert list(fl.get_xdata()) == [4, 32]
     theirs = lines["PRIVATE-AI: FL"].lines[0]
     assert list(theirs.get_ydata()) == pytest.approx([82.4, 64.1]) and theirs.get_markerfacecolor() == "white"
-    assert lines["PRIVATE-AI: independent"].lines[0].get_ydata()[0] == pytest.approx(73.1)
+    assert lines["PRIVATE-AI: Independent clients"].lines[0].get_ydata()[0] == pytest.approx(73.1)

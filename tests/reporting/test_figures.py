@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from scipy import stats
 
 from ppml.errors import UserError
+from ppml.reporting.families import families
 from ppml.reporting.figure_cost import cost_panels
 from ppml.reporting.figure_history import curve
 from ppml.reporting.figure_labels import label_counts, label_palette
@@ -21,8 +22,9 @@ from ppml.reporting.figure_size import privacy_levels
 from ppml.reporting.formatting import model_name
 from ppml.reporting.registry import figures
 from ppml.reporting.statistics import wilson_interval
-from ppml.reporting.style import arm_styles, dodge, to_png, to_svg
+from ppml.reporting.style import dodge, to_png, to_svg
 from ppml.reporting.summaries import arm_results
+from ppml.reporting.technique_style import published_style, styles_of
 
 from .made_up import COMPARE, TECHNIQUES, MadeUpArm, collect
 
@@ -63,37 +65,54 @@ def test_title_names_fallback_data(kind):
 
 def sweep():
     """Return sixteen arms of four families."""
-    arms = {"centralized": MadeUpArm("Centralized", 0.98)}
+    arms = {"centralized": MadeUpArm("ML", 0.98)}
     for epsilon in (0.5, 1, 2, 5, 10):
-        arms[f"dp-{epsilon}"] = MadeUpArm(f"Centralized + DP, {epsilon}", 0.9, epsilon=epsilon)
+        arms[f"dp-{epsilon}"] = MadeUpArm(f"ML + DP, ε {epsilon}", 0.9, epsilon=epsilon)
         for aggregation in ("plaintext", "ckks"):
             name = f"fl-{aggregation}-{epsilon}"
             arms[name] = MadeUpArm(name, 0.8, "federated", epsilon, aggregation, 8, "iid-8", upload=10_000)
     return arms
 
 
-def test_arms_have_different_styles():
-    collected = collect(sweep(), seeds=1)
-    styles = arm_styles(collected.view, collected.records)
-    assert len({style.colour for style in styles.values()}) == 16
-    assert len({style.family for style in styles.values()}) == 4
+def styles(collected):
+    """Return the style of each arm."""
+    return styles_of(collected.records)
 
 
-def test_arm_has_one_colour_in_every_figure(techniques):
-    colours = {arm: style.colour.lower() for arm, style in arm_styles(techniques.view, techniques.records).items()}
+def own_lines(ax):
+    """Return the lines of a panel with a marker of a technique."""
+    return [line for line in ax.lines if line.get_gid() is None and line.get_marker() not in ("None", "")]
+
+
+def test_technique_has_one_style_in_every_figure(techniques, published):
+    wanted = styles(techniques)
     bars = draw("cost", techniques).axes[0].patches
-    assert [to_hex(bar.get_facecolor()) for bar in bars] == list(colours.values())
-    lines = [line for ax in draw("history", techniques).axes for line in ax.lines]
-    drawn = {line.get_label(): to_hex(line.get_color()) for line in lines}
-    assert drawn == {arm.label: colours[name] for name, arm in TECHNIQUES.items()}
+    assert [to_hex(bar.get_facecolor()) for bar in bars] == [style.colour.lower() for style in wanted.values()]
+    for kind in ("history", "loss"):
+        for ax, style in zip(draw(kind, techniques).axes, wanted.values(), strict=True):
+            seen = [(line.get_color(), line.get_marker()) for line in own_lines(ax)]
+            assert seen == [(style.colour, style.marker)]
+    private = {(wanted[arm].colour, wanted[arm].marker) for arm in ("dp", "fl_dp", "fl_dp_he")}
+    for kind in ("epsilon", "privacy_utility"):
+        drawn = {
+            (line.get_color(), line.get_marker())
+            for ax in draw(kind, techniques, published).axes
+            for line in own_lines(ax)
+        }
+        assert {look for look in drawn if look[1] in {marker for _, marker in private}} == private
 
 
-def test_history_has_panel_per_unit_and_line_per_arm(techniques):
-    epochs, rounds = draw("history", techniques).axes
-    assert (epochs.get_xlabel(), rounds.get_xlabel()) == ("Epoch", "Round")
-    assert [line.get_label() for line in epochs.lines] == ["Centralized", "Centralized + DP", "Local, 8 clients"]
-    assert [line.get_label() for line in rounds.lines] == ["FL", "FL + DP", "FL + HE", "FL + DP + HE"]
-    assert "95 % t-interval" in epochs.get_legend().get_title().get_text()
+def test_history_has_panel_per_arm(techniques):
+    axes = draw("history", techniques).axes
+    assert [ax.get_title(loc="left") for ax in axes] == [arm.label for arm in TECHNIQUES.values()]
+    means = 100 * techniques.history.groupby(["arm", "step"])["accuracy"].mean()
+    for ax, arm in zip(axes, TECHNIQUES, strict=True):
+        assert ax.get_xlabel() == ("Round" if arm.startswith("fl") else "Epoch")
+        (line,) = own_lines(ax)
+        assert list(line.get_ydata()) == pytest.approx(means[arm].tolist())
+        others = 3 if arm.startswith("fl") else 2
+        assert sum(line.get_gid() == "other" for line in ax.lines) == others
+    assert f"{means['fl'].iloc[-1]:.1f} %" in texts(axes[3])
 
 
 def test_history_shows_every_mean(techniques):
@@ -103,13 +122,47 @@ def test_history_shows_every_mean(techniques):
     assert low <= means.min() and means.max() < high < 100
 
 
+def spread(collected, arm, values):
+    """Give the seeds of an arm these accuracies."""
+    collected.records.loc[collected.records["arm"] == arm, "accuracy_all"] = values
+
+
+@pytest.mark.parametrize("kind", ["privacy_utility", "size"])
+def test_interval_cannot_stretch_the_axis(kind):
+    narrow, wide = (collect({name: TECHNIQUES[name] for name in ("centralized", "dp")}) for _ in range(2))
+    spread(wide, "dp", [0.90, 0.95, 0.99])
+    before, after = draw(kind, narrow).axes[0], draw(kind, wide).axes[0]
+    assert after.get_ylim()[0] > 85 and not [line for line in before.lines if line.get_gid() == "cut"]
+    (cut,) = [line for line in after.lines if line.get_gid() == "cut" and line.get_marker() == "v"]
+    assert cut.get_color() == styles(wide)["dp"].colour
+
+
+def test_long_whisker_is_cut(techniques):
+    techniques.costs.loc[techniques.costs["arm"] == "dp", "cpu_seconds"] = [1, 48, 900]
+    ax = draw("cost", techniques).axes[0]
+    means = techniques.costs.groupby("arm")["cpu_seconds"].mean()
+    assert ax.get_xlim()[1] < 2 * means.max()
+    assert [list(line.get_ydata()) for line in ax.lines if line.get_gid() == "cut"] == [[1]]
+
+
+def test_two_seeds_have_their_range(published):
+    collected = collect({name: TECHNIQUES[name] for name in ("centralized", "dp")}, seeds=2)
+    spread(collected, "dp", [0.94, 0.96])
+    figure = draw("privacy_utility", collected)
+    bars = [bar for bar in figure.axes[0].containers if bar.lines[0].get_marker() == styles(collected)["dp"].marker]
+    (segment,) = bars[0].lines[2][0].get_segments()
+    assert segment[:, 1] == pytest.approx([94, 96])
+    assert any("lowest to highest" in text for text in texts(figure))
+    assert not any("Student" in text for text in texts(figure))
+
+
 def test_curve_has_interval_of_its_seeds():
     values = [0.90, 0.92, 0.95]
     steps = pd.DataFrame({"seed": [0, 1, 2], "step": 1, "accuracy": values})
-    point = curve(steps, "accuracy").iloc[0]
+    point = curve(steps, "accuracy", images=2000).iloc[0]
     expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert (point["low"], point["high"]) == pytest.approx((100 * expected[0], 100 * min(1, expected[1])))
-    two = curve(steps[:2], "accuracy").iloc[0]
+    two = curve(steps[:2], "accuracy", images=2000).iloc[0]
     assert (two["low"], two["mean"], two["high"]) == pytest.approx((90, 91, 92))
     one = curve(steps[:1], "accuracy", images=2000).iloc[0]
     assert (one["low"], one["high"]) == pytest.approx(tuple(100 * end for end in wilson_interval(0.9, 2000)))
@@ -119,19 +172,24 @@ def test_curve_has_interval_of_its_seeds():
 @pytest.mark.parametrize(
     ("kind", "seeds", "band"), [("history", 1, "Wilson"), ("history", 2, "lowest"), ("loss", 1, "no band")]
 )
-def test_legend_names_band(kind, seeds, band):
-    title = draw(kind, collect(TECHNIQUES, seeds=seeds)).axes[0].get_legend().get_title().get_text()
-    assert band in title
+def test_note_names_band(kind, seeds, band):
+    assert any(band in text for text in texts(draw(kind, collect(TECHNIQUES, seeds=seeds))))
 
 
 def test_training_loss_is_shown_only_without_privacy(techniques):
     private = techniques.history["arm"].isin(["dp", "fl_dp", "fl_dp_he"])
     techniques.history["train_loss"] = techniques.history["train_loss"].mask(private)
-    epochs, rounds = draw("loss", techniques).axes
-    assert epochs.get_yscale() == "log"
-    assert (len(epochs.lines), len(rounds.lines)) == (3 + 2, 4 + 2)
+
+    def dotted(figure):
+        return [
+            sum(line.get_linestyle() == ":" or line.get_linewidth() == 0.9 for line in ax.lines) for ax in figure.axes
+        ]
+
+    figure = draw("loss", techniques)
+    assert figure.axes[0].get_yscale() == "log"
+    assert dotted(figure) == [1, 0, 1, 1, 0, 1, 0]
     techniques.history["train_loss"] = np.nan
-    assert len(draw("loss", techniques).axes[0].lines) == 3
+    assert sum(dotted(draw("loss", techniques))) == 0
 
 
 def test_privacy_utility_shows_our_and_published_numbers(techniques, published):
@@ -139,20 +197,70 @@ def test_privacy_utility_shows_our_and_published_numbers(techniques, published):
     shown = texts(figure)
     assert "PRIVATE-AI: 81.5 %" in shown and "PRIVATE-AI: 92.0 %" in shown
     means = techniques.records.groupby("arm")["accuracy_all"].mean()
-    assert f"Centralized: {100 * means['centralized']:.2f} %" in shown
+    assert f"Centralized: {100 * means['centralized']:.2f} %" in [text.replace("\n", " ") for text in shown]
     low, high = figure.axes[0].get_ylim()
     assert low < 81.5 and high > 100 * means.max()
 
 
-def test_family_of_privacy_utility_differs_in_epsilon_only():
-    heading, *names = legend(draw("privacy_utility", collect(sweep())))
-    assert heading == "Ours, 10,000 training images"
-    assert names == ["Centralized + DP", "Federated + DP, plaintext", "Federated + DP, CKKS"]
+def points(figure, style):
+    """Return the positions of the points of a style, without those of its lines."""
+    found = [
+        line for line in figure.axes[0].lines if (line.get_color(), line.get_marker()) == (style.colour, style.marker)
+    ]
+    return sorted((float(x), float(y)) for line in found for x, y in zip(*line.get_data(), strict=True))
+
+
+def test_every_point_is_at_its_epsilon_and_accuracy(published):
+    collected = collect(sweep() | TECHNIQUES, compare=COMPARE)
+    figure = draw("privacy_utility", collected, published)
+    grouped = collected.records[collected.records["epsilon"].notna()].groupby("arm")
+    expected = {}
+    for arm, rows in grouped:
+        expected.setdefault(styles(collected)[arm], []).append(
+            (rows["epsilon"].max(), 100 * rows["accuracy_all"].mean())
+        )
+    for style, places in expected.items():
+        assert np.array(points(figure, style)) == pytest.approx(np.array(sorted(places)))
+    for line in figure.axes[0].lines:
+        assert line.get_transform() == figure.axes[0].transData or line.get_gid() == "cut" or len(line.get_xdata()) == 2
+    stars = [line.get_xydata()[0].tolist() for line in figure.axes[0].lines if line.get_marker() == "*"]
+    assert sorted(stars) == [pytest.approx([0.563, 92.0]), pytest.approx([2.9, 81.5])]
+
+
+def test_points_at_one_place_are_all_visible(techniques, published):
+    figure = draw("privacy_utility", techniques, published)
+    wanted = styles(techniques)
+    faces = {}
+    for arm in ("fl_dp", "fl_dp_he"):
+        (line,) = [line for line in figure.axes[0].lines if line.get_marker() == wanted[arm].marker]
+        faces[arm] = line.get_markerfacecolor(), line.get_markersize()
+    assert faces["fl_dp"][0] != "none" and faces["fl_dp_he"][0] == "none"
+    assert faces["fl_dp_he"][1] > faces["fl_dp"][1]
+
+
+def test_line_of_privacy_utility_joins_a_family():
+    figure = draw("privacy_utility", collect(sweep()))
+    joined = [list(line.get_xdata()) for line in figure.axes[0].lines if line.get_gid() == "family"]
+    assert joined == [[0.5, 1, 2, 5, 10]] * 3
+    names = [text.replace("\n", " ") for text in texts(figure)]
+    assert {"ML + DP", "FL + DP", "FL + DP + HE"} <= set(names)
+
+
+def test_family_has_one_recipe():
     arms = {name: TECHNIQUES[name] for name in ("dp", "fl_dp")}
-    arms["dp_1"] = dataclasses.replace(arms["dp"], label="ML + DP, 1", epsilon=1)
-    arms["paper"] = dataclasses.replace(arms["dp"], label="As in the paper", epsilon=0.5, max_grad_norm=1)
-    names = legend(draw("privacy_utility", collect(arms)))[1:]
-    assert names == ["As in the paper", "Centralized + DP, clipping norm 0.1", "FL + DP"]
+    arms["dp_1"] = dataclasses.replace(arms["dp"], label="ML + DP, ε 1", epsilon=1)
+    arms["paper"] = dataclasses.replace(arms["dp"], label="ML + DP, ε 0.5", epsilon=0.5, max_grad_norm=1)
+    collected = collect(arms)
+    found = {family.name: len(family.members) for family in families(arm_results(collected.view, collected.records))}
+    assert found == {"ML + DP, clipping norm 0.1": 2, "FL + DP": 1, "ML + DP, clipping norm 1": 1}
+
+
+def test_title_states_the_cost_of_privacy(techniques, published):
+    spread(techniques, "centralized", 0.99)
+    spread(techniques, "dp", 0.95)
+    assert "ε 2.9 costs 4.00 points" in draw("privacy_utility", techniques, published).get_suptitle()
+    spread(techniques, "dp", 0.995)
+    assert "costs no accuracy" in draw("privacy_utility", techniques, published).get_suptitle()
 
 
 def test_axis_names_held_out_images(techniques, published):
@@ -177,9 +285,13 @@ def test_published_rows_without_arm_are_points(techniques, published):
     rows = ("dpsur/1", "dpsur/3", "tramer-boneh/3/scatternet")
     techniques.view = techniques.view.model_copy(update={"published": rows, "compare": ()})
     figure = draw("privacy_utility", techniques, published)
-    assert "Published, 60,000 training images" in legend(figure)
-    lines = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
-    assert {tuple(np.round(line.get_xydata()[0], 9)) for line in lines} == {(1.0, 97.93), (3.0, 98.88), (3.0, 98.7)}
+    entries = " ".join(legend(figure))
+    assert "60,000 training images, ε disputed" in entries and "DPSUR 97.9, 98.9" in entries
+    shown = {"Fu et al. 2024": {(1.0, 97.93), (3.0, 98.88)}, "Tramèr & Boneh 2021": {(3.0, 98.7)}}
+    for paper, places in shown.items():
+        lines = [line for line in figure.axes[0].lines if line.get_marker() == published_style(paper).marker]
+        assert {tuple(np.round(line.get_xydata()[0], 9)) for line in lines} == places
+        assert all(line.get_markerfacecolor() == "none" for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -203,23 +315,31 @@ def test_cost_shows_means(techniques):
 
 def test_cost_is_logarithmic_for_large_ratio():
     arms = TECHNIQUES | {"fl_he": dataclasses.replace(TECHNIQUES["fl_he"], upload=30_000_000)}
-    time, _, upload = draw("cost", collect(arms)).axes
+    time, upload = draw("cost", collect(arms)).axes
     assert (time.get_xscale(), upload.get_xscale()) == ("linear", "log")
 
 
 def test_cost_omits_upload_without_federation():
     figure = draw("cost", collect({"dp": TECHNIQUES["dp"]}, seeds=1))
-    assert [ax.get_title() for ax in figure.axes] == ["CPU time", "Peak memory"]
+    assert [ax.get_title() for ax in figure.axes] == ["CPU time"]
 
 
 def test_curve_of_epsilon_ends_at_stated_epsilon(techniques):
-    figure = draw("epsilon", techniques)
+    axes = draw("epsilon", techniques).axes
     private = ("dp", "fl_dp", "fl_dp_he")
-    assert legend(figure) == [f"{TECHNIQUES[arm].label} (2.90)" for arm in private]
-    for line, arm in zip(figure.axes[0].lines, private, strict=True):
+    assert [ax.get_title(loc="left") for ax in axes] == [TECHNIQUES[arm].label for arm in private]
+    for ax, arm in zip(axes, private, strict=True):
+        (line,) = own_lines(ax)
         assert line.get_ydata()[-1] == techniques.records["epsilon"][techniques.records["arm"] == arm].max()
         assert list(line.get_ydata()) == sorted(line.get_ydata())
         assert line.get_xdata()[-1] == pytest.approx(400 * 0.0256)
+        assert "2.9" in texts(ax)
+
+
+def test_epsilon_has_panel_per_family():
+    axes = draw("epsilon", collect(sweep(), seeds=1)).axes
+    assert [ax.get_title(loc="left") for ax in axes] == ["ML + DP", "FL + DP", "FL + DP + HE"]
+    assert [len(own_lines(ax)) for ax in axes] == [5, 5, 5]
 
 
 def test_epsilon_shows_budget_and_refused_step():
@@ -255,19 +375,20 @@ def test_missing_label_of_an_arm_counts_as_zero(techniques):
     assert all((table["label_10"] == 0).all() for table in counts.values())
 
 
-def test_labels_have_panel_per_partition():
-    names = ("iid-8", "shards-8", "d-8")
+def test_labels_have_panel_per_partition_in_words():
+    names = {"iid-8": "IID", "shards-8-2": "2 shards each", "dirichlet-8-0.5": "Dirichlet(0.5)"}
     arms = {f"fl-{name}": dataclasses.replace(TECHNIQUES["fl"], partition=name) for name in names}
     titles = [ax.get_title() for ax in draw("labels", collect(arms)).axes]
-    assert titles == [f"{name}: 8 clients" for name in names]
+    assert titles == [f"8 clients, {words}" for words in names.values()]
 
 
 def test_dodge_keeps_order_and_distance():
-    positions = [1.0, 1.2, 1.1, 9.0, 1.3]
-    moved = dodge(positions, 2.0)
-    assert np.diff(sorted(moved)).min() >= 2.0 - 1e-9
-    assert np.argsort(moved).tolist() == np.argsort(positions).tolist()
-    assert sum(moved) == pytest.approx(sum(positions))
+    positions, sizes = [1.0, 1.2, 1.1, 9.0, 1.3], [2.0, 4.0, 2.0, 2.0, 2.0]
+    moved = dodge(positions, sizes)
+    order = np.argsort(positions)
+    assert np.argsort(moved).tolist() == order.tolist()
+    gaps = np.diff(np.array(moved)[order])
+    assert (gaps >= (np.array(sizes)[order][1:] + np.array(sizes)[order][:-1]) / 2 - 1e-9).all()
 
 
 def test_size_has_line_per_privacy_level():
@@ -284,8 +405,17 @@ def test_size_has_line_per_privacy_level():
     levels = privacy_levels(arm_results(collected.view, collected.records))
     shown = [[(model_name(one.first["model"]), one.first["parameters"]) for one in level] for level in levels]
     assert shown == [[small, large], [small], [small, large]]
-    entries = draw("size", collected).axes[0].get_legend().get_texts()
-    assert [text.get_text() for text in entries] == ["ε 1.00", "ε 10.0", "no privacy"]
+    shown = texts(draw("size", collected))
+    assert {"ε 1", "ε 10", "no privacy"} <= set(shown)
+
+
+def test_size_does_not_join_pixels_and_features():
+    arms = {"features": MadeUpArm("Scattering + ML", 0.99, model="linear"), "pixels": MadeUpArm("ML", 0.98)}
+    arms["large"] = MadeUpArm("ResNet18 + ML", 0.97, model="resnet18")
+    collected = collect(arms)
+    collected.records["parameters"] = collected.records["model"].map({"linear": 10, "tanh_cnn": 100, "resnet18": 1000})
+    lines = [line for line in draw("size", collected).axes[0].lines if line.get_color() == "#999999"]
+    assert [list(line.get_xdata()) for line in lines] == [[100, 1000]]
 
 
 @pytest.mark.parametrize("size", [26_106, 10_010, 650])

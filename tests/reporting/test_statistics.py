@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ppml.reporting.statistics import estimate, wilson_interval
+from ppml.reporting.statistics import difference, estimate, wilson_interval
 
 
 def test_interval_over_seeds_equals_scipy():
@@ -32,9 +32,20 @@ def test_single_value_has_no_interval():
 
 
 def test_interval_of_fraction_stays_in_range():
-    assert estimate([0.99, 0.999], trials=2000).high == 1.0
-    assert estimate([10.0, 30.0]).low < 0
+    assert estimate([0.99, 0.999, 0.95], trials=2000).high == 1.0
+    assert estimate([10.0, 12.0, 40.0]).low < 0
     assert wilson_interval(1.0, 100)[1] == 1.0
+
+
+def test_two_seeds_have_their_range_and_no_interval():
+    result = estimate([0.94, 0.96], trials=2000)
+    assert (result.low, result.mean, result.high, result.kind) == (0.94, pytest.approx(0.95), 0.96, "range")
+
+
+def test_difference_of_two_seeds_keeps_the_interval():
+    found = difference([0.94, 0.96], [0.90, 0.91], trials=2000)
+    expected = stats.t.interval(0.95, 1, loc=0.045, scale=stats.sem([0.04, 0.05]))
+    assert (found.low, found.high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("values", [[], [0.9, math.nan]])

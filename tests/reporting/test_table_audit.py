@@ -1,10 +1,12 @@
 """Table and figure of the audits."""
 
+import dataclasses
+
 import pytest
 from matplotlib.colors import to_hex
 
 from ppml.errors import UserError
-from ppml.reporting.style import ALARM
+from ppml.reporting.technique_style import ALARM
 
 from .made_up import TECHNIQUES, collect
 
@@ -65,10 +67,22 @@ def test_inconclusive_audit_names_reason(techniques):
 
 def test_figure_shows_ratios_to_claims(techniques):
     ax, fraction = techniques.figure("audit").axes
-    (measured, *_) = ax.containers[0].lines
-    assert list(measured.get_xdata()) == pytest.approx([1.03] * len(PRIVATE))
+    measured = [float(bar.lines[0].get_xdata()[0]) for bar in ax.containers]
+    assert measured == pytest.approx([1.03] * len(PRIVATE))
     assert [bar.get_width() for bar in fraction.patches] == pytest.approx([0.9] * len(PRIVATE))
     assert {0.5, 1.0} <= {line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1}
+
+
+def test_audited_arms_of_a_technique_follow_its_name():
+    arms = {name: dataclasses.replace(TECHNIQUES["dp"], label=f"ML + DP, ε {name}") for name in ("1", "2.9", "10")}
+    figure = collect({"1": arms["1"], "fl_dp": TECHNIQUES["fl_dp"], **arms}).figure("audit")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["ML + DP", "ε 1", "ε 2.9", "ε 10", "Other techniques", "FL + DP"]
+
+
+def test_every_audited_arm_has_room_on_a_page():
+    arms = {f"a{place}": dataclasses.replace(TECHNIQUES["dp"], label=f"Arm {place}") for place in range(30)}
+    assert collect(arms, seeds=1).figure("audit").get_size_inches()[1] < 7
 
 
 def test_epsilon_of_zero_has_no_bar(techniques):

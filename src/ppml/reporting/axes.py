@@ -19,6 +19,12 @@ from ppml.reporting.formatting import INFINITE, distinct, images_name, thousands
 SCALED = "logarithmic in the error"
 """Last words of the label of an axis of accuracy: readable differences at both 80 % and 99 %."""
 
+SHARE_OF_INTERVALS = 0.3
+"""Largest part of the axis beyond the values that intervals may add at an end, in terms of the span of the values."""
+
+LEAST_SHARE = 0.3
+"""The same in tenths of the error, for values that are close together."""
+
 LEAST_ERROR = 0.01
 """Least error in percent on the axis: an error of 0 has no logarithm."""
 
@@ -28,8 +34,8 @@ TICKS = (
 )
 """Ticks in the order of their importance: a later one is omitted if it has no room."""
 
-CLOSEST = 0.05
-"""Least distance of neighbouring ticks, as a fraction of the axis."""
+CLOSEST, CLOSEST_SMALL = 0.05, 0.1
+"""Least distance of neighbouring ticks, as a fraction of the axis; of a small panel."""
 
 GAP = 0.09
 """Distance between 0, or infinity, and its neighbour, as a fraction of the decades shown."""
@@ -47,7 +53,7 @@ DIGITS = {"x": (1, 2, 3, 5), "y": (1, 2, 5)}
 """Digits with a tick in each decade, by axis."""
 
 
-def error_axis(ax: Axes, accuracies: Iterable[float]) -> None:
+def error_axis(ax: Axes, accuracies: Iterable[float], ends: Iterable[float] = (), closest: float = CLOSEST) -> None:
     """Scale the vertical axis of ``ax`` by the logarithm of the error.
 
     Parameters
@@ -55,15 +61,21 @@ def error_axis(ax: Axes, accuracies: Iterable[float]) -> None:
     ax : matplotlib.axes.Axes
         Panel with accuracies in percent; a higher point stays a better one.
     accuracies : iterable of float
-        All values and ends of intervals, in percent.
+        All values, in percent; each is within the axis.
+    ends : iterable of float
+        Ends of intervals, in percent. A long interval leaves the axis, so that it cannot hide the values.
+    closest : float
+        Least distance of neighbouring ticks, as a fraction of the axis.
     """
-    shown = np.asarray(list(accuracies), dtype=np.float64)
-    lowest, highest = _up(shown.min()), _up(shown.max())
+    shown = _up(np.clip(np.asarray(list(accuracies), dtype=np.float64), 0, 100))
+    reach = max(LEAST_SHARE, SHARE_OF_INTERVALS * float(np.ptp(shown)))
+    both = _up(np.clip(np.asarray([*ends], dtype=np.float64), 0, 100)).clip(shown.min() - reach, shown.max() + reach)
+    lowest, highest = min([*shown, *both]), max([*shown, *both])
     margin = 0.05 * (highest - lowest) + 0.02
     ends = (lowest - margin, highest + margin)
     ax.set_yscale("function", functions=(_up, _down))
     ax.set_ylim(max(0.0, float(_down(ends[0]))), float(_down(ends[1])))
-    ax.yaxis.set_major_locator(FixedLocator(_ticks(*ax.get_ylim())))
+    ax.yaxis.set_major_locator(FixedLocator(_ticks(*ax.get_ylim(), closest)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -85,9 +97,9 @@ def _down(height: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(100.0 - 10.0 ** (2.0 - np.asarray(height, dtype=np.float64)))
 
 
-def _ticks(bottom: float, top: float) -> list[float]:
+def _ticks(bottom: float, top: float, closest: float) -> list[float]:
     """Return the members of :data:`TICKS` that have room."""
-    least = CLOSEST * float(_up(top) - _up(bottom))
+    least = closest * float(_up(top) - _up(bottom))
     kept: list[float] = []
     for tick in TICKS:
         if bottom <= tick <= top and all(abs(float(_up(other) - _up(tick))) >= least for other in kept):

@@ -16,11 +16,11 @@ INDEPENDENT, CENTRALIZED = "independent", "centralized"
 NO_DIVISION = ""
 DIVISIONS = {NO_DIVISION: "Centralized", "iid": "IID", "shards": "Shards by label", "dirichlet": "Dirichlet"}
 SERIES = {
-    INDEPENDENT: "Independent",
+    INDEPENDENT: "Independent clients",
     "none": "FL",
-    "local": "FL, local noise",
-    "distributed": "FL, distributed noise",
-    "central": "FL, central noise",
+    "local": "FL + DP",
+    "distributed": "FL + distributed DP",
+    "central": "FL + client-level DP",
 }
 """The ways to train in a setting: independently, or federated by the column ``noise`` of records.csv."""
 

@@ -22,8 +22,8 @@ from ppml.reporting.experiment_view import ExperimentView, require_arms
 from ppml.reporting.formatting import distinct, epsilon_bound, scientific, wrapped
 from ppml.reporting.panels import annotate, legend_below, panels
 from ppml.reporting.registry import figure
-from ppml.reporting.style import HUES
 from ppml.reporting.summaries import ArmResult, arm_results
+from ppml.reporting.technique_style import GREY
 
 ROW_HEIGHT = 0.85
 """Inches of an arm."""
@@ -49,7 +49,7 @@ MARK = 0.36
 AXIS_WIDTH = 4.6 * 72
 """Least length of the horizontal axis, in points."""
 
-GREY = "#555555"
+BLUE = "#0072B2"
 COLOURS: Colormap = sns.color_palette("flare", as_cmap=True)
 DOTTED = (0, (1, 1.5))
 """The line of a budget."""
@@ -73,7 +73,7 @@ def draw_client_epsilon(view: ExperimentView, records: pd.DataFrame, clients: pd
     sizes = [int(size) for _, mine in arms for size in mine["records"]]
     norm = _norm(min(sizes), max(sizes))
     height = MARGIN + COLOUR_BAR * (norm is not None) + ROW_HEIGHT * len(arms)
-    with panels(view, records, height) as (drawing, ax):
+    with panels(view, records, "ε of each client at the end", height) as (drawing, ax):
         budgets = [one.first["budget"] for one, _ in arms if pd.notna(one.first["budget"])]
         scale = scale_epsilons(ax, "x", [value for _, mine in arms for value in mine["epsilon"]], budgets)
         units = [str(one.first["privacy_unit"]) for one, _ in arms]
@@ -167,7 +167,7 @@ def _draw_clients(ax: Axes, clients: pd.DataFrame, row: int, scale: EpsilonScale
     across = ordered["across"].to_numpy(dtype=float)
     fractions = (ax.transScale + ax.transLimits).transform(np.column_stack([across, np.zeros_like(across)]))[:, 0]
     heights, gap = swarm_heights(fractions * AXIS_WIDTH)
-    look: dict[str, Any] = {"color": HUES[0]}
+    look: dict[str, Any] = {"color": BLUE}
     if norm is not None:
         look = {"c": ordered["records"].to_numpy(), "cmap": COLOURS, "norm": norm}
     # White edges would change the colour of points that overlap.
@@ -221,7 +221,7 @@ def _colour_bar(drawing: Figure, ax: Axes, norm: Normalize) -> None:
 
 def _legend(drawing: Figure, budgets: bool, size: int | None) -> None:
     each = "" if size is None else f", {size:,} examples each"
-    client: dict[str, Any] = {"marker": "o", "markersize": POINT, "color": GREY if size is None else HUES[0]}
+    client: dict[str, Any] = {"marker": "o", "markersize": POINT, "color": GREY if size is None else BLUE}
     stated: dict[str, Any] = {"marker": "|", "markersize": 9, "markeredgewidth": 1.3, "color": "black"}
     handles = [
         Line2D([], [], linestyle="none", label=f"a client of a seed{each}", **client),

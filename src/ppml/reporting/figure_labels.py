@@ -48,7 +48,7 @@ def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFra
     heights = _row_heights(list(partitions.values()), columns)
     palette = label_palette(len(label_columns(clients)))
     layout: dict[str, Any] = {"rows": len(heights), "columns": columns, "height_ratios": heights, "squeeze": False}
-    with panels(view, records, sum(heights) + 1.0, **layout) as (drawing, axes):
+    with panels(view, records, "labels of each client", sum(heights) + 1.0, **layout) as (drawing, axes):
         for ax in axes.flat[len(partitions) :]:
             ax.set_axis_off()
         for place, (name, counts) in enumerate(partitions.items()):
@@ -131,8 +131,22 @@ def _draw_bars(ax: Axes, name: str, counts: pd.DataFrame, palette: list[str], *,
     ax.set_yticks(places[::step], counts.index.astype(str)[::step])
     ax.set_xlabel("Training examples")
     ax.set_ylabel("Client")
-    ax.set_title(f"{name}: {len(counts)} clients")
+    ax.set_title(partition_title(name, len(counts)))
     ax.grid(axis="y", visible=False)
+
+
+def partition_title(name: str, clients: int) -> str:
+    """Return a partition in words, from its name in records.csv.
+
+    Examples
+    --------
+    >>> partition_title("dirichlet-8-0.5", 8), partition_title("shards-4-2-250", 4)
+    ('8 clients, Dirichlet(0.5)', '4 clients, 2 shards each')
+    """
+    kind, *numbers = name.split("-")
+    parameter = numbers[1] if len(numbers) > 1 else ""
+    words = {"iid": "IID", "shards": f"{parameter} shards each", "dirichlet": f"Dirichlet({parameter})"}
+    return f"{clients} clients, {words.get(kind, name)}"
 
 
 def _text_colour(colour: str) -> str:

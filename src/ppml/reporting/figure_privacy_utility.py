@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,49 +14,61 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
-from matplotlib.transforms import ScaledTranslation
 
 from ppml.reporting.axes import EpsilonScale, accuracy_label, error_axis, with_logarithm
 from ppml.reporting.experiment_view import ExperimentView, require_published
-from ppml.reporting.formatting import distinct, percent, scientific, thousands
+from ppml.reporting.families import Family, families, without_epsilon
+from ppml.reporting.formatting import distinct, epsilon_label, percent, scientific, thousands, wrapped
 from ppml.reporting.literature import PublishedRow
-from ppml.reporting.panels import annotate, draw_estimates, ends_of, legend_below, panels, seeds_text
+from ppml.reporting.panels import (
+    NOTE_WIDTH,
+    annotate,
+    draw_estimates,
+    ends_of,
+    interval_text,
+    legend_below,
+    means_of,
+    note,
+    panels,
+    separate,
+)
 from ppml.reporting.registry import figure
-from ppml.reporting.style import ArmStyle, arm_styles, dark, dodge
+from ppml.reporting.style import dark, line_of
 from ppml.reporting.summaries import ArmResult, arm_results
+from ppml.reporting.technique_style import Style, published_style, style_of
 
-HEIGHT = 3.9
-LABEL_GAP = 9.5
-"""Points between the baselines of neighbouring labels."""
-
-LABEL_OFFSET = 14
+HEIGHT = 4.2
+LABEL_OFFSET = 16
 """Points from the axis to a label in the margin."""
 
-SIDE_STEP = 4 / 72
-"""Inches between families with points at the same epsilon."""
+LABEL_WIDTH = 25
+"""Characters of a line of a label in the margin."""
 
-PUBLISHED_MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">", "8")
-GREY = "#555555"
-SERIES_WIDTH = 48
-"""Characters of a line in the legend."""
+FINDING_WIDTH = 72
+"""Characters of a line of the finding above the axis."""
 
-HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markersize": 5.5, "markeredgewidth": 1.0}
+DIRECT = 2
+"""Largest number of points without an arm that have their paper and number beside them."""
+
+SIZE, RING = 6.0, 3.6
+"""Points: diameter of a marker, and the growth of an open marker for each one at the same place."""
+
+SAME_PLACE = 0.0015, 0.01
+"""Largest differences of the accuracies (fractions) and epsilons (relative) of two points that hide each other."""
+
+COMPARED_EPSILON = 3.0
+"""The finding names the best arm up to this epsilon."""
 
 
 @dataclass(frozen=True)
 class PublishedPoint:
     """A published accuracy (fraction, with the paper's ± or 0) at the paper's epsilon."""
 
-    paper: str
+    row: PublishedRow
     epsilon: float
     accuracy: float
-    spread: float
-
-
-Answered = Sequence[tuple[PublishedPoint, ArmStyle]]
-"""Published points, each with the style of the arm that answers it."""
-Series = Mapping[tuple[str, int | None], Sequence[PublishedPoint]]
-"""The points of each technique in a paper, without an arm, from the smallest epsilon; by label and training images."""
+    answer: Style | None = None
+    """The style of the arm that answers the row, if it is in the figure."""
 
 
 @figure("privacy_utility")
@@ -66,214 +78,194 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
     Returns
     -------
     matplotlib.figure.Figure
-        A line for each family of arms that differ in epsilon only, with the 95 % interval at each point (Student's t
-        over seeds; Wilson's with one seed); arms without privacy as labelled horizontal lines; published points hollow,
-        in the style of the arm that answers them. The axis of accuracy is logarithmic in the error, so that a reader
-        can distinguish both 80 % from 81 % and 99 % from 99.1 %.
+        A line for each family of arms that differ in epsilon only, with the interval at each point; arms without
+        privacy as dashed horizontal lines; all with their names in the right margin. Every point is at its epsilon and
+        its accuracy; of points at one place, all but the first are open rings. Published points are open, in the style
+        of their paper, and in the colour of the arm that answers them. The axis of accuracy is logarithmic in the
+        error, so that a reader can distinguish both 80 % from 81 % and 99 % from 99.1 %.
     """
-    styles = _one_marker_per_family(arm_styles(view, records))
     arms = arm_results(view, records)
     private, public = [one for one in arms if one.private], [one for one in arms if not one.private]
     require_published(view, published)
-    answered, series = _answered_points(view, published, styles), _published_series(view, published)
     view.require(
         private,
         "figure privacy_utility",
         "has an epsilon; select one with `privacy.kind: example`, or remove this figure",
     )
-    theirs = [*(point for point, _ in answered), *(point for points in series.values() for point in points)]
-    with panels(view, records, HEIGHT + 0.15 * len(series)) as (drawing, ax):
-        deltas = distinct((one.first["delta"] for one in private), scientific)
-        ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; smaller is more private)")
+    theirs = _published_points(view, published, {one.arm: style_of(one.first) for one in arms})
+    papers = list(dict.fromkeys(point.row.paper for point in theirs))
+    deltas = distinct((one.first["delta"] for one in private), scientific)
+    cost, compared = _finding(private, public)
+    with panels(view, records, cost, HEIGHT + 0.23 * len(papers)) as (drawing, ax):
+        ax.set_title(textwrap.fill(compared, FINDING_WIDTH), fontsize=8, loc="left")
+        ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; further left: more private)")
         ax.set_ylabel(accuracy_label(view, records))
         scale = _scale(ax, [*(one.epsilon for one in private), *(point.epsilon for point in theirs)])
-        # Automatic limits would ignore the points with a sideways offset.
-        ends = [100 * (point.accuracy + sign * point.spread) for point in theirs for sign in (-1, 1)]
-        error_axis(ax, [min(100.0, max(0.0, end)) for end in [*ends_of(one.accuracy for one in arms), *ends]])
-        families = _draw_families(drawing, ax, private, styles, scale)
-        labels = [_draw_line(ax, one, styles[one.arm].colour, place) for place, one in enumerate(public)]
-        _draw_answered(ax, answered)
-        hollow = _draw_series(ax, series)
+        estimates = [one.accuracy for one in arms]
+        error_axis(
+            ax, [*means_of(estimates), *(100 * point.accuracy for point in theirs)],
+            [*ends_of(estimates), *(end for point in theirs for end in _ends(point))],
+        )  # fmt: skip
+        labels = [*_draw_families(ax, families(private), scale), *(_draw_line(ax, one) for one in public)]
+        direct = sum(point.answer is None for point in theirs) <= DIRECT
+        for point in theirs:
+            _draw_published(ax, point, named=direct or point.answer is not None)
         images = distinct(view.rows_of(records)["n_train"], thousands, " or ")
-        ours = [_heading(f"Ours, {images} training images"), *families]
-        if answered:
-            look: dict[str, Any] = {"marker": "o", "color": GREY, "markerfacecolor": "white", "linestyle": "none"}
-            ours.append(Line2D([], [], label="hollow: published, on the paper's own test images", **look))
-        columns = [ours, [_published_heading(series), *hollow]] if series else [ours]
-        _legend(drawing, columns, _intervals(arms, _share_epsilon(private)))
-    _separate(drawing, ax, labels)
+        text = f"Ours (filled): {images} training images. {interval_text(estimates, 'bars and bands')}"
+        title = note(text + ". Published (open), as printed:" * bool(theirs))
+        legend = legend_below(
+            drawing, _published_entries(theirs), title=title, ncols=1, alignment="left", labelspacing=0.35
+        )
+        legend.get_title().set_multialignment("left")
+    separate(drawing, ax, labels)
     return drawing
 
 
-def _one_marker_per_family(styles: Mapping[str, ArmStyle]) -> dict[str, ArmStyle]:
-    """Return the styles with the marker of the first arm of each family, since a line is a family."""
-    markers: dict[str, str] = {}
-    for style in styles.values():
-        markers.setdefault(style.family, style.marker)
-    return {arm: replace(style, marker=markers[style.family]) for arm, style in styles.items()}
+def _finding(private: Sequence[ArmResult], public: Sequence[ArmResult]) -> tuple[str, str]:
+    """Return the cost of privacy up to :data:`COMPARED_EPSILON` in words, and the two arms that it compares."""
+    near = [one for one in private if one.epsilon <= COMPARED_EPSILON]
+    best = max(near or private, key=lambda one: one.accuracy.mean)
+    epsilon = f"ε {epsilon_label(best.epsilon)}"
+    text = f"{percent(best.accuracy.mean)} % ({without_epsilon(best.label)})"
+    if not public:
+        return "accuracy against ε", f"Best at {epsilon}: {text}"
+    top = max(public, key=lambda one: one.accuracy.mean)
+    # The difference of the printed numbers, so that a reader can check it.
+    cost = float(percent(top.accuracy.mean)) - float(percent(best.accuracy.mean))
+    words = f"{cost:.2f} points of accuracy" if cost > 0 else "no accuracy"
+    without = f"{percent(top.accuracy.mean)} % ({top.label})"
+    return f"{epsilon} costs {words}", f"Best without privacy: {without}. Best at {epsilon}: {text}"
 
 
 def _scale(ax: Axes, epsilons: Sequence[float]) -> EpsilonScale:
     finite = with_logarithm(epsilons) or [1.0]
     # A single epsilon, or several close together, still need an axis with numbers.
-    scale = EpsilonScale.of(epsilons, room=max(1.35, (4 * min(finite) / max(finite)) ** 0.5))
+    scale = EpsilonScale.of(epsilons, room=max(1.25, (4 * min(finite) / max(finite)) ** 0.5))
     scale.draw(ax, "x")
     return scale
 
 
-def _share_epsilon(private: Sequence[ArmResult]) -> bool:
-    """Return whether two points have the same epsilon to two decimals."""
-    return len({round(one.epsilon, 2) for one in private}) < len(private)
-
-
-def _draw_families(
-    drawing: Figure, ax: Axes, private: Sequence[ArmResult], styles: Mapping[str, ArmStyle], scale: EpsilonScale
-) -> list[Artist]:
-    """Draw a line for each family, and return the entries of the legend, in order."""
-    families: dict[str, list[ArmResult]] = {}
-    for one in sorted(private, key=lambda one: one.epsilon):
-        families.setdefault(styles[one.arm].family, []).append(one)
-    # Points at one epsilon are side by side, or one would hide the other.
-    step = SIDE_STEP if _share_epsilon(private) else 0.0
-    handles: list[Artist] = []
-    for place, (family, members) in enumerate(families.items()):
-        shift = (place - (len(families) - 1) / 2) * step
-        beside = ax.transData + ScaledTranslation(shift, 0, drawing.dpi_scale_trans)
-        look = styles[members[len(members) // 2].arm]
-        drawn: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
+def _draw_families(ax: Axes, shown: Sequence[Family], scale: EpsilonScale) -> list[Annotation]:
+    """Draw a line for each family, and return the labels in the margin."""
+    drawn: list[ArmResult] = []
+    labels = []
+    # The rings of single points are around the points of lines.
+    for family in sorted(shown, key=lambda one: -len(one.members)):
+        look = line_of(family.style)
         # 0 and infinity are not on the logarithmic part: no line leads to them.
-        joined = [one for one in members if with_logarithm([one.epsilon])]
-        means = [100 * one.accuracy.mean for one in joined]
-        ax.plot([one.epsilon for one in joined], means, transform=beside, zorder=2, **drawn)
-        for one in members:
+        joined = [one for one in family.members if with_logarithm([one.epsilon])]
+        path = [one.epsilon for one in joined], means_of(one.accuracy for one in joined)
+        ax.plot(*path, zorder=2, gid="family", color=look["color"], linestyle=look["linestyle"])
+        for one in family.members:
+            hidden = sum(_at_same_place(one, other) for other in drawn)
+            edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+            if hidden:
+                edge = {"markerfacecolor": "none", "markeredgewidth": 1.2}
             draw_estimates(
-                ax, [scale.place(one.epsilon)], [one.accuracy], fmt=look.marker, color=styles[one.arm].colour,
-                markeredgecolor="white", markeredgewidth=0.4, markersize=6, capthick=1.1, elinewidth=1.1,
-                transform=beside, zorder=4,
+                ax, [scale.place(one.epsilon)], [one.accuracy], fmt=family.style.marker, color=family.style.colour,
+                markersize=SIZE + RING * hidden, capthick=1.0, elinewidth=1.0, zorder=4 + 0.1 * hidden, **edge,
             )  # fmt: skip
-        label = members[0].label if len(members) == 1 else family
-        handles += ax.plot([], [], marker=look.marker, markersize=6, label=label, **drawn)
-    return handles
+            drawn.append(one)
+        last = family.members[-1]
+        at = (scale.place(last.epsilon), 100 * last.accuracy.mean)
+        labels.append(_margin_label(ax, family.name, at, family.style.colour))
+    return labels
 
 
-def _draw_line(ax: Axes, line: ArmResult, colour: str, place: int) -> Annotation:
+def _at_same_place(one: ArmResult, other: ArmResult) -> bool:
+    """Return whether the points of two arms hide each other."""
+    accuracy, epsilon = SAME_PLACE
+    near = abs(one.accuracy.mean - other.accuracy.mean) <= accuracy
+    return near and (one.epsilon == other.epsilon or abs(one.epsilon - other.epsilon) <= epsilon * one.epsilon)
+
+
+def _margin_label(ax: Axes, text: str, at: tuple[float, float], colour: str) -> Annotation:
+    """Write a name in the right margin, with a thin line to its point."""
+    # The label is placed relative to the margin at the height of the point; its line begins at the point.
+    label = annotate(
+        ax, wrapped(text, LABEL_WIDTH), (1, at[1]), (LABEL_OFFSET, 0), xycoords=ax.get_yaxis_transform(),
+        fontsize=7.5, color=dark(colour), va="center", annotation_clip=False,
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
+    )  # fmt: skip
+    inside = [at[0], ax.get_xlim()[1]], [at[1]] * 2
+    ax.plot(*inside, color=colour, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1.8, gid="leader")
+    return label
+
+
+def _draw_line(ax: Axes, line: ArmResult) -> Annotation:
     """Draw the horizontal line of an arm without privacy, and return its label in the right margin."""
-    height = 100 * line.accuracy.mean
+    height, colour = 100 * line.accuracy.mean, style_of(line.first).colour
     ax.axhspan(*ends_of([line.accuracy]), color=colour, alpha=0.08, linewidth=0, zorder=0.5)
-    # Alternating phases: the dashes of an arm fill the gaps of an equal one.
-    ax.axhline(height, color=colour, linestyle=(4 * (place % 2), (4, 4)), linewidth=1.2, zorder=1)
-    return annotate(
-        ax, f"{line.label}: {percent(line.accuracy.mean)} %", (1, height), (LABEL_OFFSET, 0), fontsize=7.5,
-        xycoords=ax.get_yaxis_transform(), color=dark(colour), va="center", annotation_clip=False,
-        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 0},
-    )  # fmt: skip
+    ax.axhline(height, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
+    text = f"{line.label}: {percent(line.accuracy.mean)} %"
+    return _margin_label(ax, text, (ax.get_xlim()[1], height), colour)
 
 
-def _published_heading(series: Series) -> Artist:
-    sizes = [n_train for _, n_train in series]
-    known = [n_train for n_train in sizes if n_train is not None]
-    stated = " where stated" if len(known) < len(sizes) else ""
-    return _heading(
-        f"Published, {distinct(known, thousands, ' or ')} training images{stated}" if known else "Published"
-    )
-
-
-def _heading(text: str) -> Artist:
-    return Line2D([], [], linestyle="none", label=text)
-
-
-def _intervals(ours: Sequence[ArmResult], side_by_side: bool) -> str:
-    """Return the meaning of the bars and bands."""
-    seeds = seeds_text(one.accuracy.n for one in ours)
-    single = "; Wilson with one seed" if any(one.accuracy.kind == "wilson" for one in ours) else ""
-    method = "Wilson, over the images" if seeds == "One seed" else f"Student's t{single}"
-    text = f"{seeds}; bars and bands: 95 % interval ({method})"
-    return text + ("\nPoints with the same ε are side by side" if side_by_side else "")
-
-
-def _legend(drawing: Figure, columns: list[list[Artist]], title: str) -> None:
-    # A legend fills its columns evenly, so the shorter one gets empty entries.
-    rows = max(map(len, columns))
-    handles = [artist for column in columns for artist in [*column, *[_heading("")] * (rows - len(column))]]
-    legend = legend_below(
-        drawing, handles, title=title, ncols=len(columns), alignment="center", handlelength=2.6, labelspacing=0.3,
-        columnspacing=1.5,
-    )  # fmt: skip
-    headings = {str(column[0].get_label()) for column in columns}
-    for text in legend.get_texts():
-        text.set_fontweight("bold" if text.get_text() in headings else "normal")
-
-
-def _separate(drawing: Figure, ax: Axes, labels: Sequence[Annotation]) -> None:
-    """Move overlapping labels in the margin."""
-    # Only the finished layout has the height of the axis in points.
-    drawing.draw_without_rendering()
-    scale = 72 / drawing.dpi
-    heights = [float(ax.transData.transform((1.0, label.xy[1]))[1]) * scale for label in labels]
-    for label, height, moved in zip(labels, heights, dodge(heights, LABEL_GAP), strict=True):
-        label.set_position((LABEL_OFFSET, moved - height))
-
-
-def _answered_points(
-    view: ExperimentView, published: Mapping[str, PublishedRow], styles: Mapping[str, ArmStyle]
-) -> Answered:
-    """Return the published rows with epsilon and accuracy that an arm of this figure answers."""
-    found: dict[str, tuple[PublishedPoint, ArmStyle]] = {}
+def _published_points(
+    view: ExperimentView, published: Mapping[str, PublishedRow], styles: Mapping[str, Style]
+) -> list[PublishedPoint]:
+    """Return the rows with epsilon and accuracy: first the rows that an arm of this figure answers, then the others."""
+    answers: dict[str, Style | None] = {}
     for comparison in view.compare:
-        point, style = _point(published[comparison.published]), styles.get(comparison.arm or "")
-        if point and style:
-            found.setdefault(comparison.published, (point, style))
-    return list(found.values())
+        if style := styles.get(comparison.arm or ""):
+            answers.setdefault(comparison.published, style)
+    answers |= {key: None for key in view.published if key not in answers}
+    return [
+        PublishedPoint(row, row.epsilon, row.accuracy, style)
+        for key, style in answers.items()
+        if (row := published[key]).epsilon is not None and row.accuracy is not None
+    ]
 
 
-def _published_series(view: ExperimentView, published: Mapping[str, PublishedRow]) -> Series:
-    """Return the rows without an arm, a series for each paper and technique; rows need epsilon and accuracy."""
-    series: dict[tuple[str, int | None], list[PublishedPoint]] = {}
-    for row in (published[key] for key in view.published):
-        if point := _point(row):
-            doubt = ", ε disputed" if row.disputed else ""
-            # An address would not fit; the table of published rows has it.
-            source = f", {row.source}" if row.source and row.source.startswith("arXiv:") else ""
-            series.setdefault((f"{row.paper}: {row.technique}{doubt}{source}", row.n_train), []).append(point)
-    return {key: sorted(points, key=lambda point: point.epsilon) for key, points in series.items()}
+def _ends(point: PublishedPoint) -> tuple[float, float]:
+    spread = point.row.std or 0.0
+    return 100 * (point.accuracy - spread), 100 * (point.accuracy + spread)
 
 
-def _point(row: PublishedRow) -> PublishedPoint | None:
-    if row.epsilon is None or row.accuracy is None:
-        return None
-    return PublishedPoint(row.paper, row.epsilon, row.accuracy, row.std or 0.0)
-
-
-def _draw_answered(ax: Axes, answered: Answered) -> None:
-    """Draw each point in the colour of its arm, with paper and number."""
-    for point, style in answered:
-        # In the right half the text is on the left, so that it does not overlap the labels of the lines.
+def _draw_published(ax: Axes, point: PublishedPoint, *, named: bool) -> None:
+    """Draw an open marker at the place that the paper states, with paper and number beside it if it is ``named``."""
+    style = published_style(point.row.paper)
+    colour = point.answer.colour if point.answer else style.colour
+    size = 9.0 if style.marker == "*" else 6.5
+    ax.errorbar(
+        point.epsilon, 100 * point.accuracy, yerr=100 * (point.row.std or 0.0) or None, fmt=style.marker, color=colour,
+        markerfacecolor="none", markersize=size, markeredgewidth=1.2, elinewidth=0.9, capsize=2, zorder=5,
+    )  # fmt: skip
+    if named:
+        # In the right half the text is on the left.
         left = ax.transAxes.inverted().transform(ax.transData.transform((point.epsilon, 50)))[0] > 0.5
-        _draw_points(ax, [point], style.marker, style.colour)
         annotate(
-            ax, f"{point.paper}: {percent(point.accuracy, 1)} %", (point.epsilon, 100 * point.accuracy),
-            (-8 if left else 8, 0), color=dark(style.colour), fontsize=7.5, ha="right" if left else "left",
-            va="center", zorder=4.5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            ax, f"{point.row.paper}: {percent(point.accuracy, 1)} %", (point.epsilon, 100 * point.accuracy),
+            (-8 if left else 8, 0), color=dark(colour), fontsize=7.5, ha="right" if left else "left", va="center",
+            zorder=4.5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
 
 
-def _draw_series(ax: Axes, series: Series) -> list[Artist]:
-    """Draw each series in grey with its own marker, and return the entries of the legend, in order."""
-    handles: list[Artist] = []
-    for place, ((label, _), points) in enumerate(series.items()):
-        marker = PUBLISHED_MARKERS[place % len(PUBLISHED_MARKERS)]
-        _draw_points(ax, points, marker, GREY)
-        if len(points) > 1:
-            path = [[point.epsilon for point in points], [100 * point.accuracy for point in points]]
-            ax.plot(*path, color=GREY, linestyle=(0, (1, 1.6)), linewidth=0.8, zorder=3)
-        text = textwrap.fill(label, SERIES_WIDTH)
-        handles += ax.plot([], [], color=GREY, linestyle="none", marker=marker, label=text, **HOLLOW)
-    return handles
-
-
-def _draw_points(ax: Axes, points: Sequence[PublishedPoint], marker: str, colour: str) -> None:
+def _published_entries(points: Sequence[PublishedPoint]) -> list[Artist]:
+    """Return an entry of the legend for each paper: its techniques, accuracies, training images and source."""
+    papers: dict[str, list[PublishedRow]] = {}
     for point in points:
-        ax.errorbar(
-            point.epsilon, 100 * point.accuracy, yerr=100 * point.spread if point.spread else None, fmt=marker,
-            color=colour, elinewidth=0.9, capsize=2, zorder=5, **HOLLOW,
-        )  # fmt: skip
+        papers.setdefault(point.row.paper, []).append(point.row)
+    entries: list[Artist] = []
+    for paper, rows in papers.items():
+        style = published_style(paper)
+        look: dict[str, Any] = {"marker": style.marker, "markersize": 6.5, "markeredgewidth": 1.2, "linestyle": "none"}
+        text = textwrap.fill(f"{paper}{_facts(rows)}: {_techniques(rows)}", NOTE_WIDTH - 8)
+        entries.append(Line2D([], [], color=style.colour, markerfacecolor="none", label=text, **look))
+    return entries
+
+
+def _facts(rows: Sequence[PublishedRow]) -> str:
+    """Return the number of training images of a paper, and the doubt about its epsilon."""
+    sizes = [thousands(size) for size in dict.fromkeys(row.n_train for row in rows) if size is not None]
+    facts = [*(f"{size} training images" for size in sizes), *(["ε disputed"] if rows[0].disputed else [])]
+    return f" ({', '.join(facts)})" if facts else ""
+
+
+def _techniques(rows: Sequence[PublishedRow]) -> str:
+    """Return the techniques of a paper, each with its accuracies in percent."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.accuracy is not None:
+            found.setdefault(row.technique, []).append(percent(row.accuracy, 1))
+    return "; ".join(f"{technique} {', '.join(values)}" for technique, values in found.items())

@@ -125,6 +125,18 @@ def epsilon_bound(value: float, digits: int = 3) -> str:
     return f"{up:,f}"
 
 
+def epsilon_label(value: float) -> str:
+    """Return an epsilon as the labels of arms state it: rounded up, without zeros at the end.
+
+    Examples
+    --------
+    >>> [epsilon_label(value) for value in (2.896, 0.9999994, 10.0, 0.0, math.inf)]
+    ['2.9', '1', '10', '0', '∞']
+    """
+    text = epsilon_bound(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def scientific(value: float) -> str:
     """Return a small probability with a short exponent.
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 
-IntervalKind = Literal["t", "wilson", "none"]
+IntervalKind = Literal["t", "range", "wilson", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,16 @@ class Estimate:
     """Number of seeds."""
     low: float
     high: float
-    """Ends of the 95 % interval of the mean; nan when ``kind`` is ``"none"``."""
+    """Ends of the 95 % interval of the mean, or of the range; nan when ``kind`` is ``"none"``."""
     kind: IntervalKind
-    """``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"wilson"``: binomial over the test
-    images of the only seed, which covers only the choice of test images. ``"none"``: one seed, and not a fraction."""
+    """``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"range"``: lowest to highest of two
+    seeds, since Student's t with one degree of freedom reaches nine standard deviations. ``"wilson"``: binomial over
+    the test images of the only seed, which covers only the choice of test images. ``"none"``: one seed, and not a
+    fraction."""
 
 
 def estimate(values: Iterable[float], *, trials: int | None = None) -> Estimate:
-    """Return mean, standard deviation and 95 % interval of ``values``, one for each seed.
+    """Return mean, standard deviation and interval of ``values``, one for each seed.
 
     Parameters
     ----------
@@ -67,11 +69,18 @@ def estimate(values: Iterable[float], *, trials: int | None = None) -> Estimate:
         low, high = wilson_interval(mean, trials)
         return Estimate(mean, math.nan, n, low, high, "wilson")
     deviation = float(sample.std(ddof=1))
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
-    low, high = mean - reach, mean + reach
+    if n == 2:
+        return Estimate(mean, deviation, n, float(sample.min()), float(sample.max()), "range")
+    low, high = _t_interval(mean, deviation, n)
     if trials is not None:
         low, high = max(0.0, low), min(1.0, high)
     return Estimate(mean, deviation, n, low, high, "t")
+
+
+def _t_interval(mean: float, deviation: float, n: int) -> tuple[float, float]:
+    """Return Student's 95 % interval of a mean over ``n`` seeds."""
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
+    return mean - reach, mean + reach
 
 
 def wilson_interval(share: float, trials: int) -> tuple[float, float]:
@@ -141,7 +150,9 @@ def difference(first: Sequence[float], second: Sequence[float], *, trials: int, 
         raise ValueError(f"expected as many values of both, at least one, got {len(first)} and {len(second)}")
     if len(first) > 1:
         result = estimate([one - factor * other for one, other in zip(first, second, strict=True)])
-        return Difference(result.mean, result.low, result.high, result.n, "t")
+        # A range supports no claim: a difference of two seeds keeps Student's interval.
+        low, high = _t_interval(result.mean, result.deviation, result.n)
+        return Difference(result.mean, low, high, result.n, "t")
     one, other = first[0], second[0]
     (low, high), (other_low, other_high) = wilson_interval(one, trials), wilson_interval(other, trials)
     value = one - factor * other

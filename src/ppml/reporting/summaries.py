@@ -42,8 +42,8 @@ def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, 
     -------
     pandas.DataFrame
         Indexed by arm. Accuracies are fractions, each with ``_mean``, ``_sd`` (n - 1), ``_low``, ``_high`` (95 %) and
-        ``_interval`` (``t``, ``wilson``, ``none``); ``epsilon`` is the largest over clients and seeds, infinite
-        without privacy; ``records_per_owner`` is the mean number of training images of an owner; bytes are
+        ``_interval`` (``t``, ``range``, ``wilson``, ``none``); ``epsilon`` is the largest over clients and seeds,
+        infinite without privacy; ``records_per_owner`` is the mean number of training images of an owner; bytes are
         ``upload_mean`` (a client and round) and ``round_bytes_mean`` (all clients, both ways; nan without
         rounds).
 

@@ -93,7 +93,8 @@ def style_of(row: Mapping[str, Any] | pd.Series) -> Style:
 
     Examples
     --------
-    >>> style_of({"topology": "federated", "privacy_unit": "none", "noise": "none", "aggregation": "ckks", "model": "mlp"})
+    >>> row = {"topology": "federated", "privacy_unit": "none", "noise": "none", "aggregation": "ckks"}
+    >>> style_of(row | {"model": "mlp"})
     Style(colour='#009E73', marker='v', line=(4.5, 1.8))
     """
     topology, aggregation = row["topology"], row["aggregation"]
@@ -102,6 +103,11 @@ def style_of(row: Mapping[str, Any] | pd.Series) -> Style:
         return Style(colour, INDEPENDENT_MARKER, LINES[aggregation])
     markers = AGGREGATION_MARKERS if topology == "federated" else MODEL_MARKERS
     return Style(colour, markers.get(aggregation if topology == "federated" else row["model"], "o"), LINES[aggregation])
+
+
+def styles_of(records: pd.DataFrame) -> dict[str, Style]:
+    """Return the style of each arm in records.csv."""
+    return {str(row["arm"]): style_of(row) for _, row in records.drop_duplicates("arm").iterrows()}
 
 
 def published_style(paper: str) -> Style:
