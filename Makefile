@@ -24,7 +24,7 @@ RULES := Snakefile workflow/rules/*.smk
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation
 COMPILE := uv pip compile --universal --generate-hashes --python-version 3.11
 
-.PHONY: help results everything report quick only table figure status pull publish test test-long lint environment lock sbom schema clean
+.PHONY: help results everything report pdf quick only table figure status pull publish test browser test-long lint environment lock sbom schema clean
 # An hour of work does not start by accident.
 .DEFAULT_GOAL := help
 
@@ -44,6 +44,11 @@ report: environment ## results, and one HTML file that opens offline
 	$(START)
 	@$(SNAKEMAKE)
 	@$(BIN)/python -m ppml.pipeline.html_report $(CONFIGFILE)
+
+pdf: environment ## results, and one PDF of all tables and figures
+	$(START)
+	@$(SNAKEMAKE)
+	@$(BIN)/python -m ppml.pipeline.html_report --format pdf $(CONFIGFILE)
 
 quick: environment ## the report of a small configuration, in two minutes
 	@$(MAKE) --no-print-directory report CONFIG=config/smoke.yaml
@@ -71,8 +76,15 @@ publish: environment ## publish the results of this clone
 	@$(BIN)/python -m ppml.pipeline.publish $(CONFIGFILE)
 
 # One process more than cores: many tests wait for a workflow.
-test: lint ## lint, types, unit tests, the whole workflow on real data
+test: lint browser ## lint, types, unit tests, the whole workflow on real data
 	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=$$(($(CORES) + 1)) --dist=loadfile --no-loadscope-reorder
+
+# The browser of the report's test, where the system lacks it and can install it; the test says its reason if it is skipped.
+browser: ## Chromium, for the test of the report
+	@command -v chromium chromium-browser google-chrome >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || { \
+		echo 'installing chromium for the test of the report (once)'; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 900 apt-get install -y -qq --no-install-recommends chromium; } \
+			>/dev/null 2>&1 || true; }
 
 test-long: environment ## longer tests: a hundred kills, Slurm
 	@$(BIN)/python -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/long

@@ -28,7 +28,7 @@ from ppml.pipeline.job_environment import require_pins, require_shell_safe_paths
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.rule_inputs import RuleInputs, UnmarkedInputs
 from ppml.pipeline.rules import rules as make_rules
-from ppml.pipeline.stages import DATASET, FIGURE, OVERVIEW, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
+from ppml.pipeline.stages import DATASET, FIGURE, PAGES, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
@@ -73,7 +73,7 @@ onstart:
     remove_old_snapshots(code)
     # The server lives as long as this variable. Jobs on other machines need no server.
     if workflow.local_exec:
-        workflow.globals["warm"] = server.start({stage.name: stage.preload for stage in (*STAGES, OVERVIEW)})
+        workflow.globals["warm"] = server.start({stage.name: stage.preload for stage in (*STAGES, *PAGES)})
         remove_job_rate_limit(workflow)
 
 

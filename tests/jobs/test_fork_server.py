@@ -20,7 +20,7 @@ import pytest
 from ppml.ipc import parent_watch
 from ppml.jobs import fork_client, fork_server
 from ppml.jobs.stage_names import stage_names
-from ppml.pipeline.stages import OVERVIEW, STAGES
+from ppml.pipeline.stages import PAGES, STAGES
 
 from .processes import alive, soon
 
@@ -173,7 +173,7 @@ def test_unknown_stage_is_one_line(arguments):
 
 
 def test_every_stage_is_declared():
-    assert set(stage_names()) == {stage.name for stage in (*STAGES, OVERVIEW)}
+    assert set(stage_names()) == {stage.name for stage in (*STAGES, *PAGES)}
 
 
 def test_job_starts_with_state_of_new_process(starter):

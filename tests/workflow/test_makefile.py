@@ -47,7 +47,7 @@ def test_unusable_python_is_one_line(folder: Path, python: str, problem: str) ->
 ODD = ["my settings.yaml", 'it\'s a "test" $HOME ~ ü.yaml', "$(id) `id` & #1 %s;*.yaml", "a\\b.yaml"]
 
 
-@pytest.mark.parametrize("target", ["results", "report", "only", "table", "figure", "status", "publish"])
+@pytest.mark.parametrize("target", ["results", "report", "pdf", "only", "table", "figure", "status", "publish"])
 def test_name_of_configuration_reaches_program_as_one_word(folder: Path, target: str) -> None:
     for place in (("build.lock", "sdists.lock"), (".venv/bin/python", ".venv/.ready")):
         for name in place:
@@ -73,8 +73,8 @@ def test_bare_make_prints_every_target_once_and_makes_nothing(folder: Path) -> N
 
 def test_every_target_makes_missing_environment(folder: Path) -> None:
     for target in (
-        *("results", "everything", "report", "quick", "only", "table", "figure", "status", "pull", "publish", "sbom"),
-        *("test", "test-long"),
+        *("results", "everything", "report", "pdf", "quick", "only", "table", "figure", "status", "pull", "publish"),
+        *("sbom", "test", "test-long"),
     ):
         planned = make(folder, "-n", target, "PYTHON=python3").stdout
         assert re.search(r"pip install .*-r requirements\.lock", planned), target

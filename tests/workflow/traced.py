@@ -16,7 +16,7 @@ import yaml
 from ppml.config.load import parse_config
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.stages import OVERVIEW, STAGES
+from ppml.pipeline.stages import PAGES, STAGES
 from tests.workflow.project import ROOT
 
 CONFIG = """
@@ -174,9 +174,9 @@ def trace_stages(folder: Path) -> dict[str, Trace]:
         patch.chdir(ROOT)
         plan = Plan(parse_config(yaml.safe_load(CONFIG), "CONFIG"), None)
         patch.chdir(folder)
-        jobs = [job for job in plan.jobs(*STAGES, OVERVIEW) if job.stage.name != "fetch"]
+        jobs = [job for job in plan.jobs(*STAGES, *PAGES) if job.stage.name != "fetch"]
         content = {
-            "preload": sorted({name for stage in STAGES for name in stage.preload}),
+            "preload": sorted({name for stage in (*STAGES, *PAGES) for name in stage.preload}),
             "jobs": [shlex.split(job.arguments()) for job in jobs],
         }
     (folder / "jobs.json").write_text(json.dumps(content))

@@ -11,7 +11,8 @@
 #   audit.json                                    audit: measured noise and samples, for private arms and the first seed
 #   inference.json, inference-cost.json           infer: predictions of encrypted images
 # reports/records.csv, costs.csv, ..., metrics.json           collect: all runs, tidy
-# logs/overview.rst                                           overview: the first page of the HTML report
+# reports/report.html, report.pdf                             report, pdf: all results for readers
+# logs/overview.rst                                           overview: the first page of Snakemake's report
 
 calibration = next((step for step in rules_of(RUN) if step.stage.name == "calibrate"), None)
 

@@ -28,7 +28,7 @@ class Paths:
         self.artifacts = config.folders.artifacts + suffix
         self.reports = config.folders.reports + suffix
         self.logs = config.folders.logs + suffix
-        # The first page of the report only combines figures: git does not need it.
+        # The first page of Snakemake's report only combines figures: git does not need it.
         self.overview = f"{self.logs}/overview.rst"
         self.metrics = f"{self.reports}/metrics.json"
 
@@ -65,6 +65,10 @@ class Paths:
     def figure(self, experiment: str, kind: str) -> dict[str, str]:
         """Return the files of a figure, by format."""
         return {suffix: f"{self.reports}/figures/{experiment}-{kind}.{suffix}" for suffix in ("svg", "png")}
+
+    def page(self, suffix: str) -> str:
+        """Return the file with all tables and figures for readers; ``suffix`` is ``html`` or ``pdf``."""
+        return f"{self.reports}/report.{suffix}"
 
     def _subset_name(self, dataset: str) -> str:
         data = self._config.data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from ppml.pipeline.configuration import check_configuration
 from ppml.pipeline.job_environment import resolve_fallback
 from ppml.pipeline.paths import Paths
 from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT, project_file
+from ppml.pipeline.provenance import provenance
 from ppml.pipeline.stages import PROJECT, RUN, STAGE, STAGES, SUBFOLDERS, Files, Key, Stage
 from ppml.preflight import check_device, check_folders, check_last_batch
 from ppml.reporting.fallback import FALLBACK_SENTENCE
@@ -148,6 +150,8 @@ class Plan:
     def __init__(self, config: Config, fallback: str | None, code: Path | None = None) -> None:
         self.config = config
         self.fallback = fallback
+        self.files: list[str] = []
+        """The files of the configuration."""
         self._jobs: dict[str, list[PlannedJob]] = {}
         self.paths = Paths(config, fallback)
         self.runs = [(arm, seed) for arm in config.arms for seed in config.seeds_of(arm)]
@@ -180,6 +184,7 @@ class Plan:
         fallback = resolve_fallback(config, main=main)
         check_last_batch(config, fallback)
         plan = cls(config, fallback, code)
+        plan.files = [os.path.relpath(file) for file in files or [DEFAULT_CONFIG]]
         check_folders({key: getattr(plan.paths, key) for key in Folders.model_fields}, ROOT, SUBFOLDERS)
         plan._check_published_rows()
         return plan
@@ -464,3 +469,42 @@ class Plan:
             **{f"caption_{kind}": project_file(f"workflow/report/{kind}.rst") for kind in kinds},
             **{f"figure_{number}": figure for number, figure in enumerate(figures)},
         }
+
+    def page_spec(self) -> dict[str, Any]:
+        """Return the labels of all arms, and the content of each experiment's page."""
+        return {
+            "fallback": self.fallback_sentence(),
+            "labels": {name: arm.label or name for name, arm in self.config.arms.items()},
+            "experiments": [
+                {
+                    "name": name,
+                    "title": spec.title,
+                    "arms": [*spec.arms],
+                    "tables": [*spec.tables],
+                    "figures": [*spec.figures],
+                }
+                for name, spec in self.config.experiments.items()
+            ],
+        }
+
+    def page_inputs(self) -> Files:
+        """Return the tidy files, tables, figures and captions of all experiments, and the template of the page."""
+        figures, tables = self.report_keys("figures"), self.report_keys("tables")
+        kinds = sorted({key["kind"] for key in (*figures, *tables)})
+        templates = {name: project_file(f"workflow/report/page.{name}") for name in ("html", "css", "js")}
+        return {
+            **{name: self.paths.tidy(name) for name in ("records", "costs", "inferences")},
+            **templates,
+            "about": project_file("workflow/report/workflow.rst"),
+            **{f"caption {kind}": project_file(f"workflow/report/{kind}.rst") for kind in kinds},
+            **{f"table {key['experiment']} {key['kind']}": self.paths.table(**key)["html"] for key in tables},
+            **{
+                f"{suffix} {key['experiment']} {key['kind']}": path
+                for key in figures
+                for suffix, path in self.paths.figure(**key).items()
+            },
+        }
+
+    def provenance(self) -> dict[str, str]:
+        """Return the configuration, the commits, the date and the machine of a report."""
+        return provenance(self.files, self.paths.tidy("records"))

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ppml.pipeline.plan import Plan, PlannedJob
-from ppml.pipeline.stages import OVERVIEW, STAGES, Files, Key, Level, Stage
+from ppml.pipeline.stages import PAGES, STAGES, Files, Key, Level, Stage
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Rule:
 
 def rules(plan: Plan, *levels: Level) -> Iterator[Rule]:
     """Yield the rules of all stages of these levels with a job."""
-    for stage in (*STAGES, OVERVIEW):
+    for stage in (*STAGES, *PAGES):
         if stage.level in levels:
             values = dict.fromkeys(tuple(key[name] for name in stage.level.by_rule) for key in stage.keys(plan))
             for fixed in values:

@@ -314,13 +314,36 @@ OVERVIEW = Stage(
     spec=lambda plan, key: plan.overview_spec(),
     preload=("jinja2",),
 )
-"""The first page of the HTML report; no other target needs it."""
+"""The first page of Snakemake's report."""
+PAGES = (
+    OVERVIEW,
+    Stage(
+        "report",
+        PROJECT,
+        inputs=lambda plan, key: plan.page_inputs(),
+        outputs=lambda plan, key: {"page": plan.paths.page("html")},
+        spec=lambda plan, key: plan.page_spec(),
+        notes=lambda plan, key: plan.provenance(),
+        preload=(*TABLES, "jinja2", "matplotlib.markers"),
+    ),
+    Stage(
+        "pdf",
+        PROJECT,
+        inputs=lambda plan, key: plan.page_inputs(),
+        outputs=lambda plan, key: {"page": plan.paths.page("pdf")},
+        spec=lambda plan, key: plan.page_spec(),
+        notes=lambda plan, key: plan.provenance(),
+        preload=(*TABLES, "jinja2", "matplotlib.markers", "fpdf"),
+    ),
+)
+"""The stages that combine tables and figures for readers. No result needs them, and each call makes them anew, since
+they name the date."""
 
 
 def describe() -> str:
     """Return the table of stages as Markdown."""
     lines = ["| stage | a job for each | preloads |", "| :-- | :-- | :-- |"]
-    for stage in (*STAGES, OVERVIEW):
+    for stage in (*STAGES, *PAGES):
         level = ", ".join(stage.level.wildcards) or "project"
         lines.append(f"| {stage.name} | {level} | {', '.join(stage.preload)} |")
     return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""The provenance of a report: configuration, commit of the code, commit of the results, date and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ppml.pipeline.git import GitError, ask_git, changed_files
+from ppml.pipeline.project import ROOT
+
+ENV_DATE = "SOURCE_DATE_EPOCH"
+"""The environment variable with the date of a report that is made again, in seconds."""
+
+
+def provenance(files: Sequence[str], results: str) -> dict[str, str]:
+    """Return the provenance of a report, by heading.
+
+    Parameters
+    ----------
+    files : sequence of str
+        The files of the configuration.
+    results : str
+        The tidy file of all runs.
+    """
+    moment = datetime.fromtimestamp(float(os.environ[ENV_DATE]), UTC) if ENV_DATE in os.environ else datetime.now(UTC)
+    cores = os.cpu_count() or 1
+    return {
+        "configuration": ", ".join(files),
+        "code": _last_commit("src", "workflow"),
+        "results": _last_commit(results),
+        "date": f"{moment:%Y-%m-%d %H:%M} UTC",
+        # Without the name of the machine, which is private.
+        "machine": f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}",
+    }
+
+
+def _last_commit(*paths: str) -> str:
+    """Return the last commit of files with its date, and whether they differ from it."""
+    try:
+        commit = ask_git(ROOT, "log", "-1", "--format=commit %h of %cs", "--", *paths).strip()
+        changed = changed_files(ROOT, *paths)
+    except GitError as error:
+        return f"commit not known: {error}"
+    if not commit:
+        return "not in git"
+    return f"{commit}, changed since then" if changed else commit
