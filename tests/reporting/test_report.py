@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 
 from ppml.reporting.decision import FILTERS, decide, protections
+from ppml.reporting.main_figure import BOTTOM, HEIGHT, TOP, Point, draw
+from ppml.reporting.report_content import overview_of
 from ppml.reporting.report_page import LARGEST_BYTES, choose_formats
 from ppml.reporting.shown_table import read_html
 from ppml.reporting.summaries import summarise
@@ -101,6 +104,28 @@ def test_each_data_set_has_its_own_decisions():
     first, second = decide(summary, made.records, made.inferences)
     assert (first.dataset, second.dataset) == ("MNIST", "KMNIST")
     assert [option.arm for one in second.decisions for option in one.options] == ["other"]
+
+
+def test_no_interval_decides_the_axis():
+    points = [Point("a", 1.0, 0.9, 0.1, 1.0, "x"), Point("b", math.inf, 0.95, 0.949, 0.951, "y")]
+    drawing = draw(points)
+    a, b = drawing.places["a"], drawing.places["b"]
+    ends = HEIGHT - BOTTOM, TOP
+    # The higher arm and the lower one are near both ends of the axis, and the bar stays within it.
+    assert a.y - b.y > 0.5 * (ends[0] - ends[1])
+    assert (a.low, a.high) == pytest.approx(ends)
+    assert drawing.band and drawing.band[0] < b.x < drawing.band[1] and a.x < drawing.band[0]
+
+
+def test_two_seeds_have_their_range(tmp_path):
+    made = collect(TECHNIQUES, seeds=2)
+    spec = {"labels": made.view.arms, "experiments": []}
+    made.records.loc[made.records["arm"] == "fl", "accuracy_all"] = [0.95, 0.985]
+    drawing = overview_of(spec, made.records, made.costs, made.inferences).drawing
+    # A t-interval would reach from far below 90 % to 100 %.
+    assert drawing.places["fl"].high > TOP and drawing.places["fl"].low < drawing.places["local"].y
+    _, decided = decisions(made)
+    assert "[" not in decided["model"][0].change
 
 
 def test_protections_follow_from_the_parts_of_an_arm(techniques):

@@ -292,7 +292,7 @@ def _option(row: pd.Series, other: pd.Series | None, records: pd.DataFrame) -> O
         str(row.name),
         str(row["label"]),
         percent(row["accuracy_all_mean"]),
-        change.points(2) if change else "",
+        _points(change) if change else "",
         "" if change is None or other is None else str(other["label"]),
         change.value if change else math.nan,
         epsilon_bound(row["epsilon"]),
@@ -301,6 +301,11 @@ def _option(row: pd.Series, other: pd.Series | None, records: pd.DataFrame) -> O
         trust_in(row),
         trust_for_noise(row),
     )
+
+
+def _points(change: Difference) -> str:
+    """Return a difference with its interval; of two seeds the interval says nothing."""
+    return f"{100 * change.value:+.2f}" if change.n == 2 else change.points(2)
 
 
 def _with_factor(text: str, ratio: float) -> str:

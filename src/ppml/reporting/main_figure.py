@@ -21,6 +21,8 @@ BAND = 210.0
 """The width of the band of arms without differential privacy."""
 LEAST_ERROR = 0.05
 """Percent: the smallest error on the logarithmic axis."""
+ROOM = 1.3
+"""The factor between the error of an arm and the ends of the axis."""
 ERRORS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 80)
 """Percent: the errors with a tick."""
 
@@ -36,7 +38,7 @@ class Point:
     """A fraction."""
     low: float
     high: float
-    """The ends of the interval; nan without one."""
+    """The ends of the bar; nan without one."""
     technique: str
     """Arms without privacy have a column for each technique."""
 
@@ -86,11 +88,12 @@ def draw(points: Sequence[Point]) -> Drawing:
     def across(epsilon: float) -> float:
         return LEFT + (right - LEFT) * (math.log10(scale.place(epsilon)) - low) / (high - low)
 
-    errors = [_error(value) for point in points for value in (point.accuracy, point.low, point.high) if value == value]
-    worst, best = min(100.0, max(errors) * 1.1), max(LEAST_ERROR, min(errors) / 1.2)
+    # The arms alone decide the axis: a wide interval ends at its edge.
+    errors = [_error(point.accuracy) for point in points]
+    worst, best = min(100.0, max(errors) * ROOM), max(LEAST_ERROR, min(errors) / ROOM)
 
     def up(accuracy: float) -> float:
-        part = math.log(worst / max(best, _error(accuracy))) / math.log(worst / best)
+        part = math.log(worst / min(worst, max(best, _error(accuracy)))) / math.log(worst / best)
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * part
 
     places = {}
