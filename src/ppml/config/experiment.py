@@ -9,7 +9,16 @@ from pydantic import Field, model_validator
 from ppml.config.spec import ListOf, Spec, config_error
 
 TableKind = Literal[
-    "summary", "published", "epsilon_interpretations", "claims", "audit", "clients", "threats", "inference"
+    "summary",
+    "published",
+    "headline",
+    "epsilon_interpretations",
+    "claims",
+    "audit",
+    "clients",
+    "threats",
+    "recommendations",
+    "inference",
 ]
 FigureKind = Literal[
     "history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "client_epsilon", "audit", "clients"
@@ -46,9 +55,11 @@ class Experiment(Spec):
     tables: ListOf[TableKind] = Field(
         default=(),
         description="`summary`: a row per arm; `published`: the same beside the papers' numbers; "
+        "`headline`: a row per published number and our most accurate answer; "
         "`epsilon_interpretations`: possible meanings of each published epsilon; `claims`: a row per claim, with its "
         "verdict; `audit`: claimed and measured noise; `clients`: independent and federated clients, a row per number "
-        "of clients; `threats`: the view of each party; `inference`: predictions on encrypted images.",
+        "of clients; `threats`: the view of each party; `recommendations`: a row per threat and technique, with cost "
+        "and trust; `inference`: predictions on encrypted images.",
     )
     figures: ListOf[FigureKind] = Field(
         default=(),

@@ -131,6 +131,18 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     return row
 
 
+def accuracy_by_seed(records: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Return the accuracy on all evaluated images, a column for each arm and a row for each seed that all have."""
+    chosen = records[records["arm"].isin([*arms])]
+    return chosen.pivot(index="seed", columns="arm", values="accuracy_all").dropna()
+
+
+def most_accurate(arms: Sequence[str], records: pd.DataFrame) -> str:
+    """Return the most accurate arm on the seeds that all ``arms`` have; of equal arms, the first."""
+    means = accuracy_by_seed(records, arms)[[*arms]].mean()
+    return str(means.idxmax()) if means.notna().all() else arms[0]
+
+
 def largest_epsilon(records: pd.DataFrame) -> pd.Series:
     """Return the row of the seed with the largest epsilon."""
     return records.sort_values("epsilon", kind="stable").iloc[-1]
