@@ -17,7 +17,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("src", "tests", "benchmarks")
-DOCUMENTS = ("README.md", "SECURITY.md", "CHANGELOG.md", "docs", "config", "workflow")
+DOCUMENTS = (
+    *("README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md"),
+    *("docs", "config", "workflow"),
+)
 PRONOUN = re.compile(r"\b(who|whom|whoever|what|whatever|nobody|no one|one that|those that|those who)\b", re.IGNORECASE)
 """Pronouns in the place of a noun."""
 QUOTED = re.compile(r"``[^`]*``|`[^`]*`|\"[^\"]*\"|<!--.*?-->")

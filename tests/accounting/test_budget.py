@@ -134,14 +134,3 @@ def test_refused_steps_do_not_change_the_model():
     # The learning rate falls over the planned steps, so the first steps are the same with every budget.
     assert not torch.equal(fit(7)[1], fit(8)[1])
     assert torch.equal(fit(15)[1], fit(None)[1])
-
-
-# The documentation.
-
-
-def test_example_of_the_documentation_prints_its_output(root: Path):
-    text = (root / "docs" / "budget.md").read_text(encoding="utf-8")
-    code, printed = (part.split("```", 1)[0] for part in (text.split("```python\n")[1], text.split("```text\n")[1]))
-    lines: list[str] = []
-    exec(code, {"print": lambda *values: lines.append(" ".join(map(str, values)))})
-    assert "\n".join(lines) + "\n" == printed

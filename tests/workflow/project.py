@@ -32,7 +32,7 @@ data: {{dataset: {dataset}}}
 DATASET = "mnist" if mirrored("mnist") else "digits"
 MEASURED = (
     *("cost.json", "costs.csv", "inferences.csv", "provenance.json"),
-    *("-cost.", "-summary.", "-published.", "-inference."),
+    *("-cost.", "-summary.", "-published.", "-headline.", "-recommendations.", "-inference."),
 )
 """Parts of the names of files with measurements, or with digests of measurements."""
 LIST_JOBS = """
