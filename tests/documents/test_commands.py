@@ -122,6 +122,7 @@ def check_dvc(command: Command, folder: Path) -> None:
 
 def check_ppml(command: Command, folder: Path) -> None:
     from click.exceptions import Exit
+
     from ppml.command.main import main
 
     name, *arguments = command.arguments
