@@ -97,6 +97,20 @@ def test_without_common_epsilon_each_one_is_a_choice():
     assert not found["model"][0].against
 
 
+def test_techniques_compare_over_common_seeds():
+    arms = {
+        **TECHNIQUES,
+        "fl_masks": replace(TECHNIQUES["fl_he"], label="FL, masks", aggregation="masking", upload=110_000),
+    }
+    made = collect(arms)
+    # The encrypted arm has two seeds more, which are better by chance; with the same seed both arms are equal.
+    later = (made.records["arm"] == "fl_he") & (made.records["seed"] > 0)
+    made.records.loc[later, "accuracy_all"] = 0.999
+    made.records = made.records[(made.records["arm"] != "fl_masks") | (made.records["seed"] == 0)]
+    _, found = decisions(made)
+    assert [one.arm for one in found["server"]] == ["fl_masks", "fl_he"]
+
+
 def test_each_data_set_has_its_own_decisions():
     arms = {**TECHNIQUES, "other": replace(TECHNIQUES["dp"], dataset="kmnist", accuracy=0.5)}
     made = collect(arms)

@@ -35,8 +35,7 @@ from ppml.pipeline.code_digest import CodeDigests
 from ppml.pipeline.configuration import check_configuration
 from ppml.pipeline.job_environment import resolve_fallback
 from ppml.pipeline.paths import Paths
-from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT, project_file
-from ppml.pipeline.provenance import provenance
+from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT
 from ppml.pipeline.stages import PROJECT, RUN, STAGE, STAGES, SUBFOLDERS, Files, Key, Stage
 from ppml.preflight import check_device, check_folders, check_last_batch
 from ppml.reporting.fallback import FALLBACK_SENTENCE
@@ -450,61 +449,3 @@ class Plan:
             "others": {name: self.config.arms[name].label or name for name in sorted(claimed - {*spec.arms})},
         }
         return {"kind": kind.name, "view": view, "published": {row: self.published[row].to_json() for row in rows}}
-
-    def overview_spec(self) -> list[dict[str, str]]:
-        """Return title, kind and fallback of each figure, in the order of the configuration."""
-        return [
-            {"title": experiment.title, "kind": kind, "fallback": self.fallback_sentence()}
-            for experiment in self.config.experiments.values()
-            for kind in experiment.figures
-        ]
-
-    def overview_inputs(self) -> Files:
-        """Return the figures, and the captions of their kinds."""
-        keys = self.report_keys("figures")
-        figures = [self.paths.figure(key["experiment"], key["kind"])["svg"] for key in keys]
-        kinds = sorted({key["kind"] for key in keys})
-        return {
-            "intro": project_file("workflow/report/workflow.rst"),
-            **{f"caption_{kind}": project_file(f"workflow/report/{kind}.rst") for kind in kinds},
-            **{f"figure_{number}": figure for number, figure in enumerate(figures)},
-        }
-
-    def page_spec(self) -> dict[str, Any]:
-        """Return the labels of all arms, and the content of each experiment's page."""
-        return {
-            "fallback": self.fallback_sentence(),
-            "labels": {name: arm.label or name for name, arm in self.config.arms.items()},
-            "experiments": [
-                {
-                    "name": name,
-                    "title": spec.title,
-                    "arms": [*spec.arms],
-                    "tables": [*spec.tables],
-                    "figures": [*spec.figures],
-                }
-                for name, spec in self.config.experiments.items()
-            ],
-        }
-
-    def page_inputs(self) -> Files:
-        """Return the tidy files, tables, figures and captions of all experiments, and the template of the page."""
-        figures, tables = self.report_keys("figures"), self.report_keys("tables")
-        kinds = sorted({key["kind"] for key in (*figures, *tables)})
-        templates = {name: project_file(f"workflow/report/page.{name}") for name in ("html", "css", "js")}
-        return {
-            **{name: self.paths.tidy(name) for name in ("records", "costs", "inferences")},
-            **templates,
-            "about": project_file("workflow/report/workflow.rst"),
-            **{f"caption {kind}": project_file(f"workflow/report/{kind}.rst") for kind in kinds},
-            **{f"table {key['experiment']} {key['kind']}": self.paths.table(**key)["html"] for key in tables},
-            **{
-                f"{suffix} {key['experiment']} {key['kind']}": path
-                for key in figures
-                for suffix, path in self.paths.figure(**key).items()
-            },
-        }
-
-    def provenance(self) -> dict[str, str]:
-        """Return the configuration, the commits, the date and the machine of a report."""
-        return provenance(self.files, self.paths.tidy("records"))

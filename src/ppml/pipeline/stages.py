@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ppml.config.technique import Plaintext
+from ppml.pipeline import pages
 from ppml.reporting.registry import Kind, figures, tables
 from ppml.results.tidy_files import TIDY_FILES
 
@@ -309,9 +310,9 @@ SUBFOLDERS = {
 OVERVIEW = Stage(
     "overview",
     PROJECT,
-    inputs=lambda plan, key: plan.overview_inputs(),
+    inputs=lambda plan, key: pages.overview_inputs(plan),
     outputs=lambda plan, key: {"overview": plan.paths.overview},
-    spec=lambda plan, key: plan.overview_spec(),
+    spec=lambda plan, key: pages.overview_spec(plan),
     preload=("jinja2",),
 )
 """The first page of Snakemake's report."""
@@ -320,19 +321,19 @@ PAGES = (
     Stage(
         "report",
         PROJECT,
-        inputs=lambda plan, key: plan.page_inputs(),
+        inputs=lambda plan, key: pages.page_inputs(plan),
         outputs=lambda plan, key: {"page": plan.paths.page("html")},
-        spec=lambda plan, key: plan.page_spec(),
-        notes=lambda plan, key: plan.provenance(),
+        spec=lambda plan, key: pages.page_spec(plan),
+        notes=lambda plan, key: pages.page_notes(plan),
         preload=(*TABLES, "jinja2", "matplotlib.markers"),
     ),
     Stage(
         "pdf",
         PROJECT,
-        inputs=lambda plan, key: plan.page_inputs(),
+        inputs=lambda plan, key: pages.page_inputs(plan),
         outputs=lambda plan, key: {"page": plan.paths.page("pdf")},
-        spec=lambda plan, key: plan.page_spec(),
-        notes=lambda plan, key: plan.provenance(),
+        spec=lambda plan, key: pages.page_spec(plan),
+        notes=lambda plan, key: pages.page_notes(plan),
         preload=(*TABLES, "jinja2", "matplotlib.markers", "fpdf"),
     ),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -266,7 +266,7 @@ def _options(
         # Without a common epsilon, each one is a choice of its own.
         each = "" if equal else f" {_rounded(row['epsilon'])}"
         best.setdefault(technique_name(row) + each, row)
-    for row in sorted(best.values(), key=_order)[:ALTERNATIVES]:
+    for row in _ranked([*best.values()], records)[:ALTERNATIVES]:
         yield _option(row, _counterpart(threat, row, rows), records)
 
 
@@ -278,10 +278,17 @@ def _counterpart(threat: Threat, row: pd.Series, rows: pd.DataFrame) -> pd.Serie
     return next(exact, next(bare, None))
 
 
-def _order(row: pd.Series) -> tuple[float, float, float]:
+def _ranked(rows: Sequence[pd.Series], records: pd.DataFrame) -> list[pd.Series]:
+    """Return arms from the highest accuracy on, over the seeds that all arms have, if there are any."""
+    seeds = set.intersection(*(set(rows_for_arm(records, str(row.name))["seed"]) for row in rows)) if rows else set()
+    common = records[records["seed"].isin(seeds)].groupby("arm")["accuracy_all"].mean()
+    return sorted(rows, key=lambda row: _order(row, common.get(str(row.name))))
+
+
+def _order(row: pd.Series, accuracy: float | None = None) -> tuple[float, float, float]:
     """Return the rank of an arm: accuracy to a hundredth of a percent, then bytes, then seconds."""
     upload = 0.0 if math.isnan(row["upload_mean"]) else row["upload_mean"]
-    return (-round(row["accuracy_all_mean"], 4), upload, row["cpu_seconds_mean"])
+    return (-round(accuracy or row["accuracy_all_mean"], 4), upload, row["cpu_seconds_mean"])
 
 
 def _option(row: pd.Series, other: pd.Series | None, records: pd.DataFrame) -> Option:
