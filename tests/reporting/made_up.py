@@ -267,7 +267,7 @@ def _cost(name: str, arm: MadeUpArm, seed: int, rng: np.random.Generator) -> dic
         "seed": seed,
         "seconds": seconds,
         "cpu_seconds": 0.98 * seconds,
-        "peak_memory_mb": 420 + 2 * arm.seconds + 6 * rng.standard_normal(),
+        "training_memory_mb": 420 + 2 * arm.seconds + 6 * rng.standard_normal(),
         "rounds": rounds,
         "clients": arm.clients or 1,
         "bytes_up": sent,

@@ -38,10 +38,11 @@ def make_run(arm=None, *, models=1, privacy=None, partition=None, bytes_up=0, **
             },
         },
         privacy=privacy or {"unit": "none", "noise_by": "none", "epsilon": None},
-        cost={"seconds": 1.5, "cpu_seconds": 1.25, "peak_memory_mb": 300.0, "bytes_up": bytes_up, "bytes_down": 7},
+        cost={"seconds": 1.5, "cpu_seconds": 1.25, "training_memory_mb": 300.0, "bytes_up": bytes_up, "bytes_down": 7},
         history=[{"step": 1, "train_loss": 0.5, "loss": 0.4, "accuracy": 0.8}, {"step": 2, "train_loss": 0.3}],
-        log_probabilities=log_probabilities(models),
-        labels=LABELS,
+        predicted=log_probabilities(models).argmax(axis=2).astype(np.uint8),
+        true_log_probabilities=log_probabilities(models)[:, np.arange(N_TEST), LABELS[:N_TEST]],
+        labels=LABELS.astype(np.uint8),
         parameters=1000,
         partition=partition,
     )
@@ -76,7 +77,7 @@ RECORDED = PRIVATE.keys() - {"unit", "noise_by", "epsilons"}
 
 def test_accuracy_covers_the_first_n_test_and_accuracy_all_the_whole_file():
     run = make_run()
-    right = run.log_probabilities[0].argmax(axis=1) == LABELS
+    right = log_probabilities(1)[0].argmax(axis=1) == LABELS
     row = record_row(run)
     assert (row["accuracy"], row["accuracy_all"]) == (right[:N_TEST].mean(), right.mean())
     assert row["accuracy"] != row["accuracy_all"]
@@ -86,14 +87,21 @@ def test_accuracy_covers_the_first_n_test_and_accuracy_all_the_whole_file():
 @pytest.mark.parametrize("models", [1, 3])
 def test_loss_matches_torch_cross_entropy_over_all_models(models):
     run = make_run(models=models)
-    logits = torch.from_numpy(run.log_probabilities[:, :N_TEST]).double().reshape(-1, CLASSES)
+    logits = torch.from_numpy(log_probabilities(models)[:, :N_TEST]).double().reshape(-1, CLASSES)
     expected = functional.cross_entropy(logits, torch.from_numpy(LABELS[:N_TEST]).repeat(models)).item()
     assert run.loss() == pytest.approx(expected, rel=1e-6)
 
 
+def test_loss_sums_image_by_image_as_published_results_do():
+    values = np.random.default_rng(3).random((37, N_TEST), dtype=np.float32) ** 3
+    by_image = [float(value) for image in values.T for value in image]
+    assert make_run(true_log_probabilities=-values).loss() == np.array(by_image).mean()
+    assert np.array(by_image).mean() != values.astype(np.float64).mean(), "the order decides the last digit"
+
+
 def test_accuracy_of_independent_clients_is_the_mean_over_models():
     run = make_run(LOCAL, models=3, partition=PARTITION)
-    each = (run.log_probabilities.argmax(axis=2) == LABELS)[:, :N_TEST].mean(axis=1)
+    each = (log_probabilities(3).argmax(axis=2) == LABELS)[:, :N_TEST].mean(axis=1)
     assert record_row(run)["accuracy"] == pytest.approx(each.mean())
     assert [row["accuracy"] for row in client_rows(run)] == each.tolist()
 

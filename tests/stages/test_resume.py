@@ -345,13 +345,13 @@ def test_loaded_checkpoint_has_bits_of_saved_one(tmp_path, capsys):
 
 def test_cost_of_resumed_training_counts_all_its_processes(tmp_path):
     clock = Clock()
-    clock.resume_from({"seconds": 1000.0, "cpu_seconds": 900.0, "peak_memory_mb": 1e9})
+    clock.resume_from({"seconds": 1000.0, "cpu_seconds": 900.0, "training_memory_mb": 1e9})
     CheckpointFile(tmp_path / "progress", "this", clock).save(lambda: checkpoint_of())
     again = Clock()
     CheckpointFile(tmp_path / "progress", "this", again).load()
     total, fresh = again.read(), Clock().read()
-    assert 1000 < total["seconds"] < 1060 and 900 < total["cpu_seconds"] < 960 and total["peak_memory_mb"] == 1e9
-    assert fresh["seconds"] < 60 and 0 < fresh["peak_memory_mb"] < 1e9
+    assert 1000 < total["seconds"] < 1060 and 900 < total["cpu_seconds"] < 960 and total["training_memory_mb"] == 1e9
+    assert fresh["seconds"] < 60 and 0 < fresh["training_memory_mb"] < 1e9
 
 
 DAMAGES = {
@@ -443,7 +443,7 @@ def test_checkpoint_has_no_key_and_only_values_that_clients_know(training, sides
         "cost",
     }
     assert set(state["standing"]) == {"number", "known", "sum_bytes", "finished", "accepted"}
-    assert set(state["cost"]) == {"seconds", "cpu_seconds", "peak_memory_mb"}
+    assert set(state["cost"]) == {"seconds", "cpu_seconds", "training_memory_mb"}
     # One encrypted sum is larger than the remaining bytes.
     vectors, sizes = 2 * arrays["parameters"].nbytes, state["standing"]["sum_bytes"]
     assert set(sizes) == {"1", "2"}

@@ -148,10 +148,10 @@ def check_runs(plan: Plan, made: SyntheticData, models: dict[str, str]) -> None:
     labels = made.arrays()[3]
     for arm, model in models.items():
         predictions = load_file(plan.paths.run(arm, 0, "predictions.safetensors"))
-        assert predictions["log_probabilities"].shape == (1, made.test, made.classes)
+        assert predictions["predicted"].shape == (1, made.test)
         assert sorted(predictions["labels"]) == sorted(labels)
         assert records.parameters[arm] == parameter_count(model, made.shape, made.classes), arm
-        right = predictions["log_probabilities"][0].argmax(axis=1) == predictions["labels"]
+        right = predictions["predicted"][0] == predictions["labels"]
         assert records.accuracy_all[arm] == pytest.approx(right.mean())
         # Random predictions have accuracy 1 / classes.
         assert right.mean() > 0.3 + 0.7 / made.classes, (arm, right.mean())

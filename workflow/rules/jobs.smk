@@ -6,7 +6,7 @@
 #   noise.json                                    calibrate: the noise of each owner, for private arms
 #   model.safetensors, config.json, history.csv,
 #   events.json, cost.json                        train
-#   predictions.safetensors                       predict: log-probabilities for the whole evaluation file
+#   predictions.safetensors                       predict: predicted class of each evaluation example, ...
 #   privacy.json                                  account: epsilon from the mechanisms that were executed
 #   audit.json                                    audit: measured noise and samples, for private arms and the first seed
 #   inference.json, inference-cost.json           infer: predictions of encrypted images

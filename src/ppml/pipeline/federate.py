@@ -280,20 +280,18 @@ def train_on_engine(engine: str, job: Path, folder: Path, workers: int) -> dict[
 
 def read_workflow_result(plan: Plan, arm: str, seed: int, job: Path) -> dict[str, object]:
     """Return model, history and events of the same training in the workflow."""
-    from safetensors.torch import load_file
-
-    from ppml.learning.parameters import digest_of, flatten
     from ppml.stages.federation_job import initial_model
+    from ppml.stages.model_file import read_models, trained_digest
 
     model = initial_model(str(job))
     trained = plan.paths.run(arm, seed, "model.safetensors")
     _require_made(trained)
-    weights = load_file(trained)
-    model.load_state_dict({name.removeprefix("0."): value for name, value in weights.items()})
+    (weights,) = read_models(trained)
+    model.load_state_dict(weights)
     with Path(plan.paths.run(arm, seed, "history.csv")).open(encoding="utf-8", newline="") as file:
         rows = [{name: json.loads(value or "null") for name, value in row.items()} for row in csv.DictReader(file)]
     events = read_json(plan.paths.run(arm, seed, "events.json"))["owners"]
-    return {"model": digest_of(flatten(model)), "events": events, "history": rows}
+    return {"model": trained_digest(trained, model), "events": events, "history": rows}
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     row["epsilon_if_opened"] = float(records["epsilon_if_opened"].max())
     row["population_size"] = population_size(row)
     measured = costs.assign(upload=upload(costs), round_bytes=round_bytes(costs))
-    for column in ("seconds", "cpu_seconds", "peak_memory_mb", "upload", "round_bytes", "expansion"):
+    for column in ("seconds", "cpu_seconds", "training_memory_mb", "upload", "round_bytes", "expansion"):
         row |= _estimates(column, measured[column])
     for column in ("config_digest", "data_digest"):
         row[column] = " ".join(dict.fromkeys(records[column].astype(str)))

@@ -50,7 +50,7 @@ TIDY_FILES = {
     "costs": TidyFile(
         "an arm and seed",
         ("train",),
-        tuple(_words("arm seed seconds cpu_seconds peak_memory_mb rounds clients bytes_up bytes_down expansion")),
+        tuple(_words("arm seed seconds cpu_seconds training_memory_mb rounds clients bytes_up bytes_down expansion")),
     ),
     "history": TidyFile(
         "an arm, seed, and epoch or round",

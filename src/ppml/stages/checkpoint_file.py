@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import multiprocessing
@@ -10,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,22 +26,33 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Seconds and memory of a training, in this process and in the interrupted processes before it."""
+    """Seconds and memory of a training, in this process and in the interrupted processes before it.
+
+    The memory is the growth of the largest process during the training, in MB of 2^20 bytes: the loaded code and the
+    examples are there before. A system without ``/proc`` states only the peak since the start of a process, so there
+    the growth beyond the earlier peak counts.
+    """
 
     def __init__(self) -> None:
-        self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0}
+        self._before = {"seconds": 0.0, "cpu_seconds": 0.0, "training_memory_mb": 0.0}
         self._started, self._started_cpu = time.perf_counter(), _cpu_seconds()
+        _forget_earlier_memory()
+        memory = _memory_mb()
+        self._memory = memory["anonymous"] if memory else _largest_process_mb()
 
     def resume_from(self, before: dict[str, float]) -> None:
         """Add the result of :meth:`read` in an interrupted process."""
         self._before = before
 
     def read(self) -> dict[str, float]:
-        """Return seconds, cpu_seconds and peak_memory_mb until now."""
+        """Return seconds, cpu_seconds and training_memory_mb until now."""
+        # Pages of libraries enter the memory at their first use; they are no memory of the training.
+        memory = _memory_mb()
+        peak = max(memory.get("peak", 0.0), _largest_process_mb()) - memory.get("files", 0.0)
         return {
             "seconds": self._before["seconds"] + time.perf_counter() - self._started,
             "cpu_seconds": self._before["cpu_seconds"] + _cpu_seconds() - self._started_cpu,
-            "peak_memory_mb": max(self._before["peak_memory_mb"], _peak_memory_mb()),
+            "training_memory_mb": max(self._before["training_memory_mb"], peak - self._memory),
         }
 
 
@@ -176,7 +189,27 @@ def _cpu_seconds_of(process: int | None) -> float:
     return (int(entries[11]) + int(entries[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak_memory_mb() -> float:
+def _forget_earlier_memory() -> None:
+    """Return free memory to the system, and lower the peak of this process to its present memory, where possible."""
+    # The training would reuse the memory of the images as read: glibc keeps it.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _memory_mb() -> dict[str, float]:
+    """Return the peak, anonymous and file-backed memory of this process, or nothing if the system does not state it."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    values = dict(line.split(":", 1) for line in lines)
+    names = {"peak": "VmHWM", "anonymous": "RssAnon", "files": "RssFile"}
+    return {name: int(values[key].split()[0]) / 2**10 for name, key in names.items()}
+
+
+def _largest_process_mb() -> float:
     """Return the peak memory of this process, or of the largest of its ended children."""
     peak = max(resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
-from safetensors.torch import load_file
 
 from ppml.encrypted_inference.evaluation import evaluate_encrypted
 from ppml.encrypted_inference.network import extract_polynomial_network
@@ -17,6 +16,7 @@ from ppml.jobs.job import Job
 from ppml.models.registry import build_model
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_examples
+from ppml.stages.model_file import read_models
 
 
 def run(job: Job) -> None:
@@ -31,9 +31,8 @@ def run(job: Job) -> None:
     """
     spec, contract = job.spec, read_contract(job.inputs["about"])
     model = build_model(spec["model"], contract, torch.Generator())
-    # The models of a run are numbered; this is the only one.
-    weights = load_file(job.inputs["model"])
-    model.load_state_dict({name.removeprefix("0."): value for name, value in weights.items()})
+    (weights,) = read_models(job.inputs["model"])
+    model.load_state_dict(weights)
     assert isinstance(model, torch.nn.Sequential)
     network = extract_polynomial_network(model, contract.shape)
     # The server is a fork of this process: it starts before an image is in memory.

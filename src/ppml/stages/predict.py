@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
-from ppml.io.atomic import write_bytes
+from ppml.io.atomic import read_json, write_bytes
 from ppml.jobs.job import Job
 from ppml.learning.evaluation import logits
 from ppml.models.registry import build_model
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_examples
+from ppml.stages.model_file import read_models
 
 
 def run(job: Job) -> None:
-    """Write log-probabilities, float32 ``(models, n, classes)``, and labels, int64 ``(n,)``.
+    """Write the predictions that tables and metrics need.
 
-    The specification holds model and device.
+    The file has ``predicted``, the class of each example, ``(models, n_test_all)``; ``true_log_probabilities``, float32
+    ``(models, n_test)``, for the loss on the first examples; and ``labels``, ``(n_test_all,)``. The specification holds
+    model and device.
     """
     contract, device = read_contract(job.inputs["about"]), job.spec["device"]
+    n_test = read_json(job.inputs["about"])["n_test"]
     test = read_examples(job.inputs["test"], contract, device)
     model = build_model(job.spec["model"], contract, torch.Generator()).to(device)
-    tensors = load_file(job.inputs["model"])
-    predictions = []
-    for number in sorted({int(name.split(".", 1)[0]) for name in tensors}):
-        prefix = f"{number}."
-        model.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        )
-        predictions.append(logits(model, test.inputs).log_softmax(dim=1).cpu())
-    content = {"log_probabilities": torch.stack(predictions), "labels": test.labels.cpu()}
+    labels = test.labels.cpu().numpy()
+    predicted, of_truth = [], []
+    for weights in read_models(job.inputs["model"]):
+        model.load_state_dict(weights)
+        log_probabilities: NDArray[np.float32] = logits(model, test.inputs).log_softmax(dim=1).cpu().numpy()
+        predicted.append(log_probabilities.argmax(axis=1))
+        of_truth.append(log_probabilities[np.arange(n_test), labels[:n_test]])
+    kind = np.min_scalar_type(len(contract.classes) - 1)
+    content = {
+        "predicted": np.stack(predicted).astype(kind),
+        "true_log_probabilities": np.stack(of_truth),
+        "labels": labels.astype(kind),
+    }
     write_bytes(job.outputs["predictions"], save(content))

@@ -25,6 +25,7 @@ from ppml.learning.result import HistoryRow
 from ppml.stages.about import read_contract
 from ppml.stages.checkpoint_file import CheckpointFile, Clock
 from ppml.stages.example_files import read_examples, split_by_owner
+from ppml.stages.model_file import write_models
 from ppml.stages.seeds import public_data, seed_randomness
 from ppml.training import train
 
@@ -74,12 +75,7 @@ def run(job: Job) -> None:
         raise UserError(f"training: {error}") from None
     cost = clock.read()
 
-    weights = {
-        f"{number}.{name}": value.contiguous().cpu()
-        for number, model in enumerate(outcome.models)
-        for name, value in model.state_dict().items()
-    }
-    write_bytes(outputs["model"], save(weights))
+    write_models(outputs["model"], outcome.models)
     write_text(outputs["history"], _table(HistoryRow, outcome.history))
     schedules = mechanism_schedules(arm, [len(own) for own in owned])
     planned = [schedule.steps if "noise" in inputs else 0 for schedule in schedules]
@@ -96,7 +92,7 @@ def run(job: Job) -> None:
         {
             "seconds": round(cost["seconds"], 3),
             "cpu_seconds": round(cost["cpu_seconds"], 3),
-            "peak_memory_mb": round(cost["peak_memory_mb"], 1),
+            "training_memory_mb": round(cost["training_memory_mb"], 1),
             "bytes_up": outcome.bytes_up,
             "bytes_down": outcome.bytes_down,
         },
