@@ -73,7 +73,7 @@ pull: environment ## fetch published results
 
 publish: environment ## publish the results of this clone
 	$(START)
-	@$(BIN)/python -m ppml.pipeline.publish $(CONFIGFILE)
+	@$(BIN)/python -m ppml.pipeline.publish
 
 # One process more than cores: many tests wait for a workflow.
 test: lint browser ## lint, types, unit tests, the whole workflow on real data

@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 
 from ppml.errors import UserError
+from ppml.pipeline.plan import Plan
 from ppml.pipeline.publish import publish
 from ppml.pipeline.pull import pull
 from tests.workflow.project import ROOT
@@ -60,7 +61,7 @@ class Clone:
         for name in ("metrics.json", "records.csv", "history.csv"):
             shutil.copy(ROOT / "reports" / name, folder / "reports" / name)
         (folder / "config/default.yaml").write_text(CONFIG)
-        (folder / "config/full.yaml").write_text("extends: default.yaml\n")
+        (folder / "config/full.yaml").write_text("extends: default.yaml\nfolders: {artifacts: build/full/artifacts}\n")
         self = cls(folder)
         self.write({**FILES, **REMAINS})
         self.git("init", "-q", "-b", "main")
@@ -96,12 +97,19 @@ class Clone:
         path = self.folder / ".dvc/config.local"
         path.write_text("\n".join(["[core]", "remote = elsewhere", "['remote \"elsewhere\"']", *lines, ""]))
 
-    def publish(self, unfinished: tuple[str, ...] = ()) -> None:
+    def publish(self, unfinished: tuple[str, ...] = (), read: list[str] | None = None) -> None:
+        """Publish; ``read`` gets the configurations."""
+
+        def read_plan(configfiles: list[str]) -> Plan:
+            (read if read is not None else []).extend(configfiles)
+            return Plan.check({}, configfiles)
+
         records = SimpleNamespace(save_book=lambda: self.write({"reports/provenance.json": b"{}\n"}))
         replaced: dict[str, Any] = {"job_records": lambda plan: records, "unfinished": lambda records: list(unfinished)}
+        replaced["read_plan"] = read_plan
         os.chdir(self.folder)
         with mock.patch.multiple("ppml.pipeline.publish", **replaced):
-            publish(self.folder, ["config/default.yaml"])
+            publish(self.folder)
 
     def pull(self) -> None:
         pull(self.folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ppml.pipeline.published_configs import published_configurations
 from tests.workflow.clone import Clone, isolate
 from tests.workflow.every import CONFIG, PLAIN, run_in, source
 from tests.workflow.project import DATASET, PUBLIC, Project
@@ -19,11 +20,14 @@ from tests.workflow.small import Small
 @pytest.fixture(scope="session")
 def publisher(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a project after a run on one core, a commit and `make publish`; no test changes it."""
-    config = "config/small.yaml"
+    config = "config/default.yaml"
 
     def make(folder: Path) -> None:
         (folder / "project").mkdir()
         project = Project(folder / "project", config=config)
+        # Every configuration with artifacts in DVC's folders is published.
+        for name in published_configurations(project.folder):
+            (project.folder / name).unlink()
         (project.folder / config).write_text(PUBLIC.format(dataset=DATASET))
         project.complete(cores=1)
         project.git("init", "-q")

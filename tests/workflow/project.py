@@ -160,7 +160,7 @@ class Project:
     def publish(self) -> None:
         """Publish the results in a folder beside the project, and commit the lists of files."""
         (self.folder.parent / "store").mkdir(exist_ok=True)
-        self.call("-m", "ppml.pipeline.publish", "--configfile", self.config)
+        self.call("-m", "ppml.pipeline.publish")
         self.git("add", ".")
         self.git("commit", "-q", "-m", "Publish results")
 

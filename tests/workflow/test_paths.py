@@ -125,7 +125,7 @@ def test_publish_and_pull_work_in_odd_folders(publisher: Project, tmp_path: Path
         shutil.copytree(publisher.folder.parent / part, tmp_path / ODD / part, copy_function=shutil.copy2)
     project = Project(tmp_path / ODD / "project", config=publisher.config)
     before = project.files("data", "artifacts")
-    project.call("-m", "ppml.pipeline.publish", "--configfile", project.config)
+    project.call("-m", "ppml.pipeline.publish")
     for folder in ("data", "artifacts", ".dvc/cache"):
         shutil.rmtree(project.folder / folder)
     project.call("-m", "ppml.pipeline.pull")

@@ -15,7 +15,7 @@ from ppml.errors import UserError
 from ppml.jobs.job import Job
 from ppml.pipeline.job_environment import require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.publish import require_published_folders
+from ppml.pipeline.publish import require_public_data
 from ppml.pipeline.stages import STAGE
 from tests.workflow.project import ROOT
 
@@ -49,7 +49,7 @@ def test_private_data_are_not_published(plan: Plan, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(DATASETS, "mnist", public.model_copy(update={"contract": contract}))
     assert not plan.redistributable
     with pytest.raises(UserError, match=r"own\.yaml .*mnist"):
-        require_published_folders(plan, ["own.yaml"])
+        require_public_data(plan, "own.yaml")
 
 
 @pytest.mark.parametrize("name", ['a "b"', "a$b", "a`b`", "a\\b"])

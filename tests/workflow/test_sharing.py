@@ -14,8 +14,10 @@ import pytest
 
 from ppml.errors import UserError
 from ppml.pipeline.dvc_remote import Objects
+from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.pull import main as pull_main
 from tests.workflow.clone import CONFIG, FILES, Clone, error_of, run, stored, stored_list
+from tests.workflow.project import ROOT
 
 pytestmark = pytest.mark.usefixtures("isolated")
 
@@ -297,7 +299,7 @@ def test_uncommitted_work_in_cache_is_not_replaced(published: Clone) -> None:
 def test_unfinished_tree_is_not_published(first: Clone, store: Path) -> None:
     lines = tuple(f"artifacts/runs/fl/seed{seed}/model.safetensors: missing" for seed in range(12))
     message = error_of(lambda: first.publish(lines))
-    assert message.startswith("12 files missing or stale") and "`make results` first:\n" in message
+    assert message.startswith("12 files missing or stale") and "`make results CONFIG=config/default.yaml`:\n" in message
     assert f"  {lines[0]}\n" in message and message.endswith("  and 2 more")
     assert not (first.folder / "data.dvc").exists() and not store.exists()
 
@@ -352,10 +354,48 @@ def test_target_of_link_is_not_published(first: Clone, tmp_path: Path, name: str
     assert error_of(first.publish).endswith(f"\n  {name}")
 
 
-def test_results_in_other_folder_are_not_published(first: Clone) -> None:
-    path = first.folder / "config/default.yaml"
-    path.write_text(CONFIG + "folders: {artifacts: build/smoke/artifacts}\n")
-    assert "not for publishing: folders.artifacts: build/smoke/artifacts; " in error_of(first.publish)
+BEST = CONFIG + "folders: {artifacts: artifacts/best, reports: reports/best, logs: logs/best}\n"
+
+
+def test_every_published_configuration_is_published(first: Clone) -> None:
+    own = {
+        "artifacts/best/runs/fl/seed0/model.safetensors": b"best",
+        "artifacts/best/partitions/mnist/a/seed0.json": b"{}",
+    }
+    first.write({**own, "config/best.yaml": BEST.encode()})
+    read: list[str] = []
+    first.publish(read=read)
+    assert read == ["config/default.yaml", "config/best.yaml"]
+    first.commit()
+    other = first.clone()
+    other.pull()
+    assert other.files() == {**FILES, **own}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "key"),
+    [
+        ("mine", "artifacts/best", "artifacts", "folders.artifacts"),
+        ("mine", "artifacts/best", "artifacts/best/more", "folders.artifacts"),
+        ("best", "artifacts/best", "artifacts/runs", "folders.artifacts"),
+        ("best", "reports/best", "reports", "folders.reports"),
+        ("best", "logs/best", "logs/mine", "folders.logs"),
+        ("best", "{artifacts", "{data: build/data, artifacts", "folders.data"),
+        ("runs", "best", "runs", "config/runs.yaml"),
+        ("best", "artifacts: artifacts/best", "artifacts: 7", "folders.artifacts"),
+    ],
+)
+def test_published_configurations_share_no_folder(first: Clone, name: str, before: str, after: str, key: str) -> None:
+    first.write({f"config/{name}.yaml": BEST.replace(before, after).encode()})
+    message = error_of(first.publish)
+    assert key in message and f"config/{name}.yaml" in message and "\n" not in message
+    assert not (first.folder / "data.dvc").exists()
+
+
+def test_shipped_configurations_are_published() -> None:
+    found = published_configurations(ROOT)
+    assert found[0] == "config/default.yaml"
+    assert {"config/best.yaml", "config/clients.yaml", "config/inference.yaml"} < set(found)
 
 
 SENDING = """
@@ -372,7 +412,7 @@ def send(self, names):
 Objects.send = send
 publish.job_records = lambda plan: SimpleNamespace(save_book=lambda: None)
 publish.unfinished = lambda records: []
-publish.publish(Path.cwd(), ["config/default.yaml"])
+publish.publish(Path.cwd())
 """
 
 
@@ -413,12 +453,13 @@ run(publish.main)
 
 def test_commands_of_makefile(first: Clone) -> None:
     (first.folder / "unfinished").write_text(f"{MODEL}: stale: ppml.learning changed\n")
-    done = run(first, "-c", PUBLISH, "--configfile", "config/default.yaml")
+    done = run(first, "-c", PUBLISH)
     assert (done.returncode, done.stdout) == (1, "")
-    summary, line = done.stderr.splitlines()
-    assert summary.startswith("error: 1 file missing or stale") and line == f"  {MODEL}: stale: ppml.learning changed"
+    summary, command, line = done.stderr.splitlines()
+    assert summary.startswith("error: 1 file missing or stale") and "CONFIG=config/default.yaml" in command
+    assert line == f"  {MODEL}: stale: ppml.learning changed"
     (first.folder / "unfinished").write_text("")
-    done = run(first, "-c", PUBLISH, "--configfile", "config/default.yaml")
+    done = run(first, "-c", PUBLISH)
     assert (done.returncode, done.stderr) == (0, "")
     assert (first.folder / "reports/provenance.json").read_text() == "['config/default.yaml']"
     first.commit()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -27,25 +27,31 @@ from ppml.pipeline.dvc_remote import (
     tracked_lists,
 )
 from ppml.pipeline.git import GitError, changed_files
+from ppml.pipeline.job_status import JobRecords
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.project import DEFAULT_CONFIG
+from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.published_files import is_publishable
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.status import job_records, read_plan, unfinished
 
 
-def require_published_folders(plan: Plan, configfiles: list[str]) -> None:
-    """Raise a :class:`UserError` unless the data are redistributable and in the folders that DVC tracks."""
+def require_public_data(plan: Plan, configfile: str) -> None:
+    """Raise a :class:`UserError` unless the data are redistributable, and not the fallback."""
     if not plan.redistributable:
         contracts = {name: plan.config.dataset(name).contract for name in plan.datasets()}
         private = [name for name, contract in contracts.items() if not contract.redistributable]
-        raise UserError(
-            f"{', '.join(configfiles)} is not for publishing: the data of {', '.join(private)} are not published"
-        )
-    for key, folder in (("data", plan.paths.data), ("artifacts", plan.paths.artifacts)):
-        if Path(folder).parts[:1] != (key,):
-            why = f"the data are the fallback {plan.fallback}" if plan.fallback else f"folders.{key}: {folder}"
-            raise UserError(f"{', '.join(configfiles)} is not for publishing: {why}; published files are in {key}/")
+        raise UserError(f"{configfile} is not for publishing: the data of {', '.join(private)} are not published")
+    if plan.fallback:
+        raise UserError(f"{configfile} is not for publishing: the data are the fallback {plan.fallback}")
+
+
+def require_finished(records: Mapping[str, JobRecords]) -> None:
+    """Raise a :class:`UserError` that names the missing and stale files of each configuration."""
+    stale = {configfile: lines for configfile, own in records.items() if (lines := unfinished(own))}
+    if stale:
+        count = count_files([line for lines in stale.values() for line in lines])
+        parts = [f"`make results CONFIG={configfile}`:\n{some_lines(lines)}" for configfile, lines in stale.items()]
+        raise UserError("\n".join([f"{count} missing or stale, so nothing is published; first", *parts]))
 
 
 def unexpected(root: Path, repo: Repo) -> list[str]:
@@ -89,22 +95,19 @@ def add(root: Path, repo: Repo) -> tuple[dict[str, str], dict[Path, bytes]]:
                 write_bytes(path, content)
 
 
-def publish(root: Path, configfiles: list[str]) -> None:
-    """Publish ``data/`` and ``artifacts/``, and print the command for the commit.
+def publish(root: Path) -> None:
+    """Publish ``data/`` and ``artifacts/``, with the results of all published configurations.
 
     Raises
     ------
     UserError
         The message names the reason; ``data.dvc`` and ``artifacts.dvc`` keep their content.
     """
-    plan = read_plan(configfiles)
-    require_published_folders(plan, configfiles)
-    records = job_records(plan)
-    if stale := unfinished(records):
-        raise UserError(
-            f"{count_files(stale)} missing or stale, so nothing is published; `make results` first:\n"
-            f"{some_lines(stale)}"
-        )
+    plans = {configfile: read_plan([configfile]) for configfile in published_configurations(root)}
+    for configfile, plan in plans.items():
+        require_public_data(plan, configfile)
+    records = {configfile: job_records(plan) for configfile, plan in plans.items()}
+    require_finished(records)
     with open_repo(root) as repo:
         others = unexpected(root, repo)
         if others:
@@ -118,7 +121,8 @@ def publish(root: Path, configfiles: list[str]) -> None:
         remote = objects.remote
         tracked_lists(root)
         # A clone needs the records of pulled files.
-        records.save_book()
+        for own in records.values():
+            own.save_book()
         lists, contents = add(root, repo)
         files = objects.files(lists)
         digests = {file.digest for file in files}
@@ -152,14 +156,12 @@ def what_to_commit(root: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Publish the project in the current folder."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIG], help="as for Snakemake")
-    arguments = parser.parse_args(argv)
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args(argv)
     # Libraries log a traceback for each error; the message has the reason in one line.
     logging.disable()
     try:
         RunLock().require()
-        publish(Path.cwd(), arguments.configfile)
+        publish(Path.cwd())
     except KeyboardInterrupt:
         raise UserError(
             "interrupted; data.dvc and artifacts.dvc keep their content: `make publish` again sends the rest"

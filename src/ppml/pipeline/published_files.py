@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from ppml.config.datasets import DATASETS
-from ppml.pipeline.stages import STAGES, InRun
+from ppml.pipeline.stages import STAGES, SUBFOLDERS, InRun
 
 # The name of an arm, a partition or a transform: not hidden, and not `..`.
 _NAME = "[A-Za-z0-9][A-Za-z0-9._+-]*"
@@ -17,9 +17,13 @@ _SEED = "seed-?[0-9]+"
 def is_publishable(path: str) -> bool:
     """Return whether the workflow makes a file, given by its path from the top level, of redistributable data.
 
+    A configuration other than the default one has its artifacts in a folder with its name.
+
     Examples
     --------
     >>> [is_publishable(f"artifacts/runs/{path}") for path in ("fl/seed0/cost.json", "../a.py", "fl/seed0/a.py")]
+    [True, False, False]
+    >>> [is_publishable(f"artifacts/{path}/fl/seed0/cost.json") for path in ("a/runs", "a/a/runs", "runs/runs")]
     [True, False, False]
     """
     return _pattern().fullmatch(path) is not None
@@ -40,6 +44,8 @@ def _patterns() -> Iterator[str]:
         yield from (f"data/raw/{name}/{re.escape(file)}" for file in spec.file_names)
     yield rf"data/subsets/{subset}/{files}"
     yield rf"data/transformed/{subset}/{_NAME}/{files}"
-    yield rf"artifacts/partitions/({datasets})/{_NAME}/{_SEED}\.json"
+    own = f"(?!({'|'.join(SUBFOLDERS['artifacts'])})/){_NAME}"
+    artifacts = rf"artifacts/({own}/)?"
+    yield rf"{artifacts}partitions/({datasets})/{_NAME}/{_SEED}\.json"
     run = [file for stage in STAGES if isinstance(stage.outputs, InRun) for file in stage.outputs.names.values()]
-    yield rf"artifacts/runs/{_NAME}/{_SEED}/({'|'.join(map(re.escape, [*run, 'record.json']))})"
+    yield rf"{artifacts}runs/{_NAME}/{_SEED}/({'|'.join(map(re.escape, [*run, 'record.json']))})"
