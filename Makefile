@@ -24,7 +24,7 @@ RULES := Snakefile workflow/rules/*.smk
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation
 COMPILE := uv pip compile --universal --generate-hashes --python-version 3.11
 
-.PHONY: help results everything report pdf quick only table figure status pull publish test browser test-long lint environment lock sbom schema clean
+.PHONY: help results everything report pdf quick only table figure status pull bundle publish test browser test-long lint environment lock sbom schema clean
 # An hour of work does not start by accident.
 .DEFAULT_GOAL := help
 
@@ -67,9 +67,13 @@ status: environment ## up-to-date and stale results, with reasons and the expect
 	$(START)
 	@$(BIN)/python -B -m ppml.pipeline.status --cores $(CORES) $(CONFIGFILE)
 
-pull: environment ## fetch published results
+pull: environment ## fetch published results; FROM=bundle.tar, a folder or an address: from there
 	$(START)
-	@$(BIN)/python -m ppml.pipeline.pull
+	@$(BIN)/python -m ppml.pipeline.pull $(if $(value FROM),--from=$(call quoted,FROM))
+
+bundle: environment ## one archive of the published results of the last commit
+	$(START)
+	@$(BIN)/python -m ppml.pipeline.bundle
 
 publish: environment ## publish the results of this clone
 	$(START)

@@ -42,6 +42,13 @@ REMAINS = {
 }
 
 
+def set_store(folder: Path) -> None:
+    """Set the folder `store` beside a project as its default remote, in the file that git tracks."""
+    path = folder / ".dvc/config"
+    text = path.read_text().replace("[core]\n", "[core]\n    remote = store\n", 1)
+    path.write_text(text + "['remote \"store\"']\n    url = ../../store\n")
+
+
 class Clone:
     """A git clone of a small project with the sharing of this project."""
 
@@ -54,6 +61,7 @@ class Clone:
         (folder / "config").mkdir(parents=True)
         shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "*.local"))
         shutil.copytree(ROOT / ".dvc-site", folder / ".dvc-site", ignore=shutil.ignore_patterns("[0-9a-f]*"))
+        set_store(folder)
         for name in (".dvcignore", ".gitignore", "dvc.yaml"):
             shutil.copy(ROOT / name, folder / name)
         shutil.copy(ROOT / "config/published.yaml", folder / "config/published.yaml")
@@ -111,8 +119,8 @@ class Clone:
         with mock.patch.multiple("ppml.pipeline.publish", **replaced):
             publish(self.folder)
 
-    def pull(self) -> None:
-        pull(self.folder)
+    def pull(self, source: str = "") -> None:
+        pull(self.folder, source)
 
     def files(self) -> dict[str, bytes]:
         return {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ppml.pipeline.published_configs import published_configurations
-from tests.workflow.clone import Clone, isolate
+from tests.workflow.clone import Clone, isolate, set_store
 from tests.workflow.every import CONFIG, PLAIN, run_in, source
 from tests.workflow.project import DATASET, PUBLIC, Project
 from tests.workflow.small import Small
@@ -29,6 +29,7 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Project:
         for name in published_configurations(project.folder):
             (project.folder / name).unlink()
         (project.folder / config).write_text(PUBLIC.format(dataset=DATASET))
+        set_store(project.folder)
         project.complete(cores=1)
         project.git("init", "-q")
         project.publish()

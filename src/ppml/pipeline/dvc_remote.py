@@ -42,6 +42,8 @@ MAX_LINES = 10
 """The largest number of files in a message."""
 SITE_CACHE = ".dvc-site"
 """The folder of DVC's file states; `.dvc/config` names it for DVC in the top folder."""
+GIVEN = "from"
+"""The name of a remote that a command line gives."""
 COMMAND = "`.venv/bin/dvc remote add --local -d NAME URL` (docs/sharing.md)"
 
 _SECRET = re.compile("pass|token|secret|access_key|account_key|credential|connection_string")
@@ -63,8 +65,15 @@ class TrackedFile:
 
 
 @contextmanager
-def open_repo(root: Path) -> Iterator[Repo]:
+def open_repo(root: Path, url: str = "") -> Iterator[Repo]:
     """Open the project for DVC, with a private folder for DVC's file states.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of the project.
+    url : str
+        The address of the remote, in place of the default remote.
 
     Raises
     ------
@@ -79,7 +88,8 @@ def open_repo(root: Path) -> Iterator[Repo]:
             (folder / "repo").mkdir(mode=0o700)
         os.environ["DVC_SITE_CACHE_DIR"] = str(folder)
         try:
-            repo = stack.enter_context(Repo(str(root)))
+            given = {"core": {"remote": GIVEN}, "remote": {GIVEN: {"url": url}}} if url else None
+            repo = stack.enter_context(Repo(str(root), config=given))
         except DvcException as error:
             # DVC's message quotes the invalid line, which may contain a password.
             why = re.sub(r" \('.*'\)", "", str(error))
@@ -130,21 +140,20 @@ def tracked_lists(root: Path) -> dict[str, str]:
         A ``.dvc`` file cannot be read.
     """
     paths = {folder: root / f"{folder}.dvc" for folder in TRACKED}
-    return {folder: _list_name(path) for folder, path in paths.items() if path.is_file()}
+    return {folder: list_name(path.name, path.read_bytes()) for folder, path in paths.items() if path.is_file()}
 
 
-def _list_name(path: Path) -> str:
-    """Return the name of the list in a ``.dvc`` file."""
+def list_name(name: str, content: bytes) -> str:
+    """Return the name of the list in a ``.dvc`` file, or raise a :class:`UserError`."""
     try:
         # A valid file has a few lines.
-        (out,) = yaml.safe_load(path.read_bytes()[:4096].decode("utf-8"))["outs"]
-        if out["path"] != path.stem:
+        (out,) = yaml.safe_load(content[:4096].decode("utf-8"))["outs"]
+        if f"{out['path']}.dvc" != name:
             raise ValueError(out["path"])
         return _object_name(out["md5"], ".dir")
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         raise UserError(
-            f"{path.name} cannot be read; in the middle of a merge, take one side: "
-            f"git checkout --ours {path.name}, or --theirs"
+            f"{name} cannot be read; in the middle of a merge, take one side: git checkout --ours {name}, or --theirs"
         ) from None
 
 
@@ -302,8 +311,8 @@ class Remote:
         settings: Mapping[str, Any] = repo.config["remote"].get(name.lower(), {})
         if not settings:
             what = f"the default remote {name} is not defined" if name else "no DVC remote is set"
-            raise RemoteError(f"{what}; to set one: {COMMAND}")
-        self._title = f"{name} ({settings['url']})"
+            raise RemoteError(f"{what}: `make pull FROM=PATH-OR-URL` takes a bundle or a remote; to set one: {COMMAND}")
+        self._title = settings["url"] if name == GIVEN else f"{name} ({settings['url']})"
         self._secrets = [
             # A text of three characters is part of many words.
             value
@@ -391,7 +400,9 @@ class Remote:
 
 
 def _origin(repo: Repo, name: str) -> str:
-    """Return the configuration file that gives a remote its address."""
+    """Return the place that gives a remote its address, a configuration file or the command."""
+    if name == GIVEN:
+        return "FROM"
     for level in ("local", "repo", "global", "system"):
         if "url" in repo.config.load_one(level)["remote"].get(name.lower(), {}):
             path = Path(repo.config.files[level])

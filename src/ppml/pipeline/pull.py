@@ -1,4 +1,4 @@
-"""Pull the files that ``data.dvc`` and ``artifacts.dvc`` list from a DVC remote.
+"""Pull the files that ``data.dvc`` and ``artifacts.dvc`` list from a DVC remote or a bundle.
 
 DVC fetches the objects; this module puts them in place. Three properties of ``dvc pull`` (measured with DVC 3.67)
 forbid its use: it refuses all files if the folder has an unpublished result, replaces uncommitted work that is in its
@@ -30,14 +30,22 @@ from ppml.pipeline.dvc_remote import (
 )
 from ppml.pipeline.git import GitError, history, is_shallow
 from ppml.pipeline.published_files import is_publishable
+from ppml.pipeline.pull_source import fetch_bundle, is_bundle, remote_address
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.safe_paths import PlaceError, Places
 
 _LIST = re.compile(r"\bmd5: ([0-9a-f]{32}\.dir)\b")
 
 
-def pull(root: Path) -> None:
+def pull(root: Path, source: str = "") -> None:
     """Put every published file in its place, and print the result.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of the project.
+    source : str
+        The path or address of a bundle or of a remote; empty for the default remote.
 
     Raises
     ------
@@ -50,8 +58,11 @@ def pull(root: Path) -> None:
             f"nothing is published yet: there is no {' and no '.join(DVC_FILES)}; `make results` computes everything"
         )
     places = Places(root, is_publishable)
-    with open_repo(root) as repo:
+    bundled = is_bundle(source)
+    with open_repo(root, "" if bundled else remote_address(source)) as repo:
         objects = Objects(repo)
+        if bundled:
+            fetch_bundle(root, source, objects, lists)
         files = list_files(objects, lists, places)
         found = {file: digest_at(root / file.path) for file in files}
         wanted = [file for file in files if found[file] != file.digest]
@@ -115,7 +126,10 @@ def require_published(root: Path, objects: Objects, changed: Mapping[TrackedFile
     try:
         lists = [(folder, name) for folder in TRACKED for name in _LIST.findall(history(root, f"{folder}.dvc"))]
         doubt = "the clone is shallow: git fetch --unshallow" if is_shallow(root) else ""
-        objects.fetch({name for _, name in lists})
+        try:
+            objects.fetch({name for _, name in lists})
+        except RemoteError:
+            doubt = doubt or "no remote has their lists"
         for folder, name in lists:
             # An invalid list shows no published files.
             with suppress(UserError):
@@ -151,12 +165,14 @@ def put(places: Places, file: TrackedFile, objects: Objects) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Pull into the project in the current folder."""
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--from", default="", dest="source", metavar="PATH-OR-URL", help="a bundle, or a remote")
+    source = parser.parse_args(argv).source
     # Libraries log a traceback for each error; the message has the reason in one line.
     logging.disable()
     try:
         RunLock().require()
-        pull(Path.cwd())
+        pull(Path.cwd(), source)
     except RemoteError as error:
         raise UserError(f"{error}\nWithout the remote, `make results` computes everything that is absent") from None
     except KeyboardInterrupt:
