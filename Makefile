@@ -122,6 +122,7 @@ environment: .venv/.ready ## the pinned packages, in .venv
 	@$(INSTALL) --require-hashes --only-binary :all: -r requirements.lock
 	@echo '4 of 4: this package'
 	@$(INSTALL) --no-index -e .
+	@mkdir -p .venv/share/vega && cp .venv/lib/python3*/site-packages/snakemake/assets/data/vega*/vega*.js .venv/share/vega
 	@touch $@
 
 # Resolve the pins again for Python 3.11 to 3.14 (needs uv). An unnamed package without a wheel is refused.

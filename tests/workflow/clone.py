@@ -35,6 +35,8 @@ FILES = {
     **{f"artifacts/runs/fl/seed{seed}/model.safetensors": b"model %d" % seed for seed in range(12)},
     **{f"artifacts/runs/fl/seed{seed}/events.json": b"[]\n" for seed in range(12)},
 }
+METRICS = b'{"accuracy": {"mean": 0.97, "std": 0.01}, "seeds": 3}'
+METRIC_FILES = ("metrics/dp", "metrics/fl", "best/metrics/a", "clients/metrics/b", "inference/metrics/c")
 REMAINS = {
     "artifacts/runs/fl/seed0/.model-x1.safetensors": b"half",
     "artifacts/runs/fl/seed0/model.safetensors.tmp": b"half",
@@ -62,15 +64,15 @@ class Clone:
         shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "*.local"))
         shutil.copytree(ROOT / ".dvc-site", folder / ".dvc-site", ignore=shutil.ignore_patterns("[0-9a-f]*"))
         set_store(folder)
-        for name in (".dvcignore", ".gitignore", "dvc.yaml"):
+        for name in (".dvcignore", ".gitignore", "dvc.yaml", "dvc.lock"):
             shutil.copy(ROOT / name, folder / name)
         shutil.copy(ROOT / "config/published.yaml", folder / "config/published.yaml")
-        (folder / "reports").mkdir()
-        for name in ("metrics.json", "records.csv", "history.csv"):
+        self = cls(folder)
+        self.write({f"reports/{path}.json": METRICS for path in METRIC_FILES})
+        for name in ("records.csv", "history.csv"):
             shutil.copy(ROOT / "reports" / name, folder / "reports" / name)
         (folder / "config/default.yaml").write_text(CONFIG)
         (folder / "config/full.yaml").write_text("extends: default.yaml\nfolders: {artifacts: build/full/artifacts}\n")
-        self = cls(folder)
         self.write({**FILES, **REMAINS})
         self.git("init", "-q", "-b", "main")
         self.commit()

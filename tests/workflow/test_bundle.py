@@ -100,7 +100,7 @@ def test_reader_pulls_every_file(reader: Clone, bundle: Path, tmp_path: Path, ho
         done = run(reader, "-m", "ppml.pipeline.pull", f"--from={sources[how]}")
     assert (done.returncode, done.stderr.splitlines()[:1]) == (0, []), done.stderr
     assert reader.files() == FILES
-    assert "up to date" in reader.dvc("status")
+    assert "up to date" in reader.dvc("status", "data.dvc", "artifacts.dvc")
 
 
 def test_bare_dvc_pulls_from_a_static_web_server(reader: Clone, bundle: Path, tmp_path: Path) -> None:

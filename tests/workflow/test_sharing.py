@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import snakemake.assets
 
 from ppml.errors import UserError
 from ppml.pipeline.dvc_remote import Objects
 from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.pull import main as pull_main
-from tests.workflow.clone import CONFIG, FILES, Clone, error_of, run, stored, stored_list
+from tests.workflow.clone import CONFIG, FILES, METRIC_FILES, Clone, error_of, run, stored, stored_list
 from tests.workflow.project import ROOT
 
 pytestmark = pytest.mark.usefixtures("isolated")
@@ -49,7 +50,7 @@ def test_clone_pulls_published_files(first: Clone, capsys: pytest.CaptureFixture
     assert other.files() == FILES
     printed = capsys.readouterr().out
     assert f"pulled {len(FILES)} files" in printed and f"all {len(FILES)} published files are in place" in printed
-    assert "up to date" in other.dvc("status")
+    assert "up to date" in other.dvc("status", "data.dvc", "artifacts.dvc")
     assert "up to date" in other.dvc("pull")
     assert other.git("status", "--porcelain") == ""
 
@@ -71,17 +72,16 @@ def test_second_publishing_sends_new_objects_only(published: Clone, capsys: pyte
 
 
 def test_metrics_params_and_plots_compare_two_commits(published: Clone) -> None:
-    path = published.folder / "reports/metrics.json"
-    metrics = json.loads(path.read_text())
-    metrics["fl"]["accuracy"]["mean"] = 0.5
-    path.write_text(json.dumps(metrics))
+    published.write({"reports/metrics/fl.json": b'{"accuracy": {"mean": 0.5, "std": 0.01}, "seeds": 3}'})
     config = published.folder / "config/default.yaml"
     config.write_text(config.read_text().replace("0.06", "0.07"))
     published.commit()
-    shown = json.loads(published.dvc("metrics", "show", "--json"))[""]["data"]
-    assert shown["reports/metrics.json"]["data"]["fl"]["accuracy"] == metrics["fl"]["accuracy"]
+    rows = [line.split() for line in published.dvc("metrics", "show").splitlines()]
+    assert rows[0] == ["Path", "accuracy.mean", "accuracy.std", "seeds"]
+    values = {path: "0.5" if path == "metrics/fl" else "0.97" for path in METRIC_FILES}
+    assert sorted(rows[1:]) == sorted([f"reports/{path}.json", mean, "0.01", "3"] for path, mean in values.items())
     [line] = published.dvc("metrics", "diff", "HEAD^").splitlines()[1:]
-    assert line.split()[:2] == ["reports/metrics.json", "fl.accuracy.mean"] and "0.5" in line
+    assert line.split()[:2] == ["reports/metrics/fl.json", "accuracy.mean"] and "0.5" in line
     [line] = published.dvc("params", "diff", "HEAD^").splitlines()[1:]
     assert line.split() == ["config/default.yaml", "arms.centralized.training.learning_rate", "0.06", "0.07"]
     published.dvc("plots", "diff", "HEAD^", "-o", "plots")
@@ -89,6 +89,23 @@ def test_metrics_params_and_plots_compare_two_commits(published: Clone) -> None:
     for title in ("Accuracy of every arm", "Accuracy against epsilon", "Accuracy during training"):
         assert f'"text": "{title}' in page
     assert "<DVC_METRIC" not in page
+    # Of the network there is only the fallback; the environment has the scripts (test below).
+    sources = re.findall(r'<script src="([^"]+)"', page)
+    assert sources[:3] == [f"../.venv/share/vega/{name}.js" for name in ("vega", "vega-lite", "vega-embed")]
+    assert all("${name}" in source for source in sources[3:]) and "if (!window.vegaEmbed)" in page
+
+
+def test_snakemake_has_the_scripts_of_plots() -> None:
+    data = Path(snakemake.assets.__file__).parent / "data"
+    assert {path.name for path in data.glob("vega*/vega*.js")} == {"vega.js", "vega-lite.js", "vega-embed.js"}
+
+
+def test_dvc_repro_runs_the_workflow_and_keeps_the_lists(other: Clone) -> None:
+    (other.folder / "Makefile").write_text("results:\n\techo run >> runs\n")
+    for _ in range(2):
+        other.dvc("repro")
+    assert (other.folder / "runs").read_text() == "run\n" * 2
+    assert other.git("status", "--porcelain").splitlines() == ["?? Makefile", "?? runs"]
 
 
 def test_dvc_push_and_pull_work(published: Clone) -> None:
@@ -179,7 +196,7 @@ def test_unusable_remote_is_named(other: Clone, settings: dict[str, str], reason
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ("[core]\n", "no DVC remote is set; "),
+        ("[core]\n", "no DVC remote is set: "),
         ("[core]\nremote = gone\n", "the default remote gone is not defined; "),
         ("['remote \"x\"']\nurl = foo://x\n", ".dvc/config, .dvc/config.local or DVC's settings of the user: config "),
     ],

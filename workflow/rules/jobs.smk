@@ -10,7 +10,7 @@
 #   privacy.json                                  account: epsilon from the mechanisms that were executed
 #   audit.json                                    audit: measured noise and samples, for private arms and the first seed
 #   inference.json, inference-cost.json           infer: predictions of encrypted images
-# reports/records.csv, costs.csv, ..., metrics.json           collect: all runs, tidy
+# reports/records.csv, costs.csv, ..., metrics/{arm}.json     collect: all runs, tidy
 # reports/report.html, report.pdf                             report, pdf: all results for readers
 # logs/overview.rst                                           overview: the first page of Snakemake's report
 

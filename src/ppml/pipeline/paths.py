@@ -30,7 +30,6 @@ class Paths:
         self.logs = config.folders.logs + suffix
         # The first page of Snakemake's report only combines figures: git does not need it.
         self.overview = f"{self.logs}/overview.rst"
-        self.metrics = f"{self.reports}/metrics.json"
 
     def raw(self, dataset: str, names: tuple[str, ...]) -> dict[str, str]:
         """Return the published files of a data set."""
@@ -55,6 +54,10 @@ class Paths:
     def tidy(self, name: str) -> str:
         """Return the tidy file of all runs with this name."""
         return f"{self.reports}/{name}.csv"
+
+    def metrics(self, arm: str) -> str:
+        """Return the file of an arm's metrics, which DVC shows in one row."""
+        return f"{self.reports}/metrics/{arm}.json"
 
     def table(self, experiment: str, kind: str) -> dict[str, str]:
         """Return the files of a table, by format."""

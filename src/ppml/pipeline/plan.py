@@ -391,7 +391,7 @@ class Plan:
     # --- reports ------------------------------------------------------------------------------------------------
 
     def collect_spec(self) -> dict[str, Any]:
-        """Return every run and its files, the confidence of audits, and the joint arms of each table."""
+        """Return every run, the files of runs and metrics, the confidence of audits, and the joint arms of tables."""
         runs = [
             {
                 "arm": key["arm"],
@@ -403,7 +403,13 @@ class Plan:
             }
             for key in RUN.keys(self)
         ]
-        return {"runs": runs, "audit": self.config.audit.to_json(), "tables": self.joint_arm_sets()}
+        metrics = {arm: self.paths.metrics(arm) for arm, _ in self.runs}
+        return {
+            "runs": runs,
+            "metrics": metrics,
+            "audit": self.config.audit.to_json(),
+            "tables": self.joint_arm_sets(),
+        }
 
     def _files_of(self, name: str, key: Key) -> list[str]:
         """Return the output files of a stage for a run, empty if the run has no such job."""

@@ -143,7 +143,7 @@ def _collect_outputs(plan: Plan, key: Key) -> Files:
     return {
         "run_records": records,
         **{name: plan.paths.tidy(name) for name in TIDY_FILES},
-        "metrics": plan.paths.metrics,
+        "metrics": [plan.paths.metrics(arm) for arm in dict.fromkeys(arm for arm, _ in plan.runs)],
     }
 
 
@@ -303,7 +303,7 @@ STAGE = {stage.name: stage for stage in STAGES}
 SUBFOLDERS = {
     "data": ("raw", "subsets", "transformed"),
     "artifacts": ("partitions", "runs"),
-    "reports": ("tables", "figures"),
+    "reports": ("tables", "figures", "metrics"),
     "logs": tuple(STAGE),
 }
 """The subfolders in each folder of the configuration."""

@@ -24,10 +24,10 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def run(job: Job) -> None:
-    """Write record.json beside every run, the tidy files and metrics.json.
+    """Write record.json beside every run, the tidy files, and the metrics of each arm.
 
     The specification holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference
-    (files), the confidence of the audits, and the names of the arms that each table shows.
+    (files), the file of each arm's metrics, the confidence of the audits, and the arms of each table.
 
     Raises
     ------
@@ -38,7 +38,8 @@ def run(job: Job) -> None:
     rows = collect_rows(dict(job.spec))
     for name, tidy in TIDY_FILES.items():
         write_text(job.outputs[name], to_csv(rows[name], tidy.columns))
-    write_json(job.outputs["metrics"], summarise(pd.DataFrame(rows["records"])))
+    for arm, metrics in summarise(pd.DataFrame(rows["records"])).items():
+        write_json(job.spec["metrics"][arm], metrics)
 
 
 def collect_rows(spec: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
