@@ -47,7 +47,8 @@ def test_logger_names_the_unreadable_file(tmp_path):
     assert configuration_error(["-n", "--configfile", str(good), str(bad), "--cores", "1"]).startswith(f"{bad}: ")
     assert configuration_error([f"--configfile={bad}", "a.svg"]).startswith(f"{bad}: ")
     assert configuration_error(["--configfile", str(good), "--cores", "1"]) == ""
-    assert configuration_error(["--config", "seed=1", str(bad)]) == ""
+    assert configuration_error(["--config", "seed=1", "--cores", "1"]) == ""
+    assert configuration_error(["--config", "seed=1", str(bad)]).startswith(f"{bad}: --config takes")
 
 
 def test_target_after_the_option_is_no_configuration_file(tmp_path):

@@ -12,7 +12,7 @@ from ppml.errors import UserError
 from ppml.jobs.runner import run
 from ppml.pipeline.forecast import Forecast, forecast
 from ppml.pipeline.job_status import plan_jobs
-from ppml.pipeline.project import project_file
+from ppml.pipeline.project import ROOT, project_file
 from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.status import job_records, read_plan
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("-n", "--dry-run", action="store_true", help="run nothing")
     arguments = parser.parse_args(argv)
     total, stale = Forecast(), []
-    for file in published_configurations():
+    for file in map(project_file, published_configurations(ROOT)):
         expected = expect(file)
         print(f"{file}: {expected.text(arguments.cores)}", flush=True)
         stale += [file] * bool(expected.jobs)
