@@ -14,9 +14,7 @@ from ppml.contract import DataContract
 from ppml.data.transforms.extractor import ScatteringFeatures
 from ppml.errors import UserError
 from ppml.randomness import Randomness
-
-# The function stays private there: another name would change the code digest of every training.
-from ppml.stages.example_files import DTYPES, _normalise
+from ppml.stages.example_files import DTYPES, normalise
 
 
 class ModelInputs:
@@ -50,7 +48,7 @@ class ModelInputs:
         for transform in self._transforms:
             # The files of features have this type, so that a model trains on rounded features.
             inputs = transform.viewed(inputs).to(DTYPES["features"]).to(torch.float32)
-        return _normalise(inputs, self._contract)
+        return normalise(inputs, self._contract)
 
 
 def check_examples(examples: ArrayLike | torch.Tensor, contract: DataContract) -> torch.Tensor:

@@ -44,7 +44,7 @@ def read_examples(path: str | Path, contract: DataContract, device: str = "cpu")
         The file is damaged, or does not fit the contract.
     """
     examples = read_raw_examples(path, contract)
-    return Examples(_normalise(examples.inputs, contract), examples.labels).to(device)
+    return Examples(normalise(examples.inputs, contract), examples.labels).to(device)
 
 
 def read_raw_examples(path: str | Path, contract: DataContract) -> Examples:
@@ -69,7 +69,7 @@ def read_raw_examples(path: str | Path, contract: DataContract) -> Examples:
     return Examples(inputs.to(torch.float32) / 255.0 if pixels else inputs.to(torch.float32), labels)
 
 
-def _normalise(inputs: torch.Tensor, contract: DataContract) -> torch.Tensor:
+def normalise(inputs: torch.Tensor, contract: DataContract) -> torch.Tensor:
     """Return inputs less the mean, divided by the deviation, of their channel or column."""
     if contract.kind == "features":
         return inputs
