@@ -130,6 +130,9 @@ def spread(collected, arm, values):
 @pytest.mark.parametrize("kind", ["privacy_utility", "size"])
 def test_interval_cannot_stretch_the_axis(kind):
     narrow, wide = (collect({name: TECHNIQUES[name] for name in ("centralized", "dp")}) for _ in range(2))
+    for arm, mean in (("centralized", 0.98), ("dp", 0.95)):
+        spread(narrow, arm, [mean - 0.001, mean, mean + 0.001])
+        spread(wide, arm, [mean - 0.001, mean, mean + 0.001])
     spread(wide, "dp", [0.90, 0.95, 0.99])
     before, after = draw(kind, narrow).axes[0], draw(kind, wide).axes[0]
     assert after.get_ylim()[0] > 85 and not [line for line in before.lines if line.get_gid() == "cut"]
