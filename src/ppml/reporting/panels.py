@@ -32,7 +32,7 @@ SMALL_PANEL = 1.5
 LINE_HEIGHT = 9.5
 """Points of a line of a label."""
 
-NOTE_WIDTH = 104
+NOTE_WIDTH = 110
 """Characters of a line of a note below the panels."""
 
 
