@@ -47,17 +47,26 @@ def test_unusable_python_is_one_line(folder: Path, python: str, problem: str) ->
 ODD = ["my settings.yaml", 'it\'s a "test" $HOME ~ ü.yaml', "$(id) `id` & #1 %s;*.yaml", "a\\b.yaml"]
 
 
-@pytest.mark.parametrize("target", ["results", "report", "pdf", "only", "table", "figure", "status", "publish"])
-def test_name_of_configuration_reaches_program_as_one_word(folder: Path, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "variable", "option"),
+    [
+        *(
+            (target, "CONFIG", "<--configfile><{}>")
+            for target in ("results", "report", "pdf", "only", "table", "figure", "status")
+        ),
+        ("pull", "FROM", "<--from={}>"),
+    ],
+)
+def test_path_reaches_program_as_one_word(folder: Path, target: str, variable: str, option: str) -> None:
     for place in (("build.lock", "sdists.lock"), (".venv/bin/python", ".venv/.ready")):
         for name in place:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text('#!/bin/sh\nfor word; do printf "<%s>" "$word"; done; echo\n')
             (folder / name).chmod(0o755)
     for name in ODD:
-        for done in (make(folder, target, f"CONFIG={name}"), make(folder, target, CONFIG=name)):
+        for done in (make(folder, target, f"{variable}={name}"), make(folder, target, **{variable: name})):
             assert done.returncode == 0, done.stderr
-            assert all(line.endswith(f"<--configfile><{name}>") for line in done.stdout.splitlines()), done.stdout
+            assert all(line.endswith(option.format(name)) for line in done.stdout.splitlines()), done.stdout
 
 
 def test_bare_make_prints_every_target_once_and_makes_nothing(folder: Path) -> None:
@@ -74,7 +83,7 @@ def test_bare_make_prints_every_target_once_and_makes_nothing(folder: Path) -> N
 def test_every_target_makes_missing_environment(folder: Path) -> None:
     for target in (
         *("results", "everything", "report", "pdf", "quick", "only", "table", "figure", "status", "pull", "publish"),
-        *("sbom", "test", "test-long"),
+        *("bundle", "sbom", "test", "test-long"),
     ):
         planned = make(folder, "-n", target, "PYTHON=python3").stdout
         assert re.search(r"pip install .*-r requirements\.lock", planned), target

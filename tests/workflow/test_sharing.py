@@ -197,7 +197,7 @@ def test_unusable_remote_is_named(other: Clone, settings: dict[str, str], reason
     ("settings", "reason"),
     [
         ("[core]\n", "no DVC remote is set: "),
-        ("[core]\nremote = gone\n", "the default remote gone is not defined; "),
+        ("[core]\nremote = gone\n", "the default remote gone is not defined: "),
         ("['remote \"x\"']\nurl = foo://x\n", ".dvc/config, .dvc/config.local or DVC's settings of the user: config "),
     ],
 )
