@@ -8,32 +8,57 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from ppml.reporting.footnotes import noise_known_to
-from ppml.reporting.formatting import dataset_name, epsilon_bound, human_bytes, percent, significant, thousands
+from ppml.reporting.formatting import (
+    dataset_name,
+    epsilon_bound,
+    human_bytes,
+    percent,
+    percent_estimate,
+    significant,
+    thousands,
+)
 from ppml.reporting.statistics import Difference, difference
-from ppml.reporting.summaries import rows_for_arm
-from ppml.reporting.technique_style import technique_name
+from ppml.reporting.summaries import accuracy_by_seed
 
 ALTERNATIVES = 4
 """The largest number of techniques for a threat."""
 PREDICTION = "prediction"
+FILTERS = {
+    "pooling": "examples stay with their owners",
+    "server": "single updates",
+    "model": "an example in the model",
+    "client": "a client in the model",
+    PREDICTION: "predicted images",
+}
+"""The protected things, by the name of the threat."""
 
 
-def _federated(row: pd.Series) -> bool:
-    return bool(row["topology"] == "federated")
-
-
-def _hides_updates(row: pd.Series) -> bool:
-    return _federated(row) and row["aggregation"] not in ("none", "plaintext")
+def _bare(row: pd.Series) -> bool:
+    return bool(row["privacy_unit"] == "none")
 
 
 def _private(row: pd.Series) -> bool:
     return bool(row["privacy_unit"] == "example")
+
+
+def _hides_updates(row: pd.Series) -> bool:
+    return bool(row["topology"] == "federated") and row["aggregation"] not in ("none", "plaintext")
+
+
+def _protects_updates(row: pd.Series) -> bool:
+    """Return whether the server reads no update, or one in which the client's own noise protects each example."""
+    return _hides_updates(row) or (row["topology"] == "federated" and row["noise"] == "local")
+
+
+def _same(row: pd.Series, other: pd.Series, *columns: str) -> bool:
+    return all(row[column] == other[column] or (pd.isna(row[column]) and pd.isna(other[column])) for column in columns)
 
 
 @dataclass(frozen=True)
@@ -41,45 +66,28 @@ class Threat:
     """A threat, and the protection against it."""
 
     key: str
-    """The name of the threat in filters."""
-    fear: str
+    name: str
     """The threat as a sentence."""
-    short: str
-    """The protected thing, for the column of a table."""
-    saying: str
+    protection: str
     """The protection as the subject of a sentence."""
-    protects: Callable[[pd.Series], bool]
-    """Row of a summary -> whether the arm protects against the threat."""
     alone: Callable[[pd.Series], bool]
     """Row of a summary -> whether the arm has this protection and no other one."""
     without: Callable[[pd.Series, pd.Series], bool]
     """Row of an arm and of another one -> whether the other one lacks the protection, and the rest is equal."""
 
 
-def _same(row: pd.Series, other: pd.Series, *columns: str) -> bool:
-    return all(row[column] == other[column] or (pd.isna(row[column]) and pd.isna(other[column])) for column in columns)
-
-
-def _bare(row: pd.Series) -> bool:
-    return bool(row["privacy_unit"] == "none")
-
-
 THREATS = (
     Threat(
         "pooling",
-        "Another party holds all examples",
-        "examples stay with their owners",
+        "My examples leave my site",
         "training where the examples are",
-        lambda row: row["topology"] != "centralized",
         lambda row: row["topology"] != "centralized" and _bare(row) and not _hides_updates(row),
         lambda row, other: other["topology"] == "centralized" and _bare(other),
     ),
     Threat(
         "server",
-        "The server reads the update of a client",
-        "single updates",
+        "The server reads my update",
         "hiding the updates from the server",
-        _hides_updates,
         lambda row: _hides_updates(row) and _bare(row),
         lambda row, other: (
             other["aggregation"] == "plaintext" and _same(row, other, "topology", "partition", "privacy_unit")
@@ -87,69 +95,118 @@ THREATS = (
     ),
     Threat(
         "model",
-        "A reader of the model learns about an example",
-        "an example in the model",
+        "The released model reveals an example",
         "differential privacy",
-        _private,
-        lambda row: _private(row) and not _hides_updates(row),
+        lambda row: _private(row) and not _protects_updates(row),
         lambda row, other: _bare(other) and _same(row, other, "topology", "partition", "aggregation"),
     ),
     Threat(
         "both",
-        "The server reads updates, and a reader of the model learns about an example",
-        "updates and model",
-        "both together",
-        lambda row: _hides_updates(row) and _private(row),
-        lambda row: _hides_updates(row) and _private(row),
+        "My update, or the model, reveals an example",
+        "the protection of updates and model",
+        lambda row: _private(row) and _protects_updates(row),
         lambda row, other: (
             _bare(other) and other["aggregation"] == "plaintext" and _same(row, other, "topology", "partition")
         ),
     ),
     Threat(
         "client",
-        "A reader of the model learns about all examples of a client",
-        "a client in the model",
+        "The released model reveals all examples of a client",
         "differential privacy of a whole client",
-        lambda row: row["privacy_unit"] == "client",
         lambda row: row["privacy_unit"] == "client",
         lambda row, other: _bare(other) and _same(row, other, "topology", "partition"),
     ),
     Threat(
         PREDICTION,
-        "A server that predicts reads the images",
-        "predicted images",
+        "The prediction server reads my input",
         "prediction on encrypted images",
         # The file of encrypted predictions decides, not the training.
-        lambda row: False,
         lambda row: False,
         lambda row, other: False,
     ),
 )
-FILTERS = {threat.key: threat.short for threat in THREATS if threat.key != "both"}
-"""The protections by the name of their threat; an arm against both threats has two of them."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A technique against a threat, with its cost."""
+    """A technique against a threat, with its cost. A number that does not apply is nan."""
 
     arm: str
     label: str
-    accuracy: str
-    """Percent."""
-    change: str
-    """Percentage points of accuracy against the arm without the protection, with the 95 % interval."""
+    accuracy: float
+    """Mean over the seeds, on all evaluated images."""
+    accuracy_sd: float
+    accuracy_low: float
+    accuracy_high: float
+    """Standard deviation over the seeds, and the 95 % interval."""
+    epsilon: float
+    """Infinite without differential privacy."""
     against: str
-    """The label of that arm; empty without such an arm."""
-    points: float
-    """The change as a number; nan without such an arm."""
-    epsilon: str
-    seconds: str
-    bytes: str
+    """The label of the arm without the protection; empty without such an arm."""
+    change: float
+    """Accuracy minus that of this arm, on the seeds of both."""
+    change_low: float
+    change_high: float
+    """The 95 % interval."""
+    seconds: float
+    """CPU time of the training of all parties, or of one prediction."""
+    seconds_factor: float
+    """The multiple of that of the arm without the protection."""
+    bytes: float
+    """Bytes that a client sends in a round, or of one prediction, both ways."""
+    bytes_factor: float
     trust: str
-    """The parties with access to the examples or, alone or together, to a single update."""
+    """The parties, and the trust in them."""
     noise: str
     """The parties that know the noise; empty without privacy."""
+    predicts: bool = False
+    """Whether seconds and bytes are those of one prediction."""
+
+    @property
+    def accuracy_text(self) -> str:
+        """Percent, with the deviation or the interval."""
+        return percent_estimate(self.accuracy, self.accuracy_sd, self.accuracy_low, self.accuracy_high)
+
+    @property
+    def epsilon_text(self) -> str:
+        """The bound."""
+        return epsilon_bound(self.epsilon)
+
+    @property
+    def change_text(self) -> str:
+        """Percentage points with the interval; empty without an arm to compare with."""
+        if not self.against:
+            return ""
+        ends = "" if math.isnan(self.change_low) else f" [{100 * self.change_low:+.2f}, {100 * self.change_high:+.2f}]"
+        return f"{100 * self.change:+.2f}{ends}"
+
+    @property
+    def seconds_text(self) -> str:
+        """CPU seconds, with the factor."""
+        if self.predicts:
+            return f"{significant(self.seconds, 2)} a prediction"
+        return _with_factor(significant(self.seconds), self.seconds_factor)
+
+    @property
+    def bytes_text(self) -> str:
+        """Bytes with their unit, with the factor."""
+        if self.predicts:
+            return f"{human_bytes(self.bytes)} a prediction"
+        return _with_factor(human_bytes(self.bytes), self.bytes_factor)
+
+    @property
+    def cost(self) -> str:
+        """All costs in one text, without the ones that do not apply."""
+        change = [f"{100 * self.change:+.2f} points"] if self.against else []
+        if self.predicts:
+            spent = [f"{significant(self.seconds, 2)} s and {human_bytes(self.bytes)} a prediction"]
+        elif self.against:
+            spent = [f"CPU time {_factor(self.seconds_factor)}"]
+        else:
+            spent = [f"CPU time {significant(self.seconds)} s"]
+        sent = [] if self.predicts or math.isnan(self.bytes) else [f"upload {self.bytes_text}"]
+        against = f"against {self.against}: " if self.against else ""
+        return against + ", ".join([*change, *spent, *sent])
 
 
 @dataclass(frozen=True)
@@ -167,35 +224,42 @@ class DataDecisions:
     dataset: str
     examples: str
     """The number of training examples."""
-    bare: str
-    """Percent: the highest accuracy of one owner without protection; empty without such an arm."""
-    epsilon: str
-    """The most frequent epsilon of the arms; empty without privacy."""
+    bare: tuple[str, str] | None
+    """Label and accuracy in percent of the most accurate arm of one owner without protection, if there is one."""
     decisions: tuple[Decision, ...]
 
     @property
     def sentence(self) -> str:
-        """The decisions in one sentence."""
+        """The decisions in one sentence; each cost names the arm without the protection."""
         parts = [_clause(one) for one in self.decisions]
         data = f"On {self.dataset} with {self.examples} training examples"
-        bare = [f"one owner without protection reaches {self.bare} % accuracy"] if self.bare else []
+        bare = [f"{self.bare[0]} reaches {self.bare[1]} % accuracy without protection"] if self.bare else []
         return f"{data}: {'; '.join([*bare, *parts])}."
 
 
 def protections(row: pd.Series, predicting: set[str]) -> list[str]:
     """Return the names of the threats that an arm, a row of a summary, protects against."""
-    found = [threat.key for threat in THREATS if threat.key in FILTERS and threat.protects(row)]
-    return [*found, PREDICTION] if str(row.name) in predicting else found
+    found = {
+        "pooling": row["topology"] != "centralized",
+        "server": _protects_updates(row),
+        "model": _private(row),
+        "client": row["privacy_unit"] == "client",
+        PREDICTION: str(row.name) in predicting,
+    }
+    return [name for name in FILTERS if found[name]]
 
 
 def trust_in(row: pd.Series) -> str:
-    """Return the parties with access to the examples or to a single update of an arm, a row of a summary."""
-    match row["topology"]:
-        case "centralized":
-            return "the one owner of all examples"
-        case "independent":
-            return "no other party"
-    return str(row["update_opened_by"])
+    """Return the parties that an owner of examples must trust under an arm, a row of a summary, and the trust."""
+    if row["topology"] == "centralized":
+        return "the owner of all examples"
+    # The noise of a client protects its update from all other parties.
+    if row["topology"] == "independent" or row["noise"] == "local":
+        return "no other party"
+    opened = str(row["update_opened_by"])
+    if row["aggregation"] == "plaintext":
+        return f"{opened}, with every update" + (" and the noise" if row["noise"] == "central" else "")
+    return f"no collusion of {opened.replace(' together with ', ' and ').removesuffix(' together')}"
 
 
 def trust_for_noise(row: pd.Series) -> str:
@@ -203,10 +267,10 @@ def trust_for_noise(row: pd.Series) -> str:
     return "" if _bare(row) else noise_known_to(row)
 
 
-def decide(
-    summary: pd.DataFrame, records: pd.DataFrame, inferences: pd.DataFrame, first: Collection[str] = ()
-) -> list[DataDecisions]:
+def decide(summary: pd.DataFrame, records: pd.DataFrame, inferences: pd.DataFrame) -> list[DataDecisions]:
     """Return the decisions on each data set, in the order of the arms.
+
+    Of the arms that need the same trust, the most accurate one on their common seeds is an option.
 
     Parameters
     ----------
@@ -214,37 +278,29 @@ def decide(
         One row for each arm, as :func:`~ppml.reporting.summaries.summarise` returns it.
     records, inferences : pandas.DataFrame
         The rows of records.csv and of inferences.csv.
-    first : collection of str
-        The arms with a threat statement, which stand for their technique in place of arms without one.
     """
     found = []
     for dataset, rows in summary.groupby("dataset", sort=False):
         # Accuracies compare at one number of training examples: the most frequent one.
         size = Counter(rows["n_train"]).most_common(1)[0][0]
-        chosen = rows[rows["n_train"] == size]
-        found.append(_decide(str(dataset), int(size), chosen, records, inferences, first))
+        found.append(_decide(str(dataset), int(size), rows[rows["n_train"] == size], records, inferences))
     return found
 
 
 def _decide(
-    dataset: str,
-    size: int,
-    rows: pd.DataFrame,
-    records: pd.DataFrame,
-    inferences: pd.DataFrame,
-    first: Collection[str],
+    dataset: str, size: int, rows: pd.DataFrame, records: pd.DataFrame, inferences: pd.DataFrame
 ) -> DataDecisions:
-    private = rows[rows["privacy_unit"] == "example"]
-    (shared, count), *_ = [*Counter(map(_rounded, private["epsilon"])).most_common(1), (math.nan, 0)]
+    epsilons = Counter(_rounded(value) for value in rows.loc[rows["privacy_unit"] == "example", "epsilon"])
+    shared, count = max(epsilons.items(), key=lambda item: item[1], default=(math.nan, 0))
     shared = shared if count > 1 else math.nan
-    decisions = [Decision(threat, tuple(_options(threat, rows, records, shared, first))) for threat in THREATS[:-1]]
+    decisions = [Decision(threat, tuple(_options(threat, rows, records, shared))) for threat in THREATS[:-1]]
     decisions.append(Decision(THREATS[-1], tuple(_predictions(rows, inferences))))
-    bare = rows[(rows["topology"] == "centralized") & (rows["privacy_unit"] == "none")]["accuracy_all_mean"]
+    bare = rows[(rows["topology"] == "centralized") & (rows["privacy_unit"] == "none")]
+    best = None if bare.empty else bare.sort_values("accuracy_all_mean", kind="stable").iloc[-1]
     return DataDecisions(
         dataset_name(dataset),
         thousands(size),
-        percent(bare.max()) if len(bare) else "",
-        "" if math.isnan(shared) else epsilon_bound(shared),
+        None if best is None else (str(best["label"]), percent(best["accuracy_all_mean"])),
         tuple(one for one in decisions if one.options),
     )
 
@@ -254,19 +310,15 @@ def _rounded(epsilon: float) -> float:
     return float(f"{epsilon:.2g}")
 
 
-def _options(
-    threat: Threat, rows: pd.DataFrame, records: pd.DataFrame, shared: float, first: Collection[str]
-) -> Iterator[Option]:
+def _options(threat: Threat, rows: pd.DataFrame, records: pd.DataFrame, shared: float) -> Iterator[Option]:
     candidates = [row for _, row in rows.iterrows() if threat.alone(row)]
     # Accuracy rises with epsilon: techniques compare at the most frequent one, if they have it.
     equal = [row for row in candidates if _rounded(row["epsilon"]) == shared]
-    candidates = equal if equal and threat.key in ("model", "both") else candidates
-    best: dict[str, pd.Series] = {}
-    for row in sorted(candidates, key=lambda row: (row.name not in first, *_order(row))):
+    best: dict[tuple[str, float], pd.Series] = {}
+    for row in _ranked(equal or candidates, records):
         # Without a common epsilon, each one is a choice of its own.
-        each = "" if equal else f" {_rounded(row['epsilon'])}"
-        best.setdefault(technique_name(row) + each, row)
-    for row in _ranked([*best.values()], records)[:ALTERNATIVES]:
+        best.setdefault((trust_in(row), _rounded(row["epsilon"])), row)
+    for row in [*best.values()][:ALTERNATIVES]:
         yield _option(row, _counterpart(threat, row, rows), records)
 
 
@@ -280,82 +332,91 @@ def _counterpart(threat: Threat, row: pd.Series, rows: pd.DataFrame) -> pd.Serie
 
 def _ranked(rows: Sequence[pd.Series], records: pd.DataFrame) -> list[pd.Series]:
     """Return arms from the highest accuracy on, over the seeds that all arms have, if there are any."""
-    seeds = set.intersection(*(set(rows_for_arm(records, str(row.name))["seed"]) for row in rows)) if rows else set()
-    common = records[records["seed"].isin(seeds)].groupby("arm")["accuracy_all"].mean()
-    return sorted(rows, key=lambda row: _order(row, common.get(str(row.name))))
+    common = accuracy_by_seed(records, [str(row.name) for row in rows]).mean()
 
+    def rank(row: pd.Series) -> tuple[float, float, float]:
+        """Return accuracy to a hundredth of a percent, then bytes, then seconds."""
+        mean = common.get(str(row.name), math.nan)
+        accuracy = row["accuracy_all_mean"] if math.isnan(mean) else mean
+        upload = 0.0 if math.isnan(row["upload_mean"]) else row["upload_mean"]
+        return -round(accuracy, 4), upload, row["cpu_seconds_mean"]
 
-def _order(row: pd.Series, accuracy: float | None = None) -> tuple[float, float, float]:
-    """Return the rank of an arm: accuracy to a hundredth of a percent, then bytes, then seconds."""
-    upload = 0.0 if math.isnan(row["upload_mean"]) else row["upload_mean"]
-    return (-round(accuracy or row["accuracy_all_mean"], 4), upload, row["cpu_seconds_mean"])
+    return sorted(rows, key=rank)
 
 
 def _option(row: pd.Series, other: pd.Series | None, records: pd.DataFrame) -> Option:
     change = None if other is None else _difference(row, other, records)
-    seconds, sent = row["cpu_seconds_mean"], row["upload_mean"]
-    before, sent_before = (math.nan, math.nan) if other is None else (other["cpu_seconds_mean"], other["upload_mean"])
+    before = pd.Series({"cpu_seconds_mean": math.nan, "upload_mean": math.nan}) if other is None else other
+    # Of two seeds the interval says nothing.
+    ends = (change.low, change.high) if change and change.n != 2 else (math.nan, math.nan)
     return Option(
-        str(row.name),
-        str(row["label"]),
-        percent(row["accuracy_all_mean"]),
-        _points(change) if change else "",
-        "" if change is None or other is None else str(other["label"]),
-        change.value if change else math.nan,
-        epsilon_bound(row["epsilon"]),
-        _with_factor(significant(seconds), seconds / before),
-        _with_factor(human_bytes(sent), sent / sent_before),
-        trust_in(row),
-        trust_for_noise(row),
+        **_of_arm(row),
+        against="" if change is None or other is None else str(other["label"]),
+        change=change.value if change else math.nan,
+        change_low=ends[0],
+        change_high=ends[1],
+        seconds=float(row["cpu_seconds_mean"]),
+        seconds_factor=float(row["cpu_seconds_mean"] / before["cpu_seconds_mean"]),
+        bytes=float(row["upload_mean"]),
+        bytes_factor=float(row["upload_mean"] / before["upload_mean"]),
+        trust=trust_in(row),
     )
 
 
-def _points(change: Difference) -> str:
-    """Return a difference with its interval; of two seeds the interval says nothing."""
-    return f"{100 * change.value:+.2f}" if change.n == 2 else change.points(2)
+def _of_arm(row: pd.Series) -> dict[str, Any]:
+    """Return the fields of an option that are those of its arm."""
+    parts = {"accuracy": "mean", "accuracy_sd": "sd", "accuracy_low": "low", "accuracy_high": "high"}
+    accuracy = {field: float(row[f"accuracy_all_{part}"]) for field, part in parts.items()}
+    found = {"arm": str(row.name), "label": str(row["label"]), "epsilon": float(row["epsilon"])}
+    return found | accuracy | {"noise": trust_for_noise(row)}
 
 
 def _with_factor(text: str, ratio: float) -> str:
-    return text if math.isnan(ratio) else f"{text} ({ratio:.2f}\N{MULTIPLICATION SIGN})"
+    return text if math.isnan(ratio) else f"{text} ({_factor(ratio)})"
+
+
+def _factor(ratio: float) -> str:
+    return f"{ratio:.2f}\N{MULTIPLICATION SIGN}"
 
 
 def _difference(row: pd.Series, other: pd.Series, records: pd.DataFrame) -> Difference | None:
     """Return the difference of the accuracies, over the seeds that both arms have."""
-    both = [rows_for_arm(records, str(one.name)).set_index("seed")["accuracy_all"] for one in (row, other)]
-    seeds = [seed for seed in both[0].index if seed in both[1].index]
-    if not seeds:
+    both = accuracy_by_seed(records, [str(row.name), str(other.name)])
+    if both.empty:
         return None
-    first, second = (values.loc[seeds].tolist() for values in both)
+    first, second = (both[str(one.name)].tolist() for one in (row, other))
     return difference(first, second, trials=int(row["n_test_all"]))
 
 
 def _predictions(rows: pd.DataFrame, inferences: pd.DataFrame) -> Iterator[Option]:
-    present = inferences[inferences["arm"].isin(rows.index)]
-    means = {str(arm): found.mean(numeric_only=True) for arm, found in present.groupby("arm", sort=False)}
-    for arm, mean in sorted(means.items(), key=lambda item: -item[1]["right"] / item[1]["images"]):
-        points = (mean["right"] - mean["plain_right"]) / mean["images"]
+    means = {str(arm): row for arm, row in inferences.groupby("arm").mean(numeric_only=True).iterrows()}
+    encrypted = [row for arm, row in rows.iterrows() if arm in means]
+    # One server needs the same trust under each arm: the most accurate one remains.
+    for row in sorted(encrypted, key=lambda row: -row["accuracy_all_mean"])[:1]:
+        mean = means[str(row.name)]
         yield Option(
-            arm,
-            str(rows["label"][arm]),
-            percent(mean["right"] / mean["images"]),
-            f"{100 * points:+.2f}",
-            "the same model in plaintext",
-            points,
-            epsilon_bound(float(rows["epsilon"][arm])),
-            f"{significant(mean['one_client'] + mean['one_server'], 2)} an image",
-            f"{human_bytes(mean['one_up'] + mean['one_down'])} an image",
-            "the owner of the images, with the key",
-            "",
+            **_of_arm(row),
+            against="plaintext",
+            change=float((mean["right"] - mean["plain_right"]) / mean["images"]),
+            change_low=math.nan,
+            change_high=math.nan,
+            seconds=float(mean["one_client"] + mean["one_server"]),
+            seconds_factor=math.nan,
+            bytes=float(mean["one_up"] + mean["one_down"]),
+            bytes_factor=math.nan,
+            trust="the server, for correct answers",
+            predicts=True,
         )
 
 
 def _clause(decision: Decision) -> str:
     """Return the protection of a threat with its cost, by the recommended technique."""
     best = decision.options[0]
-    at = f" at ε {best.epsilon}" if decision.threat.key in ("model", "both", "client") else ""
-    if math.isnan(best.points):
-        return f"{decision.threat.saying}{at} reaches {best.accuracy} %"
-    if abs(best.points) < 5e-5:
-        return f"{decision.threat.saying}{at} costs no accuracy"
-    verb = "costs" if best.points < 0 else "gains"
-    return f"{decision.threat.saying}{at} {verb} {percent(abs(best.points))} points"
+    at = f" at ε {best.epsilon_text}" if decision.threat.key in ("model", "both", "client") else ""
+    protection = f"{decision.threat.protection}{at}"
+    if not best.against:
+        return f"{protection} reaches {percent(best.accuracy)} %"
+    if abs(best.change) < 5e-5:
+        return f"{protection} costs no accuracy against {best.against}"
+    verb = "costs" if best.change < 0 else "gains"
+    return f"{protection} {verb} {percent(abs(best.change))} points against {best.against}"

@@ -121,7 +121,6 @@ def overview_of(
     view = ExperimentView(title="All techniques", arms=spec["labels"])
     summary = summarise(view, tuple(view.arms), records, costs)
     experiments = spec["experiments"]
-    stated = {arm for one in experiments if "threats" in one["tables"] for arm in one["arms"]}
     points = [_point(row, records) for _, row in summary.iterrows()]
     drawing = draw(points)
     predicting = set(inferences["arm"])
@@ -129,7 +128,19 @@ def overview_of(
     techniques = {one["name"]: len({technique_name(summary.loc[arm]) for arm in one["arms"]}) for one in experiments}
     main = max(techniques, key=lambda name: techniques[name], default=ALL)
     datasets = [dataset_name(str(name)) for name in dict.fromkeys(summary["dataset"])]
-    return Overview(decide(summary, records, inferences, stated), rows, drawing, datasets, main)
+    return Overview(decide(summary.loc[_decided_arms(spec)], records, inferences), rows, drawing, datasets, main)
+
+
+def _decided_arms(spec: Mapping[str, Any]) -> list[str]:
+    """Return the arms of the decisions: those of the table of recommendations, so that both make the same decisions.
+
+    Without such a table they are the arms with a threat statement, else all.
+    """
+    for kind in ("recommendations", "threats"):
+        arms = [arm for one in spec["experiments"] if kind in one["tables"] for arm in one["arms"]]
+        if arms:
+            return [*dict.fromkeys(arms)]
+    return [*spec["labels"]]
 
 
 def _point(row: pd.Series, records: pd.DataFrame) -> Point:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 from fpdf import FPDF, FontFace
 from fpdf.enums import TableBordersLayout, XPos, YPos
 
+from ppml.reporting.decision import Decision
+from ppml.reporting.formatting import EMPTY_CELL
 from ppml.reporting.report_content import Overview, Page
 from ppml.reporting.shown_table import ShownTable
 
@@ -125,28 +127,17 @@ def write_pdf(
     return bytes(document.output())
 
 
-def _write_decisions(document: _Document, dataset: str, decisions: Sequence[Any]) -> None:
+def _write_decisions(document: _Document, dataset: str, decisions: Sequence[Decision]) -> None:
     document.add_page(orientation="landscape")
     document.heading(f"Threat, technique, cost, trust: {dataset}")
-    headings = (
-        "Threat",
-        "Technique",
-        "Accuracy (%)",
-        "Change (points)",
-        "ε",
-        "CPU seconds",
-        "Upload",
-        "Trusted parties",
-    )
+    headings = ("Threat", "Technique", "Accuracy (%)", "Change (points)", "ε", "CPU seconds", "Upload", "Trust")
     lines = []
     for one in decisions:
         for place, option in enumerate(one.options):
-            change = f"{option.change} against {option.against}" if option.against else "—"
-            trust = f"{option.trust}; for the noise: {option.noise}" if option.noise else option.trust
-            threat = one.threat.fear if place == 0 else ""
-            lines.append(
-                (threat, option.label, option.accuracy, change, option.epsilon, option.seconds, option.bytes, trust)
-            )
+            change = f"{option.change_text} against {option.against}" if option.against else EMPTY_CELL
+            trust = f"{option.trust}; noise known to: {option.noise}" if option.noise else option.trust
+            numbers = option.accuracy_text, change, option.epsilon_text, option.seconds_text, option.bytes_text
+            lines.append((one.threat.name if place == 0 else "", option.label, *numbers, trust))
     document.grid(headings, lines, ("text", "text", "number", "text", "number", "number", "number", "text"))
     document.paragraph("The first technique for a threat is recommended.", 8, grey=True)
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 
 import pandas as pd
 
+from ppml.reporting.decision import Option, decide
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.footnotes import common_notes
-from ppml.reporting.formatting import epsilon_bound, factor, human_bytes, percent, percent_estimate, significant
-from ppml.reporting.recommendations import Recommendation, recommendations
 from ppml.reporting.registry import table
 from ppml.reporting.summaries import summarise
 from ppml.reporting.table import Table
 
-PLAIN = 1.005
-"""An upload with a smaller expansion is as large as the update in 32-bit floats."""
-
 NOTES = (
+    "The first technique for a threat is recommended: on the seeds of all techniques for the threat it has the highest "
+    "accuracy, and at equal accuracy the smallest upload. The others need the trust of other parties.",
     "Cost: percentage points of accuracy on the seeds of both arms, and CPU time of the training of all parties, "
-    "against one owner of all examples with the same model and without privacy; bytes that a client sends in a round, "
-    "and their multiple of the update in 32-bit floats; CPU time and bytes of one encrypted prediction.",
+    "against the arm with the same model and without the protection; bytes that a client sends in a round, and their "
+    "multiple; CPU time and bytes of one encrypted prediction, both ways.",
     "Trust: the named parties follow the protocol. No collusion: the named parties do not combine their data and keys. "
     "Each reader of the model needs trust where ε is ∞, since the model may reveal examples.",
 )
@@ -31,36 +28,28 @@ NOTES = (
 def recommendations_table(
     view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame, inferences: pd.DataFrame, joint: pd.DataFrame
 ) -> Table:
-    """Return the table with a row for each threat and technique."""
-    found = recommendations(view, records, costs, inferences)
-    view.require(found, "table recommendations", "protects against a threat; select one with federation or privacy")
-    cells = pd.DataFrame([_cells(one) for one in found])
+    """Return the table with a row for each threat and technique, by the same decisions as the HTML report."""
     summary = summarise(view, tuple(view.arms), records, costs)
+    found = [
+        (data.dataset, one.threat.name, option)
+        for data in decide(summary, records, inferences)
+        for one in data.decisions
+        for option in one.options
+    ]
+    view.require(found, "table recommendations", "protects against a threat; select one with federation or privacy")
+    several = summary["dataset"].nunique() > 1
+    cells = pd.DataFrame([_cells(f"{threat} ({data})" if several else threat, one) for data, threat, one in found])
+    raw = pd.DataFrame([{"dataset": data, "threat": threat, **asdict(one)} for data, threat, one in found])
     notes = (*view.notes, *NOTES, *common_notes(summary, joint))
-    texts = {"Threat", "Technique", "Cost", "Trust"}
-    return Table(view.title, cells, texts, notes, pd.DataFrame([asdict(one) for one in found]))
+    return Table(view.title, cells, {"Threat", "Technique", "Cost", "Trust"}, notes, raw)
 
 
-def _cells(one: Recommendation) -> dict[str, str]:
+def _cells(threat: str, one: Option) -> dict[str, str]:
     return {
-        "Threat": one.threat,
+        "Threat": threat,
         "Technique": one.label,
-        "ε": epsilon_bound(one.epsilon),
-        "Accuracy (%)": percent_estimate(one.accuracy, one.accuracy_sd, one.accuracy_low, one.accuracy_high),
-        "Cost": cost_text(one),
+        "Accuracy (%)": one.accuracy_text,
+        "ε": one.epsilon_text,
+        "Cost": one.cost,
         "Trust": one.trust,
     }
-
-
-def cost_text(one: Recommendation) -> str:
-    """Return the measured costs of a recommendation, without the ones that do not apply."""
-    if not math.isnan(one.prediction_seconds):
-        return f"{significant(one.prediction_seconds, 2)} s and {human_bytes(one.prediction_bytes)} a prediction"
-    parts = []
-    if one.reference:
-        parts += [f"{percent(one.accuracy_lost)} points", f"CPU time {factor(one.time_factor)}"]
-    if not math.isnan(one.upload):
-        parts.append(
-            f"upload {human_bytes(one.upload)}" + (f", {factor(one.expansion)}" if one.expansion > PLAIN else "")
-        )
-    return "; ".join(parts) or "—"
