@@ -106,6 +106,8 @@ class PlannedJob:
 
     def arguments(self, threads: int = 1) -> str:
         """Return stage and options as a part of a shell command."""
+        # The record of a job has the name of its last output, which its process knows only by the name of a single file.
+        assert isinstance([*self.outputs.values()][-1], str), f"{self.stage.name}: the last output is a list"
         job = Job(
             spec=json.loads(self.spec),
             inputs=_named(self.inputs),

@@ -142,8 +142,8 @@ def _collect_outputs(plan: Plan, key: Key) -> Files:
     records = [plan.paths.run(arm, seed, "record.json") for arm, seed in plan.runs]
     return {
         "run_records": records,
-        **{name: plan.paths.tidy(name) for name in TIDY_FILES},
         "metrics": [plan.paths.metrics(arm) for arm in dict.fromkeys(arm for arm, _ in plan.runs)],
+        **{name: plan.paths.tidy(name) for name in TIDY_FILES},
     }
 
 
