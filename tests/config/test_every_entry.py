@@ -10,7 +10,6 @@ from snakemake_logger_plugin_ppml.configuration import configuration_error
 COMMANDS = {
     "snakemake": ["-m", "snakemake", "-n", "--cores", "1"],
     "status": ["-m", "ppml.pipeline.status"],
-    "publish": ["-m", "ppml.pipeline.publish"],
     "report": ["-m", "ppml.pipeline.html_report"],
     "federate": ["-m", "ppml.pipeline.federate", "--arm", "fl", "--engine", "ray"],
 }

@@ -102,7 +102,7 @@ def test_encrypted_predictions_are_collected_and_tabulated(smoke: Project) -> No
     assert (rows["right"] > 250).all()
     assert (rows["error"] < rows["bound"]).all()
     table = (reports / "tables/inference-inference.md").read_text()
-    assert "Without circuit privacy" in table and "| Logistic regression, encrypted | 2 | 500 |" in table
+    assert "Without circuit privacy" in table and "| Logistic + ML, encrypted prediction | 2 | 500 |" in table
 
 
 def test_every_table_and_figure_exists(smoke: Project) -> None:
