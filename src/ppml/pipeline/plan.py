@@ -106,7 +106,7 @@ class PlannedJob:
 
     def arguments(self, threads: int = 1) -> str:
         """Return stage and options as a part of a shell command."""
-        # The record of a job has the name of its last output, which its process knows only by the name of a single file.
+        # The record of a job has the name of its last output, which a process knows only if it is no list.
         assert isinstance([*self.outputs.values()][-1], str), f"{self.stage.name}: the last output is a list"
         job = Job(
             spec=json.loads(self.spec),
