@@ -78,6 +78,23 @@ def test_cost_is_against_the_arm_without_the_protection(collected):
     assert f"differential privacy at ε 2.90 costs {points} points against Centralized;" in data.sentence
 
 
+def test_sentence_states_seeds_and_terms_of_epsilon(collected):
+    data, found = decisions(collected)
+    arms = [options[0].arm for options in found.values()]
+    rows = collected.records[collected.records["arm"].isin(arms)]
+    private = rows[rows["privacy_unit"] != "none"]
+    seeds = [str(count) for count in sorted(set(rows.groupby("arm").size()))]
+    assert f"over {' or '.join(seeds)} seed" in data.terms and data.terms in data.sentence
+    assert set(private["privacy_unit"]) == {"example", "client"} and "one example or client" in data.terms
+    assert f"δ {private['delta'].iloc[0]:g}".replace("e-0", "e-") in data.terms
+    assert all(name.upper() in data.terms for name in private["accountant"].unique())
+
+
+def test_sentence_without_privacy_states_no_epsilon():
+    arms = {"centralized": TECHNIQUES["centralized"], "fl": TECHNIQUES["fl"]}
+    assert "ε" not in decisions(collect(arms))[0].sentence
+
+
 def test_cost_of_prediction_is_that_of_one_image(collected):
     (one,) = decisions(collected)[1]["prediction"]
     mean = collected.inferences.mean(numeric_only=True)

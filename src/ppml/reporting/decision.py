@@ -17,16 +17,25 @@ import pandas as pd
 from ppml.reporting.footnotes import noise_known_to
 from ppml.reporting.formatting import (
     dataset_name,
+    distinct,
     epsilon_bound,
     human_bytes,
     percent,
     percent_estimate,
+    scientific,
     significant,
     thousands,
 )
 from ppml.reporting.statistics import Difference, difference
 from ppml.reporting.summaries import accuracy_by_seed
 
+TRUST = (
+    "Trust: the named parties follow the protocol. No collusion: the named parties do not combine their data and keys. "
+    "With distributed noise, ε holds if no more clients collude than the configuration permits, by default one; each "
+    "further client subtracts its part of the noise. Each reader of the model needs trust where ε is ∞, since the "
+    "model may reveal examples."
+)
+"""The meaning of trust, for readers of the decisions."""
 ALTERNATIVES = 4
 """The largest number of techniques for a threat."""
 PREDICTION = "prediction"
@@ -226,15 +235,17 @@ class DataDecisions:
     """The number of training examples."""
     bare: tuple[str, str] | None
     """Label and accuracy in percent of the most accurate arm of one owner without protection, if there is one."""
+    terms: str
+    """The numbers of seeds, and the terms of each epsilon, of the recommended arms."""
     decisions: tuple[Decision, ...]
 
     @property
     def sentence(self) -> str:
-        """The decisions in one sentence; each cost names the arm without the protection."""
+        """The decisions in one sentence and its terms; each cost names the arm without the protection."""
         parts = [_clause(one) for one in self.decisions]
         data = f"On {self.dataset} with {self.examples} training examples"
         bare = [f"{self.bare[0]} reaches {self.bare[1]} % accuracy without protection"] if self.bare else []
-        return f"{data}: {'; '.join([*bare, *parts])}."
+        return f"{data}: {'; '.join([*bare, *parts])}. {self.terms}"
 
 
 def protections(row: pd.Series, predicting: set[str]) -> list[str]:
@@ -297,12 +308,26 @@ def _decide(
     decisions.append(Decision(THREATS[-1], tuple(_predictions(rows, inferences))))
     bare = rows[(rows["topology"] == "centralized") & (rows["privacy_unit"] == "none")]
     best = None if bare.empty else bare.sort_values("accuracy_all_mean", kind="stable").iloc[-1]
+    found = tuple(one for one in decisions if one.options)
     return DataDecisions(
         dataset_name(dataset),
         thousands(size),
         None if best is None else (str(best["label"]), percent(best["accuracy_all_mean"])),
-        tuple(one for one in decisions if one.options),
+        _terms(rows.loc[[one.options[0].arm for one in found]]),
+        found,
     )
+
+
+def _terms(rows: pd.DataFrame) -> str:
+    """Return the terms of the numbers of some arms: seeds, and unit, delta and accountant of epsilon."""
+    seeds = distinct(sorted(rows["seeds"]), str, " or ")
+    terms = f"Accuracies are means over {seeds} seed{'s' * (seeds != '1')}."
+    private = rows[rows["privacy_unit"] != "none"]
+    if private.empty:
+        return terms
+    units, deltas = distinct(private["privacy_unit"], str, " or "), distinct(private["delta"], scientific, " or ")
+    accountants = distinct(private["accountant"], str.upper, " or ")
+    return f"{terms} ε is that of one model, for one {units}, at δ {deltas} (accountant {accountants})."
 
 
 def _rounded(epsilon: float) -> float:

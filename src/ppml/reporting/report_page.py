@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from ppml.reporting.decision import FILTERS
+from ppml.reporting.decision import FILTERS, TRUST
 from ppml.reporting.main_figure import BOTTOM, HEIGHT, LEFT, TOP, WIDTH
 from ppml.reporting.report_content import Overview, Page, anchor
 
@@ -86,6 +86,6 @@ def render(
     values: dict[str, Any] = {
         "css": files["css"], "js": files["js"], "policy": f"sha256-{digest}", "title": title, "overview": overview,
         "pages": pages, "facts": facts, "about": about, "fallback": fallback, "filters": FILTERS, "size": SIZES,
-        "anchor": anchor,
+        "anchor": anchor, "trust": TRUST,
     }  # fmt: skip
     return environment.from_string(files["html"]).render(values)

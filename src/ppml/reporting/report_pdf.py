@@ -13,7 +13,7 @@ import matplotlib
 from fpdf import FPDF, FontFace
 from fpdf.enums import TableBordersLayout, XPos, YPos
 
-from ppml.reporting.decision import Decision
+from ppml.reporting.decision import TRUST, Decision
 from ppml.reporting.formatting import EMPTY_CELL
 from ppml.reporting.report_content import Overview, Page
 from ppml.reporting.shown_table import ShownTable
@@ -139,7 +139,7 @@ def _write_decisions(document: _Document, dataset: str, decisions: Sequence[Deci
             numbers = option.accuracy_text, change, option.epsilon_text, option.seconds_text, option.bytes_text
             lines.append((one.threat.name if place == 0 else "", option.label, *numbers, trust))
     document.grid(headings, lines, ("text", "text", "number", "text", "number", "number", "number", "text"))
-    document.paragraph("The first technique for a threat is recommended.", 8, grey=True)
+    document.paragraph(f"The first technique for a threat is recommended. {TRUST}", 8, grey=True)
 
 
 def _write_page(document: _Document, page: Page) -> None:

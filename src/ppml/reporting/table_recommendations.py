@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from ppml.reporting.decision import Option, decide
+from ppml.reporting.decision import TRUST, Option, decide
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.footnotes import common_notes
 from ppml.reporting.registry import table
@@ -19,8 +19,7 @@ NOTES = (
     "Cost: percentage points of accuracy on the seeds of both arms, and CPU time of the training of all parties, "
     "against the arm with the same model and without the protection; bytes that a client sends in a round, and their "
     "multiple; CPU time and bytes of one encrypted prediction, both ways.",
-    "Trust: the named parties follow the protocol. No collusion: the named parties do not combine their data and keys. "
-    "Each reader of the model needs trust where ε is ∞, since the model may reveal examples.",
+    TRUST,
 )
 
 
