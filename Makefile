@@ -71,11 +71,11 @@ pull: environment ## fetch published results; FROM=bundle.tar, a folder or an ad
 	$(START)
 	@$(BIN)/python -m ppml.pipeline.pull $(if $(value FROM),--from=$(call quoted,FROM))
 
-bundle: environment ## one archive of the published results of the last commit
+bundle: environment ## one archive of the published files of the last commit, for make pull FROM=
 	$(START)
 	@$(BIN)/python -m ppml.pipeline.bundle
 
-publish: environment ## publish the results of this clone
+publish: environment ## publish the results of every published configuration (CONFIG has no effect)
 	$(START)
 	@$(BIN)/python -m ppml.pipeline.publish
 
