@@ -18,7 +18,7 @@ ALLOWED = {
     "tenseal": ("ppml/aggregation/", "ppml/encrypted_inference/"),
     "opacus": ("ppml/learning/", "ppml/accounting/"),
     "snakemake": ("snakemake_logger_plugin_ppml/", "ppml/pipeline/"),
-    "ppml.stages": ("ppml/stages/", "ppml/pipeline/"),
+    "ppml.stages": ("ppml/stages/", "ppml/pipeline/", "ppml/api/"),
 }
 """Library or package -> folders that may import it."""
 

@@ -43,7 +43,9 @@ def test_record_has_the_description_and_all_digests() -> None:
         {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
         for names in (JOB.inputs, JOB.outputs)
     )
-    assert found == JobRecord(JOB.rule, JOB.command, PARAMS, inputs, outputs)
+    size = sum(Path(name).stat().st_size for name in JOB.outputs)
+    assert found == JobRecord(JOB.rule, JOB.command, PARAMS, inputs, outputs, found.seconds, size)
+    assert found.seconds is not None and 0 <= found.seconds < 60
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from ppml.federation.server_state import ServerState
 from ppml.io.atomic import read_json, write_json
 from ppml.jobs.job import Job
 from ppml.learning.result import HistoryRow
-from ppml.stages import checkpoint_file, train
+from ppml.stages import checkpoint_file, model_file, train
 from ppml.stages.checkpoint_file import CheckpointFile, Clock
 
 from ..aggregation.local import local_parties
@@ -102,7 +102,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from ppml.federation import client
-from ppml.stages import train
+from ppml.stages import model_file, train
 from ppml.jobs.job import Job
 from ppml.jobs.threads import make_deterministic
 
@@ -134,7 +134,7 @@ match place:
     case "while saving a round":
         kill_if(Path, "replace", is_third_save)
     case "before the outputs":
-        kill_if(train, "write_bytes", lambda path, data: Path(path).name == "model.safetensors")
+        kill_if(model_file, "write_bytes", lambda path, data: Path(path).name == "model.safetensors")
     case "after the outputs":
         kill_if(train.CheckpointFile, "discard", lambda progress: True)
 train.run(Job.parse(options))
@@ -240,7 +240,7 @@ def test_success_deletes_checkpoint(training, uninterrupted, capsys):
 @pytest.mark.parametrize("arm", ["secure", "centralized"])
 def test_training_without_resumption_writes_no_checkpoint(arm, training, monkeypatch):
     written = []
-    for module in (train, checkpoint_file):
+    for module in (model_file, checkpoint_file):
         monkeypatch.setattr(module, "write_bytes", lambda path, data: written.append(path.name))
     one = training(arm)
     one.run()
@@ -448,3 +448,21 @@ def test_checkpoint_has_no_key_and_only_values_that_clients_know(training, sides
     vectors, sizes = 2 * arrays["parameters"].nbytes, state["standing"]["sum_bytes"]
     assert set(sizes) == {"1", "2"}
     assert len(data) < vectors + 10_000 < vectors + min(sizes.values())
+
+
+MEMORY = """
+import numpy as np
+from ppml.stages.checkpoint_file import Clock
+
+before = np.ones(2**24)
+clock = Clock()
+during = np.ones(2**23)
+del during
+print(clock.read()["training_memory_mb"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems state only the peak since the start of a process")
+def test_memory_of_training_is_its_growth() -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(64, abs=8)

@@ -161,7 +161,7 @@ def test_config_has_seed_data_and_all_settings_but_label(runs):
 
 def test_cost_is_measured(runs):
     cost = read_json(runs["plain"] / "cost.json")
-    assert cost["seconds"] > 0 and cost["cpu_seconds"] > 0 and 0 < cost["training_memory_mb"] < 200
+    assert cost["seconds"] > 0 and cost["cpu_seconds"] > 0 and cost["training_memory_mb"] > 0
     assert (cost["bytes_up"], cost["bytes_down"]) == (0, 0)
 
 

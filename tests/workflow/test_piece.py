@@ -35,7 +35,7 @@ def test_arms_are_found(plan: Plan, names: str) -> None:
     [
         ("figure", "techniques-privacy_utility", {"privacy_utility"}),
         ("figure", "techniques privacy_utility", {"privacy_utility"}),
-        ("table", "techniques", {"summary", "published", "epsilon_interpretations"}),
+        ("table", "techniques", {"summary", "published", "headline", "recommendations", "epsilon_interpretations"}),
     ],
 )
 def test_reports_are_found(plan: Plan, kind: str, name: str, found: set[str]) -> None:
