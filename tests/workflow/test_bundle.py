@@ -10,7 +10,9 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -202,9 +204,33 @@ def test_hostile_bundle_is_one_line_and_changes_nothing(
     [
         ("nowhere", "no such file or folder"),
         ("ftp://example.org/a.tar", "http or https"),
-        ("http://user:secret@127.0.0.1:1/a.tar?token=secret", "127.0.0.1:1/a.tar: cannot be read"),
+        ("~no-such-user/a", "no such file or folder"),
+        ("http://127.0.0.1:1/a.tar?token=secret#secret", "127.0.0.1:1/a.tar: cannot be read"),
+        ("http://user:secret@127.0.0.1/a.tar", "no password"),
+        ("http://user:secret@[::1/a.tar", "not valid"),
+        ("http://user:secret@example.org:x/a", "not valid"),
+        ("http://127.0.0.1:1/my bundle.tar?token=secret", "%20"),
+        ("http://127.0.0.1:1/\x1b[2J\n.tar", "%20"),
     ],
 )
 def test_unusable_source_is_one_line(reader: Clone, source: str, sign: str) -> None:
     message = error_of(lambda: reader.pull(source))
     assert sign in message and "secret" not in message and "\n" not in message
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1:1/a.tar", "file:///etc/passwd"])
+def test_redirect_leaves_the_web_for_no_other_scheme(
+    reader: Clone, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302, "moved\x1b[2J")
+            self.send_header("Location", target)
+            self.end_headers()
+
+    monkeypatch.setattr(Redirect, "log_message", lambda *_: None)
+    with HTTPServer(("127.0.0.1", 0), Redirect) as server:
+        Thread(target=server.handle_request).start()
+        message = error_of(lambda: reader.pull(f"http://127.0.0.1:{server.server_port}/a.tar"))
+    assert ("unknown url type: ftp" if target.startswith("ftp") else "not allowed") in message
+    assert message.isprintable()
