@@ -4,8 +4,8 @@
 
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= config/default.yaml
-# Literally, as one word for the shell: a $ in it names no variable.
-override CONFIG := $(value CONFIG)
+# Literally, as one word for the shell: a $ in it names no variable, and make runs no $(shell ...) in it for the environment.
+$(foreach name,CONFIG ARMS NAME FROM,$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$(value $(1)))'
 CONFIGFILE := --configfile $(call quoted,CONFIG)
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
@@ -55,11 +55,11 @@ quick: environment ## the report of a small configuration, in two minutes
 
 only: environment ## the runs of some arms: make only ARMS=fl,dp
 	$(START)
-	@$(PIECE) only $(call quoted,ARMS) --cores $(CORES) $(CONFIGFILE)
+	@$(PIECE) only --cores $(CORES) $(CONFIGFILE) -- $(call quoted,ARMS)
 
 table figure: environment
 	$(START)
-	@$(PIECE) $@ $(call quoted,NAME) --cores $(CORES) $(CONFIGFILE)
+	@$(PIECE) $@ --cores $(CORES) $(CONFIGFILE) -- $(call quoted,NAME)
 table: ## one table: make table NAME=techniques-summary
 figure: ## one figure: make figure NAME=techniques-history
 

@@ -44,20 +44,27 @@ def test_unusable_python_is_one_line(folder: Path, python: str, problem: str) ->
     assert not (folder / ".venv").exists()
 
 
-ODD = ["my settings.yaml", 'it\'s a "test" $HOME ~ ü.yaml', "$(id) `id` & #1 %s;*.yaml", "a\\b.yaml"]
+ODD = [
+    "my settings.yaml",
+    'it\'s a "test" $HOME ~ ü.yaml',
+    "$(id) `id` & #1 %s;*.yaml",
+    "a\\b.yaml",
+    "--help",
+    "$(shell touch made)",
+]
 
 
 @pytest.mark.parametrize(
     ("target", "variable", "option"),
     [
-        *(
-            (target, "CONFIG", "<--configfile><{}>")
-            for target in ("results", "report", "pdf", "only", "table", "figure", "status")
-        ),
+        *((target, "CONFIG", "<--configfile><{}>") for target in ("results", "report", "pdf", "status")),
+        *((target, "CONFIG", "<--configfile><{}><--><>") for target in ("only", "table", "figure")),
+        ("only", "ARMS", "<--><{}>"),
+        ("figure", "NAME", "<--><{}>"),
         ("pull", "FROM", "<--from={}>"),
     ],
 )
-def test_path_reaches_program_as_one_word(folder: Path, target: str, variable: str, option: str) -> None:
+def test_value_reaches_program_as_one_word(folder: Path, target: str, variable: str, option: str) -> None:
     for place in (("build.lock", "sdists.lock"), (".venv/bin/python", ".venv/.ready")):
         for name in place:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +74,7 @@ def test_path_reaches_program_as_one_word(folder: Path, target: str, variable: s
         for done in (make(folder, target, f"{variable}={name}"), make(folder, target, **{variable: name})):
             assert done.returncode == 0, done.stderr
             assert all(line.endswith(option.format(name)) for line in done.stdout.splitlines()), done.stdout
+    assert not (folder / "made").exists()
 
 
 def test_bare_make_prints_every_target_once_and_makes_nothing(folder: Path) -> None:
