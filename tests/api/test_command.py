@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from PIL import Image
 
 import ppml
 from ppml.command.main import ACCOUNTANTS, main
+from ppml.command.predict import read_examples
 from tests.conftest import RealData
 from tests.workflow.project import ROOT
 
@@ -81,6 +86,61 @@ def test_pickled_array_is_not_unpickled(runs: dict[str, Run], tmp_path: Path) ->
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     done = call("predict", runs["dp"].folder, tmp_path / "a.npy")
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+
+
+def npy(header: str, data: bytes = bytes(784)) -> bytes:
+    """Return a file in NumPy's format."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n" + data
+
+
+def array(shape: str, kind: str = "|u1") -> bytes:
+    return npy(f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}")
+
+
+def png(image: Image.Image, edit: Callable[[bytes], bytes] = bytes) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return edit(stream.getvalue())
+
+
+def archive() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, a=np.zeros((28, 28), np.uint8))
+    return stream.getvalue()
+
+
+def enlarge(content: bytes) -> bytes:
+    """Return an image that announces 3,600,000,000 pixels."""
+    head = b"IHDR" + struct.pack(">II", 60_000, 60_000) + content[24:29]
+    return content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+
+
+GREY = Image.new("L", (28, 28), 100)
+REFUSED = {
+    "more bytes than the file": ("a.npy", array("(100000000000, 28, 28)")),
+    "a shape beyond integers": ("a.npy", array(f"({10**30 // 3},)")),
+    "a header that is cut": ("a.npy", npy("{'descr")),
+    "an archive of arrays": ("a.npy", archive()),
+    "half an image": ("a.png", png(GREY, lambda content: content[:50])),
+    "an image of gigabytes": ("a.png", png(GREY, enlarge)),
+    "another size": ("a.png", png(GREY.resize((29, 28)))),
+    "16 bits": ("a.png", png(Image.fromarray(np.full((28, 28), 5000, np.uint16)))),
+    "transparent pixels": ("a.png", png(Image.new("RGBA", (28, 28), (9, 9, 9, 0)))),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), REFUSED.values(), ids=REFUSED)
+def test_damaged_or_doubtful_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ppml.UserError) as caught:
+        read_examples(tmp_path / name, (1, 28, 28))
+    assert "\n" not in str(caught.value)
+
+
+def test_image_keeps_its_pixels(tmp_path: Path) -> None:
+    for image in (GREY, GREY.convert("RGBA"), GREY.convert("P"), GREY.convert("1")):
+        (tmp_path / "a.png").write_bytes(png(image))
+        assert read_examples(tmp_path / "a.png", (1, 28, 28)).tolist() == [np.asarray(image.convert("L")).tolist()]
 
 
 def test_account_prints_statement() -> None:
