@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ppml.reporting.formatting import epsilon_bound
+
 
 @dataclass(frozen=True)
 class PrivacyStatement:
@@ -25,8 +27,8 @@ class PrivacyStatement:
     accountant : str or None
         The accountant of epsilon: ``prv``, ``pld``, ``rdp`` or ``gdp``.
     noise_source : {"seeded", "secure"} or None
-        The source of the noise. The holder of the root seed can subtract seeded noise, and the statement holds for all
-        others. None for a planned training.
+        The source of the noise. The root seed is in the configuration: each of its readers can subtract seeded noise,
+        and the statement holds for all others. None for a planned training.
     """
 
     epsilon: float | None = None
@@ -53,8 +55,10 @@ class PrivacyStatement:
     def __str__(self) -> str:
         if self.epsilon is None:
             return "no differential privacy: the model may reveal its training examples"
-        source = f"; noise {self.noise_source}" if self.noise_source else ""
-        return (
-            f"epsilon {self.epsilon:.2f} at delta {self.delta:g} for one {self.unit} "
-            f"({self.neighbouring}; accountant {self.accountant}{source})"
+        text = (
+            f"epsilon {epsilon_bound(self.epsilon)} at delta {self.delta:g} for one {self.unit} "
+            f"({self.neighbouring}; accountant {self.accountant})"
         )
+        if self.noise_source == "seeded":
+            return f"{text}; no guarantee towards readers of the configuration, whose root seed gives the noise"
+        return f"{text}; secure noise" if self.noise_source else text

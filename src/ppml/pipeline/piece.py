@@ -77,22 +77,22 @@ def find_reports(plan: Plan, kind: Literal["table", "figure"], name: str) -> lis
 
 
 def describe_arms(plan: Plan, arms: Sequence[str]) -> Iterator[str]:
-    """Yield a line with accuracy, epsilon and folder of each arm."""
+    """Yield a line with accuracy, privacy statement and folder of each arm."""
     # Slow imports.
+    from ppml.api.privacy_statement import PrivacyStatement
     from ppml.results.rows import record_row
     from ppml.stages.collect import read_run
 
     for arm in arms:
-        rows = []
+        runs = []
         for seed in plan.config.seeds_of(arm):
             partition = plan.partition_of({"arm": arm, "seed": str(seed)}).get("partition")
-            rows.append(record_row(read_run(arm, Path(plan.paths.run(arm, seed)), partition)))
-        accuracies = [row["accuracy_all"] for row in rows]
-        mean, low, high = (100 * value for value in (sum(accuracies) / len(rows), min(accuracies), max(accuracies)))
-        spread = f" ({low:.2f} to {high:.2f}, {len(rows)} seeds)" if len(rows) > 1 else ""
-        epsilons = [row["epsilon"] for row in rows if row["epsilon"] is not None]
-        privacy = f"epsilon {max(epsilons):.3g} at delta {rows[0]['delta']:g}" if epsilons else "no privacy guarantee"
-        folder = Path(plan.paths.run(arm, rows[0]["seed"])).parent
+            runs.append(read_run(arm, Path(plan.paths.run(arm, seed)), partition))
+        accuracies = [record_row(one)["accuracy_all"] for one in runs]
+        mean, low, high = (100 * value for value in (sum(accuracies) / len(runs), min(accuracies), max(accuracies)))
+        spread = f" ({low:.2f} to {high:.2f}, {len(runs)} seeds)" if len(runs) > 1 else ""
+        privacy = max((PrivacyStatement.from_json(one.privacy) for one in runs), key=lambda one: one.epsilon or 0.0)
+        folder = Path(plan.paths.run(arm, plan.config.seeds_of(arm)[0])).parent
         yield f"{arm}: accuracy {mean:.2f} %{spread}, {privacy}; {folder}"
 
 
