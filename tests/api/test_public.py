@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ def test_settings_of_aggregation_count() -> None:
         ([1.0, 2.0], "plaintext", {}, ["()"]),
         ([["a"], ["b"]], "plaintext", {}, ["updates", "numbers"]),
         ([[np.inf], [1.0]], "plaintext", {}, ["not finite"]),
+        ([torch.ones(1, requires_grad=True)], "plaintext", {}, ["updates", "detach"]),
     ],
 )
 def test_unfit_update_or_setting_is_refused_in_one_line(
@@ -91,9 +93,38 @@ def test_clipped_sum_is_that_of_single_gradients(norm: float) -> None:
 def test_model_without_clipping_is_refused() -> None:
     with pytest.raises(ppml.UserError, match="BatchNorm"):
         ppml.clip(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), torch.eye(2), torch.tensor([0, 1]))
-    for labels, norm in ((torch.tensor([0]), 1.0), (torch.tensor([0.0, 1.0]), 1.0), (torch.tensor([0, 1]), 0.0)):
-        with pytest.raises(ppml.UserError, match="norm" if norm == 0 else "labels"):
-            ppml.clip(nn.Linear(2, 2), torch.eye(2), labels, norm=norm)
+
+
+LABELS = torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"labels": LABELS[:1]}, "labels"),
+        ({"labels": LABELS.float()}, "labels"),
+        ({"labels": LABELS.numpy()}, "labels"),
+        ({"labels": torch.tensor([0, -100])}, "labels"),
+        ({"labels": torch.tensor([0, 2])}, "Target 2"),
+        ({"inputs": torch.eye(2).double()}, "inputs"),
+        ({"inputs": np.eye(2)}, "inputs"),
+        ({"inputs": torch.eye(3)[:2]}, "2x3|4x3"),
+        ({"norm": 0.0}, "norm"),
+        ({"norm": "1"}, "norm"),
+        ({"model": nn.Linear(2, 2).requires_grad_(False)}, "frozen"),
+    ],
+)
+def test_unfit_argument_of_clip_is_refused(change: dict[str, object], word: str) -> None:
+    with pytest.raises(ppml.UserError, match=word):
+        ppml.clip(**{"model": nn.Linear(2, 2), "inputs": torch.eye(2), "labels": LABELS, **change})  # type: ignore[arg-type]
+
+
+def test_clip_keeps_gradients_and_modes() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU().eval())
+    model[0].weight.grad = torch.ones(2, 2)
+    ppml.clip(model, torch.eye(2), LABELS)
+    assert torch.equal(model[0].weight.grad, torch.ones(2, 2))
+    assert [module.training for module in model.modules()] == [True, True, False]
 
 
 SCHEDULE = {"sample_rate": 0.01, "noise_multiplier": 1.0, "steps": 1000, "delta": 1e-5}
@@ -109,6 +140,8 @@ SCHEDULE = {"sample_rate": 0.01, "noise_multiplier": 1.0, "steps": 1000, "delta"
         {"noise_multiplier": "1"},
         {"steps": 0},
         {"steps": 1.5},
+        {"steps": 10**12},
+        {"sample_rate": True},
         {"delta": 1.0},
         {"accountant": "best"},
     ],
@@ -118,6 +151,21 @@ def test_schedule_outside_its_limits_is_refused(change: dict[str, object]) -> No
     (key,) = change
     with pytest.raises(ppml.UserError, match=f"^{key}: got "):
         ppml.account(**{**SCHEDULE, **change})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {name: np.array([value])[0] for name, value in SCHEDULE.items()}
+    found = ppml.account(**given, accountant="rdp")
+    assert found == ppml.account(**SCHEDULE, accountant="rdp")  # type: ignore[arg-type]
+    assert type(found.delta) is float
+
+
+def test_statement_rounds_up_and_names_the_readers_of_seeded_noise() -> None:
+    statement = ppml.PrivacyStatement(0.0041234, 1e-5, "example", "zero_out_one", "rdp")
+    assert "epsilon 0.00413 at delta 1e-05" in str(statement)
+    seeded, secure = (str(replace(statement, noise_source=source)) for source in ("seeded", "secure"))
+    assert "no guarantee towards readers of the configuration" in seeded
+    assert "readers" not in secure and "readers" not in str(statement)
 
 
 def test_tightest_accountant_is_not_above_renyi() -> None:

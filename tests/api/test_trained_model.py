@@ -56,7 +56,8 @@ def test_models_of_clients_differ(runs: dict[str, Run], real_data: RealData) -> 
 def test_every_form_of_an_image_has_the_same_prediction(runs: dict[str, Run], real_data: RealData) -> None:
     model, images = ppml.load(runs["dp"].folder), real_data.test.inputs[:3]
     wanted = model.predict(images).scores
-    for form in (images[:, 0], images / np.float32(255), images / 255.0, torch.tensor(images)):
+    mirrored = images[:, :, ::-1].copy()[:, :, ::-1]
+    for form in (mirrored, images[:, 0], images / np.float32(255), images / 255.0, torch.tensor(images)):
         assert np.allclose(model.predict(form).scores, wanted, atol=1e-6)
     for form in (images[0], images[0, 0], images[:1, 0]):
         assert np.allclose(model.predict(form).scores, wanted[:1], atol=1e-6)
@@ -95,6 +96,8 @@ def test_statement_of_plan_is_that_of_training(runs: dict[str, Run]) -> None:
         (np.full((28, 28), -0.1), ["-0.1"]),
         (np.full((28, 28), np.nan), ["not finite"]),
         ("digit", ["()"]),
+        ([[1.0], [1.0, 2.0]], ["inhomogeneous"]),
+        (torch.zeros(28, 28, dtype=torch.bfloat16), ["BFloat16"]),
     ],
 )
 def test_unfit_example_is_refused_in_one_line(runs: dict[str, Run], examples: object, words: list[str]) -> None:
@@ -151,7 +154,9 @@ def test_missing_or_damaged_file_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("arm", "model"), [("independent", None), ("independent", 2), ("independent", -1), ("dp", 1)])
+@pytest.mark.parametrize(
+    ("arm", "model"), [("independent", None), ("independent", 2), ("independent", -1), ("independent", True), ("dp", 1)]
+)
 def test_number_of_model_is_checked(runs: dict[str, Run], arm: str, model: int | None) -> None:
     with pytest.raises(ppml.UserError, match="model"):
         ppml.load(runs[arm].folder, model=model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
 
 from ppml.accounting.cross_check import TIGHTEST, stated_epsilon
 from ppml.accounting.epsilon import ACCOUNTANTS, NEIGHBOURING
@@ -10,6 +10,9 @@ from ppml.accounting.events import MechanismEvent
 from ppml.api.privacy_statement import PrivacyStatement
 from ppml.config.privacy_limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
 from ppml.errors import UserError
+
+MOST_STEPS = 10**9
+"""More steps than any training takes; the numbers of the accountants have no room for every integer."""
 
 
 def account(
@@ -54,12 +57,12 @@ def account(
         "delta": (delta, MIN_DELTA, MAX_DELTA),
     }
     for key, (value, low, high) in numbers.items():
-        if not isinstance(value, Real) or not low <= value <= high or not value:
+        if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high or not value:
             raise UserError(f"{key}: got {value!r}; allowed: a number above 0 from {low:g} to {high:g}")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise UserError(f"steps: got {steps!r}; allowed: a whole number of at least 1")
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or not 1 <= steps <= MOST_STEPS:
+        raise UserError(f"steps: got {steps!r:.40}; allowed: a whole number from 1 to {MOST_STEPS:,}")
     if accountant not in (TIGHTEST, *ACCOUNTANTS):
         raise UserError(f"accountant: got {accountant!r}; allowed: {', '.join((TIGHTEST, *ACCOUNTANTS))}")
-    event = MechanismEvent(float(sample_rate), float(noise_multiplier), steps, max_grad_norm=1.0)
-    epsilon, used = stated_epsilon([event], delta, accountant)
-    return PrivacyStatement(epsilon, delta, "example", NEIGHBOURING, used)
+    event = MechanismEvent(float(sample_rate), float(noise_multiplier), int(steps), max_grad_norm=1.0)
+    epsilon, used = stated_epsilon([event], float(delta), accountant)
+    return PrivacyStatement(epsilon, float(delta), "example", NEIGHBOURING, used)

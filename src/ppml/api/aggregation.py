@@ -63,7 +63,7 @@ def aggregate(updates: Sequence[ArrayLike], method: str = "plaintext", **setting
     """
     vectors = _vectors(updates)
     try:
-        spec: Aggregation = TypeAdapter(Aggregation).validate_python({"kind": method, **settings})
+        spec: Aggregation = TypeAdapter(Aggregation).validate_python({**settings, "kind": method})
         spec.check_sum(len(vectors))
     except ValidationError as error:
         (first, *_) = error.errors()
@@ -90,7 +90,7 @@ def aggregate(updates: Sequence[ArrayLike], method: str = "plaintext", **setting
 def _vectors(updates: Sequence[ArrayLike]) -> list[NDArray[np.float64]]:
     try:
         vectors = [np.asarray(update, dtype=np.float64) for update in updates]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"updates: {error}; allowed: numbers") from None
     shapes = {vector.shape for vector in vectors}
     if len(shapes) != 1 or any(vector.ndim != 1 or not vector.size for vector in vectors):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ def clip(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, norm: 
     Parameters
     ----------
     model : nn.Module
-        A classifier of linear layers, convolutions and layer or group normalisations. Its weights stay as they are.
+        A classifier of linear layers, convolutions and layer or group normalisations. Its weights, gradients and modes
+        stay as they are.
     inputs : torch.Tensor
         float32, shape ``(n, ...)``.
     labels : torch.Tensor
@@ -49,15 +51,36 @@ def clip(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, norm: 
     >>> total.shape, bool(np.linalg.norm(total) <= 2 * 0.1)
     ((4,), True)
     """
-    if not (math.isfinite(norm) and norm > 0):
-        raise UserError(f"norm: got {norm}; allowed: a number above 0")
-    if labels.ndim != 1 or labels.dtype != torch.int64 or len(inputs) != len(labels):
-        raise UserError(
-            f"labels: got {str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)} for inputs of shape "
-            f"{tuple(inputs.shape)}; allowed: int64, one for each input"
-        )
-    training = model.training
+    _check(model, inputs, labels, norm)
+    # The clipping uses the gradients and the mode of the model.
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
     try:
         return clipped_sum(model, Examples(inputs, labels), torch.arange(len(labels)), norm)
+    except (IndexError, RuntimeError) as error:
+        raise UserError(f"the model does not fit inputs and labels: {' '.join(str(error).split())[:200]}") from None
     finally:
-        model.train(training)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module, training in modes:
+            module.training = training
+
+
+def _check(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, norm: float) -> None:
+    if not isinstance(model, nn.Module) or not all(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("model: allowed: a module of torch without frozen parameters")
+    if not isinstance(norm, Real) or not (math.isfinite(norm) and norm > 0):
+        raise UserError(f"norm: got {norm!r}; allowed: a number above 0")
+    for key, value, kind in (("inputs", inputs, torch.float32), ("labels", labels, torch.int64)):
+        if not isinstance(value, torch.Tensor) or value.dtype != kind or not value.ndim:
+            got = (
+                f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" if hasattr(value, "dtype") else value
+            )
+            raise UserError(f"{key}: got {got!s:.60}; allowed: a tensor of {str(kind).removeprefix('torch.')}")
+    if labels.shape != inputs.shape[:1]:
+        raise UserError(
+            f"labels: got {tuple(labels.shape)} for inputs {tuple(inputs.shape)}; allowed: one for each input"
+        )
+    if (labels < 0).any():
+        # PyTorch leaves out an example with a certain negative label.
+        raise UserError(f"labels: got {labels.min()}; allowed: classes from 0")

@@ -59,15 +59,20 @@ def check_examples(examples: ArrayLike | torch.Tensor, contract: DataContract) -
     UserError
         Their shape, type or values do not fit the contract.
     """
-    array = examples.detach().cpu().numpy() if isinstance(examples, torch.Tensor) else np.asarray(examples)
+    try:
+        array = examples.detach().cpu().numpy() if isinstance(examples, torch.Tensor) else np.asarray(examples)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"examples: {' '.join(str(error).split())[:120]}; allowed: an array of numbers") from None
     values = _with_axes(array, contract)
     if contract.kind == "image" and values.dtype == np.uint8:
-        return torch.tensor(values, dtype=torch.float32) / 255.0
+        # A copy: a mirrored array has steps that torch refuses.
+        return torch.tensor(values.copy(), dtype=torch.float32) / 255.0
     kinds = "f" if contract.kind == "image" else "iuf"
     if values.dtype.kind not in kinds:
         allowed = "uint8 from 0 to 255, or floats from 0 to 1" if contract.kind == "image" else "numbers"
         raise UserError(f"examples: got the type {values.dtype.name}; allowed: {allowed}")
-    inputs = torch.tensor(values.astype(np.float32))
+    with np.errstate(over="ignore"):
+        inputs = torch.tensor(values.astype(np.float32))
     if not torch.isfinite(inputs).all():
         raise UserError("examples: got a value that is not finite in float32; allowed: finite numbers")
     if contract.kind == "image" and len(inputs) and not (inputs.min() >= 0 and inputs.max() <= 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from ppml.api.model_inputs import ModelInputs
@@ -22,6 +21,7 @@ from ppml.errors import UserError
 from ppml.io.atomic import read_json
 from ppml.learning.evaluation import logits
 from ppml.models.registry import build_model
+from ppml.stages.model_file import read_models
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +137,9 @@ def load(run: str | Path, *, model: int | None = None) -> TrainedModel:
     with _readable(folder / "privacy.json") as path:
         privacy = PrivacyStatement.from_json(read_json(path))
     with _readable(folder / "model.safetensors") as path:
-        weights = load_file(path)
-        count = len({name.partition(".")[0] for name in weights})
-    number = _model_number(folder, model, count)
-    with _readable(folder / "model.safetensors"):
-        network.load_state_dict(_weights_of(weights, number))
+        models = read_models(path)
+        number = _model_number(folder, model, len(models))
+        network.load_state_dict(models[number])
     return TrainedModel(network.eval(), inputs, privacy)
 
 
@@ -151,16 +149,9 @@ def _model_number(folder: Path, model: int | None, count: int) -> int:
         return 0
     if model is None:
         raise UserError(f"{folder}: has {count} models, one for each client; give model=0 to model={count - 1}")
-    if model not in range(count):
+    if type(model) is not int or model not in range(count):
         raise UserError(f"{folder}: model: got {model!r}; allowed: 0 to {count - 1}")
     return model
-
-
-def _weights_of(weights: Mapping[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
-    """Return the weights of one model, float32: large models are stored with fewer bits."""
-    prefix = f"{number}."
-    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    return {name: value.float() if value.is_floating_point() else value for name, value in own.items()}
 
 
 @contextmanager
