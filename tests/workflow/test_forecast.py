@@ -131,6 +131,8 @@ def test_strange_specification_is_no_error(expect, spec: str) -> None:
     huge = training("a", epochs=10**400)
     done = [record_of(replace(training("a"), params=(spec,)), 1.0), record_of(replace(huge, outputs=("c",)), 1.0)]
     assert expect(done, training("b")).jobs == 1
+    # A rate of this training would be infinite.
+    assert expect([record_of(training("a", epochs=1e-320), 1.0)], training("b")).seconds < 1e9
 
 
 def test_targets_need_their_inputs_only(small: Small) -> None:

@@ -90,7 +90,7 @@ def committed_lists(root: Path) -> tuple[str, dict[str, str]]:
     lists = {}
     for folder, name in zip(TRACKED, DVC_FILES, strict=True):
         try:
-            lists[folder] = list_name(name, ask_git(root, "show", f"{commit}:{name}").encode())
+            lists[folder] = list_name(name, ask_git(root, "show", f"{commit}:./{name}").encode())
         except GitError as error:
             raise UserError(f"the last commit has no {name}: `make publish` and a commit first ({error})") from None
     return commit, lists

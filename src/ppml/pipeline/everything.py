@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 
 from ppml.errors import UserError
@@ -14,13 +11,14 @@ from ppml.pipeline.forecast import Forecast, forecast
 from ppml.pipeline.job_status import plan_jobs
 from ppml.pipeline.project import ROOT, project_file
 from ppml.pipeline.published_configs import published_configurations
+from ppml.pipeline.snakemake_process import add_cores, call_snakemake
 from ppml.pipeline.status import job_records, read_plan
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the forecast of each configuration, and run those with a stale result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="as for Snakemake")
+    add_cores(parser)
     parser.add_argument("-n", "--dry-run", action="store_true", help="run nothing")
     arguments = parser.parse_args(argv)
     total, stale = Forecast(), []
@@ -44,8 +42,7 @@ def expect(file: str) -> Forecast:
 def make(file: str, cores: int) -> int:
     """Make the results of a configuration, and return the exit status."""
     print(f"{file}:", flush=True)
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile")]
-    return subprocess.run([*snakemake, "--cores", str(cores), "--configfile", file], check=False).returncode
+    return call_snakemake([file], cores)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class _Work:
             if job.rule == "train":
                 examples = max(int(found[1]) for path in job.inputs if (found := _EXAMPLES.search(path)))
                 amount = float(examples * arm["training"]["epochs"] * arm["topology"].get("rounds", 1))
-                self.amount = amount if amount > 0 else 1.0
+                self.amount = amount if 1 <= amount < 1e15 else 1.0
 
 
 class _Measurements:

@@ -7,8 +7,6 @@ accuracy and epsilon of each arm. ``table`` and ``figure`` make one report with 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +16,8 @@ from ppml.config.spec import unknown_name
 from ppml.errors import UserError
 from ppml.jobs.runner import run
 from ppml.pipeline.plan import Plan, PlannedJob
-from ppml.pipeline.project import DEFAULT_CONFIG, project_file
+from ppml.pipeline.project import DEFAULT_CONFIG
+from ppml.pipeline.snakemake_process import add_cores, call_snakemake
 from ppml.pipeline.stages import RUN
 from ppml.pipeline.status import read_plan
 
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("piece", choices=("only", "table", "figure"))
     parser.add_argument("names", help="arms with commas between them, or the name of a table or figure")
     parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIG], help="as for Snakemake")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="as for Snakemake")
+    add_cores(parser)
     arguments = parser.parse_args(argv)
     plan = read_plan(arguments.configfile)
     if arguments.piece == "only":
@@ -41,11 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         targets = [file for job in jobs for file in job.output_files()]
         count = len(plan.config.arms)
         print(f"{arguments.names} needs the results of all {count} arms; `make only` runs single arms", file=sys.stderr)
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile")]
-    options = ["--cores", str(arguments.cores), "--configfile", *arguments.configfile]
-    done = subprocess.run([*snakemake, *targets, *options], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    if status := call_snakemake(arguments.configfile, arguments.cores, targets):
+        sys.exit(status)
     print(*(describe_arms(plan, arms) if arms else targets), sep="\n")
 
 

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ppml.errors import UserError
 from ppml.pipeline.git import GitError, ask_git, changed_files
 from ppml.pipeline.project import ROOT
 
@@ -24,7 +25,11 @@ def provenance(files: Sequence[str], results: str) -> dict[str, str]:
     results : str
         The tidy file of all runs.
     """
-    moment = datetime.fromtimestamp(float(os.environ[ENV_DATE]), UTC) if ENV_DATE in os.environ else datetime.now(UTC)
+    given = os.environ.get(ENV_DATE)
+    try:
+        moment = datetime.fromtimestamp(float(given), UTC) if given else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UserError(f"{ENV_DATE}: got {given!r:.40}; allowed: seconds since 1970") from None
     cores = os.cpu_count() or 1
     return {
         "configuration": ", ".join(files),

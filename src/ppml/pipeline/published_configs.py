@@ -33,7 +33,7 @@ def published_configurations(root: Path) -> list[str]:
     found = []
     for path in paths:
         folders = _folders(path)
-        if folders and Path(folders.artifacts).parts[0] == "artifacts":
+        if folders and Path(folders.artifacts).parts[:1] == ("artifacts",):
             _require_own_folders(path, folders)
             found.append(path.relative_to(root).as_posix())
     return found

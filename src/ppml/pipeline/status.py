@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
 from ppml.pipeline.renamed_runs import find_renamed_runs
 from ppml.pipeline.run_lock import RunLock
+from ppml.pipeline.snakemake_process import add_cores
 from ppml.pipeline.tracked_jobs import track_jobs
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print one line for each result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIG])
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="the cores of the expected run")
+    add_cores(parser)
     arguments = parser.parse_args(argv)
     plan = read_plan(arguments.configfile)
     # The lock keeps runs from starting.

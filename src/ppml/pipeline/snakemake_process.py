@@ -1,0 +1,53 @@
+"""The number of cores and the process of Snakemake, for commands that start it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from ppml.errors import UserError
+from ppml.pipeline.project import project_file
+
+
+def add_cores(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--cores``, as Snakemake has it."""
+    parser.add_argument("--cores", type=_cores, default="all", help="the number of cores, or all")
+
+
+def _cores(text: str) -> int:
+    """Return a number of cores.
+
+    Examples
+    --------
+    >>> _cores("2"), _cores("all") >= 1
+    (2, True)
+    """
+    count = (os.cpu_count() or 1) if text == "all" else int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
+def call_snakemake(configfiles: Sequence[str], cores: int, targets: Sequence[str] = ()) -> int:
+    """Run Snakemake, and return its exit status.
+
+    Raises
+    ------
+    UserError
+        The user has interrupted it; it has ended by itself.
+    """
+    command = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile"), *targets]
+    interrupted = False
+    with subprocess.Popen([*command, "--cores", str(cores), "--configfile", *configfiles]) as process:
+        while process.returncode is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                # Ctrl-C reaches Snakemake, too, which ends its jobs. `subprocess.run` would kill it at once.
+                interrupted = True
+    if interrupted:
+        raise UserError("interrupted; finished jobs are kept: the same command does the rest")
+    return process.returncode
