@@ -48,7 +48,7 @@ class Clock:
         """Return seconds, cpu_seconds and training_memory_mb until now."""
         # Pages of libraries enter the memory at their first use; they are no memory of the training.
         memory = _memory_mb()
-        peak = max(memory.get("peak", 0.0), _largest_process_mb()) - memory.get("files", 0.0)
+        peak = max(memory["peak"], _children_mb()) - memory["files"] if memory else _largest_process_mb()
         return {
             "seconds": self._before["seconds"] + time.perf_counter() - self._started,
             "cpu_seconds": self._before["cpu_seconds"] + _cpu_seconds() - self._started_cpu,
@@ -211,5 +211,15 @@ def _memory_mb() -> dict[str, float]:
 
 def _largest_process_mb() -> float:
     """Return the peak memory of this process, or of the largest of its ended children."""
-    peak = max(resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(_maxrss_mb(resource.RUSAGE_SELF), _children_mb())
+
+
+def _children_mb() -> float:
+    """Return the peak memory of the largest ended child."""
+    return _maxrss_mb(resource.RUSAGE_CHILDREN)
+
+
+def _maxrss_mb(processes: int) -> float:
+    # On Linux, that of a process that another one started includes the memory of its parent at the start.
+    peak = resource.getrusage(processes).ru_maxrss
     return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
