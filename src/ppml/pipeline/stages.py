@@ -316,27 +316,21 @@ OVERVIEW = Stage(
     preload=("jinja2",),
 )
 """The first page of Snakemake's report."""
-PAGES = (
-    OVERVIEW,
-    Stage(
-        "report",
+
+
+def _page_stage(name: str, suffix: str, *preload: str) -> Stage:
+    return Stage(
+        name,
         PROJECT,
         inputs=lambda plan, key: pages.page_inputs(plan),
-        outputs=lambda plan, key: {"page": plan.paths.page("html")},
+        outputs=lambda plan, key: {"page": plan.paths.page(suffix)},
         spec=lambda plan, key: pages.page_spec(plan),
         notes=lambda plan, key: pages.page_notes(plan),
-        preload=(*TABLES, "jinja2", "matplotlib.markers"),
-    ),
-    Stage(
-        "pdf",
-        PROJECT,
-        inputs=lambda plan, key: pages.page_inputs(plan),
-        outputs=lambda plan, key: {"page": plan.paths.page("pdf")},
-        spec=lambda plan, key: pages.page_spec(plan),
-        notes=lambda plan, key: pages.page_notes(plan),
-        preload=(*TABLES, "jinja2", "matplotlib.markers", "fpdf"),
-    ),
-)
+        preload=(*TABLES, "jinja2", "matplotlib.markers", *preload),
+    )
+
+
+PAGES = (OVERVIEW, _page_stage("report", "html"), _page_stage("pdf", "pdf", "fpdf"))
 """The stages that combine tables and figures for readers. No result needs them, and each call makes them anew, since
 they name the date."""
 
