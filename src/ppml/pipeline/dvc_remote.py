@@ -42,8 +42,8 @@ MAX_LINES = 10
 """The largest number of files in a message."""
 SITE_CACHE = ".dvc-site"
 """The folder of DVC's file states; `.dvc/config` names it for DVC in the top folder."""
-GIVEN = "from"
-"""The name of a remote that a command line gives."""
+GIVEN = "ppml-given-by-from"
+"""The name of a remote that a command line gives. The settings of a user's remote of this name would join it."""
 COMMAND = "`.venv/bin/dvc remote add --local -d NAME URL` (docs/sharing.md)"
 
 _SECRET = re.compile("pass|token|secret|access_key|account_key|credential|connection_string")
