@@ -171,9 +171,25 @@ def test_command_runs_the_code_of_the_checkout(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").touch()
     for folder in (package, package.parent):
         (folder / "__init__.py").touch()
-    (package / "status.py").write_text("import sys\nprint('own code', *sys.argv[1:])\n")
+    for name in ("status", "pull"):
+        (package / f"{name}.py").write_text("import sys\nprint('own code', *sys.argv[1:])\n")
     code = "import sys; sys.argv[0] = 'ppml'; from ppml.command.main import main; main()"
-    command = [sys.executable, "-c", code, "status", "--configfile", "a.yaml", "--configfile", "b.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("own code --configfile a.yaml b.yaml\n", "")
+    for arguments, passed in (
+        (["status", "--configfile", "a.yaml", "--configfile", "b.yaml"], "--configfile a.yaml b.yaml"),
+        (["pull", "--from", "-odd name"], "--from=-odd name"),
+    ):
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (f"own code {passed}\n", "")
+
+
+def test_rows_before_a_refused_file_have_the_statement(
+    runs: dict[str, Run], real_data: RealData, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "good.npy", np.zeros((28, 28), dtype=np.uint8))
+    done = call("predict", runs["dp"].folder, tmp_path / "good.npy", tmp_path / "absent.npy")
+    statement, error = done.stderr.splitlines()
+    assert (
+        done.exit_code == 1 and statement.startswith("privacy: ") and error.startswith(f"error: {tmp_path}/absent.npy")
+    )

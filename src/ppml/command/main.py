@@ -79,13 +79,9 @@ def status(configfile: tuple[Path, ...]) -> None:
         run_in_checkout("ppml.pipeline.status", options)
 
 
-@main.command(
-    short_help="Fetch the published results.",
-    # The options are those of the module, with its help for an unknown one.
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)
-@click.pass_context
-def pull(context: click.Context) -> None:
+@main.command(short_help="Fetch the published results.")
+@click.option("--from", "source", metavar="PATH-OR-URL", help="A bundle or a remote, in place of the default remote.")
+def pull(source: str | None) -> None:
     """Fetch the published results into the checkout in the current folder."""
     with exit_on_error():
-        run_in_checkout("ppml.pipeline.pull", context.args)
+        run_in_checkout("ppml.pipeline.pull", [] if source is None else [f"--from={source}"])

@@ -26,16 +26,17 @@ DAMAGE = (ValueError, TypeError, EOFError, OverflowError, SyntaxError, TokenErro
 def predict_files(run: Path, files: Sequence[Path], model: int | None) -> None:
     """Print the class and the score of each example, and the privacy statement of the model to standard error."""
     trained = load(run, model=model)
-    for file in files:
+    for number, file in enumerate(files):
         try:
             predictions = trained.predict(read_examples(file, trained.shape))
         except UserError as error:
             raise UserError(f"{file}: {str(error).removeprefix('examples: ')}") from None
+        if not number:
+            # Before the first row: a later file may be refused.
+            print(f"privacy: {trained.privacy}", file=sys.stderr)
         several = len(predictions.labels) != 1
         for place, (name, scores) in enumerate(zip(predictions.names, predictions.scores, strict=True)):
             print(f"{file}[{place}]" if several else file, name, f"{scores.max():.4f}", sep="\t")
-    sys.stdout.flush()
-    print(f"privacy: {trained.privacy}", file=sys.stderr)
 
 
 def read_examples(file: Path, shape: tuple[int, ...]) -> NDArray[Any]:
