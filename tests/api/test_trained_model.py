@@ -128,10 +128,18 @@ def edit(name: str, change: Callable[[dict[str, object]], object]) -> Callable[[
     return act
 
 
+def spoil_a_weight(path: Path) -> None:
+    """Make one weight of a file infinite."""
+    weights = load_file(path)
+    next(iter(weights.values())).view(-1)[0] = torch.inf
+    save_file(weights, path)
+
+
 FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no weights": ("model.safetensors", lambda run: (run / "model.safetensors").unlink()),
     "short weights": ("model.safetensors", lambda run: (run / "model.safetensors").write_bytes(b"short")),
     "other weights": ("model.safetensors", lambda run: save_file({"0.x": torch.ones(1)}, run / "model.safetensors")),
+    "weights not finite": ("model.safetensors", lambda run: spoil_a_weight(run / "model.safetensors")),
     "no configuration": ("config.json", lambda run: (run / "config.json").unlink()),
     "no JSON": ("config.json", lambda run: (run / "config.json").write_text("{")),
     "list": ("config.json", lambda run: (run / "config.json").write_text("[]")),

@@ -139,6 +139,8 @@ def load(run: str | Path, *, model: int | None = None) -> TrainedModel:
     with _readable(folder / "model.safetensors") as path:
         models = read_models(path)
         number = _model_number(folder, model, len(models))
+        if not all(weights.isfinite().all() for weights in models[number].values()):
+            raise ValueError("it has weights that are not finite")
         network.load_state_dict(models[number])
     return TrainedModel(network.eval(), inputs, privacy)
 
