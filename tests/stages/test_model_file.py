@@ -60,6 +60,17 @@ def test_digest_is_of_the_trained_model(outputs: int, tmp_path: Path) -> None:
     assert (digest_of(flatten(model)) == trained) is (outputs < LIMIT)
 
 
+@pytest.mark.parametrize("channels", [8, 200], ids=["small", "large"])
+def test_memory_format_of_training_changes_no_bit(channels: int, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(channels, channels, 3))
+    write_models(tmp_path / "contiguous", [model])
+    expected = digest_of(flatten(model))
+    model.to(memory_format=torch.channels_last)
+    write_models(tmp_path / "channels last", [model])
+    assert (tmp_path / "contiguous").read_bytes() == (tmp_path / "channels last").read_bytes()
+    assert digest_of(flatten(model)) == expected == trained_digest(tmp_path / "channels last", model)
+
+
 def test_value_beyond_half_precision_keeps_all_bits(tmp_path: Path) -> None:
     model = network(LIMIT + 5)
     model[1].running_var[3] = 70_000.0  # type: ignore[index]

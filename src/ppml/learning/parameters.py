@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import vector_to_parameters
 
 
 def flatten(model: nn.Module) -> NDArray[np.float32]:
-    """Return the weights of ``model`` as one vector, shape ``(parameters,)``."""
+    """Return the weights of ``model`` as one vector, shape ``(parameters,)``, in the order of their indices."""
+    # PyTorch's parameters_to_vector refuses weights in the memory format of the training.
     with torch.no_grad():
-        vector: NDArray[np.float32] = parameters_to_vector(model.parameters()).cpu().numpy()
+        vector: NDArray[np.float32] = torch.cat([weights.reshape(-1) for weights in model.parameters()]).cpu().numpy()
     return vector
 
 
