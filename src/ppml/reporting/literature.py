@@ -28,7 +28,8 @@ class PublishedRow(Spec):
 
     paper: str = Field(min_length=1, description="Short name.")
     table: str | None = Field(default=None, min_length=1, description="Number of their table; null without one.")
-    technique: str = Field(min_length=1, description="The row, in their words.")
+    technique: str = Field(min_length=1, description="Name of the row, in their words.")
+    settings: str | None = Field(default=None, min_length=1, description="Settings of the row, in their words.")
     accuracy: float | None = Field(ge=0, le=1, description="Fraction in [0, 1]; null if the paper reports none.")
     std: float | None = Field(default=None, ge=0, le=1, description="Number after their ±, a fraction.")
     epsilon: float | None = Field(default=None, gt=0, description="As stated in the paper.")
@@ -40,6 +41,11 @@ class PublishedRow(Spec):
         default=None, min_length=1, description="arXiv id of a paper that disputes the accounting of its epsilon."
     )
     note: str | None = Field(default=None, min_length=1, description="Facts that a comparison needs.")
+
+    @property
+    def row(self) -> str:
+        """The name of the row with its settings."""
+        return f"{self.technique} ({self.settings})" if self.settings else self.technique
 
     @model_validator(mode="after")
     def _can_be_found(self) -> PublishedRow:

@@ -77,7 +77,7 @@ def _as_private(row: pd.Series, epsilon: float | None) -> bool:
 
 def _cells(theirs: PublishedRow, row: pd.Series) -> dict[str, str]:
     return {
-        "Published technique": theirs.technique.partition(" (Noise")[0],
+        "Published technique": theirs.technique,
         "Published (%)": accuracy_text(theirs, "never reported"),
         "Our technique": str(row["label"]),
         "Ours (%)": accuracy_cell(row, "accuracy_all"),
