@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from tests.conftest import mirrored
+from tests.workflow.preloaded import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = ROOT.parent / "shared" / "datasets"
@@ -116,6 +117,7 @@ class Project:
         return Project(folder, config=self.config)
 
     def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen[str]:
+        """Start the workflow as a program of its own."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), "--configfile", self.config]
         return self.popen(*command)
 
@@ -131,19 +133,24 @@ class Project:
         )
 
     def run(self, *arguments: str, cores: int = 2) -> tuple[int, str]:
-        return wait_for_end(self.start(*arguments, cores=cores))
+        """Run the workflow, and return the status and the output."""
+        return self.python("-m", "snakemake", *arguments, "--cores", str(cores), "--configfile", self.config)
 
     def complete(self, *arguments: str, cores: int = 2) -> str:
         """Run the workflow, which must succeed, and return its output."""
-        return wait_for_success(self.start(*arguments, cores=cores))
+        status, output = self.run(*arguments, cores=cores)
+        assert status == 0, output
+        return output
 
     def python(self, *arguments: str) -> tuple[int, str]:
         """Run Python in the folder."""
-        return wait_for_end(self.popen(sys.executable, *arguments))
+        return run_python(arguments, self.folder, self.environment)
 
     def call(self, *arguments: str) -> str:
         """Run Python, which must succeed, and return its output."""
-        return wait_for_success(self.popen(sys.executable, *arguments))
+        status, output = self.python(*arguments)
+        assert status == 0, output
+        return output
 
     def evaluate(self, code: str) -> Any:
         """Return the last line that code prints, read as JSON; its argument is the configuration."""
@@ -201,17 +208,11 @@ def is_measured(path: str) -> bool:
     return any(part in path for part in MEASURED)
 
 
-def wait_for_end(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Return the status and the output of a process, and kill it after an exception."""
+def wait_for_success(process: subprocess.Popen[str]) -> str:
+    """Return the output of a process, whose status must be 0, and kill it after an exception."""
     try:
         output, _ = process.communicate()
     finally:
         process.kill()
-    return process.returncode, output
-
-
-def wait_for_success(process: subprocess.Popen[str]) -> str:
-    """Return the output of a process, whose status must be 0."""
-    status, output = wait_for_end(process)
-    assert status == 0, output
+    assert process.returncode == 0, output
     return output

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.job_status import JobRecords
 from ppml.pipeline.tracked_jobs import TrackedJob
+from tests.workflow.preloaded import run_python
 from tests.workflow.project import ROOT
 
 PATHS = f"import sys\n\nsys.path[:0] = {[str(ROOT)]}\n"
@@ -199,15 +199,8 @@ class Small:
     def snakemake(self, *options: str) -> tuple[int, str]:
         """Run Snakemake, and return its status and its messages."""
         (self.folder / "ran.txt").write_text("")
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "1", *options],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        return done.returncode, done.stdout + done.stderr
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return run_python(["-m", "snakemake", "--cores", "1", *options], self.folder, environment)
 
     def ran(self) -> list[str]:
         """Return the jobs of the last run."""
