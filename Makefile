@@ -21,10 +21,10 @@ START = @echo 'make $@: starting' >&2
 SOURCES := src tests benchmarks
 RULES := Snakefile workflow/rules/*.smk
 
-INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation
+INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-compile
 COMPILE := uv pip compile --universal --generate-hashes --python-version 3.11
 
-.PHONY: help results everything report pdf quick only table figure status pull bundle publish test browser test-long lint environment lock sbom schema clean
+.PHONY: help results everything report pdf quick only table figure status pull bundle publish test browser test-long lint style types environment lock sbom schema clean
 # An hour of work does not start by accident.
 .DEFAULT_GOAL := help
 
@@ -80,7 +80,8 @@ publish: environment ## publish the results of every published configuration (CO
 	@$(BIN)/python -m ppml.pipeline.publish
 
 # One process more than cores: many tests wait for a workflow.
-test: lint browser ## lint, types, unit tests, the whole workflow on real data
+test: environment ## lint, types, unit tests, the whole workflow on real data
+	@$(MAKE) --no-print-directory -j3 style types browser
 	@$(BIN)/python -m pytest --ignore=tests/long --numprocesses=$$(($(CORES) + 1)) --dist=loadfile --no-loadscope-reorder
 
 # The browser of the report's test, where the system lacks it and apt installs it.
@@ -94,20 +95,25 @@ browser: ## Chromium, for the test of the report
 test-long: environment ## longer tests: a hundred kills, Slurm
 	@$(BIN)/python -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/long
 
-lint: environment ## style, types and language of the code
+lint: style types ## style, types and language of the code
+
+style: environment
 	$(START)
 	@$(BIN)/python -m ruff format --check -q $(SOURCES)
 	@$(BIN)/python -m ruff check -q $(SOURCES)
 	@$(BIN)/python -m snakefmt --check $(RULES) 2>/dev/null || { echo 'error: $(BIN)/python -m snakefmt $(RULES) changes something' >&2; exit 1; }
 	@$(BIN)/python -m snakemake --lint --configfile config/smoke.yaml
-	@$(BIN)/python -m mypy
 	@$(BIN)/python tests/plain_english.py
+
+types: environment
+	@$(BIN)/python -m mypy
 
 environment: .venv/.ready ## the pinned packages, in .venv
 
 # The locks are complete: --no-deps takes them without resolution. build.lock has pip and the build tools. They build the
 # packages of sdists.lock, and this package, without build isolation, which would fetch other tools, and again, since other
-# tools may have built the wheels in pip's cache. All other packages are wheels.
+# tools may have built the wheels in pip's cache. All other packages are wheels. Python compiles a module at its first
+# import: all of them would take a minute, and few are imported.
 .venv/.ready: export INTERPRETER = $(PYTHON)
 .venv/.ready: build.lock sdists.lock requirements.lock pyproject.toml
 	@test -n "$$INTERPRETER" || { echo 'error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python' >&2; exit 1; }
