@@ -56,6 +56,13 @@ def test_the_projects_file_holds_the_papers_numbers(published_path):
     assert {key for key, row in cited.items() if row.disputed} == {key for key in cited if key.startswith("dpsur/")}
 
 
+def test_row_has_name_and_settings(published_path):
+    rows = load_published(published_path)
+    assert rows["private-ai/4/fl-dp"].technique == "FL + DP"
+    assert rows["private-ai/4/fl-dp"].row == "FL + DP (Noise multiplier = 4, Grad Clipping = 1)"
+    assert rows["private-ai/4/fl-only"].row == "FL only"
+
+
 ROW = "{paper: PRIVATE-AI, technique: T, accuracy: 0.9%s}"
 
 
