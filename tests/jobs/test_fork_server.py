@@ -255,11 +255,11 @@ def test_job_of_another_interpreter_runs_in_its_own_process(server, folder):
 
 
 MAIN = r"""
-import os, subprocess, sys, time
+import os, shlex, subprocess, sys, time
 from ppml.jobs.fork_server import start
 os.environ["PPML_PARENT"] = str(os.getpid())
 server = start({}) if sys.argv[1] == "server" else None
-command = f"set -euo pipefail; exec {sys.executable} -m ppml.jobs overview --spec '[\"sleep\"]' > "
+command = f"set -euo pipefail; exec {shlex.quote(sys.executable)} -m ppml.jobs overview --spec '[\"sleep\"]' > "
 jobs = [subprocess.Popen(f"{command} {name}.log 2>&1", shell=True, executable="/bin/bash") for name in "ab"]
 print(*[one.pid for one in [*jobs, server] if one], flush=True)
 time.sleep(60)

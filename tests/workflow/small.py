@@ -15,7 +15,8 @@ from tests.workflow.preloaded import run_python
 from tests.workflow.project import ROOT
 
 PATHS = f"import sys\n\nsys.path[:0] = {[str(ROOT)]}\n"
-SNAKEFILE = """import sys
+SNAKEFILE = """import shlex
+import sys
 
 from ppml.pipeline.rule_inputs import RuleInputs
 from tests.workflow.small import SmallPlan
@@ -30,7 +31,7 @@ def of(pattern):
 
 
 def job(command):
-    return f"{sys.executable} -m tests.workflow.small_job {{output}} '{command}'"
+    return f"{shlex.quote(sys.executable)} -m tests.workflow.small_job {{output}} '{command}'"
 
 
 onsuccess:
