@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -40,14 +41,17 @@ def call_snakemake(configfiles: Sequence[str], cores: int, targets: Sequence[str
         The user has interrupted it; it has ended by itself.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", project_file("Snakefile"), *targets]
-    interrupted = False
-    with subprocess.Popen([*command, "--cores", str(cores), "--configfile", *configfiles]) as process:
-        while process.returncode is None:
-            try:
-                process.wait()
-            except KeyboardInterrupt:
-                # Ctrl-C reaches Snakemake, too, which ends its jobs. `subprocess.run` would kill it at once.
-                interrupted = True
-    if interrupted:
+    interruptions: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        # Ctrl-C reaches Snakemake, too, which ends its jobs. `subprocess.run` would kill it at once, and an exception
+        # while the process starts would leave it alone.
+        signal.signal(signal.SIGINT, lambda number, frame: interruptions.append(number))
+    try:
+        with subprocess.Popen([*command, "--cores", str(cores), "--configfile", *configfiles]) as process:
+            status = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interruptions:
         raise UserError("interrupted; finished jobs are kept: the same command does the rest")
-    return process.returncode
+    return status
