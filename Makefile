@@ -97,7 +97,7 @@ test-long: environment ## longer tests: a hundred kills, Slurm
 
 lint: style types ## style, types and language of the code
 
-style: environment
+style: environment ## style and language of the code, a part of lint
 	$(START)
 	@$(BIN)/python -m ruff format --check -q $(SOURCES)
 	@$(BIN)/python -m ruff check -q $(SOURCES)
@@ -105,7 +105,7 @@ style: environment
 	@$(BIN)/python -m snakemake --lint --configfile config/smoke.yaml
 	@$(BIN)/python tests/plain_english.py
 
-types: environment
+types: environment ## types of the code, a part of lint
 	@$(BIN)/python -m mypy
 
 environment: .venv/.ready ## the pinned packages, in .venv
