@@ -113,7 +113,7 @@ environment: .venv/.ready ## the pinned packages, in .venv
 # The locks are complete: --no-deps takes them without resolution. build.lock has pip and the build tools. They build the
 # packages of sdists.lock, and this package, without build isolation, which would fetch other tools, and again, since other
 # tools may have built the wheels in pip's cache. All other packages are wheels. Python compiles a module at its first
-# import: all of them would take a minute, and few are imported.
+# import, and most modules are never imported.
 .venv/.ready: export INTERPRETER = $(PYTHON)
 .venv/.ready: build.lock sdists.lock requirements.lock pyproject.toml
 	@test -n "$$INTERPRETER" || { echo 'error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python' >&2; exit 1; }
