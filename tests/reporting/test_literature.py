@@ -59,8 +59,8 @@ def test_the_projects_file_holds_the_papers_numbers(published_path):
 def test_row_has_name_and_settings(published_path):
     rows = load_published(published_path)
     assert rows["private-ai/4/fl-dp"].technique == "FL + DP"
-    assert rows["private-ai/4/fl-dp"].row == "FL + DP (Noise multiplier = 4, Grad Clipping = 1)"
-    assert rows["private-ai/4/fl-only"].row == "FL only"
+    assert rows["private-ai/4/fl-dp"].full_name == "FL + DP (Noise multiplier = 4, Grad Clipping = 1)"
+    assert rows["private-ai/4/fl-only"].full_name == "FL only"
 
 
 ROW = "{paper: PRIVATE-AI, technique: T, accuracy: 0.9%s}"

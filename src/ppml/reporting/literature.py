@@ -43,7 +43,7 @@ class PublishedRow(Spec):
     note: str | None = Field(default=None, min_length=1, description="Facts that a comparison needs.")
 
     @property
-    def row(self) -> str:
+    def full_name(self) -> str:
         """The name of the row with its settings."""
         return f"{self.technique} ({self.settings})" if self.settings else self.technique
 

@@ -73,7 +73,7 @@ def epsilon_interpretations_table(
         row["unsampled_steps_rdp"], row["unsampled_epsilon_rdp"] = steps_for_epsilon(
             noise, theirs.epsilon, delta, renyi_epsilon
         )
-        rows.append({**row, "name": f"{theirs.paper}: {theirs.row}"})
+        rows.append({**row, "name": f"{theirs.paper}: {theirs.full_name}"})
     if not rows:
         raise UserError(
             f"table epsilon_interpretations of {view.title!r}: no private arm answers a published epsilon in `compare`"

@@ -64,7 +64,7 @@ def _theirs(row: PublishedRow, marks: Mapping[str, str]) -> dict[str, str]:
     return {
         "Paper": row.paper,
         "Table": row.table or EMPTY_CELL,
-        "Technique": f"{row.row} {marks[row.note]}" if row.note else row.row,
+        "Technique": f"{row.full_name} {marks[row.note]}" if row.note else row.full_name,
         "Accuracy (%)": accuracy_text(row, "never reported"),
         "ε": EMPTY_CELL if row.epsilon is None else significant(row.epsilon),
     }
