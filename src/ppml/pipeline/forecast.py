@@ -23,6 +23,13 @@ _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticErr
 """The errors of a strange specification: a stranger can have written the record book."""
 
 
+START_SECONDS, JOB_SECONDS = 10.0, 0.5
+"""The time before the first job (imports, plan), and the time of a job that its record leaves out: start, checks, end.
+
+Measured with small configurations on two cores: 18 jobs of 14 seconds took 31 seconds, 98 jobs of 108 seconds took 83.
+"""
+
+
 @dataclass(frozen=True)
 class Forecast:
     """The expected time and size of some jobs.
@@ -50,9 +57,9 @@ class Forecast:
         Examples
         --------
         >>> Forecast(97, 0, 0, 4800.0, 120.0, 3e8).text(2)
-        '97 jobs, about 40 minutes on 2 cores, 0.3 GB'
+        '97 jobs, about 41 minutes on 2 cores, 0.3 GB'
         >>> Forecast(97, 7, 1, 4800.0, 120.0, 3e8).text(2)
-        '97 jobs, at least 40 minutes on 2 cores, at least 0.3 GB; the time of 7 jobs is unknown'
+        '97 jobs, at least 41 minutes on 2 cores, at least 0.3 GB; the time of 7 jobs is unknown'
         >>> Forecast(3, 3, 3).text(2)
         '3 jobs of unknown time: no run has measured them'
         """
@@ -68,7 +75,9 @@ class Forecast:
 
     def wall_seconds(self, cores: int) -> float:
         """Return the expected time on some cores."""
-        return max(self.seconds / cores, self.longest)
+        if not self.jobs:
+            return 0.0
+        return START_SECONDS + max((self.seconds + JOB_SECONDS * self.jobs) / cores, self.longest)
 
     def __add__(self, other: Forecast) -> Forecast:
         """Return the forecast of two groups of jobs together."""
