@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from ppml.jobs.record import RECORDS, read_record, write_record
+from ppml.pipeline.equal_runs import copy_equal_run, find_equal_runs, remove_leftovers
 from ppml.pipeline.job_status import plan_jobs
-from ppml.pipeline.renamed_runs import copy_renamed_run, find_renamed_runs, remove_leftovers
 from tests.workflow.clock import wait_for_clock_tick
 from tests.workflow.small import SmallPlan
 
@@ -35,8 +35,8 @@ def start_run() -> None:
     """Execute the steps of a run before its plan of jobs."""
     records = SmallPlan.read().records()
     remove_leftovers(records.makers)
-    for run in find_renamed_runs(records):
-        copy_renamed_run(run, records)
+    for run in find_equal_runs(records):
+        copy_equal_run(run, records)
 
 
 def list_tree(folder: str | Path = ".") -> dict[str, tuple[bytes, int]]:

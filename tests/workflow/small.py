@@ -111,6 +111,7 @@ class SmallPlan:
         self.note = settings["note"]
         self.commands = settings.get("commands", {})
         self.data_published = settings.get("data_published", True)
+        self.top, self.partitioned = settings.get("top", ""), settings.get("partitioned", False)
         self.inputs: dict[str, dict] = {}
         self.code = {self.digest: CodeDigest({"ppml.stages.train": self.digest}, {"torch": "2.14.1"})}
 
@@ -127,20 +128,24 @@ class SmallPlan:
         return [path for job in self.jobs() for path in job.outputs]
 
     def every_run(self, *names: str) -> list[str]:
-        return [f"runs/{arm}/seed{seed}/{name}" for arm in self.arms for seed in SEEDS for name in names]
+        return [f"{self.top}runs/{arm}/seed{seed}/{name}" for arm in self.arms for seed in SEEDS for name in names]
 
     def jobs(self) -> list[TrackedJob]:
         jobs = [self._job("data", self.specs["data"], {"source": "source.txt"}, ["data/data.txt"], required=False)]
+        partition = [f"{self.top}partitions/half.txt"] if self.partitioned else []
+        if partition:
+            jobs.append(self._job("partition", "{}", {"data": "data/data.txt"}, partition, required=False))
         for arm, spec in self.arms.items():
             for seed in SEEDS:
                 wildcards = {"arm": arm, "seed": str(seed)}
-                folder = f"runs/{arm}/seed{seed}"
+                folder = f"{self.top}runs/{arm}/seed{seed}"
                 noise = [f"{folder}/noise.json"] if "private" in arm else []
                 data = {"data": "data/data.txt"}
                 if noise:
                     jobs.append(self._job("calibrate", self.specs["calibrate"], data, noise, **wildcards))
                 files = [f"{folder}/model.txt", f"{folder}/cost.txt"]
-                jobs.append(self._job("train", spec, {**data, "noise": noise}, files, **wildcards))
+                inputs = {**data, "noise": noise, "partition": partition}
+                jobs.append(self._job("train", spec, inputs, files, **wildcards))
                 files, model = [f"{folder}/predictions.txt"], {"model": f"{folder}/model.txt"}
                 jobs.append(self._job("predict", self.specs["predict"], model, files, **wildcards))
         runs = {"runs": self.every_run("predictions.txt", "cost.txt")}

@@ -162,6 +162,13 @@ def rename_arm(content: dict) -> None:  # type: ignore[type-arg]
         experiment["arms"] = ["everything" if arm == "fl_dp_he" else arm for arm in experiment["arms"]]
 
 
+def use_own_folders(project: Project) -> None:
+    """Set other folders of all results, as a configuration that extends another one does."""
+    published = "artifacts: artifacts, reports: reports, logs: logs"
+    own = "artifacts: build/own/artifacts, reports: build/own/reports, logs: build/own/logs"
+    project.replace(project.config, published, own)
+
+
 def rename_partition(content: dict) -> None:  # type: ignore[type-arg]
     content["partitions"]["equal"] = content["partitions"].pop("iid4")
     for arm in content["arms"].values():
@@ -277,10 +284,14 @@ CASES = {
     "an arm renamed": Case(settings(rename_arm), REPORT),
     "a partition renamed": Case(settings(rename_partition), set()),
     "an experiment renamed": Case(settings(rename_experiment), OWNERS),
+    "other folders": Case(use_own_folders, REPORT),
 }
 
-COPIED = {"an arm renamed": "artifacts/runs/everything/seed0/model.safetensors"}
-"""Cases with copies of renamed runs, and one of the copied files."""
+COPIED = {
+    "an arm renamed": [f"artifacts/runs/everything/seed{seed}/model.safetensors" for seed in SEEDS],
+    "other folders": [f"build/own/artifacts/runs/{arm}/seed{seed}/events.json" for arm in ARMS for seed in SEEDS],
+}
+"""Cases with copies of equal runs, and a file of each copied run."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -293,7 +304,7 @@ def test_change_reruns_exactly_dependent_jobs(clone: Project, tmp_path: Path, na
     date_sources(project, time.time() - 365 * 86_400)
     if name in COPIED:
         # A real run copies the files, and a dry run does not: an existing target then needs no job.
-        status, output = project.run(COPIED[name])
+        status, output = project.run(*COPIED[name])
         assert status == 0 and "nothing to be done" in output, output
     assert project.planned() == CASES[name].expected
     # The records know no times of sources.

@@ -135,17 +135,24 @@ def write_record(record: JobRecord, output: str) -> None:
 
 def read_record(output: str) -> JobRecord | None:
     """Return the record of a job by its last output, None if there is none or it is damaged."""
-    content = _read(_file(RECORDS, output))
-    with suppress(KeyError, TypeError, AttributeError):
+    return _read_record(_file(RECORDS, output))
+
+
+def read_records() -> Iterator[JobRecord]:
+    """Yield the valid records of all jobs that ended on this machine, of every configuration."""
+    for path in sorted(RECORDS.glob("*.json")):
+        if record := _read_record(path):
+            yield record
+
+
+def _read_record(path: Path) -> JobRecord | None:
+    content = _read(path)
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
         inputs, outputs = dict(content["inputs"]), dict(content["outputs"])
-        return JobRecord(
-            content["rule"],
-            content["command"],
-            tuple(content["params"]),
-            inputs,
-            outputs,
-            *measured(content),
-        )
+        texts = [content["rule"], content["command"], *content["params"]]
+        texts += [text for digests in (inputs, outputs) for pair in digests.items() for text in pair]
+        if all(isinstance(text, str) for text in texts):
+            return JobRecord(texts[0], texts[1], tuple(content["params"]), inputs, outputs, *measured(content))
     return None
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from ppml.errors import UserError
 from ppml.jobs.runner import run
+from ppml.pipeline.equal_runs import copied_files, find_equal_runs
 from ppml.pipeline.forecast import Forecast, forecast
 from ppml.pipeline.job_status import plan_jobs
 from ppml.pipeline.project import ROOT, project_file
 from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.snakemake_process import add_cores, call_snakemake
-from ppml.pipeline.status import job_records, read_plan
+from ppml.pipeline.status import job_records, jobs_to_run, read_plan
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def expect(file: str) -> Forecast:
     """Return the forecast of the stale jobs of a configuration."""
     records = job_records(read_plan([file]))
-    return forecast(records, [status.job for status in plan_jobs(records) if status.runs])
+    return forecast(records, jobs_to_run(plan_jobs(records), copied_files(find_equal_runs(records))))
 
 
 def make(file: str, cores: int) -> int:

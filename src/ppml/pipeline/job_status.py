@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ppml.io.digests import KEY, publishable_digest
 from ppml.jobs.record import STATE, JobRecord, read_record, total_size
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.file_digests import FileDigests
-from ppml.pipeline.record_book import RecordBook, write_book
+from ppml.pipeline.record_book import RecordBook, read_other_books, write_book
 from ppml.pipeline.rerun_reasons import compare_params
 from ppml.pipeline.tracked_jobs import TrackedJob
 
@@ -22,6 +22,8 @@ UNREAD = STATE / "unread-provenance.json"
 CHECKPOINTS = ("calibrate",)
 """Rules whose outputs often stay the same: jobs that read only those may turn out to be up to date."""
 MISSING, FORCED = "missing", "forced"
+MOST_CAUSES = 8
+"""The number of causes in a message: the collect stage reads hundreds of files, and all may be new."""
 OTHER_BYTES, NO_RECORD = "its bytes differ from its record", "no record describes its bytes"
 
 
@@ -45,7 +47,7 @@ class JobStatus:
     @property
     def reason(self) -> str:
         """The reasons of the job itself, or else the stale results that it reads."""
-        return "; ".join(self.causes) or (f"follows {shorten(self.follows)}" if self.follows else "")
+        return shorten(self.causes, MOST_CAUSES, "; ") or (f"follows {shorten(self.follows)}" if self.follows else "")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class JobRecords:
         self._published = published
         self._read_record = cache(read_record)
         self._publishable = cache(partial(publishable_digest, published=published))
+
+    @cached_property
+    def other_books(self) -> dict[str, JobRecord]:
+        """Output -> record, of the books of other configurations."""
+        return read_other_books(self.path)
 
     def reload(self) -> None:
         """Read files and records again after jobs."""
@@ -164,8 +171,8 @@ class JobRecords:
             return None
         record = min(candidates, key=lambda one: any(self._differences(job, one))).record
         inputs = {name: self._publishable(digest) for name, digest in record.inputs.items()}
-        if record is self.book.records.get(path):
-            # Its digests are publishable already, but may be of a time when the data were public.
+        if record is not self._read_record(job.outputs[-1]):
+            # It is from a book. Its digests are publishable already, but may be of a time when the data were public.
             found = {name: self.digests.sha256(name) for name in record.inputs}
             inputs = {name: self._publishable(now) if now else record.inputs[name] for name, now in found.items()}
         return replace(record, inputs=inputs, outputs={path: self._publishable(sha256)})
@@ -176,6 +183,9 @@ class JobRecords:
         local, book = self._read_record(job.outputs[-1]), self.book.records.get(path)
         found = [_Candidate(local, str.__eq__)] if local and path in local.outputs else []
         found += [_Candidate(book, self.matches_digest)] if book else []
+        if not found and sha256 is not None and (other := self.other_books.get(path)):
+            # The data of all configurations are in one folder, and a pull brings no record of this machine.
+            found = [_Candidate(other, self.matches_digest)]
         return [one for one in found if sha256 is None or one.matches(one.record.outputs[path], sha256)]
 
     def _differences(self, job: TrackedJob, candidate: _Candidate) -> Iterator[str]:
@@ -264,10 +274,16 @@ def select_needed(jobs: Sequence[JobStatus], targets: Collection[str]) -> list[J
     return found[::-1]
 
 
-def shorten(names: Sequence[str], limit: int = 4) -> str:
-    """Return the first names, and the number of further ones."""
+def shorten(names: Sequence[str], limit: int = 4, separator: str = ", ") -> str:
+    """Return the first names, and the number of further ones.
+
+    Examples
+    --------
+    >>> shorten(["a", "b", "c", "d"], limit=2)
+    'a, b and 2 more'
+    """
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return separator.join(names[:limit]) + more
 
 
 def _printable(text: str) -> str:

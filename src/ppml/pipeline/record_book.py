@@ -22,6 +22,8 @@ from ppml.jobs.record import JobRecord, measured
 from ppml.pipeline.code_digest import CodeDigest
 from ppml.pipeline.safe_paths import LONGEST_NAME, is_plain
 
+BOOKS = "reports/**/provenance.json"
+"""The record books of all configurations with results in git."""
 LARGEST = 64 * 2**20
 """The largest size of a record book in bytes: forty times that of the default configuration."""
 
@@ -133,6 +135,16 @@ class _Code(BaseModel, strict=True, extra="forbid"):
 
     modules: dict[_Printable, _Printable]
     pins: dict[_Printable, _Printable]
+
+
+def read_other_books(path: Path) -> dict[str, JobRecord]:
+    """Return output -> record of its job, of the books of other configurations than that of ``path``."""
+    records: dict[str, JobRecord] = {}
+    for other in sorted(Path().glob(BOOKS)):
+        # A book with a merge conflict.
+        with suppress(UserError):
+            records |= RecordBook(other).records if other != path else {}
+    return records
 
 
 def write_book(path: Path, records: Iterable[JobRecord], code: Mapping[str, CodeDigest]) -> None:

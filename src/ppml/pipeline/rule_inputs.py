@@ -25,10 +25,17 @@ from ppml.errors import UserError
 from ppml.io.atomic import atomic_write
 from ppml.jobs.record import write_descriptions
 from ppml.jobs.runner import exit_on_error
+from ppml.pipeline.equal_runs import (
+    EqualRun,
+    copied_files,
+    copy_equal_run,
+    describe_copies,
+    find_equal_runs,
+    remove_leftovers,
+)
 from ppml.pipeline.forecast import forecast
 from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs, select_needed
 from ppml.pipeline.project import project_file
-from ppml.pipeline.renamed_runs import copy_renamed_run, find_renamed_runs, remove_leftovers
 from ppml.pipeline.rules import Rule
 from ppml.pipeline.stages import Files
 from ppml.pipeline.tracked_jobs import TrackedJob
@@ -49,7 +56,7 @@ class UnmarkedInputs:
 class RuleInputs:
     """The input functions of rules in the process that plans all jobs.
 
-    Snakemake calls them after it has read its options. At the first call, a real run copies renamed runs and writes the
+    Snakemake calls them after it has read its options. At the first call, a real run copies equal runs and writes the
     descriptions of its jobs.
 
     Parameters
@@ -164,17 +171,19 @@ class RuleInputs:
         if real:
             self._start()
             remove_leftovers(self._records.makers)
-            for run in find_renamed_runs(self._records):
-                copy_renamed_run(run, self._records)
-        elif workflow.dryrun:
-            for run in find_renamed_runs(self._records):
-                print(f"before the first job: {run}", file=sys.stderr)
+        copies = self._equal_runs() if real or workflow.dryrun else []
+        if real:
+            copies = [run for run in copies if copy_equal_run(run, self._records)]
+        if line := describe_copies(copies):
+            print(line, file=sys.stderr, flush=True)
         jobs = plan_jobs(self._records, self._is_forced)
         self._records.digests.save()
         self._status = {status.job.outputs[0]: status for status in jobs}
         running = [status for status in jobs if status.runs]
         if workflow.execution_settings is not None:
-            self._print_forecast(jobs)
+            # A dry run copies nothing.
+            copied = copied_files(copies)
+            self._print_forecast([status for status in jobs if status.job.outputs[0] not in copied])
         self._real = real
         if real and running:
             # Here, and not in a hook of Snakemake, which an option turns off.
@@ -183,6 +192,15 @@ class RuleInputs:
             _replace_links(running)
             _align_times(running)
         self._newest = _create_newest_file(running)
+
+    def _equal_runs(self) -> list[EqualRun]:
+        """Return the equal runs that the targets need."""
+        runs, targets = find_equal_runs(self._records), self._workflow.dag_settings.targets
+        if not runs or not targets:
+            return runs
+        needed = select_needed(plan_jobs(self._records, self._is_forced), targets)
+        outputs = {path for status in needed for path in status.job.outputs}
+        return [run for run in runs if not outputs.isdisjoint(run.files)]
 
     def _print_forecast(self, jobs: Sequence[JobStatus]) -> None:
         if needed := [status.job for status in select_needed(jobs, self._workflow.dag_settings.targets)]:

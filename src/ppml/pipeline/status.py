@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ppml.jobs.runner import run
+from ppml.pipeline.equal_runs import copied_files, find_equal_runs
 from ppml.pipeline.forecast import forecast
-from ppml.pipeline.job_status import JobRecords, JobStatus, plan_jobs, shorten
+from ppml.pipeline.job_status import MOST_CAUSES, JobRecords, JobStatus, plan_jobs, shorten
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.project import DEFAULT_CONFIG
-from ppml.pipeline.renamed_runs import find_renamed_runs
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.snakemake_process import add_cores
-from ppml.pipeline.tracked_jobs import track_jobs
+from ppml.pipeline.tracked_jobs import TrackedJob, track_jobs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"warning: {lock.warning()}", file=sys.stderr)
     records = job_records(plan)
     jobs = plan_jobs(records)
+    copied = copied_files(find_equal_runs(records))
     records.digests.save()
     for line in (f"warning: {records.book.problem}" * bool(records.book.problem), *plan.notices()):
         if line:
             print(line, file=sys.stderr)
-    copied = {path: run.source for run in find_renamed_runs(records) for path in run.records}
     for line in describe(jobs, copied):
         print(line)
-    if running := [status.job for status in jobs if status.runs]:
+    if running := jobs_to_run(jobs, copied):
         print(f"expected: {forecast(records, running).text(arguments.cores)}")
 
 
@@ -55,15 +55,20 @@ def job_records(plan: Plan) -> JobRecords:
     return JobRecords(jobs, book, published=plan.redistributable, code=plan.digests.by_text)
 
 
-def describe(jobs: Sequence[JobStatus], copied: dict[str, str]) -> Iterator[str]:
+def jobs_to_run(jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> list[TrackedJob]:
+    """Return the stale jobs whose outputs are not copied."""
+    return [status.job for status in jobs if status.runs and status.job.outputs[0] not in copied]
+
+
+def describe(jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for every result, and the number of stale jobs.
 
     Parameters
     ----------
     jobs : sequence of JobStatus
         All jobs.
-    copied : dict
-        Output -> folder of the renamed run that the next run copies.
+    copied : mapping
+        Output -> file of an equal run that the next run copies.
     """
     results: dict[str, list[JobStatus]] = {}
     for status in jobs:
@@ -72,23 +77,23 @@ def describe(jobs: Sequence[JobStatus], copied: dict[str, str]) -> Iterator[str]
     for result, parts in results.items():
         yield f"{result:<{width}}  {_state(result, parts, copied)}"
     current = sum(not any(status.runs for status in parts) for parts in results.values())
-    stale = sum(status.runs for status in jobs)
+    stale = len(jobs_to_run(jobs, copied))
     remedy = f"; `make results` runs {stale} of {len(jobs)} jobs" if stale else ""
     yield f"{current} of {len(results)} results are up to date{remedy}"
 
 
-def _state(result: str, jobs: Sequence[JobStatus], copied: dict[str, str]) -> str:
+def _state(result: str, jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> str:
     causes: dict[str, list[str]] = {}
     for status in jobs:
         source = copied.get(status.job.outputs[0])
-        for cause in [f"a run copies it from {source}"] if source else status.causes:
+        for cause in [f"`make results` copies it from {Path(source).parent}"] if source else status.causes:
             causes.setdefault(cause, []).append(f"{status.job.rule} {status.job.wildcards.get('seed', '')}".strip())
     follows = sorted({name for status in jobs for name in status.follows} - {result})
     if not causes and not follows:
         return "up to date"
     parts = [f"{cause} ({shorten(names)})" for cause, names in causes.items()]
-    parts += [f"follows {shorten(follows)}"] if follows else []
-    return "stale: " + "; ".join(parts)
+    shown = [shorten(parts, MOST_CAUSES, "; ")] if parts else []
+    return "stale: " + "; ".join([*shown, f"follows {shorten(follows)}"] if follows else shown)
 
 
 def unfinished(records: JobRecords) -> list[str]:

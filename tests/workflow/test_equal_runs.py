@@ -1,4 +1,4 @@
-"""Runs of renamed arms are copied only into paths of planned results, and only with the bytes of the book."""
+"""Runs of the same training are copied only into paths of planned results, and only with the recorded bytes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ppml.jobs.record import read_record
+from ppml.io.digests import file_sha256
+from ppml.jobs.record import RECORDS, JobRecord, read_record, write_record
+from ppml.pipeline.equal_runs import EqualRun, copy_equal_run, find_equal_runs
 from ppml.pipeline.job_status import NO_RECORD
 from ppml.pipeline.record_book import RecordBook, _entry_digest
-from ppml.pipeline.renamed_runs import RenamedRun, copy_renamed_run, find_renamed_runs
-from ppml.pipeline.safe_paths import Places
+from ppml.pipeline.safe_paths import Places, is_plain
 from tests.workflow.records import (
     BOOK,
     JOBS,
@@ -55,19 +57,36 @@ def test_runs_of_renamed_arm_are_copied(small: Small, place: str) -> None:
     assert {Path(name).parts[1] for name in RecordBook(BOOK).records if name.startswith("runs/")} == set(NEW)
 
 
-@pytest.mark.parametrize("change", ["edited", "incomplete"])
-def test_changed_run_is_not_copied(small: Small, change: str) -> None:
-    if change == "edited":
-        replace_bytes("runs/alone/seed0/cost.txt", "0")
-    else:
-        Path("runs/alone/seed0/predictions.txt").unlink()
+def test_changed_run_is_not_copied(small: Small) -> None:
+    replace_bytes("runs/alone/seed0/cost.txt", "0")
     small.set(arms=NEW)
     start_run()
     assert set(stale_jobs()) == {"train alone-again/0", "predict alone-again/0", "collect"}
     assert not Path("runs/alone-again/seed0").exists()
 
 
+def test_missing_file_of_run_is_made(small: Small) -> None:
+    Path("runs/alone/seed0/predictions.txt").unlink()
+    small.set(arms=NEW)
+    start_run()
+    assert set(stale_jobs()) == {"predict alone-again/0", "collect"}
+
+
+@pytest.mark.parametrize("change", ["other bytes", "other name"])
+def test_run_of_other_data_is_not_copied(small: Small, change: str) -> None:
+    small.set(arms=NEW)
+    if change == "other bytes":
+        Path("data/data.txt").write_text("others")
+    else:
+        for path in RECORDS.glob("*.json"):
+            path.write_text(path.read_text().replace("data/data.txt", "data/more.txt"))
+        BOOK.unlink()
+    start_run()
+    assert not any(Path("runs").glob("*-again"))
+
+
 def test_run_without_record_of_noise_is_not_copied(small: Small) -> None:
+    remove_records()
     book = json.loads(BOOK.read_text())
     book["jobs"] = [job for job in book["jobs"] if job["rule"] != "calibrate"]
     BOOK.write_text(json.dumps(book))
@@ -109,24 +128,84 @@ def test_runs_are_copied_for_equal_arm(small: Small) -> None:
     assert set(stale_jobs()) == {"collect"}
 
 
-def test_renamed_runs_are_found_without_changes(small: Small) -> None:
+def test_equal_runs_are_found_without_changes(small: Small) -> None:
     small.set(arms=NEW)
     before = list_tree()
-    found = {run.folder: run.source for run in find_renamed_runs(SmallPlan.read().records())}
+    found = {run.folder: run.source for run in find_equal_runs(SmallPlan.read().records())}
     assert found == {
         f"runs/{arm}-again/seed{seed}": f"runs/{arm}/seed{seed}" for arm in ("private", "alone") for seed in (0, 1)
     }
     assert list_tree() == before
 
 
+# --- the folder of another configuration -------------------------------------------------------------------------
+
+PARTITION = "partitions/half.txt"
+
+
+@pytest.fixture
+def partitioned(small: Small) -> Small:
+    """Return the small workflow after a run with a partition, and then with artifacts in the folder ``own``."""
+    small.set(partitioned=True)
+    Path("partitions").mkdir()
+    Path(PARTITION).write_text("0 1 2")
+    record_all()
+    small.set(top="own/")
+    return small
+
+
+def record_all() -> None:
+    """Record all files as results of the plan, without a book."""
+    for job in SmallPlan.read().jobs():
+        inputs, outputs = ({name: file_sha256(Path(name)) for name in names} for names in (job.inputs, job.outputs))
+        write_record(JobRecord(job.rule, job.command, job.params, inputs, outputs), job.outputs[-1])
+    BOOK.unlink()
+
+
+def test_runs_of_other_folder_are_copied_with_their_partition(partitioned: Small) -> None:
+    before = {path.relative_to("runs"): path.read_bytes() for path in Path("runs").rglob("*.*")}
+    start_run()
+    after = {path.relative_to("own/runs"): path.read_bytes() for path in Path("own/runs").rglob("*.*")}
+    assert after == {path: content for path, content in before.items() if path.name != "record.txt"}
+    assert Path("own", PARTITION).read_text() == "0 1 2"
+    assert set(stale_jobs()) == {"collect"}
+
+
+def test_run_of_other_partition_is_not_copied(partitioned: Small) -> None:
+    Path("own/partitions").mkdir(parents=True)
+    Path("own", PARTITION).write_text("0 1")
+    start_run()
+    assert not Path("own/runs").exists()
+
+
+def test_run_before_change_of_its_partition_is_not_copied(partitioned: Small) -> None:
+    last = "runs/alone/seed1/cost.txt"
+    record = read_record(last)
+    assert record is not None
+    write_record(replace(record, inputs={**record.inputs, PARTITION: "0" * 64}), last)
+    start_run()
+    assert set(stale_jobs()) == {"train alone/1", "predict alone/1", "collect"}
+    assert Path("own", PARTITION).read_text() == "0 1 2"
+
+
+def test_unreadable_folder_of_other_configuration_stops_no_run(partitioned: Small) -> None:
+    record = read_record("runs/alone/seed0/cost.txt")
+    assert record is not None
+    write_record(replace(record, outputs={f"runs/{'x' * 300}/seed0/model.txt": "0" * 64}), "x")
+    start_run()
+    assert set(stale_jobs()) == {"collect"}
+
+
 # --- books of strangers -- -------------------------------------------------------------------------------------
 
 HOSTILE = b"import os; os.abort()\n"
 TARGET = ".venv/lib/site.py"
+TRAINED = ["runs/x/seed0/model.txt", "runs/x/seed0/cost.txt"]
 
 
-def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> None:
-    """Write ``outputs``, and an entry of the book with them as outputs of the training of ``alone-again``."""
+def forge(outputs: dict[str, bytes]) -> None:
+    """Write ``outputs``, and an entry of a clone's book with them as outputs of the training of ``alone``."""
+    remove_records()
     book = json.loads(BOOK.read_text())
     victim = next(job for job in book["jobs"] if "runs/alone/seed0/model.txt" in job["outputs"])
     for name, content in outputs.items():
@@ -134,7 +213,7 @@ def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> No
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in outputs.items()}
-    entry = {**victim, "inputs": inputs or {}, "outputs": digests}
+    entry = {**victim, "outputs": digests}
     entry["digest"] = _entry_digest(entry)
     book["jobs"] = [job for job in book["jobs"] if job["rule"] != "train"] + [entry]
     BOOK.write_text(json.dumps(book))
@@ -152,7 +231,7 @@ def forge(outputs: dict[str, bytes], inputs: dict[str, str] | None = None) -> No
         *("./runs/x/seed0/model.txt", "runs//x/seed0/model.txt", "runs/x/seed0/MODEL.TXT", "source.txt"),
     ],
 )
-@pytest.mark.parametrize("beside", [[], ["runs/x/seed0/model.txt"]], ids=["alone", "beside a model"])
+@pytest.mark.parametrize("beside", [[], TRAINED], ids=["alone", "beside a model"])
 def test_forged_entry_writes_only_planned_results(small: Small, name: str, beside: list[str]) -> None:
     forge(dict.fromkeys(beside, b"x") | {name: HOSTILE})
     small.set(arms=NEW)
@@ -160,7 +239,8 @@ def test_forged_entry_writes_only_planned_results(small: Small, name: str, besid
     start_run()
     after = list_tree()
     new = set(after) - set(before)
-    assert new <= {f"runs/alone-again/seed0{part}" for part in ("", "/model.txt")} | {"runs/alone-again"}
+    assert new <= {f"runs/alone-again/seed0{part}" for part in ("", "/model.txt", "/cost.txt")} | {"runs/alone-again"}
+    assert new or not beside or not is_plain(name)
     # A new folder changes the time of its parent.
     assert all(after[path] == content for path, content in before.items() if Path(path).is_file())
     assert not Path(TARGET).exists() or name.endswith("site.py")
@@ -168,25 +248,25 @@ def test_forged_entry_writes_only_planned_results(small: Small, name: str, besid
 
 def test_check_of_places_stops_forged_entry(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check of places, a forged record copies a file to another folder."""
-    forge({"runs/x/seed0/model.txt": HOSTILE})
+    forge(dict.fromkeys(TRAINED, HOSTILE))
     small.set(arms=NEW)
     records = SmallPlan.read().records()
-    (run,) = find_renamed_runs(records)
-    (record,) = run.records.values()
+    (run,) = find_equal_runs(records)
+    record = next(iter(run.records.values()))
     elsewhere = f"{run.folder}/../../../.venv/model.txt"
     record.outputs.update({elsewhere: hashlib.sha256(HOSTILE).hexdigest()})
-    forged = RenamedRun(run.source, run.folder, {elsewhere: record})
-    assert not copy_renamed_run(forged, records)
+    forged = EqualRun(run.source, run.folder, {elsewhere: f"{run.source}/model.txt"}, {elsewhere: record})
+    assert not copy_equal_run(forged, records)
     assert not Path(".venv/model.txt").exists()
     monkeypatch.setattr(Places, "check", lambda self, name: Path(os.path.normpath(name)))
     Path(".venv").mkdir()
-    assert copy_renamed_run(forged, records)
+    assert copy_equal_run(forged, records)
     assert Path(".venv/model.txt").read_bytes() == HOSTILE
 
 
 @pytest.mark.parametrize("link", ["runs", "runs/alone-again", "runs/alone-again/seed0", "runs/x", "runs/x/seed0"])
 def test_no_run_is_copied_through_a_link(small: Small, tmp_path: Path, link: str) -> None:
-    forge({"runs/x/seed0/model.txt": HOSTILE})
+    forge(dict.fromkeys(TRAINED, HOSTILE))
     elsewhere = tmp_path / "elsewhere"
     if Path(link).exists():
         shutil.move(link, elsewhere)
