@@ -30,9 +30,9 @@ from tests.stages.conftest import deterministic
 from tests.workflow.synthetic_data import SyntheticData, parameter_count, write_dataset
 
 SETS = {
-    "two_classes": (SyntheticData("image", (1, 28, 28), 2), "mlp", "logistic"),
+    "two_classes": (SyntheticData("image", (1, 16, 16), 2), "mlp", "square_cnn"),
     "letters": (SyntheticData("image", (1, 28, 28), 26, train=520, test=260), "logistic", "logistic"),
-    "larger": (SyntheticData("image", (1, 32, 32), 3), "tanh_cnn", "square_cnn"),
+    "larger": (SyntheticData("image", (1, 32, 32), 3), "tanh_cnn", "logistic"),
     "colour": (SyntheticData("image", (3, 32, 32), 4), "mlp", "logistic"),
     "columns": (SyntheticData("table", (40,), 3), "mlp", None),
 }
