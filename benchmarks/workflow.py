@@ -39,7 +39,7 @@ import json, shlex, sys
 from ppml.jobs.runner import run_stage
 for command in json.load(sys.stdin):
     words = shlex.split(command)
-    stage = words.index("ppml.stages") + 1
+    stage = words.index("ppml.jobs") + 1
     run_stage(words[stage], words[stage + 1 : words.index(">")])
 """
 
@@ -104,7 +104,7 @@ def compare_runs(copy: Copy) -> None:
     copy.run(*snakemake_command(SMOKE))
     commands = json.loads(copy.run(sys.executable, "-c", COMMANDS, SMOKE).splitlines()[-1])
     # The raw data exist already.
-    commands = [command for command in commands if "ppml.stages fetch " not in command]
+    commands = [command for command in commands if "ppml.jobs fetch " not in command]
 
     def one_by_one() -> None:
         for command in commands:
