@@ -118,7 +118,7 @@ environment: .venv/.ready ## the pinned packages, in .venv
 .venv/.ready: build.lock sdists.lock requirements.lock pyproject.toml
 	@test -n "$$INTERPRETER" || { echo 'error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python' >&2; exit 1; }
 	@"$$INTERPRETER" -c '$(FITS)' || { echo "error: Python 3.11 to 3.14 is needed, $$INTERPRETER is $$("$$INTERPRETER" -V 2>&1)" >&2; exit 1; }
-	@echo 'making the environment in .venv (once; about 6 GB, some minutes)'
+	@echo 'making the environment in .venv (once; about 6.5 GB, some minutes)'
 	@"$$INTERPRETER" -m venv .venv
 	@echo '1 of 4: pip and build tools'
 	@$(INSTALL) --require-hashes --only-binary :all: -r build.lock

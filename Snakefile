@@ -32,7 +32,7 @@ from ppml.pipeline.stages import DATASET, FIGURE, PAGES, PARTITION, PROJECT, RUN
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
-from ppml.pipeline.tracked_jobs import target_files
+from ppml.pipeline.tracked_jobs import COMMAND, target_files
 from ppml.jobs import fork_server as server
 from ppml.jobs.runner import exit_on_error
 from snakemake_logger_plugin_ppml.description import DESCRIPTION

@@ -137,8 +137,10 @@ def resolve_data(config: Config, raw: Path) -> str | None:
     data = config.data
     for name in sorted({config.dataset_of(arm) for arm in config.arms} - {DIGITS}):
         if not available(name, config.dataset(name), raw / name, data.mirrors, download=data.download):
+            own = (f"arms.{arm}.dataset" for arm, spec in config.arms.items() if spec.dataset == name)
+            key = "data.dataset" if data.dataset == name else next(own)
             missing = (
-                f"data.dataset: no source has {name}; looked in {raw / name}, data.mirrors {list(data.mirrors)}, "
+                f"{key}: no source has {name}; looked in {raw / name}, data.mirrors {list(data.mirrors)}, "
                 "PPML_DATA_MIRROR" + (" and the public mirrors" if data.download else " (data.download is false)")
             )
             if data.fallback is None:

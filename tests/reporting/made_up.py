@@ -120,6 +120,7 @@ def collect(
     n_test: int = 2_000,
     n_test_all: int = 10_000,
     classes: int = 10,
+    fallback: bool = False,
 ) -> Collected:
     """Return tables of ``seeds`` runs of each arm, the same on every call."""
     rows: dict[str, list[dict[str, Any]]] = {
@@ -137,9 +138,9 @@ def collect(
             rows["history"] += _history(name, arm, seed, accuracy, rng)
             rows["epsilons"] += _epsilons(record)
             rows["clients"] += _clients(arm, record, classes) if arm.clients else []
-    view = ExperimentView.model_validate_json(
-        json.dumps({"title": title, "arms": {name: arm.label for name, arm in arms.items()}, "compare": compare or []})
-    )
+    labels = {name: arm.label for name, arm in arms.items()}
+    content = {"title": title, "arms": labels, "compare": compare or [], "fallback": fallback}
+    view = ExperimentView.model_validate_json(json.dumps(content))
     rows["audits"] = [_audit(name, arm) for name, arm in arms.items() if arm.epsilon is not None]
     rows["inferences"] = [_inference(name, seed) for name in list(arms)[:1] for seed in range(seeds)]
     joint = _joints(pd.DataFrame(rows["records"]))

@@ -79,9 +79,11 @@ def test_notes_name_held_out_images(techniques):
 
 def test_notes_name_fallback_data():
     digits = {name: dataclasses.replace(arm, dataset="digits") for name, arm in TECHNIQUES.items()}
-    table = collect(digits, n_train=1200, n_test=500, n_test_all=597).table("summary")
+    sizes = {"n_train": 1200, "n_test": 500, "n_test_all": 597}
+    table = collect(digits, fallback=True, **sizes).table("summary")
     assert any("FALLBACK DATA" in note and "not comparable" in note for note in table.notes)
     assert "Accuracy, all 597 (%)" in table.cells.columns
+    assert "FALLBACK" not in "".join(collect(digits, **sizes).table("summary").notes)
 
 
 def test_large_delta_has_dagger_and_footnote():

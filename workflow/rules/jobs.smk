@@ -32,7 +32,7 @@ if calibration:
         params:
             arguments=calibration.arguments,
         shell:
-            "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
+            COMMAND
 
 
 for step in rules_of(DATASET, TRANSFORM, PARTITION, RUN, PROJECT):
@@ -54,4 +54,4 @@ for step in rules_of(DATASET, TRANSFORM, PARTITION, RUN, PROJECT):
             params:
                 arguments=step.arguments,
             shell:
-                "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
+                COMMAND

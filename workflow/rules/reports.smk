@@ -31,4 +31,4 @@ for level, suffix, category in ((TABLE, "html", "2. Tables"), (FIGURE, "svg", "1
                 title=lambda wildcards: plan.config.experiments[wildcards.experiment].title,
                 fallback=plan.fallback_sentence(),
             shell:
-                "exec python -m ppml.jobs {params.arguments} > {log:q} 2>&1"
+                COMMAND

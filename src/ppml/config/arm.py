@@ -156,7 +156,7 @@ class Arm(Spec):
         if noise == "distributed" and (not federated or self.aggregation.server_sees_updates):
             raise config_error(
                 f"privacy.noise 'distributed' with aggregation {self.aggregation.kind!r} and topology "
-                f"{self.topology.kind!r}: a single update carries only a share of the noise, so the server may see "
+                f"{self.topology.kind!r}: a single update carries only a part of the noise, so the server may see "
                 "only the sum; allowed with topology federated and aggregation ckks, bfv, secret_sharing or masking"
             )
         if noise == "central" and not self.aggregation.server_sees_updates:

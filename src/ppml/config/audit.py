@@ -22,7 +22,10 @@ class NoAudit(Spec):
 
 
 class CanaryAudit(Spec):
-    """Every private arm is trained on synthetic examples, and the noise of its releases is measured."""
+    """The audit trains every private arm on random examples, and measures the noise of the releases.
+
+    After transforms, the inputs are those of the data with random labels.
+    """
 
     kind: Literal["canary"] = "canary"
     steps: Steps = Field(

@@ -15,7 +15,7 @@ class DataSpec(Spec):
 
     dataset: str = Field(
         default="mnist",
-        description="A data set that torchvision publishes in MNIST's format: mnist, fashion_mnist, kmnist, qmnist.",
+        description="Name of a data set: mnist, fashion_mnist, kmnist, qmnist, digits, or a key of `datasets`.",
     )
     train: int = Field(
         default=10_000, ge=1, description="Number of training images taken from the official train file."
@@ -39,9 +39,7 @@ class DataSpec(Spec):
         description="Local folders with the files, as `<mirror>/<dataset>/<file>`; PPML_DATA_MIRROR adds more "
         "(separated like PATH).",
     )
-    download: bool = Field(
-        default=True, description="Whether files may be downloaded from the public mirrors of torchvision."
-    )
+    download: bool = Field(default=True, description="Whether files may be downloaded from their public addresses.")
     fallback: Literal["digits"] | None = Field(
         default="digits",
         description="Data set to use if no source has the data, with a warning and in separate folders: scikit-learn's "

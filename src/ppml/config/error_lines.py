@@ -29,6 +29,9 @@ KINDS = {
 WITHIN_TOPOLOGY = {"server": _kinds(ServerOptimizer), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)
 AUDIT_KINDS = _kinds(Audit)
+NAMES = {"datasets": "at most 60 small letters, digits and '_', the first a letter"}
+"""The allowed names in a section of the configuration."""
+OTHER_NAMES = "at most 60 small letters, digits, '.', '_' and '-', the first a letter or a digit"
 WANTED: Mapping[str, Literal["number", "integer", "text"]] = {"string_type": "text", "int_type": "integer"}
 
 Key = tuple[str, ...]
@@ -80,11 +83,8 @@ def problem_from(error: Any) -> Problem:
         case "tuple_type":
             return Problem(key, f"got {value!r}; expected a list")
         case "string_pattern_mismatch" | "string_too_long" | "string_type" if parts[-1] == "[key]":
-            return Problem(
-                tuple(map(str, parts[:-2])),
-                f"got the name {value!r}; allowed: at most 60 small letters, digits, '.', '_' and '-', the first a "
-                "letter or a digit",
-            )
+            allowed = NAMES.get(str(parts[0]), OTHER_NAMES)
+            return Problem(tuple(map(str, parts[:-2])), f"got the name {value!r}; allowed: {allowed}")
         case "literal_error":
             names = re.findall(r"'([^']*)'", message)
             if new := new_value(_name_of(key), value):

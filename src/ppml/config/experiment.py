@@ -64,7 +64,7 @@ class Experiment(Spec):
     figures: ListOf[FigureKind] = Field(
         default=(),
         description="`history`: accuracy against epoch or round; `loss`: the same of the loss; `privacy_utility`: "
-        "accuracy against epsilon; `size`: accuracy against the number of parameters; `cost`: seconds, memory and "
+        "accuracy against epsilon; `size`: accuracy against the number of parameters; `cost`: CPU seconds and "
         "bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: epsilon against passes "
         "over the examples; `client_epsilon`: epsilon of each client's examples; `audit`: claimed and measured noise; "
         "`clients`: accuracy against the number of clients.",

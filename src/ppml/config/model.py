@@ -134,7 +134,7 @@ class Config(Spec):
             if missing >= clients:
                 raise config_error(
                     f"arms.{name}.privacy.max_colluding and max_dropouts: {arm.privacy.max_colluding} + "
-                    f"{arm.privacy.max_dropouts} of {clients} clients: no share of the noise counts; at most "
+                    f"{arm.privacy.max_dropouts} of {clients} clients: no part of the noise counts; at most "
                     f"{clients - 1} together are allowed"
                 )
             counted = clients - arm.privacy.max_dropouts

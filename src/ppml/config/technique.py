@@ -133,13 +133,13 @@ class DifferentialPrivacy(Spec):
     max_colluding: int = Field(
         default=1,
         ge=1,
-        description="With `noise: distributed`: clients that may reveal their shares of the noise to the server. These "
-        "shares do not count. At least 1: every client knows its own share.",
+        description="With `noise: distributed`: clients that may reveal their parts of the noise to the server. These "
+        "parts do not count. At least 1: every client knows its own part.",
     )
     max_dropouts: int = Field(
         default=0,
         ge=0,
-        description="With `noise: distributed`: clients that may fail in a round. Their shares do not count; if more "
+        description="With `noise: distributed`: clients that may fail in a round. Their parts do not count; if more "
         "clients fail, training stops before the sum is formed.",
     )
 
@@ -176,7 +176,7 @@ class ExampleLevel(DifferentialPrivacy):
     noise: Literal["local", "distributed"] = Field(
         default="local",
         description="Place of the noise. `local`: each owner adds the noise to its own gradients. `distributed`: every "
-        "client adds a share of it, and only the sum carries all of the noise.",
+        "client adds a part of it, and only the sum carries all of the noise.",
     )
 
     @model_validator(mode="after")
@@ -204,7 +204,7 @@ class ClientLevel(DifferentialPrivacy):
     noise: Literal["central", "distributed"] = Field(
         default="central",
         description="Place of the noise. `central`: the server, which sees the updates, adds it to their sum. "
-        "`distributed`: every client adds a share of it.",
+        "`distributed`: every client adds a part of it.",
     )
 
 

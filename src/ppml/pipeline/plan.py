@@ -455,5 +455,6 @@ class Plan:
             "published": spec.published,
             "claims": [claim.to_json() for claim in spec.claims],
             "others": {name: self.config.arms[name].label or name for name in sorted(claimed - {*spec.arms})},
+            **({"fallback": True} if self.fallback else {}),
         }
         return {"kind": kind.name, "view": view, "published": {row: self.published[row].to_json() for row in rows}}

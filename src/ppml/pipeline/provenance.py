@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from ppml.errors import UserError
 from ppml.pipeline.git import GitError, ask_git, changed_files
@@ -33,19 +34,19 @@ def provenance(files: Sequence[str], results: str) -> dict[str, str]:
     cores = os.cpu_count() or 1
     return {
         "configuration": ", ".join(files),
-        "code": _last_commit("src", "workflow"),
-        "results": _last_commit(results),
+        "code": _last_commit(ROOT, "src", "workflow"),
+        "results": _last_commit(Path(results).parent, Path(results).name),
         "date": f"{moment:%Y-%m-%d %H:%M} UTC",
         # Without the name of the machine, which is private.
         "machine": f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}",
     }
 
 
-def _last_commit(*paths: str) -> str:
-    """Return the last commit of files with its date, and whether they differ from it."""
+def _last_commit(folder: Path, *paths: str) -> str:
+    """Return the last commit of files in ``folder`` with its date, and whether they differ from it."""
     try:
-        commit = ask_git(ROOT, "log", "-1", "--format=commit %h of %cs", "--", *paths).strip()
-        changed = changed_files(ROOT, *paths)
+        commit = ask_git(folder, "log", "-1", "--format=commit %h of %cs", "--", *paths).strip()
+        changed = changed_files(folder, *paths)
     except GitError as error:
         return f"commit not known: {error}"
     if not commit:

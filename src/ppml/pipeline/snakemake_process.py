@@ -26,10 +26,11 @@ def _cores(text: str) -> int:
     >>> _cores("2"), _cores("all") >= 1
     (2, True)
     """
-    count = (os.cpu_count() or 1) if text == "all" else int(text)
-    if count < 1:
-        raise ValueError(text)
-    return count
+    if text == "all":
+        return os.cpu_count() or 1
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: a number of at least 1, or all")
+    return int(text)
 
 
 def call_snakemake(configfiles: Sequence[str], cores: int, targets: Sequence[str] = ()) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for line in (f"warning: {records.book.problem}" * bool(records.book.problem), *plan.notices()):
         if line:
             print(line, file=sys.stderr)
-    for line in describe(jobs, copied):
+    files = arguments.configfile
+    command = "make results" if files == [DEFAULT_CONFIG] else f"make results CONFIG={shlex.quote(files[-1])}"
+    for line in describe(jobs, copied, command):
         print(line)
     if running := jobs_to_run(jobs, copied):
         print(f"expected: {forecast(records, running).text(arguments.cores)}")
@@ -60,7 +63,7 @@ def jobs_to_run(jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> list[Tr
     return [status.job for status in jobs if status.runs and status.job.outputs[0] not in copied]
 
 
-def describe(jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> Iterator[str]:
+def describe(jobs: Sequence[JobStatus], copied: Mapping[str, str], command: str) -> Iterator[str]:
     """Yield a line for every result, and the number of stale jobs.
 
     Parameters
@@ -69,24 +72,26 @@ def describe(jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> Iterator[s
         All jobs.
     copied : mapping
         Output -> file of an equal run that the next run copies.
+    command : str
+        The command that makes the results.
     """
     results: dict[str, list[JobStatus]] = {}
     for status in jobs:
         results.setdefault(status.job.result, []).append(status)
     width = max(map(len, results), default=0)
     for result, parts in results.items():
-        yield f"{result:<{width}}  {_state(result, parts, copied)}"
+        yield f"{result:<{width}}  {_state(result, parts, copied, command)}"
     current = sum(not any(status.runs for status in parts) for parts in results.values())
     stale = len(jobs_to_run(jobs, copied))
-    remedy = f"; `make results` runs {stale} of {len(jobs)} jobs" if stale else ""
+    remedy = f"; `{command}` runs {stale} of {len(jobs)} jobs" if stale else ""
     yield f"{current} of {len(results)} results are up to date{remedy}"
 
 
-def _state(result: str, jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> str:
+def _state(result: str, jobs: Sequence[JobStatus], copied: Mapping[str, str], command: str) -> str:
     causes: dict[str, list[str]] = {}
     for status in jobs:
         source = copied.get(status.job.outputs[0])
-        for cause in [f"`make results` copies it from {Path(source).parent}"] if source else status.causes:
+        for cause in [f"`{command}` copies it from {Path(source).parent}"] if source else status.causes:
             causes.setdefault(cause, []).append(f"{status.job.rule} {status.job.wildcards.get('seed', '')}".strip())
     follows = sorted({name for status in jobs for name in status.follows} - {result})
     if not causes and not follows:

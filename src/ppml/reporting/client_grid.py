@@ -11,17 +11,14 @@ from ppml.errors import UserError
 from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.literature import PublishedRow
 from ppml.reporting.summaries import ArmResult, arm_results
+from ppml.reporting.technique_style import TOPOLOGIES, technique_name
 
 INDEPENDENT, CENTRALIZED = "independent", "centralized"
+ONE_OWNER = TOPOLOGIES[INDEPENDENT], TOPOLOGIES[CENTRALIZED]
+"""The name of independent training of one client, and its replacement."""
 NO_DIVISION = ""
 DIVISIONS = {NO_DIVISION: "Centralized", "iid": "IID", "shards": "Shards by label", "dirichlet": "Dirichlet"}
-SERIES = {
-    INDEPENDENT: "Independent clients",
-    "none": "FL",
-    "local": "FL + DP",
-    "distributed": "FL + distributed DP",
-    "central": "FL + client-level DP",
-}
+SERIES = (INDEPENDENT, "none", "local", "distributed", "central")
 """The ways to train in a setting: independently, or federated by the column ``noise`` of records.csv."""
 
 
@@ -68,6 +65,17 @@ class Study:
     def series(self) -> list[str]:
         """The keys of `SERIES` with an arm, in their order."""
         return [one for one in SERIES if any(one in cell.answers for cell in self.cells)]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The name of the technique of each series, and of centralized training."""
+        found: dict[str, str] = {}
+        for cell in (*self.centralized, *self.cells):
+            for kind, answer in cell.answers.items():
+                name = technique_name(answer.first)
+                # A partition with one client is centralized training.
+                found.setdefault(kind, name.replace(*ONE_OWNER) if kind == CENTRALIZED else name)
+        return found
 
     @property
     def answers(self) -> list[Answer]:

@@ -89,7 +89,7 @@ THREATS = (
     Threat(
         "pooling",
         "My examples leave my site",
-        "training where the examples are",
+        "federated training, which leaves the examples with their owners,",
         lambda row: row["topology"] != "centralized" and _bare(row) and not _hides_updates(row),
         lambda row, other: other["topology"] == "centralized" and _bare(other),
     ),
@@ -194,7 +194,7 @@ class Option:
         """CPU seconds, with the factor."""
         if self.predicts:
             return f"{significant(self.seconds, 2)} a prediction"
-        return _with_factor(significant(self.seconds), self.seconds_factor)
+        return _with_factor(significant(self.seconds), self.seconds_factor, digits=1)
 
     @property
     def bytes_text(self) -> str:
@@ -210,7 +210,7 @@ class Option:
         if self.predicts:
             spent = [f"{significant(self.seconds, 2)} s and {human_bytes(self.bytes)} a prediction"]
         elif self.against:
-            spent = [f"CPU time {_factor(self.seconds_factor)}"]
+            spent = [f"CPU time {_factor(self.seconds_factor, digits=1)}"]
         else:
             spent = [f"CPU time {significant(self.seconds)} s"]
         sent = [] if self.predicts or math.isnan(self.bytes) else [f"upload {self.bytes_text}"]
@@ -320,8 +320,9 @@ def _decide(
 
 def _terms(rows: pd.DataFrame) -> str:
     """Return the terms of the numbers of some arms: seeds, and unit, delta and accountant of epsilon."""
-    seeds = distinct(sorted(rows["seeds"]), str, " or ")
-    terms = f"Accuracies are means over {seeds} seed{'s' * (seeds != '1')}."
+    seeds = distinct(sorted(set(rows["seeds"]) - {1}), str, " or ")
+    single = "[a, b]: one seed" if (rows["seeds"] == 1).any() else ""
+    terms = f"Accuracies: {'; '.join(filter(None, [f'means over {seeds} seeds' * bool(seeds), single]))}."
     private = rows[rows["privacy_unit"] != "none"]
     if private.empty:
         return terms
@@ -396,12 +397,12 @@ def _of_arm(row: pd.Series) -> dict[str, Any]:
     return found | accuracy | {"noise": trust_for_noise(row)}
 
 
-def _with_factor(text: str, ratio: float) -> str:
-    return text if math.isnan(ratio) else f"{text} ({_factor(ratio)})"
+def _with_factor(text: str, ratio: float, digits: int = 2) -> str:
+    return text if math.isnan(ratio) else f"{text} ({_factor(ratio, digits)})"
 
 
-def _factor(ratio: float) -> str:
-    return f"{ratio:.2f}\N{MULTIPLICATION SIGN}"
+def _factor(ratio: float, digits: int = 2) -> str:
+    return f"{ratio:.{digits}f}\N{MULTIPLICATION SIGN}"
 
 
 def _difference(row: pd.Series, other: pd.Series, records: pd.DataFrame) -> Difference | None:

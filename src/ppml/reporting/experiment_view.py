@@ -27,6 +27,7 @@ class ExperimentView(Spec):
     published: ListOf[str] = Field(default=(), description="Published rows without an arm.")
     claims: ListOf[Claim] = Field(default=(), description="Sentences of the papers, in the order shown.")
     others: dict[str, str] = Field(default={}, description="Label of each arm that only a claim names.")
+    fallback: bool = Field(default=False, description="Whether the fallback replaces the configured data set.")
 
     def label(self, arm: str) -> str:
         """Return the label of ``arm``; its name if it only answers a published row."""

@@ -53,7 +53,7 @@ def draw_audit(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFrame
     places = _places(rows["group"])
     layout: dict[str, Any] = {"sharey": True, "width_ratios": (3, 2)}
     height = MARGIN + ROW_HEIGHT * (max(places) + 1)
-    with panels(view, records, "measured noise and ε over the claimed ones", height, columns=2, **layout) as (
+    with panels(view, "measured noise and ε over the claimed ones", height, columns=2, **layout) as (
         drawing,
         (noise, fraction),
     ):

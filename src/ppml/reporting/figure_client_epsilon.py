@@ -73,7 +73,7 @@ def draw_client_epsilon(view: ExperimentView, records: pd.DataFrame, clients: pd
     sizes = [int(size) for _, mine in arms for size in mine["records"]]
     norm = _norm(min(sizes), max(sizes))
     height = MARGIN + COLOUR_BAR * (norm is not None) + ROW_HEIGHT * len(arms)
-    with panels(view, records, "ε of each client at the end", height) as (drawing, ax):
+    with panels(view, "ε of each client at the end", height) as (drawing, ax):
         budgets = [one.first["budget"] for one, _ in arms if pd.notna(one.first["budget"])]
         scale = scale_epsilons(ax, "x", [value for _, mine in arms for value in mine["epsilon"]], budgets)
         units = [str(one.first["privacy_unit"]) for one, _ in arms]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ppml.reporting.axes import accuracy_label, error_axis
-from ppml.reporting.client_grid import DIVISIONS, SERIES, Answer, Cell, client_study
+from ppml.reporting.client_grid import DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, client_study
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.formatting import epsilon_label
 from ppml.reporting.literature import PublishedRow
@@ -29,14 +29,12 @@ from ppml.reporting.registry import figure
 from ppml.reporting.style import line_of
 from ppml.reporting.technique_style import (
     COLOURS,
-    TOPOLOGIES,
     published_style,
     style_of,
     technique_name,
 )
 
 PANEL_HEIGHT = 2.7
-ALONE, ONE_OWNER = TOPOLOGIES["independent"], TOPOLOGIES["centralized"]
 
 
 @figure("clients")
@@ -55,7 +53,7 @@ def draw_clients(view: ExperimentView, records: pd.DataFrame, published: Mapping
     divisions = list(dict.fromkeys(cell.division for cell in study.cells))
     layout: dict[str, Any] = {"rows": len(parts), "columns": len(divisions), "sharey": "row", "squeeze": False}
     height = PANEL_HEIGHT * len(parts) + 0.9
-    with panels(view, records, "accuracy against the number of clients", height, **layout) as (drawing, axes):
+    with panels(view, "accuracy against the number of clients", height, **layout) as (drawing, axes):
         for row, (n_train, part) in zip(axes, parts.items(), strict=True):
             estimates = [answer.accuracy for answer in part.answers]
             theirs = _published_values(part.answers)
@@ -105,7 +103,7 @@ def _draw_panel(ax: Axes, cells: Sequence[Cell], centralized: Answer | None) -> 
 
 def _draw_centralized(ax: Axes, centralized: Answer) -> None:
     """Draw centralized training as a line with a band; without privacy, a partition of one owner is ML as well."""
-    name, colour = technique_name(centralized.first).replace(ALONE, ONE_OWNER), style_of(centralized.first).colour
+    name, colour = technique_name(centralized.first).replace(*ONE_OWNER), style_of(centralized.first).colour
     if centralized.first["topology"] == "independent":
         colour = COLOURS["centralized", "none"][0]
     ax.axhspan(*ends_of([centralized.accuracy]), color=colour, alpha=0.12, linewidth=0)

@@ -46,7 +46,7 @@ def draw_cost(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFrame) 
     shown = cost_panels(view, costs)
     height, quantity = 1.35 + BAR_HEIGHT * len(view.arms), " and ".join(name.lower() for name, _ in shown)
     quantity = quantity.replace("cpu", "CPU")
-    with panels(view, records, quantity, height, columns=len(shown), sharey=True, squeeze=False) as (drawing, axes):
+    with panels(view, quantity, height, columns=len(shown), sharey=True, squeeze=False) as (drawing, axes):
         for ax, ((heading, unit), values) in zip(axes[0], shown.items(), strict=True):
             _draw_panel(ax, heading, unit, values, colours)
         axes[0, 0].set_yticks(range(len(view.arms)), [view.label(arm) for arm in view.arms])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
@@ -42,7 +43,7 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
     shown = families(arms)
     curves = {one.arm: _curve(largest_epsilon(one.rows), epsilons) for one in arms}
     titles = [family.name for family in shown]
-    with small_panels(view, records, "ε spent during training", titles, sharey=True) as (drawing, axes):
+    with small_panels(view, "ε spent during training", titles, sharey=True) as (drawing, axes):
         drawn = []
         for ax, family in zip(axes, shown, strict=True):
             scale = _scale(axes[0], list(curves.values()))
@@ -53,7 +54,7 @@ def draw_epsilon(view: ExperimentView, records: pd.DataFrame, epsilons: pd.DataF
         deltas = distinct((row["delta"] for row in rows), scientific)
         names = distinct((row["accountant"] for row in rows), str.upper)
         text = "Passes over an owner's training examples. At the end of a line: ε of the seed with the largest"
-        drawing.supxlabel(note(f"{text}, {names}, δ = {deltas}"), fontsize=7.5)
+        drawing.supxlabel(note(f"{text}, {names}, δ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{deltas}"), fontsize=7.5)
         drawing.supylabel(f"ε spent{scale.note}", fontsize=8)
         for ax, labels in drawn:
             separate(drawing, ax, labels)
@@ -77,13 +78,15 @@ def _draw_family(ax: Axes, family: Family, curves: list[Curve], scale: EpsilonSc
     """Draw the curves of a family, and return the labels at their ends."""
     labels, longest = [], 0.0
     look = {**line_of(family.style), "markeredgecolor": "white", "markeredgewidth": 0.4}
+    # A budget's line may cross a label.
+    label = {"path_effects": [withStroke(linewidth=2.5, foreground="white")]}
     for place, (row, points) in enumerate(curves):
         across, spent = points["epoch"].to_numpy(), points["epsilon"].map(scale.place).to_numpy()
-        ax.plot(across, spent, markevery=[len(points) - 1], zorder=3, **look)
+        ax.plot(across, spent, markevery=[len(points) - 1], zorder=3, clip_on=False, **look)
         longest = max(longest, float(across[-1]), _draw_budget(ax, row, points, family.style.colour, place))
         text = epsilon_label(float(points["epsilon"].iloc[-1]))
         at = (float(across[-1]), float(spent[-1]))
-        labels.append(annotate(ax, text, at, (5, 0), va="center", color=dark(family.style.colour), zorder=4))
+        labels.append(annotate(ax, text, at, (5, 0), va="center", color=dark(family.style.colour), zorder=4, **label))
     ax.set_xlim(0, LABEL_ROOM * longest)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
     return labels

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ppml.reporting.axes import CLOSEST_SMALL, SCALED, error_axis
 from ppml.reporting.experiment_view import ExperimentView, require_arms
+from ppml.reporting.formatting import distinct, thousands
 from ppml.reporting.panels import COLUMNS, annotate, interval_text, note, small_panels
 from ppml.reporting.registry import figure
 from ppml.reporting.statistics import Estimate, estimate
@@ -44,10 +45,13 @@ def draw_history(view: ExperimentView, records: pd.DataFrame, history: pd.DataFr
         shown = pd.concat(curves.values())
         first = next(iter(axes.values()))
         error_axis(first, shown["mean"], [*shown["low"], *shown["high"]], CLOSEST_SMALL)
-        drawing.supylabel(f"Accuracy (%)\n{SCALED}", fontsize=8, multialignment="center")
+        first_images = distinct((images[arm] for arm in view.arms), thousands, " or ")
+        drawing.supylabel(
+            f"Accuracy on the first {first_images} test images (%)\n{SCALED}", fontsize=8, multialignment="center"
+        )
         for arm, ax in axes.items():
             last = curves[arm].iloc[-1]
-            _write_end(ax, last, f"{last['mean']:.1f} %", above=last["mean"] < sum(first.get_ylim()) / 2)
+            _write_end(ax, last, f"{last['mean']:.2f} %", above=last["mean"] < sum(first.get_ylim()) / 2)
     return drawing
 
 
@@ -129,7 +133,7 @@ def _arm_panels(
     units = history.drop_duplicates("arm").set_index("arm")["unit"]
     styles = styles_of(records)
     titles = list(view.arms.values())
-    with small_panels(view, records, quantity, titles, sharey=True) as (drawing, used):
+    with small_panels(view, quantity, titles, sharey=True) as (drawing, used):
         axes = dict(zip(view.arms, used, strict=True))
         for place, (arm, ax) in enumerate(axes.items()):
             others = [curves[other] for other in view.arms if other != arm and units[other] == units[arm]]

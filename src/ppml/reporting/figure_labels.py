@@ -48,7 +48,7 @@ def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFra
     heights = _row_heights(list(partitions.values()), columns)
     palette = label_palette(len(label_columns(clients)))
     layout: dict[str, Any] = {"rows": len(heights), "columns": columns, "height_ratios": heights, "squeeze": False}
-    with panels(view, records, "labels of each client", sum(heights) + 1.0, **layout) as (drawing, axes):
+    with panels(view, "labels of each client", sum(heights) + 1.0, **layout) as (drawing, axes):
         for ax in axes.flat[len(partitions) :]:
             ax.set_axis_off()
         for place, (name, counts) in enumerate(partitions.items()):

@@ -96,7 +96,7 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
     papers = list(dict.fromkeys(point.row.paper for point in theirs))
     deltas = distinct((one.first["delta"] for one in private), scientific)
     cost, compared = _finding(private, public)
-    with panels(view, records, cost, HEIGHT + 0.23 * len(papers)) as (drawing, ax):
+    with panels(view, cost, HEIGHT + 0.23 * len(papers)) as (drawing, ax):
         ax.set_title(textwrap.fill(compared, FINDING_WIDTH), fontsize=8, loc="left")
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; further left: more private)")
         ax.set_ylabel(accuracy_label(view, records))
@@ -111,7 +111,8 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
         for point in theirs:
             _draw_published(ax, point, named=direct or point.answer is not None)
         images = distinct(view.rows_of(records)["n_train"], thousands, " or ")
-        text = f"Ours (filled): {images} training images. {interval_text(estimates, 'bars and bands')}"
+        ours = f"Ours (filled, or a ring around another point): {images} training images."
+        text = f"{ours} {interval_text(estimates, 'bars and bands')}"
         title = note(text + ". Published (open), as printed:" * bool(theirs))
         legend = legend_below(
             drawing, _published_entries(theirs), title=title, ncols=1, alignment="left", labelspacing=0.35
@@ -130,9 +131,9 @@ def _finding(private: Sequence[ArmResult], public: Sequence[ArmResult]) -> tuple
     if not public:
         return "accuracy against ε", f"Best at {epsilon}: {text}"
     top = max(public, key=lambda one: one.accuracy.mean)
-    # The difference of the printed numbers, so that a reader can check it.
-    cost = float(percent(top.accuracy.mean)) - float(percent(best.accuracy.mean))
-    words = f"{cost:.2f} points of accuracy" if cost > 0 else "no accuracy"
+    # One digit fewer than the printed accuracies, whose difference a reader calculates.
+    cost = 100 * (top.accuracy.mean - best.accuracy.mean)
+    words = f"{cost:.1f} points of accuracy" if cost >= 0.05 else "no accuracy"
     without = f"{percent(top.accuracy.mean)} % ({top.label})"
     return f"{epsilon} costs {words}", f"Best without privacy: {without}. Best at {epsilon}: {text}"
 

@@ -55,7 +55,7 @@ def draw_size(view: ExperimentView, records: pd.DataFrame) -> Figure:
     arms = [one for level in levels for one in level]
     means = [one.accuracy for one in arms]
     quantity = "accuracy against the number of parameters"
-    with panels(view, records, quantity, HEIGHT) as (drawing, ax):
+    with panels(view, quantity, HEIGHT) as (drawing, ax):
         ax.set_xscale("log")
         sizes = [one.first["parameters"] for one in arms]
         ax.set_xlim(min(sizes) / ROOM, max(sizes) * LABEL_ROOM)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from ppml.errors import UserError
-from ppml.reporting.fallback import FALLBACK_SENTENCE, is_fallback
+from ppml.reporting.experiment_view import ExperimentView
+from ppml.reporting.fallback import FALLBACK_SENTENCE
 from ppml.reporting.formatting import (
     EMPTY_CELL,
     INFINITE,
@@ -68,7 +69,7 @@ def privacy_notes(summary: pd.DataFrame, joint: pd.DataFrame) -> tuple[str, ...]
         *_replaced_notes(private),
         together_note(private, joint, bare=len(private) < len(summary)),
         *_source_notes(private),
-        *_share_notes(private),
+        *_distributed_notes(private),
     )
 
 
@@ -151,17 +152,17 @@ def _source_notes(private: pd.DataFrame) -> tuple[str, ...]:
     return (f"The noise can be computed by {'; '.join(parties)}. {sources}.",)
 
 
-def _share_notes(private: pd.DataFrame) -> tuple[str, ...]:
+def _distributed_notes(private: pd.DataFrame) -> tuple[str, ...]:
     """Return the note about the parties that can decrypt single contributions with distributed noise."""
     shared = private[private["noise"] == "distributed"]
     if shared.empty:
         return ()
     single = _each(shared, lambda row: epsilon_bound(row["epsilon_if_opened"]))
     return (
-        "Distributed noise: every client adds a share, and the sum has the noise of the stated ε; the shares of "
+        "Distributed noise: every client adds a part, and the sum has the noise of the stated ε; the parts of "
         "colluding clients are not counted. Single contributions are accessible to the server together with the holder "
         "of the secret key, to all share servers together, or to the server with enough clients to remove a mask. Each "
-        f"contribution has one share of the noise: for these parties ε is larger ({single}).",
+        f"contribution has one part of the noise: for these parties ε is larger ({single}).",
     )
 
 
@@ -182,7 +183,7 @@ def spread_notes(summary: pd.DataFrame) -> tuple[str, ...]:
     return (f"{'; '.join(parts)}.",)
 
 
-def data_notes(summary: pd.DataFrame) -> tuple[str, ...]:
+def data_notes(view: ExperimentView, summary: pd.DataFrame) -> tuple[str, ...]:
     """Return the notes about the data set, its size, the device, and the fallback."""
     if summary.empty:
         return ()
@@ -192,9 +193,9 @@ def data_notes(summary: pd.DataFrame) -> tuple[str, ...]:
         lines.append(f"{dataset_name(str(dataset))}, {n_train:,} training images{arms}")
     devices, digests = distinct(summary["device"]), distinct(summary["data_digest"])
     data = f"Data: {'; '.join(lines)}; data digest {digests}; trained on {devices}."
-    return (data, FALLBACK_SENTENCE) if is_fallback(summary["dataset"]) else (data,)
+    return (data, FALLBACK_SENTENCE) if view.fallback else (data,)
 
 
-def common_notes(summary: pd.DataFrame, joint: pd.DataFrame) -> tuple[str, ...]:
+def common_notes(view: ExperimentView, summary: pd.DataFrame, joint: pd.DataFrame) -> tuple[str, ...]:
     """Return the notes about privacy, accuracy and data."""
-    return (*privacy_notes(summary, joint), *spread_notes(summary), *data_notes(summary))
+    return (*privacy_notes(summary, joint), *spread_notes(summary), *data_notes(view, summary))

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,7 +38,6 @@ NOTE_WIDTH = 110
 @contextmanager
 def panels(
     view: ExperimentView,
-    records: pd.DataFrame,
     quantity: str,
     height: float,
     rows: int = 1,
@@ -58,13 +56,13 @@ def panels(
         Further options of :meth:`matplotlib.figure.Figure.subplots`.
     """
     with figure_style():
-        figure = new_figure(view, records, quantity, height)
+        figure = new_figure(view, quantity, height)
         yield figure, figure.subplots(rows, columns, **layout)
 
 
 @contextmanager
 def small_panels(
-    view: ExperimentView, records: pd.DataFrame, quantity: str, titles: Sequence[str], **layout: Any
+    view: ExperimentView, quantity: str, titles: Sequence[str], **layout: Any
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Yield a figure with a small panel for each of ``titles``, in rows of at most :data:`COLUMNS`."""
     columns = min(COLUMNS, len(titles))
@@ -73,7 +71,7 @@ def small_panels(
     lines = max(title.count("\n") for title in titles)
     # One row has the height for a taller panel.
     height = 0.75 + (SMALL_PANEL + 0.12 * lines) * rows + 0.8 * (rows == 1)
-    with panels(view, records, quantity, height, rows, columns, squeeze=False, **layout) as (drawing, axes):
+    with panels(view, quantity, height, rows, columns, squeeze=False, **layout) as (drawing, axes):
         for ax in axes.flat[len(titles) :]:
             ax.remove()
         used = list(axes.flat[: len(titles)])

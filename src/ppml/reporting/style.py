@@ -11,14 +11,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 from ppml.reporting.experiment_view import ExperimentView
-from ppml.reporting.fallback import FALLBACK_TITLE, is_fallback
+from ppml.reporting.fallback import FALLBACK_TITLE
 from ppml.reporting.technique_style import ALARM, Style
 
 WIDTH = 17 / 2.54
@@ -63,11 +62,11 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def new_figure(view: ExperimentView, records: pd.DataFrame, quantity: str, height: float) -> Figure:
+def new_figure(view: ExperimentView, quantity: str, height: float) -> Figure:
     """Return an empty figure of ``height`` inches; its title has the experiment, the quantity and the fallback data."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     title = textwrap.fill(f"{view.title}: {quantity}", TITLE_WIDTH)
-    if is_fallback(view.rows_of(records)["dataset"]):
+    if view.fallback:
         figure.suptitle(f"{title}\n{FALLBACK_TITLE}", color=ALARM)
     else:
         figure.suptitle(title)

@@ -31,7 +31,7 @@ def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, 
 
     Parameters
     ----------
-    view : Selection
+    view : ExperimentView
         View with the labels.
     arms : sequence of str
         Arms to summarise, in the order of the rows.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ppml.reporting.experiment_view import ExperimentView, audits_of
-from ppml.reporting.fallback import FALLBACK_SENTENCE, is_fallback
+from ppml.reporting.fallback import FALLBACK_SENTENCE
 from ppml.reporting.formatting import distinct, factor, percent, significant, thousands
 from ppml.reporting.registry import table
 from ppml.reporting.table import Columns, Table, cells_of
@@ -33,7 +33,7 @@ def audit_table(view: ExperimentView, records: pd.DataFrame, audits: pd.DataFram
         "Verdict": _verdict,
     }
     texts = {"Technique", "Verdict"}
-    return Table(view.title, cells_of(rows, columns), texts, _notes(view, rows, records), rows.reset_index())
+    return Table(view.title, cells_of(rows, columns), texts, _notes(view, rows), rows.reset_index())
 
 
 def verdict_of(row: pd.Series) -> str:
@@ -53,14 +53,14 @@ def _verdict(row: pd.Series) -> str:
     return {FAILS: f"{FAILS}: {row['faults']}", UNCLEAR: f"{UNCLEAR}: {row['unclear']}"}.get(verdict, verdict)
 
 
-def _notes(view: ExperimentView, rows: pd.DataFrame, records: pd.DataFrame) -> tuple[str, ...]:
+def _notes(view: ExperimentView, rows: pd.DataFrame) -> tuple[str, ...]:
     family = distinct(rows["family"], separator=" or ")
     notes = (
         "The audit trains each arm with the code of the results, with its momentum, schedule, budget, clients and "
         "server, on a few examples: random images, or features of images, with random labels. Updates are added in "
         "plaintext, since the sum has the same bits under encryption.",
         "White-box audit: the auditor sees every release (each step of an owner, or each sum of a federation without "
-        "the noise shares of colluding clients), and learns the coins of the samples afterwards. It subtracts the "
+        "the parts of the noise of colluding clients), and learns the coins of the samples afterwards. It subtracts the "
         "clipped gradients of the sample, computed one example at a time; the rest is noise. Before and after "
         "clipping: the longest gradient, and the contribution of an example, over the clipping norm. For client-level "
         "privacy, read client for example.",
@@ -73,4 +73,4 @@ def _notes(view: ExperimentView, rows: pd.DataFrame, records: pd.DataFrame) -> t
         "account.",
         "The audit does not prove a claim that holds: it tries few examples, with one seed.",
     )
-    return (*notes, FALLBACK_SENTENCE) if is_fallback(view.rows_of(records)["dataset"]) else notes
+    return (*notes, FALLBACK_SENTENCE) if view.fallback else notes

@@ -248,7 +248,7 @@ def claims_table(
     )
     arms = tuple(dict.fromkeys(arm for claim in view.claims for arm in claim.arms))
     summary = summarise(view, arms, records, costs)
-    about = (*privacy_notes(summary, joint), *data_notes(summary))
+    about = (*privacy_notes(summary, joint), *data_notes(view, summary))
     notes = (*NOTES, *view.notes, _interval_note(found, summary), *about)
     return Table(view.title, cells, cells.columns, notes, _raw(found))
 

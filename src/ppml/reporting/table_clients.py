@@ -17,8 +17,6 @@ from ppml.reporting.statistics import difference, estimate
 from ppml.reporting.summaries import summarise
 from ppml.reporting.table import Table
 
-_THEIRS = {kind: f"Theirs: {heading}" for kind, heading in SERIES.items()}
-
 
 @table("clients")
 def clients_table(
@@ -31,18 +29,16 @@ def clients_table(
     """Return the table with a row for each setting: each way to train, the differences, and the published numbers."""
     study = client_study(view, records, published)
     summary = summarise(view, tuple(view.arms), records, costs)
-    lines = []
-    for part in study.parts.values():
-        lines += [_centralized_line(cell, part.series or study.series) for cell in part.centralized]
-        lines += [_line(cell, part) for cell in part.cells]
-    cells = pd.DataFrame(lines, columns=_columns(lines)).fillna(EMPTY_CELL)
+    lines = [_line(cell, part, study.names) for part in study.parts.values() for cell in part.cells]
+    cells = pd.DataFrame(lines, columns=_columns(lines, study.names)).fillna(EMPTY_CELL)
     notes = (
         *view.notes,
+        *(_centralized_note(cell, study.names) for cell in study.centralized),
         *_verdicts(study),
         "FL minus another: difference of the means over seeds on all test images, with its 95 % interval (Student's t "
         "over the paired seeds).",
         *dict.fromkeys(answer.published.note for answer in study.answers if answer.published and answer.published.note),
-        *common_notes(summary, joint),
+        *common_notes(view, summary, joint),
     )
     raw = [
         _raw_row(cell, kind, one) for cell in (*study.centralized, *study.cells) for kind, one in cell.answers.items()
@@ -50,14 +46,15 @@ def clients_table(
     return Table(view.title, cells, {"Division"}, notes, pd.DataFrame(raw))
 
 
-def _columns(lines: Sequence[dict[str, str]]) -> list[str]:
+def _columns(lines: Sequence[dict[str, str]], names: Mapping[str, str]) -> list[str]:
     """Return the headings of all lines in one order: setting, ours, differences, theirs."""
     present = dict.fromkeys(heading for line in lines for heading in line)
+    ours = [names[kind] for kind in SERIES if kind in names]
     order = [
         *("Division", "Clients", "Images"),
-        *(heading for kind in SERIES for heading in present if heading.startswith(f"{SERIES[kind]}: ")),
-        *(heading for heading in present if " minus " in heading),
-        *_THEIRS.values(),
+        *(heading for name in ours for heading in present if heading.startswith(f"{name}: ")),
+        *(heading for heading in present if ", minus " in heading),
+        *(f"Theirs: {name}" for name in ours),
     ]
     return sorted(present, key=order.index)
 
@@ -70,26 +67,26 @@ def _setting(cell: Cell) -> dict[str, str]:
     }
 
 
-def _line(cell: Cell, study: Study) -> dict[str, str]:
+def _line(cell: Cell, study: Study, names: Mapping[str, str]) -> dict[str, str]:
     line = _setting(cell)
     for kind, answer in cell.answers.items():
-        line |= _ours(SERIES[kind], answer)
+        line |= _ours(names[kind], answer)
     # The reference of FL is independent training, or centralized if no cell has that.
     alone = INDEPENDENT in study.series
     reference, against = (cell.answers.get(INDEPENDENT), INDEPENDENT) if alone else (study.owner, CENTRALIZED)
     for kind, answer in cell.answers.items():
         if kind != INDEPENDENT and reference is not None:
-            line[f"{SERIES[kind]}, minus {against}"] = _gain(answer, reference)
-    return line | {_THEIRS[kind]: _theirs(answer) for kind, answer in cell.answers.items() if answer.published}
+            line[f"{names[kind]}, minus {against}"] = _gain(answer, reference)
+    theirs = {names[kind]: answer for kind, answer in cell.answers.items() if answer.published}
+    return line | {f"Theirs: {name}": _theirs(answer) for name, answer in theirs.items()}
 
 
-def _centralized_line(cell: Cell, series: Sequence[str]) -> dict[str, str]:
-    """Return the line of centralized training, which equals FL with one client and any kind of noise."""
-    line, answer = _setting(cell), cell.answers[CENTRALIZED]
-    together = [kind for kind in series if kind != INDEPENDENT] or list(series)
-    for kind in together:
-        line |= _ours(SERIES[kind], answer)
-    return line | ({_THEIRS[together[0]]: _theirs(answer)} if answer.published else {})
+def _centralized_note(cell: Cell, names: Mapping[str, str]) -> str:
+    """Return the accuracy of centralized training."""
+    answer = cell.answers[CENTRALIZED]
+    text = ", ".join(f"{heading.partition(': ')[2]} {value}" for heading, value in _ours("", answer).items())
+    theirs = f"; theirs: {_theirs(answer)}" if answer.published else ""
+    return f"{names[CENTRALIZED]}, one owner, {thousands(cell.n_train)} training images: {text}{theirs}."
 
 
 def _ours(heading: str, answer: Answer) -> dict[str, str]:
@@ -116,7 +113,7 @@ def _verdicts(study: Study) -> list[str]:
     """Return the comparisons over all cells, for each data size."""
     lines = []
     for n_train, part in study.parts.items():
-        gaps = [_gap_to_centralized(part, kind) for kind in part.series if kind != INDEPENDENT]
+        gaps = [_gap_to_centralized(part, kind, study.names) for kind in part.series if kind != INDEPENDENT]
         found = "; ".join(filter(None, [_above_independent(part), *gaps, _same_as_theirs(part)]))
         lines += [f"{n_train:,} training images: {found}."] if found else []
     return lines
@@ -133,13 +130,13 @@ def _above_independent(study: Study) -> str | None:
     return f"FL is above independent training in {sum(above)} of {len(above)} settings with both" if above else None
 
 
-def _gap_to_centralized(study: Study, kind: str) -> str | None:
+def _gap_to_centralized(study: Study, kind: str, names: Mapping[str, str]) -> str | None:
     """Return the largest distance of a series from centralized training."""
     if study.owner is None:
         return None
     means = [cell.answers[kind].accuracy.mean for cell in study.cells if kind in cell.answers]
     gap = max(0.0, study.owner.accuracy.mean - min(means))
-    return f"{SERIES[kind]}: at most {100 * gap:.2f} points below centralized"
+    return f"{names[kind]}: at most {100 * gap:.2f} points below centralized"
 
 
 def _same_as_theirs(study: Study) -> str | None:

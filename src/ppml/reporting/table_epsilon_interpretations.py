@@ -83,6 +83,6 @@ def epsilon_interpretations_table(
         "ε of all steps: with amplification by the executed sampling. Steps without sampling: the number of steps, at "
         "the noise of the arm and on all examples, with the ε closest to the published one, and that ε; exact "
         "(Gaussian differential privacy) and by RDP. δ is ours if the paper states none.",
-        *common_notes(summary.loc[list(dict.fromkeys(answers["arm"]))], joint),
+        *common_notes(view, summary.loc[list(dict.fromkeys(answers["arm"]))], joint),
     )
     return Table(view.title, cells_of(answers, COLUMNS), {"Published", "Ours"}, notes, answers[list(RAW)])

@@ -49,7 +49,7 @@ def headline_table(
         for key, arm in chosen.items()
     )
     papers = ", ".join(dict.fromkeys(published[key].paper for key in chosen))
-    notes = (CHOICE, f"Published: {papers}.", *view.notes, *common_notes(summary, joint))
+    notes = (CHOICE, f"Published: {papers}.", *view.notes, *common_notes(view, summary, joint))
     return Table(
         view.title,
         cells,

@@ -40,7 +40,7 @@ def inference_table(
     summary = summarise(view, shown, records, costs)
     cells = pd.DataFrame([_line(view.label(arm), inferences[inferences["arm"] == arm]) for arm in shown])
     raw = inferences[inferences["arm"].isin(shown)].reset_index(drop=True)
-    notes = (*view.notes, *_method(raw), *LEAKS, *data_notes(summary))
+    notes = (*view.notes, *_method(raw), *LEAKS, *data_notes(view, summary))
     return Table(view.title, cells, {"Technique", "Ring"}, notes, raw)
 
 

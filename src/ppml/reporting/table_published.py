@@ -52,7 +52,7 @@ def published_table(
         *dagger_notes(summary),
         "Paper to ε: as printed in the paper, on its own test images; the paper does not define its ±.",
         "Sent a round: all clients, up and down, 1 KB = 1,000 bytes; —: no federation.",
-        *common_notes(summary, joint),
+        *common_notes(view, summary, joint),
     )
     theirs = [{f"their_{name}": value for name, value in row.to_json().items()} for row in shown]
     raw = pd.DataFrame(pairs, columns=["published", "arm"]).join(pd.DataFrame(theirs))

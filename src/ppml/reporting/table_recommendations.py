@@ -18,7 +18,8 @@ NOTES = (
     "accuracy, and at equal accuracy the smallest upload. The others need the trust of other parties.",
     "Cost: percentage points of accuracy on the seeds of both arms, and CPU time of the training of all parties, "
     "against the arm with the same model and without the protection; bytes that a client sends in a round, and their "
-    "multiple; CPU time and bytes of one encrypted prediction, both ways.",
+    "multiple; CPU time and bytes of one encrypted prediction, both ways. Each arm has training settings of its own, "
+    "and the CPU time of the same training differs by up to 40 % between runs.",
     TRUST,
 )
 
@@ -39,7 +40,7 @@ def recommendations_table(
     several = summary["dataset"].nunique() > 1
     cells = pd.DataFrame([_cells(f"{threat} ({data})" if several else threat, one) for data, threat, one in found])
     raw = pd.DataFrame([{"dataset": data, "threat": threat, **asdict(one)} for data, threat, one in found])
-    notes = (*view.notes, *NOTES, *common_notes(summary, joint))
+    notes = (*view.notes, *NOTES, *common_notes(view, summary, joint))
     return Table(view.title, cells, {"Threat", "Technique", "Cost", "Trust"}, notes, raw)
 
 

@@ -26,7 +26,7 @@ def summary_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFra
         "Expansion": lambda row: factor(row["expansion_mean"]),
     }
     texts = {"Technique", "Unit; δ; accountant; noise"}
-    notes = (*view.notes, *dagger_notes(summary), *_sending_notes(summary), *common_notes(summary, joint))
+    notes = (*view.notes, *dagger_notes(summary), *_sending_notes(summary), *common_notes(view, summary, joint))
     return Table(view.title, cells_of(summary, columns), texts, notes, with_joint_epsilon(summary, joint).reset_index())
 
 

@@ -97,5 +97,5 @@ def threats_table(view: ExperimentView, records: pd.DataFrame, costs: pd.DataFra
     cells = cells_of(summary.fillna({"update_opened_by": EMPTY_CELL, "sum_seen_by": EMPTY_CELL}), COLUMNS)
     added_by = summary.loc[summary["topology"] == "federated", "aggregation"]
     deviating = dict.fromkeys(DEVIATING[kind] for kind in DEVIATING if kind in set(added_by))
-    notes = (*view.notes, *LIMITS, *deviating, *privacy_notes(summary, joint), *data_notes(summary))
+    notes = (*view.notes, *LIMITS, *deviating, *privacy_notes(summary, joint), *data_notes(view, summary))
     return Table(view.title, cells, COLUMNS, notes, summary.reset_index())

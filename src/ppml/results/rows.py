@@ -112,7 +112,7 @@ def record_row(run: Run) -> dict[str, Any]:
         "sum_seen_by": visibility.sum if visibility else None,
         "clients": run.clients,
         "partition": topology.get("partition"),
-        # The name of a partition begins with its kind.
+        # Plan.technique writes the content of the partition here, which begins with its kind.
         "division": topology["partition"].split("-")[0] if "partition" in topology else None,
         "rounds": run.rounds,
         "epochs": arm["training"]["epochs"],

@@ -1,4 +1,4 @@
-"""A federated training on Ray, in namespaces: ``python -m ppml.jobs.ray_training JOB RESULT WORKERS``."""
+"""A federated training on Ray, in namespaces: ``python -m ppml.stages.ray_training JOB RESULT WORKERS``."""
 
 from __future__ import annotations
 
