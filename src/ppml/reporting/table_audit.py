@@ -60,8 +60,8 @@ def _notes(view: ExperimentView, rows: pd.DataFrame) -> tuple[str, ...]:
         "server, on a few examples: random images, or features of images, with random labels. Updates are added in "
         "plaintext, since the sum has the same bits under encryption.",
         "White-box audit: the auditor sees every release (each step of an owner, or each sum of a federation without "
-        "the parts of the noise of colluding clients), and learns the coins of the samples afterwards. It subtracts the "
-        "clipped gradients of the sample, computed one example at a time; the rest is noise. Before and after "
+        "the parts of the noise of colluding clients), and learns the coins of the samples afterwards. It subtracts "
+        "the clipped gradients of the sample, computed one example at a time; the rest is noise. Before and after "
         "clipping: the longest gradient, and the contribution of an example, over the clipping norm. For client-level "
         "privacy, read client for example.",
         "Measured: deviation of the noise along the gradients of examples, over the contribution of one example. ε, "
