@@ -71,9 +71,9 @@ onstart:
     if not workflow.local_exec:
         require_shell_safe_paths()
     remove_old_snapshots(code)
-    # The server lives as long as this variable. Jobs on other machines need no server.
+    # The server ends when this variable is deleted. Jobs on other machines need no server.
     if workflow.local_exec:
-        workflow.globals["warm"] = server.start({stage.name: stage.preload for stage in (*STAGES, *PAGES)})
+        workflow.globals["fork_server"] = server.start({stage.name: stage.preload for stage in (*STAGES, *PAGES)})
         remove_job_rate_limit(workflow)
 
 

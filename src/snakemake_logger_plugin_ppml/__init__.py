@@ -27,12 +27,12 @@ __all__ = ["LogHandler"]
 
 _RED, _YELLOW = "\x1b[31m", "\x1b[33m"
 # A plain log gets a line after a tenth of the jobs and half a minute, and otherwise after ten minutes.
-_PLAIN_PERCENT, _PLAIN_SECONDS, _HEARTBEAT_SECONDS = 10, 30, 600
+_PLAIN_PERCENT, _PLAIN_SECONDS, _LONGEST_SILENCE_SECONDS = 10, 30, 600
 _MOST_REASONS = 5
-_CHATTER = ("Building DAG of jobs", "Config file ")
+_IGNORED = ("Building DAG of jobs", "Config file ")
 _INTERRUPTIONS = ("Terminating processes on user request", "Will exit after finishing")
 # Messages that repeat an earlier error.
-_ECHOES = ("Exiting because a job execution failed", "At least one job did not complete successfully")
+_REPEATED_ERRORS = ("Exiting because a job execution failed", "At least one job did not complete successfully")
 
 
 class LogHandler(LogHandlerBase):
@@ -179,7 +179,7 @@ class LogHandler(LogHandlerBase):
 
     def _message(self, level: int, text: str) -> None:
         if level >= logging.WARNING:
-            if any(echo in text for echo in _ECHOES) and (self.progress.failed or self.progress.interrupted):
+            if any(echo in text for echo in _REPEATED_ERRORS) and (self.progress.failed or self.progress.interrupted):
                 return
             if "CalledProcessError" in text and self.progress.running:
                 # The failure of the job follows, with a better message.
@@ -203,7 +203,7 @@ class LogHandler(LogHandlerBase):
             self._print("everything is up to date: nothing to be done")
         elif text.startswith("Complete log"):
             self._full_log = os.path.relpath(text.partition(": ")[2])
-        elif self._held is not None and not text.startswith(_CHATTER):
+        elif self._held is not None and not text.startswith(_IGNORED):
             # Before a run this is noise; without one, as with --lint or --unlock, it is the result.
             self._held.append(text)
 
@@ -256,7 +256,7 @@ class LogHandler(LogHandlerBase):
             return
         percent, seconds = progress.percent - self._last[0], progress.clock() - self._last[1]
         due = percent >= _PLAIN_PERCENT and seconds >= _PLAIN_SECONDS and progress.percent < 100
-        if due or seconds >= _HEARTBEAT_SECONDS:
+        if due or seconds >= _LONGEST_SILENCE_SECONDS:
             self._last = (progress.percent, progress.clock())
             self._print(fit(progress.line(), 160))
 

@@ -16,7 +16,6 @@ from ppml.reporting.literature import load_published
 from ppml.reporting.technique_style import (
     AGGREGATION_MARKERS,
     COLOURS,
-    FAMILIES,
     INDEPENDENT_MARKER,
     MODEL_MARKERS,
     PAPER_MARKERS,
@@ -84,8 +83,17 @@ def test_published_numbers_have_markers_of_their_own():
     assert not ours & {*PAPER_MARKERS.values(), published_style("another").marker}
 
 
-def test_families_are_different():
-    assert len(set(FAMILIES.values())) == len(FAMILIES)
+def test_techniques_have_different_styles():
+    styles = {}
+    for arm in load_config(CONFIG / "default.yaml").arms.values():
+        row = {
+            **{"topology": arm.topology.kind, "privacy_unit": arm.privacy.kind, "model": arm.model},
+            "noise": getattr(arm.privacy, "noise", "none"),
+            "aggregation": arm.aggregation.kind if arm.topology.kind == "federated" else "none",
+        }
+        if arm.model in ("tanh_cnn", "linear"):
+            styles[technique_name(row)] = style_of(row)
+    assert len(styles) > 10 and len(set(styles.values())) == len(styles)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

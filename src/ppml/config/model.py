@@ -233,6 +233,10 @@ class Config(Spec):
         """Return the data set that ``arm`` trains on."""
         return self.arms[arm].dataset or self.data.dataset
 
+    def label_of(self, arm: str) -> str:
+        """Return the label of ``arm``; its name without a label."""
+        return self.arms[arm].label or arm
+
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Return the seeds of ``arm``."""
         return self.arms[arm].seeds or self.seeds

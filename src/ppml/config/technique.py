@@ -216,6 +216,11 @@ class FixedPointSpec(Spec):
     clip: float = Field(default=8.0, gt=0, description="Coordinates of a weighted update are clipped to [-clip, clip].")
     fractional_bits: int = Field(default=20, ge=1, le=40, description="The grid is 2^-fractional_bits.")
 
+    @property
+    def has_key_holder(self) -> bool:
+        """Whether a key holder decrypts the sums."""
+        return False
+
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
         if self.clip < 2.0**-self.fractional_bits:
@@ -303,6 +308,11 @@ class Encrypted(FixedPointSpec):
         ge=1,
         description="Sums until the key holder makes a new key; null: one key for the whole training.",
     )
+
+    @property
+    def has_key_holder(self) -> bool:
+        """Whether a key holder decrypts the sums."""
+        return self.keys == "public"
 
     @model_validator(mode="after")
     def _check_keys_are_public(self) -> Self:

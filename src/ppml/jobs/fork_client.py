@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-ENV_SERVER = "PPML_WARM"
+ENV_SERVER = "PPML_FORK_SERVER"
 """The environment variable with the address of the server, if any."""
 
 STARTED = b"s"

@@ -97,13 +97,13 @@ class _Copy:
     def __init__(self, records: JobRecords, known: Mapping[str, Sequence[JobRecord]], source: str, folder: str) -> None:
         self.files: dict[str, str] = {}
         self.records: dict[str, JobRecord] = {}
-        self._book, self._known, self._source, self._folder = records, known, source, folder
+        self._job_records, self._known, self._source, self._folder = records, known, source, folder
         self._partitions, self._old_partitions = (Path(run).parents[2] / "partitions" for run in (folder, source))
 
     def jobs_in_folder(self) -> list[TrackedJob]:
         """Return the jobs whose outputs are all in the planned folder."""
         # The collect stage writes the record of a run, from all runs.
-        return [job for job in self._book.jobs if all(_folder(path) == self._folder for path in job.outputs)]
+        return [job for job in self._job_records.jobs if all(_folder(path) == self._folder for path in job.outputs)]
 
     def add(self, job: TrackedJob) -> bool:
         """Add the outputs of a job, and the missing files that it reads; return whether the record of each is equal.
@@ -134,19 +134,19 @@ class _Copy:
         work, inputs = (job.rule, job.command, job.params), set(map(self._old, job.inputs))
         for record in self._known.get(name, ()):
             same = (record.rule, record.command, record.params) == work and record.inputs.keys() == inputs
-            if same and self._book.has_bytes(name, record.outputs[name]):
+            if same and self._job_records.has_bytes(name, record.outputs[name]):
                 return record
         return None
 
     def _has_input(self, path: str, digest: str) -> bool:
         """Return whether a planned input has, or gets by the copy, the bytes of a digest."""
-        maker, old = self._book.makers.get(path), self._old(path)
-        if self._book.digests.sha256(path) is not None:
-            return self._book.has_bytes(path, digest)
+        maker, old = self._job_records.makers.get(path), self._old(path)
+        if self._job_records.digests.sha256(path) is not None:
+            return self._job_records.has_bytes(path, digest)
         if maker is None or old == path:
             # Data of all configurations: a pull may omit them.
             return old == path
-        return self.add(maker) and self._book.has_bytes(old, digest)
+        return self.add(maker) and self._job_records.has_bytes(old, digest)
 
     def _old(self, path: str) -> str:
         """Return the path in the source for a path in the planned folder, or of a partition beside it."""

@@ -27,7 +27,7 @@ def overview_inputs(plan: Plan) -> Files:
     figures = [plan.paths.figure(key["experiment"], key["kind"])["svg"] for key in keys]
     kinds = sorted({key["kind"] for key in keys})
     return {
-        "intro": project_file("workflow/report/workflow.rst"),
+        "introduction": project_file("workflow/report/workflow.rst"),
         **{f"caption_{kind}": project_file(f"workflow/report/{kind}.rst") for kind in kinds},
         **{f"figure_{number}": figure for number, figure in enumerate(figures)},
     }
@@ -37,7 +37,7 @@ def page_spec(plan: Plan) -> dict[str, Any]:
     """Return the labels of all arms, and the content of each experiment's page."""
     return {
         "fallback": plan.fallback_sentence(),
-        "labels": {name: arm.label or name for name, arm in plan.config.arms.items()},
+        "labels": {name: plan.config.label_of(name) for name in plan.config.arms},
         "experiments": [
             {
                 "name": name,
@@ -59,7 +59,7 @@ def page_inputs(plan: Plan) -> Files:
     return {
         **{name: plan.paths.tidy(name) for name in ("records", "costs", "inferences")},
         **templates,
-        "about": project_file("workflow/report/workflow.rst"),
+        "introduction": project_file("workflow/report/workflow.rst"),
         **{f"caption {kind}": project_file(f"workflow/report/{kind}.rst") for kind in kinds},
         **{f"table {key['experiment']} {key['kind']}": plan.paths.table(**key)["html"] for key in tables},
         **{

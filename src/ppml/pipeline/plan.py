@@ -449,12 +449,12 @@ class Plan:
         rows = sorted({*(row.published for row in spec.compare), *spec.published}) if kind.published else []
         view = {
             "title": spec.title,
-            "arms": {name: self.config.arms[name].label or name for name in spec.arms},
+            "arms": {name: self.config.label_of(name) for name in spec.arms},
             "compare": [row.to_json() for row in spec.compare],
             "notes": spec.notes,
             "published": spec.published,
             "claims": [claim.to_json() for claim in spec.claims],
-            "others": {name: self.config.arms[name].label or name for name in sorted(claimed - {*spec.arms})},
+            "others": {name: self.config.label_of(name) for name in sorted(claimed - {*spec.arms})},
             **({"fallback": True} if self.fallback else {}),
         }
         return {"kind": kind.name, "view": view, "published": {row: self.published[row].to_json() for row in rows}}

@@ -49,11 +49,11 @@ FILTERS = {
 """The protected things, by the name of the threat."""
 
 
-def _bare(row: pd.Series) -> bool:
+def _without_privacy(row: pd.Series) -> bool:
     return bool(row["privacy_unit"] == "none")
 
 
-def _private(row: pd.Series) -> bool:
+def _protects_examples(row: pd.Series) -> bool:
     return bool(row["privacy_unit"] == "example")
 
 
@@ -79,10 +79,12 @@ class Threat:
     """The threat as a sentence."""
     protection: str
     """The protection as the subject of a sentence."""
-    alone: Callable[[pd.Series], bool]
+    alone: Callable[[pd.Series], bool] = lambda row: False
     """Row of a summary -> whether the arm has this protection and no other one."""
-    without: Callable[[pd.Series, pd.Series], bool]
+    without: Callable[[pd.Series, pd.Series], bool] = lambda row, other: False
     """Row of an arm and of another one -> whether the other one lacks the protection, and the rest is equal."""
+    states_epsilon: bool = False
+    """Whether epsilon bounds the threat."""
 
 
 THREATS = (
@@ -90,14 +92,14 @@ THREATS = (
         "pooling",
         "My examples leave my site",
         "federated training, which leaves the examples with their owners,",
-        lambda row: row["topology"] != "centralized" and _bare(row) and not _hides_updates(row),
-        lambda row, other: other["topology"] == "centralized" and _bare(other),
+        lambda row: row["topology"] != "centralized" and _without_privacy(row) and not _hides_updates(row),
+        lambda row, other: other["topology"] == "centralized" and _without_privacy(other),
     ),
     Threat(
         "server",
         "The server reads my update",
         "hiding the updates from the server",
-        lambda row: _hides_updates(row) and _bare(row),
+        lambda row: _hides_updates(row) and _without_privacy(row),
         lambda row, other: (
             other["aggregation"] == "plaintext" and _same(row, other, "topology", "partition", "privacy_unit")
         ),
@@ -106,33 +108,32 @@ THREATS = (
         "model",
         "The released model reveals an example",
         "differential privacy",
-        lambda row: _private(row) and not _protects_updates(row),
-        lambda row, other: _bare(other) and _same(row, other, "topology", "partition", "aggregation"),
+        lambda row: _protects_examples(row) and not _protects_updates(row),
+        lambda row, other: _without_privacy(other) and _same(row, other, "topology", "partition", "aggregation"),
+        states_epsilon=True,
     ),
     Threat(
         "both",
         "My update, or the model, reveals an example",
         "the protection of updates and model",
-        lambda row: _private(row) and _protects_updates(row),
+        lambda row: _protects_examples(row) and _protects_updates(row),
         lambda row, other: (
-            _bare(other) and other["aggregation"] == "plaintext" and _same(row, other, "topology", "partition")
+            _without_privacy(other)
+            and other["aggregation"] == "plaintext"
+            and _same(row, other, "topology", "partition")
         ),
+        states_epsilon=True,
     ),
     Threat(
         "client",
         "The released model reveals all examples of a client",
         "differential privacy of a whole client",
         lambda row: row["privacy_unit"] == "client",
-        lambda row, other: _bare(other) and _same(row, other, "topology", "partition"),
+        lambda row, other: _without_privacy(other) and _same(row, other, "topology", "partition"),
+        states_epsilon=True,
     ),
-    Threat(
-        PREDICTION,
-        "The prediction server reads my input",
-        "prediction on encrypted images",
-        # The file of encrypted predictions decides, not the training.
-        lambda row: False,
-        lambda row, other: False,
-    ),
+    # The file of encrypted predictions decides, not the training.
+    Threat(PREDICTION, "The prediction server reads my input", "prediction on encrypted images"),
 )
 
 
@@ -253,7 +254,7 @@ def protections(row: pd.Series, predicting: set[str]) -> list[str]:
     found = {
         "pooling": row["topology"] != "centralized",
         "server": _protects_updates(row),
-        "model": _private(row),
+        "model": _protects_examples(row),
         "client": row["privacy_unit"] == "client",
         PREDICTION: str(row.name) in predicting,
     }
@@ -275,7 +276,7 @@ def trust_in(row: pd.Series) -> str:
 
 def trust_for_noise(row: pd.Series) -> str:
     """Return the parties that know the noise of an arm, a row of a summary; an empty text without privacy."""
-    return "" if _bare(row) else noise_known_to(row)
+    return "" if _without_privacy(row) else noise_known_to(row)
 
 
 def decide(summary: pd.DataFrame, records: pd.DataFrame, inferences: pd.DataFrame) -> list[DataDecisions]:
@@ -352,7 +353,7 @@ def _counterpart(threat: Threat, row: pd.Series, rows: pd.DataFrame) -> pd.Serie
     """Return the arm without the protection, else the arm of one owner without any; None without both."""
     alike = [other for _, other in rows.iterrows() if _same(row, other, "model")]
     exact = (other for other in alike if threat.without(row, other))
-    bare = (other for other in alike if other["topology"] == "centralized" and _bare(other))
+    bare = (other for other in alike if other["topology"] == "centralized" and _without_privacy(other))
     return next(exact, next(bare, None))
 
 
@@ -438,7 +439,7 @@ def _predictions(rows: pd.DataFrame, inferences: pd.DataFrame) -> Iterator[Optio
 def _clause(decision: Decision) -> str:
     """Return the protection of a threat with its cost, by the recommended technique."""
     best = decision.options[0]
-    at = f" at ε {best.epsilon_text}" if decision.threat.key in ("model", "both", "client") else ""
+    at = f" at ε {best.epsilon_text}" if decision.threat.states_epsilon else ""
     protection = f"{decision.threat.protection}{at}"
     if not best.against:
         return f"{protection} reaches {percent(best.accuracy)} %"

@@ -145,30 +145,3 @@ def _privacy(row: Mapping[str, Any] | pd.Series) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _family(
-    topology: str, noise: str = "none", aggregation: str = "none", model: str = "tanh_cnn"
-) -> tuple[str, Style]:
-    unit = {"none": "none", "client": "client"}.get(noise, "example")
-    row = {"topology": topology, "privacy_unit": unit, "noise": noise, "aggregation": aggregation, "model": model}
-    return technique_name(row), style_of(row)
-
-
-FAMILIES: dict[str, Style] = dict(
-    (
-        _family("centralized"),
-        _family("centralized", "local"),
-        _family("centralized", model="linear"),
-        _family("centralized", "local", model="linear"),
-        _family("independent"),
-        _family("federated", "none", "plaintext"),
-        _family("federated", "none", "ckks"),
-        _family("federated", "local", "plaintext"),
-        _family("federated", "local", "ckks"),
-        _family("federated", "local", "plaintext", "linear"),
-        _family("federated", "distributed", "ckks", "linear"),
-        _family("federated", "client", "plaintext"),
-    )
-)
-"""Name and style of common techniques, in the order of a legend."""

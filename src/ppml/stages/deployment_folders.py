@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ppml.config.technique import Bfv, Ckks
 from ppml.federation.engines.flower_processes import private_folder
 from ppml.federation.engines.site import HOLDER_FOLDER, SERVER_FOLDER, SiteConfig, client_folder
 from ppml.io.atomic import read_json
@@ -49,4 +48,4 @@ def split_job(job: Path, folder: Path, site: SiteConfig) -> None:
 
 def needs_key_holder(job: Path) -> bool:
     """Return whether the aggregation of a job has a key holder."""
-    return isinstance(load_spec(read_json(job)).arm.aggregation, Ckks | Bfv)
+    return load_spec(read_json(job)).arm.aggregation.has_key_holder

@@ -57,8 +57,8 @@ def write_federation_job(
     Raises
     ------
     UserError
-        The aggregation needs clients with a memory, as masking does, share servers or a shared secret key, or the
-        topology simulates dropouts: only the in-process engine does that.
+        The aggregation needs a client memory (masking), share servers, or a shared secret key; or the topology
+        simulates dropouts. Only the in-process engine supports these.
     """
     if not isinstance(arm.aggregation, Plaintext | Ckks | Bfv):
         raise UserError(

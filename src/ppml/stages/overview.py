@@ -22,7 +22,7 @@ def run(job: Job) -> None:
         for number, shown in enumerate(job.spec)
     ]
     # The figures are between the first paragraph of the introduction and its advice for readers.
-    summary, _, advice = job.inputs["intro"].read_text(encoding="utf-8").partition("\n\n")
+    summary, _, advice = job.inputs["introduction"].read_text(encoding="utf-8").partition("\n\n")
     write_text(job.outputs["overview"], "\n\n".join([summary, *sections, advice]))
 
 

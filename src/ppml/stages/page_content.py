@@ -50,7 +50,7 @@ def facts(job: Job) -> dict[str, str]:
 
 def about(job: Job) -> list[str]:
     """Return the paragraphs with advice for readers."""
-    text = job.inputs["about"].read_text(encoding="utf-8")
+    text = job.inputs["introduction"].read_text(encoding="utf-8")
     # The advice about fallback data stands beside the title, if it applies.
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip() and "FALLBACK" not in part]
 
