@@ -75,7 +75,7 @@ def test_dry_run_writes_nothing(small: Small, options: list[str]) -> None:
     before = list_tree()
     _, output = small.snakemake(*options, *OPTIONS)
     assert list_tree() == before
-    shown = "to copy before the first job: runs/alone-again/seed0 from runs/alone/seed0" in output
+    shown = "2 runs are copied, not trained again, for instance runs/alone-again/seed0 from runs/alone/seed0" in output
     assert shown is (options[0] == "-n")
 
 
