@@ -112,8 +112,9 @@ environment: .venv/.ready ## the pinned packages, in .venv
 
 # The locks are complete: --no-deps takes them without resolution. build.lock has pip and the build tools. They build the
 # packages of sdists.lock, and this package, without build isolation, which would fetch other tools, and again, since other
-# tools may have built the wheels in pip's cache. All other packages are wheels. Python compiles a module at its first
-# import, and most modules are never imported.
+# tools may have built the wheels in pip's cache. All other packages are wheels. All modules are compiled at the end, on all
+# cores: pip compiles on one, and where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would compile
+# its imports again. A few files are for other versions of Python.
 .venv/.ready: export INTERPRETER = $(PYTHON)
 .venv/.ready: build.lock sdists.lock requirements.lock pyproject.toml
 	@test -n "$$INTERPRETER" || { echo 'error: Python 3.11 to 3.14 is needed and none was found; set PYTHON=/path/to/python' >&2; exit 1; }
@@ -126,8 +127,9 @@ environment: .venv/.ready ## the pinned packages, in .venv
 	@$(INSTALL) --require-hashes --no-binary :all: --no-cache-dir --force-reinstall -r sdists.lock
 	@echo '3 of 4: all other packages, the longest step'
 	@$(INSTALL) --require-hashes --only-binary :all: -r requirements.lock
-	@echo '4 of 4: this package'
+	@echo '4 of 4: this package, and the compilation of all modules'
 	@$(INSTALL) --no-index -e .
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@mkdir -p .venv/share/vega && cp .venv/lib/python3*/site-packages/snakemake/assets/data/vega*/vega*.js .venv/share/vega
 	@touch $@
 
