@@ -39,10 +39,11 @@ def count_jobs(output: str) -> int:
 
 
 def read_book(project: Project) -> dict[str, Any]:
-    """Return a project's record book without the digests of measurements and entries."""
+    """Return a project's record book without measurements, their digests, and the digests of entries."""
     content: dict[str, Any] = json.loads((project.output_folder("reports") / BOOK).read_text())
     for entry in content["jobs"]:
-        del entry["digest"]
+        for measured in ("digest", "seconds", "bytes"):
+            del entry[measured]
         for part in ("inputs", "outputs"):
             entry[part] = {name: not is_measured(name) and sha256 for name, sha256 in entry[part].items()}
     return content
