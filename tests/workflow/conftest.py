@@ -19,7 +19,7 @@ from tests.workflow.small import Small
 
 @pytest.fixture(scope="session")
 def publisher(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project after a run on one core, a commit and `make publish`; no test changes it."""
+    """Return a project after a run on two cores, a commit and `make publish`; no test changes it."""
     config = "config/default.yaml"
 
     def make(folder: Path) -> None:
@@ -30,7 +30,8 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Project:
             (project.folder / name).unlink()
         (project.folder / config).write_text(PUBLIC.format(dataset=DATASET))
         set_store(project.folder)
-        project.complete(cores=1)
+        # Other workers wait for it.
+        project.complete(cores=2)
         project.git("init", "-q")
         project.publish()
 

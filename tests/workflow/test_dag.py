@@ -13,7 +13,7 @@ from tests.workflow.project import DATASET, MIRROR, Project
 
 ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
 REPEATED = ("dp", "local", "fl_dirichlet", "fl_dp_he", "encrypted")
-"""Arms with one run on two cores: each topology, privacy, aggregation and inference."""
+"""Arms with a repeated run: each topology, privacy, aggregation and inference."""
 REPEATED_FOLDERS = ("data/subsets", "artifacts/partitions", "reports")
 RECORD_COLUMNS = [
     *["arm", "dataset", "model", "parameters", "topology", "privacy_unit", "noise", "noise_source", "aggregation"],
@@ -26,13 +26,13 @@ COST_COLUMNS = ["arm", "seed", "seconds", "training_memory_mb", "bytes_up", "byt
 
 @pytest.fixture(scope="module")
 def smoke(publisher: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return results that two cores have made again in part; a test restores each file that it changes."""
+    """Return results that one core has made again in part; a test restores each file that it changes."""
     project = publisher.copy(tmp_path_factory.mktemp("smoke") / "project")
     runs = project.folder / "artifacts/runs"
     for folder in (*(runs / arm / "seed1" for arm in REPEATED), *map(project.folder.joinpath, REPEATED_FOLDERS)):
         shutil.rmtree(folder)
     (runs / "fl_dp_he/seed0/audit.json").unlink()
-    project.complete(cores=2)
+    project.complete(cores=1)
     return project
 
 
@@ -173,7 +173,7 @@ def test_no_result_contains_absolute_path(smoke: Project, tmp_path_factory: pyte
             assert not path.is_file() or needle not in path.read_bytes(), path
 
 
-def test_repetition_on_two_cores_gives_same_bytes(smoke: Project, publisher: Project) -> None:
+def test_repetition_on_one_core_gives_same_bytes(smoke: Project, publisher: Project) -> None:
     folders = ("data/subsets", "artifacts", "reports")
     reference = publisher.reproducible_files(*folders)
     assert len(reference) > 150
