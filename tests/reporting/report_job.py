@@ -44,7 +44,7 @@ def report_job(
     inputs = {
         **{name: folder / f"{name}.csv" for name in ("records", "costs", "inferences")},
         **{name: FOLDER / f"page.{name}" for name in ("html", "css", "js")},
-        "about": FOLDER / "workflow.rst",
+        "introduction": FOLDER / "workflow.rst",
         **{f"caption {kind}": FOLDER / f"{kind}.rst" for kind in ("summary", "history")},
         "table all-arms summary": summary.outputs["html"],
         "svg all-arms history": folder / "figure.svg",

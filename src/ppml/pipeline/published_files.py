@@ -11,7 +11,7 @@ from ppml.pipeline.stages import STAGES, SUBFOLDERS, InRun
 
 # The name of an arm, a partition or a transform: not hidden, and not `..`.
 _NAME = "[A-Za-z0-9][A-Za-z0-9._+-]*"
-_SEED = "seed[0-9]+"
+_SEED = "seed-?[0-9]+"
 
 
 def is_publishable(path: str) -> bool:
