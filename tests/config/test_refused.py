@@ -14,6 +14,10 @@ from ppml.errors import UserError
 
 from .small import FEDERATED, PRIVATE, check_refused, one_arm, small
 
+OWN_DATA = {
+    "files": [{"name": f"{number}.gz", "md5": f"{number:032x}"} for number in range(4)],
+    "contract": {"shape": [1, 28, 28], "classes": 2},
+}
 INDEPENDENT = {"kind": "independent", "partition": "iid8"}
 
 
@@ -184,6 +188,14 @@ REFUSED = [
     *(
         (small(arms={name: {}}), f"arms: got the name {name!r}", "allowed: at most 60 small letters, ")
         for name in ("Big", "a b", "../a", "", "a" * 61, 1)
+    ),
+    *(
+        (
+            small(datasets={name: OWN_DATA}),
+            f"datasets: got the name {name!r}",
+            "small letters, digits and '_', the first a letter",
+        )
+        for name in ("my-data", "my.data", "2nd")
     ),
     # Keys that exclude each other.
     (

@@ -120,6 +120,20 @@ def test_kinds_of_noise_are_series(published):
     assert f"FL + distributed DP: at most {behind:.2f} points below centralized" in " ".join(table.notes)
 
 
+def test_series_with_several_techniques_has_common_name(published):
+    hidden = dataclasses.replace(arm(0.96, "federated", 32), aggregation="ckks")
+    cells = study(fl32=hidden).table("clients", published).cells
+    assert "FL: all 10,000 (%)" in cells.columns and not [name for name in cells.columns if "HE" in name]
+
+
+def test_series_with_one_technique_has_its_name(published):
+    hidden = {
+        name: dataclasses.replace(arm(0.96, "federated", clients, kind), aggregation="ckks")
+        for name, clients, kind in (("fl4", 4, "iid"), ("fl32", 32, "iid"), ("shards4", 4, "shards"))
+    }
+    assert "FL + HE: all 10,000 (%)" in study(**hidden).table("clients", published).cells.columns
+
+
 def test_figure_has_line_per_series(published):
     made = shares()
     (panel,) = made.figure("clients", published).axes

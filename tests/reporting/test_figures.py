@@ -264,6 +264,8 @@ def test_title_states_the_cost_of_privacy(techniques, published):
     spread(techniques, "centralized", 0.99)
     spread(techniques, "dp", 0.95)
     assert "ε 2.9 costs 4.0 points" in draw("privacy_utility", techniques, published).get_suptitle()
+    spread(techniques, "dp", 0.9896)
+    assert "costs less than 0.1 points" in draw("privacy_utility", techniques, published).get_suptitle()
     spread(techniques, "dp", 0.995)
     assert "costs no accuracy" in draw("privacy_utility", techniques, published).get_suptitle()
 

@@ -138,6 +138,18 @@ def test_equal_runs_are_found_without_changes(small: Small) -> None:
     assert list_tree() == before
 
 
+def test_book_of_private_data_has_no_plain_digest_of_a_copied_run(small: Small) -> None:
+    small.set(arms=NEW, data_published=False)
+    BOOK.unlink()
+    records = SmallPlan.read().records()
+    assert all(copy_equal_run(run, records) for run in find_equal_runs(records))
+    plain = {file_sha256(Path(path)) for path in ("data/data.txt", "runs/alone-again/seed0/model.txt")}
+    # Snakemake removes the outputs of a repeated job, and an interrupt saves the book.
+    Path("runs/alone-again/seed0/model.txt").unlink()
+    records.save_book()
+    assert BOOK.exists() and not [digest for digest in plain if digest in BOOK.read_text()]
+
+
 # --- the folder of another configuration -------------------------------------------------------------------------
 
 PARTITION = "partitions/half.txt"

@@ -25,13 +25,14 @@ while :; do sleep 0.1; done
 
 
 @pytest.mark.parametrize("cores", ["0", "-1", "x"])
-def test_number_of_cores_is_checked(cores: str) -> None:
+def test_number_of_cores_is_checked(cores: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_cores(parser)
     assert parser.parse_args(["--cores", "3"]).cores == 3
     assert parser.parse_args(["--cores", "all"]).cores == parser.parse_args([]).cores == os.cpu_count()
     with pytest.raises(SystemExit):
         parser.parse_args(["--cores", cores])
+    assert f"argument --cores: got {cores!r}; allowed: a number of at least 1, or all" in capsys.readouterr().err
 
 
 def test_interrupted_snakemake_ends_by_itself(tmp_path: Path) -> None:
@@ -61,6 +62,13 @@ def test_configuration_with_other_artifacts_is_not_published(tmp_path: Path, fol
     (tmp_path / "config").mkdir()
     (tmp_path / "config/own.yaml").write_text(f"folders: {{artifacts: '{folder}'}}\narms: {{a: {{}}}}\n")
     assert published_configurations(tmp_path) == []
+
+
+def test_report_names_no_commit_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    found = provenance([], "reports/records.csv")
+    assert not found["results"].startswith("commit ") or found["results"].startswith("commit not known")
 
 
 @pytest.mark.parametrize("date", ["yesterday", "nan", "1e30"])

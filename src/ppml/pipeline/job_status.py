@@ -88,7 +88,8 @@ class JobRecords:
     @cached_property
     def other_books(self) -> dict[str, JobRecord]:
         """Output -> record, of the books of other configurations."""
-        return read_other_books(self.path)
+        books = read_other_books(self.path)
+        return {output: record for _, book in books for output, record in book.records.items()}
 
     def reload(self) -> None:
         """Read files and records again after jobs."""

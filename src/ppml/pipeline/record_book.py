@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,14 +137,13 @@ class _Code(BaseModel, strict=True, extra="forbid"):
     pins: dict[_Printable, _Printable]
 
 
-def read_other_books(path: Path) -> dict[str, JobRecord]:
-    """Return output -> record of its job, of the books of other configurations than that of ``path``."""
-    records: dict[str, JobRecord] = {}
-    for other in sorted(Path().glob(BOOKS)):
+def read_other_books(path: Path, folder: Path = Path()) -> Iterator[tuple[Path, RecordBook]]:
+    """Yield the books of other configurations than that of ``path``, with their paths, below a working folder."""
+    for other in sorted(folder.glob(BOOKS)):
         # A book with a merge conflict.
         with suppress(UserError):
-            records |= RecordBook(other).records if other != path else {}
-    return records
+            if other.resolve() != path.resolve():
+                yield other, RecordBook(other)
 
 
 def write_book(path: Path, records: Iterable[JobRecord], code: Mapping[str, CodeDigest]) -> None:

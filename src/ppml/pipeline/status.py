@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if line:
             print(line, file=sys.stderr)
     files = arguments.configfile
-    command = "make results" if files == [DEFAULT_CONFIG] else f"make results CONFIG={shlex.quote(files[-1])}"
+    command = "make results" if files == [DEFAULT_CONFIG] else f"make results CONFIG={shlex.quote(files[0])}"
+    if len(files) > 1:
+        command = f"snakemake --cores all --configfile {shlex.join(files)}"
     for line in describe(jobs, copied, command):
         print(line)
     if running := jobs_to_run(jobs, copied):

@@ -18,8 +18,15 @@ ONE_OWNER = TOPOLOGIES[INDEPENDENT], TOPOLOGIES[CENTRALIZED]
 """The name of independent training of one client, and its replacement."""
 NO_DIVISION = ""
 DIVISIONS = {NO_DIVISION: "Centralized", "iid": "IID", "shards": "Shards by label", "dirichlet": "Dirichlet"}
-SERIES = (INDEPENDENT, "none", "local", "distributed", "central")
-"""The ways to train in a setting: independently, or federated by the column ``noise`` of records.csv."""
+SERIES = {
+    INDEPENDENT: "Independent clients",
+    "none": "FL",
+    "local": "FL + DP",
+    "distributed": "FL + distributed DP",
+    "central": "FL + client-level DP",
+}
+"""The ways to train in a setting: independently, or federated by the column ``noise`` of records.csv. A series with
+several techniques has the name here."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,16 @@ class Study:
 
     @property
     def names(self) -> dict[str, str]:
-        """The name of the technique of each series, and of centralized training."""
-        found: dict[str, str] = {}
+        """The name of each series, and of centralized training: that of its technique, if no other series has it."""
+        found: dict[str, set[str]] = {}
         for cell in (*self.centralized, *self.cells):
             for kind, answer in cell.answers.items():
                 name = technique_name(answer.first)
                 # A partition with one client is centralized training.
-                found.setdefault(kind, name.replace(*ONE_OWNER) if kind == CENTRALIZED else name)
-        return found
+                found.setdefault(kind, set()).add(name.replace(*ONE_OWNER) if kind == CENTRALIZED else name)
+        common = {**SERIES, CENTRALIZED: DIVISIONS[NO_DIVISION]}
+        alone = [kind for kind, names in found.items() if len(names) == 1 and list(found.values()).count(names) == 1]
+        return {kind: next(iter(names)) if kind in alone else common[kind] for kind, names in found.items()}
 
     @property
     def answers(self) -> list[Answer]:

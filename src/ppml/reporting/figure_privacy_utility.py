@@ -133,7 +133,8 @@ def _finding(private: Sequence[ArmResult], public: Sequence[ArmResult]) -> tuple
     top = max(public, key=lambda one: one.accuracy.mean)
     # One digit fewer than the printed accuracies, whose difference a reader calculates.
     cost = 100 * (top.accuracy.mean - best.accuracy.mean)
-    words = f"{cost:.1f} points of accuracy" if cost >= 0.05 else "no accuracy"
+    points = f"{cost:.1f}" if cost >= 0.05 else "less than 0.1"
+    words = f"{points} points of accuracy" if cost > 0 else "no accuracy"
     without = f"{percent(top.accuracy.mean)} % ({top.label})"
     return f"{epsilon} costs {words}", f"Best without privacy: {without}. Best at {epsilon}: {text}"
 

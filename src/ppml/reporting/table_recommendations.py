@@ -19,7 +19,7 @@ NOTES = (
     "Cost: percentage points of accuracy on the seeds of both arms, and CPU time of the training of all parties, "
     "against the arm with the same model and without the protection; bytes that a client sends in a round, and their "
     "multiple; CPU time and bytes of one encrypted prediction, both ways. Each arm has training settings of its own, "
-    "and the CPU time of the same training differs by up to 40 % between runs.",
+    "and the CPU time of the same training differs between runs.",
     TRUST,
 )
 
