@@ -25,8 +25,8 @@ _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticErr
 START_SECONDS, JOB_SECONDS = 8.0, 0.2
 """The time before the first job (imports, plan), and the time of a job that its record leaves out: start, checks, end.
 
-The latter is the overhead in benchmarks/workflow.md. With both, 98 jobs with 73 seconds of recorded work have a forecast of
-54 seconds on two cores; the run took 56.
+The latter is the overhead in benchmarks/workflow.md. With both, 98 jobs with 73 seconds of recorded work have a
+forecast of 54 seconds on two cores; the run took 56.
 """
 
 
