@@ -15,7 +15,6 @@ from pydantic_core import PydanticCustomError
 
 Kind = Literal["image", "table", "features"]
 """Images; the columns of a table; numbers that a transform calculates from either."""
-Metric = Literal["accuracy"]
 AXES: Mapping[str, int] = {"image": 3, "table": 1, "features": 1}
 """Axes of one example: channels, height and width, or columns alone."""
 NOUNS: Mapping[str, str] = {"image": "images", "table": "columns", "features": "features"}
@@ -42,10 +41,12 @@ class DataContract(BaseModel):
         The names of the columns of a table; empty without names.
     mean, deviation : tuple of float
         Public constants of the normalisation, for each channel or column, or one for all. Pixels are in [0, 1] before.
-    metrics : tuple of str
-        The metrics that tables show, the first one first.
-    groups : str or None
-        The natural groups of examples, for instance ``site``; None without groups.
+    numbers : tuple of str
+        The columns with a number in [-1, 1]; the others of a table are 0 or 1, one for each value of a category.
+    groups : mapping
+        Columns that divide the examples, for instance ``site``, with the names of their groups.
+    fitted : tuple of str
+        The columns whose scale is a mean and a deviation of the training examples; private trainings refuse them.
     licence : str
         The licence of the data; empty if it is not known.
     redistributable : bool
@@ -60,8 +61,9 @@ class DataContract(BaseModel):
     columns: Annotated[tuple[str, ...], Field(strict=False)] = ()
     mean: Annotated[tuple[float, ...], Field(strict=False)] = (0.0,)
     deviation: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = (1.0,)
-    metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)] = ("accuracy",)
-    groups: str | None = None
+    numbers: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    groups: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
+    fitted: Annotated[tuple[str, ...], Field(strict=False)] = ()
     licence: str = ""
     redistributable: bool = False
 
@@ -86,7 +88,8 @@ class DataContract(BaseModel):
 
     def features(self, count: int) -> DataContract:
         """Return the contract of ``count`` features calculated from these examples."""
-        changes = {"kind": "features", "shape": (count,), "columns": (), "mean": (0.0,), "deviation": (1.0,)}
+        changes = {"kind": "features", "shape": (count,), "columns": (), "numbers": ()}
+        changes |= {"mean": (0.0,), "deviation": (1.0,)}
         return self.model_copy(update=changes)
 
     def to_json(self) -> dict[str, Any]:

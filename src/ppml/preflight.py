@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ppml.config.datasets import DIGITS
+from ppml.config.datasets import DIGITS, FolderDataset
 from ppml.config.model import Config
 from ppml.config.models import MODELS
 from ppml.data.sources import available
@@ -135,6 +135,7 @@ def resolve_data(config: Config, raw: Path) -> str | None:
         A data set has no source, and ``data.fallback`` is null or cannot replace it.
     """
     data = config.data
+    check_own_files(config)
     for name in sorted({config.dataset_of(arm) for arm in config.arms} - {DIGITS}):
         if not available(name, config.dataset(name), raw / name, data.mirrors, download=data.download):
             own = (f"arms.{arm}.dataset" for arm, spec in config.arms.items() if spec.dataset == name)
@@ -149,6 +150,24 @@ def resolve_data(config: Config, raw: Path) -> str | None:
                 raise UserError(f"{missing}; {data.fallback} cannot replace it, since {misfit}; provide one of them")
             return data.fallback
     return None
+
+
+def check_own_files(config: Config) -> None:
+    """Raise a :class:`UserError` unless every file and folder of the user's own data sets exists and can be read."""
+    for name in sorted({config.dataset_of(arm) for arm in config.arms}):
+        spec = config.dataset(name)
+        folder = spec.folder if isinstance(spec, FolderDataset) else None
+        for path in (*(file.path for file in spec.files if file.path), *filter(None, [folder])):
+            try:
+                is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
+                if not os.access(path, os.R_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            except OSError as error:
+                problem = f"{path} cannot be read ({error.strerror}); correct the path, or grant permission"
+                raise UserError(f"data.define.{name}: {problem}") from None
+            if is_folder != (path == folder):
+                wanted = "a folder, and files takes a file" if is_folder else "no folder"
+                raise UserError(f"data.define.{name}: {path} is {wanted}; correct the path")
 
 
 def _fallback_misfit(config: Config, fallback: str) -> str:

@@ -20,7 +20,7 @@ from ppml.config.yaml_file import read_yaml
 from ppml.io.atomic import read_json
 from ppml.learning import noise
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.project import DEFAULT_CONFIG
+from ppml.project import DEFAULT_CONFIG
 from ppml.stages.about import read_contract
 from ppml.stages.example_files import read_examples, split_by_owner
 from ppml.stages.seeds import public_data, seed_randomness

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from ppml.config.datasets import DatasetSpec
 from ppml.config.paths import expand_path
-from ppml.config.spec import ListOf, Spec
+from ppml.config.spec import ListOf, Spec, config_error
+
+DatasetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 
 
 class DataSpec(Spec):
@@ -15,24 +22,27 @@ class DataSpec(Spec):
 
     dataset: str = Field(
         default="mnist",
-        description="Name of a data set: mnist, fashion_mnist, kmnist, qmnist, digits, or a key of `datasets`.",
+        description="Name of a data set of `config/datasets.yaml`, or of `define`.",
+    )
+    define: dict[DatasetName, DatasetSpec] = Field(
+        default={}, description="Further data sets, by name: files, roles of columns, classes, licence."
     )
     train: int = Field(
-        default=10_000, ge=1, description="Number of training images taken from the official train file."
+        default=10_000, ge=1, description="Number of training examples; all of them where there are fewer."
     )
     test: int = Field(
         default=2_000,
         ge=1,
-        description="Number of images that `accuracy` is measured on; `accuracy_all` takes the whole file.",
+        description="Number of test examples that `accuracy` is measured on; `accuracy_all` takes all.",
     )
     selection: Literal["first", "stratified"] = Field(
         default="first",
-        description="Selection of the subset: the first images, as in the papers, or the same fraction of every class.",
+        description="Selection of the subset: the first examples, as in the papers, or the same part of every class.",
     )
     evaluate_on: Literal["test", "holdout"] = Field(
         default="test",
-        description="`holdout`: training images outside the subset, for the choice of hyper-parameters. The test file "
-        "is never opened.",
+        description="`holdout`: training examples outside the subset, for the choice of hyper-parameters. An official "
+        "test file is never opened.",
     )
     mirrors: ListOf[Annotated[str, AfterValidator(expand_path)]] = Field(
         default=("../shared/datasets",),
@@ -82,4 +92,42 @@ class Dirichlet(PartitionBase):
     alpha: float = Field(gt=0, description="Concentration: small values give each client few labels.")
 
 
-PartitionSpec = Annotated[Iid | Shards | Dirichlet, Field(discriminator="kind")]
+class Natural(Spec):
+    """A client for each group of a column with the role site or group: the owners that the data have."""
+
+    kind: Literal["natural"] = "natural"
+    by: str = Field(description="The column.")
+    groups: ListOf[str] = Field(
+        default=(), description="The groups that are clients; the others have no owner. Empty: all groups."
+    )
+
+    @property
+    def content(self) -> str:
+        """The content as a part of a path: a column and groups may have any characters."""
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", self.by)
+        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:8]
+        return f"natural-{plain}" if plain == self.by and not self.groups else f"natural-{plain}-{digest}"
+
+    def chosen(self, groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """Return the groups that are clients, in the order of the column's list.
+
+        Parameters
+        ----------
+        groups : mapping
+            The groups of the contract: column -> names.
+
+        Raises
+        ------
+        PydanticCustomError
+            The data have no such column or group.
+        """
+        if self.by not in groups:
+            raise config_error(f"by: got {self.by!r}; allowed: {', '.join(groups) or 'none'}, the columns with groups")
+        names = groups[self.by]
+        for group in self.groups:
+            if group not in names:
+                raise config_error(f"groups: got {group!r}; allowed: {', '.join(names)}")
+        return tuple(name for name in names if not self.groups or name in self.groups)
+
+
+PartitionSpec = Annotated[Iid | Shards | Dirichlet | Natural, Field(discriminator="kind")]

@@ -9,8 +9,10 @@ from typing import Any, Literal, get_args
 
 from ppml.config.audit import Audit
 from ppml.config.data import PartitionSpec
+from ppml.config.datasets import DatasetSpec
 from ppml.config.inference import Inference
 from ppml.config.renamed_keys import new_value
+from ppml.config.splits import SplitSpec
 from ppml.config.suggestions import suggestion, yaml_hint
 from ppml.config.technique import Aggregation, Correction, Privacy, ServerOptimizer, Topology
 
@@ -28,8 +30,9 @@ KINDS = {
 }
 WITHIN_TOPOLOGY = {"server": _kinds(ServerOptimizer), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)
+DATASET_KINDS, SPLIT_KINDS = _kinds(DatasetSpec), _kinds(SplitSpec)
 AUDIT_KINDS = _kinds(Audit)
-NAMES = {"datasets": "at most 60 small letters, digits and '_', the first a letter"}
+NAMES = {"data": "at most 60 small letters, digits and '_', the first a letter"}
 """The allowed names in a section of the configuration."""
 OTHER_NAMES = "at most 60 small letters, digits, '.', '_' and '-', the first a letter or a digit"
 WANTED: Mapping[str, Literal["number", "integer", "text"]] = {"string_type": "text", "int_type": "integer"}
@@ -106,6 +109,10 @@ def _tagged(parts: tuple[Any, ...]) -> tuple[list[str], set[int]]:
     match parts:
         case ("partitions", *_):
             return PARTITION_KINDS, {2}
+        case ("data", "define", _, _, "split", *_):
+            return SPLIT_KINDS, {3, 5}
+        case ("data", "define", *_):
+            return DATASET_KINDS, {3}
         case ("audit", *_):
             return AUDIT_KINDS, {1}
         case (_, _, "topology", _, section, *_) if section in WITHIN_TOPOLOGY:

@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 from ppml.aggregation_parameters import clients_per_round, masking_threshold
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, NoAudit
-from ppml.config.data import DataSpec, PartitionSpec
-from ppml.config.datasets import DATASETS, DatasetSpec
+from ppml.config.data import DataSpec, Natural, PartitionSpec
+from ppml.config.datasets import DATASETS, Dataset
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.models import MODELS, fitting_models
 from ppml.config.paths import expand_output_folder
@@ -24,7 +24,6 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 
 
 Folder = Annotated[str, AfterValidator(expand_output_folder)]
-DatasetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 
 
 class Folders(Spec):
@@ -54,7 +53,6 @@ class Config(Spec):
         description="On cpu, one thread, results repeat bit for bit; on cuda they do so only statistically.",
     )
     folders: Folders = Folders()
-    datasets: dict[DatasetName, DatasetSpec] = Field(default={}, description="Further data sets, by name.")
     data: DataSpec = DataSpec()
     partitions: dict[Name, PartitionSpec] = Field(
         default={}, description="Divisions of the examples among clients, by name."
@@ -66,14 +64,10 @@ class Config(Spec):
     @model_validator(mode="after")
     def _check(self) -> Config:
         _check_distinct(self.seeds, "seeds")
-        for name, spec in self.datasets.items():
+        for name in self.data.define:
             if name in DATASETS:
-                raise config_error(f"datasets.{name}: the project knows a data set of this name; take another name")
-            if spec.torchvision or spec.format != "idx":
-                key = "torchvision" if spec.torchvision else "format"
                 raise config_error(
-                    f"datasets.{name}.{key}: got {getattr(spec, key)!r}, which only data sets of the project have; "
-                    "give format idx, and the files with their MD5"
+                    f"data.define.{name}: config/datasets.yaml has a data set of this name; take another name"
                 )
         self._check_dataset(self.data.dataset, "data.dataset")
         for name, arm in self.arms.items():
@@ -111,8 +105,8 @@ class Config(Spec):
         if arm.partition is None:
             return
         _require_known([arm.partition], self.partitions, "partition", f"arms.{name}.topology.partition")
-        self._check_partition(arm.partition)
-        clients = self.partitions[arm.partition].clients
+        self._check_partition(arm.partition, name)
+        clients = self.clients_of(name)
         if isinstance(arm.topology, Federated):
             self._check_round(name, arm, clients)
             try:
@@ -146,8 +140,14 @@ class Config(Spec):
                     f"than is accounted; at least {counted} are needed, or a larger max_dropouts"
                 )
 
-    def _check_partition(self, name: str) -> None:
+    def _check_partition(self, name: str, arm: str) -> None:
         partition, examples, source = self.partitions[name], self.data.train, "data.train"
+        if isinstance(partition, Natural):
+            try:
+                partition.chosen(self.dataset(self.dataset_of(arm)).contract.groups)
+            except PydanticCustomError as error:
+                raise config_error(f"partitions.{name}.{error.message()} (arms.{arm})") from None
+            return
         for key in ("sample_size", "clients"):
             number = getattr(partition, key)
             if number is not None and number > examples:
@@ -188,7 +188,7 @@ class Config(Spec):
             )
 
     def _check_dataset(self, name: str, key: str) -> None:
-        _require_known([name], [*DATASETS, *self.datasets], "data set", key)
+        _require_known([name], [*DATASETS, *self.data.define], "data set", key)
 
     def _check_fit(self, name: str, arm: Arm) -> None:
         """Raise an error if the model, or the augmentation, does not fit the data of the arm."""
@@ -196,6 +196,12 @@ class Config(Spec):
             contract = self.contract_of(name)
         except PydanticCustomError as error:
             raise config_error(f"arms.{name}.transforms: {error.message()}") from None
+        if contract.fitted and arm.is_private:
+            raise config_error(
+                f"arms.{name}.privacy: the data set {self.dataset_of(name)} has the scale fitted in column "
+                f"{contract.fitted[0]!r}: its mean and deviation come from private rows, and no epsilon counts them; "
+                "state low and high, public facts, or leave privacy out"
+            )
         if reason := MODELS[arm.model].misfit(contract):
             raise config_error(
                 f"arms.{name}.model: got {arm.model!r} for {contract}: {reason}; allowed for these data: "
@@ -212,9 +218,9 @@ class Config(Spec):
                 "leave deformation out"
             )
 
-    def dataset(self, name: str) -> DatasetSpec:
+    def dataset(self, name: str) -> Dataset:
         """Return the data set ``name``."""
-        return self.datasets.get(name) or DATASETS[name]
+        return self.data.define.get(name) or DATASETS[name]
 
     def contract_of(self, arm: str) -> DataContract:
         """Return the contract of the inputs that ``arm`` trains on, after its transforms.
@@ -243,16 +249,21 @@ class Config(Spec):
 
     def clients_of(self, arm: str) -> int:
         """Return the number of owners of examples."""
-        partition = self.arms[arm].partition
-        return self.partitions[partition].clients if partition else 1
+        name = self.arms[arm].partition
+        if name is None:
+            return 1
+        partition = self.partitions[name]
+        if isinstance(partition, Natural):
+            return len(partition.chosen(self.dataset(self.dataset_of(arm)).contract.groups))
+        return partition.clients
 
     def examples_per_client(self, arm: str) -> int:
         """Return the mean number of examples of a client; all of them if one owner holds everything."""
         name = self.arms[arm].partition
         if name is None:
             return self.data.train
-        partition = self.partitions[name]
-        return (partition.sample_size or self.data.train) // partition.clients
+        divided = getattr(self.partitions[name], "sample_size", None) or self.data.train
+        return divided // self.clients_of(arm)
 
     def warnings(self) -> list[str]:
         """Return one line per allowed but unwise setting."""

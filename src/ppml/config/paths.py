@@ -49,11 +49,23 @@ def expand_output_folder(text: str) -> str:
     ValueError
         As for :func:`expand_path`; or the path has a placeholder of Snakemake.
     """
+    path = expand_input_file(text)
+    # As a relative path it would be taken for an option.
+    return str(Path(path).absolute()) if path.startswith("-") else path
+
+
+def expand_input_file(text: str) -> str:
+    """Return :func:`expand_path` for a file that a job of the workflow reads.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`expand_path`; or the path has a placeholder of Snakemake.
+    """
     path = expand_path(text)
     if found := _PLACEHOLDER.search(path):
         raise ValueError(f"the path {path} holds {found[0]}, which Snakemake replaces; use another name")
-    # As a relative path it would be taken for an option.
-    return str(Path(path).absolute()) if path.startswith("-") else path
+    return path
 
 
 def _home(text: str) -> str:

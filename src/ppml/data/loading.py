@@ -1,141 +1,143 @@
-"""The official training and test files of a data set as arrays."""
+"""The training and test examples of a data set, from its files."""
 
 from __future__ import annotations
 
-import gzip
-import math
-import struct
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ppml.config.datasets import DatasetSpec
-from ppml.contract import DataContract
-from ppml.data.sources import published_files, require_checksum
+from ppml.config.columns import TableFields
+from ppml.config.datasets import (
+    CsvDataset,
+    Dataset,
+    FileSpec,
+    FolderDataset,
+    IdxDataset,
+    NpzDataset,
+    ParquetDataset,
+    SklearnDataset,
+    TorchvisionDataset,
+)
+from ppml.config.splits import OfficialSplit
+from ppml.data.formats.idx import read_idx
+from ppml.data.formats.npz import read_npz
+from ppml.data.formats.pictures import picture_examples
+from ppml.data.raw_examples import RawExamples
+from ppml.data.sources import require_checksum
+from ppml.data.splits import divide
 from ppml.errors import UserError
 
-DTYPES = {"image": np.uint8, "table": np.float32}
-"""Type of the raw inputs by kind of data: pixels from 0 to 255, or numbers."""
-
-_IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-"""Type code in an IDX file -> type of its values."""
+DECODED = "decoded"
+"""The name of the input of pictures that an earlier stage has decoded."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """The examples of one official file, before normalisation.
+def load_splits(
+    spec: Dataset, files: Mapping[str, Path], parts: Sequence[str] = ("train", "test")
+) -> list[RawExamples]:
+    """Return the examples of ``parts``; the files of other parts of an official split are not opened.
 
     Parameters
     ----------
-    inputs : array, shape ``(n, *contract.shape)``
-        uint8 pixels of images, or float32 numbers of a table.
-    labels : int64 array, shape ``(n,)``
-        Numbers of classes.
-    """
-
-    inputs: NDArray[np.uint8] | NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-
-def load_splits(spec: DatasetSpec, raw: Sequence[Path], parts: Sequence[str] = ("train", "test")) -> list[Split]:
-    """Return the official splits that ``parts`` names; the files of other parts are not opened.
-
-    The classes of torchvision do not do that: for either split they unpack all four files.
-
-    Parameters
-    ----------
-    spec : DatasetSpec
+    spec : Dataset
         The data set.
-    raw : sequence of Path
-        The published files of these parts, perhaps among others. Empty for the digits, which lie inside scikit-learn.
+    files : mapping
+        Name of a published file, or path of a file of the user's own -> the file; ``decoded`` -> the decoded pictures.
     parts : sequence of {"train", "test"}
         The parts to load.
 
     Raises
     ------
     UserError
-        A file does not have the published checksum, or its content does not fit the contract.
+        A file does not have the stated checksum, or its content does not fit the data set.
     """
-    if spec.format == "digits":
-        digits = _load_digits(spec)
-        return [digits[part] for part in parts]
-    files = {part: spec.files_of(part) for part in parts}
-    paths = {path.name: path for path in raw if any(path.name in names for names in files.values())}
-    published = {file.name: file for file in published_files(spec)}
-    for name, path in paths.items():
-        require_checksum(path, published[name])
-    return [_split(spec.contract, *(paths[name] for name in names)) for names in files.values()]
+    if isinstance(spec.split, OfficialSplit):
+        loaded = [_load(spec, files, part) for part in parts]
+    else:
+        whole = _load(spec, files, "train")
+        train, test = divide(spec, whole)
+        sides = {"train": whole.select(train), "test": whole.select(test)}
+        loaded = [sides[part] for part in parts]
+    for part, examples in zip(parts, loaded, strict=True):
+        _check_examples(spec, part, examples)
+    return loaded
 
 
-def _split(contract: DataContract, inputs: Path, labels: Path) -> Split:
-    values, columns = _read_idx(inputs), _read_idx(labels)
-    if columns.ndim not in (1, 2) or not np.issubdtype(columns.dtype, np.integer):
-        raise UserError(
-            f"{labels}: has values of type {columns.dtype.name} and shape {'x'.join(map(str, columns.shape))}; labels "
-            "are integers, one for each example"
-        )
-    # QMNIST has eight columns of provenance; the first one is the class.
-    classes: NDArray[np.int64] = (columns[:, 0] if columns.ndim == 2 else columns).astype(np.int64)
-    if math.prod(values.shape[1:]) != contract.size:
-        raise UserError(
-            f"{inputs}: has examples of shape {'x'.join(map(str, values.shape[1:]))}, but the contract of the data set "
-            f"states {contract}; correct the contract's shape"
-        )
-    if len(values) != len(classes):
-        raise UserError(f"{inputs}: has {len(values)} examples, and {labels} has {len(classes)} labels")
-    count = len(contract.classes)
-    if len(classes) and not (classes.min() >= 0 and classes.max() < count):
-        raise UserError(
-            f"{labels}: has labels from {classes.min()} to {classes.max()}, but the contract of the data set states "
-            f"{count} classes, 0 to {count - 1}; correct the contract's classes"
-        )
-    if contract.kind == "image" and values.dtype != np.uint8:
-        raise UserError(f"{inputs}: has values of type {values.dtype.name}; an image needs uint8, or state kind: table")
-    with np.errstate(over="ignore"):
-        examples = values.reshape(-1, *contract.shape).astype(DTYPES[contract.kind])
-    if contract.kind != "image" and not np.isfinite(examples).all():
-        raise UserError(f"{inputs}: has values that are not finite in float32; replace them before they are used")
-    return Split(examples, classes)
+def _load(spec: Dataset, files: Mapping[str, Path], part: str) -> RawExamples:
+    """Return the examples of an official part; all of them without an official split."""
+    for file in spec.files_of(part):
+        if path := files.get(_key(file)):
+            require_checksum(path, file)
+    match spec:
+        case IdxDataset():
+            inputs, labels = (files[_key(file)] for file in spec.files_of(part))
+            return picture_examples(spec, read_idx(inputs), read_idx(labels), (inputs, labels))
+        case NpzDataset():
+            path = files[_key(spec.files[0])]
+            names = spec.test_arrays if part == "test" else spec.train_arrays
+            values, classes = read_npz(path, names)
+            return picture_examples(spec, values, classes, (f"{path}: {names[0]}", f"{path}: {names[1]}"))
+        case FolderDataset() | TorchvisionDataset():
+            from safetensors import safe_open
+
+            with safe_open(files[DECODED], framework="numpy") as decoded:
+                return RawExamples(decoded.get_tensor(f"{part}_images"), decoded.get_tensor(f"{part}_labels"))
+        case SklearnDataset():
+            return _load_sklearn(spec)
+        case CsvDataset() | ParquetDataset():
+            from ppml.data.formats.table_encoding import encode_table
+            from ppml.data.formats.table_files import read_table_file
+
+            found = [encode_table(spec, read_table_file(spec, file, files[_key(file)])) for file in spec.files_of(part)]
+            return concatenate(found)
 
 
-def _read_idx(path: Path) -> NDArray[np.generic]:
-    """Return the array of a packed IDX file: two zeros, the type, the number of axes, their lengths, the values.
-
-    http://yann.lecun.com/exdb/mnist describes the format. The reader of torchvision takes unpacked files, and a
-    temporary one may not fit on the disk.
-
-    Raises
-    ------
-    UserError
-        The file is no packed IDX file.
-    """
-    try:
-        with gzip.open(path) as packed:
-            content = packed.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: is no complete gzip file ({error}); pack it again") from None
-    try:
-        kind, axes = struct.unpack_from(">2xBB", content)
-        shape = struct.unpack_from(f">{axes}I", content, 4)
-        return np.frombuffer(content, _IDX_TYPES[kind], math.prod(shape), 4 + 4 * axes).reshape(shape)
-    except (struct.error, KeyError, ValueError) as error:
-        raise UserError(f"{path}: is no IDX file ({error}); give one in the format of MNIST's files") from None
+def _key(file: FileSpec) -> str:
+    return file.name or str(file.path)
 
 
-def _load_digits(spec: DatasetSpec) -> dict[str, Split]:
-    import torch
-    from sklearn.datasets import load_digits
-    from torch.nn import functional
+def _load_sklearn(spec: SklearnDataset) -> RawExamples:
+    from ppml.data.formats.sklearn_data import bunch_table, load_bunch
 
-    digits = load_digits()
-    small = torch.from_numpy(digits.images.astype(np.float32))[:, None] * (255.0 / 16.0)
-    # 8x8 -> 20x20 in a frame of 4, as MNIST centres its digits.
-    large = functional.interpolate(small, size=(20, 20), mode="bilinear", align_corners=False)
-    inputs = functional.pad(large, (4, 4, 4, 4)).round().clamp(0, 255).to(torch.uint8).numpy()
-    labels = digits.target.astype(np.int64)
-    count = spec.examples
-    return {"train": Split(inputs[:count], labels[:count]), "test": Split(inputs[count:], labels[count:])}
+    bunch = load_bunch(spec.loader)
+    place = f"sklearn.datasets.load_{spec.loader}"
+    if spec.shape:
+        return picture_examples(spec, bunch.images, bunch.target.astype(np.int64), (place, place))
+    from ppml.data.formats.table_encoding import encode_table
+    from ppml.data.formats.table_files import TableFile, check_columns
+
+    table = bunch_table(bunch)
+    check_columns(spec, table.column_names, place)
+    return encode_table(spec, TableFile(place, table))
+
+
+def concatenate(parts: Sequence[RawExamples]) -> RawExamples:
+    """Return the examples of several files as one; a unit has another number in each file."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    return RawExamples(
+        np.concatenate([part.inputs for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        {name: np.concatenate([part.groups[name] for part in parts]) for name in first.groups},
+        None if first.times is None else np.concatenate([part.times for part in parts if part.times is not None]),
+        None if first.units is None else np.concatenate([part.units for part in parts if part.units is not None]),
+    )
+
+
+def _check_examples(spec: Dataset, part: str, examples: RawExamples) -> None:
+    """Raise a :class:`UserError` if training has no example, one class, or a constant column."""
+    if part != "train":
+        return
+    classes = np.unique(examples.labels)
+    if len(classes) < 2:
+        names = ", ".join(repr(spec.contract.classes[label]) for label in classes) or "none"
+        raise UserError(f"training has the examples of one class only, {names}; at least two are needed")
+    if isinstance(spec, TableFields) and spec.columns:
+        from ppml.data.formats.table_encoding import constant_columns
+
+        if found := constant_columns(spec, examples.inputs):
+            raise UserError(
+                f"column {found[0]!r} has one value in all {len(examples)} rows for training, which no model can use; "
+                "give it role ignored"
+            )

@@ -5,6 +5,7 @@ The libraries with these partitions need a data set class of their own, and two 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def sample_examples(spec: Iid | Shards | Dirichlet, count: int, rng: np.random.G
         return np.arange(count)
     if spec.sample_size > count:
         raise UserError(
-            f"sample_size: got {spec.sample_size}, more than the {count} samples; at most {count} are allowed"
+            f"sample_size: got {spec.sample_size}, more than the {count} examples; at most {count} are allowed"
         )
     return np.sort(rng.permutation(count)[: spec.sample_size])
 
@@ -51,7 +52,7 @@ def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np
     """
     if spec.clients > len(labels):
         raise UserError(
-            f"clients: got {spec.clients}, more than the {len(labels)} samples; at most {len(labels)} are allowed"
+            f"clients: got {spec.clients}, more than the {len(labels)} examples; at most {len(labels)} are allowed"
         )
     match spec:
         case Iid():
@@ -63,12 +64,39 @@ def partition(spec: Iid | Shards | Dirichlet, labels: NDArray[np.int64], rng: np
     empty = [client for client, part in enumerate(parts) if len(part) == 0]
     if empty:
         raise UserError(
-            f"{spec.kind} with {spec.clients} clients leaves client {empty[0]} without records "
-            f"({len(empty)} of {spec.clients} are empty, {len(labels)} samples); use fewer clients"
+            f"{spec.kind} with {spec.clients} clients leaves client {empty[0]} without examples "
+            f"({len(empty)} of {spec.clients} are empty, {len(labels)} examples); use fewer clients"
             + (f", or a larger alpha than {spec.alpha}" if isinstance(spec, Dirichlet) else "")
             + (f", or fewer shards than {spec.shards_per_client} a client" if isinstance(spec, Shards) else "")
         )
     return [np.sort(part).astype(np.int64) for part in parts]
+
+
+def divide_by_group(groups: NDArray[np.int64], chosen: Sequence[int], names: Sequence[str]) -> Owned:
+    """Return the positions of each chosen group's examples; the examples of other groups have no owner.
+
+    Parameters
+    ----------
+    groups : int64 array, shape ``(n,)``
+        The group of each example.
+    chosen : sequence of int
+        The groups that are clients.
+    names : sequence of str
+        The names of the chosen groups, for messages.
+
+    Raises
+    ------
+    UserError
+        A client has no example.
+    """
+    parts = [np.flatnonzero(groups == group) for group in chosen]
+    empty = [name for name, part in zip(names, parts, strict=True) if not len(part)]
+    if empty:
+        raise UserError(
+            f"groups: {empty[0]!r} has no example among the {len(groups)} ({len(empty)} of {len(parts)} groups are "
+            "empty); name the groups that are clients in groups, or raise data.train"
+        )
+    return parts
 
 
 def _shards(spec: Shards, labels: NDArray[np.int64], rng: np.random.Generator) -> Owned:

@@ -10,11 +10,10 @@ import stat
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppml.config.datasets import DatasetSpec
+from ppml.config.datasets import Dataset, FileSpec
 from ppml.config.paths import expand_path
 from ppml.errors import UserError
 from ppml.io.atomic import atomic_write, write_bytes
@@ -23,38 +22,6 @@ PROBE_SECONDS = 5
 DOWNLOAD_SECONDS = 60
 MIRRORS = "PPML_DATA_MIRROR"
 """The environment variable with local mirrors, separated like PATH; they precede those of the configuration."""
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One published file.
-
-    Parameters
-    ----------
-    name : str
-        The file name.
-    md5 : str
-        The checksum that torchvision publishes.
-    urls : tuple of str
-        Public mirrors, best first.
-    """
-
-    name: str
-    md5: str
-    urls: tuple[str, ...]
-
-
-def published_files(spec: DatasetSpec) -> tuple[RemoteFile, ...]:
-    """Return the training and test files of a data set; the class of torchvision lists its own files."""
-    if not spec.torchvision:
-        return tuple(RemoteFile(file.name, file.md5, file.urls) for file in spec.files)
-    from torchvision import datasets
-
-    cls: Any = getattr(datasets, spec.torchvision)
-    if isinstance(cls.resources, dict):  # QMNIST: whole addresses, by part
-        pairs = [pair for part in ("train", "test") for pair in cls.resources[part]]
-        return tuple(RemoteFile(url.rsplit("/", 1)[1], md5, (url,)) for url, md5 in pairs)
-    return tuple(RemoteFile(name, md5, tuple(mirror + name for mirror in cls.mirrors)) for name, md5 in cls.resources)
 
 
 def local_candidates(dataset: str, name: str, mirrors: Iterable[str]) -> list[Path]:
@@ -76,7 +43,7 @@ def _mirrors_of_environment() -> list[str]:
         raise UserError(f"{MIRRORS}: got {os.environ[MIRRORS]!r}; {error}") from None
 
 
-def available(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str], *, download: bool) -> bool:
+def available(dataset: str, spec: Dataset, raw: Path, mirrors: Sequence[str], *, download: bool) -> bool:
     """Return whether every file of ``dataset`` is in ``raw``, in a local mirror or on a public mirror that answers.
 
     This check decides about the fallback before the first job; the stage fetch compares checksums. An unreadable local
@@ -86,10 +53,10 @@ def available(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str]
     missing = {name for name in spec.file_names if not _nearby(dataset, name, raw, mirrors, [])}
     if not missing or not download:
         return not missing
-    return all(any(map(_answers, file.urls)) for file in published_files(spec) if file.name in missing)
+    return all(any(map(_answers, file.urls)) for file in spec.files if file.name in missing)
 
 
-def unreadable(dataset: str, spec: DatasetSpec, raw: Path, mirrors: Sequence[str]) -> list[str]:
+def unreadable(dataset: str, spec: Dataset, raw: Path, mirrors: Sequence[str]) -> list[str]:
     """Return a line for each folder of a local mirror with files of ``dataset`` that this user cannot read.
 
     Only mirrors before the first readable source of a file are checked.
@@ -130,7 +97,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, download: bool) -> str:
+def fetch(file: FileSpec, dataset: str, raw: Path, mirrors: Sequence[str], *, download: bool) -> str:
     """Copy or download ``file`` into ``raw``, check it, and return its source.
 
     A source that is unreadable, or has a file with another checksum, is skipped.
@@ -158,7 +125,7 @@ def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, 
         try:
             with atomic_write(target) as temporary:
                 _download(url, temporary)
-                if problem := _wrong_checksum(md5(temporary), file):
+                if problem := _wrong_checksum(temporary, file):
                     raise UserError(problem)
             return _source_text(url, skipped)
         except (UserError, urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -169,7 +136,7 @@ def fetch(file: RemoteFile, dataset: str, raw: Path, mirrors: Sequence[str], *, 
     )
 
 
-def _read(path: Path, file: RemoteFile) -> tuple[bytes | None, str]:
+def _read(path: Path, file: FileSpec) -> tuple[bytes | None, str]:
     """Return the content of a file in a local mirror and no problem; None and the problem, empty if it is absent."""
     try:
         content = path.read_bytes() if _is_file(path) else None
@@ -177,7 +144,7 @@ def _read(path: Path, file: RemoteFile) -> tuple[bytes | None, str]:
         return None, f"cannot be read ({error.strerror})"
     if content is None:
         return None, ""
-    problem = _wrong_checksum(hashlib.md5(content, usedforsecurity=False).hexdigest(), file)
+    problem = _wrong_checksum(content, file)
     return (None, f"{problem} (source: local mirror)") if problem else (content, "")
 
 
@@ -186,27 +153,41 @@ def _source_text(source: str, skipped: Sequence[str]) -> str:
     return f"{source}; skipped: {'; '.join(skipped)}" if skipped else source
 
 
-def md5(path: Path) -> str:
-    """Return the MD5 of a file, the checksum of torchvision."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def require_checksum(path: Path, file: RemoteFile) -> None:
-    """Raise a :class:`UserError` unless ``path`` has the published checksum."""
-    problem = _wrong_checksum(md5(path), file)
-    if problem:
+def require_checksum(path: Path, file: FileSpec) -> None:
+    """Raise a :class:`UserError` unless ``path`` has the stated checksums; a file of one's own may have none."""
+    problem = _wrong_checksum(path, file)
+    if problem and file.name:
         raise UserError(f"{path}: {problem}; move it elsewhere, and run again")
+    if problem:
+        raise UserError(f"{path}: {problem}; correct the checksum in data.define, or leave it out")
 
 
-def _wrong_checksum(found: str, file: RemoteFile) -> str:
-    """Return the problem of a file with the MD5 ``found``, empty if it is the right one."""
-    if found == file.md5:
-        return ""
-    return (
-        f"has MD5 {found}, but {file.name} is published with {file.md5}; it is corrupted, truncated or another file, "
-        "and is not used"
-    )
+def _wrong_checksum(content: bytes | Path, file: FileSpec) -> str:
+    """Return the problem of a file with another checksum, empty if it has the stated ones."""
+    for name, stated in (("MD5", file.md5), ("SHA-256", file.sha256)):
+        found = _digest(content, name) if stated else ""
+        if found != stated and file.name:
+            return (
+                f"has {name} {found}, but {file.name} is published with {stated}; it is corrupted, truncated or "
+                "another file, and is not used"
+            )
+        if found != stated:
+            return f"has {name} {found}, but the configuration states {stated}"
+    return ""
+
+
+def _digest(content: bytes | Path, name: str) -> str:
+    """Return the MD5, which some publishers state, or the SHA-256 of a content or a file."""
+
+    def start() -> Any:
+        return hashlib.md5(usedforsecurity=False) if name == "MD5" else hashlib.sha256()
+
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, start).hexdigest()
+    digest = start()
+    digest.update(content)
+    return str(digest.hexdigest())
 
 
 def _answers(url: str) -> bool:

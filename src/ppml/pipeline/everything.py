@@ -10,10 +10,10 @@ from ppml.jobs.runner import run
 from ppml.pipeline.equal_runs import copied_files, find_equal_runs
 from ppml.pipeline.forecast import Forecast, forecast
 from ppml.pipeline.job_status import plan_jobs
-from ppml.pipeline.project import ROOT, project_file
 from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.snakemake_process import add_cores, call_snakemake
 from ppml.pipeline.status import job_records, jobs_to_run, read_plan
+from ppml.project import ROOT, project_file
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -35,7 +35,7 @@ from ppml.io.atomic import read_json
 from ppml.jobs.runner import run
 from ppml.jobs.threads import use_one_thread
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.project import DEFAULT_CONFIG
+from ppml.project import DEFAULT_CONFIG
 
 PROGRAM = "python -m ppml.pipeline.federate"
 SECONDS = 3600.0

@@ -13,8 +13,8 @@ from statistics import median
 
 from ppml.jobs.record import JobDescription, JobRecord, measured, read_record, total_size
 from ppml.pipeline.job_status import JobRecords
-from ppml.pipeline.project import ROOT
 from ppml.pipeline.record_book import RecordBook, read_other_books
+from ppml.project import ROOT
 
 _EXAMPLES = re.compile(r"/[a-z0-9_]+-(\d+)-\d+-[a-z_]+-[a-z_]+/")
 """The number of training examples in the name of a subset's folder."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from ppml.errors import UserError
 from ppml.jobs.runner import run
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.project import DEFAULT_CONFIG, project_file
+from ppml.project import DEFAULT_CONFIG, project_file
 
 STYLE = project_file("workflow/report/report.css")
 FORMATS = ("html", "pdf", "workflow")

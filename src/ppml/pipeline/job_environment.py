@@ -13,8 +13,8 @@ from ppml.config.model import Config
 from ppml.errors import UserError
 from ppml.ipc import parent_watch
 from ppml.pipeline.code_snapshot import copy_code
-from ppml.pipeline.project import LOCK_FILE
 from ppml.preflight import resolve_data
+from ppml.project import LOCK_FILE
 from ppml.system_errors import describe_os_error
 
 ENV_FALLBACK = "PPML_FALLBACK"

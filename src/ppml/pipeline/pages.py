@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ppml.pipeline.project import project_file
 from ppml.pipeline.provenance import provenance
+from ppml.project import project_file
 
 if TYPE_CHECKING:
     from ppml.pipeline.plan import Plan

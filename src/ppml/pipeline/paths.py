@@ -35,6 +35,10 @@ class Paths:
         """Return the published files of a data set."""
         return {name: f"{self.data}/raw/{dataset}/{name}" for name in names}
 
+    def decoded(self, dataset: str) -> str:
+        """Return the file of the decoded pictures of a data set."""
+        return f"{self.data}/decoded/{dataset}/pictures.safetensors"
+
     def subset(self, dataset: str) -> dict[str, str]:
         """Return the files of the subset of a data set."""
         return self._files(f"{self.data}/subsets/{self._subset_name(dataset)}")

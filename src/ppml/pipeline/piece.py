@@ -16,10 +16,10 @@ from ppml.config.spec import unknown_name
 from ppml.errors import UserError
 from ppml.jobs.runner import run
 from ppml.pipeline.plan import Plan, PlannedJob
-from ppml.pipeline.project import DEFAULT_CONFIG
 from ppml.pipeline.snakemake_process import add_cores, call_snakemake
 from ppml.pipeline.stages import RUN
 from ppml.pipeline.status import read_plan
+from ppml.project import DEFAULT_CONFIG
 
 
 def main(argv: Sequence[str] | None = None) -> None:

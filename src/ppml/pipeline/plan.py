@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 import ppml
-from ppml.config.data import Dirichlet, PartitionSpec
-from ppml.config.datasets import DIGITS
+from ppml.config.data import Dirichlet, Natural, PartitionSpec
+from ppml.config.datasets import DIGITS, PARTS, FolderDataset, TorchvisionDataset
 from ppml.config.model import Config, Folders
 from ppml.config.models import MODELS
 from ppml.config.spec import Spec, unknown_name
@@ -27,6 +27,8 @@ from ppml.config.technique import (
     Topology,
 )
 from ppml.config.transforms import Transform
+from ppml.data.loading import DECODED
+from ppml.data.picture_listing import listing_digest
 from ppml.data.sources import unreadable
 from ppml.errors import UserError
 from ppml.jobs.job import Job
@@ -35,9 +37,9 @@ from ppml.pipeline.code_digest import CodeDigests
 from ppml.pipeline.configuration import check_configuration
 from ppml.pipeline.job_environment import resolve_fallback
 from ppml.pipeline.paths import Paths
-from ppml.pipeline.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT
 from ppml.pipeline.stages import PROJECT, RUN, STAGE, STAGES, SUBFOLDERS, Files, Key, Stage
 from ppml.preflight import check_device, check_folders, check_last_batch
+from ppml.project import DEFAULT_CONFIG, LITERATURE, LOCK_FILE, ROOT
 from ppml.reporting.fallback import FALLBACK_SENTENCE
 from ppml.reporting.literature import load_published
 from ppml.reporting.registry import Kind, tables
@@ -243,16 +245,40 @@ class Plan:
         return all(self.config.dataset(name).contract.redistributable for name in self.datasets())
 
     def raw_inputs(self, dataset: str) -> dict[str, str]:
-        """Return the published files of a subset; an evaluation on a holdout needs no test file."""
-        spec = self.config.dataset(dataset)
-        parts = ("train",) if self.config.data.evaluate_on == "holdout" else ("train", "test")
-        return self.paths.raw(dataset, tuple(name for part in parts for name in spec.files_of(part)))
+        """Return the files that a subset is made of; an evaluation on a holdout needs no test file."""
+        if self.is_decoded(dataset):
+            return {DECODED: self.paths.decoded(dataset)}
+        parts = ("train",) if self.config.data.evaluate_on == "holdout" else PARTS
+        return self.files_of(dataset, parts)
+
+    def files_of(self, dataset: str, parts: Sequence[str] = PARTS) -> dict[str, str]:
+        """Return the files of parts of a data set: published ones below the data folder, and those of the user."""
+        files = [file for part in parts for file in self.config.dataset(dataset).files_of(part)]
+        published = self.paths.raw(dataset, tuple(file.name for file in files if file.name))
+        return {**published, **{file.path: file.path for file in files if file.path}}
+
+    def is_decoded(self, dataset: str) -> bool:
+        """Return whether the pictures of a data set are decoded before all subsets."""
+        return isinstance(self.config.dataset(dataset), FolderDataset | TorchvisionDataset)
+
+    def decode_spec(self, dataset: str) -> dict[str, Any]:
+        """Return the entry of a data set of pictures; of a folder of the user, with a keyed digest of its listing."""
+        spec, folder = self.config.dataset(dataset), self.picture_folder(dataset)
+        source = spec.model_dump(mode="json", exclude={"folder"})
+        # Sizes and times tell whether the files have changed; the keyed digest reveals nothing.
+        return {"source": source, **({"listing": listing_digest(Path(folder["folder"]))} if folder else {})}
+
+    def picture_folder(self, dataset: str) -> dict[str, str]:
+        """Return the folder of pictures of a user by name; empty if the data set has none."""
+        folder = getattr(self.config.dataset(dataset), "folder", None)
+        return {"folder": folder} if folder else {}
 
     def subset_spec(self, dataset: str) -> dict[str, Any]:
         """Return the part of the configuration that a subset depends on."""
         data = self.config.data
         keys = {key: getattr(data, key) for key in ("train", "test", "selection", "evaluate_on")}
-        return {"dataset": dataset, "source": self.config.dataset(dataset).to_json(), **keys}
+        spec = self.config.dataset(dataset)
+        return {"dataset": dataset, "source": spec.to_json(), "catalogued": dataset not in data.define, **keys}
 
     def subset(self, arm: str) -> dict[str, str]:
         """Return the files of an arm's subset, before transforms."""
@@ -296,7 +322,8 @@ class Plan:
 
     def partition_content(self, name: str) -> str:
         """Return the content of a partition as a part of a path, for instance ``dirichlet-8-0.5``."""
-        return "-".join(map(str, self.config.partitions[name].to_json().values()))
+        partition = self.config.partitions[name]
+        return partition.content if isinstance(partition, Natural) else "-".join(map(str, partition.to_json().values()))
 
     def partition_name(self, content: str) -> str:
         """Return the name of a partition in the configuration, for messages."""

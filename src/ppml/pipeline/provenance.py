@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ppml.errors import UserError
 from ppml.pipeline.git import GitError, ask_git, changed_files
-from ppml.pipeline.project import ROOT
+from ppml.project import ROOT
 
 ENV_DATE = "SOURCE_DATE_EPOCH"
 """The environment variable with the date of a report that is made again, in seconds."""

@@ -112,7 +112,7 @@ def publish(root: Path) -> None:
         others = unexpected(root, repo)
         if others:
             raise UserError(
-                "only results of the public data sets of src/ppml/config/datasets.py are published; move other files "
+                "only results of the public data sets of config/datasets.yaml are published; move other files "
                 "to another folder (folders.data, folders.artifacts), or name them in .dvcignore:\n"
                 f"{some_lines(others)}{_about_links(root, others)}"
             )

@@ -42,6 +42,7 @@ def _patterns() -> Iterator[str]:
     files = r"(train\.safetensors|test\.safetensors|about\.json)"
     for name, spec in public.items():
         yield from (f"data/raw/{name}/{re.escape(file)}" for file in spec.file_names)
+    yield rf"data/decoded/({datasets})/pictures\.safetensors"
     yield rf"data/subsets/{subset}/{files}"
     yield rf"data/transformed/{subset}/{_NAME}/{files}"
     own = f"(?!({'|'.join(SUBFOLDERS['artifacts'])})/){_NAME}"

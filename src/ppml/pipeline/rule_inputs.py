@@ -35,10 +35,10 @@ from ppml.pipeline.equal_runs import (
 )
 from ppml.pipeline.forecast import forecast
 from ppml.pipeline.job_status import CHECKPOINTS, FORCED, JobRecords, JobStatus, plan_jobs, select_needed
-from ppml.pipeline.project import project_file
 from ppml.pipeline.rules import Rule
 from ppml.pipeline.stages import Files
 from ppml.pipeline.tracked_jobs import TrackedJob
+from ppml.project import project_file
 
 
 class UnmarkedInputs:

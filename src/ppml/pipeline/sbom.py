@@ -32,7 +32,7 @@ from packaging.utils import canonicalize_name
 from ppml.errors import UserError
 from ppml.io.atomic import write_text
 from ppml.jobs.runner import run
-from ppml.pipeline.project import ROOT
+from ppml.project import ROOT
 
 NAMESPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 """The namespace of RFC 4122 for URLs."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from ppml.errors import UserError
-from ppml.pipeline.project import project_file
+from ppml.project import project_file
 
 
 def add_cores(parser: argparse.ArgumentParser) -> None:

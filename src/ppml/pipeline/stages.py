@@ -173,8 +173,18 @@ STAGES = (
         spec=lambda plan, key: {"dataset": key["dataset"], "source": plan.config.dataset(key["dataset"]).to_json()},
         # The files have checksums, so they do not depend on their source.
         notes=lambda plan, key: {"mirrors": plan.config.data.mirrors, "download": plan.config.data.download},
-        when=lambda plan, key: bool(plan.config.dataset(key["dataset"]).files),
-        preload=(*SETTINGS, "torchvision.datasets"),
+        when=lambda plan, key: bool(plan.config.dataset(key["dataset"]).file_names),
+        preload=SETTINGS,
+    ),
+    Stage(
+        "decode",
+        DATASET,
+        inputs=lambda plan, key: plan.files_of(key["dataset"]),
+        outputs=lambda plan, key: {"decoded": plan.paths.decoded(key["dataset"])},
+        spec=lambda plan, key: plan.decode_spec(key["dataset"]),
+        notes=lambda plan, key: plan.picture_folder(key["dataset"]),
+        when=lambda plan, key: plan.is_decoded(key["dataset"]),
+        preload=(*SETTINGS, *TORCH),
     ),
     Stage(
         "subset",
@@ -182,7 +192,7 @@ STAGES = (
         inputs=lambda plan, key: plan.raw_inputs(key["dataset"]),
         outputs=lambda plan, key: plan.paths.subset(key["dataset"]),
         spec=lambda plan, key: plan.subset_spec(key["dataset"]),
-        preload=(*SETTINGS, *TORCH, "torchvision.datasets"),
+        preload=(*SETTINGS, *TORCH),
     ),
     Stage(
         "transform",
@@ -301,7 +311,7 @@ STAGES = (
 STAGE = {stage.name: stage for stage in STAGES}
 """Stages by name."""
 SUBFOLDERS = {
-    "data": ("raw", "subsets", "transformed"),
+    "data": ("raw", "decoded", "subsets", "transformed"),
     "artifacts": ("partitions", "runs"),
     "reports": ("tables", "figures", "metrics"),
     "logs": tuple(STAGE),

@@ -13,10 +13,10 @@ from ppml.pipeline.equal_runs import copied_files, find_equal_runs
 from ppml.pipeline.forecast import forecast
 from ppml.pipeline.job_status import MOST_CAUSES, JobRecords, JobStatus, plan_jobs, shorten
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.project import DEFAULT_CONFIG
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.snakemake_process import add_cores
 from ppml.pipeline.tracked_jobs import TrackedJob, track_jobs
+from ppml.project import DEFAULT_CONFIG
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,20 @@ def write_examples(
     inputs: NDArray[Any] | torch.Tensor,
     labels: NDArray[np.int64] | torch.Tensor,
     contract: DataContract,
+    groups: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> None:
-    """Write raw inputs, ``(n, *contract.shape)`` or ``(n, copies, *contract.shape)``, and labels, int64 ``(n,)``."""
+    """Write raw inputs, ``(n, *contract.shape)`` or ``(n, copies, *contract.shape)``, and labels, int64 ``(n,)``.
+
+    ``groups`` holds the group of each example, int64 ``(n,)``, by column.
+    """
     tensors = {"inputs": torch.as_tensor(inputs).to(DTYPES[contract.kind]), "labels": torch.as_tensor(labels)}
+    tensors |= {group_tensor(column): torch.as_tensor(values) for column, values in (groups or {}).items()}
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def group_tensor(column: str) -> str:
+    """Return the name of the tensor with the groups of a column."""
+    return f"group.{column}"
 
 
 def read_examples(path: str | Path, contract: DataContract, device: str = "cpu") -> Examples:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ppml.config.datasets import DatasetSpec
-from ppml.data.sources import fetch, published_files
+from ppml.config.datasets import parse_dataset
+from ppml.data.sources import fetch
 from ppml.jobs.job import Job
 
 
 def run(job: Job) -> None:
     """Fetch every output. The specification holds dataset and source, the notes hold mirrors and download."""
-    files = {file.name: file for file in published_files(DatasetSpec.model_validate(job.spec["source"]))}
+    files = {file.name: file for file in parse_dataset(job.spec["source"]).files}
     for output in job.outputs.values():
         file = files[output.name]
         mirrors, download = job.notes["mirrors"], job.notes["download"]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppml.config.datasets import DATASETS
 from ppml.io.atomic import read_json
 from ppml.io.canonical_json import canonical
 from ppml.io.digests import publishable_digest
@@ -25,8 +24,8 @@ def public_data(about: Mapping[str, Any], partition: str | Path | None) -> tuple
     Parameters
     ----------
     about : mapping
-        The content of about.json. The name identifies the files and the normalisation of a data set that the project
-        knows; of a data set of the configuration, the digest ``source`` does.
+        The content of about.json. The name identifies the files and the normalisation of a data set of the catalogue;
+        of one of the configuration, the digest ``identity`` does.
     partition : path or None
         The file of the partition. It may depend on labels, so its digest is keyed if the data are private.
     """
@@ -34,5 +33,5 @@ def public_data(about: Mapping[str, Any], partition: str | Path | None) -> tuple
     if partition:
         plain = hashlib.sha256(canonical(read_json(partition)["clients"]).encode()).hexdigest()
         division = publishable_digest(plain, published=about["contract"]["redistributable"])
-    source = () if dataset in DATASETS else (str(about["source"]),)
-    return dataset, str(about["selection"]), int(about["n_train"]), division, *source
+    identity = () if about["identity"] is None else (str(about["identity"]),)
+    return dataset, str(about["selection"]), int(about["n_train"]), division, *identity

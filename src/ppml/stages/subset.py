@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ppml.config.datasets import DatasetSpec
+from ppml.config.columns import TableFields
+from ppml.config.datasets import Dataset, parse_dataset
+from ppml.contract import DataContract
 from ppml.data.loading import load_splits
+from ppml.data.raw_examples import RawExamples
+from ppml.data.splits import count_duplicates
 from ppml.data.subset import select_subset
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
@@ -23,17 +30,47 @@ HOLDOUT = 10_000
 def run(job: Job) -> None:
     """Write the training subset, the whole evaluation file with the paper's test examples first, and about.json.
 
-    The specification holds dataset, source (the entry of the data set), train, test, selection and evaluate_on. The
-    inputs are the raw files.
+    The specification holds dataset, source (the entry of the data set), catalogued, train, test, selection and
+    evaluate_on. The inputs are the raw files, or the decoded pictures.
     """
     spec = dict(job.spec)
-    source = DatasetSpec.model_validate(spec.pop("source"))
+    source, catalogued = parse_dataset(spec.pop("source")), spec.pop("catalogued")
+    try:
+        train, evaluated, shown = _choose(source, job.inputs, spec)
+    except UserError as error:
+        raise UserError(f"{spec['dataset']}: {error}") from None
+    contract = _contract(source, train)
+    files = [job.outputs["train"], job.outputs["test"]]
+    for path, examples in zip(files, (train, evaluated), strict=True):
+        write_examples(path, examples.inputs, examples.labels, contract, examples.groups)
+    published = contract.redistributable
+    facts = source.model_dump(mode="json", exclude={"files": {"__all__": {"path"}}, "folder": True})
+    write_json(
+        job.outputs["about"],
+        {
+            **spec,
+            "source": publishable_digest(hashlib.sha256(canonical(facts).encode()).hexdigest(), published=published),
+            # The name and the numbers of examples identify a part of the catalogue; only their bytes identify others.
+            "identity": None if catalogued else content_digest(files[:1], published=published),
+            "n_train": len(train),
+            "n_test": shown,
+            "n_test_all": len(evaluated),
+            "digest": content_digest(files, published=published),
+            "contract": contract.to_json(),
+            **_warnings(spec["dataset"], train, evaluated),
+        },
+    )
+
+
+def _choose(
+    source: Dataset, files: dict[str, Path] | Any, spec: dict[str, Any]
+) -> tuple[RawExamples, RawExamples, int]:
+    """Return the training examples, the evaluation examples, and the number of the evaluated first ones."""
     holdout = spec["evaluate_on"] == "holdout"
-    raw = list(job.inputs.values())
-    official_train, *others = load_splits(source, raw, ("train",) if holdout else ("train", "test"))
+    official_train, *others = load_splits(source, files, ("train",) if holdout else ("train", "test"))
     train = select_subset(official_train.labels, spec["train"], spec["selection"])
     evaluated = official_train if holdout else others[0]
-    candidates = np.arange(len(evaluated.labels))
+    candidates: NDArray[np.int64] = np.arange(len(evaluated))
     if holdout:
         candidates = np.setdiff1d(candidates, train)[:HOLDOUT]
         if not len(candidates):
@@ -43,21 +80,52 @@ def run(job: Job) -> None:
             )
     chosen = candidates[select_subset(evaluated.labels[candidates], spec["test"], spec["selection"])]
     test = np.concatenate([chosen, np.setdiff1d(candidates, chosen)])
+    examples = official_train.select(train), evaluated.select(test)
+    _check_classes(source, *examples)
+    return *examples, len(chosen)
 
-    contract, files = source.contract, [job.outputs["train"], job.outputs["test"]]
-    write_examples(files[0], official_train.inputs[train], official_train.labels[train], contract)
-    write_examples(files[1], evaluated.inputs[test], evaluated.labels[test], contract)
-    write_json(
-        job.outputs["about"],
-        {
-            **spec,
-            "source": publishable_digest(
-                hashlib.sha256(canonical(source.to_json()).encode()).hexdigest(), published=contract.redistributable
-            ),
-            "n_train": len(train),
-            "n_test": len(chosen),
-            "n_test_all": len(test),
-            "digest": content_digest(files, published=contract.redistributable),
-            "contract": contract.to_json(),
-        },
-    )
+
+def _check_classes(source: Dataset, train: RawExamples, test: RawExamples) -> None:
+    """Raise a :class:`UserError` if training has one class, or the evaluation a class that training lacks."""
+    names = source.contract.classes
+    known = set(np.unique(train.labels).tolist())
+    if len(known) < 2:
+        raise UserError(
+            f"the {len(train)} training examples have one class only, {names[min(known)]!r}; set data.selection: "
+            "stratified, or raise data.train"
+        )
+    new = sorted(set(np.unique(test.labels).tolist()) - known)
+    if new and not source.allow_new_classes:
+        counts = ", ".join(f"{names[label]!r} ({(test.labels == label).sum()} examples)" for label in new)
+        raise UserError(
+            f"the test has classes that training lacks: {counts}; set data.selection: stratified, raise data.train, or "
+            "state allow_new_classes: true"
+        )
+
+
+def _contract(source: Dataset, train: RawExamples) -> DataContract:
+    """Return the contract, with mean and deviation of the training examples where the data set asks for them."""
+    contract = source.contract
+    if not contract.fitted:
+        return contract
+    from ppml.data.formats.table_encoding import fitted_constants
+
+    assert isinstance(source, TableFields)
+    mean, deviation = fitted_constants(source, train.inputs)
+    return contract.model_copy(update={"mean": mean, "deviation": deviation})
+
+
+def _warnings(dataset: str, train: RawExamples, test: RawExamples) -> dict[str, int]:
+    """Print and return facts that readers of a result need, those that are not 0."""
+    facts = {"duplicates_across_split": count_duplicates(train, test)}
+    if facts["duplicates_across_split"]:
+        print(f"{dataset}: {facts['duplicates_across_split']} of {len(test)} test examples are also training examples")
+    if train.units is not None and test.units is not None:
+        sizes = np.unique(train.units, return_counts=True)[1]
+        facts["largest_unit"] = int(sizes.max())
+        facts["units_across_split"] = len(np.intersect1d(train.units, test.units))
+        print(
+            f"{dataset}: a unit has up to {facts['largest_unit']} training examples, and {facts['units_across_split']} "
+            "units have examples on both sides of the split"
+        )
+    return {name: value for name, value in facts.items() if value}

@@ -13,7 +13,7 @@ def _find_root() -> Path:
     """Return the folder of the Snakefile: of the running workflow, else of this checkout, else the current folder."""
     if folder := os.environ.get(ENV_PROJECT):
         return Path(folder)
-    checkout = Path(__file__).absolute().parents[3]
+    checkout = Path(__file__).absolute().parents[2]
     return checkout if (checkout / "Snakefile").is_file() else Path.cwd()
 
 
