@@ -16,7 +16,7 @@ from ppml.config.datasets import DATASETS
 
 if TYPE_CHECKING:
     from ppml.contract import DataContract
-    from ppml.data.loading import Split
+    from ppml.data.raw_examples import RawExamples
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,16 +58,16 @@ class RealData:
     ----------
     dataset : str
         The name, ``mnist`` or ``digits``.
-    raw : tuple of Path
-        Its published files; none for the digits.
-    train, test : Split
+    raw : mapping
+        Its published files by name; none for the digits.
+    train, test : RawExamples
         The first 1,200 training and the first 300 test images.
     """
 
     dataset: str
-    raw: tuple[Path, ...]
-    train: Split
-    test: Split
+    raw: dict[str, Path]
+    train: RawExamples
+    test: RawExamples
 
     @property
     def contract(self) -> DataContract:
@@ -75,15 +75,15 @@ class RealData:
         return DATASETS[self.dataset].contract
 
 
-def mirrored(dataset: str) -> tuple[Path, ...]:
-    """Return the published files of ``dataset`` in a local mirror, none if no mirror has all of them."""
+def mirrored(dataset: str) -> dict[str, Path]:
+    """Return the published files of ``dataset`` in a local mirror by name, none if no mirror has all of them."""
     given = [Path(part) for part in os.environ.get("PPML_DATA_MIRROR", "").split(os.pathsep) if part]
     for mirror in (*given, ROOT.parent / "shared" / "datasets"):
         for folder in (dataset, dataset.replace("_", "-")):
-            files = tuple(mirror / folder / name for name in DATASETS[dataset].file_names)
-            if all(path.is_file() for path in files):
+            files = {name: mirror / folder / name for name in DATASETS[dataset].file_names}
+            if all(path.is_file() for path in files.values()):
                 return files
-    return ()
+    return {}
 
 
 @pytest.fixture(scope="session")
@@ -93,15 +93,16 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def published() -> Callable[[str], tuple[Path, ...]]:
-    """Return a function to the published files of a data set; it skips the test if no local mirror has them."""
+def published() -> Callable[[str], dict[str, Path]]:
+    """Return a function to the published files of a data set by name; it skips the test if no mirror has them."""
     return lambda dataset: mirrored(dataset) or pytest.skip(f"no local mirror has {dataset}")
 
 
 @pytest.fixture(scope="session")
 def real_data() -> RealData:
     """Return a small real data set, the same in every test of a session."""
-    from ppml.data.loading import Split, load_splits
+    from ppml.data.loading import load_splits
+    from ppml.data.raw_examples import RawExamples
 
     raw = mirrored("mnist")
     dataset = "mnist" if raw else "digits"
@@ -109,6 +110,6 @@ def real_data() -> RealData:
     return RealData(
         dataset,
         raw,
-        Split(train.inputs[:1200].copy(), train.labels[:1200].copy()),
-        Split(test.inputs[:300].copy(), test.labels[:300].copy()),
+        RawExamples(train.inputs[:1200].copy(), train.labels[:1200].copy()),
+        RawExamples(test.inputs[:300].copy(), test.labels[:300].copy()),
     )

@@ -32,7 +32,7 @@ from ppml.config.technique import (
     ServerAdam,
     ServerSgd,
 )
-from ppml.config.transforms import Transform
+from ppml.config.transforms import Binned, Scattering
 
 Value = str | int | float
 
@@ -168,7 +168,7 @@ def _correction(correction: NoCorrection | ProximalTerm | Scaffold) -> list[Valu
     return [1]
 
 
-def _transforms(transforms: Sequence[Transform]) -> list[Value]:
+def _transforms(transforms: Sequence[Scattering | Binned]) -> list[Value]:
     """Return the values of all transforms; a chain begins with its negative length, unlike a single transform."""
     groups = [_transform(transform) for transform in transforms]
     if len(groups) <= 1:
@@ -176,10 +176,14 @@ def _transforms(transforms: Sequence[Transform]) -> list[Value]:
     return [-len(groups), *(value for group in groups for value in (len(group), *group))]
 
 
-def _transform(transform: Transform) -> list[Value]:
+def _transform(transform: Scattering | Binned) -> list[Value]:
+    if isinstance(transform, Binned):
+        return [0, transform.bins]
     limits = (transform.rotation, transform.shear, transform.scale, transform.shift)
     counts = (transform.components, transform.strokes, transform.copies, transform.views)
-    return [*counts, float(transform.regularization), *(float(value) for value in limits)]
+    # The first prior has no number.
+    prior = {"strokes": [], "dead_leaves": [1], "none": [2]}[transform.prior]
+    return [*counts, float(transform.regularization), *(float(value) for value in limits), *prior]
 
 
 def _layer_name(layer: nn.Module) -> str:

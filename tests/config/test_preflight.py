@@ -156,5 +156,5 @@ def test_batch_normalisation_needs_two_examples_in_the_last_batch(train, batch_s
 
 
 def test_number_of_training_digits_is_as_assumed():
-    (train,) = load_splits(DATASETS[DIGITS], [], ["train"])
+    (train,) = load_splits(DATASETS[DIGITS], {}, ["train"])
     assert len(train.labels) == DATASETS[DIGITS].examples

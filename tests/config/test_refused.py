@@ -15,8 +15,10 @@ from ppml.errors import UserError
 from .small import FEDERATED, PRIVATE, check_refused, one_arm, small
 
 OWN_DATA = {
+    "kind": "idx",
     "files": [{"name": f"{number}.gz", "md5": f"{number:032x}"} for number in range(4)],
-    "contract": {"shape": [1, 28, 28], "classes": 2},
+    "shape": [1, 28, 28],
+    "classes": 2,
 }
 INDEPENDENT = {"kind": "independent", "partition": "iid8"}
 
@@ -177,7 +179,11 @@ REFUSED = [
         "data.dataset: unknown data set 'Fashion-MNIST'",
         "did you mean 'fashion_mnist'? allowed: ",
     ),
-    (one_arm(dataset="cifar10"), "arms.a.dataset: unknown data set 'cifar10'", "allowed: "),
+    (
+        one_arm(dataset="cifar100"),
+        "arms.a.dataset: unknown data set 'cifar100'",
+        "did you mean 'cifar10'? allowed: adult, ",
+    ),
     (with_experiment(arms=["fll"]), "experiments.e.arms: unknown arm 'fll'", "did you mean 'fl'? allowed: fl"),
     (
         with_experiment(compare=[{"published": "p", "arm": "dp"}]),
@@ -191,8 +197,8 @@ REFUSED = [
     ),
     *(
         (
-            small(datasets={name: OWN_DATA}),
-            f"datasets: got the name {name!r}",
+            small(data={"train": 1000, "define": {name: OWN_DATA}}),
+            f"data.define: got the name {name!r}",
             "small letters, digits and '_', the first a letter",
         )
         for name in ("my-data", "my.data", "2nd")

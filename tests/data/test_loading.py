@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
 from ppml.config.datasets import DATASETS
-from ppml.data import loading
+from ppml.data.formats.idx import read_idx
 from ppml.data.loading import load_splits
 from ppml.errors import UserError
 from ppml.stages.example_files import read_examples, write_examples
@@ -38,28 +39,36 @@ def test_every_idx_type_is_read_as_by_torchvision(kind, shape, tmp_path):
     (tmp_path / "file").write_bytes(content)
     (tmp_path / "file.gz").write_bytes(gzip.compress(content))
     expected = read_sn3_pascalvincent_tensor(str(tmp_path / "file")).numpy()
-    found = loading._read_idx(tmp_path / "file.gz")
-    assert np.array_equal(found, expected) and np.array_equal(found, values.numpy())
-    assert found.dtype.newbyteorder("=") == expected.dtype
+    for name in ("file", "file.gz"):
+        found = read_idx(tmp_path / name)
+        assert np.array_equal(found, expected) and np.array_equal(found, values.numpy())
+        assert found.dtype.newbyteorder("=") == expected.dtype
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"plain", gzip.compress(bytes(100))[:-9], gzip.compress(bytes(100))[:-8] + bytes(8), gzip.compress(b"short"), b""],
-    ids=["no gzip", "truncated", "wrong sum", "no array", "empty"],
+    [
+        b"plain",
+        bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2, 3, 4]),
+        gzip.compress(bytes(100))[:-9],
+        gzip.compress(bytes(100))[:-8] + bytes(8),
+        gzip.compress(b"short"),
+        b"",
+    ],
+    ids=["text", "short array", "truncated", "wrong sum", "no array", "empty"],
 )
 def test_unreadable_idx_file_is_one_line(content, tmp_path):
     (tmp_path / "file.gz").write_bytes(content)
     with pytest.raises(UserError, match="is no ") as caught:
-        loading._read_idx(tmp_path / "file.gz")
+        read_idx(tmp_path / "file.gz")
     assert str(caught.value).startswith(f"{tmp_path / 'file.gz'}: ") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
 def test_published_files_are_read_as_by_torchvision(dataset, published, tmp_path):
-    test = [path for path in published(dataset) if path.name.startswith("t10k-")]
+    test = {name: path for name, path in published(dataset).items() if name.startswith("t10k-")}
     (split,) = load_splits(DATASETS[dataset], test, ["test"])
-    for path, values in zip(sorted(test), (split.inputs[:, 0], split.labels), strict=True):
+    for path, values in zip(sorted(test.values()), (split.inputs[:, 0], split.labels), strict=True):
         (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
         assert np.array_equal(read_sn3_pascalvincent_tensor(str(tmp_path / path.stem)).numpy(), values)
 
@@ -71,28 +80,27 @@ def test_loading_makes_no_temporary_file(published, monkeypatch):
 
 
 def test_loading_changes_no_folder(published):
-    folder = published("mnist")[0].parent
+    folder = next(iter(published("mnist").values())).parent
     before = sorted(path.name for path in folder.iterdir())
     load_splits(MNIST, published("mnist"), ["train"])
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_part_needs_its_own_files_only(published, tmp_path):
-    train_files = [path for path in published("mnist") if path.name.startswith("train-")]
-    absent = [tmp_path / name for name in MNIST.files_of("test")]
+    train_files = {name: path for name, path in published("mnist").items() if name.startswith("train-")}
+    absent = {file.name: tmp_path / file.name for file in MNIST.files_of("test")}
     (train,) = load_splits(MNIST, train_files, ["train"])
-    (same,) = load_splits(MNIST, [*absent, *train_files], ["train"])
+    (same,) = load_splits(MNIST, {**absent, **train_files}, ["train"])
     assert np.array_equal(train.inputs, same.inputs) and len(train.labels) == 60_000
     with pytest.raises(FileNotFoundError, match="t10k-images"):
-        load_splits(MNIST, [*absent, *train_files], ["train", "test"])
+        load_splits(MNIST, {**absent, **train_files}, ["train", "test"])
 
 
 def test_corrupted_file_is_refused_by_checksum(published, tmp_path):
-    files = []
-    for path in published("mnist"):
-        copy = tmp_path / path.name
-        copy.write_bytes(path.read_bytes() if "labels" in path.name else gzip.compress(b"not the images"))
-        files.append(copy)
+    files = {}
+    for name, path in published("mnist").items():
+        files[name] = tmp_path / name
+        files[name].write_bytes(path.read_bytes() if "labels" in name else gzip.compress(b"not the images"))
     with pytest.raises(UserError) as caught:
         load_splits(MNIST, files)
     message = str(caught.value)
@@ -101,16 +109,17 @@ def test_corrupted_file_is_refused_by_checksum(published, tmp_path):
 
 
 def test_digits_have_fixed_split():
-    train, test = load_splits(DIGITS, [])
+    train, test = load_splits(DIGITS, {})
     assert (len(train.labels), len(test.labels)) == (1437, 360)
     assert train.labels[:10].tolist() == list(range(10))
     assert train.inputs.shape == (1437, 1, 28, 28) and train.inputs.dtype == np.uint8
-    again, _ = load_splits(DIGITS, [])
+    assert np.array_equal(np.concatenate([train.labels, test.labels]), load_digits().target)
+    again, _ = load_splits(DIGITS, {})
     assert np.array_equal(train.inputs, again.inputs)
 
 
 def test_digits_fill_pixel_range_inside_frame_of_four():
-    train, test = load_splits(DIGITS, [])
+    train, test = load_splits(DIGITS, {})
     images = np.concatenate([train.inputs, test.inputs])
     assert (images.min(), images.max()) == (0, 255)
     frame = np.ones((28, 28), dtype=bool)
@@ -120,7 +129,7 @@ def test_digits_fill_pixel_range_inside_frame_of_four():
 
 
 def test_splits_of_digits_are_disjoint():
-    train, test = load_splits(DIGITS, [])
+    train, test = load_splits(DIGITS, {})
     seen = {image.tobytes() for image in train.inputs}
     assert not any(image.tobytes() in seen for image in test.inputs)
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ppml.config.datasets import DATASETS
-from ppml.data import sources
-from ppml.data.sources import RemoteFile, available, fetch, local_candidates
+from ppml.config.datasets import DATASETS, FileSpec
+from ppml.data.sources import available, fetch, local_candidates, require_checksum
 from ppml.errors import UserError
 
 CONTENT = b"the published bytes" * 100
@@ -27,7 +26,12 @@ def md5(content):
 
 
 def remote(*urls, name=NAME):
-    return RemoteFile(name, md5(CONTENT), urls)
+    return FileSpec(name=name, md5=md5(CONTENT), urls=urls)
+
+
+def mnist_with(*files):
+    """Return MNIST with other files."""
+    return MNIST.model_copy(update={"files": files})
 
 
 @dataclass
@@ -180,8 +184,8 @@ def test_download_follows_unusable_mirror(site, raw, tmp_path):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from ppml.config.datasets import DATASETS
-from ppml.data.sources import RemoteFile, available, fetch, unreadable
+from ppml.config.datasets import DATASETS, FileSpec
+from ppml.data.sources import available, fetch, unreadable
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -190,7 +194,7 @@ name = "train-images-idx3-ubyte.gz"
 given = "mnist", DATASETS["mnist"], Path(raw)
 print(available(*given, [bad], download=False), available(*given, [bad, good], download=False))
 print(*unreadable(*given, [bad, good]), sep="\\n")
-print(fetch(RemoteFile(name, md5, ()), "mnist", Path(raw), [bad, good], download=False))
+print(fetch(FileSpec(name=name, md5=md5), "mnist", Path(raw), [bad, good], download=False))
 """
 
 
@@ -311,24 +315,36 @@ def test_data_are_available_if_every_file_has_local_source(raw, tmp_path):
     assert available("mnist", MNIST, raw, [str(tmp_path / "mirror")], download=False)
 
 
-def test_public_mirrors_are_requested_for_missing_files_only(site, raw, monkeypatch):
+def test_public_mirrors_are_requested_for_missing_files_only(site, raw):
     fill(raw, MNIST.file_names[1:])
     files = [remote(site.url("none"), site.file(name, b""), name=name) for name in MNIST.file_names]
-    monkeypatch.setattr(sources, "published_files", lambda dataset: files)
-    assert available("mnist", MNIST, raw, [], download=True)
+    assert available("mnist", mnist_with(*files), raw, [], download=True)
     assert site.requests == ["/none", f"/{NAME}"]
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS[3:])
-def test_public_mirror_with_bad_answer_is_no_source(answer, site, raw, monkeypatch):
+def test_public_mirror_with_bad_answer_is_no_source(answer, site, raw):
     url = site.url("bad", answer)
-    monkeypatch.setattr(sources, "published_files", lambda dataset: [remote(url)])
-    assert not available("mnist", MNIST, raw, [], download=True)
+    assert not available("mnist", mnist_with(remote(url)), raw, [], download=True)
+    assert site.requests == ["/bad"]
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
 def test_files_of_local_mirror_have_published_checksums(dataset, published, tmp_path):
-    files = {file.name: file for file in sources.published_files(DATASETS[dataset])}
-    for path in published(dataset):
-        fetch(files[path.name], dataset, tmp_path, [str(path.parents[1])], download=False)
+    files = {file.name: file for file in DATASETS[dataset].files}
+    for name, path in published(dataset).items():
+        fetch(files[name], dataset, tmp_path, [str(path.parents[1])], download=False)
     assert left_in(tmp_path) == sorted(files)
+
+
+@pytest.mark.parametrize("content", WRONG)
+def test_wrong_sha256_is_refused_beside_a_right_md5(content, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    stated, found = (hashlib.sha256(one).hexdigest() for one in (CONTENT, content))
+    both = {"md5": md5(content), "sha256": stated}
+    require_checksum(tmp_path / "file", FileSpec(name="file", md5=md5(content), sha256=found))
+    with pytest.raises(UserError, match=f"file: has SHA-256 {found}, but file is published with {stated}"):
+        require_checksum(tmp_path / "file", FileSpec(name="file", **both))
+    with pytest.raises(UserError, match=f"file: has SHA-256 {found}, but the configuration states {stated}; correct"):
+        require_checksum(tmp_path / "file", FileSpec(path="file", **both))
+    require_checksum(tmp_path / "file", FileSpec(path="file"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.config.datasets import DATASETS, DIGITS
+from ppml.config.datasets import DATASETS, DIGITS, parse_dataset
 from ppml.contract import DataContract
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
@@ -76,26 +76,34 @@ def test_git_ignores_the_key():
 
 
 def test_data_sets_are_private_by_default():
-    assert all(dataset.contract.redistributable for dataset in DATASETS.values())
+    assert DATASETS[DIGITS].contract.redistributable
     assert not DataContract(shape=(4,), kind="table", classes=2).redistributable
+    entry = DATASETS[DIGITS].to_json()
+    del entry["redistributable"]
+    assert not parse_dataset(entry).contract.redistributable
 
 
 def subset_digest(folder, *, redistributable):
-    """Return the digest of a subset of the digits in about.json, and its plain digest."""
-    source = DATASETS[DIGITS].model_dump(mode="json")
-    source["contract"]["redistributable"] = redistributable
-    spec = {"dataset": DIGITS, "source": source, "train": 20, "test": 10, "selection": "first", "evaluate_on": "test"}
+    """Return the digest of a subset of the digits in about.json, its plain digest, its identity and its source."""
+    source = parse_dataset({**DATASETS[DIGITS].to_json(), "redistributable": redistributable})
+    facts = {"source": source.to_json(), "contract": source.contract.to_json(), "catalogued": False}
+    counts = {"train": 20, "test": 10, "selection": "first", "evaluate_on": "test"}
     outputs = {name: folder / name for name in ("train", "test", "about")}
-    subset.run(Job(spec, {}, outputs))
+    subset.run(Job({"dataset": DIGITS, **facts, **counts}, {}, outputs))
     plain = hashlib.sha256(outputs["train"].read_bytes() + outputs["test"].read_bytes()).hexdigest()
-    return read_json(outputs["about"])["digest"], plain[:16]
+    about = read_json(outputs["about"])
+    return about["digest"], plain[:16], about["identity"], about["source"]
 
 
 def test_subset_of_a_private_data_set_has_no_plain_digest(tmp_path):
-    digest, plain = subset_digest(tmp_path, redistributable=True)
+    digest, plain, *public = subset_digest(tmp_path, redistributable=True)
     assert digest == plain
-    digest, plain = subset_digest(tmp_path, redistributable=False)
+    digest, plain, *private = subset_digest(tmp_path, redistributable=False)
     assert digest != plain and digest == content_digest([tmp_path / "train", tmp_path / "test"], published=False)
+    # The key decides about the digests of a private data set, and about no other.
+    KEY.unlink()
+    assert subset_digest(tmp_path, redistributable=True)[2:] == tuple(public)
+    assert not set(subset_digest(tmp_path, redistributable=False)[2:]) & set(private)
 
 
 def test_module_imports_no_large_library():

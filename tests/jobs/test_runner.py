@@ -81,10 +81,11 @@ def test_damaged_raw_file_is_one_line_in_a_real_process(tmp_path):
     for path in raw.values():
         path.write_bytes(b"half a file")
     counts = {"train": 10, "test": 5, "selection": "first", "evaluate_on": "test"}
-    spec = {"dataset": "mnist", "source": source.to_json(), **counts}
+    facts = {"source": source.to_json(), "contract": source.contract.to_json(), "catalogued": True}
+    spec = {"dataset": "mnist", **facts, **counts}
     outputs = {name: tmp_path / "out" / name for name in ("train", "test", "about")}
     message = assert_one_line(start_stage("subset", Job(spec, raw, outputs)))
-    assert message.startswith(f"{tmp_path}/train-images-idx3-ubyte.gz: has MD5 ")
+    assert message.startswith(f"mnist: {tmp_path}/train-images-idx3-ubyte.gz: has MD5 ")
     assert not (tmp_path / "out").exists()
 
 

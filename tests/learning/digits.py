@@ -11,7 +11,8 @@ from torch import nn
 
 from ppml.config.datasets import DATASETS, DIGITS
 from ppml.data.examples import Examples
-from ppml.data.loading import Split, load_splits
+from ppml.data.loading import load_splits
+from ppml.data.raw_examples import RawExamples
 from ppml.data.transforms.deformation import Deformation
 from ppml.models.registry import build_model
 from ppml.randomness import Randomness
@@ -32,11 +33,11 @@ def one_thread() -> Iterator[None]:
 @cache
 def digits() -> tuple[Examples, Examples]:
     """Return the 1,437 training images and the 360 test images."""
-    train, test = load_splits(DATASETS[DIGITS], [])
+    train, test = load_splits(DATASETS[DIGITS], {})
     return _normalised(train), _normalised(test)
 
 
-def _normalised(split: Split) -> Examples:
+def _normalised(split: RawExamples) -> Examples:
     pixels = torch.from_numpy(split.inputs.copy()).float() / 255.0
     return Examples((pixels - CONTRACT.mean[0]) / CONTRACT.deviation[0], torch.from_numpy(split.labels.copy()))
 

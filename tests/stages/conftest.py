@@ -72,7 +72,7 @@ def subset(real_data: RealData, tmp_path_factory: pytest.TempPathFactory) -> Fil
     write_examples(files["train"], real_data.train.inputs[:400], real_data.train.labels[:400], contract)
     write_examples(files["test"], real_data.test.inputs, real_data.test.labels, contract)
     about = {"n_train": 400, "n_test": 100, "n_test_all": 300, "evaluate_on": "test", "digest": "d" * 16}
-    about |= {"dataset": real_data.dataset, "selection": "first", "contract": contract.to_json()}
+    about |= {"dataset": real_data.dataset, "identity": None, "selection": "first", "contract": contract.to_json()}
     write_json(files["about"], about)
     parts = [list(range(100)), list(range(100, 400))]
     labels = [np.bincount(real_data.train.labels[part], minlength=10).tolist() for part in parts]

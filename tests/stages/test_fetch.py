@@ -26,7 +26,7 @@ def mirror(tmp_path, monkeypatch):
 def fetch(folder, mirror):
     """Run the stage into ``folder``."""
     files = [FileSpec(name=name, md5=hashlib.md5(content).hexdigest()) for name, content in CONTENT.items()]
-    source = DATASETS["mnist"].model_copy(update={"torchvision": "", "files": tuple(files)})
+    source = DATASETS["mnist"].model_copy(update={"files": tuple(files)})
     spec = {"dataset": "mine", "source": source.to_json()}
     notes = {"mirrors": [str(mirror)], "download": False}
     run_stage("fetch", spec, {}, {name: folder / name for name in CONTENT}, notes=notes)

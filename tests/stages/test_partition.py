@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ppml.contract import DataContract
 from ppml.errors import UserError
 from ppml.io.atomic import read_json, write_json
 from ppml.stages.example_files import write_examples
@@ -59,3 +60,35 @@ def test_refusal_names_partition(divide):
         divide({"kind": "iid", "clients": 1201}, name="mine")
     with pytest.raises(UserError, match=r"^partitions\.mine: dirichlet with 400 clients leaves client \d+ "):
         divide({"kind": "dirichlet", "clients": 400, "alpha": 0.01}, name="mine")
+
+
+SITES = np.array([2, 0, 2, 3, 0, 2])
+"""The site of each example; site b has none."""
+
+
+@pytest.fixture
+def divide_by_site(tmp_path):
+    """Return a function that divides six examples of four sites by their natural owners."""
+    contract = DataContract(kind="table", shape=(1,), classes=2, groups={"site": tuple("abcd")})
+    inputs = {"train": tmp_path / "train", "about": tmp_path / "about.json"}
+    write_examples(inputs["train"], np.zeros((6, 1)), np.arange(6) % 2, contract, {"site": SITES})
+    write_json(inputs["about"], {"contract": contract.to_json()})
+
+    def call(*groups, seed=0):
+        content = {"partition": {"kind": "natural", "by": "site", "groups": list(groups)}, "root_seed": 2024}
+        run_stage("partition", content, inputs, {"partition": tmp_path / "p"}, seed=seed, notes={"name": "mine"})
+        return read_json(tmp_path / "p")
+
+    return call
+
+
+def test_natural_clients_are_chosen_groups_in_order_of_list(divide_by_site):
+    found = divide_by_site("d", "c", "a")
+    assert found == {"clients": [[1, 4], [0, 2, 5], [3]], "labels": [[1, 1], [2, 1], [0, 1]]}
+    assert divide_by_site("d", "a", "c", seed=1) == found
+    assert divide_by_site("d")["clients"] == [[3]]
+
+
+def test_natural_client_without_examples_is_refused(divide_by_site):
+    with pytest.raises(UserError, match=r"^partitions\.mine: groups: 'b' has no example among the 6 \(1 of 4 groups"):
+        divide_by_site()

@@ -11,11 +11,11 @@ ABOUT = {"selection": "first", "n_train": 5, "contract": {"redistributable": Tru
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_name_identifies_a_data_set_of_the_project(name: str) -> None:
-    one, other = ({**ABOUT, "dataset": name, "source": source} for source in "ab")
+def test_name_identifies_a_data_set_of_the_catalogue(name: str) -> None:
+    one, other = ({**ABOUT, "dataset": name, "identity": None, "source": source} for source in "ab")
     assert public_data(one, None) == public_data(other, None) == (name, "first", 5, "")
 
 
-def test_source_identifies_a_data_set_of_the_configuration() -> None:
-    one, other = ({**ABOUT, "dataset": "mine", "source": source} for source in "ab")
-    assert public_data(one, None) != public_data(other, None)
+def test_digest_identifies_a_data_set_of_the_configuration() -> None:
+    one, other = ({**ABOUT, "dataset": "mine", "identity": identity, "source": "c"} for identity in "ab")
+    assert public_data(one, None) == ("mine", "first", 5, "", "a") != public_data(other, None)

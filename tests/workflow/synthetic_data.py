@@ -55,26 +55,26 @@ class SyntheticData:
             arrays += [pixels.astype("u1") if self.kind == "image" else values.astype("f4"), labels.astype("u1")]
         return arrays
 
-    def contract(self) -> dict[str, Any]:
-        """Return the contract for the configuration."""
+    def facts(self) -> dict[str, Any]:
+        """Return shape, classes and normalisation for the configuration."""
         count = self.shape[0]
         pixels = {"mean": [0.5] * count, "deviation": [0.2] * count} if self.kind == "image" else {}
-        return {"kind": self.kind, "shape": list(self.shape), "classes": self.classes, **pixels}
+        return {"shape": list(self.shape), "classes": self.classes, **pixels}
 
     def write(self, mirror: Path, name: str) -> dict[str, Any]:
-        """Write the files into ``mirror``, and return the entry of ``datasets``."""
-        return write_dataset(mirror / name, self.arrays(), self.contract())
+        """Write the files into ``mirror``, and return the entry of ``data.define``."""
+        return write_dataset(mirror / name, self.arrays(), self.facts())
 
 
-def write_dataset(folder: Path, arrays: list[NDArray[Any]], contract: Mapping[str, Any]) -> dict[str, Any]:
-    """Write inputs and labels for training and test as IDX files, and return the entry of ``datasets``."""
+def write_dataset(folder: Path, arrays: list[NDArray[Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write inputs and labels for training and test as IDX files, and return the entry of ``data.define``."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for file, array in zip(PARTS, arrays, strict=True):
         content = gzip.compress(encode_idx(array), mtime=0)
         (folder / file).write_bytes(content)
         files.append({"name": file, "md5": hashlib.md5(content).hexdigest()})
-    return {"format": "idx", "files": files, "contract": dict(contract)}
+    return {"kind": "idx", "files": files, **facts}
 
 
 def encode_idx(array: NDArray[Any]) -> bytes:

@@ -73,8 +73,8 @@ def configuration(folder: Path, datasets: dict[str, Any], **others: Any) -> Conf
             "test": 50,
             "mirrors": [str(folder / "mirror")],
             "download": False,
+            "define": datasets,
         },
-        "datasets": datasets,
         "partitions": {"halves": {"kind": "iid", "clients": 2}},
         "arms": {"a": {"model": "logistic", "training": {"epochs": 1}}},
         **others,
@@ -201,12 +201,12 @@ FILES = [{"name": name, "md5": "0" * 32} for name in "abcd"]
 
 def declared(made: SyntheticData, arm: dict[str, Any], folder: Path) -> Config:
     """Return a configuration of one arm on a data set without files."""
-    return configuration(folder, {"mine": {"files": FILES, "contract": made.contract()}}, arms={"a": arm})
+    return configuration(folder, {"mine": {"kind": "idx", "files": FILES, **made.facts()}}, arms={"a": arm})
 
 
 @pytest.mark.parametrize(
     ("made", "model"),
-    [(COLUMNS, "tanh_cnn"), (COLUMNS, "resnet18"), (COLUMNS, "linear"), (IMAGES, "linear"), (TINY, "tanh_cnn")],
+    [(COLUMNS, "tanh_cnn"), (COLUMNS, "resnet18"), (COLUMNS, "square_cnn"), (IMAGES, "linear"), (TINY, "tanh_cnn")],
 )
 def test_misfit_model_is_refused_with_fitting_ones(made: SyntheticData, model: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
@@ -237,8 +237,8 @@ def test_misfit_augmentation_or_transform_is_refused(
 
 
 def test_name_of_known_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"datasets\.mnist"):
-        configuration(tmp_path, {"mnist": {"files": FILES, "contract": IMAGES.contract()}})
+    with pytest.raises(UserError, match=r"data\.define\.mnist: config/datasets\.yaml has .* take another name$"):
+        configuration(tmp_path, {"mnist": {"kind": "idx", "files": FILES, **IMAGES.facts()}})
 
 
 @pytest.mark.parametrize(
@@ -254,18 +254,18 @@ def test_fallback_replaces_data_of_same_contract_only(made: SyntheticData, repla
     assert "digits" in str(caught.value) and "\n" not in str(caught.value)
 
 
-# Files that contradict the contract.
+# Files that contradict the entry.
 
 
 def subset_error(folder: Path, made: SyntheticData, **changes: Any) -> str:
-    """Fetch and select a data set whose arrays or contract are changed, and return the error."""
+    """Fetch and select a data set whose arrays or facts are changed, and return the error."""
     arrays = dict(zip(("inputs", "labels", "test_inputs", "test_labels"), made.arrays(), strict=True))
-    contract = {**made.contract(), **changes.pop("contract", {})}
-    entry = write_dataset(folder / "mirror" / "mine", list((arrays | changes).values()), contract)
+    facts = {**made.facts(), **changes.pop("facts", {})}
+    entry = write_dataset(folder / "mirror" / "mine", list((arrays | changes).values()), facts)
     with pytest.raises(UserError) as caught:
         run_all(Plan(configuration(folder, {"mine": entry}), None))
     message = str(caught.value)
-    assert "\n" not in message and str(folder / "data" / "raw" / "mine") in message
+    assert "\n" not in message and message.startswith(f"mine: {folder / 'data' / 'raw' / 'mine'}/")
     assert not list(folder.rglob("*.safetensors"))
     return message
 
@@ -279,20 +279,40 @@ def changed(array: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("made", "changes", "parts"),
     [
-        (IMAGES, {"contract": {"shape": [1, 28, 27]}}, ["train-inputs.gz", "28x28", "1x28x27", "shape"]),
-        (COLUMNS, {"contract": {"shape": [41]}}, ["train-inputs.gz", "40", "41 columns", "shape"]),
-        (IMAGES, {"labels": changed(IMAGES.arrays()[1], 2)}, ["train-labels.gz", "0 to 2", "2 classes", "classes"]),
-        (IMAGES, {"labels": changed(IMAGES.arrays()[1].astype("i4"), -1)}, ["train-labels.gz", "-1 to 1", "2 classes"]),
+        (IMAGES, {"facts": {"shape": [1, 28, 27]}}, ["train-inputs.gz", "28x28", "1x28x27", "shape"]),
+        (COLUMNS, {"facts": {"shape": [41]}}, ["train-inputs.gz", "40", "41 columns", "shape"]),
+        (
+            IMAGES,
+            {"labels": changed(IMAGES.arrays()[1], 2)},
+            ["train-labels.gz", "example 200 has label 2", "0 to 1", "2 classes", "classes"],
+        ),
+        (
+            IMAGES,
+            {"labels": changed(IMAGES.arrays()[1].astype("i4"), -1)},
+            ["train-labels.gz", "example 200 has label -1", "0 to 1", "2 classes"],
+        ),
         (IMAGES, {"labels": IMAGES.arrays()[1] + np.float32(0.4)}, ["train-labels.gz", "float32", "integers"]),
         (IMAGES, {"labels": IMAGES.arrays()[1].reshape(-1, 1, 1)}, ["train-labels.gz", "200x1x1", "integers"]),
         (IMAGES, {"labels": IMAGES.arrays()[1][:-1]}, ["train-inputs.gz", "200 examples", "199 labels"]),
-        (IMAGES, {"inputs": IMAGES.arrays()[0].astype("f4")}, ["train-inputs.gz", "float32", "uint8", "kind: table"]),
-        (COLUMNS, {"inputs": changed(COLUMNS.arrays()[0], np.nan)}, ["train-inputs.gz", "not finite", "replace"]),
-        (COLUMNS, {"inputs": changed(COLUMNS.arrays()[0], np.inf)}, ["train-inputs.gz", "not finite", "replace"]),
-        (COLUMNS, {"test_labels": changed(COLUMNS.arrays()[3], 7)}, ["test-labels.gz", "0 to 7", "2 classes"]),
+        (IMAGES, {"inputs": IMAGES.arrays()[0].astype("f4")}, ["train-inputs.gz", "float32", "uint8", "state `white`"]),
+        (
+            COLUMNS,
+            {"inputs": changed(COLUMNS.arrays()[0], np.nan)},
+            ["train-inputs.gz", "row 200, column 40: nan", "not finite", "replace"],
+        ),
+        (
+            COLUMNS,
+            {"inputs": changed(COLUMNS.arrays()[0], np.inf)},
+            ["train-inputs.gz", "row 200, column 40: inf", "not finite", "replace"],
+        ),
+        (
+            COLUMNS,
+            {"test_labels": changed(COLUMNS.arrays()[3], 7)},
+            ["test-labels.gz", "example 100 has label 7", "0 to 1", "2 classes"],
+        ),
     ],
 )
-def test_contract_that_contradicts_files_is_refused(
+def test_entry_that_contradicts_files_is_refused(
     made: SyntheticData, changes: dict[str, Any], parts: list[str], tmp_path: Path
 ) -> None:
     message = subset_error(tmp_path, made, **changes)
@@ -303,12 +323,12 @@ def test_contract_that_contradicts_files_is_refused(
 def test_other_data_of_the_same_name_draw_other_noise(change: str, tmp_path: Path) -> None:
     found = []
     for folder, changed_data in ((tmp_path / "a", False), (tmp_path / "b", True), (tmp_path / "c", False)):
-        arrays, contract = list(IMAGES.arrays()), IMAGES.contract()
+        arrays, facts = list(IMAGES.arrays()), IMAGES.facts()
         if changed_data and change == "constants":
-            contract["mean"] = [0.125]
+            facts["mean"] = [0.125]
         elif changed_data:
             arrays[0] = changed(arrays[0], 7)
-        entry = write_dataset(folder / "mirror" / "mine", arrays, contract)
+        entry = write_dataset(folder / "mirror" / "mine", arrays, facts)
         plan = Plan(configuration(folder, {"mine": entry}), None)
         run_all(plan, STAGE["fetch"], STAGE["subset"])
         found.append(public_data(read_json(plan.subset("a")["about"]), None))

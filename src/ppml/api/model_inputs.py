@@ -9,9 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ppml.config.arm import Arm
-from ppml.config.transforms import SCATTERED_SHAPE
 from ppml.contract import DataContract
-from ppml.data.transforms.extractor import ScatteringFeatures
+from ppml.data.transforms.rules import build_transform
 from ppml.errors import UserError
 from ppml.randomness import Randomness
 from ppml.stages.example_files import DTYPES, normalise
@@ -26,28 +25,28 @@ class ModelInputs:
         The arm of the model.
     contract : DataContract
         The contract of the model's inputs, after all transforms.
-    root_seed : int
-        The root of the random strokes of scattering features, which are public.
-
-    Attributes
-    ----------
     raw : DataContract
-        The contract of raw examples.
+        The contract of raw examples, before all transforms.
+    root_seed : int
+        The root of the synthetic images of scattering features, which are public.
     """
 
-    def __init__(self, arm: Arm, contract: DataContract, root_seed: int) -> None:
+    def __init__(self, arm: Arm, contract: DataContract, raw: DataContract, root_seed: int) -> None:
         self._contract = contract
+        self.raw = raw
         rng = Randomness(root_seed).child("features")
-        self._transforms = [ScatteringFeatures(settings, rng) for settings in arm.transforms]
-        scattered = {"kind": "image", "shape": SCATTERED_SHAPE}
-        self.raw = contract.model_copy(update=scattered) if self._transforms else contract
+        self._transforms = []
+        for settings in arm.transforms:
+            output = settings.output(raw)
+            self._transforms.append((build_transform(settings, raw, rng), output))
+            raw = output
 
     def prepare(self, examples: ArrayLike | torch.Tensor) -> torch.Tensor:
         """Return the inputs of the model for raw examples, float32 ``(n, *shape)``; errors: :func:`check_examples`."""
         inputs = check_examples(examples, self.raw)
-        for transform in self._transforms:
+        for transform, output in self._transforms:
             # The files of features have this type, so that a model trains on rounded features.
-            inputs = transform.viewed(inputs).to(DTYPES["features"]).to(torch.float32)
+            inputs = transform.viewed(inputs).to(DTYPES[output.kind]).to(torch.float32)
         return normalise(inputs, self._contract)
 
 

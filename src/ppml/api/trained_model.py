@@ -16,6 +16,7 @@ from torch import nn
 from ppml.api.model_inputs import ModelInputs
 from ppml.api.privacy_statement import PrivacyStatement
 from ppml.config.arm import Arm
+from ppml.config.models import MODELS
 from ppml.contract import DataContract
 from ppml.errors import UserError
 from ppml.io.atomic import read_json
@@ -131,8 +132,11 @@ def load(run: str | Path, *, model: int | None = None) -> TrainedModel:
     with _readable(folder / "config.json") as path:
         config = read_json(path)
         arm = Arm.model_validate(config["arm"])
+        if MODELS[arm.model].is_reference:
+            raise UserError(f"{folder}: {arm.model} is a reference, and its run keeps no model; take another arm")
         contract = DataContract.model_validate(config["data"]["contract"])
-        inputs = ModelInputs(arm, contract, config["root_seed"])
+        raw = DataContract.model_validate(config["data"].get("raw", config["data"]["contract"]))
+        inputs = ModelInputs(arm, contract, raw, config["root_seed"])
         network = build_model(arm.model, contract, torch.Generator())
     with _readable(folder / "privacy.json") as path:
         privacy = PrivacyStatement.from_json(read_json(path))

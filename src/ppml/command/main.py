@@ -41,6 +41,40 @@ def predict(run: Path, files: tuple[Path, ...], model: int | None) -> None:
         predict_files(run, files, model)
 
 
+@main.command(short_help="Write a first configuration for a table.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A new file, by default standard output."
+)
+@click.option("--label", metavar="COLUMN", help="The class, by default the last column with 2 to 20 values.")
+@click.option("--site", metavar="COLUMN", help="The owner of a row: each value is a client.")
+@click.option("--sensitive", metavar="COLUMN", multiple=True, help="A sensitive column; several are allowed.")
+@click.option("--group", metavar="COLUMN", multiple=True, help="A column for splits by group; several are allowed.")
+@click.option("--name", help="The name of the data set, by default from the name of the file.")
+@click.option("--header/--no-header", default=None, help="Whether the first line has names, by default guessed.")
+def describe(
+    files: tuple[Path, ...],
+    output: Path | None,
+    label: str | None,
+    site: str | None,
+    sensitive: tuple[str, ...],
+    group: tuple[str, ...],
+    name: str | None,
+    header: bool | None,
+) -> None:
+    """Write a first configuration for the table in FILES, CSV or Parquet: roles, ranges and lists of its columns.
+
+    Several files have the same columns. Save the configuration in config/, correct it, and run make results. Ranges and
+    lists come from the file: they are private facts until you confirm them.
+    """
+    with exit_on_error():
+        from ppml.command.describe import describe_files
+        from ppml.data.describe.roles import Choices
+
+        choices = Choices(label, site, sensitive, group)
+        describe_files(files, choices, name=name, header=header, output=output)
+
+
 @main.command()
 @click.option(
     "--sample-rate", type=float, required=True, help="Expected batch size divided by the examples, at most 1."

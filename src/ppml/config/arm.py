@@ -32,7 +32,7 @@ class AffineAugmentation(Spec):
     rotation: float = Field(default=0.0, ge=0, le=180, description="Largest rotation, in degrees.")
     shear: float = Field(default=0.0, ge=0, lt=1, description="Largest shear, relative to the height.")
     scale: float = Field(default=0.0, ge=0, lt=1, description="Largest relative change of width, and of height.")
-    shift: float = Field(default=0.0, ge=0, le=28, description="Largest shift in each direction, in pixels.")
+    shift: float = Field(default=0.0, ge=0, le=64, description="Largest shift in each direction, in pixels.")
 
 
 class TrainingSpec(Spec):
@@ -119,6 +119,11 @@ class Arm(Spec):
 
     def _check_model(self) -> None:
         """Raise an error if the technique or the inference does not fit the model."""
+        if MODELS[self.model].is_reference and (self.is_private or not isinstance(self.topology, Centralized)):
+            raise config_error(
+                f"model {self.model!r} with topology {self.topology.kind!r} and privacy {self.privacy.kind!r}: it is a "
+                "reference without privacy; allowed with topology centralized and privacy none"
+            )
         if MODELS[self.model].batch_norm and (self.is_private or not isinstance(self.topology, Centralized)):
             raise config_error(
                 f"model {self.model!r} with topology {self.topology.kind!r} and privacy {self.privacy.kind!r}: its "

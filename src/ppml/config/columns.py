@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -41,22 +44,28 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def as_texts(value: Any) -> Any:
+    """Return a list, or a value alone, as the texts of a file."""
+    return [text_of(entry) for entry in value] if isinstance(value, list | tuple) else [text_of(value)]
+
+
 def _as_mapping(value: Any) -> Any:
     """Return the texts of each value: of a list, each text is a value of its own."""
     if isinstance(value, list | tuple):
-        if len(set(map(str, value))) != len(value):
-            raise config_error(f"got {list(map(str, value))}; a value occurs twice, each may occur once")
-        return {_text(entry): [_text(entry)] for entry in value}
+        texts = as_texts(value)
+        if len(set(texts)) != len(texts):
+            raise config_error(f"got {texts}; a value occurs twice, each may occur once")
+        return {text: [text] for text in texts}
     if isinstance(value, Mapping):
-        return {_text(name): [_text(entry) for entry in _as_list(texts)] for name, texts in value.items()}
+        return {text_of(name): as_texts(texts) for name, texts in value.items()}
     return value
 
 
-def _text(value: Any) -> str:
-    """Return a value of a list as the text of a file; YAML reads some texts as numbers."""
+def text_of(value: Any) -> str:
+    """Return a value of a list as the text of a file, without spaces around it; YAML reads some texts as numbers."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise config_error(f"got {value!r}; write the text of the file in quotes")
-    return str(value)
+    return str(value).strip()
 
 
 def _check_rule(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -66,7 +75,22 @@ def _check_rule(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         raise config_error(f"got {value!r}; allowed: refuse, drop_row, category, or a number") from None
 
 
+def _check_format(pattern: str) -> None:
+    try:
+        datetime.strptime("", pattern)
+    except (ValueError, re.error) as error:
+        # The empty text fits no format; a wrong sign in the format is another error.
+        if "does not match" not in str(error):
+            raise config_error(
+                f"format: got {pattern!r}: {error}; write one as Python does, for instance %d.%m.%Y"
+            ) from None
+    if "%" not in pattern:
+        raise config_error(f"format: got {pattern!r}, which has no part of a time; write one like %d.%m.%Y")
+
+
 Values = Annotated[dict[str, Annotated[tuple[str, ...], Field(strict=False)]], BeforeValidator(_as_mapping)]
+Texts = Annotated[ListOf[str], BeforeValidator(as_texts)]
+"""Texts of a file; numbers count as their texts."""
 
 
 class Column(Spec):
@@ -87,7 +111,7 @@ class Column(Spec):
     other: str | None = Field(
         default=None, description="The value that all texts outside the list count as; null: they are refused."
     )
-    drop: ListOf[str] = Field(default=(), description="Texts of a label whose rows are left out.")
+    drop: Texts = Field(default=(), description="Texts of a label whose rows are left out.")
     low: float | None = Field(default=None, description="The smallest value of a feature, a public fact.")
     high: float | None = Field(default=None, description="The largest value of a feature, a public fact.")
     scale: Literal["linear", "log", "fitted", "none"] = Field(
@@ -120,6 +144,7 @@ class Column(Spec):
             )
         if "label" in self.role:
             self._check_label()
+        self._check_uses()
         if "feature" in self.role:
             self._check_range()
         closed = [role for role in self.role if role in ("category", "label", *GROUP_ROLES)]
@@ -130,8 +155,10 @@ class Column(Spec):
         texts = [text for entries in self.values.values() for text in entries]
         if repeated := sorted({text for text in texts if texts.count(text) > 1}):
             raise config_error(f"values: the text {repeated[0]!r} stands for two values; it may stand for one")
+        if both := sorted({*texts} & {*self.drop}):
+            raise config_error(f"drop: got {both[0]!r}, which values has as well; a text may be in one of them")
         if self.other is not None and self.other not in self.values:
-            raise config_error(f"other: got {self.other!r}; allowed: {', '.join(self.values)}")
+            raise config_error(f"other: got {self.other!r}; allowed: {', '.join(self.values) or 'none without values'}")
         self._check_missing()
         return self
 
@@ -143,6 +170,20 @@ class Column(Spec):
         if len(self.values) < 2:
             raise config_error(f"values: got {len(self.values)} classes; a label needs at least 2")
 
+    def _check_uses(self) -> None:
+        """Raise an error for a key that the roles have no use for."""
+        given = {
+            "feature": {"low": self.low is not None, "high": self.high is not None, "scale": self.scale != "linear"},
+            "label": {"drop": bool(self.drop)},
+            "time": {"format": self.format is not None},
+        }
+        for role, keys in given.items():
+            for key, is_given in keys.items():
+                if is_given and role not in self.role:
+                    raise config_error(f"{key}: only a column with role {role} has it; leave it out")
+        if self.format is not None:
+            _check_format(self.format)
+
     def _check_range(self) -> None:
         if self.scale not in ("linear", "log"):
             return
@@ -151,6 +192,8 @@ class Column(Spec):
                 raise config_error(f"{key}: scale {self.scale!r} needs it, a public fact; or state another scale")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise config_error(f"high: got {self.high}, not above low {self.low}")
+        if self.low is not None and self.high is not None and not math.isfinite(self.high - self.low):
+            raise config_error(f"high: got {self.high}, too far above low {self.low} for a number of 64 bits")
 
     def _check_missing(self) -> None:
         if self.missing == "category" and "category" not in self.role:
@@ -199,12 +242,15 @@ class TableFields(Spec):
         description="Whether the model may read quasi-identifiers. A trained model can then reveal them, so this is "
         "refused unless it is stated.",
     )
-    missing_texts: ListOf[str] = Field(default=MISSING_TEXTS, description="The texts that mean a missing value.")
+    missing_texts: Texts = Field(default=MISSING_TEXTS, description="The texts that mean a missing value.")
 
     @model_validator(mode="after")
     def _check_columns(self) -> TableFields:
         if not self.columns:
             return self
+        for name in self.columns:
+            if name != name.strip():
+                raise config_error(f"columns: the name {name!r} has spaces around it, which files are read without")
         labels = [name for name, column in self.columns.items() if "label" in column.role]
         if len(labels) != 1:
             raise config_error(

@@ -25,6 +25,7 @@ DIGITS = "digits"
 CATALOGUE = "config/datasets.yaml"
 PARTS = ("train", "test")
 LARGEST_SIDE = 1024
+EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
 
 
 def _as_file(value: Any) -> Any:
@@ -135,6 +136,8 @@ class PictureFields(Spec):
     def _check_pictures(self) -> PictureFields:
         if self.resize and len(self.resize) != 2:
             raise config_error(f"resize: got {list(self.resize)}; give height and width")
+        if len(self.shape) == 3 and min(self.shape[1:]) <= 2 * self.border:
+            raise config_error(f"border: got {self.border}, which leaves nothing of shape {list(self.shape)}; lower it")
         if self.resize and len(self.shape) == 3:
             found = (self.shape[0], *(side + 2 * self.border for side in self.resize))
             if found != self.shape:
@@ -276,6 +279,10 @@ class TorchvisionDataset(_PictureSet):
 
     @model_validator(mode="after")
     def _check_files(self) -> TorchvisionDataset:
+        allowed = {"split": EMNIST_SPLITS} if self.dataset == "EMNIST" else {}
+        if {*self.options} != {*allowed} or any(value not in allowed[key] for key, value in self.options.items()):
+            needed = f"allowed: split, one of {', '.join(EMNIST_SPLITS)}" if allowed else "the class has none"
+            raise config_error(f"options: got {self.options} for {self.dataset}; {needed}")
         if not self.files or any(file.path for file in self.files):
             raise config_error("files: kind torchvision needs the published files of the class, with name and checksum")
         return self
@@ -351,6 +358,11 @@ class CsvDataset(_TableSet):
 
     @model_validator(mode="after")
     def _check_text(self) -> CsvDataset:
+        # The parser of Arrow takes one byte.
+        if not self.delimiter.isascii() or self.delimiter in '"\r\n\0' or self.delimiter.isalnum():
+            raise config_error(
+                f"delimiter: got {self.delimiter!r}; allowed: one sign of ASCII, for instance ',' or ';'"
+            )
         if self.delimiter == self.decimal:
             raise config_error(f"decimal: got {self.decimal!r}, which is the delimiter as well")
         try:
@@ -366,6 +378,12 @@ class ParquetDataset(_TableSet):
     """Parquet files of flat columns."""
 
     kind: Literal["parquet"] = "parquet"
+
+    @model_validator(mode="after")
+    def _check_parquet(self) -> ParquetDataset:
+        if any(file.skip_rows for file in self.files):
+            raise config_error("files: skip_rows counts lines of text, which a Parquet file has none of; leave it out")
+        return self
 
 
 def _check_table_split(table: TableFields, split: Any) -> None:

@@ -15,6 +15,7 @@ from ppml.config.renamed_keys import new_value
 from ppml.config.splits import SplitSpec
 from ppml.config.suggestions import suggestion, yaml_hint
 from ppml.config.technique import Aggregation, Correction, Privacy, ServerOptimizer, Topology
+from ppml.config.transforms import Transform
 
 
 def _kinds(union: Any) -> list[str]:
@@ -31,6 +32,7 @@ KINDS = {
 WITHIN_TOPOLOGY = {"server": _kinds(ServerOptimizer), "correction": _kinds(Correction)}
 PARTITION_KINDS = _kinds(PartitionSpec)
 DATASET_KINDS, SPLIT_KINDS = _kinds(DatasetSpec), _kinds(SplitSpec)
+TRANSFORM_KINDS = _kinds(Transform)
 AUDIT_KINDS = _kinds(Audit)
 NAMES = {"data": "at most 60 small letters, digits and '_', the first a letter"}
 """The allowed names in a section of the configuration."""
@@ -115,6 +117,8 @@ def _tagged(parts: tuple[Any, ...]) -> tuple[list[str], set[int]]:
             return DATASET_KINDS, {3}
         case ("audit", *_):
             return AUDIT_KINDS, {1}
+        case ("arms", _, "transforms", _, *_):
+            return TRANSFORM_KINDS, {4}
         case (_, _, "topology", _, section, *_) if section in WITHIN_TOPOLOGY:
             return WITHIN_TOPOLOGY[section], {3, 5}
         case (_, _, section, *_) if section in KINDS:

@@ -19,9 +19,21 @@ TableKind = Literal[
     "threats",
     "recommendations",
     "inference",
+    "classes",
 ]
 FigureKind = Literal[
-    "history", "loss", "privacy_utility", "size", "cost", "labels", "epsilon", "client_epsilon", "audit", "clients"
+    "history",
+    "loss",
+    "privacy_utility",
+    "size",
+    "cost",
+    "labels",
+    "epsilon",
+    "client_epsilon",
+    "audit",
+    "clients",
+    "confusion",
+    "predictions",
 ]
 Criterion = Literal["rises_with_epsilon", "starts_higher", "trains_easier", "starts_low_and_improves", "keeps_accuracy"]
 
@@ -47,6 +59,9 @@ class Claim(Spec):
     arms: ListOf[str] = Field(description="Names from `arms`: one arm without privacy, the others private.")
 
 
+MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "worst_class_recall", "auc"]
+
+
 class Experiment(Spec):
     """Selected arms, with their tables and figures."""
 
@@ -59,7 +74,7 @@ class Experiment(Spec):
         "`epsilon_interpretations`: possible meanings of each published epsilon; `claims`: a row per claim, with its "
         "verdict; `audit`: claimed and measured noise; `clients`: independent and federated clients, a row per number "
         "of clients; `threats`: the view of each party; `recommendations`: a row per threat and technique, with cost "
-        "and trust; `inference`: predictions on encrypted images.",
+        "and trust; `inference`: predictions on encrypted images; `classes`: recall of each class.",
     )
     figures: ListOf[FigureKind] = Field(
         default=(),
@@ -67,7 +82,14 @@ class Experiment(Spec):
         "accuracy against epsilon; `size`: accuracy against the number of parameters; `cost`: CPU seconds and "
         "bytes; `labels`: each client's label histogram for the arms' partitions; `epsilon`: epsilon against passes "
         "over the examples; `client_epsilon`: epsilon of each client's examples; `audit`: claimed and measured noise; "
-        "`clients`: accuracy against the number of clients.",
+        "`clients`: accuracy against the number of clients; `confusion`: true against predicted classes; "
+        "`predictions`: the first test images with their predicted classes.",
+    )
+    metric: MetricName = Field(
+        default="accuracy",
+        description="Metric that tables and figures lead with, on all test examples. `balanced_accuracy`: mean recall "
+        "of the classes. `macro_f1`: mean F1 of the classes. `worst_class_recall`: the smallest recall of a class. "
+        "`auc`: area under the ROC curve, for two classes.",
     )
     compare: ListOf[ComparedRow] = Field(default=(), description="Published rows, in the order shown.")
     notes: ListOf[str] = Field(default=(), description="Notes below the tables.")

@@ -91,6 +91,18 @@ class Config(Spec):
                 f"{place}.tables: 'inference' shows arms that predict encrypted images, and none of {shown} does; "
                 "add an arm with `inference: {kind: ckks}`"
             )
+        kinds = {self.dataset(self.dataset_of(arm)).contract.kind for arm in experiment.arms}
+        if "predictions" in experiment.figures and "image" not in kinds:
+            raise config_error(
+                f"{place}.figures: 'predictions' shows images, and none of {shown} is trained on images; leave it out"
+            )
+        many = [arm for arm in experiment.arms if len(self.contract_of(arm).classes) != 2]
+        if experiment.metric == "auc" and many:
+            raise config_error(
+                f"{place}.metric: got 'auc', which two classes have, and arm {many[0]} has "
+                f"{len(self.contract_of(many[0]).classes)}; allowed: accuracy, balanced_accuracy, macro_f1, "
+                "worst_class_recall"
+            )
         compared = (row.arm for row in experiment.compare if row.arm)
         _require_known(compared, experiment.arms, "arm", f"{place}.compare")
         for number, claim in enumerate(experiment.claims):

@@ -15,6 +15,8 @@ class ModelInfo:
     """The kinds of examples that it takes."""
     smallest: int = 1
     """The smallest height and width of an image."""
+    is_reference: bool = False
+    """Whether a library trains it by its own rule, without privacy: a number to compare with, not a network."""
     polynomial: bool = False
     """Whether it only adds and multiplies, so that it can predict encrypted images."""
     batch_norm: bool = False
@@ -31,12 +33,14 @@ class ModelInfo:
 
 
 MODELS = {
-    "tanh_cnn": ModelInfo(smallest=14),
-    "resnet18": ModelInfo(),
-    "linear": ModelInfo(kinds=("features",)),
+    "tanh_cnn": ModelInfo(smallest=8),
+    "resnet18": ModelInfo(smallest=8),
+    "linear": ModelInfo(kinds=("features", "table")),
     "logistic": ModelInfo(kinds=("image", "table"), polynomial=True),
     "mlp": ModelInfo(kinds=("image", "table")),
-    "square_cnn": ModelInfo(smallest=10, polynomial=True, batch_norm=True),
+    "square_cnn": ModelInfo(smallest=8, polynomial=True, batch_norm=True),
+    "hist_gradient_boosting": ModelInfo(kinds=("table",), is_reference=True),
+    "random_forest": ModelInfo(kinds=("table",), is_reference=True),
 }
 """Name in the configuration -> model."""
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ppml.config.spec import ListOf, Spec, config_error
+from ppml.config.columns import Texts
+from ppml.config.spec import Spec, config_error
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -72,8 +73,8 @@ class ColumnSplit(Spec):
 
     kind: Literal["column"] = "column"
     column: str = Field(description="A column with the role group or site.")
-    test: ListOf[str] = Field(min_length=1, description="The values of the rows for the test.")
-    train: ListOf[str] = Field(default=(), description="The values of the rows for training; empty: all others.")
+    test: Texts = Field(min_length=1, description="The values of the rows for the test.")
+    train: Texts = Field(default=(), description="The values of the rows for training; empty: all others.")
 
     @model_validator(mode="after")
     def _check(self) -> ColumnSplit:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from ppml.config.spec import Spec, config_error
 from ppml.contract import DataContract
 
-SCATTERED_SHAPE = (1, 28, 28)
-"""The shape of the images that have scattering features."""
+SCATTERING_CHANNELS = 81
+"""Coefficients of one place and channel: two scales, eight directions, order two."""
+SMALLEST_SIDE, LARGEST_SIDE = 8, 64
+"""Pixels of the images that have scattering features."""
 
 
 class Scattering(Spec):
-    """Scattering coefficients (arXiv 2011.11660), whitened by random strokes: no example of the data enters."""
+    """Scattering coefficients (arXiv 2011.11660), whitened by synthetic images: no example of the data enters."""
 
     kind: Literal["scattering"] = "scattering"
+    prior: Literal["strokes", "dead_leaves", "none"] = Field(
+        default="strokes",
+        description="Synthetic images that the whitening is learned from. `strokes`: random curves of a pen, for grey "
+        "images. `dead_leaves`: random discs that cover each other. `none`: all coefficients, without whitening.",
+    )
     components: int = Field(
-        default=1000, ge=1, le=3969, description="Principal directions kept of the 3,969 coefficients."
+        default=1000,
+        ge=1,
+        description="Principal directions kept by the whitening, at most the coefficients: 3,969 for 1x28x28.",
     )
     regularization: float = Field(
         default=1.0e-3, gt=0, description="Added to the variance of each direction before the division by its root."
@@ -26,7 +35,7 @@ class Scattering(Spec):
     strokes: int = Field(
         default=8000,
         ge=2,
-        description="Random drawings, made of no data; the mean and the directions are learned from them.",
+        description="Number of synthetic images; the mean and the directions are learned from them.",
     )
     copies: int = Field(
         default=1,
@@ -45,14 +54,62 @@ class Scattering(Spec):
     rotation: float = Field(default=10.0, ge=0, le=180, description="Of a copy, at most, in degrees.")
     shear: float = Field(default=0.1, ge=0, lt=1, description="Of a copy, at most, relative to its height.")
     scale: float = Field(default=0.1, ge=0, lt=1, description="Change of a copy's width and height, at most, relative.")
-    shift: float = Field(default=1.5, ge=0, le=28, description="Of a copy, at most, in pixels.")
+    shift: float = Field(default=1.5, ge=0, le=64, description="Of a copy, at most, in pixels.")
 
     def output(self, contract: DataContract) -> DataContract:
         """Return the contract of the features of data with ``contract``; raise a configuration error without any."""
-        if contract.kind != "image" or contract.shape != SCATTERED_SHAPE:
-            raise config_error(f"transform 'scattering' on {contract}: allowed: 1x28x28 images")
+        sides = contract.shape[1:]
+        if contract.kind != "image" or min(sides) < SMALLEST_SIDE or max(sides) > LARGEST_SIDE:
+            raise config_error(
+                f"transform 'scattering' on {contract}: allowed: images from {SMALLEST_SIDE}x{SMALLEST_SIDE} to "
+                f"{LARGEST_SIDE}x{LARGEST_SIDE} pixels"
+            )
+        coefficients = coefficient_count(contract.shape)
+        if self.prior == "none":
+            return contract.features(coefficients + 1)
+        if self.prior == "strokes" and contract.shape[0] != 1:
+            raise config_error(
+                f"transform 'scattering' with prior 'strokes' on {contract}: strokes are grey; allowed: dead_leaves, "
+                "none"
+            )
+        if self.components > coefficients:
+            raise config_error(
+                f"transform 'scattering' with components {self.components} on {contract}: at most {coefficients} "
+                "are allowed"
+            )
         return contract.features(self.components + 1)
 
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Paths and random draws of arms with the first prior do not depend on a key that came later.
+        content: dict[str, Any] = serialize(self)
+        return {key: value for key, value in content.items() if (key, value) != ("prior", "strokes")}
 
-Transform = Scattering
-"""A transform of the configuration; with a second kind, this becomes a union that ``kind`` discriminates."""
+
+def coefficient_count(shape: tuple[int, ...]) -> int:
+    """Return the number of scattering coefficients of an image of ``shape``: channels, height, width."""
+    return shape[0] * SCATTERING_CHANNELS * ((max(shape[1:]) + 4) // 4 - 1) ** 2
+
+
+class Binned(Spec):
+    """Each number of a table as one of several equal bins of its declared range: inputs of 0 and 1."""
+
+    kind: Literal["binned"] = "binned"
+    bins: int = Field(default=16, ge=2, le=256, description="Number of bins between the low and the high of a number.")
+
+    def output(self, contract: DataContract) -> DataContract:
+        """Return the contract of the binned table; raise a configuration error without numbers in a declared range."""
+        if contract.kind != "table" or not contract.numbers:
+            raise config_error(
+                f"transform 'binned' on {contract}: allowed: tables with a number whose low and high are declared"
+            )
+        columns = [
+            entry
+            for name in contract.columns
+            for entry in ([f"{name}: bin {bin}" for bin in range(self.bins)] if name in contract.numbers else [name])
+        ]
+        changes = {"shape": (len(columns),), "columns": tuple(columns), "numbers": (), "mean": (0.0,)}
+        return contract.model_copy(update={**changes, "deviation": (1.0,)})
+
+
+Transform = Annotated[Scattering | Binned, Field(discriminator="kind")]

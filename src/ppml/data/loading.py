@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppml.config.columns import TableFields
 from ppml.config.datasets import (
@@ -20,9 +21,6 @@ from ppml.config.datasets import (
     TorchvisionDataset,
 )
 from ppml.config.splits import OfficialSplit
-from ppml.data.formats.idx import read_idx
-from ppml.data.formats.npz import read_npz
-from ppml.data.formats.pictures import picture_examples
 from ppml.data.raw_examples import RawExamples
 from ppml.data.sources import require_checksum
 from ppml.data.splits import divide
@@ -68,11 +66,18 @@ def _load(spec: Dataset, files: Mapping[str, Path], part: str) -> RawExamples:
     for file in spec.files_of(part):
         if path := files.get(_key(file)):
             require_checksum(path, file)
+    # Imports in the branches, so that the code digest of a subset counts the format of its data alone.
     match spec:
         case IdxDataset():
+            from ppml.data.formats.idx import read_idx
+            from ppml.data.formats.pictures import picture_examples
+
             inputs, labels = (files[_key(file)] for file in spec.files_of(part))
             return picture_examples(spec, read_idx(inputs), read_idx(labels), (inputs, labels))
         case NpzDataset():
+            from ppml.data.formats.npz import read_npz
+            from ppml.data.formats.pictures import picture_examples
+
             path = files[_key(spec.files[0])]
             names = spec.test_arrays if part == "test" else spec.train_arrays
             values, classes = read_npz(path, names)
@@ -83,7 +88,9 @@ def _load(spec: Dataset, files: Mapping[str, Path], part: str) -> RawExamples:
             with safe_open(files[DECODED], framework="numpy") as decoded:
                 return RawExamples(decoded.get_tensor(f"{part}_images"), decoded.get_tensor(f"{part}_labels"))
         case SklearnDataset():
-            return _load_sklearn(spec)
+            from ppml.data.formats.sklearn_data import load_sklearn
+
+            return load_sklearn(spec)
         case CsvDataset() | ParquetDataset():
             from ppml.data.formats.table_encoding import encode_table
             from ppml.data.formats.table_files import read_table_file
@@ -94,21 +101,6 @@ def _load(spec: Dataset, files: Mapping[str, Path], part: str) -> RawExamples:
 
 def _key(file: FileSpec) -> str:
     return file.name or str(file.path)
-
-
-def _load_sklearn(spec: SklearnDataset) -> RawExamples:
-    from ppml.data.formats.sklearn_data import bunch_table, load_bunch
-
-    bunch = load_bunch(spec.loader)
-    place = f"sklearn.datasets.load_{spec.loader}"
-    if spec.shape:
-        return picture_examples(spec, bunch.images, bunch.target.astype(np.int64), (place, place))
-    from ppml.data.formats.table_encoding import encode_table
-    from ppml.data.formats.table_files import TableFile, check_columns
-
-    table = bunch_table(bunch)
-    check_columns(spec, table.column_names, place)
-    return encode_table(spec, TableFile(place, table))
 
 
 def concatenate(parts: Sequence[RawExamples]) -> RawExamples:
@@ -133,11 +125,19 @@ def _check_examples(spec: Dataset, part: str, examples: RawExamples) -> None:
     if len(classes) < 2:
         names = ", ".join(repr(spec.contract.classes[label]) for label in classes) or "none"
         raise UserError(f"training has the examples of one class only, {names}; at least two are needed")
-    if isinstance(spec, TableFields) and spec.columns:
-        from ppml.data.formats.table_encoding import constant_columns
+    if isinstance(spec, TableFields) and (found := constant_columns(spec, examples.inputs)):
+        raise UserError(
+            f"column {found[0]!r} has one value in all {len(examples)} rows for training, which no model can use; "
+            "give it role ignored"
+        )
 
-        if found := constant_columns(spec, examples.inputs):
-            raise UserError(
-                f"column {found[0]!r} has one value in all {len(examples)} rows for training, which no model can use; "
-                "give it role ignored"
-            )
+
+def constant_columns(spec: TableFields, inputs: NDArray[np.float32]) -> list[str]:
+    """Return the names of input columns with one value in all rows."""
+    found, start = [], 0
+    for name, column in spec.inputs.items():
+        block = inputs[:, start : start + column.width]
+        if (block == block[:1]).all():
+            found.append(name)
+        start += column.width
+    return found

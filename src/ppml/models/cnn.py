@@ -7,6 +7,9 @@ from torch import nn
 
 from ppml.models.pooling import MaxPool2x2
 
+SMALLEST_SIDE = 14
+"""Pixels that the two strides of 2 need."""
+
 
 class TanhCnn(nn.Sequential):
     """A tanh/GroupNorm network of two convolutions and two linear layers: 26,106 parameters for 1x28x28 and 10 classes.
@@ -17,7 +20,8 @@ class TanhCnn(nn.Sequential):
     Parameters
     ----------
     shape : tuple of int
-        The shape of an image: channels, height and width, each at least 14.
+        The shape of an image: channels, height and width, each at least 8. Below 14, the first convolution is 4x4 with
+        stride 1, so that enough pixels are left.
     classes : int
         The number of classes; the output holds logits ``(n, classes)``.
     generator : torch.Generator
@@ -26,9 +30,14 @@ class TanhCnn(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], classes: int, generator: torch.Generator) -> None:
         channels, *sides = shape
-        height, width = (((side - 2) // 2 - 4) // 2 for side in sides)
+        if min(sides) >= SMALLEST_SIDE:
+            kernel, stride, padding = 8, 2, 3
+            height, width = (((side - 2) // 2 - 4) // 2 for side in sides)
+        else:
+            kernel, stride, padding = 4, 1, 1
+            height, width = ((side - 2 - 4) // 2 for side in sides)
         super().__init__(
-            nn.Conv2d(channels, 16, kernel_size=8, stride=2, padding=3),
+            nn.Conv2d(channels, 16, kernel_size=kernel, stride=stride, padding=padding),
             nn.GroupNorm(4, 16),
             nn.Tanh(),
             MaxPool2x2(),

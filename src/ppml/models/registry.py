@@ -6,7 +6,7 @@ A model is a class; an instance maps inputs ``(n, *contract.shape)`` to logits `
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppml.config.models import MODELS
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ppml.contract import DataContract
+    from ppml.models.reference import ReferenceModel
 
 
 # This table is here, and not in the configuration, so that the code digest of a job counts the module of its model.
@@ -25,6 +26,8 @@ CLASSES = {
     "logistic": "ppml.models.logistic:Logistic",
     "mlp": "ppml.models.mlp:Mlp",
     "square_cnn": "ppml.models.square_cnn:SquareCnn",
+    "hist_gradient_boosting": "ppml.models.reference:HistGradientBoosting",
+    "random_forest": "ppml.models.reference:RandomForest",
 }
 """Name in the configuration -> ``module:class``, which is imported when it is built."""
 
@@ -39,8 +42,16 @@ def build_model(name: str, contract: DataContract, generator: torch.Generator) -
     """
     if reason := MODELS[name].misfit(contract):
         raise ValueError(f"model {name!r} does not fit {contract}: {reason}")
-    module, _, attribute = CLASSES[name].partition(":")
-    model: nn.Module = getattr(importlib.import_module(module), attribute)(
-        contract.shape, len(contract.classes), generator
-    )
+    model: nn.Module = _class_of(name)(contract.shape, len(contract.classes), generator)
     return model
+
+
+def build_reference(name: str, seed: int) -> ReferenceModel:
+    """Return a new reference model, which a library trains."""
+    model: ReferenceModel = _class_of(name)(seed)
+    return model
+
+
+def _class_of(name: str) -> Any:
+    module, _, attribute = CLASSES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

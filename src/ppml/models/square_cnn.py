@@ -30,7 +30,8 @@ class SquareCnn(nn.Sequential):
     Parameters
     ----------
     shape : tuple of int
-        The shape of an image: channels, height and width, each at least 10.
+        The shape of an image: channels, height and width, each at least 8. Below 10, the convolution is 4x4 with stride
+        2 and reads the border.
     classes : int
         The number of classes; the output holds logits ``(n, classes)``.
     generator : torch.Generator
@@ -39,11 +40,12 @@ class SquareCnn(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], classes: int, generator: torch.Generator) -> None:
         channels, *sides = shape
-        height, width = ((side - 2 - KERNEL) // STRIDE + 1 for side in sides)
+        border, kernel, stride = (1, KERNEL, STRIDE) if min(sides) >= KERNEL + 2 else (0, 4, 2)
+        height, width = ((side - 2 * border - kernel) // stride + 1 for side in sides)
         super().__init__(
             # The border of one pixel is left out: digits do not reach it.
-            nn.ZeroPad2d(-1),
-            nn.Conv2d(channels, CHANNELS, kernel_size=KERNEL, stride=STRIDE),
+            nn.ZeroPad2d(-border),
+            nn.Conv2d(channels, CHANNELS, kernel_size=kernel, stride=stride),
             nn.BatchNorm2d(CHANNELS),
             Square(),
             nn.Flatten(),

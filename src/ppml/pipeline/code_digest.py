@@ -27,7 +27,7 @@ from ppml.io.canonical_json import canonical
 
 PACKAGE = "ppml"
 SETTINGS = f"{PACKAGE}.config"
-DISTRIBUTIONS = {"fpdf": "fpdf2", "nacl": "pynacl", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "fpdf": "fpdf2", "nacl": "pynacl", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Module -> distribution, if their names differ."""
 THREADS = f"{PACKAGE}.jobs.threads"
 """The module that sets the threads of every job; the number of threads decides bits."""

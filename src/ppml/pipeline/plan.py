@@ -13,10 +13,11 @@ from typing import Any, get_args
 
 import ppml
 from ppml.config.data import Dirichlet, Natural, PartitionSpec
-from ppml.config.datasets import DIGITS, PARTS, FolderDataset, TorchvisionDataset
+from ppml.config.datasets import DIGITS, PARTS, DatasetSpec, FolderDataset, TorchvisionDataset
 from ppml.config.model import Config, Folders
 from ppml.config.models import MODELS
 from ppml.config.spec import Spec, unknown_name
+from ppml.config.splits import SplitSpec
 from ppml.config.technique import (
     Aggregation,
     Correction,
@@ -26,7 +27,7 @@ from ppml.config.technique import (
     ServerOptimizer,
     Topology,
 )
-from ppml.config.transforms import Transform
+from ppml.config.transforms import Binned, Scattering, Transform
 from ppml.data.loading import DECODED
 from ppml.data.picture_listing import listing_digest
 from ppml.data.sources import unreadable
@@ -52,10 +53,12 @@ CHOICES = frozenset(
     [
         *(
             kind.__name__
-            for union in (Topology, ServerOptimizer, Correction, Privacy, Aggregation, PartitionSpec)
+            for union in (
+                *(Topology, ServerOptimizer, Correction, Privacy, Aggregation, PartitionSpec, Transform),
+                *(DatasetSpec, SplitSpec),
+            )
             for kind in get_args(get_args(union)[0])
         ),
-        Transform.__name__,
         *(*MODELS, "distributed"),
     ]
 )
@@ -278,14 +281,16 @@ class Plan:
         data = self.config.data
         keys = {key: getattr(data, key) for key in ("train", "test", "selection", "evaluate_on")}
         spec = self.config.dataset(dataset)
-        return {"dataset": dataset, "source": spec.to_json(), "catalogued": dataset not in data.define, **keys}
+        catalogued = dataset not in data.define
+        contract = {"contract": spec.contract.to_json(), "catalogued": catalogued}
+        return {"dataset": dataset, "source": spec.to_json(), **contract, **keys}
 
     def subset(self, arm: str) -> dict[str, str]:
         """Return the files of an arm's subset, before transforms."""
         return self.paths.subset(self.dataset(arm))
 
     @cached_property
-    def transforms(self) -> dict[tuple[str, str], Transform]:
+    def transforms(self) -> dict[tuple[str, str], Scattering | Binned]:
         """The last transform of every chain, and of every prefix of a chain, by data set and content of the chain."""
         return {
             (self.dataset(name), self._chain(arm.transforms[:end])): arm.transforms[end - 1]
@@ -293,7 +298,7 @@ class Plan:
             for end in range(1, len(arm.transforms) + 1)
         }
 
-    def _chain(self, transforms: tuple[Transform, ...]) -> str:
+    def _chain(self, transforms: tuple[Scattering | Binned, ...]) -> str:
         """Return the content of a chain of transforms as a part of a path."""
         # All seeds share a transform: it is a fixed rule, and each seed trains on its output.
         parts = ["-".join(map(str, [*spec.to_json().values(), self.config.seed])) for spec in transforms]
@@ -383,7 +388,8 @@ class Plan:
         elif "transform" in key:
             parts, names = [self.transforms[key["dataset"], key["transform"]]], set()
         elif "dataset" in key:
-            parts, names = [], set()
+            dataset = self.config.dataset(key["dataset"])
+            parts, names = [dataset, dataset.split], set()
         else:
             return set(CHOICES)
         return {type(part).__name__ for part in parts} | names
@@ -429,6 +435,7 @@ class Plan:
                 "partition": self.partition_of(key).get("partition"),
                 "audit": next(iter(self._files_of("audit", key)), None),
                 "inference": self._files_of("infer", key),
+                "pictures": self.pictured(key),
             }
             for key in RUN.keys(self)
         ]
@@ -438,12 +445,26 @@ class Plan:
             "metrics": metrics,
             "audit": self.config.audit.to_json(),
             "tables": self.joint_arm_sets(),
+            "confusion": self.confusion_arms(),
         }
 
     def _files_of(self, name: str, key: Key) -> list[str]:
         """Return the output files of a stage for a run, empty if the run has no such job."""
         stage = STAGE[name]
         return flat(stage.outputs(self, key)) if stage.when(self, key) else []
+
+    def pictured(self, key: Key) -> str | None:
+        """Return the test images of a run whose predictions a figure shows: the first seed of an arm on images."""
+        arm = key["arm"]
+        shown = any("predictions" in spec.figures and arm in spec.arms for spec in self.config.experiments.values())
+        first = int(key["seed"]) == self.config.seeds_of(arm)[0]
+        image = self.config.dataset(self.dataset(arm)).contract.kind == "image"
+        return self.subset(arm)["test"] if shown and first and image else None
+
+    def confusion_arms(self) -> list[str]:
+        """Return the arms whose confusion matrices a figure shows."""
+        shown = {arm for spec in self.config.experiments.values() if "confusion" in spec.figures for arm in spec.arms}
+        return sorted(shown)
 
     def joint_arm_sets(self) -> list[list[str]]:
         """Return the arms of each table, each set once, in an order without the names of experiments."""
@@ -477,6 +498,7 @@ class Plan:
         view = {
             "title": spec.title,
             "arms": {name: self.config.label_of(name) for name in spec.arms},
+            "metric": spec.metric,
             "compare": [row.to_json() for row in spec.compare],
             "notes": spec.notes,
             "published": spec.published,

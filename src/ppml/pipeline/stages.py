@@ -135,7 +135,8 @@ def _collect_inputs(plan: Plan, key: Key) -> Files:
     """Return every file of the stages whose results are in a tidy file."""
     names = {stage for tidy in TIDY_FILES.values() for stage in tidy.stages}
     jobs = (job for job in plan.jobs() if job.stage.name in names)
-    return {"results": sorted({file for job in jobs for file in job.output_files()})}
+    pictures = {file for key in RUN.keys(plan) if (file := plan.pictured(key))}
+    return {"results": sorted({file for job in jobs for file in job.output_files()} | pictures)}
 
 
 def _collect_outputs(plan: Plan, key: Key) -> Files:

@@ -16,13 +16,14 @@ from ppml.reporting.formatting import (
     significant,
     thousands,
 )
+from ppml.reporting.leading_metric import metric_title
 from ppml.reporting.table import Columns
 
 DAGGER = "†"
 
 
 def result_columns(summary: pd.DataFrame, joint: pd.DataFrame, *, accuracy: str = "", ours: str = "") -> Columns:
-    """Return the columns with accuracies, seeds and epsilons of each arm.
+    """Return the columns with the leading metric, accuracies, seeds and epsilons of each arm.
 
     Parameters
     ----------
@@ -30,8 +31,14 @@ def result_columns(summary: pd.DataFrame, joint: pd.DataFrame, *, accuracy: str 
         First words of the headings of the accuracies and of the epsilons.
     """
     first, everything = (distinct(summary[size], thousands, " or ") for size in ("n_test", "n_test_all"))
+    leading = {}
+    if (metric := summary["metric"].iloc[0]) != "accuracy":
+        leading = {f"{metric_title(metric)}, all {everything} (%)": lambda row: accuracy_cell(row, "score")}
+    # A column of the first examples adds nothing where they are all.
+    beginning = {f"{accuracy}first {first} (%)".capitalize(): accuracy_cell} if first != everything else {}
     return {
-        f"{accuracy}first {first} (%)".capitalize(): accuracy_cell,
+        **leading,
+        **beginning,
         f"{accuracy}all {everything} (%)".capitalize(): lambda row: accuracy_cell(row, "accuracy_all"),
         "Seeds": lambda row: str(row["seeds"]),
         f"{ours}ε": lambda row: epsilon_bound(row["epsilon"]) + _dagger(row),
@@ -40,7 +47,7 @@ def result_columns(summary: pd.DataFrame, joint: pd.DataFrame, *, accuracy: str 
 
 
 def accuracy_cell(row: pd.Series, name: str = "accuracy") -> str:
-    """Return the accuracy on the first test images, or on all (``accuracy_all``)."""
+    """Return an estimate in percent: ``accuracy`` on the first examples, ``accuracy_all``, or the leading ``score``."""
     return percent_estimate(*(row[f"{name}_{part}"] for part in ("mean", "sd", "low", "high")))
 
 

@@ -14,7 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import ArrayLike, NDArray
 
 from ppml.reporting.experiment_view import ExperimentView
-from ppml.reporting.formatting import INFINITE, distinct, images_name, thousands
+from ppml.reporting.formatting import INFINITE, distinct, evaluated_nouns, thousands
+from ppml.reporting.leading_metric import metric_title
 
 SCALED = "logarithmic in the error"
 """Last words of the label of an axis of accuracy: readable differences at both 80 % and 99 %."""
@@ -80,11 +81,11 @@ def error_axis(ax: Axes, accuracies: Iterable[float], ends: Iterable[float] = ()
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def accuracy_label(view: ExperimentView, records: pd.DataFrame) -> str:
+def score_label(view: ExperimentView, records: pd.DataFrame) -> str:
     """Return the label of the axis: number and kind of the images, and the scale."""
     mine = view.rows_of(records)
-    sizes, kinds = distinct(mine["n_test_all"], thousands, " or "), distinct(mine["evaluated_on"], images_name, " or ")
-    return f"Accuracy on all {sizes} {kinds} (%)\n{SCALED}"
+    sizes, kinds = distinct(mine["n_test_all"], thousands, " or "), evaluated_nouns(mine)
+    return f"{metric_title(view.metric)} on all {sizes} {kinds} (%)\n{SCALED}"
 
 
 def _up(accuracy: ArrayLike) -> NDArray[np.float64]:

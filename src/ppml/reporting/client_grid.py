@@ -17,7 +17,13 @@ INDEPENDENT, CENTRALIZED = "independent", "centralized"
 ONE_OWNER = TOPOLOGIES[INDEPENDENT], TOPOLOGIES[CENTRALIZED]
 """The name of independent training of one client, and its replacement."""
 NO_DIVISION = ""
-DIVISIONS = {NO_DIVISION: "Centralized", "iid": "IID", "shards": "Shards by label", "dirichlet": "Dirichlet"}
+DIVISIONS = {
+    NO_DIVISION: "Centralized",
+    "iid": "IID",
+    "shards": "Shards by label",
+    "dirichlet": "Dirichlet",
+    "natural": "Natural",
+}
 SERIES = {
     INDEPENDENT: "Independent clients",
     "none": "FL",
@@ -120,7 +126,7 @@ def client_study(view: ExperimentView, records: pd.DataFrame, published: Mapping
                 f"{view.title!r}: arms {answers[series].arm!r} and {one.arm!r} have the same setting ({series}); a "
                 "table or figure `clients` takes one"
             )
-        answers[series] = Answer(one.arm, one.label, one.rows, theirs.get(one.arm))
+        answers[series] = Answer(one.arm, one.label, one.rows, one.metric, theirs.get(one.arm))
     divided = [cells[place] for place in sorted(cells) if cells[place].clients > 1]
     view.require(
         divided,

@@ -26,8 +26,9 @@ from ppml.reporting.formatting import (
     significant,
     thousands,
 )
+from ppml.reporting.leading_metric import metric_name
 from ppml.reporting.statistics import Difference, difference
-from ppml.reporting.summaries import accuracy_by_seed
+from ppml.reporting.summaries import scores_by_seed
 
 TRUST = (
     "Trust: the named parties follow the protocol. No collusion: the named parties do not combine their data and keys. "
@@ -234,8 +235,10 @@ class DataDecisions:
     dataset: str
     examples: str
     """The number of training examples."""
+    metric: str
+    """The name of the leading metric."""
     bare: tuple[str, str] | None
-    """Label and accuracy in percent of the most accurate arm of one owner without protection, if there is one."""
+    """Label and leading metric in percent of the most accurate arm of one owner without protection, if there is one."""
     terms: str
     """The numbers of seeds, and the terms of each epsilon, of the recommended arms."""
     decisions: tuple[Decision, ...]
@@ -245,7 +248,7 @@ class DataDecisions:
         """The decisions in one sentence and its terms; each cost names the arm without the protection."""
         parts = [_clause(one) for one in self.decisions]
         data = f"On {self.dataset} with {self.examples} training examples"
-        bare = [f"{self.bare[0]} reaches {self.bare[1]} % accuracy without protection"] if self.bare else []
+        bare = [f"{self.bare[0]} reaches {self.bare[1]} % {self.metric} without protection"] if self.bare else []
         return f"{data}: {'; '.join([*bare, *parts])}. {self.terms}"
 
 
@@ -308,12 +311,13 @@ def _decide(
     decisions = [Decision(threat, tuple(_options(threat, rows, records, shared))) for threat in THREATS[:-1]]
     decisions.append(Decision(THREATS[-1], tuple(_predictions(rows, inferences))))
     bare = rows[(rows["topology"] == "centralized") & (rows["privacy_unit"] == "none")]
-    best = None if bare.empty else bare.sort_values("accuracy_all_mean", kind="stable").iloc[-1]
+    best = None if bare.empty else bare.sort_values("score_mean", kind="stable").iloc[-1]
     found = tuple(one for one in decisions if one.options)
     return DataDecisions(
         dataset_name(dataset),
         thousands(size),
-        None if best is None else (str(best["label"]), percent(best["accuracy_all_mean"])),
+        metric_name(rows["metric"].iloc[0]),
+        None if best is None else (str(best["label"]), percent(best["score_mean"])),
         _terms(rows.loc[[one.options[0].arm for one in found]]),
         found,
     )
@@ -359,12 +363,14 @@ def _counterpart(threat: Threat, row: pd.Series, rows: pd.DataFrame) -> pd.Serie
 
 def _ranked(rows: Sequence[pd.Series], records: pd.DataFrame) -> list[pd.Series]:
     """Return arms from the highest accuracy on, over the seeds that all arms have, if there are any."""
-    common = accuracy_by_seed(records, [str(row.name) for row in rows]).mean()
+    if not rows:
+        return []
+    common = scores_by_seed(records, [str(row.name) for row in rows], rows[0]["metric"]).mean()
 
     def rank(row: pd.Series) -> tuple[float, float, float]:
         """Return accuracy to a hundredth of a percent, then bytes, then seconds."""
         mean = common.get(str(row.name), math.nan)
-        accuracy = row["accuracy_all_mean"] if math.isnan(mean) else mean
+        accuracy = row["score_mean"] if math.isnan(mean) else mean
         upload = 0.0 if math.isnan(row["upload_mean"]) else row["upload_mean"]
         return -round(accuracy, 4), upload, row["cpu_seconds_mean"]
 
@@ -393,7 +399,7 @@ def _option(row: pd.Series, other: pd.Series | None, records: pd.DataFrame) -> O
 def _of_arm(row: pd.Series) -> dict[str, Any]:
     """Return the fields of an option that are those of its arm."""
     parts = {"accuracy": "mean", "accuracy_sd": "sd", "accuracy_low": "low", "accuracy_high": "high"}
-    accuracy = {field: float(row[f"accuracy_all_{part}"]) for field, part in parts.items()}
+    accuracy = {field: float(row[f"score_{part}"]) for field, part in parts.items()}
     found = {"arm": str(row.name), "label": str(row["label"]), "epsilon": float(row["epsilon"])}
     return found | accuracy | {"noise": trust_for_noise(row)}
 
@@ -408,9 +414,13 @@ def _factor(ratio: float, digits: int = 2) -> str:
 
 def _difference(row: pd.Series, other: pd.Series, records: pd.DataFrame) -> Difference | None:
     """Return the difference of the accuracies, over the seeds that both arms have."""
-    both = accuracy_by_seed(records, [str(row.name), str(other.name)])
+    both = scores_by_seed(records, [str(row.name), str(other.name)], row["metric"])
     if both.empty:
         return None
+    if row["metric"] != "accuracy" and len(both) == 1:
+        # The intervals of one seed are those of a fraction of examples.
+        change = float(both[str(row.name)].iloc[0] - both[str(other.name)].iloc[0])
+        return Difference(change, math.nan, math.nan, 1, "none")
     first, second = (both[str(one.name)].tolist() for one in (row, other))
     return difference(first, second, trials=int(row["n_test_all"]))
 
@@ -419,7 +429,7 @@ def _predictions(rows: pd.DataFrame, inferences: pd.DataFrame) -> Iterator[Optio
     means = {str(arm): row for arm, row in inferences.groupby("arm").mean(numeric_only=True).iterrows()}
     encrypted = [row for arm, row in rows.iterrows() if arm in means]
     # One server needs the same trust under each arm: the most accurate one remains.
-    for row in sorted(encrypted, key=lambda row: -row["accuracy_all_mean"])[:1]:
+    for row in sorted(encrypted, key=lambda row: -row["score_mean"])[:1]:
         mean = means[str(row.name)]
         yield Option(
             **_of_arm(row),
@@ -444,6 +454,6 @@ def _clause(decision: Decision) -> str:
     if not best.against:
         return f"{protection} reaches {percent(best.accuracy)} %"
     if abs(best.change) < 5e-5:
-        return f"{protection} costs no accuracy against {best.against}"
+        return f"{protection} costs nothing against {best.against}"
     verb = "costs" if best.change < 0 else "gains"
     return f"{protection} {verb} {percent(abs(best.change))} points against {best.against}"

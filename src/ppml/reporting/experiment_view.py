@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from ppml.config.experiment import Claim, ComparedRow
+from ppml.config.experiment import Claim, ComparedRow, MetricName
 from ppml.config.spec import ListOf, Spec, unknown_name
 from ppml.errors import UserError
 from ppml.reporting.literature import PublishedRow
@@ -22,6 +22,7 @@ class ExperimentView(Spec):
 
     title: str = Field(min_length=1, description="Heads the table or figure.")
     arms: dict[str, str] = Field(min_length=1, description="Label of each arm by its name, in the order shown.")
+    metric: MetricName = Field(default="accuracy", description="The metric that the table or figure leads with.")
     compare: ListOf[ComparedRow] = Field(default=(), description="Published rows, in the order shown.")
     notes: ListOf[str] = Field(default=(), description="Lines below the table.")
     published: ListOf[str] = Field(default=(), description="Published rows without an arm.")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ppml.reporting.axes import accuracy_label, error_axis
+from ppml.reporting.axes import error_axis, score_label
 from ppml.reporting.client_grid import DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, client_study
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.formatting import epsilon_label
@@ -55,7 +55,7 @@ def draw_clients(view: ExperimentView, records: pd.DataFrame, published: Mapping
     height = PANEL_HEIGHT * len(parts) + 0.9
     with panels(view, "accuracy against the number of clients", height, **layout) as (drawing, axes):
         for row, (n_train, part) in zip(axes, parts.items(), strict=True):
-            estimates = [answer.accuracy for answer in part.answers]
+            estimates = [answer.score for answer in part.answers]
             theirs = _published_values(part.answers)
             error_axis(
                 row[0], [*means_of(estimates), *(mean for mean, _ in theirs)],
@@ -67,13 +67,14 @@ def draw_clients(view: ExperimentView, records: pd.DataFrame, published: Mapping
                     ax.set_axis_off()
                     continue
                 _draw_panel(ax, cells, part.owner)
-                ax.set_title(f"{DIVISIONS[division]}\n{n_train:,} training images{_common_epsilon(part.answers)}")
-            row[0].set_ylabel(accuracy_label(view, records).replace("\n", ",\n"))
+                noun = nouns(view.rows_of(records))
+                ax.set_title(f"{DIVISIONS[division]}\n{n_train:,} training {noun}{_common_epsilon(part.answers)}")
+            row[0].set_ylabel(score_label(view, records).replace("\n", ",\n"))
         for ax in axes.flat:
             ax.set_xlabel("Clients (log scale)")
         entries = shared_entries(axes.flat)
         hollow = "; open: as published, with the printed ±" if any(one.published for one in study.answers) else ""
-        title = note(f"{interval_text((one.accuracy for one in study.answers), 'bars and bands')}{hollow}")
+        title = note(f"{interval_text((one.score for one in study.answers), 'bars and bands')}{hollow}")
         legend_below(drawing, list(entries.values()), labels=list(entries), ncols=3, title=title)
     return drawing
 
@@ -96,7 +97,7 @@ def _draw_panel(ax: Axes, cells: Sequence[Cell], centralized: Answer | None) -> 
         if found:
             counts, answers = zip(*found, strict=True)
             name, look = technique_name(answers[0].first), {**line_of(style_of(answers[0].first)), "markersize": 5.5}
-            means = [one.accuracy for one in answers]
+            means = [one.score for one in answers]
             draw_estimates(ax, counts, means, label=name, elinewidth=1.0, zorder=4, **look)
             _draw_published(ax, found, name, look["color"])
 
@@ -106,8 +107,8 @@ def _draw_centralized(ax: Axes, centralized: Answer) -> None:
     name, colour = technique_name(centralized.first).replace(*ONE_OWNER), style_of(centralized.first).colour
     if centralized.first["topology"] == "independent":
         colour = COLOURS["centralized", "none"][0]
-    ax.axhspan(*ends_of([centralized.accuracy]), color=colour, alpha=0.12, linewidth=0)
-    ax.axhline(100 * centralized.accuracy.mean, color=colour, linewidth=1.1, label=f"{name}, one owner")
+    ax.axhspan(*ends_of([centralized.score]), color=colour, alpha=0.12, linewidth=0)
+    ax.axhline(100 * centralized.score.mean, color=colour, linewidth=1.1, label=f"{name}, one owner")
     theirs = centralized.published
     if theirs is not None and theirs.accuracy is not None:
         dashed: dict[str, Any] = {"color": colour, "linewidth": 1.0, "linestyle": (0, (3, 2))}

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ppml.reporting.axes import CLOSEST_SMALL, SCALED, error_axis
 from ppml.reporting.experiment_view import ExperimentView, require_arms
-from ppml.reporting.formatting import distinct, thousands
+from ppml.reporting.formatting import distinct, evaluated_nouns, thousands
 from ppml.reporting.panels import COLUMNS, annotate, interval_text, note, small_panels
 from ppml.reporting.registry import figure
 from ppml.reporting.statistics import Estimate, estimate
@@ -47,7 +47,9 @@ def draw_history(view: ExperimentView, records: pd.DataFrame, history: pd.DataFr
         error_axis(first, shown["mean"], [*shown["low"], *shown["high"]], CLOSEST_SMALL)
         first_images = distinct((images[arm] for arm in view.arms), thousands, " or ")
         drawing.supylabel(
-            f"Accuracy on the first {first_images} test images (%)\n{SCALED}", fontsize=8, multialignment="center"
+            f"Accuracy on the first {first_images} {evaluated_nouns(view.rows_of(records))} (%)\n{SCALED}",
+            fontsize=8,
+            multialignment="center",
         )
         for arm, ax in axes.items():
             last = curves[arm].iloc[-1]
@@ -76,7 +78,11 @@ def draw_loss(view: ExperimentView, records: pd.DataFrame, history: pd.DataFrame
         first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         first.yaxis.set_minor_formatter(NullFormatter())
-        drawing.supylabel("Loss on the evaluated images\n(nats, log scale)", fontsize=8, multialignment="center")
+        drawing.supylabel(
+            f"Loss on the {evaluated_nouns(view.rows_of(records))}\n(nats, log scale)",
+            fontsize=8,
+            multialignment="center",
+        )
         for arm, ax in axes.items():
             last = curves[arm].iloc[-1]
             _write_end(ax, last, f"{last['mean']:.2g}", above=True)

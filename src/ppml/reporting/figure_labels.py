@@ -34,7 +34,7 @@ LEGEND_CHARACTERS = 60
 
 
 @figure("labels")
-def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> Figure:
+def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame, classes: pd.DataFrame) -> Figure:
     """Draw each client's label histogram as a stacked bar, a panel for each partition of the arms, of its first seed.
 
     Returns
@@ -43,10 +43,10 @@ def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFra
         Clients from top to bottom, examples from left to right; the length of a bar is the number of examples.
     """
     require_arms(records, view.arms, "records.csv")
-    partitions = label_counts(view, records, clients)
+    partitions = label_counts(view, records, clients, classes)
     columns = len(partitions) if len(partitions) <= 3 else 2
     heights = _row_heights(list(partitions.values()), columns)
-    palette = label_palette(len(label_columns(clients)))
+    palette = label_palette(max(len(counts.columns) for counts in partitions.values()))
     layout: dict[str, Any] = {"rows": len(heights), "columns": columns, "height_ratios": heights, "squeeze": False}
     with panels(view, "labels of each client", sum(heights) + 1.0, **layout) as (drawing, axes):
         for ax in axes.flat[len(partitions) :]:
@@ -54,9 +54,10 @@ def draw_labels(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFra
         for place, (name, counts) in enumerate(partitions.items()):
             height = heights[place // columns] - PANEL_MARGIN
             _draw_bars(axes.flat[place], name, counts, palette, width=5.6 / columns, height=height)
-        handles, names = axes.flat[0].get_legend_handles_labels()
+        largest = max(range(len(partitions)), key=lambda place: len([*partitions.values()][place].columns))
+        handles, names = axes.flat[largest].get_legend_handles_labels()
         seed = int(view.rows_of(records[records["partition"].notna()])["seed"].min())
-        entries = min(len(names), LEGEND_CHARACTERS // (2 + max(map(len, names))))
+        entries = max(1, min(len(names), LEGEND_CHARACTERS // (2 + max(map(len, names)))))
         title = f"Label (partition of seed {seed})"
         legend_below(drawing, handles, title=title, ncols=entries, handlelength=1, columnspacing=1.2)
     return drawing
@@ -68,13 +69,15 @@ def label_palette(count: int) -> list[str]:
     return list(palette.as_hex()[:count] if count <= len(palette) else sns.husl_palette(count, l=0.6).as_hex())
 
 
-def label_counts(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the number of examples of each client by label, for each partition of the arms.
+def label_counts(
+    view: ExperimentView, records: pd.DataFrame, clients: pd.DataFrame, classes: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Return the number of examples of each client by class, for each partition of the arms.
 
     Returns
     -------
     dict of str to pandas.DataFrame
-        By partition; a row for each client, a column for each label of the file; 0 for a label without an example.
+        By partition; a row for each client, a column for each class; 0 for a class without an example.
 
     Raises
     ------
@@ -89,8 +92,12 @@ def label_counts(view: ExperimentView, records: pd.DataFrame, clients: pd.DataFr
             continue
         require_arms(clients, [arm], "clients.csv")
         mine = clients[(clients["arm"] == arm) & (clients["seed"] == rows["seed"].iloc[0])].sort_values("client")
+        names = classes[(classes["arm"] == arm) & (classes["seed"] == rows["seed"].iloc[0])]["class"].astype(str)
         # Arms on other data may have more labels.
         counts = mine.set_index("client")[label_columns(clients)].fillna(0).astype("int64")
+        counts = counts.iloc[:, : len(names)].set_axis([*names], axis="columns")
+        if "name" in mine and mine["name"].notna().all():
+            counts.index = pd.Index(mine["name"].astype(str))
         wrong = mine[counts.sum(axis="columns").to_numpy() != mine["records"].to_numpy()]
         if not wrong.empty:
             raise UserError(
@@ -114,8 +121,8 @@ def _draw_bars(ax: Axes, name: str, counts: pd.DataFrame, palette: list[str], *,
     left = np.zeros(len(counts))
     longest = float(counts.sum(axis="columns").max())
     tall_enough = 72 * 0.86 * height / len(counts) >= FONT_POINTS
-    for column, colour in zip(counts.columns, palette, strict=True):
-        label = str(column).removeprefix("label_")
+    for column, colour in zip(counts.columns, palette, strict=False):
+        label = str(column)
         sizes = counts[column].to_numpy(dtype=float)
         ax.barh(places, sizes, left=left, height=0.86, color=colour, edgecolor="white", linewidth=0.4, label=label)
         for place in places[(sizes / longest * width > CHARACTER * len(label)) & tall_enough]:
@@ -144,6 +151,9 @@ def partition_title(name: str, clients: int) -> str:
     ('8 clients, Dirichlet(0.5)', '4 clients, 2 shards each')
     """
     kind, *numbers = name.split("-")
+    if kind == "natural":
+        # The name of the column, perhaps followed by a digest of the chosen groups.
+        return f"{clients} clients, by {numbers[0]}"
     parameter = numbers[1] if len(numbers) > 1 else ""
     words = {"iid": "IID", "shards": f"{parameter} shards each", "dirichlet": f"Dirichlet({parameter})"}
     return f"{clients} clients, {words.get(kind, name)}"

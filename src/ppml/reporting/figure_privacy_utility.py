@@ -15,10 +15,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
-from ppml.reporting.axes import EpsilonScale, accuracy_label, error_axis, with_logarithm
+from ppml.reporting.axes import EpsilonScale, error_axis, score_label, with_logarithm
 from ppml.reporting.experiment_view import ExperimentView, require_published
 from ppml.reporting.families import Family, families, without_epsilon
-from ppml.reporting.formatting import distinct, epsilon_label, percent, scientific, thousands, wrapped
+from ppml.reporting.formatting import distinct, epsilon_label, nouns, percent, scientific, thousands, wrapped
+from ppml.reporting.leading_metric import metric_name
 from ppml.reporting.literature import PublishedRow
 from ppml.reporting.panels import (
     NOTE_WIDTH,
@@ -92,16 +93,18 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
         "figure privacy_utility",
         "has an epsilon; select one with `privacy.kind: example`, or remove this figure",
     )
-    theirs = _published_points(view, published, {one.arm: style_of(one.first) for one in arms})
+    styles = {one.arm: style_of(one.first) for one in arms}
+    # Papers print accuracies.
+    theirs = _published_points(view, published, styles) if view.metric == "accuracy" else []
     papers = list(dict.fromkeys(point.row.paper for point in theirs))
     deltas = distinct((one.first["delta"] for one in private), scientific)
-    cost, compared = _finding(private, public)
+    cost, compared = _finding(private, public, metric_name(view.metric))
     with panels(view, cost, HEIGHT + 0.23 * len(papers)) as (drawing, ax):
         ax.set_title(textwrap.fill(compared, FINDING_WIDTH), fontsize=8, loc="left")
         ax.set_xlabel(f"ε, the largest over clients and seeds, at δ = {deltas} (log scale; further left: more private)")
-        ax.set_ylabel(accuracy_label(view, records))
+        ax.set_ylabel(score_label(view, records))
         scale = _scale(ax, [*(one.epsilon for one in private), *(point.epsilon for point in theirs)])
-        estimates = [one.accuracy for one in arms]
+        estimates = [one.score for one in arms]
         error_axis(
             ax, [*means_of(estimates), *(100 * point.accuracy for point in theirs)],
             [*ends_of(estimates), *(end for point in theirs for end in _ends(point))],
@@ -110,8 +113,8 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
         direct = sum(point.answer is None for point in theirs) <= DIRECT
         for point in theirs:
             _draw_published(ax, point, named=direct or point.answer is not None)
-        images = distinct(view.rows_of(records)["n_train"], thousands, " or ")
-        ours = f"Ours (filled, or a ring around another point): {images} training images."
+        sizes, noun = distinct(view.rows_of(records)["n_train"], thousands, " or "), nouns(view.rows_of(records))
+        ours = f"Ours (filled, or a ring around another point): {sizes} training {noun}."
         text = f"{ours} {interval_text(estimates, 'bars and bands')}"
         title = note(text + ". Published (open), as printed:" * bool(theirs))
         legend = legend_below(
@@ -122,20 +125,20 @@ def draw_privacy_utility(view: ExperimentView, records: pd.DataFrame, published:
     return drawing
 
 
-def _finding(private: Sequence[ArmResult], public: Sequence[ArmResult]) -> tuple[str, str]:
+def _finding(private: Sequence[ArmResult], public: Sequence[ArmResult], metric: str) -> tuple[str, str]:
     """Return the cost of privacy up to :data:`COMPARED_EPSILON` in words, and the two arms that it compares."""
     near = [one for one in private if one.epsilon <= COMPARED_EPSILON]
-    best = max(near or private, key=lambda one: one.accuracy.mean)
+    best = max(near or private, key=lambda one: one.score.mean)
     epsilon = f"ε {epsilon_label(best.epsilon)}"
-    text = f"{percent(best.accuracy.mean)} % ({without_epsilon(best.label)})"
+    text = f"{percent(best.score.mean)} % ({without_epsilon(best.label)})"
     if not public:
-        return "accuracy against ε", f"Best at {epsilon}: {text}"
-    top = max(public, key=lambda one: one.accuracy.mean)
+        return f"{metric} against ε", f"Best at {epsilon}: {text}"
+    top = max(public, key=lambda one: one.score.mean)
     # One digit fewer than the printed accuracies, whose difference a reader calculates.
-    cost = 100 * (top.accuracy.mean - best.accuracy.mean)
+    cost = 100 * (top.score.mean - best.score.mean)
     points = f"{cost:.1f}" if cost >= 0.05 else "less than 0.1"
-    words = f"{points} points of accuracy" if cost > 0 else "no accuracy"
-    without = f"{percent(top.accuracy.mean)} % ({top.label})"
+    words = f"{points} points of {metric}" if cost > 0 else f"no {metric}"
+    without = f"{percent(top.score.mean)} % ({top.label})"
     return f"{epsilon} costs {words}", f"Best without privacy: {without}. Best at {epsilon}: {text}"
 
 
@@ -156,7 +159,7 @@ def _draw_families(ax: Axes, shown: Sequence[Family], scale: EpsilonScale) -> li
         look = line_of(family.style)
         # 0 and infinity are not on the logarithmic part: no line leads to them.
         joined = [one for one in family.members if with_logarithm([one.epsilon])]
-        path = [one.epsilon for one in joined], means_of(one.accuracy for one in joined)
+        path = [one.epsilon for one in joined], means_of(one.score for one in joined)
         ax.plot(*path, zorder=2, gid="family", color=look["color"], linestyle=look["linestyle"])
         for one in family.members:
             hidden = sum(_at_same_place(one, other) for other in drawn)
@@ -164,12 +167,12 @@ def _draw_families(ax: Axes, shown: Sequence[Family], scale: EpsilonScale) -> li
             if hidden:
                 edge = {"markerfacecolor": "none", "markeredgewidth": 1.2}
             draw_estimates(
-                ax, [scale.place(one.epsilon)], [one.accuracy], fmt=family.style.marker, color=family.style.colour,
+                ax, [scale.place(one.epsilon)], [one.score], fmt=family.style.marker, color=family.style.colour,
                 markersize=SIZE + RING * hidden, capthick=1.0, elinewidth=1.0, zorder=4 + 0.1 * hidden, **edge,
             )  # fmt: skip
             drawn.append(one)
         last = family.members[-1]
-        at = (scale.place(last.epsilon), 100 * last.accuracy.mean)
+        at = (scale.place(last.epsilon), 100 * last.score.mean)
         labels.append(_margin_label(ax, family.name, at, family.style.colour))
     return labels
 
@@ -177,7 +180,7 @@ def _draw_families(ax: Axes, shown: Sequence[Family], scale: EpsilonScale) -> li
 def _at_same_place(one: ArmResult, other: ArmResult) -> bool:
     """Return whether the points of two arms hide each other."""
     accuracy, epsilon = SAME_PLACE
-    near = abs(one.accuracy.mean - other.accuracy.mean) <= accuracy
+    near = abs(one.score.mean - other.score.mean) <= accuracy
     return near and (one.epsilon == other.epsilon or abs(one.epsilon - other.epsilon) <= epsilon * one.epsilon)
 
 
@@ -196,10 +199,10 @@ def _margin_label(ax: Axes, text: str, at: tuple[float, float], colour: str) -> 
 
 def _draw_line(ax: Axes, line: ArmResult) -> Annotation:
     """Draw the horizontal line of an arm without privacy, and return its label in the right margin."""
-    height, colour = 100 * line.accuracy.mean, style_of(line.first).colour
-    ax.axhspan(*ends_of([line.accuracy]), color=colour, alpha=0.08, linewidth=0, zorder=0.5)
+    height, colour = 100 * line.score.mean, style_of(line.first).colour
+    ax.axhspan(*ends_of([line.score]), color=colour, alpha=0.08, linewidth=0, zorder=0.5)
     ax.axhline(height, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
-    text = f"{line.label}: {percent(line.accuracy.mean)} %"
+    text = f"{line.label}: {percent(line.score.mean)} %"
     return _margin_label(ax, text, (ax.get_xlim()[1], height), colour)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-from ppml.reporting.axes import accuracy_label, error_axis
+from ppml.reporting.axes import error_axis, score_label
 from ppml.reporting.experiment_view import ExperimentView
 from ppml.reporting.families import families
 from ppml.reporting.formatting import distinct, epsilon_label, model_name, thousands
@@ -53,7 +53,7 @@ def draw_size(view: ExperimentView, records: pd.DataFrame) -> Figure:
     """
     levels = privacy_levels(arm_results(view, records))
     arms = [one for level in levels for one in level]
-    means = [one.accuracy for one in arms]
+    means = [one.score for one in arms]
     quantity = "accuracy against the number of parameters"
     with panels(view, quantity, HEIGHT) as (drawing, ax):
         ax.set_xscale("log")
@@ -63,10 +63,10 @@ def draw_size(view: ExperimentView, records: pd.DataFrame) -> Figure:
         labels = [_draw_level(ax, level) for level in levels]
         for one in arms:
             look = {**line_of(style_of(one.first)), "linestyle": "none", "markersize": 5.5, "elinewidth": 1.1}
-            draw_estimates(ax, [one.first["parameters"]], [one.accuracy], zorder=4, **look)
+            draw_estimates(ax, [one.first["parameters"]], [one.score], zorder=4, **look)
         _name_models(ax, arms)
         ax.set_xlabel("Parameters (log scale)")
-        ax.set_ylabel(accuracy_label(view, records))
+        ax.set_ylabel(score_label(view, records))
         handles = [
             Line2D([], [], label=family.name, **{**line_of(family.style), "linestyle": "none"})
             for family in families(arms)
@@ -91,11 +91,11 @@ def privacy_levels(arms: Sequence[ArmResult]) -> list[list[ArmResult]]:
 def _draw_level(ax: Axes, level: Sequence[ArmResult]) -> Annotation:
     """Join the models of a level on the inputs themselves, and return the label of the level."""
     joined = [one for one in level if not on_features(one.first["model"])]
-    path = [one.first["parameters"] for one in joined], [100 * one.accuracy.mean for one in joined]
+    path = [one.first["parameters"] for one in joined], [100 * one.score.mean for one in joined]
     ax.plot(*path, color="#999999", linewidth=1.0, zorder=2)
     epsilon, last = max(one.epsilon for one in level), level[-1]
     text = "no privacy" if math.isinf(epsilon) else f"ε {epsilon_label(epsilon)}"
-    at = (float(last.first["parameters"]), 100 * last.accuracy.mean)
+    at = (float(last.first["parameters"]), 100 * last.score.mean)
     return annotate(ax, text, at, (8, 0), va="center", color=GREY)
 
 

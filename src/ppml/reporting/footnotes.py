@@ -15,9 +15,11 @@ from ppml.reporting.formatting import (
     dataset_name,
     distinct,
     epsilon_bound,
-    images_name,
+    evaluated_nouns,
+    nouns,
     scientific,
 )
+from ppml.reporting.leading_metric import metric_name
 from ppml.results.joint import joint_key
 
 RELATIONS = {
@@ -172,12 +174,18 @@ def _each(rows: pd.DataFrame, text: Callable[[pd.Series], str]) -> str:
 
 def spread_notes(summary: pd.DataFrame) -> tuple[str, ...]:
     """Return the note about our accuracies, their ± and their brackets."""
-    images = distinct(summary["evaluated_on"], images_name, " or ")
-    parts = [f"Our accuracy in percent, on the first and on all official {images}"]
+    evaluated = evaluated_nouns(summary)
+    both = "on the first and on all" if (summary["n_test"] != summary["n_test_all"]).any() else "on all"
+    metrics = (
+        "accuracy"
+        if summary["metric"].iloc[0] == "accuracy"
+        else f"accuracy and {metric_name(summary['metric'].iloc[0])}"
+    )
+    parts = [f"Our {metrics} in percent, {both} {evaluated}"]
     if (summary["seeds"] > 1).any():
         parts.append("± is the standard deviation over seeds (n - 1)")
     if (summary["seeds"] == 1).any():
-        parts.append("[a, b] with a single seed is the 95 % binomial (Wilson) interval over the images")
+        parts.append("[a, b] with a single seed is the 95 % interval over the examples (of accuracy, Wilson's)")
     if (summary["topology"] == "independent").any():
         parts.append("accuracy of independent training is the mean over the clients' models")
     return (f"{'; '.join(parts)}.",)
@@ -190,7 +198,7 @@ def data_notes(view: ExperimentView, summary: pd.DataFrame) -> tuple[str, ...]:
     lines = []
     for (dataset, n_train), rows in summary.groupby(["dataset", "n_train"], sort=False):
         arms = "" if len(rows) == len(summary) else f" ({', '.join(rows['label'])})"
-        lines.append(f"{dataset_name(str(dataset))}, {n_train:,} training images{arms}")
+        lines.append(f"{dataset_name(str(dataset))}, {n_train:,} training {nouns(rows)}{arms}")
     devices, digests = distinct(summary["device"]), distinct(summary["data_digest"])
     data = f"Data: {'; '.join(lines)}; data digest {digests}; trained on {devices}."
     return (data, FALLBACK_SENTENCE) if view.fallback else (data,)

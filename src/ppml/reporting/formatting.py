@@ -8,20 +8,33 @@ from collections.abc import Callable, Iterable
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+import pandas as pd
+
 DATASETS = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "kmnist": "KMNIST",
     "qmnist": "QMNIST",
     "digits": "scikit-learn digits",
+    "emnist": "EMNIST",
+    "cifar10": "CIFAR-10",
+    "cifar10_jpeg": "CIFAR-10 as JPEG (not the published pixels)",
+    "pneumoniamnist": "PneumoniaMNIST",
+    "bloodmnist": "BloodMNIST",
+    "dermamnist": "DermaMNIST",
+    "adult": "Adult",
+    "breast_cancer": "Breast Cancer Wisconsin",
+    "wine": "Wine",
 }
-IMAGES = {"test": "test images", "holdout": "held-out training images"}
+NOUNS = {"image": "images", "table": "rows"}
+EVALUATED = {"test": "test", "holdout": "held-out training"}
 MODELS = {
     "tanh_cnn": "small CNN",
     "resnet18": "ResNet18",
     "logistic": "logistic regression",
     "mlp": "one hidden layer",
     "square_cnn": "square CNN",
+    "hist_gradient_boosting": "gradient boosting",
 }
 AGGREGATIONS = {"ckks": "CKKS", "bfv": "BFV", "secret_sharing": "secret sharing", "masking": "masking"}
 EMPTY_CELL = "—"
@@ -49,9 +62,27 @@ def thousands(count: int) -> str:
     return f"{count:,}"
 
 
-def images_name(evaluated_on: str) -> str:
-    """Return the name of the evaluated images."""
-    return IMAGES.get(evaluated_on, evaluated_on)
+def nouns(records: pd.DataFrame) -> str:
+    """Return the names of the examples of some arms: images, rows, or both.
+
+    Examples
+    --------
+    >>> nouns(pd.DataFrame({"data_kind": ["image", "image", "table"]}))
+    'images or rows'
+    """
+    return distinct(records["data_kind"], lambda kind: NOUNS.get(str(kind), "examples"), " or ")
+
+
+def evaluated_nouns(records: pd.DataFrame) -> str:
+    """Return the names of the evaluated examples of some arms.
+
+    Examples
+    --------
+    >>> evaluated_nouns(pd.DataFrame({"data_kind": ["table"], "evaluated_on": ["test"]}))
+    'test rows'
+    """
+    parts = distinct(records["evaluated_on"], lambda part: EVALUATED.get(str(part), str(part)), " or ")
+    return f"{parts} {nouns(records)}"
 
 
 def wrapped(label: str, width: int) -> str:

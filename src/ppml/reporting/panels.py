@@ -169,7 +169,8 @@ def interval_text(estimates: Iterable[Estimate], shape: str = "bars") -> str:
     texts = {
         "t": "95 % interval over the seeds (Student's t)",
         "range": "lowest to highest" + " of 2 seeds" * several,
-        "wilson": "over the images (Wilson) with one seed" if several else "95 % interval over the images (Wilson)",
+        "wilson": "over the examples (Wilson) with one seed" if several else "95 % interval over the examples (Wilson)",
+        "examples": "over the examples with one seed" if several else "95 % interval over the examples",
         "none": "none with one seed",
     }
     shown = [texts[kind] for kind in texts if kind in kinds]

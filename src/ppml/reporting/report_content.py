@@ -144,12 +144,12 @@ def _decided_arms(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _point(row: pd.Series, records: pd.DataFrame) -> Point:
-    low, high = row["accuracy_all_low"], row["accuracy_all_high"]
+    low, high = row["score_low"], row["score_high"]
     if row["seeds"] == 2:
         # A t-interval of two seeds would hide the axis.
         found = records.loc[records["arm"] == row.name, "accuracy_all"]
         low, high = found.min(), found.max()
-    return Point(str(row.name), row["epsilon"], row["accuracy_all_mean"], low, high, technique_name(row))
+    return Point(str(row.name), row["epsilon"], row["score_mean"], low, high, technique_name(row))
 
 
 def _row(row: pd.Series, place: Placed, experiments: Sequence[Mapping[str, Any]], predicting: set[str]) -> ArmRow:
@@ -164,14 +164,14 @@ def _row(row: pd.Series, place: Placed, experiments: Sequence[Mapping[str, Any]]
         dataset_name(str(row["dataset"])),
         " ".join(one["name"] for one in experiments if arm in one["arms"]),
         protections(row, predicting),
-        percent_estimate(*(row[f"accuracy_all_{part}"] for part in ("mean", "sd", "low", "high"))),
+        percent_estimate(*(row[f"score_{part}"] for part in ("mean", "sd", "low", "high"))),
         epsilon_bound(row["epsilon"]),
         significant(row["cpu_seconds_mean"]),
         human_bytes(upload),
         trust_in(row),
         trust_for_noise(row),
         {
-            "accuracy": round(row["accuracy_all_mean"], 6),
+            "accuracy": round(row["score_mean"], 6),
             "epsilon": row["epsilon"],
             "seconds": round(row["cpu_seconds_mean"], 4),
             # An arm that sends nothing sorts before the others.

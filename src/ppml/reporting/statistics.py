@@ -12,7 +12,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 
-IntervalKind = Literal["t", "range", "wilson", "none"]
+IntervalKind = Literal["t", "range", "wilson", "examples", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Estimate:
     kind: IntervalKind
     """``"t"``: Student's t over the seeds, which covers seeds and partitions. ``"range"``: lowest to highest of two
     seeds, since Student's t with one degree of freedom reaches nine standard deviations. ``"wilson"``: binomial over
-    the test images of the only seed, which covers only the choice of test images. ``"none"``: one seed, and not a
-    fraction."""
+    the test examples of the only seed, which covers only the choice of test examples. ``"examples"``: the same by
+    resampling, or by DeLong's formula, for a metric other than accuracy. ``"none"``: one seed, and not a fraction."""
 
 
 def estimate(values: Iterable[float], *, trials: int | None = None) -> Estimate:

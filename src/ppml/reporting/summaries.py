@@ -10,14 +10,16 @@ from typing import Any
 
 import pandas as pd
 
+from ppml.config.experiment import MetricName
 from ppml.errors import UserError
 from ppml.reporting.experiment_view import ExperimentView, require_arms
+from ppml.reporting.leading_metric import column_of, estimate_metric
 from ppml.reporting.statistics import Estimate, estimate
 
 CONSTANT = (
     *("dataset", "model", "topology", "partition", "clients", "rounds", "privacy_unit", "noise", "noise_source"),
     *("sampling_source", "update_opened_by", "sum_seen_by", "aggregation", "delta", "neighbouring", "max_grad_norm"),
-    *("n_train", "n_test", "n_test_all", "evaluated_on", "device"),
+    *("data_kind", "n_train", "n_test", "n_test_all", "evaluated_on", "device"),
 )
 """Columns that must be equal for all seeds of an arm; otherwise a mean over them has no meaning."""
 
@@ -41,11 +43,11 @@ def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, 
     Returns
     -------
     pandas.DataFrame
-        Indexed by arm. Accuracies are fractions, each with ``_mean``, ``_sd`` (n - 1), ``_low``, ``_high`` (95 %) and
-        ``_interval`` (``t``, ``range``, ``wilson``, ``none``); ``epsilon`` is the largest over clients and seeds,
-        infinite without privacy; ``records_per_owner`` is the mean number of training images of an owner; bytes are
-        ``upload_mean`` (a client and round) and ``round_bytes_mean`` (all clients, both ways; nan without
-        rounds).
+        Indexed by arm. Accuracies, and ``score``, the leading ``metric``, are fractions, each with ``_mean``, ``_sd``
+        (n - 1), ``_low``, ``_high`` (95 %) and ``_interval`` (``t``, ``range``, ``wilson``, ``examples``, ``none``);
+        ``epsilon`` is the largest over clients and seeds, infinite without privacy; ``records_per_owner`` is the mean
+        number of training examples of an owner; bytes are ``upload_mean`` (a client and round) and ``round_bytes_mean``
+        (all clients, both ways; nan without rounds).
 
     Raises
     ------
@@ -54,7 +56,10 @@ def summarise(view: ExperimentView, arms: Sequence[str], records: pd.DataFrame, 
     """
     require_arms(records, arms, "records.csv")
     require_arms(costs, arms, "costs.csv")
-    rows = [_summary(arm, view.label(arm), rows_for_arm(records, arm), rows_for_arm(costs, arm)) for arm in arms]
+    rows = [
+        _summary(arm, view.label(arm), rows_for_arm(records, arm), rows_for_arm(costs, arm), view.metric)
+        for arm in arms
+    ]
     summary = pd.DataFrame(rows, index=pd.Index(list(arms), name="arm"))
     # With a missing number of rounds the others must stay integers.
     return summary.astype({"clients": "Int64", "rounds": "Int64"})
@@ -67,6 +72,7 @@ class ArmResult:
     arm: str
     label: str
     rows: pd.DataFrame
+    metric: MetricName
 
     @property
     def first(self) -> pd.Series:
@@ -84,9 +90,9 @@ class ArmResult:
         return float(self.rows["epsilon"].max()) if self.private else math.inf
 
     @cached_property
-    def accuracy(self) -> Estimate:
-        """The accuracy on all evaluated images, a fraction with its interval."""
-        return estimate(self.rows["accuracy_all"], trials=int(self.first["n_test_all"]))
+    def score(self) -> Estimate:
+        """The leading metric on all test examples, a fraction with its interval."""
+        return estimate_metric(self.rows, self.metric)
 
 
 def arm_results(view: ExperimentView, records: pd.DataFrame) -> list[ArmResult]:
@@ -98,7 +104,7 @@ def arm_results(view: ExperimentView, records: pd.DataFrame) -> list[ArmResult]:
         An arm has no result rows.
     """
     require_arms(records, view.arms, "records.csv")
-    return [ArmResult(arm, label, rows_for_arm(records, arm)) for arm, label in view.arms.items()]
+    return [ArmResult(arm, label, rows_for_arm(records, arm), view.metric) for arm, label in view.arms.items()]
 
 
 def rows_for_arm(frame: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -106,7 +112,7 @@ def rows_for_arm(frame: pd.DataFrame, arm: str) -> pd.DataFrame:
     return frame[frame["arm"] == arm].sort_values("seed", kind="stable")
 
 
-def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -> dict[str, Any]:
+def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame, metric: MetricName) -> dict[str, Any]:
     for file, rows in (("records.csv", records), ("costs.csv", costs)):
         for seed in rows["seed"][rows["seed"].duplicated()]:
             raise UserError(f"{file}: arm {arm!r} has two rows for seed {seed}; one is allowed")
@@ -116,6 +122,7 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     row["seeds"] = len(records)
     row |= _estimates("accuracy", records["accuracy"], trials=int(row["n_test"]))
     row |= _estimates("accuracy_all", records["accuracy_all"], trials=int(row["n_test_all"]))
+    row |= {"metric": metric, **_parts("score", estimate_metric(records, metric))}
     # Without privacy epsilon is infinite; nan would mean a missing number.
     row["epsilon"] = math.inf if row["privacy_unit"] == "none" else float(records["epsilon"].max())
     # The accountant of the largest epsilon: seeds may differ in it.
@@ -131,15 +138,15 @@ def _summary(arm: str, label: str, records: pd.DataFrame, costs: pd.DataFrame) -
     return row
 
 
-def accuracy_by_seed(records: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Return the accuracy on all evaluated images, a column for each arm and a row for each seed that all have."""
+def scores_by_seed(records: pd.DataFrame, arms: Sequence[str], metric: MetricName) -> pd.DataFrame:
+    """Return a metric on all test examples, a column for each arm and a row for each seed that all have."""
     chosen = records[records["arm"].isin([*arms])]
-    return chosen.pivot(index="seed", columns="arm", values="accuracy_all").dropna()
+    return chosen.pivot(index="seed", columns="arm", values=column_of(metric)).dropna()
 
 
 def most_accurate(arms: Sequence[str], records: pd.DataFrame) -> str:
     """Return the most accurate arm on the seeds that all ``arms`` have; of equal arms, the first."""
-    means = accuracy_by_seed(records, arms)[[*arms]].mean()
+    means = scores_by_seed(records, arms, "accuracy")[[*arms]].mean()
     return str(means.idxmax()) if means.notna().all() else arms[0]
 
 
@@ -182,7 +189,10 @@ def known_estimate(values: pd.Series, trials: int | None = None) -> Estimate:
 
 
 def _estimates(name: str, values: pd.Series, trials: int | None = None) -> dict[str, Any]:
-    found = known_estimate(values, trials)
+    return _parts(name, known_estimate(values, trials))
+
+
+def _parts(name: str, found: Estimate) -> dict[str, Any]:
     parts = {"mean": found.mean, "sd": found.deviation, "low": found.low, "high": found.high, "interval": found.kind}
     return {f"{name}_{part}": value for part, value in parts.items()}
 

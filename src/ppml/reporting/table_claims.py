@@ -170,13 +170,14 @@ def keeps_accuracy(runs: Runs) -> Tested:
         f"accuracy on all test images: the smallest ε keeps at least {100 * KEPT:g} % of the accuracy without privacy"
     )
     private, public = (
-        ArmResult(arm, runs.label(arm), rows_for_arm(runs.records, arm)) for arm in (runs.private[0], runs.public)
+        ArmResult(arm, runs.label(arm), rows_for_arm(runs.records, arm), "accuracy")
+        for arm in (runs.private[0], runs.public)
     )
     shown = [
-        f"{one.label}: {percent(one.accuracy.mean)} [{percent(one.accuracy.low)}, {percent(one.accuracy.high)}]"
+        f"{one.label}: {percent(one.score.mean)} [{percent(one.score.low)}, {percent(one.score.high)}]"
         for one in (private, public)
     ]
-    kept = f"kept: {percent(private.accuracy.mean / public.accuracy.mean, 1)} %"
+    kept = f"kept: {percent(private.score.mean / public.score.mean, 1)} %"
     value = runs.difference((private.arm, FINAL), (public.arm, FINAL), KEPT)
     compared = Comparison(private.label, f"{KEPT:g}\N{MULTIPLICATION SIGN} {public.label}", value)
     return criterion, [*shown, kept], [compared]
@@ -273,7 +274,7 @@ def _interval_note(found: list[Finding], summary: pd.DataFrame) -> str:
         kinds.append("Student's t over the differences of each seed with several")
     number = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     return (
-        f"Differences: n = {number}; final accuracy on {everything} images, that of an epoch or round on the "
+        f"Differences: n = {number}; final accuracy on {everything} examples, that of an epoch or round on the "
         f"first {images}; [a, b] is the 95 % interval: {'; '.join(kinds)}."
     )
 

@@ -86,7 +86,7 @@ def _centralized_note(cell: Cell, names: Mapping[str, str]) -> str:
     answer = cell.answers[CENTRALIZED]
     text = ", ".join(f"{heading.partition(': ')[2]} {value}" for heading, value in _ours("", answer).items())
     theirs = f"; theirs: {_theirs(answer)}" if answer.published else ""
-    return f"{names[CENTRALIZED]}, one owner, {thousands(cell.n_train)} training images: {text}{theirs}."
+    return f"{names[CENTRALIZED]}, one owner, {thousands(cell.n_train)} training examples: {text}{theirs}."
 
 
 def _ours(heading: str, answer: Answer) -> dict[str, str]:
@@ -115,13 +115,13 @@ def _verdicts(study: Study) -> list[str]:
     for n_train, part in study.parts.items():
         gaps = [_gap_to_centralized(part, kind, study.names) for kind in part.series if kind != INDEPENDENT]
         found = "; ".join(filter(None, [_above_independent(part), *gaps, _same_as_theirs(part)]))
-        lines += [f"{n_train:,} training images: {found}."] if found else []
+        lines += [f"{n_train:,} training examples: {found}."] if found else []
     return lines
 
 
 def _above_independent(study: Study) -> str | None:
     above = [
-        answer.accuracy.mean > cell.answers[INDEPENDENT].accuracy.mean
+        answer.score.mean > cell.answers[INDEPENDENT].score.mean
         for cell in study.cells
         if INDEPENDENT in cell.answers
         for kind, answer in cell.answers.items()
@@ -134,14 +134,14 @@ def _gap_to_centralized(study: Study, kind: str, names: Mapping[str, str]) -> st
     """Return the largest distance of a series from centralized training."""
     if study.owner is None:
         return None
-    means = [cell.answers[kind].accuracy.mean for cell in study.cells if kind in cell.answers]
-    gap = max(0.0, study.owner.accuracy.mean - min(means))
+    means = [cell.answers[kind].score.mean for cell in study.cells if kind in cell.answers]
+    gap = max(0.0, study.owner.score.mean - min(means))
     return f"{names[kind]}: at most {100 * gap:.2f} points below centralized"
 
 
 def _same_as_theirs(study: Study) -> str | None:
     pairs = [
-        (answer.accuracy.mean, answer.published.accuracy)
+        (answer.score.mean, answer.published.accuracy)
         for answer in study.answers
         if answer.published and answer.published.accuracy is not None
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ppml.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import Federated
 from ppml.io.canonical_json import digest
+from ppml.results.class_metrics import Metric, area_under_curve, class_metrics, confusion_matrix
 
 FLOAT32_BYTES = 4
 
@@ -36,8 +37,10 @@ class Run:
         The log-probability of the true class of the paper's test images.
     labels : unsigned integer array, shape ``(n_test_all,)``
         The true classes.
-    parameters : int
-        Number of weights of one model.
+    scores : float32 array, shape ``(models, n_test_all)``, or None
+        Of two classes: larger for examples that look more like the second one.
+    parameters : int or None
+        Number of weights of one model; None for a reference model, whose library has its own format.
     partition : dict or None
         Content of the partition's file; None with a single owner.
     """
@@ -50,7 +53,8 @@ class Run:
     predicted: NDArray[np.unsignedinteger]
     true_log_probabilities: NDArray[np.float32]
     labels: NDArray[np.unsignedinteger]
-    parameters: int
+    scores: NDArray[np.float32] | None
+    parameters: int | None
     partition: dict[str, Any] | None
 
     @property
@@ -84,6 +88,24 @@ class Run:
         right = self.predicted == self.labels
         return np.stack([right[:, : self.config["data"]["n_test"]].mean(axis=1), right.mean(axis=1)], axis=1)
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes, by label."""
+        names: Sequence[str] = self.config["data"]["contract"]["classes"]
+        return names
+
+    def confusion(self) -> NDArray[np.int64]:
+        """Return the confusion matrix of each model on all test examples, shape ``(models, classes, classes)``."""
+        count = len(self.classes)
+        return np.stack([confusion_matrix(self.labels, predicted, count) for predicted in self.predicted])
+
+    def area(self) -> Metric:
+        """Return the area under the ROC curve on all test examples, the mean over models; nan unless two classes."""
+        if self.scores is None:
+            return Metric(np.nan, np.nan, np.nan)
+        each = [area_under_curve(self.labels, scores) for scores in self.scores]
+        return Metric(*(float(np.mean([getattr(one, part) for one in each])) for part in ("value", "low", "high")))
+
     def loss(self) -> float:
         """Return the mean cross-entropy (nats) on the paper's test images, over all models."""
         # The last digit depends on the order of the sum: image by image, as in all published results.
@@ -99,6 +121,7 @@ def record_row(run: Run) -> dict[str, Any]:
     return {
         "arm": run.arm,
         "dataset": run.config["dataset"],
+        "data_kind": data.get("raw", data["contract"])["kind"],
         "model": arm["model"],
         "parameters": run.parameters,
         "topology": topology["kind"],
@@ -123,6 +146,7 @@ def record_row(run: Run) -> dict[str, Any]:
         "evaluated_on": data["evaluate_on"],
         "accuracy": accuracy,
         "accuracy_all": accuracy_all,
+        **_metric_columns({**class_metrics(run.confusion()), "auc": run.area()}),
         "loss": run.loss(),
         "epsilon": privacy["epsilon"],
         **{f"epsilon_{name}": privacy.get(f"epsilon_{name}") for name in ("rdp", "prv", "pld", "gdp")},
@@ -144,10 +168,19 @@ def record_row(run: Run) -> dict[str, Any]:
     }
 
 
+def _metric_columns(metrics: Mapping[str, Metric]) -> dict[str, float | None]:
+    """Return value, low and high of each metric; None where it is not defined."""
+    columns: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        values = {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
+        columns |= {key: None if np.isnan(value) else value for key, value in values.items()}
+    return columns
+
+
 def cost_row(run: Run) -> dict[str, Any]:
     """Return the row of costs.csv; ``expansion`` is the ratio of uploaded bytes to the updates in float32."""
     updates = run.clients * (run.rounds or 0)
-    plain = updates * run.parameters * FLOAT32_BYTES
+    plain = updates * (run.parameters or 0) * FLOAT32_BYTES
     return {
         "arm": run.arm,
         "seed": run.config["seed"],
@@ -185,12 +218,15 @@ def client_rows(run: Run) -> list[dict[str, Any]]:
         return []
     accuracies: Sequence[float] = run.accuracies()[:, 0].tolist()
     epsilons = run.privacy.get("epsilons", [None] * run.clients)
+    names = run.partition.get("names", [None] * run.clients)
     return [
         {
             "arm": run.arm,
             "seed": run.config["seed"],
             "partition": run.config["arm"]["topology"]["partition"],
             "client": client,
+            # Natural clients have the names of their groups.
+            "name": names[client],
             "records": sum(counts),
             **{f"label_{label}": count for label, count in enumerate(counts)},
             # All clients of a federation have the same model.

@@ -39,9 +39,10 @@ TIDY_FILES = {
         ("partition", "train", "predict", "account"),
         tuple(
             _words(
-                "arm dataset model parameters topology privacy_unit noise noise_source sampling_source aggregation",
-                "update_opened_by sum_seen_by clients partition division rounds seed n_train n_test n_test_all",
-                "evaluated_on accuracy accuracy_all epsilon epsilon_rdp epsilon_prv epsilon_pld epsilon_gdp",
+                "arm dataset data_kind model parameters topology privacy_unit noise noise_source sampling_source",
+                "aggregation update_opened_by sum_seen_by clients partition division rounds seed n_train n_test",
+                "n_test_all evaluated_on accuracy accuracy_all balanced_accuracy macro_f1 worst_class_recall auc",
+                "epsilon epsilon_rdp epsilon_prv epsilon_pld epsilon_gdp",
                 "epsilon_replace_one epsilon_if_opened budget delta accountant neighbouring noise_multiplier",
                 "max_grad_norm sample_rate steps steps_planned device config_digest data_digest",
             )
@@ -62,6 +63,21 @@ TIDY_FILES = {
         "an arm, seed and client",
         ("partition", "predict", "account"),
         ("arm", "seed", "client", "records", "epsilon"),
+    ),
+    "classes": TidyFile(
+        "an arm, seed and class",
+        ("predict",),
+        ("arm", "seed", "class", "examples", "recall", "precision", "f1"),
+    ),
+    "confusion": TidyFile(
+        "an arm, seed, true and predicted class, of the arms of a confusion matrix",
+        ("predict",),
+        ("arm", "seed", "true", "predicted", "examples"),
+    ),
+    "pictures": TidyFile(
+        "an arm and one of its first test images, of the arms of a figure of predictions",
+        ("predict",),
+        ("arm", "seed", "example", "label", "predicted", "png"),
     ),
     "epsilons": TidyFile(
         "an arm, seed and step, of the client with the largest epsilon",

@@ -15,19 +15,23 @@ from ppml.auditing.verdict import audit_row, evaluate_audit
 from ppml.errors import UserError
 from ppml.io.atomic import read_json, write_json, write_text
 from ppml.jobs.job import Job
+from ppml.results.class_metrics import METRICS
+from ppml.results.class_rows import class_rows, confusion_rows
 from ppml.results.joint import joint_rows, parse_release
+from ppml.results.picture_rows import picture_rows
 from ppml.results.rows import Run, client_rows, cost_row, epsilon_rows, history_rows, record_row
 from ppml.results.tidy_files import TIDY_FILES
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Entries of a state dict that batch normalization adds to its parameters."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "log_probabilities")
+"""Entries of a model's file that are no parameters: statistics of batch normalization, answers of a reference."""
 
 
 def run(job: Job) -> None:
     """Write record.json beside every run, the tidy files, and the metrics of each arm.
 
     The specification holds runs, each with arm, seed, folder, partition and audit (files, or null) and inference
-    (files), the file of each arm's metrics, the confidence of the audits, and the arms of each table.
+    (files), the file of each arm's metrics, the confidence of the audits, the arms of each table, and the arms whose
+    confusion matrices are shown.
 
     Raises
     ------
@@ -55,6 +59,9 @@ def collect_rows(spec: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         rows["costs"].append(cost_row(one))
         rows["history"] += history_rows(one)
         rows["clients"] += client_rows(one)
+        rows["classes"] += class_rows(one)
+        rows["pictures"] += picture_rows(one, Path(entry["pictures"])) if entry["pictures"] else []
+        rows["confusion"] += confusion_rows(one) if one.arm in spec["confusion"] else []
         rows["epsilons"] += epsilon_rows(one)
         rows["inferences"] += [inference_row(entry)] if entry["inference"] else []
         releases += [found] if (found := parse_release(one.arm, one.config["seed"], one.privacy)) else []
@@ -103,7 +110,8 @@ def read_run(arm: str, folder: Path, partition: str | None) -> Run:
         predicted=predictions["predicted"],
         true_log_probabilities=predictions["true_log_probabilities"],
         labels=predictions["labels"],
-        parameters=sum(_size(shape) for shape in shapes),
+        scores=predictions.get("scores"),
+        parameters=sum(_size(shape) for shape in shapes) or None,
         partition=read_json(partition) if partition else None,
     )
 
@@ -123,6 +131,8 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
             "seeds": len(group),
             "accuracy": _moments(group["accuracy"]),
             "accuracy_all": _moments(group["accuracy_all"]),
+            **{name: _moments(group[name]) for name in METRICS},
+            **({"auc": _moments(group["auc"])} if group["auc"].notna().all() else {}),
             "loss": _moments(group["loss"]),
             "epsilon": None if group["epsilon"].isna().all() else float(group["epsilon"].max()),
         }

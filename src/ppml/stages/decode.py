@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from ppml.config.datasets import PARTS, Dataset, FolderDataset, TorchvisionDataset, parse_dataset
-from ppml.data.formats.folder import decode_folder
-from ppml.data.formats.pictures import picture_examples
-from ppml.data.formats.torchvision_data import read_torchvision
 from ppml.data.sources import require_checksum
 from ppml.io.atomic import write_bytes
 from ppml.jobs.job import Job
@@ -32,9 +29,14 @@ def run(job: Job) -> None:
 def _decoded(spec: Dataset, job: Job) -> dict[str, NDArray[np.generic]]:
     match spec:
         case FolderDataset():
+            from ppml.data.formats.folder import decode_folder
+
             # The archive of a publisher, or the folder of a user, whose listing is a part of the specification.
             return decode_folder(spec, Path(job.notes.get("folder") or next(iter(job.inputs.values()))))
         case TorchvisionDataset():
+            from ppml.data.formats.pictures import picture_examples
+            from ppml.data.formats.torchvision_data import read_torchvision
+
             found: dict[str, NDArray[np.generic]] = {}
             for part in PARTS:
                 pictures, labels = read_torchvision(spec, job.inputs, part)

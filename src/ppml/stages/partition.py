@@ -40,6 +40,7 @@ def run(job: Job) -> None:
         {
             "clients": [part.tolist() for part in parts],
             "labels": [np.bincount(labels[part], minlength=classes).tolist() for part in parts],
+            **({"names": spec.chosen(contract.groups)} if isinstance(spec, Natural) else {}),
         },
     )
 

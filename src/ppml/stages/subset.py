@@ -30,16 +30,16 @@ HOLDOUT = 10_000
 def run(job: Job) -> None:
     """Write the training subset, the whole evaluation file with the paper's test examples first, and about.json.
 
-    The specification holds dataset, source (the entry of the data set), catalogued, train, test, selection and
-    evaluate_on. The inputs are the raw files, or the decoded pictures.
+    The specification holds dataset, source (the entry of the data set), contract, catalogued, train, test, selection
+    and evaluate_on. The inputs are the raw files, or the decoded pictures.
     """
     spec = dict(job.spec)
-    source, catalogued = parse_dataset(spec.pop("source")), spec.pop("catalogued")
+    source, contract, catalogued = parse_dataset(spec.pop("source")), spec.pop("contract"), spec.pop("catalogued")
     try:
         train, evaluated, shown = _choose(source, job.inputs, spec)
     except UserError as error:
         raise UserError(f"{spec['dataset']}: {error}") from None
-    contract = _contract(source, train)
+    contract = _contract(DataContract.model_validate(contract), source, train)
     files = [job.outputs["train"], job.outputs["test"]]
     for path, examples in zip(files, (train, evaluated), strict=True):
         write_examples(path, examples.inputs, examples.labels, contract, examples.groups)
@@ -50,8 +50,7 @@ def run(job: Job) -> None:
         {
             **spec,
             "source": publishable_digest(hashlib.sha256(canonical(facts).encode()).hexdigest(), published=published),
-            # The name and the numbers of examples identify a part of the catalogue; only their bytes identify others.
-            "identity": None if catalogued else content_digest(files[:1], published=published),
+            "identity": None if catalogued else _identity(files[0], contract),
             "n_train": len(train),
             "n_test": shown,
             "n_test_all": len(evaluated),
@@ -103,9 +102,8 @@ def _check_classes(source: Dataset, train: RawExamples, test: RawExamples) -> No
         )
 
 
-def _contract(source: Dataset, train: RawExamples) -> DataContract:
+def _contract(contract: DataContract, source: Dataset, train: RawExamples) -> DataContract:
     """Return the contract, with mean and deviation of the training examples where the data set asks for them."""
-    contract = source.contract
     if not contract.fitted:
         return contract
     from ppml.data.formats.table_encoding import fitted_constants
@@ -113,6 +111,17 @@ def _contract(source: Dataset, train: RawExamples) -> DataContract:
     assert isinstance(source, TableFields)
     mean, deviation = fitted_constants(source, train.inputs)
     return contract.model_copy(update={"mean": mean, "deviation": deviation})
+
+
+def _identity(train: Path, contract: DataContract) -> str:
+    """Return a digest of the training inputs: the stored numbers, and the constants that normalise them.
+
+    Name and number of examples identify those of the catalogue.
+    """
+    stored = hashlib.sha256(train.read_bytes()).hexdigest()
+    plain = canonical({"train": stored, "mean": contract.mean, "deviation": contract.deviation})
+    digest = hashlib.sha256(plain.encode()).hexdigest()
+    return publishable_digest(digest, published=contract.redistributable)[:16]
 
 
 def _warnings(dataset: str, train: RawExamples, test: RawExamples) -> dict[str, int]:

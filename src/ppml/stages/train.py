@@ -14,6 +14,7 @@ from safetensors.torch import save
 
 from ppml.accounting.schedule import mechanism_schedules
 from ppml.config.arm import Arm
+from ppml.config.models import MODELS
 from ppml.errors import UserError
 from ppml.federation.server_state import RoundFailed
 from ppml.io.atomic import read_json, write_bytes, write_json, write_text
@@ -22,6 +23,7 @@ from ppml.io.digests import file_sha256
 from ppml.jobs.job import Job
 from ppml.learning.learner import TrainingDiverged
 from ppml.learning.result import HistoryRow
+from ppml.reference_training import train_reference
 from ppml.stages.about import read_contract
 from ppml.stages.checkpoint_file import CheckpointFile, Clock
 from ppml.stages.example_files import read_examples, split_by_owner
@@ -56,18 +58,22 @@ def run(job: Job) -> None:
     checkpoint = CheckpointFile(outputs["model"].with_name("progress.safetensors"), _identity(job), clock)
     last_good = outputs["model"].with_name("last-good.safetensors")
     try:
-        outcome = train(
-            arm,
-            owned,
-            noise,
-            paper_test,
-            contract=contract,
-            rng=seed_randomness(spec["root_seed"], job.seed),
-            data=public_data(about, inputs.get("partition")),
-            report=report,
-            affordable_steps=affordable,
-            checkpoint=checkpoint,
-        )
+        if MODELS[arm.model].is_reference:
+            classes = len(contract.classes)
+            outcome = train_reference(arm, job.seed, examples, test, classes, about["n_test"], report)
+        else:
+            outcome = train(
+                arm,
+                owned,
+                noise,
+                paper_test,
+                contract=contract,
+                rng=seed_randomness(spec["root_seed"], job.seed),
+                data=public_data(about, inputs.get("partition")),
+                report=report,
+                affordable_steps=affordable,
+                checkpoint=checkpoint,
+            )
     except TrainingDiverged as error:
         kept = keep_last_good(error, last_good)
         raise UserError(f"training: {error}{kept}; lower training.learning_rate of this arm") from None

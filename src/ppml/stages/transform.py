@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ppml.config.transforms import Scattering
-from ppml.data.transforms.extractor import ScatteringFeatures
+from pydantic import TypeAdapter
+
+from ppml.config.transforms import Binned, Scattering, Transform
+from ppml.data.transforms.rules import build_transform
 from ppml.io.atomic import read_json, write_json
 from ppml.jobs.job import Job
 from ppml.randomness import Randomness
@@ -16,11 +18,13 @@ def run(job: Job) -> None:
 
     The specification holds transform and root_seed.
     """
-    settings = Scattering.model_validate(job.spec["transform"])
-    contract = read_contract(job.inputs["about"])
-    train, test = (read_raw_examples(job.inputs[name], contract) for name in ("train", "test"))
-    features = ScatteringFeatures(settings, Randomness(job.spec["root_seed"]).child("features"))
-    output = contract.features(features.size)
-    write_examples(job.outputs["train"], features.copies(train.inputs), train.labels, output)
-    write_examples(job.outputs["test"], features.viewed(test.inputs), test.labels, output)
-    write_json(job.outputs["about"], {**read_json(job.inputs["about"]), "contract": output.to_json()})
+    settings: Scattering | Binned = TypeAdapter(Transform).validate_python(job.spec["transform"])
+    about, contract = read_json(job.inputs["about"]), read_contract(job.inputs["about"])
+    rule = build_transform(settings, contract, Randomness(job.spec["root_seed"]).child("features"))
+    output = settings.output(contract)
+    for name, calculate in (("train", rule.copies), ("test", rule.viewed)):
+        examples = read_raw_examples(job.inputs[name], contract)
+        write_examples(job.outputs[name], calculate(examples.inputs), examples.labels, output)
+    # The contract before the first transform: that of raw examples, for readers of a trained model.
+    raw = about.get("raw", about["contract"])
+    write_json(job.outputs["about"], {**about, "contract": output.to_json(), "raw": raw})

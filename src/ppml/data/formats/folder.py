@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
+import struct
 import tarfile
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -23,6 +28,7 @@ from ppml.data.formats.pictures import fit_pictures
 from ppml.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".7z", ".rar")
 MODES = {1: "L", 3: "RGB"}
 """Channels -> mode of Pillow."""
 MAX_PICTURE_BYTES = 64 * 2**20
@@ -30,10 +36,27 @@ MAX_PICTURE_BYTES = 64 * 2**20
 ORDER_SEED = 0
 MAX_PIXELS = 64 * 2**20
 
-Read = Callable[[], bytes]
-"""Returns the content of a file."""
-Picture = tuple[str, str, str, Read]
-"""Part (empty without the official split), class, name for messages, and the content."""
+
+@dataclass(frozen=True)
+class _File:
+    """One file of a folder or an archive.
+
+    Parameters
+    ----------
+    name : str
+        The path below the folder, or in the archive.
+    size : int
+        The number of bytes.
+    read : callable
+        Returns the content.
+    problem : str
+        The reason why it is no plain file; empty if it is one.
+    """
+
+    name: str
+    size: int
+    read: Callable[[], bytes]
+    problem: str = ""
 
 
 def decode_folder(spec: FolderDataset, source: Path) -> dict[str, NDArray[Any]]:
@@ -54,153 +77,239 @@ def decode_folder(spec: FolderDataset, source: Path) -> dict[str, NDArray[Any]]:
     UserError
         A picture cannot be decoded, or has another size or mode; a class has no picture; a folder is no class.
     """
-    official = isinstance(spec.split, OfficialSplit)
+    parts = PARTS if isinstance(spec.split, OfficialSplit) else ("",)
     with _opened(source) as files:
-        named = [(name, read) for name, read in files if not _is_hidden(name)]
-        pictures = sorted(_placed(spec, source, named, official), key=lambda one: one[:3])
-        _require_classes(spec, source, pictures, PARTS if official else ("",))
-        _warn_of_others(source, [name for name, _ in named if not name.lower().endswith(SUFFIXES)])
+        visible = [file for file in files if not _is_hidden(file.name)]
+        pictures = [file for file in visible if file.name.lower().endswith(SUFFIXES)]
+        others = [file.name for file in visible if not file.name.lower().endswith(SUFFIXES)]
+        places = _placed(spec, source, pictures)
+        _require_classes(spec, source, set(places), others)
+        _warn_of_others(source, others)
+        rows = _rows(spec, parts, pictures, places)
         found: dict[str, NDArray[Any]] = {}
-        for part in PARTS if official else ("",):
-            chosen = [picture for picture in pictures if picture[0] == part]
-            chosen.sort(key=lambda one: (spec.classes.index(one[1]), one[2]))
-            # Folders have no order across classes, and the first examples of a subset shall have all of them.
-            chosen = [chosen[place] for place in np.random.default_rng(ORDER_SEED).permutation(len(chosen))]
-            images = [_decode(spec, source, name, read) for _, _, name, read in chosen]
-            # Pictures of other sizes are resized one by one.
-            fitted = np.stack(images) if spec.resize else fit_pictures(spec, np.stack(images))
-            found[f"{part or 'train'}_images"] = fitted
-            found[f"{part or 'train'}_labels"] = np.array(
-                [spec.classes.index(one[1]) for one in chosen], dtype=np.int64
-            )
+        for part in parts:
+            count = sum(place[0] == part for place in places)
+            found[f"{part or 'train'}_images"] = np.empty((count, *_decoded_shape(spec)), dtype=np.uint8)
+            found[f"{part or 'train'}_labels"] = np.empty(count, dtype=np.int64)
+        # In the order of the archive: a packed one is read from its start for each step back.
+        for file, (part, cls), row in zip(pictures, places, rows, strict=True):
+            found[f"{part or 'train'}_images"][row] = _decode(spec, source, file)
+            found[f"{part or 'train'}_labels"][row] = spec.classes.index(cls)
+    if not spec.resize:
+        for part in parts:
+            found[f"{part or 'train'}_images"] = fit_pictures(spec, found[f"{part or 'train'}_images"])
     return found
 
 
+def _rows(
+    spec: FolderDataset, parts: Sequence[str], pictures: Sequence[_File], places: Sequence[tuple[str, str]]
+) -> list[int]:
+    """Return the position of each picture in its part."""
+    rows = [0] * len(pictures)
+    for part in parts:
+        chosen = [number for number, place in enumerate(places) if place[0] == part]
+        chosen.sort(key=lambda number: (spec.classes.index(places[number][1]), pictures[number].name))
+        # Folders have no order across classes, and the first examples of a subset shall have all of them.
+        for row, place in enumerate(np.random.default_rng(ORDER_SEED).permutation(len(chosen))):
+            rows[chosen[place]] = row
+    return rows
+
+
+def _decoded_shape(spec: FolderDataset) -> tuple[int, ...]:
+    """Return the shape of one decoded picture: as in the files, or already resized."""
+    if spec.resize:
+        return spec.shape
+    channels, height, width = spec.stored_shape
+    return (channels, width, height) if spec.transpose else (channels, height, width)
+
+
 def list_folder(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files below a folder, as ``class/name``, in order.
+    """Yield the files below a folder, as ``class/name``, in order; a link to a folder is not followed.
 
     Raises
     ------
     UserError
-        The folder does not exist, or a folder in it cannot be read.
+        The folder does not exist.
+    OSError
+        A folder in it cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     if not folder.is_dir():
         raise UserError(f"{folder}: is no folder; name the folder that has a folder for each class")
-    for path in sorted(folder.rglob("*")):
+    found = [Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names]
+    for path in sorted(found):
         if path.is_file():
             yield path.relative_to(folder).as_posix(), path
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[list[tuple[str, Read]]]:
-    """Yield the files of a folder or an archive, with their names."""
+def _opened(source: Path) -> Iterator[list[_File]]:
+    """Yield the files of a folder or an archive."""
     if source.is_dir():
-        yield [(name, path.read_bytes) for name, path in list_folder(source)]
+        yield [_File(name, path.stat().st_size, path.read_bytes) for name, path in list_folder(source)]
         return
     try:
-        if zipfile.is_zipfile(source):
+        # By its start: the search for the end of a zip archive also finds one inside a .tar archive.
+        with source.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+        if is_zip:
             with zipfile.ZipFile(source) as archive:
-                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-                yield [(entry.filename, partial(archive.read, entry)) for entry in entries]
+                yield [_of_zip(archive, entry) for entry in archive.infolist() if not entry.is_dir()]
         else:
             with tarfile.open(source) as tar:
-                # In the order of the archive: a packed one has no other access.
-                contents = [(member.name, _read_member(tar, member)) for member in tar if member.isfile()]
-            yield [(name, partial(bytes, content)) for name, content in contents]
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
-        raise UserError(f"{source}: is no complete archive ({error}); allowed: .tar, .tar.gz, .tar.xz, .zip") from None
+                yield [_of_tar(tar, member) for member in tar.getmembers() if not member.isdir()]
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError) as error:
+        raise UserError(
+            f"{source}: is no complete archive ({_line(error)}); give a whole one: .tar, .tar.gz, .tar.xz or .zip"
+        ) from None
+    except OSError as error:
+        # The module for bzip2 raises it for damaged content; an error of the system has a number.
+        if error.errno:
+            raise
+        raise UserError(f"{source}: is no complete archive ({_line(error)}); give a whole one") from None
 
 
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""
+def _of_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _File:
+    problem = "is encrypted; pack it without a password" if entry.flag_bits & 1 else ""
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        problem = "is a link; pack the file itself"
+    return _File(entry.filename, entry.file_size, partial(archive.read, entry), problem)
+
+
+def _of_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _File:
+    def read() -> bytes:
+        file = tar.extractfile(member)
+        return file.read() if file else b""
+
+    problem = "" if member.isfile() else "is a link or a device; pack the file itself, for instance with --dereference"
+    return _File(member.name, member.size, read, problem)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _shown(name: str) -> str:
+    """Return a name for a message of one line."""
+    return name if name.isprintable() else repr(name)
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    """Return whether a file, or a folder above it, has a hidden name."""
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-def _placed(spec: FolderDataset, source: Path, files: Sequence[tuple[str, Read]], official: bool) -> Iterator[Picture]:
-    """Yield each picture with its part and its class."""
+def _placed(spec: FolderDataset, source: Path, pictures: Sequence[_File]) -> list[tuple[str, str]]:
+    """Return part (empty without the official split) and class of each picture."""
+    official = isinstance(spec.split, OfficialSplit)
     depth = 3 if official else 2
     layout = "train/CLASS/PICTURE and test/CLASS/PICTURE" if official else "CLASS/PICTURE"
-    for name, read in files:
-        if not name.lower().endswith(SUFFIXES):
-            continue
-        parts = PurePosixPath(name).parts
-        # An archive often has one folder above all others.
-        parts = parts[-depth:] if len(parts) == depth + 1 and source.is_file() else parts
-        if len(parts) != depth or (official and parts[0] not in PARTS):
-            raise UserError(f"{source}: {name} does not lie at {layout}; move it, or state another split")
-        cls = parts[-2]
-        if cls not in spec.classes:
+    paths = [PurePosixPath(file.name).parts for file in pictures]
+    for file, path in zip(pictures, paths, strict=True):
+        if ".." in path or path[0] == "/":
+            raise UserError(f"{source}: the name {_shown(file.name)} leads out of the archive; pack it again")
+        if file.problem:
+            raise UserError(f"{source}: {_shown(file.name)} {file.problem}")
+    # An archive often has one folder above all others.
+    if source.is_file() and len({path[0] for path in paths}) == 1 and {len(path) for path in paths} == {depth + 1}:
+        paths = [path[1:] for path in paths]
+    for file, path in zip(pictures, paths, strict=True):
+        if len(path) != depth or (official and path[0] not in PARTS):
+            raise UserError(f"{source}: {_shown(file.name)} does not lie at {layout}; move it, or state another split")
+        if path[-2] not in spec.classes:
             raise UserError(
-                f"{source}: {name} lies in the folder {cls!r}, which is no class; allowed: {', '.join(spec.classes)}"
+                f"{source}: {_shown(file.name)} lies in the folder {path[-2]!r}, which is no class; allowed: "
+                f"{', '.join(spec.classes)}"
             )
-        yield (parts[0] if official else "", cls, name, read)
+    repeated, times = Counter(paths).most_common(1)[0] if paths else ((), 1)
+    if times > 1:
+        raise UserError(f"{source}: {_shown('/'.join(repeated))} occurs twice; pack it once")
+    return [(path[0] if official else "", path[-2]) for path in paths]
 
 
-def _require_classes(spec: FolderDataset, source: Path, pictures: Sequence[Picture], parts: Sequence[str]) -> None:
+def _require_classes(spec: FolderDataset, source: Path, found: set[tuple[str, str]], others: Sequence[str]) -> None:
     """Raise an error for the first class without a picture for training; a test may lack a class."""
-    found = {(part, cls) for part, cls, *_ in pictures}
+    official = isinstance(spec.split, OfficialSplit)
+    first = "train" if official else ""
     for cls in spec.classes:
-        if (parts[0], cls) not in found:
-            place = "/".join(part for part in (parts[0], cls) if part)
-            raise UserError(
-                f"{source}: class {cls!r} has no picture in {place}; allowed endings: {', '.join(SUFFIXES)}; add "
-                "pictures, or leave the class out"
-            )
-    if "test" in parts and not any(part == "test" for part, _ in found):
+        if (first, cls) in found:
+            continue
+        place = "/".join(part for part in (first, cls) if part)
+        reason = f"allowed endings: {', '.join(SUFFIXES)}; add pictures, or leave the class out"
+        if nested := [name for name in others if name.lower().endswith(ARCHIVES)]:
+            reason = f"{_shown(nested[0])} is an archive, which is not opened; unpack it"
+        elif Path(source, place).is_symlink():
+            reason = f"{place} is a link, which is not followed; put the folder itself there"
+        raise UserError(f"{source}: class {cls!r} has no picture in {place}; {reason}")
+    if official and not any(part == "test" for part, _ in found):
         raise UserError(f"{source}: has no picture below test; add the folder, or state another split")
 
 
 def _warn_of_others(source: Path, names: Sequence[str]) -> None:
     if names:
-        print(f"{source}: {len(names)} files are no pictures and are not read, the first one is {names[0]}")
+        print(f"{source}: {len(names)} files are no pictures and are not read, the first one is {_shown(names[0])}")
 
 
-def _decode(spec: FolderDataset, source: Path, name: str, read: Read) -> NDArray[np.uint8]:
+def _decode(spec: FolderDataset, source: Path, file: _File) -> NDArray[np.uint8]:
     """Return one picture, shape ``(channels, height, width)``."""
     from PIL import Image, UnidentifiedImageError
 
-    place = f"{source}: {name}"
-    channels, height, width = spec.stored_shape
-    height, width = (width, height) if spec.transpose else (height, width)
+    place = f"{source}: {_shown(file.name)}"
+    if not file.size:
+        raise UserError(f"{place} has 0 bytes; replace it")
+    # Before it is read: the content of an archive may unpack to any size.
+    if file.size > MAX_PICTURE_BYTES:
+        raise UserError(f"{place} has {file.size} bytes; at most {MAX_PICTURE_BYTES} are allowed")
+    content = file.read()
     try:
-        content = read()
-        if not content:
-            raise UserError(f"{place} has 0 bytes; replace it")
-        if len(content) > MAX_PICTURE_BYTES:
-            raise UserError(f"{place} has {len(content)} bytes; at most {MAX_PICTURE_BYTES} are allowed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
-                if not spec.resize and picture.size != (width, height):
-                    raise UserError(
-                        f"{place} has {picture.width}x{picture.height} pixels, and shape states {width}x{height}; "
-                        "crop it, or state resize"
-                    )
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise UserError(
-                        f"{place} has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are read"
-                    )
-                wanted = MODES[channels]
-                if picture.mode != wanted and not spec.convert:
-                    raise UserError(
-                        f"{place} has mode {picture.mode}, and shape states {channels} channels, mode {wanted}; "
-                        "convert it, or state convert: true"
-                    )
-                pixels = np.asarray(picture.convert(wanted), dtype=np.uint8)
+                _check_picture(spec, place, picture)
+                pixels = _pixels(picture, MODES[spec.shape[0]])
+    except UnidentifiedImageError:
+        raise UserError(f"{place} is no PNG or JPEG picture; replace it") from None
     except (
-        UnidentifiedImageError,
         OSError,
         SyntaxError,
         ValueError,
+        EOFError,
+        IndexError,
+        OverflowError,
+        struct.error,
         zlib.error,
         Image.DecompressionBombError,
     ) as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise UserError(f"{place} is no PNG or JPEG picture that can be decoded ({error}); replace it") from None
-    pixels = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+        raise UserError(f"{place} cannot be decoded ({_line(error)}); replace it") from None
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return fit_pictures(spec, pixels[None])[0] if spec.resize else pixels
+
+
+def _check_picture(spec: FolderDataset, place: str, picture: Any) -> None:
+    """Raise a :class:`UserError` if a picture has another size or mode, before its pixels are decoded."""
+    channels, height, width = _decoded_shape(spec)
+    if not spec.resize and picture.size != (width, height):
+        raise UserError(
+            f"{place} has {picture.width}x{picture.height} pixels, and shape states {width}x{height} (width x height); "
+            "crop it, or state resize"
+        )
+    if picture.width * picture.height > MAX_PIXELS:
+        raise UserError(f"{place} has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are read")
+    if picture.mode != MODES[channels] and not spec.convert:
+        raise UserError(
+            f"{place} has mode {picture.mode}, and shape states {channels} channels, mode {MODES[channels]}; convert "
+            "it, or state convert: true"
+        )
+
+
+def _pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
+    """Return the pixels in another mode."""
+    if picture.mode.startswith("I"):
+        from PIL import Image
+
+        # Pillow takes all of 16 bits above 255 for white.
+        picture = Image.fromarray((np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return np.asarray(picture.convert(mode), dtype=np.uint8)

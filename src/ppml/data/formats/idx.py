@@ -36,8 +36,15 @@ def read_idx(path: Path) -> NDArray[np.generic]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: is no complete gzip file ({error}); pack it again") from None
     try:
-        kind, axes = struct.unpack_from(">2xBB", content)
+        zeros, code, axes = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{axes}I", content, 4)
-        return np.frombuffer(content, _IDX_TYPES[kind], math.prod(shape), 4 + 4 * axes).reshape(shape)
-    except (struct.error, KeyError, ValueError) as error:
+        if zeros or not axes:
+            raise ValueError("it does not begin with two zeros, a type and a number of axes")
+        start, kind = 4 + 4 * axes, np.dtype(_IDX_TYPES[code])
+        if len(content) != (needed := start + math.prod(shape) * kind.itemsize):
+            raise ValueError(f"it has {len(content)} bytes, and shape {'x'.join(map(str, shape))} needs {needed}")
+        return np.frombuffer(content, kind, offset=start).reshape(shape)
+    except KeyError:
+        raise UserError(f"{path}: is no IDX file (type {code} is unknown); give one in the format of MNIST") from None
+    except (struct.error, ValueError) as error:
         raise UserError(f"{path}: is no IDX file ({error}); give one in the format of MNIST's files") from None

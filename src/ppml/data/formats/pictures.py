@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.config.datasets import PictureFields
+from ppml.config.datasets import IdxDataset, PictureFields
 from ppml.data.raw_examples import RawExamples
 from ppml.errors import UserError
 
@@ -28,7 +28,7 @@ def picture_examples(
     values : array, shape ``(n, ...)``
         Pictures in any order of their axes, or rows of numbers.
     labels : array, shape ``(n,)`` or ``(n, columns)``
-        Numbers of classes, in the first column.
+        Numbers of classes; in QMNIST's files in the first of several columns.
     places : (path, path)
         The origins of inputs and labels, for messages.
 
@@ -39,6 +39,11 @@ def picture_examples(
     """
     inputs_place, labels_place = places
     classes = _checked_labels(spec, labels, labels_place)
+    if not values.ndim or values.dtype.kind not in "uif":
+        raise UserError(
+            f"{inputs_place}: has values of type {values.dtype} and shape {_sizes(values.shape)}; give an array of "
+            "numbers, the first axis of which counts the examples"
+        )
     if len(values) != len(classes):
         raise UserError(
             f"{inputs_place}: has {len(values)} examples, and {labels_place} has {len(classes)} labels; each example "
@@ -88,6 +93,13 @@ def _with_channels_first(spec: PictureFields, values: NDArray[Any], place: Path 
             f"{place}: has values of type {values.dtype.name}; a picture needs uint8, or state `white`, the number of "
             "a white pixel"
         )
+    if spec.white != 255 and values.size:
+        darkest, brightest = values.min(), values.max()
+        # A comparison with NaN is false.
+        if not (darkest >= 0 and brightest <= spec.white):
+            raise UserError(
+                f"{place}: has pixels from {darkest} to {brightest}, and white states 0 to {spec.white}; correct white"
+            )
     if spec.resize:
         if len(found) == 2 and channels == 1:
             return values[:, None]
@@ -103,7 +115,7 @@ def _with_channels_first(spec: PictureFields, values: NDArray[Any], place: Path 
         return values.transpose(0, 3, 1, 2)
     wanted = f"{channels} channels of any size" if spec.resize else f"{channels}x{height}x{width}"
     raise UserError(
-        f"{place}: has examples of shape {'x'.join(map(str, found))}, but the data set states pictures of {wanted}; "
+        f"{place}: has examples of shape {_sizes(found)}, but the data set states pictures of {wanted}; "
         "correct shape, or state resize"
     )
 
@@ -112,8 +124,8 @@ def _numbers(spec: PictureFields, values: NDArray[Any], place: Path | str) -> ND
     """Return the numbers of a table as float32, shape ``(n, columns)``."""
     if values.shape[1:] != tuple(spec.shape):
         raise UserError(
-            f"{place}: has examples of shape {'x'.join(map(str, values.shape[1:]))}, but the data set states "
-            f"{spec.shape[0]} columns; correct shape"
+            f"{place}: has examples of shape {_sizes(values.shape[1:])}, but the data set states {spec.shape[0]} "
+            "columns; correct shape"
         )
     with np.errstate(over="ignore"):
         numbers: NDArray[np.float32] = values.astype(np.float32)
@@ -128,12 +140,13 @@ def _numbers(spec: PictureFields, values: NDArray[Any], place: Path | str) -> ND
 
 def _checked_labels(spec: PictureFields, labels: NDArray[Any], place: Path | str) -> NDArray[np.int64]:
     """Return the numbers of classes."""
-    if labels.ndim not in (1, 2) or not np.issubdtype(labels.dtype, np.integer):
+    # QMNIST has eight columns, of which the first is the class. Several columns of other files are no single class.
+    single = labels.ndim == 1 or (labels.ndim == 2 and (labels.shape[1] == 1 or isinstance(spec, IdxDataset)))
+    if not single or not labels.size or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
-            f"{place}: has values of type {labels.dtype.name} and shape {'x'.join(map(str, labels.shape))}; labels "
-            "are integers, one for each example"
+            f"{place}: has values of type {labels.dtype} and shape {_sizes(labels.shape)}; labels are integers, one "
+            "for each example"
         )
-    # QMNIST has eight columns of provenance; the first one is the class.
     classes: NDArray[np.int64] = (labels[:, 0] if labels.ndim == 2 else labels).astype(np.int64)
     count = len(spec.classes)
     outside = np.flatnonzero((classes < 0) | (classes >= count))
@@ -144,3 +157,7 @@ def _checked_labels(spec: PictureFields, labels: NDArray[Any], place: Path | str
             f"{count - 1}; correct classes"
         )
     return classes
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "()"

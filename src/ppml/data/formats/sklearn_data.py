@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppml.config.datasets import SklearnDataset
+from ppml.data.raw_examples import RawExamples
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -26,3 +29,25 @@ def bunch_table(bunch: Any) -> pyarrow.Table:
     columns = {str(name): values for name, values in zip(bunch.feature_names, np.asarray(bunch.data).T, strict=True)}
     names = [str(name) for name in bunch.target_names]
     return pyarrow.table({**columns, TARGET: [names[label] for label in bunch.target]})
+
+
+def load_sklearn(spec: SklearnDataset) -> RawExamples:
+    """Return all examples of a data set of scikit-learn.
+
+    Raises
+    ------
+    UserError
+        The declared columns or pictures are not those of the data set.
+    """
+    bunch = load_bunch(spec.loader)
+    place = f"sklearn.datasets.load_{spec.loader}"
+    if spec.shape:
+        from ppml.data.formats.pictures import picture_examples
+
+        return picture_examples(spec, bunch.images, bunch.target.astype(np.int64), (place, place))
+    from ppml.data.formats.table_encoding import encode_table
+    from ppml.data.formats.table_files import TableFile, check_columns
+
+    table = bunch_table(bunch)
+    check_columns(spec, table.column_names, place)
+    return encode_table(spec, TableFile(place, table))

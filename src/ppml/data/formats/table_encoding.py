@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ppml.config.columns import GROUP_ROLES, Column, TableFields
 from ppml.config.datasets import CsvDataset
 from ppml.data.formats.table_files import TableFile
+from ppml.data.formats.table_text import shown
 from ppml.data.raw_examples import RawExamples
 from ppml.errors import UserError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SHOWN_VALUES = 12
 """Values of a closed list that a message shows at most."""
+_UNITS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Unit of a time of Arrow -> its number in a second."""
 
 
 def encode_table(spec: TableFields, file: TableFile) -> RawExamples:
@@ -47,6 +50,9 @@ class _Rows:
         self._file = file
         count = file.table.num_rows
         self.dropped = np.zeros(count, dtype=bool)
+        for name, column in spec.columns.items():
+            if column.is_read and (column.drop or column.missing == "drop_row"):
+                self._drop_rows(name, column)
         contract = spec.table_contract()
         inputs = np.zeros((count, *contract["shape"]), dtype=np.float32)
         start = 0
@@ -65,37 +71,84 @@ class _Rows:
             self._indices(label, spec.columns[label]),
             {name: self._indices(name, column) for name, column in groups.items()},
             None if time is None else self._times(time, spec.columns[time]),
-            None if unit is None else self._units(unit),
+            None if unit is None else self._units(unit, spec.columns[unit]),
         )
 
     def _error(self, row: int, name: str, problem: str) -> UserError:
-        return UserError(f"{self._file.place}: row {self._file.first_row + row}, column {name!r}: {problem}")
+        return UserError(f"{self._file.place}: row {self._file.row_number(row)}, column {shown(name)}: {problem}")
+
+    def _values(self, name: str) -> pyarrow.Array:
+        """Return a column in one piece, without a dictionary."""
+        import pyarrow
+
+        values = self._file.table.column(name).combine_chunks()
+        return values.dictionary_decode() if pyarrow.types.is_dictionary(values.type) else values
 
     def _texts(self, name: str) -> tuple[pyarrow.Array, NDArray[np.bool_]]:
         """Return the texts of a column without spaces around them, and which of them are missing."""
         import pyarrow
         from pyarrow import compute
 
-        values = self._file.table.column(name).combine_chunks()
+        values = self._values(name)
         if not pyarrow.types.is_string(values.type):
-            values = compute.cast(values, pyarrow.string())
+            try:
+                values = compute.cast(values, pyarrow.string())
+            except pyarrow.ArrowException:
+                raise UserError(
+                    f"{self._file.place}: column {shown(name)} has values of type {values.type}, which are no text; "
+                    "convert it, or state role ignored"
+                ) from None
         values = compute.utf8_trim_whitespace(values)
         # A number or a date of a Parquet file is missing as a null.
         missing = compute.is_in(values, value_set=pyarrow.array([*self._spec.missing_texts], pyarrow.string()))
-        mask = compute.or_(missing, compute.is_null(values))
-        return values, np.asarray(mask.to_numpy(zero_copy_only=False), dtype=bool)
+        return values, _mask(compute.or_(missing, compute.is_null(values)))
 
-    def _apply_missing_rule(self, name: str, column: Column, missing: NDArray[np.bool_]) -> None:
-        """Drop the rows with a missing value, or refuse the first one, if the rule of the column says so."""
-        # A row that is already left out needs no value.
-        rows = np.flatnonzero(missing & ~self.dropped)
-        if not len(rows):
+    def _stored_numbers(self, name: str) -> NDArray[np.float64] | None:
+        """Return the numbers of a column of a Parquet file, NaN if missing; None if it holds no numbers."""
+        import pyarrow
+        from pyarrow import compute
+
+        values = self._values(name)
+        is_number = (
+            pyarrow.types.is_integer,
+            pyarrow.types.is_floating,
+            pyarrow.types.is_decimal,
+            pyarrow.types.is_boolean,
+        )
+        if not any(check(values.type) for check in is_number):
+            return None
+        values = compute.cast(values, pyarrow.float64(), safe=False)
+        numbers = np.array(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+        for text in self._spec.missing_texts:
+            if _is_number(text):
+                numbers[numbers == float(text)] = np.nan
+        return numbers
+
+    def _drop_rows(self, name: str, column: Column) -> None:
+        """Leave out the rows that the rules of a column leave out; no other value of them is then looked at."""
+        import pyarrow
+        from pyarrow import compute
+
+        numbers = None if column.values else self._stored_numbers(name)
+        if numbers is not None:
+            self.dropped |= np.isnan(numbers)
             return
+        texts, missing = self._texts(name)
         if column.missing == "drop_row":
-            self.dropped[rows] = True
-        elif column.missing == "refuse":
+            # A text of the closed list is a value, also if it means a missing one elsewhere.
+            listed = [text for entries in column.values.values() for text in entries]
+            self.dropped |= missing & ~_mask(compute.is_in(texts, value_set=pyarrow.array(listed, pyarrow.string())))
+        self.dropped |= _mask(compute.is_in(texts, value_set=pyarrow.array([*column.drop], pyarrow.string())))
+
+    def _refuse_missing(self, name: str, column: Column, missing: NDArray[np.bool_], texts: Any = None) -> None:
+        """Raise an error for the first missing value, unless a rule of the column says otherwise."""
+        # A row that is left out needs no value.
+        rows = np.flatnonzero(missing & ~self.dropped)
+        if len(rows) and column.missing == "refuse":
+            text = None if texts is None else texts[int(rows[0])].as_py()
+            value = f" ({shown(text)})" if text else ""
             raise self._error(
-                int(rows[0]), name, f"is missing ({len(rows)} in all); state missing: drop_row, or another rule"
+                int(rows[0]), name, f"is missing{value}, {len(rows)} in all; state missing: drop_row, or another rule"
             )
 
     def _indices(self, name: str, column: Column) -> NDArray[np.int64]:
@@ -109,13 +162,10 @@ class _Rows:
         found = compute.fill_null(compute.index_in(texts, value_set=listed), -1)
         places = np.array([*position.values(), -1], dtype=np.int64)
         indices: NDArray[np.int64] = places[np.asarray(found)]
-        if column.drop:
-            dropped = compute.is_in(texts, value_set=pyarrow.array([*column.drop], pyarrow.string()))
-            self.dropped |= np.asarray(dropped.to_numpy(zero_copy_only=False), dtype=bool)
         unknown = indices < 0
         # A text of the closed list is a value, also if it means a missing one elsewhere.
         missing &= unknown
-        self._apply_missing_rule(name, column, missing)
+        self._refuse_missing(name, column, missing, texts)
         if column.missing == "category":
             indices[missing] = len(column.values)
         outside = np.flatnonzero(unknown & ~missing & ~self.dropped)
@@ -124,8 +174,8 @@ class _Rows:
             raise self._error(
                 row,
                 name,
-                f"{texts[row].as_py()!r} is not in the closed list; allowed: {_some([*position])}; add it to values, "
-                "or state other",
+                f"{shown(texts[row].as_py())} is not in the closed list; allowed: {_some([*position])}; add it to "
+                "values, or state other",
             )
         if column.other is not None:
             indices[outside] = list(column.values).index(column.other)
@@ -134,42 +184,40 @@ class _Rows:
 
     def _numbers(self, name: str, column: Column) -> NDArray[np.float64]:
         """Return the numbers of a column, with the stated number for missing ones."""
-        import pyarrow
-        from pyarrow import compute
-
-        kind = self._file.table.schema.field(name).type
-        if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind):
-            values = compute.cast(self._file.table.column(name).combine_chunks(), pyarrow.float64(), safe=False)
-            numbers: NDArray[np.float64] = values.to_numpy(zero_copy_only=False).astype(np.float64)
-            missing = np.isnan(numbers)
-        else:
+        texts, stored = None, self._stored_numbers(name)
+        if stored is None:
             texts, missing = self._texts(name)
-            numbers = self._parsed(name, texts, missing)
-        self._apply_missing_rule(name, column, missing)
+            numbers = self._parsed(name, texts, missing | self.dropped)
+        else:
+            numbers, missing = stored, np.isnan(stored)
+        self._refuse_missing(name, column, missing, texts)
         numbers[missing] = column.missing if isinstance(column.missing, float) else 0.0
+        numbers[self.dropped] = 0.0
         with np.errstate(over="ignore"):
-            bad = np.flatnonzero(~np.isfinite(numbers.astype(np.float32)) & ~self.dropped)
+            bad = np.flatnonzero(~np.isfinite(numbers.astype(np.float32)))
         if len(bad):
-            raise self._error(int(bad[0]), name, f"{numbers[bad[0]]} is not finite in float32; replace it")
-        numbers[~np.isfinite(numbers)] = 0.0
+            row = int(bad[0])
+            value = numbers[row] if texts is None else shown(texts[row].as_py())
+            raise self._error(row, name, f"{value} is not finite in float32; replace it")
         return numbers
 
-    def _parsed(self, name: str, texts: pyarrow.Array, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def _parsed(self, name: str, texts: pyarrow.Array, ignored: NDArray[np.bool_]) -> NDArray[np.float64]:
         import pyarrow
         from pyarrow import compute
 
         decimal = self._spec.decimal if isinstance(self._spec, CsvDataset) else "."
-        present = compute.if_else(pyarrow.array(missing), pyarrow.scalar("0"), texts)
-        pointed = compute.replace_substring(present, ",", ".") if decimal == "," else present
-
-        def convert(part: pyarrow.Array) -> pyarrow.Array:
-            return compute.cast(part, pyarrow.float64())
-
-        values, row = _converted(pointed, convert)
+        present = compute.if_else(pyarrow.array(ignored), pyarrow.scalar("0"), texts)
+        if decimal == ",":
+            # 1.234 would be read as a number between 1 and 2, and means 1234.
+            if len(pointed := np.flatnonzero(_mask(compute.match_substring(present, ".")))):
+                text = shown(texts[int(pointed[0])].as_py())
+                raise self._error(int(pointed[0]), name, f"{text} has a point, and decimal is ','; correct one of them")
+            present = compute.replace_substring(present, ",", ".")
+        values, row = _converted(present, lambda part: compute.cast(part, pyarrow.float64()))
         if values is None:
             text = texts[row].as_py()
             hint = "; state decimal: ','" if decimal == "." and _is_number(text.replace(",", ".")) else ""
-            raise self._error(row, name, f"{text!r} is no number{hint or '; correct it, or state another role'}")
+            raise self._error(row, name, f"{shown(text)} is no number{hint or '; correct it, or state another role'}")
         return np.array(values, dtype=np.float64)
 
     def _times(self, name: str, column: Column) -> NDArray[np.float64]:
@@ -177,26 +225,63 @@ class _Rows:
         import pyarrow
         from pyarrow import compute
 
-        kind = self._file.table.schema.field(name).type
-        if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind):
-            seconds: NDArray[np.float64] = self._file.table.column(name).to_numpy().astype(np.float64)
-            self._apply_missing_rule(name, column, np.isnan(seconds))
-            seconds[np.isnan(seconds)] = 0.0
-            return seconds
-        texts, missing = self._texts(name)
-        self._apply_missing_rule(name, column, missing)
-        texts = compute.if_else(pyarrow.array(missing), texts[int(np.flatnonzero(~missing)[0])], texts)
-        for convert in _time_conversions(column.format):
-            values, row = _converted(texts, convert)
-            if values is not None:
-                return np.asarray(values, dtype=np.float64)
-        expected = f"as {column.format!r}" if column.format else "as ISO 8601, or seconds; state format"
-        raise self._error(row, name, f"{texts[row].as_py()!r} is no time {expected}")
+        values = self._values(name)
+        if pyarrow.types.is_date(values.type):
+            values = compute.cast(values, pyarrow.timestamp("s"))
+        texts, seconds = None, self._stored_numbers(name)
+        if pyarrow.types.is_timestamp(values.type):
+            # The number of units since 1970 in UTC, also of a column with a zone.
+            counts = np.array(compute.cast(values, pyarrow.int64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+            seconds = counts / _UNITS[values.type.unit]
+        if seconds is None:
+            texts, missing = self._texts(name)
+            self._refuse_missing(name, column, missing, texts)
+            ignored = missing | self.dropped
+            seconds = self._parsed_times(name, column, texts, ignored)
+        else:
+            ignored = np.isnan(seconds) | self.dropped
+            self._refuse_missing(name, column, np.isnan(seconds))
+        seconds[ignored] = 0.0
+        if len(bad := np.flatnonzero(~np.isfinite(seconds))):
+            raise self._error(int(bad[0]), name, f"{seconds[bad[0]]} is no time; correct it")
+        return seconds
 
-    def _units(self, name: str) -> NDArray[np.int64]:
+    def _parsed_times(
+        self, name: str, column: Column, texts: pyarrow.Array, ignored: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        import pyarrow
+        from pyarrow import compute
+
+        kept = np.flatnonzero(~ignored)
+        seconds = np.zeros(len(ignored))
+        if not len(kept):
+            return seconds
+        present = texts.take(pyarrow.array(kept))
+        if column.format is not None:
+            try:
+                found, row, kind = *_formatted(present, column.format), f"as {column.format!r}"
+            except ValueError as error:
+                raise UserError(
+                    f"{self._file.place}: column {shown(name)}: format {column.format!r} cannot be used ({error}); "
+                    "state another one"
+                ) from None
+        else:
+            # Of times with more digits than microseconds, the others are cut.
+            present = compute.replace_substring_regex(present, r"(\.\d{6})\d+", r"\1")
+            tried = [(*_converted(present, convert), kind) for kind, convert in _time_conversions()]
+            # The message is about the first row that is unlike those before it.
+            found, row, kind = next((one for one in tried if one[0] is not None), max(tried, key=lambda one: one[1]))
+            kind = f"as {kind}, which the rows above have" if row else "as ISO 8601, or seconds"
+        if found is None:
+            text = shown(texts[int(kept[row])].as_py())
+            raise self._error(int(kept[row]), name, f"{text} is no time {kind}; correct it, or state format")
+        seconds[kept] = found
+        return seconds
+
+    def _units(self, name: str, column: Column) -> NDArray[np.int64]:
         """Return the number of the unit of each row, equal for equal texts."""
         texts, missing = self._texts(name)
-        self._apply_missing_rule(name, self._spec.columns[name], missing)
+        self._refuse_missing(name, column, missing, texts)
         encoded = texts.dictionary_encode()
         # A keyless hash: equal texts of several files have equal numbers, which no file or message shows.
         numbers = [
@@ -221,23 +306,13 @@ def scale_numbers(column: Column, numbers: NDArray[np.float64]) -> NDArray[np.fl
 def fitted_constants(spec: TableFields, inputs: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of each input: of the training examples for fitted columns, otherwise 0 and 1."""
     contract = spec.table_contract()
+    fitted = frozenset(contract["fitted"])
     means, deviations = [], []
     for place, name in enumerate(contract["columns"]):
-        values = inputs[:, place].astype(np.float64) if name in contract["fitted"] else None
+        values = inputs[:, place].astype(np.float64) if name in fitted else None
         means.append(0.0 if values is None else float(values.mean()))
         deviations.append(1.0 if values is None else float(values.std()) or 1.0)
     return tuple(means), tuple(deviations)
-
-
-def constant_columns(spec: TableFields, inputs: NDArray[np.float32]) -> list[str]:
-    """Return the names of input columns with one value in all rows."""
-    found, start = [], 0
-    for name, column in spec.inputs.items():
-        block = inputs[:, start : start + column.width]
-        if (block == block[:1]).all():
-            found.append(name)
-        start += column.width
-    return found
 
 
 def _converted(values: pyarrow.Array, convert: Callable[[Any], Any]) -> tuple[NDArray[Any] | None, int]:
@@ -264,23 +339,31 @@ def _converted(values: pyarrow.Array, convert: Callable[[Any], Any]) -> tuple[ND
         return None, first
 
 
-def _time_conversions(pattern: str | None) -> Sequence[Callable[[Any], Any]]:
-    """Return the conversions of texts to seconds that are tried, the last one for the message."""
+def _time_conversions() -> Sequence[tuple[str, Callable[[Any], Any]]]:
+    """Return the kinds of times without a stated format, and their conversions to seconds."""
     import pyarrow
     from pyarrow import compute
 
-    def seconds(stamps: Any) -> Any:
-        return compute.divide(compute.cast(compute.cast(stamps, pyarrow.int64()), pyarrow.float64()), 1e6)
+    def seconds(texts: Any, zone: str | None) -> Any:
+        counts = compute.cast(compute.cast(texts, pyarrow.timestamp("us", zone)), pyarrow.int64())
+        return compute.divide(compute.cast(counts, pyarrow.float64()), 1e6)
 
-    def iso(texts: Any) -> Any:
-        return seconds(compute.cast(texts, pyarrow.timestamp("us")))
+    return [
+        ("seconds", lambda texts: compute.cast(texts, pyarrow.float64())),
+        ("ISO 8601 with a zone", lambda texts: seconds(texts, "UTC")),
+        ("ISO 8601 without a zone", lambda texts: seconds(texts, None)),
+    ]
 
-    def zoned(texts: Any) -> Any:
-        return seconds(compute.cast(texts, pyarrow.timestamp("us", "UTC")))
 
-    if pattern is not None:
-        return [lambda texts: seconds(compute.strptime(texts, format=pattern, unit="us"))]
-    return [lambda texts: compute.cast(texts, pyarrow.float64()), zoned, iso]
+def _formatted(texts: pyarrow.Array, pattern: str) -> tuple[NDArray[np.float64] | None, int]:
+    """Return the seconds of times in a stated format, or None and the position of the first that has another one."""
+    # The parser of Arrow takes 31 February for 2 March.
+    import pandas
+
+    times = pandas.to_datetime(texts.to_numpy(zero_copy_only=False), format=pattern, utc=True, errors="coerce")
+    if len(bad := np.flatnonzero(times.isna())):
+        return None, int(bad[0])
+    return times.as_unit("us").asi8 / 1e6, 0
 
 
 def _is_number(text: str) -> bool:
@@ -293,4 +376,8 @@ def _is_number(text: str) -> bool:
 
 def _some(values: Sequence[str]) -> str:
     more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
-    return ", ".join(map(repr, values[:SHOWN_VALUES])) + more
+    return ", ".join(map(shown, values[:SHOWN_VALUES])) + more
+
+
+def _mask(values: Any) -> NDArray[np.bool_]:
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)

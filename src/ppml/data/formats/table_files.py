@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,29 @@ from typing import TYPE_CHECKING, Any
 from ppml.config.columns import TableFields
 from ppml.config.datasets import CsvDataset, FileSpec, ParquetDataset
 from ppml.config.suggestions import suggestion
-from ppml.data.formats.idx import GZIP
+from ppml.data.formats.table_text import (
+    TableText,
+    complete_gzip,
+    guess_delimiter,
+    header_names,
+    row_number,
+    rows_of,
+    shown,
+    unreadable,
+)
 from ppml.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
 
-DELIMITERS = (",", ";", "\t", "|")
 SHOWN = 8
 """Names that a message shows at most."""
-HEADER_BYTES = 16 * 2**20
+LARGEST_ROW = 8 * 2**20
+"""Bytes of the longest row of a CSV file."""
+
+
+def _from_one(row: int) -> int:
+    return row + 1
 
 
 @dataclass(frozen=True)
@@ -34,13 +47,13 @@ class TableFile:
         The file, for messages.
     table : pyarrow.Table
         The columns that training or splits need; those of a CSV file are texts.
-    first_row : int
-        The number of the first row of the table in the file, from 1.
+    row_number : callable
+        Returns the number of a row in the file, as messages show it: from 1, and for a CSV file as a spreadsheet does.
     """
 
     place: str
     table: pyarrow.Table
-    first_row: int = 1
+    row_number: Callable[[int], int] = _from_one
 
 
 def read_table_file(spec: CsvDataset | ParquetDataset, file: FileSpec, path: Path) -> TableFile:
@@ -59,143 +72,141 @@ def read_table_file(spec: CsvDataset | ParquetDataset, file: FileSpec, path: Pat
 
 def check_columns(spec: TableFields, names: Sequence[str], place: Path | str) -> None:
     """Raise a :class:`UserError` unless a file has the declared columns, each once."""
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{place}: the column {repeated[0]!r} occurs twice in the header; rename one of them")
-    absent = [name for name, column in spec.columns.items() if column.is_read and name not in names]
-    if absent:
-        near = suggestion(absent[0], [name for name in names if name not in spec.columns])
-        raise UserError(f"{place}: has no column {_listed(absent)}; {near}the file has {_listed(names)}")
+    counts = Counter(names)
+    if len(counts) < len(names):
+        repeated = next(name for name in names if counts[name] > 1)
+        raise UserError(f"{place}: the column {shown(repeated)} occurs twice in the header; rename one of them")
     unknown = [name for name in names if name not in spec.columns]
-    if unknown:
+    absent = [name for name, column in spec.columns.items() if column.is_read and name not in counts]
+    if absent:
         raise UserError(
-            f"{place}: has columns that are not declared: {_listed(unknown)}; give each a role, for instance ignored"
+            f"{place}: has no column {_listed(absent)}; {suggestion(absent[0], unknown)}the file has {_listed(names)}; "
+            "correct the names in columns"
+        )
+    if unknown:
+        near = suggestion(unknown[0], [name for name in spec.columns if name not in counts])
+        raise UserError(
+            f"{place}: has columns that are not declared: {_listed(unknown)}; {near}give each a role, for instance "
+            "ignored"
         )
 
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
+    return ", ".join(map(shown, names[:SHOWN])) + more
 
 
 # --- text files -----------------------------------------------------------------------------------------------------
 
 
-def open_text(path: Path) -> io.BufferedIOBase:
-    """Return the bytes of a file, unpacked if it is packed by gzip, whatever its name."""
-    import gzip
-
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP
-    return gzip.open(path) if packed else path.open("rb")
-
-
-def first_lines(path: Path, count: int, encoding: str) -> list[str]:
-    """Return the first lines of a text file, at most ``count``.
-
-    Raises
-    ------
-    UserError
-        The file is no complete gzip file, or the lines are not in ``encoding``.
-    """
-    import gzip
-    import zlib
-
-    try:
-        with open_text(path) as file:
-            lines = [file.readline(HEADER_BYTES) for _ in range(count)]
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: is no complete gzip file ({error}); pack it again") from None
-    try:
-        texts = b"".join(lines).decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not in {encoding}: byte {error.object[error.start]:#x}; state encoding") from None
-    return texts.splitlines(keepends=True)
-
-
 def _read_csv(spec: CsvDataset, file: FileSpec, path: Path) -> TableFile:
+    import pyarrow
+
+    with TableText(path, spec.encoding, spec.delimiter) as text:
+        names: list[str] = []
+        # Only errors are explained here; a file without any is read once.
+        try:
+            names = _header(spec, file, path, text)
+            table, problem = _parsed(spec, path, text, names), None
+        except UnicodeError:
+            raise unreadable(path, spec.encoding, spec.delimiter, file.skip_rows, names) from None
+        except (pyarrow.ArrowInvalid, _Uneven) as error:
+            table, problem = None, error
+        if text.doubtful:
+            _check_quotes(spec, file, path)
+
+    def row_of(row: int) -> int:
+        return row_number(path, spec.encoding, spec.delimiter, file.skip_rows, row + spec.header)
+
+    if isinstance(problem, _Uneven):
+        raise UserError(
+            f"{path}: row {row_of(problem.row)} has {problem.found} columns, and {len(names)} are expected: "
+            f"{shown(problem.text)}; correct the row, or state another delimiter"
+        )
+    if problem is not None and "straddling" in str(problem):
+        raise UserError(f"{path}: has a row of more than {LARGEST_ROW} bytes; correct the file")
+    if problem is not None and "Empty CSV" not in str(problem):
+        raise UserError(f"{path}: cannot be read as a table: {' '.join(str(problem).split())}")
+    if table is None or not table.num_rows:
+        raise UserError(f"{path}: has no rows{' after the header' if spec.header else ''}; give the complete file")
+    return TableFile(str(path), table, row_of)
+
+
+class _Uneven(Exception):
+    """A row with another number of columns."""
+
+    def __init__(self, row: int, found: int, text: str) -> None:
+        super().__init__(row)
+        self.row, self.found, self.text = row, found, text
+
+
+def _header(spec: CsvDataset, file: FileSpec, path: Path, text: TableText) -> list[str]:
+    """Return the names of the columns; the text is then at the first row."""
+    lines = text.lines()
+    for _ in range(file.skip_rows):
+        next(lines, "")
+    if not spec.header:
+        return list(spec.columns)
+    try:
+        names = header_names(lines, spec.delimiter)
+    except csv.Error as error:
+        raise UserError(f"{path}: the header cannot be read ({error}); close each quote in it") from None
+    if any("\0" in name for name in names):
+        raise UnicodeError("NUL")
+    if not any(names):
+        raise UserError(f"{path}: has no header after {file.skip_rows} lines; correct skip_rows or header")
+    if len(names) == 1 and (sign := guess_delimiter(names[0])):
+        raise UserError(f"{path}: the header has one column, {shown(names[0])}; state delimiter: {sign!r}")
+    check_columns(spec, names, path)
+    return names
+
+
+def _parsed(spec: CsvDataset, path: Path, text: TableText, names: list[str]) -> pyarrow.Table:
     import pyarrow
     from pyarrow import csv as arrow_csv
 
-    names = list(spec.columns)
-    if spec.header:
-        lines = first_lines(path, file.skip_rows + 1, spec.encoding)[file.skip_rows :]
-        names = header_names(lines, spec.delimiter)
-        if not any(names):
-            raise UserError(f"{path}: has no header after {file.skip_rows} lines; correct skip_rows or header")
-        if len(names) == 1 and (sign := guess_delimiter(names[0])):
-            raise UserError(f"{path}: the header has one column, {names[0][:80]!r}; state delimiter: {sign!r}")
-        check_columns(spec, names, path)
-    skipped = file.skip_rows + spec.header
-    read = [name for name, column in spec.columns.items() if column.is_read]
-    short: list[Any] = []
+    uneven: list[_Uneven] = []
 
     def note(row: Any) -> str:
-        short.append(row)
+        uneven.append(_Uneven(row.number - 1, row.actual_columns, row.text or ""))
         return "error"
 
     try:
-        with open_text(path) as content:
-            table = arrow_csv.read_csv(
-                pyarrow.PythonFile(content, mode="r"),
-                read_options=arrow_csv.ReadOptions(
-                    use_threads=False, skip_rows=skipped, column_names=names, encoding=_arrow_encoding(spec.encoding)
-                ),
+        with complete_gzip(path):
+            return arrow_csv.read_csv(
+                pyarrow.PythonFile(text, mode="r"),
+                # One thread, so that the parser knows the number of a row. The text is UTF-8, whatever the file is.
+                read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=LARGEST_ROW),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=spec.delimiter, newlines_in_values=True, invalid_row_handler=note
                 ),
                 convert_options=arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pyarrow.string()), include_columns=read, strings_can_be_null=False
+                    column_types=dict.fromkeys(names, pyarrow.string()),
+                    include_columns=[name for name, column in spec.columns.items() if column.is_read],
+                    strings_can_be_null=False,
+                    check_utf8=False,
                 ),
             )
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(_csv_problem(path, spec, error, short)) from None
-    except (EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise UserError(f"{path}: is no complete gzip file ({error}); pack it again") from None
-    if not table.num_rows:
-        raise UserError(f"{path}: has no rows after the header; give the complete file")
-    return TableFile(str(path), table, skipped + 1)
+    except pyarrow.ArrowInvalid:
+        if uneven:
+            raise uneven[0] from None
+        raise
 
 
-def header_names(lines: Sequence[str], delimiter: str) -> list[str]:
-    """Return the names of a header, without spaces around them."""
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    return [name.strip() for name in next(rows, [])]
+def _check_quotes(spec: CsvDataset, file: FileSpec, path: Path) -> None:
+    """Raise a :class:`UserError` if text follows a quoted value, or a quote is not closed.
 
-
-def guess_delimiter(header: str) -> str | None:
-    """Return the most frequent delimiter of a header, None if it has none.
-
-    Examples
-    --------
-    >>> guess_delimiter("age;income"), guess_delimiter("age")
-    (';', None)
+    The parser would take all rows up to the next quote for one value.
     """
-    counts = {sign: header.count(sign) for sign in DELIMITERS}
-    best = max(counts, key=lambda sign: counts[sign])
-    return best if counts[best] else None
-
-
-def _arrow_encoding(name: str) -> str:
-    return "utf8" if name.lower().replace("-", "").replace("_", "") in ("utf8", "utf8sig") else name
-
-
-def _csv_problem(path: Path, spec: CsvDataset, error: Exception, short: Sequence[Any]) -> str:
-    if short:
-        row = short[0]
-        where = f"row {row.number}" if row.number is not None else "a row"
-        text = (row.text or "")[:60]
-        return (
-            f"{path}: {where} has {row.actual_columns} columns, and {row.expected_columns} are expected: {text!r}; "
-            "correct the row, or the delimiter"
-        )
-    text = " ".join(str(error).split())
-    if "UTF8" in text or "utf8" in text:
-        return f"{path}: has text that is not in {spec.encoding} ({text}); state encoding, for instance latin-1"
-    if "Empty CSV" in text:
-        return f"{path}: has no rows; give the complete file"
-    return f"{path}: cannot be read as a table: {text}"
+    number = file.skip_rows
+    try:
+        for row, _ in rows_of(path, spec.encoding, spec.delimiter, file.skip_rows, strict=True):
+            number = row
+    except csv.Error:
+        raise UserError(
+            f"{path}: row {number + 1}: a quote is not closed, or text follows a quoted value; close each quote, and "
+            "write one inside a quoted value twice"
+        ) from None
 
 
 # --- Parquet --------------------------------------------------------------------------------------------------------
@@ -208,16 +219,21 @@ def _read_parquet(spec: ParquetDataset, path: Path) -> TableFile:
     try:
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
-            check_columns(spec, schema.names, path)
-            nested = [field.name for field in schema if pyarrow.types.is_nested(field.type)]
+            stored = {name.strip(): name for name in schema.names}
+            check_columns(spec, [name.strip() for name in schema.names], path)
             read = [name for name, column in spec.columns.items() if column.is_read]
-            if wrong := [name for name in nested if name in read]:
-                raise UserError(
-                    f"{path}: the column {wrong[0]!r} is nested ({schema.field(wrong[0]).type}); give flat columns, or "
-                    "role ignored"
-                )
-            table = file.read(columns=read)
-    except pyarrow.ArrowException as error:
+            for name in read:
+                kind = schema.field(stored[name]).type
+                if pyarrow.types.is_nested(kind):
+                    raise UserError(
+                        f"{path}: the column {shown(name)} is nested ({kind}); give flat columns, or role ignored"
+                    )
+            table = file.read(columns=[stored[name] for name in read])
+            table = pyarrow.table({name: table.column(stored[name]) for name in read})
+    except (pyarrow.ArrowException, OSError) as error:
+        # An error of the system, for instance of a disk, has a number.
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise UserError(f"{path}: is no Parquet file that can be read ({' '.join(str(error).split())})") from None
     if not table.num_rows:
         raise UserError(f"{path}: has no rows; give the complete file")

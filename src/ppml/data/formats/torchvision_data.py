@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppml.config.datasets import TorchvisionDataset
+from ppml.errors import UserError
 
 PART_OPTIONS: Mapping[str, Any] = {
     "SVHN": lambda part: {"split": part},
@@ -18,6 +24,7 @@ PART_OPTIONS: Mapping[str, Any] = {
 """Class -> options of a part, for the classes without the option ``train``."""
 FOLDERS = {"EMNIST": "EMNIST/raw"}
 """Class -> the folder of its archive; the others have it at the top."""
+_DAMAGED = (EOFError, OSError, pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
 def read_torchvision(
@@ -27,20 +34,59 @@ def read_torchvision(
 
     The class unpacks its archive in a temporary folder beside the files, so that no folder of a mirror changes. Its
     checksums of unpacked files are checked as well.
+
+    Raises
+    ------
+    UserError
+        The files are not those of the class, or the class cannot read them.
     """
     from torchvision import datasets
 
+    cls = getattr(datasets, spec.dataset)
+    own = PART_OPTIONS.get(spec.dataset, lambda part: {"train": part == "train"})(part)
+    # The class would download a file that is absent or has another content, and write it through the link.
+    for name, md5 in _published(cls, part).items():
+        if name not in files:
+            raise UserError(f"files: torchvision.datasets.{spec.dataset} needs {name}, which is not listed; add it")
+        with files[name].open("rb") as file:
+            found = hashlib.file_digest(file, _md5).hexdigest()
+        if found != md5:
+            raise UserError(
+                f"{files[name]}: has MD5 {found}, and torchvision.datasets.{spec.dataset} reads the file with {md5} "
+                "only; give that file"
+            )
     beside = next(iter(files.values())).parent
     with tempfile.TemporaryDirectory(dir=beside, prefix=".unpacked-") as folder:
         archive_folder = Path(folder, FOLDERS.get(spec.dataset, ""))
         archive_folder.mkdir(parents=True, exist_ok=True)
         for name, path in files.items():
             (archive_folder / name).symlink_to(path.resolve())
-        own = PART_OPTIONS.get(spec.dataset, lambda part: {"train": part == "train"})(part)
-        # The archive is there and has its checksum, so nothing is downloaded.
-        found = getattr(datasets, spec.dataset)(folder, download=True, **own, **spec.options)
+        try:
+            # The archive is there and has its checksum, so nothing is downloaded.
+            examples = cls(folder, download=True, **own, **spec.options)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, *_DAMAGED) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise UserError(
+                f"torchvision.datasets.{spec.dataset}, {part}: the files cannot be read "
+                f"({' '.join(str(error).split())}); correct files or options"
+            ) from None
         pictures, labels = [], []
-        for picture, label in found:
+        for picture, label in examples:
             pictures.append(np.asarray(picture))
             labels.append(int(label))
         return np.stack(pictures), np.asarray(labels, dtype=np.int64)
+
+
+def _published(cls: Any, part: str) -> dict[str, str]:
+    """Return the name and the MD5 of each published file that a class reads for a part."""
+    if hasattr(cls, "tgz_md5"):
+        return {cls.filename: cls.tgz_md5}
+    if hasattr(cls, "split_list"):
+        _, name, md5 = cls.split_list[part]
+        return {name: md5}
+    return {cls.url.rsplit("/", 1)[1]: cls.md5}
+
+
+def _md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ppml.config.transforms import Scattering
+from ppml.config.transforms import Scattering, coefficient_count
+from ppml.data.transforms.dead_leaves import draw_dead_leaves
 from ppml.data.transforms.deformation import DRAWS, Deformation, deform
 from ppml.data.transforms.scattering import ScatteringTransform
 from ppml.data.transforms.strokes import draw_strokes
@@ -25,6 +26,10 @@ AT_ONCE = 64
 """Images per call; blank images fill a smaller batch, since the bits of a matrix product depend on its shape."""
 
 
+PRIOR_AT_ONCE = 8192
+"""Synthetic images per call."""
+
+
 class ScatteringFeatures:
     """Whitened scattering coefficients of unit norm, and a constant.
 
@@ -38,7 +43,9 @@ class ScatteringFeatures:
     settings : Scattering
         The configuration.
     rng : Randomness
-        The source of the strokes and of the keys of random deformations.
+        The source of the synthetic images and of the keys of random deformations.
+    shape : tuple of int
+        The shape of an image: channels, height and width.
 
     Attributes
     ----------
@@ -46,18 +53,34 @@ class ScatteringFeatures:
         The number of features, with the constant.
     """
 
-    def __init__(self, settings: Scattering, rng: Randomness) -> None:
-        self.size = settings.components + 1
+    def __init__(self, settings: Scattering, rng: Randomness, shape: tuple[int, ...] = (1, 28, 28)) -> None:
+        self._channels, *sides = shape
+        self._side = max(sides)
         self._copies = settings.copies
         self._views = settings.views
         self._deformation = Deformation(settings.rotation, settings.shear, settings.scale, settings.shift)
         self._rng = rng
-        self._scattering = ScatteringTransform()
-        prior = self._coefficients(draw_strokes(settings.strokes, rng.child("strokes").torch()))
-        self._whitening = Whitening.fit(prior, settings.components, settings.regularization)
+        self._scattering = ScatteringTransform(self._side)
+        self._whitening = None
+        self.size = coefficient_count(shape) + 1
+        if settings.prior != "none":
+            images = self._synthetic_images(settings, rng.child(settings.prior).torch())
+            prior = torch.cat([self._coefficients(part) for part in images.split(PRIOR_AT_ONCE)])
+            self._whitening = Whitening.fit(prior, settings.components, settings.regularization)
+            self.size = settings.components + 1
+
+    def _synthetic_images(self, settings: Scattering, generator: torch.Generator) -> torch.Tensor:
+        """Return the images of the prior, float32 ``(n, channels, side, side)``."""
+        if settings.prior == "dead_leaves":
+            return draw_dead_leaves(settings.strokes, self._channels, self._side, generator)
+        strokes = draw_strokes(settings.strokes, generator)[:, None]
+        if self._side == strokes.shape[-1]:
+            return strokes
+        size = (self._side, self._side)
+        return functional.interpolate(strokes, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def plain(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features of ``images``, float32 ``(n, 1, 28, 28)`` with background 0, as ``(n, size)``."""
+        """Return the features of ``images``, float32 ``(n, *shape)`` with background 0, as ``(n, size)``."""
         return self._kind(images)
 
     def copies(self, images: torch.Tensor) -> torch.Tensor:
@@ -81,18 +104,29 @@ class ScatteringFeatures:
         """Return the features, ``(n, size)``, of images, or of their copies with the random ``draws``."""
         found = torch.empty(len(images), self.size)
         for start in range(0, len(images), AT_ONCE):
-            part = images[start : start + AT_ONCE, 0]
+            part = images[start : start + AT_ONCE]
             if draws is not None:
-                part = deform(part, self._deformation, draws[start : start + AT_ONCE])
-            filled = functional.pad(part, (0, 0, 0, 0, 0, AT_ONCE - len(part)))
+                part = self._deformed(part, draws[start : start + AT_ONCE])
+            # Black pixels make an image square.
+            down, across = (self._side - length for length in part.shape[2:])
+            filled = functional.pad(part, (0, across, 0, down, 0, 0, 0, AT_ONCE - len(part)))
             found[start : start + AT_ONCE] = self._features(filled)[: len(part)]
         return found
 
+    def _deformed(self, images: torch.Tensor, draws: NDArray[np.float64]) -> torch.Tensor:
+        """Return a copy of each image; its channels move together."""
+        each = deform(images.flatten(0, 1), self._deformation, draws.repeat(self._channels, axis=0))
+        moved: torch.Tensor = each.unflatten(0, images.shape[:2])
+        return moved
+
     def _features(self, images: torch.Tensor) -> torch.Tensor:
-        white = functional.normalize(self._whitening(self._coefficients(images)), dim=1)
-        return torch.cat([white, torch.full_like(white[:, :1], BIAS)], dim=1)
+        features = self._coefficients(images)
+        if self._whitening is not None:
+            features = functional.normalize(self._whitening(features), dim=1)
+        return torch.cat([features, torch.full_like(features[:, :1], BIAS)], dim=1)
 
     def _coefficients(self, images: torch.Tensor) -> torch.Tensor:
-        """Return scattering coefficients of unit norm, ``(n, 3969)``."""
-        normalised = functional.group_norm(self._scattering(images), GROUPS)
+        """Return scattering coefficients of unit norm, ``(n, coefficients)``."""
+        each = self._scattering(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        normalised = functional.group_norm(each.flatten(1, 2), GROUPS)
         return functional.normalize(normalised.flatten(1), dim=1)
