@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "ppml"
 LAYERS = (
-    ("errors", "contract", "randomness", "aggregation_parameters"),
+    ("errors", "contract", "project", "randomness", "aggregation_parameters"),
     ("io", "example_draws"),
     ("system_errors", "ipc"),
     ("jobs",),
@@ -18,7 +18,7 @@ LAYERS = (
     ("models", "data", "accounting"),
     ("mechanism", "preflight", "learning", "aggregation"),
     ("proofs", "federation", "encrypted_inference"),
-    ("training",),
+    ("training", "reference_training"),
     ("auditing",),
     ("results",),
     ("reporting",),

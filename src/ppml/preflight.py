@@ -115,7 +115,7 @@ def check_last_batch(config: Config, fallback: str | None) -> None:
     for name, arm in config.arms.items():
         if not MODELS[arm.model].batch_norm:
             continue
-        available_examples = config.dataset(fallback or config.dataset_of(name)).examples
+        available_examples = config.dataset(config.used_dataset(name, fallback)).examples
         examples = min(config.data.train, available_examples or config.data.train)
         batch = examples if arm.training.batch_size == "all" else arm.training.batch_size
         if (examples % batch or min(batch, examples)) == 1:
@@ -174,6 +174,8 @@ def _fallback_misfit(config: Config, fallback: str) -> str:
     """Return the reason why the fallback cannot replace the data of an arm, empty if it can."""
     offered = config.dataset(fallback).contract
     for name in config.arms:
+        if config.used_dataset(name, fallback) != fallback:
+            continue
         wanted = config.dataset(config.dataset_of(name)).contract
         if (wanted.kind, wanted.shape, len(wanted.classes)) != (offered.kind, offered.shape, len(offered.classes)):
             return f"arm {name} is for {wanted}, and {fallback} has {offered}"

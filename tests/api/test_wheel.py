@@ -19,7 +19,18 @@ from tests.workflow.project import ROOT
 from .conftest import Run
 
 OF_EXTRAS = (
-    *("snakemake", "snakemake_interface_common", "dvc", "flwr", "ray", "tenseal", "zstandard", "sklearn", "yaml"),
+    *(
+        "snakemake",
+        "snakemake_interface_common",
+        "dvc",
+        "flwr",
+        "ray",
+        "tenseal",
+        "zstandard",
+        "sklearn",
+        "pyarrow",
+        "yaml",
+    ),
     *("pandas", "matplotlib", "seaborn", "pygments", "pytest", "kymatio", "cyclonedx"),
 )
 """Modules of the packages that the base installation lacks."""

@@ -346,6 +346,13 @@ def test_times(form: str, tmp_path: Path) -> None:
     assert {*train.times.tolist()} <= exact
 
 
+def test_an_impossible_day_is_no_time(tmp_path: Path) -> None:
+    columns = {"seen": ["01.02.2021", "31.02.2021"] * 150, "x": list(range(100)) * 3, "y": [0, 1] * 150}
+    found = Described(tmp_path, write_csv(tmp_path / "a.csv", columns))
+    found.read()
+    assert found.roles()["seen"] == ("category",)
+
+
 def test_one_time_and_no_time_with_many_gaps(tmp_path: Path) -> None:
     columns = {
         "sparse": ["2021-01-01", "", ""] * 100,
@@ -373,6 +380,18 @@ def test_texts_of_missing_numbers_are_values_elsewhere(tmp_path: Path) -> None:
     found.read()
     assert found.columns()["sign"].values.keys() == found.columns()["y"].values.keys() == {"+", "-"}
     assert isinstance(found.columns()["x"].missing, float)
+
+
+def test_a_point_beside_a_decimal_comma_is_no_number(tmp_path: Path) -> None:
+    columns = {
+        "x": ["1,5", "2,5", "3,75"] * 100,
+        "odd": ["1.234", "5", "2.345"] * 100,
+        "price": ["1.234,5", "2,5", "7.001,25"] * 100,
+        "y": [0, 1] * 150,
+    }
+    found = Described(tmp_path, write_csv(tmp_path / "a.csv", columns, delimiter=";"))
+    found.read()
+    assert [role for role, *_ in found.roles().values()] == ["feature", "category", "category", "label"]
 
 
 def test_rare_values_are_no_inputs(tmp_path: Path) -> None:
@@ -452,6 +471,18 @@ def test_site_is_the_partition(tmp_path: Path) -> None:
     assert {*np.unique(train.groups["town"])} <= {0, 1, 2}
 
 
+def test_a_thousand_sites(tmp_path: Path) -> None:
+    columns = {
+        "x": [row % 977 for row in range(12_000)],
+        "town": [f"town {row % 1000}" for row in range(12_000)],
+        "y": [0, 1, 1] * 4_000,
+    }
+    found = Described(tmp_path, write_csv(tmp_path / "a.csv", columns), "--site", "town")
+    config, _ = found.read()
+    assert config.clients_of("fl_he") == 1000
+    assert config.arms["fl_he"].aggregation.kind == "bfv"
+
+
 def test_sensitive_columns_and_groups(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", people())
     found = Described(tmp_path, path, "--sensitive", "smoker", "--sensitive", "comment", "--group", "stage")
@@ -520,7 +551,7 @@ ODD_NAMES = (
 
 
 def test_odd_names_of_columns(tmp_path: Path) -> None:
-    columns = {name: [(row * (place + 3)) % 29 for row in range(300)] for place, name in enumerate(ODD_NAMES)}
+    columns = {name: [(row * (place + 3)) % 47 for row in range(300)] for place, name in enumerate(ODD_NAMES)}
     columns |= {"last": ["yes", "no"] * 150}
     found = Described(tmp_path, write_csv(tmp_path / "a.csv", columns))
     found.read()
@@ -569,14 +600,28 @@ def test_parquet_of_every_type(tmp_path: Path) -> None:
     found = Described(tmp_path, tmp_path / "a.bin")
     found.read()
     roles = {name: role[0] for name, role in found.roles().items()}
-    assert {name: roles[name] for name in ("list", "struct", "empty", "bytes")} == dict.fromkeys(
-        ("list", "struct", "empty", "bytes"), "ignored"
+    assert {name: roles[name] for name in ("list", "struct", "empty", "bytes", "length")} == dict.fromkeys(
+        ("list", "struct", "empty", "bytes", "length"), "ignored"
     )
-    features = ["whole", "half", "gaps", "nan", "price", "length"]
+    features = ["whole", "half", "gaps", "nan", "price"]
     assert [name for name, role in roles.items() if role == "feature"] == features
     assert (roles["flag"], roles["word"], roles["day"], roles["target"]) == ("category", "category", "time", "label")
     assert found.columns()["word"].missing == "category"
     assert "secret_field" not in found.text
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "Europe/Vienna"])
+def test_times_of_parquet(unit: str, zone: str | None, tmp_path: Path) -> None:
+    seen = pyarrow.array([1_600_000_000 + row % 90 for row in range(300)]).cast(pyarrow.timestamp("s"))
+    table = pyarrow.table(
+        {"seen": seen.cast(pyarrow.timestamp(unit, zone)), "x": [row % 77 for row in range(300)], "y": [0, 1] * 150}
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    found = Described(tmp_path, tmp_path / "a.parquet")
+    _, train = found.read()
+    assert found.roles()["seen"] == ("time",)
+    assert train.times is not None and train.times.min() >= 1_600_000_000
 
 
 def test_parquet_with_a_repeated_column_is_one_line(tmp_path: Path) -> None:
@@ -643,6 +688,9 @@ def test_the_configuration_stands_beside_the_others(tmp_path: Path) -> None:
         ([["red", "round"], ["red", "square"], ["blue", "round"]], False),
         ([["colour", "shape"], ["red", "square"], ["blue", "round"]], True),
         ([["a", "b"]], True),
+        ([["Jane", "jane@example.org"], ["Max", "max@example.org"]], False),
+        ([["who", "1990-01-31"], ["Max", "1991-12-01"]], False),
+        ([["gene", "2020-01-31"], ["x", "5.5"]], True),
     ],
 )
 def test_header_is_guessed(rows: list[list[str]], expected: bool) -> None:

@@ -8,14 +8,16 @@ from pydantic import BaseModel
 
 from ppml.config.arm import AffineAugmentation, Arm, TrainingSpec
 from ppml.config.audit import CanaryAudit, NoAudit
-from ppml.config.data import DataSpec, Dirichlet, Iid, Shards
-from ppml.config.datasets import DATASETS, DatasetSpec, FileSpec
+from ppml.config.columns import Column, TableFields
+from ppml.config.data import DataSpec, Dirichlet, Iid, Natural, Shards
+from ppml.config.datasets import DATASETS, DatasetBase, DatasetSpec, FileSpec, PictureFields
 from ppml.config.error_lines import KINDS
 from ppml.config.experiment import Claim, ComparedRow, Experiment
 from ppml.config.inference import CkksInference, NoInference
 from ppml.config.load import parse_config
 from ppml.config.model import Config, Folders
 from ppml.config.models import MODELS
+from ppml.config.splits import SplitSpec
 from ppml.config.technique import (
     Bfv,
     Centralized,
@@ -34,21 +36,33 @@ from ppml.config.technique import (
     ServerAdam,
     ServerSgd,
 )
-from ppml.config.transforms import Scattering
-from ppml.contract import DataContract
+from ppml.config.transforms import Binned, Scattering
 
 from .small import FEDERATED, small
 
 CONFIG = Path(__file__).parents[2] / "config"
 README = (CONFIG / "README.md").read_text(encoding="utf-8")
 
+
+def kinds_of(union, place):
+    """Return the section of each member of a tagged union."""
+    return {f"{place}, `kind: {one.model_fields['kind'].default}`": one for one in get_args(get_args(union)[0])}
+
+
+SHARED = (DatasetBase, PictureFields, TableFields)
+"""Bases with a section of their own: their keys are not repeated by each kind."""
 SECTIONS = {
     "Top level": Config,
     "`folders`": Folders,
     "`data`": DataSpec,
-    "`datasets.<name>`": DatasetSpec,
-    "`datasets.<name>.files`": FileSpec,
-    "`datasets.<name>.contract`": DataContract,
+    "`data.define.<name>`": DatasetBase,
+    "`data.define.<name>.files`": FileSpec,
+    "Pictures": PictureFields,
+    "Tables": TableFields,
+    "`data.define.<name>.columns.<name>`": Column,
+    **kinds_of(DatasetSpec, "`data.define.<name>`"),
+    **kinds_of(SplitSpec, "`data.define.<name>.split`"),
+    "`kind: natural`": Natural,
     "`kind: iid`": Iid,
     "`kind: shards`": Shards,
     "`kind: dirichlet`": Dirichlet,
@@ -56,6 +70,7 @@ SECTIONS = {
     "`audit`, `kind: canary`": CanaryAudit,
     "`arms.<name>`": Arm,
     "`transforms`, `kind: scattering`": Scattering,
+    "`transforms`, `kind: binned`": Binned,
     "`topology`, `kind: centralized`": Centralized,
     "`topology`, `kind: independent`": Independent,
     "`topology`, `kind: federated`": Federated,
@@ -101,24 +116,31 @@ def rows(heading):
     return {line[0].strip("` "): [cell.strip() for cell in line[1:]] for line in lines}
 
 
+def own_fields(model):
+    """Return the fields of a model, without those of its bases that have a section."""
+    shared = {key for base in SHARED if base is not model and issubclass(model, base) for key in base.model_fields}
+    return {key: field for key, field in model.model_fields.items() if key == "kind" or key not in shared}
+
+
 def described(model):
     """Return the JSON schema of each key; for a type or null, that of the type."""
     properties = model.model_json_schema()["properties"]
-    return {key: {**schema.get("anyOf", [{}])[0], **schema} for key, schema in properties.items()}
+    own = own_fields(model)
+    return {key: {**schema.get("anyOf", [{}])[0], **schema} for key, schema in properties.items() if key in own}
 
 
 def test_every_part_of_the_configuration_has_a_section():
-    assert models_below(Config) == set(SECTIONS.values())
+    assert models_below(Config) | set(SHARED) == set(SECTIONS.values())
 
 
 @each_section
 def test_documented_keys_are_those_of_the_models(heading, model):
-    assert set(rows(heading)) == set(model.model_fields)
+    assert set(rows(heading)) == set(own_fields(model))
 
 
 @each_section
 def test_documented_defaults_are_those_of_the_models(heading, model):
-    for key, field in model.model_fields.items():
+    for key, field in own_fields(model).items():
         default = rows(heading)[key][1]
         if field.is_required() or (key == "kind" and len(get_args(field.annotation)) == 1):
             assert default == "required", key

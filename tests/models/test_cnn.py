@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from ppml.config.models import MODELS, fitting_models
 from ppml.contract import DataContract
 from ppml.models.cnn import TanhCnn, initialise
-from ppml.models.registry import CLASSES, build_model
+from ppml.models.registry import CLASSES, build_model, build_reference
 from ppml.models.square_cnn import Square
 
 from ..learning.digits import CONTRACT, digits, vector
@@ -101,6 +102,9 @@ CONTRACTS = [
     DataContract(shape=(1, 28, 28), classes=2),
     DataContract(shape=(3, 32, 32), classes=26),
     DataContract(shape=(1, 14, 20), classes=3),
+    DataContract(shape=(1, 13, 13), classes=3),
+    DataContract(shape=(1, 10, 9), classes=3),
+    DataContract(shape=(3, 8, 8), classes=3),
     DataContract(kind="table", shape=(40,), classes=2),
     CONTRACT.features(21),
 ]
@@ -108,10 +112,30 @@ CONTRACTS = [
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=str)
 def test_every_fitting_model_maps_inputs_to_logits(contract):
-    assert fitting_models(contract)
-    for name in fitting_models(contract):
+    networks = [name for name in fitting_models(contract) if not MODELS[name].is_reference]
+    assert networks
+    for name in networks:
         model = build_model(name, contract, torch.Generator().manual_seed(0))
         assert model(torch.zeros(2, *contract.shape)).shape == (2, len(contract.classes)), name
+
+
+@pytest.mark.parametrize("name", [name for name, info in MODELS.items() if info.is_reference])
+def test_reference_model_has_log_probabilities_and_depends_on_its_seed_only(name):
+    rng = np.random.default_rng(0)
+    # The second of three classes is not in training.
+    labels = rng.permutation(np.repeat([0, 2], 50))
+    inputs = (rng.normal(size=(100, 4)) + labels[:, None]).astype(np.float32)
+    found = []
+    for seed in (1, 1, 2):
+        model = build_reference(name, seed)
+        model.fit(inputs, labels)
+        found.append(model.log_probabilities(inputs, 3))
+    assert found[0].shape == (100, 3) and found[0].dtype == np.float32
+    np.testing.assert_allclose(np.exp(found[0]).sum(axis=1), 1.0, rtol=1e-6)
+    assert (found[0].argmax(axis=1) == labels).mean() > 0.9 and np.exp(found[0][:, 1]).max() < 1e-30
+    assert np.array_equal(found[0], found[1])
+    # Boosted trees of few rows draw nothing.
+    assert np.array_equal(found[0], found[2]) == (name == "hist_gradient_boosting")
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=str)
@@ -121,7 +145,7 @@ def test_misfit_is_refused(contract):
             build_model(name, contract, torch.Generator())
 
 
-@pytest.mark.parametrize(("name", "side"), [("tanh_cnn", 14), ("square_cnn", 10)])
+@pytest.mark.parametrize(("name", "side"), [("tanh_cnn", 8), ("square_cnn", 8), ("resnet18", 8)])
 def test_smallest_image_is_the_smallest_that_a_model_can_take(name, side):
     fits, too_small = (DataContract(shape=(1, size, size), classes=2) for size in (side, side - 1))
     assert build_model(name, fits, torch.Generator())(torch.zeros(2, *fits.shape)).shape == (2, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ppml.auditing.verdict import audit_row, evaluate_audit
 from ppml.jobs.job import Job
@@ -39,6 +42,7 @@ class MadeUpArm:
     upload: int = 0
     delta: float = 1e-5
     dataset: str = "mnist"
+    data_kind: str = "image"
     model: str = "tanh_cnn"
     max_grad_norm: float = 0.1
     budget: float | None = None
@@ -59,6 +63,9 @@ class Collected:
     costs: pd.DataFrame
     history: pd.DataFrame
     clients: pd.DataFrame
+    classes: pd.DataFrame
+    confusion: pd.DataFrame
+    pictures: pd.DataFrame
     epsilons: pd.DataFrame
     audits: pd.DataFrame
     inferences: pd.DataFrame
@@ -121,10 +128,11 @@ def collect(
     n_test_all: int = 10_000,
     classes: int = 10,
     fallback: bool = False,
+    metric: str = "accuracy",
 ) -> Collected:
     """Return tables of ``seeds`` runs of each arm, the same on every call."""
     rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("records", "costs", "history", "clients", "epsilons")
+        name: [] for name in ("records", "costs", "history", "clients", "classes", "confusion", "pictures", "epsilons")
     }
     for place, (name, arm) in enumerate(arms.items()):
         # The same arm in plaintext and encrypted has the same accuracy, bit for bit.
@@ -138,8 +146,11 @@ def collect(
             rows["history"] += _history(name, arm, seed, accuracy, rng)
             rows["epsilons"] += _epsilons(record)
             rows["clients"] += _clients(arm, record, classes) if arm.clients else []
+            rows["classes"] += _classes(record, classes)
+            rows["confusion"] += _confusion(record, classes)
+        rows["pictures"] += _pictures(name, classes)
     labels = {name: arm.label for name, arm in arms.items()}
-    content = {"title": title, "arms": labels, "compare": compare or [], "fallback": fallback}
+    content = {"title": title, "arms": labels, "compare": compare or [], "fallback": fallback, "metric": metric}
     view = ExperimentView.model_validate_json(json.dumps(content))
     rows["audits"] = [_audit(name, arm) for name, arm in arms.items() if arm.epsilon is not None]
     rows["inferences"] = [_inference(name, seed) for name in list(arms)[:1] for seed in range(seeds)]
@@ -228,6 +239,7 @@ def _record(
     return {
         "arm": name,
         "dataset": arm.dataset,
+        "data_kind": arm.data_kind,
         "model": arm.model,
         "parameters": 26_010,
         "topology": arm.topology,
@@ -252,11 +264,21 @@ def _record(
         "evaluated_on": "test",
         "accuracy": round((accuracy - 0.008) * n_test) / n_test,
         "accuracy_all": round(accuracy * n_test_all) / n_test_all,
+        **_metrics(accuracy),
         "loss": 0.1,
         "device": "cpu",
         "config_digest": f"{sum(map(ord, name)):016x}",
         "data_digest": "00000000deadbeef",
     }
+
+
+def _metrics(accuracy: float) -> dict[str, float]:
+    """Return metrics below the accuracy, with intervals."""
+    found: dict[str, float] = {}
+    for place, metric in enumerate(("balanced_accuracy", "macro_f1", "worst_class_recall", "auc")):
+        value = accuracy - 0.01 * (place + 1)
+        found |= {metric: value, f"{metric}_low": value - 0.005, f"{metric}_high": value + 0.005}
+    return found
 
 
 def _cost(name: str, arm: MadeUpArm, seed: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -289,6 +311,39 @@ def _history(name: str, arm: MadeUpArm, seed: int, accuracy: float, rng: np.rand
     return rows
 
 
+def _classes(record: dict[str, Any], classes: int) -> list[dict[str, Any]]:
+    """Return the recall of each class; the last class is the hardest."""
+    shared = {"arm": record["arm"], "seed": record["seed"]}
+    size = record["n_test_all"] // classes
+    return [
+        {**shared, "class": f"class {label}", "examples": size}
+        | dict.fromkeys(("recall", "precision", "f1"), record["accuracy_all"] * (1 - 0.01 * label))
+        for label in range(classes)
+    ]
+
+
+def _confusion(record: dict[str, Any], classes: int) -> list[dict[str, Any]]:
+    """Return the examples of each class: most of them right, the others in the next class."""
+    size, rows = record["n_test_all"] // classes, []
+    for label in range(classes):
+        right = round(size * record["accuracy_all"])
+        for other, count in ((label, right), ((label + 1) % classes, size - right)):
+            names = {"true": f"class {label}", "predicted": f"class {other}"}
+            rows.append({"arm": record["arm"], "seed": record["seed"], **names, "examples": count})
+    return rows
+
+
+def _pictures(name: str, classes: int) -> list[dict[str, Any]]:
+    """Return two images, of which the second is predicted wrongly."""
+    rows = []
+    for number in range(2):
+        content = io.BytesIO()
+        Image.fromarray(np.full((8, 8), 100 * number, dtype=np.uint8)).save(content, format="PNG")
+        found = {"label": "class 0", "predicted": f"class {number}", "example": number}
+        rows.append({"arm": name, "seed": 0, **found, "png": base64.b64encode(content.getvalue()).decode()})
+    return rows
+
+
 def _clients(arm: MadeUpArm, record: dict[str, Any], classes: int) -> list[dict[str, Any]]:
     assert arm.clients is not None and arm.partition is not None
     rng = np.random.default_rng([sum(map(ord, arm.partition)), record["seed"]])
@@ -301,7 +356,7 @@ def _clients(arm: MadeUpArm, record: dict[str, Any], classes: int) -> list[dict[
         # The client with the fewest examples has the largest epsilon.
         spent = None if arm.epsilon is None else record["epsilon"] * math.sqrt(min(sizes) / number)
         rows.append(
-            {"arm": record["arm"], "seed": record["seed"], "partition": arm.partition, "client": client}
+            {"arm": record["arm"], "seed": record["seed"], "partition": arm.partition, "client": client, "name": None}
             | {"records": number, **{f"label_{label}": count for label, count in enumerate(counts.tolist())}}
             | {"accuracy": arm.accuracy, "epsilon": spent}
         )

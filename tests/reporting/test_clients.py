@@ -115,7 +115,7 @@ def test_kinds_of_noise_are_series(published):
     for series, arm in (("DP", "owner32"), ("distributed DP", "shares32")):
         assert line[f"FL + {series}: all 10,000 (%)"].startswith(f"{100 * means[arm]:.2f} ±")
         assert line[f"FL + {series}, minus centralized"].startswith(f"{100 * (means[arm] - means['dp']):+.2f} [")
-    assert "ML + DP, one owner, 10,000 training images: first 2,000 (%) " in " ".join(table.notes)
+    assert "ML + DP, one owner, 10,000 training examples: first 2,000 (%) " in " ".join(table.notes)
     behind = 100 * (means["dp"] - min(means["shares4"], means["shares32"]))
     assert f"FL + distributed DP: at most {behind:.2f} points below centralized" in " ".join(table.notes)
 

@@ -359,10 +359,10 @@ def test_epsilon_shows_budget_and_refused_step():
 @pytest.mark.parametrize("classes", [2, 10, 26])
 def test_labels_show_every_class_of_the_data(classes):
     collected = collect({"fl": TECHNIQUES["fl"]}, classes=classes)
-    counts = label_counts(collected.view, collected.records, collected.clients)["iid-8"]
-    assert list(counts.columns) == [f"label_{label}" for label in range(classes)]
+    counts = label_counts(collected.view, collected.records, collected.clients, collected.classes)["iid-8"]
+    assert list(counts.columns) == [f"class {label}" for label in range(classes)]
     figure = draw("labels", collected)
-    assert legend(figure) == [str(label) for label in range(classes)]
+    assert legend(figure) == [f"class {label}" for label in range(classes)]
     lengths = np.array([bar.get_width() for bar in figure.axes[0].patches]).reshape(classes, 8)
     assert lengths.sum(axis=0) == pytest.approx(np.full(8, 1250))
     assert len(set(label_palette(classes))) == classes
@@ -372,14 +372,16 @@ def test_labels_show_every_class_of_the_data(classes):
 def test_labels_must_add_up_to_examples(techniques):
     techniques.clients["label_3"] += 1
     with pytest.raises(UserError, match="labels of client 0 do not add up"):
-        label_counts(techniques.view, techniques.records, techniques.clients)
+        label_counts(techniques.view, techniques.records, techniques.clients, techniques.classes)
 
 
 def test_missing_label_of_an_arm_counts_as_zero(techniques):
     # As pandas fills the labels that the data of an arm do not have.
     techniques.clients["label_10"] = float("nan")
-    counts = label_counts(techniques.view, techniques.records, techniques.clients)
-    assert all((table["label_10"] == 0).all() for table in counts.values())
+    more = [{**row, "class": "class 10"} for row in techniques.classes.to_dict("records") if row["class"] == "class 9"]
+    techniques.classes = pd.concat([techniques.classes, pd.DataFrame(more)])
+    counts = label_counts(techniques.view, techniques.records, techniques.clients, techniques.classes)
+    assert all((table["class 10"] == 0).all() for table in counts.values())
 
 
 def test_labels_have_panel_per_partition_in_words():

@@ -73,7 +73,7 @@ def test_cost_is_against_the_arm_without_the_protection(collected):
     # No arm without privacy has the model of this arm.
     assert found["client"][0].against == found["client"][0].change_text == ""
     # The sentence names the arm of each cost.
-    assert "hiding the updates from the server costs no accuracy against FL;" in data.sentence
+    assert "hiding the updates from the server costs nothing against FL;" in data.sentence
     points = f"{-100 * found['model'][0].change:.2f}"
     assert f"differential privacy at ε 2.90 costs {points} points against Centralized;" in data.sentence
 

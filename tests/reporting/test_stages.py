@@ -16,7 +16,7 @@ from .made_up import COMPARE, TECHNIQUES, collect
 CLAIM = {"quote": "DP costs accuracy.", "criterion": "starts_higher", "arms": ["centralized", "dp"]}
 ROWS = {
     **{"claims": 1, "audit": 3, "epsilon_interpretations": 2, "published": 8, "headline": 6, "inference": 3},
-    **{"clients": 7, "recommendations": 6},
+    **{"clients": 7, "recommendations": 6, "classes": 210},
 }
 """Rows of the raw numbers by kind; other tables have a row for each of seven arms."""
 

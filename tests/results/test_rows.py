@@ -35,6 +35,7 @@ def make_run(arm=None, *, models=1, privacy=None, partition=None, bytes_up=0, **
                 "n_test_all": N_ALL,
                 "evaluate_on": "test",
                 "digest": "0123456789abcdef",
+                "contract": {"kind": "image", "shape": [1, 2, 2], "classes": [str(label) for label in range(CLASSES)]},
             },
         },
         privacy=privacy or {"unit": "none", "noise_by": "none", "epsilon": None},
@@ -43,6 +44,7 @@ def make_run(arm=None, *, models=1, privacy=None, partition=None, bytes_up=0, **
         predicted=log_probabilities(models).argmax(axis=2).astype(np.uint8),
         true_log_probabilities=log_probabilities(models)[:, np.arange(N_TEST), LABELS[:N_TEST]],
         labels=LABELS.astype(np.uint8),
+        scores=None,
         parameters=1000,
         partition=partition,
     )

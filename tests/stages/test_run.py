@@ -66,11 +66,13 @@ def gather(folder, *entries):
             "partition": partition and str(partition),
             "audit": None,
             "inference": [],
+            "pictures": None,
         }
         for arm, place, partition in entries
     ]
     metrics = {arm: str(folder / "metrics" / f"{arm}.json") for arm, *_ in entries}
-    spec = {"runs": runs, "metrics": metrics, "audit": {"kind": "none"}, "tables": [[arm for arm, *_ in entries]]}
+    arms = [arm for arm, *_ in entries]
+    spec = {"runs": runs, "metrics": metrics, "audit": {"kind": "none"}, "tables": [arms], "confusion": arms}
     files = {name: folder / f"{name}.csv" for name in TIDY_FILES}
     run_stage("collect", spec, {}, files)
     rows = {name: rows_of(files[name]) for name in ("records", "costs", "history", "clients", "epsilons", "joint")}

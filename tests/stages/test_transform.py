@@ -46,9 +46,10 @@ def test_files_have_features_of_each_image_in_half_precision(transformed, subset
         assert torch.equal(examples.labels, raw.labels)
 
 
-def test_about_differs_from_subset_in_contract_only(transformed, subset):
+def test_about_differs_from_subset_in_contract_only_and_keeps_the_raw_one(transformed, subset):
     before, after = read_json(subset["about"]), read_json(transformed["about"])
-    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {"contract"}
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert changed == {"contract", "raw"} and after["raw"] == before["contract"]
 
 
 def test_training_and_prediction_take_transformed_examples(transformed, real_data, tmp_path):

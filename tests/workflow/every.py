@@ -49,4 +49,4 @@ def run_in(project: Project, folders: dict[str, str]) -> Project:
 
 def source() -> Path:
     """Return a local mirror of the data; without one, the digits need none."""
-    return next((file.parents[1] for file in mirrored(DATASET)), Path("/no/mirror"))
+    return next((file.parents[1] for file in mirrored(DATASET).values()), Path("/no/mirror"))

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from ppml.results.tidy_files import TIDY_FILES
+from tests.documents.test_columns import documented_columns
 from tests.workflow.project import DATASET, MIRROR, Project
 
 ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
@@ -43,7 +45,7 @@ def records(smoke: Project) -> pd.DataFrame:
 
 def test_tidy_files_have_row_for_every_run(records: pd.DataFrame, smoke: Project) -> None:
     assert set(RECORD_COLUMNS) <= set(records.columns)
-    assert len(records) == 10 * 2
+    assert len(records) == 15 * 2
     assert not records.duplicated(["arm", "seed"]).any()
     costs = pd.read_csv(smoke.folder / "reports" / "costs.csv")
     assert set(COST_COLUMNS) <= set(costs.columns)
@@ -52,6 +54,11 @@ def test_tidy_files_have_row_for_every_run(records: pd.DataFrame, smoke: Project
     history = pd.read_csv(smoke.folder / "reports" / "history.csv")
     assert set(history["unit"]) == {"epoch", "round"}
     private = records.loc[records["privacy_unit"] == "example", "arm"].unique()
+    for name in TIDY_FILES:
+        columns = set(pd.read_csv(smoke.folder / "reports" / f"{name}.csv", nrows=0).columns)
+        documented, first_cells = documented_columns(name)
+        assert {column for column in columns if not column.startswith("label_")} <= documented, name
+        assert first_cells <= columns, name
     # The training loss is a statistic of private examples without noise.
     assert history.loc[history["arm"].isin(private), "train_loss"].isna().all()
 
@@ -64,11 +71,15 @@ def test_every_arm_learns(records: pd.DataFrame) -> None:
         # On scikit-learn's digits the noise of these few steps costs too little for so few images.
         assert mean["centralized"] > mean["dp"]
     assert mean["fl"] > mean["fl_dp"] > 0.2
+    assert min(mean["table"], mean["table_reference"]) > 0.94 and mean["table_dp"] > 0.85
+    assert min(mean["colour"], mean["colour_dp"]) > 0.9
+    balanced = records.groupby("arm")["balanced_accuracy"].mean()
+    assert (balanced <= mean + 0.05).all() and records.loc[records["arm"] == "table", "auc"].min() > 0.98
 
 
 def test_epsilon_is_at_most_target_and_close_to_it(records: pd.DataFrame) -> None:
     private = records[records["privacy_unit"] == "example"]
-    assert len(private) == 3 * 2
+    assert len(private) == 5 * 2
     assert private["epsilon"].between(7.9, 8.0).all()
     assert private["accountant"].isin(["prv", "pld"]).all()
     assert records.loc[records["privacy_unit"] == "none", "epsilon"].isna().all()
@@ -125,7 +136,7 @@ def test_every_table_and_figure_exists(smoke: Project) -> None:
         "partitions-labels",
         "audit-audit",
     )
-    for name in (*figures, "claims-loss", "claims-size"):
+    for name in (*figures, "claims-loss", "claims-size", "table-confusion", "colour-predictions"):
         assert (reports / "figures" / f"{name}.svg").stat().st_size > 10_000
         assert (reports / "figures" / f"{name}.png").stat().st_size > 10_000
 
@@ -194,5 +205,5 @@ def test_fallback_is_announced_and_has_own_folders(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not MIRROR.exists(), reason="the local mirror is missing")
 def test_mirror_provides_mnist(records: pd.DataFrame) -> None:
-    assert set(records["dataset"]) == {"mnist"}
-    assert set(records["n_test_all"]) == {10_000}
+    assert set(records["dataset"]) == {"mnist", "breast_cancer", "photo_patches"}
+    assert set(records.loc[records["dataset"] == "mnist", "n_test_all"]) == {10_000}

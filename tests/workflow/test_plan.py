@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ppml.config.datasets import DATASETS
+from ppml.config.datasets import DATASETS, parse_dataset
 from ppml.config.load import load_config
 from ppml.errors import UserError
 from ppml.jobs.job import Job
@@ -44,9 +44,8 @@ def test_names_of_experiments_change_no_composition(plan: Plan) -> None:
 
 def test_private_data_are_not_published(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan.redistributable
-    public = DATASETS["mnist"]
-    contract = public.contract.model_copy(update={"redistributable": False})
-    monkeypatch.setitem(DATASETS, "mnist", public.model_copy(update={"contract": contract}))
+    private = parse_dataset({**DATASETS["mnist"].to_json(), "redistributable": False})
+    monkeypatch.setattr("ppml.config.model.DATASETS", {**DATASETS, "mnist": private})
     assert not plan.redistributable
     with pytest.raises(UserError, match=r"own\.yaml .*mnist"):
         require_public_data(plan, "own.yaml")

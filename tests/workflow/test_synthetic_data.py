@@ -194,7 +194,7 @@ IMAGES, COLOUR, COLUMNS, TINY = (
     SyntheticData("image", (1, 28, 28), 2),
     SyntheticData("image", (3, 32, 32), 2),
     SyntheticData("table", (40,), 2),
-    SyntheticData("image", (1, 8, 8), 2),
+    SyntheticData("image", (1, 7, 7), 2),
 )
 FILES = [{"name": name, "md5": "0" * 32} for name in "abcd"]
 
@@ -291,7 +291,7 @@ def changed(array: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
             {"labels": changed(IMAGES.arrays()[1].astype("i4"), -1)},
             ["train-labels.gz", "example 200 has label -1", "0 to 1", "2 classes"],
         ),
-        (IMAGES, {"labels": IMAGES.arrays()[1] + np.float32(0.4)}, ["train-labels.gz", "float32", "integers"]),
+        (IMAGES, {"labels": IMAGES.arrays()[1] + np.float32(0.4)}, ["train-labels.gz", ">f4", "integers"]),
         (IMAGES, {"labels": IMAGES.arrays()[1].reshape(-1, 1, 1)}, ["train-labels.gz", "200x1x1", "integers"]),
         (IMAGES, {"labels": IMAGES.arrays()[1][:-1]}, ["train-inputs.gz", "200 examples", "199 labels"]),
         (IMAGES, {"inputs": IMAGES.arrays()[0].astype("f4")}, ["train-inputs.gz", "float32", "uint8", "state `white`"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -9,10 +10,13 @@ import click
 from ppml import __version__
 from ppml.command.checkout import run_in_checkout
 from ppml.config.privacy_limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
+from ppml.errors import UserError
 from ppml.jobs.runner import exit_on_error
 
 ACCOUNTANTS = ("tightest", "prv", "pld", "rdp", "gdp")
 """The accountants of :func:`ppml.account`, whose module takes seconds to import."""
+TABLE_PACKAGES = ("pyarrow", "yaml", "pandas")
+"""Packages of the extra ``workflow`` that read tables."""
 EPILOG = (
     'Completion in the shell: put `eval "$(_PPML_COMPLETE=bash_source ppml)"` into ~/.bashrc, or the same with '
     "zsh_source into ~/.zshrc."
@@ -68,6 +72,8 @@ def describe(
     lists come from the file: they are private facts until you confirm them.
     """
     with exit_on_error():
+        if absent := [package for package in TABLE_PACKAGES if find_spec(package) is None]:
+            raise UserError(f"the package {absent[0]} is not installed; pip install 'ppml-comparison[workflow]'")
         from ppml.command.describe import describe_files
         from ppml.data.describe.roles import Choices
 

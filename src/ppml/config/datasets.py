@@ -16,7 +16,6 @@ from ppml.config.columns import GROUP_ROLES, TableFields
 from ppml.config.paths import expand_input_file, expand_path
 from ppml.config.spec import ListOf, Spec, config_error
 from ppml.config.splits import ColumnSplit, GroupSplit, OfficialSplit, SplitSpec, TimeSplit
-from ppml.config.yaml_file import read_yaml
 from ppml.contract import DataContract, Kind
 from ppml.project import project_file
 
@@ -292,7 +291,9 @@ class SklearnDataset(DatasetBase, PictureFields, TableFields):
     """A data set that is a part of scikit-learn: a table with a column `target`, or the pictures of digits."""
 
     kind: Literal["sklearn"] = "sklearn"
-    loader: Literal["breast_cancer", "digits", "iris", "wine"] = Field(description="The loader, without `load_`.")
+    loader: Literal["breast_cancer", "digits", "iris", "sample_images", "wine"] = Field(
+        description="The loader, without `load_`. `sample_images`: patches of two photos, without overlap, by photo."
+    )
 
     @model_validator(mode="after")
     def _check_sklearn(self) -> SklearnDataset:
@@ -363,8 +364,6 @@ class CsvDataset(_TableSet):
             raise config_error(
                 f"delimiter: got {self.delimiter!r}; allowed: one sign of ASCII, for instance ',' or ';'"
             )
-        if self.delimiter == self.decimal:
-            raise config_error(f"decimal: got {self.decimal!r}, which is the delimiter as well")
         try:
             "".encode(self.encoding)
         except LookupError:
@@ -435,6 +434,9 @@ class _Catalogue(Mapping[str, Dataset]):
 
     @cached_property
     def _content(self) -> Mapping[str, Any]:
+        # The base installation has no YAML.
+        from ppml.config.yaml_file import read_yaml
+
         path = Path(self._path())
         return dict(read_yaml(path) or {}) if path.is_file() else {}
 

@@ -26,6 +26,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Folder = Annotated[str, AfterValidator(expand_output_folder)]
 
 
+MAX_ENCRYPTED_INPUTS = 4096
+"""Inputs of encrypted prediction: a batch of so many ciphertexts has 1.1 GB."""
+
+
 class Folders(Spec):
     """The folders of data and results, relative to the working folder of the workflow."""
 
@@ -219,6 +223,11 @@ class Config(Spec):
                 f"arms.{name}.model: got {arm.model!r} for {contract}: {reason}; allowed for these data: "
                 f"{', '.join(fitting_models(contract)) or 'no model'}"
             )
+        if arm.predicts_encrypted and contract.size > MAX_ENCRYPTED_INPUTS:
+            raise config_error(
+                f"arms.{name}.inference: got {contract}, {contract.size:,} inputs: a batch has a ciphertext for each of "
+                f"them; at most {MAX_ENCRYPTED_INPUTS:,} are allowed, for instance 1x64x64 or 3x36x36 images"
+            )
         for key in ("shift", "deformation"):
             if contract.kind != "image" and arm.augments(key):
                 raise config_error(
@@ -250,6 +259,11 @@ class Config(Spec):
     def dataset_of(self, arm: str) -> str:
         """Return the data set that ``arm`` trains on."""
         return self.arms[arm].dataset or self.data.dataset
+
+    def used_dataset(self, arm: str, fallback: str | None) -> str:
+        """Return the data set that ``arm`` trains on where ``fallback`` replaces those with published files."""
+        name = self.dataset_of(arm)
+        return fallback if fallback and self.dataset(name).file_names else name
 
     def label_of(self, arm: str) -> str:
         """Return the label of ``arm``; its name without a label."""

@@ -25,6 +25,14 @@ RENAMED_KEYS = {
 }
 """Old key -> new key."""
 
+MOVED_KEYS = {
+    "datasets": "data: {define: ...}",
+    "contract": "shape, classes, mean, deviation, licence and redistributable beside kind",
+    "format": "kind",
+    "torchvision": "files with name, md5 and urls",
+}
+"""Old key -> the entry, or entries, that replaced it."""
+
 RENAMED_VALUES = {
     ("noise", "owner"): "local",
     ("noise", "shares"): "distributed",

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ppml.config.renamed_keys import RENAMED_KEYS, renamed_entry
+from ppml.config.renamed_keys import MOVED_KEYS, RENAMED_KEYS, renamed_entry
 from ppml.config.suggestions import suggestion, yaml_hint
 
 
@@ -51,6 +51,8 @@ def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
 
 
 def _unknown_key(key: str, value: Any, allowed: Mapping[str, Any]) -> PydanticCustomError:
+    if entry := MOVED_KEYS.get(key):
+        return PydanticCustomError("renamed", "moved; write {entry}", {"key": key, "entry": entry})
     if RENAMED_KEYS.get(key) not in allowed:
         return unknown_name("key", key, allowed)
     return PydanticCustomError("renamed", "renamed; write `{entry}`", {"key": key, "entry": renamed_entry(key, value)})

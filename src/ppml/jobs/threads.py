@@ -10,6 +10,8 @@ def use_one_thread() -> None:
     """Make numerical libraries use one thread: the rounding of a sum depends on its division among threads."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
+    # pandas imports PyArrow, whose memory pool would start a thread of its own; a fork copies no thread.
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
 
 
 def make_deterministic() -> None:

@@ -236,7 +236,7 @@ class Plan:
 
     def dataset(self, arm: str) -> str:
         """Return the name of the data set that an arm trains on."""
-        return self.fallback or self.config.dataset_of(arm)
+        return self.config.used_dataset(arm, self.fallback)
 
     def datasets(self) -> list[str]:
         """Return the names of the data sets of all arms."""

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from ppml.reporting.axes import error_axis, score_label
 from ppml.reporting.client_grid import DIVISIONS, ONE_OWNER, SERIES, Answer, Cell, client_study
 from ppml.reporting.experiment_view import ExperimentView
-from ppml.reporting.formatting import epsilon_label
+from ppml.reporting.formatting import epsilon_label, nouns
 from ppml.reporting.literature import PublishedRow
 from ppml.reporting.panels import (
     draw_estimates,

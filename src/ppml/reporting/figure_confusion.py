@@ -19,6 +19,8 @@ NUMBERED = 12
 """Classes of a panel with a number in each cell, at most."""
 NAMED = 30
 """Classes of a panel with names at its sides, at most."""
+HORIZONTAL = 3
+"""Classes of a panel with horizontal names below, at most."""
 DARK = 0.55
 """The share above which a cell has white text."""
 LEAST_SHARE = 0.005
@@ -68,7 +70,8 @@ def _draw(ax: Axes, values: NDArray[np.float64], names: list[str], side: float, 
     ax.grid(visible=False)
     points = min(7.0, 44 * side / len(names))
     if len(names) <= NAMED:
-        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=min(7.0, points + 1))
+        rotation = 0 if len(names) <= HORIZONTAL else 90
+        ax.set_xticks(range(len(names)), names, rotation=rotation, fontsize=min(7.0, points + 1))
         ax.set_yticks(range(len(names)), names if left else [""] * len(names), fontsize=min(7.0, points + 1))
     if len(names) > NUMBERED:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from ppml.reporting.registry import figure
 
 WIDE = 12
 """Images side by side."""
+TITLE, IMAGES, LINE = 0.5, 0.75, 0.2
+"""Inches of the title, of the row of images, and of a line below."""
 RIGHT, WRONG = "#0173B2", "#D55E00"
 
 
@@ -32,18 +35,17 @@ def draw_predictions(view: ExperimentView, pictures: pd.DataFrame) -> Figure:
         parentheses. Images of other data sets than that of the first arm are left out.
     """
     mine = view.rows_of(pictures)
-    view.require(mine, "figure predictions", "is trained on images; select one, or remove this figure")
+    view.require([*mine["arm"]], "figure predictions", "is trained on images; select one, or remove this figure")
     first = mine[mine["arm"] == mine["arm"].iloc[0]].head(WIDE)
     arms = [
         (label, rows)
         for arm, label in view.arms.items()
         if len(rows := mine[mine["arm"] == arm].head(WIDE)) and [*rows["png"]] == [*first["png"]]
     ]
-    height = 1.6 + 0.22 * len(arms)
-    with panels(view, "predictions for the first test images", height, 2, 1, height_ratios=[1, 0.24 * len(arms)]) as (
-        drawing,
-        (top, below),
-    ):
+    lines = LINE * (len(arms) + 0.6)
+    layout: dict[str, Any] = {"rows": 2, "columns": 1, "height_ratios": [IMAGES, lines]}
+    with panels(view, "predictions for the first test images", TITLE + IMAGES + lines, **layout) as (drawing, axes):
+        top, below = axes
         _draw_images(top, first)
         _write_predictions(below, arms)
     return drawing

@@ -6,9 +6,10 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 DATASETS = {
     "mnist": "MNIST",
@@ -67,6 +68,7 @@ def nouns(records: pd.DataFrame) -> str:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> nouns(pd.DataFrame({"data_kind": ["image", "image", "table"]}))
     'images or rows'
     """
@@ -78,6 +80,7 @@ def evaluated_nouns(records: pd.DataFrame) -> str:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> evaluated_nouns(pd.DataFrame({"data_kind": ["table"], "evaluated_on": ["test"]}))
     'test rows'
     """

@@ -125,7 +125,7 @@ def technique_name(row: Mapping[str, Any] | pd.Series) -> str:
     'Scattering + FL + distributed DP + HE'
     """
     parts = (
-        PREFIXES.get(row["model"], _capital(model_name(row["model"]))),
+        _prefix(row),
         TOPOLOGIES[row["topology"]],
         PRIVACY[_privacy(row)],
         PROTECTIONS[row["aggregation"]],
@@ -133,9 +133,16 @@ def technique_name(row: Mapping[str, Any] | pd.Series) -> str:
     return " + ".join(filter(None, parts))
 
 
+def _prefix(row: Mapping[str, Any] | pd.Series) -> str:
+    """Return the first word of the name: the model, and for images what a linear model reads."""
+    if row["model"] == "linear" and row.get("data_kind") == "table":
+        return "Linear"
+    return PREFIXES.get(row["model"], _capital(model_name(row["model"])))
+
+
 def on_features(model: str) -> bool:
     """Return whether a model predicts from features that a fixed rule computes."""
-    return MODELS[model].kinds == ("features",)
+    return "features" in MODELS[model].kinds
 
 
 def _privacy(row: Mapping[str, Any] | pd.Series) -> str:

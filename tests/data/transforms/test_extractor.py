@@ -165,7 +165,7 @@ def test_private_images_in_strokes_or_whitening_are_detected(images, monkeypatch
             monkeypatch.setattr(extractor, "draw_strokes", drawn)
             return extract()
         rule = extract()
-        rule._whitening, rule.size = Whitening.fit(rule._coefficients(records[:, 0]), 20, 1e-3), 21
+        rule._whitening, rule.size = Whitening.fit(rule._coefficients(records), 20, 1e-3), 21
         return rule
 
     with pytest.raises(AssertionError):

@@ -9,8 +9,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from pydantic_core import PydanticCustomError
+
 from ppml.config.columns import MISSING_TEXTS
 from ppml.config.paths import expand_input_file
+from ppml.config.technique import Ckks
 from ppml.data.describe.files import UserTable
 from ppml.data.describe.roles import FEWEST_OTHERS, ColumnGuess, TableGuess
 from ppml.errors import UserError
@@ -25,7 +28,7 @@ CLIENTS = 4
 ENCRYPTED_INPUTS = 4_096
 """Inputs up to which the first configuration predicts encrypted rows."""
 SPLIT = f"split: {{kind: stratified, test: {TEST_FRACTION}}}"
-QUASI_NOTE = "a model can reveal what it reads; without it, drop one of the two roles"
+QUASI_NOTE = "a model can reveal its inputs; without this key, drop one of the two roles"
 _PLAIN = re.compile(r"(?:[^\W\d]|[<(+/])(?:[\w .<>=()&%*'$;^~+/@-]*[\w.<>=()&%*'$;^~+/@-])?|\d[\w -]*[^\W\d][\w-]*")
 _WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"])
 
@@ -174,7 +177,9 @@ def configuration(name: str, table: UserTable, guess: TableGuess, missing_texts:
     UserError
         The table is too small for a test, or the path of a file cannot stand in a configuration.
     """
-    test = min(sum(round(TEST_FRACTION * count) for count in guess.classes.values()), rows)
+    # The split takes the fraction of each class; other rules leave out rows of all classes.
+    test = sum(round(TEST_FRACTION * count) for count in guess.classes.values())
+    test = round(test * min(1, rows / sum(guess.classes.values())))
     train = rows - test
     if not test or train < CLIENTS:
         raise UserError(f"{table.paths[0]}: has {rows} rows with a label, too few for training and test; give more")
@@ -279,14 +284,14 @@ def delta_for(rows: int) -> str:
 def _arm_lines(guess: TableGuess, train: int, test: int) -> list[str]:
     clients = len(large_sites(guess)) if federates_sites(guess) else CLIENTS
     own = max(train // clients, 1)
-    batch, private_batch = power_of_two(train / 100, 16, 512), power_of_two(train / 20, 32, 4096)
+    batch, private_batch = power_of_two(train / 100, 16, 512), _private_batch(train)
     rounds = 20 if train < 50_000 else 10
     topology = f"{{kind: federated, partition: {partition_name(guess)}, rounds: {rounds}}}"
-    epochs, private_epochs = _passes(3000, batch, train), _passes(600, private_batch, train)
+    epochs, private_epochs = _passes(3000, batch, train), _passes(400, private_batch, train)
     privacy = f"{{kind: example, epsilon: 8.0, delta: {delta_for(train)}, max_grad_norm: 1.0}}"
-    plain = f"training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: 0.02}}"
+    plain = f"training: {{epochs: {epochs}, batch_size: {batch}, learning_rate: 0.05}}"
     small = power_of_two(own / 50, 8, 256)
-    private_small = power_of_two(own / 8, 16, 4096)
+    rate = 0.1 if train < 2_000 else 0.2 if train < 20_000 else 0.5
     arms: Mapping[str, Sequence[str]] = {
         "logistic": ("label: Logistic + ML", "model: logistic", plain),
         "mlp": ("label: ML", "model: mlp", plain),
@@ -294,7 +299,7 @@ def _arm_lines(guess: TableGuess, train: int, test: int) -> list[str]:
             'label: "ML + DP, ε 8"',
             "model: mlp",
             f"privacy: {privacy}",
-            f"training: {{epochs: {private_epochs}, batch_size: {private_batch}, learning_rate: 0.2}}",
+            f"training: {{epochs: {private_epochs}, batch_size: {private_batch}, learning_rate: {rate}}}",
         ),
         "dp_3": ('label: "ML + DP, ε 3"', "extends: dp_8", "privacy: {epsilon: 3.0}"),
         "dp_1": ('label: "ML + DP, ε 1"', "extends: dp_8", "privacy: {epsilon: 1.0}"),
@@ -302,15 +307,15 @@ def _arm_lines(guess: TableGuess, train: int, test: int) -> list[str]:
             "label: FL",
             "model: mlp",
             f"topology: {topology}",
-            f"training: {{epochs: 1, batch_size: {small}, learning_rate: 0.02}}",
+            f"training: {{epochs: 1, batch_size: {small}, learning_rate: 0.05}}",
         ),
         "fl_dp": (
             'label: "FL + DP, ε 8"',
             "extends: dp_8",
             f"topology: {topology}",
-            f"training: {{epochs: 1, batch_size: {private_small}}}",
+            f"training: {{epochs: 1, batch_size: {_private_batch(own)}}}",
         ),
-        "fl_he": ("label: FL + HE", "extends: fl", "aggregation: {kind: ckks}"),
+        "fl_he": ("label: FL + HE", "extends: fl", f"aggregation: {{kind: {_encryption(clients)}}}"),
     }
     lines = ["arms:"]
     for name, keys in arms.items():
@@ -323,6 +328,20 @@ def _arm_lines(guess: TableGuess, train: int, test: int) -> list[str]:
             f"    inference: {{kind: ckks, images: {min(test, 500)}, single_images: 2}}",
         ]
     return lines
+
+
+def _encryption(clients: int) -> str:
+    """Return the aggregation under encryption that holds the sum of so many clients."""
+    try:
+        Ckks().check_sum(clients)
+    except PydanticCustomError:
+        return "bfv"
+    return "ckks"
+
+
+def _private_batch(rows: int) -> int:
+    """Return the batch of DP-SGD, larger than without privacy, since each step adds noise."""
+    return power_of_two(8 * math.sqrt(rows), 16, 4096)
 
 
 def _passes(steps: int, batch: int, rows: int) -> int:

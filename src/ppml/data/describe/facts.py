@@ -129,12 +129,14 @@ class _Column:
         kind = values.type
         self._numeric = pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)
         self._temporal = pyarrow.types.is_date(kind) or pyarrow.types.is_timestamp(kind)
+        if pyarrow.types.is_duration(kind):
+            raise pyarrow.ArrowNotImplementedError
         if not self._numeric:
             texts = values if pyarrow.types.is_string(kind) else compute.cast(values, pyarrow.string())
             values = compute.utf8_trim_whitespace(texts)
         self._values = values
         self._counts = self._count()
-        # What holds for each different value holds for all of them.
+        # A property of each different value is one of all rows.
         self._pool = values if self._counts is None else pyarrow.chunked_array([list(self._counts)], values.type)
 
     def _count(self) -> dict[Any, int] | None:
@@ -153,6 +155,8 @@ class _Column:
         present = self._without(sure)
         if not len(present):
             return ColumnFacts(self._name, "empty", self._rows, missing=self._rows, counts={})
+        if self._temporal:
+            return self._facts("time", present, sure)
         for missing in (sure, {*sure, *MISSING_NUMBERS}):
             present = self._without(missing)
             if not len(present):
@@ -163,11 +167,8 @@ class _Column:
             if not self._numeric and (found := time_format(present)) is not None:
                 return self._facts("time", present, missing, format=found or None)
         present = self._without(sure)
-        if self._temporal or self._numeric:
-            reason = (
-                "times in nanoseconds, or with an unknown format" if self._temporal else "numbers that are not finite"
-            )
-            return ColumnFacts(self._name, "other", self._rows, reason=reason)
+        if self._numeric:
+            return ColumnFacts(self._name, "other", self._rows, reason="numbers that are not finite")
         return self._facts("text", present, sure, has_emails=_has_emails(present))
 
     def _without(self, missing: set[str]) -> pyarrow.ChunkedArray:
@@ -188,10 +189,14 @@ class _Column:
         from pyarrow import compute
 
         def convert(part: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
-            if self._decimal == "," and not self._numeric:
+            if decimal_comma:
                 part = compute.replace_substring(part, ",", ".")
             return compute.cast(part, pyarrow.float64(), safe=False)
 
+        decimal_comma = self._decimal == "," and not self._numeric
+        # The loader refuses 1.234 beside 1,5: it could mean 1234.
+        if decimal_comma and compute.any(compute.match_substring(present, ".")).as_py():
+            return None
         if not _converts(convert, present.slice(0, SCREEN)) or not _converts(convert, present):
             return None
         numbers = convert(present)
@@ -285,21 +290,26 @@ def time_format(texts: pyarrow.ChunkedArray) -> str | None:
     if not compute.all(compute.match_substring_regex(screen, r"^[0-9]{1,4}[-./ ]")).as_py():
         return None
     short = compute.all(compute.match_substring_regex(screen, SHORT_YEAR)).as_py()
-    return next((pattern for pattern, convert in _conversions(short) if _are_times(convert, screen, texts)), None)
+    fitting = (one for one, convert in _conversions(short) if _are_times(one, convert, screen, texts))
+    return next(fitting, None)
 
 
 def _conversions(short_year: bool) -> Iterable[tuple[str, Callable[[Any], Any]]]:
     import pyarrow
     from pyarrow import compute
 
+    def iso(texts: Any, kind: Any) -> Any:
+        # As the loader does: digits behind microseconds are cut.
+        return compute.cast(compute.replace_substring_regex(texts, r"(\.\d{6})\d+", r"\1"), kind)
+
     for kind in (pyarrow.timestamp("us"), pyarrow.timestamp("us", "UTC")):
-        yield "", partial(compute.cast, target_type=kind)
+        yield "", partial(iso, kind=kind)
     for pattern in TIME_FORMATS:
         form = pattern.replace("%Y", "%y") if short_year else pattern
         yield form, partial(compute.strptime, format=form, unit="us")
 
 
-def _are_times(convert: Callable[[Any], Any], *parts: Any) -> bool:
+def _are_times(pattern: str, convert: Callable[[Any], Any], *parts: Any) -> bool:
     import pyarrow
     from pyarrow import compute
 
@@ -310,4 +320,12 @@ def _are_times(convert: Callable[[Any], Any], *parts: Any) -> bool:
         years = compute.year(compute.cast(convert(part), pyarrow.timestamp("us")))
         if compute.min(years).as_py() < 1000:
             return False
-    return True
+    return not pattern or _are_days(pattern, parts[-1])
+
+
+def _are_days(pattern: str, texts: Any) -> bool:
+    """Return whether no text is a day such as 31 February, which the parser of Arrow takes for 2 March."""
+    import pandas
+
+    times = pandas.to_datetime(texts.to_numpy(), format=pattern, utc=True, errors="coerce")
+    return not times.isna().any()

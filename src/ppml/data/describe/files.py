@@ -37,6 +37,12 @@ SAMPLE_ROWS = 20_000
 """Rows from which the decimal sign is guessed."""
 PARQUET = b"PAR1"
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+_SHAPES = (
+    _NUMBER,
+    re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.*"),
+    re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+"),
+)
+"""Numbers, dates and e-mail addresses, which are values and seldom names of columns."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Return whether the first row has names: the cells of a column of numbers decide, else repeated texts.
+    """Return whether the first row has names: numbers, dates and addresses decide, else repeated texts.
 
     Examples
     --------
@@ -240,9 +246,11 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
         present = [text for text in column if text not in MISSING_TEXTS]
         if cell in (*MISSING_TEXTS, "?") or not present:
             continue
-        if sum(bool(_NUMBER.fullmatch(text)) for text in present) * 2 > len(present):
-            is_number = bool(_NUMBER.fullmatch(cell))
-            names, values = names + (not is_number), values + is_number
+        for shape in _SHAPES:
+            if sum(bool(shape.fullmatch(text)) for text in present) * 2 > len(present):
+                is_value = bool(shape.fullmatch(cell))
+                names, values = names + (not is_value), values + is_value
+                break
     if values and _is_sequence([cell for cell in first if _NUMBER.fullmatch(cell)]):
         return True
     if names or values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,9 @@ FEW_NUMBERS = 10
 FEWEST_ROWS = 20
 """Rows below which different numbers say nothing about a column."""
 FEWEST_OTHERS = 10
-"""Rows with another value than the commonest one that an input needs; training may get none of fewer."""
+"""Rows with another value than the commonest one; an input needs so many, since training may get none of fewer."""
+MOST_GAPS = 20
+"""One row in so many may lack a time or a site, since it is then left out."""
 LONGEST_TEXT = 100
 """Characters of a text that may be a value of a category."""
 FOUND = "found in the file; confirm or replace by public limits"
@@ -233,6 +236,8 @@ def guess_table(facts: Sequence[ColumnFacts], choices: Choices = Choices()) -> T
     _check_choices(by_name, choices)
     label = choices.label if choices.label is not None else _guess_label(facts, choices)
     site = choices.site if choices.site is not None else _guess_site(facts, label, choices)
+    # Rows that label and site leave out have no values of other columns.
+    kept = math.prod(1 - by_name[name].missing / by_name[name].rows for name in (label, site) if name is not None)
     columns, timed = [], False
     for column in facts:
         if column.name == label:
@@ -240,7 +245,7 @@ def guess_table(facts: Sequence[ColumnFacts], choices: Choices = Choices()) -> T
         elif column.name == site:
             columns.append(_site_column(column))
         else:
-            guess = guess_column(column, choices, timed=timed)
+            guess = guess_column(column, choices, timed=timed, kept=kept)
             timed = timed or "time" in guess.roles
             columns.append(_with_choices(guess, column, choices))
     found = within_limit(columns, MOST_YAML_VALUES)
@@ -272,7 +277,9 @@ def within_limit(columns: Sequence[ColumnGuess], most: int) -> list[ColumnGuess]
 # --- one column -----------------------------------------------------------------------------------------------------
 
 
-def guess_column(facts: ColumnFacts, choices: Choices = Choices(), *, timed: bool = False) -> ColumnGuess:
+def guess_column(
+    facts: ColumnFacts, choices: Choices = Choices(), *, timed: bool = False, kept: float = 1.0
+) -> ColumnGuess:
     """Return the entry of a column that is neither label nor site.
 
     Parameters
@@ -281,6 +288,8 @@ def guess_column(facts: ColumnFacts, choices: Choices = Choices(), *, timed: boo
     choices : Choices
     timed : bool
         Whether a column before has the role time, which one column may have.
+    kept : float
+        The fraction of the rows that other columns do not leave out.
     """
     name = facts.name
     if facts.kind in ("empty", "other"):
@@ -292,7 +301,7 @@ def guess_column(facts: ColumnFacts, choices: Choices = Choices(), *, timed: boo
     if facts.kind == "time" or _is_epoch(facts):
         return _time_column(facts, timed)
     quasi = ("quasi_identifier",) if words(name) & QUASI_IDENTIFIERS else ()
-    if facts.others < fewest_others(facts.rows):
+    if facts.others * kept < fewest_others(facts.rows):
         return _ignored(name, "nearly all rows have one value")
     if facts.kind == "number" and facts.low < facts.high:
         return _feature(facts, quasi)
@@ -305,8 +314,8 @@ def guess_column(facts: ColumnFacts, choices: Choices = Choices(), *, timed: boo
 
 
 def fewest_others(rows: int) -> int:
-    """Return the rows with another value than the commonest one that an input of a table needs."""
-    return max(2, min(FEWEST_OTHERS, rows // 20))
+    """Return the number of rows with another value than the commonest one; an input needs so many."""
+    return max(4, min(FEWEST_OTHERS, rows // 20))
 
 
 def is_identifier(facts: ColumnFacts, choices: Choices = Choices()) -> bool:
@@ -339,7 +348,7 @@ def _time_column(facts: ColumnFacts, timed: bool) -> ColumnGuess:
         return ColumnGuess(facts.name, ("quasi_identifier",), notes=("a date of birth",))
     if timed:
         return _ignored(facts.name, "a time; one column may have the role time")
-    if facts.missing * 20 > facts.rows:
+    if facts.missing * MOST_GAPS > facts.rows:
         return _ignored(facts.name, f"a time, which {facts.missing} rows lack")
     notes = [f"{facts.missing} rows without a time are left out"] if facts.missing else []
     if facts.format and re.match("%[dm][-/]%[dm]", facts.format):
@@ -414,7 +423,7 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def _guess_label(facts: Sequence[ColumnFacts], choices: Choices) -> str:
-    """Return the last column with few values, one without a role by its name if there is any."""
+    """Return the last column with few values; columns with gaps, or a role by their names, are the last choice."""
     fitting = [
         column.name
         for column in facts
@@ -427,7 +436,8 @@ def _guess_label(facts: Sequence[ColumnFacts], choices: Choices) -> str:
     if not fitting:
         raise UserError(f"no column has 2 to {MOST_CLASSES} different values; state the label: --label COLUMN")
     plain = [name for name in fitting if not words(name) & (QUASI_IDENTIFIERS | SITES)]
-    return (plain or fitting)[-1]
+    whole = [column.name for column in facts if column.missing * 2 < column.rows and column.name in (plain or fitting)]
+    return (whole or plain or fitting)[-1]
 
 
 def _guess_site(facts: Sequence[ColumnFacts], label: str, choices: Choices) -> str | None:
@@ -439,6 +449,7 @@ def _guess_site(facts: Sequence[ColumnFacts], label: str, choices: Choices) -> s
             and (column.kind == "text" or column.is_integer)
             and 2 <= column.distinct <= MOST_TEXTS
             and not (column.differs or column.has_emails)
+            and column.missing * MOST_GAPS <= column.rows
             and column.name not in (label, *choices.names)
         ),
         None,
@@ -484,6 +495,7 @@ def _with_choices(guess: ColumnGuess, facts: ColumnFacts, choices: Choices) -> C
 
 
 def kept_rows(columns: Collection[ColumnGuess], facts: Sequence[ColumnFacts]) -> int:
-    """Return the number of rows that no rule leaves out, at least."""
+    """Return the number of rows that no rule leaves out; with several rules, about this number."""
     dropped = {column.name for column in columns if column.missing == "drop_row"}
-    return facts[0].rows - sum(column.missing for column in facts if column.name in dropped)
+    rows = facts[0].rows
+    return round(rows * math.prod(1 - column.missing / rows for column in facts if column.name in dropped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -160,14 +161,16 @@ def _opened(source: Path) -> Iterator[list[_File]]:
                 yield [_of_zip(archive, entry) for entry in archive.infolist() if not entry.is_dir()]
         else:
             with tarfile.open(source) as tar:
-                yield [_of_tar(tar, member) for member in tar.getmembers() if not member.isdir()]
+                members = tar.getmembers()
+                _require_end(tar)
+                yield [_of_tar(tar, member) for member in members if not member.isdir()]
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError) as error:
         raise UserError(
             f"{source}: is no complete archive ({_line(error)}); give a whole one: .tar, .tar.gz, .tar.xz or .zip"
         ) from None
-    except OSError as error:
-        # The module for bzip2 raises it for damaged content; an error of the system has a number.
-        if error.errno:
+    except (OSError, ValueError) as error:
+        # Raised for damaged content as well; an error of the system has another number. EINVAL: before the file.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise UserError(f"{source}: is no complete archive ({_line(error)}); give a whole one") from None
 
@@ -177,6 +180,19 @@ def _of_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _File:
     if stat.S_ISLNK(entry.external_attr >> 16):
         problem = "is a link; pack the file itself"
     return _File(entry.filename, entry.file_size, partial(archive.read, entry), problem)
+
+
+def _require_end(tar: tarfile.TarFile) -> None:
+    """Raise an error unless an archive has its end mark, and what follows can be unpacked, which checks its sum.
+
+    The module takes a damaged header, or the end of the file, for the end of the archive.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it has no end mark")
+    while tar.fileobj.read(2**20):
+        pass
 
 
 def _of_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _File:

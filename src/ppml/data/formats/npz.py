@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from lzma import LZMAError
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 from ppml.config.suggestions import suggestion
 from ppml.errors import UserError
 
+SHOWN = 20
+"""Names that a message shows at most."""
 LONGEST_HEADER = 2**20
 """Bytes before the values of an array at most."""
 _read_header_2_0 = np.lib.format.read_array_header_2_0
@@ -39,18 +43,23 @@ def read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
             stored = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             return [_read_array(path, archive, stored, name) for name in names]
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, LZMAError, NotImplementedError, RuntimeError) as error:
-        # An error of the system, for instance of a disk, has a number.
-        if isinstance(error, OSError) and error.errno:
+        # An error of the system, for instance of a disk, has another number. EINVAL: a position before the file.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise UserError(
             f"{path}: is no .npz file that can be read ({' '.join(str(error).split())}); give the complete file"
         ) from None
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more if names else "none"
+
+
 def _read_array(path: Path, archive: zipfile.ZipFile, stored: Mapping[str, zipfile.ZipInfo], name: str) -> NDArray[Any]:
     if name not in stored:
         raise UserError(
-            f"{path}: has no array {name!r}; {suggestion(name, stored)}it has {', '.join(stored) or 'none'}; name them "
+            f"{path}: has no array {name!r}; {suggestion(name, stored)}it has {_listed(list(stored))}; name them "
             "in train_arrays and test_arrays"
         )
     size = stored[name].file_size
@@ -69,7 +78,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, stored: Mapping[str, zipfi
         with archive.open(stored[name]) as file:
             found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
             return found
-    except ValueError as error:
+    except (ValueError, SyntaxError, TypeError, TokenError) as error:
         raise UserError(
             f"{path}: the array {name!r} cannot be read ({' '.join(str(error).split())}); save it again"
         ) from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppml.config.datasets import SklearnDataset
 from ppml.data.raw_examples import RawExamples
@@ -20,6 +22,19 @@ TARGET = "target"
 def load_bunch(loader: str) -> Any:
     """Return a data set of ``sklearn.datasets``."""
     return getattr(importlib.import_module("sklearn.datasets"), f"load_{loader}")()
+
+
+def cut_patches(photos: Sequence[NDArray[np.uint8]], size: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return patches of photos without overlap, ``(n, height, width, channels)``, in turns, and the photo of each."""
+    height, width = size
+    parts = []
+    for photo in photos:
+        down, across = photo.shape[0] // height, photo.shape[1] // width
+        cut = photo[: down * height, : across * width].reshape(down, height, across, width, -1)
+        parts.append(cut.swapaxes(1, 2).reshape(down * across, height, width, -1))
+    count = min(map(len, parts))
+    patches = np.stack([part[:count] for part in parts], axis=1).reshape(count * len(parts), *parts[0].shape[1:])
+    return patches, np.tile(np.arange(len(parts)), count)
 
 
 def bunch_table(bunch: Any) -> pyarrow.Table:
@@ -44,6 +59,8 @@ def load_sklearn(spec: SklearnDataset) -> RawExamples:
     if spec.shape:
         from ppml.data.formats.pictures import picture_examples
 
+        if spec.loader == "sample_images":
+            return picture_examples(spec, *cut_patches(bunch.images, spec.shape[1:]), (place, place))
         return picture_examples(spec, bunch.images, bunch.target.astype(np.int64), (place, place))
     from ppml.data.formats.table_encoding import encode_table
     from ppml.data.formats.table_files import TableFile, check_columns

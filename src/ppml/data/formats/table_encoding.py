@@ -92,6 +92,9 @@ class _Rows:
         values = self._values(name)
         if not pyarrow.types.is_string(values.type):
             try:
+                # The text of a duration would be its number without its unit.
+                if pyarrow.types.is_duration(values.type):
+                    raise pyarrow.ArrowNotImplementedError
                 values = compute.cast(values, pyarrow.string())
             except pyarrow.ArrowException:
                 raise UserError(
@@ -108,16 +111,12 @@ class _Rows:
         import pyarrow
         from pyarrow import compute
 
-        values = self._values(name)
-        is_number = (
-            pyarrow.types.is_integer,
-            pyarrow.types.is_floating,
-            pyarrow.types.is_decimal,
-            pyarrow.types.is_boolean,
-        )
-        if not any(check(values.type) for check in is_number):
+        kind = self._file.table.schema.field(name).type
+        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+        types = pyarrow.types
+        if not any(check(kind) for check in (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)):
             return None
-        values = compute.cast(values, pyarrow.float64(), safe=False)
+        values = compute.cast(self._values(name), pyarrow.float64(), safe=False)
         numbers = np.array(values.to_numpy(zero_copy_only=False), dtype=np.float64)
         for text in self._spec.missing_texts:
             if _is_number(text):
@@ -346,7 +345,8 @@ def _time_conversions() -> Sequence[tuple[str, Callable[[Any], Any]]]:
 
     def seconds(texts: Any, zone: str | None) -> Any:
         counts = compute.cast(compute.cast(texts, pyarrow.timestamp("us", zone)), pyarrow.int64())
-        return compute.divide(compute.cast(counts, pyarrow.float64()), 1e6)
+        # Of the year 9999 not all bits of the microseconds are kept.
+        return compute.divide(compute.cast(counts, pyarrow.float64(), safe=False), 1e6)
 
     return [
         ("seconds", lambda texts: compute.cast(texts, pyarrow.float64())),

@@ -109,6 +109,7 @@ def _read_csv(spec: CsvDataset, file: FileSpec, path: Path) -> TableFile:
             names = _header(spec, file, path, text)
             table, problem = _parsed(spec, path, text, names), None
         except UnicodeError:
+            names = [] if spec.header else list(spec.columns)
             raise unreadable(path, spec.encoding, spec.delimiter, file.skip_rows, names) from None
         except (pyarrow.ArrowInvalid, _Uneven) as error:
             table, problem = None, error

@@ -119,34 +119,38 @@ class TableText(io.RawIOBase):
             while not self._ended and (not found or found.end() == len(self._text)):
                 if len(self._text) - self._place > HEADER_SIGNS:
                     raise UserError(f"{self._path}: has no line break in {HEADER_SIGNS} signs; it is no table in text")
+                looked_at = len(self._text) - self._place - 1
                 self._text, self._place = self._text[self._place :] + self._decoded(), 0
-                found = _BREAK.search(self._text)
+                found = _BREAK.search(self._text, max(looked_at, 0))
             start, self._place = self._place, found.end() if found else len(self._text)
             if start == self._place:
                 return
             yield self._text[start : self._place]
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes of the rest, at most ``size``.
+        """Return the next bytes of the rest: as many as asked for, since the parser takes fewer for a whole block.
 
         Raises
         ------
         UnicodeError
             The text is not in the encoding, or has NUL signs, as UTF-16 has in another encoding.
         """
-        while not self._ready and (self._place < len(self._text) or not self._ended):
+        parts, length = [self._ready], len(self._ready)
+        while (length < size or size < 0) and (self._place < len(self._text) or not self._ended):
             text = self._text[self._place :] or self._decoded()
             self._text, self._place = "", 0
             if "\0" in text:
                 raise UnicodeError("NUL")
-            self._ready = text.encode("utf-8", "replace")
-            self._watch_quotes(self._ready)
+            parts.append(text.encode("utf-8", "replace"))
+            length += len(parts[-1])
+            self._watch_quotes(parts[-1])
             if self._ended:
                 self._watch_quotes(b"\n")
                 self.doubtful |= self._quotes % 2 == 1
-        size = len(self._ready) if size < 0 else size
-        part, self._ready = self._ready[:size], self._ready[size:]
-        return part
+        content = b"".join(parts)
+        size = length if size < 0 else size
+        self._ready = content[size:]
+        return content[:size]
 
     def _decoded(self) -> str:
         """Return the text of the next block, without the mark of the byte order."""
@@ -178,8 +182,14 @@ class TableText(io.RawIOBase):
 
 
 def header_names(lines: Sequence[str] | Iterator[str], delimiter: str) -> list[str]:
-    """Return the names of a header, without spaces around them; blank lines before it are left out."""
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    """Return the names of a header, without spaces around them; blank lines before it are left out.
+
+    Raises
+    ------
+    csv.Error
+        A quote is not closed, or a name is very long.
+    """
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     return [name.strip() for name in next((row for row in rows if row), [])]
 
 
@@ -253,23 +263,25 @@ def row_number(path: Path, encoding: str, delimiter: str, skip_rows: int, record
 
 
 def unreadable(path: Path, encoding: str, delimiter: str, skip_rows: int = 0, names: Sequence[str] = ()) -> UserError:
-    """Return the error for text that is not in the encoding, or has NUL signs."""
+    """Return the error for text that is not in the encoding, or has NUL signs.
+
+    Without `names`, the first row has the names of the columns.
+    """
     hint = "state encoding, for instance latin-1" if encoding.lower().startswith("utf") else "state another encoding"
+    nul_hint = "the file is damaged, or its encoding is utf-16-le or utf-16-be"
     with open_text(path) as file:
         if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            hint = "it begins as UTF-16 does; state encoding: utf-16"
+            hint = nul_hint = "it begins as UTF-16 does; state encoding: utf-16"
     try:
         for number, cells in rows_of(path, encoding, delimiter, skip_rows):
+            names = names or [cell.strip() for cell in cells]
             for place, cell in enumerate(cells):
-                where = f"{path}: row {number}, column {names[place] if place < len(names) else place + 1!r}"
+                where = f"{path}: row {number}, column {shown(names[place]) if place < len(names) else place + 1}"
                 if UNREADABLE in cell:
                     text = shown(cell.replace(UNREADABLE, "\ufffd"))
                     return UserError(f"{where}: {text} is not in {encoding}; {hint}")
                 if "\0" in cell:
-                    return UserError(
-                        f"{where}: {shown(cell)} has a NUL sign; the file is damaged, or its encoding is utf-16-le or "
-                        "utf-16-be"
-                    )
+                    return UserError(f"{where}: {shown(cell)} has a NUL sign; {nul_hint}")
     except UnicodeError:
         pass
     return UserError(f"{path}: is not in {encoding}; {hint}")
