@@ -9,6 +9,7 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from ppml.config.data import Natural
 from ppml.config.datasets import DIGITS, FolderDataset
 from ppml.config.model import Config
 from ppml.config.models import MODELS
@@ -172,11 +173,16 @@ def check_own_files(config: Config) -> None:
 
 def _fallback_misfit(config: Config, fallback: str) -> str:
     """Return the reason why the fallback cannot replace the data of an arm, empty if it can."""
-    offered = config.dataset(fallback).contract
-    for name in config.arms:
-        if config.used_dataset(name, fallback) != fallback:
+    for name, arm in config.arms.items():
+        used = config.used_dataset(name, fallback)
+        if used == config.dataset_of(name):
             continue
-        wanted = config.dataset(config.dataset_of(name)).contract
-        if (wanted.kind, wanted.shape, len(wanted.classes)) != (offered.kind, offered.shape, len(offered.classes)):
-            return f"arm {name} is for {wanted}, and {fallback} has {offered}"
+        wanted, offered = (config.dataset(one).contract for one in (config.dataset_of(name), used))
+        # The models for tables take any number of columns.
+        same = (wanted.kind, wanted.shape) == (offered.kind, offered.shape) or wanted.kind == "table"
+        if not same or len(wanted.classes) != len(offered.classes):
+            return f"arm {name} is for {wanted}, and {used} has {offered}"
+        partition = config.partitions[arm.partition] if arm.partition else None
+        if isinstance(partition, Natural) and partition.by not in offered.groups:
+            return f"arm {name} has a client for each {partition.by}, and {used} has no such column"
     return ""

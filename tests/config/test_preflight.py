@@ -155,6 +155,7 @@ def test_batch_normalisation_needs_two_examples_in_the_last_batch(train, batch_s
     assert normalised(train, batch_size, fallback) is refused
 
 
-def test_number_of_training_digits_is_as_assumed():
-    (train,) = load_splits(DATASETS[DIGITS], {}, ["train"])
-    assert len(train.labels) == DATASETS[DIGITS].examples
+@pytest.mark.parametrize("dataset", [name for name, spec in DATASETS.items() if spec.examples and not spec.files])
+def test_number_of_training_examples_is_as_assumed(dataset):
+    (train,) = load_splits(DATASETS[dataset], {}, ["train"])
+    assert len(train.labels) == DATASETS[dataset].examples

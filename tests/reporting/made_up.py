@@ -43,6 +43,8 @@ class MadeUpArm:
     delta: float = 1e-5
     dataset: str = "mnist"
     data_kind: str = "image"
+    duplicates: int = 0
+    largest_unit: int = 1
     model: str = "tanh_cnn"
     max_grad_norm: float = 0.1
     budget: float | None = None
@@ -262,6 +264,8 @@ def _record(
         "n_test": n_test,
         "n_test_all": n_test_all,
         "evaluated_on": "test",
+        "duplicates_across_split": arm.duplicates,
+        "largest_unit": arm.largest_unit,
         "accuracy": round((accuracy - 0.008) * n_test) / n_test,
         "accuracy_all": round(accuracy * n_test_all) / n_test_all,
         **_metrics(accuracy),

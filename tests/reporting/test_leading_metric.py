@@ -92,3 +92,13 @@ def test_wrong_predictions_are_in_parentheses():
     drawn = collect(TECHNIQUES).figure("predictions")
     texts = [text.get_text() for ax in drawn.axes for text in ax.texts]
     assert texts.count("(class 1)") == len(TECHNIQUES) and texts.count("class 0") == len(TECHNIQUES) + 2
+
+
+def test_duplicates_and_large_units_are_stated():
+    plain = " ".join(collect(TABLE_ROWS).table("summary").notes)
+    assert "inputs of a training example" not in plain and "unit, for instance a person" not in plain
+    arms = {name: dataclasses.replace(arm, duplicates=12, largest_unit=7) for name, arm in TABLE_ROWS.items()}
+    notes = " ".join(collect(arms).table("summary").notes)
+    assert "12 of 10,000 test examples" in notes and "up to 7 training rows" in notes
+    public = {"fl": dataclasses.replace(arms["fl"], epsilon=None)}
+    assert "training rows:" not in " ".join(collect(public).table("summary").notes)

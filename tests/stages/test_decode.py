@@ -67,7 +67,6 @@ def test_official_parts_are_decoded(tmp_path: Path) -> None:
     assert np.array_equal(only.inputs, test.inputs)
 
 
-@pytest.mark.xfail(strict=True, reason="the specification of the job has no folder, without which it is refused")
 def test_folder_of_a_user_is_decoded(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pictures", FILES)
     spec = parse_dataset({**ENTRY, "folder": str(folder)})

@@ -57,7 +57,10 @@ def _as_mapping(value: Any) -> Any:
             raise config_error(f"got {texts}; a value occurs twice, each may occur once")
         return {text: [text] for text in texts}
     if isinstance(value, Mapping):
-        return {text_of(name): as_texts(texts) for name, texts in value.items()}
+        named = {text_of(name): as_texts(texts) for name, texts in value.items()}
+        if len(named) != len(value):
+            raise config_error(f"got {list(value)}; a value occurs twice, each may occur once")
+        return named
     return value
 
 
@@ -198,6 +201,9 @@ class Column(Spec):
     def _check_missing(self) -> None:
         if self.missing == "category" and "category" not in self.role:
             raise config_error("missing: got 'category', which only a column with role category has")
+        for role in ("time", "unit"):
+            if role in self.role and self.missing not in ("refuse", "drop_row"):
+                raise config_error(f"missing: got {self.missing!r} for role {role}; allowed: refuse, drop_row")
         if isinstance(self.missing, float) and "feature" not in self.role:
             raise config_error(f"missing: got {self.missing}; a number stands for a missing feature only")
         if self.missing == "category" and MISSING_VALUE in self.values:

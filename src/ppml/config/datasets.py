@@ -21,6 +21,8 @@ from ppml.project import project_file
 
 DIGITS = "digits"
 """Scikit-learn's own handwritten digits: a part of its package, and the fallback where no source has the data."""
+FALLBACK_TABLE = "breast_cancer"
+"""The table in place of tables, where the digits replace images: a part of scikit-learn as well."""
 CATALOGUE = "config/datasets.yaml"
 PARTS = ("train", "test")
 LARGEST_SIDE = 1024

@@ -12,7 +12,7 @@ from ppml.aggregation_parameters import clients_per_round, masking_threshold
 from ppml.config.arm import Arm
 from ppml.config.audit import Audit, NoAudit
 from ppml.config.data import DataSpec, Natural, PartitionSpec
-from ppml.config.datasets import DATASETS, Dataset
+from ppml.config.datasets import DATASETS, FALLBACK_TABLE, Dataset
 from ppml.config.experiment import Claim, Experiment
 from ppml.config.models import MODELS, fitting_models
 from ppml.config.paths import expand_output_folder
@@ -225,8 +225,8 @@ class Config(Spec):
             )
         if arm.predicts_encrypted and contract.size > MAX_ENCRYPTED_INPUTS:
             raise config_error(
-                f"arms.{name}.inference: got {contract}, {contract.size:,} inputs: a batch has a ciphertext for each of "
-                f"them; at most {MAX_ENCRYPTED_INPUTS:,} are allowed, for instance 1x64x64 or 3x36x36 images"
+                f"arms.{name}.inference: got {contract}, {contract.size:,} inputs: a batch has a ciphertext for each; "
+                f"at most {MAX_ENCRYPTED_INPUTS:,} are allowed, for instance 1x64x64 or 3x36x36 images"
             )
         for key in ("shift", "deformation"):
             if contract.kind != "image" and arm.augments(key):
@@ -261,9 +261,15 @@ class Config(Spec):
         return self.arms[arm].dataset or self.data.dataset
 
     def used_dataset(self, arm: str, fallback: str | None) -> str:
-        """Return the data set that ``arm`` trains on where ``fallback`` replaces those with published files."""
+        """Return the data set that ``arm`` trains on.
+
+        Where there is a ``fallback``, it replaces all images with published files, and :data:`FALLBACK_TABLE` all
+        tables with published files.
+        """
         name = self.dataset_of(arm)
-        return fallback if fallback and self.dataset(name).file_names else name
+        if fallback is None or not self.dataset(name).file_names:
+            return name
+        return FALLBACK_TABLE if self.dataset(name).contract.kind == "table" else fallback
 
     def label_of(self, arm: str) -> str:
         """Return the label of ``arm``; its name without a label."""

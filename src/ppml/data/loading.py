@@ -104,7 +104,7 @@ def _key(file: FileSpec) -> str:
 
 
 def concatenate(parts: Sequence[RawExamples]) -> RawExamples:
-    """Return the examples of several files as one; a unit has another number in each file."""
+    """Return the examples of several files as one."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]

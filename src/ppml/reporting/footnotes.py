@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 
@@ -199,9 +199,32 @@ def data_notes(view: ExperimentView, summary: pd.DataFrame) -> tuple[str, ...]:
     for (dataset, n_train), rows in summary.groupby(["dataset", "n_train"], sort=False):
         arms = "" if len(rows) == len(summary) else f" ({', '.join(rows['label'])})"
         lines.append(f"{dataset_name(str(dataset))}, {n_train:,} training {nouns(rows)}{arms}")
+    facts = [*_split_facts(summary), *_unit_facts(summary)]
     devices, digests = distinct(summary["device"]), distinct(summary["data_digest"])
     data = f"Data: {'; '.join(lines)}; data digest {digests}; trained on {devices}."
-    return (data, FALLBACK_SENTENCE) if view.fallback else (data,)
+    return (data, *facts, FALLBACK_SENTENCE) if view.fallback else (data, *facts)
+
+
+def _split_facts(summary: pd.DataFrame) -> Iterator[str]:
+    """Yield a note for each data set with test examples that are also training examples."""
+    found = summary[summary["duplicates_across_split"] > 0]
+    for dataset, rows in found.groupby("dataset", sort=False):
+        row = rows.iloc[0]
+        yield (
+            f"{dataset_name(str(dataset))}: {int(row['duplicates_across_split']):,} of {int(row['n_test_all']):,} test "
+            "examples have the inputs of a training example."
+        )
+
+
+def _unit_facts(summary: pd.DataFrame) -> Iterator[str]:
+    """Yield a note for each data set whose units have several examples, if an arm protects examples."""
+    found = summary[(summary["largest_unit"] > 1) & (summary["privacy_unit"] == "example")]
+    for dataset, rows in found.groupby("dataset", sort=False):
+        most = int(rows["largest_unit"].max())
+        yield (
+            f"{dataset_name(str(dataset))}: ε is for one row, and a unit, for instance a person, has up to {most:,} "
+            f"training rows: for a unit ε is up to {most:,} times as large."
+        )
 
 
 def common_notes(view: ExperimentView, summary: pd.DataFrame, joint: pd.DataFrame) -> tuple[str, ...]:

@@ -144,6 +144,8 @@ def record_row(run: Run) -> dict[str, Any]:
         "n_test": data["n_test"],
         "n_test_all": data["n_test_all"],
         "evaluated_on": data["evaluate_on"],
+        "duplicates_across_split": data.get("duplicates_across_split", 0),
+        "largest_unit": data.get("largest_unit", 1),
         "accuracy": accuracy,
         "accuracy_all": accuracy_all,
         **_metric_columns({**class_metrics(run.confusion()), "auc": run.area()}),

@@ -20,7 +20,9 @@ def run(job: Job) -> None:
     The specification holds the entry of the data set, as source; the notes hold the folder of pictures of a user. The
     inputs are the archives.
     """
-    spec = parse_dataset(job.spec["source"])
+    # The folder is no part of the specification: its listing is, so that a moved folder is not decoded again.
+    folder = {"folder": job.notes["folder"]} if "folder" in job.notes else {}
+    spec = parse_dataset({**job.spec["source"], **folder})
     for file in spec.files:
         require_checksum(job.inputs[file.name or str(file.path)], file)
     write_bytes(job.outputs["decoded"], save(_decoded(spec, job)))
@@ -32,7 +34,7 @@ def _decoded(spec: Dataset, job: Job) -> dict[str, NDArray[np.generic]]:
             from ppml.data.formats.folder import decode_folder
 
             # The archive of a publisher, or the folder of a user, whose listing is a part of the specification.
-            return decode_folder(spec, Path(job.notes.get("folder") or next(iter(job.inputs.values()))))
+            return decode_folder(spec, Path(spec.folder) if spec.folder else next(iter(job.inputs.values())))
         case TorchvisionDataset():
             from ppml.data.formats.pictures import picture_examples
             from ppml.data.formats.torchvision_data import read_torchvision

@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
@@ -115,6 +116,14 @@ def test_hidden_and_other_files_are_left_out(kind: str, tmp_path: Path, capsys: 
     source = write_folder(tmp_path / "a", files) if kind == "folder" else write_archive(tmp_path / f"a{kind}", files)
     assert len(decode_folder(folder_spec(), source)["train_labels"]) == 10
     assert "4 files are no pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("stated", ["NFC", "NFD"])
+def test_accented_class_is_found_in_both_spellings(form: Any, stated: Any, tmp_path: Path) -> None:
+    files = {unicodedata.normalize(form, f"{cls}/0.png"): FILES["cat/0.png"] for cls in ("b\u00e4r", "dog")}
+    spec = folder_spec(classes=[unicodedata.normalize(stated, "b\u00e4r"), "dog"])
+    assert sorted(decode_folder(spec, write_archive(tmp_path / "a.tar", files))["train_labels"]) == [0, 1]
 
 
 def test_test_may_lack_a_class(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,7 +224,9 @@ def _placed(spec: FolderDataset, source: Path, pictures: Sequence[_File]) -> lis
     official = isinstance(spec.split, OfficialSplit)
     depth = 3 if official else 2
     layout = "train/CLASS/PICTURE and test/CLASS/PICTURE" if official else "CLASS/PICTURE"
-    paths = [PurePosixPath(file.name).parts for file in pictures]
+    # Some systems write an accented letter as two signs.
+    classes = {normalize("NFC", cls): cls for cls in spec.classes}
+    paths = [PurePosixPath(normalize("NFC", file.name)).parts for file in pictures]
     for file, path in zip(pictures, paths, strict=True):
         if ".." in path or path[0] == "/":
             raise UserError(f"{source}: the name {_shown(file.name)} leads out of the archive; pack it again")
@@ -235,7 +238,7 @@ def _placed(spec: FolderDataset, source: Path, pictures: Sequence[_File]) -> lis
     for file, path in zip(pictures, paths, strict=True):
         if len(path) != depth or (official and path[0] not in PARTS):
             raise UserError(f"{source}: {_shown(file.name)} does not lie at {layout}; move it, or state another split")
-        if path[-2] not in spec.classes:
+        if path[-2] not in classes:
             raise UserError(
                 f"{source}: {_shown(file.name)} lies in the folder {path[-2]!r}, which is no class; allowed: "
                 f"{', '.join(spec.classes)}"
@@ -243,7 +246,7 @@ def _placed(spec: FolderDataset, source: Path, pictures: Sequence[_File]) -> lis
     repeated, times = Counter(paths).most_common(1)[0] if paths else ((), 1)
     if times > 1:
         raise UserError(f"{source}: {_shown('/'.join(repeated))} occurs twice; pack it once")
-    return [(path[0] if official else "", path[-2]) for path in paths]
+    return [(path[0] if official else "", classes[path[-2]]) for path in paths]
 
 
 def _require_classes(spec: FolderDataset, source: Path, found: set[tuple[str, str]], others: Sequence[str]) -> None:

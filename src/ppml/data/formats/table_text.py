@@ -189,7 +189,7 @@ def header_names(lines: Sequence[str] | Iterator[str], delimiter: str) -> list[s
     csv.Error
         A quote is not closed, or a name is very long.
     """
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != " ", strict=True)
     return [name.strip() for name in next((row for row in rows if row), [])]
 
 
