@@ -37,11 +37,11 @@ def published(path: Path, **keys: Any) -> Dataset:
     return parse_dataset({**ENTRY, "files": [{"name": path.name, "sha256": sha256}], **keys})
 
 
-def decode(spec: Dataset, folder: Path, inputs: dict[str, Path], **notes: str) -> dict[str, NDArray[Any]]:
+def decode(spec: Dataset, place: Path, inputs: dict[str, Path], **notes: str) -> dict[str, NDArray[Any]]:
     """Run the stage as the workflow does, and return the tensors that it writes."""
     source = spec.model_dump(mode="json", exclude={"folder"})
-    run_stage("decode", {"source": source}, inputs, {"decoded": folder / "decoded"}, notes=notes)
-    return load_file(folder / "decoded")
+    run_stage("decode", {"source": source}, inputs, {"decoded": place / "decoded"}, notes=notes)
+    return load_file(place / "decoded")
 
 
 def test_decoded_archive_is_what_subsets_read(tmp_path: Path) -> None:
