@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ppml.api.trained_model import Predictions, TrainedModel, load
     from ppml.errors import UserError
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 __all__ = [
     "load",
     "account",

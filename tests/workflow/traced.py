@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from ppml.config.load import parse_config
 from ppml.pipeline.code_digest import CodeDigest
@@ -21,9 +23,27 @@ from tests.workflow.project import ROOT
 
 CONFIG = """
 seeds: [0]
-data: {dataset: digits, train: 60, test: 30}
+data:
+  dataset: digits
+  train: 60
+  test: 30
+  define:
+    pictures:
+      kind: folder
+      folder: FOLDER/pictures
+      shape: [1, 14, 14]
+      classes: [dark, light]
+      split: {kind: stratified, test: 0.25}
+    people:
+      kind: csv
+      files: [FOLDER/people.csv]
+      split: {kind: random}
+      columns:
+        age: {role: feature, low: 0, high: 100}
+        site: {role: site, values: [a, b]}
+        ill: {role: label, values: ["no", "yes"]}
 audit: {kind: canary, steps: 64}
-partitions: {halves: {kind: iid, clients: 2}}
+partitions: {halves: {kind: iid, clients: 2}, sites: {kind: natural, by: site}}
 arms:
   plain: {training: {epochs: 1, batch_size: 20}}
   independent:
@@ -45,6 +65,17 @@ arms:
     extends: plain
     model: logistic
     inference: {kind: ckks, images: 4, single_images: 1}
+  pictures:
+    extends: plain
+    dataset: pictures
+  people:
+    extends: federated
+    dataset: people
+    model: logistic
+    topology: {partition: sites}
+  reference:
+    dataset: people
+    model: random_forest
 experiments:
   both:
     title: Both
@@ -168,11 +199,23 @@ def is_settings(name: str) -> bool:
     return name == "ppml.config" or name.startswith("ppml.config.")
 
 
+def write_data(folder: Path) -> None:
+    """Write a folder of pictures, and a table."""
+    rng = np.random.default_rng(0)
+    for brightness, name in enumerate(("dark", "light")):
+        (folder / "pictures" / name).mkdir(parents=True)
+        for number, pixels in enumerate(rng.integers(0, 128, (40, 14, 14)) + 127 * brightness):
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / "pictures" / name / f"{number}.png")
+    rows = [f"{age},{'ab'[number % 2]},{'yes' if age > 50 else 'no'}" for number, age in enumerate(rng.permutation(80))]
+    (folder / "people.csv").write_text("\n".join(["age,site,ill", *rows, ""]))
+
+
 def trace_stages(folder: Path) -> dict[str, Trace]:
     """Run all jobs except fetch in one process, and return the trace of each by its name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        plan = Plan(parse_config(yaml.safe_load(CONFIG), "CONFIG"), None)
+        write_data(folder)
+        plan = Plan(parse_config(yaml.safe_load(CONFIG.replace("FOLDER", str(folder))), "CONFIG"), None)
         patch.chdir(folder)
         jobs = [job for job in plan.jobs(*STAGES, *PAGES) if job.stage.name != "fetch"]
         content = {
@@ -185,7 +228,7 @@ def trace_stages(folder: Path) -> dict[str, Trace]:
     assert done.returncode == 0, done.stderr
     traces = json.loads((folder / "traces.json").read_text())
     return {
-        " ".join([job.stage.name, *(job.key[name] for name in ("arm", "kind") if name in job.key)]): Trace(
+        " ".join([job.stage.name, *(job.key[name] for name in ("dataset", "arm", "kind") if name in job.key)]): Trace(
             stage=job.stage.name,
             digest=plan.digests.by_text[job.digest],
             loaded=set(trace["loaded"]),

@@ -28,7 +28,8 @@ def picture_rows(run: Run, test: Path) -> list[dict[str, Any]]:
         The test images, before any transform, in the order of the predictions.
     """
     with safe_open(test, framework="numpy") as file:
-        images: NDArray[np.uint8] = file.get_slice("inputs")[:SHOWN]
+        stored = file.get_slice("inputs")
+        images: NDArray[np.uint8] = stored[: min(SHOWN, stored.get_shape()[0])]
     return [
         {
             "arm": run.arm,

