@@ -1,4 +1,4 @@
-"""The columns of a table in the configuration: what is refused before any file is opened."""
+"""The columns of a table in the configuration: errors before any file is opened."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_files_of_catalogue_are_published_with_checksum_and_address(spec: Any) -
     for file in spec.files:
         assert file.name and file.path is None and (file.md5 or file.sha256)
         assert all(url.startswith("http") and file.name in url for url in file.urls)
-        # Nobody publishes this archive; a local mirror has it.
+        # This archive has no public address; a local mirror has it.
         assert file.urls or file.name == "cifar10-jpeg.tar.xz"
 
 
@@ -71,7 +71,7 @@ CATALOGUE = {
 }
 """Name -> kind, shape, and number of classes."""
 WITHOUT_LICENCE = {"cifar10", "cifar10_jpeg"}
-"""The publisher of these pictures states no licence, so nobody else may publish them."""
+"""The publisher of these pictures states no licence, so this project may not publish them."""
 
 
 def test_data_sets_of_catalogue_are_as_known() -> None:

@@ -1,4 +1,4 @@
-"""The division into training and test: every kind of split, and what a split never does."""
+"""The division into training and test: every kind of split, and the limits of each."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def technique_name(row: Mapping[str, Any] | pd.Series) -> str:
 
 
 def _prefix(row: Mapping[str, Any] | pd.Series) -> str:
-    """Return the first word of the name: the model, and for images what a linear model reads."""
+    """Return the first word of the name: the model, and the inputs of a linear model on images."""
     if row["model"] == "linear" and row.get("data_kind") == "table":
         return "Linear"
     return PREFIXES.get(row["model"], _capital(model_name(row["model"])))

@@ -1,4 +1,4 @@
-"""Small tables in files, and what is read from them."""
+"""Small tables in files, and their readers."""
 
 from __future__ import annotations
 

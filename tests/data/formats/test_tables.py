@@ -1,4 +1,4 @@
-"""Tables that are read: the numbers of each column, whatever the file looks like."""
+"""Tables that are read: the numbers of each column in every form of a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPECTED = [[-0.6, 1, 0], [0.4, 0, 1]]
 
 
 def single(path: Path, cells: list[str], column: dict[str, Any], name: str = "x", **keys: Any) -> Any:
-    """Return what is read from a table with one column and a label."""
+    """Return the examples of a table with one column and a label."""
     columns = {name: column, "other": {"role": "feature", "scale": "none"}, "ill": LABEL}
     lines = [f"{name},other,ill", *(f"{cell},{place},no" for place, cell in enumerate(cells))]
     return read_text(path, "\n".join(lines), columns, **keys)

@@ -97,7 +97,7 @@ def test_splits_are_those_of_torchvision() -> None:
 @pytest.mark.parametrize("split", EMNIST_SPLITS)
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_emnist_reads_its_own_files(split: str, part: str, emnist: dict[str, Path]) -> None:
-    """The class inherits the list of MNIST's files, which are not those that it reads."""
+    """The class inherits the list of MNIST's files, and reads other files."""
     spec = spec_of("EMNIST", emnist, 10, [1, 28, 28], options={"split": split}, transpose=True)
     pictures, labels = read_torchvision(spec, emnist, part)
     expected, classes = emnist_pictures(split, part)

@@ -184,7 +184,7 @@ def _of_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _File:
 
 
 def _require_end(tar: tarfile.TarFile) -> None:
-    """Raise an error unless an archive has its end mark, and what follows can be unpacked, which checks its sum.
+    """Raise an error unless an archive has its end mark, and its rest can be unpacked, which checks its sum.
 
     The module takes a damaged header, or the end of the file, for the end of the archive.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,10 @@ TARGET = "target"
 
 def load_bunch(loader: str) -> Any:
     """Return a data set of ``sklearn.datasets``."""
-    return getattr(importlib.import_module("sklearn.datasets"), f"load_{loader}")()
+    # An import statement, so that the code digest of a subset counts the version of scikit-learn.
+    from sklearn import datasets
+
+    return getattr(datasets, f"load_{loader}")()
 
 
 def cut_patches(photos: Sequence[NDArray[np.uint8]], size: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
