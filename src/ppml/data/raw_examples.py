@@ -46,3 +46,8 @@ class RawExamples:
             None if self.times is None else self.times[index],
             None if self.units is None else self.units[index],
         )
+
+
+def group_tensor(column: str) -> str:
+    """Return the name of the tensor with the groups of a column, in the file of a subset."""
+    return f"group.{column}"

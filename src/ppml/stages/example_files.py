@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from ppml.contract import DataContract
 from ppml.data.examples import Examples
+from ppml.data.raw_examples import group_tensor
 from ppml.errors import UserError
 from ppml.io.atomic import read_json, write_bytes
 
@@ -39,11 +40,6 @@ def write_examples(
     tensors = {"inputs": torch.as_tensor(inputs).to(DTYPES[contract.kind]), "labels": torch.as_tensor(labels)}
     tensors |= {group_tensor(column): torch.as_tensor(values) for column, values in (groups or {}).items()}
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-
-
-def group_tensor(column: str) -> str:
-    """Return the name of the tensor with the groups of a column."""
-    return f"group.{column}"
 
 
 def read_examples(path: str | Path, contract: DataContract, device: str = "cpu") -> Examples:

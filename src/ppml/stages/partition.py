@@ -13,13 +13,13 @@ from safetensors.numpy import load_file
 from ppml.config.data import Dirichlet, Iid, Natural, PartitionSpec, Shards
 from ppml.contract import DataContract
 from ppml.data.partition import Owned, divide_by_group, partition, random_path, sample_examples
+from ppml.data.raw_examples import group_tensor
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.io.canonical_json import canonical
 from ppml.jobs.job import Job
 from ppml.randomness import Randomness
 from ppml.stages.about import read_contract
-from ppml.stages.example_files import group_tensor
 
 
 def run(job: Job) -> None:

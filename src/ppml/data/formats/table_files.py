@@ -176,7 +176,7 @@ def _parsed(spec: CsvDataset, path: Path, text: TableText, names: list[str]) -> 
         with complete_gzip(path):
             return arrow_csv.read_csv(
                 pyarrow.PythonFile(text, mode="r"),
-                # One thread, so that the parser knows the number of a row. The text is UTF-8 for every encoding of the file.
+                # One thread, so that the parser knows the number of a row. The text is UTF-8 by now.
                 read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=LARGEST_ROW),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=spec.delimiter, newlines_in_values=True, invalid_row_handler=note

@@ -52,7 +52,7 @@ def shown(text: str) -> str:
 
 
 def open_text(path: Path) -> IO[bytes]:
-    """Return the bytes of a file, unpacked if gzip has packed it; its name does not count."""
+    """Return the bytes of a file, unpacked if gzip packed it, under any name."""
     import gzip
 
     with path.open("rb") as file:
@@ -87,7 +87,7 @@ class TableText(io.RawIOBase):
     Attributes
     ----------
     doubtful : bool
-        Whether a quote is neither at the edge of a value nor doubled, or the last one is not closed, in the text so far.
+        Whether a quote is neither at the edge of a value nor doubled, or the last one is not closed, in this text.
     """
 
     def __init__(self, path: Path, encoding: str, delimiter: str) -> None:
@@ -221,7 +221,7 @@ def guess_delimiter(header: str) -> str | None:
     return best if counts[best] else None
 
 
-# --- the rows, in the search for the row of a message ------------------------------------------------------------
+# --- the rows, in the search for the row of a message ---------------------------------------------------------------
 
 
 def rows_of(
