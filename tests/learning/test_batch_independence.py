@@ -90,7 +90,9 @@ def test_learner_without_check_is_detected(module, monkeypatch):
         test_model_that_mixes_examples_is_refused_before_training(*MIXING["mean"])
 
 
-@pytest.mark.parametrize("name", sorted(name for name, info in MODELS.items() if not info.batch_norm))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, info in MODELS.items() if not (info.batch_norm or info.is_reference))
+)
 def test_every_private_model_is_batch_independent(name):
     takes_features = "features" in MODELS[name].kinds
     for shape in [(50,), (4, 50)] if takes_features else [(1, 28, 28)]:

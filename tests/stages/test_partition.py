@@ -84,7 +84,11 @@ def divide_by_site(tmp_path):
 
 def test_natural_clients_are_chosen_groups_in_order_of_list(divide_by_site):
     found = divide_by_site("d", "c", "a")
-    assert found == {"clients": [[1, 4], [0, 2, 5], [3]], "labels": [[1, 1], [2, 1], [0, 1]]}
+    assert found == {
+        "clients": [[1, 4], [0, 2, 5], [3]],
+        "labels": [[1, 1], [2, 1], [0, 1]],
+        "names": ["a", "c", "d"],
+    }
     assert divide_by_site("d", "a", "c", seed=1) == found
     assert divide_by_site("d")["clients"] == [[3]]
 

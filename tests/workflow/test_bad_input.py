@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ppml.config.load import load_config
 from tests.workflow.project import MIRROR, Project
 
 CONFIG = "config/smoke.yaml"
@@ -65,7 +66,10 @@ def test_damaged_data_file_is_named_with_both_checksums(tmp_path: Path) -> None:
     )
     assert output.count("is published with") == 1
     assert not list((project.folder / "data/raw").rglob("train-labels*"))
-    assert not list((project.folder / "build").rglob("*.safetensors"))
+    assert not list(project.folder.rglob("mnist-*/*"))
+    config = load_config(project.folder / CONFIG)
+    trained = {path.parents[1].name for path in (project.folder / "build").rglob("*.safetensors")}
+    assert "mnist" not in map(config.dataset_of, trained)
 
 
 @needs_mirror
@@ -93,7 +97,8 @@ def test_large_delta_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "does not exist; in config there are: best.yaml, "), ("a: [", "is not valid YAML")]
+    ("content", "message"),
+    [(None, "does not exist; in config there are: adult.yaml, best.yaml, "), ("a: [", "is not valid YAML")],
 )
 @pytest.mark.parametrize("script", ["status", "html_report"])
 def test_unreadable_configuration_is_one_line(tmp_path: Path, script: str, content: str | None, message: str) -> None:

@@ -610,6 +610,8 @@ MORE = {
     "train plain": BY_LEARNER,
     "train transformed": BY_LEARNER,
     "train encrypted": BY_LEARNER,
+    "train pictures": BY_LEARNER,
+    "predict reference": {"ppml.models.reference"},
     "subset digits": {f"ppml.data.formats.{name}" for name in ("idx", "table_encoding", "table_files", "table_text")},
 }
 """Modules in the digest that the job does not import, since the digest cannot know it: the model decides whether models
@@ -625,7 +627,12 @@ def test_digest_counts_exactly_the_reached_modules(traces: dict[str, Trace]) -> 
     for name, trace in traces.items():
         assert trace.imported_by_stage() <= set(trace.digest.modules), name
         more = MORE.get(name, set()) | (MORE_OF_STAGE.get(trace.stage, set()) - trace.imported_by_stage())
-        assert set(trace.digest.modules) - trace.imported_by_stage() == more, name
+        unused = set(trace.digest.modules) - trace.imported_by_stage()
+        if name == "train reference":
+            # The stage reads from the model whether a library trains it, and the digest cannot know it.
+            unused = {module for module in unused if not module.startswith("ppml.learning.")}
+            more = {"ppml.example_draws"}
+        assert unused == more, name
 
 
 STARTS_JOBS = {
@@ -640,22 +647,46 @@ def test_other_loaded_modules_are_of_configuration_or_runner(traces: dict[str, T
         assert others <= STARTS_JOBS, name
 
 
+IMPORTED_BY_PYARROW = {"dateutil"}
+"""Packages that compiled code of PyArrow imports in the frame of its caller, where they are installed."""
+
+
 def test_digest_counts_every_imported_package(traces: dict[str, Trace]) -> None:
     used = set()
     for name, trace in traces.items():
         packages = {DISTRIBUTIONS.get(package, package).replace("_", "-") for package in trace.packages()}
-        assert packages <= set(trace.digest.pins), name
+        assert packages - IMPORTED_BY_PYARROW <= set(trace.digest.pins), name
         used |= packages
     assert used >= {"torch", "opacus", "flwr", "tenseal", "scikit-learn", "pandas", "matplotlib"}
 
 
-def test_stages_call_no_function_of_the_configuration(traces: dict[str, Trace]) -> None:
+IN_PARAMS = {
+    # The content of a specification.
+    *("Spec.to_json", "PartitionBase.to_json"),
+    # The contract of a table.
+    *("Column.is_category", "Column.width", "TableFields.column_with", "TableFields.inputs"),
+    "TableFields.table_contract",
+    # The files of a part.
+    "DatasetBase.files_of",
+}
+"""Functions with a result that is also in the params, or the inputs, of the job: its change makes the job run again."""
+CHECKED = {
+    *("ModelInfo.misfit", "parse_dataset"),
+    # A column that was not read has no values.
+    "Column.is_read",
+    # Arrays of another shape are refused.
+    *("PictureFields.stored_shape", "Scattering.output", "coefficient_count"),
+    # The names are in the file of the partition, in the order of its clients.
+    "Natural.chosen",
+}
+"""Functions that refuse a value, or whose changed result would be refused; a file of before stays right."""
+
+
+def test_stages_call_no_other_function_of_the_configuration(traces: dict[str, Trace]) -> None:
     calls = {
         (name, function)
         for name, trace in traces.items()
         for caller, function in trace.calls
         if caller.startswith("ppml.") and not is_settings(caller)
     }
-    # The first two return the content of a specification: its change is also a change of the job's params. The last
-    # function refuses a model, and changes no result.
-    assert {function for _, function in calls} <= {"Spec.to_json", "PartitionBase.to_json", "ModelInfo.misfit"}, calls
+    assert {function for _, function in calls} <= IN_PARAMS | CHECKED, calls

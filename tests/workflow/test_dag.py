@@ -14,8 +14,8 @@ from tests.documents.test_columns import documented_columns
 from tests.workflow.project import DATASET, MIRROR, Project
 
 ARTIFACTS, REPORTS = "build/smoke/artifacts", "build/smoke/reports"
-REPEATED = ("dp", "local", "fl_dirichlet", "fl_dp_he", "encrypted")
-"""Arms with a repeated run: each topology, privacy, aggregation and inference."""
+REPEATED = ("dp", "local", "fl_dirichlet", "fl_dp_he", "encrypted", "table_dp")
+"""Arms with a repeated run: each topology, privacy, aggregation and inference, and a table."""
 REPEATED_FOLDERS = ("data/subsets", "artifacts/partitions", "reports")
 RECORD_COLUMNS = [
     *["arm", "dataset", "model", "parameters", "topology", "privacy_unit", "noise", "noise_source", "aggregation"],
@@ -151,7 +151,7 @@ def test_audit_shows_most_of_epsilon_of_every_private_arm(smoke: Project, record
     published = private.loc[audits["arm"], "epsilon"].to_numpy()
     assert (audits["epsilon"] == published).all()
     assert audits["epsilon_low"].between(0.8 * published, published).all()
-    assert (audits["canary_norm"] > 10 * audits["max_grad_norm"]).all()
+    assert (audits["canary_norm"] > 5 * audits["max_grad_norm"]).all()
     assert audits["held"].all()
 
 

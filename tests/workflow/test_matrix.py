@@ -20,20 +20,25 @@ from ppml.pipeline.job_status import NO_RECORD
 from tests.workflow.project import DATASET, Project, jobs
 
 SEEDS = ("0", "1")
-PRIVATE = ("dp", "fl_dp", "fl_dp_he")
 ENCRYPTED = ("fl_he", "fl_dp_he")
-CNNS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he", "fl_dp", "fl_dp_he")
+DIGITS_CNNS = ("centralized", "dp", "local", "fl", "fl_shards", "fl_dirichlet", "fl_he", "fl_dp", "fl_dp_he")
 INFERRING = ("encrypted",)
-ARMS = (*CNNS, *INFERRING)
+TABLE = ("table", "table_dp", "table_reference")
+COLOUR = ("colour", "colour_dp")
+CNNS = (*DIGITS_CNNS, *COLOUR)
+ARMS = (*DIGITS_CNNS, *INFERRING, *TABLE, *COLOUR)
+DIGITS_PRIVATE = ("dp", "fl_dp", "fl_dp_he")
+PRIVATE = (*DIGITS_PRIVATE, "table_dp", "colour_dp")
 TABLES = (
     *("table_summary techniques", "table_published techniques", "table_epsilon_interpretations techniques"),
     *("table_claims claims", "table_summary partitions", "table_audit audit"),
     *("table_inference inference", "table_headline techniques", "table_recommendations techniques"),
+    *("table_summary table", "table_classes table", "table_summary colour"),
 )
 FIGURES = (
     *("figure_history techniques", "figure_privacy_utility techniques", "figure_cost techniques"),
     *("figure_epsilon techniques", "figure_loss claims", "figure_size claims", "figure_labels partitions"),
-    *("figure_history partitions", "figure_audit audit"),
+    *("figure_history partitions", "figure_audit audit", "figure_confusion table", "figure_predictions colour"),
 )
 REPORT = {"collect", *TABLES, *FIGURES}
 MODEL = "artifacts/runs/fl/seed0/model.safetensors"
@@ -59,13 +64,19 @@ def audited(*arms: str) -> set[str]:
 EVERY_PARTITION = {
     f"partition {DATASET}/{name}/{seed}" for name in ("iid-4", "shards-4-2", "dirichlet-4-0.5") for seed in SEEDS
 }
-EVERYTHING_FROM_TRAINING = trained(*ARMS)
-EVERYTHING_FROM_THE_SUBSET = (
-    EVERYTHING_FROM_TRAINING
+EVERYTHING_FROM_THE_DIGITS = (
+    trained(*DIGITS_CNNS, *INFERRING)
     | EVERY_PARTITION
+    | jobs(["calibrate"], DIGITS_PRIVATE, SEEDS)
+    | audited(*DIGITS_PRIVATE)
+    | {f"subset_{DATASET}"}
+)
+EVERYTHING_FROM_THE_SUBSETS = (
+    EVERYTHING_FROM_THE_DIGITS
+    | trained(*TABLE, *COLOUR)
     | jobs(["calibrate"], PRIVATE, SEEDS)
     | audited(*PRIVATE)
-    | {f"subset_{DATASET}"}
+    | {"subset_breast_cancer", "subset_photo_patches"}
 )
 
 
@@ -205,7 +216,7 @@ CASES = {
     ),
     "a learning rate": Case(
         settings(lambda it: it["arms"]["dp"]["training"].update(learning_rate=3.0)),
-        trained(*PRIVATE) | audited(*PRIVATE),
+        trained(*DIGITS_PRIVATE) | audited(*DIGITS_PRIVATE),
     ),
     "the title of an experiment": Case(
         settings(lambda it: it["experiments"]["partitions"].update(title="Owners")),
@@ -233,7 +244,9 @@ CASES = {
         REPORT - {"table_audit audit", "figure_audit audit"},
     ),
     # Encrypted prediction imports the square network, which imports the CNN.
-    "the model module": Case(code("models/cnn.py"), trained(*CNNS) | audited(*PRIVATE) | inferred(*INFERRING)),
+    "the model module": Case(
+        code("models/cnn.py"), trained(*CNNS) | audited(*DIGITS_PRIVATE, "colour_dp") | inferred(*INFERRING)
+    ),
     "the module of encrypted prediction": Case(code("encrypted_inference/batch.py"), inferred(*INFERRING)),
     "how many encrypted images": Case(
         settings(lambda it: it["arms"]["encrypted"]["inference"].update(single_images=3)), inferred(*INFERRING)
@@ -259,10 +272,10 @@ CASES = {
         jobs(["calibrate"], PRIVATE, SEEDS) | trained(*PRIVATE) | audited(*PRIVATE) | jobs(["account"], ARMS, SEEDS),
     ),
     "the pin of tenseal": Case(pin("tenseal"), trained(*ENCRYPTED) | inferred(*INFERRING)),
-    "the pin of torch": Case(pin("torch"), EVERYTHING_FROM_THE_SUBSET),
+    "the pin of torch": Case(pin("torch"), EVERYTHING_FROM_THE_SUBSETS),
     "the pin of matplotlib": Case(pin("matplotlib"), {*FIGURES}),
     "the pin of a package without stage": Case(pin("snakemake"), set()),
-    "raw data": Case(damage("data/raw/mnist/train-labels-idx1-ubyte.gz"), {"fetch_mnist"} | EVERYTHING_FROM_THE_SUBSET),
+    "raw data": Case(damage("data/raw/mnist/train-labels-idx1-ubyte.gz"), {"fetch_mnist"} | EVERYTHING_FROM_THE_DIGITS),
     "a seed added": Case(
         settings(lambda it: it.update(seeds=[0, 1, 2])),
         {job[:-1] + "2" for job in EVERY_PARTITION} | jobs(["calibrate"], PRIVATE, "2") | trained(*ARMS, seeds="2"),
@@ -397,7 +410,7 @@ def _job(log: Path) -> str:
 def test_status_names_key_module_pin_and_data(clone: Project, tmp_path: Path) -> None:
     project = clone.copy(tmp_path / "project")
     *results, total = status_of(project).splitlines()
-    assert total == "33 of 33 results are up to date"
+    assert total == "45 of 45 results are up to date"
     # The order is that of the configuration.
     assert [line.split()[1] for line in results if line.startswith("arm ")] == list(ARMS)
     for name in ("a learning rate", "the HE module", "the pin of matplotlib", "an artifact's bytes"):

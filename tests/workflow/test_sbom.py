@@ -80,7 +80,7 @@ def test_bom_contains_every_pin_with_version_and_hashes(whole: dict[str, Any]) -
 
 def test_bom_contains_root_licences_and_dependencies(whole: dict[str, Any]) -> None:
     root = whole["metadata"]["component"]
-    assert (root["name"], root["version"], root["licenses"][0]["license"]["id"]) == ("ppml-comparison", "1.0.0", "MIT")
+    assert (root["name"], root["version"], root["licenses"][0]["license"]["id"]) == ("ppml-comparison", "1.1.0", "MIT")
     requires = {one["ref"]: set(one.get("dependsOn", ())) for one in whole["dependencies"]}
     assert "flwr==1.41.0" in requires["ppml-comparison"]
     assert "antlr4-python3-runtime==4.9.3" in requires["omegaconf==2.3.1"] - requires["ppml-comparison"]

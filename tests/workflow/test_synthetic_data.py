@@ -242,16 +242,25 @@ def test_name_of_known_data_set_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "replaced"), [(replace(IMAGES, classes=10), True), (IMAGES, False), (COLUMNS, False), (COLOUR, False)]
+    ("made", "replacement"),
+    [
+        (replace(IMAGES, classes=10), "digits"),
+        (IMAGES, None),
+        (COLOUR, None),
+        # A model for tables takes any number of columns.
+        (COLUMNS, "breast_cancer"),
+        (replace(COLUMNS, classes=3), None),
+    ],
 )
-def test_fallback_replaces_data_of_same_contract_only(made: SyntheticData, replaced: bool, tmp_path: Path) -> None:
+def test_fallback_replaces_data_that_it_fits_only(made: SyntheticData, replacement: str | None, tmp_path: Path) -> None:
     config = declared(made, {"model": "logistic"}, tmp_path)
-    if replaced:
+    if replacement:
         assert resolve_data(config, tmp_path / "raw") == "digits"
+        assert config.used_dataset("a", "digits") == replacement
         return
     with pytest.raises(UserError, match="no source has mine") as caught:
         resolve_data(config, tmp_path / "raw")
-    assert "digits" in str(caught.value) and "\n" not in str(caught.value)
+    assert "digits cannot replace it" in str(caught.value) and "\n" not in str(caught.value)
 
 
 # Files that contradict the entry.

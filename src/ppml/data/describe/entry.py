@@ -200,6 +200,7 @@ def configuration(name: str, table: UserTable, guess: TableGuess, missing_texts:
         *(f"      {line}" for line in _dataset_lines(table, guess, missing_texts)),
         "      columns:",
         *(line for column in guess.columns for line in column_lines(column, " " * 8)),
+        "audit: {kind: canary}",
         *_partition_lines(guess),
         *_arm_lines(guess, train, test),
         *_experiment_lines(guess),
@@ -293,29 +294,30 @@ def _arm_lines(guess: TableGuess, train: int, test: int) -> list[str]:
     small = power_of_two(own / 50, 8, 256)
     rate = 0.1 if train < 2_000 else 0.2 if train < 20_000 else 0.5
     arms: Mapping[str, Sequence[str]] = {
+        "boosting": ("label: Gradient boosting + ML", "model: hist_gradient_boosting"),
         "logistic": ("label: Logistic + ML", "model: logistic", plain),
-        "mlp": ("label: ML", "model: mlp", plain),
+        "mlp": ("label: MLP + ML", "model: mlp", plain),
         "dp_8": (
-            'label: "ML + DP, ε 8"',
+            'label: "MLP + ML + DP, ε 8"',
             "model: mlp",
             f"privacy: {privacy}",
             f"training: {{epochs: {private_epochs}, batch_size: {private_batch}, learning_rate: {rate}}}",
         ),
-        "dp_3": ('label: "ML + DP, ε 3"', "extends: dp_8", "privacy: {epsilon: 3.0}"),
-        "dp_1": ('label: "ML + DP, ε 1"', "extends: dp_8", "privacy: {epsilon: 1.0}"),
+        "dp_3": ('label: "MLP + ML + DP, ε 3"', "extends: dp_8", "privacy: {epsilon: 3.0}"),
+        "dp_1": ('label: "MLP + ML + DP, ε 1"', "extends: dp_8", "privacy: {epsilon: 1.0}"),
         "fl": (
-            "label: FL",
+            "label: MLP + FL",
             "model: mlp",
             f"topology: {topology}",
             f"training: {{epochs: 1, batch_size: {small}, learning_rate: 0.05}}",
         ),
         "fl_dp": (
-            'label: "FL + DP, ε 8"',
+            'label: "MLP + FL + DP, ε 8"',
             "extends: dp_8",
             f"topology: {topology}",
             f"training: {{epochs: 1, batch_size: {_private_batch(own)}}}",
         ),
-        "fl_he": ("label: FL + HE", "extends: fl", f"aggregation: {{kind: {_encryption(clients)}}}"),
+        "fl_he": ("label: MLP + FL + HE", "extends: fl", f"aggregation: {{kind: {_encryption(clients)}}}"),
     }
     lines = ["arms:"]
     for name, keys in arms.items():
@@ -355,7 +357,7 @@ def predicts_encrypted(guess: TableGuess) -> bool:
 
 
 def _experiment_lines(guess: TableGuess) -> list[str]:
-    arms = ["logistic", "mlp", "dp_8", "dp_3", "dp_1", "fl", "fl_dp", "fl_he"]
+    arms = ["boosting", "logistic", "mlp", "dp_8", "dp_3", "dp_1", "fl", "fl_dp", "fl_he"]
     encrypted = predicts_encrypted(guess)
     lines = [
         "experiments:",
@@ -364,6 +366,17 @@ def _experiment_lines(guess: TableGuess) -> list[str]:
         f"    arms: [{', '.join([*arms, *['encrypted'] * encrypted])}]",
         "    tables: [summary, threats, recommendations]",
         "    figures: [privacy_utility, history, cost]",
+        "  classes:",
+        "    title: Every class",
+        "    metric: balanced_accuracy",
+        "    arms: [boosting, mlp, dp_8, dp_3, dp_1, fl]",
+        "    tables: [summary, classes]",
+        "    figures: [confusion]",
+        "  audit:",
+        "    title: Releases of our own trainings",
+        "    arms: [dp_8, dp_3, dp_1, fl_dp]",
+        "    tables: [audit]",
+        "    figures: [audit]",
     ]
     if encrypted:
         lines += [
