@@ -103,6 +103,11 @@ class Binned(Spec):
             raise config_error(
                 f"transform 'binned' on {contract}: allowed: tables with a number whose low and high are declared"
             )
+        if contract.fitted:
+            raise config_error(
+                f"transform 'binned' on {contract}: column {contract.fitted[0]!r} has the scale fitted, which bins do not "
+                "read; state low and high"
+            )
         columns = [
             entry
             for name in contract.columns

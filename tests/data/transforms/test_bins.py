@@ -40,6 +40,12 @@ def test_contract_names_the_bins() -> None:
     assert (output.kind, output.shape, output.numbers) == ("table", (8,), ())
 
 
+def test_fitted_scales_are_refused() -> None:
+    fitted = DataContract.model_validate({**CONTRACT.model_dump(), "numbers": ("age",), "fitted": ("hours",)})
+    with pytest.raises(Exception, match="'hours' has the scale fitted"):
+        Binned().output(fitted)
+
+
 @pytest.mark.parametrize(
     "changes", [{"numbers": ()}, {"kind": "image", "shape": (1, 2, 2), "columns": (), "numbers": ()}]
 )
