@@ -105,8 +105,8 @@ class Binned(Spec):
             )
         if contract.fitted:
             raise config_error(
-                f"transform 'binned' on {contract}: column {contract.fitted[0]!r} has the scale fitted, which bins do not "
-                "read; state low and high"
+                f"transform 'binned' on {contract}: column {contract.fitted[0]!r} has the scale fitted, which bins do "
+                "not read; state low and high"
             )
         columns = [
             entry
