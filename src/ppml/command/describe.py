@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ppml.config.datasets import DATASETS
+from ppml.config.suggestions import shorten
 from ppml.data.describe.entry import configuration, dataset_name
 from ppml.data.describe.facts import ColumnFacts, column_facts
 from ppml.data.describe.files import UserTable, read_user_table
@@ -72,7 +73,8 @@ def warnings(table: UserTable, guess: TableGuess) -> Iterator[str]:
     if not table.format.header:
         yield f"{place}: no names are read from the first line: the columns are column_1, column_2, ...; see --header"
     if found := guess.with_role("identifier"):
-        yield f"{place}: {_listed(found)} looks like an identifier and is no input; confirm the role"
+        named = shorten([*map(repr, found)], SHOWN)
+        yield f"{place}: {named} looks like an identifier and is no input; confirm the role"
     limited = sum(column.limits is not None for column in guess.columns)
     listed = sum(bool(column.values) for column in guess.columns)
     if limited:
@@ -91,8 +93,3 @@ def warnings(table: UserTable, guess: TableGuess) -> Iterator[str]:
             f"{place}: {small} classes of the label {guess.label!r} have fewer than {FEWEST_OTHERS} rows each; "
             "drop them or join them"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
@@ -81,6 +81,18 @@ def yaml_hint(value: Any, *, wanted: Literal["number", "integer", "text"] = "num
         right = str(int(float(value))) if whole else _with_point(value)
         return f" (YAML reads a number like {value} as text: write {right})"
     return f" (YAML reads it as text: write {value.strip()} without quotes)"
+
+
+def shorten(names: Sequence[str], limit: int = 4, separator: str = ", ") -> str:
+    """Return the first names, and the number of further ones.
+
+    Examples
+    --------
+    >>> shorten(["a", "b", "c", "d"], limit=2)
+    'a, b and 2 more'
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return separator.join(names[:limit]) + more
 
 
 def _with_point(value: str) -> str:

@@ -8,6 +8,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from ppml.config.suggestions import shorten
 from ppml.io.atomic import write_bytes
 from ppml.io.digests import KEY, publishable_digest
 from ppml.jobs.record import STATE, JobRecord, read_record, total_size
@@ -273,18 +274,6 @@ def select_needed(jobs: Sequence[JobStatus], targets: Collection[str]) -> list[J
             found.append(status)
             wanted.update(job.inputs)
     return found[::-1]
-
-
-def shorten(names: Sequence[str], limit: int = 4, separator: str = ", ") -> str:
-    """Return the first names, and the number of further ones.
-
-    Examples
-    --------
-    >>> shorten(["a", "b", "c", "d"], limit=2)
-    'a, b and 2 more'
-    """
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return separator.join(names[:limit]) + more
 
 
 def _printable(text: str) -> str:

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ppml.config.suggestions import shorten
 from ppml.jobs.runner import run
 from ppml.pipeline.equal_runs import copied_files, find_equal_runs
 from ppml.pipeline.forecast import forecast
-from ppml.pipeline.job_status import MOST_CAUSES, JobRecords, JobStatus, plan_jobs, shorten
+from ppml.pipeline.job_status import MOST_CAUSES, JobRecords, JobStatus, plan_jobs
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.snakemake_process import add_cores

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ppml.config.suggestions import suggestion
+from ppml.config.suggestions import shorten, suggestion
 from ppml.config.yaml_file import MAX_VALUES
 from ppml.data.describe.facts import MOST_VALUES, ColumnFacts
 from ppml.errors import UserError
@@ -393,7 +393,8 @@ def _check_choices(facts: Mapping[str, ColumnFacts], choices: Choices) -> None:
             if name is None:
                 continue
             if name not in facts:
-                raise UserError(f"{option}: got {name!r}; {suggestion(name, facts)}the file has {_listed([*facts])}")
+                named = shorten([*map(repr, facts)], 8)
+                raise UserError(f"{option}: got {name!r}; {suggestion(name, facts)}the file has {named}")
             if name in taken:
                 raise UserError(f"{option}: got {name!r}, which {taken[name]} names, too; name another column")
             if option != "--sensitive":
@@ -415,11 +416,6 @@ def _check_list(option: str, facts: ColumnFacts) -> None:
             f"{option}: got {name!r}, with {found} values; {fewest} to {MOST_VALUES} are allowed; name another column, "
             "or divide its values into classes"
         )
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
 
 
 def _guess_label(facts: Sequence[ColumnFacts], choices: Choices) -> str:

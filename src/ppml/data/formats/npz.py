@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppml.config.suggestions import suggestion
+from ppml.config.suggestions import shorten, suggestion
 from ppml.errors import UserError
 
 SHOWN = 20
@@ -51,15 +51,11 @@ def read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
         ) from None
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more if names else "none"
-
-
 def _read_array(path: Path, archive: zipfile.ZipFile, stored: Mapping[str, zipfile.ZipInfo], name: str) -> NDArray[Any]:
     if name not in stored:
+        named = shorten([*map(repr, stored)], SHOWN) or "none"
         raise UserError(
-            f"{path}: has no array {name!r}; {suggestion(name, stored)}it has {_listed(list(stored))}; name them "
+            f"{path}: has no array {name!r}; {suggestion(name, stored)}it has {named}; name them "
             "in train_arrays and test_arrays"
         )
     size = stored[name].file_size

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ppml.config.columns import GROUP_ROLES, Column, TableFields
 from ppml.config.datasets import CsvDataset
+from ppml.config.suggestions import shorten
 from ppml.data.formats.table_files import TableFile
 from ppml.data.formats.table_text import shown
 from ppml.data.raw_examples import RawExamples
@@ -169,12 +170,12 @@ class _Rows:
             indices[missing] = len(column.values)
         outside = np.flatnonzero(unknown & ~missing & ~self.dropped)
         if len(outside) and column.other is None:
-            row = int(outside[0])
+            row, allowed = int(outside[0]), shorten([*map(shown, position)], SHOWN_VALUES)
             raise self._error(
                 row,
                 name,
-                f"{shown(texts[row].as_py())} is not in the closed list; allowed: {_some([*position])}; add it to "
-                "values, or state other",
+                f"{shown(texts[row].as_py())} is not in the closed list; allowed: {allowed}; add it to values, or "
+                "state other",
             )
         if column.other is not None:
             indices[outside] = list(column.values).index(column.other)
@@ -372,11 +373,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _some(values: Sequence[str]) -> str:
-    more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
-    return ", ".join(map(shown, values[:SHOWN_VALUES])) + more
 
 
 def _mask(values: Any) -> NDArray[np.bool_]:

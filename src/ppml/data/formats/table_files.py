@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppml.config.columns import TableFields
 from ppml.config.datasets import CsvDataset, FileSpec, ParquetDataset
-from ppml.config.suggestions import suggestion
+from ppml.config.suggestions import shorten, suggestion
 from ppml.data.formats.table_text import (
     TableText,
     complete_gzip,
@@ -92,8 +92,7 @@ def check_columns(spec: TableFields, names: Sequence[str], place: Path | str) ->
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(shown, names[:SHOWN])) + more
+    return shorten([*map(shown, names)], SHOWN)
 
 
 # --- text files -----------------------------------------------------------------------------------------------------
