@@ -1,12 +1,36 @@
-"""The listing of a user's folder of pictures, by which a changed folder is decoded again."""
+"""The files of a user's folder of pictures, and the digest by which a changed folder is decoded again."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ppml.errors import UserError
 from ppml.io.digests import publishable_digest
+
+
+def list_folder(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files below a folder, as ``class/name``, in order; a link to a folder is not followed.
+
+    Raises
+    ------
+    UserError
+        The folder does not exist.
+    OSError
+        A folder in it cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; name the folder that has a folder for each class")
+    found = [Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names]
+    for path in sorted(found):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), path
 
 
 def listing_digest(folder: Path) -> str:
@@ -17,14 +41,11 @@ def listing_digest(folder: Path) -> str:
     UserError
         The folder does not exist, or a part of it cannot be read.
     """
-    if not folder.is_dir():
-        raise UserError(f"data.define: {folder} is no folder; name the folder that has a folder for each class")
     total = hashlib.sha256()
     try:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                status = path.stat()
-                total.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        for name, path in list_folder(folder):
+            status = path.stat()
+            total.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); grant permission") from None
     return publishable_digest(total.hexdigest(), published=False)[:16]

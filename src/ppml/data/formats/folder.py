@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import stat
 import struct
 import tarfile
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from ppml.config.datasets import PARTS, FolderDataset
 from ppml.config.splits import OfficialSplit
 from ppml.data.formats.pictures import fit_pictures
+from ppml.data.picture_listing import list_folder
 from ppml.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -123,28 +123,6 @@ def _decoded_shape(spec: FolderDataset) -> tuple[int, ...]:
         return spec.shape
     channels, height, width = spec.stored_shape
     return (channels, width, height) if spec.transpose else (channels, height, width)
-
-
-def list_folder(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files below a folder, as ``class/name``, in order; a link to a folder is not followed.
-
-    Raises
-    ------
-    UserError
-        The folder does not exist.
-    OSError
-        A folder in it cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is no folder; name the folder that has a folder for each class")
-    found = [Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names]
-    for path in sorted(found):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix(), path
 
 
 @contextmanager
