@@ -6,6 +6,7 @@ A class without a test example has no recall: it counts in no mean and is a dash
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +131,7 @@ def area_under_curve(labels: NDArray[np.integer], scores: NDArray[np.floating]) 
     below = 1 - _shares_below(positive, negative)
     value = float(above.mean())
     variance = _variance(above) / len(above) + _variance(below) / len(below)
-    reach = 1.959963984540054 * float(np.sqrt(variance))
+    reach = NormalDist().inv_cdf(ENDS[1]) * float(np.sqrt(variance))
     return Metric(value, max(0.0, value - reach), min(1.0, value + reach))
 
 

@@ -15,7 +15,7 @@ def class_rows(run: Run) -> list[dict[str, Any]]:
 
     A metric that is not defined is None, for instance the recall of a class without a test example.
     """
-    matrices = run.confusion()
+    matrices = run.confusion
     columns = {"recall": recalls(matrices), "precision": precisions(matrices), "f1": f1_scores(matrices)}
     means = {name: values.mean(axis=0) for name, values in columns.items()}
     counts = matrices[0].sum(axis=1)
@@ -36,7 +36,7 @@ def confusion_rows(run: Run) -> list[dict[str, Any]]:
 
     The number is the mean over the models of the run; cells without an example have no row.
     """
-    mean = run.confusion().mean(axis=0)
+    mean = run.confusion.mean(axis=0)
     return [
         {
             "arm": run.arm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,9 @@ class Run:
         names: Sequence[str] = self.config["data"]["contract"]["classes"]
         return names
 
+    @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Return the confusion matrix of each model on all test examples, shape ``(models, classes, classes)``."""
+        """The confusion matrix of each model on all test examples, shape ``(models, classes, classes)``."""
         count = len(self.classes)
         return np.stack([confusion_matrix(self.labels, predicted, count) for predicted in self.predicted])
 
@@ -148,7 +150,7 @@ def record_row(run: Run) -> dict[str, Any]:
         "largest_unit": data.get("largest_unit", 1),
         "accuracy": accuracy,
         "accuracy_all": accuracy_all,
-        **_metric_columns({**class_metrics(run.confusion()), "auc": run.area()}),
+        **_metric_columns({**class_metrics(run.confusion), "auc": run.area()}),
         "loss": run.loss(),
         "epsilon": privacy["epsilon"],
         **{f"epsilon_{name}": privacy.get(f"epsilon_{name}") for name in ("rdp", "prv", "pld", "gdp")},

@@ -29,12 +29,13 @@ def run(job: Job) -> None:
     n_test = read_json(job.inputs["about"])["n_test"]
     test = read_examples(job.inputs["test"], contract, device)
     labels = test.labels.cpu().numpy()
+    is_reference = MODELS[job.spec["model"]].is_reference
+    model = None if is_reference else build_model(job.spec["model"], contract, torch.Generator()).to(device)
     predicted, of_truth, scores = [], [], []
     for weights in read_models(job.inputs["model"]):
-        if MODELS[job.spec["model"]].is_reference:
+        if model is None:
             log_probabilities: NDArray[np.float32] = weights["log_probabilities"].numpy()
         else:
-            model = build_model(job.spec["model"], contract, torch.Generator()).to(device)
             model.load_state_dict(weights)
             log_probabilities = logits(model, test.inputs).log_softmax(dim=1).cpu().numpy()
         predicted.append(log_probabilities.argmax(axis=1))
