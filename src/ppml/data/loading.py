@@ -12,7 +12,6 @@ from ppml.config.columns import TableFields
 from ppml.config.datasets import (
     CsvDataset,
     Dataset,
-    FileSpec,
     FolderDataset,
     IdxDataset,
     NpzDataset,
@@ -22,7 +21,7 @@ from ppml.config.datasets import (
 )
 from ppml.config.splits import OfficialSplit
 from ppml.data.raw_examples import RawExamples
-from ppml.data.sources import require_checksum
+from ppml.data.sources import file_key, require_checksum
 from ppml.data.splits import divide
 from ppml.errors import UserError
 
@@ -64,7 +63,7 @@ def load_splits(
 def _load(spec: Dataset, files: Mapping[str, Path], part: str) -> RawExamples:
     """Return the examples of an official part; all of them without an official split."""
     for file in spec.files_of(part):
-        if path := files.get(_key(file)):
+        if path := files.get(file_key(file)):
             require_checksum(path, file)
     # Imports in the branches, so that the code digest of a subset counts the format of its data alone.
     match spec:
@@ -72,13 +71,13 @@ def _load(spec: Dataset, files: Mapping[str, Path], part: str) -> RawExamples:
             from ppml.data.formats.idx import read_idx
             from ppml.data.formats.pictures import picture_examples
 
-            inputs, labels = (files[_key(file)] for file in spec.files_of(part))
+            inputs, labels = (files[file_key(file)] for file in spec.files_of(part))
             return picture_examples(spec, read_idx(inputs), read_idx(labels), (inputs, labels))
         case NpzDataset():
             from ppml.data.formats.npz import read_npz
             from ppml.data.formats.pictures import picture_examples
 
-            path = files[_key(spec.files[0])]
+            path = files[file_key(spec.files[0])]
             names = spec.test_arrays if part == "test" else spec.train_arrays
             values, classes = read_npz(path, names)
             return picture_examples(spec, values, classes, (f"{path}: {names[0]}", f"{path}: {names[1]}"))
@@ -95,12 +94,10 @@ def _load(spec: Dataset, files: Mapping[str, Path], part: str) -> RawExamples:
             from ppml.data.formats.table_encoding import encode_table
             from ppml.data.formats.table_files import read_table_file
 
-            found = [encode_table(spec, read_table_file(spec, file, files[_key(file)])) for file in spec.files_of(part)]
+            found = [
+                encode_table(spec, read_table_file(spec, file, files[file_key(file)])) for file in spec.files_of(part)
+            ]
             return concatenate(found)
-
-
-def _key(file: FileSpec) -> str:
-    return file.name or str(file.path)
 
 
 def concatenate(parts: Sequence[RawExamples]) -> RawExamples:

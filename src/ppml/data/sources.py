@@ -24,6 +24,11 @@ MIRRORS = "PPML_DATA_MIRROR"
 """The environment variable with local mirrors, separated like PATH; they precede those of the configuration."""
 
 
+def file_key(file: FileSpec) -> str:
+    """Return the key of a file among the inputs of a job: the name of a published file, or the path of one's own."""
+    return file.name or str(file.path)
+
+
 def local_candidates(dataset: str, name: str, mirrors: Iterable[str]) -> list[Path]:
     """Return the possible paths of a file in local mirrors: ``<mirror>/<dataset>/<file>``, with - or _ in the name.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from ppml.config.datasets import PARTS, Dataset, FolderDataset, TorchvisionDataset, parse_dataset
-from ppml.data.sources import require_checksum
+from ppml.data.sources import file_key, require_checksum
 from ppml.io.atomic import write_bytes
 from ppml.jobs.job import Job
 
@@ -24,7 +24,7 @@ def run(job: Job) -> None:
     folder = {"folder": job.notes["folder"]} if "folder" in job.notes else {}
     spec = parse_dataset({**job.spec["source"], **folder})
     for file in spec.files:
-        require_checksum(job.inputs[file.name or str(file.path)], file)
+        require_checksum(job.inputs[file_key(file)], file)
     write_bytes(job.outputs["decoded"], save(_decoded(spec, job)))
 
 
