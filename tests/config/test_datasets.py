@@ -178,3 +178,14 @@ def declared(**changes: Any) -> dict[str, Any]:
 def test_declared_data_set_is_refused_in_one_line(changes: dict[str, Any], key: str, pieces: list[str]) -> None:
     parse_config(declared(), "my.yaml")
     check_refused(declared(**changes), key, *pieces)
+
+
+@pytest.mark.parametrize("split", [{"kind": "group", "column": "site"}, {"kind": "time"}])
+def test_pictures_of_scikit_learn_have_no_split_by_columns(split: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"split\.kind: got .* for the columns of a table"):
+        parse_dataset({**DATASETS["digits"].to_json(), "split": split})
+
+
+def test_key_that_moved_is_named_only_where_it_was() -> None:
+    arms = {"a": {"training": {"format": 1}}}
+    check_refused(small(arms=arms), "arms.a.training", "unknown key 'format'")

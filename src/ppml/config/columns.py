@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -32,7 +32,6 @@ Role = Literal[
     "unit",
     "ignored",
 ]
-ROLES: tuple[str, ...] = get_args(Role)
 INPUT_ROLES = ("feature", "category")
 GROUP_ROLES = ("site", "group")
 MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
@@ -136,7 +135,7 @@ class Column(Spec):
     def _check(self) -> Column:
         if len(set(self.role)) != len(self.role):
             raise config_error(f"role: got {list(self.role)}; a role occurs twice, each may occur once")
-        if self.is_input and self.is_category and "feature" in self.role:
+        if self.is_category and "feature" in self.role:
             raise config_error("role: got feature and category; allowed: one of them")
         if "ignored" in self.role and len(self.role) > 1:
             raise config_error(f"role: got {list(self.role)}; an ignored column has no other role")

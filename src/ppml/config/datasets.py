@@ -174,21 +174,7 @@ class _PictureSet(DatasetBase, PictureFields):
     def _check_contract(self) -> _PictureSet:
         if not self.shape:
             raise config_error("shape: is missing; give channels, height and width")
-        if len(self.shape) not in (1, 3):
-            raise config_error(
-                f"shape: got {list(self.shape)}; give channels, height and width, or a number of columns"
-            )
-        if len(self.shape) == 3 and (self.shape[0] not in (1, 3) or max(self.shape) > LARGEST_SIDE):
-            raise config_error(
-                f"shape: got {list(self.shape)}; allowed: 1 or 3 channels, and sides of at most {LARGEST_SIDE} pixels"
-            )
-        if len(self.classes) < 2:
-            raise config_error(f"classes: got {len(self.classes)}; at least 2 are needed")
-        if isinstance(self.split, TimeSplit | GroupSplit | ColumnSplit):
-            raise config_error(
-                f"split.kind: got {self.split.kind!r}, for the columns of a table; allowed: official, "
-                "last, random, stratified"
-            )
+        _check_picture_set(self, self.split)
         _ = self.contract
         return self
 
@@ -305,7 +291,10 @@ class SklearnDataset(DatasetBase, PictureFields, TableFields):
             )
         if bool(self.columns) == bool(self.shape):
             raise config_error("columns: give columns, for a table, or shape, for pictures")
-        _check_table_split(self, self.split) if self.columns else None
+        if self.columns:
+            _check_table_split(self, self.split)
+        else:
+            _check_picture_set(self, self.split)
         _ = self.contract
         return self
 
@@ -385,6 +374,24 @@ class ParquetDataset(_TableSet):
         if any(file.skip_rows for file in self.files):
             raise config_error("files: skip_rows counts lines of text, which a Parquet file has none of; leave it out")
         return self
+
+
+def _check_picture_set(pictures: PictureFields, split: Any) -> None:
+    """Raise an error if shape, classes or split are not those of pictures, or of a table of numbers."""
+    if len(pictures.shape) not in (1, 3):
+        raise config_error(
+            f"shape: got {list(pictures.shape)}; give channels, height and width, or a number of columns"
+        )
+    if len(pictures.shape) == 3 and (pictures.shape[0] not in (1, 3) or max(pictures.shape) > LARGEST_SIDE):
+        raise config_error(
+            f"shape: got {list(pictures.shape)}; allowed: 1 or 3 channels, and sides of at most {LARGEST_SIDE} pixels"
+        )
+    if len(pictures.classes) < 2:
+        raise config_error(f"classes: got {len(pictures.classes)}; at least 2 are needed")
+    if isinstance(split, TimeSplit | GroupSplit | ColumnSplit):
+        raise config_error(
+            f"split.kind: got {split.kind!r}, for the columns of a table; allowed: official, last, random, stratified"
+        )
 
 
 def _check_table_split(table: TableFields, split: Any) -> None:

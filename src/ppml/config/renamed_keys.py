@@ -26,12 +26,12 @@ RENAMED_KEYS = {
 """Old key -> new key."""
 
 MOVED_KEYS = {
-    "datasets": "data: {define: ...}",
-    "contract": "shape, classes, mean, deviation, licence and redistributable beside kind",
-    "format": "kind",
-    "torchvision": "files with name, md5 and urls",
+    "datasets": ("data", "data: {define: ...}"),
+    "contract": ("licence", "shape, classes, mean, deviation, licence and redistributable beside kind"),
+    "format": ("licence", "kind"),
+    "torchvision": ("licence", "files with name, md5 and urls"),
 }
-"""Old key -> the entry, or entries, that replaced it."""
+"""Old key -> a key of the section that had it, and the entry, or entries, that replaced it."""
 
 RENAMED_VALUES = {
     ("noise", "owner"): "local",

@@ -51,7 +51,8 @@ def unknown_name(what: str, name: str, allowed: Any) -> PydanticCustomError:
 
 
 def _unknown_key(key: str, value: Any, allowed: Mapping[str, Any]) -> PydanticCustomError:
-    if entry := MOVED_KEYS.get(key):
+    beside, entry = MOVED_KEYS.get(key, ("", ""))
+    if beside in allowed:
         return PydanticCustomError("renamed", "moved; write {entry}", {"key": key, "entry": entry})
     if RENAMED_KEYS.get(key) not in allowed:
         return unknown_name("key", key, allowed)
