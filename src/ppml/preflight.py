@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ppml.config.data import Natural
-from ppml.config.datasets import DIGITS, FolderDataset
+from ppml.config.datasets import FolderDataset
 from ppml.config.model import Config
 from ppml.config.models import MODELS
 from ppml.data.sources import available
@@ -137,7 +137,7 @@ def resolve_data(config: Config, raw: Path) -> str | None:
     """
     data = config.data
     check_own_files(config)
-    for name in sorted({config.dataset_of(arm) for arm in config.arms} - {DIGITS}):
+    for name in sorted({config.dataset_of(arm) for arm in config.arms}):
         if not available(name, config.dataset(name), raw / name, data.mirrors, download=data.download):
             own = (f"arms.{arm}.dataset" for arm, spec in config.arms.items() if spec.dataset == name)
             key = "data.dataset" if data.dataset == name else next(own)

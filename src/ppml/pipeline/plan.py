@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import ppml
 from ppml.config.data import Dirichlet, Natural, PartitionSpec
-from ppml.config.datasets import DIGITS, PARTS, DatasetSpec, FolderDataset, TorchvisionDataset
+from ppml.config.datasets import PARTS, DatasetSpec, FolderDataset, TorchvisionDataset
 from ppml.config.model import Config, Folders
 from ppml.config.models import MODELS
 from ppml.config.spec import Spec, unknown_name
@@ -206,7 +206,7 @@ class Plan:
     def notices(self) -> list[str]:
         """Return the warnings before the first job."""
         config, lines = self.config, []
-        for name in sorted({config.dataset_of(arm) for arm in config.arms} - {DIGITS}):
+        for name in sorted({config.dataset_of(arm) for arm in config.arms}):
             raw = Path(self.paths.data, "raw", name)
             lines += unreadable(name, config.dataset(name), raw, config.data.mirrors)
         warnings = [f"warning: {line}" for line in (*lines, *config.warnings())]
