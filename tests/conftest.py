@@ -34,6 +34,14 @@ SLOW = tuple(f"{ROOT / 'tests' / folder}{os.sep}" for folder in ("workflow", "au
 """Folders whose files take minutes."""
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Return the name and the length of bytes: each process must find the same names of tests.
+
+    Packed bytes may hold the time of day.
+    """
+    return f"{argname}: {len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slowest files first, so that all processes end at about the same time."""
     items.sort(key=lambda item: not str(item.path).startswith(SLOW))
