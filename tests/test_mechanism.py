@@ -84,6 +84,16 @@ OTHERS = {
         {"transforms": [{**SCATTERING, "copies": 4}]},
         {},
     ),
+    "flip": (
+        {**CENTRAL, "transforms": [SCATTERING], "model": "linear"},
+        {"transforms": [{**SCATTERING, "flip": True}]},
+        {},
+    ),
+    "flip in place of another prior": (
+        {**CENTRAL, "transforms": [{**SCATTERING, "prior": "dead_leaves"}], "model": "linear"},
+        {"transforms": [{**SCATTERING, "flip": True}]},
+        {},
+    ),
 }
 
 

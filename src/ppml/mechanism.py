@@ -181,9 +181,10 @@ def _transform(transform: Scattering | Binned) -> list[Value]:
         return [0, transform.bins]
     limits = (transform.rotation, transform.shear, transform.scale, transform.shift)
     counts = (transform.components, transform.strokes, transform.copies, transform.views)
-    # The first prior has no number.
-    prior = {"strokes": [], "dead_leaves": [1], "none": [2]}[transform.prior]
-    return [*counts, float(transform.regularization), *(float(value) for value in limits), *prior]
+    prior = {"strokes": 0, "dead_leaves": 1, "none": 2}[transform.prior]
+    # Later keys have values only where they are used.
+    later = [prior, 1] if transform.flip else [prior] if prior else []
+    return [*counts, float(transform.regularization), *(float(value) for value in limits), *later]
 
 
 def _layer_name(layer: nn.Module) -> str:

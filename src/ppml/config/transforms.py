@@ -55,6 +55,10 @@ class Scattering(Spec):
     shear: float = Field(default=0.1, ge=0, lt=1, description="Of a copy, at most, relative to its height.")
     scale: float = Field(default=0.1, ge=0, lt=1, description="Change of a copy's width and height, at most, relative.")
     shift: float = Field(default=1.5, ge=0, le=64, description="Of a copy, at most, in pixels.")
+    flip: bool = Field(
+        default=False,
+        description="Every second copy is flipped from left to right after its deformation. Not for digits.",
+    )
 
     def output(self, contract: DataContract) -> DataContract:
         """Return the contract of the features of data with ``contract``; raise a configuration error without any."""
@@ -81,9 +85,10 @@ class Scattering(Spec):
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Paths and random draws of arms with the first prior do not depend on a key that came later.
+        # Paths and random draws of arms without later keys do not depend on these keys.
         content: dict[str, Any] = serialize(self)
-        return {key: value for key, value in content.items() if (key, value) != ("prior", "strokes")}
+        later = {"prior": "strokes", "flip": False}
+        return {key: value for key, value in content.items() if key not in later or value != later[key]}
 
 
 def coefficient_count(shape: tuple[int, ...]) -> int:

@@ -73,6 +73,21 @@ def test_channels_of_a_copy_move_together() -> None:
     assert torch.equal(plain[:, 0], plain[:, 1]) and torch.equal(copies[:, 0], copies[:, 1])
 
 
+def test_every_second_copy_is_flipped() -> None:
+    shape = (3, 12, 16)
+    still = {"prior": "none", "copies": 3, "views": 2, "rotation": 0, "shear": 0, "scale": 0, "shift": 0}
+    given = images(shape)
+    features = ScatteringFeatures(Scattering.model_validate(still | {"flip": True}), Randomness(1), shape)
+    image, other, again = features.copies(given).unbind(1)
+    assert torch.equal(image, features.plain(given)) and torch.equal(again, image)
+    assert torch.equal(other, features.plain(given.flip(-1))) and not torch.equal(other, image)
+    torch.testing.assert_close(features.viewed(given), (image + other) / 2)
+
+    moved = {key: Scattering(prior="none", copies=2, flip=key) for key in (False, True)}
+    plain, flipped = (ScatteringFeatures(moved[key], Randomness(1), shape).copies(given)[:, 1] for key in (False, True))
+    assert not torch.equal(plain, flipped)
+
+
 def test_dead_leaves_are_discs_of_every_size_and_repeat() -> None:
     drawn = draw_dead_leaves(40, 3, 32, torch.Generator().manual_seed(5))
     assert drawn.shape == (40, 3, 32, 32) and drawn.min() >= 0 and drawn.max() <= 1
@@ -96,5 +111,6 @@ def test_images_without_features_are_refused(settings: Scattering, shape: tuple[
 
 
 def test_first_prior_has_the_content_of_earlier_configurations() -> None:
-    assert "prior" not in Scattering().to_json() and PLAIN.to_json()["prior"] == "none"
+    assert not {"prior", "flip"} & Scattering().to_json().keys() and PLAIN.to_json()["prior"] == "none"
+    assert Scattering(flip=True).to_json()["flip"] is True
     assert Scattering.model_validate(PLAIN.to_json()) == PLAIN

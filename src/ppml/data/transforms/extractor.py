@@ -59,6 +59,7 @@ class ScatteringFeatures:
         self._copies = settings.copies
         self._views = settings.views
         self._deformation = Deformation(settings.rotation, settings.shear, settings.scale, settings.shift)
+        self._flip = settings.flip
         self._rng = rng
         self._scattering = ScatteringTransform(self._side)
         self._whitening = None
@@ -98,15 +99,18 @@ class ScatteringFeatures:
         yield self.plain(images)
         digests = example_digests(images) if count > 1 else ()
         for number in range(1, count):
-            yield self._kind(images, draws_per_example(self._rng.child(name), number, digests, DRAWS))
+            draws = draws_per_example(self._rng.child(name), number, digests, DRAWS)
+            yield self._kind(images, draws, flip=self._flip and number % 2 == 1)
 
-    def _kind(self, images: torch.Tensor, draws: NDArray[np.float64] | None = None) -> torch.Tensor:
+    def _kind(self, images: torch.Tensor, draws: NDArray[np.float64] | None = None, flip: bool = False) -> torch.Tensor:
         """Return the features, ``(n, size)``, of images, or of their copies with the random ``draws``."""
         found = torch.empty(len(images), self.size)
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]
             if draws is not None:
                 part = self._deformed(part, draws[start : start + AT_ONCE])
+            if flip:
+                part = part.flip(-1)
             # Black pixels make an image square.
             down, across = (self._side - length for length in part.shape[2:])
             filled = functional.pad(part, (0, across, 0, down, 0, 0, 0, AT_ONCE - len(part)))
@@ -115,6 +119,8 @@ class ScatteringFeatures:
 
     def _deformed(self, images: torch.Tensor, draws: NDArray[np.float64]) -> torch.Tensor:
         """Return a copy of each image; its channels move together."""
+        if self._deformation.is_none:
+            return images
         each = deform(images.flatten(0, 1), self._deformation, draws.repeat(self._channels, axis=0))
         moved: torch.Tensor = each.unflatten(0, images.shape[:2])
         return moved
