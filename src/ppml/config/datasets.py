@@ -16,7 +16,7 @@ from ppml.config.columns import GROUP_ROLES, TableFields
 from ppml.config.paths import expand_input_file, expand_path
 from ppml.config.spec import ListOf, Spec, config_error
 from ppml.config.splits import ColumnSplit, GroupSplit, OfficialSplit, SplitSpec, TimeSplit
-from ppml.contract import DataContract, Kind
+from ppml.contract import DataContract
 from ppml.project import project_file
 
 DIGITS = "digits"
@@ -93,10 +93,14 @@ class DatasetBase(Spec):
             raise config_error(f"files: {repeated[0]} occurs twice; each file may occur once")
         return self
 
-    @property
+    def examples_contract(self) -> dict[str, Any]:
+        """Return the part of the contract that pictures and tables state each in their own way."""
+        raise NotImplementedError
+
+    @cached_property
     def contract(self) -> DataContract:
         """The contract of the examples that the subset stage writes."""
-        raise NotImplementedError
+        return DataContract(**self.examples_contract(), licence=self.licence, redistributable=self.redistributable)
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -147,12 +151,15 @@ class PictureFields(Spec):
                 )
         return self
 
-    def picture_contract(self, **facts: Any) -> DataContract:
-        """Return the contract of the pictures, or of the numbers of a table without columns."""
-        kind: Kind = "image" if len(self.shape) == 3 else "table"
-        return DataContract(
-            kind=kind, shape=self.shape, classes=self.classes, mean=self.mean, deviation=self.deviation, **facts
-        )
+    def picture_contract(self) -> dict[str, Any]:
+        """Return kind, shape, classes and constants of the pictures, or of the numbers of a table without columns."""
+        return {
+            "kind": "image" if len(self.shape) == 3 else "table",
+            "shape": self.shape,
+            "classes": self.classes,
+            "mean": self.mean,
+            "deviation": self.deviation,
+        }
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
@@ -178,10 +185,9 @@ class _PictureSet(DatasetBase, PictureFields):
         _ = self.contract
         return self
 
-    @cached_property
-    def contract(self) -> DataContract:
-        """The contract of the pictures."""
-        return self.picture_contract(licence=self.licence, redistributable=self.redistributable)
+    def examples_contract(self) -> dict[str, Any]:
+        """Return the part of the contract that pictures state."""
+        return self.picture_contract()
 
 
 class IdxDataset(_PictureSet):
@@ -298,13 +304,9 @@ class SklearnDataset(DatasetBase, PictureFields, TableFields):
         _ = self.contract
         return self
 
-    @cached_property
-    def contract(self) -> DataContract:
-        """The contract of the table, or of the pictures."""
-        facts: dict[str, Any] = {"licence": self.licence, "redistributable": self.redistributable}
-        if self.shape:
-            return self.picture_contract(**facts)
-        return DataContract(**self.table_contract(), **facts)
+    def examples_contract(self) -> dict[str, Any]:
+        """Return the part of the contract that pictures, or a table, state."""
+        return self.picture_contract() if self.shape else self.table_contract()
 
 
 class _TableSet(DatasetBase, TableFields):
@@ -331,10 +333,9 @@ class _TableSet(DatasetBase, TableFields):
         _ = self.contract
         return self
 
-    @cached_property
-    def contract(self) -> DataContract:
-        """The contract of the encoded table."""
-        return DataContract(**self.table_contract(), licence=self.licence, redistributable=self.redistributable)
+    def examples_contract(self) -> dict[str, Any]:
+        """Return the part of the contract that an encoded table states."""
+        return self.table_contract()
 
 
 class CsvDataset(_TableSet):
