@@ -56,6 +56,22 @@ def test_label_is_not_inherited():
     assert [found[name].label for name in ("base", "plain", "own")] == ["Base", None, "Own"]
 
 
+def test_training_is_not_inherited_by_a_reference():
+    base = {"dataset": "breast_cancer", "model": "mlp", "training": {"epochs": 3}}
+    forest = {"extends": "base", "model": "random_forest"}
+    found = arms(base=base, forest=forest, other={"extends": "forest"}, mlp={"extends": "forest", "model": "mlp"})
+    assert [found[name].training.epochs for name in ("base", "forest", "other", "mlp")] == [3, 10, 10, 10]
+
+
+def test_training_stated_by_a_reference_is_refused_where_it_stands():
+    forest = {"dataset": "breast_cancer", "model": "random_forest", "training": {"learning_rate": 0.1}}
+    message = refusal(small(arms={"forest": forest, "heir": {"extends": "forest"}}))
+    assert message.startswith("arms.forest.training.learning_rate: got 0.1, which model 'random_forest' does not read")
+    own = {"extends": "base", "model": "hist_gradient_boosting", "training": {"epochs": 10}}
+    base = {"dataset": "breast_cancer", "model": "mlp", "training": {"batch_size": 8}}
+    assert refusal(small(arms={"base": base, "own": own})).startswith("arms.own.training.epochs: got 10, which")
+
+
 def test_arm_may_extend_an_arm_that_extends_another_in_any_order():
     found = arms(
         last={"extends": "middle", "training": {"shift": 1}},

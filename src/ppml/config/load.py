@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ppml.config.error_lines import error_lines, problem_from
 from ppml.config.model import Config
+from ppml.config.models import MODELS
 from ppml.config.spec import unknown_name
 from ppml.config.yaml_file import read_yaml
 from ppml.errors import UserError
@@ -123,10 +124,16 @@ def resolve_extends(content: dict[str, Any], source: str) -> dict[str, Any]:
         own = {key: value for key, value in arm.items() if key != "extends"}
         # A base without keys and values is refused by the check of the base.
         below = inherited if isinstance(inherited, Mapping) else {}
-        resolved[name] = deep_merge({key: value for key, value in below.items() if key != "label"}, own)
+        dropped = ("label", "training") if _is_reference(own.get("model", below.get("model"))) else ("label",)
+        resolved[name] = deep_merge({key: value for key, value in below.items() if key not in dropped}, own)
         return resolved[name]
 
     return {**content, "arms": {name: resolve(name, (name,)) for name in arms}}
+
+
+def _is_reference(model: Any) -> bool:
+    """Return whether a library trains a model by its own settings, so that an arm inherits none."""
+    return isinstance(model, str) and model in MODELS and MODELS[model].is_reference
 
 
 def deep_merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,7 @@ class Config(Spec):
         if arm.dataset:
             self._check_dataset(arm.dataset, f"arms.{name}.dataset")
         _check_distinct(arm.seeds or (), f"arms.{name}.seeds")
+        _check_reference(name, arm)
         self._check_fit(name, arm)
         self._check_accountant(name, arm)
         if arm.partition is None:
@@ -321,6 +322,20 @@ class Config(Spec):
 def _check_distinct(seeds: tuple[int, ...], key: str) -> None:
     if len(set(seeds)) != len(seeds):
         raise config_error(f"{key}: {list(seeds)} names a seed twice; each may occur once")
+
+
+def _check_reference(name: str, arm: Arm) -> None:
+    """Raise an error if an arm states a setting of training that its model does not read.
+
+    The check is no part of the arm: a job reads an arm with the defaults of all keys, which nobody stated.
+    """
+    if MODELS[arm.model].is_reference and (stated := sorted(arm.training.model_fields_set)):
+        value = arm.training.to_json()[stated[0]]
+        raise config_error(
+            f"arms.{name}.training.{stated[0]}: got {value!r}, which model {arm.model!r} does not read: its library "
+            "trains by its own settings; allowed: no key of training; leave training out, or give the model an arm of "
+            "its own"
+        )
 
 
 def _require_known(names: Iterable[str], allowed: Collection[str], what: str, place: str) -> None:
