@@ -114,12 +114,18 @@ def test_unbounded_aliases_are_refused(form, tmp_path):
 
 
 def test_missing_file_is_named_with_the_nearest_name(tmp_path):
-    for name in ("best.yaml", "clients.yaml", "notes.txt"):
-        (tmp_path / name).touch()
+    written(tmp_path, "seed: 1\narms:\n  a: {}\n", "best.yaml")
+    written(tmp_path, "extends: best.yaml\n", "clients.yaml")
+    written(tmp_path, '{"seed": 1, "arms": {"a": {}}}', "given.json")
+    written(tmp_path, '{"$schema": "x", "properties": {"arms": {}}}', "schema.json")
+    written(tmp_path, "mnist: {kind: idx, shape: [1, 28, 28]}  # for all arms\n", "datasets.yaml")
+    written(tmp_path, "arms: {a: {}}\n", "notes.txt")
+    (tmp_path / "folder.yaml").mkdir()
     assert refusal(tmp_path / "bset.yaml") == f"does not exist; did you mean {tmp_path}/best.yaml?"
     assert refusal(tmp_path / "clients") == f"does not exist; did you mean {tmp_path}/clients.yaml?"
-    assert refusal(tmp_path / "q.yaml") == f"does not exist; in {tmp_path} there are: best.yaml, clients.yaml"
-    assert refusal(tmp_path) == f"is a folder; in {tmp_path} there are: best.yaml, clients.yaml"
+    listed = f"configurations in {tmp_path}: best.yaml, clients.yaml, given.json"
+    assert refusal(tmp_path / "q.yaml") == f"does not exist; {listed}"
+    assert refusal(tmp_path) == f"is a folder; {listed}"
     assert refusal(tmp_path / "no" / "a.yaml") == f"does not exist; there is no folder {tmp_path}/no"
 
 

@@ -98,7 +98,7 @@ def test_large_delta_is_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "does not exist; in config there are: adult.yaml, best.yaml, "), ("a: [", "is not valid YAML")],
+    [(None, "does not exist; configurations in config: adult.yaml, best.yaml, "), ("a: [", "is not valid YAML")],
 )
 @pytest.mark.parametrize("script", ["status", "html_report"])
 def test_unreadable_configuration_is_one_line(tmp_path: Path, script: str, content: str | None, message: str) -> None:

@@ -24,6 +24,9 @@ _TEXT = "tag:yaml.org,2002:str"
 # Surprising numbers of YAML 1.1: 010 is 8, 1:30 is 90.
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _JSON_NUMBER = re.compile(r"-?[0-9]+[eE][-+]?[0-9]+")
+# The keys by which a file alone can be a configuration; catalogues in the same folder have neither.
+_RUNNABLE = re.compile(r"""(?:^|[{,])\s*["']?(?:arms|extends)["']?\s*:""", re.MULTILINE)
+_SCHEMA = '"$schema"'
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
@@ -66,7 +69,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def _suggest_file(path: Path) -> str:
-    """Return the nearest name in the folder of a missing file, or all names there."""
+    """Return the nearest name in the folder of a missing file, or the configurations there."""
     names = _yaml_files(path.parent)
     by_stem = {Path(name).stem: name for name in names}
     near = nearest(path.stem if path.suffix in SUFFIXES else path.name, by_stem)
@@ -76,7 +79,18 @@ def _suggest_file(path: Path) -> str:
 def _list_files(folder: Path) -> str:
     if not folder.exists():
         return f"there is no folder {folder}"
-    return f"in {folder} there are: {', '.join(_yaml_files(folder)) or 'no YAML files'}"
+    names = [name for name in _yaml_files(folder) if _is_runnable(folder / name)]
+    return f"configurations in {folder}: {', '.join(names) or 'none'}"
+
+
+def _is_runnable(path: Path) -> bool:
+    """Return whether a file has arms, or extends a file; the text suffices, since a parser takes a second a file."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    # The schema of configurations names all their keys.
+    return _RUNNABLE.search(text) is not None and not (path.suffix == ".json" and _SCHEMA in text)
 
 
 def _yaml_files(folder: Path) -> list[str]:
