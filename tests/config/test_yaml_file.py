@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from ppml.config.load import load_config
 from ppml.config.suggestions import yaml_hint
 from ppml.config.yaml_file import MAX_VALUES, read_yaml
 from ppml.errors import UserError
@@ -111,6 +112,30 @@ def laughs(levels, form):
 def test_unbounded_aliases_are_refused(form, tmp_path):
     assert refusal(written(tmp_path, laughs(9, form))).endswith(f"expand to more than {MAX_VALUES:,} values")
     assert read_yaml(written(tmp_path, laughs(3, form))) == yaml.safe_load(laughs(3, form))
+
+
+def wide(columns, categories):
+    """Return a configuration whose table has columns with many categories each."""
+    values = ", ".join(f"v{number}" for number in range(categories))
+    listed = "".join(f"        c{number}: {{role: category, values: [{values}]}}\n" for number in range(columns))
+    return (
+        "arms: {a: {model: mlp}}\ndata:\n  dataset: wide\n  define:\n    wide:\n      kind: csv\n      files: [a.csv]\n"
+        f"      split: {{kind: random}}\n      columns:\n{listed}        y: {{role: label, values: [a, b]}}\n"
+    )
+
+
+def test_a_thousand_columns_with_lists_of_categories_are_read(tmp_path):
+    config = load_config(written(tmp_path, wide(1000, 100)))
+    assert config.contract_of("a").shape == (100_000,)
+
+
+def test_too_many_written_values_are_refused_without_a_word_of_aliases(tmp_path, monkeypatch):
+    monkeypatch.setattr("ppml.config.yaml_file.MAX_VALUES", 1000)
+    message = (
+        "line 10: more than 1,000 values stand in the file from here on; leave columns or values of categories out"
+    )
+    assert refusal(written(tmp_path, wide(100, 10))).startswith(message)
+    assert refusal(written(tmp_path, laughs(9, "[%s]"))).endswith("its aliases expand to more than 1,000 values")
 
 
 def test_missing_file_is_named_with_the_nearest_name(tmp_path):

@@ -14,8 +14,9 @@ from ppml.config.suggestions import nearest
 from ppml.errors import UserError
 from ppml.system_errors import describe_os_error
 
-MAX_VALUES = 100_000
-"""Largest number of values of a file, with its aliases expanded."""
+MAX_VALUES = 400_000
+"""Largest number of values of a file, with its aliases expanded: 1,000 columns with 390 categories each, or 10,000 with
+30; so many take half a minute to read."""
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -39,8 +40,8 @@ def read_yaml(path: str | Path) -> Any:
     ------
     UserError
         The file cannot be read, is not in UTF-8, or is not valid YAML; a key occurs twice or is not text; a value reads
-        as another number (``010`` is 8); the aliases expand to more than `MAX_VALUES` values, or an alias is inside
-        its own anchor. The message names the file and the line.
+        as another number (``010`` is 8); there are more than `MAX_VALUES` values, with aliases expanded, or an alias is
+        inside its own anchor. The message names the file and the line.
     """
     try:
         encoded = Path(path).read_bytes()
@@ -164,8 +165,17 @@ class _StrictLoader(yaml.SafeLoader):
             _check_number(node)
         values = 1 + sum(self._values[id(part)][1] for part in parts)
         if values > MAX_VALUES:
-            raise _Refused(node, f"its aliases expand to more than {MAX_VALUES:,} values")
+            raise _Refused(node, self._describe_size(values))
         self._values[id(node)] = node, values
+
+    def _describe_size(self, values: int) -> str:
+        # Each written value is a node once, and further times by aliases.
+        if values > len(self._values) + 1:
+            return f"its aliases expand to more than {MAX_VALUES:,} values"
+        return (
+            f"more than {MAX_VALUES:,} values stand in the file from here on; leave columns or values of categories "
+            "out of data.define, or divide the table"
+        )
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
         """Refuse a key that is not text, or that occurs twice: YAML silently takes the last one."""
