@@ -37,13 +37,14 @@ def _decoded(spec: Dataset, job: Job) -> dict[str, NDArray[np.generic]]:
             return decode_folder(spec, Path(spec.folder) if spec.folder else next(iter(job.inputs.values())))
         case TorchvisionDataset():
             from ppml.data.formats.pictures import picture_examples
-            from ppml.data.formats.torchvision_data import read_torchvision
+            from ppml.data.formats.torchvision_data import read_torchvision, torchvision_folder
 
             found: dict[str, NDArray[np.generic]] = {}
-            for part in PARTS:
-                pictures, labels = read_torchvision(spec, job.inputs, part)
-                place = f"torchvision.datasets.{spec.dataset}, {part}"
-                examples = picture_examples(spec, pictures, labels, (place, place))
-                found |= {f"{part}_images": examples.inputs, f"{part}_labels": examples.labels}
+            with torchvision_folder(spec, job.inputs, PARTS) as unpacked:
+                for part in PARTS:
+                    pictures, labels = read_torchvision(spec, unpacked, part)
+                    place = f"torchvision.datasets.{spec.dataset}, {part}"
+                    examples = picture_examples(spec, pictures, labels, (place, place))
+                    found |= {f"{part}_images": examples.inputs, f"{part}_labels": examples.labels}
             return found
     raise ValueError(f"kind {spec.kind!r} needs no decoding")

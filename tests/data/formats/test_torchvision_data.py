@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
@@ -19,10 +20,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import savemat
 from torchvision import datasets
+from torchvision.datasets import mnist
 
-from ppml.config.datasets import EMNIST_SPLITS, TorchvisionDataset, parse_dataset
+from ppml.config.datasets import EMNIST_SPLITS, PARTS, TorchvisionDataset, parse_dataset
 from ppml.data.formats.pictures import picture_examples
-from ppml.data.formats.torchvision_data import read_torchvision
+from ppml.data.formats.torchvision_data import read_torchvision, torchvision_folder
 
 from .tables import one_line
 
@@ -38,6 +40,12 @@ def spec_of(dataset: str, files: Mapping[str, Path], classes: int, shape: list[i
     spec = parse_dataset({**content, **keys})
     assert isinstance(spec, TorchvisionDataset)
     return spec
+
+
+def read(spec: TorchvisionDataset, files: Mapping[str, Path], part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return pictures and labels of one part."""
+    with torchvision_folder(spec, files, (part,)) as folder:
+        return read_torchvision(spec, folder, part)
 
 
 def write(path: Path, content: bytes) -> dict[str, Path]:
@@ -99,7 +107,7 @@ def test_splits_are_those_of_torchvision() -> None:
 def test_emnist_reads_its_own_files(split: str, part: str, emnist: dict[str, Path]) -> None:
     """The class inherits the list of MNIST's files, and reads other files."""
     spec = spec_of("EMNIST", emnist, 10, [1, 28, 28], options={"split": split}, transpose=True)
-    pictures, labels = read_torchvision(spec, emnist, part)
+    pictures, labels = read(spec, emnist, part)
     expected, classes = emnist_pictures(split, part)
     assert np.array_equal(pictures, expected) and np.array_equal(labels, classes)
     examples = picture_examples(spec, pictures, labels, ("a", "b"))
@@ -110,8 +118,43 @@ def test_no_file_remains_and_no_file_changes(emnist: dict[str, Path]) -> None:
     archive = emnist["gzip.zip"]
     before = archive.read_bytes()
     archive.chmod(0o444)
-    read_torchvision(spec_of("EMNIST", emnist, 10, [1, 28, 28], options={"split": "digits"}), emnist, "test")
+    read(spec_of("EMNIST", emnist, 10, [1, 28, 28], options={"split": "digits"}), emnist, "test")
     assert archive.read_bytes() == before and list(archive.parent.iterdir()) == [archive]
+
+
+def test_archive_is_unpacked_once_for_both_parts(emnist: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, unpack = [], mnist.download_and_extract_archive
+    monkeypatch.setattr(
+        mnist, "download_and_extract_archive", lambda *given, **keys: calls.append(given) or unpack(*given, **keys)
+    )
+    spec = spec_of("EMNIST", emnist, 10, [1, 28, 28], options={"split": "digits"})
+    with torchvision_folder(spec, emnist, PARTS) as folder:
+        for part in PARTS:
+            assert np.array_equal(read_torchvision(spec, folder, part)[0], emnist_pictures("digits", part)[0])
+    assert len(calls) == 1
+
+
+def test_interrupted_unpacking_is_never_read(emnist: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = emnist["gzip.zip"]
+    spec = spec_of("EMNIST", emnist, 10, [1, 28, 28], options={"split": "digits"})
+    # A killed job leaves its folder, here with a file cut short.
+    left = archive.parent / ".unpacked-left" / "EMNIST" / "raw"
+    left.mkdir(parents=True)
+    for kind in ("images-idx3", "labels-idx1"):
+        (left / f"emnist-digits-train-{kind}-ubyte").write_bytes(b"half")
+    unpack = mnist.extract_archive
+
+    def full_disk(source: str, target: str) -> str:
+        if "digits-train-labels" in source:
+            raise OSError(errno.ENOSPC, "no space left")
+        return str(unpack(source, target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mnist, "extract_archive", full_disk)
+        with pytest.raises(OSError, match="no space left"):
+            read(spec, emnist, "train")
+    assert {path.name for path in archive.parent.iterdir()} == {archive.name, ".unpacked-left"}
+    assert np.array_equal(read(spec, emnist, "train")[0], emnist_pictures("digits", "train")[0])
 
 
 def test_other_archive_is_refused_before_the_class_replaces_it(emnist: dict[str, Path]) -> None:
@@ -119,7 +162,7 @@ def test_other_archive_is_refused_before_the_class_replaces_it(emnist: dict[str,
     archive.write_bytes(archive.read_bytes() + b"x")
     before = archive.read_bytes()
     spec = spec_of("EMNIST", emnist, 10, [1, 28, 28], options={"split": "digits"})
-    one_line(archive, lambda: read_torchvision(spec, emnist, "train"), md5(before), datasets.EMNIST.md5)
+    one_line(archive, lambda: read(spec, emnist, "train"), md5(before), datasets.EMNIST.md5)
     assert archive.read_bytes() == before
 
 
@@ -129,7 +172,7 @@ def test_archive_without_the_split_is_refused(content: bytes, tmp_path: Path, mo
     files = write(tmp_path / "gzip.zip", content)
     spec = spec_of("EMNIST", files, 10, [1, 28, 28], options={"split": "digits"})
     place = Path("torchvision.datasets.EMNIST, train")
-    one_line(place, lambda: read_torchvision(spec, files, "train"), "cannot be read")
+    one_line(place, lambda: read(spec, files, "train"), "cannot be read")
     assert list(tmp_path.iterdir()) == [tmp_path / "gzip.zip"]
 
 
@@ -160,16 +203,14 @@ def test_cifar_is_read(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
             tar.addfile(member, io.BytesIO(content))
     files = write(tmp_path / cls.filename, packed.getvalue())
     spec = spec_of(dataset, files, 10, [3, 32, 32])
-    one_line(tmp_path / cls.filename, lambda: read_torchvision(spec, files, "train"), cls.tgz_md5)
+    one_line(tmp_path / cls.filename, lambda: read(spec, files, "train"), cls.tgz_md5)
     monkeypatch.setattr(cls, "tgz_md5", md5(packed.getvalue()))
-    one_line(
-        Path(f"torchvision.datasets.{dataset}, train"), lambda: read_torchvision(spec, files, "train"), "corrupted"
-    )
+    one_line(Path(f"torchvision.datasets.{dataset}, train"), lambda: read(spec, files, "train"), "corrupted")
     for key in ("train_list", "test_list"):
         monkeypatch.setattr(cls, key, [[name, md5(contents[name])] for name, _ in getattr(cls, key)])
     monkeypatch.setitem(cls.meta, "md5", md5(contents[cls.meta["filename"]]))
     for part, listed in (("train", cls.train_list), ("test", cls.test_list)):
-        pictures, labels = read_torchvision(spec, files, part)
+        pictures, labels = read(spec, files, part)
         assert np.array_equal(pictures.transpose(0, 3, 1, 2), np.concatenate([batches[name][0] for name, _ in listed]))
         assert labels.tolist() == [label for name, _ in listed for label in batches[name][1]]
     assert list(tmp_path.iterdir()) == [tmp_path / cls.filename]
@@ -193,12 +234,10 @@ def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.SVHN, "split_list", lists)
     spec = spec_of("SVHN", files, 10, [3, 32, 32])
     for part in ("train", "test"):
-        pictures, classes = read_torchvision(spec, files, part)
+        pictures, classes = read(spec, files, part)
         assert np.array_equal(pictures, expected[part]) and classes.tolist() == [1, 0, 2, 9, 0]
     only = {name: path for name, path in files.items() if name.startswith("train")}
-    one_line(
-        Path("files"), lambda: read_torchvision(spec_of("SVHN", only, 10, [3, 32, 32]), only, "test"), "test_32x32.mat"
-    )
+    one_line(Path("files"), lambda: read(spec_of("SVHN", only, 10, [3, 32, 32]), only, "test"), "test_32x32.mat")
 
 
 def test_usps_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +252,8 @@ def test_usps_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.USPS, "split_list", lists)
     spec = spec_of("USPS", files, 10, [1, 16, 16])
     for part in ("train", "test"):
-        pictures, classes = read_torchvision(spec, files, part)
+        pictures, classes = read(spec, files, part)
         assert pictures.shape == (2, 16, 16) and {*np.unique(pictures)} == {0, 255} and classes.tolist() == [0, 9]
     files["usps.bz2"].write_bytes(files["usps.bz2"].read_bytes()[:-4])
     lists["train"][2] = md5(files["usps.bz2"].read_bytes())
-    one_line(Path("torchvision.datasets.USPS, train"), lambda: read_torchvision(spec, files, "train"), "cannot be read")
+    one_line(Path("torchvision.datasets.USPS, train"), lambda: read(spec, files, "train"), "cannot be read")

@@ -8,7 +8,8 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +28,21 @@ FOLDERS = {"EMNIST": "EMNIST/raw"}
 _DAMAGED = (EOFError, OSError, pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
-def read_torchvision(
-    spec: TorchvisionDataset, files: Mapping[str, Path], part: str
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the pictures, as the class yields them, and the labels of one official part.
+@contextmanager
+def torchvision_folder(spec: TorchvisionDataset, files: Mapping[str, Path], parts: Sequence[str]) -> Iterator[Path]:
+    """Provide a temporary folder beside the files, in which the class unpacks its archive once for all ``parts``.
 
-    The class unpacks its archive in a temporary folder beside the files, so that no folder of a mirror changes. Its
-    checksums of unpacked files are checked as well.
+    So no folder of a mirror changes. The folder has a new name each time: what an interrupted job left in one is never
+    read.
 
     Raises
     ------
     UserError
-        The files are not those of the class, or the class cannot read them.
+        The files are not those of the class.
     """
-    from torchvision import datasets
-
-    cls = getattr(datasets, spec.dataset)
-    own = PART_OPTIONS.get(spec.dataset, lambda part: {"train": part == "train"})(part)
+    cls = _class(spec)
     # The class would download a file that is absent or has another content, and write it through the link.
-    for name, md5 in _published(cls, part).items():
+    for name, md5 in {name: md5 for part in parts for name, md5 in _published(cls, part).items()}.items():
         if name not in files:
             raise UserError(f"files: torchvision.datasets.{spec.dataset} needs {name}, which is not listed; add it")
         with files[name].open("rb") as file:
@@ -61,21 +58,50 @@ def read_torchvision(
         archive_folder.mkdir(parents=True, exist_ok=True)
         for name, path in files.items():
             (archive_folder / name).symlink_to(path.resolve())
-        try:
-            # The archive is there and has its checksum, so nothing is downloaded.
-            examples = cls(folder, download=True, **own, **spec.options)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, *_DAMAGED) as error:
-            if isinstance(error, OSError) and error.errno:
-                raise
-            raise UserError(
-                f"torchvision.datasets.{spec.dataset}, {part}: the files cannot be read "
-                f"({' '.join(str(error).split())}); correct files or options"
-            ) from None
-        pictures, labels = [], []
-        for picture, label in examples:
-            pictures.append(np.asarray(picture))
-            labels.append(int(label))
-        return np.stack(pictures), np.asarray(labels, dtype=np.int64)
+        yield Path(folder)
+
+
+def read_torchvision(spec: TorchvisionDataset, folder: Path, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the pictures, as the class yields them, and the labels of one official part.
+
+    The class checks its checksums of unpacked files as well.
+
+    Parameters
+    ----------
+    spec : TorchvisionDataset
+        The data set.
+    folder : Path
+        The folder of :func:`torchvision_folder`.
+    part : {"train", "test"}
+        The part.
+
+    Raises
+    ------
+    UserError
+        The class cannot read the files.
+    """
+    own = PART_OPTIONS.get(spec.dataset, lambda part: {"train": part == "train"})(part)
+    try:
+        # The archive is there and has its checksum, so nothing is downloaded.
+        examples = _class(spec)(str(folder), download=True, **own, **spec.options)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, *_DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UserError(
+            f"torchvision.datasets.{spec.dataset}, {part}: the files cannot be read "
+            f"({' '.join(str(error).split())}); correct files or options"
+        ) from None
+    pictures, labels = [], []
+    for picture, label in examples:
+        pictures.append(np.asarray(picture))
+        labels.append(int(label))
+    return np.stack(pictures), np.asarray(labels, dtype=np.int64)
+
+
+def _class(spec: TorchvisionDataset) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, spec.dataset)
 
 
 def _published(cls: Any, part: str) -> dict[str, str]:
