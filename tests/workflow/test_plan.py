@@ -12,10 +12,12 @@ import pytest
 from ppml.config.datasets import DATASETS, parse_dataset
 from ppml.config.load import load_config
 from ppml.errors import UserError
+from ppml.io.atomic import write_json
 from ppml.jobs.job import Job
 from ppml.pipeline.job_environment import require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.publish import require_public_data
+from ppml.pipeline.published_files import private_runs
 from ppml.pipeline.stages import STAGE
 from tests.workflow.project import ROOT
 
@@ -49,6 +51,24 @@ def test_private_data_are_not_published(plan: Plan, monkeypatch: pytest.MonkeyPa
     assert not plan.redistributable
     with pytest.raises(UserError, match=r"own\.yaml .*mnist"):
         require_public_data(plan, "own.yaml")
+
+
+def test_run_of_private_data_is_named_whatever_its_configuration(tmp_path: Path) -> None:
+    contents = {
+        "runs/fl/seed0": {"data": {"contract": {"redistributable": True}}},
+        "own/runs/public/seed0": {"data": {"contract": {"redistributable": True}}},
+    }
+    for place, content in contents.items():
+        write_json(tmp_path / "artifacts" / place / "config.json", content)
+    assert private_runs(tmp_path) == []
+    private = {
+        "runs/clinic/seed0": {"data": {"contract": {"redistributable": False}, "largest_unit": 7}},
+        "own/runs/clinic/seed1": {"data": {"contract": {}}},
+        "runs/old/seed2": [],
+    }
+    for place, content in private.items():
+        write_json(tmp_path / "artifacts" / place / "config.json", content)
+    assert private_runs(tmp_path) == sorted(f"artifacts/{one}" for one in private)
 
 
 @pytest.mark.parametrize("name", ['a "b"', "a$b", "a`b`", "a\\b"])

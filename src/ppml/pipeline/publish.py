@@ -30,7 +30,7 @@ from ppml.pipeline.git import GitError, changed_files
 from ppml.pipeline.job_status import JobRecords
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.published_configs import published_configurations
-from ppml.pipeline.published_files import is_publishable
+from ppml.pipeline.published_files import is_publishable, private_runs
 from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.status import job_records, read_plan, unfinished
 
@@ -52,6 +52,16 @@ def require_finished(records: Mapping[str, JobRecords]) -> None:
         count = count_files([line for lines in stale.values() for line in lines])
         parts = [f"`make results CONFIG={configfile}`:\n{some_lines(lines)}" for configfile, lines in stale.items()]
         raise UserError("\n".join([f"{count} missing or stale, so nothing is published; first", *parts]))
+
+
+def require_public_runs(root: Path, repo: Repo) -> None:
+    """Raise a :class:`UserError` that names the runs on data that are not redistributable, outside ``.dvcignore``."""
+    runs = private_runs(root)
+    if private := [run for run in runs if not repo.dvcignore.is_ignored(repo.fs, str(root / run / "config.json"))]:
+        raise UserError(
+            "results on data that are not redistributable are not published; move these runs to another folder "
+            f"(folders.artifacts of their configuration), or name them in .dvcignore:\n{some_lines(private)}"
+        )
 
 
 def unexpected(root: Path, repo: Repo) -> list[str]:
@@ -116,6 +126,7 @@ def publish(root: Path) -> None:
                 "to another folder (folders.data, folders.artifacts), or name them in .dvcignore:\n"
                 f"{some_lines(others)}{_about_links(root, others)}"
             )
+        require_public_runs(root, repo)
         # Check the remote and the .dvc files before the data are read.
         objects = Objects(repo)
         remote = objects.remote

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 from ppml.config.datasets import DATASETS
+from ppml.io.atomic import read_json
 from ppml.pipeline.stages import STAGES, SUBFOLDERS, InRun
 
 # The name of an arm, a partition or a transform: not hidden, and not `..`.
@@ -27,6 +29,22 @@ def is_publishable(path: str) -> bool:
     [True, False, False]
     """
     return _pattern().fullmatch(path) is not None
+
+
+def private_runs(root: Path) -> list[str]:
+    """Return the folders of runs whose data are not stated as redistributable, relative to ``root``.
+
+    The name of a run tells nothing about its data, and no configuration of the project may have it.
+    """
+    found = []
+    for path in sorted((root / "artifacts").glob("**/runs/*/*/config.json")):
+        try:
+            public = read_json(path)["data"]["contract"]["redistributable"] is True
+        except (OSError, ValueError, LookupError, TypeError):
+            public = False
+        if not public:
+            found.append(path.parent.relative_to(root).as_posix())
+    return found
 
 
 @cache
