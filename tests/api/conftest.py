@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ppml.config.arm import Arm
+from ppml.stages.about import read_contract
 from tests.conftest import RealData
 from tests.stages.conftest import Files, run_job, run_stage, subset, train_job
 
@@ -51,7 +52,8 @@ def _train(folder: Path, given: dict[str, Any], subset: Files, dataset: str) -> 
     inputs = {name: subset[name] for name in ("train", "test", "about")}
     if arm.transforms:
         outputs = {name: folder / f"transformed-{name}" for name in inputs}
-        run_stage("transform", {"transform": SCATTERING, "root_seed": 2024}, inputs, outputs)
+        contract = arm.transforms[0].output(read_contract(inputs["about"])).to_json()
+        run_stage("transform", {"transform": SCATTERING, "root_seed": 2024, "contract": contract}, inputs, outputs)
         inputs = outputs
     files = dict(inputs)
     if arm.partition:

@@ -24,12 +24,13 @@ ARM = {
 
 
 @pytest.fixture(scope="module")
-def transformed(subset, tmp_path_factory):
+def transformed(subset, real_data, tmp_path_factory):
     """Return the transformed files of the subset."""
     folder = tmp_path_factory.mktemp("transformed")
     inputs = {name: subset[name] for name in ("train", "test", "about")}
     outputs = {name: folder / name for name in inputs}
-    run_stage("transform", {"transform": SETTINGS.to_json(), "root_seed": 7}, inputs, outputs)
+    contract = SETTINGS.output(real_data.contract).to_json()
+    run_stage("transform", {"transform": SETTINGS.to_json(), "root_seed": 7, "contract": contract}, inputs, outputs)
     return outputs
 
 

@@ -675,7 +675,7 @@ CHECKED = {
     # A column that was not read has no values.
     "Column.is_read",
     # Arrays of another shape are refused.
-    *("PictureFields.stored_shape", "Scattering.output", "coefficient_count"),
+    *("PictureFields.stored_shape", "coefficient_count"),
     # The names are in the file of the partition, in the order of its clients.
     "Natural.chosen",
 }

@@ -11,6 +11,7 @@ import pytest
 
 from ppml.config.datasets import DATASETS, parse_dataset
 from ppml.config.load import load_config
+from ppml.config.transforms import Scattering
 from ppml.errors import UserError
 from ppml.io.atomic import write_json
 from ppml.jobs.job import Job
@@ -42,6 +43,27 @@ def test_names_of_experiments_change_no_composition(plan: Plan) -> None:
     renamed = {f"x-{name}": spec for name, spec in reversed(plan.config.experiments.items())}
     other = Plan(plan.config.model_copy(update={"experiments": renamed}), None)
     assert other.collect_spec() == plan.collect_spec()
+
+
+def test_transform_job_depends_on_the_contract_of_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    plan = Plan(load_config(Path("config/default.yaml")), None)
+    jobs = {(job.key["dataset"], job.key["transform"]): job for job in plan.jobs() if job.stage.name == "transform"}
+    assert {*jobs} == {*plan.transforms}
+    specs = {key: job.spec for key, job in jobs.items()}
+    for arm, settings in plan.config.arms.items():
+        if settings.transforms:
+            (place,) = (key for key, job in jobs.items() if job.outputs == plan.examples(arm))
+            assert json.loads(specs[place])["contract"] == plan.config.contract_of(arm).to_json()
+    # A change of the calculation runs the jobs again, in the same places.
+    monkeypatch.setattr(Scattering, "output", lambda settings, contract: contract.features(settings.components + 2))
+    changed = {
+        (job.key["dataset"], job.key["transform"]): job
+        for job in Plan(plan.config, None).jobs()
+        if job.stage.name == "transform" and "scattering" in job.key["transform"]
+    }
+    assert changed and all(job.spec != specs[key] for key, job in changed.items())
+    assert all(job.outputs == jobs[key].outputs for key, job in changed.items())
 
 
 def test_private_data_are_not_published(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

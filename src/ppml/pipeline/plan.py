@@ -28,6 +28,7 @@ from ppml.config.technique import (
     Topology,
 )
 from ppml.config.transforms import Binned, Scattering, Transform
+from ppml.contract import DataContract
 from ppml.data.loading import DECODED
 from ppml.data.picture_listing import listing_digest
 from ppml.data.sources import unreadable
@@ -307,6 +308,22 @@ class Plan:
     def transform_keys(self) -> list[Key]:
         """Return the data set and the chain of each transform."""
         return [{"dataset": dataset, "transform": chain} for dataset, chain in self.transforms]
+
+    def transform_spec(self, dataset: str, chain: str) -> dict[str, Any]:
+        """Return the last transform of a chain, its seed, and the contract of its output.
+
+        The configuration calculates the contract, and its code counts in no code digest.
+        """
+        contract = self._transformed_contract(dataset, chain)
+        transform = self.transforms[dataset, chain].to_json()
+        return {"transform": transform, "root_seed": self.config.seed, "contract": contract.to_json()}
+
+    def _transformed_contract(self, dataset: str, chain: str) -> DataContract:
+        """Return the contract of a data set after a chain of transforms, which may be empty."""
+        if not chain:
+            return self.config.dataset(dataset).contract
+        before = self._transformed_contract(dataset, chain.rpartition("+")[0])
+        return self.transforms[dataset, chain].output(before)
 
     def before_transform(self, dataset: str, chain: str) -> dict[str, str]:
         """Return the files that the last transform of a chain reads."""

@@ -200,10 +200,7 @@ STAGES = (
         TRANSFORM,
         inputs=lambda plan, key: plan.before_transform(key["dataset"], key["transform"]),
         outputs=lambda plan, key: plan.paths.transformed(key["dataset"], key["transform"]),
-        spec=lambda plan, key: {
-            "transform": plan.transforms[key["dataset"], key["transform"]].to_json(),
-            "root_seed": plan.config.seed,
-        },
+        spec=lambda plan, key: plan.transform_spec(key["dataset"], key["transform"]),
         preload=(*SETTINGS, *TORCH),
     ),
     Stage(
