@@ -127,7 +127,7 @@ class Idle:
         rng: Randomness,
         after_epoch: AfterEpoch = no_op,
         correction: GradientCorrection = NO_CORRECTION,
-        max_steps: int | None = None,
+        affordable_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Return at once."""
         return ()

@@ -38,13 +38,18 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def path(
-    arm: dict[str, Any], sizes=SIZES, noise: float = 2.0, limit: int | None = None, seed: int = 0, data=("digits", 125)
+    arm: dict[str, Any],
+    sizes=SIZES,
+    noise: float = 2.0,
+    affordable: int | None = None,
+    seed: int = 0,
+    data=("digits", 125),
 ) -> tuple[Any, ...]:
     """Return the path of the randomness of a training of ``arm``."""
     spec = Arm.model_validate(arm)
     contract = CONTRACT.features(spec.transforms[0].components + 1) if spec.transforms else CONTRACT
     model = build_model(spec.model, contract, Randomness(0).torch())
-    given = spec, sizes, [noise] * len(sizes), [limit] * len(sizes), model
+    given = spec, sizes, [noise] * len(sizes), [affordable] * len(sizes), model
     return draws_of(*given, Randomness(1).child("seed", seed), data)[0].path
 
 
@@ -54,7 +59,7 @@ OTHERS = {
     "records": (CENTRAL, {}, {"data": ("digits", 126)}),
     "sizes": (FEDERATED, {}, {"sizes": (40, 26, 59)}),
     "clients": (FEDERATED, {}, {"sizes": (40, 25)}),
-    "budget": (CENTRAL, {}, {"limit": 7}),
+    "budget": (CENTRAL, {}, {"affordable": 7}),
     "clipping norm": (CENTRAL, {"privacy": {"max_grad_norm": 0.2}}, {}),
     "batch": (CENTRAL, {"training": {"batch_size": 32}}, {}),
     "epochs": (CENTRAL, {"training": {"epochs": 11}}, {}),

@@ -50,7 +50,7 @@ def mechanism_values(
     arm: Arm,
     sizes: Sequence[int],
     noise_multipliers: Sequence[float | None],
-    limits: Sequence[int | None],
+    affordable_steps: Sequence[int | None],
     model: nn.Module,
 ) -> tuple[Value, ...]:
     """Return the values that identify the mechanism of a private ``arm`` among all mechanisms on the same examples.
@@ -63,7 +63,7 @@ def mechanism_values(
         The number of examples of each owner.
     noise_multipliers : sequence of float or None
         The noise multiplier of each owner, or that of the sum, repeated for each owner.
-    limits : sequence of int or None
+    affordable_steps : sequence of int or None
         The number of steps that the privacy budget of each owner allows; None without one.
     model : nn.Module
         The trained model: its layers and the shapes of its parameters count, its weights do not.
@@ -79,7 +79,7 @@ def mechanism_values(
         [float(noise or 0.0) for noise in noise_multipliers],
         list(sizes),
         [value for schedule in schedules for value in (schedule.sample_rate, schedule.steps)],
-        [-1 if limit is None else limit for limit in limits],
+        [-1 if steps is None else steps for steps in affordable_steps],
         # The grid of the updates determines their last bits, under every aggregation.
         [float(arm.aggregation.clip), arm.aggregation.fractional_bits],
         _training(arm.training),

@@ -74,16 +74,16 @@ def train(
     """
     device = owned[0].inputs.device
 
-    limits: Sequence[int | None] = affordable_steps or [None] * len(owned)
+    affordable: Sequence[int | None] = affordable_steps or [None] * len(owned)
     model = build_initial_model(arm, contract, rng, device)
-    draws, release = draws_of(arm, [len(own) for own in owned], noise_multipliers, limits, model, rng, data)
+    draws, release = draws_of(arm, [len(own) for own in owned], noise_multipliers, affordable, model, rng, data)
     match arm.topology:
         case Centralized() | Independent():
             from ppml.learning.cohort_factory import build_cohort_trainer
             from ppml.learning.independent import train_independently
 
             models = [model, *(build_initial_model(arm, contract, rng, device) for _ in owned[1:])]
-            cohort = build_cohort_trainer(arm.training, arm.privacy, noise_multipliers, limits, models[0])
+            cohort = build_cohort_trainer(arm.training, arm.privacy, noise_multipliers, affordable, models[0])
             every = getattr(arm.topology, "evaluate_every", 1)
             return replace(train_independently(models, cohort, owned, test, draws, report, every), release=release)
         case Federated() as topology:
@@ -99,7 +99,7 @@ def train(
             from ppml.federation.run import train_federated
             from ppml.learning.parameters import flatten
 
-            given = FederationSpec(arm, [len(records) for records in owned], noise_multipliers, limits)
+            given = FederationSpec(arm, [len(records) for records in owned], noise_multipliers, affordable)
             seeds = party_seeds(draws, len(owned))
             parties = build_parties(arm.aggregation, clients_per_round(topology.participation, len(owned)))
             repeats = _may_resume(arm, owned[0].labels.device.type)
@@ -143,7 +143,7 @@ def draws_of(
     arm: Arm,
     sizes: Sequence[int],
     noise_multipliers: Sequence[float | None],
-    limits: Sequence[int | None],
+    affordable_steps: Sequence[int | None],
     model: nn.Module,
     rng: Randomness,
     data: Sequence[Value],
@@ -154,7 +154,7 @@ def draws_of(
     """
     if isinstance(arm.privacy, NoPrivacy):
         return rng, None
-    values = (*data, *mechanism_values(arm, sizes, noise_multipliers, limits, model))
+    values = (*data, *mechanism_values(arm, sizes, noise_multipliers, affordable_steps, model))
     draws = rng.child("mechanism", *values)
     return draws, release_name(draws.path, repeats=arm.privacy.noise_source == "seeded")
 

@@ -115,7 +115,7 @@ def fit(affordable: int | None, epochs: int = 3):
         window=TrainingWindow(),
         rng=Randomness(1),
         after_epoch=lambda epoch, loss: reported.append(epoch),
-        max_steps=affordable,
+        affordable_steps=affordable,
     )
     return sum(event.steps for event in events), vector(model), reported
 

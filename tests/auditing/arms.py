@@ -55,8 +55,8 @@ def measure(arm: Arm, *, sizes: tuple[int, ...] = (), releases: int = 40, seed: 
     """Return the measurement of ``arm``, for owners with ``sizes`` examples."""
     owners = sizes or (1000,) * (1 if arm.topology.kind == "centralized" else 4)
     planned = tuple(schedule.steps for schedule in mechanism_schedules(arm, owners))
-    limits = tuple(steps * 2 // 3 for steps in planned) if getattr(arm.privacy, "budget", None) else None
-    target = AuditTarget(arm, owners, (SIGMA,) * len(owners), limits, planned, CONTRACT, CONTRACT.shape)
+    affordable_steps = tuple(steps * 2 // 3 for steps in planned) if getattr(arm.privacy, "budget", None) else None
+    target = AuditTarget(arm, owners, (SIGMA,) * len(owners), affordable_steps, planned, CONTRACT, CONTRACT.shape)
     return audit(target, releases=releases, rng=Randomness(seed).child("audit"))
 
 

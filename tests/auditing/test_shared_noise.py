@@ -90,7 +90,7 @@ def test_noise_of_two_private_models_does_not_cancel():
     assert smallest > SMALLEST, pair
 
 
-def shared_draws(arm, sizes, noises, limits, model, rng, data):
+def shared_draws(arm, sizes, noises, affordable_steps, model, rng, data):
     return rng, "one"
 
 

@@ -106,7 +106,7 @@ def parties(
     *,
     model: nn.Module | None = None,
     owned: Sequence[Examples] | None = None,
-    budgets: Sequence[int | None] | None = None,
+    affordable_steps: Sequence[int | None] | None = None,
     test: Examples | None = None,
     seed: int = 1,
 ) -> Federation:
@@ -114,7 +114,7 @@ def parties(
     owned, model, rng = owned or owners(), model or logistic(), Randomness(seed)
     noise = getattr(arm.privacy, "noise_multiplier", None)
     unlimited: list[int | None] = [None] * len(owned)
-    spec = FederationSpec(arm, [len(records) for records in owned], [noise] * len(owned), budgets or unlimited)
+    spec = FederationSpec(arm, [len(records) for records in owned], [noise] * len(owned), affordable_steps or unlimited)
     seeds = party_seeds(rng, len(owned))
     both = local_parties(arm.aggregation, len(owned))
     test = test or foreign_images()

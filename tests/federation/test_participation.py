@@ -210,7 +210,7 @@ def test_account_has_steps_of_dropped_replies():
 
 def test_dropped_reply_spends_budget():
     parts = replace(
-        parties(federated(PRIVATE, rounds=4), budgets=[4, 100, 100]),
+        parties(federated(PRIVATE, rounds=4), affordable_steps=[4, 100, 100]),
         drops_reply=lambda number, client: client == 0 and number < 3,
     )
     course = play(parts)

@@ -420,7 +420,7 @@ def test_plaintext_sum_may_have_one_update():
 
 def test_training_ends_with_one_remaining_client():
     # Two, one and three steps per round: after round 2 only client 2 has budget.
-    course = play(parties(federated(PRIVATE, {"kind": "bfv"}, rounds=9), budgets=[4, 2, 7]))
+    course = play(parties(federated(PRIVATE, {"kind": "bfv"}, rounds=9), affordable_steps=[4, 2, 7]))
     assert course.failure is None and [end.clients for end in course.ends] == [3, 3]
     assert course.notices[-1] == (
         "round 3: 1 clients still train, but a sum needs at least 2; the training ends after round 2"
@@ -601,7 +601,7 @@ def test_round_without_updates_ends_the_training():
 
 def test_client_with_spent_budget_trains_no_more():
     # Two, one and three steps per round.
-    parts = parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7])
+    parts = parties(federated(PRIVATE, rounds=9), affordable_steps=[4, 2, 7])
     course = play(parts)
     assert course.notices == [
         "round 3: client 0 has spent its privacy budget and trains no more",
@@ -617,11 +617,13 @@ def test_client_with_spent_budget_trains_no_more():
 
 
 def test_resumed_training_without_budget_ends_at_once():
-    parts = parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7])
+    parts = parties(federated(PRIVATE, rounds=9), affordable_steps=[4, 2, 7])
     memory = MemoryStore()
     first = trained(parts, checkpoint=memory)
     notices: list[str] = []
     assert memory.checkpoint.server_state.finished == (0, 1)
-    again = trained(parties(federated(PRIVATE, rounds=9), budgets=[4, 2, 7]), checkpoint=memory, notice=notices.append)
+    again = trained(
+        parties(federated(PRIVATE, rounds=9), affordable_steps=[4, 2, 7]), checkpoint=memory, notice=notices.append
+    )
     assert notices[-1] == "round 4: no client trains any more; the training ends after round 3"
     assert (again.history, again.events) == (first.history, first.events)

@@ -239,7 +239,9 @@ def extra_step_per_epoch():
 
 def ignored_budget():
     return patch_around(
-        DpSgdLearner, "fit", lambda original, *given, max_steps, **named: original(*given, max_steps=None, **named)
+        DpSgdLearner,
+        "fit",
+        lambda original, *given, affordable_steps, **named: original(*given, affordable_steps=None, **named),
     )
 
 

@@ -24,8 +24,8 @@ def private() -> DpSgdLearner:
     return DpSgdLearner(TWO_EPOCHS, noise_multiplier=1.0, max_grad_norm=0.1)
 
 
-def alone(learners, owned, limits=None, every=1) -> tuple[TrainingResult, list[HistoryRow]]:
-    return alone_in(SequentialTrainer(learners, limits or [None] * len(owned)), owned, every)
+def alone(learners, owned, affordable_steps=None, every=1) -> tuple[TrainingResult, list[HistoryRow]]:
+    return alone_in(SequentialTrainer(learners, affordable_steps or [None] * len(owned)), owned, every)
 
 
 def alone_in(cohort, owned, every=1) -> tuple[TrainingResult, list[HistoryRow]]:
@@ -80,12 +80,14 @@ def test_owner_stops_at_its_step_limit():
     assert same == [False, True, True]
 
 
-@pytest.mark.parametrize(("owners", "limit", "steps"), [(1, None, [2, 4, 5]), (2, None, [2, 4, 5]), (1, 10, [2, 3])])
-def test_history_interval_does_not_change_models(owners, limit, steps):
+@pytest.mark.parametrize(
+    ("owners", "affordable", "steps"), [(1, None, [2, 4, 5]), (2, None, [2, 4, 5]), (1, 10, [2, 3])]
+)
+def test_history_interval_does_not_change_models(owners, affordable, steps):
     learners = [SgdLearner(Settings(epochs=5, batch_size=16, learning_rate=0.05))] * owners
     owned = [some(60, start=60 * owner) for owner in range(owners)]
-    seldom, told = alone(learners, owned, [limit] * owners, every=2)
-    always, _ = alone(learners, owned, [limit] * owners)
+    seldom, told = alone(learners, owned, [affordable] * owners, every=2)
+    always, _ = alone(learners, owned, [affordable] * owners)
     assert told == seldom.history and [row.step for row in told] == steps
     assert told == [row for row in always.history if row.step in steps]
     assert torch.equal(vector(seldom.models[-1]), vector(always.models[-1]))

@@ -43,8 +43,8 @@ def test_seeds_give_different_weights():
 
 def test_step_limit_ends_training_within_epoch():
     told = {}
-    stopped = [vector(trained(Settings(3, 50, 0.05), max_steps=most)) for most in (4, 5, 9, None)]
-    trained(Settings(3, 50, 0.05), max_steps=4, after_epoch=told.__setitem__)
+    stopped = [vector(trained(Settings(3, 50, 0.05), affordable_steps=most)) for most in (4, 5, 9, None)]
+    trained(Settings(3, 50, 0.05), affordable_steps=4, after_epoch=told.__setitem__)
     assert list(told) == [1, 2]
     assert not torch.equal(stopped[0], stopped[1])
     assert torch.equal(stopped[2], stopped[3])

@@ -160,19 +160,21 @@ def _with_audit_changes(arm: Arm, training: dict[str, Any], rounds: int, factor:
     return arm.model_copy(update=changes)
 
 
-def reduced_limits(limits: Sequence[int] | None, planned: Sequence[int], reduced: ReducedArm) -> list[int | None]:
+def reduced_affordable_steps(
+    affordable_steps: Sequence[int] | None, planned: Sequence[int], reduced: ReducedArm
+) -> list[int | None]:
     """Return the number of steps that each owner's budget allows: the same fraction as in the training.
 
     Parameters
     ----------
-    limits : sequence of int or None
+    affordable_steps : sequence of int or None
         The number of steps of the training that each owner's budget allows; None without budgets.
     planned : sequence of int
         The number of steps of the training that are planned for each owner.
     """
-    if limits is None:
+    if affordable_steps is None:
         return [None] * len(reduced.sizes)
     return [
-        max(1, steps * min(limit, plan) // plan)
-        for steps, limit, plan in zip(reduced.steps, limits, planned, strict=True)
+        max(1, steps * min(affordable, plan) // plan)
+        for steps, affordable, plan in zip(reduced.steps, affordable_steps, planned, strict=True)
     ]

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from ppml.accounting.events import MechanismEvent
-from ppml.auditing.audited_arm import ReducedArm, reduce_arm, reduced_limits
+from ppml.auditing.audited_arm import ReducedArm, reduce_arm, reduced_affordable_steps
 from ppml.auditing.observation import TrainingObserver
 from ppml.auditing.reference_gradients import ReferenceGradients
 from ppml.auditing.releases import Claim, ReleaseCollector, StepReleases
@@ -105,7 +105,7 @@ class AuditTarget:
         The number of examples of each owner.
     noise_multipliers : tuple of float
         The noise multiplier of each owner, or that of the sum, repeated for each owner.
-    limits : tuple of int or None
+    affordable_steps : tuple of int or None
         The number of steps that the budget of each owner allows; None without budgets.
     planned : tuple of int
         The number of planned steps of each owner.
@@ -122,7 +122,7 @@ class AuditTarget:
     arm: Arm
     sizes: tuple[int, ...]
     noise_multipliers: tuple[float, ...]
-    limits: tuple[int, ...] | None
+    affordable_steps: tuple[int, ...] | None
     planned: tuple[int, ...]
     contract: DataContract
     drawn_shape: tuple[int, ...]
@@ -184,10 +184,10 @@ def _run(target: AuditTarget, releases: int, rng: Randomness, *, noise: float) -
     owned = synthetic_examples(reduced, target, rng.child("records"))
     multipliers = tuple(noise * value for value in target.noise_multipliers[: len(reduced.sizes)])
     claim = Claim(reduced, multipliers)
-    limits = reduced_limits(target.limits, target.planned, reduced)
+    affordable_steps = reduced_affordable_steps(target.affordable_steps, target.planned, reduced)
     if not noise and isinstance(reduced.arm.topology, Centralized):
         # The first steps suffice: a whole epoch of a large model takes long.
-        limits = [min(releases, limit or releases) for limit in limits]
+        affordable_steps = [min(releases, affordable or releases) for affordable in affordable_steps]
     collector, observers = _build_collector(claim, owned, target.contract, rng)
     with TrainingObserver(owned, collector.step) as observer:
         collector.observer = observer
@@ -200,11 +200,12 @@ def _run(target: AuditTarget, releases: int, rng: Randomness, *, noise: float) -
             rng=rng,
             report=lambda row: None,
             data=("audit",),
-            affordable_steps=[limit for limit in limits if limit is not None] or None,
+            affordable_steps=[affordable for affordable in affordable_steps if affordable is not None] or None,
             observers=observers,
         )
     planned = [
-        steps if limit is None else min(steps, limit) for steps, limit in zip(reduced.steps, limits, strict=True)
+        steps if affordable is None else min(steps, affordable)
+        for steps, affordable in zip(reduced.steps, affordable_steps, strict=True)
     ]
     violations = account_violations(result.events, collector.release_counts(), planned, claim)
     return _ObservedTraining(claim, collector, (*collector.violations, *violations))

@@ -34,14 +34,14 @@ class ClientData:
         The client's training data.
     weight : float
         Its weight in the mean, in (0, 1]; public.
-    max_steps : int or None
+    affordable_steps : int or None
         Number of steps that its privacy budget allows in the whole training; None without a budget.
     """
 
     learner: LocalLearner
     examples: Examples
     weight: float = 1.0
-    max_steps: int | None = None
+    affordable_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def train_and_diff(
             window=context.window,
             rng=context.rng,
             correction=correction,
-            max_steps=context.steps_left,
+            affordable_steps=context.steps_left,
         )
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{where}: {error}", events=error.events) from error

@@ -165,8 +165,8 @@ def build_client_app(pool_of: Callable[[Context], ClientPool]) -> ClientApp:
         if not _catch_up(pool, message.content, request, state):
             return _reply(message, Status(client, request.number, state.applied))
         state.commit(request.last_included_round)
-        limit = pool.clients[client].max_steps
-        left = None if limit is None else limit - count_steps(state.events)
+        affordable = pool.clients[client].affordable_steps
+        left = None if affordable is None else affordable - count_steps(state.events)
         status = Status(client, request.number, state.applied, finished=left is not None and left <= 0)
         if status.finished:
             return _reply(message, status)

@@ -68,14 +68,14 @@ class FederationSpec:
         Number of examples of each client.
     noise_multipliers : sequence of float or None
         Noise multiplier of each client; with noise in the sum, the noise multiplier of the sum for each client.
-    max_steps : sequence of int or None
+    affordable_steps : sequence of int or None
         Number of steps that the privacy budget of each client allows.
     """
 
     arm: Arm
     sizes: Sequence[int]
     noise_multipliers: Sequence[float | None]
-    max_steps: Sequence[int | None]
+    affordable_steps: Sequence[int | None]
 
     @property
     def topology(self) -> Federated:
@@ -145,7 +145,7 @@ def build_client_pool(
     own_seeds = {client: seeds[client] for client in owned}
     learners, prefetch = _build_learners(spec, model, owned, own_seeds)
     clients = {
-        client: ClientData(learners[client], examples, weights[client], spec.max_steps[client])
+        client: ClientData(learners[client], examples, weights[client], spec.affordable_steps[client])
         for client, examples in owned.items()
     }
     return ClientPool(

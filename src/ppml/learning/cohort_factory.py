@@ -16,12 +16,12 @@ def build_cohort_trainer(
     training: TrainingSpec,
     privacy: NoPrivacy | ExampleLevel | ClientLevel,
     noise_multipliers: Sequence[float | None],
-    limits: Sequence[int | None],
+    affordable_steps: Sequence[int | None],
     model: nn.Module,
 ) -> CohortTrainer:
     """Return the trainer of independent copies of ``model``, one copy per noise multiplier.
 
-    ``limits`` is the number of steps within each owner's privacy budget, None for no limit.
+    ``affordable_steps`` is the number of steps that each owner's privacy budget allows; None without a budget.
     """
     match privacy:
         case NoPrivacy():
@@ -30,4 +30,4 @@ def build_cohort_trainer(
 
             if can_vectorize(model):
                 return VectorizedTrainer(training_settings(training))
-    return SequentialTrainer([build_learner(training, privacy, noise) for noise in noise_multipliers], limits)
+    return SequentialTrainer([build_learner(training, privacy, noise) for noise in noise_multipliers], affordable_steps)

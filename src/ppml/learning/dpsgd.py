@@ -71,7 +71,7 @@ class DpSgdLearner:
         rng: Randomness,
         after_epoch: AfterEpoch = no_op,
         correction: GradientCorrection = NO_CORRECTION,
-        max_steps: int | None = None,
+        affordable_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Train ``model`` in place and return the executed steps, counted where the noise is added.
 
@@ -107,7 +107,7 @@ class DpSgdLearner:
                     rng=rng,
                     after_epoch=after_epoch,
                     private=True,
-                    max_steps=max_steps,
+                    affordable_steps=affordable_steps,
                 )
         except TrainingDiverged as error:
             error.events = compose(executed)

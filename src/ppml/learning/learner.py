@@ -74,7 +74,7 @@ class LocalLearner(Protocol):
         rng: Randomness,
         after_epoch: AfterEpoch = no_op,
         correction: GradientCorrection = NO_CORRECTION,
-        max_steps: int | None = None,
+        affordable_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Train ``model`` in place and return the executed mechanisms, empty without privacy.
 
@@ -92,8 +92,9 @@ class LocalLearner(Protocol):
             Called after each epoch.
         correction : GradientCorrection
             Added to each gradient, after the noise.
-        max_steps : int or None
-            Stop after this number of steps, if necessary within an epoch: the rest of a privacy budget. None: no limit.
+        affordable_steps : int or None
+            The number of steps that the rest of a privacy budget allows: the training stops after it, if necessary
+            within an epoch. None: no budget.
         """
         ...
 

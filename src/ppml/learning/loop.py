@@ -29,7 +29,7 @@ def run_epochs(
     rng: Randomness,
     after_epoch: AfterEpoch,
     private: bool,
-    max_steps: int | None = None,
+    affordable_steps: int | None = None,
 ) -> None:
     """Run all steps of all epochs with the learning-rate schedule.
 
@@ -47,8 +47,9 @@ def run_epochs(
         Parameter groups of the optimiser.
     private : bool
         True if the steps return no loss. The decision to continue then depends on the noisy weights only.
-    max_steps : int or None
-        Stop after this number of steps, if necessary within an epoch, which then counts as one; None: no limit.
+    affordable_steps : int or None
+        The number of steps that the rest of a privacy budget allows: the training stops after it, if necessary within
+        an epoch, which then counts as one. None: no budget.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def run_epochs(
         if private and finite(model):
             good = WeightSnapshot(model, done)
         for number, index in enumerate(batches()):
-            if done == max_steps:
+            if done == affordable_steps:
                 break
             position = window.at((epoch - 1 + number / steps) / settings.epochs)
             for group in groups:
@@ -76,7 +77,7 @@ def run_epochs(
             loss = step(augment(images, index), labels)
             done += 1
             # No later loss depends on the last step.
-            last = done == max_steps or done == settings.epochs * steps
+            last = done == affordable_steps or done == settings.epochs * steps
             non_finite = None
             if loss is not None and not math.isfinite(loss):
                 non_finite = "the loss"
@@ -95,7 +96,7 @@ def run_epochs(
             total += loss or 0.0
             seen += len(index)
         after_epoch(epoch, None if private else total / seen)
-        if done == max_steps:
+        if done == affordable_steps:
             return
 
 

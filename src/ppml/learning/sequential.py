@@ -50,12 +50,12 @@ class SequentialTrainer:
     ----------
     learners : sequence of LocalLearner
         One learner per owner.
-    limits : sequence of int or None
-        Number of steps within each owner's privacy budget; None: no limit.
+    affordable_steps : sequence of int or None
+        The number of steps that each owner's privacy budget allows; None without a budget.
     """
 
-    def __init__(self, learners: Sequence[LocalLearner], limits: Sequence[int | None]) -> None:
-        self._learners, self._limits = learners, limits
+    def __init__(self, learners: Sequence[LocalLearner], affordable_steps: Sequence[int | None]) -> None:
+        self._learners, self._affordable_steps = learners, affordable_steps
 
     def fit(
         self,
@@ -65,8 +65,8 @@ class SequentialTrainer:
         after_epoch: Sequence[AfterEpoch],
     ) -> list[tuple[MechanismEvent, ...]]:
         """Train the models; see :class:`CohortTrainer`."""
-        owners = zip(self._learners, models, owned, rngs, after_epoch, self._limits, strict=True)
+        owners = zip(self._learners, models, owned, rngs, after_epoch, self._affordable_steps, strict=True)
         return [
-            learner.fit(model, examples, window=TrainingWindow(), rng=rng, after_epoch=callback, max_steps=limit)
-            for learner, model, examples, rng, callback, limit in owners
+            learner.fit(model, examples, window=TrainingWindow(), rng=rng, after_epoch=callback, affordable_steps=steps)
+            for learner, model, examples, rng, callback, steps in owners
         ]

@@ -38,7 +38,7 @@ class SgdLearner:
         rng: Randomness,
         after_epoch: AfterEpoch = no_op,
         correction: GradientCorrection = NO_CORRECTION,
-        max_steps: int | None = None,
+        affordable_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Train ``model`` in place; see :class:`~ppml.learning.learner.LocalLearner`.
 
@@ -77,7 +77,7 @@ class SgdLearner:
             rng=rng,
             after_epoch=after_epoch,
             private=False,
-            max_steps=max_steps,
+            affordable_steps=affordable_steps,
         )
         model.to(memory_format=torch.contiguous_format)
         return ()

@@ -30,12 +30,12 @@ def run(job: Job) -> None:
         else [read_json(inputs["about"])["n_train"]]
     )
     calibrated = read_json(inputs["noise"])
-    limits = calibrated.get("affordable_steps")
+    affordable_steps = calibrated.get("affordable_steps")
     target = AuditTarget(
         arm=arm,
         sizes=tuple(sizes),
         noise_multipliers=tuple(calibrated["noise_multipliers"]),
-        limits=None if limits is None else tuple(limits),
+        affordable_steps=None if affordable_steps is None else tuple(affordable_steps),
         planned=tuple(schedule.steps for schedule in mechanism_schedules(arm, sizes)),
         contract=contract,
         drawn_shape=read_contract(inputs["source"]).shape,

@@ -78,11 +78,11 @@ def write_federation_job(
         "contract": contract.to_json(),
         "sizes": [len(examples) for examples in owned],
         "noise_multipliers": calibrated.get("noise_multipliers", [None] * len(owned)),
-        "budgets": calibrated.get("affordable_steps", [None] * len(owned)),
+        "affordable_steps": calibrated.get("affordable_steps", [None] * len(owned)),
     }
     private_folder(folder)
     model = build_model(arm.model, contract, rng.child("initial-weights").torch())
-    draws, _ = draws_of(arm, job["sizes"], job["noise_multipliers"], job["budgets"], model, rng, data)
+    draws, _ = draws_of(arm, job["sizes"], job["noise_multipliers"], job["affordable_steps"], model, rng, data)
     seeds = party_seeds(draws, len(owned))
     write_bytes(folder / INITIAL, save({"weights": torch.from_numpy(flatten(model))}))
     write_seed(folder / SERVER_SEED, seeds.server)
@@ -128,7 +128,9 @@ def read_client_examples(path: Path) -> Examples:
 
 def load_spec(job: dict[str, Any]) -> FederationSpec:
     """Return the public facts of a training."""
-    return FederationSpec(Arm.model_validate(job["arm"]), job["sizes"], job["noise_multipliers"], job["budgets"])
+    return FederationSpec(
+        Arm.model_validate(job["arm"]), job["sizes"], job["noise_multipliers"], job["affordable_steps"]
+    )
 
 
 @cache

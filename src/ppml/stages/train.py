@@ -48,7 +48,7 @@ def run(job: Job) -> None:
     owned = split_by_owner(examples, inputs.get("partition"))
     calibrated = read_json(inputs["noise"]) if "noise" in inputs else {}
     noise = calibrated.get("noise_multipliers", [None] * len(owned))
-    affordable = calibrated.get("affordable_steps")
+    affordable_steps = calibrated.get("affordable_steps")
 
     def report(row: HistoryRow) -> None:
         unit = "round" if hasattr(arm.topology, "rounds") else "epoch"
@@ -71,7 +71,7 @@ def run(job: Job) -> None:
                 rng=seed_randomness(spec["root_seed"], job.seed),
                 data=public_data(about, inputs.get("partition")),
                 report=report,
-                affordable_steps=affordable,
+                affordable_steps=affordable_steps,
                 checkpoint=checkpoint,
             )
     except TrainingDiverged as error:
@@ -91,7 +91,7 @@ def run(job: Job) -> None:
         outputs["events"],
         {"owners": events, "planned_steps": planned, "complete": complete, "mechanism": outcome.release},
     )
-    _report_spent_budgets(affordable or [], planned)
+    _report_spent_budgets(affordable_steps or [], planned)
     write_json(outputs["config"], {**spec, "seed": job.seed, "data": about})
     write_json(
         outputs["cost"],
@@ -108,9 +108,9 @@ def run(job: Job) -> None:
     checkpoint.discard()
 
 
-def _report_spent_budgets(affordable: Sequence[int], planned: Sequence[int]) -> None:
+def _report_spent_budgets(affordable_steps: Sequence[int], planned: Sequence[int]) -> None:
     """Print a line for each owner whose privacy budget ends its training early."""
-    for owner, (steps, wanted) in enumerate(zip(affordable, planned, strict=False)):
+    for owner, (steps, wanted) in enumerate(zip(affordable_steps, planned, strict=False)):
         if steps < wanted:
             whose = f" of client {owner}" if len(planned) > 1 else ""
             print(f"privacy.budget{whose} is spent: step {steps + 1} of {wanted} was refused", flush=True)

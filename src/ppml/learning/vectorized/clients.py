@@ -98,13 +98,13 @@ class BatchedClientLearner:
         rng: Randomness,
         after_epoch: AfterEpoch = no_op,
         correction: GradientCorrection = NO_CORRECTION,
-        max_steps: int | None = None,
+        affordable_steps: int | None = None,
     ) -> tuple[MechanismEvent, ...]:
         """Train ``model`` in place; see :class:`~ppml.learning.learner.LocalLearner`.
 
-        With a gradient correction, which differs between clients, or a step limit, the client trains by itself.
+        With a gradient correction, which differs between clients, or a privacy budget, the client trains by itself.
         """
-        if correction is not NO_CORRECTION or max_steps is not None:
+        if correction is not NO_CORRECTION or affordable_steps is not None:
             learner = SgdLearner(self._batched.settings)
             return learner.fit(
                 model,
@@ -113,7 +113,7 @@ class BatchedClientLearner:
                 rng=rng,
                 after_epoch=after_epoch,
                 correction=correction,
-                max_steps=max_steps,
+                affordable_steps=affordable_steps,
             )
         self._batched.train(self._client, model, window, rng)
         return ()
