@@ -33,26 +33,26 @@ def files(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("published", [True, False])
-def test_digest_depends_on_every_byte(published, files):
-    before = content_digest(files, published=published)
-    assert before == content_digest(files, published=published) and len(before) == 16
+@pytest.mark.parametrize("redistributable", [True, False])
+def test_digest_depends_on_every_byte(redistributable, files):
+    before = content_digest(files, redistributable=redistributable)
+    assert before == content_digest(files, redistributable=redistributable) and len(before) == 16
     files[1].write_bytes(b"c")
-    assert content_digest(files, published=published) != before
+    assert content_digest(files, redistributable=redistributable) != before
 
 
 def test_digest_of_published_data_is_plain(files):
-    assert content_digest(files, published=True) == hashlib.sha256(b"12").hexdigest()[:16]
+    assert content_digest(files, redistributable=True) == hashlib.sha256(b"12").hexdigest()[:16]
     assert not KEY.exists()
 
 
 def test_digest_of_private_data_depends_on_the_local_key(files):
     plain = hashlib.sha256(b"12").hexdigest()
-    first = content_digest(files, published=False)
-    assert first != plain[:16] and publishable_digest(plain, published=False).startswith(first)
+    first = content_digest(files, redistributable=False)
+    assert first != plain[:16] and publishable_digest(plain, redistributable=False).startswith(first)
     assert stat.S_IMODE(KEY.stat().st_mode) == 0o600 and len(digest_key()) == 32
     KEY.unlink()
-    assert content_digest(files, published=False) != first
+    assert content_digest(files, redistributable=False) != first
 
 
 def test_concurrent_jobs_create_one_key():
@@ -99,7 +99,7 @@ def test_subset_of_a_private_data_set_has_no_plain_digest(tmp_path):
     digest, plain, *public = subset_digest(tmp_path, redistributable=True)
     assert digest == plain
     digest, plain, *private = subset_digest(tmp_path, redistributable=False)
-    assert digest != plain and digest == content_digest([tmp_path / "train", tmp_path / "test"], published=False)
+    assert digest != plain and digest == content_digest([tmp_path / "train", tmp_path / "test"], redistributable=False)
     # The key decides about the digests of a private data set, and about no other.
     KEY.unlink()
     assert subset_digest(tmp_path, redistributable=True)[2:] == tuple(public)
