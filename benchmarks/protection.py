@@ -246,13 +246,13 @@ class PairwiseMasks(Protection):
         for client, request in self._server.request(step, range(CLIENTS), 1).items():
             reply = self._clients.respond(step, client, 1, request)
             self.extra_bytes += len(reply) if client == 0 else 0
-            if step != "seal":
+            if step != "upload":
                 self._server.handle_reply(step, client, reply)
 
     def protect(self, update: NDArray[np.int64]) -> bytes:
         """Return the message of an update."""
         if self._uploads == 0:
-            for step in ("keys", "shares", "letters", "disputes", "seal"):
+            for step in ("keys", "shares", "encrypted_shares", "disputes", "upload"):
                 self._step(step)
         self._uploads += 1
         return self._clients.protect(update, self._uploads - 1, 1).payload

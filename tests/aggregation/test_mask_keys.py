@@ -54,7 +54,7 @@ COPIES = {
     "the mask key of another": [(1, MESSAGES), (2, MASKS), (1, OWN)],
     "the own point of another": [(1, MESSAGES), (1, MASKS), (2, OWN)],
     "the own point of another as a mask key": [(1, MESSAGES), (2, OWN), (1, OWN)],
-    "the letter key of another": [(2, MESSAGES), (1, MASKS), (1, OWN)],
+    "the encryption key of another": [(2, MESSAGES), (1, MASKS), (1, OWN)],
     "one point for both": [(1, MESSAGES), (1, MASKS), (1, MASKS)],
 }
 """Client and kind of each key that client 1 advertises."""

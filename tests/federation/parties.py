@@ -271,9 +271,9 @@ def play(parts: Federation, wire_of: Callable[..., Wire] = Wire) -> Course:
     except RoundFailed as failure:
         course.failure = failure
     course.states = [ClientState(context.state) for _, context in sorted(wire.contexts().items())]
-    accepted = course.ends[-1].server_state.accepted if course.ends else {}
+    last_included = course.ends[-1].server_state.last_included if course.ends else {}
     for client, state in enumerate(course.states):
-        state.commit(accepted.get(client, 0))
+        state.commit(last_included.get(client, 0))
     return course
 
 

@@ -166,9 +166,9 @@ def test_site_reads_only_its_own_examples(tmp_path):
     ids=["masks", "shares", "a shared key"],
 )
 def test_unsupported_aggregation_is_refused(aggregation, message, tmp_path, monkeypatch):
-    monkeypatch.setitem(ARMS, "sealed", {"aggregation": aggregation})
+    monkeypatch.setitem(ARMS, "encrypted", {"aggregation": aggregation})
     with pytest.raises(UserError, match=message):
-        job_of("sealed", tmp_path)
+        job_of("encrypted", tmp_path)
 
 
 def test_encrypted_job_repeats_the_bits_and_neither_side_has_the_key(tmp_path):

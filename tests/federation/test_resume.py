@@ -269,7 +269,7 @@ def test_checkpoint_has_client_states_only():
         "bytes_down",
     }
     assert set(vars(checkpoint)) == expected
-    assert set(vars(checkpoint.server_state)) == {"number", "known", "sum_bytes", "finished", "accepted"}
+    assert set(vars(checkpoint.server_state)) == {"number", "known", "sum_bytes", "finished", "last_included"}
     assert set(vars(checkpoint.global_state)) == {"parameters", "memory"}
     kept = [checkpoint.global_state.parameters, *checkpoint.global_state.memory.values()]
     assert len(kept) == 2 and all(vector.dtype == np.float32 for vector in kept)

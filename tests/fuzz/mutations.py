@@ -208,7 +208,7 @@ class Mutator:
             return self.value()
         record = kind({})
         for _ in range(self.rng.randrange(4)):
-            planted(record, self.rng.choice(["client", "loss", "model", "sealed", "keys"]), self.value())
+            planted(record, self.rng.choice(["client", "loss", "model", "protected", "keys"]), self.value())
         return record
 
     def content(self, content: RecordDict) -> RecordDict:
@@ -217,7 +217,7 @@ class Mutator:
         for name, record in content.items():
             planted(changed, name, record)
         for _ in range(self.rng.choice([1, 1, 2, 3])):
-            name = self.rng.choice([*content, *content, "order", "sums", "anything"])
+            name = self.rng.choice([*content, *content, "request", "sums", "anything"])
             match self.rng.randrange(5):
                 case 0 if name in changed:
                     del changed[name]

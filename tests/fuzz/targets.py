@@ -135,7 +135,7 @@ def masks() -> Iterator[Target]:
     both = build_parties(Masking(threshold=3), 4)
     server, clients = build_server_side(Masking(threshold=3), 4, both.material), range(4)
     heard: dict[str, dict[int, bytes]] = {}
-    for step in ("keys", "shares", "letters", "disputes"):
+    for step in ("keys", "shares", "encrypted_shares", "disputes"):
         if step == "shares":
             # Clients 0 and 1 complain about each other, so that each step has a message.
             send_unreadable_shares(both.clients, {0: [1], 1: [0]})

@@ -442,7 +442,7 @@ def test_checkpoint_has_no_key_and_only_values_that_clients_know(training, sides
         "bytes_down",
         "cost",
     }
-    assert set(state["standing"]) == {"number", "known", "sum_bytes", "finished", "accepted"}
+    assert set(state["standing"]) == {"number", "known", "sum_bytes", "finished", "last_included"}
     assert set(state["cost"]) == {"seconds", "cpu_seconds", "training_memory_mb"}
     # One encrypted sum is larger than the remaining bytes.
     vectors, sizes = 2 * arrays["parameters"].nbytes, state["standing"]["sum_bytes"]

@@ -10,7 +10,7 @@ from ppml.aggregation.fixed_point import Grid
 from ppml.errors import InvalidUpdate
 from ppml.ipc.isolation import IsolationHooks
 
-UPLOAD = "seal"
+UPLOAD = "upload"
 """The step in which clients protect their updates; its request travels with the training request."""
 
 
@@ -54,7 +54,7 @@ class Aggregator(Protocol):
     unmask_steps: ClassVar[tuple[str, ...]]
 
     def request(self, step: str, clients: Sequence[int], number: int = 0) -> dict[int, bytes]:
-        """Return the request to each of ``clients`` in a step of round ``number``; the upload is step ``"seal"``.
+        """Return the request to each of ``clients`` in a step of round ``number``; the upload is step ``"upload"``.
 
         A client without a request has nothing to do in a setup or unmask step, and counts as having completed it.
 

@@ -6,8 +6,8 @@ secrets of its masks among all clients by Shamir's secret sharing. For a client 
 of its pairwise key; for a client with an upload, shares of its self-mask secret; never both. So the server obtains the
 exact sum of the uploads, and nothing else, unless as many clients collude with it as the threshold.
 
-A round has the steps ``keys``, ``shares``, ``letters`` (encrypted shares), ``disputes``, the upload and ``unmask``. The
-upload starts after every client of the sum has read its shares, and all disputes about them are settled.
+A round has the steps ``keys``, ``shares``, ``encrypted_shares``, ``disputes``, ``upload`` and ``unmask``. The upload
+starts after every client of the sum has read its shares, and all disputes about them are settled.
 
 Flower's SecAgg+ is not used: it has no signed client lists and no disputes that spare the round, quantizes by a rule of
 its own and not on this project's grid, and is written for an older client API.

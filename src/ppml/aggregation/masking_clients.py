@@ -138,11 +138,11 @@ class MaskingClients:
         match step:
             case "shares":
                 return self._split_secrets(state, client, unpack_entries(content, SIGNED_KEYS_BYTES))
-            case "letters":
+            case "encrypted_shares":
                 return self._read_shares(state, client, unpack_entries(content, SHARE_MESSAGE_BYTES))
             case "disputes":
                 return self._answer_complaints(state, client, unpack_entries(content, SIGNATURE_BYTES))
-            case "seal":
+            case "upload":
                 return self._accept_partners(state, client, unpack_entries(content, 0).keys())
             case "unmask":
                 return self._reveal_shares(state, client, unpack_entries(content, SIGNATURE_BYTES))

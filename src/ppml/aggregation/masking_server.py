@@ -103,7 +103,7 @@ class MaskingServer:
                 advertised = {client: self._replies[KEYS][client] for client in clients}
                 self._context = round_context(self._number, advertised)
                 return dict.fromkeys(clients, pack_entries(advertised))
-            case "letters":
+            case "encrypted_shares":
                 messages = {sender: parse_shares_reply(self._replies[SHARES][sender])[1] for sender in clients}
                 return {
                     recipient: pack_entries(
@@ -114,7 +114,7 @@ class MaskingServer:
             case "disputes":
                 complaints = {client: self._complaints_about(client) for client in clients}
                 return {client: pack_entries(found) for client, found in complaints.items() if found}
-            case "seal":
+            case "upload":
                 self._partners, self._list_signatures = self._present, {}
             case "unmask":
                 return dict.fromkeys(
@@ -137,7 +137,7 @@ class MaskingServer:
                 self._check_keys(client, content)
             case "shares":
                 self._check_shares(client, content)
-            case "letters":
+            case "encrypted_shares":
                 self._check_complaints(client, unpack_entries(content, SIGNATURE_BYTES))
             case "disputes":
                 self._check_shown_shares(client, unpack_entries(content, SHARE_PAIR_BYTES))

@@ -20,7 +20,7 @@ from ppml.aggregation.shamir import share_matches_point
 from ppml.errors import InvalidUpdate
 
 SCHEME = "masking"
-KEYS, SHARES, ENCRYPTED_SHARES, DISPUTES, UNMASK = "keys", "shares", "letters", "disputes", "unmask"
+KEYS, SHARES, ENCRYPTED_SHARES, DISPUTES, UNMASK = "keys", "shares", "encrypted_shares", "disputes", "unmask"
 """The steps of a round in order; the upload is between the last two."""
 
 PUBLIC_KEYS_BYTES = KEY_BYTES + 2 * ELEMENT_BYTES
@@ -99,6 +99,7 @@ def round_context(number: int, advertised: Mapping[int, bytes]) -> bytes:
 
 def share_context(context: bytes, sender: int, recipient: int) -> bytes:
     """Return the context of a share message: the :func:`round_context`, its sender and its recipient."""
+    # Labels of keys and signatures never change, so this one keeps an earlier word.
     return b"ppml masks letter" + context + _CLIENT.pack(sender) + _CLIENT.pack(recipient)
 
 

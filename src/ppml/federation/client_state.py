@@ -20,8 +20,8 @@ from ppml.federation.messages import (
     unpack_vectors,
 )
 
-_PARAMETERS, _MEMORY, _PRIVATE, _EVENTS, _ROUND = "parameters", "memory", "own", "events", "round"
-_STAGED, _STAGED_ROUND = "proposed", "proposal"
+_PARAMETERS, _MEMORY, _PRIVATE, _EVENTS, _ROUND = "parameters", "memory", "private", "events", "round"
+_STAGED, _STAGED_ROUND = "staged", "staged_round"
 NO_MODEL = -1
 """Last applied round of a client that has no model yet."""
 

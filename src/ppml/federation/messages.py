@@ -15,7 +15,7 @@ from ppml.accounting.events import MechanismEvent
 from ppml.aggregation.interfaces import ProtectedUpdate
 from ppml.federation.global_state import Vectors
 
-REQUEST = "order"
+REQUEST = "request"
 """From the server: a :class:`RoundRequest`."""
 
 INITIAL = "initial"
@@ -36,13 +36,13 @@ METRICS = "metrics"
 ACCOUNT = "account"
 """From a client, after the last round: the mechanisms that ran on its examples, and the digest of its model."""
 
-PLACEHOLDER = "applied"
+PLACEHOLDER = "placeholder"
 """Scheme of a placeholder for a sum that every client has applied."""
 
 STEP = "step"
 """From the server and from a client: a step of the aggregation protocol, by its name."""
 
-PROTECTED = "sealed"
+PROTECTED = "protected"
 VECTOR = "vector"
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
@@ -91,10 +91,6 @@ class Status:
     finished: bool = False
 
 
-WIRE_NAMES = {"base_round": "begins", "last_included_round": "accepted"}
-"""Field -> key in the message, where they differ."""
-
-REQUEST_FIELDS = {WIRE_NAMES.get(field.name, field.name): field.name for field in fields(RoundRequest)}
 STATUS_FIELDS = tuple(field.name for field in fields(Status))
 
 
@@ -114,13 +110,13 @@ def get_record(content: RecordDict, kind: type[Record], name: str) -> Record:
 
 def pack_fields(fields: RoundRequest | Status) -> ConfigRecord:
     """Return a request or a status as a record."""
-    return ConfigRecord({WIRE_NAMES.get(name, name): int(value) for name, value in vars(fields).items()})
+    return ConfigRecord({name: int(value) for name, value in vars(fields).items()})
 
 
 def unpack_request(content: RecordDict) -> RoundRequest:
     """Return the request in a message."""
     record = get_record(content, ConfigRecord, REQUEST)
-    return RoundRequest(**{REQUEST_FIELDS[key]: cast(int, value) for key, value in record.items()})
+    return RoundRequest(**{name: cast(int, value) for name, value in record.items()})
 
 
 def unpack_status(content: RecordDict) -> Status:

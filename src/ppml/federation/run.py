@@ -122,7 +122,7 @@ def train_federated(
     def capture(result: RoundResult) -> TrainingCheckpoint:
         states = _states(contexts)
         for client, state in enumerate(states):
-            state.commit(result.server_state.accepted.get(client, 0))
+            state.commit(result.server_state.last_included.get(client, 0))
         return TrainingCheckpoint(
             server_state=result.server_state,
             rounds=components.settings.rounds,

@@ -82,7 +82,7 @@ class FederatedServer:
         # the traffic is that of a training without interruption.
         sizes = server_state.sum_bytes if server_state else {}
         self._sums = {number: ProtectedUpdate(PLACEHOLDER, 0, bytes(size)) for number, size in sizes.items()}
-        self._last_included = dict(server_state.accepted) if server_state else {}
+        self._last_included = dict(server_state.last_included) if server_state else {}
         self._packed_sums: tuple[range, ArrayRecord] | None = None
 
     def run(self, grid: Grid) -> None:

@@ -66,7 +66,7 @@ class ServerState:
         Size of the sum of each round.
     finished : tuple of int
         Clients that train no more: their budget is spent, or their account is lost.
-    accepted : dict of int to int
+    last_included : dict of int to int
         The last round whose sum includes an update of the client, by client.
     """
 
@@ -74,7 +74,7 @@ class ServerState:
     known: dict[int, int]
     sum_bytes: dict[int, int]
     finished: tuple[int, ...] = ()
-    accepted: dict[int, int] = field(default_factory=dict)
+    last_included: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

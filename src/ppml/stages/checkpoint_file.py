@@ -159,7 +159,7 @@ def _numbered(server_state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the server state that JSON changes, with integer keys and tuples."""
     tables = {
         key: {int(name): value for name, value in server_state[key].items()}
-        for key in ("known", "sum_bytes", "accepted")
+        for key in ("known", "sum_bytes", "last_included")
     }
     return {**tables, "finished": tuple(server_state["finished"])}
 
