@@ -26,7 +26,7 @@ from ppml.io.atomic import read_json, write_json
 from ppml.jobs.job import Job
 from ppml.learning.result import HistoryRow
 from ppml.stages import checkpoint_file, model_file, train
-from ppml.stages.checkpoint_file import CheckpointFile, Clock
+from ppml.stages.checkpoint_file import CheckpointFile, CostMeter
 
 from ..aggregation.local import local_parties
 from ..federation.runs import bits
@@ -59,7 +59,7 @@ class Training:
 
     def __init__(self, folder: Path, subset: Files, dataset: str, arm: str, *, seed: int = 0, code: str = "a") -> None:
         self.folder = folder / "run"
-        self.progress = self.folder / "progress.safetensors"
+        self.checkpoint = self.folder / "checkpoint.safetensors"
         technique = Arm.model_validate(ARMS[arm]).technique()
         inputs = {name: subset[name] for name in ("train", "test", "about")}
         if technique["topology"]["kind"] == "federated":
@@ -124,7 +124,7 @@ def kill_if(module, name, condition):
 
 def is_third_save(path, target):
     global saved
-    saved += "progress" in Path(target).name
+    saved += "checkpoint" in Path(target).name
     return saved == 3
 
 
@@ -136,7 +136,7 @@ match place:
     case "before the outputs":
         kill_if(model_file, "write_bytes", lambda path, data: Path(path).name == "model.safetensors")
     case "after the outputs":
-        kill_if(train.CheckpointFile, "discard", lambda progress: True)
+        kill_if(train.CheckpointFile, "discard", lambda checkpoint: True)
 train.run(Job.parse(options))
 """
 PLACES = {
@@ -183,14 +183,14 @@ def test_killed_training_resumes_and_writes_same_bytes(arm, place, training, uni
     expected = uninterrupted(arm)
     one = training(arm)
     one.kill(place)
-    assert one.progress.is_file()
+    assert one.checkpoint.is_file()
     capsys.readouterr()
     one.run()
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"resuming after round {PLACES[place]} of {ROUNDS}"
     assert len(printed) == 1 + ROUNDS - PLACES[place]
     check_same(one, expected, encrypted=arm == "fl_he")
-    assert not one.progress.exists()
+    assert not one.checkpoint.exists()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc for the seconds of another process")
@@ -254,14 +254,14 @@ def test_training_without_resumption_writes_no_checkpoint(arm, training, monkeyp
 def test_checkpoint_of_other_training_is_ignored_with_one_line(other, training, uninterrupted, capsys):
     training("fl_dp", **other).interrupt(3)
     one = training("fl_dp")
-    assert one.progress.is_file()
+    assert one.checkpoint.is_file()
     capsys.readouterr()
     one.run()
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith(f"starting from the beginning, not from {one.progress}: ")
+    assert printed[0].startswith(f"starting from the beginning, not from {one.checkpoint}: ")
     assert len(printed) == 1 + ROUNDS
     check_same(one, uninterrupted("fl_dp"))
-    assert not one.progress.exists()
+    assert not one.checkpoint.exists()
 
 
 def flipped(place: int):
@@ -282,7 +282,7 @@ def identity_of(monkeypatch, job: Job) -> str:
     class Stop(BaseException):
         pass
 
-    def stop(path, identity, clock):
+    def stop(path, identity, meter):
         found.append(identity)
         raise Stop
 
@@ -331,9 +331,9 @@ def checkpoint_of(**others) -> TrainingCheckpoint:
 
 def test_loaded_checkpoint_has_bits_of_saved_one(tmp_path, capsys):
     saved = checkpoint_of()
-    path = tmp_path / "new" / "progress"
-    CheckpointFile(path, "this", Clock()).save(lambda: saved)
-    loaded = CheckpointFile(path, "this", Clock()).load()
+    path = tmp_path / "new" / "checkpoint"
+    CheckpointFile(path, "this", CostMeter()).save(lambda: saved)
+    loaded = CheckpointFile(path, "this", CostMeter()).load()
     assert capsys.readouterr().out == "resuming after round 7 of 17\n"
     for name, value in vars(saved).items():
         found = getattr(loaded, name)
@@ -344,12 +344,12 @@ def test_loaded_checkpoint_has_bits_of_saved_one(tmp_path, capsys):
 
 
 def test_cost_of_resumed_training_counts_all_its_processes(tmp_path):
-    clock = Clock()
-    clock.resume_from({"seconds": 1000.0, "cpu_seconds": 900.0, "training_memory_mb": 1e9})
-    CheckpointFile(tmp_path / "progress", "this", clock).save(lambda: checkpoint_of())
-    again = Clock()
-    CheckpointFile(tmp_path / "progress", "this", again).load()
-    total, fresh = again.read(), Clock().read()
+    meter = CostMeter()
+    meter.resume_from({"seconds": 1000.0, "cpu_seconds": 900.0, "training_memory_mb": 1e9})
+    CheckpointFile(tmp_path / "checkpoint", "this", meter).save(lambda: checkpoint_of())
+    again = CostMeter()
+    CheckpointFile(tmp_path / "checkpoint", "this", again).load()
+    total, fresh = again.read(), CostMeter().read()
     assert 1000 < total["seconds"] < 1060 and 900 < total["cpu_seconds"] < 960 and total["training_memory_mb"] == 1e9
     assert fresh["seconds"] < 60 and 0 < fresh["training_memory_mb"] < 1e9
 
@@ -368,8 +368,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_checkpoint_is_ignored_with_one_line_and_replaced(damage, tmp_path, capsys):
-    path = tmp_path / "progress"
-    kept = CheckpointFile(path, "this", Clock())
+    path = tmp_path / "checkpoint"
+    kept = CheckpointFile(path, "this", CostMeter())
     kept.save(lambda: checkpoint_of())
     data = path.read_bytes()
     path.write_bytes(damage(data))
@@ -382,12 +382,12 @@ def test_damaged_checkpoint_is_ignored_with_one_line_and_replaced(damage, tmp_pa
 
 
 def test_folder_in_place_of_checkpoint_is_ignored_with_one_line(tmp_path, capsys):
-    assert CheckpointFile(tmp_path, "this", Clock()).load() is None
+    assert CheckpointFile(tmp_path, "this", CostMeter()).load() is None
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_absent_checkpoint_prints_nothing(tmp_path, capsys):
-    assert CheckpointFile(tmp_path / "progress", "this", Clock()).load() is None
+    assert CheckpointFile(tmp_path / "checkpoint", "this", CostMeter()).load() is None
     assert capsys.readouterr().out == ""
 
 
@@ -421,9 +421,9 @@ def test_no_file_of_a_run_holds_a_secret_key(training, sides):
 def test_checkpoint_has_no_key_and_only_values_that_clients_know(training, sides):
     one = training("fl_he")
     one.interrupt(3)
-    data = one.progress.read_bytes()
+    data = one.checkpoint.read_bytes()
     assert not secret_key_in([data], sides[0].clients)
-    with safe_open(one.progress, framework="numpy") as file:
+    with safe_open(one.checkpoint, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         notes = file.metadata()
     assert {name: (str(array.dtype), array.ndim) for name, array in arrays.items()} == {
@@ -433,7 +433,7 @@ def test_checkpoint_has_no_key_and_only_values_that_clients_know(training, sides
     assert set(notes) == {"identity", "state", "digest"}
     state = json.loads(notes["state"])
     assert set(state) == {
-        "standing",
+        "server_state",
         "rounds",
         "events",
         "server_events",
@@ -442,23 +442,23 @@ def test_checkpoint_has_no_key_and_only_values_that_clients_know(training, sides
         "bytes_down",
         "cost",
     }
-    assert set(state["standing"]) == {"number", "known", "sum_bytes", "finished", "last_included"}
+    assert set(state["server_state"]) == {"number", "known", "sum_bytes", "finished", "last_included"}
     assert set(state["cost"]) == {"seconds", "cpu_seconds", "training_memory_mb"}
     # One encrypted sum is larger than the remaining bytes.
-    vectors, sizes = 2 * arrays["parameters"].nbytes, state["standing"]["sum_bytes"]
+    vectors, sizes = 2 * arrays["parameters"].nbytes, state["server_state"]["sum_bytes"]
     assert set(sizes) == {"1", "2"}
     assert len(data) < vectors + 10_000 < vectors + min(sizes.values())
 
 
 MEMORY = """
 import numpy as np
-from ppml.stages.checkpoint_file import Clock
+from ppml.stages.checkpoint_file import CostMeter
 
 before = np.ones(2**24)
-clock = Clock()
+meter = CostMeter()
 during = np.ones(2**23)
 del during
-print(clock.read()["training_memory_mb"])
+print(meter.read()["training_memory_mb"])
 """
 
 

@@ -40,7 +40,7 @@ METRIC_FILES = ("metrics/dp", "metrics/fl", "best/metrics/a", "clients/metrics/b
 REMAINS = {
     "artifacts/runs/fl/seed0/.model-x1.safetensors": b"half",
     "artifacts/runs/fl/seed0/model.safetensors.tmp": b"half",
-    "artifacts/runs/fl/seed0/progress.safetensors": b"half",
+    "artifacts/runs/fl/seed0/checkpoint.safetensors": b"half",
 }
 
 

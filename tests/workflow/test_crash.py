@@ -57,8 +57,8 @@ def test_run_after_kill_resumes_training_with_same_bytes(
     project: Project, finished: Project, way: Callable[..., None]
 ) -> None:
     run = project.start(cores=1)
-    progress = project.output_folder("artifacts") / "runs/fl_dp/seed0/progress.safetensors"
-    assert soon(progress.exists, 500)
+    checkpoint = project.output_folder("artifacts") / "runs/fl_dp/seed0/checkpoint.safetensors"
+    assert soon(checkpoint.exists, 500)
     # Suspended: the search for processes takes longer than the few rounds.
     with pause_run(run):
         jobs = job_processes(run)

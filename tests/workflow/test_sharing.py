@@ -343,7 +343,7 @@ def test_failed_transfer_changes_no_dvc_file(first: Clone, store: Path) -> None:
         *("data/subsets/hospital-100-100-first-test/test.safetensors", "data/subsets/mnist-hospital/test.safetensors"),
         "data/subsets/mnist-100-100-first-test/patients.csv",
         "data/transformed/hospital-100-100-first-test/scattering-9-2024/train.safetensors",
-        *("artifacts/key.pem", "artifacts/core.123", "artifacts/runs/fl/seed0/progress.safetensors.bak"),
+        *("artifacts/key.pem", "artifacts/core.123", "artifacts/runs/fl/seed0/checkpoint.safetensors.bak"),
         *("artifacts/runs/fl/seed0/deep/model.safetensors", "artifacts/partitions/hospital/iid8/seed0.json"),
     ],
 )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ppml.federation.checkpoint import TrainingCheckpoint
 
 
-class Clock:
+class CostMeter:
     """Seconds and memory of a training, in this process and in the interrupted processes before it.
 
     The memory is the growth of the largest process during the training, in MB of 2^20 bytes: the loaded code and the
@@ -67,14 +67,14 @@ class CheckpointFile:
         The file; it exists from the end of the first round to :meth:`discard`.
     identity : str
         Digest of everything that the training depends on; a file with another digest is not used.
-    clock : Clock
-        The cost of the training.
+    meter : CostMeter
+        The meter of the cost of the training.
     """
 
-    def __init__(self, path: Path, identity: str, clock: Clock) -> None:
+    def __init__(self, path: Path, identity: str, meter: CostMeter) -> None:
         self._path = path
         self._identity = identity
-        self._clock = clock
+        self._meter = meter
 
     def load(self) -> TrainingCheckpoint | None:
         """Return the saved checkpoint, or None; a line on stdout states why a file is not used."""
@@ -93,14 +93,14 @@ class CheckpointFile:
         except (OSError, SafetensorError, ValueError) as error:
             print(f"starting from the beginning, not from {self._path}: {error}", flush=True)
             return None
-        self._clock.resume_from(state["cost"])
-        server_state = ServerState(**{**state["standing"], **_numbered(state["standing"])})
+        self._meter.resume_from(state["cost"])
+        server_state = ServerState(**{**state["server_state"], **_numbered(state["server_state"])})
         print(f"resuming after round {server_state.number} of {state['rounds']}", flush=True)
         return TrainingCheckpoint(
             server_state=server_state,
             rounds=state["rounds"],
             global_state=GlobalState(arrays["parameters"], _named(arrays, "memory")),
-            private_states=[_named(arrays, f"own.{client}") for client in range(len(state["events"]))],
+            private_states=[_named(arrays, f"private.{client}") for client in range(len(state["events"]))],
             client_events=[tuple(MechanismEvent(**event) for event in own) for own in state["events"]],
             server_events=compose(MechanismEvent(**event) for event in state["server_events"]),
             history=[HistoryRow(**row) for row in state["history"]],
@@ -121,25 +121,25 @@ class CheckpointFile:
             raise ValueError("it belongs to a training with other settings, data or code")
         return json.loads(state), arrays
 
-    def save(self, reached: Callable[[], TrainingCheckpoint]) -> None:
-        """Save the checkpoint that ``reached`` returns; if the process is killed meanwhile, the previous one stays."""
+    def save(self, capture: Callable[[], TrainingCheckpoint]) -> None:
+        """Save the checkpoint that ``capture`` returns; if the process is killed meanwhile, the previous one stays."""
         from safetensors.numpy import save
 
-        progress = reached()
-        arrays = {"parameters": progress.global_state.parameters}
-        arrays |= {f"memory.{name}": vector for name, vector in progress.global_state.memory.items()}
-        for client, own in enumerate(progress.private_states):
-            arrays |= {f"own.{client}.{name}": vector for name, vector in own.items()}
+        checkpoint = capture()
+        arrays = {"parameters": checkpoint.global_state.parameters}
+        arrays |= {f"memory.{name}": vector for name, vector in checkpoint.global_state.memory.items()}
+        for client, own in enumerate(checkpoint.private_states):
+            arrays |= {f"private.{client}.{name}": vector for name, vector in own.items()}
         state = json.dumps(
             {
-                "standing": asdict(progress.server_state),
-                "rounds": progress.rounds,
-                "events": [[event.to_json() for event in own] for own in progress.client_events],
-                "server_events": [event.to_json() for event in progress.server_events],
-                "history": [asdict(row) for row in progress.history],
-                "bytes_up": progress.bytes_up,
-                "bytes_down": progress.bytes_down,
-                "cost": self._clock.read(),
+                "server_state": asdict(checkpoint.server_state),
+                "rounds": checkpoint.rounds,
+                "events": [[event.to_json() for event in own] for own in checkpoint.client_events],
+                "server_events": [event.to_json() for event in checkpoint.server_events],
+                "history": [asdict(row) for row in checkpoint.history],
+                "bytes_up": checkpoint.bytes_up,
+                "bytes_down": checkpoint.bytes_down,
+                "cost": self._meter.read(),
             }
         )
         notes = {"identity": self._identity, "state": state, "digest": _digest(state, arrays)}

@@ -25,7 +25,7 @@ from ppml.learning.learner import TrainingDiverged
 from ppml.learning.result import HistoryRow
 from ppml.reference_training import train_reference
 from ppml.stages.about import read_contract
-from ppml.stages.checkpoint_file import CheckpointFile, Clock
+from ppml.stages.checkpoint_file import CheckpointFile, CostMeter
 from ppml.stages.example_files import read_examples, split_by_owner
 from ppml.stages.model_file import write_models
 from ppml.stages.seeds import public_data, seed_randomness
@@ -54,8 +54,8 @@ def run(job: Job) -> None:
         unit = "round" if hasattr(arm.topology, "rounds") else "epoch"
         print(f"{unit} {row.step}: loss {row.loss:.4f}, accuracy {row.accuracy:.4f}", flush=True)
 
-    clock = Clock()
-    checkpoint = CheckpointFile(outputs["model"].with_name("progress.safetensors"), _identity(job), clock)
+    meter = CostMeter()
+    checkpoint = CheckpointFile(outputs["model"].with_name("checkpoint.safetensors"), _identity(job), meter)
     last_good = outputs["model"].with_name("last-good.safetensors")
     try:
         if MODELS[arm.model].is_reference:
@@ -79,7 +79,7 @@ def run(job: Job) -> None:
         raise UserError(f"training: {error}{kept}; lower training.learning_rate of this arm") from None
     except RoundFailed as error:
         raise UserError(f"training: {error}") from None
-    cost = clock.read()
+    cost = meter.read()
 
     write_models(outputs["model"], outcome.models)
     write_text(outputs["history"], _table(HistoryRow, outcome.history))
