@@ -55,10 +55,8 @@ def test_recommendation_ranks_by_the_metric():
     private = made.records["arm"] == "dp"
     made.records.loc[private, "macro_f1"] = 0.1
     changed = made.table("recommendations").raw
-    found = changed.loc[changed["arm"] == "dp", "accuracy"]
-    assert (
-        found.tolist() == pytest.approx([0.1] * len(found)) and plain.loc[plain["arm"] == "dp", "accuracy"].min() > 0.9
-    )
+    found = changed.loc[changed["arm"] == "dp", "score"]
+    assert found.tolist() == pytest.approx([0.1] * len(found)) and plain.loc[plain["arm"] == "dp", "score"].min() > 0.9
     assert "Macro-F1 (%)" in made.table("recommendations").headings
 
 

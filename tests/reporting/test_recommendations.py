@@ -102,7 +102,7 @@ def test_cost_of_prediction_is_that_of_one_image(collected):
     assert one.bytes_text == "996 KB a prediction" and "996 KB a prediction" in one.cost
     # The accuracy is on the same images as that of all other arms.
     records = collected.records
-    assert one.accuracy == pytest.approx(records.loc[records["arm"] == "encrypted", "accuracy_all"].mean())
+    assert one.score == pytest.approx(records.loc[records["arm"] == "encrypted", "accuracy_all"].mean())
 
 
 def test_trust_follows_from_access(collected):
@@ -195,7 +195,7 @@ def test_table_and_report_make_the_same_decisions(collected):
     shown = [(one.threat.name, option) for one in overview.decisions[0].decisions for option in one.options]
     assert len(shown) == len(few) - 1 and [*table.raw["arm"]] == [option.arm for _, option in shown]
     for (threat, one), cells in zip(shown, table.lines, strict=True):
-        assert cells == [threat, one.label, one.accuracy_text, one.epsilon_text, one.cost, one.trust]
+        assert cells == [threat, one.label, one.score_text, one.epsilon_text, one.cost, one.trust]
 
 
 def test_table_without_protection_is_refused():

@@ -144,18 +144,18 @@ class Option:
 
     arm: str
     label: str
-    accuracy: float
-    """Mean over the seeds, on all evaluated images."""
-    accuracy_sd: float
-    accuracy_low: float
-    accuracy_high: float
+    score: float
+    """The leading metric: mean over the seeds, on all evaluated examples."""
+    score_sd: float
+    score_low: float
+    score_high: float
     """Standard deviation over the seeds, and the 95 % interval."""
     epsilon: float
     """Infinite without differential privacy."""
     against: str
     """The label of the arm without the protection; empty without such an arm."""
     change: float
-    """Accuracy minus that of this arm, on the seeds of both."""
+    """The score minus that of this arm, on the seeds of both."""
     change_low: float
     change_high: float
     """The 95 % interval."""
@@ -174,9 +174,9 @@ class Option:
     """Whether seconds and bytes are those of one prediction."""
 
     @property
-    def accuracy_text(self) -> str:
+    def score_text(self) -> str:
         """Percent, with the deviation or the interval."""
-        return percent_estimate(self.accuracy, self.accuracy_sd, self.accuracy_low, self.accuracy_high)
+        return percent_estimate(self.score, self.score_sd, self.score_low, self.score_high)
 
     @property
     def epsilon_text(self) -> str:
@@ -362,17 +362,17 @@ def _counterpart(threat: Threat, row: pd.Series, rows: pd.DataFrame) -> pd.Serie
 
 
 def _ranked(rows: Sequence[pd.Series], records: pd.DataFrame) -> list[pd.Series]:
-    """Return arms from the highest accuracy on, over the seeds that all arms have, if there are any."""
+    """Return arms from the highest score on, over the seeds that all arms have, if there are any."""
     if not rows:
         return []
     common = scores_by_seed(records, [str(row.name) for row in rows], rows[0]["metric"]).mean()
 
     def rank(row: pd.Series) -> tuple[float, float, float]:
-        """Return accuracy to a hundredth of a percent, then bytes, then seconds."""
+        """Return the score to a hundredth of a percent, then bytes, then seconds."""
         mean = common.get(str(row.name), math.nan)
-        accuracy = row["score_mean"] if math.isnan(mean) else mean
+        score = row["score_mean"] if math.isnan(mean) else mean
         upload = 0.0 if math.isnan(row["upload_mean"]) else row["upload_mean"]
-        return -round(accuracy, 4), upload, row["cpu_seconds_mean"]
+        return -round(score, 4), upload, row["cpu_seconds_mean"]
 
     return sorted(rows, key=rank)
 
@@ -398,10 +398,10 @@ def _option(row: pd.Series, other: pd.Series | None, records: pd.DataFrame) -> O
 
 def _of_arm(row: pd.Series) -> dict[str, Any]:
     """Return the fields of an option that are those of its arm."""
-    parts = {"accuracy": "mean", "accuracy_sd": "sd", "accuracy_low": "low", "accuracy_high": "high"}
-    accuracy = {field: float(row[f"score_{part}"]) for field, part in parts.items()}
+    parts = {"score": "mean", "score_sd": "sd", "score_low": "low", "score_high": "high"}
+    score = {field: float(row[f"score_{part}"]) for field, part in parts.items()}
     found = {"arm": str(row.name), "label": str(row["label"]), "epsilon": float(row["epsilon"])}
-    return found | accuracy | {"noise": trust_for_noise(row)}
+    return found | score | {"noise": trust_for_noise(row)}
 
 
 def _with_factor(text: str, ratio: float, digits: int = 2) -> str:
@@ -413,7 +413,7 @@ def _factor(ratio: float, digits: int = 2) -> str:
 
 
 def _difference(row: pd.Series, other: pd.Series, records: pd.DataFrame) -> Difference | None:
-    """Return the difference of the accuracies, over the seeds that both arms have."""
+    """Return the difference of the scores, over the seeds that both arms have."""
     both = scores_by_seed(records, [str(row.name), str(other.name)], row["metric"])
     if both.empty:
         return None
@@ -452,7 +452,7 @@ def _clause(decision: Decision) -> str:
     at = f" at ε {best.epsilon_text}" if decision.threat.states_epsilon else ""
     protection = f"{decision.threat.protection}{at}"
     if not best.against:
-        return f"{protection} reaches {percent(best.accuracy)} %"
+        return f"{protection} reaches {percent(best.score)} %"
     if abs(best.change) < 5e-5:
         return f"{protection} costs nothing against {best.against}"
     verb = "costs" if best.change < 0 else "gains"

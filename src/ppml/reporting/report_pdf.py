@@ -136,7 +136,7 @@ def _write_decisions(document: _Document, dataset: str, decisions: Sequence[Deci
         for place, option in enumerate(one.options):
             change = f"{option.change_text} against {option.against}" if option.against else EMPTY_CELL
             trust = f"{option.trust}; noise known to: {option.noise}" if option.noise else option.trust
-            numbers = option.accuracy_text, change, option.epsilon_text, option.seconds_text, option.bytes_text
+            numbers = option.score_text, change, option.epsilon_text, option.seconds_text, option.bytes_text
             lines.append((one.threat.name if place == 0 else "", option.label, *numbers, trust))
     document.grid(headings, lines, ("text", "text", "number", "text", "number", "number", "number", "text"))
     document.paragraph(f"The first technique for a threat is recommended. {TRUST}", 8, grey=True)

@@ -51,7 +51,7 @@ def _cells(threat: str, one: Option, metric: str) -> dict[str, str]:
     return {
         "Threat": threat,
         "Technique": one.label,
-        f"{metric_title(metric)} (%)": one.accuracy_text,
+        f"{metric_title(metric)} (%)": one.score_text,
         "ε": one.epsilon_text,
         "Cost": one.cost,
         "Trust": one.trust,
