@@ -29,10 +29,10 @@ from ppml.pipeline.plan import Plan
 from ppml.pipeline.rule_inputs import RuleInputs, UnmarkedInputs
 from ppml.pipeline.rules import rules as make_rules
 from ppml.pipeline.stages import DATASET, FIGURE, PAGES, PARTITION, PROJECT, RUN, STAGES, TABLE, TRANSFORM
-from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.scheduler_timers import remove_job_rate_limit
 from ppml.pipeline.status import job_records
 from ppml.pipeline.tracked_jobs import COMMAND, target_files
+from ppml.pipeline.workflow_lock import WorkflowLock
 from ppml.jobs import fork_server as server
 from ppml.jobs.runner import exit_on_error
 from snakemake_logger_plugin_ppml.description import DESCRIPTION
@@ -41,7 +41,7 @@ with exit_on_error():
     code = set_job_environment(main=workflow.is_main_process, copy=not workflow.output_settings.dryrun)
     files = [str(path) for path in workflow.config_settings.configfiles]
     plan = Plan.check(config, files, main=workflow.is_main_process, code=code)
-    lock = RunLock()
+    lock = WorkflowLock()
     if workflow.is_main_process:
         # While another run holds the lock, this one may plan jobs; `require_held` refuses to run them.
         lock.take()

@@ -24,9 +24,9 @@ JOBS = {"data", "collect", "calibrate private/0", "calibrate private/1", *RUNS}
 
 
 def stale_jobs() -> dict[str, tuple[str, ...]]:
-    """Return the jobs of the next run with their causes."""
+    """Return the jobs of the next run with the reasons for them."""
     records = SmallPlan.read().records()
-    found = {status.job.name: status.causes for status in plan_jobs(records) if status.runs}
+    found = {status.job.name: status.reasons for status in plan_jobs(records) if status.runs}
     records.digests.save()
     return found
 

@@ -108,7 +108,7 @@ def test_order_of_configuration_changes_no_book(small: Small) -> None:
 
 def test_process_saves_jobs_that_ran_since_its_start(small: Small) -> None:
     records = SmallPlan.read().records()
-    assert records.causes(records.makers[MODEL]) == []
+    assert records.reasons(records.makers[MODEL]) == []
     write_result_and_record(MODEL, "trained again")
     records.save_book()
     assert RecordBook(BOOK).records[MODEL].outputs[MODEL] == hashlib.sha256(b"trained again").hexdigest()
@@ -116,14 +116,14 @@ def test_process_saves_jobs_that_ran_since_its_start(small: Small) -> None:
 
 def test_book_keeps_only_named_code_digests(small: Small) -> None:
     small.set(digest=NEWER)
-    causes = stale_jobs()
-    assert "module ppml.stages.train" in causes["data"]
+    reasons = stale_jobs()
+    assert "module ppml.stages.train" in reasons["data"]
     save_book()
     # Results of the older code keep its digest.
     assert set(RecordBook(BOOK).code) == {SETTINGS["digest"]}
     assert SmallPlan.read().records().code_digest(SETTINGS["digest"]) is not None
     assert SmallPlan.read().records().code_digest("0" * 16) is None
-    assert stale_jobs() == causes
+    assert stale_jobs() == reasons
 
 
 def test_texts_of_job_count(small: Small) -> None:
@@ -311,4 +311,4 @@ def test_book_cannot_control_the_terminal(small: Small) -> None:
         job["digest"] = _entry_digest(job)
     BOOK.write_text(json.dumps(book))
     remove_records()
-    assert all(cause.isprintable() for causes in stale_jobs().values() for cause in causes)
+    assert all(reason.isprintable() for reasons in stale_jobs().values() for reason in reasons)

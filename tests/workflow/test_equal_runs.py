@@ -92,9 +92,9 @@ def test_run_without_record_of_noise_is_not_copied(small: Small) -> None:
     BOOK.write_text(json.dumps(book))
     small.set(arms=NEW)
     start_run()
-    causes = stale_jobs()
-    assert {"calibrate private-again/0", "train private-again/1"} <= set(causes)
-    assert "train alone-again/0" not in causes
+    reasons = stale_jobs()
+    assert {"calibrate private-again/0", "train private-again/1"} <= set(reasons)
+    assert "train alone-again/0" not in reasons
 
 
 def test_run_of_other_technique_is_not_copied(small: Small) -> None:

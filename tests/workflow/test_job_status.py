@@ -48,9 +48,9 @@ def test_times_do_not_count(small: Small, place: str) -> None:
 def test_results_without_record_run_again(small: Small) -> None:
     remove_records()
     BOOK.unlink()
-    causes = stale_jobs()
-    assert set(causes) == JOBS
-    assert all(NO_RECORD in why for why in causes.values())
+    reasons = stale_jobs()
+    assert set(reasons) == JOBS
+    assert all(NO_RECORD in why for why in reasons.values())
 
 
 def test_missing_file_runs_with_its_dependents(small: Small) -> None:
@@ -110,21 +110,21 @@ def test_edited_result_runs_again_until_restored(small: Small, known: str) -> No
     if known == "book":
         remove_records()
     replace_bytes(MODEL, "a planted fault")
-    causes = stale_jobs()
-    assert set(causes) == {"train alone/0", "predict alone/0", "collect"}
-    assert causes["train alone/0"] == ((NO_RECORD if known == "book" else OTHER_BYTES),)
-    assert causes["predict alone/0"] == (f"{MODEL} has changed",)
-    assert stale_jobs() == causes
+    reasons = stale_jobs()
+    assert set(reasons) == {"train alone/0", "predict alone/0", "collect"}
+    assert reasons["train alone/0"] == ((NO_RECORD if known == "book" else OTHER_BYTES),)
+    assert reasons["predict alone/0"] == (f"{MODEL} has changed",)
+    assert stale_jobs() == reasons
     replace_bytes(MODEL, text)
     assert stale_jobs() == {}
 
 
 def test_edited_output_repeats_job(small: Small) -> None:
     replace_bytes("runs/alone/seed1/cost.txt", "0")
-    causes = stale_jobs()
-    assert set(causes) == {"train alone/1", "predict alone/1", "collect"}
-    assert causes["train alone/1"] == (OTHER_BYTES,)
-    assert causes["collect"] == ("runs/alone/seed1/cost.txt has changed",)
+    reasons = stale_jobs()
+    assert set(reasons) == {"train alone/1", "predict alone/1", "collect"}
+    assert reasons["train alone/1"] == (OTHER_BYTES,)
+    assert reasons["collect"] == ("runs/alone/seed1/cost.txt has changed",)
 
 
 @pytest.mark.parametrize("place", ["on this machine", "in a clone"])
@@ -132,9 +132,9 @@ def test_changed_input_is_named(small: Small, place: str) -> None:
     if place == "in a clone":
         remove_records()
     replace_bytes("source.txt", "other numbers\n")
-    causes = stale_jobs()
-    assert causes["data"] == ("source.txt has changed",)
-    assert set(causes) == JOBS
+    reasons = stale_jobs()
+    assert reasons["data"] == ("source.txt has changed",)
+    assert set(reasons) == JOBS
     replace_bytes("source.txt", "numbers\n")
     assert stale_jobs() == {}
 
@@ -159,8 +159,8 @@ def damage(path: Path, how: str) -> None:
 def test_damaged_record_counts_as_missing(small: Small, how: str) -> None:
     BOOK.unlink()
     damage(record_file(MODEL), how)
-    causes = stale_jobs()
-    assert causes["train alone/0"] == (NO_RECORD,)
+    reasons = stale_jobs()
+    assert reasons["train alone/0"] == (NO_RECORD,)
 
 
 @pytest.mark.parametrize("how", DAMAGES)

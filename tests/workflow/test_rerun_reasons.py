@@ -15,22 +15,22 @@ OLD = CodeDigest(
 NEW = CodeDigest(
     {"ppml": "0" * 16, "ppml.stages.train": "3" * 16, "ppml.added": "4" * 16}, {"torch": "2.15.0", "new": "2"}
 )
-STAMPS = {OLD.text: OLD, NEW.text: NEW}
+CODE_DIGESTS = {OLD.text: OLD, NEW.text: NEW}
 CODE = ["module ppml.added", "module ppml.gone", "module ppml.stages.train"]
 PINS = ["pin new (none) -> 2", "pin old 1 -> (none)", "pin torch 2.14.1 -> 2.15.0"]
 SPEC, OTHER_SPEC = '{"arm":{"epochs":1}}', '{"arm":{"epochs":2}}'
 
 
 def why(before: list[str], now: list[str]) -> list[str]:
-    return list(compare_params(before, now, STAMPS.get))
+    return list(compare_params(before, now, CODE_DIGESTS.get))
 
 
-def test_equal_params_give_no_cause() -> None:
+def test_equal_params_give_no_reason() -> None:
     assert why([SPEC, OLD.text, "text"], ["text", OLD.text, SPEC]) == []
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "causes"),
+    ("before", "now", "reasons"),
     [
         ({"a": 1, "b": 2}, {"a": 1, "b": 2}, []),
         ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}, ["a.b.c 1 -> 2"]),
@@ -46,8 +46,8 @@ def test_equal_params_give_no_cause() -> None:
         ({"a": "x" * 58}, {"a": "x" * 59}, [f'a "{"x" * 58}" -> "{"x" * 56}...']),
     ],
 )
-def test_changed_keys_are_named_with_values(before: object, now: object, causes: list[str]) -> None:
-    assert list(compare_keys(before, now)) == causes
+def test_changed_keys_are_named_with_values(before: object, now: object, reasons: list[str]) -> None:
+    assert list(compare_keys(before, now)) == reasons
 
 
 def test_changed_modules_and_pins_are_named() -> None:
@@ -113,5 +113,5 @@ def test_every_difference_has_a_reason() -> None:
     for one in params:
         for other in params:
             for kept in ([], [SPEC], ["kept"]):
-                causes = why([one, *kept], [other, *kept])
-                assert bool(causes) == ({one, *kept} != {other, *kept}), (one, other, kept)
+                reasons = why([one, *kept], [other, *kept])
+                assert bool(reasons) == ({one, *kept} != {other, *kept}), (one, other, kept)

@@ -509,7 +509,7 @@ def test_commands_of_makefile(first: Clone) -> None:
 
 def test_pull_during_run_is_refused(other: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(other.folder)
-    hold = "import sys; from ppml.pipeline.run_lock import RunLock; RunLock().take()"
+    hold = "import sys; from ppml.pipeline.workflow_lock import WorkflowLock; WorkflowLock().take()"
     command = [sys.executable, "-c", f"{hold}; print('held', flush=True); sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdout.readline() == "held\n"

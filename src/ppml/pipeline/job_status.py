@@ -1,4 +1,4 @@
-"""The jobs of a run and their causes: the content of files and records decides, never a time."""
+"""The jobs of a run and the reasons for them: the content of files and records decides, never a time."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ UNREAD = STATE / "unread-provenance.json"
 CHECKPOINTS = ("calibrate",)
 """Rules whose outputs often stay the same: jobs that read only those may turn out to be up to date."""
 MISSING, FORCED = "missing", "forced"
-MOST_CAUSES = 8
-"""The number of causes in a message: the collect stage reads hundreds of files, and all may be new."""
+MOST_REASONS = 8
+"""The number of reasons in a message: the collect stage reads hundreds of files, and all may be new."""
 OTHER_BYTES, NO_RECORD = "its bytes differ from its record", "no record describes its bytes"
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A planned job and its causes."""
+    """A planned job and the reasons for it."""
 
     job: TrackedJob
-    causes: tuple[str, ...]
+    reasons: tuple[str, ...]
     """The reasons of the job itself."""
     follows: tuple[str, ...]
     """Stale results that the job reads."""
@@ -43,12 +43,12 @@ class JobStatus:
     @property
     def runs(self) -> bool:
         """Whether the job has to run."""
-        return bool(self.causes or self.follows)
+        return bool(self.reasons or self.follows)
 
     @property
     def reason(self) -> str:
         """The reasons of the job itself, or else the stale results that it reads."""
-        return shorten(self.causes, MOST_CAUSES, "; ") or (f"follows {shorten(self.follows)}" if self.follows else "")
+        return shorten(self.reasons, MOST_REASONS, "; ") or (f"follows {shorten(self.follows)}" if self.follows else "")
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,20 @@ class JobRecords:
         """Return whether an output of a job is missing."""
         return any(self.digests.sha256(path) is None for path in job.outputs)
 
-    def causes(self, job: TrackedJob) -> list[str]:
+    def reasons(self, job: TrackedJob) -> list[str]:
         """Return the reasons for other outputs of the job; missing outputs do not count."""
         found: dict[str, None] = {}
-        reasons: dict[int, list[str]] = {}
+        by_record: dict[int, list[str]] = {}
         for path in job.outputs:
             candidates = self._candidates(job, path)
             for candidate in candidates:
                 record = candidate.record
-                if id(record) not in reasons:
-                    reasons[id(record)] = list(self._differences(job, candidate))
-                if not reasons[id(record)]:
+                if id(record) not in by_record:
+                    by_record[id(record)] = list(self._differences(job, candidate))
+                if not by_record[id(record)]:
                     break
             else:
-                first = reasons[id(candidates[0].record)] if candidates else self._lack_of_record(job, path)
+                first = by_record[id(candidates[0].record)] if candidates else self._lack_of_record(job, path)
                 found.update(dict.fromkeys(first))
         return list(found)
 
@@ -212,7 +212,7 @@ class JobRecords:
 def plan_jobs(records: JobRecords, is_forced: Callable[[TrackedJob], bool] = lambda job: False) -> list[JobStatus]:
     """Return the status of every job, in the order of the plan.
 
-    A run makes missing required results, repeats the jobs with a cause and all jobs that follow, and makes the missing
+    A run makes missing required results, repeats the jobs with a reason and all jobs that follow, and makes the missing
     inputs of these jobs.
 
     Parameters
@@ -222,7 +222,7 @@ def plan_jobs(records: JobRecords, is_forced: Callable[[TrackedJob], bool] = lam
     is_forced : callable
         Planned job -> whether the user forces it.
     """
-    own = [records.causes(job) + [FORCED] * is_forced(job) for job in records.jobs]
+    own = [records.reasons(job) + [FORCED] * is_forced(job) for job in records.jobs]
     needed: set[int] = set()
     places = {path: place for place, job in enumerate(records.jobs) for path in job.outputs}
     while True:
@@ -244,15 +244,15 @@ def _follow(
 ) -> list[JobStatus]:
     found: list[JobStatus] = []
     for place, job in enumerate(records.jobs):
-        causes = list(own[place])
+        reasons = list(own[place])
         before = [found[maker] for maker in {places[path]: None for path in job.inputs if path in places}]
         running = [status for status in before if status.runs]
         missing = records.is_missing(job)
-        if missing and (job.required or place in needed or causes or running):
-            causes.insert(0, MISSING)
-        certain = bool(causes) or any(one.certain and one.job.rule not in CHECKPOINTS for one in running)
+        if missing and (job.required or place in needed or reasons or running):
+            reasons.insert(0, MISSING)
+        certain = bool(reasons) or any(one.certain and one.job.rule not in CHECKPOINTS for one in running)
         follows = tuple(sorted({one.job.result for one in running}))
-        found.append(JobStatus(job, tuple(map(_printable, causes)), follows, certain))
+        found.append(JobStatus(job, tuple(map(_printable, reasons)), follows, certain))
     return found
 
 

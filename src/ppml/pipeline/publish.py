@@ -31,8 +31,8 @@ from ppml.pipeline.job_status import JobRecords
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.published_files import is_publishable, private_runs
-from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.status import job_records, read_plan, unfinished
+from ppml.pipeline.workflow_lock import WorkflowLock
 
 
 def require_public_data(plan: Plan, configfile: str) -> None:
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Libraries log a traceback for each error; the message has the reason in one line.
     logging.disable()
     try:
-        RunLock().require()
+        WorkflowLock().require()
         publish(Path.cwd())
     except KeyboardInterrupt:
         raise UserError(

@@ -31,8 +31,8 @@ from ppml.pipeline.dvc_remote import (
 from ppml.pipeline.git import GitError, history, is_shallow
 from ppml.pipeline.published_files import is_publishable
 from ppml.pipeline.pull_source import fetch_bundle, is_bundle, remote_address
-from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.safe_paths import PlaceError, Places
+from ppml.pipeline.workflow_lock import WorkflowLock
 
 _LIST = re.compile(r"\bmd5: ([0-9a-f]{32}\.dir)\b")
 
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Libraries log a traceback for each error; the message has the reason in one line.
     logging.disable()
     try:
-        RunLock().require()
+        WorkflowLock().require()
         pull(Path.cwd(), source)
     except RemoteError as error:
         raise UserError(f"{error}\nWithout the remote, `make results` computes everything that is absent") from None

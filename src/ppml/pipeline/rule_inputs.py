@@ -107,7 +107,7 @@ class RuleInputs:
         self._require_plan()
         # The first page of the report has no record.
         job = self._records.makers.get(output)
-        causes: Sequence[str] = self._status[job.outputs[0]].causes if job else ()
+        reasons: Sequence[str] = self._status[job.outputs[0]].reasons if job else ()
         if job and self._real and self._status[job.outputs[0]].certain:
             with exit_on_error():
                 _require_unprotected(job)
@@ -116,16 +116,19 @@ class RuleInputs:
             # Raises an exception of Snakemake until the checkpoint has ended.
             getattr(self._checkpoints, checkpoint.rule).get(**checkpoint.wildcards)
             self._records.reload()
-            causes = [*self._records.causes(job), *(cause for cause in causes if cause == FORCED)]
+            reasons = [*self._records.reasons(job), *(reason for reason in reasons if reason == FORCED)]
 
         def mark(paths: str | Sequence[str]) -> Any:
             if not isinstance(paths, str):
                 return [mark(path) for path in paths]
             maker = self._records.makers.get(paths)
-            changes = bool(causes) if maker is checkpoint else self._may_change(maker, after=checkpoint)
+            changes = bool(reasons) if maker is checkpoint else self._may_change(maker, after=checkpoint)
             return paths if maker and changes else ancient(paths)
 
-        return {**{name: mark(paths) for name, paths in inputs.items()}, "stale": [self._newest.name] if causes else []}
+        return {
+            **{name: mark(paths) for name, paths in inputs.items()},
+            "stale": [self._newest.name] if reasons else [],
+        }
 
     def _may_change(self, maker: TrackedJob | None, *, after: TrackedJob | None) -> bool:
         """Return whether the job that makes an input runs; ``after`` is a checkpoint that has ended."""
@@ -133,7 +136,7 @@ class RuleInputs:
             return False
         if after is None or status.certain:
             return True
-        return self._records.is_missing(maker) or bool(self._records.causes(maker))
+        return self._records.is_missing(maker) or bool(self._records.reasons(maker))
 
     def _running_checkpoint(self, job: TrackedJob) -> TrackedJob | None:
         """Return the checkpoint that a job depends on, None if it does not run."""

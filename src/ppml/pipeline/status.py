@@ -12,11 +12,11 @@ from ppml.config.suggestions import shorten
 from ppml.jobs.runner import run
 from ppml.pipeline.equal_runs import copied_files, find_equal_runs
 from ppml.pipeline.forecast import forecast
-from ppml.pipeline.job_status import MOST_CAUSES, JobRecords, JobStatus, plan_jobs
+from ppml.pipeline.job_status import MOST_REASONS, JobRecords, JobStatus, plan_jobs
 from ppml.pipeline.plan import Plan
-from ppml.pipeline.run_lock import RunLock
 from ppml.pipeline.snakemake_process import add_cores
 from ppml.pipeline.tracked_jobs import TrackedJob, track_jobs
+from ppml.pipeline.workflow_lock import WorkflowLock
 from ppml.project import DEFAULT_CONFIG
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     plan = read_plan(arguments.configfile)
     # The lock keeps runs from starting.
-    lock = RunLock()
+    lock = WorkflowLock()
     if not lock.take():
         print(f"warning: {lock.warning()}", file=sys.stderr)
     records = job_records(plan)
@@ -91,16 +91,16 @@ def describe(jobs: Sequence[JobStatus], copied: Mapping[str, str], command: str)
 
 
 def _state(result: str, jobs: Sequence[JobStatus], copied: Mapping[str, str], command: str) -> str:
-    causes: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for status in jobs:
         source = copied.get(status.job.outputs[0])
-        for cause in [f"`{command}` copies it from {Path(source).parent}"] if source else status.causes:
-            causes.setdefault(cause, []).append(f"{status.job.rule} {status.job.wildcards.get('seed', '')}".strip())
+        for reason in [f"`{command}` copies it from {Path(source).parent}"] if source else status.reasons:
+            reasons.setdefault(reason, []).append(f"{status.job.rule} {status.job.wildcards.get('seed', '')}".strip())
     follows = sorted({name for status in jobs for name in status.follows} - {result})
-    if not causes and not follows:
+    if not reasons and not follows:
         return "up to date"
-    parts = [f"{cause} ({shorten(names)})" for cause, names in causes.items()]
-    shown = [shorten(parts, MOST_CAUSES, "; ")] if parts else []
+    parts = [f"{reason} ({shorten(names)})" for reason, names in reasons.items()]
+    shown = [shorten(parts, MOST_REASONS, "; ")] if parts else []
     return "stale: " + "; ".join([*shown, f"follows {shorten(follows)}"] if follows else shown)
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from ppml.errors import UserError
-from ppml.pipeline.run_lock import RunLock
+from ppml.pipeline.workflow_lock import WorkflowLock
 
 HOLDER = """
 import subprocess, sys
-from ppml.pipeline.run_lock import RunLock
+from ppml.pipeline.workflow_lock import WorkflowLock
 
-lock = RunLock()
+lock = WorkflowLock()
 print(lock.take(), lock.held, flush=True)
 if "job" in sys.argv:
     # A job with all inheritable files.
@@ -35,11 +35,11 @@ sys.stdin.read()
 
 JOB = """
 import sys
-from ppml.pipeline.run_lock import RunLock
+from ppml.pipeline.workflow_lock import WorkflowLock
 from ppml.errors import UserError
 
 try:
-    RunLock().exit_when_run_ends()
+    WorkflowLock().exit_when_run_ends()
 except UserError as error:
     sys.exit(f"error: {error}")
 print("started", flush=True)
@@ -51,7 +51,7 @@ sys.stdin.read()
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, in a process that holds no lock."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(RunLock, "_held", {})
+    monkeypatch.setattr(WorkflowLock, "_held", {})
     # The lock sets this variable.
     monkeypatch.setenv("PPML_RUN", "")
 
@@ -89,7 +89,7 @@ def test_only_one_process_holds_lock(start: Callable[..., subprocess.Popen[str]]
     first = start("--cores", "2", "a b")
     assert first.stdout.readline() == "True True\n"
     assert start().stdout.readline() == "False False\n"
-    lock = RunLock()
+    lock = WorkflowLock()
     assert (lock.take(), lock.held) == (False, False)
     assert f"process {first.pid} on {socket.gethostname()}, since 20" in lock.holder()
     assert lock.holder().endswith(": -c --cores 2 'a b'")
@@ -108,7 +108,7 @@ def test_lock_is_free_after_its_process(
 ) -> None:
     holder = start()
     holder.stdout.readline()
-    lock = RunLock()
+    lock = WorkflowLock()
     assert not lock.take()
     if number:
         holder.send_signal(number)
@@ -127,17 +127,17 @@ def test_orphaned_job_does_not_hold_the_lock(start: Callable[..., subprocess.Pop
         holder.kill()
         holder.wait()
         os.kill(job, 0)
-        assert RunLock().take()
+        assert WorkflowLock().take()
     finally:
         os.kill(job, signal.SIGKILL)
 
 
 def test_process_can_take_its_lock_again(start: Callable[..., subprocess.Popen[str]]) -> None:
-    lock = RunLock()
+    lock = WorkflowLock()
     assert not lock.held
     assert lock.take() and lock.take()
     # Snakemake may read the workflow twice.
-    again = RunLock()
+    again = WorkflowLock()
     assert again.held and again.take()
     assert start().stdout.readline() == "False False\n"
     del lock, again
@@ -145,18 +145,18 @@ def test_process_can_take_its_lock_again(start: Callable[..., subprocess.Popen[s
 
 
 def test_each_folder_has_a_lock(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    assert RunLock().take()
+    assert WorkflowLock().take()
     Path("other").mkdir()
     os.chdir("other")
-    assert not RunLock().held
+    assert not WorkflowLock().held
     assert start().stdout.readline() == "True True\n"
-    assert not RunLock().take()
-    assert RunLock(tmp_path / ".snakemake/ppml/lock").held
+    assert not WorkflowLock().take()
+    assert WorkflowLock(tmp_path / ".snakemake/ppml/lock").held
 
 
 @pytest.mark.usefixtures("no_locks")
 def test_run_without_locks_warns_and_continues(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    lock = RunLock()
+    lock = WorkflowLock()
     assert lock.take() and lock.held
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path / '.snakemake/ppml'} cannot be locked (No locks available): make sure ")
@@ -191,7 +191,7 @@ def test_job_on_other_machine_ends_with_its_run(
     # A job's check of the lock does not block the next run.
     holder.kill()
     holder.wait()
-    assert RunLock().take()
+    assert WorkflowLock().take()
     assert job.wait(5) == 1
     assert job.stderr.read() == f"{ENDED}\n"
 
@@ -213,7 +213,7 @@ def test_job_after_its_run_does_not_start(
 def test_job_of_earlier_run_is_recognized(locks: bool, request: pytest.FixtureRequest) -> None:
     if not locks:
         request.getfixturevalue("no_locks")
-    lock = RunLock()
+    lock = WorkflowLock()
     assert lock.take()
     run = os.environ["PPML_RUN"]
     assert run == json.loads(lock._path.read_text())["run"]
@@ -221,7 +221,7 @@ def test_job_of_earlier_run_is_recognized(locks: bool, request: pytest.FixtureRe
     assert lock._has_ended("0" * 16)
     about = json.loads(lock._path.read_text())
     # Some file systems do not show the locks of other machines.
-    RunLock._held.pop(lock._path).close()
+    WorkflowLock._held.pop(lock._path).close()
     for host, has_ended in ((socket.gethostname(), locks), ("elsewhere", False)):
         lock._path.write_text(json.dumps({**about, "host": host}))
         assert lock._has_ended(run) == has_ended
@@ -234,13 +234,13 @@ def test_job_of_earlier_run_is_recognized(locks: bool, request: pytest.FixtureRe
 
 def test_process_without_run_does_not_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPML_RUN", raising=False)
-    RunLock().exit_when_run_ends()
+    WorkflowLock().exit_when_run_ends()
 
 
 def test_unwritable_lock_is_one_line() -> None:
     Path(".snakemake").write_text("in the way")
     with pytest.raises(UserError, match=r"\.snakemake/ppml"):
-        RunLock().take()
+        WorkflowLock().take()
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", '{"pid": 1}'])
@@ -249,7 +249,7 @@ def test_lock_without_holder_has_description(content: str | None) -> None:
     if content is not None:
         path.parent.mkdir(parents=True)
         path.write_text(content)
-    assert RunLock().holder() == "a process that has just started or ended"
+    assert WorkflowLock().holder() == "a process that has just started or ended"
     # The lock is free with any content of its file.
-    assert RunLock().take()
-    assert f"process {os.getpid()} on" in RunLock().holder()
+    assert WorkflowLock().take()
+    assert f"process {os.getpid()} on" in WorkflowLock().holder()

@@ -1,4 +1,4 @@
-"""The lock of a folder for one run at a time; the end of its process releases it, also after a kill."""
+"""The lock of a folder for one run of the workflow; the end of its process releases it, also after a kill."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT_SECONDS = 0.5
 """The time to wait for a lock: a job that checks its run holds the lock for an instant."""
 
 
-class RunLock:
+class WorkflowLock:
     """An advisory lock on a file; the operating system releases it when the process ends.
 
     Snakemake's own lock is a file that remains after a kill; ``profiles/default`` turns it off.
