@@ -351,7 +351,7 @@ def test_cost_of_resumed_training_counts_all_its_processes(tmp_path):
     CheckpointFile(tmp_path / "checkpoint", "this", again).load()
     total, fresh = again.read(), CostMeter().read()
     assert 1000 < total["seconds"] < 1060 and 900 < total["cpu_seconds"] < 960 and total["training_memory_mb"] == 1e9
-    assert fresh["seconds"] < 60 and 0 < fresh["training_memory_mb"] < 1e9
+    assert fresh["seconds"] < 60 and 0 <= fresh["training_memory_mb"] < 1e9
 
 
 DAMAGES = {
