@@ -25,7 +25,7 @@ from ppml.reporting.technique_style import (
 )
 
 CONFIG = Path(__file__).parents[2] / "config"
-SHIPPED = ("default", "best", "clients", "inference", "smoke", "federation", "full")
+SHIPPED = ("default", "adult", "best", "clients", "inference", "smoke", "federation", "full")
 
 
 def kinds(union) -> list[str]:
@@ -33,8 +33,8 @@ def kinds(union) -> list[str]:
     return [get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(union)[0])]
 
 
-def row(arm: Arm) -> dict[str, str]:
-    """Return the columns of records.csv that decide about the style of an arm."""
+def row(arm: Arm, data_kind: str = "image") -> dict[str, str]:
+    """Return the columns of records.csv that decide about style and name of an arm."""
     federated = arm.topology.kind == "federated"
     unit = arm.privacy.kind
     return {
@@ -43,6 +43,7 @@ def row(arm: Arm) -> dict[str, str]:
         "noise": "none" if unit == "none" else arm.privacy.noise,
         "aggregation": arm.aggregation.kind if federated else "none",
         "model": arm.model,
+        "data_kind": data_kind,
     }
 
 
@@ -99,9 +100,9 @@ def test_techniques_have_different_styles():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_label_begins_with_the_name_of_the_technique(name):
     config = load_config(CONFIG / f"{name}.yaml")
-    wrong = {
-        arm: spec.label
-        for arm, spec in config.arms.items()
-        if spec.label and f"{spec.label},".removeprefix(f"{technique_name(row(spec))},") == f"{spec.label},"
-    }
+    wrong = {}
+    for arm, spec in config.arms.items():
+        name = technique_name(row(spec, config.dataset(config.dataset_of(arm)).contract.kind))
+        if spec.label and not f"{spec.label},".startswith(f"{name},"):
+            wrong[arm] = spec.label
     assert wrong == {}

@@ -139,8 +139,8 @@ def test_draws_by_position_are_detected(extracted, images, monkeypatch, place):
 
 
 def test_statistic_of_all_images_is_detected(extracted, images, monkeypatch):
-    def centred(self, images, draws=None):
-        return kind(self, images - images.mean(dim=0), draws)
+    def centred(self, images, *draws, **changes):
+        return kind(self, images - images.mean(dim=0), *draws, **changes)
 
     kind = ScatteringFeatures._kind
     monkeypatch.setattr(ScatteringFeatures, "_kind", centred)

@@ -62,8 +62,10 @@ def test_replica_equals_sequential_training(name, changes):
     for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, WINDOW), strict=True):
         alone = by_itself(model, replica, how)
         assert np.abs(alone - flatten(model)).max() > 1e-3
-        # Rounding, which differs from processor to processor: 2e-6 with AVX2.
-        assert np.allclose(found, alone, rtol=0, atol=5e-6)
+        # Rounding, which differs from processor to processor, and may let another pixel be the largest of a pool: then
+        # the gradients of some weights move to its neighbour.
+        difference = np.abs(found - alone)
+        assert difference.max() < 5e-4 and (difference > 5e-6).mean() < 0.01
 
 
 def test_copies_of_example_are_separate_rows():
