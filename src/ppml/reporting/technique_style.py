@@ -55,6 +55,7 @@ PAPER_MARKERS = {
     "Papernot et al. 2021": "p",
     "Opacus": "x",
     "Fu et al. 2024": "+",
+    "Tang et al. 2023": "1",
 }
 """Markers of published numbers; no technique has one of them."""
 OTHER_PAPER = "h"
