@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from ppml.api.model_inputs import ModelInputs
 from ppml.api.privacy_statement import PrivacyStatement
+from ppml.api.table_entry import find_table_entry
 from ppml.config.arm import Arm
 from ppml.config.models import MODELS
 from ppml.contract import DataContract
@@ -32,9 +34,9 @@ class Predictions:
     Parameters
     ----------
     labels : ndarray, shape ``(n,)``
-        int64: the number of the class with the highest score.
+        int64: the number of the class with the highest score; -1 for a row of a table that a rule leaves out.
     scores : ndarray, shape ``(n, classes)``
-        float32: the probabilities of the classes.
+        float32: the probabilities of the classes; NaN for a row that is left out.
     classes : tuple of str
         The names of the classes, by number.
     privacy : PrivacyStatement
@@ -48,8 +50,10 @@ class Predictions:
 
     @property
     def names(self) -> list[str]:
-        """The name of the predicted class of each example."""
-        return [self.classes[label] for label in self.labels]
+        """The name of the predicted class of each example, empty for a row that is left out."""
+        # The position -1 is that of the last name.
+        names = [*self.classes, ""]
+        return [names[label] for label in self.labels.tolist()]
 
 
 class TrainedModel:
@@ -63,6 +67,8 @@ class TrainedModel:
         Checks and preparation of its inputs.
     privacy : PrivacyStatement
         The statement of the training.
+    data : mapping
+        The facts about the training data.
 
     Attributes
     ----------
@@ -70,14 +76,20 @@ class TrainedModel:
         The shape of one raw example.
     classes : tuple of str
         The names of the classes, by number.
+    is_table : bool
+        Whether the raw examples are rows of a table.
     """
 
-    def __init__(self, network: nn.Module, inputs: ModelInputs, privacy: PrivacyStatement) -> None:
+    def __init__(
+        self, network: nn.Module, inputs: ModelInputs, privacy: PrivacyStatement, data: Mapping[str, Any]
+    ) -> None:
         self.network = network
         self.privacy = privacy
         self.shape = inputs.raw.shape
         self.classes = inputs.raw.classes
+        self.is_table = inputs.raw.kind == "table"
         self._inputs = inputs
+        self._data = data
 
     def predict(self, examples: ArrayLike | torch.Tensor) -> Predictions:
         """Return the predictions for raw examples.
@@ -101,6 +113,43 @@ class TrainedModel:
         """
         scores = logits(self.network, self._inputs.prepare(examples)).softmax(dim=1)
         return Predictions(scores.argmax(dim=1).numpy(), scores.numpy(), self.classes, self.privacy)
+
+    def predict_table(self, path: str | Path, *, configfile: str | Path | None = None) -> Iterator[Predictions]:
+        """Yield the predictions for the rows of a CSV or Parquet file, in batches and in their order.
+
+        Parameters
+        ----------
+        path : path
+            The file. It has the columns that the model reads, as the training data; others, and the label, are ignored.
+        configfile : path, optional
+            The configuration that declares the data set in ``data.define``; one of the catalogue needs none.
+
+        Yields
+        ------
+        Predictions
+            Labels, scores and the privacy statement of some thousand rows. A row that the rules for missing values
+            leave out has the label -1.
+
+        Raises
+        ------
+        UserError
+            A column is missing, or a value does not fit it; earlier rows may have been yielded.
+        """
+        entry = find_table_entry(self._data, self._inputs.raw, None if configfile is None else Path(configfile))
+        # An import of packages of an extra.
+        from ppml.data.formats.table_inputs import input_batches
+
+        for inputs, dropped in input_batches(entry, Path(path)):
+            found = self.predict(inputs if not dropped.any() else inputs[~dropped])
+            yield _with_gaps(found, dropped) if dropped.any() else found
+
+
+def _with_gaps(found: Predictions, dropped: NDArray[np.bool_]) -> Predictions:
+    """Return predictions with the label -1 for the rows that are left out."""
+    labels = np.full(len(dropped), -1, dtype=np.int64)
+    scores = np.full((len(dropped), len(found.classes)), np.nan, dtype=np.float32)
+    labels[~dropped], scores[~dropped] = found.labels, found.scores
+    return Predictions(labels, scores, found.classes, found.privacy)
 
 
 def load(run: str | Path, *, model: int | None = None) -> TrainedModel:
@@ -146,7 +195,7 @@ def load(run: str | Path, *, model: int | None = None) -> TrainedModel:
         if not all(weights.isfinite().all() for weights in models[number].values()):
             raise ValueError("it has weights that are not finite")
         network.load_state_dict(models[number])
-    return TrainedModel(network.eval(), inputs, privacy)
+    return TrainedModel(network.eval(), inputs, privacy, config["data"])
 
 
 def _model_number(folder: Path, model: int | None, count: int) -> int:

@@ -33,16 +33,23 @@ def main() -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--model", type=int, help="The number of the client, in a run with one model for each client.")
-def predict(run: Path, files: tuple[Path, ...], model: int | None) -> None:
+@click.option(
+    "--configfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration of the training, for a table that it declares in data.define.",
+)
+def predict(run: Path, files: tuple[Path, ...], model: int | None, configfile: Path | None) -> None:
     """Predict the examples in FILES with the trained model of RUN, for instance artifacts/runs/dp/seed0.
 
-    A file is a PNG image, or an array in NumPy's format .npy: one example, or several. One line for each example has
-    the file, the class and its score, separated by tabs. The privacy statement of the model goes to standard error.
+    A file is a PNG image, or an array in NumPy's format .npy: one example, or several. For the model of a table it may
+    be a CSV or Parquet file with the columns of the data set; it needs no label, and other columns are ignored. One
+    line for each example has the file, the class and its score, separated by tabs; class and score are empty for a row
+    that a rule for missing values leaves out. The privacy statement of the model goes to standard error.
     """
     with exit_on_error():
         from ppml.command.predict import predict_files
 
-        predict_files(run, files, model)
+        predict_files(run, files, model, configfile)
 
 
 @main.command(short_help="Write a first configuration for a table.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
@@ -14,29 +14,52 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppml.api.trained_model import load
+from ppml.api.trained_model import Predictions, TrainedModel, load
 from ppml.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
 """Number of channels -> mode of an image."""
+ARRAYS = (".npy", ".png")
+"""The ends of the names of arrays and images; a model of a table takes every other file for a table."""
 DAMAGE = (ValueError, TypeError, EOFError, OverflowError, SyntaxError, TokenError, Image.DecompressionBombError)
 """The errors of NumPy and Pillow about the content of a file, besides those of the system."""
 
 
-def predict_files(run: Path, files: Sequence[Path], model: int | None) -> None:
+def predict_files(run: Path, files: Sequence[Path], model: int | None, configfile: Path | None = None) -> None:
     """Print the class and the score of each example, and the privacy statement of the model to standard error."""
     trained = load(run, model=model)
-    for number, file in enumerate(files):
-        try:
-            predictions = trained.predict(read_examples(file, trained.shape))
-        except UserError as error:
-            raise UserError(f"{file}: {str(error).removeprefix('examples: ')}") from None
-        if not number:
-            # Before the first row: a later file may be refused.
-            print(f"privacy: {trained.privacy}", file=sys.stderr)
-        several = len(predictions.labels) != 1
-        for place, (name, scores) in enumerate(zip(predictions.names, predictions.scores, strict=True)):
-            print(f"{file}[{place}]" if several else file, name, f"{scores.max():.4f}", sep="\t")
+    has_stated = False
+    for file in files:
+        if has_rows := trained.is_table and file.suffix.lower() not in ARRAYS:
+            found = trained.predict_table(file, configfile=configfile)
+        else:
+            found = iter([_predict_array(trained, file)])
+        start = 0
+        for predictions in found:
+            if not has_stated:
+                # Before the first row: a later file may be refused.
+                print(f"privacy: {trained.privacy}", file=sys.stderr)
+                has_stated = True
+            several = has_rows or len(predictions.labels) != 1
+            places = (f"{file}[{place}]" for place in range(start, start + len(predictions.labels)))
+            _print_rows(places if several else [str(file)], predictions)
+            start += len(predictions.labels)
+
+
+def _predict_array(trained: TrainedModel, file: Path) -> Predictions:
+    """Return the predictions for the examples in an image or an array."""
+    try:
+        return trained.predict(read_examples(file, trained.shape))
+    except UserError as error:
+        raise UserError(f"{file}: {str(error).removeprefix('examples: ')}") from None
+
+
+def _print_rows(places: Iterable[str], predictions: Predictions) -> None:
+    """Print a line for each example; class and score are empty for a row that is left out."""
+    scores = predictions.scores.max(axis=1).tolist()
+    for place, name, score in zip(places, predictions.names, scores, strict=True):
+        # Only NaN differs from itself.
+        sys.stdout.write(f"{place}\t{name}\t{score:.4f}\n" if score == score else f"{place}\t\t\n")
 
 
 def read_examples(file: Path, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -36,38 +36,71 @@ def encode_table(spec: TableFields, file: TableFile) -> RawExamples:
     UserError
         A value does not fit its column; the message names the file, the row, the column and the value.
     """
-    rows = _Rows(spec, file)
+    rows = TableRows(spec, file)
     kept = np.flatnonzero(~rows.dropped)
     if not len(kept):
         raise UserError(f"{file.place}: every row is left out by the rules for missing values; change a rule")
-    return rows.examples.select(kept) if len(kept) < len(rows.dropped) else rows.examples
+    examples = rows.examples()
+    return examples.select(kept) if len(kept) < len(rows.dropped) else examples
 
 
-class _Rows:
-    """The encoded rows of one file."""
+class TableRows:
+    """The rows of one file, or of a batch of it, before their encoding.
+
+    Parameters
+    ----------
+    spec : TableFields
+        The columns and their rules. The label is needed for :meth:`examples` alone.
+    file : TableFile
+        The read columns.
+
+    Attributes
+    ----------
+    dropped : bool array, shape ``(n,)``
+        Whether a rule leaves out the row; numbers of such a row have no meaning.
+    """
 
     def __init__(self, spec: TableFields, file: TableFile) -> None:
         self._spec = spec
         self._file = file
-        count = file.table.num_rows
-        self.dropped = np.zeros(count, dtype=bool)
+        self.dropped = np.zeros(file.table.num_rows, dtype=bool)
         for name, column in spec.columns.items():
             if column.is_read and (column.drop or column.missing == "drop_row"):
                 self._drop_rows(name, column)
-        contract = spec.table_contract()
-        inputs = np.zeros((count, *contract["shape"]), dtype=np.float32)
+
+    def inputs(self) -> NDArray[np.float32]:
+        """Return the inputs of the model, shape ``(n, columns of the contract)``.
+
+        Raises
+        ------
+        UserError
+            A value does not fit its column.
+        """
+        count, columns = len(self.dropped), self._spec.inputs
+        inputs = np.zeros((count, sum(column.width for column in columns.values())), dtype=np.float32)
         start = 0
-        for name, column in spec.inputs.items():
+        for name, column in columns.items():
             block = inputs[:, start : start + column.width]
             if column.is_category:
                 block[np.arange(count), self._indices(name, column)] = 1.0
             else:
                 block[:, 0] = scale_numbers(column, self._numbers(name, column))
             start += column.width
+        return inputs
+
+    def examples(self) -> RawExamples:
+        """Return the inputs with labels, groups, times and units.
+
+        Raises
+        ------
+        UserError
+            A value does not fit its column.
+        """
+        spec, inputs = self._spec, self.inputs()
         label = str(spec.column_with("label"))
         groups = {name: column for name, column in spec.columns.items() if set(column.role) & set(GROUP_ROLES)}
         time, unit = spec.column_with("time"), spec.column_with("unit")
-        self.examples = RawExamples(
+        return RawExamples(
             inputs,
             self._indices(label, spec.columns[label]),
             {name: self._indices(name, column) for name, column in groups.items()},

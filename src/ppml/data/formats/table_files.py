@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +32,18 @@ if TYPE_CHECKING:
 SHOWN = 8
 """Names that a message shows at most."""
 LARGEST_ROW = 8 * 2**20
-"""Bytes of the longest row of a CSV file."""
+"""Bytes of the longest row of a CSV file, and of a batch of rows."""
+BATCH_VALUES = 2**20
+"""Values of a batch of a Parquet file at most."""
 
 
 def _from_one(row: int) -> int:
     return row + 1
+
+
+def _shifted(row_number: Callable[[int], int], start: int, row: int) -> int:
+    """Return the number of a row in the file; ``row`` counts from the first row of a batch."""
+    return row_number(start + row)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class TableFile:
     table: pyarrow.Table
     row_number: Callable[[int], int] = _from_one
 
+    def parts(self, size: int) -> Iterator[TableFile]:
+        """Yield the rows in parts of at most ``size`` rows."""
+        for start in range(0, self.table.num_rows, size):
+            yield TableFile(self.place, self.table.slice(start, size), partial(_shifted, self.row_number, start))
+
 
 def read_table_file(spec: CsvDataset | ParquetDataset, file: FileSpec, path: Path) -> TableFile:
     """Return the columns of ``path`` that training or splits need.
@@ -65,9 +79,30 @@ def read_table_file(spec: CsvDataset | ParquetDataset, file: FileSpec, path: Pat
         The file cannot be read as ``spec`` states it: it is empty or damaged, a column is missing, repeated or not
         declared, a row has another number of columns, a text is not in the stated encoding.
     """
+    import pyarrow
+
+    _require_content(path)
+    if isinstance(spec, ParquetDataset):
+        return _read_parquet(spec, path)
+    batches = [*_csv_batches(spec, file, path)]
+    return TableFile(str(path), pyarrow.concat_tables([batch.table for batch in batches]), batches[0].row_number)
+
+
+def table_batches(spec: CsvDataset | ParquetDataset, file: FileSpec, path: Path) -> Iterator[TableFile]:
+    """Yield the rows that :func:`read_table_file` returns in batches, so that the memory does not grow with the file.
+
+    Raises
+    ------
+    UserError
+        As for :func:`read_table_file`; rows before the problem may have been yielded.
+    """
+    _require_content(path)
+    yield from _csv_batches(spec, file, path) if isinstance(spec, CsvDataset) else _parquet_batches(spec, path)
+
+
+def _require_content(path: Path) -> None:
     if not path.stat().st_size:
         raise UserError(f"{path}: has 0 bytes; give the complete file")
-    return _read_csv(spec, file, path) if isinstance(spec, CsvDataset) else _read_parquet(spec, path)
 
 
 def check_columns(spec: TableFields, names: Sequence[str], place: Path | str) -> None:
@@ -98,26 +133,33 @@ def _listed(names: Sequence[str]) -> str:
 # --- text files -----------------------------------------------------------------------------------------------------
 
 
-def _read_csv(spec: CsvDataset, file: FileSpec, path: Path) -> TableFile:
+def _csv_batches(spec: CsvDataset, file: FileSpec, path: Path) -> Iterator[TableFile]:
     import pyarrow
-
-    with TableText(path, spec.encoding, spec.delimiter) as text:
-        names: list[str] = []
-        # Only errors are explained here; a file without any is read once.
-        try:
-            names = _header(spec, file, path, text)
-            table, problem = _parsed(spec, path, text, names), None
-        except UnicodeError:
-            names = [] if spec.header else list(spec.columns)
-            raise unreadable(path, spec.encoding, spec.delimiter, file.skip_rows, names) from None
-        except (pyarrow.ArrowInvalid, _Uneven) as error:
-            table, problem = None, error
-        if text.doubtful:
-            _check_quotes(spec, file, path)
 
     def row_of(row: int) -> int:
         return row_number(path, spec.encoding, spec.delimiter, file.skip_rows, row + spec.header)
 
+    names: list[str] = []
+    problem: Exception | None = None
+    count, has_checked_quotes = 0, False
+    with TableText(path, spec.encoding, spec.delimiter) as text:
+        # Only errors are explained here; a file without any is read once.
+        try:
+            names = _header(spec, file, path, text)
+            for batch in _parsed(spec, path, text, names):
+                if text.doubtful and not has_checked_quotes:
+                    _check_quotes(spec, file, path)
+                    has_checked_quotes = True
+                if batch.num_rows:
+                    yield TableFile(str(path), pyarrow.Table.from_batches([batch]), partial(_shifted, row_of, count))
+                count += batch.num_rows
+        except UnicodeError:
+            names = [] if spec.header else list(spec.columns)
+            raise unreadable(path, spec.encoding, spec.delimiter, file.skip_rows, names) from None
+        except (pyarrow.ArrowInvalid, _Uneven) as error:
+            problem = error
+        if text.doubtful and not has_checked_quotes:
+            _check_quotes(spec, file, path)
     if isinstance(problem, _Uneven):
         raise UserError(
             f"{path}: row {row_of(problem.row)} has {problem.found} columns, and {len(names)} are expected: "
@@ -127,9 +169,8 @@ def _read_csv(spec: CsvDataset, file: FileSpec, path: Path) -> TableFile:
         raise UserError(f"{path}: has a row of more than {LARGEST_ROW} bytes; correct the file")
     if problem is not None and "Empty CSV" not in str(problem):
         raise UserError(f"{path}: cannot be read as a table: {' '.join(str(problem).split())}")
-    if table is None or not table.num_rows:
+    if not count:
         raise UserError(f"{path}: has no rows{' after the header' if spec.header else ''}; give the complete file")
-    return TableFile(str(path), table, row_of)
 
 
 class _Uneven(Exception):
@@ -161,7 +202,7 @@ def _header(spec: CsvDataset, file: FileSpec, path: Path, text: TableText) -> li
     return names
 
 
-def _parsed(spec: CsvDataset, path: Path, text: TableText, names: list[str]) -> pyarrow.Table:
+def _parsed(spec: CsvDataset, path: Path, text: TableText, names: list[str]) -> Iterator[pyarrow.RecordBatch]:
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -173,7 +214,7 @@ def _parsed(spec: CsvDataset, path: Path, text: TableText, names: list[str]) -> 
 
     try:
         with complete_gzip(path):
-            return arrow_csv.read_csv(
+            yield from arrow_csv.open_csv(
                 pyarrow.PythonFile(text, mode="r"),
                 # One thread, so that the parser knows the number of a row. The text is UTF-8 by now.
                 read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=LARGEST_ROW),
@@ -214,6 +255,33 @@ def _check_quotes(spec: CsvDataset, file: FileSpec, path: Path) -> None:
 
 def _read_parquet(spec: ParquetDataset, path: Path) -> TableFile:
     import pyarrow
+
+    with _opened(spec, path) as (file, stored):
+        table = file.read(columns=[*stored.values()])
+        table = pyarrow.table({name: table.column(column) for name, column in stored.items()})
+    if not table.num_rows:
+        raise UserError(f"{path}: has no rows; give the complete file")
+    return TableFile(str(path), table)
+
+
+def _parquet_batches(spec: ParquetDataset, path: Path) -> Iterator[TableFile]:
+    import pyarrow
+
+    count = 0
+    with _opened(spec, path) as (file, stored):
+        rows = max(1, BATCH_VALUES // max(1, len(stored)))
+        for batch in file.iter_batches(rows, columns=[*stored.values()]):
+            table = pyarrow.table({name: batch.column(column) for name, column in stored.items()})
+            yield TableFile(str(path), table, partial(_shifted, _from_one, count))
+            count += batch.num_rows
+    if not count:
+        raise UserError(f"{path}: has no rows; give the complete file")
+
+
+@contextmanager
+def _opened(spec: ParquetDataset, path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Yield an open file, and the stored name of each column that training or splits need."""
+    import pyarrow
     from pyarrow import parquet
 
     try:
@@ -228,13 +296,9 @@ def _read_parquet(spec: ParquetDataset, path: Path) -> TableFile:
                     raise UserError(
                         f"{path}: the column {shown(name)} is nested ({kind}); give flat columns, or role ignored"
                     )
-            table = file.read(columns=[stored[name] for name in read])
-            table = pyarrow.table({name: table.column(stored[name]) for name in read})
+            yield file, {name: stored[name] for name in read}
     except (pyarrow.ArrowException, OSError) as error:
         # An error of the system, for instance of a disk, has a number.
         if isinstance(error, OSError) and error.errno:
             raise
         raise UserError(f"{path}: is no Parquet file that can be read ({' '.join(str(error).split())})") from None
-    if not table.num_rows:
-        raise UserError(f"{path}: has no rows; give the complete file")
-    return TableFile(str(path), table)
