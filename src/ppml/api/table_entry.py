@@ -72,13 +72,13 @@ def _require_that_of_training(entry: Dataset, place: str, data: Mapping[str, Any
     found, trained = (contract.model_dump(mode="json") for contract in (entry.contract, raw))
     if changed := [key for key in trained if key not in OF_TRAINING and found[key] != trained[key]]:
         raise UserError(f"{place}: {changed[0]} is not that of the training; give the configuration of the training")
-    published = raw.redistributable
+    redistributable = raw.redistributable
     # Elsewhere the key of the digest is another one, and cannot tell.
-    if "source" not in data or not (published or KEY.exists()):
+    if "source" not in data or not (redistributable or KEY.exists()):
         return
     facts = entry.model_dump(mode="json", exclude={"files": {"__all__": {"path"}}, "folder": True})
     digest = hashlib.sha256(canonical(facts).encode()).hexdigest()
-    if publishable_digest(digest, published=published) != data["source"]:
+    if publishable_digest(digest, redistributable=redistributable) != data["source"]:
         raise UserError(
             f"{place}: is not the entry of the training: a range, a list or a rule has changed since then; give the "
             "configuration of the training, or train again"
