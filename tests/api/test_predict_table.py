@@ -196,6 +196,13 @@ def test_file_may_have_a_header_where_the_published_one_has_none(content: str, t
     assert found.inputs.tolist() == [[pytest.approx(-0.6), 0.0], [pytest.approx(0.4), 0.5]]
 
 
+def test_missing_column_under_a_header_is_named_where_the_published_file_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "rows.data"
+    path.write_text("age,hight\n20,160\n")
+    with pytest.raises(ppml.UserError, match="has no column 'height'"):
+        list(input_batches(entry_without_header(), path))
+
+
 def test_delimiter_and_decimal_sign_are_those_of_the_entry(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("age;height\n25,5;160\n")

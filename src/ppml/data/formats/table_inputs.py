@@ -84,9 +84,9 @@ def _parquet_names(path: Path) -> list[str]:
 def _csv_spec(entry: TableFields, path: Path) -> CsvDataset:
     """Return the entry of the file: its format, its columns that the model reads, and the others as ignored ones."""
     stated = entry if isinstance(entry, CsvDataset) else CsvDataset.model_construct(missing_texts=entry.missing_texts)
-    # A user's file may have a header where the published one has none.
+    # A user's file may have a header where the published one has none; a header may lack a column or misspell one.
     first = _first_row(path, stated, _skipped_rows(entry))
-    has_header = stated.header or {*entry.inputs} <= {*first}
+    has_header = stated.header or 2 * len({*entry.inputs} & {*first}) >= len(entry.inputs)
     columns = _columns(entry, first) if has_header else _columns_without_header(entry, len(first))
     return stated.model_copy(update={"columns": columns, "header": has_header})
 
