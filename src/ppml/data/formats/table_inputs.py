@@ -48,6 +48,7 @@ def input_batches(entry: TableFields, path: Path) -> Iterator[RowInputs]:
     UserError
         The file cannot be read, lacks a column, or has a value that does not fit its column.
     """
+    spec: CsvDataset | ParquetDataset
     if _is_parquet(path):
         spec, file = _parquet_spec(entry, path), FileSpec.model_construct()
     else:
