@@ -18,6 +18,7 @@ from ppml.config.models import MODELS, fitting_models
 from ppml.config.paths import expand_output_folder
 from ppml.config.spec import ListOf, Seed, Spec, config_error, unknown_name
 from ppml.config.technique import ClientLevel, ExampleLevel, Federated, Masking
+from ppml.config.transforms import transformed_contract
 from ppml.contract import DataContract
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
@@ -252,10 +253,7 @@ class Config(Spec):
         PydanticCustomError
             A transform does not fit the data.
         """
-        contract = self.dataset(self.dataset_of(arm)).contract
-        for transform in self.arms[arm].transforms:
-            contract = transform.output(contract)
-        return contract
+        return transformed_contract(self.dataset(self.dataset_of(arm)).contract, self.arms[arm].transforms)
 
     def dataset_of(self, arm: str) -> str:
         """Return the data set that ``arm`` trains on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -123,3 +124,10 @@ class Binned(Spec):
 
 
 Transform = Annotated[Scattering | Binned, Field(discriminator="kind")]
+
+
+def transformed_contract(contract: DataContract, transforms: Iterable[Scattering | Binned]) -> DataContract:
+    """Return the contract of data after all transforms; raise a configuration error if one does not fit."""
+    for transform in transforms:
+        contract = transform.output(contract)
+    return contract

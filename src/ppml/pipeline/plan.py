@@ -27,8 +27,7 @@ from ppml.config.technique import (
     ServerOptimizer,
     Topology,
 )
-from ppml.config.transforms import Binned, Scattering, Transform
-from ppml.contract import DataContract
+from ppml.config.transforms import Binned, Scattering, Transform, transformed_contract
 from ppml.data.loading import DECODED
 from ppml.data.picture_listing import listing_digest
 from ppml.data.sources import unreadable
@@ -291,10 +290,10 @@ class Plan:
         return self.paths.subset(self.dataset(arm))
 
     @cached_property
-    def transforms(self) -> dict[tuple[str, str], Scattering | Binned]:
-        """The last transform of every chain, and of every prefix of a chain, by data set and content of the chain."""
+    def transforms(self) -> dict[tuple[str, str], tuple[Scattering | Binned, ...]]:
+        """The transforms of every chain, and of every prefix of a chain, by data set and content of the chain."""
         return {
-            (self.dataset(name), self._chain(arm.transforms[:end])): arm.transforms[end - 1]
+            (self.dataset(name), self._chain(arm.transforms[:end])): arm.transforms[:end]
             for name, arm in self.config.arms.items()
             for end in range(1, len(arm.transforms) + 1)
         }
@@ -314,16 +313,9 @@ class Plan:
 
         The configuration calculates the contract, and its code counts in no code digest.
         """
-        contract = self._transformed_contract(dataset, chain)
-        transform = self.transforms[dataset, chain].to_json()
-        return {"transform": transform, "root_seed": self.config.seed, "contract": contract.to_json()}
-
-    def _transformed_contract(self, dataset: str, chain: str) -> DataContract:
-        """Return the contract of a data set after a chain of transforms, which may be empty."""
-        if not chain:
-            return self.config.dataset(dataset).contract
-        before = self._transformed_contract(dataset, chain.rpartition("+")[0])
-        return self.transforms[dataset, chain].output(before)
+        transforms = self.transforms[dataset, chain]
+        contract = transformed_contract(self.config.dataset(dataset).contract, transforms)
+        return {"transform": transforms[-1].to_json(), "root_seed": self.config.seed, "contract": contract.to_json()}
 
     def before_transform(self, dataset: str, chain: str) -> dict[str, str]:
         """Return the files that the last transform of a chain reads."""
@@ -403,7 +395,7 @@ class Plan:
         elif "partition" in key:
             parts, names = [self.partitions[key["partition"]]], set()
         elif "transform" in key:
-            parts, names = [self.transforms[key["dataset"], key["transform"]]], set()
+            parts, names = [self.transforms[key["dataset"], key["transform"]][-1]], set()
         elif "dataset" in key:
             dataset = self.config.dataset(key["dataset"])
             parts, names = [dataset, dataset.split], set()

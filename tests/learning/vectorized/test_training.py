@@ -62,10 +62,10 @@ def test_replica_equals_sequential_training(name, changes):
     for replica, found in zip(replicas(), train_vectorized(model, replicas(), how, WINDOW), strict=True):
         alone = by_itself(model, replica, how)
         assert np.abs(alone - flatten(model)).max() > 1e-3
-        # Rounding, which differs from processor to processor, and may let another pixel be the largest of a pool: then
-        # the gradients of some weights move to its neighbour.
-        difference = np.abs(found - alone)
-        assert difference.max() < 5e-4 and (difference > 5e-6).mean() < 0.01
+        # Rounding, which differs from processor to processor, may let another pixel be the largest of a pool: then the
+        # gradients of some weights move to its neighbour.
+        difference, moved = np.abs(found - alone), 0.002 if name == "tanh_cnn" else 0.0
+        assert difference.max() < 5e-4 and (difference > 5e-6).mean() <= moved
 
 
 def test_copies_of_example_are_separate_rows():
