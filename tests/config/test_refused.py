@@ -264,6 +264,11 @@ REFUSED = [
     (claiming(arms=["fl"]), "experiments.e.claims.0.arms: 1 of 1 without privacy (fl)", "exactly one"),
     (claiming(criterion="is_nice"), "experiments.e.claims.0.criterion: got 'is_nice'", "'keeps_accuracy'"),
     (with_experiment(tables=["claims"]), "experiments.e: tables: 'claims'", "at least one entry in claims"),
+    *(
+        (with_experiment(tables=[kind], **more), f"experiments.e: tables: {kind!r}", "in compare with an arm")
+        for kind in ("published", "headline", "epsilon_interpretations")
+        for more in ({}, {"published": ["private-ai/1/ml-dp"]}, {"compare": [{"published": "private-ai/1/ml-dp"}]})
+    ),
 ]
 """A configuration, the key and the value in its error, and other parts of the error."""
 

@@ -59,6 +59,8 @@ class Claim(Spec):
     arms: ListOf[str] = Field(description="Names from `arms`: one arm without privacy, the others private.")
 
 
+COMPARING_TABLES = ("published", "headline", "epsilon_interpretations")
+"""Tables of arms that reproduce published rows."""
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "worst_class_recall", "auc"]
 
 
@@ -102,4 +104,15 @@ class Experiment(Spec):
     def _check_claims(self) -> Experiment:
         if "claims" in self.tables and not self.claims:
             raise config_error("tables: 'claims' needs at least one entry in claims; add one, or leave the table out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_compared(self) -> Experiment:
+        for kind in self.tables:
+            if kind in COMPARING_TABLES and all(row.arm is None for row in self.compare):
+                raise config_error(
+                    f"tables: {kind!r} needs at least one entry in compare with an arm, such as "
+                    f"{{published: private-ai/1/ml-dp, arm: {next(iter(self.arms), 'dp')}}}; add one, or leave the "
+                    "table out"
+                )
         return self
