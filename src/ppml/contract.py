@@ -49,8 +49,8 @@ class DataContract(BaseModel):
         The columns whose scale is a mean and a deviation of the training examples; private trainings refuse them.
     licence : str
         The licence of the data; empty if it is not known.
-    redistributable : bool
-        Whether everybody may have the data, so that their plain digests, and results on them, may be published.
+    public : bool
+        Whether plain digests of the data, and results on them, may be published: everybody knows the data, or may.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -65,7 +65,7 @@ class DataContract(BaseModel):
     groups: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
     fitted: Annotated[tuple[str, ...], Field(strict=False)] = ()
     licence: str = ""
-    redistributable: bool = False
+    public: bool = False
 
     @model_validator(mode="after")
     def _check_lengths(self) -> DataContract:

@@ -71,14 +71,15 @@ CATALOGUE = {
 }
 """Name -> kind, shape, and number of classes."""
 WITHOUT_LICENCE = {"cifar10", "cifar10_jpeg"}
-"""The publisher of these pictures states no licence, so this project may not publish them."""
+"""The publisher of these pictures states no licence, so this project may not pass them on; results are public."""
 
 
 def test_data_sets_of_catalogue_are_as_known() -> None:
     contracts = {name: spec.contract for name, spec in DATASETS.items()}
     found = {name: (contract.kind, contract.shape, len(contract.classes)) for name, contract in contracts.items()}
     assert found == CATALOGUE
-    assert {name for name, contract in contracts.items() if not contract.redistributable} == WITHOUT_LICENCE
+    assert {name for name, spec in DATASETS.items() if not spec.redistributable} == WITHOUT_LICENCE
+    assert all(contract.public for contract in contracts.values())
     assert {name for name, contract in contracts.items() if not contract.licence} == WITHOUT_LICENCE
 
 

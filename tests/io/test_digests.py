@@ -33,26 +33,26 @@ def files(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("redistributable", [True, False])
-def test_digest_depends_on_every_byte(redistributable, files):
-    before = content_digest(files, redistributable=redistributable)
-    assert before == content_digest(files, redistributable=redistributable) and len(before) == 16
+@pytest.mark.parametrize("public", [True, False])
+def test_digest_depends_on_every_byte(public, files):
+    before = content_digest(files, public=public)
+    assert before == content_digest(files, public=public) and len(before) == 16
     files[1].write_bytes(b"c")
-    assert content_digest(files, redistributable=redistributable) != before
+    assert content_digest(files, public=public) != before
 
 
 def test_digest_of_published_data_is_plain(files):
-    assert content_digest(files, redistributable=True) == hashlib.sha256(b"12").hexdigest()[:16]
+    assert content_digest(files, public=True) == hashlib.sha256(b"12").hexdigest()[:16]
     assert not KEY.exists()
 
 
 def test_digest_of_private_data_depends_on_the_local_key(files):
     plain = hashlib.sha256(b"12").hexdigest()
-    first = content_digest(files, redistributable=False)
-    assert first != plain[:16] and publishable_digest(plain, redistributable=False).startswith(first)
+    first = content_digest(files, public=False)
+    assert first != plain[:16] and publishable_digest(plain, public=False).startswith(first)
     assert stat.S_IMODE(KEY.stat().st_mode) == 0o600 and len(digest_key()) == 32
     KEY.unlink()
-    assert content_digest(files, redistributable=False) != first
+    assert content_digest(files, public=False) != first
 
 
 def test_concurrent_jobs_create_one_key():
@@ -76,16 +76,16 @@ def test_git_ignores_the_key():
 
 
 def test_data_sets_are_private_by_default():
-    assert DATASETS[DIGITS].contract.redistributable
-    assert not DataContract(shape=(4,), kind="table", classes=2).redistributable
+    assert DATASETS[DIGITS].contract.public
+    assert not DataContract(shape=(4,), kind="table", classes=2).public
     entry = DATASETS[DIGITS].to_json()
     del entry["redistributable"]
-    assert not parse_dataset(entry).contract.redistributable
+    assert not parse_dataset(entry).contract.public
 
 
-def subset_digest(folder, *, redistributable):
+def subset_digest(folder, *, public):
     """Return the digest of a subset of the digits in about.json, its plain digest, its identity and its source."""
-    source = parse_dataset({**DATASETS[DIGITS].to_json(), "redistributable": redistributable})
+    source = parse_dataset({**DATASETS[DIGITS].to_json(), "redistributable": public})
     facts = {"source": source.to_json(), "contract": source.contract.to_json(), "catalogued": False}
     counts = {"train": 20, "test": 10, "selection": "first", "evaluate_on": "test"}
     outputs = {name: folder / name for name in ("train", "test", "about")}
@@ -96,14 +96,14 @@ def subset_digest(folder, *, redistributable):
 
 
 def test_subset_of_a_private_data_set_has_no_plain_digest(tmp_path):
-    digest, plain, *public = subset_digest(tmp_path, redistributable=True)
+    digest, plain, *public = subset_digest(tmp_path, public=True)
     assert digest == plain
-    digest, plain, *private = subset_digest(tmp_path, redistributable=False)
-    assert digest != plain and digest == content_digest([tmp_path / "train", tmp_path / "test"], redistributable=False)
+    digest, plain, *private = subset_digest(tmp_path, public=False)
+    assert digest != plain and digest == content_digest([tmp_path / "train", tmp_path / "test"], public=False)
     # The key decides about the digests of a private data set, and about no other.
     KEY.unlink()
-    assert subset_digest(tmp_path, redistributable=True)[2:] == tuple(public)
-    assert not set(subset_digest(tmp_path, redistributable=False)[2:]) & set(private)
+    assert subset_digest(tmp_path, public=True)[2:] == tuple(public)
+    assert not set(subset_digest(tmp_path, public=False)[2:]) & set(private)
 
 
 def test_module_imports_no_large_library():

@@ -7,7 +7,7 @@ import pytest
 from ppml.config.datasets import DATASETS
 from ppml.stages.seeds import public_data
 
-ABOUT = {"selection": "first", "n_train": 5, "contract": {"redistributable": True}}
+ABOUT = {"selection": "first", "n_train": 5, "contract": {"public": True}}
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -110,7 +110,7 @@ class SmallPlan:
         self.arms, self.specs, self.digest = settings["arms"], settings["specs"], settings["digest"]
         self.note = settings["note"]
         self.commands = settings.get("commands", {})
-        self.redistributable = settings.get("redistributable", True)
+        self.public = settings.get("public", True)
         self.top, self.partitioned = settings.get("top", ""), settings.get("partitioned", False)
         self.inputs: dict[str, dict] = {}
         self.code = {self.digest: CodeDigest({"ppml.stages.train": self.digest}, {"torch": "2.14.1"})}
@@ -122,7 +122,7 @@ class SmallPlan:
     def records(self) -> JobRecords:
         """Return the jobs and their records."""
         book = Path("reports/provenance.json")
-        return JobRecords(self.jobs(), book, redistributable=self.redistributable, code=self.code)
+        return JobRecords(self.jobs(), book, public=self.public, code=self.code)
 
     def outputs(self) -> list[str]:
         return [path for job in self.jobs() for path in job.outputs]

@@ -48,18 +48,18 @@ def plain_digests_in(book: str) -> list[str]:
 
 def test_book_of_private_data_has_no_plain_digest(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"data/data.txt", MODEL, "source.txt"} <= set(plain_digests_in(BOOK.read_text()))
-    small.set(redistributable=False)
+    small.set(public=False)
     save_book()
     assert not plain_digests_in(BOOK.read_text())
     # Planted: digests without the key.
-    monkeypatch.setattr("ppml.pipeline.job_status.publishable_digest", lambda sha256, redistributable: sha256)
+    monkeypatch.setattr("ppml.pipeline.job_status.publishable_digest", lambda sha256, public: sha256)
     save_book()
     assert plain_digests_in(BOOK.read_text())
 
 
 def test_book_of_once_public_data_loses_its_plain_digests(small: Small) -> None:
     remove_records()
-    small.set(redistributable=False)
+    small.set(public=False)
     save_book()
     assert len(RecordBook(BOOK).records) == len(SmallPlan.read().outputs())
     assert not plain_digests_in(BOOK.read_text())
@@ -71,7 +71,7 @@ def test_book_of_once_public_data_loses_its_plain_digests(small: Small) -> None:
 
 
 def test_book_with_keyed_digests_needs_the_key(small: Small) -> None:
-    small.set(redistributable=False)
+    small.set(public=False)
     save_book()
     remove_records()
     touch_all()
@@ -81,7 +81,7 @@ def test_book_with_keyed_digests_needs_the_key(small: Small) -> None:
 
 
 def test_book_without_key_counts_as_missing(small: Small) -> None:
-    small.set(redistributable=False)
+    small.set(public=False)
     save_book()
     remove_records()
     Path(".ppml/digest.key").unlink()

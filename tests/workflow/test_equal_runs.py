@@ -139,7 +139,7 @@ def test_equal_runs_are_found_without_changes(small: Small) -> None:
 
 
 def test_book_of_private_data_has_no_plain_digest_of_a_copied_run(small: Small) -> None:
-    small.set(arms=NEW, redistributable=False)
+    small.set(arms=NEW, public=False)
     BOOK.unlink()
     records = SmallPlan.read().records()
     assert all(copy_equal_run(run, records) for run in find_equal_runs(records))

@@ -61,7 +61,7 @@ def test_finished_job_is_measured(small: Small) -> None:
 
 
 def test_book_of_private_data_has_no_measurement(small: Small) -> None:
-    small.set(redistributable=False)
+    small.set(public=False)
     save_book()
     assert "seconds" not in BOOK.read_text() and "bytes" not in BOOK.read_text()
 

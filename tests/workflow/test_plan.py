@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from ppml.config.datasets import DATASETS, parse_dataset
 from ppml.config.load import load_config
@@ -18,7 +19,7 @@ from ppml.jobs.job import Job
 from ppml.pipeline.job_environment import require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.publish import require_public_data
-from ppml.pipeline.published_files import private_runs
+from ppml.pipeline.published_files import is_publishable, private_runs
 from ppml.pipeline.stages import STAGE
 from tests.workflow.project import ROOT
 
@@ -67,24 +68,43 @@ def test_transform_job_depends_on_the_contract_of_its_output(monkeypatch: pytest
 
 
 def test_private_data_are_not_published(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plan.redistributable
+    assert plan.public
     private = parse_dataset({**DATASETS["mnist"].to_json(), "redistributable": False})
     monkeypatch.setattr("ppml.config.model.DATASETS", {**DATASETS, "mnist": private})
-    assert not plan.redistributable
+    assert not plan.public
     with pytest.raises(UserError, match=r"own\.yaml .*mnist"):
         require_public_data(plan, "own.yaml")
 
 
+def test_results_of_public_data_are_published_without_their_files() -> None:
+    kept = [name for name, spec in DATASETS.items() if spec.contract.public and not spec.redistributable]
+    assert kept
+    repo = Repo(str(ROOT))
+    for name in kept:
+        subset = f"{name}-100-100-first-test"
+        files = [
+            *(f"data/raw/{name}/{file}" for file in DATASETS[name].file_names),
+            f"data/decoded/{name}/pictures.safetensors",
+            f"data/subsets/{subset}/train.safetensors",
+            f"data/transformed/{subset}/patches-1/train.safetensors",
+        ]
+        for file in files:
+            assert not is_publishable(file) and repo.dvcignore.is_ignored(repo.fs, str(ROOT / file)), file
+            other = file.replace(name, "mnist")
+            assert not repo.dvcignore.is_ignored(repo.fs, str(ROOT / other)), other
+        assert is_publishable(f"artifacts/partitions/{name}/iid-8/seed0.json")
+
+
 def test_run_of_private_data_is_named_whatever_its_configuration(tmp_path: Path) -> None:
     contents = {
-        "runs/fl/seed0": {"data": {"contract": {"redistributable": True}}},
-        "own/runs/public/seed0": {"data": {"contract": {"redistributable": True}}},
+        "runs/fl/seed0": {"data": {"contract": {"public": True}}},
+        "own/runs/public/seed0": {"data": {"contract": {"public": True}}},
     }
     for place, content in contents.items():
         write_json(tmp_path / "artifacts" / place / "config.json", content)
     assert private_runs(tmp_path) == []
     private = {
-        "runs/clinic/seed0": {"data": {"contract": {"redistributable": False}, "largest_unit": 7}},
+        "runs/clinic/seed0": {"data": {"contract": {"public": False}, "largest_unit": 7}},
         "own/runs/clinic/seed1": {"data": {"contract": {}}},
         "runs/old/seed2": [],
     }

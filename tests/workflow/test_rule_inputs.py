@@ -69,7 +69,7 @@ def test_forced_rule_runs_with_its_dependents(small: Small) -> None:
 @pytest.mark.parametrize("options", [["-n"], ["-n", "-F"], ["-n", "--forcerun", "train"], ["--summary"], ["--lint"]])
 def test_dry_run_writes_nothing(small: Small, options: list[str]) -> None:
     """The folder has a renamed run, a file of a killed writer, and no key."""
-    small.set(arms={"alone-again": SETTINGS["arms"]["alone"]}, redistributable=False)
+    small.set(arms={"alone-again": SETTINGS["arms"]["alone"]}, public=False)
     Path("runs/alone-again").mkdir()
     Path("runs/private/seed0/.unfinished-abcd1234-model.txt").write_text("half")
     before = list_tree()

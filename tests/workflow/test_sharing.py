@@ -362,10 +362,10 @@ def test_other_files_are_not_published(first: Clone, name: str) -> None:
 
 def test_run_on_private_data_is_not_published(first: Clone) -> None:
     """The configuration of the run is outside the project, and has the default folders."""
-    about = b'{"data": {"contract": {"redistributable": false}, "duplicates_across_split": 3, "largest_unit": 7}}'
+    about = b'{"data": {"contract": {"public": false}, "duplicates_across_split": 3, "largest_unit": 7}}'
     first.write({"artifacts/runs/clinic/seed0/config.json": about})
     message = error_of(first.publish)
-    assert message.startswith("results on data that are not redistributable are not published; move these runs")
+    assert message.startswith("results on data that are not public are not published; move these runs")
     assert message.splitlines()[1:] == ["  artifacts/runs/clinic/seed0"]
     with (first.folder / ".dvcignore").open("a") as file:
         file.write("/artifacts/runs/clinic\n")

@@ -17,7 +17,7 @@ from ppml.io.digests import KEY, publishable_digest
 
 PACKAGES = ("pyarrow", "yaml")
 """Packages of the extra ``workflow`` that read tables and configurations."""
-OF_TRAINING = frozenset(["mean", "deviation", "licence", "redistributable"])
+OF_TRAINING = frozenset(["mean", "deviation", "licence", "public"])
 """The fields of a contract that say nothing about the columns."""
 
 
@@ -72,13 +72,13 @@ def _require_that_of_training(entry: Dataset, place: str, data: Mapping[str, Any
     found, trained = (contract.model_dump(mode="json") for contract in (entry.contract, raw))
     if changed := [key for key in trained if key not in OF_TRAINING and found[key] != trained[key]]:
         raise UserError(f"{place}: {changed[0]} is not that of the training; give the configuration of the training")
-    redistributable = raw.redistributable
+    public = raw.public
     # Elsewhere the key of the digest is another one, and cannot tell.
-    if "source" not in data or not (redistributable or KEY.exists()):
+    if "source" not in data or not (public or KEY.exists()):
         return
     facts = entry.model_dump(mode="json", exclude={"files": {"__all__": {"path"}}, "folder": True})
     digest = hashlib.sha256(canonical(facts).encode()).hexdigest()
-    if publishable_digest(digest, redistributable=redistributable) != data["source"]:
+    if publishable_digest(digest, public=public) != data["source"]:
         raise UserError(
             f"{place}: is not the entry of the training: a range, a list or a rule has changed since then; give the "
             "configuration of the training, or train again"

@@ -79,8 +79,11 @@ class DatasetBase(Spec):
     examples: int | None = Field(default=None, ge=1, description="Examples for training, if the number is known.")
     licence: str = Field(default="", description="Licence of the data.")
     citation: str = Field(default="", description="The publication to cite.")
-    redistributable: bool = Field(
-        default=False, description="Whether the data, their plain digests and results on them may be published."
+    redistributable: bool = Field(default=False, description="Whether the data may be passed on, and so published.")
+    public: bool | None = Field(
+        default=None,
+        description="Whether plain digests of the data and results on them may be published. `null`: as "
+        "`redistributable`. `true` without `redistributable`: public data whose files may not be passed on.",
     )
     allow_new_classes: bool = Field(
         default=False, description="Whether the test may have a class that training lacks; otherwise it is refused."
@@ -91,6 +94,11 @@ class DatasetBase(Spec):
         names = [file.name or str(file.path) for file in self.files]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise config_error(f"files: {repeated[0]} occurs twice; each file may occur once")
+        if self.redistributable and self.public is False:
+            raise config_error(
+                "public: got false beside redistributable: true; data that may be passed on are public, so leave "
+                "public out, or set redistributable to false"
+            )
         return self
 
     def examples_contract(self) -> dict[str, Any]:
@@ -100,7 +108,8 @@ class DatasetBase(Spec):
     @cached_property
     def contract(self) -> DataContract:
         """The contract of the examples that the subset stage writes."""
-        return DataContract(**self.examples_contract(), licence=self.licence, redistributable=self.redistributable)
+        public = self.redistributable if self.public is None else self.public
+        return DataContract(**self.examples_contract(), licence=self.licence, public=public)
 
     @property
     def file_names(self) -> tuple[str, ...]:

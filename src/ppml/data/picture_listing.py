@@ -48,4 +48,4 @@ def listing_digest(folder: Path) -> str:
             total.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); grant permission") from None
-    return publishable_digest(total.hexdigest(), redistributable=False)[:16]
+    return publishable_digest(total.hexdigest(), public=False)[:16]

@@ -1,4 +1,4 @@
-"""Publishable digests of data: plain for redistributable data sets, keyed for private ones.
+"""Publishable digests of data: plain for public data sets, keyed for private ones.
 
 A plain digest of private examples confirms a guess: an adversary with all examples but one tries each candidate
 for the last. So the digest of a private data set is an HMAC under a key that never leaves the machine: equal content
@@ -22,23 +22,23 @@ KEY = Path(".ppml/digest.key")
 KEY_BYTES = 32
 
 
-def content_digest(paths: Sequence[str | Path], *, redistributable: bool) -> str:
+def content_digest(paths: Sequence[str | Path], *, public: bool) -> str:
     """Return a digest of the contents of files, 16 hexadecimal digits.
 
     Parameters
     ----------
     paths : sequence of path
         The files; their order counts.
-    redistributable : bool
+    public : bool
         Whether everybody may have the data of the files.
     """
     total = hashlib.sha256()
     for path in paths:
         total.update(Path(path).read_bytes())
-    return publishable_digest(total.hexdigest(), redistributable=redistributable)[:16]
+    return publishable_digest(total.hexdigest(), public=public)[:16]
 
 
-def publishable_digest(sha256: str, *, redistributable: bool) -> str:
+def publishable_digest(sha256: str, *, public: bool) -> str:
     """Return the publishable form of a SHA-256 in hexadecimal digits: itself, or its HMAC under the local key.
 
     Raises
@@ -48,7 +48,7 @@ def publishable_digest(sha256: str, *, redistributable: bool) -> str:
     OSError
         The key cannot be read or written.
     """
-    return sha256 if redistributable else hmac.new(digest_key(), sha256.encode(), hashlib.sha256).hexdigest()
+    return sha256 if public else hmac.new(digest_key(), sha256.encode(), hashlib.sha256).hexdigest()
 
 
 def digest_key() -> bytes:

@@ -68,23 +68,21 @@ class JobRecords:
         All jobs; a job follows all jobs that make its inputs.
     book : Path
         The record book.
-    redistributable : bool
+    public : bool
         Whether everybody may have all data, so that the book holds plain digests.
     code : mapping
         Text of each code digest of the plan -> its modules and pins.
     """
 
-    def __init__(
-        self, jobs: Sequence[TrackedJob], book: Path, *, redistributable: bool, code: Mapping[str, CodeDigest]
-    ) -> None:
+    def __init__(self, jobs: Sequence[TrackedJob], book: Path, *, public: bool, code: Mapping[str, CodeDigest]) -> None:
         self.jobs = jobs
         self.makers = {path: job for job in jobs for path in job.outputs}
         self.book = RecordBook(book, self.makers.__contains__)
         self.digests = FileDigests(STATE / "files.json")
         self.path, self._code = book, code
-        self._redistributable = redistributable
+        self._public = public
         self._read_record = cache(read_record)
-        self._publishable = cache(partial(publishable_digest, redistributable=redistributable))
+        self._publishable = cache(partial(publishable_digest, public=public))
 
     @cached_property
     def other_books(self) -> dict[str, JobRecord]:
@@ -131,7 +129,7 @@ class JobRecords:
     def matches_digest(self, digest: str, sha256: str) -> bool:
         """Return whether a digest of the record book is this SHA-256 or its digest under the local key."""
         # A missing key has made no digest, and this comparison makes no key.
-        keyed = not self._redistributable and KEY.exists()
+        keyed = not self._public and KEY.exists()
         return digest == sha256 or (keyed and digest == self._publishable(sha256))
 
     def code_digest(self, text: str) -> CodeDigest | None:
@@ -159,7 +157,7 @@ class JobRecords:
 
     def _measure(self, record: JobRecord) -> JobRecord:
         """Return a record of the book with the size of its outputs; without measurements if the data are not public."""
-        if not self._redistributable:
+        if not self._public:
             return replace(record, seconds=None, bytes=None)
         return replace(record, bytes=total_size(record.outputs) or record.bytes)
 

@@ -36,11 +36,11 @@ from ppml.pipeline.workflow_lock import WorkflowLock
 
 
 def require_public_data(plan: Plan, configfile: str) -> None:
-    """Raise a :class:`UserError` unless the data are redistributable, and not the fallback."""
-    if not plan.redistributable:
+    """Raise a :class:`UserError` unless the data are public, and not the fallback."""
+    if not plan.public:
         contracts = {name: plan.config.dataset(name).contract for name in plan.datasets()}
-        private = [name for name, contract in contracts.items() if not contract.redistributable]
-        raise UserError(f"{configfile} is not for publishing: the data of {', '.join(private)} are not published")
+        private = [name for name, contract in contracts.items() if not contract.public]
+        raise UserError(f"{configfile} is not for publishing: the data of {', '.join(private)} are not public")
     if plan.fallback:
         raise UserError(f"{configfile} is not for publishing: the data are the fallback {plan.fallback}")
 
@@ -55,11 +55,11 @@ def require_finished(records: Mapping[str, JobRecords]) -> None:
 
 
 def require_public_runs(root: Path, repo: Repo) -> None:
-    """Raise a :class:`UserError` that names the runs on data that are not redistributable, outside ``.dvcignore``."""
+    """Raise a :class:`UserError` that names the runs on data that are not public, outside ``.dvcignore``."""
     runs = private_runs(root)
     if private := [run for run in runs if not repo.dvcignore.is_ignored(repo.fs, str(root / run / "config.json"))]:
         raise UserError(
-            "results on data that are not redistributable are not published; move these runs to another folder "
+            "results on data that are not public are not published; move these runs to another folder "
             f"(folders.artifacts of their configuration), or name them in .dvcignore:\n{some_lines(private)}"
         )
 

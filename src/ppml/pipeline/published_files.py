@@ -1,4 +1,4 @@
-"""The publishable files: results of redistributable data."""
+"""The publishable files: results of public data, and redistributable data."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _SEED = "seed-?[0-9]+"
 
 
 def is_publishable(path: str) -> bool:
-    """Return whether the workflow makes a file, given by its path from the top level, of redistributable data.
+    """Return whether the workflow makes a file, given by its path from the top level, of public data.
 
-    A configuration other than the default one has its artifacts in a folder with its name.
+    A file with examples, or their features, needs redistributable data. A configuration other than
+    the default one has its artifacts in a folder with its name.
 
     Examples
     --------
@@ -32,14 +33,14 @@ def is_publishable(path: str) -> bool:
 
 
 def private_runs(root: Path) -> list[str]:
-    """Return the folders of runs whose data are not stated as redistributable, relative to ``root``.
+    """Return the folders of runs whose data are not stated as public, relative to ``root``.
 
     The name of a run tells nothing about its data, and no configuration of the project may have it.
     """
     found = []
     for path in sorted((root / "artifacts").glob("**/runs/*/*/config.json")):
         try:
-            public = read_json(path)["data"]["contract"]["redistributable"] is True
+            public = read_json(path)["data"]["contract"]["public"] is True
         except (OSError, ValueError, LookupError, TypeError):
             public = False
         if not public:
@@ -53,18 +54,19 @@ def _pattern() -> re.Pattern[str]:
 
 
 def _patterns() -> Iterator[str]:
-    public = {name: spec for name, spec in DATASETS.items() if spec.contract.redistributable}
-    datasets = "|".join(public)
+    passed_on = {name: spec for name, spec in DATASETS.items() if spec.redistributable}
+    datasets = "|".join(passed_on)
     # The name of a subset's folder contains its data set and settings.
     subset = rf"({datasets})-[0-9]+-[0-9]+-[a-z_]+-[a-z_]+"
     files = r"(train\.safetensors|test\.safetensors|about\.json)"
-    for name, spec in public.items():
+    for name, spec in passed_on.items():
         yield from (f"data/raw/{name}/{re.escape(file)}" for file in spec.file_names)
     yield rf"data/decoded/({datasets})/pictures\.safetensors"
     yield rf"data/subsets/{subset}/{files}"
     yield rf"data/transformed/{subset}/{_NAME}/{files}"
     own = f"(?!({'|'.join(SUBFOLDERS['artifacts'])})/){_NAME}"
     artifacts = rf"artifacts/({own}/)?"
-    yield rf"{artifacts}partitions/({datasets})/{_NAME}/{_SEED}\.json"
+    public = "|".join(name for name, spec in DATASETS.items() if spec.contract.public)
+    yield rf"{artifacts}partitions/({public})/{_NAME}/{_SEED}\.json"
     run = [file for stage in STAGES if isinstance(stage.outputs, InRun) for file in stage.outputs.names.values()]
     yield rf"{artifacts}runs/{_NAME}/{_SEED}/({'|'.join(map(re.escape, [*run, 'record.json']))})"

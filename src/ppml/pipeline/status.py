@@ -58,7 +58,7 @@ def job_records(plan: Plan) -> JobRecords:
     jobs = track_jobs(plan)
     plan.digests.save()
     book = Path(plan.paths.reports) / "provenance.json"
-    return JobRecords(jobs, book, redistributable=plan.redistributable, code=plan.digests.by_text)
+    return JobRecords(jobs, book, public=plan.public, code=plan.digests.by_text)
 
 
 def jobs_to_run(jobs: Sequence[JobStatus], copied: Mapping[str, str]) -> list[TrackedJob]:

@@ -32,6 +32,6 @@ def public_data(about: Mapping[str, Any], partition: str | Path | None) -> tuple
     dataset, division = str(about["dataset"]), ""
     if partition:
         plain = hashlib.sha256(canonical(read_json(partition)["clients"]).encode()).hexdigest()
-        division = publishable_digest(plain, redistributable=about["contract"]["redistributable"])
+        division = publishable_digest(plain, public=about["contract"]["public"])
     identity = () if about["identity"] is None else (str(about["identity"]),)
     return dataset, str(about["selection"]), int(about["n_train"]), division, *identity

@@ -42,20 +42,18 @@ def run(job: Job) -> None:
     files = [job.outputs["train"], job.outputs["test"]]
     for path, examples in zip(files, (train, evaluated), strict=True):
         write_examples(path, examples.inputs, examples.labels, contract, examples.groups)
-    redistributable = contract.redistributable
+    public = contract.public
     facts = source.model_dump(mode="json", exclude={"files": {"__all__": {"path"}}, "folder": True})
     write_json(
         job.outputs["about"],
         {
             **spec,
-            "source": publishable_digest(
-                hashlib.sha256(canonical(facts).encode()).hexdigest(), redistributable=redistributable
-            ),
+            "source": publishable_digest(hashlib.sha256(canonical(facts).encode()).hexdigest(), public=public),
             "identity": None if catalogued else _identity(files[0], contract),
             "n_train": len(train),
             "n_test": shown,
             "n_test_all": len(evaluated),
-            "digest": content_digest(files, redistributable=redistributable),
+            "digest": content_digest(files, public=public),
             "contract": contract.to_json(),
             **_warnings(spec["dataset"], train, evaluated),
         },
@@ -123,7 +121,7 @@ def _identity(train: Path, contract: DataContract) -> str:
     stored = hashlib.sha256(train.read_bytes()).hexdigest()
     plain = canonical({"train": stored, "mean": contract.mean, "deviation": contract.deviation})
     digest = hashlib.sha256(plain.encode()).hexdigest()
-    return publishable_digest(digest, redistributable=contract.redistributable)[:16]
+    return publishable_digest(digest, public=contract.public)[:16]
 
 
 def _warnings(dataset: str, train: RawExamples, test: RawExamples) -> dict[str, int]:
