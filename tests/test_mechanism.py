@@ -89,14 +89,14 @@ OTHERS = {
         {"transforms": [{**SCATTERING, "copies": 4}]},
         {},
     ),
-    "flip": (
+    "mirror": (
         {**CENTRAL, "transforms": [SCATTERING], "model": "linear"},
-        {"transforms": [{**SCATTERING, "flip": True}]},
+        {"transforms": [{**SCATTERING, "mirror": True}]},
         {},
     ),
-    "flip in place of another prior": (
+    "mirror in place of another prior": (
         {**CENTRAL, "transforms": [{**SCATTERING, "prior": "dead_leaves"}], "model": "linear"},
-        {"transforms": [{**SCATTERING, "flip": True}]},
+        {"transforms": [{**SCATTERING, "mirror": True}]},
         {},
     ),
 }

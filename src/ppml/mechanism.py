@@ -32,7 +32,7 @@ from ppml.config.technique import (
     ServerAdam,
     ServerSgd,
 )
-from ppml.config.transforms import Binned, Scattering
+from ppml.config.transforms import Binned, FeatureTransform, Patches
 
 Value = str | int | float
 
@@ -168,7 +168,7 @@ def _correction(correction: NoCorrection | ProximalTerm | Scaffold) -> list[Valu
     return [1]
 
 
-def _transforms(transforms: Sequence[Scattering | Binned]) -> list[Value]:
+def _transforms(transforms: Sequence[FeatureTransform | Binned]) -> list[Value]:
     """Return the values of all transforms; a chain begins with its negative length, unlike a single transform."""
     groups = [_transform(transform) for transform in transforms]
     if len(groups) <= 1:
@@ -176,15 +176,17 @@ def _transforms(transforms: Sequence[Scattering | Binned]) -> list[Value]:
     return [-len(groups), *(value for group in groups for value in (len(group), *group))]
 
 
-def _transform(transform: Scattering | Binned) -> list[Value]:
+def _transform(transform: FeatureTransform | Binned) -> list[Value]:
     if isinstance(transform, Binned):
         return [0, transform.bins]
     limits = (transform.rotation, transform.shear, transform.scale, transform.shift)
     counts = (transform.components, transform.strokes, transform.copies, transform.views)
     prior = {"strokes": 0, "dead_leaves": 1, "none": 2}[transform.prior]
     # Later keys have values only where they are used.
-    later = [prior, 1] if transform.flip else [prior] if prior else []
-    return [*counts, float(transform.regularization), *(float(value) for value in limits), *later]
+    later = [prior, 1] if transform.mirror else [prior] if prior else []
+    # A negative number is no count of components, and -1 no length of a chain.
+    kind = [-1, transform.patches, transform.size, transform.grid] if isinstance(transform, Patches) else []
+    return [*kind, *counts, float(transform.regularization), *(float(value) for value in limits), *later]
 
 
 def _layer_name(layer: nn.Module) -> str:

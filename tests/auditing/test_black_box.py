@@ -22,7 +22,7 @@ from ppml.config.arm import Arm
 from ppml.config.transforms import Scattering
 from ppml.data.examples import Examples
 from ppml.data.transforms import extractor
-from ppml.data.transforms.extractor import ScatteringFeatures
+from ppml.data.transforms.extractor import ImageFeatures
 from ppml.randomness import Randomness
 from ppml.training import train
 
@@ -72,8 +72,8 @@ def arm(epsilon: float) -> Arm:
 
 
 @cache
-def rule() -> ScatteringFeatures:
-    return ScatteringFeatures(FEATURES, ROOT.child("features"))
+def rule() -> ImageFeatures:
+    return ImageFeatures(FEATURES, ROOT.child("features"))
 
 
 def digits_with_a_wrong_first_label() -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,7 +36,7 @@ from ppml.config.technique import (
     ServerAdam,
     ServerSgd,
 )
-from ppml.config.transforms import Binned, Scattering
+from ppml.config.transforms import Binned, FeatureTransform, Patches, Scattering
 
 from .small import FEDERATED, small
 
@@ -49,7 +49,7 @@ def kinds_of(union, place):
     return {f"{place}, `kind: {one.model_fields['kind'].default}`": one for one in get_args(get_args(union)[0])}
 
 
-SHARED = (DatasetBase, PictureFields, TableFields)
+SHARED = (DatasetBase, PictureFields, TableFields, FeatureTransform)
 """Bases with a section of their own: their keys are not repeated by each kind."""
 SECTIONS = {
     "Top level": Config,
@@ -69,7 +69,9 @@ SECTIONS = {
     "`audit`, `kind: none`": NoAudit,
     "`audit`, `kind: canary`": CanaryAudit,
     "`arms.<name>`": Arm,
+    "Features of images": FeatureTransform,
     "`transforms`, `kind: scattering`": Scattering,
+    "`transforms`, `kind: patches`": Patches,
     "`transforms`, `kind: binned`": Binned,
     "`topology`, `kind: centralized`": Centralized,
     "`topology`, `kind: independent`": Independent,
@@ -117,9 +119,10 @@ def rows(heading):
 
 
 def own_fields(model):
-    """Return the fields of a model, without those of its bases that have a section."""
+    """Return the fields of a model, without those that it takes from a base with a section."""
     shared = {key for base in SHARED if base is not model and issubclass(model, base) for key in base.model_fields}
-    return {key: field for key, field in model.model_fields.items() if key == "kind" or key not in shared}
+    shared -= set(model.__annotations__)
+    return {key: field for key, field in model.model_fields.items() if key not in shared}
 
 
 def described(model):

@@ -45,6 +45,7 @@ class MadeUpArm:
     data_kind: str = "image"
     duplicates: int = 0
     largest_unit: int = 1
+    transforms: str | None = None
     model: str = "tanh_cnn"
     max_grad_norm: float = 0.1
     budget: float | None = None
@@ -242,6 +243,7 @@ def _record(
         "arm": name,
         "dataset": arm.dataset,
         "data_kind": arm.data_kind,
+        "transforms": arm.transforms,
         "model": arm.model,
         "parameters": 26_010,
         "topology": arm.topology,

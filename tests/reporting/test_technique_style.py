@@ -25,7 +25,7 @@ from ppml.reporting.technique_style import (
 )
 
 CONFIG = Path(__file__).parents[2] / "config"
-SHIPPED = ("default", "adult", "best", "clients", "inference", "smoke", "federation", "full")
+SHIPPED = ("default", "adult", "best", "cifar", "clients", "fashion", "inference", "smoke", "federation", "full")
 
 
 def kinds(union) -> list[str]:
@@ -43,6 +43,7 @@ def row(arm: Arm, data_kind: str = "image") -> dict[str, str]:
         "noise": "none" if unit == "none" else arm.privacy.noise,
         "aggregation": arm.aggregation.kind if federated else "none",
         "model": arm.model,
+        "transforms": "+".join(transform.kind for transform in arm.transforms),
         "data_kind": data_kind,
     }
 
@@ -59,6 +60,8 @@ def techniques() -> list[dict[str, str]]:
         for aggregation in kinds(Aggregation) if topology == "federated" else ["none"]:
             values = {"topology": topology, "privacy_unit": unit, "noise": noise, "aggregation": aggregation}
             found.append({**values, "model": model})
+            if topology == "centralized" and model == "linear":
+                found.append({**values, "model": model, "transforms": "patches"})
     return found
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from ppml.config.transforms import Scattering
-from ppml.data.transforms.extractor import ScatteringFeatures
+from ppml.data.transforms.extractor import ImageFeatures
 from ppml.io.atomic import read_json, write_json
 from ppml.randomness import Randomness
 from ppml.stages.about import read_contract
@@ -37,7 +37,7 @@ def transformed(subset, real_data, tmp_path_factory):
 def test_files_have_features_of_each_image_in_half_precision(transformed, subset, real_data):
     contract = read_contract(transformed["about"])
     assert (contract.kind, contract.shape, contract.classes) == ("features", (41,), real_data.contract.classes)
-    features = ScatteringFeatures(SETTINGS, Randomness(7).child("features"))
+    features = ImageFeatures(SETTINGS, Randomness(7).child("features"))
     for name, transform in (("train", features.copies), ("test", features.viewed)):
         raw = read_raw_examples(subset[name], real_data.contract)
         assert load_file(transformed[name])["inputs"].dtype == torch.float16

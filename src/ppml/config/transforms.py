@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ppml.config.spec import Spec, config_error
 from ppml.contract import DataContract
@@ -16,19 +16,15 @@ SMALLEST_SIDE, LARGEST_SIDE = 8, 64
 """Pixels of the images that have scattering features."""
 
 
-class Scattering(Spec):
-    """Scattering coefficients (arXiv 2011.11660), whitened by synthetic images: no example of the data enters."""
+class FeatureTransform(Spec):
+    """Features of images by a fixed rule: coefficients of an image and of its copies, whitened by synthetic images."""
 
-    kind: Literal["scattering"] = "scattering"
-    prior: Literal["strokes", "dead_leaves", "none"] = Field(
-        default="strokes",
-        description="Synthetic images that the whitening is learned from. `strokes`: random curves of a pen, for grey "
-        "images. `dead_leaves`: random discs that cover each other. `none`: all coefficients, without whitening.",
-    )
+    kind: str
+    prior: Literal["strokes", "dead_leaves", "none"]
     components: int = Field(
         default=1000,
         ge=1,
-        description="Principal directions kept by the whitening, at most the coefficients: 3,969 for 1x28x28.",
+        description="Principal directions kept by the whitening, at most the coefficients and the synthetic images.",
     )
     regularization: float = Field(
         default=1.0e-3, gt=0, description="Added to the variance of each direction before the division by its root."
@@ -56,45 +52,95 @@ class Scattering(Spec):
     shear: float = Field(default=0.1, ge=0, lt=1, description="Of a copy, at most, relative to its height.")
     scale: float = Field(default=0.1, ge=0, lt=1, description="Change of a copy's width and height, at most, relative.")
     shift: float = Field(default=1.5, ge=0, le=64, description="Of a copy, at most, in pixels.")
-    flip: bool = Field(
+    mirror: bool = Field(
         default=False,
-        description="Every second copy is flipped from left to right after its deformation. Not for digits.",
+        description="The coefficients are the mean of those of the image and of its mirror image, so that both "
+        "have the same features. Not where left and right matter, as for digits.",
     )
+
+    def coefficients(self, shape: tuple[int, ...]) -> int:
+        """Return the number of coefficients, before whitening, of an image of ``shape``: channels, height, width."""
+        raise NotImplementedError
 
     def output(self, contract: DataContract) -> DataContract:
         """Return the contract of the features of data with ``contract``; raise a configuration error without any."""
+        place = f"transform {self.kind!r}"
         sides = contract.shape[1:]
         if contract.kind != "image" or min(sides) < SMALLEST_SIDE or max(sides) > LARGEST_SIDE:
             raise config_error(
-                f"transform 'scattering' on {contract}: allowed: images from {SMALLEST_SIDE}x{SMALLEST_SIDE} to "
+                f"{place} on {contract}: allowed: images from {SMALLEST_SIDE}x{SMALLEST_SIDE} to "
                 f"{LARGEST_SIDE}x{LARGEST_SIDE} pixels"
             )
-        coefficients = coefficient_count(contract.shape)
+        coefficients = self.coefficients(contract.shape)
         if self.prior == "none":
             return contract.features(coefficients + 1)
         if self.prior == "strokes" and contract.shape[0] != 1:
+            others = [prior for prior in get_args(type(self).model_fields["prior"].annotation) if prior != "strokes"]
             raise config_error(
-                f"transform 'scattering' with prior 'strokes' on {contract}: strokes are grey; allowed: dead_leaves, "
-                "none"
+                f"{place} with prior 'strokes' on {contract}: strokes are grey; allowed: {', '.join(others)}"
             )
         if self.components > coefficients:
             raise config_error(
-                f"transform 'scattering' with components {self.components} on {contract}: at most {coefficients} "
-                "are allowed"
+                f"{place} with components {self.components} on {contract}: at most {coefficients} are allowed"
             )
         return contract.features(self.components + 1)
+
+    @model_validator(mode="after")
+    def _check_components(self) -> Self:
+        if self.prior != "none" and self.components > self.strokes:
+            raise config_error(
+                f"components: {self.components}; at most {self.strokes} are allowed, the number of synthetic images "
+                "(strokes), which have no more directions"
+            )
+        return self
+
+
+class Scattering(FeatureTransform):
+    """Scattering coefficients (arXiv 2011.11660), whitened by synthetic images: no example of the data enters."""
+
+    kind: Literal["scattering"] = "scattering"
+    prior: Literal["strokes", "dead_leaves", "none"] = Field(
+        default="strokes",
+        description="Synthetic images that the whitening is learned from. `strokes`: random curves of a pen, for grey "
+        "images. `dead_leaves`: random discs that cover each other. `none`: all coefficients, without whitening.",
+    )
+
+    def coefficients(self, shape: tuple[int, ...]) -> int:
+        """Return the number of coefficients: 3,969 for 1x28x28."""
+        return shape[0] * SCATTERING_CHANNELS * ((max(shape[1:]) + 4) // 4 - 1) ** 2
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Paths and random draws of arms without later keys do not depend on these keys.
         content: dict[str, Any] = serialize(self)
-        later = {"prior": "strokes", "flip": False}
+        later = {"prior": "strokes", "mirror": False}
         return {key: value for key, value in content.items() if key not in later or value != later[key]}
 
 
-def coefficient_count(shape: tuple[int, ...]) -> int:
-    """Return the number of scattering coefficients of an image of ``shape``: channels, height, width."""
-    return shape[0] * SCATTERING_CHANNELS * ((max(shape[1:]) + 4) // 4 - 1) ** 2
+class Patches(FeatureTransform):
+    """Similarities to patches of synthetic images (after Coates, Ng and Lee 2011): no example of the data enters."""
+
+    kind: Literal["patches"] = "patches"
+    prior: Literal["strokes", "dead_leaves"] = Field(
+        default="dead_leaves",
+        description="Synthetic images that give the patches, and that the whitening is learned from. `dead_leaves`: "
+        "random discs that cover each other. `strokes`: random curves of a pen, for grey images.",
+    )
+    patches: int = Field(
+        default=1024, ge=2, le=8192, description="Number of patches that each place of an image is compared with."
+    )
+    size: int = Field(default=5, ge=3, le=SMALLEST_SIDE, description="Height and width of a patch, in pixels.")
+    grid: int = Field(
+        default=3,
+        ge=1,
+        le=8,
+        description="The similarities are averaged over this number of areas down, and across: the coefficients are "
+        "patches * grid * grid.",
+    )
+
+    def coefficients(self, shape: tuple[int, ...]) -> int:
+        """Return the number of coefficients: 9,216 with 1,024 patches, for each shape."""
+        return self.patches * self.grid**2
 
 
 class Binned(Spec):
@@ -123,10 +169,10 @@ class Binned(Spec):
         return contract.model_copy(update={**changes, "deviation": (1.0,)})
 
 
-Transform = Annotated[Scattering | Binned, Field(discriminator="kind")]
+Transform = Annotated[Scattering | Patches | Binned, Field(discriminator="kind")]
 
 
-def transformed_contract(contract: DataContract, transforms: Iterable[Scattering | Binned]) -> DataContract:
+def transformed_contract(contract: DataContract, transforms: Iterable[FeatureTransform | Binned]) -> DataContract:
     """Return the contract of data after all transforms; raise a configuration error if one does not fit."""
     for transform in transforms:
         contract = transform.output(contract)

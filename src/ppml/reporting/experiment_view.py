@@ -62,7 +62,8 @@ def read_tidy(name: str, path: str | Path) -> pd.DataFrame:
         The file cannot be read.
     """
     # Only an empty cell is missing: an arm or partition may have the name "none" or "null".
-    texts = dict.fromkeys(("arm", "arms", "partition", "division", "config_digest", "data_digest"), str)
+    names = ("arm", "arms", "partition", "division", "transforms", "config_digest", "data_digest")
+    texts = dict.fromkeys(names, str)
     try:
         frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:

@@ -19,7 +19,7 @@ from ppml.reporting.statistics import Estimate, estimate
 CONSTANT = (
     *("dataset", "model", "topology", "partition", "clients", "rounds", "privacy_unit", "noise", "noise_source"),
     *("sampling_source", "update_opened_by", "sum_seen_by", "aggregation", "delta", "neighbouring", "max_grad_norm"),
-    *("data_kind", "n_train", "n_test", "n_test_all", "evaluated_on", "device"),
+    *("data_kind", "transforms", "n_train", "n_test", "n_test_all", "evaluated_on", "device"),
     *("duplicates_across_split", "largest_unit"),
 )
 """Columns that must be equal for all seeds of an arm; otherwise a mean over them has no meaning."""

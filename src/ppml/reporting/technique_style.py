@@ -33,8 +33,8 @@ COLOURS = {
 """Topology and privacy -> hexadecimal colour of models on inputs, and of models on features. Most are the colours of
 Okabe and Ito for colour-blind readers; two colours of one row differ in lightness, so that print keeps them apart."""
 
-MODEL_MARKERS = {"linear": "s", "resnet18": "^"}
-"""Markers of centralized training by model; other models have a circle."""
+MODEL_MARKERS = {"linear": "s", "patches": "D", "resnet18": "^"}
+"""Markers of centralized training by model, or by the kind of its features; other models have a circle."""
 AGGREGATION_MARKERS = {"none": "o", "plaintext": "D", "ckks": "v", "bfv": "<", "secret_sharing": ">", "masking": "d"}
 INDEPENDENT_MARKER = "X"
 
@@ -68,8 +68,15 @@ PROTECTIONS = {
     "bfv": "HE (BFV)",
     **{name: AGGREGATIONS[name] for name in ("secret_sharing", "masking")},
 }
-PREFIXES = {"tanh_cnn": "", "linear": "Scattering", "resnet18": "ResNet18", "logistic": "Logistic", "mlp": "MLP"}
-"""First word of the name by model; the small CNN of most arms has none."""
+PREFIXES = {
+    "tanh_cnn": "",
+    "linear": "Scattering",
+    "patches": "Patches",
+    "resnet18": "ResNet18",
+    "logistic": "Logistic",
+    "mlp": "MLP",
+}
+"""First word of the name by model, or by the kind of its features; the small CNN of most arms has none."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ def style_of(row: Mapping[str, Any] | pd.Series) -> Style:
     Parameters
     ----------
     row : mapping
-        A row of records.csv, of which ``topology``, ``privacy_unit``, ``noise``, ``aggregation`` and ``model`` count.
+        A row of records.csv, of which ``topology``, ``privacy_unit``, ``noise``, ``aggregation``, ``model`` and
+        ``transforms`` count.
 
     Examples
     --------
@@ -103,7 +111,7 @@ def style_of(row: Mapping[str, Any] | pd.Series) -> Style:
     if topology == "independent":
         return Style(colour, INDEPENDENT_MARKER, LINES[aggregation])
     markers = AGGREGATION_MARKERS if topology == "federated" else MODEL_MARKERS
-    return Style(colour, markers.get(aggregation if topology == "federated" else row["model"], "o"), LINES[aggregation])
+    return Style(colour, markers.get(aggregation if topology == "federated" else _model(row), "o"), LINES[aggregation])
 
 
 def styles_of(records: pd.DataFrame) -> dict[str, Style]:
@@ -138,7 +146,13 @@ def _prefix(row: Mapping[str, Any] | pd.Series) -> str:
     """Return the first word of the name: the model, and the inputs of a linear model on images."""
     if row["model"] == "linear" and row.get("data_kind") == "table":
         return "Linear"
-    return PREFIXES.get(row["model"], _capital(model_name(row["model"])))
+    return PREFIXES.get(_model(row), _capital(model_name(row["model"])))
+
+
+def _model(row: Mapping[str, Any] | pd.Series) -> str:
+    """Return the model, or ``patches`` for a model on features of this kind."""
+    kinds = str(row.get("transforms") or "").split("+")
+    return "patches" if kinds[-1] == "patches" else str(row["model"])
 
 
 def on_features(model: str) -> bool:

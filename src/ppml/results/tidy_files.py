@@ -39,9 +39,9 @@ TIDY_FILES = {
         ("partition", "train", "predict", "account"),
         tuple(
             _words(
-                "arm dataset data_kind model parameters topology privacy_unit noise noise_source sampling_source",
-                "aggregation update_opened_by sum_seen_by clients partition division rounds seed n_train n_test",
-                "n_test_all evaluated_on duplicates_across_split largest_unit accuracy accuracy_all",
+                "arm dataset data_kind transforms model parameters topology privacy_unit noise noise_source",
+                "sampling_source aggregation update_opened_by sum_seen_by clients partition division rounds seed",
+                "n_train n_test n_test_all evaluated_on duplicates_across_split largest_unit accuracy accuracy_all",
                 "balanced_accuracy macro_f1 worst_class_recall auc",
                 "epsilon epsilon_rdp epsilon_prv epsilon_pld epsilon_gdp",
                 "epsilon_replace_one epsilon_if_opened budget delta accountant neighbouring noise_multiplier",

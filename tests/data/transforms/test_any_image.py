@@ -7,10 +7,11 @@ import scipy.special
 import torch
 from torch.nn import functional
 
-from ppml.config.transforms import Scattering, coefficient_count
+from ppml.config.transforms import FeatureTransform, Patches, Scattering
 from ppml.contract import DataContract
 from ppml.data.transforms.dead_leaves import draw_dead_leaves
-from ppml.data.transforms.extractor import BIAS, GROUPS, ScatteringFeatures
+from ppml.data.transforms.extractor import BIAS, ImageFeatures
+from ppml.data.transforms.scattering import GROUPS
 from ppml.randomness import Randomness
 
 PLAIN = Scattering(prior="none")
@@ -23,9 +24,9 @@ def images(shape: tuple[int, ...], count: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_features_without_a_prior_are_all_coefficients_and_a_constant(shape: tuple[int, ...]) -> None:
-    found = ScatteringFeatures(PLAIN, Randomness(1), shape).viewed(images(shape))
+    found = ImageFeatures(PLAIN, Randomness(1), shape).viewed(images(shape))
     contract = PLAIN.output(DataContract(shape=shape, classes=4))
-    assert found.shape == (3, coefficient_count(shape) + 1) == (3, contract.size)
+    assert found.shape == (3, PLAIN.coefficients(shape) + 1) == (3, contract.size)
     torch.testing.assert_close(found[:, :-1].norm(dim=1), torch.ones(3))
     assert (found[:, -1] == BIAS).all()
 
@@ -38,7 +39,7 @@ def test_colour_coefficients_are_those_of_kymatio(monkeypatch: pytest.MonkeyPatc
     shape = (3, 32, 32)
     reference = Scattering2D(J=2, shape=shape[1:])(images(shape)).flatten(1, 2)
     expected = functional.normalize(functional.group_norm(reference, GROUPS).flatten(1), dim=1)
-    found = ScatteringFeatures(PLAIN, Randomness(1), shape).viewed(images(shape))
+    found = ImageFeatures(PLAIN, Randomness(1), shape).viewed(images(shape))
     torch.testing.assert_close(found[:, :-1], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -46,16 +47,16 @@ def test_colour_coefficients_are_those_of_kymatio(monkeypatch: pytest.MonkeyPatc
 def test_prior_whitens_the_synthetic_images(prior: str) -> None:
     shape = (1, 20, 20)
     settings = Scattering(prior=prior, components=40, strokes=300)
-    features = ScatteringFeatures(settings, Randomness(1), shape)
+    features = ImageFeatures(settings, Randomness(1), shape)
     assert features.viewed(images(shape)).shape == (3, 41)
-    other = ScatteringFeatures(settings, Randomness(2), shape).viewed(images(shape))
+    other = ImageFeatures(settings, Randomness(2), shape).viewed(images(shape))
     assert not torch.equal(features.viewed(images(shape)), other)
 
 
 def test_features_of_colour_depend_on_their_own_image() -> None:
     shape = (3, 16, 16)
     settings = Scattering(prior="dead_leaves", components=30, strokes=100, copies=3)
-    features = ScatteringFeatures(settings, Randomness(1), shape)
+    features = ImageFeatures(settings, Randomness(1), shape)
     given = draw_dead_leaves(70, 3, 16, torch.Generator().manual_seed(2))
     whole = features.copies(given)
     assert torch.equal(features.copies(given[65:67]), whole[65:67])
@@ -65,7 +66,7 @@ def test_features_of_colour_depend_on_their_own_image() -> None:
 
 def test_channels_of_a_copy_move_together() -> None:
     shape = (3, 16, 16)
-    features = ScatteringFeatures(Scattering(prior="none", copies=2), Randomness(1), shape)
+    features = ImageFeatures(Scattering(prior="none", copies=2), Randomness(1), shape)
     grey = images((1, 16, 16)).expand(-1, 3, -1, -1).contiguous()
     copies = features.copies(grey)[:, 1, :-1].reshape(3, 3, -1)
     # Groups of channels are normalised together, so that equal channels stay equal only within a group.
@@ -73,19 +74,24 @@ def test_channels_of_a_copy_move_together() -> None:
     assert torch.equal(plain[:, 0], plain[:, 1]) and torch.equal(copies[:, 0], copies[:, 1])
 
 
-def test_every_second_copy_is_flipped() -> None:
-    shape = (3, 12, 16)
-    still = {"prior": "none", "copies": 3, "views": 2, "rotation": 0, "shear": 0, "scale": 0, "shift": 0}
+@pytest.mark.parametrize("kind", [Scattering, Patches])
+def test_mirror_images_have_equal_features(kind: type[FeatureTransform]) -> None:
+    shape, few = (3, 12, 12), {"prior": "dead_leaves", "components": 20, "strokes": 60}
     given = images(shape)
-    features = ScatteringFeatures(Scattering.model_validate(still | {"flip": True}), Randomness(1), shape)
-    image, other, again = features.copies(given).unbind(1)
-    assert torch.equal(image, features.plain(given)) and torch.equal(again, image)
-    assert torch.equal(other, features.plain(given.flip(-1))) and not torch.equal(other, image)
-    torch.testing.assert_close(features.viewed(given), (image + other) / 2)
+    plain, mirrored = (
+        ImageFeatures(kind.model_validate({**few, "mirror": mirror}), Randomness(1), shape) for mirror in (False, True)
+    )
+    torch.testing.assert_close(mirrored.viewed(given), mirrored.viewed(given.flip(-1)))
+    assert not torch.allclose(plain.viewed(given), plain.viewed(given.flip(-1)), atol=0.01)
 
-    moved = {key: Scattering(prior="none", copies=2, flip=key) for key in (False, True)}
-    plain, flipped = (ScatteringFeatures(moved[key], Randomness(1), shape).copies(given)[:, 1] for key in (False, True))
-    assert not torch.equal(plain, flipped)
+
+def test_coefficients_of_mirror_images_are_averaged() -> None:
+    shape = (3, 12, 12)
+    given = images(shape)
+    plain, mirrored = (
+        ImageFeatures(Scattering(prior="none", mirror=mirror), Randomness(1), shape) for mirror in (False, True)
+    )
+    torch.testing.assert_close(mirrored.viewed(given), (plain.viewed(given) + plain.viewed(given.flip(-1))) / 2)
 
 
 def test_dead_leaves_are_discs_of_every_size_and_repeat() -> None:
@@ -103,6 +109,9 @@ def test_dead_leaves_are_discs_of_every_size_and_repeat() -> None:
         (PLAIN, (1, 65, 28), "64x64"),
         (Scattering(), (3, 28, 28), "strokes are grey"),
         (Scattering(components=400), (1, 8, 8), "at most 324"),
+        (Patches(), (1, 7, 28), "'patches'.*8x8"),
+        (Patches(prior="strokes"), (3, 28, 28), "strokes are grey; allowed: dead_leaves"),
+        (Patches(patches=100, grid=2), (3, 28, 28), "at most 400"),
     ],
 )
 def test_images_without_features_are_refused(settings: Scattering, shape: tuple[int, ...], message: str) -> None:
@@ -110,7 +119,13 @@ def test_images_without_features_are_refused(settings: Scattering, shape: tuple[
         settings.output(DataContract(shape=shape, classes=2))
 
 
+def test_components_are_at_most_the_synthetic_images() -> None:
+    with pytest.raises(Exception, match="at most 50"):
+        Scattering(components=51, strokes=50)
+    assert Scattering(prior="none", strokes=50).components > 50
+
+
 def test_first_prior_has_the_content_of_earlier_configurations() -> None:
-    assert not {"prior", "flip"} & Scattering().to_json().keys() and PLAIN.to_json()["prior"] == "none"
-    assert Scattering(flip=True).to_json()["flip"] is True
+    assert not {"prior", "mirror"} & Scattering().to_json().keys() and PLAIN.to_json()["prior"] == "none"
+    assert Scattering(mirror=True).to_json()["mirror"] is True
     assert Scattering.model_validate(PLAIN.to_json()) == PLAIN

@@ -9,7 +9,7 @@ from ppml.config.datasets import DATASETS, DIGITS
 from ppml.config.transforms import Scattering
 from ppml.data.examples import Examples
 from ppml.data.transforms import extractor
-from ppml.data.transforms.extractor import ScatteringFeatures
+from ppml.data.transforms.extractor import ImageFeatures
 from ppml.data.transforms.strokes import draw_strokes
 from ppml.data.transforms.whitening import Whitening
 from ppml.example_draws import draws_per_example
@@ -30,7 +30,7 @@ def images(real_data):
 
 @pytest.fixture(scope="module")
 def features(images):
-    return ScatteringFeatures(SETTINGS, Randomness(1))
+    return ImageFeatures(SETTINGS, Randomness(1))
 
 
 def test_features_have_unit_norm_and_a_constant(features, images):
@@ -45,14 +45,14 @@ def test_features_have_unit_norm_and_a_constant(features, images):
 
 
 def test_seed_decides_bits_of_features(features, images):
-    assert torch.equal(ScatteringFeatures(SETTINGS, Randomness(1)).copies(images), features.copies(images))
-    assert not torch.equal(ScatteringFeatures(SETTINGS, Randomness(2)).plain(images), features.plain(images))
+    assert torch.equal(ImageFeatures(SETTINGS, Randomness(1)).copies(images), features.copies(images))
+    assert not torch.equal(ImageFeatures(SETTINGS, Randomness(2)).plain(images), features.plain(images))
 
 
 def test_views_are_averaged_and_differ_from_training_copies(features, images):
     plain, copies = features.plain(images), features.copies(images)
     assert torch.equal(features.viewed(images), plain), "the single view is the image"
-    two = ScatteringFeatures(SETTINGS.model_copy(update={"views": 2}), Randomness(1)).viewed(images)
+    two = ImageFeatures(SETTINGS.model_copy(update={"views": 2}), Randomness(1)).viewed(images)
     view = 2 * two - plain
     torch.testing.assert_close(view[:, :-1].norm(dim=1), torch.ones(30))
     assert ((view - copies[:, 1]).norm(dim=1) > 0.01).all()
@@ -72,7 +72,7 @@ FEW = SETTINGS.model_copy(update={"copies": 2, "views": 2})
 
 def extract(records=None):
     """Return a feature extractor, which takes nothing from ``records``."""
-    return ScatteringFeatures(FEW, Randomness(1))
+    return ImageFeatures(FEW, Randomness(1))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_features_of_image_do_not_depend_on_other_images(extracted, real_data, c
 
 def test_features_do_not_depend_on_other_images_of_a_thousand(extracted, real_data):
     images = with_duplicates(real_data, 1000)
-    check_features_depend_on_own_image(lambda records: extracted, images, of=ScatteringFeatures.copies)
+    check_features_depend_on_own_image(lambda records: extracted, images, of=ImageFeatures.copies)
 
 
 def test_extractor_learns_nothing_from_images(images):
@@ -116,7 +116,7 @@ def test_no_images_have_no_features(extracted, images):
 
 def test_equal_images_have_equal_features_and_different_copies(real_data):
     images = with_duplicates(real_data, 20)
-    found = ScatteringFeatures(SETTINGS, Randomness(1)).copies(images)
+    found = ImageFeatures(SETTINGS, Randomness(1)).copies(images)
     assert torch.equal(found[0], found[1]) and torch.equal(found[-1], found[10])
     assert not torch.equal(found[0, 1], found[0, 2]) and not torch.equal(found[0, 1], found[2, 1])
 
@@ -142,8 +142,8 @@ def test_statistic_of_all_images_is_detected(extracted, images, monkeypatch):
     def centred(self, images, *draws, **changes):
         return kind(self, images - images.mean(dim=0), *draws, **changes)
 
-    kind = ScatteringFeatures._kind
-    monkeypatch.setattr(ScatteringFeatures, "_kind", centred)
+    kind = ImageFeatures._kind
+    monkeypatch.setattr(ImageFeatures, "_kind", centred)
     with pytest.raises(AssertionError):
         check_features_depend_on_own_image(lambda records: extracted, images, ["last"])
 

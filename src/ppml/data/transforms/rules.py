@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from ppml.config.transforms import Binned, Scattering
+from ppml.config.transforms import Binned, FeatureTransform
 from ppml.contract import DataContract
 from ppml.randomness import Randomness
 
@@ -21,14 +21,14 @@ class TransformRule(Protocol):
         """Return the output of examples to predict, ``(n, size)``."""
 
 
-def build_transform(settings: Scattering | Binned, contract: DataContract, rng: Randomness) -> TransformRule:
+def build_transform(settings: FeatureTransform | Binned, contract: DataContract, rng: Randomness) -> TransformRule:
     """Return the rule of ``settings`` for raw examples of ``contract``, with public randomness from ``rng``."""
     # Imports in the branches, so that the code digest of a job counts the rule that it uses.
     match settings:
-        case Scattering():
-            from ppml.data.transforms.extractor import ScatteringFeatures
+        case FeatureTransform():
+            from ppml.data.transforms.extractor import ImageFeatures
 
-            return ScatteringFeatures(settings, rng, contract.shape)
+            return ImageFeatures(settings, rng, contract.shape)
         case Binned():
             from ppml.data.transforms.bins import BinnedNumbers
 

@@ -15,8 +15,29 @@ FREQUENCY = 0.75 * math.pi
 """Centre frequency at the finest scale, in radians a pixel; it halves with each scale."""
 PERIODS = range(-2, 3)
 """Periods of the image over which a filter is summed, in each direction."""
+GROUPS = 27
+"""Groups of channels that are normalised together, as in arXiv 2011.11660."""
 AT_ONCE = 16
 """Images per call: their 64 maps each fit into the cache of the processor."""
+
+
+class ScatteringCoefficients:
+    """Scattering coefficients of all channels, normalised in groups of channels, and of unit norm.
+
+    Parameters
+    ----------
+    side : int
+        Height and width of an image in pixels.
+    """
+
+    def __init__(self, side: int) -> None:
+        self._transform = ScatteringTransform(side)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the coefficients of ``images``, ``(n, channels, side, side)``, as ``(n, coefficients)``."""
+        each = self._transform(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        normalised = functional.group_norm(each.flatten(1, 2), GROUPS)
+        return functional.normalize(normalised.flatten(1), dim=1)
 
 
 class ScatteringTransform:
