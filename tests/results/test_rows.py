@@ -86,6 +86,12 @@ def test_accuracy_covers_the_first_n_test_and_accuracy_all_the_whole_file():
     assert (row["n_test"], row["n_test_all"]) == (N_TEST, N_ALL)
 
 
+def test_record_row_names_the_transforms_in_their_order():
+    chain = {"transforms": [{"kind": "binned"}, {"kind": "patches"}], "model": "linear"}
+    assert record_row(make_run())["transforms"] == ""
+    assert record_row(make_run(chain))["transforms"] == "binned+patches"
+
+
 @pytest.mark.parametrize("models", [1, 3])
 def test_loss_matches_torch_cross_entropy_over_all_models(models):
     run = make_run(models=models)

@@ -124,7 +124,7 @@ def record_row(run: Run) -> dict[str, Any]:
         "arm": run.arm,
         "dataset": run.config["dataset"],
         "data_kind": data.get("raw", data["contract"])["kind"],
-        "transforms": "+".join(one["kind"] for one in arm["transforms"]),
+        "transforms": "+".join(one["kind"] for one in arm.get("transforms", ())),
         "model": arm["model"],
         "parameters": run.parameters,
         "topology": topology["kind"],
