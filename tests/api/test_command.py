@@ -69,6 +69,20 @@ def test_files_have_the_predictions_of_the_model(runs: dict[str, Run], real_data
     assert done.stderr == f"privacy: {found.privacy}\n"
 
 
+def test_command_ends_with_the_reader_of_its_output(runs: dict[str, Run], real_data: RealData, tmp_path: Path) -> None:
+    # The lines are longer than the buffer of a pipe.
+    file = tmp_path / f"{'long' * 20}.npy"
+    np.save(file, np.repeat(real_data.test.inputs[:1], 2000, axis=0))
+    code = "import sys; from ppml.command.main import main; main(prog_name='ppml')"
+    command = [sys.executable, "-c", code, "predict", str(runs["dp"].folder), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith(str(file))
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 141 and errors.startswith("privacy: ") and errors.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.npy", b"text"), ("a.png", b"text"), ("a.csv", b"1,2"), ("absent.npy", None)],

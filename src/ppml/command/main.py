@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +26,19 @@ EPILOG = (
     'Completion in the shell: put `eval "$(_PPML_COMPLETE=bash_source ppml)"` into ~/.bashrc, or the same with '
     "zsh_source into ~/.zshrc."
 )
+
+
+@contextmanager
+def _exit_on_error_of_output() -> Iterator[None]:
+    """Exit as other programs do if the reader of the output ends first, as ``head`` does, or after another error."""
+    with exit_on_error():
+        try:
+            yield
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python writes the rest of its buffer at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +64,7 @@ def predict(run: Path, files: tuple[Path, ...], model: int | None, configfile: P
     line for each example has the file, the class and its score, separated by tabs; class and score are empty for a row
     that a rule for missing values leaves out. The privacy statement of the model goes to standard error.
     """
-    with exit_on_error():
+    with _exit_on_error_of_output():
         from ppml.command.predict import predict_files
 
         predict_files(run, files, model, configfile)
@@ -78,7 +96,7 @@ def describe(
     Several files have the same columns. Save the configuration in config/, correct it, and run make results. Ranges and
     lists come from the file: they are private facts until you confirm them.
     """
-    with exit_on_error():
+    with _exit_on_error_of_output():
         if absent := [package for package in TABLE_PACKAGES if find_spec(package) is None]:
             raise UserError(f"the package {absent[0]} is not installed; pip install 'ppml-comparison[workflow]'")
         from ppml.command.describe import describe_files
@@ -98,7 +116,7 @@ def describe(
 @click.option("--accountant", type=click.Choice(ACCOUNTANTS), default=ACCOUNTANTS[0], show_default=True)
 def account(sample_rate: float, noise_multiplier: float, steps: int, delta: float, accountant: str) -> None:
     """Print the epsilon of a planned training with DP-SGD."""
-    with exit_on_error():
+    with _exit_on_error_of_output():
         from ppml.api.accounting import account
 
         print(
