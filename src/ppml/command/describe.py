@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ppml.config.datasets import DATASETS
 from ppml.config.suggestions import shorten
+from ppml.data.describe.copies_of_label import copies_of_label
 from ppml.data.describe.entry import configuration, dataset_name
 from ppml.data.describe.facts import ColumnFacts, column_facts
 from ppml.data.describe.files import UserTable, read_user_table
@@ -75,6 +76,13 @@ def warnings(table: UserTable, guess: TableGuess) -> Iterator[str]:
     if found := guess.with_role("identifier"):
         named = shorten([*map(repr, found)], SHOWN)
         yield f"{place}: {named} looks like an identifier and is no input; confirm the role"
+    inputs = [column.name for column in guess.columns if column.is_input]
+    if found := list(copies_of_label(table.table, guess.label, inputs)):
+        named = shorten([*map(repr, found)], SHOWN)
+        yield (
+            f"{place}: {named} tells the label {guess.label!r} of nearly all rows; give it the role ignored if it is "
+            "known only with the label"
+        )
     limited = sum(column.limits is not None for column in guess.columns)
     listed = sum(bool(column.values) for column in guess.columns)
     if limited:
