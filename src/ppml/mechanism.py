@@ -32,7 +32,7 @@ from ppml.config.technique import (
     ServerAdam,
     ServerSgd,
 )
-from ppml.config.transforms import Binned, FeatureTransform, Patches
+from ppml.config.transforms import Binned, Patches, Scattering
 
 Value = str | int | float
 
@@ -168,7 +168,7 @@ def _correction(correction: NoCorrection | ProximalTerm | Scaffold) -> list[Valu
     return [1]
 
 
-def _transforms(transforms: Sequence[FeatureTransform | Binned]) -> list[Value]:
+def _transforms(transforms: Sequence[Scattering | Patches | Binned]) -> list[Value]:
     """Return the values of all transforms; a chain begins with its negative length, unlike a single transform."""
     groups = [_transform(transform) for transform in transforms]
     if len(groups) <= 1:
@@ -176,7 +176,7 @@ def _transforms(transforms: Sequence[FeatureTransform | Binned]) -> list[Value]:
     return [-len(groups), *(value for group in groups for value in (len(group), *group))]
 
 
-def _transform(transform: FeatureTransform | Binned) -> list[Value]:
+def _transform(transform: Scattering | Patches | Binned) -> list[Value]:
     if isinstance(transform, Binned):
         return [0, transform.bins]
     limits = (transform.rotation, transform.shear, transform.scale, transform.shift)

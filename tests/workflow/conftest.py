@@ -12,6 +12,7 @@ import pytest
 
 from ppml.pipeline.published_configs import published_configurations
 from tests.workflow.clone import Clone, isolate, set_store
+from tests.workflow.code_tree import Tree
 from tests.workflow.every import CONFIG, PLAIN, run_in, source
 from tests.workflow.project import DATASET, PUBLIC, Project
 from tests.workflow.small import Small
@@ -122,3 +123,9 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             made.touch()
     return folder
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Return a small package whose code digests a test changes."""
+    return Tree(tmp_path)

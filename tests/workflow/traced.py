@@ -61,6 +61,10 @@ arms:
     extends: plain
     transforms: [{kind: scattering, components: 20, strokes: 30}]
     model: linear
+  similar:
+    extends: plain
+    transforms: [{kind: patches, patches: 30, components: 20, strokes: 30}]
+    model: linear
   encrypted:
     extends: plain
     model: logistic

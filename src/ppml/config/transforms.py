@@ -172,7 +172,7 @@ class Binned(Spec):
 Transform = Annotated[Scattering | Patches | Binned, Field(discriminator="kind")]
 
 
-def transformed_contract(contract: DataContract, transforms: Iterable[FeatureTransform | Binned]) -> DataContract:
+def transformed_contract(contract: DataContract, transforms: Iterable[Scattering | Patches | Binned]) -> DataContract:
     """Return the contract of data after all transforms; raise a configuration error if one does not fit."""
     for transform in transforms:
         contract = transform.output(contract)

@@ -27,7 +27,7 @@ from ppml.config.technique import (
     ServerOptimizer,
     Topology,
 )
-from ppml.config.transforms import Binned, FeatureTransform, Transform, transformed_contract
+from ppml.config.transforms import Binned, Patches, Scattering, Transform, transformed_contract
 from ppml.data.loading import DECODED
 from ppml.data.picture_listing import listing_digest
 from ppml.data.sources import unreadable
@@ -290,7 +290,7 @@ class Plan:
         return self.paths.subset(self.dataset(arm))
 
     @cached_property
-    def transforms(self) -> dict[tuple[str, str], tuple[FeatureTransform | Binned, ...]]:
+    def transforms(self) -> dict[tuple[str, str], tuple[Scattering | Patches | Binned, ...]]:
         """The transforms of every chain, and of every prefix of a chain, by data set and content of the chain."""
         return {
             (self.dataset(name), self._chain(arm.transforms[:end])): arm.transforms[:end]
@@ -298,7 +298,7 @@ class Plan:
             for end in range(1, len(arm.transforms) + 1)
         }
 
-    def _chain(self, transforms: tuple[FeatureTransform | Binned, ...]) -> str:
+    def _chain(self, transforms: tuple[Scattering | Patches | Binned, ...]) -> str:
         """Return the content of a chain of transforms as a part of a path."""
         # All seeds share a transform: it is a fixed rule, and each seed trains on its output.
         parts = ["-".join(map(str, [*spec.to_json().values(), self.config.seed])) for spec in transforms]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from ppml.config.transforms import Binned, FeatureTransform, Transform
+from ppml.config.transforms import Binned, Patches, Scattering, Transform
 from ppml.contract import DataContract
 from ppml.data.transforms.rules import build_transform
 from ppml.io.atomic import read_json, write_json
@@ -19,7 +19,7 @@ def run(job: Job) -> None:
 
     The specification holds transform, root_seed and contract, that of the output.
     """
-    settings: FeatureTransform | Binned = TypeAdapter(Transform).validate_python(job.spec["transform"])
+    settings: Scattering | Patches | Binned = TypeAdapter(Transform).validate_python(job.spec["transform"])
     about, contract = read_json(job.inputs["about"]), read_contract(job.inputs["about"])
     rule = build_transform(settings, contract, Randomness(job.spec["root_seed"]).child("features"))
     output = DataContract.model_validate(job.spec["contract"])

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ppml.config.transforms import FeatureTransform, Patches
+from ppml.config.transforms import Patches, Scattering
 from ppml.data.transforms.dead_leaves import draw_dead_leaves
 from ppml.data.transforms.deformation import DRAWS, Deformation, deform
 from ppml.data.transforms.strokes import draw_strokes
@@ -45,7 +45,7 @@ class ImageFeatures:
 
     Parameters
     ----------
-    settings : FeatureTransform
+    settings : Scattering or Patches
         The configuration.
     rng : Randomness
         The source of the synthetic images and of the keys of random deformations.
@@ -58,7 +58,7 @@ class ImageFeatures:
         The number of features, with the constant.
     """
 
-    def __init__(self, settings: FeatureTransform, rng: Randomness, shape: tuple[int, ...] = (1, 28, 28)) -> None:
+    def __init__(self, settings: Scattering | Patches, rng: Randomness, shape: tuple[int, ...] = (1, 28, 28)) -> None:
         self._channels, *sides = shape
         self._side = max(sides)
         self._copies = settings.copies
@@ -77,7 +77,7 @@ class ImageFeatures:
             self._whitening = Whitening.fit(prior, settings.components, settings.regularization)
             self.size = settings.components + 1
 
-    def _synthetic_images(self, settings: FeatureTransform, generator: torch.Generator) -> torch.Tensor:
+    def _synthetic_images(self, settings: Scattering | Patches, generator: torch.Generator) -> torch.Tensor:
         """Return the images of the prior, float32 ``(n, channels, side, side)``."""
         if settings.prior == "dead_leaves":
             return draw_dead_leaves(settings.strokes, self._channels, self._side, generator)
@@ -142,13 +142,17 @@ class ImageFeatures:
         return (coefficients + self._of_image(images.flip(-1))) / 2 if self._mirror else coefficients
 
 
-def _build_coefficients(settings: FeatureTransform, side: int, images: torch.Tensor, rng: Randomness) -> Coefficients:
+def _build_coefficients(
+    settings: Scattering | Patches, side: int, images: torch.Tensor, rng: Randomness
+) -> Coefficients:
     """Return the coefficients of ``settings`` for images of ``side`` pixels; patches come from synthetic ``images``."""
     # Imports in the branches, so that the code digest of a job counts the rule that it uses.
-    if isinstance(settings, Patches):
-        from ppml.data.transforms.patches import PatchCoefficients
+    match settings:
+        case Scattering():
+            from ppml.data.transforms.scattering import ScatteringCoefficients
 
-        return PatchCoefficients(settings, images, rng.child("patches").torch())
-    from ppml.data.transforms.scattering import ScatteringCoefficients
+            return ScatteringCoefficients(side)
+        case Patches():
+            from ppml.data.transforms.patches import PatchCoefficients
 
-    return ScatteringCoefficients(side)
+            return PatchCoefficients(settings, images, rng.child("patches").torch())

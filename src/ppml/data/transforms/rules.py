@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from ppml.config.transforms import Binned, FeatureTransform
+from ppml.config.transforms import Binned, Patches, Scattering
 from ppml.contract import DataContract
 from ppml.randomness import Randomness
 
@@ -21,11 +21,11 @@ class TransformRule(Protocol):
         """Return the output of examples to predict, ``(n, size)``."""
 
 
-def build_transform(settings: FeatureTransform | Binned, contract: DataContract, rng: Randomness) -> TransformRule:
+def build_transform(settings: Scattering | Patches | Binned, contract: DataContract, rng: Randomness) -> TransformRule:
     """Return the rule of ``settings`` for raw examples of ``contract``, with public randomness from ``rng``."""
     # Imports in the branches, so that the code digest of a job counts the rule that it uses.
     match settings:
-        case FeatureTransform():
+        case Scattering() | Patches():
             from ppml.data.transforms.extractor import ImageFeatures
 
             return ImageFeatures(settings, rng, contract.shape)
