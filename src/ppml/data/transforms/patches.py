@@ -55,8 +55,11 @@ class PatchCoefficients:
 
         Each image has its own products, whose bits do not depend on other images.
         """
-        coefficients = [self._of_places(functional.unfold(image[None], self._size)[0].T) for image in images]
-        return functional.normalize(torch.stack(coefficients).flatten(1), dim=1)
+        # In one tensor from the start: small tensors between large temporary ones would fragment the memory.
+        found = torch.empty(len(images), self._areas.shape[0] * self._matrix.shape[1])
+        for place, image in enumerate(images):
+            found[place] = self._of_places(functional.unfold(image[None], self._size)[0].T).flatten()
+        return functional.normalize(found, dim=1)
 
     def _of_places(self, patches: torch.Tensor) -> torch.Tensor:
         """Return the coefficients of one image from the patches of its places, ``(areas, patches)``."""
