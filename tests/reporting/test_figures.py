@@ -260,6 +260,24 @@ def test_family_has_one_recipe():
     assert found == {"ML + DP, clipping norm 0.1": 2, "FL + DP": 1, "ML + DP, clipping norm 1": 1}
 
 
+def test_features_by_other_settings_make_another_family():
+    base = dataclasses.replace(TECHNIQUES["dp"], model="linear", transforms="patches")
+    arms = {
+        "patches": dataclasses.replace(base, label="Patches + ML + DP, ε 3", epsilon=3),
+        "patches_1": dataclasses.replace(base, label="Patches + ML + DP, ε 1", epsilon=1),
+        "mirror": dataclasses.replace(
+            base, label="Patches + ML + DP, ε 3, mirrored", transforms="patches(mirror=True)"
+        ),
+        "scatter": dataclasses.replace(base, label="Scattering + ML + DP, ε 3", transforms="scattering"),
+    }
+    collected = collect(arms)
+    found = families(arm_results(collected.view, collected.records))
+    sizes = {family.name: len(family.members) for family in found}
+    assert sizes == {"Patches + ML + DP": 2, "Patches + ML + DP, mirrored": 1, "Scattering + ML + DP": 1}
+    markers = [family.style.marker for family in found]
+    assert markers[0] == markers[1] != markers[2]
+
+
 def test_title_states_the_cost_of_privacy(techniques, published):
     spread(techniques, "centralized", 0.99)
     spread(techniques, "dp", 0.95)

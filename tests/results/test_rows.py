@@ -87,9 +87,9 @@ def test_accuracy_covers_the_first_n_test_and_accuracy_all_the_whole_file():
 
 
 def test_record_row_names_the_transforms_in_their_order():
-    chain = {"transforms": [{"kind": "binned"}, {"kind": "patches"}], "model": "linear"}
+    chain = {"transforms": [{"kind": "binned"}, {"kind": "patches", "mirror": True, "copies": 1}], "model": "linear"}
     assert record_row(make_run())["transforms"] == ""
-    assert record_row(make_run(chain))["transforms"] == "binned+patches"
+    assert record_row(make_run(chain))["transforms"] == "binned+patches(mirror=True)"
 
 
 @pytest.mark.parametrize("models", [1, 3])

@@ -16,6 +16,7 @@ from ppml.reporting.technique_style import Style, style_of, technique_name
 EPSILON = re.compile(r", ε [0-9.]+")
 TECHNIQUE = ("topology", "privacy_unit", "noise", "aggregation", "model")
 RECIPE: dict[str, Callable[[Any], str]] = {
+    "transforms": str,
     "partition": str,
     "max_grad_norm": "clipping norm {:g}".format,
     "dataset": dataset_name,

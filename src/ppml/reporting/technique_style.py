@@ -151,8 +151,8 @@ def _prefix(row: Mapping[str, Any] | pd.Series) -> str:
 
 def _model(row: Mapping[str, Any] | pd.Series) -> str:
     """Return the model, or ``patches`` for a model on features of this kind."""
-    kinds = str(row.get("transforms") or "").split("+")
-    return "patches" if kinds[-1] == "patches" else str(row["model"])
+    last = str(row.get("transforms") or "").rpartition("+")[2]
+    return "patches" if last.partition("(")[0] == "patches" else str(row["model"])
 
 
 def on_features(model: str) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter
 
 from ppml.aggregation.visibility import Visibility, visibility_of
 from ppml.aggregation_parameters import clients_per_round
 from ppml.config.arm import Arm
 from ppml.config.technique import Federated
+from ppml.config.transforms import Transform
 from ppml.io.canonical_json import digest
 from ppml.results.class_metrics import Metric, area_under_curve, class_metrics, confusion_matrix
 
@@ -124,7 +126,7 @@ def record_row(run: Run) -> dict[str, Any]:
         "arm": run.arm,
         "dataset": run.config["dataset"],
         "data_kind": data.get("raw", data["contract"])["kind"],
-        "transforms": "+".join(one["kind"] for one in arm.get("transforms", ())),
+        "transforms": transforms_text(arm.get("transforms", ())),
         "model": arm["model"],
         "parameters": run.parameters,
         "topology": topology["kind"],
@@ -171,6 +173,22 @@ def record_row(run: Run) -> dict[str, Any]:
         "config_digest": digest(identity),
         "data_digest": data["digest"],
     }
+
+
+def transforms_text(transforms: Sequence[Mapping[str, Any]]) -> str:
+    """Return the kinds of transforms in their order, each with its settings other than the defaults.
+
+    Examples
+    --------
+    >>> transforms_text([{"kind": "binned"}, {"kind": "patches", "grid": 2, "mirror": True}])
+    'binned+patches(grid=2 mirror=True)'
+    """
+    found = []
+    for one in transforms:
+        settings: BaseModel = TypeAdapter(Transform).validate_python(one)
+        changed = [f"{key}={value}" for key, value in sorted(settings.model_dump(exclude_defaults=True).items())]
+        found.append(one["kind"] + (f"({' '.join(changed)})" if changed else ""))
+    return "+".join(found)
 
 
 def _metric_columns(metrics: Mapping[str, Metric]) -> dict[str, float | None]:
