@@ -190,7 +190,10 @@ def _margin_label(ax: Axes, text: str, at: tuple[float, float], colour: str) -> 
     label = annotate(
         ax, wrapped(text, LABEL_WIDTH), (1, at[1]), (LABEL_OFFSET, 0), xycoords=ax.get_yaxis_transform(),
         fontsize=7.5, color=dark(colour), va="center", annotation_clip=False,
-        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
+        # To the left edge: a line to the middle of a moved label crosses the label below it.
+        arrowprops={
+            "arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)
+        },
     )  # fmt: skip
     inside = [at[0], ax.get_xlim()[1]], [at[1]] * 2
     ax.plot(*inside, color=colour, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1.8, gid="leader")
