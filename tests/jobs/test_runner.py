@@ -8,13 +8,13 @@ import pytest
 from ppml.config.datasets import DATASETS
 from ppml.errors import UserError
 from ppml.jobs.job import Job
-from ppml.jobs.runner import run
+from ppml.jobs.runner import exit_on_error, run
 
 
 def outcome(main, capsys, files=()):
     """Return the exit status of a main function and its standard error."""
-    with pytest.raises(SystemExit) as caught:
-        run(main, files)
+    with pytest.raises(SystemExit) as caught, exit_on_error(files):
+        main()
     printed = capsys.readouterr()
     assert printed.out == ""
     return caught.value.code, printed.err
@@ -57,9 +57,49 @@ def test_main_function_runs_with_one_thread(monkeypatch):
     assert seen == [["1", "1", "1"]]
 
 
+PRINTED = """
+import os, sys
+from ppml.errors import UserError
+from ppml.jobs.runner import run
+
+def main():
+    print("first", flush=True)
+    sys.stdin.read()
+    for _ in range(LINES):
+        print("next")
+    OTHER
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("other", ["pass", "raise UserError('bad row')"])
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_command_ends_silently_with_the_reader_of_its_output(other, lines, options):
+    code = PRINTED.replace("LINES", str(lines)).replace("OTHER", other)
+    command, pipes = (
+        [sys.executable, *options, "-c", code],
+        dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+    )
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == b"first\n"
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_another_broken_pipe_is_an_error():
+    # As a connection to a remote that ends.
+    other = "reading, writing = os.pipe(); os.close(reading); os.write(writing, b'x')"
+    found = start("-c", PRINTED.replace("LINES", "1").replace("OTHER", other))
+    assert found.stdout == "first\nnext\n" and assert_one_line(found) == "Broken pipe"
+
+
 def start(*command):
     """Run a command, and return its status, output and errors."""
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, input="")
 
 
 def start_stage(name, job):

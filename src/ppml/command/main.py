@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +11,7 @@ from ppml import __version__
 from ppml.command.checkout import run_in_checkout
 from ppml.config.privacy_limits import MAX_DELTA, MAX_NOISE, MIN_DELTA, MIN_NOISE
 from ppml.errors import UserError
-from ppml.jobs.runner import exit_on_error
+from ppml.jobs.runner import printing
 
 ACCOUNTANTS = ("tightest", "prv", "pld", "rdp", "gdp")
 """The accountants of :func:`ppml.account`, whose module takes seconds to import."""
@@ -26,19 +21,6 @@ EPILOG = (
     'Completion in the shell: put `eval "$(_PPML_COMPLETE=bash_source ppml)"` into ~/.bashrc, or the same with '
     "zsh_source into ~/.zshrc."
 )
-
-
-@contextmanager
-def _exit_on_error_of_output() -> Iterator[None]:
-    """Exit as other programs do if the reader of the output ends first, as ``head`` does, or after another error."""
-    with exit_on_error():
-        try:
-            yield
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Python writes the rest of its buffer at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,7 +46,7 @@ def predict(run: Path, files: tuple[Path, ...], model: int | None, configfile: P
     line for each example has the file, the class and its score, separated by tabs; class and score are empty for a row
     that a rule for missing values leaves out. The privacy statement of the model goes to standard error.
     """
-    with _exit_on_error_of_output():
+    with printing():
         from ppml.command.predict import predict_files
 
         predict_files(run, files, model, configfile)
@@ -96,7 +78,7 @@ def describe(
     Several files have the same columns. Save the configuration in config/, correct it, and run make results. Ranges and
     lists come from the file: they are private facts until you confirm them.
     """
-    with _exit_on_error_of_output():
+    with printing():
         if absent := [package for package in TABLE_PACKAGES if find_spec(package) is None]:
             raise UserError(f"the package {absent[0]} is not installed; pip install 'ppml-comparison[workflow]'")
         from ppml.command.describe import describe_files
@@ -116,7 +98,7 @@ def describe(
 @click.option("--accountant", type=click.Choice(ACCOUNTANTS), default=ACCOUNTANTS[0], show_default=True)
 def account(sample_rate: float, noise_multiplier: float, steps: int, delta: float, accountant: str) -> None:
     """Print the epsilon of a planned training with DP-SGD."""
-    with _exit_on_error_of_output():
+    with printing():
         from ppml.api.accounting import account
 
         print(
@@ -140,7 +122,7 @@ def account(sample_rate: float, noise_multiplier: float, steps: int, delta: floa
 def status(configfile: tuple[Path, ...]) -> None:
     """Print the state of each result of the checkout in the current folder; no job runs."""
     options = ["--configfile", *map(str, configfile)] if configfile else []
-    with exit_on_error():
+    with printing():
         run_in_checkout("ppml.pipeline.status", options)
 
 
@@ -148,5 +130,5 @@ def status(configfile: tuple[Path, ...]) -> None:
 @click.option("--from", "source", metavar="PATH-OR-URL", help="A bundle or a remote, in place of the default remote.")
 def pull(source: str | None) -> None:
     """Fetch the published results into the checkout in the current folder."""
-    with exit_on_error():
+    with printing():
         run_in_checkout("ppml.pipeline.pull", [] if source is None else [f"--from={source}"])

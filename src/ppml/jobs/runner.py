@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -24,28 +27,54 @@ def run_stage(name: str, arguments: list[str]) -> None:
         make_deterministic()
     job = Job.parse(arguments)
     last = str(list(job.outputs.values())[-1]) if job.outputs else None
-    with record_job(last, [job.spec_text, job.digest]):
-        run(lambda: stage.run(job), files={*job.inputs.values(), *job.outputs.values()})
+    with record_job(last, [job.spec_text, job.digest]), exit_on_error({*job.inputs.values(), *job.outputs.values()}):
+        stage.run(job)
 
 
-def run(main: Callable[[], None], files: Collection[Path] = ()) -> None:
-    """Call ``main``, and exit with status 1 and a line ``error: ...`` after an error that the user can correct.
-
-    Parameters
-    ----------
-    main : callable
-        The main function of a stage or a command.
-    files : collection of Path
-        The files of the job; an error about one of them names the command that makes it.
-    """
+def run(main: Callable[[], None]) -> None:
+    """Call the main function of a command as in :func:`printing`, with one thread."""
     use_one_thread()
-    with exit_on_error(files):
+    with printing():
         main()
 
 
 @contextmanager
+def printing() -> Iterator[None]:
+    """Exit as :func:`exit_on_error` does, and silently if the reader of the output ends first, as ``head`` does.
+
+    The status is then that of a program that the signal SIGPIPE ends.
+    """
+    with exit_on_error():
+        try:
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # The broken pipe may be another one, for instance to a remote.
+            if _has_reader():
+                raise
+            # Python writes the rest of its buffer at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+
+
+def _has_reader() -> bool:
+    """Return whether another process can read the output, or may."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0))
+
+
+@contextmanager
 def exit_on_error(files: Collection[Path] = ()) -> Iterator[None]:
-    """Exit as :func:`run` does after an error in the block."""
+    """Exit with status 1 and a line ``error: ...`` after an error in the block that the user can correct.
+
+    Parameters
+    ----------
+    files : collection of Path
+        The files of the job; an error about one of them names the command that makes it.
+    """
     own_files = {path.absolute() for path in files}
     try:
         yield
