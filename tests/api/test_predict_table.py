@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,15 +229,22 @@ def test_entry_of_the_catalogue_needs_no_configuration(tmp_path: Path) -> None:
 
 # --- refusals -------------------------------------------------------------------------------------------------------
 
+VALUE = "; correct the value, or leave out the row"
+ENTRY_WORDS = re.compile(r"\b(state|roles?|skip_rows|in columns|to values)\b")
+"""Words of a remedy in the entry, which the user of a model cannot change."""
+
 
 @pytest.mark.parametrize(
     ("change", "pieces"),
     [
         (lambda frame: frame.drop(columns="age"), ["no column 'age'"]),
-        (lambda frame: frame.rename(columns={"age": "agee"}), ["no column 'age'", "agee"]),
-        (lambda frame: frame.assign(age="old"), ["row 2, column 'age'", "'old' is no number"]),
-        (lambda frame: frame.assign(age=""), ["row 2, column 'age'", "is missing", "drop_row"]),
-        (lambda frame: frame.assign(city="Rom"), ["row 2, column 'city'", "'Rom'", "'Graz', 'Wien', 'Linz'"]),
+        (
+            lambda frame: frame.rename(columns={"age": "agee"}),
+            ["no column 'age'", "agee", "correct the names in the file"],
+        ),
+        (lambda frame: frame.assign(age="old"), ["row 2, column 'age'", "'old' is no number", VALUE]),
+        (lambda frame: frame.assign(age=""), ["row 2, column 'age'", "is missing", VALUE]),
+        (lambda frame: frame.assign(city="Rom"), ["row 2, column 'city'", "'Rom'", "'Graz', 'Wien', 'Linz'", VALUE]),
         (lambda frame: frame[:0], ["no rows"]),
         (lambda frame: frame.assign(age=1e60), ["row 2, column 'age'", "not finite"]),
     ],
@@ -246,6 +254,63 @@ def test_unfit_file_is_one_line(trained: Trained, change: Any, pieces: list[str]
     change(people()).to_csv(path, index=False)
     line = trained.refusal(path)
     assert line.startswith(f"error: {path}: ") and all(piece in line for piece in pieces), line
+    assert not ENTRY_WORDS.search(line.rpartition("; ")[2]), line
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "problem"),
+    [
+        (b"age;height\n20;160\n", {}, "one column, 'age;height'"),
+        (b"age,height\n20,160\n20\n", {}, "row 3 has 1 columns, and 2 are expected"),
+        (b"age,height\n20,160\n\xff,160\n", {}, "row 3, column 'age': '\ufffd' is not in utf-8"),
+        ("age,height\n20,160\n".encode("utf-16"), {}, "it begins as UTF-16 does"),
+        (b"\n\n", {"skip_rows": 1}, "has no header after 1 lines"),
+        (b'age,height\n"20,5",160\n', {}, "row 2, column 'age': '20,5' is no number"),
+        (b"age;height\n20.5;160\n", {"delimiter": ";", "decimal": ","}, "'20.5' has a point"),
+    ],
+)
+def test_file_in_another_format_is_told_the_format_of_the_model(
+    content: bytes, keys: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    files = [{"path": "/a.csv", "skip_rows": keys.pop("skip_rows", 0)}]
+    with pytest.raises(ppml.UserError) as caught:
+        list(input_batches(entry_without_header(header=True, files=files, **keys), path))
+    delimiter, decimal = keys.get("delimiter", ","), keys.get("decimal", ".")
+    remedy = (
+        f"; correct the file: the model reads utf-8 with the delimiter {delimiter!r} and the decimal sign {decimal!r}"
+    )
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and problem in message and message.endswith(remedy), message
+
+
+@pytest.mark.parametrize(
+    ("values", "remedy"),
+    [
+        ([[1.0], [2.0]], "give flat columns"),
+        ([b"\xff", b"1"], "convert it"),
+        (["20,5", "1"], "correct the file: the model reads numbers with a decimal point"),
+    ],
+)
+def test_unfit_column_of_parquet_is_one_line(values: list[Any], remedy: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame({"age": values, "height": [160, 170]}).to_parquet(path)
+    with pytest.raises(ppml.UserError, match=rf"^{path}: .*column 'age'.*; {remedy}$"):
+        list(input_batches(entry_without_header(header=True), path))
+
+
+def test_rows_before_an_unfit_one_are_predicted(trained: Trained, expected: list[list[str]], tmp_path: Path) -> None:
+    path, frame = tmp_path / "rows.csv", people()
+    frame["age"] = frame["age"].astype(object)
+    frame.loc[77, "age"] = "old"
+    frame.to_csv(path, index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_inputs, "BATCH_NUMBERS", 50)
+        done = trained.call(path)
+    rows = [line.split("\t")[1:] for line in done.stdout.splitlines()]
+    assert done.exit_code == 1 and "row 79, column 'age': 'old'" in done.stderr
+    assert 0 < len(rows) < 78 and rows == expected[: len(rows)]
 
 
 def test_empty_absent_and_damaged_files_are_one_line(trained: Trained, tmp_path: Path) -> None:

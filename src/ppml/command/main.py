@@ -45,6 +45,9 @@ def predict(run: Path, files: tuple[Path, ...], model: int | None, configfile: P
     be a CSV or Parquet file with the columns of the data set; it needs no label, and other columns are ignored. One
     line for each example has the file, the class and its score, separated by tabs; class and score are empty for a row
     that a rule for missing values leaves out. The privacy statement of the model goes to standard error.
+
+    A value that does not fit ends the command with status 1 and an error with its row; the first line of a file is
+    row 1. Files are read in parts, so that lines of earlier rows may be printed by then.
     """
     with printing():
         from ppml.command.predict import predict_files

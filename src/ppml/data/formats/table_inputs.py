@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,24 @@ from ppml.config.datasets import CsvDataset, DatasetBase, FileSpec, ParquetDatas
 from ppml.data.formats.table_encoding import TableRows
 from ppml.data.formats.table_files import table_batches
 from ppml.data.formats.table_text import TableText, header_names
+from ppml.errors import UserError
 
 PARQUET = b"PAR1"
 BATCH_NUMBERS = 2**21
 """Numbers of the inputs of a batch at most, 8 MB."""
 IGNORED = Column(role=("ignored",))
+CORRECT_VALUE = "correct the value, or leave out the row"
+REMEDIES = {
+    "add it to values, or state other": CORRECT_VALUE,
+    "state missing: drop_row, or another rule": CORRECT_VALUE,
+    "correct it, or state another role": CORRECT_VALUE,
+    "convert it, or state role ignored": "convert it",
+    "give flat columns, or role ignored": "give flat columns",
+    "correct the names in columns": "correct the names in the file",
+}
+"""Remedy in an entry -> remedy in a file: a trained model keeps the entry of its training."""
+OF_FORMAT = ("encoding", "delimiter", "decimal", "skip_rows", "correct one of them")
+"""Words of a remedy that changes the format in an entry."""
 
 
 class RowInputs(NamedTuple):
@@ -54,10 +68,29 @@ def input_batches(entry: TableFields, path: Path) -> Iterator[RowInputs]:
     else:
         spec, file = _csv_spec(entry, path), FileSpec.model_construct(skip_rows=_skipped_rows(entry))
     width = sum(column.width for column in entry.inputs.values())
-    for batch in table_batches(spec, file, path):
-        for part in batch.parts(max(1, BATCH_NUMBERS // width)):
-            rows = TableRows(spec, part)
-            yield RowInputs(rows.inputs(), rows.dropped)
+    with _remedies_in_file(spec):
+        for batch in table_batches(spec, file, path):
+            for part in batch.parts(max(1, BATCH_NUMBERS // width)):
+                rows = TableRows(spec, part)
+                yield RowInputs(rows.inputs(), rows.dropped)
+
+
+@contextmanager
+def _remedies_in_file(spec: CsvDataset | ParquetDataset) -> Iterator[None]:
+    """Replace the remedy at the end of an error by one in the file, if it is one in the entry."""
+    try:
+        yield
+    except UserError as error:
+        problem, _, remedy = str(error).rpartition("; ")
+        if any(word in remedy for word in OF_FORMAT):
+            remedy = f"correct the file: the model reads {_format(spec)}"
+        raise UserError(f"{problem}; {REMEDIES.get(remedy, remedy)}" if problem else str(error)) from None
+
+
+def _format(spec: CsvDataset | ParquetDataset) -> str:
+    if isinstance(spec, ParquetDataset):
+        return "numbers with a decimal point"
+    return f"{spec.encoding} with the delimiter {spec.delimiter!r} and the decimal sign {spec.decimal!r}"
 
 
 def _is_parquet(path: Path) -> bool:
