@@ -142,6 +142,26 @@ def test_invalid_files_are_refused(files, message):
         parse_dataset({**ENTRY, "files": files})
 
 
+@pytest.mark.parametrize(
+    ("keys", "public"),
+    [
+        ({}, False),
+        ({"public": None}, False),
+        ({"redistributable": True}, True),
+        ({"redistributable": True, "public": True}, True),
+        ({"public": True}, True),
+        ({"public": False}, False),
+    ],
+)
+def test_entry_is_public_if_it_says_so_or_may_be_passed_on(keys, public):
+    assert parse_dataset({**ENTRY, **keys}).contract.public is public
+
+
+def test_data_that_may_be_passed_on_are_not_private():
+    with pytest.raises(ValidationError, match=r"public: got false beside redistributable: true; .* leave public out"):
+        parse_dataset({**ENTRY, "redistributable": True, "public": False})
+
+
 def test_own_files_need_no_checksum():
     spec = parse_dataset({**ENTRY, "files": ["a", "b", {"path": "c"}, {"path": "d", "sha256": "0" * 64}]})
     assert spec.file_names == ()

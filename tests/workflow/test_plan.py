@@ -19,6 +19,7 @@ from ppml.jobs.job import Job
 from ppml.pipeline.job_environment import require_shell_safe_paths, set_job_environment
 from ppml.pipeline.plan import Plan
 from ppml.pipeline.publish import require_public_data
+from ppml.pipeline.published_configs import published_configurations
 from ppml.pipeline.published_files import is_publishable, private_runs
 from ppml.pipeline.stages import STAGE
 from tests.workflow.project import ROOT
@@ -74,6 +75,32 @@ def test_private_data_are_not_published(plan: Plan, monkeypatch: pytest.MonkeyPa
     assert not plan.public
     with pytest.raises(UserError, match=r"own\.yaml .*mnist"):
         require_public_data(plan, "own.yaml")
+
+
+@pytest.mark.parametrize(("public", "published"), [(True, True), (None, False), (False, False)])
+def test_results_follow_the_key_public(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, public: bool | None, published: bool
+) -> None:
+    entry = parse_dataset({**DATASETS["mnist"].to_json(), "redistributable": False, "public": public})
+    monkeypatch.setattr("ppml.config.model.DATASETS", {**DATASETS, "mnist": entry})
+    assert plan.public is published
+
+
+@pytest.mark.parametrize("path", published_configurations(ROOT))
+def test_published_configuration_is_for_publishing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    require_public_data(Plan(load_config(Path(path)), None), path)
+
+
+def test_pictures_that_may_not_be_passed_on_are_in_no_published_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = load_config(Path("config/cifar.yaml"))
+    name, shown = next(iter(config.experiments.items()))
+    figures = (*shown.figures, "predictions")
+    experiments = {**config.experiments, name: shown.model_copy(update={"figures": figures})}
+    changed = config.model_copy(update={"experiments": experiments})
+    with pytest.raises(UserError, match=r"^own\.yaml .*pictures of cifar10_jpeg, .*remove the figure$"):
+        require_public_data(Plan(changed, None), "own.yaml")
 
 
 def test_results_of_public_data_are_published_without_their_files() -> None:

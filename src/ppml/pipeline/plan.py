@@ -244,7 +244,7 @@ class Plan:
 
     @property
     def public(self) -> bool:
-        """Whether the licences permit to publish all data of all arms."""
+        """Whether results on the data of all arms may be published."""
         return all(self.config.dataset(name).contract.public for name in self.datasets())
 
     def raw_inputs(self, dataset: str) -> dict[str, str]:

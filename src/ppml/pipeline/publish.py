@@ -36,13 +36,22 @@ from ppml.pipeline.workflow_lock import WorkflowLock
 
 
 def require_public_data(plan: Plan, configfile: str) -> None:
-    """Raise a :class:`UserError` unless the data are public, and not the fallback."""
+    """Raise a :class:`UserError` unless the data are public, no fallback, and redistributable in figures."""
     if not plan.public:
         contracts = {name: plan.config.dataset(name).contract for name in plan.datasets()}
         private = [name for name, contract in contracts.items() if not contract.public]
-        raise UserError(f"{configfile} is not for publishing: the data of {', '.join(private)} are not public")
+        raise UserError(
+            f"{configfile} is not for publishing: the data of {', '.join(private)} are not public; move its results to "
+            "another folder (folders.artifacts), or state public: true in an entry of public data"
+        )
     if plan.fallback:
         raise UserError(f"{configfile} is not for publishing: the data are the fallback {plan.fallback}")
+    shown = {plan.dataset(arm) for arm, seed in plan.runs if plan.pictured({"arm": arm, "seed": str(seed)})}
+    if kept := sorted(name for name in shown if not plan.config.dataset(name).redistributable):
+        raise UserError(
+            f"{configfile} is not for publishing: the figure predictions shows pictures of {', '.join(kept)}, which "
+            "may not be passed on; remove the figure"
+        )
 
 
 def require_finished(records: Mapping[str, JobRecords]) -> None:
