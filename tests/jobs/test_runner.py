@@ -97,6 +97,21 @@ def test_another_broken_pipe_is_an_error():
     assert found.stdout == "first\nnext\n" and assert_one_line(found) == "Broken pipe"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_output_takes_no_line(closed):
+    code = PRINTED.replace("LINES", "1").replace("OTHER", "sys.stdout.write('last\\n'); raise UserError('bad row')")
+    found = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        input="",
+    )
+    assert found.returncode == 1
+    expected = ("", "error: bad row\n") if closed == ">&-" else ("first\nnext\nlast\n", "")
+    assert (found.stdout, found.stderr) == expected
+
+
 def start(*command):
     """Run a command, and return its status, output and errors."""
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, input="")

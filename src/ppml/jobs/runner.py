@@ -42,8 +42,9 @@ def run(main: Callable[[], None]) -> None:
 def printing() -> Iterator[None]:
     """Exit as :func:`exit_on_error` does, and silently if the reader of the output ends first, as ``head`` does.
 
-    The status is then that of a program that the signal SIGPIPE ends.
+    The status is then that of a program that the signal SIGPIPE ends. Lines for a closed output go nowhere.
     """
+    _replace_closed_outputs()
     with exit_on_error():
         try:
             try:
@@ -57,6 +58,14 @@ def printing() -> Iterator[None]:
             # Python writes the rest of its buffer at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
+
+
+def _replace_closed_outputs() -> None:
+    """Open the null device in place of an output that is closed, as by ``>&-``."""
+    for name in ("stdout", "stderr"):
+        # Python has None there: it has no method, and `print` with the file None writes to the other output.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open until the end)
 
 
 def _has_reader() -> bool:
