@@ -360,6 +360,30 @@ def test_other_files_are_not_published(first: Clone, name: str) -> None:
     assert other.files() == FILES
 
 
+def test_results_on_pictures_that_may_not_be_passed_on_are_published_alone(first: Clone) -> None:
+    subset = "cifar10_jpeg-100-100-first-test"
+    pictures = {
+        "data/raw/cifar10_jpeg/cifar10-jpeg.tar.xz": b"pictures",
+        "data/decoded/cifar10_jpeg/pictures.safetensors": b"decoded",
+        f"data/subsets/{subset}/test.safetensors": b"subset",
+        f"data/transformed/{subset}/patches-1/test.safetensors": b"features",
+    }
+    results = {
+        "artifacts/cifar/partitions/cifar10_jpeg/iid8/seed0.json": b"{}",
+        "artifacts/cifar/runs/linear/seed0/config.json": b'{"data": {"contract": {"public": true}}}',
+        "artifacts/cifar/runs/linear/seed0/model.safetensors": b"linear",
+    }
+    first.write({**pictures, **results})
+    first.publish()
+    first.commit()
+    other = first.clone()
+    other.pull()
+    assert other.files() == {**FILES, **results}
+    ignored = first.folder / ".dvcignore"
+    ignored.write_text(ignored.read_text().replace("/data/*/cifar10*/", ""))
+    assert sorted(error_of(first.publish).splitlines()[1:]) == [f"  {name}" for name in sorted(pictures)]
+
+
 def test_run_on_private_data_is_not_published(first: Clone) -> None:
     """The configuration of the run is outside the project, and has the default folders."""
     about = b'{"data": {"contract": {"public": false}, "duplicates_across_split": 3, "largest_unit": 7}}'
