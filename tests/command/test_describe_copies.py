@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from .described import Described, write_csv
 
@@ -36,6 +38,17 @@ def test_column_that_tells_the_label_is_named(tmp_path: Path) -> None:
     (line,) = warned(tmp_path, table())
     assert "'kind'" in line and "'label'" in line and "ignored" in line
     assert not any(name in line for name in ("alarm", "protocol", "bytes"))
+
+
+@pytest.mark.parametrize(
+    "kind", [pyarrow.string(), pyarrow.string_view(), pyarrow.dictionary(pyarrow.int8(), pyarrow.string())]
+)
+def test_texts_of_parquet_are_compared_in_each_form(tmp_path: Path, kind: pyarrow.DataType) -> None:
+    columns = {name: pyarrow.array(values) for name, values in table().items()}
+    texts = {name: values.cast(kind) if values.type == pyarrow.string() else values for name, values in columns.items()}
+    parquet.write_table(pyarrow.table(texts), tmp_path / "flows.parquet")
+    found = Described(tmp_path, tmp_path / "flows.parquet", "--label", "label")
+    assert ["'kind'" in line for line in found.warnings if "tells the label" in line] == [True]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05])

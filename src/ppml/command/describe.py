@@ -46,7 +46,7 @@ def describe_files(
     guess = guess_table(facts, choices)
     missing_texts = {text for column in facts for text in column.missing_texts}
     text = configuration(name, table, guess, missing_texts, kept_rows(guess.columns, facts))
-    for line in warnings(table, guess):
+    for line in warnings(table, facts, guess):
         print(f"warning: {line}", file=sys.stderr)
     if output is None:
         print(text, end="")
@@ -68,7 +68,7 @@ def _facts(table: UserTable, column: str) -> ColumnFacts:
     return column_facts(column, table.table.column(column), table.format.decimal)
 
 
-def warnings(table: UserTable, guess: TableGuess) -> Iterator[str]:
+def warnings(table: UserTable, facts: Sequence[ColumnFacts], guess: TableGuess) -> Iterator[str]:
     """Yield one line for each doubt about a table; no line has a value of it."""
     place, rows = table.paths[0], table.table.num_rows
     if not table.format.header:
@@ -76,8 +76,9 @@ def warnings(table: UserTable, guess: TableGuess) -> Iterator[str]:
     if found := guess.with_role("identifier"):
         named = shorten([*map(repr, found)], SHOWN)
         yield f"{place}: {named} looks like an identifier and is no input; confirm the role"
-    inputs = [column.name for column in guess.columns if column.is_input]
-    if found := list(copies_of_label(table.table, guess.label, inputs)):
+    inputs = {column.name for column in guess.columns if column.is_input}
+    compared = [column for column in facts if column.name in inputs]
+    if found := list(copies_of_label(table.table, guess.label, compared)):
         named = shorten([*map(repr, found)], SHOWN)
         yield (
             f"{place}: {named} tells the label {guess.label!r} of nearly all rows; give it the role ignored if it is "

@@ -9,14 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ppml.data.describe.facts import ColumnFacts
+
 MOST_ERRORS = 1_000
 """One row in so many may have another label than its value of the column tells."""
 MOST_VALUES = 50
 """Different values of a column that is compared: one with many values tells more by chance."""
 
 
-def copies_of_label(table: pa.Table, label: str, names: Sequence[str]) -> Iterator[str]:
-    """Yield the ``names`` of columns that tell the label of nearly all rows.
+def copies_of_label(table: pa.Table, label: str, columns: Sequence[ColumnFacts]) -> Iterator[str]:
+    """Yield the names of ``columns`` that tell the label of nearly all rows.
 
     A column tells the label of a row if most rows with the same value have this label.
 
@@ -24,22 +26,22 @@ def copies_of_label(table: pa.Table, label: str, names: Sequence[str]) -> Iterat
     ----------
     table : pyarrow.Table
     label : str
-    names : sequence of str
-        The columns that are compared.
+    columns : sequence of ColumnFacts
+        The columns that are compared, except those with many values.
     """
-    labelled = table.filter(pc.is_valid(table.column(label)))
-    labels = _codes(labelled.column(label))
+    labelled = np.asarray(pc.is_valid(table.column(label)))
+    labels = _codes(table.column(label))[labelled]
     commonest, few = np.bincount(labels).max(initial=0), len(labels) // MOST_ERRORS
-    for name in names:
-        values = _codes(labelled.column(name))
-        if values.max(initial=0) >= MOST_VALUES:
+    for column in columns:
+        if column.distinct > MOST_VALUES:
             continue
-        pairs = np.zeros((MOST_VALUES, int(labels.max(initial=0)) + 1), dtype=np.int64)
+        values = _codes(table.column(column.name))[labelled]
+        pairs = np.zeros((values.max(initial=0) + 1, labels.max(initial=0) + 1), dtype=np.int64)
         np.add.at(pairs, (values, labels), 1)
         told = pairs.max(axis=1).sum()
         # Where one class has nearly all rows, every column tells the label of nearly all.
         if len(labels) - told <= few and told - commonest > 10 * (few + 1):
-            yield name
+            yield column.name
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
