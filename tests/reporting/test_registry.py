@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from ppml.config.experiment import FigureKind, TableKind
+from ppml.config.experiment import COMPARING_TABLES, FigureKind, TableKind
 from ppml.reporting import registry
 from ppml.reporting.registry import figures, tables
 from ppml.results.tidy_files import TIDY_FILES
@@ -23,6 +23,11 @@ def test_kind_has_builder_and_known_files(kind):
 def test_joint_epsilon_follows_from_reads():
     without = {kind.name for kind in tables().values() if not kind.states_epsilon}
     assert without == {"audit", "inference"}
+
+
+def test_configuration_knows_the_tables_that_compare():
+    compared = {kind.name for kind in tables().values() if "compared" in kind.joint_arms}
+    assert compared == set(COMPARING_TABLES)
 
 
 def test_new_module_is_found(tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, TypeAdapter
 
 from ppml.aggregation.visibility import Visibility, visibility_of
 from ppml.aggregation_parameters import clients_per_round
@@ -78,13 +77,18 @@ class Run:
         rounds: int | None = self.config["arm"]["topology"].get("rounds")
         return rounds
 
+    @cached_property
+    def technique(self) -> Arm:
+        """The arm of the run, without label and seeds."""
+        return Arm.model_validate(self.config["arm"])
+
     @property
     def visibility(self) -> Visibility | None:
         """The visibility of updates and sums, None without a federation."""
-        arm = Arm.model_validate(self.config["arm"])
-        if not isinstance(arm.topology, Federated):
+        topology = self.technique.topology
+        if not isinstance(topology, Federated):
             return None
-        return visibility_of(arm.aggregation, clients_per_round(arm.topology.participation, self.clients))
+        return visibility_of(self.technique.aggregation, clients_per_round(topology.participation, self.clients))
 
     def accuracies(self) -> NDArray[np.float64]:
         """Return each model's accuracy on the paper's test images and on all, shape ``(models, 2)``."""
@@ -126,7 +130,7 @@ def record_row(run: Run) -> dict[str, Any]:
         "arm": run.arm,
         "dataset": run.config["dataset"],
         "data_kind": data.get("raw", data["contract"])["kind"],
-        "transforms": transforms_text(arm.get("transforms", ())),
+        "transforms": _transforms_text(run.technique.transforms),
         "model": arm["model"],
         "parameters": run.parameters,
         "topology": topology["kind"],
@@ -175,19 +179,12 @@ def record_row(run: Run) -> dict[str, Any]:
     }
 
 
-def transforms_text(transforms: Sequence[Mapping[str, Any]]) -> str:
-    """Return the kinds of transforms in their order, each with its settings other than the defaults.
-
-    Examples
-    --------
-    >>> transforms_text([{"kind": "binned"}, {"kind": "patches", "grid": 2, "mirror": True}])
-    'binned+patches(grid=2 mirror=True)'
-    """
+def _transforms_text(transforms: Sequence[Transform]) -> str:
+    """Return the kinds of transforms in their order, each with its settings other than the defaults."""
     found = []
     for one in transforms:
-        settings: BaseModel = TypeAdapter(Transform).validate_python(one)
-        changed = [f"{key}={value}" for key, value in sorted(settings.model_dump(exclude_defaults=True).items())]
-        found.append(one["kind"] + (f"({' '.join(changed)})" if changed else ""))
+        changed = [f"{key}={value}" for key, value in sorted(one.model_dump(exclude_defaults=True).items())]
+        found.append(one.kind + (f"({' '.join(changed)})" if changed else ""))
     return "+".join(found)
 
 
